@@ -1,1 +1,14 @@
-//! tollgate
+//! Tower layers that stand in front of a service and ask whoever comes: who are you, may you, and can you pay.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod domain;
+pub mod store;
+
+pub use domain::{
+    books, budget, clock, denial,
+    denial::CredentialKind,
+    key, money,
+    principal::{Principal, PrincipalBuilder},
+    quota, role, usage, user,
+};

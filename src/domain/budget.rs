@@ -1,0 +1,135 @@
+//! Spending limits, and the calendar windows that they are counted in.
+
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{ToSpan, tz::TimeZone};
+
+use super::{clock::Timestamp, money::Money};
+
+/// How much may be spent in a window. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpendingLimits {
+    /// In a calendar day.
+    pub daily: Option<Money>,
+    /// In a calendar month.
+    pub monthly: Option<Money>,
+    /// Ever.
+    pub total: Option<Money>,
+}
+
+/// The windows that spending is limited in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BudgetWindow {
+    /// A calendar day.
+    Day,
+    /// A calendar month.
+    Month,
+    /// From the beginning.
+    Total,
+}
+
+/// The day and the month that a moment lies in, by their first seconds since 1970-01-01T00:00:00Z.
+///
+/// It is stamped on a hold, so that a call counts in the windows in which it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// The first second of the day.
+    pub day: i64,
+    /// The first second of the month.
+    pub month: i64,
+}
+
+impl Windows {
+    /// The later one of each.
+    #[must_use]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            day: self.day.max(other.day),
+            month: self.month.max(other.month),
+        }
+    }
+}
+
+/// Tells days and months apart in one time zone.
+///
+/// ```
+/// use tollgate::budget::Calendar;
+///
+/// let amsterdam = Calendar::in_zone("Europe/Amsterdam")?;
+/// let before = amsterdam.windows("2026-03-28T22:59:59Z".parse()?);
+/// let after = amsterdam.windows("2026-03-28T23:00:00Z".parse()?);
+/// assert_eq!(after.day - before.day, 24 * 3600);
+/// // The day on which the clocks go forward has 23 hours.
+/// let next = amsterdam.windows("2026-03-29T22:00:00Z".parse()?);
+/// assert_eq!(next.day - after.day, 23 * 3600);
+/// assert_eq!(next.month, before.month);
+/// # Ok::<(), jiff::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Calendar {
+    zone: TimeZone,
+    /// The day looked up last: its windows, and the first second that it no longer covers.
+    latest: Mutex<(Windows, i64)>,
+}
+
+impl Calendar {
+    /// Days and months of Coordinated Universal Time.
+    #[must_use]
+    pub fn utc() -> Self {
+        Self::of(TimeZone::UTC)
+    }
+
+    /// Days and months of a zone of the IANA time zone database.
+    ///
+    /// # Errors
+    /// When there is no such zone.
+    pub fn in_zone(name: &str) -> Result<Self, jiff::Error> {
+        TimeZone::get(name).map(Self::of)
+    }
+
+    fn of(zone: TimeZone) -> Self {
+        Self {
+            zone,
+            latest: Mutex::new((Windows::default(), i64::MIN)),
+        }
+    }
+
+    /// The day and the month of `now`.
+    #[must_use]
+    pub fn windows(&self, now: Timestamp) -> Windows {
+        let second = now.as_second();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if !(latest.0.day..latest.1).contains(&second) {
+            *latest = self.look_up(now);
+        }
+        latest.0
+    }
+
+    fn look_up(&self, now: Timestamp) -> (Windows, i64) {
+        let local = now.to_zoned(self.zone.clone());
+        let day = local.start_of_day();
+        let month = local
+            .first_of_month()
+            .and_then(|first| first.start_of_day());
+        let end = day
+            .as_ref()
+            .ok()
+            .and_then(|day| day.checked_add(1.day()).ok());
+        let second = |moment: Option<jiff::Zoned>| {
+            moment.map_or(now.as_second(), |moment| moment.timestamp().as_second())
+        };
+        (
+            Windows {
+                day: second(day.ok()),
+                month: second(month.ok()),
+            },
+            second(end),
+        )
+    }
+}
+
+impl Default for Calendar {
+    fn default() -> Self {
+        Self::utc()
+    }
+}

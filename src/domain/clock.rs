@@ -1,0 +1,127 @@
+//! Where time comes from.
+//!
+//! Nothing in this crate reads the system's time but [`SystemClock`]; everything else is handed a [`Clock`].
+
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
+
+pub use jiff::Timestamp;
+
+/// A source of time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The time of day, for expiries, calendar windows and logs. It may step back.
+    fn now(&self) -> Timestamp;
+
+    /// Time since an origin of the clock's own, for rate limits and time-outs. It never steps back.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The machine's own time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// The origin of [`SystemClock::elapsed`]: the first time anybody asked.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(instant_now);
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn instant_now() -> Instant {
+    Instant::now()
+}
+
+impl SystemClock {
+    /// The clock that builders use unless they are handed another.
+    #[must_use]
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(Self)
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        let origin = *ORIGIN;
+        instant_now().saturating_duration_since(origin)
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+mod manual {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::{Clock, Duration, Timestamp};
+
+    /// A clock that moves only when it is told to.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::clock::{Clock, ManualClock};
+    ///
+    /// let clock = ManualClock::at("2026-03-29T00:59:59Z".parse()?);
+    /// clock.advance(Duration::from_secs(2));
+    /// assert_eq!(clock.now().to_string(), "2026-03-29T01:00:01Z");
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(2));
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
+    #[derive(Debug)]
+    pub struct ManualClock {
+        reading: Mutex<(Timestamp, Duration)>,
+    }
+
+    impl ManualClock {
+        /// A clock that shows `now`.
+        #[must_use]
+        pub fn at(now: Timestamp) -> Self {
+            Self {
+                reading: Mutex::new((now, Duration::ZERO)),
+            }
+        }
+
+        /// Moves both readings forward; saturates at the end of time.
+        pub fn advance(&self, by: Duration) {
+            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.0 = reading.0.saturating_add(by).unwrap_or(Timestamp::MAX);
+            reading.1 = reading.1.saturating_add(by);
+        }
+
+        /// Sets the time of day alone, also backwards, as an administrator or NTP would.
+        pub fn set(&self, now: Timestamp) {
+            self.reading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0 = now;
+        }
+    }
+
+    impl Default for ManualClock {
+        /// A clock that shows 2026-01-01T00:00:00Z.
+        fn default() -> Self {
+            Self::at(Timestamp::constant(1_767_225_600, 0))
+        }
+    }
+
+    impl Clock for ManualClock {
+        fn now(&self) -> Timestamp {
+            self.reading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.reading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .1
+        }
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+pub use manual::ManualClock;

@@ -1,0 +1,256 @@
+//! A refusal: what happened, what the client may read, and what the operator may read.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use super::money::Money;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DenialKind {
+    /// No credential was sent. 401.
+    CredentialMissing,
+    /// A credential was sent, and it is not a good one. 401.
+    CredentialInvalid,
+    /// The credential was good once. 401.
+    CredentialExpired,
+    /// Several credentials were sent that disagree, or one was sent twice. 401.
+    CredentialAmbiguous,
+    /// Known, but not allowed to do this. 403.
+    NotPermitted,
+    /// Not allowed from this network address. 403.
+    AddressRefused,
+    /// Too many requests. 429.
+    RateLimited,
+    /// The balance does not cover the price. 402.
+    InsufficientCredits,
+    /// The balance would do, but a spending limit is reached. 402.
+    SpendingLimitReached,
+    /// The request itself is unacceptable: an un-normal path, an unreadable body. 400.
+    Malformed,
+    /// The request is well-formed and means nothing that can be done. 422.
+    Unprocessable,
+    /// There is nothing at that address. 404.
+    NotFound,
+    /// There is something, but not for this method. 405.
+    MethodNotAllowed,
+    /// It exists already. 409.
+    Conflict,
+    /// The body is larger than is taken. 413.
+    TooLarge,
+    /// The service failed. 500.
+    Internal,
+    /// A store or a pool that the decision needs can't answer now. 503.
+    Unavailable,
+}
+
+impl DenialKind {
+    /// A stable name for logs, metrics and error codes, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialInvalid => "credential_invalid",
+            Self::CredentialExpired => "credential_expired",
+            Self::CredentialAmbiguous => "credential_ambiguous",
+            Self::NotPermitted => "not_permitted",
+            Self::AddressRefused => "address_refused",
+            Self::RateLimited => "rate_limited",
+            Self::InsufficientCredits => "insufficient_credits",
+            Self::SpendingLimitReached => "spending_limit_reached",
+            Self::Malformed => "malformed",
+            Self::Unprocessable => "unprocessable",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the client is asked to authenticate (401).
+    #[must_use]
+    pub const fn is_authentication(self) -> bool {
+        matches!(
+            self,
+            Self::CredentialMissing
+                | Self::CredentialInvalid
+                | Self::CredentialExpired
+                | Self::CredentialAmbiguous
+        )
+    }
+
+    /// Whether money is the reason (402).
+    #[must_use]
+    pub const fn is_payment(self) -> bool {
+        matches!(self, Self::InsufficientCredits | Self::SpendingLimitReached)
+    }
+}
+
+/// Which kind of credential a refusal speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// An API key.
+    ApiKey,
+    /// A bearer token (JWT).
+    Token,
+}
+
+/// A refused request. What a client reads and what an operator reads are separate, and a secret is in neither.
+///
+/// ```
+/// use tollgate::denial::{Denial, DenialKind};
+///
+/// let denial = Denial::new(DenialKind::NotPermitted).because("key-1 lacks chat:write");
+/// assert_eq!(denial.kind().as_str(), "not_permitted");
+/// assert_eq!(denial.reason(), "key-1 lacks chat:write");
+/// assert_eq!(denial.message(), None, "a client reads the format's own text");
+/// ```
+#[derive(Clone)]
+pub struct Denial {
+    kind: DenialKind,
+    credential: Option<CredentialKind>,
+    message: Option<Cow<'static, str>>,
+    reason: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    price: Option<Money>,
+    expired_at: Option<super::clock::Timestamp>,
+}
+
+impl Denial {
+    /// A refusal of that kind.
+    #[must_use]
+    pub const fn new(kind: DenialKind) -> Self {
+        Self {
+            kind,
+            credential: None,
+            message: None,
+            reason: Cow::Borrowed(""),
+            retry_after: None,
+            price: None,
+            expired_at: None,
+        }
+    }
+
+    /// Says which kind of credential it is about.
+    #[must_use]
+    pub const fn of_credential(mut self, credential: CredentialKind) -> Self {
+        self.credential = Some(credential);
+        self
+    }
+
+    /// A text for the client, instead of the denial format's own.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// A text for the operator's log. No client sees it.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// When the client may try again. Answers carry it in whole seconds, rounded up, never 0.
+    #[must_use]
+    pub const fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// What the request would have cost.
+    #[must_use]
+    pub const fn price(mut self, price: Money) -> Self {
+        self.price = Some(price);
+        self
+    }
+
+    /// When the credential expired.
+    #[must_use]
+    pub const fn expired_at(mut self, at: super::clock::Timestamp) -> Self {
+        self.expired_at = Some(at);
+        self
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn kind(&self) -> DenialKind {
+        self.kind
+    }
+
+    /// Which kind of credential it is about, if any.
+    #[must_use]
+    pub const fn credential(&self) -> Option<CredentialKind> {
+        self.credential
+    }
+
+    /// A text for the client that takes the place of the format's own.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// The text for the operator; may be empty.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// How long to wait, as known to the refusing layer.
+    #[must_use]
+    pub const fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// How long to wait in whole seconds, rounded up, at least 1.
+    #[must_use]
+    pub fn wait_secs(&self) -> Option<u64> {
+        self.retry_after.map(whole_secs_up)
+    }
+
+    /// What the request would have cost.
+    #[must_use]
+    pub const fn priced_at(&self) -> Option<Money> {
+        self.price
+    }
+
+    /// When the credential expired.
+    #[must_use]
+    pub const fn expiry(&self) -> Option<super::clock::Timestamp> {
+        self.expired_at
+    }
+}
+
+/// Whole seconds, rounded up, at least 1: a client that waits so long has waited long enough.
+pub(crate) fn whole_secs_up(wait: Duration) -> u64 {
+    let rounded = wait
+        .as_secs()
+        .saturating_add(u64::from(wait.subsec_nanos() > 0));
+    rounded.max(1)
+}
+
+impl fmt::Debug for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denial")
+            .field("kind", &self.kind)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        if self.reason.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {}", self.reason)
+        }
+    }
+}
+
+impl std::error::Error for Denial {}

@@ -1,0 +1,92 @@
+//! Names of accounts and budgets: cheap to clone, bounded in length.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest account or budget name, in bytes.
+const LENGTH_MAX: usize = 255;
+
+/// A name was empty, or longer than 255 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an identifier has 1 to {LENGTH_MAX} bytes")]
+pub struct InvalidId;
+
+macro_rules! shared_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes a name of 1 to 255 bytes.
+            ///
+            /// # Errors
+            /// [`InvalidId`] when it is empty or longer.
+            pub fn new(name: &str) -> Result<Self, InvalidId> {
+                if name.is_empty() || name.len() > LENGTH_MAX {
+                    return Err(InvalidId);
+                }
+                Ok(Self(Arc::from(name)))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(name: String) -> Result<Self, InvalidId> {
+                Self::new(&name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({:?})"), self.as_str())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+shared_name! {
+    /// Whose money is spent: one balance. Usually a user or a tenant.
+    AccountId
+}
+
+shared_name! {
+    /// What has limits of its own within an account: usually an API key, with all the keys it was rotated into.
+    BudgetId
+}
+
+shared_name! {
+    /// The public name of an API key. Not a secret: it stands in lists, logs and URLs.
+    KeyId
+}
+
+shared_name! {
+    /// The public name of a user.
+    UserId
+}
+
+shared_name! {
+    /// The public name of one login of one user.
+    SessionId
+}

@@ -1,0 +1,48 @@
+//! What is stored instead of a key.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// The SHA-256 of a whole key: what stores and caches know it by.
+///
+/// A fast hash is enough for keys with at least 128 random bits (OWASP ASVS 5.0, 6.5.2): there is
+/// nothing to guess. Secrets that people choose go through Argon2id instead.
+///
+/// ```
+/// use tollgate::key::KeyDigest;
+///
+/// let stored = KeyDigest::of("ps_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6");
+/// assert_eq!(stored.as_bytes().len(), 32);
+/// assert_ne!(stored, KeyDigest::of("ps_live_"), "never of a prefix");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a key in clear.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// A digest as it was stored.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The digest, to be stored.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The first four bytes: enough to tell two apart in a log, too little to look one up by.
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "KeyDigest({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}

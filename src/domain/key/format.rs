@@ -1,0 +1,431 @@
+//! What keys look like: made, recognised and checked without any look-up.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::KeyDigest;
+
+/// Random bits that a key must have besides its checksum (OWASP ASVS 5.0, 6.5.2 and 11.5.1).
+const RANDOM_BITS_MIN: u32 = 128;
+/// The longest random part with its checksum, in characters.
+const LENGTH_MAX: u8 = 128;
+/// Characters of the random part that a preview shows at each end.
+const PREVIEW_SHOWN: usize = 4;
+
+/// The characters of the random part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Alphabet {
+    /// `0-9a-z`: 5.17 bits a character.
+    LowerAlphanumeric,
+    /// `0-9A-Za-z`: 5.95 bits a character.
+    Base62,
+    /// `A-Za-z0-9-_`: 6 bits a character.
+    Base64Url,
+}
+
+impl Alphabet {
+    const fn characters(self) -> &'static [u8] {
+        match self {
+            Self::LowerAlphanumeric => b"0123456789abcdefghijklmnopqrstuvwxyz",
+            Self::Base62 => b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+            Self::Base64Url => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+        }
+    }
+
+    fn contains(self, byte: u8) -> bool {
+        byte.is_ascii_digit()
+            || byte.is_ascii_lowercase()
+            || (self != Self::LowerAlphanumeric && byte.is_ascii_uppercase())
+            || (self == Self::Base64Url && matches!(byte, b'-' | b'_'))
+    }
+
+    /// Thousandths of a bit in a character, rounded down.
+    const fn millibits(self) -> u32 {
+        match self {
+            Self::LowerAlphanumeric => 5_169,
+            Self::Base62 => 5_954,
+            Self::Base64Url => 6_000,
+        }
+    }
+}
+
+/// A key format can't be: which setting is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFormatError {
+    /// `prefix` or an environment is empty or has other characters than `a-z`, `A-Z` and `0-9`.
+    #[error("prefix and environments: 1 to 16 letters and digits each")]
+    Label,
+    /// `length` leaves fewer than 128 random bits besides the checksum, or is over 128.
+    #[error(
+        "length: at least 128 random bits besides the checksum, at most {LENGTH_MAX} characters"
+    )]
+    Length,
+}
+
+/// A text is not a key of the format. It doesn't say where: that would help only who guesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a key of this format")]
+pub struct MalformedKey;
+
+/// What the keys of a service look like: `prefix_environment_random`, the last six characters a checksum.
+///
+/// The checksum (CRC-32 of all before it) lets garbage be refused before it is hashed or looked up; it
+/// is no protection and needs none.
+///
+/// ```
+/// use tollgate::key::{Alphabet, KeyFormat};
+///
+/// let format = KeyFormat::builder("ps")
+///     .environments(["live", "test"])
+///     .alphabet(Alphabet::LowerAlphanumeric)
+///     .length(32)
+///     .build()?;
+/// let key = format.generate(Some("live"))?;
+/// assert!(key.expose().starts_with("ps_live_"));
+/// assert_eq!(key.expose().len(), "ps_live_".len() + 32);
+/// assert_eq!(format.parse(key.expose())?, Some("live"));
+/// assert!(format.parse("ps_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6").is_err(), "wrong checksum");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFormat {
+    /// `prefix_` or `prefix_environment_`, with the environment's name.
+    starts: Vec<(String, Option<String>)>,
+    prefix: String,
+    alphabet: Alphabet,
+    length: u8,
+    checksum: bool,
+}
+
+/// Makes a [`KeyFormat`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct KeyFormatBuilder {
+    prefix: String,
+    environments: Vec<String>,
+    alphabet: Alphabet,
+    length: u8,
+    checksum: bool,
+}
+
+impl KeyFormatBuilder {
+    /// The environments that stand behind the prefix; none unless set.
+    pub fn environments<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.environments = names.into_iter().map(str::to_owned).collect();
+        self
+    }
+
+    /// The characters of the random part; [`Alphabet::Base62`] unless set.
+    pub fn alphabet(mut self, alphabet: Alphabet) -> Self {
+        self.alphabet = alphabet;
+        self
+    }
+
+    /// Characters of the random part with its checksum; 32 unless set.
+    pub fn length(mut self, characters: u8) -> Self {
+        self.length = characters;
+        self
+    }
+
+    /// Without a checksum, for keys that were made elsewhere: then garbage is told apart by a look-up only.
+    pub fn without_checksum(mut self) -> Self {
+        self.checksum = false;
+        self
+    }
+
+    /// The format.
+    ///
+    /// # Errors
+    /// [`KeyFormatError`] names the setting.
+    pub fn build(self) -> Result<KeyFormat, KeyFormatError> {
+        let label = |text: &str| {
+            (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        if !label(&self.prefix) || !self.environments.iter().all(|name| label(name)) {
+            return Err(KeyFormatError::Label);
+        }
+        let random = u32::from(self.length).saturating_sub(if self.checksum { 6 } else { 0 });
+        let millibits = random.saturating_mul(self.alphabet.millibits());
+        if self.length > LENGTH_MAX || millibits < RANDOM_BITS_MIN.saturating_mul(1_000) {
+            return Err(KeyFormatError::Length);
+        }
+        let prefix = self.prefix;
+        let starts = if self.environments.is_empty() {
+            vec![(format!("{prefix}_"), None)]
+        } else {
+            let start = |name: String| (format!("{prefix}_{name}_"), Some(name));
+            self.environments.into_iter().map(start).collect()
+        };
+        let prefix = format!("{prefix}_");
+        let Self {
+            alphabet,
+            length,
+            checksum,
+            ..
+        } = self;
+        Ok(KeyFormat {
+            starts,
+            prefix,
+            alphabet,
+            length,
+            checksum,
+        })
+    }
+}
+
+impl KeyFormat {
+    /// Begins a format whose keys start with `prefix_`.
+    pub fn builder(prefix: &str) -> KeyFormatBuilder {
+        KeyFormatBuilder {
+            prefix: prefix.to_owned(),
+            environments: Vec::new(),
+            alphabet: Alphabet::Base62,
+            length: 32,
+            checksum: true,
+        }
+    }
+
+    /// Whether a text means to be a key of this format: whether it begins like one.
+    #[must_use]
+    pub fn claims(&self, text: &str) -> bool {
+        text.starts_with(&self.prefix)
+    }
+
+    /// Checks a key as far as that goes without a look-up, and tells its environment.
+    ///
+    /// # Errors
+    /// [`MalformedKey`]: wrong start, length, character or checksum.
+    pub fn parse(&self, text: &str) -> Result<Option<&str>, MalformedKey> {
+        let fits = |(start, _): &&(String, Option<String>)| text.starts_with(start.as_str());
+        let (start, environment) = self.starts.iter().find(fits).ok_or(MalformedKey)?;
+        let body = text.get(start.len()..).ok_or(MalformedKey)?;
+        let well_formed = body.len() == usize::from(self.length)
+            && body.bytes().all(|byte| self.alphabet.contains(byte));
+        if !well_formed {
+            return Err(MalformedKey);
+        }
+        if self.checksum {
+            let end = text.len().checked_sub(6).ok_or(MalformedKey)?;
+            let (covered, sum) = text.split_at_checked(end).ok_or(MalformedKey)?;
+            if sum.as_bytes() != self.checksum_of(covered) {
+                return Err(MalformedKey);
+            }
+        }
+        Ok(environment.as_deref())
+    }
+
+    /// Makes a new key from the system's randomness.
+    ///
+    /// # Errors
+    /// [`GenerateKeyError`]: the format has no such environment, or the system gave no randomness.
+    pub fn generate(&self, environment: Option<&str>) -> Result<ApiKey, GenerateKeyError> {
+        let fits = |(_, name): &&(String, Option<String>)| name.as_deref() == environment;
+        let (start, _) = self
+            .starts
+            .iter()
+            .find(fits)
+            .ok_or(GenerateKeyError::UnknownEnvironment)?;
+        let random = usize::from(self.length).saturating_sub(if self.checksum { 6 } else { 0 });
+        let mut key = Zeroizing::new(start.clone());
+        key.reserve_exact(usize::from(self.length));
+        self.push_random(&mut key, random)?;
+        if self.checksum {
+            let sum = self.checksum_of(&key);
+            key.extend(sum.iter().copied().map(char::from));
+        }
+        let preview = self.preview(&key);
+        Ok(ApiKey {
+            preview,
+            secret: SecretString::from(key.as_str()),
+        })
+    }
+
+    /// `ps_live_abcd...xyz9`: the start and four characters of each end of the random part.
+    fn preview(&self, key: &str) -> String {
+        let body_at = key.len().saturating_sub(usize::from(self.length));
+        let head = key
+            .get(..body_at.saturating_add(PREVIEW_SHOWN))
+            .unwrap_or_default();
+        let tail = key
+            .get(key.len().saturating_sub(PREVIEW_SHOWN)..)
+            .unwrap_or_default();
+        format!("{head}...{tail}")
+    }
+
+    /// Uniform characters: bytes beyond the largest multiple of the alphabet's size are drawn again.
+    fn push_random(&self, key: &mut String, count: usize) -> Result<(), GenerateKeyError> {
+        let characters = self.alphabet.characters();
+        let size = characters.len();
+        let fair = 256_usize.saturating_sub(256_usize.checked_rem(size).unwrap_or(0));
+        let target = key.len().saturating_add(count);
+        let mut pool = Zeroizing::new([0_u8; 64]);
+        while key.len() < target {
+            getrandom::fill(pool.as_mut()).map_err(|_| GenerateKeyError::NoRandomness)?;
+            let fair_draws = pool
+                .iter()
+                .map(|byte| usize::from(*byte))
+                .filter(|byte| *byte < fair);
+            for draw in fair_draws.take(target.saturating_sub(key.len())) {
+                let index = draw.checked_rem(size).unwrap_or(0);
+                key.extend(characters.get(index).copied().map(char::from));
+            }
+        }
+        Ok(())
+    }
+
+    fn checksum_of(&self, covered: &str) -> [u8; 6] {
+        let characters = self.alphabet.characters();
+        let size = u32::try_from(characters.len()).unwrap_or(u32::MAX);
+        let mut rest = crc32fast::hash(covered.as_bytes());
+        let mut sum = [0_u8; 6];
+        for place in sum.iter_mut().rev() {
+            let index = usize::try_from(rest.checked_rem(size).unwrap_or(0)).unwrap_or(0);
+            *place = characters.get(index).copied().unwrap_or(b'0');
+            rest = rest.checked_div(size).unwrap_or(0);
+        }
+        sum
+    }
+}
+
+/// No key was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateKeyError {
+    /// The format has no such environment.
+    #[error("the key format has no such environment")]
+    UnknownEnvironment,
+    /// The system gave no randomness.
+    #[error("the system gave no randomness")]
+    NoRandomness,
+}
+
+/// A new key in clear: shown once, never stored. Redacted in `Debug`, wiped from memory when dropped.
+#[derive(Clone)]
+pub struct ApiKey {
+    preview: String,
+    secret: SecretString,
+}
+
+impl ApiKey {
+    /// The key in clear, to be shown to its owner this once.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.secret.expose_secret()
+    }
+
+    /// What may be stored and shown of it.
+    #[must_use]
+    pub fn preview(&self) -> &str {
+        &self.preview
+    }
+
+    /// What it is stored and looked up by.
+    #[must_use]
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(self.expose())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({})", self.preview)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn polysystems() -> KeyFormat {
+        KeyFormat::builder("ps")
+            .environments(["live", "test"])
+            .alphabet(Alphabet::LowerAlphanumeric)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn every_alphabet_makes_keys_that_it_takes_back() {
+        for alphabet in [
+            Alphabet::LowerAlphanumeric,
+            Alphabet::Base62,
+            Alphabet::Base64Url,
+        ] {
+            let format = KeyFormat::builder("hai")
+                .alphabet(alphabet)
+                .length(43)
+                .build()
+                .unwrap();
+            let key = format.generate(None).unwrap();
+            assert_eq!(key.expose().len(), 47);
+            assert_eq!(format.parse(key.expose()), Ok(None));
+            assert_ne!(key.expose(), format.generate(None).unwrap().expose());
+        }
+    }
+
+    #[test]
+    fn a_preview_shows_eight_characters_of_the_random_part() {
+        let key = polysystems().generate(Some("test")).unwrap();
+        let (clear, preview) = (key.expose(), key.preview());
+        assert_eq!(
+            preview,
+            format!("{}...{}", &clear[..12], &clear[clear.len() - 4..])
+        );
+        assert!(!format!("{key:?}").contains(&clear[12..36]));
+    }
+
+    #[test]
+    fn one_wrong_character_is_found_without_a_look_up() {
+        let format = polysystems();
+        let key = format.generate(Some("live")).unwrap();
+        for at in "ps_live_".len()..key.expose().len() {
+            let mut wrong = key.expose().to_owned().into_bytes();
+            wrong[at] = if wrong[at] == b'0' { b'1' } else { b'0' };
+            assert_eq!(
+                format.parse(std::str::from_utf8(&wrong).unwrap()),
+                Err(MalformedKey)
+            );
+        }
+        let other = key.expose().replace("live", "test");
+        assert_eq!(
+            format.parse(&other),
+            Err(MalformedKey),
+            "the environment is covered too"
+        );
+    }
+
+    #[test]
+    fn a_format_with_too_little_randomness_cannot_be() {
+        let build = |length| {
+            KeyFormat::builder("ps")
+                .alphabet(Alphabet::LowerAlphanumeric)
+                .length(length)
+                .build()
+        };
+        assert_eq!(build(30), Err(KeyFormatError::Length));
+        assert!(build(31).is_ok());
+        assert_eq!(build(129), Err(KeyFormatError::Length));
+        assert_eq!(
+            KeyFormat::builder("p s").build(),
+            Err(KeyFormatError::Label)
+        );
+        assert_eq!(
+            polysystems().generate(Some("prod")).unwrap_err(),
+            GenerateKeyError::UnknownEnvironment
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,60}", body in "ps_(live|test)_[0-9a-z]{30,34}") {
+            prop_assert!(polysystems().parse(&text).is_err());
+            let _ = polysystems().parse(&body);
+        }
+    }
+}

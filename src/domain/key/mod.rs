@@ -1,0 +1,11 @@
+//! API keys: what they look like, what is kept of them, and nothing that is secret for longer than it must be.
+
+mod digest;
+mod format;
+mod record;
+
+pub use digest::KeyDigest;
+pub use format::{
+    Alphabet, ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
+};
+pub use record::{KeyRecord, KeyUpdate, RotationOf};

@@ -1,0 +1,110 @@
+//! What is kept of a key.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::KeyDigest;
+use crate::domain::{BudgetId, KeyId, clock::Timestamp};
+
+/// A key as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyRecord {
+    /// Its public name.
+    pub id: KeyId,
+    /// The digest of the key.
+    pub digest: KeyDigest,
+    /// What may be shown of it: `ps_live_abcd...xyz9`.
+    pub preview: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// Whose it is: the [`Principal`](crate::Principal)'s subject.
+    pub owner: String,
+    /// Its environment (`live`, `test`), where the format has any.
+    pub environment: Option<String>,
+    /// Names in the application's [`RoleSet`](crate::role::RoleSet).
+    pub roles: Vec<String>,
+    /// The one resource that it is good for; `None`: not bound to one.
+    pub resource: Option<String>,
+    /// The networks that it may be used from; empty: from anywhere.
+    pub networks: Vec<IpNet>,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// From when on it is refused as expired.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it is refused as revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to within the resolver's touch interval.
+    pub last_used_at: Option<Timestamp>,
+    /// The key that this one replaced.
+    pub rotated_from: Option<KeyId>,
+    /// What its spending and its rate are counted under: kept through rotations.
+    pub lineage: BudgetId,
+    /// What the application keeps of it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl KeyRecord {
+    /// A new key of `owner`: active, without roles, bounds or expiry.
+    #[must_use]
+    pub fn new(
+        id: KeyId,
+        lineage: BudgetId,
+        digest: KeyDigest,
+        owner: &str,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            digest,
+            preview: String::new(),
+            name: String::new(),
+            owner: owner.to_owned(),
+            environment: None,
+            roles: Vec::new(),
+            resource: None,
+            networks: Vec::new(),
+            created_at,
+            expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            rotated_from: None,
+            lineage,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is good at `now`: neither revoked nor expired.
+    #[must_use]
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// What to change of a key, by column; what is `None` stays as it is, and is not rewritten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyUpdate {
+    /// A new name.
+    pub name: Option<String>,
+    /// New roles.
+    pub roles: Option<Vec<String>>,
+    /// New networks.
+    pub networks: Option<Vec<IpNet>>,
+    /// A new expiry; `Some(None)`: none.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// Revoked at that moment, unless it was revoked before.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// How a key is replaced by another, in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationOf {
+    /// The key to replace: it must be active at `at`.
+    pub replaced: KeyId,
+    /// Until when it goes on working, if it would otherwise work for longer.
+    pub overlap_ends_at: Timestamp,
+    /// The moment of the rotation.
+    pub at: Timestamp,
+}

@@ -1,0 +1,18 @@
+//! Floor 0: plain values and rules. No HTTP, no async, no I/O.
+
+pub mod books;
+pub mod budget;
+pub mod clock;
+pub mod denial;
+pub mod key;
+pub mod money;
+pub mod page;
+pub mod principal;
+pub mod quota;
+pub mod role;
+pub mod usage;
+pub mod user;
+
+mod id;
+
+pub use id::{AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId};

@@ -1,0 +1,239 @@
+//! Who is calling, once that is known.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use super::{AccountId, BudgetId, KeyId, SessionId, clock::Timestamp, denial::CredentialKind};
+
+/// Who is calling: the outcome of an authentication. A clone is a reference count.
+///
+/// An authenticating layer puts it into the request's extensions; later layers and handlers read it there.
+///
+/// ```
+/// use tollgate::{CredentialKind, Principal};
+///
+/// let caller = Principal::builder("user-7", CredentialKind::ApiKey).role("operator").build();
+/// assert_eq!(caller.subject(), "user-7");
+/// assert!(caller.has_role("operator"));
+/// ```
+#[derive(Clone)]
+pub struct Principal(Arc<Identity>);
+
+struct Identity {
+    subject: Box<str>,
+    credential: CredentialKind,
+    key: Option<KeyId>,
+    session: Option<SessionId>,
+    environment: Option<Box<str>>,
+    roles: Vec<Box<str>>,
+    resource: Option<Box<str>>,
+    account: Option<AccountId>,
+    budgets: Arc<[BudgetId]>,
+    expires_at: Option<Timestamp>,
+    attributes: BTreeMap<String, String>,
+    meter: Box<str>,
+    account_of_subject: OnceLock<Option<AccountId>>,
+}
+
+impl Principal {
+    /// Begins a principal: `subject` is the user or the owner of the key.
+    #[must_use]
+    pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
+        PrincipalBuilder {
+            identity: Identity {
+                subject: subject.into(),
+                credential,
+                key: None,
+                session: None,
+                environment: None,
+                roles: Vec::new(),
+                resource: None,
+                account: None,
+                budgets: Arc::from([]),
+                expires_at: None,
+                attributes: BTreeMap::new(),
+                meter: subject.into(),
+                account_of_subject: OnceLock::new(),
+            },
+        }
+    }
+
+    /// The user, or the owner of the key.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// How the caller authenticated.
+    #[must_use]
+    pub fn credential(&self) -> CredentialKind {
+        self.0.credential
+    }
+
+    /// The key that was used, if one was.
+    #[must_use]
+    pub fn key(&self) -> Option<&KeyId> {
+        self.0.key.as_ref()
+    }
+
+    /// The login that the token belongs to, if it belongs to one.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionId> {
+        self.0.session.as_ref()
+    }
+
+    /// The key's environment (`live`, `test`).
+    #[must_use]
+    pub fn environment(&self) -> Option<&str> {
+        self.0.environment.as_deref()
+    }
+
+    /// The roles.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.0.roles.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether the caller has that role by name.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().any(|held| held == role)
+    }
+
+    /// The one resource that the credential is good for; `None`: not bound to one.
+    #[must_use]
+    pub fn resource(&self) -> Option<&str> {
+        self.0.resource.as_deref()
+    }
+
+    /// Whose money is spent: the account that was set, or one named like the subject. `None` when the
+    /// subject can't name an account (longer than 255 bytes).
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountId> {
+        let by_subject = || AccountId::new(&self.0.subject).ok();
+        self.0
+            .account
+            .as_ref()
+            .or_else(|| self.0.account_of_subject.get_or_init(by_subject).as_ref())
+    }
+
+    /// The budgets that must hold besides the account's balance.
+    #[must_use]
+    pub fn budgets(&self) -> &Arc<[BudgetId]> {
+        &self.0.budgets
+    }
+
+    /// When the credential ends.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.0.expires_at
+    }
+
+    /// What the application keeps of the caller.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.0.attributes.get(name).map(String::as_str)
+    }
+
+    /// What rate limits per principal count by: the key with all it was rotated into, or else the subject.
+    #[must_use]
+    pub fn metered_as(&self) -> &str {
+        &self.0.meter
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal")
+            .field("subject", &self.0.subject)
+            .field("credential", &self.0.credential)
+            .field("key", &self.0.key)
+            .field("session", &self.0.session)
+            .field("roles", &self.0.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`Principal`].
+#[must_use]
+pub struct PrincipalBuilder {
+    identity: Identity,
+}
+
+impl PrincipalBuilder {
+    /// The key that was used.
+    pub fn key(mut self, key: KeyId) -> Self {
+        self.identity.key = Some(key);
+        self
+    }
+
+    /// The login that the token belongs to.
+    pub fn session(mut self, session: SessionId) -> Self {
+        self.identity.session = Some(session);
+        self
+    }
+
+    /// The key's environment.
+    pub fn environment(mut self, environment: &str) -> Self {
+        self.identity.environment = Some(environment.into());
+        self
+    }
+
+    /// One more role.
+    pub fn role(mut self, role: &str) -> Self {
+        self.identity.roles.push(role.into());
+        self
+    }
+
+    /// The one resource that the credential is good for.
+    pub fn resource(mut self, resource: &str) -> Self {
+        self.identity.resource = Some(resource.into());
+        self
+    }
+
+    /// Whose money is spent.
+    pub fn account(mut self, account: AccountId) -> Self {
+        self.identity.account = Some(account);
+        self
+    }
+
+    /// The budgets that must hold besides the account's balance.
+    pub fn budgets(mut self, budgets: impl Into<Arc<[BudgetId]>>) -> Self {
+        self.identity.budgets = budgets.into();
+        self
+    }
+
+    /// When the credential ends.
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        self.identity.expires_at = Some(at);
+        self
+    }
+
+    /// What the application keeps of the caller.
+    pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Self {
+        self.identity.attributes = attributes;
+        self
+    }
+
+    /// What rate limits per principal count by; the subject unless set.
+    pub fn metered_as(mut self, meter: &str) -> Self {
+        self.identity.meter = meter.into();
+        self
+    }
+
+    /// The principal.
+    #[must_use]
+    pub fn build(self) -> Principal {
+        Principal(Arc::new(self.identity))
+    }
+}
+
+impl fmt::Debug for PrincipalBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrincipalBuilder")
+            .field("subject", &self.identity.subject)
+            .finish_non_exhaustive()
+    }
+}

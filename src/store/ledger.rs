@@ -1,0 +1,56 @@
+//! Where money is kept.
+
+use std::fmt;
+
+use super::{AccountId, BudgetId, Page, Paged, StoreFuture};
+use crate::domain::{
+    books::{Balance, Budget, HoldRefusal},
+    budget::SpendingLimits,
+    usage::{Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+};
+
+/// Keeps balances, budgets, holds and the usage log. The arithmetic is the domain's
+/// ([`books`](crate::books)); an engine makes it atomic and durable.
+pub trait Ledger: fmt::Debug + Send + Sync + 'static {
+    /// Sets money aside in the account and in every budget, or nowhere. When it answers, a durable
+    /// engine has written it down.
+    fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>>;
+
+    /// Ends a hold, once, with what the call really cost, and writes the usage row, in one step.
+    ///
+    /// The settlement is on its way as soon as this returns, whether or not the answer is awaited; a
+    /// hold that was resolved in the meantime (it outlived its lifetime) stays as it was resolved.
+    fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
+
+    /// Writes a usage row for a call that cost nothing and had no hold.
+    fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()>;
+
+    /// Pays money in, once for each reference, and returns the balance. Fails with `Refused` when the
+    /// amount is not above zero or too large, with `Conflict` when the reference was used for another
+    /// amount or account.
+    fn credit(&self, credit: Credit) -> StoreFuture<Balance>;
+
+    /// The money of an account; one that never was is empty.
+    fn balance(&self, account: &AccountId) -> StoreFuture<Balance>;
+
+    /// Sets the limits of a budget of the account and returns the budget. They count for the next
+    /// hold; what was spent before counts too.
+    fn set_limits(
+        &self,
+        account: &AccountId,
+        budget: &BudgetId,
+        limits: SpendingLimits,
+    ) -> StoreFuture<Budget>;
+
+    /// A budget of the account; one that never was is empty.
+    fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget>;
+
+    /// The usage log of an account, newest first.
+    fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>>;
+
+    /// Every credit and every charge of an account, newest first.
+    fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>>;
+
+    /// Waits until all that was handed over before is written, for an orderly end.
+    fn flush(&self) -> StoreFuture<()>;
+}

@@ -1,0 +1,1 @@
+//! The engine in this process's memory: nothing survives a restart.

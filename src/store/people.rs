@@ -1,0 +1,63 @@
+//! Where users and their logins are kept.
+
+use std::fmt;
+
+use super::{Page, Paged, SessionId, StoreFuture, UserId};
+use crate::domain::{
+    clock::Timestamp,
+    user::{SessionRecord, UserRecord, UserUpdate},
+};
+
+/// Keeps users.
+pub trait UserStore: fmt::Debug + Send + Sync + 'static {
+    /// Stores a new user. Fails with `Conflict` when the id or the address is taken.
+    fn insert_user(&self, user: UserRecord) -> StoreFuture<()>;
+
+    /// One user.
+    fn user(&self, id: &UserId) -> StoreFuture<Option<UserRecord>>;
+
+    /// The user with that address, in whatever case it is written.
+    fn user_by_email(&self, email: &str) -> StoreFuture<Option<UserRecord>>;
+
+    /// All users, newest first.
+    fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>>;
+
+    /// Changes columns of a user and returns it as stored; `None` when there is none.
+    fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
+
+    /// Replaces the password and ends every login of the user, in one step, if the user's password
+    /// version is still `expected_version`; returns whether it was.
+    fn change_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+        at: Timestamp,
+    ) -> StoreFuture<bool>;
+
+    /// Deletes a user and every login of the user; returns whether there was one.
+    fn delete_user(&self, id: &UserId) -> StoreFuture<bool>;
+}
+
+/// Keeps logins.
+pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
+    /// Stores a new login, if the user's password version is still `expected_version` and the user
+    /// is active; returns whether it was. Without a version it is stored as it is.
+    fn open_session(
+        &self,
+        session: SessionRecord,
+        expected_version: Option<u64>,
+    ) -> StoreFuture<bool>;
+
+    /// One login, ended or not.
+    fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>>;
+
+    /// Ends one login; returns whether it was open.
+    fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool>;
+
+    /// Ends every open login of a user; returns how many there were.
+    fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64>;
+
+    /// Forgets logins whose time was over before `before`; returns how many.
+    fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
+}
