@@ -12,3 +12,10 @@ pub use domain::{
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };
+pub mod guard;
+mod wire;
+
+pub use wire::{
+    AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
+    PeerAddress, RenderDenial, RequestHead, RequestId,
+};

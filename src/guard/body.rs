@@ -1,0 +1,263 @@
+//! The one body: the inner one, a refusal, or the inner one with a meter on it.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+
+use crate::store::StoreFuture;
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BodyEnd {
+    /// To its last frame.
+    Complete,
+    /// With an error of the inner body.
+    Failed,
+}
+
+/// Watches a response body. It is dropped unended when the client leaves early: what must be done then
+/// is done in `Drop`.
+pub trait Meter: Send + 'static {
+    /// A piece of the body is about to go out.
+    fn data(&mut self, piece: &[u8]) {
+        let _ = piece;
+    }
+
+    /// Trailers are about to go out.
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let _ = trailers;
+    }
+
+    /// The body is over. What this returns is awaited before the last frame goes out, so that a client
+    /// that has all of the answer can rely on what was written down.
+    fn end(self, how: BodyEnd) -> Option<StoreFuture<()>>;
+}
+
+/// No meter: there is no value of this type.
+#[derive(Debug)]
+pub enum NoMeter {}
+
+impl Meter for NoMeter {
+    fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
+        match self {}
+    }
+}
+
+/// The body of an answer that went through a [`Guard`](super::Guard). It asks nothing of the inner
+/// body but that it is one.
+///
+/// A refusal's bytes are handed out as the inner body's own `Data` when that is `Bytes`, `Vec<u8>`, or
+/// another of the standard buffers; with a `Data` of one's own a refusal has a head and no body.
+#[pin_project]
+pub struct GateBody<B: Body, M = NoMeter> {
+    #[pin]
+    kind: Kind<B, M>,
+}
+
+#[pin_project(project = KindProjection)]
+enum Kind<B: Body, M> {
+    Inner(#[pin] B),
+    Metered(#[pin] Metered<B, M>),
+    Fixed(Option<Bytes>),
+}
+
+#[pin_project]
+struct Metered<B: Body, M> {
+    #[pin]
+    inner: B,
+    meter: Option<M>,
+    /// Bytes until the announced length is reached: a server stops asking there.
+    remaining: Option<u64>,
+    settling: Option<StoreFuture<()>>,
+    /// What goes out when the settling is done.
+    last: Option<Result<Frame<B::Data>, B::Error>>,
+}
+
+impl<B: Body, M: Meter> GateBody<B, M> {
+    pub(super) fn inner(body: B) -> Self {
+        Self {
+            kind: Kind::Inner(body),
+        }
+    }
+
+    /// A metered body; `announced` is the length in the answer's head, where it has one.
+    pub(super) fn metered(body: B, meter: M, announced: Option<u64>) -> Self {
+        let remaining = announced.or_else(|| body.size_hint().exact());
+        let metered = Metered {
+            inner: body,
+            meter: Some(meter),
+            remaining,
+            settling: None,
+            last: None,
+        };
+        Self {
+            kind: Kind::Metered(metered),
+        }
+    }
+
+    pub(super) fn fixed(bytes: Bytes) -> Self {
+        Self {
+            kind: Kind::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty())),
+        }
+    }
+}
+
+impl<B, M> Body for GateBody<B, M>
+where
+    B: Body,
+    B::Data: 'static,
+    M: Meter,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Inner(body) => body.poll_frame(context),
+            KindProjection::Metered(metered) => metered.poll_frame(context),
+            KindProjection::Fixed(bytes) => {
+                let data = bytes.take().and_then(into_data);
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner(body) => body.is_end_stream(),
+            Kind::Metered(metered) => metered.is_over() && metered.inner.is_end_stream(),
+            Kind::Fixed(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner(body) => body.size_hint(),
+            Kind::Metered(metered) => metered.size_hint(),
+            Kind::Fixed(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl<B: Body, M: Meter> Metered<B, M> {
+    fn is_over(&self) -> bool {
+        self.meter.is_none() && self.settling.is_none() && self.last.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.inner.size_hint();
+        let held = match &self.last {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Buf::remaining),
+            _ => 0,
+        };
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint.set_lower(inner.lower().saturating_add(held));
+        hint
+    }
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        loop {
+            let mut this = self.as_mut().project();
+            if let Some(settling) = this.settling {
+                if let Err(error) = ready!(Pin::new(settling).poll(context)) {
+                    tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
+                }
+                *this.settling = None;
+                return Poll::Ready(this.last.take());
+            }
+            if let Some(last) = this.last.take() {
+                return Poll::Ready(Some(last));
+            }
+            let Some(meter) = this.meter else {
+                return this.inner.poll_frame(context);
+            };
+            let frame = ready!(this.inner.as_mut().poll_frame(context));
+            let end = match &frame {
+                None => Some(BodyEnd::Complete),
+                Some(Err(_)) => Some(BodyEnd::Failed),
+                Some(Ok(frame)) => {
+                    note(meter, frame, this.remaining);
+                    let over = frame.is_trailers()
+                        || *this.remaining == Some(0)
+                        || this.inner.is_end_stream();
+                    over.then_some(BodyEnd::Complete)
+                }
+            };
+            let Some(end) = end else {
+                return Poll::Ready(frame);
+            };
+            *this.settling = this.meter.take().and_then(|meter| meter.end(end));
+            *this.last = frame;
+            if this.settling.is_none() {
+                return Poll::Ready(this.last.take());
+            }
+        }
+    }
+}
+
+/// Shows a frame to the meter, and counts it against the announced length.
+fn note<D: Buf>(meter: &mut impl Meter, frame: &Frame<D>, remaining: &mut Option<u64>) {
+    if let Some(data) = frame.data_ref() {
+        let length = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
+        if let Some(remaining) = remaining {
+            *remaining = remaining.saturating_sub(length);
+        }
+        // Every buffer in use with HTTP is in one piece; of one that isn't the meter sees the first.
+        meter.data(data.chunk());
+    }
+    if let Some(trailers) = frame.trailers_ref() {
+        meter.trailers(trailers);
+    }
+}
+
+/// Hands `bytes` out as a `D`, if `D` is one of the standard buffers.
+fn into_data<D: 'static>(bytes: Bytes) -> Option<D> {
+    let mut slot: Option<D> = None;
+    let place: &mut dyn Any = &mut slot;
+    if let Some(place) = place.downcast_mut::<Option<Bytes>>() {
+        *place = Some(bytes);
+    } else if let Some(place) = place.downcast_mut::<Option<Vec<u8>>>() {
+        *place = Some(bytes.into());
+    } else if let Some(place) = place.downcast_mut::<Option<std::collections::VecDeque<u8>>>() {
+        *place = Some(Vec::from(bytes).into());
+    } else if let Some(place) = place.downcast_mut::<Option<std::io::Cursor<Bytes>>>() {
+        *place = Some(std::io::Cursor::new(bytes));
+    } else if let Some(place) = place.downcast_mut::<Option<std::io::Cursor<Vec<u8>>>>() {
+        *place = Some(std::io::Cursor::new(bytes.into()));
+    } else if let Some(place) = place.downcast_mut::<Option<Box<dyn Buf + Send>>>() {
+        *place = Some(Box::new(bytes));
+    }
+    slot
+}
+
+impl<B: Body, M> fmt::Debug for GateBody<B, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Inner(_) => "GateBody(inner)",
+            Kind::Metered(_) => "GateBody(metered)",
+            Kind::Fixed(_) => "GateBody(fixed)",
+        })
+    }
+}

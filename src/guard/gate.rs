@@ -1,0 +1,195 @@
+//! What all layers have in common: who is passed by, who is only watched, how refusals look.
+
+use std::{fmt, sync::Arc};
+
+use http::Method;
+use tower_layer::Layer;
+
+use super::{Guard, Policy};
+use crate::wire::{Denials, RequestHead};
+
+type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
+
+/// A policy with the settings that every layer has. As a [`Layer`] it makes a [`Guard`]; a clone is a
+/// reference count.
+pub struct Gate<P>(Arc<Settings<P>>);
+
+struct Settings<P> {
+    policy: P,
+    skips: Vec<Skip>,
+    shadow: bool,
+    denials: Denials,
+}
+
+impl<P> Gate<P> {
+    /// A gate for everybody, that refuses in the style of RFC 9457.
+    #[must_use]
+    pub fn new(policy: P) -> Self {
+        Self(Arc::new(Settings {
+            policy,
+            skips: Vec::new(),
+            shadow: false,
+            denials: Denials::default(),
+        }))
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &P {
+        &self.0.policy
+    }
+
+    pub(crate) fn denials(&self) -> &Denials {
+        &self.0.denials
+    }
+
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.0.shadow
+    }
+
+    pub(crate) fn skips(&self, head: &RequestHead<'_>) -> bool {
+        self.0.skips.iter().any(|skip| skip(head))
+    }
+}
+
+impl<P: Clone> Gate<P> {
+    /// Passes requests by for which `skip` says so: this layer does nothing to them.
+    #[must_use]
+    pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.change(|settings| settings.skips.push(Arc::new(skip)))
+    }
+
+    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    #[must_use]
+    pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
+        let paths: Vec<Box<str>> = paths.into_iter().map(Into::into).collect();
+        self.skip(move |head| paths.iter().any(|path| path.as_ref() == head.path()))
+    }
+
+    /// Passes CORS preflight requests by: `OPTIONS` with `origin` and `access-control-request-method`.
+    #[must_use]
+    pub fn skip_preflight(self) -> Self {
+        self.skip(|head| {
+            head.method == Method::OPTIONS
+                && head.headers.contains_key("origin")
+                && head.headers.contains_key("access-control-request-method")
+        })
+    }
+
+    /// Decides, logs and counts, and lets everything through: for trying a limit before it bites.
+    #[must_use]
+    pub fn shadow(self) -> Self {
+        self.change(|settings| settings.shadow = true)
+    }
+
+    /// How refusals look.
+    #[must_use]
+    pub fn with_denials(self, denials: impl Into<Denials>) -> Self {
+        self.change(|settings| settings.denials = denials.into())
+    }
+
+    /// Changes the policy.
+    #[must_use]
+    pub fn map_policy(self, change: impl FnOnce(&mut P)) -> Self {
+        self.change(|settings| change(&mut settings.policy))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings<P>)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl<P: Clone> Clone for Settings<P> {
+    fn clone(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            skips: self.skips.clone(),
+            shadow: self.shadow,
+            denials: self.denials.clone(),
+        }
+    }
+}
+
+impl<P> Clone for Gate<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Gate<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("policy", &self.0.policy)
+            .field("shadow", &self.0.shadow)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, P: Policy> Layer<S> for Gate<P> {
+    type Service = Guard<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guard::new(inner, self.clone())
+    }
+}
+
+/// Gives a layer around a `gate: Gate<Policy>` the settings that all layers have, and makes it a `Layer`.
+macro_rules! layer {
+    ($layer:ident, $policy:ty) => {
+        impl $layer {
+            /// Passes requests by for which `skip` says so: this layer does nothing to them.
+            #[must_use]
+            pub fn skip(
+                self,
+                skip: impl Fn(&$crate::wire::RequestHead<'_>) -> bool + Send + Sync + 'static,
+            ) -> Self {
+                Self {
+                    gate: self.gate.skip(skip),
+                }
+            }
+
+            /// Passes requests by whose full path is one of `paths`, letter by letter.
+            #[must_use]
+            pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
+                Self {
+                    gate: self.gate.skip_paths(paths),
+                }
+            }
+
+            /// Passes CORS preflight requests by.
+            #[must_use]
+            pub fn skip_preflight(self) -> Self {
+                Self {
+                    gate: self.gate.skip_preflight(),
+                }
+            }
+
+            /// Decides, logs and counts, and lets everything through.
+            #[must_use]
+            pub fn shadow(self) -> Self {
+                Self {
+                    gate: self.gate.shadow(),
+                }
+            }
+
+            /// How refusals look; problem details (RFC 9457) unless set.
+            #[must_use]
+            pub fn denials(self, denials: impl Into<$crate::wire::Denials>) -> Self {
+                Self {
+                    gate: self.gate.with_denials(denials),
+                }
+            }
+        }
+
+        impl<S> tower_layer::Layer<S> for $layer {
+            type Service = $crate::guard::Guard<S, $policy>;
+
+            fn layer(&self, inner: S) -> Self::Service {
+                self.gate.layer(inner)
+            }
+        }
+    };
+}
+
+pub(crate) use layer;

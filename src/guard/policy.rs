@@ -1,0 +1,186 @@
+//! What a layer decides, and what stays of the decision.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode};
+
+use super::{Meter, NoMeter};
+use crate::{domain::denial::Denial, wire::RequestHead};
+
+/// Decides about requests by their heads.
+pub trait Policy: fmt::Debug + Send + Sync + 'static {
+    /// The proof of admission.
+    type Permit: Permit;
+
+    /// The layer's name in events and metrics: `api_key`, `rate_limit`.
+    fn name(&self) -> &'static str;
+
+    /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit>;
+}
+
+/// A decision: there already, or waiting for I/O.
+#[derive(Debug)]
+pub enum Decision<P> {
+    /// There already.
+    Ready(Verdict<P>),
+    /// It takes I/O.
+    Pending(PendingVerdict<P>),
+}
+
+impl<P: Send + 'static> Decision<P> {
+    /// A decision that takes I/O. It owns what it needs: the head is not lent for so long.
+    pub fn pending(verdict: impl Future<Output = Verdict<P>> + Send + 'static) -> Self {
+        Self::Pending(PendingVerdict(Box::pin(verdict)))
+    }
+
+    /// Changes the permit, now or when it is there.
+    pub fn map<Q: Send + 'static>(
+        self,
+        change: impl FnOnce(P) -> Q + Send + 'static,
+    ) -> Decision<Q> {
+        match self {
+            Self::Ready(verdict) => Decision::Ready(verdict.map(change)),
+            Self::Pending(verdict) => Decision::pending(async move { verdict.await.map(change) }),
+        }
+    }
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub enum Verdict<P> {
+    /// The request goes on, with this permit.
+    Admit(P),
+    /// The request goes no further.
+    Refuse(Denial),
+    /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
+    /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused like this.
+    Abstain(Denial),
+}
+
+impl<P> Verdict<P> {
+    fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Verdict<Q> {
+        match self {
+            Self::Admit(permit) => Verdict::Admit(change(permit)),
+            Self::Refuse(denial) => Verdict::Refuse(denial),
+            Self::Abstain(denial) => Verdict::Abstain(denial),
+        }
+    }
+}
+
+/// A verdict that waits for I/O.
+pub struct PendingVerdict<P>(Pin<Box<dyn Future<Output = Verdict<P>> + Send>>);
+
+impl<P> Future for PendingVerdict<P> {
+    type Output = Verdict<P>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict<P>> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<P> fmt::Debug for PendingVerdict<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingVerdict")
+    }
+}
+
+/// The part of an answer that a permit may mark.
+#[derive(Debug)]
+pub struct ResponseMarks<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: &'a mut HeaderMap,
+    /// What outer layers may read: a refusal's [`Denial`] is there.
+    pub extensions: &'a mut Extensions,
+}
+
+/// What follows the head of an answer.
+#[derive(Debug)]
+pub enum Tail<M> {
+    /// The inner service's body, as it is.
+    Body,
+    /// The inner service's body, with a meter on it.
+    Metered(M),
+    /// Another answer in its place: a status and a body; header fields were set by the permit.
+    Replaced(StatusCode, Bytes),
+}
+
+/// The proof that a request was admitted. It is dropped when the request is: whatever must happen in
+/// any case (a client that leaves, a panic) happens in `Drop`.
+pub trait Permit: Send + 'static {
+    /// What it may leave on the response body; [`NoMeter`] for most.
+    type Meter: Meter;
+
+    /// Leaves on the request what inner layers and the handler may read.
+    fn mark_request(&mut self, extensions: &mut Extensions) {
+        let _ = extensions;
+    }
+
+    /// Marks the answer on its way out, and says what follows it.
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<Self::Meter>;
+
+    /// The inner service failed with an error of its own instead of answering.
+    fn inner_failed(self)
+    where
+        Self: Sized,
+    {
+        drop(self);
+    }
+}
+
+/// Nothing to mark.
+impl Permit for () {
+    type Meter = NoMeter;
+
+    fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {
+        Tail::Body
+    }
+}
+
+/// The permit of a layer that may be switched off.
+impl<P: Permit> Permit for Option<P> {
+    type Meter = P::Meter;
+
+    fn mark_request(&mut self, extensions: &mut Extensions) {
+        if let Some(permit) = self {
+            permit.mark_request(extensions);
+        }
+    }
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<P::Meter> {
+        match self {
+            Some(permit) => permit.mark_response(response),
+            None => Tail::Body,
+        }
+    }
+
+    fn inner_failed(self) {
+        if let Some(permit) = self {
+            permit.inner_failed();
+        }
+    }
+}
+
+/// A layer that may be switched off: `None` admits everything.
+impl<P: Policy> Policy for Option<P> {
+    type Permit = Option<P::Permit>;
+
+    fn name(&self) -> &'static str {
+        self.as_ref().map_or("off", Policy::name)
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit> {
+        match self {
+            Some(policy) => policy.decide(head).map(Some),
+            None => Decision::Ready(Verdict::Admit(None)),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Who is at the other end: the peer, or the client that a trusted proxy speaks for.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use super::RequestHead;
+
+/// The most forwarding hops that are looked at.
+const HOPS_MAX: usize = 32;
+
+/// The address at the other end of a connection, for servers that put none of the known types into the
+/// extensions: plain hyper inserts this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// The header by which the trusted proxies tell for whom they speak. One, as configured; never a guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`: all lines joined, read from the right.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239): the `for` parameters, read from the right.
+    Forwarded,
+}
+
+/// Why there is no client address. The request is refused: what isn't known can't be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// The server told no peer address.
+    #[error("the server told no peer address")]
+    NoPeer,
+    /// A trusted proxy sent something that is no address.
+    #[error("a forwarding header holds something that is no address")]
+    Unreadable,
+    /// More than 32 hops.
+    #[error("more than {HOPS_MAX} forwarding hops")]
+    TooManyHops,
+}
+
+/// Finds the client's address: the peer's, unless the peer is a trusted proxy.
+///
+/// Then the configured header is read from the right, and the first address that isn't a trusted proxy
+/// wins: everything further left was written by whom we don't trust.
+///
+/// ```
+/// use tollgate::{ClientAddress, ForwardedHeader, PeerAddress, RequestHead};
+///
+/// let address = ClientAddress::peer()
+///     .trusting(["10.0.0.0/8".parse()?], ForwardedHeader::XForwardedFor);
+/// let mut request = http::Request::builder()
+///     .header("x-forwarded-for", "203.0.113.9, 198.51.100.7, 10.0.0.3")
+///     .body(())?;
+/// request.extensions_mut().insert(PeerAddress("10.0.0.2:443".parse()?));
+/// assert_eq!(address.resolve(&RequestHead::of(&request))?.to_string(), "198.51.100.7");
+///
+/// request.extensions_mut().insert(PeerAddress("192.0.2.1:443".parse()?));
+/// assert_eq!(address.resolve(&RequestHead::of(&request))?.to_string(), "192.0.2.1", "not a proxy of ours");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientAddress {
+    trusted: Arc<[IpNet]>,
+    header: ForwardedHeader,
+}
+
+impl ClientAddress {
+    /// The peer's address, always.
+    #[must_use]
+    pub fn peer() -> Self {
+        Self {
+            trusted: Arc::from([]),
+            header: ForwardedHeader::XForwardedFor,
+        }
+    }
+
+    /// The peer's address, unless it lies in `networks`: then the client that `header` names.
+    #[must_use]
+    pub fn trusting(
+        mut self,
+        networks: impl IntoIterator<Item = IpNet>,
+        header: ForwardedHeader,
+    ) -> Self {
+        self.trusted = networks.into_iter().collect();
+        self.header = header;
+        self
+    }
+
+    /// The client's address; IPv4 written as IPv6 comes out as IPv4.
+    ///
+    /// # Errors
+    /// [`AddressError`]: refuse the request.
+    pub fn resolve(&self, head: &RequestHead<'_>) -> Result<IpAddr, AddressError> {
+        let peer = head.peer().ok_or(AddressError::NoPeer)?.ip().to_canonical();
+        if !self.trusts(peer) {
+            return Ok(peer);
+        }
+        match self.header {
+            ForwardedHeader::XForwardedFor => {
+                self.first_untrusted(peer, head.headers, "x-forwarded-for", |hop| Some(hop))
+            }
+            ForwardedHeader::Forwarded => {
+                self.first_untrusted(peer, head.headers, "forwarded", forwarded_for)
+            }
+        }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
+    fn first_untrusted(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        name: &'static str,
+        node: fn(&str) -> Option<&str>,
+    ) -> Result<IpAddr, AddressError> {
+        let lines = headers.get_all(HeaderName::from_static(name));
+        let mut client = peer;
+        let mut hops = 0_usize;
+        let lines: Vec<_> = lines.iter().collect();
+        for line in lines.into_iter().rev() {
+            let line = line.to_str().map_err(|_| AddressError::Unreadable)?;
+            for hop in line.rsplit(',') {
+                hops = hops.saturating_add(1);
+                if hops > HOPS_MAX {
+                    return Err(AddressError::TooManyHops);
+                }
+                let hop = node(hop.trim()).ok_or(AddressError::Unreadable)?;
+                client = parse_node(hop).ok_or(AddressError::Unreadable)?;
+                if !self.trusts(client) {
+                    return Ok(client);
+                }
+            }
+        }
+        Ok(client)
+    }
+}
+
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self::peer()
+    }
+}
+
+/// The `for` parameter of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        let value = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(value);
+        name.eq_ignore_ascii_case("for").then_some(value)
+    })
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`; nothing else.
+fn parse_node(text: &str) -> Option<IpAddr> {
+    let address = if let Some(rest) = text.strip_prefix('[') {
+        let (inside, port) = rest.split_once(']')?;
+        let port_is_sound = port.is_empty() || port.strip_prefix(':')?.parse::<u16>().is_ok();
+        let address = inside.parse::<std::net::Ipv6Addr>().ok()?;
+        port_is_sound.then_some(IpAddr::V6(address))?
+    } else {
+        IpAddr::from_str(text).ok().or_else(|| {
+            text.parse::<std::net::SocketAddrV4>()
+                .ok()
+                .map(|node| IpAddr::V4(*node.ip()))
+        })?
+    };
+    Some(address.to_canonical())
+}
+
+/// What a client is counted by: an IPv4 address, or the /64 of an IPv6 one, since one client has them all.
+pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let prefix = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(prefix.into())
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(peer: Option<&str>, lines: &[(&'static str, &str)]) -> Result<String, AddressError> {
+        let mut request = http::Request::new(());
+        for (name, value) in lines {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        if let Some(peer) = peer {
+            request
+                .extensions_mut()
+                .insert(PeerAddress(peer.parse().unwrap()));
+        }
+        let header = match lines.first() {
+            Some(("forwarded", _)) => ForwardedHeader::Forwarded,
+            _ => ForwardedHeader::XForwardedFor,
+        };
+        let networks = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let address = ClientAddress::peer().trusting(networks, header);
+        address
+            .resolve(&RequestHead::of(&request))
+            .map(|address| address.to_string())
+    }
+
+    const XFF: &str = "x-forwarded-for";
+
+    #[test]
+    fn a_stranger_is_not_asked_for_whom_it_speaks() {
+        assert_eq!(
+            resolve(Some("192.0.2.1:1"), &[(XFF, "1.2.3.4")]),
+            Ok("192.0.2.1".into())
+        );
+        assert_eq!(
+            resolve(None, &[(XFF, "1.2.3.4")]),
+            Err(AddressError::NoPeer)
+        );
+    }
+
+    #[test]
+    fn lines_are_joined_and_read_from_the_right() {
+        let lines = [
+            (XFF, "6.6.6.6"),
+            (XFF, "7.7.7.7, 10.0.0.9"),
+            (XFF, "10.0.0.8"),
+        ];
+        assert_eq!(resolve(Some("10.0.0.1:1"), &lines), Ok("7.7.7.7".into()));
+        assert_eq!(resolve(Some("10.0.0.1:1"), &[]), Ok("10.0.0.1".into()));
+        assert_eq!(
+            resolve(Some("[::ffff:10.0.0.1]:1"), &[(XFF, "::ffff:7.7.7.7")]),
+            Ok("7.7.7.7".into())
+        );
+    }
+
+    #[test]
+    fn garbage_from_a_trusted_proxy_fails_closed() {
+        for garbage in [
+            "unknown",
+            "_obf",
+            "",
+            "1.2.3",
+            "1.2.3.4:x",
+            "[::1",
+            "[::1]x",
+            "a, ",
+            "999.1.1.1",
+        ] {
+            assert_eq!(
+                resolve(Some("10.0.0.1:1"), &[(XFF, garbage)]),
+                Err(AddressError::Unreadable),
+                "{garbage}"
+            );
+        }
+        let many = vec!["10.0.0.1"; 33].join(",");
+        assert_eq!(
+            resolve(Some("10.0.0.1:1"), &[(XFF, &many)]),
+            Err(AddressError::TooManyHops)
+        );
+    }
+
+    #[test]
+    fn ports_brackets_and_quotes_are_understood() {
+        for (line, client) in [
+            ("for=7.7.7.7:80;proto=https", "7.7.7.7"),
+            ("by=x;For=\"[2001:db8::1]:8080\"", "2001:db8::1"),
+            ("for=\"2001:db8::1\"", "2001:db8::1"),
+        ] {
+            assert_eq!(
+                resolve(Some("10.0.0.1:1"), &[("forwarded", line)]),
+                Ok(client.into())
+            );
+        }
+        let unknown = resolve(Some("10.0.0.1:1"), &[("forwarded", "for=unknown")]);
+        assert_eq!(unknown, Err(AddressError::Unreadable));
+    }
+
+    #[test]
+    fn a_whole_ipv6_prefix_counts_as_one_client() {
+        let counted = |text: &str| counted_as(text.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+}

@@ -1,0 +1,193 @@
+//! The one credential of a request.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+
+/// The longest credential that is looked at, in bytes; what is longer is refused before any hash.
+const LENGTH_MAX: usize = 16 * 1024;
+
+/// A credential as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credential<'a> {
+    /// None of this kind.
+    Absent,
+    /// Something that can't be a credential: empty, too long, or with other characters than a token has.
+    Unreadable,
+    /// One.
+    Text(&'a str),
+}
+
+/// The credentials that a request carries: in the key header, and as a bearer token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials<'a> {
+    /// From the key header.
+    pub(crate) key_header: Credential<'a>,
+    /// From `authorization: Bearer`.
+    pub(crate) bearer: Credential<'a>,
+}
+
+/// A credential was sent twice, or two were sent that disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
+impl<'a> Credentials<'a> {
+    /// Reads both places. A line that comes twice is refused even when both are equal: intermediaries
+    /// disagree about which one counts.
+    pub(crate) fn read(headers: &'a HeaderMap, key_header: &HeaderName) -> Result<Self, Ambiguous> {
+        let key = match only(headers, key_header)? {
+            None => Credential::Absent,
+            Some(value) => token(value.as_bytes()),
+        };
+        let bearer = match only(headers, &AUTHORIZATION)? {
+            None => Credential::Absent,
+            Some(value) => bearer(value),
+        };
+        match (key, bearer) {
+            (Credential::Absent, _) | (_, Credential::Absent) => {}
+            (Credential::Text(key), Credential::Text(bearer)) if key == bearer => {}
+            _ => return Err(Ambiguous),
+        }
+        Ok(Self {
+            key_header: key,
+            bearer,
+        })
+    }
+
+    /// The credential, wherever it stands.
+    pub(crate) fn either(&self) -> Credential<'a> {
+        match self.key_header {
+            Credential::Absent => self.bearer,
+            key => key,
+        }
+    }
+}
+
+fn only<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Ambiguous> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        _ => Err(Ambiguous),
+    }
+}
+
+/// `Bearer` in any case, blanks, a token (RFC 9110, 11.1; RFC 6750, 2.1). Another scheme is no bearer token.
+fn bearer(value: &HeaderValue) -> Credential<'_> {
+    let bytes = value.as_bytes();
+    let Some((scheme, rest)) = bytes.split_at_checked(6) else {
+        return Credential::Absent;
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Credential::Absent;
+    }
+    match rest.first() {
+        None => Credential::Unreadable,
+        Some(b' ') => token(rest.trim_ascii_start()),
+        Some(_) => Credential::Absent,
+    }
+}
+
+/// A `token68` with the characters that keys of other systems are known to have. No blank, tab, comma
+/// or quote: a list is one bad key.
+fn token(bytes: &[u8]) -> Credential<'_> {
+    let speakable = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';');
+    if bytes.is_empty() || bytes.len() > LENGTH_MAX || !bytes.iter().all(speakable) {
+        return Credential::Unreadable;
+    }
+    std::str::from_utf8(bytes).map_or(Credential::Unreadable, Credential::Text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+    fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        map
+    }
+
+    fn read(lines: &[(&str, &[u8])]) -> Result<String, Ambiguous> {
+        let map = headers(lines);
+        Ok(match Credentials::read(&map, &KEY)?.either() {
+            Credential::Text(text) => text.to_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn one_credential_in_either_place() {
+        assert_eq!(read(&[("x-api-key", b"k1")]), Ok("k1".into()));
+        assert_eq!(read(&[("authorization", b"Bearer k1")]), Ok("k1".into()));
+        assert_eq!(read(&[("authorization", b"bEARER   k1")]), Ok("k1".into()));
+        assert_eq!(
+            read(&[("x-api-key", b"k1"), ("authorization", b"Bearer k1")]),
+            Ok("k1".into())
+        );
+        assert_eq!(read(&[]), Ok("Absent".into()));
+    }
+
+    #[test]
+    fn two_that_may_disagree_are_refused() {
+        assert_eq!(
+            read(&[("x-api-key", b"k1"), ("x-api-key", b"k1")]),
+            Err(Ambiguous)
+        );
+        assert_eq!(
+            read(&[("x-api-key", b"k1"), ("authorization", b"Bearer k2")]),
+            Err(Ambiguous)
+        );
+        assert_eq!(
+            read(&[("x-api-key", b""), ("authorization", b"Bearer k2")]),
+            Err(Ambiguous)
+        );
+        let twice: &[(&str, &[u8])] = &[
+            ("authorization", b"Bearer a"),
+            ("authorization", b"Basic b"),
+        ];
+        assert_eq!(read(twice), Err(Ambiguous));
+    }
+
+    #[test]
+    fn what_is_no_token_is_unreadable() {
+        let long = vec![b'a'; LENGTH_MAX + 1];
+        for value in [
+            b"".as_slice(),
+            b"a,b",
+            b"a b",
+            b"a\tb",
+            b"\xc3\xa9",
+            b"\"a\"",
+            &long,
+        ] {
+            assert_eq!(read(&[("x-api-key", value)]), Ok("Unreadable".into()));
+        }
+        assert_eq!(
+            read(&[("authorization", b"Bearer")]),
+            Ok("Unreadable".into())
+        );
+        assert_eq!(
+            read(&[("authorization", b"Bearer ")]),
+            Ok("Unreadable".into())
+        );
+    }
+
+    #[test]
+    fn other_schemes_are_not_bearer_tokens() {
+        assert_eq!(
+            read(&[("authorization", b"Basic dXNlcg==")]),
+            Ok("Absent".into())
+        );
+        assert_eq!(read(&[("authorization", b"Bearerk1")]), Ok("Absent".into()));
+        assert_eq!(
+            read(&[("authorization-bin", b"Bearer k1")]),
+            Ok("Absent".into())
+        );
+    }
+}

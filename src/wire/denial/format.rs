@@ -1,0 +1,88 @@
+//! The house styles that come with the crate.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::{DenialBody, DenialContext, RenderDenial, message, title};
+use crate::domain::denial::{Denial, DenialKind};
+
+/// The house styles that come with the crate. All are `application/json` but [`DenialFormat::Problem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DenialFormat {
+    /// `{"type", "title", "status", "detail", "code"}`: problem details (RFC 9457), `application/problem+json`.
+    Problem,
+    /// `{"detail"}`.
+    Detail,
+    /// `{"error"}`.
+    Error,
+    /// `{"error", "message"}`.
+    ErrorMessage,
+    /// `{"error": {"message", "type", "param", "code"}}`, with `retry-after-ms` and `x-should-retry`,
+    /// which OpenAI's clients obey.
+    OpenAi,
+}
+
+impl RenderDenial for DenialFormat {
+    fn render(&self, denial: &Denial, context: &DenialContext<'_>) -> DenialBody {
+        let title = title(denial);
+        let text = denial.message().map_or_else(|| message(denial), Into::into);
+        match self {
+            Self::Problem => DenialBody {
+                content_type: HeaderValue::from_static("application/problem+json"),
+                bytes: Bytes::from(
+                    json!({
+                        "type": "about:blank",
+                        "title": title,
+                        "status": context.status.as_u16(),
+                        "detail": text,
+                        "code": denial.kind().as_str(),
+                    })
+                    .to_string(),
+                ),
+                headers: Vec::new(),
+            },
+            Self::Detail => DenialBody::json(&json!({ "detail": text })),
+            Self::Error => DenialBody::json(&json!({ "error": title })),
+            Self::ErrorMessage => DenialBody::json(&json!({ "error": title, "message": text })),
+            Self::OpenAi => open_ai(denial, &text),
+        }
+    }
+}
+
+fn open_ai(denial: &Denial, text: &str) -> DenialBody {
+    let (kind, code) = match denial.kind() {
+        DenialKind::CredentialMissing
+        | DenialKind::CredentialInvalid
+        | DenialKind::CredentialExpired
+        | DenialKind::CredentialAmbiguous => ("invalid_request_error", Some("invalid_api_key")),
+        DenialKind::NotPermitted | DenialKind::AddressRefused => ("permission_error", None),
+        DenialKind::RateLimited => ("rate_limit_error", Some("rate_limit_exceeded")),
+        DenialKind::InsufficientCredits => ("insufficient_quota", Some("insufficient_quota")),
+        DenialKind::SpendingLimitReached => {
+            ("insufficient_quota", Some("billing_hard_limit_reached"))
+        }
+        DenialKind::Internal | DenialKind::Unavailable => ("server_error", None),
+        _ => ("invalid_request_error", None),
+    };
+    let code = code.map_or(Value::Null, Value::from);
+    let mut body = DenialBody::json(&json!({
+        "error": { "message": text, "type": kind, "param": Value::Null, "code": code }
+    }));
+    if let Some(wait) = denial.wait() {
+        let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000))
+            .unwrap_or(u64::MAX)
+            .max(1);
+        body.headers.push((
+            HeaderName::from_static("retry-after-ms"),
+            HeaderValue::from(ms),
+        ));
+    }
+    if denial.kind().is_payment() {
+        let no = HeaderValue::from_static("false");
+        body.headers
+            .push((HeaderName::from_static("x-should-retry"), no));
+    }
+    body
+}

@@ -1,0 +1,274 @@
+//! Refusals become answers here, and nowhere else.
+
+mod format;
+mod text;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+
+use super::{RequestHead, grpc};
+use crate::domain::denial::{Denial, DenialKind};
+
+pub use format::DenialFormat;
+pub(crate) use text::{message, title};
+
+/// What a renderer may know of the refused request.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DenialContext<'a> {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The full path of the request.
+    pub path: &'a str,
+    /// The request's id, where it has one.
+    pub request_id: Option<&'a str>,
+}
+
+/// The part of a refusal's answer that is a matter of house style.
+#[derive(Clone, Debug)]
+pub struct DenialBody {
+    /// The media type.
+    pub content_type: HeaderValue,
+    /// The body.
+    pub bytes: Bytes,
+    /// Header fields of the style's own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl DenialBody {
+    /// A JSON body.
+    #[must_use]
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self {
+            content_type: HeaderValue::from_static("application/json"),
+            bytes: Bytes::from(value.to_string()),
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// A house style for refusals: one of [`DenialFormat`], or one's own.
+///
+/// ```
+/// use tollgate::denial::{Denial, DenialKind};
+/// use tollgate::{DenialBody, DenialContext, Denials, RenderDenial, RequestHead};
+///
+/// #[derive(Debug)]
+/// struct Terse;
+///
+/// impl RenderDenial for Terse {
+///     fn render(&self, denial: &Denial, context: &DenialContext<'_>) -> DenialBody {
+///         DenialBody::json(&serde_json::json!({ "no": denial.kind().as_str(), "at": context.path }))
+///     }
+/// }
+///
+/// let request = http::Request::builder().uri("/chat").body(())?;
+/// let answer = Denials::new(Terse).respond(&Denial::new(DenialKind::NotPermitted), &RequestHead::of(&request));
+/// assert_eq!(answer.status(), 403);
+/// assert_eq!(answer.body().as_ref(), br#"{"at":"/chat","no":"not_permitted"}"#);
+/// # Ok::<(), http::Error>(())
+/// ```
+pub trait RenderDenial: fmt::Debug + Send + Sync + 'static {
+    /// Writes the body. Status, `www-authenticate` and `retry-after` are written by the caller.
+    fn render(&self, denial: &Denial, context: &DenialContext<'_>) -> DenialBody;
+}
+
+/// Which house style answers which path. A clone is a reference count.
+#[derive(Clone, Debug)]
+pub struct Denials(Arc<Styles>);
+
+#[derive(Clone, Debug)]
+struct Styles {
+    default: Arc<dyn RenderDenial>,
+    prefixes: Vec<(Box<str>, Arc<dyn RenderDenial>)>,
+    realm: HeaderValue,
+}
+
+impl Denials {
+    /// One style for all paths.
+    #[must_use]
+    pub fn new(style: impl RenderDenial) -> Self {
+        Self(Arc::new(Styles {
+            default: Arc::new(style),
+            prefixes: Vec::new(),
+            realm: HeaderValue::from_static("Bearer"),
+        }))
+    }
+
+    /// Another style for paths that begin with `prefix`; the first prefix that fits wins.
+    #[must_use]
+    pub fn add_path_prefix(mut self, prefix: &str, style: impl RenderDenial) -> Self {
+        Arc::make_mut(&mut self.0)
+            .prefixes
+            .push((prefix.into(), Arc::new(style)));
+        self
+    }
+
+    /// The answer to a refused request. gRPC is always answered in gRPC.
+    #[must_use]
+    pub fn respond(&self, denial: &Denial, head: &RequestHead<'_>) -> Response<Bytes> {
+        let request = RefusedRequest::of(head);
+        self.respond_to(denial, &request, HeaderMap::new())
+    }
+
+    /// The same, from what was kept of the request, and with header fields that stand already.
+    pub(crate) fn respond_to(
+        &self,
+        denial: &Denial,
+        request: &RefusedRequest,
+        headers: HeaderMap,
+    ) -> Response<Bytes> {
+        let mut response = if request.is_grpc {
+            let text = denial.message().map_or_else(|| message(denial), Into::into);
+            let mut response = grpc::respond(denial, &text).map(|()| Bytes::new());
+            merge(response.headers_mut(), headers);
+            response
+        } else {
+            self.respond_http(denial, request, headers)
+        };
+        response.extensions_mut().insert(denial.clone());
+        response
+    }
+
+    fn respond_http(
+        &self,
+        denial: &Denial,
+        request: &RefusedRequest,
+        mut headers: HeaderMap,
+    ) -> Response<Bytes> {
+        let status = status(denial.kind());
+        let context = DenialContext {
+            status,
+            path: &request.path,
+            request_id: request.request_id.as_deref(),
+        };
+        let body = self.style(&request.path).render(denial, &context);
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, body.content_type);
+        if denial.kind().is_authentication() {
+            headers.insert(WWW_AUTHENTICATE, self.challenge(denial.kind()));
+        }
+        if let Some(seconds) = denial.wait_secs() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        for (name, value) in body.headers {
+            headers.insert(name, value);
+        }
+        let mut response = Response::new(body.bytes);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn style(&self, path: &str) -> &dyn RenderDenial {
+        let fits = |(prefix, _): &&(Box<str>, _)| path.starts_with(prefix.as_ref());
+        match self.0.prefixes.iter().find(fits) {
+            Some((_, style)) => style.as_ref(),
+            None => self.0.default.as_ref(),
+        }
+    }
+
+    /// RFC 6750, 3: an error code only where a credential was sent.
+    fn challenge(&self, kind: DenialKind) -> HeaderValue {
+        match kind {
+            DenialKind::CredentialMissing => self.0.realm.clone(),
+            DenialKind::CredentialAmbiguous => {
+                HeaderValue::from_static("Bearer error=\"invalid_request\"")
+            }
+            DenialKind::CredentialExpired => HeaderValue::from_static(
+                "Bearer error=\"invalid_token\", error_description=\"expired\"",
+            ),
+            _ => HeaderValue::from_static("Bearer error=\"invalid_token\""),
+        }
+    }
+}
+
+impl Default for Denials {
+    /// Problem details (RFC 9457).
+    fn default() -> Self {
+        Self::new(DenialFormat::Problem)
+    }
+}
+
+impl<S: RenderDenial> From<S> for Denials {
+    fn from(style: S) -> Self {
+        Self::new(style)
+    }
+}
+
+/// What is kept of a request for the case that it is refused further in.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedRequest {
+    pub(crate) path: Box<str>,
+    pub(crate) request_id: Option<Arc<str>>,
+    pub(crate) is_grpc: bool,
+}
+
+impl RefusedRequest {
+    pub(crate) fn of(head: &RequestHead<'_>) -> Self {
+        Self {
+            path: head.path().into(),
+            request_id: head.request_id().map(|id| Arc::clone(id.shared())),
+            is_grpc: grpc::is_grpc(head.headers),
+        }
+    }
+}
+
+fn merge(into: &mut HeaderMap, others: HeaderMap) {
+    let mut name = None;
+    for (next, value) in others {
+        name = next.or(name);
+        if let Some(name) = name.clone().filter(|name| !into.contains_key(name)) {
+            into.append(name, value);
+        }
+    }
+}
+
+/// The HTTP status of each kind of refusal.
+pub(crate) fn status(kind: DenialKind) -> StatusCode {
+    match kind {
+        DenialKind::CredentialMissing
+        | DenialKind::CredentialInvalid
+        | DenialKind::CredentialExpired
+        | DenialKind::CredentialAmbiguous => StatusCode::UNAUTHORIZED,
+        DenialKind::NotPermitted | DenialKind::AddressRefused => StatusCode::FORBIDDEN,
+        DenialKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        DenialKind::InsufficientCredits | DenialKind::SpendingLimitReached => {
+            StatusCode::PAYMENT_REQUIRED
+        }
+        DenialKind::Malformed => StatusCode::BAD_REQUEST,
+        DenialKind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        DenialKind::NotFound => StatusCode::NOT_FOUND,
+        DenialKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        DenialKind::Conflict => StatusCode::CONFLICT,
+        DenialKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        DenialKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        DenialKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The refusal that a bare error status of somebody else's stands for; `None` for one without a counterpart.
+pub(crate) fn kind_of_status(status: StatusCode) -> Option<DenialKind> {
+    Some(match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DenialKind::Malformed,
+        StatusCode::UNAUTHORIZED => DenialKind::CredentialInvalid,
+        StatusCode::FORBIDDEN => DenialKind::NotPermitted,
+        StatusCode::NOT_FOUND => DenialKind::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => DenialKind::MethodNotAllowed,
+        StatusCode::CONFLICT => DenialKind::Conflict,
+        StatusCode::PAYLOAD_TOO_LARGE => DenialKind::TooLarge,
+        StatusCode::UNPROCESSABLE_ENTITY => DenialKind::Unprocessable,
+        StatusCode::TOO_MANY_REQUESTS => DenialKind::RateLimited,
+        StatusCode::SERVICE_UNAVAILABLE => DenialKind::Unavailable,
+        StatusCode::INTERNAL_SERVER_ERROR => DenialKind::Internal,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::{denial::CredentialKind, money::Money};
+
+fn answer(denials: &Denials, denial: &Denial, path: &str) -> (Response<Bytes>, Value) {
+    let request = http::Request::builder().uri(path).body(()).unwrap();
+    let response = denials.respond(denial, &RequestHead::of(&request));
+    let body = serde_json::from_slice(response.body()).unwrap();
+    (response, body)
+}
+
+#[test]
+fn the_texts_of_a_paid_api() {
+    let denials = Denials::new(DenialFormat::ErrorMessage);
+    let price = Money::from_nanos(2_000_000);
+    let denial = Denial::new(DenialKind::InsufficientCredits).price(price);
+    let (response, body) = answer(&denials, &denial, "/");
+    assert_eq!(response.status(), 402);
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    let text =
+        "This request costs $0.0020 but your balance is insufficient. Please top up your account.";
+    assert_eq!(
+        body,
+        json!({ "error": "Insufficient credits", "message": text })
+    );
+}
+
+#[test]
+fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
+    let challenge = |kind| {
+        let denial = Denial::new(kind).of_credential(CredentialKind::Token);
+        let (response, _) = answer(&Denials::default(), &denial, "/");
+        assert_eq!(response.status(), 401);
+        response.headers()[WWW_AUTHENTICATE]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(challenge(DenialKind::CredentialMissing), "Bearer");
+    assert!(challenge(DenialKind::CredentialInvalid).contains("invalid_token"));
+    assert!(challenge(DenialKind::CredentialAmbiguous).contains("invalid_request"));
+}
+
+#[test]
+fn waits_are_whole_seconds_rounded_up_and_never_zero() {
+    for (wait, header) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2")] {
+        let wait = Duration::from_millis(wait);
+        let denial = Denial::new(DenialKind::RateLimited).retry_after(wait);
+        let (response, _) = answer(&Denials::default(), &denial, "/");
+        assert_eq!(response.headers()[RETRY_AFTER], header);
+    }
+}
+
+#[test]
+fn each_path_has_its_style() {
+    let denials =
+        Denials::new(DenialFormat::ErrorMessage).add_path_prefix("/v1/", DenialFormat::OpenAi);
+    let denial = Denial::new(DenialKind::SpendingLimitReached);
+    let (response, body) = answer(&denials, &denial, "/v1/chat/completions");
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    assert_eq!(body["error"]["code"], "billing_hard_limit_reached");
+    let (_, body) = answer(&denials, &denial, "/v2");
+    assert_eq!(body["error"], "Spending limit exceeded");
+}
+
+#[test]
+fn grpc_is_answered_in_grpc_whatever_the_style() {
+    let mut request = http::Request::new(());
+    request
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let denial = Denial::new(DenialKind::CredentialMissing);
+    let response = Denials::default().respond(&denial, &RequestHead::of(&request));
+    assert_eq!(
+        (response.status(), response.body().len()),
+        (StatusCode::OK, 0)
+    );
+    assert_eq!(response.headers()["grpc-status"], "16");
+}
+
+#[test]
+fn the_operators_text_reaches_no_client() {
+    let denial = Denial::new(DenialKind::Unavailable).because("CANARY db01:5432 refused");
+    for style in [
+        DenialFormat::Problem,
+        DenialFormat::Detail,
+        DenialFormat::Error,
+        DenialFormat::ErrorMessage,
+        DenialFormat::OpenAi,
+    ] {
+        let (response, body) = answer(&Denials::new(style), &denial, "/");
+        assert_eq!(response.status(), 503);
+        assert!(!body.to_string().contains("CANARY"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The words that clients read, where the house style or the refusal brings none of its own.
+
+use std::borrow::Cow;
+
+use crate::domain::denial::{CredentialKind, Denial, DenialKind};
+
+/// What happened, in two or three words.
+pub(crate) fn title(denial: &Denial) -> &'static str {
+    let token = denial.credential() == Some(CredentialKind::Token);
+    match denial.kind() {
+        DenialKind::CredentialMissing if token => "Missing token",
+        DenialKind::CredentialMissing => "Missing API key",
+        DenialKind::CredentialInvalid if token => "Invalid token",
+        DenialKind::CredentialInvalid | DenialKind::CredentialAmbiguous => "Invalid API key",
+        DenialKind::CredentialExpired if token => "Token expired",
+        DenialKind::CredentialExpired => "API key expired",
+        DenialKind::NotPermitted | DenialKind::AddressRefused => "Access denied",
+        DenialKind::RateLimited => "Rate limit exceeded",
+        DenialKind::InsufficientCredits => "Insufficient credits",
+        DenialKind::SpendingLimitReached => "Spending limit exceeded",
+        DenialKind::Malformed => "Bad request",
+        DenialKind::Unprocessable => "Unprocessable request",
+        DenialKind::NotFound => "Not found",
+        DenialKind::MethodNotAllowed => "Method not allowed",
+        DenialKind::Conflict => "Conflict",
+        DenialKind::TooLarge => "Request too large",
+        DenialKind::Internal => "Internal error",
+        DenialKind::Unavailable => "Service unavailable",
+    }
+}
+
+/// What happened and what to do, in a sentence.
+pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
+    let token = denial.credential() == Some(CredentialKind::Token);
+    Cow::Borrowed(match denial.kind() {
+        DenialKind::CredentialMissing if token => {
+            "Expected 'Authorization: Bearer' header with a token"
+        }
+        DenialKind::CredentialMissing => {
+            "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key"
+        }
+        DenialKind::CredentialInvalid if token => "The provided token is not valid",
+        DenialKind::CredentialInvalid => "The provided access key is not valid",
+        DenialKind::CredentialAmbiguous => "More than one credential was sent; send exactly one",
+        DenialKind::CredentialExpired if token => "This token has expired",
+        DenialKind::CredentialExpired => "This access key has expired",
+        DenialKind::NotPermitted => "You do not have permission to access this resource",
+        DenialKind::AddressRefused => "Access from this network address is not allowed",
+        DenialKind::RateLimited => return rate_limited(denial),
+        DenialKind::InsufficientCredits => return insufficient(denial),
+        DenialKind::SpendingLimitReached => {
+            "This access key has reached its spending limit. Please adjust limits or top up credits."
+        }
+        DenialKind::Malformed => "The request could not be understood",
+        DenialKind::Unprocessable => "The request is well-formed but cannot be processed",
+        DenialKind::NotFound => "There is nothing at this address",
+        DenialKind::MethodNotAllowed => "This method is not allowed here",
+        DenialKind::Conflict => "It exists already",
+        DenialKind::TooLarge => "The request body is too large",
+        DenialKind::Internal => "The service failed to process the request",
+        DenialKind::Unavailable => "The service can't answer right now. Please try again later.",
+    })
+}
+
+fn rate_limited(denial: &Denial) -> Cow<'static, str> {
+    match denial.wait_secs() {
+        Some(1) => "Too many requests. Try again in 1 second.".into(),
+        Some(seconds) => format!("Too many requests. Try again in {seconds} seconds.").into(),
+        None => "Too many requests. Try again later.".into(),
+    }
+}
+
+fn insufficient(denial: &Denial) -> Cow<'static, str> {
+    match denial.priced_at() {
+        Some(price) => format!(
+            "This request costs {price} but your balance is insufficient. Please top up your account."
+        )
+        .into(),
+        None => "Your balance is insufficient. Please top up your account.".into(),
+    }
+}

@@ -1,0 +1,80 @@
+//! A request without its body, borrowed.
+
+use std::{fmt, net::SocketAddr};
+
+use http::{Extensions, HeaderMap, Method, Request, Uri};
+
+use super::{PeerAddress, RequestId};
+
+/// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target as this service sees it; a nested router may have cut its start off.
+    pub uri: &'a Uri,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+    /// What outer layers left for inner ones.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The head of a request.
+    #[must_use]
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+
+    /// The full path as it came over the wire, also inside a nested axum router.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        #[cfg(feature = "axum")]
+        if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
+            return original.0.path();
+        }
+        self.uri.path()
+    }
+
+    /// The request's id, where [`RequestIdLayer`](crate::RequestIdLayer) gave it one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&'a RequestId> {
+        self.extensions.get()
+    }
+
+    /// The address at the other end of the connection, as the server told it: [`PeerAddress`], axum's
+    /// `ConnectInfo<SocketAddr>`, or tonic's `TcpConnectInfo`.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        if let Some(PeerAddress(peer)) = self.extensions.get() {
+            return Some(*peer);
+        }
+        #[cfg(feature = "axum")]
+        if let Some(info) = self
+            .extensions
+            .get::<axum::extract::ConnectInfo<SocketAddr>>()
+        {
+            return Some(info.0);
+        }
+        #[cfg(feature = "tonic")]
+        if let Some(info) = self
+            .extensions
+            .get::<tonic::transport::server::TcpConnectInfo>()
+        {
+            return info.remote_addr();
+        }
+        None
+    }
+}
+
+/// Method and path only: headers hold secrets, and so may a query.
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestHead({} {})", self.method, self.path())
+    }
+}

@@ -1,0 +1,106 @@
+//! Which paths are taken at their word.
+
+/// Whether a path means one thing only, to every router on the way (RFC 3986, 6.2.2).
+///
+/// Refused, not repaired: empty segments, `.` and `..` segments, `\`, control characters, escapes that
+/// are broken, that hide `/`, `\`, `.` or a control character, or that write out an unreserved character.
+pub(crate) fn is_normal_path(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else {
+        return false;
+    };
+    let mut segments = rest.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        if (segment.is_empty() && !last) || !is_normal_segment(segment) {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_normal_segment(segment: &str) -> bool {
+    if matches!(segment, "." | "..") {
+        return false;
+    }
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else {
+                    return false;
+                };
+                if !is_rightly_escaped((high << 4) | low) {
+                    return false;
+                }
+            }
+            b'\\' | 0..=0x20 | 0x7f => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+fn hex(digit: Option<u8>) -> Option<u8> {
+    let value = char::from(digit?).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+fn is_rightly_escaped(byte: u8) -> bool {
+    let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.');
+    !unreserved && !matches!(byte, b'/' | b'\\' | 0..=0x1f | 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_two_readings_are_refused() {
+        for path in [
+            "",
+            "*",
+            "admin",
+            "//admin",
+            "/a//b",
+            "/public/../admin",
+            "/./a",
+            "/a/.",
+            "/a/..",
+            "/%2e%2e/a",
+            "/%2E/a",
+            "/%61dmin",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a b",
+            "/a\tb",
+            "/a%7e",
+            "/%2e.",
+        ] {
+            assert!(!is_normal_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn ordinary_paths_are_not() {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b-c_d~e.f",
+            "/caf%C3%A9",
+            "/a%20b",
+            "/a;x=1",
+            "/...",
+            "/a,b",
+        ] {
+            assert!(is_normal_path(path), "{path}");
+        }
+    }
+}
