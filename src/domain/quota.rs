@@ -128,3 +128,28 @@ impl Quota {
         self.burst
     }
 }
+
+/// Several quotas that must all admit: one decision, all or nothing. There is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quotas(Vec<Quota>);
+
+impl Quotas {
+    /// The quotas.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Quota] {
+        &self.0
+    }
+}
+
+impl From<Quota> for Quotas {
+    fn from(quota: Quota) -> Self {
+        Self(vec![quota])
+    }
+}
+
+impl<const N: usize> From<[Quota; N]> for Quotas {
+    fn from(quotas: [Quota; N]) -> Self {
+        const { assert!(N > 0, "no quota would be no limit") };
+        Self(quotas.into())
+    }
+}

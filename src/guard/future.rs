@@ -17,7 +17,7 @@ use super::{
     BodyEnd, Gate, GateBody, Meter, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict,
     event,
 };
-use crate::{domain::denial::Denial, store::StoreFuture, wire::RequestHead};
+use crate::{store::StoreFuture, wire::RequestHead};
 
 type MeterOf<P> = <<P as Policy>::Permit as Permit>::Meter;
 
@@ -124,21 +124,26 @@ where
         call: impl FnOnce(Request<B>) -> S::Future,
     ) -> Self {
         let name = gate.policy().name();
-        let permit = match verdict {
-            Verdict::Admit(mut permit) => {
-                event::admitted(name, &RequestHead::of(&request));
-                permit.mark_request(request.extensions_mut());
-                Some(permit)
-            }
-            Verdict::Refuse(denial) | Verdict::Abstain(denial) => {
-                let head = RequestHead::of(&request);
+        let (denial, permit) = match verdict {
+            Verdict::Admit(permit) => (None, Some(permit)),
+            Verdict::Refuse(denial) | Verdict::Abstain(denial) => (Some(denial), None),
+            Verdict::RefuseMarked(denial, permit) => (Some(denial), Some(permit)),
+        };
+        let head = RequestHead::of(&request);
+        match denial {
+            None => event::admitted(name, &head),
+            Some(denial) => {
                 event::refused(name, &head, &denial, gate.is_shadow());
                 if !gate.is_shadow() {
-                    return Self::Refused(Some(gate.denials().respond(&denial, &head)));
+                    let response = gate.denials().respond(&denial, &head);
+                    return Self::Refused(Some(marked(response, permit)));
                 }
-                None
             }
-        };
+        }
+        let mut permit = permit;
+        if let Some(permit) = &mut permit {
+            permit.mark_request(request.extensions_mut());
+        }
         let bodiless = request.method() == Method::HEAD;
         Self::Answering {
             answer: call(request),
@@ -218,6 +223,19 @@ where
             state.set(next);
         }
     }
+}
+
+/// A refusal, with what the permit has to tell. Its body stays the refusal's.
+fn marked<P: Permit>(response: Response<Bytes>, permit: Option<P>) -> Response<Bytes> {
+    let Some(permit) = permit else { return response };
+    let (mut head, body) = response.into_parts();
+    let marks = ResponseMarks {
+        status: head.status,
+        headers: &mut head.headers,
+        extensions: &mut head.extensions,
+    };
+    drop(permit.mark_response(marks));
+    Response::from_parts(head, body)
 }
 
 /// Lets the permit mark the answer. Where nobody will ask for a body, its end is now.

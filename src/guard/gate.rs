@@ -94,6 +94,13 @@ impl<P: Clone> Gate<P> {
         self.change(|settings| change(&mut settings.policy))
     }
 
+    /// The same settings around another policy.
+    pub(crate) fn with_policy<Q>(self, make: impl FnOnce(P) -> Q) -> Gate<Q> {
+        let Settings { policy, skips, shadow, denials } =
+            Arc::try_unwrap(self.0).unwrap_or_else(|shared| Settings::clone(&shared));
+        Gate(Arc::new(Settings { policy: make(policy), skips, shadow, denials }))
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Settings<P>)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

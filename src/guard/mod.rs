@@ -43,12 +43,14 @@ mod body;
 mod event;
 mod future;
 mod gate;
+mod or;
 mod policy;
 mod service;
 
 pub use body::{BodyEnd, GateBody, Meter, NoMeter};
 pub use future::GuardFuture;
 pub use gate::Gate;
+pub use or::{Authenticator, Identified, Or, OrLayer};
 pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict};
 pub use service::Guard;
 

@@ -59,6 +59,8 @@ pub enum Verdict<P> {
     Admit(P),
     /// The request goes no further.
     Refuse(Denial),
+    /// The request goes no further, and the permit marks the refusal: a limiter tells what is left.
+    RefuseMarked(Denial, P),
     /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
     /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused like this.
     Abstain(Denial),
@@ -69,6 +71,7 @@ impl<P> Verdict<P> {
         match self {
             Self::Admit(permit) => Verdict::Admit(change(permit)),
             Self::Refuse(denial) => Verdict::Refuse(denial),
+            Self::RefuseMarked(denial, permit) => Verdict::RefuseMarked(denial, change(permit)),
             Self::Abstain(denial) => Verdict::Abstain(denial),
         }
     }

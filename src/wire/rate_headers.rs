@@ -7,22 +7,16 @@ use std::{fmt::Write, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::{denial::whole_secs_up, quota::Quota};
+use crate::{
+    domain::{denial::whole_secs_up, quota::Quota},
+    store::memory::WindowReading,
+};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-/// What is left in one window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WindowReading {
-    /// Requests that would be admitted now.
-    pub(crate) remaining: u32,
-    /// Until all of the burst is there again.
-    pub(crate) reset: Duration,
-}
 
 /// The part of the headers that is the same in every answer, made once.
 #[derive(Clone, Debug)]

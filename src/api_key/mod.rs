@@ -1,0 +1,186 @@
+//! Who are they, by API key: [`ApiKeyLayer`].
+//!
+//! - Refuses with 401 when there is no key, a bad one, an expired one, or more than one; with 403 when
+//!   the key may not be used from the client's address; with 503 when the store can't tell.
+//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`].
+//! - When the store fails, keys that were used within the resolver's `ttl` go on working; others get 503.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::{ApiKeyLayer, Principal, key::KeyFormat, keyring::{KeyResolver, Keyring, NewKey}};
+//! use tollgate::store::memory::MemoryStore;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+//! let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+//! let (key, _) = Keyring::new(store, format, resolver.clone()).create("user-1", NewKey::default()).await?;
+//!
+//! let whoami = service_fn(async |request: http::Request<()>| {
+//!     let principal = request.extensions().get::<Principal>().expect("behind the layer");
+//!     Ok::<_, Infallible>(http::Response::new(principal.subject().to_owned()))
+//! });
+//! let service = ApiKeyLayer::new(resolver).layer(whoami);
+//! let good = http::Request::builder().header("x-api-key", key.expose()).body(())?;
+//! assert_eq!(service.clone().oneshot(good).await?.status(), 200);
+//! let bad = http::Request::builder().header("x-api-key", "acme_guess").body(())?;
+//! assert_eq!(service.oneshot(bad).await?.status(), 401);
+//! # Ok(()) }
+//! ```
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use crate::{
+    domain::{
+        denial::{CredentialKind, Denial, DenialKind},
+        principal::Principal,
+    },
+    guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
+    keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
+    wire::{ClientAddress, Credential, Credentials, RequestHead},
+};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Admits who has a key. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct ApiKeyLayer {
+    gate: Gate<ApiKeyPolicy>,
+}
+
+guard::layer!(ApiKeyLayer, ApiKeyPolicy);
+
+impl ApiKeyLayer {
+    /// Takes the keys of `keys`, from `x-api-key` or `authorization: Bearer`.
+    #[must_use]
+    pub fn new(keys: KeyResolver) -> Self {
+        Self {
+            gate: Gate::new(ApiKeyPolicy {
+                keys,
+                header: X_API_KEY,
+                address: ClientAddress::peer(),
+            }),
+        }
+    }
+
+    /// Another header than `x-api-key`.
+    #[must_use]
+    pub fn header(self, name: HeaderName) -> Self {
+        Self { gate: self.gate.map_policy(|policy| policy.header = name) }
+    }
+
+    /// Whose address a key's networks are held against; the peer's unless set.
+    #[must_use]
+    pub fn client_address(self, address: ClientAddress) -> Self {
+        Self { gate: self.gate.map_policy(|policy| policy.address = address) }
+    }
+
+    /// Asks `other` about requests that carry no key of this layer's. A bad key is refused, not
+    /// passed on.
+    #[must_use]
+    pub fn or<A: Authenticator>(self, other: A) -> OrLayer<ApiKeyPolicy, A::Policy> {
+        OrLayer::new(self.gate, other)
+    }
+}
+
+impl Authenticator for ApiKeyLayer {
+    type Policy = ApiKeyPolicy;
+
+    fn into_gate(self) -> Gate<ApiKeyPolicy> {
+        self.gate
+    }
+}
+
+/// The decision of an [`ApiKeyLayer`].
+#[derive(Clone, Debug)]
+pub struct ApiKeyPolicy {
+    keys: KeyResolver,
+    header: HeaderName,
+    address: ClientAddress,
+}
+
+impl Policy for ApiKeyPolicy {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "api_key"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
+        let Ok(credentials) = Credentials::read(head.headers, &self.header) else {
+            return refuse(DenialKind::CredentialAmbiguous);
+        };
+        let key = match credentials.either() {
+            Credential::Absent => {
+                let missing = denial(DenialKind::CredentialMissing);
+                return Decision::Ready(Verdict::Abstain(missing));
+            }
+            Credential::Unreadable => return refuse(DenialKind::CredentialInvalid),
+            Credential::Text(key) => key,
+        };
+        if credentials.key_header == Credential::Absent && !self.keys.claims(key) {
+            // A bearer token that doesn't look like a key may be another layer's.
+            let foreign = denial(DenialKind::CredentialInvalid).because("not a key by its look");
+            return Decision::Ready(Verdict::Abstain(foreign));
+        }
+        match self.keys.resolve(key) {
+            Resolution::Ready(found) => Decision::Ready(self.judge(found, head)),
+            Resolution::Pending(found) => {
+                // The address is looked at before the head is gone, in case the key is bound to one.
+                let address = self.address.resolve(head);
+                Decision::pending(async move { judge(found.await, || address) })
+            }
+        }
+    }
+}
+
+impl ApiKeyPolicy {
+    fn judge(
+        &self,
+        found: Result<Arc<ResolvedKey>, KeyRefusal>,
+        head: &RequestHead<'_>,
+    ) -> Verdict<Identified> {
+        judge(found, || self.address.resolve(head))
+    }
+}
+
+fn judge(
+    found: Result<Arc<ResolvedKey>, KeyRefusal>,
+    address: impl FnOnce() -> Result<std::net::IpAddr, crate::wire::AddressError>,
+) -> Verdict<Identified> {
+    let key = match found {
+        Ok(key) => key,
+        Err(refusal) => return Verdict::Refuse(refused(refusal)),
+    };
+    let networks: &[IpNet] = &key.record().networks;
+    if !networks.is_empty() {
+        let allowed = address().is_ok_and(|address| {
+            networks.iter().any(|network| network.contains(&address))
+        });
+        if !allowed {
+            let reason = format!("{} is used from outside its networks", key.record().id);
+            return Verdict::Refuse(denial(DenialKind::AddressRefused).because(reason));
+        }
+    }
+    Verdict::Admit(Identified::new(Principal::clone(key.principal())))
+}
+
+fn refused(refusal: KeyRefusal) -> Denial {
+    match refusal {
+        KeyRefusal::Malformed => denial(DenialKind::CredentialInvalid).because("malformed key"),
+        KeyRefusal::Unknown => denial(DenialKind::CredentialInvalid).because("unknown key"),
+        KeyRefusal::Revoked => denial(DenialKind::CredentialInvalid).because("revoked key"),
+        KeyRefusal::Expired { at } => denial(DenialKind::CredentialExpired).expired_at(at),
+        KeyRefusal::Store(error) => {
+            denial(DenialKind::Unavailable).because(format!("the key store failed: {error}"))
+        }
+    }
+}
+
+fn denial(kind: DenialKind) -> Denial {
+    Denial::new(kind).of_credential(CredentialKind::ApiKey)
+}

@@ -1,0 +1,161 @@
+//! Several kinds of credential, in order.
+
+use std::fmt;
+
+use http::Extensions;
+use tower_layer::Layer;
+
+use super::{
+    Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict,
+};
+use crate::{
+    domain::{denial::DenialKind, principal::Principal},
+    wire::{Denials, RequestHead},
+};
+
+/// The permit of every authenticating layer: it puts the [`Principal`] into the request's extensions.
+#[derive(Debug)]
+pub struct Identified(Principal);
+
+impl Identified {
+    /// Proof that the request is the principal's.
+    #[must_use]
+    pub fn new(principal: Principal) -> Self {
+        Self(principal)
+    }
+}
+
+impl Permit for Identified {
+    type Meter = NoMeter;
+
+    fn mark_request(&mut self, extensions: &mut Extensions) {
+        extensions.insert(self.0.clone());
+    }
+
+    fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {
+        Tail::Body
+    }
+}
+
+/// A layer that finds out who is calling, and can be one of several in an `.or(…)`.
+pub trait Authenticator {
+    /// Its policy.
+    type Policy: Policy<Permit = Identified> + Clone;
+
+    /// Its policy with the settings of a layer.
+    fn into_gate(self) -> Gate<Self::Policy>;
+}
+
+/// One authenticating layer, or else another. The settings (`skip`, `shadow`, `denials`) are those of
+/// the first, and can be changed here.
+///
+/// A request is judged by the first policy that it has a credential for: a bad credential is refused,
+/// and the next policy isn't asked.
+pub struct OrLayer<A, B> {
+    gate: Gate<Or<A, B>>,
+}
+
+impl<A, B> OrLayer<A, B>
+where
+    A: Policy<Permit = Identified> + Clone,
+    B: Policy<Permit = Identified> + Clone,
+{
+    pub(crate) fn new(first: Gate<A>, other: impl Authenticator<Policy = B>) -> Self {
+        let second = other.into_gate().policy().clone();
+        Self { gate: first.with_policy(|first| Or { first, second }) }
+    }
+
+    /// Asks `other` about requests that carry no credential of the layers so far.
+    #[must_use]
+    pub fn or<C: Authenticator>(self, other: C) -> OrLayer<Or<A, B>, C::Policy> {
+        OrLayer::new(self.gate, other)
+    }
+
+    /// Passes requests by for which `skip` says so.
+    #[must_use]
+    pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self { gate: self.gate.skip(skip) }
+    }
+
+    /// Decides, logs and counts, and lets everything through.
+    #[must_use]
+    pub fn shadow(self) -> Self {
+        Self { gate: self.gate.shadow() }
+    }
+
+    /// How refusals look; problem details (RFC 9457) unless set.
+    #[must_use]
+    pub fn denials(self, denials: impl Into<Denials>) -> Self {
+        Self { gate: self.gate.with_denials(denials) }
+    }
+}
+
+impl<A, B> Authenticator for OrLayer<A, B>
+where
+    A: Policy<Permit = Identified> + Clone,
+    B: Policy<Permit = Identified> + Clone,
+{
+    type Policy = Or<A, B>;
+
+    fn into_gate(self) -> Gate<Or<A, B>> {
+        self.gate
+    }
+}
+
+impl<S, A, B> Layer<S> for OrLayer<A, B>
+where
+    A: Policy<Permit = Identified>,
+    B: Policy<Permit = Identified>,
+{
+    type Service = Guard<S, Or<A, B>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.gate.layer(inner)
+    }
+}
+
+impl<A, B> Clone for OrLayer<A, B> {
+    fn clone(&self) -> Self {
+        Self { gate: self.gate.clone() }
+    }
+}
+
+impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrLayer<A, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrLayer").field("gate", &self.gate).finish()
+    }
+}
+
+/// The decision of an [`OrLayer`].
+#[derive(Clone, Debug)]
+pub struct Or<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A, B> Policy for Or<A, B>
+where
+    A: Policy<Permit = Identified>,
+    B: Policy<Permit = Identified>,
+{
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "authentication"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        let of_first = match self.first.decide(head) {
+            Decision::Ready(Verdict::Abstain(denial)) => denial,
+            decision => return decision,
+        };
+        match self.second.decide(head) {
+            // Of two refusals the one that saw a credential says more.
+            Decision::Ready(Verdict::Abstain(of_second)) => {
+                let blind = of_first.kind() == DenialKind::CredentialMissing;
+                Decision::Ready(Verdict::Abstain(if blind { of_second } else { of_first }))
+            }
+            decision => decision,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
+//! finds them, warm from memory.
+
+mod resolver;
+mod ring;
+
+pub use resolver::{KeyRefusal, KeyResolver, KeyResolverBuilder, Resolution, ResolvedKey};
+pub use ring::{Keyring, KeyringError, NewKey};

@@ -1,0 +1,325 @@
+//! From a key in clear to who it stands for.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
+    domain::{
+        clock::{Clock, SystemClock, Timestamp},
+        denial::CredentialKind,
+        key::{KeyDigest, KeyFormat, KeyRecord},
+        principal::Principal,
+    },
+    store::{KeyLookup, StoreError},
+};
+
+/// The longest key that is hashed, in bytes.
+const KEY_LENGTH_MAX: usize = 512;
+
+/// Why a key is not taken.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum KeyRefusal {
+    /// It has the form of no key: refused without a look-up.
+    Malformed,
+    /// There is no such key.
+    Unknown,
+    /// It was revoked.
+    Revoked,
+    /// It expired.
+    Expired {
+        /// When.
+        at: Timestamp,
+    },
+    /// The store can't tell. This is no verdict on the key.
+    Store(StoreError),
+}
+
+/// A key that was found, and who it stands for.
+pub struct ResolvedKey {
+    record: KeyRecord,
+    principal: Principal,
+    /// When its use was last noted, in seconds.
+    touched_at: AtomicI64,
+}
+
+impl ResolvedKey {
+    fn new(record: KeyRecord) -> Self {
+        let mut principal = Principal::builder(&record.owner, CredentialKind::ApiKey)
+            .key(record.id.clone())
+            .budgets([record.lineage.clone()])
+            .metered_as(record.lineage.as_str())
+            .attributes(record.metadata.clone());
+        if let Some(environment) = &record.environment {
+            principal = principal.environment(environment);
+        }
+        if let Some(resource) = &record.resource {
+            principal = principal.resource(resource);
+        }
+        if let Some(end) = record.expires_at {
+            principal = principal.expires_at(end);
+        }
+        let principal = record.roles.iter().fold(principal, |principal, role| principal.role(role));
+        Self { principal: principal.build(), record, touched_at: AtomicI64::new(i64::MIN) }
+    }
+
+    /// What is stored of the key.
+    #[must_use]
+    pub fn record(&self) -> &KeyRecord {
+        &self.record
+    }
+
+    /// Who it stands for.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    fn judge(&self, now: Timestamp) -> Result<(), KeyRefusal> {
+        if self.record.revoked_at.is_some() {
+            return Err(KeyRefusal::Revoked);
+        }
+        match self.record.expires_at {
+            Some(at) if at <= now => Err(KeyRefusal::Expired { at }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for ResolvedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResolvedKey").field("id", &self.record.id).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a key: there already, or waiting for the store.
+#[derive(Debug)]
+pub enum Resolution {
+    /// There already.
+    Ready(Result<Arc<ResolvedKey>, KeyRefusal>),
+    /// The store is asked.
+    Pending(PendingKey),
+}
+
+/// A key that the store is asked for.
+pub struct PendingKey(Pin<Box<dyn Future<Output = Result<Arc<ResolvedKey>, KeyRefusal>> + Send>>);
+
+impl Future for PendingKey {
+    type Output = Result<Arc<ResolvedKey>, KeyRefusal>;
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for PendingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingKey")
+    }
+}
+
+/// Finds keys: in memory when they were used lately, else in the store. A clone is a reference count.
+///
+/// **When a key is revoked**: at once in this process, when it is revoked through the [`Keyring`](super::Keyring)
+/// that this resolver was handed to; within `ttl` in any other, whatever fails. A `ttl` never slides.
+///
+/// A thousand requests with the same unknown key ask the store once. Keys that don't exist are
+/// remembered apart from those that do, for a shorter time and in a space of their own. A failing
+/// store is never remembered.
+#[derive(Clone)]
+pub struct KeyResolver(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn KeyLookup>,
+    cache: RevocableCache<KeyDigest, Arc<ResolvedKey>>,
+    formats: Vec<KeyFormat>,
+    deadline: Duration,
+    touch_interval_secs: i64,
+    clock: Arc<dyn Clock>,
+}
+
+/// Makes a [`KeyResolver`].
+#[derive(Debug)]
+#[must_use]
+pub struct KeyResolverBuilder {
+    store: Arc<dyn KeyLookup>,
+    formats: Vec<KeyFormat>,
+    bounds: CacheBounds,
+    deadline: Duration,
+    touch_interval: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl KeyResolverBuilder {
+    /// What keys look like; what looks otherwise is refused without a look-up. Without any format
+    /// every text of up to 512 bytes is looked up.
+    pub fn add_format(mut self, format: KeyFormat) -> Self {
+        self.formats.push(format);
+        self
+    }
+
+    /// How long a key is believed without asking the store again; 30 s unless set.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.bounds.ttl = ttl;
+        self
+    }
+
+    /// How long it is believed that a key doesn't exist; 5 s unless set.
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.bounds.negative_ttl = ttl;
+        self
+    }
+
+    /// How many keys are remembered; 100,000 unless set.
+    pub fn capacity(mut self, keys: u64) -> Self {
+        self.bounds.capacity = keys;
+        self
+    }
+
+    /// How many keys that don't exist are remembered; 100,000 unless set.
+    pub fn negative_capacity(mut self, keys: u64) -> Self {
+        self.bounds.negative_capacity = keys;
+        self
+    }
+
+    /// How long the store may take; 3 s unless set. Then the request is refused with 503.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How often the use of a key is noted in the store; once a second unless set.
+    pub fn touch_interval(mut self, interval: Duration) -> Self {
+        self.touch_interval = interval;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The resolver.
+    #[must_use]
+    pub fn build(self) -> KeyResolver {
+        KeyResolver(Arc::new(Inner {
+            cache: RevocableCache::new(self.bounds, Arc::clone(&self.clock)),
+            store: self.store,
+            formats: self.formats,
+            deadline: self.deadline,
+            touch_interval_secs: i64::try_from(self.touch_interval.as_secs()).unwrap_or(i64::MAX),
+            clock: self.clock,
+        }))
+    }
+}
+
+impl KeyResolver {
+    /// Begins a resolver of the keys in `store`.
+    pub fn builder(store: impl KeyLookup) -> KeyResolverBuilder {
+        KeyResolverBuilder {
+            store: Arc::new(store),
+            formats: Vec::new(),
+            bounds: CacheBounds {
+                capacity: 100_000,
+                ttl: Duration::from_secs(30),
+                negative_capacity: 100_000,
+                negative_ttl: Duration::from_secs(5),
+            },
+            deadline: Duration::from_secs(3),
+            touch_interval: Duration::from_secs(1),
+            clock: SystemClock::shared(),
+        }
+    }
+
+    /// Whether a text means to be a key: whether it begins like one. Without formats everything does.
+    #[must_use]
+    pub fn claims(&self, text: &str) -> bool {
+        self.0.formats.is_empty() || self.0.formats.iter().any(|format| format.claims(text))
+    }
+
+    /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
+    #[must_use]
+    pub fn resolve(&self, key: &str) -> Resolution {
+        if !self.0.is_well_formed(key) {
+            return Resolution::Ready(Err(KeyRefusal::Malformed));
+        }
+        let digest = KeyDigest::of(key);
+        match self.0.cache.peek(&digest) {
+            Lookup::Hit(found) => Resolution::Ready(self.0.admit(found)),
+            Lookup::KnownAbsent => Resolution::Ready(Err(KeyRefusal::Unknown)),
+            Lookup::Unknown => {
+                let inner = Arc::clone(&self.0);
+                Resolution::Pending(PendingKey(Box::pin(async move { inner.load(digest).await })))
+            }
+        }
+    }
+
+    /// Forgets a key, so that the next request asks the store: call it after the store has changed.
+    pub fn invalidate(&self, digest: &KeyDigest) {
+        self.0.cache.invalidate(digest);
+    }
+
+    /// Forgets all keys.
+    pub fn invalidate_all(&self) {
+        self.0.cache.invalidate_all();
+    }
+
+    /// How the cache fares.
+    #[must_use]
+    pub fn statistics(&self) -> CacheStatistics {
+        self.0.cache.statistics()
+    }
+}
+
+impl Inner {
+    fn is_well_formed(&self, key: &str) -> bool {
+        key.len() <= KEY_LENGTH_MAX
+            && (self.formats.is_empty()
+                || self.formats.iter().any(|format| format.parse(key).is_ok()))
+    }
+
+    async fn load(&self, digest: KeyDigest) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        let fetch = || async {
+            let record = self.store.find(&digest).await?;
+            Ok(record.map(|record| Arc::new(ResolvedKey::new(record))))
+        };
+        match self.cache.load(&digest, self.deadline, fetch).await {
+            Ok(Some(found)) => self.admit(found),
+            Ok(None) => Err(KeyRefusal::Unknown),
+            Err(error) => Err(KeyRefusal::Store(error)),
+        }
+    }
+
+    fn admit(&self, found: Arc<ResolvedKey>) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        let now = self.clock.now();
+        found.judge(now)?;
+        let second = now.as_second();
+        let touched = found.touched_at.load(Ordering::Relaxed);
+        if second.saturating_sub(touched) >= self.touch_interval_secs {
+            let swap = (Ordering::Relaxed, Ordering::Relaxed);
+            if found.touched_at.compare_exchange(touched, second, swap.0, swap.1).is_ok() {
+                self.store.touch(&found.record.id, now);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for KeyResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyResolver").field("store", &self.0.store).finish_non_exhaustive()
+    }
+}

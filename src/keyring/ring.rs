@@ -1,0 +1,296 @@
+//! Making, changing and ending keys.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use super::KeyResolver;
+use crate::{
+    domain::{
+        BudgetId, KeyId,
+        clock::{Clock, SystemClock, Timestamp},
+        denial::{Denial, DenialKind},
+        key::{ApiKey, GenerateKeyError, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
+        page::{Page, Paged},
+    },
+    store::{KeyStore, StoreError, StoreErrorKind},
+};
+
+/// The longest name of a key, in bytes.
+const NAME_LENGTH_MAX: usize = 255;
+/// The most networks of a key.
+const NETWORKS_MAX: usize = 64;
+/// The longest overlap of a rotation.
+const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
+
+/// What a key was not made or changed for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// The owner has no such key. The same for one that never was and one of somebody else.
+    #[error("no such key")]
+    NotFound,
+    /// The key is revoked or expired already.
+    #[error("the key is no longer active")]
+    NotActive,
+    /// A setting can't be: which, and why.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// No key could be made.
+    #[error(transparent)]
+    Generate(#[from] GenerateKeyError),
+    /// The store failed.
+    #[error("the key store failed: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<KeyringError> for Denial {
+    fn from(error: KeyringError) -> Self {
+        match error {
+            KeyringError::NotFound => {
+                Self::new(DenialKind::NotFound).with_message("There is no such key")
+            }
+            KeyringError::NotActive => {
+                Self::new(DenialKind::Conflict).with_message("The key is no longer active")
+            }
+            KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),
+            KeyringError::Generate(GenerateKeyError::UnknownEnvironment) => {
+                Self::new(DenialKind::Unprocessable).with_message("environment: there is no such one")
+            }
+            KeyringError::Generate(error) => {
+                Self::new(DenialKind::Unavailable).because(error.to_string())
+            }
+            KeyringError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Denial {
+    fn from(error: StoreError) -> Self {
+        let kind = match error.kind() {
+            StoreErrorKind::Unavailable | StoreErrorKind::Busy | StoreErrorKind::Internal => {
+                DenialKind::Unavailable
+            }
+            StoreErrorKind::Conflict => DenialKind::Conflict,
+            StoreErrorKind::NotFound => DenialKind::NotFound,
+            StoreErrorKind::Refused => DenialKind::Unprocessable,
+        };
+        Self::new(kind).because(error.to_string())
+    }
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, Default)]
+pub struct NewKey {
+    /// What its owner calls it: at most 255 bytes.
+    pub name: String,
+    /// One of the format's environments; `None` where it has none.
+    pub environment: Option<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// The one resource that it is good for.
+    pub resource: Option<String>,
+    /// The networks that it may be used from, at most 64; empty: from anywhere.
+    pub networks: Vec<IpNet>,
+    /// From when on it is refused as expired. A moment of the past is taken as it is.
+    pub expires_at: Option<Timestamp>,
+    /// What the application keeps of it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Makes, lists, changes and ends the keys of a store. What it changes counts at once for its resolver.
+/// A clone is a few reference counts.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::key::KeyFormat;
+/// use tollgate::keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution};
+/// use tollgate::store::memory::MemoryStore;
+///
+/// let store = MemoryStore::new();
+/// let format = KeyFormat::builder("acme").build()?;
+/// let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+/// let ring = Keyring::new(store, format, resolver.clone());
+///
+/// let (key, record) = ring.create("user-1", NewKey::default()).await?;
+/// let Resolution::Pending(found) = resolver.resolve(key.expose()) else { panic!("cold") };
+/// assert_eq!(found.await.unwrap().principal().subject(), "user-1");
+///
+/// ring.revoke("user-1", &record.id).await?;
+/// let Resolution::Pending(found) = resolver.resolve(key.expose()) else { panic!("forgotten") };
+/// assert!(matches!(found.await, Err(KeyRefusal::Revoked)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    store: Arc<dyn KeyStore>,
+    format: KeyFormat,
+    resolver: KeyResolver,
+    clock: Arc<dyn Clock>,
+}
+
+impl Keyring {
+    /// The keys of `store`; new ones look like `format`.
+    #[must_use]
+    pub fn new(store: impl KeyStore, format: KeyFormat, resolver: KeyResolver) -> Self {
+        Self { store: Arc::new(store), format, resolver, clock: SystemClock::shared() }
+    }
+
+    /// Another source of time.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Makes a key. The clear one is in the answer, and nowhere else.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn create(
+        &self,
+        owner: &str,
+        new: NewKey,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        let id = fresh_id()?;
+        let lineage = lineage_of(&id)?;
+        let (key, record) = self.make(owner, new, id, lineage)?;
+        self.insert(record, None).await.map(|record| (key, record))
+    }
+
+    /// Replaces a key by a new one with the same settings and the same spending; the old one goes on
+    /// for `overlap` (at most 90 days), or until its own end if that is earlier.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `NotActive` for a key that is revoked or expired.
+    pub async fn rotate(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        overlap: Duration,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        if overlap > OVERLAP_MAX {
+            return Err(KeyringError::Invalid("overlap: at most 90 days"));
+        }
+        let old = self.get(owner, id).await?;
+        let now = self.clock.now();
+        if !old.is_active(now) {
+            return Err(KeyringError::NotActive);
+        }
+        let overlap_ends_at = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
+        let rotation = RotationOf { replaced: old.id.clone(), overlap_ends_at, at: now };
+        let new = NewKey {
+            name: old.name,
+            environment: old.environment,
+            roles: old.roles,
+            resource: old.resource,
+            networks: old.networks,
+            expires_at: old.expires_at,
+            metadata: old.metadata,
+        };
+        let (key, mut record) = self.make(owner, new, fresh_id()?, old.lineage)?;
+        record.rotated_from = Some(old.id);
+        let record = self.insert(record, Some(rotation)).await;
+        self.resolver.invalidate(&old.digest);
+        record.map(|record| (key, record))
+    }
+
+    /// One key of an owner.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn get(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
+        self.store.get(owner, id).await?.ok_or(KeyringError::NotFound)
+    }
+
+    /// The keys of an owner, newest first.
+    ///
+    /// # Errors
+    /// [`KeyringError::Store`].
+    pub async fn list(&self, owner: &str, page: Page) -> Result<Paged<KeyRecord>, KeyringError> {
+        Ok(self.store.list(owner, page).await?)
+    }
+
+    /// Changes columns of a key.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+    ) -> Result<KeyRecord, KeyringError> {
+        let record = self.store.update(owner, id, change).await?.ok_or(KeyringError::NotFound)?;
+        self.resolver.invalidate(&record.digest);
+        Ok(record)
+    }
+
+    /// Ends a key now. To end it again changes nothing.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn revoke(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
+        let change = KeyUpdate { revoked_at: Some(self.clock.now()), ..KeyUpdate::default() };
+        self.update(owner, id, change).await
+    }
+
+    /// Ends a key now and forgets it.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
+        let record = self.store.delete(owner, id).await?.ok_or(KeyringError::NotFound)?;
+        self.resolver.invalidate(&record.digest);
+        Ok(record)
+    }
+
+    fn make(
+        &self,
+        owner: &str,
+        new: NewKey,
+        id: KeyId,
+        lineage: BudgetId,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        if new.name.len() > NAME_LENGTH_MAX {
+            return Err(KeyringError::Invalid("name: at most 255 bytes"));
+        }
+        if new.networks.len() > NETWORKS_MAX {
+            return Err(KeyringError::Invalid("networks: at most 64"));
+        }
+        let key = self.format.generate(new.environment.as_deref())?;
+        let mut record = KeyRecord::new(id, lineage, key.digest(), owner, self.clock.now());
+        key.preview().clone_into(&mut record.preview);
+        record.name = new.name;
+        record.environment = new.environment;
+        record.roles = new.roles;
+        record.resource = new.resource;
+        record.networks = new.networks;
+        record.expires_at = new.expires_at;
+        record.metadata = new.metadata;
+        Ok((key, record))
+    }
+
+    async fn insert(
+        &self,
+        record: KeyRecord,
+        rotation: Option<RotationOf>,
+    ) -> Result<KeyRecord, KeyringError> {
+        self.store.insert(record.clone(), rotation).await.map_err(|error| match error.kind() {
+            StoreErrorKind::NotFound => KeyringError::NotActive,
+            _ => KeyringError::Store(error),
+        })?;
+        // Somebody may have asked for it before it was.
+        self.resolver.invalidate(&record.digest);
+        Ok(record)
+    }
+}
+
+fn fresh_id() -> Result<KeyId, KeyringError> {
+    KeyId::new(&format!("key-{}", Uuid::new_v4())).map_err(|_| KeyringError::Invalid("id"))
+}
+
+fn lineage_of(id: &KeyId) -> Result<BudgetId, KeyringError> {
+    BudgetId::new(id.as_str()).map_err(|_| KeyringError::Invalid("id"))
+}
