@@ -2,9 +2,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod cache;
 mod domain;
 pub mod store;
 
+pub use cache::CacheStatistics;
 pub use domain::{
     books, budget, clock, denial,
     denial::CredentialKind,

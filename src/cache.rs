@@ -1,0 +1,386 @@
+//! A bounded cache whose entries can be taken back at once.
+//!
+//! **Revocation.** Every key belongs to one of 1,024 stripes, and every stripe has a generation. An entry carries
+//! its stripe's generation as it stood *before* the load began; an entry of another generation is no hit.
+//! [`RevocableCache::invalidate`] counts the generation on, so a load that raced a change may finish when it likes:
+//! what it read before the change is never served once `invalidate` has returned.
+//!
+//! **Age.** It is counted from before the load, by our own [`Clock`], and no use prolongs it. moka's own
+//! time-to-live only gives the memory back.
+//!
+//! **Single flight.** Not moka's `try_get_with`: it hands a newcomer the answer of a load that began before a
+//! revocation, and panics a waiter that has seen 200 aborted leaders, which 200 hang-ups on a slow store are enough for.
+
+use std::{
+    fmt,
+    future::Future,
+    hash::{BuildHasher, Hash},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use moka::sync::Cache;
+use tokio::{sync::OnceCell, time::timeout};
+
+use crate::{
+    domain::clock::Clock,
+    store::{StoreError, StoreErrorKind},
+};
+
+const STRIPES: usize = 1_024;
+
+/// moka refuses a time-to-live of a thousand years; what is older than a year is reloaded.
+const TTL_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// What the cache knows of a key, without asking anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup<V> {
+    /// There is one, and this is it.
+    Hit(V),
+    /// There was none a moment ago.
+    KnownAbsent,
+    /// Has to be loaded.
+    Unknown,
+}
+
+/// The bounds of a cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheBounds {
+    /// How many values at most.
+    pub(crate) capacity: u64,
+    /// How long a value is served, counted from before it was loaded.
+    pub(crate) ttl: Duration,
+    /// How many absent keys are remembered at most; they never push out a value.
+    pub(crate) negative_capacity: u64,
+    /// How long an absent key is remembered.
+    pub(crate) negative_ttl: Duration,
+}
+
+/// How often a cache was asked, and what came of it, since it was made.
+///
+/// The figures are read one after the other, not at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStatistics {
+    /// Answered with a value from memory.
+    pub hits: u64,
+    /// Answered from memory that there is none.
+    pub negative_hits: u64,
+    /// Not answered from memory.
+    pub misses: u64,
+    /// Times the store was asked.
+    pub loads: u64,
+}
+
+/// A bounded cache in front of a store, see the [module](self).
+pub(crate) struct RevocableCache<K, V> {
+    values: Cache<K, Entry<V>, DefaultHashBuilder>,
+    absent: Cache<K, Entry<()>, DefaultHashBuilder>,
+    /// Bounded by the number of callers in [`RevocableCache::load`]: the last one out removes the flight.
+    flights: Mutex<HashMap<K, Listed<V>>>,
+    generations: Generations,
+    bounds: CacheBounds,
+    clock: Arc<dyn Clock>,
+    counters: Counters,
+}
+
+#[derive(Clone)]
+struct Entry<V> {
+    value: V,
+    generation: u64,
+    loaded_at: Duration,
+}
+
+struct Flight<V> {
+    generation: u64,
+    outcome: OnceCell<Result<Option<V>, StoreError>>,
+}
+
+struct Listed<V> {
+    flight: Arc<Flight<V>>,
+    seats: usize,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    negative_hits: AtomicU64,
+    misses: AtomicU64,
+    loads: AtomicU64,
+}
+
+impl<K, V> RevocableCache<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new(bounds: CacheBounds, clock: Arc<dyn Clock>) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        Self {
+            values: Cache::builder()
+                .max_capacity(bounds.capacity)
+                .time_to_live(bounds.ttl.min(TTL_MAX))
+                .build_with_hasher(hasher.clone()),
+            absent: Cache::builder()
+                .max_capacity(bounds.negative_capacity)
+                .time_to_live(bounds.negative_ttl.min(TTL_MAX))
+                .build_with_hasher(hasher.clone()),
+            flights: Mutex::new(HashMap::new()),
+            generations: Generations::new(hasher),
+            bounds,
+            clock,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What is known of `key`. No I/O, no allocation, no waiting.
+    pub(crate) fn peek(&self, key: &K) -> Lookup<V> {
+        let found = self.recall(key);
+        let counter = match found {
+            Lookup::Hit(_) => &self.counters.hits,
+            Lookup::KnownAbsent => &self.counters.negative_hits,
+            Lookup::Unknown => &self.counters.misses,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Loads `key`, once however many ask at the same time, and remembers the answer.
+    ///
+    /// `fetch` is not called when somebody else's load will do; it has `deadline` to answer.
+    ///
+    /// # Errors
+    /// What `fetch` failed with, or `Unavailable` when it was too slow. A failure is not remembered.
+    pub(crate) async fn load<F, Fut>(
+        &self,
+        key: &K,
+        deadline: Duration,
+        fetch: F,
+    ) -> Result<Option<V>, StoreError>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Option<V>, StoreError>>,
+    {
+        let boarding = self.board(key);
+        let answer = boarding
+            .flight
+            .outcome
+            .get_or_init(|| self.fly(key, &boarding.flight, deadline, fetch));
+        // Twice: each leader that hangs up leaves the next one a deadline of its own, but not without end.
+        match timeout(deadline.saturating_mul(2), answer).await {
+            Ok(answer) => answer.clone(),
+            Err(_) => Err(too_slow()),
+        }
+    }
+
+    /// Takes `key` back: nothing that was read of it before this call is served after it.
+    pub(crate) fn invalidate(&self, key: &K) {
+        self.generations.bump(key);
+        self.values.invalidate(key);
+        self.absent.invalidate(key);
+    }
+
+    /// Takes every key back.
+    pub(crate) fn invalidate_all(&self) {
+        self.generations.bump_all();
+        self.values.invalidate_all();
+        self.absent.invalidate_all();
+    }
+
+    pub(crate) fn statistics(&self) -> CacheStatistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CacheStatistics {
+            hits: read(&self.counters.hits),
+            negative_hits: read(&self.counters.negative_hits),
+            misses: read(&self.counters.misses),
+            loads: read(&self.counters.loads),
+        }
+    }
+
+    fn recall(&self, key: &K) -> Lookup<V> {
+        let generation = self.generations.of(key);
+        let now = self.clock.elapsed();
+        let young = |loaded_at, ttl| now.saturating_sub(loaded_at) < ttl;
+        if let Some(entry) = self.values.get(key)
+            && entry.generation == generation
+            && young(entry.loaded_at, self.bounds.ttl)
+        {
+            return Lookup::Hit(entry.value);
+        }
+        match self.absent.get(key) {
+            Some(entry)
+                if entry.generation == generation
+                    && young(entry.loaded_at, self.bounds.negative_ttl) =>
+            {
+                Lookup::KnownAbsent
+            }
+            _ => Lookup::Unknown,
+        }
+    }
+
+    /// Joins the load that is under way if it began late enough, or else begins one.
+    fn board<'a>(&'a self, key: &'a K) -> Boarding<'a, K, V> {
+        let generation = self.generations.of(key);
+        let mut flights = self.flights();
+        let flight = match flights.get_mut(key) {
+            Some(listed) if listed.flight.generation >= generation => {
+                listed.seats = listed.seats.saturating_add(1);
+                Arc::clone(&listed.flight)
+            }
+            _ => {
+                let flight = Arc::new(Flight {
+                    generation,
+                    outcome: OnceCell::new(),
+                });
+                let listed = Listed {
+                    flight: Arc::clone(&flight),
+                    seats: 1,
+                };
+                flights.insert(key.clone(), listed);
+                flight
+            }
+        };
+        Boarding {
+            cache: self,
+            key,
+            flight,
+        }
+    }
+
+    async fn fly<F, Fut>(
+        &self,
+        key: &K,
+        flight: &Flight<V>,
+        deadline: Duration,
+        fetch: F,
+    ) -> Result<Option<V>, StoreError>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Option<V>, StoreError>>,
+    {
+        // Another flight may have landed between the caller's look and this one's start.
+        match self.recall(key) {
+            Lookup::Hit(value) => return Ok(Some(value)),
+            Lookup::KnownAbsent => return Ok(None),
+            Lookup::Unknown => {}
+        }
+        let generation = flight.generation;
+        let loaded_at = self.clock.elapsed();
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let found = timeout(deadline, fetch())
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))?;
+        match &found {
+            Some(value) => self.values.insert(
+                key.clone(),
+                Entry {
+                    value: value.clone(),
+                    generation,
+                    loaded_at,
+                },
+            ),
+            None => {
+                // A value of before, stale by now, must not stay in memory beside the news that it is gone.
+                self.values.invalidate(key);
+                self.absent.insert(
+                    key.clone(),
+                    Entry {
+                        value: (),
+                        generation,
+                        loaded_at,
+                    },
+                );
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl<K, V> RevocableCache<K, V> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<K, Listed<V>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> fmt::Debug for RevocableCache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocableCache")
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+fn too_slow() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Unavailable,
+        "the store did not answer in time",
+    )
+}
+
+/// A seat on a flight; whoever leaves last, or leaves a landed one, removes the flight from the map.
+struct Boarding<'a, K: Hash + Eq, V> {
+    cache: &'a RevocableCache<K, V>,
+    key: &'a K,
+    flight: Arc<Flight<V>>,
+}
+
+impl<K: Hash + Eq, V> Drop for Boarding<'_, K, V> {
+    fn drop(&mut self) {
+        let mut flights = self.cache.flights();
+        let Some(listed) = flights.get_mut(self.key) else {
+            return;
+        };
+        if !Arc::ptr_eq(&listed.flight, &self.flight) {
+            return;
+        }
+        listed.seats = listed.seats.saturating_sub(1);
+        if listed.seats == 0 || self.flight.outcome.initialized() {
+            flights.remove(self.key);
+        }
+    }
+}
+
+/// One counter a stripe of keys.
+struct Generations {
+    stripes: Box<[AtomicU64]>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Generations {
+    fn new(hasher: DefaultHashBuilder) -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            hasher,
+        }
+    }
+
+    fn of<K: Hash>(&self, key: &K) -> u64 {
+        self.stripe(key)
+            .map_or(0, |stripe| stripe.load(Ordering::Acquire))
+    }
+
+    fn bump<K: Hash>(&self, key: &K) {
+        if let Some(stripe) = self.stripe(key) {
+            stripe.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn bump_all(&self) {
+        for stripe in &self.stripes {
+            stripe.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn stripe<K: Hash>(&self, key: &K) -> Option<&AtomicU64> {
+        let stripes = u64::try_from(STRIPES).unwrap_or(u64::MAX);
+        let index = self.hasher.hash_one(key).checked_rem(stripes)?;
+        self.stripes.get(usize::try_from(index).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+use std::{
+    future::{pending, ready},
+    sync::atomic::AtomicBool,
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::*;
+use crate::domain::clock::{ManualClock, SystemClock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const BOUNDS: CacheBounds = CacheBounds {
+    capacity: 1_000,
+    ttl: Duration::from_secs(30),
+    negative_capacity: 100,
+    negative_ttl: Duration::from_secs(5),
+};
+
+type Numbers = RevocableCache<u64, Arc<u64>>;
+
+fn cache() -> (Arc<Numbers>, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    (Arc::new(RevocableCache::new(BOUNDS, clock.clone())), clock)
+}
+
+async fn fill(cache: &Numbers, key: u64, value: Option<u64>) -> Option<u64> {
+    let answer = cache
+        .load(&key, SECOND, || ready(Ok(value.map(Arc::new))))
+        .await;
+    answer.unwrap().map(|value| *value)
+}
+
+#[tokio::test]
+async fn an_entry_is_served_for_its_ttl_and_use_does_not_prolong_it() {
+    let (cache, clock) = cache();
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(fill(&cache, 1, Some(7)).await, Some(7));
+    for _ in 0..29 {
+        clock.advance(SECOND);
+        assert_eq!(cache.peek(&1), Lookup::Hit(Arc::new(7)));
+    }
+    clock.advance(SECOND);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(fill(&cache, 1, Some(8)).await, Some(8));
+    assert_eq!(cache.peek(&1), Lookup::Hit(Arc::new(8)));
+}
+
+#[tokio::test]
+async fn age_counts_from_before_the_load() {
+    let (cache, clock) = cache();
+    let slow = || async {
+        clock.advance(Duration::from_secs(29));
+        Ok(Some(Arc::new(1)))
+    };
+    cache.load(&1, SECOND, slow).await.unwrap();
+    assert_eq!(cache.peek(&1), Lookup::Hit(Arc::new(1)));
+    clock.advance(SECOND);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+}
+
+#[tokio::test]
+async fn absence_has_a_ttl_of_its_own_and_gives_way_to_a_value() {
+    let (cache, clock) = cache();
+    assert_eq!(fill(&cache, 1, None).await, None);
+    assert_eq!(cache.peek(&1), Lookup::KnownAbsent);
+    assert_eq!(fill(&cache, 1, Some(1)).await, None, "known, not asked");
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(fill(&cache, 1, None).await, None);
+    cache.invalidate(&1);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(fill(&cache, 1, Some(2)).await, Some(2));
+    let expected = CacheStatistics {
+        hits: 0,
+        negative_hits: 1,
+        misses: 2,
+        loads: 3,
+    };
+    assert_eq!(cache.statistics(), expected);
+}
+
+#[tokio::test]
+async fn failures_are_not_remembered() {
+    let (cache, _) = cache();
+    let failed = cache
+        .load(&1, SECOND, || ready(Err(StoreError::internal("gone"))))
+        .await;
+    assert_eq!(failed.unwrap_err().kind(), StoreErrorKind::Internal);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(fill(&cache, 1, Some(1)).await, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_costs_a_deadline_and_one_load() {
+    let (cache, _) = cache();
+    let callers: Vec<_> = (0..100)
+        .map(|_| {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move { cache.load(&1, SECOND, pending).await })
+        })
+        .collect();
+    for caller in callers {
+        let error = caller.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    }
+    assert_eq!(cache.statistics().loads, 1);
+    assert!(cache.flights().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_concurrent_misses_are_one_load() {
+    let clock = SystemClock::shared();
+    let cache: Arc<Numbers> = Arc::new(RevocableCache::new(BOUNDS, clock));
+    let callers: Vec<_> = (0..1_000)
+        .map(|_| {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move {
+                let fetch = || async {
+                    tokio::task::yield_now().await;
+                    Ok(Some(Arc::new(7)))
+                };
+                cache.load(&1, Duration::from_secs(20), fetch).await
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), Some(Arc::new(7)));
+    }
+    assert_eq!(cache.statistics().loads, 1);
+    assert!(cache.flights().is_empty());
+}
+
+#[tokio::test]
+async fn leaders_that_hang_up_leave_the_rest_unharmed() {
+    let (cache, _) = cache();
+    let spawn_hanging = || {
+        let cache = Arc::clone(&cache);
+        tokio::spawn(async move { cache.load(&1, SECOND, pending).await })
+    };
+    let leaders: Vec<_> = (0..300).map(|_| spawn_hanging()).collect();
+    tokio::task::yield_now().await;
+    let last = {
+        let cache = Arc::clone(&cache);
+        tokio::spawn(async move { fill(&cache, 1, Some(9)).await })
+    };
+    tokio::task::yield_now().await;
+    for leader in leaders {
+        leader.abort();
+        let _ = leader.await;
+    }
+    assert_eq!(last.await.unwrap(), Some(9));
+    assert!(cache.flights().is_empty());
+}
+
+#[tokio::test]
+async fn a_load_that_raced_a_revocation_is_never_served_after_it() {
+    let (cache, _) = cache();
+    let (answer, answered) = oneshot::channel();
+    let started = Arc::new(Notify::new());
+    let old = {
+        let (cache, started) = (Arc::clone(&cache), Arc::clone(&started));
+        tokio::spawn(async move {
+            let fetch = || async move {
+                started.notify_one();
+                Ok(Some(Arc::new(answered.await.unwrap())))
+            };
+            cache.load(&1, SECOND, fetch).await
+        })
+    };
+    started.notified().await;
+    cache.invalidate(&1);
+    assert_eq!(
+        fill(&cache, 1, Some(2)).await,
+        Some(2),
+        "does not join the older load"
+    );
+    answer.send(1).unwrap();
+    assert_eq!(old.await.unwrap().unwrap(), Some(Arc::new(1)));
+    assert_ne!(cache.peek(&1), Lookup::Hit(Arc::new(1)));
+    assert_eq!(fill(&cache, 1, Some(3)).await, Some(3));
+    cache.invalidate_all();
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+}
+
+#[test]
+fn revocation_is_seen_by_every_thread_once_it_returned() {
+    let (cache, _) = cache();
+    let truth = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .unwrap();
+                while !over.load(Ordering::Acquire) {
+                    let floor = truth.load(Ordering::Acquire);
+                    let seen = match cache.peek(&1) {
+                        Lookup::Hit(value) => *value,
+                        _ => {
+                            let fetch = || ready(Ok(Some(Arc::new(truth.load(Ordering::Acquire)))));
+                            let loaded = runtime.block_on(cache.load(&1, SECOND, fetch));
+                            *loaded.unwrap().unwrap()
+                        }
+                    };
+                    // The truth moves on first and is revoked after, so one step of lag is within the contract.
+                    assert!(seen + 1 >= floor, "{seen} served, {floor} was the truth");
+                }
+            });
+        }
+        for _ in 0..5_000 {
+            truth.fetch_add(1, Ordering::AcqRel);
+            cache.invalidate(&1);
+        }
+        over.store(true, Ordering::Release);
+    });
+}
+
+#[tokio::test]
+async fn floods_stay_within_the_bounds() {
+    let (cache, _) = cache();
+    for key in 0..5_000 {
+        fill(&cache, key, Some(key)).await;
+        fill(&cache, key + 10_000, None).await;
+    }
+    cache.values.run_pending_tasks();
+    cache.absent.run_pending_tasks();
+    assert!(cache.values.entry_count() <= BOUNDS.capacity);
+    assert!(cache.absent.entry_count() <= BOUNDS.negative_capacity);
+    assert!(cache.flights().is_empty());
+}
