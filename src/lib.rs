@@ -4,9 +4,25 @@
 
 mod cache;
 mod domain;
-pub mod store;
 
+pub mod api_key;
+#[cfg(feature = "axum")]
+pub mod axum;
+pub mod denials;
+pub mod guard;
+pub mod keyring;
+pub mod rate_limit;
+pub mod rbac;
+pub mod request_id;
+pub mod spending_limit;
+pub mod store;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+mod wire;
+
+pub use api_key::ApiKeyLayer;
 pub use cache::CacheStatistics;
+pub use denials::DenialsLayer;
 pub use domain::{
     books, budget, clock, denial,
     denial::CredentialKind,
@@ -14,9 +30,10 @@ pub use domain::{
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };
-pub mod guard;
-mod wire;
-
+pub use rate_limit::RateLimitLayer;
+pub use rbac::RbacLayer;
+pub use request_id::RequestIdLayer;
+pub use spending_limit::{Charge, Price, PriceTable, SpendingLimitLayer, TokenBound};
 pub use wire::{
     AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
     PeerAddress, RenderDenial, RequestHead, RequestId,

@@ -69,13 +69,17 @@ impl ApiKeyLayer {
     /// Another header than `x-api-key`.
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
-        Self { gate: self.gate.map_policy(|policy| policy.header = name) }
+        Self {
+            gate: self.gate.map_policy(|policy| policy.header = name),
+        }
     }
 
     /// Whose address a key's networks are held against; the peer's unless set.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
-        Self { gate: self.gate.map_policy(|policy| policy.address = address) }
+        Self {
+            gate: self.gate.map_policy(|policy| policy.address = address),
+        }
     }
 
     /// Asks `other` about requests that carry no key of this layer's. A bad key is refused, not
@@ -158,9 +162,8 @@ fn judge(
     };
     let networks: &[IpNet] = &key.record().networks;
     if !networks.is_empty() {
-        let allowed = address().is_ok_and(|address| {
-            networks.iter().any(|network| network.contains(&address))
-        });
+        let allowed = address()
+            .is_ok_and(|address| networks.iter().any(|network| network.contains(&address)));
         if !allowed {
             let reason = format!("{} is used from outside its networks", key.record().id);
             return Verdict::Refuse(denial(DenialKind::AddressRefused).because(reason));

@@ -227,7 +227,9 @@ where
 
 /// A refusal, with what the permit has to tell. Its body stays the refusal's.
 fn marked<P: Permit>(response: Response<Bytes>, permit: Option<P>) -> Response<Bytes> {
-    let Some(permit) = permit else { return response };
+    let Some(permit) = permit else {
+        return response;
+    };
     let (mut head, body) = response.into_parts();
     let marks = ResponseMarks {
         status: head.status,

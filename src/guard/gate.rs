@@ -96,9 +96,18 @@ impl<P: Clone> Gate<P> {
 
     /// The same settings around another policy.
     pub(crate) fn with_policy<Q>(self, make: impl FnOnce(P) -> Q) -> Gate<Q> {
-        let Settings { policy, skips, shadow, denials } =
-            Arc::try_unwrap(self.0).unwrap_or_else(|shared| Settings::clone(&shared));
-        Gate(Arc::new(Settings { policy: make(policy), skips, shadow, denials }))
+        let Settings {
+            policy,
+            skips,
+            shadow,
+            denials,
+        } = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Settings::clone(&shared));
+        Gate(Arc::new(Settings {
+            policy: make(policy),
+            skips,
+            shadow,
+            denials,
+        }))
     }
 
     fn change(mut self, change: impl FnOnce(&mut Settings<P>)) -> Self {

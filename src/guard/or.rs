@@ -5,9 +5,7 @@ use std::fmt;
 use http::Extensions;
 use tower_layer::Layer;
 
-use super::{
-    Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict,
-};
+use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict};
 use crate::{
     domain::{denial::DenialKind, principal::Principal},
     wire::{Denials, RequestHead},
@@ -62,7 +60,9 @@ where
 {
     pub(crate) fn new(first: Gate<A>, other: impl Authenticator<Policy = B>) -> Self {
         let second = other.into_gate().policy().clone();
-        Self { gate: first.with_policy(|first| Or { first, second }) }
+        Self {
+            gate: first.with_policy(|first| Or { first, second }),
+        }
     }
 
     /// Asks `other` about requests that carry no credential of the layers so far.
@@ -74,19 +74,25 @@ where
     /// Passes requests by for which `skip` says so.
     #[must_use]
     pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        Self { gate: self.gate.skip(skip) }
+        Self {
+            gate: self.gate.skip(skip),
+        }
     }
 
     /// Decides, logs and counts, and lets everything through.
     #[must_use]
     pub fn shadow(self) -> Self {
-        Self { gate: self.gate.shadow() }
+        Self {
+            gate: self.gate.shadow(),
+        }
     }
 
     /// How refusals look; problem details (RFC 9457) unless set.
     #[must_use]
     pub fn denials(self, denials: impl Into<Denials>) -> Self {
-        Self { gate: self.gate.with_denials(denials) }
+        Self {
+            gate: self.gate.with_denials(denials),
+        }
     }
 }
 
@@ -116,7 +122,9 @@ where
 
 impl<A, B> Clone for OrLayer<A, B> {
     fn clone(&self) -> Self {
-        Self { gate: self.gate.clone() }
+        Self {
+            gate: self.gate.clone(),
+        }
     }
 }
 

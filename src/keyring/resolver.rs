@@ -68,8 +68,15 @@ impl ResolvedKey {
         if let Some(end) = record.expires_at {
             principal = principal.expires_at(end);
         }
-        let principal = record.roles.iter().fold(principal, |principal, role| principal.role(role));
-        Self { principal: principal.build(), record, touched_at: AtomicI64::new(i64::MIN) }
+        let principal = record
+            .roles
+            .iter()
+            .fold(principal, |principal, role| principal.role(role));
+        Self {
+            principal: principal.build(),
+            record,
+            touched_at: AtomicI64::new(i64::MIN),
+        }
     }
 
     /// What is stored of the key.
@@ -97,7 +104,9 @@ impl ResolvedKey {
 
 impl fmt::Debug for ResolvedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResolvedKey").field("id", &self.record.id).finish_non_exhaustive()
+        f.debug_struct("ResolvedKey")
+            .field("id", &self.record.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -262,7 +271,9 @@ impl KeyResolver {
             Lookup::KnownAbsent => Resolution::Ready(Err(KeyRefusal::Unknown)),
             Lookup::Unknown => {
                 let inner = Arc::clone(&self.0);
-                Resolution::Pending(PendingKey(Box::pin(async move { inner.load(digest).await })))
+                Resolution::Pending(PendingKey(Box::pin(
+                    async move { inner.load(digest).await },
+                )))
             }
         }
     }
@@ -310,7 +321,11 @@ impl Inner {
         let touched = found.touched_at.load(Ordering::Relaxed);
         if second.saturating_sub(touched) >= self.touch_interval_secs {
             let swap = (Ordering::Relaxed, Ordering::Relaxed);
-            if found.touched_at.compare_exchange(touched, second, swap.0, swap.1).is_ok() {
+            if found
+                .touched_at
+                .compare_exchange(touched, second, swap.0, swap.1)
+                .is_ok()
+            {
                 self.store.touch(&found.record.id, now);
             }
         }
@@ -320,6 +335,8 @@ impl Inner {
 
 impl fmt::Debug for KeyResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyResolver").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("KeyResolver")
+            .field("store", &self.0.store)
+            .finish_non_exhaustive()
     }
 }

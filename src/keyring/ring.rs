@@ -56,7 +56,8 @@ impl From<KeyringError> for Denial {
             }
             KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),
             KeyringError::Generate(GenerateKeyError::UnknownEnvironment) => {
-                Self::new(DenialKind::Unprocessable).with_message("environment: there is no such one")
+                Self::new(DenialKind::Unprocessable)
+                    .with_message("environment: there is no such one")
             }
             KeyringError::Generate(error) => {
                 Self::new(DenialKind::Unavailable).because(error.to_string())
@@ -134,7 +135,12 @@ impl Keyring {
     /// The keys of `store`; new ones look like `format`.
     #[must_use]
     pub fn new(store: impl KeyStore, format: KeyFormat, resolver: KeyResolver) -> Self {
-        Self { store: Arc::new(store), format, resolver, clock: SystemClock::shared() }
+        Self {
+            store: Arc::new(store),
+            format,
+            resolver,
+            clock: SystemClock::shared(),
+        }
     }
 
     /// Another source of time.
@@ -179,7 +185,11 @@ impl Keyring {
             return Err(KeyringError::NotActive);
         }
         let overlap_ends_at = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
-        let rotation = RotationOf { replaced: old.id.clone(), overlap_ends_at, at: now };
+        let rotation = RotationOf {
+            replaced: old.id.clone(),
+            overlap_ends_at,
+            at: now,
+        };
         let new = NewKey {
             name: old.name,
             environment: old.environment,
@@ -201,7 +211,10 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn get(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        self.store.get(owner, id).await?.ok_or(KeyringError::NotFound)
+        self.store
+            .get(owner, id)
+            .await?
+            .ok_or(KeyringError::NotFound)
     }
 
     /// The keys of an owner, newest first.
@@ -222,7 +235,11 @@ impl Keyring {
         id: &KeyId,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        let record = self.store.update(owner, id, change).await?.ok_or(KeyringError::NotFound)?;
+        let record = self
+            .store
+            .update(owner, id, change)
+            .await?
+            .ok_or(KeyringError::NotFound)?;
         self.resolver.invalidate(&record.digest);
         Ok(record)
     }
@@ -232,7 +249,10 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn revoke(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let change = KeyUpdate { revoked_at: Some(self.clock.now()), ..KeyUpdate::default() };
+        let change = KeyUpdate {
+            revoked_at: Some(self.clock.now()),
+            ..KeyUpdate::default()
+        };
         self.update(owner, id, change).await
     }
 
@@ -241,7 +261,11 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let record = self.store.delete(owner, id).await?.ok_or(KeyringError::NotFound)?;
+        let record = self
+            .store
+            .delete(owner, id)
+            .await?
+            .ok_or(KeyringError::NotFound)?;
         self.resolver.invalidate(&record.digest);
         Ok(record)
     }
@@ -277,10 +301,13 @@ impl Keyring {
         record: KeyRecord,
         rotation: Option<RotationOf>,
     ) -> Result<KeyRecord, KeyringError> {
-        self.store.insert(record.clone(), rotation).await.map_err(|error| match error.kind() {
-            StoreErrorKind::NotFound => KeyringError::NotActive,
-            _ => KeyringError::Store(error),
-        })?;
+        self.store
+            .insert(record.clone(), rotation)
+            .await
+            .map_err(|error| match error.kind() {
+                StoreErrorKind::NotFound => KeyringError::NotActive,
+                _ => KeyringError::Store(error),
+            })?;
         // Somebody may have asked for it before it was.
         self.resolver.invalidate(&record.digest);
         Ok(record)

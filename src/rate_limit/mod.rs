@@ -78,8 +78,15 @@ impl RateLimitLayer {
     }
 
     fn new(quotas: Quotas, by: By) -> Self {
-        let settings = Settings { quotas, by, capacity: CAPACITY, clock: SystemClock::shared() };
-        Self { gate: Gate::new(RateLimitPolicy::new(settings)) }
+        let settings = Settings {
+            quotas,
+            by,
+            capacity: CAPACITY,
+            clock: SystemClock::shared(),
+        };
+        Self {
+            gate: Gate::new(RateLimitPolicy::new(settings)),
+        }
     }
 
     /// Whose address counts, where addresses are counted; the peer's unless set.
@@ -155,7 +162,8 @@ impl RateLimitPolicy {
         match &self.settings.by {
             By::Address(address) => {
                 let address = address.resolve(head).map_err(|error| {
-                    Denial::new(DenialKind::Unavailable).because(format!("no client address: {error}"))
+                    Denial::new(DenialKind::Unavailable)
+                        .because(format!("no client address: {error}"))
                 })?;
                 Ok(self.limiter.take(&counted_as(address)))
             }
@@ -181,12 +189,22 @@ impl Policy for RateLimitPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {
         Decision::Ready(match self.take(head) {
             Err(denial) => Verdict::Refuse(denial),
-            Ok(RateDecision { retry_after: None, readings }) => {
-                Verdict::Admit(RateLimitPermit { headers: Arc::clone(&self.headers), readings })
-            }
-            Ok(RateDecision { retry_after: Some(wait), readings }) => {
+            Ok(RateDecision {
+                retry_after: None,
+                readings,
+            }) => Verdict::Admit(RateLimitPermit {
+                headers: Arc::clone(&self.headers),
+                readings,
+            }),
+            Ok(RateDecision {
+                retry_after: Some(wait),
+                readings,
+            }) => {
                 let denial = Denial::new(DenialKind::RateLimited).retry_after(wait);
-                let permit = RateLimitPermit { headers: Arc::clone(&self.headers), readings };
+                let permit = RateLimitPermit {
+                    headers: Arc::clone(&self.headers),
+                    readings,
+                };
                 Verdict::RefuseMarked(denial, permit)
             }
         })

@@ -66,7 +66,12 @@ impl RbacLayer {
     }
 
     fn new(roles: &RoleSet, requirement: Requirement) -> Self {
-        Self { gate: Gate::new(RbacPolicy { roles: roles.clone(), requirement }) }
+        Self {
+            gate: Gate::new(RbacPolicy {
+                roles: roles.clone(),
+                requirement,
+            }),
+        }
     }
 }
 
@@ -85,7 +90,9 @@ pub struct RbacPolicy {
 
 impl RbacPolicy {
     fn holds(&self, principal: &Principal, permission: &Permission) -> bool {
-        principal.roles().any(|role| self.roles.grants(role, permission))
+        principal
+            .roles()
+            .any(|role| self.roles.grants(role, permission))
     }
 
     fn judge(&self, principal: &Principal) -> Result<(), Denial> {

@@ -420,7 +420,11 @@ mod tests {
         for i in 0..128 {
             let _ = admits(&limiter, &format!("last-{i}"));
         }
-        assert!(limiter.len() < 320, "idle keys are forgotten: {}", limiter.len());
+        assert!(
+            limiter.len() < 320,
+            "idle keys are forgotten: {}",
+            limiter.len()
+        );
     }
 
     proptest! {

@@ -1,0 +1,154 @@
+//! One style for all refusals, whoever refuses: [`DenialsLayer`].
+//!
+//! - Refuses nothing itself. Stands outside of all that refuses; only [`RequestIdLayer`](crate::RequestIdLayer)
+//!   stands further out.
+//! - What an inner layer or a handler refused with a [`Denial`] is written anew in the house style.
+//!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
+//!   extractor's 400.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::{DenialFormat, DenialsLayer};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let nothing = service_fn(async |request: http::Request<()>| {
+//!     let status = if request.uri().path() == "/" { 200 } else { 404 };
+//!     Ok::<_, Infallible>(http::Response::builder().status(status).body(String::new()).unwrap())
+//! });
+//! let service = DenialsLayer::new(DenialFormat::Detail).cover_plain_errors().layer(nothing);
+//! assert_eq!(service.clone().oneshot(http::Request::new(())).await?.status(), 200);
+//! let refused = service.oneshot(http::Request::get("/x").body(())?).await?;
+//! let body = http_body_util::BodyExt::collect(refused.into_body()).await?.to_bytes();
+//! assert_eq!(body, r#"{"detail":"There is nothing at this address"}"#);
+//! # Ok(()) }
+//! ```
+
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+
+use crate::{
+    domain::denial::Denial,
+    guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    wire::{Denials, RefusedRequest, RequestHead, kind_of_status},
+};
+
+/// Writes all refusals in the house style. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct DenialsLayer {
+    gate: Gate<DenialsPolicy>,
+}
+
+impl DenialsLayer {
+    /// Writes refusals in that style, or those styles.
+    #[must_use]
+    pub fn new(denials: impl Into<Denials>) -> Self {
+        let policy = DenialsPolicy {
+            denials: denials.into(),
+            covers_plain_errors: false,
+        };
+        Self {
+            gate: Gate::new(policy),
+        }
+    }
+
+    /// Also writes errors anew that nobody dressed: a status that a refusal can have, with a body of plain text
+    /// or none.
+    #[must_use]
+    pub fn cover_plain_errors(self) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.covers_plain_errors = true),
+        }
+    }
+
+    pub(crate) fn into_gate(self) -> Gate<DenialsPolicy> {
+        self.gate
+    }
+}
+
+impl<S> tower_layer::Layer<S> for DenialsLayer {
+    type Service = Guard<S, DenialsPolicy>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.gate.layer(inner)
+    }
+}
+
+/// The decision of a [`DenialsLayer`]: everybody is admitted; the answers are looked at.
+#[derive(Clone, Debug)]
+pub struct DenialsPolicy {
+    denials: Denials,
+    covers_plain_errors: bool,
+}
+
+impl Policy for DenialsPolicy {
+    type Permit = DenialsPermit;
+
+    fn name(&self) -> &'static str {
+        "denials"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<DenialsPermit> {
+        Decision::Ready(Verdict::Admit(DenialsPermit {
+            policy: self.clone(),
+            request: RefusedRequest::of(head),
+        }))
+    }
+}
+
+/// What is needed to write a refusal of the request.
+#[derive(Debug)]
+pub struct DenialsPermit {
+    policy: DenialsPolicy,
+    request: RefusedRequest,
+}
+
+impl DenialsPermit {
+    fn refusal(&self, response: &ResponseMarks<'_>) -> Option<Denial> {
+        if let Some(denial) = response.extensions.get::<Denial>() {
+            return Some(denial.clone());
+        }
+        let plain = self.policy.covers_plain_errors && is_plain(response.headers);
+        if plain {
+            kind_of_status(response.status).map(Denial::new)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether a body has no form: plain text, or no type at all.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_none_or(|media| media.as_bytes().starts_with(b"text/plain"))
+}
+
+impl Permit for DenialsPermit {
+    type Meter = NoMeter;
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
+        let Some(denial) = self.refusal(&response) else {
+            return Tail::Body;
+        };
+        let headers = std::mem::take(response.headers);
+        let dressed = self
+            .policy
+            .denials
+            .respond_to(&denial, &self.request, headers);
+        let (head, body) = dressed.into_parts();
+        *response.headers = head.headers;
+        response.extensions.extend(head.extensions);
+        Tail::Replaced(keep(response.status, head.status), body)
+    }
+}
+
+/// A 415 stays a 415: the style changes, not the news.
+fn keep(was: StatusCode, is: StatusCode) -> StatusCode {
+    if was.is_client_error() || was.is_server_error() {
+        was
+    } else {
+        is
+    }
+}

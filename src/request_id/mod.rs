@@ -1,0 +1,104 @@
+//! A name for every request: [`RequestIdLayer`].
+//!
+//! - Refuses nothing. Stands outermost, so that every answer and every log row names the request.
+//! - Takes the caller's `x-request-id` if it is well-formed, and makes one otherwise.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::RequestIdLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let hello = service_fn(async |_| Ok::<_, Infallible>(http::Response::new("hello".to_owned())));
+//! let service = RequestIdLayer::new().layer(hello);
+//! let named = http::Request::builder().header("x-request-id", "order-7").body(())?;
+//! assert_eq!(service.clone().oneshot(named).await?.headers()["x-request-id"], "order-7");
+//! let odd = http::Request::builder().header("x-request-id", "a b\"c").body(())?;
+//! assert_ne!(service.oneshot(odd).await?.headers()["x-request-id"], "a b\"c");
+//! # Ok(()) }
+//! ```
+
+use http::{Extensions, HeaderName};
+
+use crate::{
+    guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    wire::{RequestHead, RequestId},
+};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names every request. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct RequestIdLayer {
+    gate: Gate<RequestIdPolicy>,
+}
+
+impl RequestIdLayer {
+    /// Takes and tells ids in `x-request-id`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            gate: Gate::new(RequestIdPolicy),
+        }
+    }
+
+    pub(crate) fn into_gate(self) -> Gate<RequestIdPolicy> {
+        self.gate
+    }
+}
+
+impl Default for RequestIdLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> tower_layer::Layer<S> for RequestIdLayer {
+    type Service = Guard<S, RequestIdPolicy>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.gate.layer(inner)
+    }
+}
+
+/// The decision of a [`RequestIdLayer`]: everybody is admitted, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestIdPolicy;
+
+impl Policy for RequestIdPolicy {
+    type Permit = RequestIdPermit;
+
+    fn name(&self) -> &'static str {
+        "request_id"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<RequestIdPermit> {
+        let mut sent = head.headers.get_all(X_REQUEST_ID).iter();
+        let id = match (sent.next(), sent.next()) {
+            (Some(only), None) => RequestId::from_header(only),
+            _ => None,
+        };
+        Decision::Ready(Verdict::Admit(RequestIdPermit(
+            id.unwrap_or_else(RequestId::generate),
+        )))
+    }
+}
+
+/// The request's name, for the request and the answer.
+#[derive(Debug)]
+pub struct RequestIdPermit(RequestId);
+
+impl Permit for RequestIdPermit {
+    type Meter = NoMeter;
+
+    fn mark_request(&mut self, extensions: &mut Extensions) {
+        extensions.insert(self.0.clone());
+    }
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
+        if let Some(value) = self.0.header_value() {
+            response.headers.insert(X_REQUEST_ID, value);
+        }
+        Tail::Body
+    }
+}

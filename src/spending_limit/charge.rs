@@ -1,0 +1,86 @@
+//! By which a handler tells what its request really cost.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use crate::domain::money::Money;
+
+/// The handle by which a handler sets the real cost of its request. It is in the request's extensions;
+/// a clone is a reference count, and a stream may count with it while it runs.
+///
+/// What is set counts if it is set before the body ends; later it changes nothing. A cost above the
+/// hold is charged all the same, and new holds wait until it is covered.
+#[derive(Clone)]
+pub struct Charge(Arc<Counters>);
+
+#[derive(Default)]
+struct Counters {
+    cost_is_set: AtomicBool,
+    cost: AtomicI64,
+    tokens_are_set: AtomicBool,
+    input: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Charge {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Counters::default()))
+    }
+
+    /// The request costs this much; a negative cost counts as nothing. Takes precedence over tokens.
+    pub fn set(&self, cost: Money) {
+        self.0
+            .cost
+            .store(cost.max(Money::ZERO).nanos(), Ordering::Relaxed);
+        self.0.cost_is_set.store(true, Ordering::Release);
+    }
+
+    /// So many more tokens were read.
+    pub fn add_input_tokens(&self, tokens: u64) {
+        add(&self.0.input, tokens);
+        self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    /// So many more tokens were written.
+    pub fn add_output_tokens(&self, tokens: u64) {
+        add(&self.0.output, tokens);
+        self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    pub(super) fn cost(&self) -> Option<Money> {
+        let set = self.0.cost_is_set.load(Ordering::Acquire);
+        set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
+    }
+
+    /// Tokens read and written; `None` when nothing was ever counted, which is not the same as zero.
+    pub(super) fn tokens(&self) -> Option<(u64, u64)> {
+        let set = self.0.tokens_are_set.load(Ordering::Acquire);
+        set.then(|| {
+            (
+                self.0.input.load(Ordering::Relaxed),
+                self.0.output.load(Ordering::Relaxed),
+            )
+        })
+    }
+}
+
+/// Adds, and stops at the end of the range.
+fn add(counter: &AtomicU64, more: u64) {
+    let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+        Some(count.saturating_add(more))
+    });
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge")
+            .field("cost", &self.cost())
+            .field("tokens", &self.tokens())
+            .finish()
+    }
+}

@@ -1,0 +1,51 @@
+//! Can they pay: [`SpendingLimitLayer`].
+//!
+//! - Holds the price before the request, settles the real cost when the answer's body has ended, and
+//!   writes the usage row: in one step, once.
+//! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 what
+//!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
+//!   nobody was authenticated.
+//! - Stands innermost: what another layer refuses costs nothing.
+//! - Charges answers below 400. An error of the handler or of its body costs nothing; of a stream that
+//!   the client leaves, what the handler had counted into its [`Charge`] by then, or else the price.
+//! - With a durable ledger the last frame of an answer goes out when its settlement is written, so that
+//!   an answered call is never missing from the usage log.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::{CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer, money::Money};
+//! use tollgate::store::{AccountId, Ledger, memory::MemoryStore};
+//! use tollgate::usage::Credit;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let ledger = MemoryStore::new();
+//! let account = AccountId::new("user-1")?;
+//! let amount = Money::from_nanos(3_000_000);
+//! ledger.credit(Credit { account: account.clone(), amount, reference: "first".into() }).await?;
+//!
+//! let prices = PriceTable::new().route("POST", "/chat", Price::flat("0.0020".parse()?))?;
+//! let chat = service_fn(async |_| Ok::<_, Infallible>(http::Response::new("hello".to_owned())));
+//! let service = SpendingLimitLayer::new(ledger.clone(), prices).layer(chat);
+//! let request = || {
+//!     let mut request = http::Request::post("/chat").body(()).unwrap();
+//!     request.extensions_mut().insert(Principal::builder("user-1", CredentialKind::ApiKey).build());
+//!     request
+//! };
+//! let answer = service.clone().oneshot(request()).await?;
+//! assert_eq!(answer.status(), 200);
+//! http_body_util::BodyExt::collect(answer.into_body()).await?;
+//! assert_eq!(ledger.balance(&account).await?.available(), "0.0010".parse()?);
+//! assert_eq!(service.oneshot(request()).await?.status(), 402);
+//! # Ok(()) }
+//! ```
+
+mod charge;
+mod open_hold;
+mod policy;
+mod price;
+
+pub use charge::Charge;
+pub use open_hold::{SpendingMeter, SpendingPermit};
+pub use policy::{SpendingLimitLayer, SpendingLimitPolicy};
+pub use price::{InvalidRoute, Price, PriceTable, TokenBound};
