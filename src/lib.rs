@@ -2,6 +2,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod builder;
 mod cache;
 mod domain;
 
@@ -21,6 +22,7 @@ pub mod tonic;
 mod wire;
 
 pub use api_key::ApiKeyLayer;
+pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, TollgateLayer};
 pub use cache::CacheStatistics;
 pub use denials::DenialsLayer;
 pub use domain::{

@@ -61,10 +61,6 @@ impl DenialsLayer {
                 .map_policy(|policy| policy.covers_plain_errors = true),
         }
     }
-
-    pub(crate) fn into_gate(self) -> Gate<DenialsPolicy> {
-        self.gate
-    }
 }
 
 impl<S> tower_layer::Layer<S> for DenialsLayer {
@@ -87,6 +83,10 @@ impl Policy for DenialsPolicy {
 
     fn name(&self) -> &'static str {
         "denials"
+    }
+
+    fn judges(&self) -> bool {
+        false
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<DenialsPermit> {

@@ -131,7 +131,8 @@ where
         };
         let head = RequestHead::of(&request);
         match denial {
-            None => event::admitted(name, &head),
+            None if gate.policy().judges() => event::admitted(name, &head),
+            None => {}
             Some(denial) => {
                 event::refused(name, &head, &denial, gate.is_shadow());
                 if !gate.is_shadow() {

@@ -21,6 +21,11 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// The layer's name in events and metrics: `api_key`, `rate_limit`.
     fn name(&self) -> &'static str;
 
+    /// Whether it judges at all. One that only marks requests makes no events and no counts.
+    fn judges(&self) -> bool {
+        true
+    }
+
     /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit>;
 }
@@ -178,6 +183,10 @@ impl<P: Policy> Policy for Option<P> {
 
     fn name(&self) -> &'static str {
         self.as_ref().map_or("off", Policy::name)
+    }
+
+    fn judges(&self) -> bool {
+        self.as_ref().is_some_and(Policy::judges)
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit> {

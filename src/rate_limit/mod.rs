@@ -111,6 +111,10 @@ impl RateLimitLayer {
         self.change(|settings| settings.clock = clock)
     }
 
+    pub(crate) fn into_policy(self) -> RateLimitPolicy {
+        self.gate.policy().clone()
+    }
+
     /// Settings come before the first request: a change begins with empty counts.
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
         Self {

@@ -65,6 +65,10 @@ impl RbacLayer {
         Self::new(roles, Requirement::AnyOf(permissions.into_iter().collect()))
     }
 
+    pub(crate) fn into_policy(self) -> RbacPolicy {
+        self.gate.policy().clone()
+    }
+
     fn new(roles: &RoleSet, requirement: Requirement) -> Self {
         Self {
             gate: Gate::new(RbacPolicy {

@@ -41,10 +41,6 @@ impl RequestIdLayer {
             gate: Gate::new(RequestIdPolicy),
         }
     }
-
-    pub(crate) fn into_gate(self) -> Gate<RequestIdPolicy> {
-        self.gate
-    }
 }
 
 impl Default for RequestIdLayer {
@@ -70,6 +66,10 @@ impl Policy for RequestIdPolicy {
 
     fn name(&self) -> &'static str {
         "request_id"
+    }
+
+    fn judges(&self) -> bool {
+        false
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<RequestIdPermit> {

@@ -59,8 +59,8 @@ impl SpendingLimitLayer {
         }
     }
 
-    pub(crate) fn into_gate(self) -> Gate<SpendingLimitPolicy> {
-        self.gate
+    pub(crate) fn into_policy(self) -> SpendingLimitPolicy {
+        self.gate.policy().clone()
     }
 }
 

@@ -111,6 +111,11 @@ impl ClientAddress {
         }
     }
 
+    /// Whether some trusted network holds every address of its kind.
+    pub(crate) fn trusts_everybody(&self) -> bool {
+        self.trusted.iter().any(|network| network.prefix_len() == 0)
+    }
+
     fn trusts(&self, address: IpAddr) -> bool {
         self.trusted
             .iter()

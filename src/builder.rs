@@ -1,0 +1,297 @@
+//! Floor 5: the whole stack in the right order.
+
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use crate::{
+    denials::{DenialsLayer, DenialsPolicy},
+    domain::{
+        clock::{Clock, SystemClock},
+        quota::Quotas,
+        role::{Permission, RoleSet},
+    },
+    guard::{Authenticator, Gate, Guard, Identified, Policy},
+    rate_limit::{RateLimitLayer, RateLimitPolicy},
+    rbac::{RbacLayer, RbacPolicy},
+    request_id::{RequestIdLayer, RequestIdPolicy},
+    spending_limit::{PriceTable, SpendingLimitLayer, SpendingLimitPolicy},
+    store::Ledger,
+    wire::{ClientAddress, DenialFormat, Denials, RequestHead},
+};
+
+/// The whole gate as one layer: [`Tollgate::builder`].
+///
+/// From the outside in: request id → house style → rate limit by address → authentication → permission
+/// → rate limit by principal → spending. What isn't set isn't there.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{ApiKeyLayer, Price, PriceTable, Tollgate, key::KeyFormat, quota::Quota};
+/// use tollgate::keyring::{KeyResolver, Keyring, NewKey};
+/// use tollgate::store::memory::MemoryStore;
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+/// let keys = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+/// let (key, _) = Keyring::new(store.clone(), format, keys.clone()).create("user-1", NewKey::default()).await?;
+///
+/// let gate = Tollgate::builder()
+///     .authenticate(ApiKeyLayer::new(keys))
+///     .per_principal([Quota::per_second(10), Quota::per_minute(60)])
+///     .spending(store, PriceTable::new().route("GET", "/models", Price::free())?)
+///     .build()?;
+/// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+/// let service = gate.layer(hello);
+/// let known = http::Request::get("/models").header("x-api-key", key.expose()).body(())?;
+/// assert_eq!(service.clone().oneshot(known).await?.status(), 200);
+/// let stranger = http::Request::get("/models").body(())?;
+/// assert_eq!(service.oneshot(stranger).await?.status(), 401);
+///
+/// let error = Tollgate::builder().per_principal(Quota::per_minute(60)).build().unwrap_err();
+/// assert_eq!(error.to_string(), "per_principal: needs `authenticate`");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Tollgate;
+
+impl Tollgate {
+    /// Begins a gate.
+    #[must_use]
+    pub fn builder() -> TollgateBuilder<NoAuthentication> {
+        TollgateBuilder {
+            authentication: None,
+            denials: DenialsLayer::new(DenialFormat::Problem),
+            address: ClientAddress::peer(),
+            per_client_ip: None,
+            per_principal: None,
+            requirement: None,
+            spending: None,
+            skips: Vec::new(),
+            clock: SystemClock::shared(),
+        }
+    }
+}
+
+/// A setting contradicts another, or is missing: which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TollgateError {
+    /// The setting speaks of a principal, and nobody is authenticated.
+    #[error("{setting}: needs `authenticate`")]
+    NeedsAuthentication {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// Every address is trusted to tell for whom it speaks, so that anybody can be anybody.
+    #[error("client_address: trusts every address")]
+    TrustsEveryAddress,
+}
+
+type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
+
+/// Makes a [`TollgateLayer`].
+#[must_use]
+pub struct TollgateBuilder<A> {
+    authentication: Option<Gate<A>>,
+    denials: DenialsLayer,
+    address: ClientAddress,
+    per_client_ip: Option<Quotas>,
+    per_principal: Option<Quotas>,
+    requirement: Option<RbacLayer>,
+    spending: Option<SpendingLimitLayer>,
+    skips: Vec<Skip>,
+    clock: Arc<dyn Clock>,
+}
+
+impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
+    /// How refusals look, also those of handlers; problem details (RFC 9457) unless set.
+    pub fn denials(mut self, denials: impl Into<Denials>) -> Self {
+        self.denials = DenialsLayer::new(denials);
+        self
+    }
+
+    /// How a client's address is found; the peer's unless set. It goes for every part of the gate that
+    /// counts or compares addresses but the authenticating layer, which has a setting of its own.
+    pub fn client_address(mut self, address: ClientAddress) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Limits each client address, before it is known who calls.
+    pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
+        self.per_client_ip = Some(quotas.into());
+        self
+    }
+
+    /// Finds out who calls.
+    pub fn authenticate<B: Authenticator>(self, layer: B) -> TollgateBuilder<B::Policy> {
+        let Self {
+            denials,
+            address,
+            per_client_ip,
+            per_principal,
+            requirement,
+            ..
+        } = self;
+        TollgateBuilder {
+            authentication: Some(layer.into_gate()),
+            denials,
+            address,
+            per_client_ip,
+            per_principal,
+            requirement,
+            spending: self.spending,
+            skips: self.skips,
+            clock: self.clock,
+        }
+    }
+
+    /// Requires a permission of everybody.
+    pub fn require(mut self, roles: &RoleSet, permission: Permission) -> Self {
+        self.requirement = Some(RbacLayer::require(roles, permission));
+        self
+    }
+
+    /// Limits each principal.
+    pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
+        self.per_principal = Some(quotas.into());
+        self
+    }
+
+    /// Charges for each request.
+    pub fn spending(mut self, ledger: impl Ledger, prices: PriceTable) -> Self {
+        self.spending = Some(SpendingLimitLayer::new(ledger, prices));
+        self
+    }
+
+    /// Passes requests by for which `skip` says so: only their id and the style of errors are seen to.
+    pub fn skip(mut self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.skips.push(Arc::new(skip));
+        self
+    }
+
+    /// Another source of time, for limits and prices.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The gate.
+    ///
+    /// # Errors
+    /// [`TollgateError`] names the setting that can't be.
+    pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
+        self.check()?;
+        let rate = |layer: RateLimitLayer| layer.with_clock(Arc::clone(&self.clock));
+        let address = self.address.clone();
+        let outer_rate = self.per_client_ip.map(|quotas| {
+            rate(RateLimitLayer::per_client_ip(quotas).client_address(address)).into_policy()
+        });
+        let inner_rate = self
+            .per_principal
+            .map(|quotas| rate(RateLimitLayer::per_principal(quotas)).into_policy());
+        let spending = self
+            .spending
+            .map(|spending| spending.with_clock(Arc::clone(&self.clock)).into_policy());
+        let authentication = match self.authentication {
+            Some(gate) => gate.with_policy(Some),
+            None => Gate::new(None),
+        };
+        let skips = self.skips;
+        Ok(TollgateLayer {
+            request_id: RequestIdLayer::new(),
+            denials: self.denials,
+            outer_rate: skipping(Gate::new(outer_rate), &skips),
+            authentication: skipping(authentication, &skips),
+            requirement: skipping(
+                Gate::new(self.requirement.map(RbacLayer::into_policy)),
+                &skips,
+            ),
+            inner_rate: skipping(Gate::new(inner_rate), &skips),
+            spending: skipping(Gate::new(spending), &skips),
+        })
+    }
+
+    fn check(&self) -> Result<(), TollgateError> {
+        let needing = [
+            ("require", self.requirement.is_some()),
+            ("per_principal", self.per_principal.is_some()),
+            ("spending", self.spending.is_some()),
+        ];
+        if self.authentication.is_none()
+            && let Some((setting, _)) = needing.into_iter().find(|(_, set)| *set)
+        {
+            return Err(TollgateError::NeedsAuthentication { setting });
+        }
+        if self.address.trusts_everybody() {
+            return Err(TollgateError::TrustsEveryAddress);
+        }
+        Ok(())
+    }
+}
+
+fn skipping<P: Clone>(gate: Gate<P>, skips: &[Skip]) -> Gate<P> {
+    skips.iter().fold(gate, |gate, skip| {
+        let skip = Arc::clone(skip);
+        gate.skip(move |head| skip(head))
+    })
+}
+
+impl<A> fmt::Debug for TollgateBuilder<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TollgateBuilder")
+            .field("per_client_ip", &self.per_client_ip)
+            .field("per_principal", &self.per_principal)
+            .field("requirement", &self.requirement)
+            .field("spending", &self.spending)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The authentication of a gate that has none. There is no value of this type.
+#[derive(Clone, Debug)]
+pub enum NoAuthentication {}
+
+impl Policy for NoAuthentication {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn decide(&self, _: &RequestHead<'_>) -> crate::guard::Decision<Identified> {
+        match *self {}
+    }
+}
+
+/// The whole gate. A clone is a few reference counts.
+#[derive(Clone, Debug)]
+pub struct TollgateLayer<A> {
+    request_id: RequestIdLayer,
+    denials: DenialsLayer,
+    outer_rate: Gate<Option<RateLimitPolicy>>,
+    authentication: Gate<Option<A>>,
+    requirement: Gate<Option<RbacPolicy>>,
+    inner_rate: Gate<Option<RateLimitPolicy>>,
+    spending: Gate<Option<SpendingLimitPolicy>>,
+}
+
+type Spending<S> = Guard<S, Option<SpendingLimitPolicy>>;
+type InnerRate<S> = Guard<Spending<S>, Option<RateLimitPolicy>>;
+type Requirement<S> = Guard<InnerRate<S>, Option<RbacPolicy>>;
+type Authentication<S, A> = Guard<Requirement<S>, Option<A>>;
+type OuterRate<S, A> = Guard<Authentication<S, A>, Option<RateLimitPolicy>>;
+
+impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
+    type Service = Guard<Guard<OuterRate<S, A>, DenialsPolicy>, RequestIdPolicy>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let spending = self.spending.layer(inner);
+        let inner_rate = self.inner_rate.layer(spending);
+        let requirement = self.requirement.layer(inner_rate);
+        let authentication = self.authentication.layer(requirement);
+        let outer_rate = self.outer_rate.layer(authentication);
+        self.request_id.layer(self.denials.layer(outer_rate))
+    }
+}
