@@ -29,7 +29,7 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use tollgate::{ApiKeyLayer, Price, PriceTable, Tollgate, key::KeyFormat, quota::Quota};
 /// use tollgate::keyring::{KeyResolver, Keyring, NewKey};
-/// use tollgate::store::memory::MemoryStore;
+/// use tollgate::store::MemoryStore;
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);

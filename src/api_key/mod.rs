@@ -9,7 +9,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::convert::Infallible;
 //! use tollgate::{ApiKeyLayer, Principal, key::KeyFormat, keyring::{KeyResolver, Keyring, NewKey}};
-//! use tollgate::store::memory::MemoryStore;
+//! use tollgate::store::MemoryStore;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);

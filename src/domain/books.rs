@@ -81,6 +81,13 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// As it stands in `now`: a window that has ended since the last hold counts as empty.
+    #[must_use]
+    pub(crate) fn rolled(mut self, now: Windows) -> Self {
+        self.roll(now);
+        self
+    }
+
     /// Begins new windows where they have begun. Never goes back.
     fn roll(&mut self, windows: Windows) {
         if windows.day > self.windows.day {

@@ -41,6 +41,17 @@ impl UserRecord {
             created_at,
         }
     }
+
+    /// Changes what `change` names.
+    pub(crate) fn apply(&mut self, change: UserUpdate) {
+        if let Some(roles) = change.roles {
+            self.roles = roles;
+        }
+        if let Some(active) = change.active {
+            self.active = active;
+        }
+        self.attributes.extend(change.attributes);
+    }
 }
 
 impl std::fmt::Debug for UserRecord {

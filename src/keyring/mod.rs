@@ -4,5 +4,7 @@
 mod resolver;
 mod ring;
 
-pub use resolver::{KeyRefusal, KeyResolver, KeyResolverBuilder, Resolution, ResolvedKey};
+pub use resolver::{
+    KeyRefusal, KeyResolver, KeyResolverBuilder, PendingKey, Resolution, ResolvedKey,
+};
 pub use ring::{Keyring, KeyringError, NewKey};

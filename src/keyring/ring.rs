@@ -107,7 +107,7 @@ pub struct NewKey {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use tollgate::key::KeyFormat;
 /// use tollgate::keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution};
-/// use tollgate::store::memory::MemoryStore;
+/// use tollgate::store::MemoryStore;
 ///
 /// let store = MemoryStore::new();
 /// let format = KeyFormat::builder("acme").build()?;

@@ -43,7 +43,7 @@ use crate::{
         quota::Quotas,
     },
     guard::{self, Decision, Gate, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    store::memory::{MemoryRateLimiter, RateDecision, WindowReading},
+    store::{MemoryRateLimiter, RateDecision, WindowReading},
     wire::{ClientAddress, RateHeaders, RequestHead, counted_as},
 };
 

@@ -15,7 +15,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::convert::Infallible;
 //! use tollgate::{CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer, money::Money};
-//! use tollgate::store::{AccountId, Ledger, memory::MemoryStore};
+//! use tollgate::store::{AccountId, Ledger, MemoryStore};
 //! use tollgate::usage::Credit;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!

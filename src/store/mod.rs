@@ -14,7 +14,7 @@ mod keys;
 mod ledger;
 mod people;
 
-pub mod memory;
+mod memory;
 
 pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
@@ -23,4 +23,5 @@ pub use crate::domain::{
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 pub use keys::{KeyLookup, KeyStore};
 pub use ledger::Ledger;
+pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateDecision, WindowReading};
 pub use people::{SessionStore, UserStore};

@@ -17,6 +17,5 @@ pub use request_id::RequestId;
 
 pub(crate) use credential::{Credential, Credentials};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
-pub(crate) use grpc::is_grpc;
 pub(crate) use path::is_normal_path;
 pub(crate) use rate_headers::RateHeaders;

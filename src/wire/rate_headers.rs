@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     domain::{denial::whole_secs_up, quota::Quota},
-    store::memory::WindowReading,
+    store::WindowReading,
 };
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

@@ -75,6 +75,30 @@ impl KeyRecord {
         }
     }
 
+    /// Changes what `change` names. A key that was revoked stays revoked since then.
+    pub(crate) fn apply(&mut self, change: KeyUpdate) {
+        if let Some(name) = change.name {
+            self.name = name;
+        }
+        if let Some(roles) = change.roles {
+            self.roles = roles;
+        }
+        if let Some(networks) = change.networks {
+            self.networks = networks;
+        }
+        if let Some(expires_at) = change.expires_at {
+            self.expires_at = expires_at;
+        }
+        if self.revoked_at.is_none() {
+            self.revoked_at = change.revoked_at;
+        }
+    }
+
+    /// Ends it at `end`, unless it ends before.
+    pub(crate) fn end_by(&mut self, end: Timestamp) {
+        self.expires_at = Some(self.expires_at.map_or(end, |own| own.min(end)));
+    }
+
     /// Whether it is good at `now`: neither revoked nor expired.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {

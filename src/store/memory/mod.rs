@@ -1,5 +1,151 @@
 //! The engine in this process's memory: nothing survives a restart.
+//!
+//! It answers at once, without I/O, a task or a boxed future. What it keeps grows with the number of
+//! keys, users, logins, accounts, budgets and payments; the usage log is a ring of
+//! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest.
 
+mod keys;
+mod ledger;
+mod log;
+mod people;
 mod rate;
 
 pub use rate::{MemoryRateLimiter, RateDecision, WindowReading};
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::domain::{
+    budget::Calendar,
+    clock::{Clock, SystemClock},
+};
+
+/// Rows of the usage log that are kept unless set otherwise.
+const USAGE_ROWS_MAX: usize = 100_000;
+
+/// Keys, users, logins and money in this process's memory. A clone is a reference count.
+///
+/// ```
+/// use tollgate::{
+///     money::Money,
+///     store::{AccountId, Ledger, MemoryStore},
+///     usage::Credit,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// let account = AccountId::new("user-7")?;
+/// let payment = Credit {
+///     account: account.clone(),
+///     amount: Money::from_nanos(5_000_000_000),
+///     reference: "payment-1".to_owned(),
+/// };
+/// store.credit(payment.clone()).await?;
+/// store.credit(payment).await?;
+/// let balance = store.balance(&account).await?;
+/// assert_eq!(balance.available().to_string(), "$5.0000", "one reference counts once");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    calendar: Calendar,
+    keys: Mutex<keys::Keys>,
+    people: Mutex<people::People>,
+    accounts: ledger::Accounts,
+    log: Mutex<log::UsageLog>,
+}
+
+/// Settings of a [`MemoryStore`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct MemoryStoreBuilder {
+    clock: Arc<dyn Clock>,
+    calendar: Calendar,
+    usage_rows_max: usize,
+}
+
+impl MemoryStore {
+    /// An empty store with the system's clock, days in UTC, and a usage log of 100,000 rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Settings of one's own.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            clock: SystemClock::shared(),
+            calendar: Calendar::utc(),
+            usage_rows_max: USAGE_ROWS_MAX,
+        }
+    }
+
+    /// Resolves all holds that outlived their lifetime, and returns how many there were.
+    ///
+    /// An account's own are resolved by whatever is asked of the account next; this is for accounts of which
+    /// nothing is asked any more. It locks a part of the accounts at a time.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "what it does matters more than how often"
+    )]
+    pub fn resolve_expired(&self) -> usize {
+        self.0.resolve_expired()
+    }
+}
+
+impl MemoryStoreBuilder {
+    /// Where the time comes from; the system's clock unless set.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The days and months of spending limits; UTC unless set.
+    pub fn calendar(mut self, calendar: Calendar) -> Self {
+        self.calendar = calendar;
+        self
+    }
+
+    /// How many rows of the usage log are kept, of all accounts together; 100,000 unless set, at least 1.
+    pub fn usage_rows_max(mut self, rows: usize) -> Self {
+        self.usage_rows_max = rows.max(1);
+        self
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        MemoryStore(Arc::new(Inner {
+            clock: self.clock,
+            calendar: self.calendar,
+            keys: Mutex::default(),
+            people: Mutex::default(),
+            accounts: ledger::Accounts::new(),
+            log: Mutex::new(log::UsageLog::new(self.usage_rows_max)),
+        }))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+/// No lock is held where a caller's code could panic, so a poisoned one is as good as another.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,131 @@
+//! Keys by id, by digest, and in the order in which each owner made them.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use super::{MemoryStore, lock};
+use crate::{
+    domain::{
+        KeyId,
+        clock::Timestamp,
+        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        page::{Page, Paged},
+    },
+    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+};
+
+#[derive(Default)]
+pub(super) struct Keys {
+    by_id: HashMap<KeyId, (u64, KeyRecord)>,
+    by_digest: HashMap<KeyDigest, KeyId>,
+    /// For each owner, in the order of making.
+    by_owner: HashMap<String, BTreeMap<u64, KeyId>>,
+    made: u64,
+}
+
+impl Keys {
+    fn find(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
+        let id = self.by_digest.get(digest)?;
+        self.by_id.get(id).map(|(_, record)| record)
+    }
+
+    fn owned(&mut self, owner: &str, id: &KeyId) -> Option<&mut KeyRecord> {
+        let (_, record) = self.by_id.get_mut(id)?;
+        (record.owner == owner).then_some(record)
+    }
+
+    fn insert(
+        &mut self,
+        record: KeyRecord,
+        rotation: Option<&RotationOf>,
+    ) -> Result<(), StoreError> {
+        if self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest) {
+            let text = "the id or the digest of the key is taken";
+            return Err(StoreError::new(StoreErrorKind::Conflict, text));
+        }
+        if let Some(rotation) = rotation {
+            let replaced = self
+                .owned(&record.owner, &rotation.replaced)
+                .filter(|replaced| replaced.is_active(rotation.at));
+            let Some(replaced) = replaced else {
+                let text = "there is no active key to replace";
+                return Err(StoreError::new(StoreErrorKind::NotFound, text));
+            };
+            replaced.end_by(rotation.overlap_ends_at);
+        }
+        self.made = self.made.saturating_add(1);
+        self.by_digest.insert(record.digest, record.id.clone());
+        self.by_owner
+            .entry_ref(record.owner.as_str())
+            .or_default()
+            .insert(self.made, record.id.clone());
+        self.by_id.insert(record.id.clone(), (self.made, record));
+        Ok(())
+    }
+
+    fn list(&self, owner: &str, page: &Page) -> Paged<KeyRecord> {
+        let before = page.cursor().unwrap_or(u64::MAX);
+        let rows = self
+            .by_owner
+            .get(owner)
+            .into_iter()
+            .flat_map(|ids| ids.range(..before).rev())
+            .filter_map(|(position, id)| Some((*position, self.by_id.get(id)?.1.clone())))
+            .take(usize::from(page.limit()).saturating_add(1))
+            .collect();
+        Paged::from_rows(page, rows)
+    }
+
+    fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {
+        self.owned(owner, id)?;
+        let (position, record) = self.by_id.remove(id)?;
+        self.by_digest.remove(&record.digest);
+        if let Some(ids) = self.by_owner.get_mut(owner) {
+            ids.remove(&position);
+            if ids.is_empty() {
+                self.by_owner.remove(owner);
+            }
+        }
+        Some(record)
+    }
+}
+
+impl KeyLookup for MemoryStore {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        StoreFuture::ready(Ok(lock(&self.0.keys).find(digest).cloned()))
+    }
+
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        if let Some((_, record)) = lock(&self.0.keys).by_id.get_mut(id) {
+            record.last_used_at = record.last_used_at.max(Some(at));
+        }
+    }
+}
+
+impl KeyStore for MemoryStore {
+    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+        StoreFuture::ready(lock(&self.0.keys).insert(record, rotation.as_ref()))
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let found = lock(&self.0.keys).owned(owner, id).cloned();
+        StoreFuture::ready(Ok(found))
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        StoreFuture::ready(Ok(lock(&self.0.keys).list(owner, &page)))
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        let changed = lock(&self.0.keys).owned(owner, id).map(|record| {
+            record.apply(change);
+            record.clone()
+        });
+        StoreFuture::ready(Ok(changed))
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        StoreFuture::ready(Ok(lock(&self.0.keys).delete(owner, id)))
+    }
+}
