@@ -17,6 +17,7 @@ pub mod rbac;
 pub mod request_id;
 pub mod spending_limit;
 pub mod store;
+pub mod token;
 #[cfg(feature = "tonic")]
 pub mod tonic;
 mod wire;

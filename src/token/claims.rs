@@ -1,0 +1,204 @@
+//! What a token says (RFC 7519 section 4), read in one pass.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Value, value::RawValue};
+
+use super::strict::{Checked, DEPTH_MAX, Names, Text, set_once};
+use crate::domain::clock::Timestamp;
+
+/// How many roles, or audiences, a token may name.
+const LIST_LENGTH_MAX: usize = 64;
+
+/// The claims as they stand in the token, checked for form and type and nothing else.
+#[derive(Default)]
+pub(super) struct Claims<'de> {
+    pub(super) issuer: Option<Cow<'de, str>>,
+    pub(super) subject: Option<Cow<'de, str>>,
+    pub(super) audience: Option<Texts<'de>>,
+    pub(super) expires_at: Option<NumericDate>,
+    pub(super) not_before: Option<NumericDate>,
+    pub(super) issued_at: Option<NumericDate>,
+    pub(super) id: Option<Cow<'de, str>>,
+    pub(super) session: Option<Cow<'de, str>>,
+    pub(super) token_use: Option<Cow<'de, str>>,
+    pub(super) roles: Option<List<'de>>,
+    pub(super) kept: BTreeMap<String, Value>,
+}
+
+/// Reads [`Claims`], with those others that were asked for.
+pub(super) struct ClaimsSeed<'a> {
+    pub(super) kept: &'a [Box<str>],
+}
+
+impl<'de> DeserializeSeed<'de> for ClaimsSeed<'_> {
+    type Value = Claims<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ClaimsSeed<'_> {
+    type Value = Claims<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JWT claims set")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut claims = Claims::default();
+        let mut others = Names::default();
+        while let Some(Text(name)) = members.next_key()? {
+            match name.as_ref() {
+                "iss" => set_once(&mut claims.issuer, text(&mut members)?)?,
+                "sub" => set_once(&mut claims.subject, text(&mut members)?)?,
+                "jti" => set_once(&mut claims.id, text(&mut members)?)?,
+                "sid" => set_once(&mut claims.session, text(&mut members)?)?,
+                "token_use" => set_once(&mut claims.token_use, text(&mut members)?)?,
+                "aud" => set_once(&mut claims.audience, members.next_value()?)?,
+                "exp" => set_once(&mut claims.expires_at, members.next_value()?)?,
+                "nbf" => set_once(&mut claims.not_before, members.next_value()?)?,
+                "iat" => set_once(&mut claims.issued_at, members.next_value()?)?,
+                "roles" => set_once(&mut claims.roles, members.next_value()?)?,
+                _ => {
+                    let depth = DEPTH_MAX.saturating_sub(1);
+                    if self.kept.iter().any(|kept| **kept == *name) {
+                        let value = checked_value(members.next_value()?, depth)?;
+                        claims.kept.insert(name.clone().into_owned(), value);
+                    } else {
+                        members.next_value_seed(Checked { depth })?;
+                    }
+                    others.admit(name)?;
+                }
+            }
+        }
+        Ok(claims)
+    }
+}
+
+fn text<'de, A: MapAccess<'de>>(members: &mut A) -> Result<Cow<'de, str>, A::Error> {
+    members.next_value::<Text<'de>>().map(|text| text.0)
+}
+
+fn checked_value<E: Error>(raw: &RawValue, depth: usize) -> Result<Value, E> {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    Checked { depth }
+        .deserialize(&mut deserializer)
+        .map_err(E::custom)?;
+    serde_json::from_str(raw.get()).map_err(E::custom)
+}
+
+/// A moment in seconds since 1970, whole or not; never a string, null, negative or infinite.
+#[derive(Clone, Copy)]
+pub(super) struct NumericDate(pub(super) Timestamp);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumericDateVisitor;
+
+        impl Visitor<'_> for NumericDateVisitor {
+            type Value = NumericDate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds since 1970")
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<NumericDate, E> {
+                moment(Duration::from_secs(seconds))
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<NumericDate, E> {
+                moment(Duration::try_from_secs_f64(seconds).map_err(E::custom)?)
+            }
+        }
+
+        // Not `deserialize_u64`: it would round a fraction away in some formats.
+        deserializer.deserialize_any(NumericDateVisitor)
+    }
+}
+
+fn moment<E: Error>(since_1970: Duration) -> Result<NumericDate, E> {
+    Timestamp::UNIX_EPOCH
+        .checked_add(since_1970)
+        .map(NumericDate)
+        .map_err(E::custom)
+}
+
+/// An array of strings.
+pub(super) struct List<'de>(pub(super) Vec<Cow<'de, str>>);
+
+impl<'de> Deserialize<'de> for List<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = List<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of strings")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+                texts(items).map(List)
+            }
+        }
+
+        deserializer.deserialize_seq(ListVisitor)
+    }
+}
+
+/// A string, or an array of strings.
+pub(super) enum Texts<'de> {
+    One(Cow<'de, str>),
+    Many(Vec<Cow<'de, str>>),
+}
+
+impl Texts<'_> {
+    pub(super) fn contains(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(text) => text == wanted,
+            Self::Many(texts) => texts.iter().any(|text| text == wanted),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextsVisitor;
+
+        impl<'de> Visitor<'de> for TextsVisitor {
+            type Value = Texts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Texts::One(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Texts::One(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+                texts(items).map(Texts::Many)
+            }
+        }
+
+        deserializer.deserialize_any(TextsVisitor)
+    }
+}
+
+fn texts<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Vec<Cow<'de, str>>, A::Error> {
+    let mut texts = Vec::new();
+    while let Some(Text(text)) = items.next_element()? {
+        if texts.len() >= LIST_LENGTH_MAX {
+            return Err(A::Error::custom("too many items"));
+        }
+        texts.push(text);
+    }
+    Ok(texts)
+}

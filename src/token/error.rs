@@ -1,0 +1,121 @@
+//! Why a token is refused, and why a verifier or an issuer can't be.
+
+use std::fmt;
+
+use crate::domain::{
+    clock::Timestamp,
+    denial::{CredentialKind, Denial, DenialKind},
+};
+
+/// Why a token was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenErrorKind {
+    /// It isn't a token, or says things that no token may say.
+    Malformed,
+    /// It wasn't signed with the key, or was changed since.
+    BadSignature,
+    /// Its time is over.
+    Expired {
+        /// Since when: its `exp`.
+        at: Timestamp,
+    },
+    /// Its `nbf` or its `iat` lies in the future.
+    NotYetValid,
+    /// Somebody else issued it.
+    WrongIssuer,
+    /// It is meant for somebody else.
+    WrongAudience,
+    /// It is a token of another kind: a refresh token where an access token is due.
+    WrongUse,
+    /// Its header asks for another algorithm than the key's, or for what we don't do (`crit`, `zip`, `jku`, …).
+    Unsupported,
+}
+
+/// A token was refused. The text is for operators; nothing of the token is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenError {
+    kind: TokenErrorKind,
+    reason: &'static str,
+}
+
+impl TokenError {
+    pub(super) const fn new(kind: TokenErrorKind, reason: &'static str) -> Self {
+        Self { kind, reason }
+    }
+
+    pub(super) const fn malformed(reason: &'static str) -> Self {
+        Self::new(TokenErrorKind::Malformed, reason)
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn kind(&self) -> TokenErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// 401: expired with the moment it did, or else invalid.
+impl From<TokenError> for Denial {
+    fn from(error: TokenError) -> Self {
+        let denial = match error.kind {
+            TokenErrorKind::Expired { at } => {
+                Self::new(DenialKind::CredentialExpired).expired_at(at)
+            }
+            _ => Self::new(DenialKind::CredentialInvalid),
+        };
+        denial
+            .of_credential(CredentialKind::Token)
+            .because(error.reason)
+    }
+}
+
+/// A [`TokenVerifier`](super::TokenVerifier) or a [`TokenIssuer`](super::TokenIssuer) can't be made so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenConfigError {
+    /// RFC 7518 section 3.2: the secret has at least as many bits as the hash.
+    #[error("secret: an HS256 secret has at least 32 bytes")]
+    SecretTooShort,
+    /// The issuer is empty.
+    #[error("issuer: may not be empty")]
+    Issuer,
+    /// The audience is empty.
+    #[error("audience: may not be empty")]
+    Audience,
+    /// The `typ` is empty.
+    #[error("typ: may not be empty")]
+    Typ,
+    /// The leeway is so large that expiry means little.
+    #[error("leeway: at most 10 minutes")]
+    Leeway,
+    /// The lifetime is shorter than a second, which is what tokens count in, or longer than ten years.
+    #[error("lifetime: 1 second to 3,650 days")]
+    Lifetime,
+}
+
+/// No token was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The system gave no randomness for the token's id.
+    #[error("the system gave no randomness")]
+    NoRandomness,
+    /// The token would end beyond the year 9999.
+    #[error("the token would end beyond the end of time")]
+    OutOfTime,
+    /// The crypto library refused to sign.
+    #[error("the token could not be signed")]
+    Signing,
+    /// More roles, or longer ones, than a token of 16 KiB holds.
+    #[error("the token would be longer than a verifier takes")]
+    TooLong,
+}

@@ -1,0 +1,164 @@
+//! The three segments, and what the first may say (RFC 7515 section 4).
+
+use std::{borrow::Cow, fmt};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::{
+    TokenError, TokenErrorKind,
+    key::VerifyingKey,
+    strict::{Checked, DEPTH_MAX, Names, Text, set_once, skip},
+};
+
+/// `{"alg":"HS256","typ":"JWT"}`: the header of every token that we issue, and of most others.
+pub(super) const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// How long the first segment may be, in bytes: it is parsed before anything is known of who sent it.
+const HEADER_LENGTH_MAX: usize = 4 * 1_024;
+
+/// A token taken apart at its two dots.
+pub(super) struct Segments<'a> {
+    pub(super) header: &'a str,
+    pub(super) claims: &'a str,
+    pub(super) signature: &'a str,
+    /// What is signed: the first two with their dot.
+    pub(super) signed: &'a str,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn of(token: &'a str) -> Result<Self, TokenError> {
+        const NOT_THREE: TokenError = TokenError::malformed("a token has three segments");
+        let (signed, signature) = token.rsplit_once('.').ok_or(NOT_THREE)?;
+        let (header, claims) = signed.split_once('.').ok_or(NOT_THREE)?;
+        if claims.contains('.') {
+            return Err(NOT_THREE);
+        }
+        if signature.is_empty() {
+            return Err(TokenError::new(
+                TokenErrorKind::BadSignature,
+                "the token is not signed",
+            ));
+        }
+        Ok(Self {
+            header,
+            claims,
+            signature,
+            signed,
+        })
+    }
+}
+
+/// Strict base64url: no padding, no white space, no bits left over (RFC 7515 section 2, RFC 4648 section 3.5).
+pub(super) fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD
+        .decode(segment)
+        .map_err(|_| TokenError::malformed("a segment is not canonical base64url"))
+}
+
+/// Refuses every header but one that names the key's algorithm, an acceptable `typ`, and nothing that we don't do.
+pub(super) fn check(
+    segment: &str,
+    key: &VerifyingKey,
+    expected_typ: Option<&str>,
+) -> Result<(), TokenError> {
+    if segment == HS256_JWT {
+        return key
+            .check_algorithm("HS256")
+            .and_then(|()| check_typ(Some("JWT"), expected_typ));
+    }
+    if segment.len() > HEADER_LENGTH_MAX {
+        return Err(TokenError::malformed("the header is too long"));
+    }
+    let json = decode(segment)?;
+    let header: Header<'_> = serde_json::from_slice(&json)
+        .map_err(|_| TokenError::malformed("the header is not a well-formed JSON object"))?;
+    if header.asks_too_much {
+        return Err(TokenError::new(
+            TokenErrorKind::Unsupported,
+            "the header has a member that is not supported",
+        ));
+    }
+    let algorithm = header
+        .alg
+        .ok_or(TokenError::malformed("the header names no algorithm"))?;
+    key.check_algorithm(&algorithm)?;
+    check_typ(header.typ.as_deref(), expected_typ)
+}
+
+/// Media types are compared without case, and `application/` may be left out (RFC 7515 section 4.1.9).
+///
+/// Where none is expected, a token that says what it is must say `JWT`: an ID token's or a log-out token's
+/// explicit type keeps it out (RFC 8725 section 3.11).
+fn check_typ(typ: Option<&str>, expected: Option<&str>) -> Result<(), TokenError> {
+    let fits = match (typ, expected) {
+        (None, None) => true,
+        (None, Some(_)) => false,
+        (Some(typ), expected) => {
+            bare_type(typ).eq_ignore_ascii_case(bare_type(expected.unwrap_or("JWT")))
+        }
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(TokenError::new(
+            TokenErrorKind::WrongUse,
+            "the token's typ is not the expected one",
+        ))
+    }
+}
+
+fn bare_type(typ: &str) -> &str {
+    match typ.split_at_checked("application/".len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
+        _ => typ,
+    }
+}
+
+#[derive(Default)]
+struct Header<'de> {
+    alg: Option<Cow<'de, str>>,
+    typ: Option<Cow<'de, str>>,
+    /// Read for its type alone as long as a verifier has one key.
+    kid: Option<Cow<'de, str>>,
+    asks_too_much: bool,
+}
+
+impl<'de> Deserialize<'de> for Header<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JOSE header")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut header = Header::default();
+        let mut names = Names::default();
+        while let Some(Text(name)) = members.next_key()? {
+            match name.as_ref() {
+                "alg" => set_once(&mut header.alg, members.next_value::<Text<'_>>()?.0)?,
+                "typ" => set_once(&mut header.typ, members.next_value::<Text<'_>>()?.0)?,
+                "kid" => set_once(&mut header.kid, members.next_value::<Text<'_>>()?.0)?,
+                "crit" | "b64" | "zip" | "enc" | "jwk" | "jku" | "x5u" | "x5c" => {
+                    header.asks_too_much = true;
+                    skip(&mut members)?;
+                }
+                _ => {
+                    names.admit(name)?;
+                    members.next_value_seed(Checked {
+                        depth: DEPTH_MAX.saturating_sub(1),
+                    })?;
+                }
+            }
+        }
+        Ok(header)
+    }
+}

@@ -1,0 +1,251 @@
+//! Issues tokens.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::{
+    IssueError, TokenConfigError, TokenUse, header::HS256_JWT, key::SigningKey,
+    verifier::TOKEN_LENGTH_MAX,
+};
+use crate::domain::{
+    SessionId, UserId,
+    clock::{Clock, SystemClock, Timestamp},
+};
+
+const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 86_400);
+
+/// Issues access tokens for logins.
+///
+/// The header is always `{"alg":"HS256","typ":"JWT"}`; what a token is for stands in its `token_use` claim.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{store::{SessionId, UserId}, token::{TokenIssuer, TokenVerifier}};
+///
+/// let secret = b"thirty-two bytes or more, please!";
+/// let issuer = TokenIssuer::hs256(secret).issuer("api").audience("web").lifetime(Duration::from_secs(900)).build()?;
+/// let token = issuer.issue(&UserId::new("user-7")?, &SessionId::new("session-1")?, ["operator"])?;
+///
+/// let verifier = TokenVerifier::hs256(secret).issuer("api").audience("web").build()?;
+/// let verified = verifier.verify(token.expose())?;
+/// assert_eq!(verified.subject(), "user-7");
+/// assert_eq!(verified.expires_at(), token.expires_at());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TokenIssuer(Arc<Inner>);
+
+struct Inner {
+    key: SigningKey,
+    issuer: Option<Box<str>>,
+    audience: Option<Box<str>>,
+    lifetime: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Serialize)]
+struct IssuedClaims<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    sub: &'a str,
+    sid: &'a str,
+    jti: &'a str,
+    iat: i64,
+    exp: i64,
+    token_use: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<&'a str>,
+}
+
+impl TokenIssuer {
+    /// Begins an issuer of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
+    pub fn hs256(secret: &[u8]) -> TokenIssuerBuilder {
+        TokenIssuerBuilder {
+            key: SigningKey::hs256(secret),
+            issuer: None,
+            audience: None,
+            lifetime: LIFETIME,
+            clock: SystemClock::shared(),
+        }
+    }
+
+    /// How long its tokens are good for.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.0.lifetime
+    }
+
+    /// Issues an access token to a user for one login.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue<'a>(
+        &self,
+        user: &UserId,
+        session: &SessionId,
+        roles: impl IntoIterator<Item = &'a str>,
+    ) -> Result<IssuedToken, IssueError> {
+        // Tokens count in whole seconds, and one that begins in the future is refused: rounded down.
+        let issued_at = self.0.clock.now().as_second();
+        let lifetime =
+            i64::try_from(self.0.lifetime.as_secs()).map_err(|_| IssueError::OutOfTime)?;
+        let expires_at = issued_at
+            .checked_add(lifetime)
+            .and_then(|second| Timestamp::from_second(second).ok())
+            .ok_or(IssueError::OutOfTime)?;
+        let claims = IssuedClaims {
+            iss: self.0.issuer.as_deref(),
+            aud: self.0.audience.as_deref(),
+            sub: user.as_str(),
+            sid: session.as_str(),
+            jti: &random_id()?,
+            iat: issued_at,
+            exp: expires_at.as_second(),
+            token_use: TokenUse::Access.as_str(),
+            roles: roles.into_iter().collect(),
+        };
+        let token = self.sign(&claims)?;
+        Ok(IssuedToken { token, expires_at })
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    fn sign(&self, claims: &IssuedClaims<'_>) -> Result<SecretString, IssueError> {
+        let json = serde_json::to_vec(claims).map_err(|_| IssueError::Signing)?;
+        let mut token = HS256_JWT.to_owned();
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(json, &mut token);
+        let signature = self.0.key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        if token.len() > TOKEN_LENGTH_MAX {
+            return Err(IssueError::TooLong);
+        }
+        Ok(SecretString::from(token))
+    }
+}
+
+/// 128 random bits as text.
+fn random_id() -> Result<String, IssueError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|_| IssueError::NoRandomness)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+impl fmt::Debug for TokenIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenIssuer")
+            .field("key", &self.0.key)
+            .field("issuer", &self.0.issuer)
+            .field("audience", &self.0.audience)
+            .field("lifetime", &self.0.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`TokenIssuer`].
+#[must_use]
+pub struct TokenIssuerBuilder {
+    key: Result<SigningKey, TokenConfigError>,
+    issuer: Option<Box<str>>,
+    audience: Option<Box<str>>,
+    lifetime: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl TokenIssuerBuilder {
+    /// The tokens' `iss`; none unless set.
+    pub fn issuer(mut self, issuer: &str) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// The tokens' `aud`; none unless set.
+    pub fn audience(mut self, audience: &str) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// How long tokens are good for, in whole seconds (fractions are cut off), 1 second to 3,650 days; 24 hours unless set.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The issuer.
+    ///
+    /// # Errors
+    /// [`TokenConfigError`], which names the setting.
+    pub fn build(self) -> Result<TokenIssuer, TokenConfigError> {
+        let key = self.key?;
+        if self.issuer.as_deref() == Some("") {
+            return Err(TokenConfigError::Issuer);
+        }
+        if self.audience.as_deref() == Some("") {
+            return Err(TokenConfigError::Audience);
+        }
+        let lifetime = Duration::from_secs(self.lifetime.as_secs());
+        if lifetime.is_zero() || lifetime > LIFETIME_MAX {
+            return Err(TokenConfigError::Lifetime);
+        }
+        Ok(TokenIssuer(Arc::new(Inner {
+            key,
+            issuer: self.issuer,
+            audience: self.audience,
+            lifetime,
+            clock: self.clock,
+        })))
+    }
+}
+
+impl fmt::Debug for TokenIssuerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenIssuerBuilder")
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new token. Redacted in `Debug`, wiped from memory when dropped.
+#[derive(Clone)]
+pub struct IssuedToken {
+    token: SecretString,
+    expires_at: Timestamp,
+}
+
+impl IssuedToken {
+    /// The token, for the client it was issued to.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.token.expose_secret()
+    }
+
+    /// From when on it is refused: its `exp`.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+}
+
+impl fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedToken")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+//! Floor 2: JWTs, judged strictly and issued.
+//!
+//! What is refused, on top of what [`jsonwebtoken`] refuses:
+//!
+//! | refused | as |
+//! |---|---|
+//! | more than 16 KiB; not three segments; padding, white space, bits left over in base64url | `Malformed` |
+//! | a member twice, anywhere; more than 16 levels or 256 members; a claim of the wrong type | `Malformed` |
+//! | no `exp`, or one that is no finite number of seconds from 1970 to 9999; no `sub` | `Malformed` |
+//! | an `alg` other than the key's own; `crit`, `b64`, `zip`, `enc`, `jwk`, `jku`, `x5u`, `x5c` | `Unsupported` |
+//! | an empty signature, or another key's | `BadSignature` |
+//! | `exp` now or before | `Expired` |
+//! | `nbf` or `iat` in the future | `NotYetValid` |
+//! | another `iss`; an `aud` without us; another `typ` or `token_use` | `WrongIssuer`, `WrongAudience`, `WrongUse` |
+//!
+//! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.
+//!
+//! A verified token is remembered by the SHA-256 of its whole text, so that the next request costs no signature.
+//! What is remembered is who it is, not that it is good: time is judged on every use, and whether the login still
+//! stands is asked of [`SessionResolver`](crate::login::SessionResolver). A refused token is not remembered.
+//!
+//! Time is the clock's time of day, as it is in the token. Should that step back, a token that had expired is judged
+//! again by the time that is; one that begins after it is refused.
+
+mod claims;
+mod error;
+mod header;
+mod issuer;
+mod key;
+mod secret;
+mod strict;
+mod verified;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
+pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
+pub use secret::{SigningSecret, SigningSecretError};
+pub use verified::{TokenUse, VerifiedToken};
+pub use verifier::{TokenVerifier, TokenVerifierBuilder};

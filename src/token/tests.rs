@@ -1,0 +1,858 @@
+//! The attacks of the books, each with the verdict it must get. The signer here signs anything.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::{TokenErrorKind as Kind, key::SigningKey, *};
+use crate::domain::{
+    SessionId, UserId,
+    clock::{Clock, ManualClock, Timestamp},
+    denial::{CredentialKind, Denial, DenialKind},
+};
+
+const CANARY: &[u8] = b"CANARY-secret-of-thirty-two-bytes";
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+/// 2026-01-01T00:00:00Z, where a `ManualClock` begins.
+const NOW: i64 = 1_767_225_600;
+
+fn encode(json: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(json)
+}
+
+fn sign_segments(signed: &str, secret: &[u8]) -> String {
+    let signature = SigningKey::hs256(secret)
+        .unwrap()
+        .sign(signed.as_bytes())
+        .unwrap();
+    format!("{signed}.{}", encode(signature))
+}
+
+fn sign(header: &str, claims: impl AsRef<[u8]>) -> String {
+    sign_segments(&format!("{}.{}", encode(header), encode(claims)), CANARY)
+}
+
+fn good_claims(more: &str) -> String {
+    format!(
+        r#"{{"iss":"api","aud":"web","sub":"me","exp":{}{more}}}"#,
+        NOW + 60
+    )
+}
+
+fn with_exp(exp: &str) -> String {
+    sign(
+        HEADER,
+        format!(r#"{{"iss":"api","aud":"web","sub":"me","exp":{exp}}}"#),
+    )
+}
+
+fn setup() -> (TokenVerifier, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = builder(&clock).build().unwrap();
+    (verifier, clock)
+}
+
+fn builder(clock: &Arc<ManualClock>) -> TokenVerifierBuilder {
+    TokenVerifier::hs256(CANARY)
+        .issuer("api")
+        .audience("web")
+        .with_clock(clock.clone())
+}
+
+#[track_caller]
+fn refused(token: &str, kind: Kind) {
+    let (verifier, _) = setup();
+    assert_eq!(
+        verifier.verify(token).map_err(|error| error.kind()),
+        Err(kind)
+    );
+    assert_eq!(
+        verifier.verify(token).map_err(|error| error.kind()),
+        Err(kind),
+        "the second time"
+    );
+}
+
+#[track_caller]
+fn accepted(token: &str) -> Arc<VerifiedToken> {
+    setup().0.verify(token).unwrap()
+}
+
+#[test]
+fn a_good_token_says_what_it_says() {
+    let claims = good_claims(
+        r#","nbf":1,"iat":2.5,"jti":"j","sid":"s","roles":["a","b"],"token_use":"access","x":[{}]"#,
+    );
+    let token = accepted(&sign(HEADER, claims));
+    assert_eq!(token.subject(), "me");
+    assert_eq!(token.session().unwrap().as_str(), "s");
+    assert_eq!(token.id(), Some("j"));
+    assert_eq!(
+        token.issued_at(),
+        Some(Timestamp::new(2, 500_000_000).unwrap())
+    );
+    assert_eq!(token.expires_at().as_second(), NOW + 60);
+    assert_eq!(token.roles().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(token.claim("x"), None);
+}
+
+#[test]
+fn the_algorithm_is_the_keys_whatever_the_token_says() {
+    for alg in [
+        "none", "None", "nOnE", "NONE", "hs256", "HS384", "HS512", "RS256", "PS256", "ES256",
+        "EdDSA", "", "HS256 ",
+    ] {
+        let header = format!(r#"{{"alg":"{alg}","typ":"JWT"}}"#);
+        refused(&sign(&header, good_claims("")), Kind::Unsupported);
+        let unsigned = format!("{}.{}.", encode(&header), encode(good_claims("")));
+        refused(&unsigned, Kind::BadSignature);
+    }
+    for header in [
+        r#"{"typ":"JWT"}"#,
+        r#"{"alg":null}"#,
+        r#"{"alg":["HS256"]}"#,
+        r#"{"alg":1}"#,
+    ] {
+        refused(&sign(header, good_claims("")), Kind::Malformed);
+    }
+}
+
+#[test]
+fn a_public_key_is_not_a_secret() {
+    let pem = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n";
+    let signed = format!("{}.{}", encode(HEADER), encode(good_claims("")));
+    refused(&sign_segments(&signed, pem), Kind::BadSignature);
+}
+
+#[test]
+fn headers_that_ask_for_more_are_refused() {
+    for member in [
+        r#""crit":["exp"]"#,
+        r#""crit":[]"#,
+        r#""b64":false"#,
+        r#""b64":true"#,
+        r#""zip":"DEF""#,
+        r#""enc":"A256GCM""#,
+        r#""jwk":{"kty":"oct","k":"AA"}"#,
+        r#""jku":"http://127.0.0.1:1""#,
+        r#""x5u":"http://127.0.0.1:1""#,
+        r#""x5c":["AA"]"#,
+        r#""\u0063rit":[]"#,
+    ] {
+        let header = format!(r#"{{"alg":"HS256",{member},"typ":"JWT"}}"#);
+        refused(&sign(&header, good_claims("")), Kind::Unsupported);
+    }
+}
+
+#[test]
+fn a_kid_is_a_string_and_nothing_is_done_with_it() {
+    for kid in ["../../dev/null", "' OR 1=1 --", "a"] {
+        let header = format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{kid}"}}"#);
+        accepted(&sign(&header, good_claims("")));
+    }
+    let long = format!(
+        r#"{{"alg":"HS256","typ":"JWT","kid":"{}"}}"#,
+        "k".repeat(5_000)
+    );
+    refused(&sign(&long, good_claims("")), Kind::Malformed);
+    refused(
+        &sign(r#"{"alg":"HS256","kid":{}}"#, good_claims("")),
+        Kind::Malformed,
+    );
+}
+
+#[test]
+fn headers_of_odd_form_are_refused() {
+    let deep = format!(
+        r#"{{"alg":"HS256","x":{}{}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    for header in [
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":"none","alg":"HS256"}"#,
+        r#"{"alg":"HS256","\u0061lg":"HS256"}"#,
+        r#"{"alg":"HS256","x":1,"x":1}"#,
+        r#"{"alg":"HS256","x":{"y":1,"y":1}}"#,
+        r#"{"alg":"HS256","typ":"JWT","typ":"JWT"}"#,
+        r#"{"alg":"HS256","typ":null}"#,
+        r#"{"alg":"HS256"} x"#,
+        r#"["HS256"]"#,
+        r#""HS256""#,
+        "",
+        "null",
+        &deep,
+    ] {
+        refused(&sign(header, good_claims("")), Kind::Malformed);
+    }
+}
+
+#[test]
+fn the_type_is_told_apart() {
+    for typ in [
+        "at+jwt",
+        "logout+jwt",
+        "id+jwt",
+        "",
+        "JWT ",
+        "application/at+jwt",
+    ] {
+        let header = format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#);
+        refused(&sign(&header, good_claims("")), Kind::WrongUse);
+    }
+    for typ in ["jwt", "application/JWT", "Application/jwt"] {
+        let header = format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#);
+        accepted(&sign(&header, good_claims("")));
+    }
+    let untyped = sign(r#"{"alg":"HS256"}"#, good_claims(""));
+    accepted(&untyped);
+
+    let (_, clock) = setup();
+    let strict = builder(&clock).typ("at+jwt").build().unwrap();
+    let typed = sign(r#"{"typ":"AT+JWT","alg":"HS256"}"#, good_claims(""));
+    strict.verify(&typed).unwrap();
+    for other in [untyped, sign(HEADER, good_claims(""))] {
+        assert_eq!(strict.verify(&other).unwrap_err().kind(), Kind::WrongUse);
+    }
+}
+
+#[test]
+fn segments_are_three_and_canonical() {
+    let good = sign(HEADER, good_claims(""));
+    accepted(&good);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    for token in [
+        "",
+        ".",
+        "a",
+        signed,
+        &format!("{good}.AA"),
+        &format!("{good}."),
+        &format!(".{good}"),
+        &format!("{header}..{claims}.{signature}"),
+        &format!("{good}="),
+        &format!("{good} "),
+        &format!(" {good}"),
+        &format!("{good}\n"),
+        &good.replace('.', ". "),
+        &format!("{signed}.{}+", &signature[..42]),
+        &format!(r#"{{"payload":"{claims}","protected":"{header}","signature":"{signature}"}}"#),
+    ] {
+        refused(token, Kind::Malformed);
+    }
+    refused(&format!("{signed}."), Kind::BadSignature);
+    refused("..", Kind::BadSignature);
+    // 32 bytes are 42 characters and 4 bits: of the last character's 6 bits, 2 must be 0.
+    let last = signature.as_bytes()[42];
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let index = alphabet.iter().position(|other| *other == last).unwrap();
+    for bits in 1..4 {
+        let twisted = char::from(alphabet[index | bits]);
+        refused(
+            &format!("{signed}.{}{twisted}", &signature[..42]),
+            Kind::Malformed,
+        );
+    }
+    // Padding inside, signed as it stands.
+    let padded = base64::engine::general_purpose::URL_SAFE.encode(r#"{"sub":"me"}  "#);
+    assert!(padded.ends_with('='));
+    refused(
+        &sign_segments(&format!("{header}.{padded}"), CANARY),
+        Kind::Malformed,
+    );
+}
+
+#[test]
+fn every_changed_character_is_noticed() {
+    let good = sign(HEADER, good_claims(""));
+    let (verifier, _) = setup();
+    verifier.verify(&good).unwrap();
+    for at in 0..good.len() {
+        let mut bytes = good.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        assert!(
+            verifier.verify(&String::from_utf8(bytes).unwrap()).is_err(),
+            "character {at}"
+        );
+    }
+    for length in 0..good.len() {
+        assert!(verifier.verify(&good[..length]).is_err(), "first {length}");
+    }
+}
+
+#[test]
+fn sizes_and_depths_have_bounds() {
+    let megabytes = sign(
+        HEADER,
+        good_claims(&format!(r#","x":"{}""#, "x".repeat(3 << 20))),
+    );
+    assert!(megabytes.len() > 4 << 20);
+    refused(&megabytes, Kind::Malformed);
+    accepted(&sign(
+        HEADER,
+        good_claims(&format!(r#","x":"{}""#, "x".repeat(8_000))),
+    ));
+    let nested = |open: &str, close: &str, depth| {
+        good_claims(&format!(
+            r#","x":{}1{}"#,
+            open.repeat(depth),
+            close.repeat(depth)
+        ))
+    };
+    accepted(&sign(HEADER, nested("[", "]", 15)));
+    accepted(&sign(HEADER, nested(r#"{"a":"#, "}", 15)));
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        refused(&sign(HEADER, nested(open, close, 16)), Kind::Malformed);
+        refused(&sign(HEADER, nested(open, close, 200)), Kind::Malformed);
+    }
+    let members: String = (0..300).map(|n| format!(r#","x{n}":1"#)).collect();
+    refused(&sign(HEADER, good_claims(&members)), Kind::Malformed);
+    let roles = format!(r#","roles":[{}"r"]"#, r#""r","#.repeat(64));
+    refused(&sign(HEADER, good_claims(&roles)), Kind::Malformed);
+}
+
+#[test]
+fn members_that_are_there_twice_are_refused() {
+    for more in [
+        r#","exp":99999999999"#,
+        r#","\u0065xp":99999999999"#,
+        r#","sub":"me""#,
+        r#","iss":"api""#,
+        r#","aud":"web""#,
+        r#","sid":"s","sid":"s""#,
+        r#","nbf":1,"nbf":1"#,
+        r#","iat":1,"iat":1"#,
+        r#","jti":"a","jti":"b""#,
+        r#","roles":[],"roles":["admin"]"#,
+        r#","token_use":"access","token_use":"access""#,
+        r#","admin":false,"admin":true"#,
+        r#","x":{"a":{"b":1,"b":1}}"#,
+        r#","x":[[{"b":1,"\u0062":1}]]"#,
+    ] {
+        refused(&sign(HEADER, good_claims(more)), Kind::Malformed);
+    }
+}
+
+#[test]
+fn claims_have_their_types() {
+    for more in [
+        r#","nbf":"1""#,
+        r#","nbf":null"#,
+        r#","iat":"1""#,
+        r#","iat":-1"#,
+        r#","iat":true"#,
+        r#","jti":1"#,
+        r#","jti":null"#,
+        r#","sid":1"#,
+        r#","sid":["s"]"#,
+        r#","sid":"""#,
+        r#","sid":null"#,
+        r#","roles":"admin""#,
+        r#","roles":["a",1]"#,
+        r#","roles":{"a":1}"#,
+        r#","roles":null"#,
+        r#","token_use":1"#,
+        r#","token_use":["access"]"#,
+    ] {
+        refused(&sign(HEADER, good_claims(more)), Kind::Malformed);
+    }
+    for (name, value) in [
+        ("iss", r#"["api"]"#),
+        ("iss", "1"),
+        ("iss", "null"),
+        ("sub", "1"),
+        ("sub", "null"),
+        ("sub", r#"["me"]"#),
+        ("sub", r#""""#),
+        ("aud", "123"),
+        ("aud", "null"),
+        ("aud", r#"["web",1]"#),
+        ("aud", r#"{"web":1}"#),
+    ] {
+        let mut claims =
+            serde_json::json!({"iss": "api", "aud": "web", "sub": "me", "exp": NOW + 60});
+        claims[name] = serde_json::from_str(value).unwrap();
+        refused(&sign(HEADER, claims.to_string()), Kind::Malformed);
+    }
+    let missing_sub = format!(r#"{{"iss":"api","aud":"web","exp":{}}}"#, NOW + 60);
+    refused(&sign(HEADER, missing_sub), Kind::Malformed);
+    let long_sub = format!(
+        r#"{{"iss":"api","aud":"web","sub":"{}","exp":{}}}"#,
+        "x".repeat(256),
+        NOW + 60
+    );
+    refused(&sign(HEADER, long_sub), Kind::Malformed);
+}
+
+#[test]
+fn claims_are_one_well_formed_object() {
+    let trailing = format!("{}{{}}", good_claims(""));
+    let bom = format!("\u{feff}{}", good_claims(""));
+    for claims in [
+        "",
+        "null",
+        "[]",
+        "\"x\"",
+        "1",
+        "{",
+        "{\"sub\":}",
+        &trailing,
+        &bom,
+    ] {
+        refused(&sign(HEADER, claims), Kind::Malformed);
+    }
+    let mut not_utf8 = good_claims(r#","x":"?""#).into_bytes();
+    let at = not_utf8.iter().position(|byte| *byte == b'?').unwrap();
+    not_utf8[at] = 0xff;
+    refused(&sign(HEADER, not_utf8), Kind::Malformed);
+    refused(
+        &sign(HEADER, good_claims(r#","x":"\ud800""#)),
+        Kind::Malformed,
+    );
+}
+
+#[test]
+fn expiry_is_a_finite_number_and_now_is_over() {
+    for exp in [
+        r#""1767225660""#,
+        "null",
+        "-1",
+        "-1.5",
+        "1e308",
+        "1e400",
+        "1e18",
+        "253402300800",
+        "18446744073709551616",
+        "true",
+        "[]",
+        "{}",
+        "NaN",
+        "Infinity",
+    ] {
+        refused(&with_exp(exp), Kind::Malformed);
+    }
+    refused(
+        &sign(HEADER, r#"{"iss":"api","aud":"web","sub":"me"}"#),
+        Kind::Malformed,
+    );
+    let expired_at = |second, nanosecond| Kind::Expired {
+        at: Timestamp::new(second, nanosecond).unwrap(),
+    };
+    refused(&with_exp(&NOW.to_string()), expired_at(NOW, 0));
+    refused(&with_exp(&(NOW - 1).to_string()), expired_at(NOW - 1, 0));
+    refused(&with_exp("0"), expired_at(0, 0));
+    refused(
+        &with_exp(&format!("{}.5", NOW - 1)),
+        expired_at(NOW - 1, 500_000_000),
+    );
+    accepted(&with_exp(&format!("{NOW}.5")));
+    accepted(&with_exp(&(NOW + 1).to_string()));
+    accepted(&with_exp("1.8e9"));
+}
+
+#[test]
+fn what_begins_in_the_future_waits() {
+    for name in ["nbf", "iat"] {
+        refused(
+            &sign(HEADER, good_claims(&format!(r#","{name}":{}"#, NOW + 1))),
+            Kind::NotYetValid,
+        );
+        accepted(&sign(HEADER, good_claims(&format!(r#","{name}":{NOW}"#))));
+    }
+}
+
+#[test]
+fn leeway_counts_both_ways_and_is_nothing_unless_set() {
+    let clock = Arc::new(ManualClock::default());
+    let lenient = builder(&clock)
+        .leeway(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    lenient.verify(&with_exp(&(NOW - 4).to_string())).unwrap();
+    assert!(lenient.verify(&with_exp(&(NOW - 5).to_string())).is_err());
+    let early = |second: i64| sign(HEADER, good_claims(&format!(r#","nbf":{second}"#)));
+    lenient.verify(&early(NOW + 5)).unwrap();
+    assert!(lenient.verify(&early(NOW + 6)).is_err());
+}
+
+#[test]
+fn a_remembered_token_still_expires_and_the_clock_may_step_back() {
+    let (verifier, clock) = setup();
+    let token = sign(HEADER, good_claims(&format!(r#","iat":{NOW}"#)));
+    let first = verifier.verify(&token).unwrap();
+    assert!(
+        Arc::ptr_eq(&first, &verifier.verify(&token).unwrap()),
+        "remembered"
+    );
+    clock.advance(Duration::from_millis(59_999));
+    verifier.verify(&token).unwrap();
+    clock.advance(Duration::from_millis(1));
+    let at = first.expires_at();
+    for _ in 0..2 {
+        assert_eq!(
+            verifier.verify(&token).unwrap_err().kind(),
+            Kind::Expired { at }
+        );
+    }
+    clock.set(Timestamp::from_second(NOW + 30).unwrap());
+    assert!(
+        !Arc::ptr_eq(&first, &verifier.verify(&token).unwrap()),
+        "verified from scratch"
+    );
+    clock.set(Timestamp::from_second(NOW - 1).unwrap());
+    assert_eq!(
+        verifier.verify(&token).unwrap_err().kind(),
+        Kind::NotYetValid
+    );
+}
+
+#[test]
+fn remembering_can_be_switched_off() {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = builder(&clock).cache_capacity(0).build().unwrap();
+    let token = sign(HEADER, good_claims(""));
+    let (first, second) = (
+        verifier.verify(&token).unwrap(),
+        verifier.verify(&token).unwrap(),
+    );
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert_eq!(first, second);
+}
+
+#[test]
+fn issuer_audience_and_use_must_be_ours() {
+    let claims = |iss: &str, aud: &str, more: &str| {
+        sign(
+            HEADER,
+            format!(r#"{{{iss}{aud}"sub":"me","exp":{}{more}}}"#, NOW + 60),
+        )
+    };
+    let (iss, aud) = (r#""iss":"api","#, r#""aud":"web","#);
+    accepted(&claims(iss, aud, ""));
+    accepted(&claims(iss, r#""aud":["a","web"],"#, ""));
+    refused(&claims(r#""iss":"API","#, aud, ""), Kind::WrongIssuer);
+    refused(&claims("", aud, ""), Kind::WrongIssuer);
+    refused(&claims(iss, r#""aud":"webb","#, ""), Kind::WrongAudience);
+    refused(&claims(iss, r#""aud":["a"],"#, ""), Kind::WrongAudience);
+    refused(&claims(iss, r#""aud":[],"#, ""), Kind::WrongAudience);
+    refused(&claims(iss, "", ""), Kind::WrongAudience);
+    for other in ["refresh", "id", "Access", ""] {
+        refused(
+            &claims(iss, aud, &format!(r#","token_use":"{other}""#)),
+            Kind::WrongUse,
+        );
+    }
+    let clock = Arc::new(ManualClock::default());
+    let refresh = builder(&clock)
+        .token_use(TokenUse::Refresh)
+        .build()
+        .unwrap();
+    refresh
+        .verify(&claims(iss, aud, r#","token_use":"refresh""#))
+        .unwrap();
+    for token in [
+        claims(iss, aud, ""),
+        claims(iss, aud, r#","token_use":"access""#),
+    ] {
+        assert_eq!(refresh.verify(&token).unwrap_err().kind(), Kind::WrongUse);
+    }
+    let nameless = TokenVerifier::hs256(CANARY)
+        .with_clock(clock)
+        .build()
+        .unwrap();
+    nameless.verify(&claims(iss, "", "")).unwrap();
+    let error = nameless.verify(&claims(iss, aud, "")).unwrap_err();
+    assert_eq!(error.kind(), Kind::WrongAudience);
+}
+
+#[test]
+fn other_claims_are_kept_when_asked_for_and_checked_all_the_same() {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = builder(&clock).add_claim("realm").build().unwrap();
+    let token = verifier
+        .verify(&sign(
+            HEADER,
+            good_claims(r#","realm":{"roles":["a"]},"y":1"#),
+        ))
+        .unwrap();
+    assert_eq!(token.claim("realm").unwrap()["roles"][0], "a");
+    assert_eq!(token.claim("y"), None);
+    for more in [
+        r#","realm":{"a":1,"a":2}"#,
+        r#","realm":1,"realm":1"#,
+        &format!(r#","realm":{}{}"#, "[".repeat(16), "]".repeat(16)),
+    ] {
+        let error = verifier
+            .verify(&sign(HEADER, good_claims(more)))
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Malformed);
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    use TokenConfigError as E;
+    let verifier = || TokenVerifier::hs256(CANARY);
+    let issuer = || TokenIssuer::hs256(CANARY);
+    let err = |outcome: Result<TokenVerifier, E>| outcome.unwrap_err();
+    assert_eq!(
+        err(TokenVerifier::hs256(&[7; 31]).build()),
+        E::SecretTooShort
+    );
+    assert_eq!(
+        TokenIssuer::hs256(&[7; 31]).build().unwrap_err(),
+        E::SecretTooShort
+    );
+    assert_eq!(err(verifier().issuer("").build()), E::Issuer);
+    assert_eq!(err(verifier().audience("").build()), E::Audience);
+    assert_eq!(err(verifier().typ("").build()), E::Typ);
+    assert_eq!(
+        err(verifier().leeway(Duration::from_secs(601)).build()),
+        E::Leeway
+    );
+    assert_eq!(issuer().issuer("").build().unwrap_err(), E::Issuer);
+    assert_eq!(issuer().audience("").build().unwrap_err(), E::Audience);
+    for lifetime in [Duration::from_millis(999), Duration::MAX] {
+        assert_eq!(
+            issuer().lifetime(lifetime).build().unwrap_err(),
+            E::Lifetime
+        );
+    }
+}
+
+fn issue(clock: &Arc<ManualClock>) -> IssuedToken {
+    let issuer = TokenIssuer::hs256(CANARY)
+        .issuer("api")
+        .audience("web")
+        .with_clock(clock.clone())
+        .build()
+        .unwrap();
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+    issuer.issue(&user, &session, ["admin"]).unwrap()
+}
+
+#[test]
+fn issued_tokens_have_the_documented_header_and_verify() {
+    let (verifier, clock) = setup();
+    clock.advance(Duration::from_millis(1_900));
+    let token = issue(&clock);
+    assert!(
+        token
+            .expose()
+            .starts_with("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.")
+    );
+    let verified = verifier.verify(token.expose()).unwrap();
+    assert_eq!(verified.subject(), "u");
+    assert_eq!(verified.session().unwrap().as_str(), "s");
+    assert_eq!(verified.issued_at().unwrap().as_second(), NOW + 1);
+    assert_eq!(verified.expires_at(), token.expires_at());
+    assert_eq!(token.expires_at().as_second(), NOW + 1 + 86_400);
+    assert_eq!(verified.roles().collect::<Vec<_>>(), ["admin"]);
+    assert_ne!(issue(&clock).expose(), token.expose(), "ids differ");
+}
+
+#[test]
+fn no_secret_and_no_token_is_in_any_text() {
+    let (verifier, clock) = setup();
+    let token = issue(&clock);
+    let error = verifier
+        .verify(&token.expose().replace('.', "!"))
+        .unwrap_err();
+    let builder = TokenVerifier::hs256(CANARY);
+    let issuer = TokenIssuer::hs256(CANARY);
+    let texts = [
+        format!("{verifier:?} {builder:?} {issuer:?}"),
+        format!("{:?} {token:?}", issuer.build().unwrap()),
+        format!("{error:?} {error} {:?}", Denial::from(error)),
+        format!("{:?}", verifier.verify(token.expose()).unwrap()),
+        format!("{:?}", SigningSecret::from_bytes(CANARY).unwrap()),
+    ];
+    let signature = token.expose().rsplit('.').next().unwrap();
+    let numbers = format!("{:?}", &CANARY[..8]);
+    for text in texts {
+        assert!(!text.contains("CANARY"), "{text}");
+        assert!(!text.contains(numbers.trim_matches(['[', ']'])), "{text}");
+        assert!(!text.contains(signature), "{text}");
+    }
+}
+
+#[test]
+fn refusals_become_denials() {
+    let (verifier, clock) = setup();
+    let token = issue(&clock);
+    clock.advance(Duration::from_secs(86_400));
+    let denial = Denial::from(verifier.verify(token.expose()).unwrap_err());
+    assert_eq!(denial.kind(), DenialKind::CredentialExpired);
+    assert_eq!(denial.expiry(), Some(token.expires_at()));
+    assert_eq!(denial.credential(), Some(CredentialKind::Token));
+    let denial = Denial::from(verifier.verify("x").unwrap_err());
+    assert_eq!(denial.kind(), DenialKind::CredentialInvalid);
+    assert_eq!(clock.now().as_second(), NOW + 86_400);
+}
+
+#[cfg(unix)]
+mod secret_file {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn mode(path: &std::path::Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn is_made_once_closed_to_others_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/deeper/secret");
+        let made = SigningSecret::load_or_create(&path).unwrap();
+        assert_eq!(made.expose().len(), 64);
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(
+            SigningSecret::load_or_create(&path).unwrap().expose(),
+            made.expose()
+        );
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "no draft is left"
+        );
+        let other = SigningSecret::load_or_create(folder.path().join("other")).unwrap();
+        assert_ne!(other.expose(), made.expose());
+    }
+
+    #[test]
+    fn racing_processes_get_the_same_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secrets: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..16)
+                .map(|_| scope.spawn(|| SigningSecret::load_or_create(&path).unwrap()))
+                .collect();
+            racers
+                .into_iter()
+                .map(|racer| racer.join().unwrap())
+                .collect()
+        });
+        assert!(
+            secrets
+                .iter()
+                .all(|secret| secret.expose() == secrets[0].expose())
+        );
+    }
+
+    #[test]
+    fn a_loose_mode_is_tightened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, [b"  ", CANARY, b"\r\n"].concat()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(
+            SigningSecret::load_or_create(&path).unwrap().expose(),
+            CANARY
+        );
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        for content in [
+            Vec::new(),
+            b"CANARY-short".to_vec(),
+            vec![b'x'; 4_097],
+            vec![b'x'; 1 << 20],
+        ] {
+            fs::write(&path, &content).unwrap();
+            let error = SigningSecret::load_or_create(&path).unwrap_err();
+            assert!(
+                matches!(error, SigningSecretError::Content { .. }),
+                "{error}"
+            );
+            assert!(!format!("{error:?} {error}").contains("CANARY"));
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        let error = SigningSecret::load_or_create(folder.path()).unwrap_err();
+        assert!(
+            matches!(error, SigningSecretError::NotAFile { .. }),
+            "{error}"
+        );
+        let error = SigningSecret::load_or_create(path.join("below-a-file")).unwrap_err();
+        assert!(matches!(error, SigningSecretError::File { .. }), "{error}");
+        assert!(error.to_string().contains("below-a-file"));
+    }
+}
+
+/// `cargo test --release --lib token::tests::timing -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+fn timing() {
+    use std::{hint::black_box, time::Instant};
+
+    #[derive(serde::Deserialize)]
+    #[expect(dead_code, reason = "as an application would have it")]
+    struct Bare {
+        iss: String,
+        aud: String,
+        sub: String,
+        sid: String,
+        jti: String,
+        iat: i64,
+        exp: i64,
+        token_use: String,
+        roles: Vec<String>,
+    }
+
+    fn nanoseconds(mut work: impl FnMut()) -> u128 {
+        let rounds = 20_000;
+        let best = (0..9).map(|_| {
+            let start = Instant::now();
+            (0..rounds).for_each(|_| work());
+            start.elapsed().as_nanos() / rounds
+        });
+        best.min().unwrap()
+    }
+
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    let issuer = TokenIssuer::hs256(CANARY)
+        .issuer("api")
+        .audience("web")
+        .build()
+        .unwrap();
+    let user = UserId::new("user-550e8400-e29b-41d4-a716-446655440000").unwrap();
+    let session = SessionId::new("session-550e8400-e29b-41d4-a716-446655440000").unwrap();
+    let token = issuer.issue(&user, &session, ["user"]).unwrap();
+    let verifier = || TokenVerifier::hs256(CANARY).issuer("api").audience("web");
+    let (warm, uncached) = (
+        verifier().build().unwrap(),
+        verifier().cache_capacity(0).build().unwrap(),
+    );
+    let key = jsonwebtoken::DecodingKey::from_secret(CANARY);
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    rules.set_issuer(&["api"]);
+    rules.set_audience(&["web"]);
+
+    let bare = nanoseconds(|| {
+        black_box(jsonwebtoken::decode::<Bare>(token.expose(), &key, &rules).unwrap());
+    });
+    let no_cache = nanoseconds(|| drop(black_box(uncached.verify(token.expose()).unwrap())));
+    let cached = nanoseconds(|| drop(black_box(warm.verify(token.expose()).unwrap())));
+    // Every token a new one, so that each misses and is remembered.
+    let tokens: Vec<_> = (0..180_000)
+        .map(|_| issuer.issue(&user, &session, ["user"]).unwrap())
+        .collect();
+    let mut fresh = tokens.iter().cycle();
+    let cold = nanoseconds(|| {
+        black_box(warm.verify(fresh.next().unwrap().expose()).unwrap());
+    });
+    let mut fresh = tokens.iter().cycle();
+    let bare_fresh = nanoseconds(|| {
+        let token = fresh.next().unwrap().expose();
+        black_box(jsonwebtoken::decode::<Bare>(token, &key, &rules).unwrap());
+    });
+    println!("bytes {}", token.expose().len());
+    println!("bare decode {bare} ns (fresh tokens {bare_fresh} ns)");
+    println!("uncached {no_cache} ns, cold and remembered {cold} ns, warm {cached} ns");
+}

@@ -1,0 +1,98 @@
+//! What a good token says.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::Value;
+
+use crate::domain::{SessionId, clock::Timestamp};
+
+/// What a token is for: its `token_use` claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenUse {
+    /// Calls a service.
+    #[default]
+    Access,
+    /// Is exchanged for an access token, and is good for nothing else.
+    Refresh,
+}
+
+impl TokenUse {
+    /// The claim's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// A token that was good when a [`TokenVerifier`](super::TokenVerifier) handed it out.
+///
+/// It says who the token was issued to, not whether the login still stands: that is
+/// [`SessionResolver`](crate::login::SessionResolver)'s to say, on every request.
+#[derive(Clone, PartialEq)]
+pub struct VerifiedToken {
+    pub(super) subject: Box<str>,
+    pub(super) session: Option<SessionId>,
+    pub(super) id: Option<Box<str>>,
+    pub(super) issued_at: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) expires_at: Timestamp,
+    pub(super) roles: Box<[Box<str>]>,
+    pub(super) kept: BTreeMap<String, Value>,
+}
+
+impl VerifiedToken {
+    /// Who it was issued to: `sub`, never empty.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The login that it belongs to: `sid`.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionId> {
+        self.session.as_ref()
+    }
+
+    /// Its own name: `jti`.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// When it was issued: `iat`.
+    #[must_use]
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        self.issued_at
+    }
+
+    /// From when on it is refused: `exp`.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// The roles as they were when it was issued: `roles`.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(AsRef::as_ref)
+    }
+
+    /// Another claim, one that [`add_claim`](super::TokenVerifierBuilder::add_claim) named.
+    #[must_use]
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.kept.get(name)
+    }
+}
+
+impl fmt::Debug for VerifiedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedToken")
+            .field("subject", &self.subject)
+            .field("session", &self.session)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}

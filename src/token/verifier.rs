@@ -1,0 +1,342 @@
+//! Judges tokens.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+use serde::de::DeserializeSeed;
+use sha2::{Digest, Sha256};
+
+use super::{
+    TokenConfigError, TokenError, TokenErrorKind, TokenUse, VerifiedToken,
+    claims::{Claims, ClaimsSeed, NumericDate},
+    header::{self, Segments},
+    key::VerifyingKey,
+};
+use crate::domain::{
+    SessionId,
+    clock::{Clock, SystemClock, Timestamp},
+};
+
+/// The longest token that is looked at, in bytes: 16 KiB. Longer ones are refused before anything is computed.
+pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
+
+const SUBJECT_LENGTH_MAX: usize = 255;
+const LEEWAY_MAX: Duration = Duration::from_secs(600);
+const CACHE_CAPACITY: u64 = 50_000;
+
+/// When a verified token is verified anew, to give memory back; its expiry is judged on every use regardless.
+const CACHE_TTL: Duration = Duration::from_secs(900);
+
+/// Judges tokens: whether one was signed with the key, is meant for us, and is good now.
+///
+/// A clone is a reference count and shares the cache of verified tokens.
+///
+/// ```
+/// use tollgate::token::{TokenErrorKind, TokenVerifier};
+///
+/// let secret = b"thirty-two bytes or more, please!";
+/// let verifier = TokenVerifier::hs256(secret).issuer("api").audience("web").build()?;
+///
+/// let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.AA";
+/// let refused = verifier.verify(unsigned).unwrap_err();
+/// assert_eq!(refused.kind(), TokenErrorKind::Unsupported);
+/// # Ok::<(), tollgate::token::TokenConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct TokenVerifier(Arc<Inner>);
+
+struct Inner {
+    key: VerifyingKey,
+    rules: Rules,
+    clock: Arc<dyn Clock>,
+    /// By the SHA-256 of the whole token. Identity alone: no decision is in it.
+    verified: Option<Cache<[u8; 32], Arc<VerifiedToken>>>,
+}
+
+struct Rules {
+    issuer: Option<Box<str>>,
+    audience: Option<Box<str>>,
+    typ: Option<Box<str>>,
+    token_use: Option<TokenUse>,
+    leeway: Duration,
+    claims: Vec<Box<str>>,
+}
+
+impl TokenVerifier {
+    /// Begins a verifier of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
+    pub fn hs256(secret: &[u8]) -> TokenVerifierBuilder {
+        TokenVerifierBuilder {
+            key: VerifyingKey::hs256(secret),
+            rules: Rules {
+                issuer: None,
+                audience: None,
+                typ: None,
+                token_use: None,
+                leeway: Duration::ZERO,
+                claims: Vec::new(),
+            },
+            clock: SystemClock::shared(),
+            cache_capacity: CACHE_CAPACITY,
+        }
+    }
+
+    /// Judges a token. Nothing is awaited: a warm token costs one SHA-256 and one look-up, a cold HS256 token microseconds.
+    ///
+    /// # Errors
+    /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
+    pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        if token.len() > TOKEN_LENGTH_MAX {
+            return Err(TokenError::malformed("the token is longer than 16 KiB"));
+        }
+        let Some(cache) = &self.0.verified else {
+            return self.judge(token).map(Arc::new);
+        };
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(known) = cache.get(&digest) {
+            return match self.judge_time(&known) {
+                Ok(()) => Ok(known),
+                Err(refusal) => {
+                    // Should the clock step back behind its expiry, it is verified from scratch.
+                    cache.invalidate(&digest);
+                    Err(refusal)
+                }
+            };
+        }
+        let verified = Arc::new(self.judge(token)?);
+        cache.insert(digest, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn judge(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        let segments = Segments::of(token)?;
+        let key = &self.0.key;
+        header::check(segments.header, key, self.0.rules.typ.as_deref())?;
+        let signature = header::decode(segments.signature)?;
+        key.verify(segments.signed.as_bytes(), &signature)?;
+        let json = header::decode(segments.claims)?;
+        let verified = self.0.rules.judge(self.read(&json)?)?;
+        self.judge_time(&verified)?;
+        Ok(verified)
+    }
+
+    fn read<'a>(&'a self, json: &'a [u8]) -> Result<Claims<'a>, TokenError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let seed = ClaimsSeed {
+            kept: &self.0.rules.claims,
+        };
+        seed.deserialize(&mut deserializer)
+            .and_then(|claims| deserializer.end().map(|()| claims))
+            .map_err(|_| TokenError::malformed("the claims are not of the right form"))
+    }
+
+    /// The one part of a verdict that changes with time, looked at on every use.
+    fn judge_time(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        let now = self.0.clock.now();
+        let leeway = self.0.rules.leeway;
+        let earliest = now.saturating_sub(leeway).unwrap_or(Timestamp::MIN);
+        let latest = now.saturating_add(leeway).unwrap_or(Timestamp::MAX);
+        if token.expires_at <= earliest {
+            let at = token.expires_at;
+            return Err(TokenError::new(
+                TokenErrorKind::Expired { at },
+                "the token has expired",
+            ));
+        }
+        if [token.not_before, token.issued_at]
+            .into_iter()
+            .flatten()
+            .any(|moment| moment > latest)
+        {
+            return Err(TokenError::new(
+                TokenErrorKind::NotYetValid,
+                "the token begins in the future",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TokenVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenVerifier")
+            .field("key", &self.0.key)
+            .field("issuer", &self.0.rules.issuer)
+            .field("audience", &self.0.rules.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rules {
+    fn judge(&self, claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
+        self.judge_addresses(&claims)?;
+        self.judge_use(claims.token_use.as_deref())?;
+        let NumericDate(expires_at) = claims
+            .expires_at
+            .ok_or(TokenError::malformed("the token has no exp"))?;
+        let subject = claims
+            .subject
+            .filter(|subject| !subject.is_empty() && subject.len() <= SUBJECT_LENGTH_MAX)
+            .ok_or(TokenError::malformed(
+                "the token has no sub of 1 to 255 bytes",
+            ))?;
+        let session = claims
+            .session
+            .map(|session| SessionId::new(&session))
+            .transpose()
+            .map_err(|_| TokenError::malformed("sid has 1 to 255 bytes"))?;
+        let roles = claims.roles.map(|roles| roles.0).unwrap_or_default();
+        Ok(VerifiedToken {
+            subject: subject.into(),
+            session,
+            id: claims.id.map(Into::into),
+            issued_at: claims.issued_at.map(|date| date.0),
+            not_before: claims.not_before.map(|date| date.0),
+            expires_at,
+            roles: roles.into_iter().map(Into::into).collect(),
+            kept: claims.kept,
+        })
+    }
+
+    /// Who issued it, and for whom.
+    fn judge_addresses(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
+        if let Some(expected) = self.issuer.as_deref()
+            && claims.issuer.as_deref() != Some(expected)
+        {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongIssuer,
+                "the token is another issuer's",
+            ));
+        }
+        // RFC 7519 section 4.1.3: who doesn't find itself in `aud` refuses, so who has no name does.
+        let meant_for_us = match (&claims.audience, self.audience.as_deref()) {
+            (Some(audience), Some(expected)) => audience.contains(expected),
+            (None, None) => true,
+            _ => false,
+        };
+        if meant_for_us {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::WrongAudience,
+                "the token is meant for another audience",
+            ))
+        }
+    }
+
+    /// Who doesn't say what a token is for expects an access token, and takes one that doesn't say either.
+    fn judge_use(&self, token_use: Option<&str>) -> Result<(), TokenError> {
+        let fits = match (token_use, self.token_use) {
+            (None, expected) => expected.is_none(),
+            (Some(token_use), expected) => token_use == expected.unwrap_or_default().as_str(),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::WrongUse,
+                "the token is for another use",
+            ))
+        }
+    }
+}
+
+/// Makes a [`TokenVerifier`].
+#[must_use]
+pub struct TokenVerifierBuilder {
+    key: Result<VerifyingKey, TokenConfigError>,
+    rules: Rules,
+    clock: Arc<dyn Clock>,
+    cache_capacity: u64,
+}
+
+impl TokenVerifierBuilder {
+    /// The `iss` that a token must have. Unless set, any will do, and none.
+    pub fn issuer(mut self, issuer: &str) -> Self {
+        self.rules.issuer = Some(issuer.into());
+        self
+    }
+
+    /// The name that must be in a token's `aud`. Unless set, a token with an `aud` is refused: it is not for us.
+    pub fn audience(mut self, audience: &str) -> Self {
+        self.rules.audience = Some(audience.into());
+        self
+    }
+
+    /// The `typ` that a token's header must have, `at+jwt` say. Unless set: `JWT`, or none.
+    pub fn typ(mut self, typ: &str) -> Self {
+        self.rules.typ = Some(typ.into());
+        self
+    }
+
+    /// The `token_use` that a token must have. Unless set: `access`, or none.
+    pub fn token_use(mut self, token_use: TokenUse) -> Self {
+        self.rules.token_use = Some(token_use);
+        self
+    }
+
+    /// By how much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set.
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.rules.leeway = leeway;
+        self
+    }
+
+    /// One more claim to keep for [`VerifiedToken::claim`]; others are checked for their form and dropped.
+    pub fn add_claim(mut self, name: &str) -> Self {
+        self.rules.claims.push(name.into());
+        self
+    }
+
+    /// How many verified tokens are remembered (a few hundred bytes each); 50,000 unless set, 0 for none.
+    pub fn cache_capacity(mut self, tokens: u64) -> Self {
+        self.cache_capacity = tokens;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The verifier.
+    ///
+    /// # Errors
+    /// [`TokenConfigError`], which names the setting.
+    pub fn build(self) -> Result<TokenVerifier, TokenConfigError> {
+        let key = self.key?;
+        let empty = |text: &Option<Box<str>>| text.as_deref() == Some("");
+        if empty(&self.rules.issuer) {
+            return Err(TokenConfigError::Issuer);
+        }
+        if empty(&self.rules.audience) {
+            return Err(TokenConfigError::Audience);
+        }
+        if empty(&self.rules.typ) {
+            return Err(TokenConfigError::Typ);
+        }
+        if self.rules.leeway > LEEWAY_MAX {
+            return Err(TokenConfigError::Leeway);
+        }
+        let verified = (self.cache_capacity > 0).then(|| {
+            Cache::builder()
+                .max_capacity(self.cache_capacity)
+                .time_to_live(CACHE_TTL)
+                .build()
+        });
+        Ok(TokenVerifier(Arc::new(Inner {
+            key,
+            rules: self.rules,
+            clock: self.clock,
+            verified,
+        })))
+    }
+}
+
+impl fmt::Debug for TokenVerifierBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenVerifierBuilder")
+            .field("issuer", &self.rules.issuer)
+            .field("audience", &self.rules.audience)
+            .finish_non_exhaustive()
+    }
+}
