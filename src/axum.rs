@@ -99,8 +99,9 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-/// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. Bounded by axum's
-/// body limit (2 MB unless the router sets another).
+/// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. An empty body is
+/// `null`, which is right for a `JsonBody<Option<T>>`. Bounded by axum's body limit (2 MB unless the
+/// router sets another).
 ///
 /// Refused with 400 when it isn't JSON, with 422 when it isn't the JSON that was asked for, with 413
 /// when it is too large.
@@ -120,7 +121,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
                 };
                 Denial::new(kind).because(rejection.body_text())
             })?;
-        serde_json::from_slice(&bytes)
+        let json: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(json)
             .map(JsonBody)
             .map_err(|error| not_the_json(&error))
     }

@@ -107,7 +107,13 @@ pub struct TollgateBuilder<A> {
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// How refusals look, also those of handlers; problem details (RFC 9457) unless set.
     pub fn denials(mut self, denials: impl Into<Denials>) -> Self {
-        self.denials = DenialsLayer::new(denials);
+        self.denials = self.denials.with_style(denials);
+        self
+    }
+
+    /// Also dresses errors of the service that nobody dressed: a router's 404, an extractor's 400.
+    pub fn cover_plain_errors(mut self) -> Self {
+        self.denials = self.denials.cover_plain_errors();
         self
     }
 

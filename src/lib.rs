@@ -27,9 +27,9 @@ pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, To
 pub use cache::CacheStatistics;
 pub use denials::DenialsLayer;
 pub use domain::{
-    books, budget, clock, denial,
-    denial::CredentialKind,
-    key, money,
+    books, budget, clock,
+    credential::CredentialKind,
+    denial, key, money, network,
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };

@@ -35,7 +35,8 @@ use ipnet::IpNet;
 
 use crate::{
     domain::{
-        denial::{CredentialKind, Denial, DenialKind},
+        credential::CredentialKind,
+        denial::{Denial, DenialKind},
         principal::Principal,
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},

@@ -51,6 +51,16 @@ impl DenialsLayer {
         }
     }
 
+    /// Another style.
+    #[must_use]
+    pub fn with_style(self, denials: impl Into<Denials>) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.denials = denials.into()),
+        }
+    }
+
     /// Also writes errors anew that nobody dressed: a status that a refusal can have, with a body of plain text
     /// or none.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use super::money::Money;
+use super::{credential::CredentialKind, money::Money};
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,16 +86,6 @@ impl DenialKind {
     pub const fn is_payment(self) -> bool {
         matches!(self, Self::InsufficientCredits | Self::SpendingLimitReached)
     }
-}
-
-/// Which kind of credential a refusal speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CredentialKind {
-    /// An API key.
-    ApiKey,
-    /// A bearer token (JWT).
-    Token,
 }
 
 /// A refused request. What a client reads and what an operator reads are separate, and a secret is in neither.

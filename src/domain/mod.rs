@@ -3,9 +3,11 @@
 pub mod books;
 pub mod budget;
 pub mod clock;
+pub mod credential;
 pub mod denial;
 pub mod key;
 pub mod money;
+pub mod network;
 pub mod page;
 pub mod principal;
 pub mod quota;

@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{AccountId, BudgetId, KeyId, SessionId, clock::Timestamp, denial::CredentialKind};
+use super::{
+    AccountId, BudgetId, KeyId, SessionId,
+    clock::Timestamp,
+    credential::CredentialKind,
+    denial::{Denial, DenialKind},
+};
 
 /// Who is calling: the outcome of an authentication. A clone is a reference count.
 ///
@@ -117,6 +122,16 @@ impl Principal {
             .account
             .as_ref()
             .or_else(|| self.0.account_of_subject.get_or_init(by_subject).as_ref())
+    }
+
+    /// Whose money is spent, or the refusal of a caller who can have none.
+    ///
+    /// # Errors
+    /// A [`Denial`] (403).
+    pub fn require_account(&self) -> Result<&AccountId, Denial> {
+        self.account().ok_or_else(|| {
+            Denial::new(DenialKind::NotPermitted).because("the subject can't name an account")
+        })
     }
 
     /// The budgets that must hold besides the account's balance.

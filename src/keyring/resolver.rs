@@ -15,7 +15,7 @@ use crate::{
     cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
     domain::{
         clock::{Clock, SystemClock, Timestamp},
-        denial::CredentialKind,
+        credential::CredentialKind,
         key::{KeyDigest, KeyFormat, KeyRecord},
         principal::Principal,
     },

@@ -13,6 +13,8 @@ use crate::{
         denial::{Denial, DenialKind},
         key::{ApiKey, GenerateKeyError, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
         page::{Page, Paged},
+        principal::Principal,
+        role::RoleSet,
     },
     store::{KeyStore, StoreError, StoreErrorKind},
 };
@@ -34,6 +36,9 @@ pub enum KeyringError {
     /// The key is revoked or expired already.
     #[error("the key is no longer active")]
     NotActive,
+    /// A role that the maker of the key doesn't have.
+    #[error("a key can't have more rights than its maker")]
+    Escalation,
     /// A setting can't be: which, and why.
     #[error("{0}")]
     Invalid(&'static str),
@@ -54,6 +59,8 @@ impl From<KeyringError> for Denial {
             KeyringError::NotActive => {
                 Self::new(DenialKind::Conflict).with_message("The key is no longer active")
             }
+            KeyringError::Escalation => Self::new(DenialKind::NotPermitted)
+                .with_message("roles: a key can't have more rights than its maker"),
             KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),
             KeyringError::Generate(GenerateKeyError::UnknownEnvironment) => {
                 Self::new(DenialKind::Unprocessable)
@@ -128,6 +135,7 @@ pub struct Keyring {
     store: Arc<dyn KeyStore>,
     format: KeyFormat,
     resolver: KeyResolver,
+    roles: Option<RoleSet>,
     clock: Arc<dyn Clock>,
 }
 
@@ -139,8 +147,16 @@ impl Keyring {
             store: Arc::new(store),
             format,
             resolver,
+            roles: None,
             clock: SystemClock::shared(),
         }
+    }
+
+    /// The roles that exist: a key with another one can't be made.
+    #[must_use]
+    pub fn with_roles(mut self, roles: RoleSet) -> Self {
+        self.roles = Some(roles);
+        self
     }
 
     /// Another source of time.
@@ -159,10 +175,43 @@ impl Keyring {
         owner: &str,
         new: NewKey,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        self.check_roles(&new.roles)?;
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
         let (key, record) = self.make(owner, new, id, lineage)?;
         self.insert(record, None).await.map(|record| (key, record))
+    }
+
+    /// Makes a key for whom somebody is, with no more rights than they have: each role of the key must
+    /// be included by one of the maker's ([`Keyring::with_roles`] says what roles include).
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `Escalation` for a role that the maker doesn't have.
+    pub async fn create_for(
+        &self,
+        maker: &Principal,
+        new: NewKey,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        let includes = |held: &str, wanted: &str| match &self.roles {
+            Some(roles) => roles.includes(held, wanted),
+            None => held == wanted,
+        };
+        let has = |wanted: &String| maker.roles().any(|held| includes(held, wanted));
+        self.check_roles(&new.roles)?;
+        if !new.roles.iter().all(has) {
+            return Err(KeyringError::Escalation);
+        }
+        self.create(maker.subject(), new).await
+    }
+
+    fn check_roles(&self, names: &[String]) -> Result<(), KeyringError> {
+        let Some(roles) = &self.roles else {
+            return Ok(());
+        };
+        if names.iter().all(|name| roles.contains(name)) {
+            return Ok(());
+        }
+        Err(KeyringError::Invalid("roles: there is no such role"))
     }
 
     /// Replaces a key by a new one with the same settings and the same spending; the old one goes on

@@ -117,9 +117,7 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::CredentialMissing)
                 .because("no principal: the layer must stand inside an authenticating one")
         })?;
-        let account = principal.account().ok_or_else(|| {
-            Denial::new(DenialKind::NotPermitted).because("the subject can't name an account")
-        })?;
+        let account = principal.require_account()?;
         let request_id = match head.request_id() {
             Some(id) => Arc::clone(id.shared()),
             None => Arc::clone(RequestId::generate().shared()),

@@ -1,6 +1,6 @@
 //! Where keys are kept.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{KeyId, Page, Paged, StoreFuture};
 use crate::domain::{
@@ -41,4 +41,36 @@ pub trait KeyStore: KeyLookup {
 
     /// Deletes one key of one owner and returns what it was; `None` when there was none.
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
+}
+
+impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        T::find(self, digest)
+    }
+
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        T::touch(self, id, at);
+    }
+}
+
+impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
+    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+        T::insert(self, record, rotation)
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        T::get(self, owner, id)
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        T::list(self, owner, page)
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        T::update(self, owner, id, change)
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        T::delete(self, owner, id)
+    }
 }

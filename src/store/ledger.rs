@@ -1,6 +1,6 @@
 //! Where money is kept.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{AccountId, BudgetId, Page, Paged, StoreFuture};
 use crate::domain::{
@@ -53,4 +53,51 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Waits until all that was handed over before is written, for an orderly end.
     fn flush(&self) -> StoreFuture<()>;
+}
+
+impl<T: Ledger + ?Sized> Ledger for Arc<T> {
+    fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
+        T::hold(self, request)
+    }
+
+    fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
+        T::settle(self, hold, settlement)
+    }
+
+    fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
+        T::record(self, call, settlement)
+    }
+
+    fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
+        T::credit(self, credit)
+    }
+
+    fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
+        T::balance(self, account)
+    }
+
+    fn set_limits(
+        &self,
+        account: &AccountId,
+        budget: &BudgetId,
+        limits: SpendingLimits,
+    ) -> StoreFuture<Budget> {
+        T::set_limits(self, account, budget, limits)
+    }
+
+    fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
+        T::budget(self, account, budget)
+    }
+
+    fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        T::usage(self, account, page)
+    }
+
+    fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
+        T::transactions(self, account, page)
+    }
+
+    fn flush(&self) -> StoreFuture<()> {
+        T::flush(self)
+    }
 }

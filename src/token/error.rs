@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::domain::{
     clock::Timestamp,
-    denial::{CredentialKind, Denial, DenialKind},
+    credential::CredentialKind,
+    denial::{Denial, DenialKind},
 };
 
 /// Why a token was refused.

@@ -8,7 +8,8 @@ use super::{TokenErrorKind as Kind, key::SigningKey, *};
 use crate::domain::{
     SessionId, UserId,
     clock::{Clock, ManualClock, Timestamp},
-    denial::{CredentialKind, Denial, DenialKind},
+    credential::CredentialKind,
+    denial::{Denial, DenialKind},
 };
 
 const CANARY: &[u8] = b"CANARY-secret-of-thirty-two-bytes";

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{denial::CredentialKind, money::Money};
+use crate::domain::{credential::CredentialKind, money::Money};
 
 fn answer(denials: &Denials, denial: &Denial, path: &str) -> (Response<Bytes>, Value) {
     let request = http::Request::builder().uri(path).body(()).unwrap();

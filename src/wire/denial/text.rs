@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::domain::denial::{CredentialKind, Denial, DenialKind};
+use crate::domain::{
+    credential::CredentialKind,
+    denial::{Denial, DenialKind},
+};
 
 /// What happened, in two or three words.
 pub(crate) fn title(denial: &Denial) -> &'static str {

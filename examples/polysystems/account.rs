@@ -1,0 +1,204 @@
+//! Account management, behind a JWT: users, keys, payments, monitoring.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use std::time::Duration;
+use tollgate::{
+    Principal,
+    axum::JsonBody,
+    budget::SpendingLimits,
+    denial::Denial,
+    keyring::NewKey,
+    login::NewUser,
+    store::{KeyId, Page},
+    usage::Credit,
+};
+use uuid::Uuid;
+
+use crate::{
+    App,
+    wire::{
+        BalanceView, ChangePassword, CreateKey, Items, Key, Limits, LoggedIn, Login, PageQuery,
+        Register, RotateKey, SetLimits, TopUp, TransactionView, Usage, User,
+    },
+};
+
+type Answer<T> = Result<Json<T>, Denial>;
+type Created<T> = Result<(StatusCode, Json<T>), Denial>;
+
+const OVERLAP_SECONDS: u64 = 3_600;
+
+pub async fn register(State(app): State<App>, JsonBody(new): JsonBody<Register>) -> Created<User> {
+    let new_user = NewUser::new(&new.email, &new.password)
+        .role("user")
+        .attribute("username", &new.username);
+    let user = app.logins.register(new_user).await?;
+    Ok((StatusCode::CREATED, Json(User::full(&user))))
+}
+
+pub async fn login(State(app): State<App>, JsonBody(login): JsonBody<Login>) -> Answer<LoggedIn> {
+    let login = app.logins.login(&login.email, &login.password).await?;
+    let token = login.token.expose().to_owned();
+    Ok(Json(LoggedIn {
+        token,
+        user: User::brief(&login.user),
+    }))
+}
+
+pub async fn me(State(app): State<App>, caller: Principal) -> Answer<User> {
+    Ok(Json(User::full(&app.logins.user_of(&caller).await?)))
+}
+
+pub async fn change_password(
+    State(app): State<App>,
+    caller: Principal,
+    JsonBody(change): JsonBody<ChangePassword>,
+) -> Answer<User> {
+    let user = app.logins.user_of(&caller).await?;
+    app.logins
+        .change_password(&user.id, &change.current_password, &change.new_password)
+        .await?;
+    Ok(Json(User::full(&user)))
+}
+
+pub async fn create_key(
+    State(app): State<App>,
+    caller: Principal,
+    JsonBody(new): JsonBody<CreateKey>,
+) -> Created<Key> {
+    let new = NewKey {
+        name: new.name,
+        environment: Some(new.environment.unwrap_or_else(|| "live".into())),
+        roles: new.roles.unwrap_or_else(|| vec!["user".into()]),
+        networks: new.allowed_ips,
+        expires_at: new.expires_at,
+        ..NewKey::default()
+    };
+    let (key, record) = app.keys.create_for(&caller, new).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(Key::created(&key, record, app.clock.now())),
+    ))
+}
+
+pub async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<Key>> {
+    let keys = app.keys.list(caller.subject(), Page::first(1_000)).await?;
+    Ok(Json(
+        keys.items
+            .into_iter()
+            .map(|key| Key::listed(key, app.clock.now()))
+            .collect(),
+    ))
+}
+
+pub async fn revoke_key(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<KeyId>,
+) -> Answer<Key> {
+    let record = app.keys.revoke(caller.subject(), &id).await?;
+    Ok(Json(Key::listed(record, app.clock.now())))
+}
+
+pub async fn delete_key(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<KeyId>,
+) -> Result<StatusCode, Denial> {
+    app.keys.delete(caller.subject(), &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn rotate_key(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<KeyId>,
+    JsonBody(rotate): JsonBody<Option<RotateKey>>,
+) -> Created<Key> {
+    let overlap = rotate
+        .and_then(|rotate| rotate.overlap_seconds)
+        .unwrap_or(OVERLAP_SECONDS);
+    let overlap = Duration::from_secs(overlap);
+    let (key, record) = app.keys.rotate(caller.subject(), &id, overlap).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(Key::created(&key, record, app.clock.now())),
+    ))
+}
+
+pub async fn set_limits(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<KeyId>,
+    JsonBody(limits): JsonBody<SetLimits>,
+) -> Answer<Limits> {
+    let key = app.keys.get(caller.subject(), &id).await?;
+    let SetLimits {
+        daily_limit: daily,
+        monthly_limit: monthly,
+    } = limits;
+    let limits = SpendingLimits {
+        daily,
+        monthly,
+        total: None,
+    };
+    let budget = app
+        .ledger
+        .set_limits(caller.require_account()?, &key.lineage, limits)
+        .await?;
+    Ok(Json(Limits::of(id.to_string(), &budget)))
+}
+
+pub async fn top_up(
+    State(app): State<App>,
+    caller: Principal,
+    JsonBody(payment): JsonBody<TopUp>,
+) -> Answer<BalanceView> {
+    let credit = Credit {
+        account: caller.require_account()?.clone(),
+        amount: payment.amount,
+        reference: format!("topup-{}", Uuid::new_v4()),
+    };
+    Ok(Json(app.ledger.credit(credit).await?.into()))
+}
+
+pub async fn balance(State(app): State<App>, caller: Principal) -> Answer<BalanceView> {
+    Ok(Json(
+        app.ledger.balance(caller.require_account()?).await?.into(),
+    ))
+}
+
+pub async fn transactions(
+    State(app): State<App>,
+    caller: Principal,
+    Query(query): Query<PageQuery>,
+) -> Answer<Items<TransactionView>> {
+    let page = app
+        .ledger
+        .transactions(caller.require_account()?, query.page())
+        .await?;
+    let items = page.items.into_iter().map(Into::into).collect();
+    Ok(Json(Items {
+        items,
+        next_cursor: page.next_cursor,
+    }))
+}
+
+pub async fn usage(
+    State(app): State<App>,
+    caller: Principal,
+    Query(query): Query<PageQuery>,
+) -> Answer<Items<Usage>> {
+    let page = app
+        .ledger
+        .usage(caller.require_account()?, query.page())
+        .await?;
+    let items = page.items.into_iter().map(Into::into).collect();
+    Ok(Json(Items {
+        items,
+        next_cursor: page.next_cursor,
+    }))
+}

@@ -1,0 +1,195 @@
+//! The API that is sold, behind a key: demo answers, so that a client can compute what they cost.
+
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures_util::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate::{
+    Charge, RequestId,
+    axum::JsonBody,
+    denial::{Denial, DenialKind},
+};
+
+#[derive(Deserialize)]
+pub struct Chat {
+    #[serde(default)]
+    model: Option<String>,
+    messages: Vec<Message>,
+    #[serde(default)]
+    stream: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "role")]
+    _role: String,
+    content: Content,
+}
+
+/// A text, or the parts of one, as OpenAI's clients may send it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+struct Part {
+    text: String,
+}
+
+impl Content {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Parts(parts) => parts.iter().map(|part| part.text.as_str()).collect(),
+        }
+    }
+}
+
+/// One token for each word.
+fn tokens(text: &str) -> u64 {
+    text.split_whitespace().map(|_| 1).sum()
+}
+
+impl Chat {
+    /// The last message, which is the answer too; `!fail` fails.
+    fn echo(&self) -> Result<String, Denial> {
+        let last = self.messages.last().ok_or_else(|| {
+            Denial::new(DenialKind::Unprocessable).with_message("messages: must not be empty")
+        })?;
+        match last.content.text() {
+            text if text == "!fail" => {
+                Err(Denial::new(DenialKind::Internal).because("asked to fail"))
+            }
+            text => Ok(text),
+        }
+    }
+
+    fn prompt_tokens(&self) -> u64 {
+        self.messages
+            .iter()
+            .map(|message| tokens(&message.content.text()))
+            .sum()
+    }
+}
+
+pub async fn health() -> Json<Value> {
+    Json(json!({ "status": "healthy" }))
+}
+
+pub async fn agents_chat(JsonBody(chat): JsonBody<Chat>) -> Result<Json<Value>, Denial> {
+    let content = chat.echo()?;
+    Ok(Json(
+        json!({ "message": { "role": "assistant", "content": content } }),
+    ))
+}
+
+pub async fn process(JsonBody(input): JsonBody<Value>) -> Json<Value> {
+    Json(json!({ "status": "processed", "input": input }))
+}
+
+pub async fn query(JsonBody(input): JsonBody<Value>) -> Json<Value> {
+    Json(json!({ "status": "answered", "results": [], "input": input }))
+}
+
+pub async fn models() -> Json<Value> {
+    let model = json!({ "id": "echo-1", "object": "model", "created": 1_704_067_200, "owned_by": "polysystems" });
+    Json(json!({ "object": "list", "data": [model] }))
+}
+
+pub async fn chat_completions(
+    charge: Charge,
+    id: RequestId,
+    JsonBody(chat): JsonBody<Chat>,
+) -> Result<Response, Denial> {
+    let content = chat.echo()?;
+    let (prompt, model) = (
+        chat.prompt_tokens(),
+        chat.model.unwrap_or_else(|| "echo-1".into()),
+    );
+    let reply = Reply {
+        id: format!("chatcmpl-{id}"),
+        model,
+        prompt,
+        completion: tokens(&content),
+    };
+    charge.add_input_tokens(prompt);
+    if chat.stream == Some(true) {
+        let events = reply.stream(content, charge);
+        return Ok(Sse::new(events)
+            .keep_alive(KeepAlive::default())
+            .into_response());
+    }
+    charge.add_output_tokens(reply.completion);
+    Ok(Json(reply.whole(&content)).into_response())
+}
+
+struct Reply {
+    id: String,
+    model: String,
+    prompt: u64,
+    completion: u64,
+}
+
+impl Reply {
+    fn object(&self, object: &str, choices: Value, usage: Value) -> Value {
+        json!({
+            "id": self.id, "object": object, "created": 1_704_067_200, "model": self.model,
+            "choices": choices, "usage": usage,
+        })
+    }
+
+    fn usage(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt, "completion_tokens": self.completion,
+            "total_tokens": self.prompt.saturating_add(self.completion),
+        })
+    }
+
+    fn whole(&self, content: &str) -> Value {
+        let message = json!({ "role": "assistant", "content": content });
+        let choices = json!([{ "index": 0, "message": message, "finish_reason": "stop" }]);
+        self.object("chat.completion", choices, self.usage())
+    }
+
+    fn chunk(&self, delta: Value, finish_reason: Value) -> String {
+        let choices = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason }]);
+        self.object("chat.completion.chunk", choices, Value::Null)
+            .to_string()
+    }
+
+    /// A chunk a word, each charged as it is made; then the usage; then the end.
+    fn stream(
+        self,
+        content: String,
+        charge: Charge,
+    ) -> impl Stream<Item = Result<Event, Infallible>> {
+        let end = [
+            self.chunk(json!({}), json!("stop")),
+            self.object("chat.completion.chunk", json!([]), self.usage())
+                .to_string(),
+            "[DONE]".to_owned(),
+        ];
+        let words: Vec<String> = content
+            .split_inclusive(char::is_whitespace)
+            .map(str::to_owned)
+            .collect();
+        let chunks = stream::iter(words).map(move |word| {
+            charge.add_output_tokens(tokens(&word));
+            self.chunk(json!({ "role": "assistant", "content": word }), Value::Null)
+        });
+        chunks
+            .chain(stream::iter(end))
+            .map(|data| Ok(Event::default().data(data)))
+    }
+}

@@ -1,0 +1,283 @@
+//! The shapes that go over the wire, as the service's documentation shows them.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use tollgate::{
+    books::{Balance, Budget},
+    clock::Timestamp,
+    key::{ApiKey, KeyRecord},
+    money::Money,
+    network::IpNet,
+    store::Page,
+    usage::{Transaction, UsageEntry},
+    user::UserRecord,
+};
+
+#[derive(Deserialize)]
+pub struct Register {
+    pub email: String,
+    pub password: String,
+    pub username: String,
+}
+
+#[derive(Deserialize)]
+pub struct Login {
+    pub email: String,
+    pub password: String,
+}
+
+#[derive(Deserialize)]
+pub struct ChangePassword {
+    pub current_password: String,
+    pub new_password: String,
+}
+
+#[derive(Deserialize)]
+pub struct CreateKey {
+    pub name: String,
+    pub expires_at: Option<Timestamp>,
+    pub environment: Option<String>,
+    pub roles: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "networks")]
+    pub allowed_ips: Vec<IpNet>,
+}
+
+/// Addresses and networks, mixed.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+    let networks = texts.iter().map(|text| tollgate::network::parse(text));
+    networks
+        .collect::<Result<_, _>>()
+        .map_err(serde::de::Error::custom)
+}
+
+#[derive(Deserialize)]
+pub struct RotateKey {
+    pub overlap_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+pub struct SetLimits {
+    #[serde(default)]
+    pub daily_limit: Option<Money>,
+    #[serde(default)]
+    pub monthly_limit: Option<Money>,
+}
+
+#[derive(Deserialize)]
+pub struct TopUp {
+    pub amount: Money,
+}
+
+/// `?limit=&cursor=`
+#[derive(Deserialize)]
+pub struct PageQuery {
+    limit: Option<u16>,
+    cursor: Option<u64>,
+}
+
+impl PageQuery {
+    pub fn page(&self) -> Page {
+        let page = Page::first(self.limit.unwrap_or(50));
+        match self.cursor {
+            Some(cursor) => page.after(cursor),
+            None => page,
+        }
+    }
+}
+
+/// Moments are told to the second.
+fn at(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+#[derive(Serialize)]
+pub struct User {
+    id: String,
+    email: String,
+    username: String,
+    role: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_email_verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+}
+
+impl User {
+    /// As in the answer to a login.
+    pub fn brief(user: &UserRecord) -> Self {
+        Self {
+            id: user.id.to_string(),
+            email: user.email.clone(),
+            username: user.attributes.get("username").cloned().unwrap_or_default(),
+            role: user.roles.first().cloned().unwrap_or_default(),
+            is_email_verified: None,
+            created_at: None,
+        }
+    }
+
+    pub fn full(user: &UserRecord) -> Self {
+        let created_at = Some(at(user.created_at));
+        Self {
+            is_email_verified: Some(false),
+            created_at,
+            ..Self::brief(user)
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct LoggedIn {
+    pub token: String,
+    pub user: User,
+}
+
+#[derive(Serialize)]
+pub struct Key {
+    id: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_value: Option<String>,
+    key_value_preview: String,
+    environment: Option<String>,
+    roles: Vec<String>,
+    allowed_ips: Vec<String>,
+    is_active: bool,
+    last_used_at: Option<Timestamp>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+impl Key {
+    /// As in lists: never with the key itself.
+    pub fn listed(record: KeyRecord, now: Timestamp) -> Self {
+        Self {
+            is_active: record.is_active(now),
+            id: record.id.to_string(),
+            name: record.name,
+            key_value: None,
+            key_value_preview: record.preview,
+            environment: record.environment,
+            roles: record.roles,
+            allowed_ips: record.networks.iter().map(ToString::to_string).collect(),
+            last_used_at: record.last_used_at.map(at),
+            created_at: at(record.created_at),
+            expires_at: record.expires_at.map(at),
+        }
+    }
+
+    /// As it is shown once, when it was made.
+    pub fn created(key: &ApiKey, record: KeyRecord, now: Timestamp) -> Self {
+        Self {
+            key_value: Some(key.expose().to_owned()),
+            ..Self::listed(record, now)
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Limits {
+    id: String,
+    daily_limit: Option<Money>,
+    monthly_limit: Option<Money>,
+    daily_spent: Money,
+    monthly_spent: Money,
+}
+
+impl Limits {
+    pub fn of(id: String, budget: &Budget) -> Self {
+        Self {
+            id,
+            daily_limit: budget.limits.daily,
+            monthly_limit: budget.limits.monthly,
+            daily_spent: budget.day.settled,
+            monthly_spent: budget.month.settled,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct BalanceView {
+    balance: Money,
+    held: Money,
+    currency: &'static str,
+}
+
+impl From<Balance> for BalanceView {
+    fn from(balance: Balance) -> Self {
+        Self {
+            balance: balance.available(),
+            held: balance.held,
+            currency: "USD",
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Items<T> {
+    pub items: Vec<T>,
+    pub next_cursor: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub struct TransactionView {
+    id: u64,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    amount: Money,
+    currency: &'static str,
+    reference: String,
+    route: Option<String>,
+    created_at: Timestamp,
+}
+
+impl From<Transaction> for TransactionView {
+    fn from(transaction: Transaction) -> Self {
+        Self {
+            id: transaction.position,
+            kind: if transaction.amount.is_negative() {
+                "debit"
+            } else {
+                "credit"
+            },
+            amount: transaction.amount,
+            currency: "USD",
+            reference: transaction.reference,
+            route: transaction.route,
+            created_at: transaction.at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Usage {
+    request_id: String,
+    key_id: Option<String>,
+    route: String,
+    status: Option<u16>,
+    outcome: &'static str,
+    held: Money,
+    charged: Money,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    latency_ms: u64,
+    time: Timestamp,
+}
+
+impl From<UsageEntry> for Usage {
+    fn from(entry: UsageEntry) -> Self {
+        let settlement = entry.settlement;
+        Self {
+            request_id: entry.call.request_id.to_string(),
+            key_id: entry.call.key.map(|key| key.to_string()),
+            route: entry.call.route.to_string(),
+            status: settlement.status,
+            outcome: settlement.outcome.as_str(),
+            held: entry.held,
+            charged: settlement.charged,
+            input_tokens: settlement.input_tokens,
+            output_tokens: settlement.output_tokens,
+            latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
+            time: entry.call.started_at,
+        }
+    }
+}

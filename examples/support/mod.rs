@@ -1,0 +1,173 @@
+//! What the example servers share: settings from the environment, a store, a start and an end.
+
+#![allow(dead_code, reason = "each server uses a part of it")]
+
+use std::{
+    env,
+    error::Error,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tollgate::{
+    ClientAddress, ForwardedHeader,
+    store::{KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore, StoreError, UserStore},
+    token::SigningSecret,
+};
+use tracing_subscriber::EnvFilter;
+
+/// How long requests under way may take to finish after a SIGTERM.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Why a server doesn't start.
+pub type StartError = Box<dyn Error + Send + Sync>;
+
+/// Logs go to stderr; `RUST_LOG` says which.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// A setting from the environment, or `default`. One that can't be read stops the start.
+pub fn setting<T: FromStr>(name: &str, default: T) -> Result<T, StartError>
+where
+    T::Err: std::fmt::Display,
+{
+    match env::var(name) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|error| format!("{name}: {error}").into()),
+        Err(env::VarError::NotPresent) => Ok(default),
+        Err(error) => Err(format!("{name}: {error}").into()),
+    }
+}
+
+/// A setting that may be missing; an empty one is missing.
+pub fn optional(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+/// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
+pub fn client_address() -> Result<ClientAddress, StartError> {
+    let text = optional("TRUSTED_PROXIES").unwrap_or_default();
+    let networks = text
+        .split(',')
+        .map(str::trim)
+        .filter(|network| !network.is_empty());
+    let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
+    let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
+    Ok(ClientAddress::peer().trusting(networks, ForwardedHeader::XForwardedFor))
+}
+
+/// Where everything is kept, as `DATABASE_URL` says.
+pub struct Stores {
+    pub keys: Arc<dyn KeyStore>,
+    pub users: Arc<dyn UserStore>,
+    pub sessions: Arc<dyn SessionStore>,
+    pub ledger: Arc<dyn Ledger>,
+    /// The database's file, where there is one.
+    pub file: Option<PathBuf>,
+    sqlite: Option<SqliteStore>,
+}
+
+impl Stores {
+    /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), or `memory:`.
+    pub async fn open(name: &str) -> Result<Self, StartError> {
+        if optional("REDIS_URL").is_some() {
+            return Err("REDIS_URL: this build shares no rate limits through Redis".into());
+        }
+        let url = optional("DATABASE_URL").unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
+        if url.starts_with("memory:") {
+            let store = MemoryStore::new();
+            return Ok(Self::of(store, None, None));
+        }
+        let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) else {
+            return Err("DATABASE_URL: sqlite:PATH or memory: is expected".into());
+        };
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        let store = SqliteStore::open(path)
+            .await
+            .map_err(|error| format!("DATABASE_URL: {error}"))?;
+        Ok(Self::of(store.clone(), Some(path.to_owned()), Some(store)))
+    }
+
+    fn of<S>(store: S, file: Option<PathBuf>, sqlite: Option<SqliteStore>) -> Self
+    where
+        S: KeyStore + UserStore + SessionStore + Ledger + Clone,
+    {
+        let store = Arc::new(store);
+        Self {
+            keys: Arc::clone(&store) as _,
+            users: Arc::clone(&store) as _,
+            sessions: Arc::clone(&store) as _,
+            ledger: store,
+            file,
+            sqlite,
+        }
+    }
+
+    /// `JWT_SECRET`, or one that is made once and kept beside the database.
+    pub fn signing_secret(&self) -> Result<SigningSecret, StartError> {
+        if let Ok(secret) = env::var("JWT_SECRET") {
+            return SigningSecret::from_bytes(secret.as_bytes())
+                .map_err(|error| format!("JWT_SECRET: {error}").into());
+        }
+        Ok(match &self.file {
+            Some(file) => SigningSecret::load_or_create(file.with_extension("jwt-secret"))?,
+            None => SigningSecret::generate()?,
+        })
+    }
+
+    /// Waits until all is written.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.ledger.flush().await?;
+        match self.sqlite {
+            Some(store) => store.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
+pub async fn serve(app: Router, port: u16) -> Result<(), StartError> {
+    let host = optional("HOST").unwrap_or_else(|| "127.0.0.1".into());
+    let port = setting("PORT", port)?;
+    let listener = TcpListener::bind((host.as_str(), port))
+        .await
+        .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        let _ = stop.send(true);
+    });
+    let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(wait(stopped.clone()));
+    tokio::select! {
+        ended = server => ended?,
+        () = async { wait(stopped).await; tokio::time::sleep(DRAIN_MAX).await } => {
+            tracing::warn!("some requests did not finish in time");
+        }
+    }
+    Ok(())
+}

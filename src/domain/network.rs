@@ -1,0 +1,40 @@
+//! Network addresses that somebody wrote down.
+
+pub use ipnet::IpNet;
+
+/// A text is neither an address nor a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address (192.0.2.1) or a network (192.0.2.0/24) is expected")]
+pub struct InvalidNetwork;
+
+/// Reads an address, which is a network of one, or a network in CIDR form. An IPv4 address that is
+/// written as IPv6 is the IPv4 address, as it is in the requests that will be compared with it.
+///
+/// ```
+/// use tollgate::network;
+///
+/// assert_eq!(network::parse("192.0.2.7")?.to_string(), "192.0.2.7/32");
+/// assert_eq!(network::parse("2001:db8::/32")?.to_string(), "2001:db8::/32");
+/// assert_eq!(network::parse("::ffff:192.0.2.7")?.to_string(), "192.0.2.7/32");
+/// assert!(network::parse("192.0.2.0/33").is_err());
+/// # Ok::<(), network::InvalidNetwork>(())
+/// ```
+///
+/// # Errors
+/// [`InvalidNetwork`].
+pub fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(IpNet::from(address.to_canonical()));
+    }
+    let network = text.parse::<IpNet>().map_err(|_| InvalidNetwork)?;
+    let IpNet::V6(v6) = network else {
+        return Ok(network);
+    };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(length)) => ipnet::Ipv4Net::new(v4, length)
+            .map(IpNet::V4)
+            .map_err(|_| InvalidNetwork),
+        _ => Ok(network),
+    }
+}
