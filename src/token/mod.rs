@@ -27,6 +27,7 @@ mod error;
 mod header;
 mod issuer;
 mod key;
+mod memo;
 mod secret;
 mod strict;
 mod verified;

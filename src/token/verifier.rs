@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use moka::sync::Cache;
 use serde::de::DeserializeSeed;
 use sha2::{Digest, Sha256};
 
@@ -11,6 +10,7 @@ use super::{
     claims::{Claims, ClaimsSeed, NumericDate},
     header::{self, Segments},
     key::VerifyingKey,
+    memo::Memo,
 };
 use crate::domain::{
     SessionId,
@@ -22,10 +22,7 @@ pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
-const CACHE_CAPACITY: u64 = 50_000;
-
-/// When a verified token is verified anew, to give memory back; its expiry is judged on every use regardless.
-const CACHE_TTL: Duration = Duration::from_secs(900);
+const CACHE_CAPACITY: usize = 50_000;
 
 /// Judges tokens: whether one was signed with the key, is meant for us, and is good now.
 ///
@@ -50,7 +47,7 @@ struct Inner {
     rules: Rules,
     clock: Arc<dyn Clock>,
     /// By the SHA-256 of the whole token. Identity alone: no decision is in it.
-    verified: Option<Cache<[u8; 32], Arc<VerifiedToken>>>,
+    verified: Option<Memo>,
 }
 
 struct Rules {
@@ -88,22 +85,22 @@ impl TokenVerifier {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB"));
         }
-        let Some(cache) = &self.0.verified else {
+        let Some(memo) = &self.0.verified else {
             return self.judge(token).map(Arc::new);
         };
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = cache.get(&digest) {
+        if let Some(known) = memo.recall(&digest) {
             return match self.judge_time(&known) {
                 Ok(()) => Ok(known),
                 Err(refusal) => {
                     // Should the clock step back behind its expiry, it is verified from scratch.
-                    cache.invalidate(&digest);
+                    memo.forget(&digest);
                     Err(refusal)
                 }
             };
         }
         let verified = Arc::new(self.judge(token)?);
-        cache.insert(digest, Arc::clone(&verified));
+        memo.remember(digest, Arc::clone(&verified));
         Ok(verified)
     }
 
@@ -246,7 +243,7 @@ pub struct TokenVerifierBuilder {
     key: Result<VerifyingKey, TokenConfigError>,
     rules: Rules,
     clock: Arc<dyn Clock>,
-    cache_capacity: u64,
+    cache_capacity: usize,
 }
 
 impl TokenVerifierBuilder {
@@ -286,8 +283,8 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// How many verified tokens are remembered (a few hundred bytes each); 50,000 unless set, 0 for none.
-    pub fn cache_capacity(mut self, tokens: u64) -> Self {
+    /// How many verified tokens are remembered (a few hundred bytes each); 50,000 unless set, 0 for none, else at least 2.
+    pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache_capacity = tokens;
         self
     }
@@ -317,12 +314,7 @@ impl TokenVerifierBuilder {
         if self.rules.leeway > LEEWAY_MAX {
             return Err(TokenConfigError::Leeway);
         }
-        let verified = (self.cache_capacity > 0).then(|| {
-            Cache::builder()
-                .max_capacity(self.cache_capacity)
-                .time_to_live(CACHE_TTL)
-                .build()
-        });
+        let verified = (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity));
         Ok(TokenVerifier(Arc::new(Inner {
             key,
             rules: self.rules,
