@@ -1,0 +1,237 @@
+//! Spending limits of a key: daily and monthly, from before they were set, beyond a restart.
+
+use serde_json::Value;
+
+use crate::support::{Account, Home, PRICED, away_from_midnight, nanos};
+
+#[tokio::test]
+async fn limits_are_answered_as_they_are_stored() {
+    let home = Home::new();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    let key = account.key(&server).await;
+    for (daily, monthly) in [("1.00", "10.00"), ("0.000000001", "123456.789"), ("5", "5")] {
+        let stored = account
+            .limits(&server, &key.id, daily, monthly)
+            .send()
+            .await
+            .expect(200);
+        assert_eq!(stored.money("daily_limit"), nanos(daily));
+        assert_eq!(stored.money("monthly_limit"), nanos(monthly));
+    }
+    let stored = account
+        .limits(&server, &key.id, "2", "null")
+        .send()
+        .await
+        .expect(200)
+        .row();
+    assert_eq!(stored.money("daily_limit"), 2_000_000_000);
+    assert_eq!(stored.value("monthly_limit"), Value::Null);
+    let stored = account
+        .limits(&server, &key.id, "null", "null")
+        .send()
+        .await
+        .expect(200)
+        .row();
+    assert_eq!(stored.value("daily_limit"), Value::Null);
+    assert_eq!(stored.value("monthly_limit"), Value::Null);
+}
+
+#[tokio::test]
+async fn what_is_no_limit_is_refused_and_changes_nothing() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    account
+        .limits(&server, &key.id, "0.004", "null")
+        .send()
+        .await
+        .expect(200);
+    let bad = [
+        "-1",
+        "-0.001",
+        "NaN",
+        "Infinity",
+        "1e300",
+        "1e400",
+        "1e-10",
+        "0.0000000001",
+        "\"1\"",
+        "true",
+        "[1]",
+        "{}",
+        "99999999999999999999",
+        "9223372036.854775808",
+        "",
+    ];
+    for limit in bad {
+        account
+            .limits(&server, &key.id, limit, "1")
+            .send()
+            .await
+            .refused(&[400, 422]);
+        account
+            .limits(&server, &key.id, "1", limit)
+            .send()
+            .await
+            .refused(&[400, 422]);
+    }
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+}
+
+#[tokio::test]
+async fn a_limit_admits_exactly_what_it_says() {
+    away_from_midnight().await;
+    let home = Home::new();
+    let server = home.start().await;
+    for (daily, monthly) in [
+        ("0.005", "null"),
+        ("null", "0.005"),
+        ("0.005", "1"),
+        ("1", "0.004"),
+    ] {
+        let (account, key) = Account::with_money(&server, "1").await;
+        account
+            .limits(&server, &key.id, daily, monthly)
+            .send()
+            .await
+            .expect(200);
+        key.chat(&server, "Hello!").send().await.expect(200);
+        key.chat(&server, "!fail").send().await.expect(500);
+        let broken = server
+            .post("/api/hub/agents/chat")
+            .key(&key.value)
+            .body("{");
+        broken.send().await.refused(&[400, 422]);
+        key.chat(&server, "Hello!").send().await.expect(200);
+        for (path, _, _) in PRICED {
+            key.paid(&server, path, "Hello!")
+                .send()
+                .await
+                .limit_exceeded();
+        }
+        assert_eq!(account.settled(&server).await, 996_000_000);
+        key.health(&server).await.expect(200);
+        account
+            .key(&server)
+            .await
+            .chat(&server, "Hello!")
+            .send()
+            .await
+            .expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_raised_or_removed_limit_admits_again() {
+    away_from_midnight().await;
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    account
+        .limits(&server, &key.id, "0.002", "null")
+        .send()
+        .await
+        .expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+    account
+        .limits(&server, &key.id, "0.004", "null")
+        .send()
+        .await
+        .expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+    account
+        .limits(&server, &key.id, "null", "null")
+        .send()
+        .await
+        .expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn what_was_spent_before_a_limit_counts() {
+    away_from_midnight().await;
+    let home = Home::new();
+    let server = home.start().await;
+    for is_daily in [true, false] {
+        let (account, key) = Account::with_money(&server, "1").await;
+        for _ in 0..3 {
+            key.chat(&server, "Hello!").send().await.expect(200);
+        }
+        let pair = |limit| {
+            if is_daily {
+                (limit, "null")
+            } else {
+                ("null", limit)
+            }
+        };
+        // Below, at, and one call above what is spent.
+        for limit in ["0.001", "0.006", "0.0079"] {
+            let (daily, monthly) = pair(limit);
+            account
+                .limits(&server, &key.id, daily, monthly)
+                .send()
+                .await
+                .expect(200);
+            key.chat(&server, "Hello!").send().await.limit_exceeded();
+        }
+        let (daily, monthly) = pair("0.008");
+        account
+            .limits(&server, &key.id, daily, monthly)
+            .send()
+            .await
+            .expect(200);
+        key.chat(&server, "Hello!").send().await.expect(200);
+        key.chat(&server, "Hello!").send().await.limit_exceeded();
+        assert_eq!(account.settled(&server).await, 992_000_000);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_and_what_is_spent_outlive_the_server() {
+    away_from_midnight().await;
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    account
+        .limits(&server, &key.id, "0.006", "0.02")
+        .send()
+        .await
+        .expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.expect(200);
+    server.stop().await.without_panic();
+
+    let server = home.start().await;
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+    server.kill().await;
+
+    let server = home.start().await;
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+    assert_eq!(account.settled(&server).await, 994_000_000);
+}
+
+/// The balance is looked at before the limits.
+#[tokio::test]
+async fn an_empty_account_is_told_so_before_its_limit() {
+    let home = Home::new();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    let key = account.key(&server).await;
+    account
+        .limits(&server, &key.id, "0.001", "0.001")
+        .send()
+        .await
+        .expect(200);
+    key.chat(&server, "Hello!")
+        .send()
+        .await
+        .insufficient("$0.0020");
+    account.top_up(&server, "1").await;
+    key.chat(&server, "Hello!").send().await.limit_exceeded();
+}

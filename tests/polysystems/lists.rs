@@ -1,0 +1,217 @@
+//! The usage log and the transactions: their rows, their order, their pages.
+
+use std::collections::BTreeSet;
+
+use crate::support::{Account, CHAT_PRICE, Home, PROCESS_PRICE, after, nanos, now};
+
+const USAGE: &str = "/api/monitoring/usage";
+const TRANSACTIONS: &str = "/api/payments/transactions";
+
+#[tokio::test]
+async fn a_usage_row_says_what_happened() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    let chat = key
+        .chat(&server, "Hello!")
+        .header("x-request-id", "named-by-the-caller");
+    chat.send().await.expect(200);
+
+    let row = account.used(&server, "named-by-the-caller").await;
+    assert!(row.says(&key.id), "the key: {row:?}");
+    assert!(
+        row.text("route").contains("/api/hub/agents/chat"),
+        "{row:?}"
+    );
+    assert_eq!(row.value("status"), 200);
+    assert_eq!(row.money("held"), CHAT_PRICE);
+    assert_eq!(row.money("charged"), CHAT_PRICE);
+    let is_latency = |name: &str, value: &str| {
+        name.starts_with("latency") && value.parse::<f64>().is_ok_and(|it| it >= 0.0)
+    };
+    assert!(
+        row.members().any(|(name, value)| is_latency(name, value)),
+        "{row:?}"
+    );
+    let is_time = |value: &str| {
+        value
+            .trim_matches('"')
+            .parse::<jiff::Timestamp>()
+            .is_ok_and(is_recent)
+    };
+    assert!(row.members().any(|(_, value)| is_time(value)), "{row:?}");
+    assert!(
+        row.members().all(|(_, value)| !value.contains(&key.value)),
+        "{row:?}"
+    );
+}
+
+fn is_recent(time: jiff::Timestamp) -> bool {
+    now().duration_since(time).as_secs().abs() < 60
+}
+
+#[tokio::test]
+async fn usage_is_newest_first_and_comes_in_pages() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    for number in 0..7 {
+        let call = key
+            .chat(&server, "Hello!")
+            .header("x-request-id", &format!("call-{number}"));
+        call.send().await.expect(200);
+    }
+    let whole: Vec<String> = account
+        .usage(&server)
+        .await
+        .iter()
+        .map(|row| row.text("request_id"))
+        .collect();
+    let expected: Vec<String> = (0..7)
+        .rev()
+        .map(|number| format!("call-{number}"))
+        .collect();
+    assert_eq!(whole, expected);
+
+    let mut paged = Vec::new();
+    let mut query = "?limit=3".to_owned();
+    for size in [3, 3, 1] {
+        let (page, cursor) = account.page(&server, USAGE, &query).await;
+        assert_eq!(page.len(), size);
+        paged.extend(page.iter().map(|row| row.text("request_id")));
+        assert_eq!(
+            cursor.is_some(),
+            size == 3 && paged.len() < 7,
+            "after {paged:?}"
+        );
+        query = after("3", &cursor.unwrap_or_default());
+    }
+    assert_eq!(paged, whole);
+    assert_eq!(
+        account.page(&server, USAGE, "").await.0.len(),
+        7,
+        "without a limit"
+    );
+}
+
+/// A new row at the front doesn't push an old one onto the next page.
+#[tokio::test]
+async fn a_cursor_keeps_its_place() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    for _ in 0..4 {
+        key.chat(&server, "Hello!").send().await.expect(200);
+    }
+    let (first, cursor) = account.page(&server, USAGE, "?limit=2").await;
+    for _ in 0..3 {
+        key.chat(&server, "Hello!").send().await.expect(200);
+    }
+    let query = after("2", &cursor.expect("two more"));
+    let (second, _) = account.page(&server, USAGE, &query).await;
+    let ids: BTreeSet<String> = first
+        .iter()
+        .chain(&second)
+        .map(|row| row.text("request_id"))
+        .collect();
+    assert_eq!(ids.len(), 4, "{ids:?}");
+}
+
+#[tokio::test]
+async fn transactions_are_every_credit_and_debit_newest_first() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1.5").await;
+    key.chat(&server, "Hello!").send().await.expect(200);
+    key.chat(&server, "!fail").send().await.expect(500);
+    account.top_up(&server, "0.25").await;
+    key.paid(&server, "/api/omm/process", "Hello!")
+        .send()
+        .await
+        .expect(200);
+    account.settled(&server).await;
+
+    let rows = account.transactions(&server).await;
+    let amounts: Vec<i64> = rows
+        .iter()
+        .map(|row| row.money("amount").abs())
+        .filter(|amount| *amount > 0)
+        .collect();
+    assert_eq!(
+        amounts,
+        [PROCESS_PRICE, 250_000_000, CHAT_PRICE, 1_500_000_000]
+    );
+
+    let (page, cursor) = account.page(&server, TRANSACTIONS, "?limit=1").await;
+    assert_eq!(page.len(), 1);
+    assert_eq!(page[0].money("amount").abs(), PROCESS_PRICE);
+    assert!(cursor.is_some());
+}
+
+#[tokio::test]
+async fn a_bad_page_is_no_failure() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    key.chat(&server, "Hello!").send().await.expect(200);
+    let queries = [
+        "?limit=0",
+        "?limit=-1",
+        "?limit=abc",
+        "?limit=1.5",
+        "?limit=",
+        "?limit=1000000000",
+        "?limit=99999999999999999999",
+        "?limit=1&limit=2",
+        "?cursor=",
+        "?cursor=garbage",
+        "?cursor=-1",
+        "?cursor=99999999999999999999",
+        "?cursor=%00",
+        "?cursor=%ff%fe",
+        "?cursor='%20OR%201=1",
+        "?limit=1&cursor=garbage",
+        "?&&&==",
+    ];
+    for path in [USAGE, TRANSACTIONS] {
+        for query in queries {
+            let answer = server
+                .get(&format!("{path}{query}"))
+                .bearer(&account.token)
+                .send()
+                .await;
+            if answer.status.is_success() {
+                answer.page();
+            } else {
+                answer.refused(&[400, 422]);
+            }
+        }
+    }
+    server.stop().await.without_panic();
+}
+
+/// No float on the way: what is written is what was counted, without an exponent.
+#[tokio::test]
+async fn amounts_are_written_exactly() {
+    let home = Home::new();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    account.top_up(&server, "0.000000001").await;
+    let answer = server
+        .get("/api/payments/balance")
+        .bearer(&account.token)
+        .send()
+        .await;
+    assert_eq!(answer.money("balance"), 1);
+    // One more than 2^53, where a float of nano-dollars begins to skip.
+    let amount = "9007199.254740992";
+    account.top_up(&server, amount).await;
+    let answer = server
+        .get("/api/payments/balance")
+        .bearer(&account.token)
+        .send()
+        .await;
+    assert_eq!(answer.money("balance"), nanos(amount) + 1);
+    let newest = &account.transactions(&server).await[0];
+    assert_eq!(newest.money("amount"), nanos(amount));
+}
