@@ -11,6 +11,7 @@ pub mod api_key;
 pub mod axum;
 pub mod denials;
 pub mod guard;
+pub mod jwt;
 pub mod keyring;
 pub mod rate_limit;
 pub mod rbac;
@@ -33,6 +34,7 @@ pub use domain::{
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };
+pub use jwt::JwtLayer;
 pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;

@@ -2,9 +2,8 @@
 //!
 //! - Refuses with 401 when there is no token, a bad one, an expired one, one of a login that has ended,
 //!   or when an API key is sent beside or instead of it; with 503 when the login can't be looked up.
-//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`].
-//! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, logout, a changed password,
-//!   a disabled user and a lowered role count on the next request.
+//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
+//! - A token is good until it expires.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,11 +34,9 @@ use crate::{
     domain::{
         credential::CredentialKind,
         denial::{Denial, DenialKind},
-        principal::Principal,
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
-    login::{SessionRefusal, SessionResolution, SessionResolver},
-    token::{TokenVerifier, VerifiedToken},
+    token::TokenVerifier,
     wire::{Credential, Credentials, RequestHead},
 };
 
@@ -57,13 +54,9 @@ impl JwtLayer {
     /// Takes tokens that `verifier` finds good, from `authorization: Bearer`.
     #[must_use]
     pub fn new(verifier: TokenVerifier) -> Self {
-        Self { gate: Gate::new(JwtPolicy { verifier, sessions: None }) }
-    }
-
-    /// Also asks whether the token's login still stands; a token without a login is refused then.
-    #[must_use]
-    pub fn sessions(self, sessions: SessionResolver) -> Self {
-        Self { gate: self.gate.map_policy(|policy| policy.sessions = Some(sessions)) }
+        Self {
+            gate: Gate::new(JwtPolicy { verifier }),
+        }
     }
 
     /// Asks `other` about requests that carry no token. A bad token is refused, not passed on.
@@ -85,5 +78,54 @@ impl Authenticator for JwtLayer {
 #[derive(Clone, Debug)]
 pub struct JwtPolicy {
     verifier: TokenVerifier,
-    sessions: Option<SessionResolver>,
+}
+
+impl JwtPolicy {
+    fn judge(&self, token: &str) -> Decision<Identified> {
+        let verified = match self.verifier.verify(token) {
+            Ok(verified) => verified,
+            Err(error) => return Decision::Ready(Verdict::Refuse(error.into())),
+        };
+        Decision::Ready(Verdict::Admit(Identified::new(
+            verified.principal().clone(),
+        )))
+    }
+}
+
+impl Policy for JwtPolicy {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "jwt"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
+        let Ok(credentials) = Credentials::read(head.headers, &X_API_KEY) else {
+            return refuse(DenialKind::CredentialAmbiguous);
+        };
+        match credentials.bearer {
+            Credential::Text(token) if looks_like_a_token(token) => self.judge(token),
+            Credential::Unreadable => refuse(DenialKind::CredentialInvalid),
+            Credential::Text(_) => abstain(DenialKind::CredentialInvalid),
+            // A key where a token is due is a credential, and not a good one.
+            Credential::Absent if credentials.key_header != Credential::Absent => {
+                abstain(DenialKind::CredentialInvalid)
+            }
+            Credential::Absent => abstain(DenialKind::CredentialMissing),
+        }
+    }
+}
+
+/// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
+fn looks_like_a_token(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'.').count() >= 2
+}
+
+fn abstain(kind: DenialKind) -> Decision<Identified> {
+    Decision::Ready(Verdict::Abstain(denial(kind)))
+}
+
+fn denial(kind: DenialKind) -> Denial {
+    Denial::new(kind).of_credential(CredentialKind::Token)
 }

@@ -15,6 +15,9 @@ mod ledger;
 mod people;
 
 mod memory;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+mod sqlite;
 
 pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
@@ -25,3 +28,6 @@ pub use keys::{KeyLookup, KeyStore};
 pub use ledger::Ledger;
 pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateDecision, WindowReading};
 pub use people::{SessionStore, UserStore};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use sqlite::{SqliteStore, SqliteStoreBuilder};

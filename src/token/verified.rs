@@ -1,10 +1,12 @@
 //! What a good token says.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::OnceLock};
 
 use serde_json::Value;
 
-use crate::domain::{SessionId, clock::Timestamp};
+use crate::domain::{
+    SessionId, clock::Timestamp, credential::CredentialKind, principal::Principal,
+};
 
 /// What a token is for: its `token_use` claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,6 +44,18 @@ pub struct VerifiedToken {
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
     pub(super) kept: BTreeMap<String, Value>,
+    pub(super) principal: PrincipalOnce,
+}
+
+/// Made when it is first asked for, and shared by all requests with the token.
+#[derive(Clone, Default)]
+pub(super) struct PrincipalOnce(OnceLock<Principal>);
+
+/// It follows from the other fields.
+impl PartialEq for PrincipalOnce {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl VerifiedToken {
@@ -49,6 +63,21 @@ impl VerifiedToken {
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// Who it speaks of, by its own word: subject, login and roles.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        self.principal.0.get_or_init(|| {
+            let mut principal = Principal::builder(&self.subject, CredentialKind::Token)
+                .expires_at(self.expires_at);
+            if let Some(session) = &self.session {
+                principal = principal.session(session.clone());
+            }
+            self.roles()
+                .fold(principal, |principal, role| principal.role(role))
+                .build()
+        })
     }
 
     /// The login that it belongs to: `sid`.

@@ -11,6 +11,7 @@ use super::{
     header::{self, Segments},
     key::VerifyingKey,
     memo::Memo,
+    verified::PrincipalOnce,
 };
 use crate::domain::{
     SessionId,
@@ -191,6 +192,7 @@ impl Rules {
             expires_at,
             roles: roles.into_iter().map(Into::into).collect(),
             kept: claims.kept,
+            principal: PrincipalOnce::default(),
         })
     }
 

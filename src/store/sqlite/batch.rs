@@ -1,0 +1,388 @@
+//! What one transaction has on the desk: each account and budget that it touches, loaded once and
+//! written back once.
+//!
+//! Nothing of the books is kept from one transaction to the next, so several processes may share a file.
+
+use std::{sync::Arc, time::Duration};
+
+use hashbrown::{HashMap, hash_map::Entry};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use super::{Settings, convert::Failure, recovery::House};
+use crate::domain::{
+    AccountId, BudgetId,
+    books::{Balance, Books, Budget, Spent},
+    budget::{SpendingLimits, Windows},
+    clock::Timestamp,
+    money::Money,
+};
+
+pub(super) struct Desk<'c> {
+    pub(super) connection: &'c Connection,
+    pub(super) statements: Statements<'c>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) accounts: HashMap<AccountId, Account>,
+    pub(super) log: Log,
+    /// The moment of the transaction.
+    pub(super) now: Timestamp,
+    pub(super) elapsed: Duration,
+    pub(super) windows: Windows,
+    pub(super) house: House,
+    pub(super) tally: Tally,
+}
+
+/// Which of this instance's holds this transaction opens and ends.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) opened: usize,
+    pub(super) ended: usize,
+    /// Open ones of an instance that others took for dead: they are not ours any more.
+    pub(super) lost: usize,
+}
+
+/// The next position in the log, once it is loaded.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Log {
+    next: Option<i64>,
+    stored: Option<i64>,
+}
+
+/// The statements of every call, prepared once. Those of rarer changes are in the connection's cache.
+pub(super) struct Statements<'c> {
+    account: Statement<'c>,
+    budget: Statement<'c>,
+    pub(super) insert_hold: Statement<'c>,
+    pub(super) delete_hold: Statement<'c>,
+    pub(super) insert_usage: Statement<'c>,
+    insert_account: Statement<'c>,
+    update_account: Statement<'c>,
+    replace_budget: Statement<'c>,
+    next: Statement<'c>,
+    update_next: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> Result<Self, Failure> {
+        Ok(Self {
+            account: connection.prepare(ACCOUNT)?,
+            budget: connection.prepare(BUDGET)?,
+            insert_hold: connection.prepare(
+                "INSERT INTO hold (instance, number, ends, account, amount, day, month, budgets,
+                 request_id, key, route, started_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            )?,
+            delete_hold: connection
+                .prepare("DELETE FROM hold WHERE instance = ? AND number = ?")?,
+            insert_usage: connection.prepare(
+                "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
+                 route, started_at, settled_at, held, charged, outcome, status, latency,
+                 input_tokens, output_tokens) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            )?,
+            insert_account: connection.prepare(
+                "INSERT INTO account (id, deposited, settled, held) VALUES (?, 0, 0, 0)",
+            )?,
+            update_account: connection.prepare(
+                "UPDATE account SET deposited = ?, settled = ?, held = ?, latest_usage = ?,
+                 latest_charge = ? WHERE number = ?",
+            )?,
+            replace_budget: connection.prepare(
+                "INSERT INTO budget (account, id, daily, monthly, total, day, month, day_settled,
+                 day_held, month_settled, month_held, total_settled, total_held)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
+                 ON CONFLICT DO UPDATE SET daily = excluded.daily, monthly = excluded.monthly,
+                 total = excluded.total, day = excluded.day, month = excluded.month,
+                 day_settled = excluded.day_settled, day_held = excluded.day_held,
+                 month_settled = excluded.month_settled, month_held = excluded.month_held,
+                 total_settled = excluded.total_settled, total_held = excluded.total_held",
+            )?,
+            next: connection.prepare("SELECT next FROM log")?,
+            update_next: connection.prepare("UPDATE log SET next = ?")?,
+        })
+    }
+}
+
+pub(super) const ACCOUNT: &str =
+    "SELECT number, deposited, settled, held, latest_usage, latest_charge
+     FROM account WHERE id = ?";
+
+const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_settled, day_held,
+     month_settled, month_held, total_settled, total_held
+     FROM budget WHERE account = ? AND id = ?";
+
+/// An account as it stands in the transaction.
+#[derive(Default)]
+pub(super) struct Account {
+    /// Its row; `None` while there is none.
+    pub(super) number: Option<i64>,
+    pub(super) row: AccountRow,
+    stored: AccountRow,
+    budgets: HashMap<BudgetId, LoadedBudget>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct AccountRow {
+    pub(super) balance: Balance,
+    pub(super) latest_usage: Option<i64>,
+    pub(super) latest_charge: Option<i64>,
+}
+
+#[derive(Default)]
+struct LoadedBudget {
+    budget: Budget,
+    stored: Option<Budget>,
+}
+
+impl Books for Account {
+    fn balance(&mut self) -> &mut Balance {
+        &mut self.row.balance
+    }
+
+    /// Every budget is loaded before the books are handed to the domain, so none is made here that
+    /// has a row.
+    fn budget(&mut self, id: &BudgetId) -> &mut Budget {
+        &mut self.budgets.entry(id.clone()).or_default().budget
+    }
+}
+
+pub(super) fn read_account(
+    statement: &mut Statement<'_>,
+    id: &AccountId,
+) -> Result<Account, Failure> {
+    let found = statement
+        .query_row([id.as_str()], |row| {
+            let loaded = AccountRow {
+                balance: Balance {
+                    deposited: Money::from_nanos(row.get(1)?),
+                    settled: Money::from_nanos(row.get(2)?),
+                    held: Money::from_nanos(row.get(3)?),
+                },
+                latest_usage: row.get(4)?,
+                latest_charge: row.get(5)?,
+            };
+            Ok((row.get(0)?, loaded))
+        })
+        .optional()?;
+    Ok(
+        found.map_or_else(Account::default, |(number, row)| Account {
+            number: Some(number),
+            row,
+            stored: row,
+            budgets: HashMap::new(),
+        }),
+    )
+}
+
+fn read_budget(
+    statement: &mut Statement<'_>,
+    account: i64,
+    id: &BudgetId,
+) -> Result<Option<Budget>, Failure> {
+    let found = statement.query_row(params![account, id.as_str()], |row| {
+        let limit = |column| {
+            Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Money::from_nanos))
+        };
+        let spent = |settled, held| {
+            Ok::<_, rusqlite::Error>(Spent {
+                settled: Money::from_nanos(row.get(settled)?),
+                held: Money::from_nanos(row.get(held)?),
+            })
+        };
+        Ok(Budget {
+            limits: SpendingLimits {
+                daily: limit(0)?,
+                monthly: limit(1)?,
+                total: limit(2)?,
+            },
+            windows: Windows {
+                day: row.get(3)?,
+                month: row.get(4)?,
+            },
+            day: spent(5, 6)?,
+            month: spent(7, 8)?,
+            total: spent(9, 10)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// A budget as a reader finds it.
+pub(super) fn find_budget(
+    connection: &Connection,
+    account: &AccountId,
+    id: &BudgetId,
+) -> Result<Option<Budget>, Failure> {
+    let number = connection
+        .prepare_cached("SELECT number FROM account WHERE id = ?")?
+        .query_row([account.as_str()], |row| row.get::<_, i64>(0))
+        .optional()?;
+    match number {
+        None => Ok(None),
+        Some(number) => read_budget(&mut *connection.prepare_cached(BUDGET)?, number, id),
+    }
+}
+
+/// The account and those of its budgets, loaded unless they are on the desk.
+pub(super) fn load<'a>(
+    accounts: &'a mut HashMap<AccountId, Account>,
+    statements: &mut Statements<'_>,
+    id: &AccountId,
+    budgets: &[BudgetId],
+) -> Result<&'a mut Account, Failure> {
+    let account = match accounts.entry(id.clone()) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(read_account(&mut statements.account, id)?),
+    };
+    let Some(number) = account.number else {
+        return Ok(account);
+    };
+    for budget in budgets {
+        if !account.budgets.contains_key(budget) {
+            let stored = read_budget(&mut statements.budget, number, budget)?;
+            let loaded = LoadedBudget {
+                budget: stored.unwrap_or_default(),
+                stored,
+            };
+            account.budgets.insert(budget.clone(), loaded);
+        }
+    }
+    Ok(account)
+}
+
+impl Account {
+    /// The number of the account's row, which is made if there is none.
+    pub(super) fn stored_number(
+        &mut self,
+        statements: &mut Statements<'_>,
+        id: &AccountId,
+    ) -> Result<i64, Failure> {
+        if let Some(number) = self.number {
+            return Ok(number);
+        }
+        let number = statements.insert_account.insert([id.as_str()])?;
+        self.number = Some(number);
+        Ok(number)
+    }
+
+    fn write_back(&self, statements: &mut Statements<'_>) -> Result<(), Failure> {
+        // Without a row nothing was granted, paid or logged: at most windows have begun anew.
+        let Some(number) = self.number else {
+            return Ok(());
+        };
+        if self.row != self.stored {
+            let balance = self.row.balance;
+            statements.update_account.execute(params![
+                balance.deposited.nanos(),
+                balance.settled.nanos(),
+                balance.held.nanos(),
+                self.row.latest_usage,
+                self.row.latest_charge,
+                number
+            ])?;
+        }
+        for (id, loaded) in &self.budgets {
+            let budget = loaded.budget;
+            if loaded.stored == Some(budget) {
+                continue;
+            }
+            let [daily, monthly, total] = [
+                budget.limits.daily,
+                budget.limits.monthly,
+                budget.limits.total,
+            ]
+            .map(|limit| limit.map(Money::nanos));
+            statements.replace_budget.execute(params![
+                number,
+                id.as_str(),
+                daily,
+                monthly,
+                total,
+                budget.windows.day,
+                budget.windows.month,
+                budget.day.settled.nanos(),
+                budget.day.held.nanos(),
+                budget.month.settled.nanos(),
+                budget.month.held.nanos(),
+                budget.total.settled.nanos(),
+                budget.total.held.nanos(),
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    /// A place in the order of usage rows and payments.
+    pub(super) fn position(&mut self, statements: &mut Statements<'_>) -> Result<i64, Failure> {
+        let position = match self.next {
+            Some(next) => next,
+            None => {
+                let next = statements.next.query_row([], |row| row.get(0))?;
+                self.stored = Some(next);
+                next
+            }
+        };
+        self.next = Some(position.saturating_add(1));
+        Ok(position)
+    }
+}
+
+impl<'c> Desk<'c> {
+    pub(super) fn new(
+        connection: &'c Connection,
+        settings: Arc<Settings>,
+        house: House,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            connection,
+            statements: Statements::prepare(connection)?,
+            accounts: HashMap::new(),
+            log: Log::default(),
+            now: Timestamp::UNIX_EPOCH,
+            elapsed: Duration::ZERO,
+            windows: Windows::default(),
+            settings,
+            house,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Begins a transaction with an empty desk.
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+        self.clear();
+        self.connection
+            .prepare_cached("BEGIN IMMEDIATE")?
+            .execute([])?;
+        self.now = self.settings.clock.now();
+        self.elapsed = self.settings.clock.elapsed();
+        self.windows = self.settings.calendar.windows(self.now);
+        Ok(())
+    }
+
+    /// Writes back what is on the desk, and commits.
+    pub(super) fn commit(&mut self) -> Result<(), Failure> {
+        for account in self.accounts.values() {
+            account.write_back(&mut self.statements)?;
+        }
+        if self.log.next != self.log.stored {
+            self.statements.update_next.execute([self.log.next])?;
+        }
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    /// Leaves the transaction, if there still is one, as though it had not been.
+    pub(super) fn roll_back(&mut self) {
+        self.clear();
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            let error = Failure::from(error).0;
+            tracing::error!(target: "tollgate::sqlite", %error, "can't roll back");
+        }
+    }
+
+    fn clear(&mut self) {
+        self.accounts.clear();
+        self.log = Log::default();
+        self.tally = Tally::default();
+    }
+}

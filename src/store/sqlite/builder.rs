@@ -1,0 +1,160 @@
+//! What can be set.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
+use crate::{
+    domain::{
+        budget::Calendar,
+        clock::{Clock, SystemClock},
+    },
+    store::{StoreError, StoreErrorKind},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Two missed beats, at least: or a process that lives would be taken for dead.
+const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
+
+/// Settings of a [`SqliteStore`].
+#[must_use = "a builder does nothing until the store is opened"]
+pub struct SqliteStoreBuilder(Settings);
+
+impl SqliteStoreBuilder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(Settings {
+            path,
+            clock: SystemClock::shared(),
+            calendar: Calendar::utc(),
+            usage_rows_max: 10_000_000,
+            usage_age_max: DAY.saturating_mul(400),
+            recover_after: Duration::from_secs(6),
+            queue_max: 8_192,
+            open_holds_max: 65_536,
+            readers: 2,
+            deadline: Duration::from_secs(5),
+        })
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.0.clock = clock;
+        self
+    }
+
+    /// The days and months of spending limits; UTC unless set.
+    pub fn calendar(mut self, calendar: Calendar) -> Self {
+        self.0.calendar = calendar;
+        self
+    }
+
+    /// How many rows of the usage log are kept, of all accounts together: 10 million unless set. The
+    /// oldest go first, in small steps, so there may be some more for a while.
+    pub fn usage_rows_max(mut self, rows: u64) -> Self {
+        self.0.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
+        self
+    }
+
+    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept for ever.
+    pub fn usage_age_max(mut self, age: Duration) -> Self {
+        self.0.usage_age_max = age;
+        self
+    }
+
+    /// After how long a silence another process counts as dead, and its open holds are given back: 6
+    /// seconds unless set, at least 5, which are two and a half missed signs of life.
+    pub fn recover_after(mut self, silence: Duration) -> Self {
+        self.0.recover_after = silence.max(RECOVER_AFTER_MIN);
+        self
+    }
+
+    /// How many holds and changes may wait to be written: 8,192 unless set. Beyond that they fail with
+    /// `Busy`.
+    pub fn queue_max(mut self, commands: usize) -> Self {
+        self.0.queue_max = commands.max(1);
+        self
+    }
+
+    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail with
+    /// `Busy`. It bounds the settlements that can wait, which are never refused, and as many rows
+    /// without a hold may wait.
+    pub fn open_holds_max(mut self, holds: usize) -> Self {
+        self.0.open_holds_max = holds.max(1);
+        self
+    }
+
+    /// How many threads read: 2 unless set, at least 1.
+    pub fn readers(mut self, threads: usize) -> Self {
+        self.0.readers = threads.max(1);
+        self
+    }
+
+    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless set. What
+    /// was asked for may still be done; a settlement is.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.0.deadline = deadline;
+        self
+    }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file can't be opened or written, `Internal` when it is no database of
+    /// ours, or one of a newer version.
+    pub async fn open(mut self) -> Result<SqliteStore, StoreError> {
+        let nowhere = |error: std::io::Error| {
+            StoreError::new(
+                StoreErrorKind::Unavailable,
+                &format!("no such path: {error}"),
+            )
+        };
+        // SQLite gives some relative names a meaning of their own (`:memory:`).
+        self.0.path = std::path::absolute(&self.0.path).map_err(nowhere)?;
+        let settings = Arc::new(self.0);
+        let gauge = Arc::new(Gauge::default());
+        let (sender, queue) = mpsc::channel();
+        let (ready, opened) = oneshot::channel();
+        let thread = {
+            let (settings, gauge, sender) =
+                (Arc::clone(&settings), Arc::clone(&gauge), sender.clone());
+            thread::Builder::new()
+                .name("tollgate-write".to_owned())
+                .spawn(move || writer::run(&settings, queue, sender, gauge, ready))
+        };
+        let thread = thread
+            .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "no thread to write"))?;
+        opened.await.unwrap_or_else(|_| Err(closed()))?;
+        let started = Readers::start(&settings.path, settings.readers, settings.deadline);
+        let (readers, mut threads) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let _ = sender.send(super::Command::Close);
+                return Err(error);
+            }
+        };
+        threads.push(thread);
+        Ok(SqliteStore(Arc::new(Inner {
+            settings,
+            writer: sender,
+            gauge,
+            readers,
+            threads: Mutex::new(threads),
+        })))
+    }
+}
+
+impl fmt::Debug for SqliteStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStoreBuilder")
+            .field("path", &self.0.path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! What is asked of the writer, and how it is answered.
+
+use std::sync::{
+    atomic::{AtomicUsize, Ordering},
+    mpsc::Sender,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{batch::Desk, convert::Failure};
+use crate::{
+    domain::{
+        KeyId,
+        books::HoldRefusal,
+        budget::Windows,
+        clock::Timestamp,
+        money::Money,
+        usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
+    },
+    store::StoreError,
+};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What waits for the writer, in numbers.
+///
+/// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
+/// changes and touches are refused beyond the queue's capacity, a settlement has had a hold, of which
+/// only so many may be open, and rows without a hold have a bound of their own.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    pub(super) queued: AtomicUsize,
+    pub(super) open_holds: AtomicUsize,
+    pub(super) records: AtomicUsize,
+}
+
+impl Gauge {
+    /// Takes a place below `limit`; `false` when there is none.
+    pub(super) fn enter(counter: &AtomicUsize, limit: usize) -> bool {
+        let entered = counter.fetch_add(1, Ordering::AcqRel) < limit;
+        if !entered {
+            Self::leave(counter, 1);
+        }
+        entered
+    }
+
+    pub(super) fn leave(counter: &AtomicUsize, places: usize) {
+        counter.fetch_sub(places, Ordering::AcqRel);
+    }
+}
+
+pub(super) enum Command {
+    Hold {
+        request: HoldRequest,
+        granted: Option<Result<(HoldId, Windows), HoldRefusal>>,
+        reply: Reply<Result<Granted, HoldRefusal>>,
+    },
+    Settle {
+        hold: Hold,
+        settlement: Settlement,
+        reply: Option<Reply<()>>,
+    },
+    Record {
+        call: Call,
+        settlement: Settlement,
+        reply: Reply<()>,
+    },
+    Touch {
+        key: KeyId,
+        at: Timestamp,
+    },
+    Job(Box<dyn Job>),
+    Flush(Reply<()>),
+    Close,
+}
+
+/// A hold on its way to whom it was granted. Nobody may be there any more to take it: then it is given
+/// back.
+pub(super) struct Granted {
+    hold: Option<Hold>,
+    writer: Sender<Command>,
+}
+
+impl Granted {
+    pub(super) fn new(hold: Hold, writer: Sender<Command>) -> Self {
+        Self {
+            hold: Some(hold),
+            writer,
+        }
+    }
+
+    pub(super) fn accept(mut self) -> Option<Hold> {
+        self.hold.take()
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        let settlement = Settlement {
+            charged: Money::ZERO,
+            outcome: Outcome::Disconnected,
+            status: None,
+            latency: std::time::Duration::ZERO,
+            input_tokens: None,
+            output_tokens: None,
+        };
+        // When there is no writer any more, the hold is resolved by the one that comes next.
+        let _ = self.writer.send(Command::Settle {
+            hold,
+            settlement,
+            reply: None,
+        });
+    }
+}
+
+/// A change of its own kind.
+pub(super) trait Job: Send {
+    /// Does it, in the batch's transaction; again, if that had to be rolled back. An error is the whole
+    /// batch's, one that is the job's own is kept for [`Job::finish`].
+    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure>;
+
+    /// Answers: `Ok` when it is committed.
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+/// A change that touches no money, in a savepoint of its own.
+pub(super) struct Change<T, F> {
+    work: F,
+    answer: Option<Result<T, StoreError>>,
+    reply: Reply<T>,
+}
+
+/// A change in the books. It is refused before it has changed anything, or done.
+pub(super) struct Booking<T, F> {
+    work: F,
+    answer: Option<Result<T, StoreError>>,
+    reply: Reply<T>,
+}
+
+impl<T, F> Change<T, F>
+where
+    F: FnMut(&Connection) -> Result<T, Failure>,
+{
+    pub(super) fn new(work: F, reply: Reply<T>) -> Self {
+        Self {
+            work,
+            answer: None,
+            reply,
+        }
+    }
+}
+
+impl<T, F> Booking<T, F>
+where
+    F: FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure>,
+{
+    pub(super) fn new(work: F, reply: Reply<T>) -> Self {
+        Self {
+            work,
+            answer: None,
+            reply,
+        }
+    }
+}
+
+fn answer<T>(
+    answer: Option<Result<T, StoreError>>,
+    reply: Reply<T>,
+    committed: Result<(), StoreError>,
+) {
+    let missing = || Err(StoreError::internal("committed without an answer"));
+    let answer = committed.and_then(|()| answer.unwrap_or_else(missing));
+    // Whoever asked may have gone; what was done stays done.
+    let _ = reply.send(answer);
+}
+
+impl<T, F> Job for Change<T, F>
+where
+    T: Send,
+    F: FnMut(&Connection) -> Result<T, Failure> + Send,
+{
+    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
+        let connection = desk.connection;
+        connection.prepare_cached("SAVEPOINT change")?.execute([])?;
+        let outcome = (self.work)(connection);
+        // Some failures (a full disk) roll everything back; then there is no savepoint any more.
+        if connection.is_autocommit() {
+            return outcome.and(Err(Failure::corrupt("no transaction")));
+        }
+        if outcome.is_err() {
+            let mut undo = connection.prepare_cached("ROLLBACK TO change")?;
+            undo.execute([])?;
+        }
+        connection.prepare_cached("RELEASE change")?.execute([])?;
+        self.answer = Some(outcome.map_err(|failure| failure.0));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
+        answer(self.answer, self.reply, committed);
+    }
+}
+
+impl<T, F> Job for Booking<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure> + Send,
+{
+    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
+        self.answer = Some((self.work)(desk)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
+        answer(self.answer, self.reply, committed);
+    }
+}

@@ -1,0 +1,120 @@
+//! Between the domain's values and SQLite's.
+
+use rusqlite::{ErrorCode, Row, ffi};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    domain::{clock::Timestamp, money::Money},
+    store::{StoreError, StoreErrorKind},
+};
+
+/// What goes wrong between here and the file. It exists so that `?` turns rusqlite's errors into ours
+/// without the public [`StoreError`] naming them.
+#[derive(Clone, Debug)]
+pub(super) struct Failure(pub(super) StoreError);
+
+impl Failure {
+    pub(super) fn corrupt(what: &str) -> Self {
+        Self(StoreError::internal(&format!(
+            "the database holds what it never should: {what}"
+        )))
+    }
+
+    /// Whether the same may succeed later.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self.0.kind(),
+            StoreErrorKind::Unavailable | StoreErrorKind::Busy
+        )
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    /// SQLite's own messages name tables and columns, never values; other errors of rusqlite may quote
+    /// values, so of those only the kind is kept.
+    fn from(error: rusqlite::Error) -> Self {
+        let rusqlite::Error::SqliteFailure(code, text) = &error else {
+            return Self::corrupt("a value of an unexpected type");
+        };
+        let kind = match code.code {
+            ErrorCode::CannotOpen
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::DiskFull
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::OutOfMemory
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure => StoreErrorKind::Unavailable,
+            ErrorCode::ConstraintViolation if is_taken(code.extended_code) => {
+                StoreErrorKind::Conflict
+            }
+            _ => StoreErrorKind::Internal,
+        };
+        let text = text.as_deref().unwrap_or("no message");
+        let code = code.extended_code;
+        Self(StoreError::new(kind, &format!("SQLite ({code}): {text}")))
+    }
+}
+
+fn is_taken(extended_code: i32) -> bool {
+    matches!(
+        extended_code,
+        ffi::SQLITE_CONSTRAINT_UNIQUE
+            | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            | ffi::SQLITE_CONSTRAINT_ROWID
+    )
+}
+
+/// Microseconds since 1970: all of time fits, which it would not in nanoseconds.
+pub(super) fn micros(moment: Timestamp) -> i64 {
+    moment.as_microsecond()
+}
+
+pub(super) fn moment(micros: i64) -> Result<Timestamp, Failure> {
+    Timestamp::from_microsecond(micros).map_err(|_| Failure::corrupt("a time out of range"))
+}
+
+pub(super) fn moment_or_none(micros: Option<i64>) -> Result<Option<Timestamp>, Failure> {
+    micros.map(moment).transpose()
+}
+
+/// A column of nano-dollars.
+pub(super) fn money(row: &Row<'_>, column: usize) -> Result<Money, Failure> {
+    Ok(Money::from_nanos(row.get(column)?))
+}
+
+/// A count that is stored as it is, or as the largest there is.
+pub(super) fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn uncount(number: i64) -> Result<u64, Failure> {
+    u64::try_from(number).map_err(|_| Failure::corrupt("a negative count"))
+}
+
+/// A name of the domain, as stored.
+pub(super) fn name<T>(row: &Row<'_>, column: usize) -> Result<T, Failure>
+where
+    T: TryFrom<String>,
+{
+    let text: String = row.get(column)?;
+    T::try_from(text).map_err(|_| Failure::corrupt("a name of no length, or too long"))
+}
+
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|_| StoreError::internal("a list has no JSON").into())
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Failure> {
+    let text = row.get_ref(column)?.as_str();
+    let text = text.map_err(|_| Failure::corrupt("a list that is no text"))?;
+    serde_json::from_str(text).map_err(|_| Failure::corrupt("a list that is no JSON"))
+}

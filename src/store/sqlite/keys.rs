@@ -1,0 +1,225 @@
+//! Keys.
+
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    Command, Gauge, SqliteStore,
+    convert::{Failure, from_json, micros, moment, moment_or_none, name, to_json, uncount},
+};
+use crate::{
+    domain::{
+        KeyId,
+        clock::Timestamp,
+        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        page::{Page, Paged},
+    },
+    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+};
+
+/// Ends in `WHERE`.
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
+             networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
+             metadata FROM api_key WHERE ",
+            $condition
+        )
+    };
+}
+
+fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
+    let digest: [u8; 32] = row.get(2)?;
+    let record = KeyRecord {
+        id: name(row, 1)?,
+        digest: KeyDigest::from_bytes(digest),
+        preview: row.get(3)?,
+        name: row.get(4)?,
+        owner: row.get(5)?,
+        environment: row.get(6)?,
+        roles: from_json(row, 7)?,
+        resource: row.get(8)?,
+        networks: from_json(row, 9)?,
+        created_at: moment(row.get(10)?)?,
+        expires_at: moment_or_none(row.get(11)?)?,
+        revoked_at: moment_or_none(row.get(12)?)?,
+        last_used_at: moment_or_none(row.get(13)?)?,
+        rotated_from: match row.get::<_, Option<String>>(14)? {
+            None => None,
+            Some(_) => Some(name(row, 14)?),
+        },
+        lineage: name(row, 15)?,
+        metadata: from_json(row, 16)?,
+    };
+    Ok((uncount(row.get(0)?)?, record))
+}
+
+fn find_owned(
+    connection: &Connection,
+    owner: &str,
+    id: &KeyId,
+) -> Result<Option<KeyRecord>, Failure> {
+    let mut find = connection.prepare_cached(select!("id = ? AND owner = ?"))?;
+    let mut rows = find.query([id.as_str(), owner])?;
+    let found = rows.next()?.map(read_key).transpose()?;
+    Ok(found.map(|(_, record)| record))
+}
+
+fn insert(
+    connection: &Connection,
+    record: &KeyRecord,
+    rotation: Option<&RotationOf>,
+) -> Result<(), Failure> {
+    let taken = connection
+        .prepare_cached("SELECT 1 FROM api_key WHERE id = ? OR digest = ?")?
+        .exists(params![record.id.as_str(), record.digest.as_bytes()])?;
+    if taken {
+        let text = "the id or the digest of the key is taken";
+        return Err(StoreError::new(StoreErrorKind::Conflict, text).into());
+    }
+    if let Some(rotation) = rotation {
+        let replaced = find_owned(connection, &record.owner, &rotation.replaced)?
+            .filter(|replaced| replaced.is_active(rotation.at));
+        let Some(mut replaced) = replaced else {
+            let text = "there is no active key to replace";
+            return Err(StoreError::new(StoreErrorKind::NotFound, text).into());
+        };
+        replaced.end_by(rotation.overlap_ends_at);
+        connection
+            .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ?")?
+            .execute(params![
+                replaced.expires_at.map(micros),
+                replaced.id.as_str()
+            ])?;
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
+             networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
+             metadata) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        )?
+        .execute(params![
+            record.id.as_str(),
+            record.digest.as_bytes(),
+            record.preview,
+            record.name,
+            record.owner,
+            record.environment,
+            to_json(&record.roles)?,
+            record.resource,
+            to_json(&record.networks)?,
+            micros(record.created_at),
+            record.expires_at.map(micros),
+            record.revoked_at.map(micros),
+            record.last_used_at.map(micros),
+            record.rotated_from.as_ref().map(|id| id.as_str()),
+            record.lineage.as_str(),
+            to_json(&record.metadata)?,
+        ])?;
+    Ok(())
+}
+
+/// Each column by itself: what isn't named is not rewritten, so that nothing undoes a change beside it.
+fn update(
+    connection: &Connection,
+    owner: &str,
+    id: &KeyId,
+    change: &KeyUpdate,
+) -> Result<Option<KeyRecord>, Failure> {
+    let id_text = id.as_str();
+    if let Some(name) = &change.name {
+        connection
+            .prepare_cached("UPDATE api_key SET name = ? WHERE id = ? AND owner = ?")?
+            .execute([name.as_str(), id_text, owner])?;
+    }
+    if let Some(roles) = &change.roles {
+        connection
+            .prepare_cached("UPDATE api_key SET roles = ? WHERE id = ? AND owner = ?")?
+            .execute([to_json(roles)?.as_str(), id_text, owner])?;
+    }
+    if let Some(networks) = &change.networks {
+        connection
+            .prepare_cached("UPDATE api_key SET networks = ? WHERE id = ? AND owner = ?")?
+            .execute([to_json(networks)?.as_str(), id_text, owner])?;
+    }
+    if let Some(expires_at) = change.expires_at {
+        connection
+            .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ? AND owner = ?")?
+            .execute(params![expires_at.map(micros), id_text, owner])?;
+    }
+    if let Some(revoked_at) = change.revoked_at {
+        connection
+            .prepare_cached(
+                "UPDATE api_key SET revoked_at = ? WHERE id = ? AND owner = ?
+                 AND revoked_at IS NULL",
+            )?
+            .execute(params![micros(revoked_at), id_text, owner])?;
+    }
+    find_owned(connection, owner, id)
+}
+
+impl KeyLookup for SqliteStore {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        let digest = *digest;
+        self.0.readers.read(move |connection| {
+            let mut find = connection.prepare_cached(select!("digest = ?"))?;
+            let mut rows = find.query([digest.as_bytes()])?;
+            let found = rows.next()?.map(read_key).transpose()?;
+            Ok(found.map(|(_, record)| record))
+        })
+    }
+
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        if Gauge::enter(&self.0.gauge.queued, self.0.settings.queue_max) {
+            let key = id.clone();
+            // A closed store notes nothing any more.
+            let _ = self.0.writer.send(Command::Touch { key, at });
+        }
+    }
+}
+
+impl KeyStore for SqliteStore {
+    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+        self.change(move |connection| insert(connection, &record, rotation.as_ref()))
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.0
+            .readers
+            .read(move |connection| find_owned(connection, &owner, &id))
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        let owner = owner.to_owned();
+        self.0.readers.read(move |connection| {
+            let mut list = connection.prepare_cached(select!(
+                "owner = ? AND position < ? ORDER BY position DESC LIMIT ?"
+            ))?;
+            let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
+            let limit = i64::from(page.limit()).saturating_add(1);
+            let mut found = list.query(params![owner, before.unwrap_or(i64::MAX), limit])?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                rows.push(read_key(row)?);
+            }
+            Ok(Paged::from_rows(&page, rows))
+        })
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.change(move |connection| update(connection, &owner, &id, &change))
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.change(move |connection| {
+            let found = find_owned(connection, &owner, &id)?;
+            connection
+                .prepare_cached("DELETE FROM api_key WHERE id = ? AND owner = ?")?
+                .execute([id.as_str(), &owner])?;
+            Ok(found)
+        })
+    }
+}

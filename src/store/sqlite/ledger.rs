@@ -1,0 +1,128 @@
+//! The ledger's calls: what is written goes to the writer, what is read to the readers.
+
+use tokio::sync::oneshot;
+
+use super::{
+    SqliteStore,
+    batch::{ACCOUNT, find_budget, read_account},
+    busy, closed,
+    command::{Command, Gauge},
+    listing,
+};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{Balance, Budget, HoldRefusal},
+        budget::SpendingLimits,
+        page::{Page, Paged},
+        usage::{Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+    },
+    store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
+};
+
+impl Ledger for SqliteStore {
+    fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
+        let (gauge, settings) = (&self.0.gauge, &self.0.settings);
+        if !Gauge::enter(&gauge.open_holds, settings.open_holds_max) {
+            let text = "too many holds are open";
+            return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
+        }
+        if !Gauge::enter(&gauge.queued, settings.queue_max) {
+            Gauge::leave(&gauge.open_holds, 1);
+            return StoreFuture::ready(Err(busy()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Hold {
+            request,
+            granted: None,
+            reply,
+        };
+        if self.0.writer.send(command).is_err() {
+            return StoreFuture::ready(Err(closed()));
+        }
+        let deadline = settings.deadline;
+        StoreFuture::new(async move {
+            match super::answered(answer, deadline).await? {
+                Err(refusal) => Ok(Err(refusal)),
+                Ok(granted) => match granted.accept() {
+                    Some(hold) => Ok(Ok(hold)),
+                    None => Err(StoreError::internal("granted without a hold")),
+                },
+            }
+        })
+    }
+
+    fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Settle {
+            hold,
+            settlement,
+            reply: Some(reply),
+        };
+        self.0.send(command, answer)
+    }
+
+    fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
+        if !Gauge::enter(&self.0.gauge.records, self.0.settings.open_holds_max) {
+            return StoreFuture::ready(Err(busy()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Record {
+            call,
+            settlement,
+            reply,
+        };
+        self.0.send(command, answer)
+    }
+
+    fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
+        self.book(move |desk| desk.credit(&credit))
+    }
+
+    fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
+        let account = account.clone();
+        self.0.readers.read(move |connection| {
+            let mut statement = connection.prepare_cached(ACCOUNT)?;
+            Ok(read_account(&mut statement, &account)?.row.balance)
+        })
+    }
+
+    fn set_limits(
+        &self,
+        account: &AccountId,
+        budget: &BudgetId,
+        limits: SpendingLimits,
+    ) -> StoreFuture<Budget> {
+        let (account, budget) = (account.clone(), budget.clone());
+        self.book(move |desk| desk.set_limits(&account, &budget, limits).map(Ok))
+    }
+
+    fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
+        let (account, budget) = (account.clone(), budget.clone());
+        let settings = &self.0.settings;
+        let now = settings.calendar.windows(settings.clock.now());
+        self.0.readers.read(move |connection| {
+            let found = find_budget(connection, &account, &budget)?;
+            Ok(found.unwrap_or_default().rolled(now))
+        })
+    }
+
+    fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        let account = account.clone();
+        self.0
+            .readers
+            .read(move |connection| listing::usage(connection, &account, &page))
+    }
+
+    fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
+        let account = account.clone();
+        self.0
+            .readers
+            .read(move |connection| listing::transactions(connection, &account, &page))
+    }
+
+    fn flush(&self) -> StoreFuture<()> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Command::Flush(reply), answer)
+    }
+}

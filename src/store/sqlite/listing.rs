@@ -1,0 +1,169 @@
+//! Pages of the log, read by following each row to the account's row before it.
+
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+
+use super::{
+    batch::{ACCOUNT, read_account},
+    convert::{Failure, moment, money, name, uncount},
+};
+use crate::domain::{
+    AccountId,
+    money::Money,
+    page::{Page, Paged},
+    usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
+};
+
+const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
+     settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens
+     FROM usage WHERE position = ? AND account = ?";
+
+const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
+     WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
+
+/// No row has it, and none behind it.
+const END: i64 = i64::MAX;
+
+pub(super) fn usage(
+    connection: &Connection,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<UsageEntry>, Failure> {
+    // One state of the file for all that is read.
+    let _read = connection.unchecked_transaction()?;
+    let found = read_account(&mut *connection.prepare_cached(ACCOUNT)?, account)?;
+    let Some(number) = found.number else {
+        return Ok(Paged::from_rows(page, Vec::new()));
+    };
+    let mut look = connection.prepare_cached(USAGE)?;
+    let mut next = match page.cursor() {
+        None => found.row.latest_usage,
+        Some(cursor) => link(&mut look, cursor, number, 0)?,
+    };
+    let mut rows = Vec::new();
+    while let Some(position) = next
+        && rows.len() <= usize::from(page.limit())
+    {
+        let mut found = look.query([position, number])?;
+        let Some(row) = found.next()? else { break };
+        next = backwards(position, row.get(0)?)?;
+        rows.push((uncount(position)?, read_usage(position, account, row)?));
+    }
+    Ok(Paged::from_rows(page, rows))
+}
+
+pub(super) fn transactions(
+    connection: &Connection,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<Transaction>, Failure> {
+    let _read = connection.unchecked_transaction()?;
+    let found = read_account(&mut *connection.prepare_cached(ACCOUNT)?, account)?;
+    let Some(number) = found.number else {
+        return Ok(Paged::from_rows(page, Vec::new()));
+    };
+    let mut look = connection.prepare_cached(USAGE)?;
+    let (before, mut next) = match page.cursor() {
+        None => (END, found.row.latest_charge),
+        Some(cursor) => {
+            let mut payment = connection.prepare_cached(
+                "SELECT previous_charge FROM credit WHERE position = ? AND account = ?",
+            )?;
+            let next = match link(&mut payment, cursor, number, 0)? {
+                None => link(&mut look, cursor, number, 1)?,
+                next => next,
+            };
+            (i64::try_from(cursor).unwrap_or(END), next)
+        }
+    };
+    let wanted = usize::from(page.limit()).saturating_add(1);
+    let mut rows = Vec::new();
+    while let Some(position) = next
+        && rows.len() < wanted
+    {
+        let mut found = look.query([position, number])?;
+        let Some(row) = found.next()? else { break };
+        next = backwards(position, row.get(1)?)?;
+        rows.push((uncount(position)?, read_charge(position, row)?));
+    }
+    let mut paid = connection.prepare_cached(PAYMENTS)?;
+    let limit = i64::from(page.limit()).saturating_add(1);
+    let mut paid = paid.query([number, before, limit])?;
+    while let Some(row) = paid.next()? {
+        let payment = read_payment(row)?;
+        rows.push((payment.position, payment));
+    }
+    rows.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
+    rows.truncate(wanted);
+    Ok(Paged::from_rows(page, rows))
+}
+
+/// Where the row at `cursor` leads, if it is the account's and still there.
+fn link(
+    look: &mut Statement<'_>,
+    cursor: u64,
+    account: i64,
+    column: usize,
+) -> Result<Option<i64>, Failure> {
+    let cursor = i64::try_from(cursor).unwrap_or(END);
+    let found = look
+        .query_row(params![cursor, account], |row| row.get(column))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// A chain that doesn't lead back never ends.
+fn backwards(position: i64, previous: Option<i64>) -> Result<Option<i64>, Failure> {
+    match previous {
+        Some(previous) if previous >= position => Err(Failure::corrupt("a log that turns back")),
+        previous => Ok(previous),
+    }
+}
+
+fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<UsageEntry, Failure> {
+    let tokens = |column| row.get::<_, Option<i64>>(column);
+    let outcome = row.get_ref(9)?.as_str().ok().and_then(Outcome::from_name);
+    let latency: i64 = row.get(11)?;
+    Ok(UsageEntry {
+        position: uncount(position)?,
+        call: Call {
+            request_id: row.get::<_, String>(2)?.into(),
+            account: account.clone(),
+            key: match row.get::<_, Option<String>>(3)? {
+                None => None,
+                Some(_) => Some(name(row, 3)?),
+            },
+            route: row.get::<_, String>(4)?.into(),
+            started_at: moment(row.get(5)?)?,
+        },
+        held: money(row, 7)?,
+        settlement: Settlement {
+            charged: money(row, 8)?,
+            outcome: outcome.ok_or_else(|| Failure::corrupt("an unknown outcome"))?,
+            status: row.get(10)?,
+            latency: std::time::Duration::from_micros(uncount(latency)?),
+            input_tokens: tokens(12)?.map(uncount).transpose()?,
+            output_tokens: tokens(13)?.map(uncount).transpose()?,
+        },
+        settled_at: moment(row.get(6)?)?,
+    })
+}
+
+fn read_charge(position: i64, row: &Row<'_>) -> Result<Transaction, Failure> {
+    Ok(Transaction {
+        position: uncount(position)?,
+        at: moment(row.get(6)?)?,
+        amount: Money::ZERO.saturating_sub(money(row, 8)?),
+        reference: row.get(2)?,
+        route: Some(row.get(4)?),
+    })
+}
+
+fn read_payment(row: &Row<'_>) -> Result<Transaction, Failure> {
+    Ok(Transaction {
+        position: uncount(row.get(0)?)?,
+        at: moment(row.get(1)?)?,
+        amount: money(row, 2)?,
+        reference: row.get(3)?,
+        route: None,
+    })
+}

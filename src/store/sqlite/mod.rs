@@ -1,0 +1,230 @@
+//! The engine in one SQLite file: nothing that was answered is lost by a crash.
+//!
+//! One thread writes, in transactions shared by all who wait (group commit, write-ahead log,
+//! `synchronous=FULL`); a few threads read. A write is answered when it is on the disk. Several
+//! processes of one machine may share a file; each change is seen by all. Not for network file systems.
+//!
+//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, and the usage log by age and
+//!   rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
+//!   if the disk refuses it, it is tried again until it is written.
+//! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
+//!   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
+//! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
+//! - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
+
+mod batch;
+mod builder;
+mod calls;
+mod command;
+mod convert;
+mod keys;
+mod ledger;
+mod listing;
+mod people;
+mod readers;
+mod recovery;
+mod schema;
+mod writer;
+
+use std::{
+    fmt,
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use self::{
+    batch::Desk,
+    command::{Booking, Change, Command, Gauge, Job, Reply},
+    convert::Failure,
+    readers::Readers,
+};
+use super::{StoreError, StoreErrorKind, StoreFuture};
+use crate::domain::{budget::Calendar, clock::Clock};
+
+pub use builder::SqliteStoreBuilder;
+
+/// Keys, users, logins and money in one SQLite file. A clone is a reference count.
+///
+/// The last clone to be dropped waits until what was queued is written, and ends the threads;
+/// [`SqliteStore::close`] does so without blocking.
+///
+/// ```
+/// use tollgate::{
+///     money::Money,
+///     store::{AccountId, Ledger, SqliteStore},
+///     usage::Credit,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("data/tollgate.db");
+/// let store = SqliteStore::open(&path).await?;
+/// let account = AccountId::new("user-7")?;
+/// let payment = Credit {
+///     account: account.clone(),
+///     amount: Money::from_nanos(5_000_000_000),
+///     reference: "payment-1".to_owned(),
+/// };
+/// store.credit(payment).await?;
+/// store.close().await?;
+///
+/// let store = SqliteStore::open(&path).await?;
+/// assert_eq!(store.balance(&account).await?.available().to_string(), "$5.0000");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    writer: Sender<Command>,
+    gauge: Arc<Gauge>,
+    readers: Readers,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Settings {
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    calendar: Calendar,
+    usage_rows_max: i64,
+    usage_age_max: Duration,
+    recover_after: Duration,
+    queue_max: usize,
+    open_holds_max: usize,
+    readers: usize,
+    deadline: Duration,
+}
+
+fn closed() -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, "the store is closed")
+}
+
+fn busy() -> StoreError {
+    StoreError::new(StoreErrorKind::Busy, "too many writes are waiting")
+}
+
+/// The answer that comes through `reply`, or `Unavailable` after `deadline`. What was asked for may
+/// nevertheless be done.
+async fn answered<T>(
+    reply: oneshot::Receiver<Result<T, StoreError>>,
+    deadline: Duration,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(deadline, reply).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(closed()),
+        Err(_) => {
+            let text = "the database did not answer in time";
+            Err(StoreError::new(StoreErrorKind::Unavailable, text))
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, with default settings. It and its folder are made where they are missing,
+    /// readable for this user alone.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file can't be opened or written, `Internal` when it is no database of
+    /// ours, or one of a newer version.
+    pub fn open(path: impl Into<PathBuf>) -> impl Future<Output = Result<Self, StoreError>> + Send {
+        Self::builder(path).open()
+    }
+
+    /// Settings of one's own for the file at `path`.
+    pub fn builder(path: impl Into<PathBuf>) -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new(path.into())
+    }
+
+    /// Writes what was queued, gives back holds that are still open, folds the write-ahead log into the
+    /// file and ends the threads. Other clones fail with `Unavailable` from then on.
+    ///
+    /// # Errors
+    /// `Internal` when a thread of the store had died.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.end())
+            .await
+            .unwrap_or_else(|_| Err(StoreError::internal("a thread of the store had died")))
+    }
+
+    /// A change of keys, users or logins.
+    fn change<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.submit(|reply| Box::new(Change::new(work, reply)))
+    }
+
+    /// A change in the books.
+    fn book<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.submit(|reply| Box::new(Booking::new(work, reply)))
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Reply<T>) -> Box<dyn Job>,
+    ) -> StoreFuture<T> {
+        if !Gauge::enter(&self.0.gauge.queued, self.0.settings.queue_max) {
+            return StoreFuture::ready(Err(busy()));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Command::Job(job(reply)), answer)
+    }
+}
+
+impl Inner {
+    /// Hands a command over; it is on its way when this returns.
+    fn send<T: Send + 'static>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> StoreFuture<T> {
+        match self.writer.send(command) {
+            Ok(()) => StoreFuture::new(answered(answer, self.settings.deadline)),
+            Err(_) => StoreFuture::ready(Err(closed())),
+        }
+    }
+
+    /// Readers first: the last to leave the file empties its write-ahead log.
+    fn end(&self) -> Result<(), StoreError> {
+        self.readers.end();
+        // Fails when it was asked for before.
+        let _ = self.writer.send(Command::Close);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = Ok(());
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                outcome = Err(StoreError::internal("a thread of the store had died"));
+            }
+        }
+        outcome
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(target: "tollgate::sqlite", %error, "closed badly");
+        }
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.0.settings.path)
+            .finish_non_exhaustive()
+    }
+}

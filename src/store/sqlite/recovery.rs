@@ -1,0 +1,307 @@
+//! What the writer does besides: it says that it lives, and clears up after those who don't.
+//!
+//! An instance is an open store. Its row in `instance` is refreshed every two seconds. Whoever sees the
+//! same reading for longer than the recovery time, measured on a monotonic clock of its own, takes the
+//! instance for dead and deletes the row; holds of an instance without a row are given back. So neither
+//! a clock that is set nor a machine that slept gives holds back that are under way; and a process that
+//! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
+//! were given back change nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use rusqlite::Row;
+
+use super::{
+    batch::Desk,
+    calls::unpack,
+    convert::{Failure, micros, moment, money, name},
+};
+use crate::domain::{
+    budget::Windows,
+    money::Money,
+    usage::{Call, Hold, HoldId, Outcome, Settlement},
+};
+
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Holds resolved, and rows pruned, in one transaction: others wait meanwhile.
+const STEP: i64 = 1_000;
+
+pub(super) struct House {
+    instance: u64,
+    holds: u64,
+    /// Open holds of the instance, as committed.
+    open: usize,
+    beat_due: Duration,
+    sweep_due: Duration,
+    /// Other instances: their last reading, and when it was seen first.
+    seen: HashMap<i64, (i64, Duration)>,
+}
+
+const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
+     route, started_at FROM hold JOIN account ON account.number = hold.account
+     WHERE instance = ?1 AND ends <= ?2 LIMIT ?3";
+
+impl House {
+    pub(super) fn new() -> Self {
+        Self {
+            instance: 0,
+            holds: 0,
+            open: 0,
+            beat_due: Duration::ZERO,
+            sweep_due: Duration::ZERO,
+            seen: HashMap::new(),
+        }
+    }
+
+    pub(super) fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn set_open(&mut self, open: usize) {
+        self.open = open;
+    }
+
+    pub(super) fn next_hold(&mut self) -> HoldId {
+        self.holds = self.holds.saturating_add(1);
+        HoldId {
+            instance: self.instance,
+            number: self.holds,
+        }
+    }
+
+    /// Whether there is something to do now, calls or not.
+    pub(super) fn is_due(&self, elapsed: Duration) -> bool {
+        elapsed >= self.beat_due.min(self.sweep_due)
+    }
+}
+
+impl Desk<'_> {
+    /// Makes sure that this instance is known to be alive, and clears up when it is time to.
+    pub(super) fn keep_house(&mut self) -> Result<(), Failure> {
+        let instance = self.house.instance.cast_signed();
+        let known = if self.elapsed >= self.house.beat_due {
+            let mut beat = self
+                .connection
+                .prepare_cached("UPDATE instance SET seen_at = ? WHERE id = ?")?;
+            beat.execute([micros(self.now), instance])? > 0
+        } else {
+            let mut look = self
+                .connection
+                .prepare_cached("SELECT 1 FROM instance WHERE id = ?")?;
+            look.exists([instance])?
+        };
+        if !known {
+            self.register()?;
+        }
+        if self.elapsed >= self.house.beat_due {
+            self.house.beat_due = self.elapsed.saturating_add(BEAT_EVERY);
+        }
+        if self.elapsed >= self.house.sweep_due {
+            let all_done = self.sweep()?;
+            self.house.sweep_due = if all_done {
+                self.elapsed.saturating_add(SWEEP_EVERY)
+            } else {
+                Duration::ZERO
+            };
+        }
+        Ok(())
+    }
+
+    /// After a transaction that came to nothing, everything is due again.
+    pub(super) fn house_is_undone(&mut self) {
+        self.house.beat_due = Duration::ZERO;
+        self.house.sweep_due = Duration::ZERO;
+    }
+
+    fn register(&mut self) -> Result<(), Failure> {
+        if self.house.open > 0 {
+            tracing::warn!(
+                target: "tollgate::sqlite",
+                holds = self.house.open,
+                "this process was taken for dead: its open holds are resolved"
+            );
+        }
+        let unavailable = |_| crate::store::StoreError::internal("no random numbers");
+        self.house.instance = getrandom::u64().map_err(unavailable)?;
+        self.tally.lost = self.house.open.saturating_sub(self.tally.ended);
+        self.connection
+            .prepare_cached("INSERT INTO instance (id, seen_at) VALUES (?, ?)")?
+            .execute([self.house.instance.cast_signed(), micros(self.now)])?;
+        Ok(())
+    }
+
+    /// `false`: there is more to do.
+    fn sweep(&mut self) -> Result<bool, Failure> {
+        let own = self.house.instance.cast_signed();
+        let elapsed = i64::try_from(self.elapsed.as_micros()).unwrap_or(i64::MAX);
+        let mut all_done = self.resolve(own, elapsed)?;
+        self.bury_the_dead()?;
+        for orphaned in self.orphaned_instances()? {
+            all_done &= self.resolve(orphaned, i64::MAX)?;
+        }
+        Ok(self.prune()? && all_done)
+    }
+
+    /// Deletes the rows of instances that have been silent for too long.
+    fn bury_the_dead(&mut self) -> Result<(), Failure> {
+        let own = self.house.instance.cast_signed();
+        let mut look = self
+            .connection
+            .prepare_cached("SELECT id, seen_at FROM instance WHERE id <> ?")?;
+        let others = look
+            .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<HashMap<i64, i64>, _>>()?;
+        self.house.seen.retain(|id, _| others.contains_key(id));
+        let mut bury = self
+            .connection
+            .prepare_cached("DELETE FROM instance WHERE id = ?")?;
+        for (id, reading) in others {
+            let seen = self.house.seen.entry(id).or_insert((reading, self.elapsed));
+            if seen.0 != reading {
+                *seen = (reading, self.elapsed);
+            } else if self.elapsed.saturating_sub(seen.1) >= self.settings.recover_after {
+                bury.execute([id])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The instances that have holds and no row.
+    fn orphaned_instances(&self) -> Result<Vec<i64>, Failure> {
+        let mut next = self
+            .connection
+            .prepare_cached("SELECT min(instance) FROM hold WHERE instance >= ?")?;
+        let mut look = self
+            .connection
+            .prepare_cached("SELECT 1 FROM instance WHERE id = ?")?;
+        let mut orphaned = Vec::new();
+        let mut from = Some(i64::MIN);
+        while let Some(start) = from {
+            let found: Option<i64> = next.query_row([start], |row| row.get(0))?;
+            let Some(instance) = found else { break };
+            if !look.exists([instance])? {
+                orphaned.push(instance);
+            }
+            from = instance.checked_add(1);
+        }
+        Ok(orphaned)
+    }
+
+    /// Gives back the instance's holds that end by `ends`, uncharged; `false`: there are more.
+    fn resolve(&mut self, instance: i64, ends: i64) -> Result<bool, Failure> {
+        let mut holds = Vec::new();
+        let mut found = 0_i64;
+        {
+            let mut look = self.connection.prepare_cached(HOLDS)?;
+            let mut rows = look.query([instance, ends, STEP])?;
+            while let Some(row) = rows.next()? {
+                found = found.saturating_add(1);
+                match read_hold(instance, row) {
+                    Ok(hold) => holds.push(hold),
+                    // One unreadable row must not stop everybody's writing.
+                    Err(Failure(error)) => {
+                        tracing::error!(target: "tollgate::sqlite", %error, "can't give a hold back");
+                    }
+                }
+            }
+        }
+        for hold in &holds {
+            let latency = self.now.duration_since(hold.call.started_at);
+            let settlement = Settlement {
+                charged: Money::ZERO,
+                outcome: Outcome::Abandoned,
+                status: None,
+                latency: latency.try_into().unwrap_or_default(),
+                input_tokens: None,
+                output_tokens: None,
+            };
+            self.settle(hold, &settlement)?;
+        }
+        if !holds.is_empty() {
+            tracing::warn!(
+                target: "tollgate::sqlite",
+                holds = holds.len(),
+                "gave back holds that nobody settled"
+            );
+        }
+        Ok(found < STEP)
+    }
+
+    /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+    fn prune(&mut self) -> Result<bool, Failure> {
+        let first: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT min(position) FROM usage")?
+            .query_row([], |row| row.get(0))?;
+        let Some(first) = first else { return Ok(true) };
+        let step_end = first.saturating_add(STEP);
+        let next: i64 = self
+            .connection
+            .prepare_cached("SELECT max(position) + 1 FROM usage")?
+            .query_row([], |row| row.get(0))?;
+        let too_long = next.saturating_sub(self.settings.usage_rows_max);
+        let oldest = self
+            .now
+            .saturating_sub(self.settings.usage_age_max)
+            .map_or(i64::MIN, micros);
+        let young: Option<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT min(position) FROM usage WHERE position < ? AND settled_at >= ?",
+            )?
+            .query_row([step_end, oldest], |row| row.get(0))?;
+        let end = young.unwrap_or(step_end).max(too_long).min(step_end);
+        if end <= first {
+            return Ok(true);
+        }
+        self.connection
+            .prepare_cached("DELETE FROM usage WHERE position < ?")?
+            .execute([end])?;
+        Ok(end < step_end)
+    }
+
+    /// Resolves what is open of this instance, and takes its row away: an orderly end.
+    pub(super) fn leave_house(&mut self) -> Result<bool, Failure> {
+        let own = self.house.instance.cast_signed();
+        let all_done = self.resolve(own, i64::MAX)?;
+        if all_done {
+            self.connection
+                .prepare_cached("DELETE FROM instance WHERE id = ?")?
+                .execute([own])?;
+        }
+        Ok(all_done)
+    }
+}
+
+fn read_hold(instance: i64, row: &Row<'_>) -> Result<Hold, Failure> {
+    let budgets = row.get_ref(5)?.as_blob();
+    let budgets = unpack(budgets.map_err(|_| Failure::corrupt("a hold's budgets"))?)?;
+    Ok(Hold {
+        id: HoldId {
+            instance: instance.cast_unsigned(),
+            number: row.get::<_, i64>(1)?.cast_unsigned(),
+        },
+        call: Call {
+            account: name(row, 0)?,
+            request_id: row.get::<_, String>(6)?.into(),
+            key: match row.get::<_, Option<String>>(7)? {
+                None => None,
+                Some(_) => Some(name(row, 7)?),
+            },
+            route: row.get::<_, String>(8)?.into(),
+            started_at: moment(row.get(9)?)?,
+        },
+        budgets: budgets.into(),
+        amount: money(row, 2)?,
+        windows: Windows {
+            day: row.get(3)?,
+            month: row.get(4)?,
+        },
+    })
+}

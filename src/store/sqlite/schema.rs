@@ -1,0 +1,243 @@
+//! The file: its tables, and how a connection to it is opened.
+//!
+//! All that is counted is INTEGER: money in nano-dollars, moments in microseconds since 1970.
+//! `usage.previous`, `usage.previous_charge` and `credit.previous_charge` lead to the account's row
+//! before, so that a page of the log is read without an index, which would have to be kept at every call.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite_migration::{M, Migrations};
+
+use super::convert::Failure;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long one statement waits for another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often opening is tried while other processes open the same file.
+const OPEN_ATTEMPTS: u32 = 5;
+
+/// Pages in the write-ahead log before they go into the file: 16 MiB. More makes for fewer flushes of
+/// the file itself and a longer recovery.
+const CHECKPOINT_PAGES: i64 = 4_096;
+
+/// KiB of pages that the writer keeps in memory.
+const WRITER_CACHE_KIB: i64 = 65_536;
+
+const FIRST: &str = "
+CREATE TABLE IF NOT EXISTS api_key (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+    preview TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    environment TEXT,
+    roles TEXT NOT NULL,
+    resource TEXT,
+    networks TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    revoked_at INTEGER,
+    last_used_at INTEGER,
+    rotated_from TEXT,
+    lineage TEXT NOT NULL,
+    metadata TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS api_key_by_owner ON api_key (owner, position);
+
+CREATE TABLE IF NOT EXISTS user (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    email TEXT NOT NULL UNIQUE,
+    password_hash TEXT NOT NULL,
+    password_version INTEGER NOT NULL CHECK (password_version >= 0),
+    roles TEXT NOT NULL,
+    attributes TEXT NOT NULL,
+    active INTEGER NOT NULL CHECK (active IN (0, 1)),
+    created_at INTEGER NOT NULL
+) STRICT;
+
+-- A login may be of a user whom another store keeps, so it refers to none here.
+CREATE TABLE IF NOT EXISTS session (
+    id TEXT NOT NULL PRIMARY KEY,
+    user TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ended_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS session_by_user ON session (user);
+CREATE INDEX IF NOT EXISTS session_by_expiry ON session (expires_at);
+
+CREATE TABLE IF NOT EXISTS account (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    deposited INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    latest_usage INTEGER,
+    latest_charge INTEGER
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS budget (
+    account INTEGER NOT NULL REFERENCES account,
+    id TEXT NOT NULL,
+    daily INTEGER,
+    monthly INTEGER,
+    total INTEGER,
+    day INTEGER NOT NULL,
+    month INTEGER NOT NULL,
+    day_settled INTEGER NOT NULL,
+    day_held INTEGER NOT NULL,
+    month_settled INTEGER NOT NULL,
+    month_held INTEGER NOT NULL,
+    total_settled INTEGER NOT NULL,
+    total_held INTEGER NOT NULL,
+    PRIMARY KEY (account, id)
+) STRICT, WITHOUT ROWID;
+
+-- seen_at: when it last said that it lives.
+CREATE TABLE IF NOT EXISTS instance (
+    id INTEGER PRIMARY KEY,
+    seen_at INTEGER NOT NULL
+) STRICT;
+
+-- ends: on the monotonic clock of the instance, which alone judges it. The writer sees to it that account
+-- exists; to have it looked up for every row would cost a tenth of the throughput.
+CREATE TABLE IF NOT EXISTS hold (
+    instance INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    month INTEGER NOT NULL,
+    budgets BLOB NOT NULL,
+    request_id TEXT NOT NULL,
+    key TEXT,
+    route TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    PRIMARY KEY (instance, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS usage (
+    position INTEGER PRIMARY KEY,
+    account INTEGER NOT NULL,
+    previous INTEGER,
+    previous_charge INTEGER,
+    request_id TEXT NOT NULL,
+    key TEXT,
+    route TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    settled_at INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    charged INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    status INTEGER,
+    latency INTEGER NOT NULL,
+    input_tokens INTEGER,
+    output_tokens INTEGER
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS credit (
+    position INTEGER PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES account,
+    previous_charge INTEGER,
+    reference TEXT NOT NULL UNIQUE,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    paid_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS credit_by_account ON credit (account, position);
+
+-- The next position in usage and credit, which share their order.
+CREATE TABLE IF NOT EXISTS log (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    next INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO log VALUES (1, 1);
+";
+
+fn unopenable(path: &Path, error: &io::Error) -> Failure {
+    let text = format!("can't open {}: {error}", path.display());
+    Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
+}
+
+/// Makes the file and its folder where they are missing, readable for this user alone. SQLite gives the
+/// files beside it the same mode.
+pub(super) fn create_file(path: &Path) -> Result<(), Failure> {
+    let mut file = fs::OpenOptions::new();
+    file.write(true).create(true).truncate(false);
+    let mut folder = fs::DirBuilder::new();
+    folder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        file.mode(0o600);
+        folder.mode(0o700);
+    }
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        folder
+            .create(parent)
+            .map_err(|error| unopenable(path, &error))?;
+    }
+    file.open(path)
+        .map_err(|error| unopenable(path, &error))
+        .map(drop)
+}
+
+fn connect(path: &Path) -> Result<Connection, Failure> {
+    // No SQLITE_OPEN_URI: a path is a path. No mutex: a connection stays with its thread.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+    connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    Migrations::new(vec![M::up(FIRST)])
+        .to_latest(connection)
+        .map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => Failure::from(err),
+            rusqlite_migration::Error::MigrationDefinition(_) => {
+                StoreError::internal("the database was made by a newer version of tollgate").into()
+            }
+            _ => StoreError::internal("the database can't be brought up to date").into(),
+        })
+}
+
+/// The connection that writes, with the tables up to date.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
+    create_file(path)?;
+    let mut attempts = OPEN_ATTEMPTS;
+    loop {
+        let mut connection = connect(path)?;
+        match prepare_writer(&mut connection) {
+            Ok(()) => return Ok(connection),
+            // Changing to WAL and the first migration don't always wait for a process that does the same.
+            Err(failure) if failure.is_passing() && attempts > 1 => {
+                attempts = attempts.saturating_sub(1);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// A connection that reads. It may write to the file's shared index, as a reader of a write-ahead log
+/// must, and to nothing else.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}

@@ -1,0 +1,390 @@
+//! The one thread that writes: group commit.
+//!
+//! It takes what waits, up to a bound, runs it in one transaction, commits, and only then answers. A
+//! flush of the disk is what costs; so it is shared by all who came while the last one went on.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use rusqlite::{Connection, params};
+use tokio::sync::oneshot;
+
+use super::{
+    Settings,
+    batch::Desk,
+    command::{Command, Gauge, Granted},
+    convert::{Failure, micros},
+    recovery::House,
+    schema,
+};
+use crate::{
+    domain::{KeyId, clock::Timestamp, usage::Hold},
+    store::StoreError,
+};
+
+/// Commands in one transaction, besides what has to be tried again.
+const BATCH_MAX: usize = 1_024;
+
+/// How often a writer that nobody asks for anything looks whether it is time to clear up.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// How long it waits before it tries again what the disk refused.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// How often a closing writer tries, before it gives up what it can't write.
+const CLOSING_ATTEMPTS: u32 = 20;
+
+/// Steps in which a closing writer resolves what is still open: more than there can be.
+const LEAVING_STEPS: u32 = 10_000;
+
+pub(super) struct Writer<'c> {
+    desk: Desk<'c>,
+    queue: Receiver<Command>,
+    sender: Sender<Command>,
+    gauge: Arc<Gauge>,
+    /// Settlements that the disk refused. They go first in the next transaction.
+    again: Vec<Command>,
+    touched: HashMap<KeyId, Timestamp>,
+    closing: bool,
+}
+
+/// The thread's work, from the opening of the file to its end.
+pub(super) fn run(
+    settings: &Arc<Settings>,
+    queue: Receiver<Command>,
+    sender: Sender<Command>,
+    gauge: Arc<Gauge>,
+    ready: oneshot::Sender<Result<(), StoreError>>,
+) {
+    let connection = match schema::open_writer(&settings.path) {
+        Ok(connection) => connection,
+        Err(failure) => {
+            let _ = ready.send(Err(failure.0));
+            return;
+        }
+    };
+    match Writer::new(&connection, settings, queue, sender, gauge) {
+        Ok(mut writer) => {
+            let _ = ready.send(Ok(()));
+            writer.serve();
+            writer.leave();
+        }
+        Err(failure) => {
+            let _ = ready.send(Err(failure.0));
+        }
+    }
+}
+
+impl<'c> Writer<'c> {
+    fn new(
+        connection: &'c Connection,
+        settings: &Arc<Settings>,
+        queue: Receiver<Command>,
+        sender: Sender<Command>,
+        gauge: Arc<Gauge>,
+    ) -> Result<Self, Failure> {
+        let desk = Desk::new(connection, Arc::clone(settings), House::new())?;
+        let mut writer = Self {
+            desk,
+            queue,
+            sender,
+            gauge,
+            again: Vec::new(),
+            touched: HashMap::new(),
+            closing: false,
+        };
+        // The first transaction registers the instance, and gives back what orphans left.
+        let first = writer.transaction(&mut []);
+        if first.is_err() {
+            writer.desk.roll_back();
+        }
+        first.map(|()| writer)
+    }
+
+    fn serve(&mut self) {
+        let mut batch = Vec::new();
+        let mut attempts = CLOSING_ATTEMPTS;
+        loop {
+            self.fill(&mut batch);
+            self.turn(&mut batch);
+            if !self.closing {
+                continue;
+            }
+            if self.again.is_empty() {
+                // What was sent before the end was asked for is in the queue by now.
+                match self.queue.try_recv() {
+                    Ok(command) => self.admit(command, &mut batch),
+                    Err(_) => return,
+                }
+            } else {
+                attempts = attempts.saturating_sub(1);
+                if attempts == 0 {
+                    self.give_up();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        tracing::error!(
+            target: "tollgate::sqlite",
+            settlements = self.again.len(),
+            "closed without having written what the disk refused"
+        );
+        let closed = StoreError::new(
+            crate::store::StoreErrorKind::Unavailable,
+            "the store was closed before this could be written",
+        );
+        for command in self.again.drain(..) {
+            answer_failure(command, &closed);
+        }
+    }
+
+    /// Waits for the first command, and takes what else is there.
+    fn fill(&mut self, batch: &mut Vec<Command>) {
+        if !self.again.is_empty() {
+            std::thread::sleep(RETRY_AFTER);
+            batch.append(&mut self.again);
+        }
+        if batch.is_empty() {
+            let patience = if self.closing { Duration::ZERO } else { IDLE };
+            match self.queue.recv_timeout(patience) {
+                Ok(command) => self.admit(command, batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.closing = true,
+            }
+        }
+        for command in self.queue.try_iter().take(BATCH_MAX).collect::<Vec<_>>() {
+            self.admit(command, batch);
+        }
+    }
+
+    fn admit(&mut self, command: Command, batch: &mut Vec<Command>) {
+        match &command {
+            Command::Close => {
+                self.closing = true;
+                return;
+            }
+            Command::Hold { .. } | Command::Touch { .. } | Command::Job(_) => {
+                Gauge::leave(&self.gauge.queued, 1);
+            }
+            Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
+            Command::Settle { .. } | Command::Flush(_) => {}
+        }
+        if let Command::Touch { key, at } = command {
+            let latest = self.touched.entry(key).or_insert(at);
+            *latest = at.max(*latest);
+        } else {
+            batch.push(command);
+        }
+    }
+
+    /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
+    fn turn(&mut self, batch: &mut Vec<Command>) {
+        let idle = batch.is_empty() && self.touched.is_empty();
+        if idle && !self.desk.house.is_due(self.desk.settings.clock.elapsed()) {
+            return;
+        }
+        match self.transaction(batch) {
+            Ok(()) => {
+                for command in batch.drain(..) {
+                    self.succeed(command);
+                }
+            }
+            Err(failure) => {
+                self.desk.roll_back();
+                self.desk.house_is_undone();
+                if batch.len() > 1 && !failure.is_passing() {
+                    // One of them can't be done at all: each alone, so that it fails alone.
+                    for command in std::mem::take(batch) {
+                        self.turn(&mut vec![command]);
+                    }
+                } else {
+                    self.fail(batch, &failure);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
+        let error = &failure.0;
+        tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
+        for command in batch.drain(..) {
+            let keep = matches!(command, Command::Settle { .. } | Command::Record { .. });
+            if keep && failure.is_passing() {
+                self.again.push(command);
+            } else {
+                if matches!(command, Command::Hold { .. }) {
+                    Gauge::leave(&self.gauge.open_holds, 1);
+                }
+                answer_failure(command, error);
+            }
+        }
+    }
+
+    fn transaction(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
+        self.desk.begin()?;
+        for command in &mut *batch {
+            // Settlements first of all, lest one be resolved that only had to wait for the disk.
+            if let Command::Settle { .. } = command {
+                run_command(&mut self.desk, command)?;
+            }
+        }
+        self.desk.keep_house()?;
+        for command in batch {
+            if !matches!(command, Command::Settle { .. }) {
+                run_command(&mut self.desk, command)?;
+            }
+        }
+        self.touch()?;
+        self.desk.commit()?;
+        self.touched.clear();
+        self.count_holds();
+        Ok(())
+    }
+
+    fn touch(&mut self) -> Result<(), Failure> {
+        if self.touched.is_empty() {
+            return Ok(());
+        }
+        let mut touch = self.desk.connection.prepare_cached(
+            "UPDATE api_key SET last_used_at = ?1 WHERE id = ?2
+             AND (last_used_at IS NULL OR last_used_at < ?1)",
+        )?;
+        for (key, at) in &self.touched {
+            touch.execute(params![micros(*at), key.as_str()])?;
+        }
+        Ok(())
+    }
+
+    fn count_holds(&mut self) {
+        let tally = std::mem::take(&mut self.desk.tally);
+        let gone = tally.lost.saturating_add(tally.ended);
+        let open = self
+            .desk
+            .house
+            .open()
+            .saturating_add(tally.opened)
+            .saturating_sub(gone);
+        self.desk.house.set_open(open);
+        Gauge::leave(&self.gauge.open_holds, gone);
+    }
+
+    fn succeed(&self, command: Command) {
+        // Whoever asked may have gone; what was done stays done.
+        match command {
+            Command::Hold {
+                request,
+                granted,
+                reply,
+            } => {
+                if !matches!(granted, Some(Ok(_))) {
+                    Gauge::leave(&self.gauge.open_holds, 1);
+                }
+                let answer = match granted {
+                    None => Err(StoreError::internal("committed without an answer")),
+                    Some(Err(refusal)) => Ok(Err(refusal)),
+                    Some(Ok((id, windows))) => {
+                        let hold = Hold {
+                            id,
+                            call: request.call,
+                            budgets: request.budgets,
+                            amount: request.amount,
+                            windows,
+                        };
+                        Ok(Ok(Granted::new(hold, self.sender.clone())))
+                    }
+                };
+                let _ = reply.send(answer);
+            }
+            Command::Settle { reply, .. } => {
+                let _ = reply.map(|reply| reply.send(Ok(())));
+            }
+            Command::Record { reply, .. } | Command::Flush(reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Command::Job(job) => job.finish(Ok(())),
+            Command::Touch { .. } | Command::Close => {}
+        }
+    }
+
+    /// Ends in order: no open holds, no row of this instance, no write-ahead log.
+    fn leave(&mut self) {
+        for _ in 0..LEAVING_STEPS {
+            let left = self.desk.begin().and_then(|()| {
+                let all_done = self.desk.leave_house()?;
+                self.desk.commit()?;
+                Ok(all_done)
+            });
+            match left {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(failure) => {
+                    self.desk.roll_back();
+                    let error = failure.0;
+                    tracing::warn!(target: "tollgate::sqlite", %error, "can't take leave");
+                    break;
+                }
+            }
+        }
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(error) = self
+            .desk
+            .connection
+            .query_row(checkpoint, [], |_| Ok(()))
+            .map_err(Failure::from)
+        {
+            let error = error.0;
+            tracing::warn!(target: "tollgate::sqlite", %error, "can't empty the write-ahead log");
+        }
+    }
+}
+
+fn run_command(desk: &mut Desk<'_>, command: &mut Command) -> Result<(), Failure> {
+    match command {
+        Command::Hold {
+            request, granted, ..
+        } => *granted = Some(desk.hold(request)?),
+        Command::Settle {
+            hold, settlement, ..
+        } => {
+            if !desk.settle(hold, settlement)? {
+                tracing::warn!(
+                    target: "tollgate::ledger",
+                    hold = %hold.id,
+                    request_id = %hold.call.request_id,
+                    "settled too late: the hold was resolved before"
+                );
+            }
+        }
+        Command::Record {
+            call, settlement, ..
+        } => desk.record(call, settlement)?,
+        Command::Job(job) => job.run(desk)?,
+        Command::Touch { .. } | Command::Flush(_) | Command::Close => {}
+    }
+    Ok(())
+}
+
+fn answer_failure(command: Command, error: &StoreError) {
+    match command {
+        Command::Hold { reply, .. } => {
+            let _ = reply.send(Err(error.clone()));
+        }
+        Command::Settle { reply, .. } => {
+            let _ = reply.map(|reply| reply.send(Err(error.clone())));
+        }
+        Command::Record { reply, .. } | Command::Flush(reply) => {
+            let _ = reply.send(Err(error.clone()));
+        }
+        Command::Job(job) => job.finish(Err(error.clone())),
+        Command::Touch { .. } | Command::Close => {}
+    }
+}
