@@ -120,6 +120,7 @@ mod tests {
             expires_at: Timestamp::MAX,
             roles: Box::default(),
             kept: BTreeMap::new(),
+            principal: Default::default(),
         })
     }
 
