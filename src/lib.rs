@@ -13,6 +13,7 @@ pub mod denials;
 pub mod guard;
 pub mod jwt;
 pub mod keyring;
+pub mod login;
 pub mod rate_limit;
 pub mod rbac;
 pub mod request_id;

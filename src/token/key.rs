@@ -50,11 +50,7 @@ impl VerifyingKey {
         }
     }
 
-    /// Compared by the library, in constant time.
-    #[expect(
-        clippy::ptr_arg,
-        reason = "the library's verifiers are generic over Vec<u8>"
-    )]
+    /// Compared by the library, in constant time; its verifiers are generic over `Vec<u8>`.
     pub(super) fn verify(&self, signed: &[u8], signature: &Vec<u8>) -> Result<(), TokenError> {
         (DEFAULT_PROVIDER.verifier_factory)(&self.pin.algorithm, &self.key)
             .ok()

@@ -133,9 +133,9 @@ mod tests {
     fn held(memo: &Memo) -> usize {
         let count = |shard: &Mutex<Shard>| {
             let shard = shard.lock().unwrap();
-            shard.young.len() + shard.old.len()
+            [shard.young.len(), shard.old.len()]
         };
-        memo.shards.iter().map(count).sum()
+        memo.shards.iter().flat_map(count).sum()
     }
 
     #[test]

@@ -1,0 +1,505 @@
+//! What an application's handlers call.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{
+    LoginConfigError, LoginError, LoginErrorKind, NewUser, PasswordCheck, PasswordError, Passwords,
+    SessionResolver,
+    passwords::PASSWORD_LENGTH_MAX,
+    user::{check_email, check_password},
+};
+use crate::{
+    domain::{
+        SessionId, UserId,
+        clock::{Clock, Timestamp},
+        page::{Page, Paged},
+        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+    },
+    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
+    token::{IssuedToken, TokenIssuer},
+};
+
+const PASSWORD_LENGTH_MIN: usize = 8;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Registers users, logs them in and out, and changes them.
+///
+/// A change, once begun, is finished and told to the [`SessionResolver`] even when the caller hangs up.
+/// A clone is a reference count.
+#[derive(Clone)]
+pub struct Logins(Arc<Inner>);
+
+struct Inner {
+    users: Arc<dyn UserStore>,
+    sessions: Arc<dyn SessionStore>,
+    issuer: TokenIssuer,
+    passwords: Passwords,
+    resolver: SessionResolver,
+    password_length_min: usize,
+    deadline: Duration,
+}
+
+/// Somebody has logged in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Login {
+    /// Who.
+    pub user: UserRecord,
+    /// What to hand to the client.
+    pub token: IssuedToken,
+    /// The login that was opened.
+    pub session: SessionId,
+}
+
+impl Logins {
+    /// Begins with the stores, and the issuer whose lifetime is that of a login and whose clock is used here too.
+    pub fn builder(
+        users: Arc<dyn UserStore>,
+        sessions: Arc<dyn SessionStore>,
+        issuer: TokenIssuer,
+    ) -> LoginsBuilder {
+        LoginsBuilder {
+            users,
+            sessions,
+            issuer,
+            passwords: None,
+            resolver: None,
+            password_length_min: PASSWORD_LENGTH_MIN,
+            deadline: DEADLINE,
+        }
+    }
+
+    /// What a layer asks whether a token's login still stands; the changes made here count for it at once.
+    #[must_use]
+    pub fn resolver(&self) -> &SessionResolver {
+        &self.0.resolver
+    }
+
+    /// Makes a user. The address is stored trimmed and in lower case.
+    ///
+    /// # Errors
+    /// `InvalidEmail`, `WeakPassword`, `EmailTaken`; `Busy`, `Store`, `Internal`.
+    pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
+        check_email(&user.email)?;
+        check_password(user.password(), self.0.password_length_min)?;
+        let hash = self.0.passwords.hash(user.password()).await?;
+        let id = UserId::new(&random_name("user")?).map_err(|_| internal("a user id"))?;
+        let mut record = UserRecord::new(id, &user.email, hash, self.now());
+        record.roles = user.roles;
+        record.attributes = user.attributes;
+        let stored = self.await_store(self.0.users.insert_user(record.clone()));
+        match stored.await {
+            Ok(()) => Ok(record),
+            Err(error) if error.kind() == StoreErrorKind::Conflict => {
+                Err(LoginError::new(LoginErrorKind::EmailTaken))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The user with that address, made first if there is none: for a first administrator.
+    /// One that exists stays as it is, password and roles too.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register), but for `EmailTaken`.
+    pub async fn ensure_user(&self, user: NewUser) -> Result<UserRecord, LoginError> {
+        check_email(&user.email)?;
+        let email = normal_email(&user.email);
+        if let Some(found) = self.user_by_email(&email).await? {
+            return Ok(found);
+        }
+        match self.register(user).await {
+            // Another process was faster.
+            Err(error) if matches!(error.kind(), LoginErrorKind::EmailTaken) => self
+                .user_by_email(&email)
+                .await?
+                .ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser)),
+            outcome => outcome,
+        }
+    }
+
+    /// Logs in: opens a login and issues its token.
+    ///
+    /// An unknown address, a wrong password and an inactive user get the same answer in the same time. When the
+    /// password is changed while this runs, nothing is opened.
+    ///
+    /// # Errors
+    /// `InvalidCredentials`; `Busy`, `Store`, `Internal`.
+    pub async fn login(&self, email: &str, password: &str) -> Result<Login, LoginError> {
+        let found = match check_email(email) {
+            Ok(()) => self.user_by_email(&normal_email(email)).await?,
+            Err(_) => None,
+        };
+        let stored = found.as_ref().map(|user| user.password_hash.as_str());
+        let check = self.check(password, stored).await?;
+        let user = match (found, check) {
+            (Some(user), PasswordCheck::Match) if user.active => user,
+            (Some(user), PasswordCheck::MatchToRehash) if user.active => {
+                self.rehash(&user, password).await;
+                user
+            }
+            _ => return Err(invalid_credentials()),
+        };
+        self.open(user).await
+    }
+
+    /// Replaces a user's password and ends every login of the user, the caller's own too, and those of the same
+    /// second. Keys are left alone. Log in again for a new token.
+    ///
+    /// # Errors
+    /// `WeakPassword`; `InvalidCredentials` when `current` isn't the password, or not any more when the change is made;
+    /// `Busy`, `Store`, `Internal`.
+    pub async fn change_password(
+        &self,
+        user: &UserId,
+        current: &str,
+        new: &str,
+    ) -> Result<(), LoginError> {
+        check_password(new, self.0.password_length_min)?;
+        let found = self.user(user).await?.filter(|user| user.active);
+        let stored = found.as_ref().map(|user| user.password_hash.as_str());
+        let check = self.check(current, stored).await?;
+        let (Some(found), PasswordCheck::Match | PasswordCheck::MatchToRehash) = (found, check)
+        else {
+            return Err(invalid_credentials());
+        };
+        let hash = self.0.passwords.hash(new).await?;
+        let (users, at) = (Arc::clone(&self.0.users), self.now());
+        let replaced = self
+            .change(Forget::All, async move {
+                users
+                    .change_password(&found.id, found.password_version, hash, at)
+                    .await
+            })
+            .await?;
+        if replaced {
+            Ok(())
+        } else {
+            Err(invalid_credentials())
+        }
+    }
+
+    /// Ends one login; returns whether it was open. The user's other logins go on.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn logout(&self, session: &SessionId) -> Result<bool, LoginError> {
+        let (sessions, session, at) = (Arc::clone(&self.0.sessions), session.clone(), self.now());
+        let forget = Forget::One(session.clone());
+        self.change(
+            forget,
+            async move { sessions.end_session(&session, at).await },
+        )
+        .await
+    }
+
+    /// Ends every login of a user; returns how many were open.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn logout_everywhere(&self, user: &UserId) -> Result<u64, LoginError> {
+        let (sessions, user, at) = (Arc::clone(&self.0.sessions), user.clone(), self.now());
+        self.change(Forget::All, async move {
+            sessions.end_sessions_of(&user, at).await
+        })
+        .await
+    }
+
+    /// Replaces a user's roles, and returns the user.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn set_roles(
+        &self,
+        user: &UserId,
+        roles: Vec<String>,
+    ) -> Result<UserRecord, LoginError> {
+        let update = UserUpdate {
+            roles: Some(roles),
+            ..UserUpdate::default()
+        };
+        self.update(user, update).await
+    }
+
+    /// Lets a user log in again, and returns the user. Logins of before stay ended.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn activate(&self, user: &UserId) -> Result<UserRecord, LoginError> {
+        let update = UserUpdate {
+            active: Some(true),
+            ..UserUpdate::default()
+        };
+        self.update(user, update).await
+    }
+
+    /// Shuts a user out, ends every login of the user, and returns the user.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn deactivate(&self, user: &UserId) -> Result<UserRecord, LoginError> {
+        let update = UserUpdate {
+            active: Some(false),
+            ..UserUpdate::default()
+        };
+        let (users, sessions) = (Arc::clone(&self.0.users), Arc::clone(&self.0.sessions));
+        let (user, at) = (user.clone(), self.now());
+        let updated = self
+            .change(Forget::All, async move {
+                // In this order: whoever is not active opens no login after the others are ended.
+                let updated = users.update_user(&user, update).await?;
+                sessions.end_sessions_of(&user, at).await?;
+                Ok(updated)
+            })
+            .await?;
+        updated.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
+    }
+
+    /// Deletes a user and every login of the user.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn delete_user(&self, user: &UserId) -> Result<(), LoginError> {
+        let (users, user) = (Arc::clone(&self.0.users), user.clone());
+        let deleted = self
+            .change(Forget::All, async move { users.delete_user(&user).await })
+            .await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(LoginError::new(LoginErrorKind::UnknownUser))
+        }
+    }
+
+    /// Changes a user, and returns it.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn update(
+        &self,
+        user: &UserId,
+        update: UserUpdate,
+    ) -> Result<UserRecord, LoginError> {
+        let (users, user) = (Arc::clone(&self.0.users), user.clone());
+        self.change(Forget::All, async move {
+            users.update_user(&user, update).await
+        })
+        .await?
+        .ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn user(&self, id: &UserId) -> Result<Option<UserRecord>, LoginError> {
+        Ok(self.await_store(self.0.users.user(id)).await?)
+    }
+
+    /// All users, newest first.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn users(&self, page: Page) -> Result<Paged<UserRecord>, LoginError> {
+        Ok(self.await_store(self.0.users.users(page)).await?)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        self.0.issuer.clock()
+    }
+
+    async fn user_by_email(&self, email: &str) -> Result<Option<UserRecord>, StoreError> {
+        self.await_store(self.0.users.user_by_email(email)).await
+    }
+
+    /// A password that can't be hashed is no user's, and says so without a look at any.
+    async fn check(
+        &self,
+        password: &str,
+        stored: Option<&str>,
+    ) -> Result<PasswordCheck, LoginError> {
+        match self.0.passwords.verify(password, stored).await {
+            Err(PasswordError::Length) => Ok(PasswordCheck::Mismatch),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// The password is at hand only now. That it could not be hashed anew keeps nobody out.
+    async fn rehash(&self, user: &UserRecord, password: &str) {
+        let Ok(hash) = self.0.passwords.hash(password).await else {
+            return;
+        };
+        let stored = self
+            .0
+            .users
+            .rehash_password(&user.id, user.password_version, hash);
+        if let Err(error) = self.await_store(stored).await {
+            tracing::warn!(user = %user.id, %error, "a stronger password hash could not be stored");
+        }
+    }
+
+    async fn open(&self, user: UserRecord) -> Result<Login, LoginError> {
+        let session =
+            SessionId::new(&random_name("session")?).map_err(|_| internal("a login id"))?;
+        let roles = user.roles.iter().map(String::as_str);
+        let token = self.0.issuer.issue(&user.id, &session, roles)?;
+        let record = SessionRecord::new(
+            session.clone(),
+            user.id.clone(),
+            self.now(),
+            token.expires_at(),
+        );
+        let version = Some(user.password_version);
+        let opened = self.await_store(self.0.sessions.open_session(record, version));
+        if !opened.await? {
+            return Err(invalid_credentials());
+        }
+        Ok(Login {
+            user,
+            token,
+            session,
+        })
+    }
+
+    /// Makes a change in a task of its own, so that it is told to the resolver whoever hangs up meanwhile, and
+    /// whether or not it is known to have succeeded.
+    async fn change<T: Send + 'static>(
+        &self,
+        forget: Forget,
+        change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, LoginError> {
+        let resolver = self.0.resolver.clone();
+        let task = tokio::spawn(async move {
+            let outcome = change.await;
+            match forget {
+                Forget::One(session) => resolver.forget(&session),
+                Forget::All => resolver.forget_all(),
+            }
+            outcome
+        });
+        match timeout(self.0.deadline, task).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) => Err(internal("the change came to no end")),
+            Err(_) => Err(too_slow().into()),
+        }
+    }
+
+    async fn await_store<T: Unpin>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
+        timeout(self.0.deadline, answer)
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
+    }
+}
+
+impl fmt::Debug for Logins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logins")
+            .field("issuer", &self.0.issuer)
+            .field("passwords", &self.0.passwords)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the resolver must not go by any more once a change is made.
+enum Forget {
+    One(SessionId),
+    /// A user's logins aren't known by name; they are all reloaded within a `ttl` anyway.
+    All,
+}
+
+fn invalid_credentials() -> LoginError {
+    LoginError::new(LoginErrorKind::InvalidCredentials)
+}
+
+fn internal(what: &'static str) -> LoginError {
+    LoginError::new(LoginErrorKind::Internal(what))
+}
+
+fn too_slow() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Unavailable,
+        "the store did not answer in time",
+    )
+}
+
+/// A name that nobody guesses: 122 random bits.
+fn random_name(label: &str) -> Result<String, LoginError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|_| internal("the system gave no randomness"))?;
+    let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    Ok(format!("{label}-{}", Uuid::hyphenated(uuid)))
+}
+
+/// Makes [`Logins`].
+#[derive(Debug)]
+#[must_use]
+pub struct LoginsBuilder {
+    users: Arc<dyn UserStore>,
+    sessions: Arc<dyn SessionStore>,
+    issuer: TokenIssuer,
+    passwords: Option<Passwords>,
+    resolver: Option<SessionResolver>,
+    password_length_min: usize,
+    deadline: Duration,
+}
+
+impl LoginsBuilder {
+    /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
+    pub fn password_length_min(mut self, characters: usize) -> Self {
+        self.password_length_min = characters;
+        self
+    }
+
+    /// How long the store may take to answer; 5 seconds unless set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Another hasher of passwords than one with the default settings.
+    pub fn with_passwords(mut self, passwords: Passwords) -> Self {
+        self.passwords = Some(passwords);
+        self
+    }
+
+    /// Another resolver than one with the default settings; it must stand on the same stores.
+    pub fn with_resolver(mut self, resolver: SessionResolver) -> Self {
+        self.resolver = Some(resolver);
+        self
+    }
+
+    /// The facade. Unless a hasher was set, it makes one hash on the way: tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`LoginConfigError`], which names the setting.
+    pub fn build(self) -> Result<Logins, LoginConfigError> {
+        if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
+            return Err(LoginConfigError::PasswordLength);
+        }
+        let passwords = match self.passwords {
+            Some(passwords) => passwords,
+            None => Passwords::builder().build()?,
+        };
+        let resolver = self.resolver.unwrap_or_else(|| {
+            SessionResolver::builder(Arc::clone(&self.users), Arc::clone(&self.sessions))
+                .with_clock(Arc::clone(self.issuer.clock()))
+                .build()
+        });
+        Ok(Logins(Arc::new(Inner {
+            users: self.users,
+            sessions: self.sessions,
+            issuer: self.issuer,
+            passwords,
+            resolver,
+            password_length_min: self.password_length_min,
+            deadline: self.deadline,
+        })))
+    }
+}

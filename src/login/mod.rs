@@ -1,0 +1,31 @@
+//! Floor 2: people who log in with an address and a password, and the logins that their tokens belong to.
+//!
+//! - [`Logins`] is what an application's handlers call: register, log in, change the password, log out.
+//! - [`SessionResolver`] is what a layer asks on every request: does this token's login still stand?
+//! - [`Passwords`] hashes: Argon2id, in a bounded pool.
+//!
+//! | happens | takes effect |
+//! |---|---|
+//! | logout of one login, or of all | on the next request here; within the resolver's `ttl` in other processes |
+//! | a new password | ends every older login of that user, those of the same second too; so does deactivation |
+//! | other roles, deletion | likewise; roles are read from the user, never from the token |
+//!
+//! An unknown address, a wrong password and an inactive user get the same answer in the same time.
+//! API keys are none of this module's business: a new password leaves them alone.
+
+mod error;
+mod logins;
+mod passwords;
+mod sessions;
+mod user;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{
+    LoginConfigError, LoginError, LoginErrorKind, PasswordError, SessionError, SessionErrorKind,
+};
+pub use logins::{Login, Logins, LoginsBuilder};
+pub use passwords::{PasswordCheck, Passwords, PasswordsBuilder};
+pub use sessions::{ResolvedSession, SessionResolver, SessionResolverBuilder};
+pub use user::NewUser;

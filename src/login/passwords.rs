@@ -1,0 +1,267 @@
+//! Hashes and compares passwords, never more of them at once than the machine bears.
+
+use std::{fmt, num::NonZero, sync::Arc, thread};
+
+use argon2::{
+    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
+    password_hash::phc::PasswordHash,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task,
+};
+use zeroize::Zeroizing;
+
+use super::{LoginConfigError, PasswordError};
+
+/// The longest password that is hashed, in bytes; NIST SP 800-63B asks for at least 64 characters.
+pub(super) const PASSWORD_LENGTH_MAX: usize = 1_024;
+
+const MEMORY_KIB_MAX: u32 = 1 << 20;
+const ITERATIONS_MAX: u32 = 64;
+const PARALLELISM_MAX: u32 = 64;
+const WAITING: usize = 64;
+
+/// What came of comparing a password with a stored hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordCheck {
+    /// It is the one.
+    Match,
+    /// It is the one, but was hashed with lower parameters than today's: hash it anew while it is at hand.
+    MatchToRehash,
+    /// It is another, or there is none.
+    Mismatch,
+}
+
+/// Hashes and compares passwords with Argon2id. A clone is a reference count and shares the waiting line.
+///
+/// Hashing runs on tokio's blocking threads, as many at once as there are cores; a bounded number wait, and the next is
+/// refused as [`Busy`](PasswordError::Busy). A caller that hangs up gives its place back only when its hash is done,
+/// for until then the memory is in use.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::login::{PasswordCheck, Passwords};
+///
+/// let passwords = Passwords::builder().memory_kib(64).iterations(1).build()?; // as low as only a test may go
+/// let stored = passwords.hash("correct horse").await?;
+/// assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
+/// assert_eq!(passwords.verify("correct horse", Some(&stored)).await?, PasswordCheck::Match);
+/// assert_eq!(passwords.verify("battery staple", Some(&stored)).await?, PasswordCheck::Mismatch);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Passwords(Arc<Inner>);
+
+struct Inner {
+    hasher: Argon2<'static>,
+    /// Compared with when there is no user, so that it takes as long.
+    dummy: String,
+    /// Whoever is hashing or waiting.
+    line: Arc<Semaphore>,
+    /// Whoever is hashing.
+    slots: Arc<Semaphore>,
+}
+
+impl Passwords {
+    /// Begins with OWASP's parameters for Argon2id: 19 MiB, 2 passes, 1 lane.
+    pub fn builder() -> PasswordsBuilder {
+        PasswordsBuilder {
+            memory_kib: Params::DEFAULT_M_COST,
+            iterations: Params::DEFAULT_T_COST,
+            parallelism: Params::DEFAULT_P_COST,
+            concurrency: thread::available_parallelism().map_or(1, NonZero::get),
+            waiting: WAITING,
+        }
+    }
+
+    /// The hash to store, as a PHC string with a salt of its own.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
+        let password = bounded(password)?;
+        self.run(move |inner| hash(&inner.hasher, &password))
+            .await?
+    }
+
+    /// Compares a password with the stored hash of a user, or with a hash of nothing when there is no such user:
+    /// in the same time.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn verify(
+        &self,
+        password: &str,
+        stored: Option<&str>,
+    ) -> Result<PasswordCheck, PasswordError> {
+        let password = bounded(password)?;
+        let stored = stored.map(ToOwned::to_owned);
+        self.run(move |inner| inner.compare(&password, stored.as_deref()))
+            .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let place = Arc::clone(&self.0.line)
+            .try_acquire_owned()
+            .map_err(|_| PasswordError::Busy)?;
+        let slot = Arc::clone(&self.0.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| PasswordError::Failed)?;
+        let inner = Arc::clone(&self.0);
+        task::spawn_blocking(move || {
+            let _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit) = (place, slot);
+            work(&inner)
+        })
+        .await
+        .map_err(|_| PasswordError::Failed)
+    }
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passwords")
+            .field("parameters", self.0.hasher.params())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn compare(&self, password: &[u8], stored: Option<&str>) -> PasswordCheck {
+        let parsed = stored.and_then(readable);
+        if stored.is_some() && parsed.is_none() {
+            tracing::error!("a stored password hash is not one of Argon2 within bounds");
+        }
+        let Some((hash, params)) = parsed else {
+            // Whatever comes of it, nobody is let in.
+            let _ = PasswordHash::new(&self.dummy)
+                .map(|dummy| self.hasher.verify_password(password, &dummy));
+            return PasswordCheck::Mismatch;
+        };
+        if self.hasher.verify_password(password, &hash).is_err() {
+            PasswordCheck::Mismatch
+        } else if self.is_above(&hash, &params) {
+            PasswordCheck::MatchToRehash
+        } else {
+            PasswordCheck::Match
+        }
+    }
+
+    fn is_above(&self, hash: &PasswordHash, params: &Params) -> bool {
+        let today = self.hasher.params();
+        hash.algorithm.as_str() != Algorithm::Argon2id.as_str()
+            || hash
+                .version
+                .is_none_or(|version| version < u32::from(Version::V0x13))
+            || params.m_cost() < today.m_cost()
+            || params.t_cost() < today.t_cost()
+            || params.p_cost() < today.p_cost()
+    }
+}
+
+/// A stored hash of Argon2 that takes no more than we would take ourselves: a damaged row must not take the machine.
+fn readable(stored: &str) -> Option<(PasswordHash, Params)> {
+    let hash = PasswordHash::new(stored).ok()?;
+    let params = Params::try_from(&hash).ok()?;
+    let fits = params.m_cost() <= MEMORY_KIB_MAX
+        && params.t_cost() <= ITERATIONS_MAX
+        && params.p_cost() <= PARALLELISM_MAX;
+    fits.then_some((hash, params))
+}
+
+fn hash(hasher: &Argon2<'_>, password: &[u8]) -> Result<String, PasswordError> {
+    hasher
+        .hash_password(password)
+        .map(|hash| hash.to_string())
+        .map_err(|_| PasswordError::Failed)
+}
+
+fn bounded(password: &str) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
+    if password.is_empty() || password.len() > PASSWORD_LENGTH_MAX {
+        return Err(PasswordError::Length);
+    }
+    Ok(Zeroizing::new(password.as_bytes().to_vec()))
+}
+
+/// Makes [`Passwords`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PasswordsBuilder {
+    memory_kib: u32,
+    iterations: u32,
+    parallelism: u32,
+    concurrency: usize,
+    waiting: usize,
+}
+
+impl PasswordsBuilder {
+    /// How much memory one hash takes, in KiB; 19,456 unless set, at most 1 GiB.
+    pub fn memory_kib(mut self, memory_kib: u32) -> Self {
+        self.memory_kib = memory_kib;
+        self
+    }
+
+    /// How many passes; 2 unless set, at most 64.
+    pub fn iterations(mut self, iterations: u32) -> Self {
+        self.iterations = iterations;
+        self
+    }
+
+    /// How many lanes; 1 unless set, at most 64.
+    pub fn parallelism(mut self, lanes: u32) -> Self {
+        self.parallelism = lanes;
+        self
+    }
+
+    /// How many hashes are made at once; one a core unless set.
+    pub fn concurrency(mut self, hashes: usize) -> Self {
+        self.concurrency = hashes;
+        self
+    }
+
+    /// How many wait for their turn at most; 64 unless set.
+    pub fn waiting(mut self, callers: usize) -> Self {
+        self.waiting = callers;
+        self
+    }
+
+    /// The hasher. It makes one hash on the way: tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`LoginConfigError`], which names the setting.
+    pub fn build(self) -> Result<Passwords, LoginConfigError> {
+        let params = Params::new(self.memory_kib, self.iterations, self.parallelism, None)
+            .ok()
+            .filter(|_| {
+                self.memory_kib <= MEMORY_KIB_MAX
+                    && self.iterations <= ITERATIONS_MAX
+                    && self.parallelism <= PARALLELISM_MAX
+            })
+            .ok_or(LoginConfigError::Parameters)?;
+        let slots = self.concurrency.min(Semaphore::MAX_PERMITS);
+        if slots == 0 {
+            return Err(LoginConfigError::Concurrency);
+        }
+        let line = slots.saturating_add(self.waiting);
+        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut nothing = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(nothing.as_mut()).map_err(|_| LoginConfigError::Failed)?;
+        let dummy = hash(&hasher, nothing.as_ref()).map_err(|_| LoginConfigError::Failed)?;
+        Ok(Passwords(Arc::new(Inner {
+            hasher,
+            dummy,
+            line: Arc::new(Semaphore::new(line.min(Semaphore::MAX_PERMITS))),
+            slots: Arc::new(Semaphore::new(slots)),
+        })))
+    }
+}

@@ -1,0 +1,258 @@
+//! Whether the login that a token belongs to still stands.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{SessionError, SessionErrorKind};
+use crate::{
+    cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
+    domain::{
+        SessionId, UserId,
+        clock::{Clock, SystemClock, Timestamp},
+        credential::CredentialKind,
+        principal::Principal,
+        user::{SessionRecord, UserRecord},
+    },
+    store::{SessionStore, StoreError, UserStore},
+    token::VerifiedToken,
+};
+
+/// Other processes of a service without a push channel must see an end within 2 s; this leaves a second for the load.
+const TTL: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(2);
+const CAPACITY: u64 = 100_000;
+const NEGATIVE_CAPACITY: u64 = 10_000;
+
+/// A login with its user, as they were a moment ago.
+#[derive(Clone, Debug)]
+pub struct ResolvedSession {
+    user: UserId,
+    expires_at: Timestamp,
+    ended: bool,
+    active: bool,
+    principal: Principal,
+}
+
+impl ResolvedSession {
+    fn new(session: &SessionRecord, user: UserRecord) -> Self {
+        let mut principal = Principal::builder(user.id.as_str(), CredentialKind::Token)
+            .session(session.id.clone())
+            .expires_at(session.expires_at);
+        for role in &user.roles {
+            principal = principal.role(role);
+        }
+        Self {
+            user: user.id,
+            expires_at: session.expires_at,
+            ended: session.ended_at.is_some(),
+            active: user.active,
+            principal: principal.attributes(user.attributes).build(),
+        }
+    }
+
+    /// Whose login it is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// When the login ends by itself.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// Who is calling: with the roles and attributes that the user has now, whatever the token says.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The verdict, anew on every use: time passes, and only the token says whom it was issued to.
+    fn judge(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), SessionError> {
+        let kind = if token.subject() != self.user.as_str() {
+            SessionErrorKind::Unknown
+        } else if self.ended {
+            SessionErrorKind::Ended
+        } else if !self.active {
+            SessionErrorKind::Inactive
+        } else if self.expires_at <= now {
+            let at = self.expires_at;
+            SessionErrorKind::Expired { at }
+        } else {
+            return Ok(());
+        };
+        Err(SessionError::new(kind))
+    }
+}
+
+/// Says whether the login that a token belongs to still stands, and who its user is by now.
+///
+/// A logout, a new password, a disabled user or a lowered role counts on the next request in the process whose
+/// [`Logins`](super::Logins) made the change, and within the `ttl` in others. When the store fails, nobody is let
+/// in, and nobody is told that the token is bad: 503.
+///
+/// A clone is a reference count and shares the cache.
+#[derive(Clone)]
+pub struct SessionResolver(Arc<Inner>);
+
+struct Inner {
+    users: Arc<dyn UserStore>,
+    sessions: Arc<dyn SessionStore>,
+    cache: RevocableCache<SessionId, Arc<ResolvedSession>>,
+    deadline: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl SessionResolver {
+    /// Begins a resolver on these stores.
+    pub fn builder(
+        users: Arc<dyn UserStore>,
+        sessions: Arc<dyn SessionStore>,
+    ) -> SessionResolverBuilder {
+        SessionResolverBuilder {
+            users,
+            sessions,
+            ttl: TTL,
+            capacity: CAPACITY,
+            deadline: DEADLINE,
+            clock: SystemClock::shared(),
+        }
+    }
+
+    /// The verdict, if it can be had from memory; `None` when the store has to be asked, by [`resolve`](Self::resolve).
+    #[must_use]
+    pub fn peek(
+        &self,
+        token: &VerifiedToken,
+    ) -> Option<Result<Arc<ResolvedSession>, SessionError>> {
+        let Some(session) = token.session() else {
+            return Some(Err(SessionError::new(SessionErrorKind::Unknown)));
+        };
+        match self.0.cache.peek(session) {
+            Lookup::Hit(resolved) => Some(self.judge(resolved, token)),
+            Lookup::KnownAbsent => Some(Err(SessionError::new(SessionErrorKind::Unknown))),
+            Lookup::Unknown => None,
+        }
+    }
+
+    /// The verdict, from memory or the store.
+    ///
+    /// # Errors
+    /// [`SessionError`], whose [`kind`](SessionError::kind) says why.
+    pub async fn resolve(
+        &self,
+        token: &VerifiedToken,
+    ) -> Result<Arc<ResolvedSession>, SessionError> {
+        if let Some(verdict) = self.peek(token) {
+            return verdict;
+        }
+        let unknown = || SessionError::new(SessionErrorKind::Unknown);
+        let session = token.session().ok_or_else(unknown)?;
+        let resolved = self
+            .0
+            .cache
+            .load(session, self.0.deadline, || self.fetch(session))
+            .await
+            .map_err(|error| SessionError::new(SessionErrorKind::Store(error)))?
+            .ok_or_else(unknown)?;
+        self.judge(resolved, token)
+    }
+
+    /// Takes back what is remembered of one login: the next request asks the store.
+    pub fn forget(&self, session: &SessionId) {
+        self.0.cache.invalidate(session);
+    }
+
+    /// Takes back everything that is remembered.
+    pub fn forget_all(&self) {
+        self.0.cache.invalidate_all();
+    }
+
+    /// How often it was asked, and what came of it.
+    #[must_use]
+    pub fn statistics(&self) -> CacheStatistics {
+        self.0.cache.statistics()
+    }
+
+    fn judge(
+        &self,
+        resolved: Arc<ResolvedSession>,
+        token: &VerifiedToken,
+    ) -> Result<Arc<ResolvedSession>, SessionError> {
+        resolved.judge(token, self.0.clock.now())?;
+        Ok(resolved)
+    }
+
+    async fn fetch(&self, session: &SessionId) -> Result<Option<Arc<ResolvedSession>>, StoreError> {
+        let Some(session) = self.0.sessions.session(session).await? else {
+            return Ok(None);
+        };
+        let user = self.0.users.user(&session.user).await?;
+        Ok(user.map(|user| Arc::new(ResolvedSession::new(&session, user))))
+    }
+}
+
+impl fmt::Debug for SessionResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionResolver")
+            .field("cache", &self.0.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`SessionResolver`].
+#[derive(Debug)]
+#[must_use]
+pub struct SessionResolverBuilder {
+    users: Arc<dyn UserStore>,
+    sessions: Arc<dyn SessionStore>,
+    ttl: Duration,
+    capacity: u64,
+    deadline: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl SessionResolverBuilder {
+    /// How long a login is remembered, counted from before it was read: how late another process's change is seen.
+    /// 1 second unless set; with zero the store is asked on every request.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How many logins are remembered at most; 100,000 unless set.
+    pub fn capacity(mut self, logins: u64) -> Self {
+        self.capacity = logins;
+        self
+    }
+
+    /// How long the store may take to answer; 2 seconds unless set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The resolver.
+    #[must_use]
+    pub fn build(self) -> SessionResolver {
+        let bounds = CacheBounds {
+            capacity: self.capacity,
+            ttl: self.ttl,
+            negative_capacity: NEGATIVE_CAPACITY,
+            negative_ttl: self.ttl,
+        };
+        SessionResolver(Arc::new(Inner {
+            users: self.users,
+            sessions: self.sessions,
+            cache: RevocableCache::new(bounds, Arc::clone(&self.clock)),
+            deadline: self.deadline,
+            clock: self.clock,
+        }))
+    }
+}

@@ -1,0 +1,643 @@
+mod fake;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use fake::FakeStore;
+use futures_util::{FutureExt, future::join_all};
+
+use super::{LoginErrorKind as Kind, *};
+use crate::{
+    domain::{
+        UserId,
+        clock::{Clock, ManualClock},
+        denial::{Denial, DenialKind},
+        page::Page,
+        user::{UserRecord, UserUpdate},
+    },
+    store::{StoreErrorKind, UserStore},
+    token::{TokenIssuer, TokenVerifier, VerifiedToken},
+};
+
+const SECRET: &[u8] = b"a secret of at least 32 bytes, it is said";
+const EMAIL: &str = "ann@example.org";
+const PASSWORD: &str = "CANARY correct horse";
+
+struct World {
+    store: Arc<FakeStore>,
+    clock: Arc<ManualClock>,
+    logins: Logins,
+    verifier: TokenVerifier,
+}
+
+fn cheap() -> PasswordsBuilder {
+    Passwords::builder().memory_kib(64).iterations(1)
+}
+
+fn logins_on(store: &Arc<FakeStore>, clock: &Arc<ManualClock>, passwords: Passwords) -> Logins {
+    let issuer = TokenIssuer::hs256(SECRET)
+        .lifetime(Duration::from_secs(3_600))
+        .with_clock(clock.clone())
+        .build()
+        .unwrap();
+    Logins::builder(store.clone(), store.clone(), issuer)
+        .with_passwords(passwords)
+        .deadline(Duration::from_secs(1))
+        .build()
+        .unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Arc::new(FakeStore::default());
+        let clock = Arc::new(ManualClock::default());
+        let verifier = TokenVerifier::hs256(SECRET)
+            .with_clock(clock.clone())
+            .build()
+            .unwrap();
+        let logins = logins_on(&store, &clock, cheap().build().unwrap());
+        Self {
+            store,
+            clock,
+            logins,
+            verifier,
+        }
+    }
+
+    async fn with_ann() -> (Self, UserRecord) {
+        let world = Self::new();
+        let ann = NewUser::new(EMAIL, PASSWORD)
+            .role("user")
+            .attribute("username", "ann");
+        let ann = world.logins.register(ann).await.unwrap();
+        (world, ann)
+    }
+
+    async fn login(&self) -> (Login, Arc<VerifiedToken>) {
+        let login = self.logins.login(EMAIL, PASSWORD).await.unwrap();
+        let token = self.verifier.verify(login.token.expose()).unwrap();
+        (login, token)
+    }
+
+    /// `Ok`, or the kind of refusal, as text.
+    async fn verdict(&self, token: &VerifiedToken) -> String {
+        match self.logins.resolver().resolve(token).await {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => format!("{:?}", error.kind())
+                .split([' ', '('])
+                .next()
+                .unwrap()
+                .to_owned(),
+        }
+    }
+}
+
+fn kind<T: std::fmt::Debug>(outcome: Result<T, LoginError>) -> String {
+    format!("{:?}", outcome.unwrap_err().kind())
+}
+
+#[tokio::test]
+async fn who_registers_can_log_in_and_is_known_by_the_token() {
+    let (world, ann) = World::with_ann().await;
+    assert!(ann.id.as_str().starts_with("user-"));
+    let login = world
+        .logins
+        .login("  ANN@Example.org ", PASSWORD)
+        .await
+        .unwrap();
+    assert_eq!(login.user, ann);
+    let token = world.verifier.verify(login.token.expose()).unwrap();
+    assert_eq!(token.session(), Some(&login.session));
+    let resolved = world.logins.resolver().resolve(&token).await.unwrap();
+    let principal = resolved.principal();
+    assert_eq!(principal.subject(), ann.id.as_str());
+    assert_eq!(principal.session(), Some(&login.session));
+    assert_eq!(principal.attribute("username"), Some("ann"));
+    assert_eq!(principal.expires_at(), Some(login.token.expires_at()));
+    assert!(principal.has_role("user"));
+    assert_eq!(world.logins.user(&ann.id).await.unwrap(), Some(ann.clone()));
+    assert_eq!(
+        world.logins.users(Page::first(10)).await.unwrap().items,
+        [ann]
+    );
+}
+
+#[tokio::test]
+async fn addresses_have_a_shape_and_belong_to_one_user() {
+    let (world, _) = World::with_ann().await;
+    let long = format!("{}@example.org", "x".repeat(243));
+    for email in [
+        "",
+        "@",
+        "ann",
+        "ann@",
+        "@x",
+        "a@b@c",
+        "a b@c",
+        "a@b\tc",
+        "a\0@b",
+        "a@b\u{a0}c",
+        "a\n@b",
+        &long,
+    ] {
+        let outcome = world.logins.register(NewUser::new(email, PASSWORD)).await;
+        assert_eq!(kind(outcome), "InvalidEmail", "{email:?}");
+    }
+    for email in [EMAIL, " ANN@EXAMPLE.ORG"] {
+        let again = NewUser::new(email, "another password");
+        assert_eq!(kind(world.logins.register(again).await), "EmailTaken");
+    }
+    world.logins.login(EMAIL, PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn passwords_have_a_length() {
+    let world = World::new();
+    for password in ["", "1234567", "äöüäöüä", &"x".repeat(1_025)] {
+        let outcome = world.logins.register(NewUser::new(EMAIL, password)).await;
+        assert!(kind(outcome).starts_with("WeakPassword"), "{password}");
+    }
+    let longest = "x".repeat(1_024);
+    world
+        .logins
+        .register(NewUser::new(EMAIL, &longest))
+        .await
+        .unwrap();
+    world.logins.login(EMAIL, &longest).await.unwrap();
+    assert_eq!(
+        kind(world.logins.login(EMAIL, "").await),
+        "InvalidCredentials"
+    );
+    assert_eq!(
+        kind(world.logins.login(EMAIL, &"x".repeat(1_025)).await),
+        "InvalidCredentials"
+    );
+}
+
+#[tokio::test]
+async fn the_wrong_password_an_unknown_address_and_an_inactive_user_are_one_answer() {
+    let (world, ann) = World::with_ann().await;
+    let wrong = world.logins.login(EMAIL, "wrong horse").await.unwrap_err();
+    let unknown = world
+        .logins
+        .login("bob@example.org", PASSWORD)
+        .await
+        .unwrap_err();
+    let shapeless = world.logins.login("bob", PASSWORD).await.unwrap_err();
+    world.logins.deactivate(&ann.id).await.unwrap();
+    let inactive = world.logins.login(EMAIL, PASSWORD).await.unwrap_err();
+    for error in [wrong, unknown, shapeless, inactive] {
+        assert!(matches!(error.kind(), Kind::InvalidCredentials));
+        let denial = Denial::from(error);
+        assert_eq!(denial.kind(), DenialKind::CredentialInvalid);
+        assert_eq!(denial.message(), Some("Invalid credentials"));
+    }
+}
+
+#[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the real time is what an attacker sees"
+)]
+async fn an_unknown_user_takes_the_time_of_a_known_one() {
+    let passwords = Passwords::builder().memory_kib(8_192).build().unwrap();
+    let stored = passwords.hash(PASSWORD).await.unwrap();
+    let mut known = Duration::MAX;
+    let mut unknown = Duration::MAX;
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        passwords.verify("wrong", Some(&stored)).await.unwrap();
+        known = known.min(start.elapsed());
+        let start = std::time::Instant::now();
+        passwords.verify("wrong", None).await.unwrap();
+        unknown = unknown.min(start.elapsed());
+    }
+    assert!(unknown * 2 > known, "{unknown:?} for {known:?}");
+    assert!(known * 2 > unknown, "{unknown:?} for {known:?}");
+}
+
+#[tokio::test]
+async fn logout_counts_at_once_and_for_one_login_alone() {
+    let (world, _) = World::with_ann().await;
+    let (first, first_token) = world.login().await;
+    let (_, second_token) = world.login().await;
+    assert_eq!(world.verdict(&first_token).await, "ok");
+    assert_eq!(world.verdict(&second_token).await, "ok");
+    assert!(world.logins.resolver().peek(&first_token).unwrap().is_ok());
+    assert!(world.logins.logout(&first.session).await.unwrap());
+    assert_eq!(world.verdict(&first_token).await, "Ended");
+    assert_eq!(world.verdict(&second_token).await, "ok");
+    assert!(
+        !world.logins.logout(&first.session).await.unwrap(),
+        "ended once"
+    );
+    assert_eq!(
+        world
+            .logins
+            .logout_everywhere(&first.user.id)
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(world.verdict(&second_token).await, "Ended");
+}
+
+#[tokio::test]
+async fn a_new_password_ends_every_older_login_also_of_the_same_second() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    assert_eq!(world.verdict(&token).await, "ok");
+    let change = |current, new| world.logins.change_password(&ann.id, current, new);
+    assert_eq!(
+        kind(change("wrong horse", "new password").await),
+        "InvalidCredentials"
+    );
+    assert!(kind(change(PASSWORD, "short").await).starts_with("WeakPassword"));
+    assert_eq!(world.verdict(&token).await, "ok");
+    change(PASSWORD, "new password").await.unwrap();
+    assert_eq!(world.verdict(&token).await, "Ended");
+    assert_eq!(
+        kind(world.logins.login(EMAIL, PASSWORD).await),
+        "InvalidCredentials"
+    );
+    let login = world.logins.login(EMAIL, "new password").await.unwrap();
+    let fresh = world.verifier.verify(login.token.expose()).unwrap();
+    assert_eq!(fresh.issued_at(), token.issued_at(), "the same second");
+    assert_eq!(world.verdict(&fresh).await, "ok");
+    let nobody = UserId::new("nobody").unwrap();
+    let outcome = world
+        .logins
+        .change_password(&nobody, PASSWORD, "new password")
+        .await;
+    assert_eq!(kind(outcome), "InvalidCredentials");
+}
+
+#[tokio::test]
+async fn a_login_that_raced_a_new_password_is_not_opened() {
+    let (world, ann) = World::with_ann().await;
+    let store = Arc::clone(&world.store);
+    // Between the look at the user and the opening, as seen from the store.
+    world.store.before_open(move || {
+        let changed = store.change_password(&ann.id, 0, "x".to_owned(), ann.created_at);
+        assert!(changed.now_or_never().unwrap().unwrap());
+    });
+    assert_eq!(
+        kind(world.logins.login(EMAIL, PASSWORD).await),
+        "InvalidCredentials"
+    );
+}
+
+#[tokio::test]
+async fn of_two_concurrent_new_passwords_one_wins() {
+    let (world, ann) = World::with_ann().await;
+    let (one, other) = tokio::join!(
+        world
+            .logins
+            .change_password(&ann.id, PASSWORD, "password one"),
+        world
+            .logins
+            .change_password(&ann.id, PASSWORD, "password two"),
+    );
+    assert!(one.is_ok() != other.is_ok());
+    let winner = if one.is_ok() {
+        "password one"
+    } else {
+        "password two"
+    };
+    world.logins.login(EMAIL, winner).await.unwrap();
+}
+
+#[tokio::test]
+async fn roles_and_shut_outs_count_on_the_next_request() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    let roles = async |token: &VerifiedToken| {
+        let resolved = world.logins.resolver().resolve(token).await.unwrap();
+        let roles: Vec<_> = resolved.principal().roles().map(str::to_owned).collect();
+        roles
+    };
+    assert_eq!(roles(&token).await, ["user"]);
+    world
+        .logins
+        .set_roles(&ann.id, vec!["admin".to_owned(), "user".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(roles(&token).await, ["admin", "user"]);
+    world.logins.set_roles(&ann.id, Vec::new()).await.unwrap();
+    assert!(roles(&token).await.is_empty());
+    assert_eq!(
+        token.roles().collect::<Vec<_>>(),
+        ["user"],
+        "the token's are not asked"
+    );
+
+    assert!(!world.logins.deactivate(&ann.id).await.unwrap().active);
+    assert_eq!(world.verdict(&token).await, "Ended");
+    assert!(world.logins.activate(&ann.id).await.unwrap().active);
+    assert_eq!(
+        world.verdict(&token).await,
+        "Ended",
+        "logins of before stay ended"
+    );
+    let (_, token) = world.login().await;
+    assert_eq!(world.verdict(&token).await, "ok");
+    world.logins.delete_user(&ann.id).await.unwrap();
+    assert_eq!(world.verdict(&token).await, "Unknown");
+
+    let gone = &ann.id;
+    assert_eq!(kind(world.logins.delete_user(gone).await), "UnknownUser");
+    assert_eq!(
+        kind(world.logins.set_roles(gone, Vec::new()).await),
+        "UnknownUser"
+    );
+    assert_eq!(kind(world.logins.activate(gone).await), "UnknownUser");
+    assert_eq!(kind(world.logins.deactivate(gone).await), "UnknownUser");
+}
+
+#[tokio::test]
+async fn an_inactive_user_is_told_apart_from_an_ended_login() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    let update = UserUpdate {
+        active: Some(false),
+        ..UserUpdate::default()
+    };
+    world.logins.update(&ann.id, update).await.unwrap();
+    assert_eq!(world.verdict(&token).await, "Inactive");
+}
+
+#[tokio::test]
+async fn another_processes_change_is_seen_within_the_ttl() {
+    let (world, _) = World::with_ann().await;
+    let other = logins_on(&world.store, &world.clock, cheap().build().unwrap());
+    let (login, token) = world.login().await;
+    assert_eq!(world.verdict(&token).await, "ok");
+    other.logout(&login.session).await.unwrap();
+    assert_eq!(
+        world.verdict(&token).await,
+        "ok",
+        "not seen yet: nobody said so"
+    );
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.verdict(&token).await, "Ended");
+}
+
+#[tokio::test]
+async fn a_login_ends_by_itself_even_when_it_is_remembered() {
+    let (world, _) = World::with_ann().await;
+    let resolver = SessionResolver::builder(world.store.clone(), world.store.clone())
+        .ttl(Duration::from_secs(86_400))
+        .with_clock(world.clock.clone())
+        .build();
+    let (login, token) = world.login().await;
+    resolver.resolve(&token).await.unwrap();
+    world.clock.advance(Duration::from_secs(3_599));
+    assert!(resolver.peek(&token).unwrap().is_ok());
+    world.clock.advance(Duration::from_secs(1));
+    let error = resolver.peek(&token).unwrap().unwrap_err();
+    let at = login.token.expires_at();
+    assert!(matches!(error.kind(), SessionErrorKind::Expired { at: end } if *end == at));
+    let denial = Denial::from(error);
+    assert_eq!(denial.kind(), DenialKind::CredentialExpired);
+    assert_eq!(denial.expiry(), Some(at));
+}
+
+#[tokio::test]
+async fn a_token_of_no_login_or_of_anothers_is_nobodys() {
+    let (world, ann) = World::with_ann().await;
+    let (login, _) = world.login().await;
+    let issuer = TokenIssuer::hs256(SECRET)
+        .with_clock(world.clock.clone())
+        .build()
+        .unwrap();
+    let issue = |user: &str, session: &str| {
+        let (user, session) = (
+            UserId::new(user).unwrap(),
+            crate::store::SessionId::new(session).unwrap(),
+        );
+        let token = issuer.issue(&user, &session, []).unwrap();
+        world.verifier.verify(token.expose()).unwrap()
+    };
+    let never = issue(ann.id.as_str(), "session-that-never-was");
+    assert_eq!(world.verdict(&never).await, "Unknown");
+    let loads = world.logins.resolver().statistics().loads;
+    assert_eq!(world.verdict(&never).await, "Unknown");
+    assert_eq!(
+        world.logins.resolver().statistics().loads,
+        loads,
+        "remembered"
+    );
+    let borrowed = issue("user-eve", login.session.as_str());
+    assert_eq!(world.verdict(&borrowed).await, "Unknown");
+}
+
+#[tokio::test]
+async fn a_failing_store_is_503_and_never_401() {
+    let (world, ann) = World::with_ann().await;
+    let (login, token) = world.login().await;
+    world.store.failing.store(true, Ordering::Release);
+    let denial = Denial::from(world.logins.resolver().resolve(&token).await.unwrap_err());
+    assert_eq!(denial.kind(), DenialKind::Unavailable);
+    let error = world.logins.login(EMAIL, PASSWORD).await.unwrap_err();
+    assert_eq!(Denial::from(error).kind(), DenialKind::Unavailable);
+    let error = world.logins.logout(&login.session).await.unwrap_err();
+    assert_eq!(Denial::from(error).kind(), DenialKind::Unavailable);
+    let error = world.logins.set_roles(&ann.id, Vec::new()).await;
+    assert!(matches!(error.unwrap_err().kind(), Kind::Store(_)));
+    world.store.failing.store(false, Ordering::Release);
+    assert_eq!(
+        world.verdict(&token).await,
+        "ok",
+        "the failure is not remembered"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_store_costs_a_deadline() {
+    let (world, _) = World::with_ann().await;
+    let (login, token) = world.login().await;
+    world.store.hanging.store(true, Ordering::Release);
+    let error = world.logins.login(EMAIL, PASSWORD).await.unwrap_err();
+    assert!(
+        matches!(error.kind(), Kind::Store(error) if error.kind() == StoreErrorKind::Unavailable)
+    );
+    assert!(kind(world.logins.logout(&login.session).await).starts_with("Store"));
+    assert_eq!(world.verdict(&token).await, "Store");
+}
+
+#[tokio::test]
+async fn a_change_is_told_to_the_resolver_although_the_caller_hung_up() {
+    let (world, _) = World::with_ann().await;
+    let (login, token) = world.login().await;
+    assert_eq!(world.verdict(&token).await, "ok");
+    let mut call = Box::pin(world.logins.logout(&login.session));
+    assert!(call.as_mut().now_or_never().is_none());
+    drop(call);
+    tokio::task::yield_now().await;
+    assert_eq!(world.verdict(&token).await, "Ended");
+}
+
+#[tokio::test]
+async fn a_first_administrator_is_made_once_and_left_alone() {
+    let world = World::new();
+    let admin = || NewUser::new(EMAIL, PASSWORD).role("admin");
+    let made = world.logins.ensure_user(admin()).await.unwrap();
+    assert_eq!(made.roles, ["admin"]);
+    let again = NewUser::new("ANN@example.org", "another password").role("user");
+    assert_eq!(world.logins.ensure_user(again).await.unwrap(), made);
+    world.logins.login(EMAIL, PASSWORD).await.unwrap();
+
+    let world = World::new();
+    let racers = join_all((0..8).map(|_| world.logins.ensure_user(admin()))).await;
+    let first = racers[0].as_ref().unwrap();
+    assert!(
+        racers
+            .iter()
+            .all(|racer| racer.as_ref().unwrap().id == first.id)
+    );
+}
+
+#[tokio::test]
+async fn a_weaker_hash_is_replaced_at_login_and_no_login_ends_for_it() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    let stronger = logins_on(
+        &world.store,
+        &world.clock,
+        cheap().iterations(2).build().unwrap(),
+    );
+    stronger.login(EMAIL, "wrong horse").await.unwrap_err();
+    assert_eq!(
+        stronger.user(&ann.id).await.unwrap().unwrap().password_hash,
+        ann.password_hash
+    );
+    stronger.login(EMAIL, PASSWORD).await.unwrap();
+    let hash = stronger.user(&ann.id).await.unwrap().unwrap().password_hash;
+    assert!(hash.starts_with("$argon2id$v=19$m=64,t=2,p=1$"), "{hash}");
+    assert_eq!(world.verdict(&token).await, "ok");
+    world.logins.login(EMAIL, PASSWORD).await.unwrap();
+    assert_eq!(
+        stronger.user(&ann.id).await.unwrap().unwrap().password_hash,
+        hash,
+        "not weakened"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_waiting_line_has_an_end() {
+    let passwords = Passwords::builder()
+        .memory_kib(4_096)
+        .concurrency(1)
+        .waiting(3)
+        .build()
+        .unwrap();
+    let outcomes = join_all((0..10).map(|_| passwords.hash(PASSWORD))).await;
+    let busy = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Err(PasswordError::Busy))
+        .count();
+    assert_eq!(busy, 6, "one hashed, three waited");
+    assert!(
+        passwords.hash(PASSWORD).await.is_ok(),
+        "places are given back"
+    );
+
+    // Whoever hangs up gives the place back only when the hash is done.
+    let slow = Passwords::builder()
+        .memory_kib(65_536)
+        .concurrency(1)
+        .waiting(0)
+        .build()
+        .unwrap();
+    let mut abandoned = Box::pin(slow.hash(PASSWORD));
+    assert!(abandoned.as_mut().now_or_never().is_none());
+    drop(abandoned);
+    assert_eq!(slow.hash(PASSWORD).await, Err(PasswordError::Busy));
+    let denial = Denial::from(LoginError::from(PasswordError::Busy));
+    assert_eq!(denial.kind(), DenialKind::Unavailable);
+    assert_eq!(denial.wait_secs(), Some(1));
+}
+
+#[tokio::test]
+async fn damaged_and_greedy_hashes_let_nobody_in() {
+    let passwords = cheap().build().unwrap();
+    let stored = passwords.hash(PASSWORD).await.unwrap();
+    assert_eq!(
+        passwords.verify(PASSWORD, Some(&stored)).await,
+        Ok(PasswordCheck::Match)
+    );
+    let cut = &stored[..stored.len() - 4];
+    for damaged in [
+        "",
+        "plain",
+        "$2b$12$abcdefghijklmnopqrstuu",
+        "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ",
+        &stored.replace("m=64", "m=4294967295"),
+        &stored.replace("t=1", "t=4294967295"),
+        cut,
+    ] {
+        assert_eq!(
+            passwords.verify(PASSWORD, Some(damaged)).await,
+            Ok(PasswordCheck::Mismatch),
+            "{damaged}"
+        );
+    }
+    for outcome in ["", &"x".repeat(1_025)] {
+        assert_eq!(passwords.hash(outcome).await, Err(PasswordError::Length));
+        assert_eq!(
+            passwords.verify(outcome, None).await,
+            Err(PasswordError::Length)
+        );
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    use LoginConfigError as E;
+    let refusal = |builder: PasswordsBuilder| builder.build().unwrap_err();
+    assert_eq!(refusal(cheap().memory_kib(7)), E::Parameters);
+    assert_eq!(refusal(cheap().memory_kib((1 << 20) + 1)), E::Parameters);
+    assert_eq!(refusal(cheap().iterations(0)), E::Parameters);
+    assert_eq!(refusal(cheap().parallelism(65)), E::Parameters);
+    assert_eq!(refusal(cheap().concurrency(0)), E::Concurrency);
+    let store = Arc::new(FakeStore::default());
+    for length in [0, 1_025] {
+        let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+        let builder = Logins::builder(store.clone(), store.clone(), issuer);
+        assert_eq!(
+            builder.password_length_min(length).build().unwrap_err(),
+            E::PasswordLength
+        );
+    }
+    let defaults = format!("{:?}", Passwords::builder());
+    assert!(
+        defaults.contains("memory_kib: 19456, iterations: 2, parallelism: 1"),
+        "{defaults}"
+    );
+}
+
+#[tokio::test]
+async fn no_password_and_no_token_is_in_any_text() {
+    let (world, ann) = World::with_ann().await;
+    let (login, _) = world.login().await;
+    let error = world
+        .logins
+        .login(EMAIL, "CANARY wrong horse")
+        .await
+        .unwrap_err();
+    let new = NewUser::new(EMAIL, PASSWORD);
+    let texts = [
+        format!("{new:?} {:?} {login:?} {ann:?}", world.logins),
+        format!("{error:?} {error} {:?}", Denial::from(error.clone())),
+        format!("{:?}", cheap().build().unwrap()),
+    ];
+    for text in texts {
+        assert!(!text.contains("CANARY"), "{text}");
+        assert!(!text.contains("argon2"), "{text}");
+        assert!(!text.contains(login.token.expose()), "{text}");
+        assert!(!text.contains(EMAIL), "{text}");
+    }
+    assert!(world.clock.now() < login.token.expires_at());
+}

@@ -1,0 +1,210 @@
+//! The least that a store of users and logins can be.
+
+use std::{
+    fmt,
+    future::pending,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    domain::{
+        SessionId, UserId,
+        clock::Timestamp,
+        page::{Page, Paged},
+        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+    },
+    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
+};
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub(super) struct FakeStore {
+    rows: Mutex<Rows>,
+    hook: Mutex<Option<Hook>>,
+    pub(super) failing: AtomicBool,
+    pub(super) hanging: AtomicBool,
+}
+
+#[derive(Default)]
+struct Rows {
+    users: Vec<UserRecord>,
+    sessions: Vec<SessionRecord>,
+}
+
+impl Rows {
+    fn user(&mut self, id: &UserId) -> Option<&mut UserRecord> {
+        self.users.iter_mut().find(|user| user.id == *id)
+    }
+
+    fn end_of(&mut self, id: &UserId, at: Timestamp) -> u64 {
+        let open = |session: &&mut SessionRecord| session.user == *id && session.ended_at.is_none();
+        let ended = self.sessions.iter_mut().filter(open);
+        ended
+            .map(|session| session.ended_at = Some(at))
+            .map(|()| 1)
+            .sum()
+    }
+}
+
+impl FakeStore {
+    pub(super) fn before_open(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn answer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Rows) -> Result<T, StoreError>,
+    ) -> StoreFuture<T> {
+        if self.hanging.load(Ordering::Acquire) {
+            return StoreFuture::new(pending());
+        }
+        if self.failing.load(Ordering::Acquire) {
+            let gone = StoreError::new(StoreErrorKind::Unavailable, "gone");
+            return StoreFuture::ready(Err(gone));
+        }
+        StoreFuture::ready(work(&mut self.rows.lock().unwrap()))
+    }
+}
+
+impl fmt::Debug for FakeStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeStore")
+    }
+}
+
+impl UserStore for FakeStore {
+    fn insert_user(&self, user: UserRecord) -> StoreFuture<()> {
+        self.answer(|rows| {
+            if rows.users.iter().any(|other| other.email == user.email) {
+                return Err(StoreError::new(StoreErrorKind::Conflict, "taken"));
+            }
+            rows.users.push(user);
+            Ok(())
+        })
+    }
+
+    fn user(&self, id: &UserId) -> StoreFuture<Option<UserRecord>> {
+        self.answer(|rows| Ok(rows.user(id).cloned()))
+    }
+
+    fn user_by_email(&self, email: &str) -> StoreFuture<Option<UserRecord>> {
+        let email = normal_email(email);
+        self.answer(|rows| Ok(rows.users.iter().find(|user| user.email == email).cloned()))
+    }
+
+    fn users(&self, _: Page) -> StoreFuture<Paged<UserRecord>> {
+        self.answer(|rows| {
+            Ok(Paged {
+                items: rows.users.clone(),
+                next_cursor: None,
+            })
+        })
+    }
+
+    fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
+        self.answer(|rows| {
+            Ok(rows.user(id).map(|user| {
+                user.roles = change.roles.unwrap_or_else(|| user.roles.clone());
+                user.active = change.active.unwrap_or(user.active);
+                user.attributes.extend(change.attributes);
+                user.clone()
+            }))
+        })
+    }
+
+    fn change_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+        at: Timestamp,
+    ) -> StoreFuture<bool> {
+        self.answer(|rows| {
+            let Some(user) = rows.user(id) else {
+                return Ok(false);
+            };
+            if user.password_version != expected_version {
+                return Ok(false);
+            }
+            user.password_version = user.password_version.saturating_add(1);
+            user.password_hash = password_hash;
+            rows.end_of(id, at);
+            Ok(true)
+        })
+    }
+
+    fn rehash_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+    ) -> StoreFuture<bool> {
+        self.answer(|rows| {
+            let same = |user: &&mut UserRecord| user.password_version == expected_version;
+            let user = rows.user(id).filter(same);
+            Ok(user
+                .map(|user| user.password_hash = password_hash)
+                .is_some())
+        })
+    }
+
+    fn delete_user(&self, id: &UserId) -> StoreFuture<bool> {
+        self.answer(|rows| {
+            let before = rows.users.len();
+            rows.users.retain(|user| user.id != *id);
+            rows.sessions.retain(|session| session.user != *id);
+            Ok(rows.users.len() < before)
+        })
+    }
+}
+
+impl SessionStore for FakeStore {
+    fn open_session(
+        &self,
+        session: SessionRecord,
+        expected_version: Option<u64>,
+    ) -> StoreFuture<bool> {
+        if let Some(hook) = self.hook.lock().unwrap().take() {
+            hook();
+        }
+        self.answer(|rows| {
+            if let Some(expected) = expected_version {
+                let fits = |user: &mut UserRecord| user.active && user.password_version == expected;
+                if !rows.user(&session.user).is_some_and(fits) {
+                    return Ok(false);
+                }
+            }
+            rows.sessions.push(session);
+            Ok(true)
+        })
+    }
+
+    fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
+        self.answer(|rows| Ok(rows.sessions.iter().find(|row| row.id == *id).cloned()))
+    }
+
+    fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {
+        self.answer(|rows| {
+            let row = rows.sessions.iter_mut().find(|row| row.id == *id);
+            Ok(row
+                .filter(|row| row.ended_at.is_none())
+                .map(|row| row.ended_at = Some(at))
+                .is_some())
+        })
+    }
+
+    fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64> {
+        self.answer(|rows| Ok(rows.end_of(user, at)))
+    }
+
+    fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
+        self.answer(|rows| {
+            let over = |row: &mut SessionRecord| row.expires_at < before;
+            Ok(rows.sessions.extract_if(.., over).map(|_| 1).sum())
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! What an application asks for when it makes a user.
+
+use std::{collections::BTreeMap, fmt};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{LoginError, LoginErrorKind, passwords::PASSWORD_LENGTH_MAX};
+
+/// RFC 5321 section 4.5.3.1.3, less the angle brackets.
+const EMAIL_LENGTH_MAX: usize = 254;
+
+/// A user to be made. The password is redacted in `Debug` and wiped from memory when dropped.
+///
+/// ```
+/// use tollgate::login::NewUser;
+///
+/// let user = NewUser::new("ann@example.org", "correct horse").role("user").attribute("username", "ann");
+/// assert!(!format!("{user:?}").contains("horse"));
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct NewUser {
+    pub(super) email: String,
+    password: SecretString,
+    pub(super) roles: Vec<String>,
+    pub(super) attributes: BTreeMap<String, String>,
+}
+
+impl NewUser {
+    /// A user with no roles and no attributes.
+    pub fn new(email: &str, password: &str) -> Self {
+        Self {
+            email: email.to_owned(),
+            password: SecretString::from(password),
+            roles: Vec::new(),
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    /// One more role.
+    pub fn role(mut self, role: &str) -> Self {
+        self.roles.push(role.to_owned());
+        self
+    }
+
+    /// Something that the application keeps of the user.
+    pub fn attribute(mut self, name: &str, value: &str) -> Self {
+        self.attributes.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(super) fn password(&self) -> &str {
+        self.password.expose_secret()
+    }
+}
+
+impl fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser")
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something on both sides of one `@`, no blanks, no control characters, at most 254 bytes.
+///
+/// Whether mail arrives there is for a mail to find out, not for a pattern.
+pub(super) fn check_email(email: &str) -> Result<(), LoginError> {
+    let email = email.trim();
+    let odd = |character: char| character.is_whitespace() || character.is_control();
+    let shaped = email.len() <= EMAIL_LENGTH_MAX
+        && !email.contains(odd)
+        && email.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+        });
+    if shaped {
+        Ok(())
+    } else {
+        Err(LoginError::new(LoginErrorKind::InvalidEmail))
+    }
+}
+
+/// Length is what counts (NIST SP 800-63B section 3.1.1.2); characters are counted, bytes are bounded.
+pub(super) fn check_password(password: &str, length_min: usize) -> Result<(), LoginError> {
+    let weak = |text| Err(LoginError::new(LoginErrorKind::WeakPassword(text)));
+    if password.len() > PASSWORD_LENGTH_MAX {
+        weak("The password is too long.")
+    } else if password.chars().count() < length_min {
+        weak("The password is too short.")
+    } else {
+        Ok(())
+    }
+}
