@@ -31,7 +31,7 @@ type Created<T> = Result<(StatusCode, Json<T>), Denial>;
 
 const OVERLAP_SECONDS: u64 = 3_600;
 
-pub async fn register(State(app): State<App>, JsonBody(new): JsonBody<Register>) -> Created<User> {
+pub(crate) async fn register(State(app): State<App>, JsonBody(new): JsonBody<Register>) -> Created<User> {
     let new_user = NewUser::new(&new.email, &new.password)
         .role("user")
         .attribute("username", &new.username);
@@ -39,7 +39,7 @@ pub async fn register(State(app): State<App>, JsonBody(new): JsonBody<Register>)
     Ok((StatusCode::CREATED, Json(User::full(&user))))
 }
 
-pub async fn login(State(app): State<App>, JsonBody(login): JsonBody<Login>) -> Answer<LoggedIn> {
+pub(crate) async fn login(State(app): State<App>, JsonBody(login): JsonBody<Login>) -> Answer<LoggedIn> {
     let login = app.logins.login(&login.email, &login.password).await?;
     let token = login.token.expose().to_owned();
     Ok(Json(LoggedIn {
@@ -48,11 +48,11 @@ pub async fn login(State(app): State<App>, JsonBody(login): JsonBody<Login>) -> 
     }))
 }
 
-pub async fn me(State(app): State<App>, caller: Principal) -> Answer<User> {
+pub(crate) async fn me(State(app): State<App>, caller: Principal) -> Answer<User> {
     Ok(Json(User::full(&app.logins.user_of(&caller).await?)))
 }
 
-pub async fn change_password(
+pub(crate) async fn change_password(
     State(app): State<App>,
     caller: Principal,
     JsonBody(change): JsonBody<ChangePassword>,
@@ -64,7 +64,7 @@ pub async fn change_password(
     Ok(Json(User::full(&user)))
 }
 
-pub async fn create_key(
+pub(crate) async fn create_key(
     State(app): State<App>,
     caller: Principal,
     JsonBody(new): JsonBody<CreateKey>,
@@ -84,7 +84,7 @@ pub async fn create_key(
     ))
 }
 
-pub async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<Key>> {
+pub(crate) async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<Key>> {
     let keys = app.keys.list(caller.subject(), Page::first(1_000)).await?;
     Ok(Json(
         keys.items
@@ -94,7 +94,7 @@ pub async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<
     ))
 }
 
-pub async fn revoke_key(
+pub(crate) async fn revoke_key(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<KeyId>,
@@ -103,7 +103,7 @@ pub async fn revoke_key(
     Ok(Json(Key::listed(record, app.clock.now())))
 }
 
-pub async fn delete_key(
+pub(crate) async fn delete_key(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<KeyId>,
@@ -112,7 +112,7 @@ pub async fn delete_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn rotate_key(
+pub(crate) async fn rotate_key(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<KeyId>,
@@ -129,7 +129,7 @@ pub async fn rotate_key(
     ))
 }
 
-pub async fn set_limits(
+pub(crate) async fn set_limits(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<KeyId>,
@@ -152,7 +152,7 @@ pub async fn set_limits(
     Ok(Json(Limits::of(id.to_string(), &budget)))
 }
 
-pub async fn top_up(
+pub(crate) async fn top_up(
     State(app): State<App>,
     caller: Principal,
     JsonBody(payment): JsonBody<TopUp>,
@@ -165,13 +165,13 @@ pub async fn top_up(
     Ok(Json(app.ledger.credit(credit).await?.into()))
 }
 
-pub async fn balance(State(app): State<App>, caller: Principal) -> Answer<BalanceView> {
+pub(crate) async fn balance(State(app): State<App>, caller: Principal) -> Answer<BalanceView> {
     Ok(Json(
         app.ledger.balance(caller.require_account()?).await?.into(),
     ))
 }
 
-pub async fn transactions(
+pub(crate) async fn transactions(
     State(app): State<App>,
     caller: Principal,
     Query(query): Query<PageQuery>,
@@ -187,7 +187,7 @@ pub async fn transactions(
     }))
 }
 
-pub async fn usage(
+pub(crate) async fn usage(
     State(app): State<App>,
     caller: Principal,
     Query(query): Query<PageQuery>,

@@ -19,7 +19,7 @@ use tollgate::{
 };
 
 #[derive(Deserialize)]
-pub struct Chat {
+pub(crate) struct Chat {
     #[serde(default)]
     model: Option<String>,
     messages: Vec<Message>,
@@ -83,31 +83,31 @@ impl Chat {
     }
 }
 
-pub async fn health() -> Json<Value> {
+pub(crate) async fn health() -> Json<Value> {
     Json(json!({ "status": "healthy" }))
 }
 
-pub async fn agents_chat(JsonBody(chat): JsonBody<Chat>) -> Result<Json<Value>, Denial> {
+pub(crate) async fn agents_chat(JsonBody(chat): JsonBody<Chat>) -> Result<Json<Value>, Denial> {
     let content = chat.echo()?;
     Ok(Json(
         json!({ "message": { "role": "assistant", "content": content } }),
     ))
 }
 
-pub async fn process(JsonBody(input): JsonBody<Value>) -> Json<Value> {
+pub(crate) async fn process(JsonBody(input): JsonBody<Value>) -> Json<Value> {
     Json(json!({ "status": "processed", "input": input }))
 }
 
-pub async fn query(JsonBody(input): JsonBody<Value>) -> Json<Value> {
+pub(crate) async fn query(JsonBody(input): JsonBody<Value>) -> Json<Value> {
     Json(json!({ "status": "answered", "results": [], "input": input }))
 }
 
-pub async fn models() -> Json<Value> {
+pub(crate) async fn models() -> Json<Value> {
     let model = json!({ "id": "echo-1", "object": "model", "created": 1_704_067_200, "owned_by": "polysystems" });
     Json(json!({ "object": "list", "data": [model] }))
 }
 
-pub async fn chat_completions(
+pub(crate) async fn chat_completions(
     charge: Charge,
     id: RequestId,
     JsonBody(chat): JsonBody<Chat>,

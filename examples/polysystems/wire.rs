@@ -13,32 +13,32 @@ use tollgate::{
 };
 
 #[derive(Deserialize)]
-pub struct Register {
-    pub email: String,
-    pub password: String,
-    pub username: String,
+pub(crate) struct Register {
+    pub(crate) email: String,
+    pub(crate) password: String,
+    pub(crate) username: String,
 }
 
 #[derive(Deserialize)]
-pub struct Login {
-    pub email: String,
-    pub password: String,
+pub(crate) struct Login {
+    pub(crate) email: String,
+    pub(crate) password: String,
 }
 
 #[derive(Deserialize)]
-pub struct ChangePassword {
-    pub current_password: String,
-    pub new_password: String,
+pub(crate) struct ChangePassword {
+    pub(crate) current_password: String,
+    pub(crate) new_password: String,
 }
 
 #[derive(Deserialize)]
-pub struct CreateKey {
-    pub name: String,
-    pub expires_at: Option<Timestamp>,
-    pub environment: Option<String>,
-    pub roles: Option<Vec<String>>,
+pub(crate) struct CreateKey {
+    pub(crate) name: String,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) environment: Option<String>,
+    pub(crate) roles: Option<Vec<String>>,
     #[serde(default, deserialize_with = "networks")]
-    pub allowed_ips: Vec<IpNet>,
+    pub(crate) allowed_ips: Vec<IpNet>,
 }
 
 /// Addresses and networks, mixed.
@@ -51,32 +51,32 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
 }
 
 #[derive(Deserialize)]
-pub struct RotateKey {
-    pub overlap_seconds: Option<u64>,
+pub(crate) struct RotateKey {
+    pub(crate) overlap_seconds: Option<u64>,
 }
 
 #[derive(Deserialize)]
-pub struct SetLimits {
+pub(crate) struct SetLimits {
     #[serde(default)]
-    pub daily_limit: Option<Money>,
+    pub(crate) daily_limit: Option<Money>,
     #[serde(default)]
-    pub monthly_limit: Option<Money>,
+    pub(crate) monthly_limit: Option<Money>,
 }
 
 #[derive(Deserialize)]
-pub struct TopUp {
-    pub amount: Money,
+pub(crate) struct TopUp {
+    pub(crate) amount: Money,
 }
 
 /// `?limit=&cursor=`
 #[derive(Deserialize)]
-pub struct PageQuery {
+pub(crate) struct PageQuery {
     limit: Option<u16>,
     cursor: Option<u64>,
 }
 
 impl PageQuery {
-    pub fn page(&self) -> Page {
+    pub(crate) fn page(&self) -> Page {
         let page = Page::first(self.limit.unwrap_or(50));
         match self.cursor {
             Some(cursor) => page.after(cursor),
@@ -91,7 +91,7 @@ fn at(moment: Timestamp) -> Timestamp {
 }
 
 #[derive(Serialize)]
-pub struct User {
+pub(crate) struct User {
     id: String,
     email: String,
     username: String,
@@ -104,7 +104,7 @@ pub struct User {
 
 impl User {
     /// As in the answer to a login.
-    pub fn brief(user: &UserRecord) -> Self {
+    pub(crate) fn brief(user: &UserRecord) -> Self {
         Self {
             id: user.id.to_string(),
             email: user.email.clone(),
@@ -115,7 +115,7 @@ impl User {
         }
     }
 
-    pub fn full(user: &UserRecord) -> Self {
+    pub(crate) fn full(user: &UserRecord) -> Self {
         let created_at = Some(at(user.created_at));
         Self {
             is_email_verified: Some(false),
@@ -126,13 +126,13 @@ impl User {
 }
 
 #[derive(Serialize)]
-pub struct LoggedIn {
-    pub token: String,
-    pub user: User,
+pub(crate) struct LoggedIn {
+    pub(crate) token: String,
+    pub(crate) user: User,
 }
 
 #[derive(Serialize)]
-pub struct Key {
+pub(crate) struct Key {
     id: String,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ pub struct Key {
 
 impl Key {
     /// As in lists: never with the key itself.
-    pub fn listed(record: KeyRecord, now: Timestamp) -> Self {
+    pub(crate) fn listed(record: KeyRecord, now: Timestamp) -> Self {
         Self {
             is_active: record.is_active(now),
             id: record.id.to_string(),
@@ -166,7 +166,7 @@ impl Key {
     }
 
     /// As it is shown once, when it was made.
-    pub fn created(key: &ApiKey, record: KeyRecord, now: Timestamp) -> Self {
+    pub(crate) fn created(key: &ApiKey, record: KeyRecord, now: Timestamp) -> Self {
         Self {
             key_value: Some(key.expose().to_owned()),
             ..Self::listed(record, now)
@@ -175,7 +175,7 @@ impl Key {
 }
 
 #[derive(Serialize)]
-pub struct Limits {
+pub(crate) struct Limits {
     id: String,
     daily_limit: Option<Money>,
     monthly_limit: Option<Money>,
@@ -184,7 +184,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn of(id: String, budget: &Budget) -> Self {
+    pub(crate) fn of(id: String, budget: &Budget) -> Self {
         Self {
             id,
             daily_limit: budget.limits.daily,
@@ -196,7 +196,7 @@ impl Limits {
 }
 
 #[derive(Serialize)]
-pub struct BalanceView {
+pub(crate) struct BalanceView {
     balance: Money,
     held: Money,
     currency: &'static str,
@@ -213,13 +213,13 @@ impl From<Balance> for BalanceView {
 }
 
 #[derive(Serialize)]
-pub struct Items<T> {
-    pub items: Vec<T>,
-    pub next_cursor: Option<u64>,
+pub(crate) struct Items<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next_cursor: Option<u64>,
 }
 
 #[derive(Serialize)]
-pub struct TransactionView {
+pub(crate) struct TransactionView {
     id: u64,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -249,7 +249,7 @@ impl From<Transaction> for TransactionView {
 }
 
 #[derive(Serialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     request_id: String,
     key_id: Option<String>,
     route: String,

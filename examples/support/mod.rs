@@ -28,10 +28,10 @@ use tracing_subscriber::EnvFilter;
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Why a server doesn't start.
-pub type StartError = Box<dyn Error + Send + Sync>;
+pub(crate) type StartError = Box<dyn Error + Send + Sync>;
 
 /// Logs go to stderr; `RUST_LOG` says which.
-pub fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -40,7 +40,7 @@ pub fn log_to_stderr() {
 }
 
 /// A setting from the environment, or `default`. One that can't be read stops the start.
-pub fn setting<T: FromStr>(name: &str, default: T) -> Result<T, StartError>
+pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> Result<T, StartError>
 where
     T::Err: std::fmt::Display,
 {
@@ -55,12 +55,12 @@ where
 }
 
 /// A setting that may be missing; an empty one is missing.
-pub fn optional(name: &str) -> Option<String> {
+pub(crate) fn optional(name: &str) -> Option<String> {
     env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 /// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
-pub fn client_address() -> Result<ClientAddress, StartError> {
+pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
     let text = optional("TRUSTED_PROXIES").unwrap_or_default();
     let networks = text
         .split(',')
@@ -72,19 +72,19 @@ pub fn client_address() -> Result<ClientAddress, StartError> {
 }
 
 /// Where everything is kept, as `DATABASE_URL` says.
-pub struct Stores {
-    pub keys: Arc<dyn KeyStore>,
-    pub users: Arc<dyn UserStore>,
-    pub sessions: Arc<dyn SessionStore>,
-    pub ledger: Arc<dyn Ledger>,
+pub(crate) struct Stores {
+    pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) users: Arc<dyn UserStore>,
+    pub(crate) sessions: Arc<dyn SessionStore>,
+    pub(crate) ledger: Arc<dyn Ledger>,
     /// The database's file, where there is one.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     sqlite: Option<SqliteStore>,
 }
 
 impl Stores {
     /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), or `memory:`.
-    pub async fn open(name: &str) -> Result<Self, StartError> {
+    pub(crate) async fn open(name: &str) -> Result<Self, StartError> {
         if optional("REDIS_URL").is_some() {
             return Err("REDIS_URL: this build shares no rate limits through Redis".into());
         }
@@ -119,7 +119,7 @@ impl Stores {
     }
 
     /// `JWT_SECRET`, or one that is made once and kept beside the database.
-    pub fn signing_secret(&self) -> Result<SigningSecret, StartError> {
+    pub(crate) fn signing_secret(&self) -> Result<SigningSecret, StartError> {
         if let Ok(secret) = env::var("JWT_SECRET") {
             return SigningSecret::from_bytes(secret.as_bytes())
                 .map_err(|error| format!("JWT_SECRET: {error}").into());
@@ -131,7 +131,7 @@ impl Stores {
     }
 
     /// Waits until all is written.
-    pub async fn close(self) -> Result<(), StoreError> {
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
         self.ledger.flush().await?;
         match self.sqlite {
             Some(store) => store.close().await,
@@ -141,7 +141,7 @@ impl Stores {
 }
 
 /// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
-pub async fn serve(app: Router, port: u16) -> Result<(), StartError> {
+pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     let host = optional("HOST").unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
     let listener = TcpListener::bind((host.as_str(), port))

@@ -14,6 +14,8 @@ pub enum DenialKind {
     CredentialInvalid,
     /// The credential was good once. 401.
     CredentialExpired,
+    /// A login with a wrong name or a wrong password; which of them is told nobody. 401.
+    LoginFailed,
     /// Several credentials were sent that disagree, or one was sent twice. 401.
     CredentialAmbiguous,
     /// Known, but not allowed to do this. 403.
@@ -52,6 +54,7 @@ impl DenialKind {
             Self::CredentialMissing => "credential_missing",
             Self::CredentialInvalid => "credential_invalid",
             Self::CredentialExpired => "credential_expired",
+            Self::LoginFailed => "login_failed",
             Self::CredentialAmbiguous => "credential_ambiguous",
             Self::NotPermitted => "not_permitted",
             Self::AddressRefused => "address_refused",
@@ -78,6 +81,7 @@ impl DenialKind {
                 | Self::CredentialInvalid
                 | Self::CredentialExpired
                 | Self::CredentialAmbiguous
+                | Self::LoginFailed
         )
     }
 

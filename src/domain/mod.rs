@@ -3,13 +3,13 @@
 pub mod books;
 pub mod budget;
 pub mod clock;
-pub mod credential;
+pub(crate) mod credential;
 pub mod denial;
 pub mod key;
 pub mod money;
 pub mod network;
-pub mod page;
-pub mod principal;
+pub(crate) mod page;
+pub(crate) mod principal;
 pub mod quota;
 pub mod role;
 pub mod usage;

@@ -3,7 +3,8 @@
 //! - Refuses with 401 when there is no token, a bad one, an expired one, one of a login that has ended,
 //!   or when an API key is sent beside or instead of it; with 503 when the login can't be looked up.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
-//! - A token is good until it expires.
+//! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, logout, a changed password,
+//!   a disabled user and a lowered role count on the next request.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,6 +29,8 @@
 //! # Ok(()) }
 //! ```
 
+use std::sync::Arc;
+
 use http::HeaderName;
 
 use crate::{
@@ -36,6 +39,7 @@ use crate::{
         denial::{Denial, DenialKind},
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
+    login::{ResolvedSession, SessionError, SessionResolver},
     token::TokenVerifier,
     wire::{Credential, Credentials, RequestHead},
 };
@@ -55,7 +59,20 @@ impl JwtLayer {
     #[must_use]
     pub fn new(verifier: TokenVerifier) -> Self {
         Self {
-            gate: Gate::new(JwtPolicy { verifier }),
+            gate: Gate::new(JwtPolicy {
+                verifier,
+                sessions: None,
+            }),
+        }
+    }
+
+    /// Also asks whether the token's login still stands; a token without a login is refused then.
+    #[must_use]
+    pub fn sessions(self, sessions: SessionResolver) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.sessions = Some(sessions)),
         }
     }
 
@@ -78,6 +95,7 @@ impl Authenticator for JwtLayer {
 #[derive(Clone, Debug)]
 pub struct JwtPolicy {
     verifier: TokenVerifier,
+    sessions: Option<SessionResolver>,
 }
 
 impl JwtPolicy {
@@ -86,9 +104,18 @@ impl JwtPolicy {
             Ok(verified) => verified,
             Err(error) => return Decision::Ready(Verdict::Refuse(error.into())),
         };
-        Decision::Ready(Verdict::Admit(Identified::new(
-            verified.principal().clone(),
-        )))
+        let Some(sessions) = &self.sessions else {
+            return Decision::Ready(Verdict::Admit(Identified::new(
+                verified.principal().clone(),
+            )));
+        };
+        match sessions.peek(&verified) {
+            Some(answer) => Decision::Ready(verdict(answer)),
+            None => {
+                let sessions = sessions.clone();
+                Decision::pending(async move { verdict(sessions.resolve(&verified).await) })
+            }
+        }
     }
 }
 
@@ -114,6 +141,13 @@ impl Policy for JwtPolicy {
             }
             Credential::Absent => abstain(DenialKind::CredentialMissing),
         }
+    }
+}
+
+fn verdict(answer: Result<Arc<ResolvedSession>, SessionError>) -> Verdict<Identified> {
+    match answer {
+        Ok(session) => Verdict::Admit(Identified::new(session.principal().clone())),
+        Err(error) => Verdict::Refuse(error.into()),
     }
 }
 

@@ -101,9 +101,7 @@ impl From<LoginError> for Denial {
     fn from(error: LoginError) -> Self {
         let reason = error.to_string();
         let denial = match error.0 {
-            LoginErrorKind::InvalidCredentials => {
-                Self::new(DenialKind::CredentialInvalid).with_message("Invalid credentials")
-            }
+            LoginErrorKind::InvalidCredentials => Self::new(DenialKind::LoginFailed),
             LoginErrorKind::EmailTaken => Self::new(DenialKind::Conflict)
                 .with_message("This email address is already registered."),
             LoginErrorKind::InvalidEmail => {

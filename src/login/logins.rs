@@ -16,6 +16,7 @@ use crate::{
         SessionId, UserId,
         clock::{Clock, Timestamp},
         page::{Page, Paged},
+        principal::Principal,
         user::{SessionRecord, UserRecord, UserUpdate, normal_email},
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
@@ -297,6 +298,16 @@ impl Logins {
     /// `Store`.
     pub async fn user(&self, id: &UserId) -> Result<Option<UserRecord>, LoginError> {
         Ok(self.await_store(self.0.users.user(id)).await?)
+    }
+
+    /// The user whom a principal stands for: the subject of a token, or the owner of a key.
+    ///
+    /// # Errors
+    /// `UnknownUser`, `Store`.
+    pub async fn user_of(&self, principal: &Principal) -> Result<UserRecord, LoginError> {
+        let unknown = || LoginError::new(LoginErrorKind::UnknownUser);
+        let id = UserId::new(principal.subject()).map_err(|_| unknown())?;
+        self.user(&id).await?.ok_or_else(unknown)
     }
 
     /// All users, newest first.

@@ -44,6 +44,14 @@ impl SigningSecret {
         Ok(Self(Zeroizing::new(secret.to_vec())))
     }
 
+    /// A new random secret that is kept nowhere: every token ends with the process.
+    ///
+    /// # Errors
+    /// [`SigningSecretError`], when the system gives no randomness.
+    pub fn generate() -> Result<Self, SigningSecretError> {
+        Self::from_bytes(random_hex()?.as_bytes())
+    }
+
     /// The secret in the file, which is made, with mode 0600 and 256 random bits in hex, when there is none.
     ///
     /// Processes that race to make it all get the same one. White space around the secret is not part of it.

@@ -24,7 +24,8 @@ fn code(kind: DenialKind) -> u8 {
         DenialKind::CredentialMissing
         | DenialKind::CredentialInvalid
         | DenialKind::CredentialExpired
-        | DenialKind::CredentialAmbiguous => 16, // UNAUTHENTICATED
+        | DenialKind::CredentialAmbiguous
+        | DenialKind::LoginFailed => 16, // UNAUTHENTICATED
         DenialKind::NotPermitted | DenialKind::AddressRefused => 7, // PERMISSION_DENIED
         DenialKind::RateLimited
         | DenialKind::InsufficientCredits

@@ -56,7 +56,8 @@ fn open_ai(denial: &Denial, text: &str) -> DenialBody {
         DenialKind::CredentialMissing
         | DenialKind::CredentialInvalid
         | DenialKind::CredentialExpired
-        | DenialKind::CredentialAmbiguous => ("invalid_request_error", Some("invalid_api_key")),
+        | DenialKind::CredentialAmbiguous
+        | DenialKind::LoginFailed => ("invalid_request_error", Some("invalid_api_key")),
         DenialKind::NotPermitted | DenialKind::AddressRefused => ("permission_error", None),
         DenialKind::RateLimited => ("rate_limit_error", Some("rate_limit_exceeded")),
         DenialKind::InsufficientCredits => ("insufficient_quota", Some("insufficient_quota")),

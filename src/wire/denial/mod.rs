@@ -176,7 +176,7 @@ impl Denials {
     /// RFC 6750, 3: an error code only where a credential was sent.
     fn challenge(&self, kind: DenialKind) -> HeaderValue {
         match kind {
-            DenialKind::CredentialMissing => self.0.realm.clone(),
+            DenialKind::CredentialMissing | DenialKind::LoginFailed => self.0.realm.clone(),
             DenialKind::CredentialAmbiguous => {
                 HeaderValue::from_static("Bearer error=\"invalid_request\"")
             }
@@ -235,7 +235,8 @@ pub(crate) fn status(kind: DenialKind) -> StatusCode {
         DenialKind::CredentialMissing
         | DenialKind::CredentialInvalid
         | DenialKind::CredentialExpired
-        | DenialKind::CredentialAmbiguous => StatusCode::UNAUTHORIZED,
+        | DenialKind::CredentialAmbiguous
+        | DenialKind::LoginFailed => StatusCode::UNAUTHORIZED,
         DenialKind::NotPermitted | DenialKind::AddressRefused => StatusCode::FORBIDDEN,
         DenialKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         DenialKind::InsufficientCredits | DenialKind::SpendingLimitReached => {
