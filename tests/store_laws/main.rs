@@ -1,1 +1,80 @@
-fn main() {}
+//! What every engine must do: each law runs against each of them.
+//!
+//! Time stands still unless a law turns it.
+
+mod engines;
+mod keys;
+mod ledger;
+mod log;
+mod people;
+mod races;
+#[cfg(feature = "sqlite")]
+mod recovery;
+#[cfg(feature = "sqlite")]
+mod restart;
+
+macro_rules! laws {
+    ($($room:ident::$law:ident,)*) => {
+        mod memory {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $law() {
+                    let (store, clock) = crate::engines::memory();
+                    crate::$room::$law(store, clock).await;
+                }
+            )*
+        }
+
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $law() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let (store, clock) = crate::engines::sqlite(folder.path()).await;
+                    crate::$room::$law(store, clock).await;
+                }
+            )*
+        }
+    };
+}
+
+laws! {
+    keys::a_key_is_found_by_its_whole_digest_as_it_was_stored,
+    keys::an_id_or_a_digest_is_taken_once,
+    keys::a_rotation_ends_the_old_key_at_the_earlier_end,
+    keys::a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
+    keys::another_owner_s_key_is_like_none,
+    keys::keys_are_listed_newest_first_a_page_at_a_time,
+    keys::an_update_changes_what_it_names_and_no_revocation,
+    keys::a_touch_changes_one_column_and_never_goes_back,
+    keys::a_deleted_key_is_gone,
+    people::an_address_is_taken_once_in_whatever_case,
+    people::users_are_listed_newest_first_a_page_at_a_time,
+    people::a_user_s_update_changes_what_it_names,
+    people::a_new_password_ends_every_login_in_one_step,
+    people::a_login_opens_only_for_an_active_user_with_that_password,
+    people::a_login_ends_once,
+    people::a_deleted_user_s_logins_are_gone,
+    people::logins_are_forgotten_after_their_time,
+    ledger::an_account_that_never_was_is_empty,
+    ledger::a_reference_pays_once,
+    ledger::a_payment_out_of_range_is_refused,
+    ledger::a_settlement_takes_what_the_call_cost,
+    ledger::a_refused_hold_changes_nothing,
+    ledger::a_free_call_is_logged_and_costs_nothing,
+    ledger::limits_count_what_was_spent_before,
+    ledger::a_day_ends_and_the_month_goes_on,
+    ledger::a_hold_is_settled_once,
+    ledger::a_hold_that_outlives_its_time_is_given_back,
+    log::the_log_says_what_happened,
+    log::usage_is_listed_newest_first_a_page_at_a_time,
+    log::transactions_are_payments_and_charges_in_their_order,
+    log::another_account_s_cursor_leads_nowhere,
+    races::money_for_ten_serves_ten_of_a_hundred,
+    races::a_limit_for_ten_serves_ten_of_a_hundred,
+    races::a_hundred_payments_with_one_reference_are_one,
+    races::a_hundred_settlements_of_one_hold_are_one,
+    races::no_login_outlives_the_password_it_was_made_with,
+    races::the_books_balance_after_a_thousand_calls_of_every_kind,
+}

@@ -1,0 +1,160 @@
+//! The engines, and what laws say often.
+
+use std::{sync::Arc, time::Duration};
+
+use tollgate::{
+    books::HoldRefusal,
+    clock::{Clock, ManualClock, Timestamp},
+    money::Money,
+    store::{
+        AccountId, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore, StoreError,
+        UserStore,
+    },
+    usage::{Call, Credit, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
+};
+
+pub trait Engine: KeyStore + UserStore + SessionStore + Ledger + Clone {}
+
+impl<S: KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
+
+pub type Time = Arc<ManualClock>;
+
+pub fn memory() -> (MemoryStore, Time) {
+    let clock = Time::default();
+    let store = MemoryStore::builder().with_clock(clock.clone()).build();
+    (store, clock)
+}
+
+#[cfg(feature = "sqlite")]
+pub async fn sqlite(folder: &std::path::Path) -> (tollgate::store::SqliteStore, Time) {
+    let clock = Time::default();
+    let store = tollgate::store::SqliteStore::builder(folder.join("tollgate.db"))
+        .with_clock(clock.clone())
+        .open()
+        .await
+        .unwrap();
+    (store, clock)
+}
+
+pub fn now() -> Timestamp {
+    ManualClock::default().now()
+}
+
+pub fn later(secs: i64) -> Timestamp {
+    now() + Duration::from_secs(secs.try_into().unwrap())
+}
+
+pub fn account(name: &str) -> AccountId {
+    AccountId::new(name).unwrap()
+}
+
+pub fn budget(name: &str) -> BudgetId {
+    BudgetId::new(name).unwrap()
+}
+
+pub fn nanos(nanos: i64) -> Money {
+    Money::from_nanos(nanos)
+}
+
+pub fn call(account: &AccountId, request_id: &str) -> Call {
+    Call {
+        request_id: Arc::from(request_id),
+        account: account.clone(),
+        key: None,
+        route: Arc::from("POST /v1/chat/completions"),
+        started_at: now(),
+    }
+}
+
+pub fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) -> HoldRequest {
+    HoldRequest {
+        call: call(account, "request-1"),
+        budgets: Arc::from(budgets),
+        amount: nanos(amount),
+        lifetime: Duration::from_secs(60),
+    }
+}
+
+pub fn costs(charged: i64) -> Settlement {
+    Settlement {
+        charged: nanos(charged),
+        outcome: Outcome::Completed,
+        status: Some(200),
+        latency: Duration::from_millis(7),
+        input_tokens: None,
+        output_tokens: None,
+    }
+}
+
+pub async fn pay<S: Ledger>(store: &S, account: &AccountId, amount: i64) {
+    let credit = Credit {
+        account: account.clone(),
+        amount: nanos(amount),
+        reference: format!("{}-{amount}", account.as_str()),
+    };
+    store.credit(credit).await.unwrap();
+}
+
+pub async fn hold<S: Ledger>(
+    store: &S,
+    account: &AccountId,
+    budgets: &[BudgetId],
+    amount: i64,
+) -> Result<Hold, HoldRefusal> {
+    store.hold(request(account, budgets, amount)).await.unwrap()
+}
+
+/// A second hold of the same name, as no caller can get one.
+pub fn forged(hold: &Hold) -> Hold {
+    Hold {
+        id: hold.id,
+        call: hold.call.clone(),
+        budgets: hold.budgets.clone(),
+        amount: hold.amount,
+        windows: hold.windows,
+    }
+}
+
+pub async fn usage<S: Ledger>(store: &S, account: &AccountId) -> Vec<UsageEntry> {
+    let mut page = Page::first(1_000);
+    let mut rows = Vec::new();
+    loop {
+        let part = store.usage(account, page).await.unwrap();
+        rows.extend(part.items);
+        match part.next_cursor {
+            None => return rows,
+            Some(cursor) => page = Page::first(1_000).after(cursor),
+        }
+    }
+}
+
+/// Deposits are what was paid; what is charged is what the log says; what is held is what is open.
+pub async fn balances<S: Ledger>(store: &S, account: &AccountId, deposited: i64, held: i64) {
+    let balance = store.balance(account).await.unwrap();
+    let charged: i64 = usage(store, account)
+        .await
+        .iter()
+        .map(|row| row.settlement.charged.nanos())
+        .sum();
+    assert_eq!(
+        balance.settled.nanos(),
+        charged,
+        "the log and the books differ"
+    );
+    assert_eq!(balance.held.nanos(), held);
+    assert_eq!(balance.deposited.nanos(), deposited);
+    assert_eq!(
+        balance.deposited.nanos(),
+        balance.available().nanos() + balance.held.nanos() + balance.settled.nanos()
+    );
+    let page = Page::first(1_000);
+    let moved = store.transactions(account, page).await.unwrap();
+    if moved.next_cursor.is_none() {
+        let sum: i64 = moved.items.iter().map(|moved| moved.amount.nanos()).sum();
+        assert_eq!(sum, deposited - charged, "payments less charges");
+    }
+}
+
+pub fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> tollgate::store::StoreErrorKind {
+    answer.unwrap_err().kind()
+}

@@ -1,0 +1,211 @@
+//! Keys.
+
+use tollgate::{
+    clock::Timestamp,
+    key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+    store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
+};
+
+use crate::engines::{Engine, Time, kind, later, now};
+
+fn id(name: &str) -> KeyId {
+    KeyId::new(name).unwrap()
+}
+
+fn key(name: &str, owner: &str) -> KeyRecord {
+    let lineage = BudgetId::new(name).unwrap();
+    let digest = KeyDigest::of(&format!("ps_live_{name}"));
+    let mut key = KeyRecord::new(id(name), lineage, digest, owner, now());
+    key.name = name.to_owned();
+    key
+}
+
+fn rotation(of: &str, overlap_ends_at: Timestamp) -> Option<RotationOf> {
+    Some(RotationOf {
+        replaced: id(of),
+        overlap_ends_at,
+        at: now(),
+    })
+}
+
+async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecord> {
+    store.get(owner, &id(name)).await.unwrap()
+}
+
+pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engine>(store: S, _: Time) {
+    let mut full = key("key-1", "ann");
+    full.preview = "ps_live_abcd...xyz9".to_owned();
+    full.name = "'; DROP TABLE api_key; --".to_owned();
+    full.environment = Some("live".to_owned());
+    full.roles = vec!["operator".to_owned(), "b\"]".to_owned()];
+    full.resource = Some("agent-1".to_owned());
+    full.networks = vec![
+        "10.0.0.0/8".parse().unwrap(),
+        "2001:db8::/64".parse().unwrap(),
+    ];
+    full.expires_at = Some("9999-12-30T00:00:00Z".parse().unwrap());
+    full.last_used_at = Some(later(1));
+    full.rotated_from = Some(id("key-0"));
+    full.metadata.insert("team".to_owned(), "é".to_owned());
+    assert_eq!(store.find(&full.digest).await.unwrap(), None);
+    store.insert(full.clone(), None).await.unwrap();
+    assert_eq!(store.find(&full.digest).await.unwrap(), Some(full.clone()));
+    assert_eq!(get(&store, "ann", "key-1").await, Some(full));
+    for other in ["ps_live_", "ps_live_key-", "ps_live_key-1 "] {
+        assert_eq!(store.find(&KeyDigest::of(other)).await.unwrap(), None);
+    }
+}
+
+pub async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time) {
+    store.insert(key("key-1", "ann"), None).await.unwrap();
+    let mut same_id = key("key-2", "bob");
+    same_id.id = id("key-1");
+    let mut same_digest = key("key-3", "bob");
+    same_digest.digest = KeyDigest::of("ps_live_key-1");
+    for taken in [same_id, same_digest, key("key-1", "ann")] {
+        let answer = store.insert(taken, None).await;
+        assert_eq!(kind(answer), StoreErrorKind::Conflict);
+    }
+    assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
+    let bobs = store.list("bob", Page::first(9)).await.unwrap();
+    assert_eq!(bobs.items, []);
+}
+
+pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(store: S, _: Time) {
+    let mut short = key("short", "ann");
+    short.expires_at = Some(later(10));
+    store.insert(short, None).await.unwrap();
+    store.insert(key("long", "ann"), None).await.unwrap();
+    for (of, new) in [("short", "short-2"), ("long", "long-2")] {
+        let rotation = rotation(of, later(60));
+        store.insert(key(new, "ann"), rotation).await.unwrap();
+        assert!(get(&store, "ann", new).await.is_some());
+    }
+    let ends = |key: Option<KeyRecord>| key.unwrap().expires_at;
+    assert_eq!(ends(get(&store, "ann", "short").await), Some(later(10)));
+    assert_eq!(ends(get(&store, "ann", "long").await), Some(later(60)));
+}
+
+pub async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Engine>(
+    store: S,
+    _: Time,
+) {
+    let mut expired = key("expired", "ann");
+    expired.expires_at = Some(now());
+    let mut revoked = key("revoked", "ann");
+    revoked.revoked_at = Some(now());
+    for old in [expired, revoked, key("bobs", "bob")] {
+        store.insert(old, None).await.unwrap();
+    }
+    for of in ["expired", "revoked", "bobs", "nobodys"] {
+        let answer = store
+            .insert(key("new", "ann"), rotation(of, later(60)))
+            .await;
+        assert_eq!(kind(answer), StoreErrorKind::NotFound, "{of}");
+        assert_eq!(get(&store, "ann", "new").await, None);
+    }
+    assert_eq!(get(&store, "bob", "bobs").await, Some(key("bobs", "bob")));
+    store.insert(key("key-1", "ann"), None).await.unwrap();
+    let answer = store.insert(key("bobs", "ann"), rotation("key-1", later(60)));
+    assert_eq!(kind(answer.await), StoreErrorKind::Conflict);
+    assert_eq!(get(&store, "ann", "key-1").await.unwrap().expires_at, None);
+}
+
+pub async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Time) {
+    store.insert(key("key-1", "ann"), None).await.unwrap();
+    let mut revoke = KeyUpdate::default();
+    revoke.revoked_at = Some(now());
+    assert_eq!(get(&store, "bob", "key-1").await, None);
+    let updated = store.update("bob", &id("key-1"), revoke).await.unwrap();
+    assert_eq!(updated, None);
+    assert_eq!(store.delete("bob", &id("key-1")).await.unwrap(), None);
+    assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
+}
+
+pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+    for number in 0..7 {
+        store
+            .insert(key(&format!("key-{number}"), "ann"), None)
+            .await
+            .unwrap();
+        store
+            .insert(key(&format!("bobs-{number}"), "bob"), None)
+            .await
+            .unwrap();
+    }
+    let mut page = Page::first(3);
+    let mut names = Vec::new();
+    let mut pages = 0;
+    loop {
+        let part = store.list("ann", page).await.unwrap();
+        names.extend(part.items.into_iter().map(|key| key.name));
+        pages += 1;
+        let Some(cursor) = part.next_cursor else {
+            break;
+        };
+        page = Page::first(3).after(cursor);
+    }
+    let newest_first: Vec<_> = (0..7).rev().map(|number| format!("key-{number}")).collect();
+    assert_eq!((names, pages), (newest_first, 3));
+    let exact = store.list("ann", Page::first(7)).await.unwrap();
+    assert_eq!(exact.next_cursor, None, "no page behind the last");
+}
+
+pub async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>(store: S, _: Time) {
+    let mut expected = key("key-1", "ann");
+    store.insert(expected.clone(), None).await.unwrap();
+    let mut change = KeyUpdate::default();
+    change.name = Some("new".to_owned());
+    change.roles = Some(vec!["viewer".to_owned()]);
+    change.networks = Some(vec!["192.0.2.0/24".parse().unwrap()]);
+    change.expires_at = Some(Some(later(5)));
+    let updated = store.update("ann", &id("key-1"), change.clone()).await;
+    expected.name = "new".to_owned();
+    expected.roles = vec!["viewer".to_owned()];
+    expected.networks = change.networks.unwrap();
+    expected.expires_at = Some(later(5));
+    assert_eq!(updated.unwrap(), Some(expected.clone()));
+    for at in [later(1), later(2)] {
+        let mut revoke = KeyUpdate::default();
+        revoke.revoked_at = Some(at);
+        revoke.expires_at = Some(None);
+        store.update("ann", &id("key-1"), revoke).await.unwrap();
+    }
+    expected.expires_at = None;
+    expected.revoked_at = Some(later(1));
+    assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
+    let unknown = store.update("ann", &id("key-2"), KeyUpdate::default());
+    assert_eq!(unknown.await.unwrap(), None);
+}
+
+pub async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(store: S, _: Time) {
+    let mut expected = key("key-1", "ann");
+    store.insert(expected.clone(), None).await.unwrap();
+    let mut revoke = KeyUpdate::default();
+    revoke.revoked_at = Some(now());
+    store.touch(&id("key-1"), later(3));
+    store.update("ann", &id("key-1"), revoke).await.unwrap();
+    store.touch(&id("key-1"), later(9));
+    store.touch(&id("key-1"), later(2));
+    store.touch(&id("nobodys"), later(2));
+    store.flush().await.unwrap();
+    expected.revoked_at = Some(now());
+    expected.last_used_at = Some(later(9));
+    assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
+    store.touch(&id("key-1"), later(4));
+    store.flush().await.unwrap();
+    let last = get(&store, "ann", "key-1").await.unwrap().last_used_at;
+    assert_eq!(last, Some(later(9)));
+}
+
+pub async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
+    let first = key("key-1", "ann");
+    store.insert(first.clone(), None).await.unwrap();
+    let deleted = store.delete("ann", &id("key-1")).await.unwrap();
+    assert_eq!(deleted, Some(first.clone()));
+    assert_eq!(store.find(&first.digest).await.unwrap(), None);
+    assert_eq!(store.delete("ann", &id("key-1")).await.unwrap(), None);
+    let left = store.list("ann", Page::first(9)).await.unwrap();
+    assert_eq!(left.items, []);
+    store.insert(first, None).await.unwrap();
+}

@@ -1,0 +1,154 @@
+//! The usage log and the list of transactions.
+
+use std::{sync::Arc, time::Duration};
+
+use tollgate::{
+    store::{AccountId, KeyId, Ledger, Page},
+    usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageEntry},
+};
+
+use crate::engines::{Engine, Time, account, balances, call, costs, later, nanos, now, pay, usage};
+
+async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, charged: i64) {
+    let request = HoldRequest {
+        call: call(account, request_id),
+        budgets: Arc::from([]),
+        amount: nanos(charged),
+        lifetime: Duration::from_secs(60),
+    };
+    let hold = store.hold(request).await.unwrap().unwrap();
+    store.settle(hold, costs(charged)).await.unwrap();
+}
+
+pub async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time) {
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let called = Call {
+        request_id: Arc::from("request-7"),
+        account: ann.clone(),
+        key: Some(KeyId::new("key-1").unwrap()),
+        route: Arc::from("GET /v1/'models'"),
+        started_at: now(),
+    };
+    let request = HoldRequest {
+        call: called.clone(),
+        budgets: Arc::from([]),
+        amount: nanos(30),
+        lifetime: Duration::from_secs(60),
+    };
+    let hold = store.hold(request).await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(3));
+    let settlement = Settlement {
+        charged: nanos(12),
+        outcome: Outcome::Disconnected,
+        status: Some(599),
+        latency: Duration::from_micros(1_234_567),
+        input_tokens: Some(0),
+        output_tokens: Some(9),
+    };
+    store.settle(hold, settlement.clone()).await.unwrap();
+    let rows = usage(&store, &ann).await;
+    let expected = UsageEntry {
+        position: rows[0].position,
+        call: called,
+        held: nanos(30),
+        settlement,
+        settled_at: later(3),
+    };
+    assert_eq!(rows, [expected]);
+    balances(&store, &ann, 100, 0).await;
+}
+
+pub async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+    let (ann, bob) = (account("ann"), account("bob"));
+    for number in 0..7 {
+        for who in [&ann, &bob] {
+            let call = call(who, &format!("{number}"));
+            store.record(call, costs(0)).await.unwrap();
+        }
+    }
+    let mut page = Page::first(3);
+    let (mut seen, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let part = store.usage(&ann, page).await.unwrap();
+        sizes.push(part.items.len());
+        assert!(part.items.iter().all(|row| row.call.account == ann));
+        seen.extend(part.items.iter().map(|row| row.call.request_id.to_string()));
+        let Some(cursor) = part.next_cursor else {
+            break;
+        };
+        page = Page::first(3).after(cursor);
+    }
+    assert_eq!(seen, ["6", "5", "4", "3", "2", "1", "0"]);
+    assert_eq!(sizes, [3, 3, 1]);
+    assert_eq!(
+        store.usage(&ann, Page::first(7)).await.unwrap().next_cursor,
+        None
+    );
+}
+
+pub async fn transactions_are_payments_and_charges_in_their_order<S: Engine>(store: S, _: Time) {
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    spend(&store, &ann, "first", 5).await;
+    spend(&store, &ann, "free", 0).await;
+    pay(&store, &ann, 50).await;
+    pay(&store, &ann, 60).await;
+    spend(&store, &ann, "second", 6).await;
+    spend(&store, &ann, "third", 7).await;
+    let expected: [(&str, i64); 6] = [
+        ("third", -7),
+        ("second", -6),
+        ("ann-60", 60),
+        ("ann-50", 50),
+        ("first", -5),
+        ("ann-100", 100),
+    ];
+    for limit in 1..=7 {
+        let mut page = Page::first(limit);
+        let mut seen: Vec<Transaction> = Vec::new();
+        loop {
+            let part = store.transactions(&ann, page).await.unwrap();
+            assert!(part.items.len() <= usize::from(limit));
+            seen.extend(part.items);
+            let Some(cursor) = part.next_cursor else {
+                break;
+            };
+            page = Page::first(limit).after(cursor);
+        }
+        let moved: Vec<_> = seen
+            .iter()
+            .map(|moved| (moved.reference.as_str(), moved.amount.nanos()))
+            .collect();
+        assert_eq!(moved, expected, "{limit} a page");
+        assert!(
+            seen.iter()
+                .all(|moved| moved.route.is_some() == moved.amount.is_negative())
+        );
+        assert!(seen.is_sorted_by_key(|moved| std::cmp::Reverse(moved.position)));
+    }
+    balances(&store, &ann, 210, 0).await;
+}
+
+pub async fn another_account_s_cursor_leads_nowhere<S: Engine>(store: S, _: Time) {
+    let (ann, bob) = (account("ann"), account("bob"));
+    pay(&store, &ann, 100).await;
+    pay(&store, &bob, 100).await;
+    for number in 0..3 {
+        spend(&store, &ann, &format!("a{number}"), 1).await;
+        spend(&store, &bob, &format!("b{number}"), 1).await;
+    }
+    let cursor = store.usage(&ann, Page::first(1)).await.unwrap().next_cursor;
+    for cursor in [cursor.unwrap(), 0, u64::MAX] {
+        let page = Page::first(9).after(cursor);
+        let rows = store.usage(&bob, page.clone()).await.unwrap();
+        assert!(rows.items.iter().all(|row| row.call.account == bob));
+        let moved = store.transactions(&bob, page).await.unwrap();
+        assert!(
+            moved
+                .items
+                .iter()
+                .all(|moved| !moved.reference.starts_with('a'))
+        );
+    }
+}

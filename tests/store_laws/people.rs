@@ -1,0 +1,216 @@
+//! Users and logins.
+
+use tollgate::{
+    store::{Page, SessionId, StoreErrorKind, UserId},
+    user::{SessionRecord, UserRecord, UserUpdate},
+};
+
+use crate::engines::{Engine, Time, kind, later, now};
+
+pub fn user_id(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+pub fn session_id(name: &str) -> SessionId {
+    SessionId::new(name).unwrap()
+}
+
+pub fn user(name: &str) -> UserRecord {
+    let email = format!(" {name}@Example.com ");
+    UserRecord::new(user_id(name), &email, "$argon2id$old".to_owned(), now())
+}
+
+pub fn session(name: &str, user: &str) -> SessionRecord {
+    SessionRecord::new(session_id(name), user_id(user), now(), later(60))
+}
+
+pub async fn an_address_is_taken_once_in_whatever_case<S: Engine>(store: S, _: Time) {
+    let mut ann = user("ann");
+    ann.attributes
+        .insert("name".to_owned(), "Ann \"A\"".to_owned());
+    ann.roles = vec!["admin".to_owned()];
+    store.insert_user(ann.clone()).await.unwrap();
+    let mut shouting = user("bob");
+    shouting.email = "ANN@EXAMPLE.COM".to_owned();
+    for taken in [ann.clone(), shouting] {
+        let answer = store.insert_user(taken).await;
+        assert_eq!(kind(answer), StoreErrorKind::Conflict);
+    }
+    for written in ["ann@example.com", "\tAnn@Example.COM\n"] {
+        let found = store.user_by_email(written).await.unwrap();
+        assert_eq!(found, Some(ann.clone()));
+    }
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann));
+    assert_eq!(store.user(&user_id("bob")).await.unwrap(), None);
+    assert_eq!(store.user_by_email("ann").await.unwrap(), None);
+}
+
+pub async fn users_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+    for name in ["a", "b", "c", "d"] {
+        store.insert_user(user(name)).await.unwrap();
+    }
+    assert!(store.delete_user(&user_id("c")).await.unwrap());
+    let first = store.users(Page::first(2)).await.unwrap();
+    let names = |users: Vec<UserRecord>| users.into_iter().map(|user| user.id).collect::<Vec<_>>();
+    assert_eq!(names(first.items), [user_id("d"), user_id("b")]);
+    let page = Page::first(2).after(first.next_cursor.unwrap());
+    let last = store.users(page).await.unwrap();
+    assert_eq!(names(last.items), [user_id("a")]);
+    assert_eq!(last.next_cursor, None);
+}
+
+pub async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _: Time) {
+    let mut expected = user("ann");
+    expected.attributes.insert("a".to_owned(), "1".to_owned());
+    expected.attributes.insert("b".to_owned(), "1".to_owned());
+    store.insert_user(expected.clone()).await.unwrap();
+    let mut change = UserUpdate::default();
+    change.attributes.insert("b".to_owned(), "2".to_owned());
+    change.active = Some(false);
+    let updated = store.update_user(&expected.id, change).await.unwrap();
+    expected.attributes.insert("b".to_owned(), "2".to_owned());
+    expected.active = false;
+    assert_eq!(updated, Some(expected.clone()));
+    let mut change = UserUpdate::default();
+    change.roles = Some(vec!["viewer".to_owned()]);
+    store.update_user(&expected.id, change).await.unwrap();
+    expected.roles = vec!["viewer".to_owned()];
+    assert_eq!(store.user(&expected.id).await.unwrap(), Some(expected));
+    let unknown = store.update_user(&user_id("bob"), UserUpdate::default());
+    assert_eq!(unknown.await.unwrap(), None);
+}
+
+pub async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store: S, _: Time) {
+    let ann = user("ann");
+    store.insert_user(ann.clone()).await.unwrap();
+    for (name, of) in [("s1", "ann"), ("s2", "ann"), ("s3", "bob")] {
+        assert!(store.open_session(session(name, of), None).await.unwrap());
+    }
+    assert!(
+        store
+            .end_session(&session_id("s2"), later(1))
+            .await
+            .unwrap()
+    );
+    let change = |expected| {
+        let hash = "$argon2id$new".to_owned();
+        store.change_password(&ann.id, expected, hash, later(5))
+    };
+    for wrong in [1, u64::MAX] {
+        assert!(!change(wrong).await.unwrap());
+    }
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann.clone()));
+    assert!(change(0).await.unwrap());
+    assert!(!change(0).await.unwrap(), "once for each version");
+    let stored = store.user(&ann.id).await.unwrap().unwrap();
+    assert_eq!(stored.password_hash, "$argon2id$new");
+    assert_eq!(stored.password_version, 1);
+    let mut ends = Vec::new();
+    for name in ["s1", "s2", "s3"] {
+        let session = store.session(&session_id(name)).await.unwrap().unwrap();
+        ends.push(session.ended_at);
+    }
+    assert_eq!(ends, [Some(later(5)), Some(later(1)), None]);
+    let nobody = store.change_password(&user_id("bob"), 0, String::new(), now());
+    assert!(!nobody.await.unwrap());
+}
+
+pub async fn a_login_opens_only_for_an_active_user_with_that_password<S: Engine>(
+    store: S,
+    _: Time,
+) {
+    store.insert_user(user("ann")).await.unwrap();
+    let open = |name: &str, of: &str, expected| store.open_session(session(name, of), expected);
+    assert!(!open("s1", "ann", Some(1)).await.unwrap());
+    assert!(!open("s1", "ann", Some(u64::MAX)).await.unwrap());
+    assert!(
+        !open("s1", "bob", Some(0)).await.unwrap(),
+        "nobody of that name"
+    );
+    assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);
+    assert!(open("s1", "ann", Some(0)).await.unwrap());
+    assert_eq!(
+        kind(open("s1", "ann", Some(0)).await),
+        StoreErrorKind::Conflict
+    );
+    let stored = store.session(&session_id("s1")).await.unwrap();
+    assert_eq!(stored, Some(session("s1", "ann")));
+    let mut change = UserUpdate::default();
+    change.active = Some(false);
+    store.update_user(&user_id("ann"), change).await.unwrap();
+    assert!(!open("s2", "ann", Some(0)).await.unwrap());
+    assert!(open("s2", "ann", None).await.unwrap());
+}
+
+pub async fn a_login_ends_once<S: Engine>(store: S, _: Time) {
+    for name in ["s1", "s2", "s3"] {
+        store
+            .open_session(session(name, "ann"), None)
+            .await
+            .unwrap();
+    }
+    store
+        .open_session(session("s4", "bob"), None)
+        .await
+        .unwrap();
+    assert!(
+        store
+            .end_session(&session_id("s1"), later(1))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .end_session(&session_id("s1"), later(2))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .end_session(&session_id("s0"), later(2))
+            .await
+            .unwrap()
+    );
+    let ann = user_id("ann");
+    assert_eq!(store.end_sessions_of(&ann, later(3)).await.unwrap(), 2);
+    assert_eq!(store.end_sessions_of(&ann, later(4)).await.unwrap(), 0);
+    let ended = |name| {
+        let found = store.session(&session_id(name));
+        async { found.await.unwrap().unwrap().ended_at }
+    };
+    assert_eq!(ended("s1").await, Some(later(1)));
+    assert_eq!(ended("s3").await, Some(later(3)));
+    assert_eq!(ended("s4").await, None);
+}
+
+pub async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
+    store.insert_user(user("ann")).await.unwrap();
+    store
+        .open_session(session("s1", "ann"), None)
+        .await
+        .unwrap();
+    store
+        .open_session(session("s2", "bob"), None)
+        .await
+        .unwrap();
+    assert!(store.delete_user(&user_id("ann")).await.unwrap());
+    assert!(!store.delete_user(&user_id("ann")).await.unwrap());
+    assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);
+    assert!(store.session(&session_id("s2")).await.unwrap().is_some());
+    assert_eq!(store.user_by_email("ann@example.com").await.unwrap(), None);
+    store.insert_user(user("ann")).await.unwrap();
+}
+
+pub async fn logins_are_forgotten_after_their_time<S: Engine>(store: S, _: Time) {
+    store
+        .open_session(session("s1", "ann"), None)
+        .await
+        .unwrap();
+    let mut long = session("s2", "ann");
+    long.expires_at = later(120);
+    store.open_session(long, None).await.unwrap();
+    assert_eq!(store.purge_sessions(later(60)).await.unwrap(), 0);
+    assert_eq!(store.purge_sessions(later(61)).await.unwrap(), 1);
+    assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);
+    assert!(store.session(&session_id("s2")).await.unwrap().is_some());
+}

@@ -1,0 +1,285 @@
+//! What the file keeps, what is refused, and how it ends.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::Connection;
+use tollgate::{
+    key::{KeyDigest, KeyRecord},
+    store::{
+        BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
+        StoreErrorKind, UserStore,
+    },
+};
+
+use crate::{
+    engines::{
+        Time, account, balances, budget, call, costs, hold, kind, later, nanos, now, pay, request,
+        sqlite, usage,
+    },
+    people::{session, session_id, user, user_id},
+};
+
+async fn open(folder: &Path) -> SqliteStore {
+    sqlite(folder).await.0
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ann, key) = (account("ann"), budget("key-1"));
+    let record = KeyRecord::new(
+        KeyId::new("key-1").unwrap(),
+        BudgetId::new("key-1").unwrap(),
+        KeyDigest::of("ps_live_secret"),
+        "ann",
+        now(),
+    );
+    for round in 0..3 {
+        let store = open(folder.path()).await;
+        if round == 0 {
+            store.insert(record.clone(), None).await.unwrap();
+            store.insert_user(user("ann")).await.unwrap();
+            store
+                .open_session(session("s1", "ann"), Some(0))
+                .await
+                .unwrap();
+            pay(&store, &ann, 100).await;
+            let held = hold(&store, &ann, &[key.clone()], 10).await.unwrap();
+            // Neither is awaited: what was queued is written before the end.
+            drop(store.settle(held, costs(7)));
+            store.touch(&record.id, later(3));
+        }
+        // The first ends by being dropped, the second by being closed.
+        if round == 0 {
+            drop(store);
+            continue;
+        }
+        balances(&store, &ann, 100, 0).await;
+        if round == 2 {
+            let mut touched = record.clone();
+            touched.last_used_at = Some(later(3));
+            assert_eq!(store.find(&record.digest).await.unwrap(), Some(touched));
+            assert_eq!(
+                store.user(&user_id("ann")).await.unwrap(),
+                Some(user("ann"))
+            );
+            let login = store.session(&session_id("s1")).await.unwrap();
+            assert_eq!(login, Some(session("s1", "ann")));
+            let spent = store.budget(&ann, &key).await.unwrap();
+            assert_eq!((spent.day.settled, spent.day.held), (nanos(7), nanos(0)));
+        }
+        store.close().await.unwrap();
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["tollgate.db"], "no write-ahead log is left behind");
+}
+
+#[tokio::test]
+async fn no_clear_secret_is_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let secret = "ps_live_canary0123456789";
+    let record = KeyRecord::new(
+        KeyId::new("key-1").unwrap(),
+        BudgetId::new("key-1").unwrap(),
+        KeyDigest::of(secret),
+        "ann",
+        now(),
+    );
+    store.insert(record, None).await.unwrap();
+    store.close().await.unwrap();
+    let bytes = std::fs::read(folder.path().join("tollgate.db")).unwrap();
+    let found = bytes.windows(6).any(|window| window == b"canary");
+    assert!(!found);
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let other = store.clone();
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &[], 10).await.unwrap();
+    store.close().await.unwrap();
+    let unavailable = StoreErrorKind::Unavailable;
+    assert_eq!(kind(other.hold(request(&ann, &[], 1)).await), unavailable);
+    assert_eq!(kind(other.settle(held, costs(1)).await), unavailable);
+    assert_eq!(kind(other.balance(&ann).await), unavailable);
+    assert_eq!(kind(other.flush().await), unavailable);
+    drop(other);
+    let again = open(folder.path()).await;
+    balances(&again, &ann, 100, 0).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_is_this_user_s_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a/b");
+    let store = open(&deep).await;
+    pay(&store, &account("ann"), 1).await;
+    for name in ["tollgate.db", "tollgate.db-wal", "tollgate.db-shm"] {
+        let mode = std::fs::metadata(deep.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let mode = std::fs::metadata(&deep).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    let text = "no database at all, ".repeat(100);
+    std::fs::write(&path, &text).unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Internal);
+    assert!(error.to_string().contains("not a database"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+
+    let newer = folder.path().join("newer.db");
+    let connection = Connection::open(&newer).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = SqliteStore::open(&newer).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Internal);
+    assert!(error.to_string().contains("newer"), "{error}");
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_written_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [folder.path().to_owned(), file.join("below/a/file.db")] {
+        let error = SqliteStore::open(&path).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        let named = error.to_string().contains(&path.display().to_string());
+        assert!(named, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    for _ in 0..50 {
+        drop(store.hold(request(&ann, &[], 1)));
+    }
+    store.flush().await.unwrap();
+    store.flush().await.unwrap();
+    balances(&store, &ann, 100, 0).await;
+    assert_eq!(usage(&store, &ann).await.len(), 50);
+}
+
+#[tokio::test]
+async fn open_holds_have_a_bound_and_settlements_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::builder(folder.path().join("tollgate.db"))
+        .with_clock(Time::default())
+        .open_holds_max(2)
+        .open()
+        .await
+        .unwrap();
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    assert!(
+        hold(&store, &ann, &[], 101).await.is_err(),
+        "takes no place"
+    );
+    for _ in 0..3 {
+        let first = hold(&store, &ann, &[], 1).await.unwrap();
+        let second = hold(&store, &ann, &[], 1).await.unwrap();
+        let third = store.hold(request(&ann, &[], 1)).await;
+        assert_eq!(kind(third), StoreErrorKind::Busy);
+        store.settle(first, costs(1)).await.unwrap();
+        store.settle(second, costs(1)).await.unwrap();
+    }
+    balances(&store, &ann, 100, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tollgate.db");
+    let store = SqliteStore::builder(&path)
+        .with_clock(Time::default())
+        .queue_max(4)
+        .deadline(Duration::from_millis(100))
+        .open()
+        .await
+        .unwrap();
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &[], 10).await.unwrap();
+    let blocker = Connection::open(&path).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let unavailable = StoreErrorKind::Unavailable;
+    assert_eq!(kind(store.settle(held, costs(10)).await), unavailable);
+    let mut waiting: Vec<_> = (0..20).map(|_| store.hold(request(&ann, &[], 1))).collect();
+    let last = waiting.pop().unwrap();
+    assert_eq!(
+        kind(last.await),
+        StoreErrorKind::Busy,
+        "the queue has an end"
+    );
+    for answer in waiting {
+        assert!(answer.await.is_err());
+    }
+    let read = store.balance(&ann).await.unwrap();
+    assert_eq!(read.held, nanos(10), "who reads waits for nobody");
+    // Longer than SQLite itself waits for the lock: the whole batch fails, and is tried again.
+    tokio::time::sleep(Duration::from_millis(2_300)).await;
+    blocker.execute_batch("COMMIT").unwrap();
+    for _ in 0..100 {
+        if store.balance(&ann).await.unwrap().settled == nanos(10) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let _ = store.flush().await;
+    let _ = store.flush().await;
+    let balance = store.balance(&ann).await.unwrap();
+    assert_eq!((balance.settled, balance.held), (nanos(10), nanos(0)));
+}
+
+#[tokio::test]
+async fn the_log_is_bounded_by_rows_and_by_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Time::default();
+    let store = SqliteStore::builder(folder.path().join("tollgate.db"))
+        .with_clock(clock.clone())
+        .usage_rows_max(5)
+        .usage_age_max(Duration::from_secs(60))
+        .open()
+        .await
+        .unwrap();
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    for number in 0..20 {
+        let call = call(&ann, &format!("{number}"));
+        store.record(call, costs(0)).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(2));
+    store.flush().await.unwrap();
+    assert_eq!(usage(&store, &ann).await.len(), 5);
+    clock.advance(Duration::from_secs(57));
+    store.record(call(&ann, "young"), costs(0)).await.unwrap();
+    clock.advance(Duration::from_secs(2));
+    store.flush().await.unwrap();
+    let left = usage(&store, &ann).await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(&*left[0].call.request_id, "young");
+    let moved = store.transactions(&ann, Page::first(9)).await.unwrap();
+    assert_eq!(moved.items.len(), 1, "a payment is kept for ever");
+}
