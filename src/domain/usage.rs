@@ -7,7 +7,8 @@ use super::{AccountId, BudgetId, KeyId, budget::Windows, clock::Timestamp, money
 /// The name of a hold: which instance of the store granted it, and its number there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HoldId {
-    /// A random number, drawn when the granting store was opened.
+    /// A random number, drawn when the granting store was opened, or when it found that it had been
+    /// taken for dead.
     pub instance: u64,
     /// Counts the holds of that instance.
     pub number: u64,

@@ -15,7 +15,7 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>>;
 
     /// Notes that a key was used. It may be written later or, under load, not at all; it must not
-    /// block, nor touch any other column.
+    /// block, nor touch any other column. The latest moment stays, in whatever order they come.
     fn touch(&self, id: &KeyId, at: Timestamp) {
         let _ = (id, at);
     }

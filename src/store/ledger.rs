@@ -22,7 +22,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// hold that was resolved in the meantime (it outlived its lifetime) stays as it was resolved.
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
-    /// Writes a usage row for a call that cost nothing and had no hold.
+    /// Writes a usage row for a call that cost nothing and had no hold; what the settlement says was
+    /// charged counts as nothing.
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()>;
 
     /// Pays money in, once for each reference, and returns the balance. Fails with `Refused` when the
@@ -42,7 +43,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         limits: SpendingLimits,
     ) -> StoreFuture<Budget>;
 
-    /// A budget of the account; one that never was is empty.
+    /// A budget of the account as it stands now: a day or month that has ended since the last hold
+    /// counts as empty. One that never was is empty.
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget>;
 
     /// The usage log of an account, newest first.

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate::{
-    budget::SpendingLimits,
-    store::{Ledger, StoreErrorKind, UserStore},
-    usage::Credit,
-};
+use tollgate::{budget::SpendingLimits, store::StoreErrorKind, usage::Credit};
 
 use crate::{
     engines::{

@@ -56,7 +56,8 @@ pub(super) struct Statements<'c> {
     pub(super) insert_usage: Statement<'c>,
     insert_account: Statement<'c>,
     update_account: Statement<'c>,
-    replace_budget: Statement<'c>,
+    insert_budget: Statement<'c>,
+    update_budget: Statement<'c>,
     next: Statement<'c>,
     update_next: Statement<'c>,
 }
@@ -84,15 +85,15 @@ impl<'c> Statements<'c> {
                 "UPDATE account SET deposited = ?, settled = ?, held = ?, latest_usage = ?,
                  latest_charge = ? WHERE number = ?",
             )?,
-            replace_budget: connection.prepare(
-                "INSERT INTO budget (account, id, daily, monthly, total, day, month, day_settled,
-                 day_held, month_settled, month_held, total_settled, total_held)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
-                 ON CONFLICT DO UPDATE SET daily = excluded.daily, monthly = excluded.monthly,
-                 total = excluded.total, day = excluded.day, month = excluded.month,
-                 day_settled = excluded.day_settled, day_held = excluded.day_held,
-                 month_settled = excluded.month_settled, month_held = excluded.month_held,
-                 total_settled = excluded.total_settled, total_held = excluded.total_held",
+            insert_budget: connection.prepare(
+                "INSERT INTO budget (daily, monthly, total, day, month, day_settled, day_held,
+                 month_settled, month_held, total_settled, total_held, account, id)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            )?,
+            update_budget: connection.prepare(
+                "UPDATE budget SET daily = ?, monthly = ?, total = ?, day = ?, month = ?,
+                 day_settled = ?, day_held = ?, month_settled = ?, month_held = ?,
+                 total_settled = ?, total_held = ? WHERE account = ? AND id = ?",
             )?,
             next: connection.prepare("SELECT next FROM log")?,
             update_next: connection.prepare("UPDATE log SET next = ?")?,
@@ -289,9 +290,11 @@ impl Account {
                 budget.limits.total,
             ]
             .map(|limit| limit.map(Money::nanos));
-            statements.replace_budget.execute(params![
-                number,
-                id.as_str(),
+            let write = match loaded.stored {
+                None => &mut statements.insert_budget,
+                Some(_) => &mut statements.update_budget,
+            };
+            write.execute(params![
                 daily,
                 monthly,
                 total,
@@ -303,6 +306,8 @@ impl Account {
                 budget.month.held.nanos(),
                 budget.total.settled.nanos(),
                 budget.total.held.nanos(),
+                number,
+                id.as_str(),
             ])?;
         }
         Ok(())
