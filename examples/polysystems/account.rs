@@ -31,7 +31,10 @@ type Created<T> = Result<(StatusCode, Json<T>), Denial>;
 
 const OVERLAP_SECONDS: u64 = 3_600;
 
-pub(crate) async fn register(State(app): State<App>, JsonBody(new): JsonBody<Register>) -> Created<User> {
+pub(crate) async fn register(
+    State(app): State<App>,
+    JsonBody(new): JsonBody<Register>,
+) -> Created<User> {
     let new_user = NewUser::new(&new.email, &new.password)
         .role("user")
         .attribute("username", &new.username);
@@ -39,7 +42,10 @@ pub(crate) async fn register(State(app): State<App>, JsonBody(new): JsonBody<Reg
     Ok((StatusCode::CREATED, Json(User::full(&user))))
 }
 
-pub(crate) async fn login(State(app): State<App>, JsonBody(login): JsonBody<Login>) -> Answer<LoggedIn> {
+pub(crate) async fn login(
+    State(app): State<App>,
+    JsonBody(login): JsonBody<Login>,
+) -> Answer<LoggedIn> {
     let login = app.logins.login(&login.email, &login.password).await?;
     let token = login.token.expose().to_owned();
     Ok(Json(LoggedIn {
@@ -116,10 +122,10 @@ pub(crate) async fn rotate_key(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<KeyId>,
-    JsonBody(rotate): JsonBody<Option<RotateKey>>,
+    rotate: Option<JsonBody<RotateKey>>,
 ) -> Created<Key> {
     let overlap = rotate
-        .and_then(|rotate| rotate.overlap_seconds)
+        .and_then(|JsonBody(rotate)| rotate.overlap_seconds)
         .unwrap_or(OVERLAP_SECONDS);
     let overlap = Duration::from_secs(overlap);
     let (key, record) = app.keys.rotate(caller.subject(), &id, overlap).await?;

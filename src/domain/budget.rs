@@ -17,6 +17,15 @@ pub struct SpendingLimits {
     pub total: Option<Money>,
 }
 
+impl SpendingLimits {
+    /// Whether no limit is below zero.
+    #[must_use]
+    pub(crate) fn are_sound(&self) -> bool {
+        let limits = [self.daily, self.monthly, self.total];
+        !limits.into_iter().flatten().any(Money::is_negative)
+    }
+}
+
 /// The windows that spending is limited in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BudgetWindow {

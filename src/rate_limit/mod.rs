@@ -4,7 +4,8 @@
 //!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`.
 //! - Stands outside authentication when it counts by address, and inside when it counts by principal. A
 //!   limit per principal without a principal refuses with 401 and says so in the log; a limit by
-//!   address without an address refuses with 503.
+//!   address refuses with 503 where the server tells no address, and with 400 where a trusted proxy
+//!   tells an unreadable one.
 //! - Several quotas are one decision: a refused request has consumed nothing from any.
 //! - The counts are in this process's memory: there is no store that could fail.
 //!
@@ -165,10 +166,7 @@ impl RateLimitPolicy {
     fn take(&self, head: &RequestHead<'_>) -> Result<RateDecision, Denial> {
         match &self.settings.by {
             By::Address(address) => {
-                let address = address.resolve(head).map_err(|error| {
-                    Denial::new(DenialKind::Unavailable)
-                        .because(format!("no client address: {error}"))
-                })?;
+                let address = address.resolve(head)?;
                 Ok(self.limiter.take(&counted_as(address)))
             }
             By::Principal => {

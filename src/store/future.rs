@@ -109,6 +109,14 @@ impl StoreError {
         Self::new(StoreErrorKind::Internal, text)
     }
 
+    /// A limit below zero.
+    pub(crate) fn negative_limit() -> Self {
+        Self::new(
+            StoreErrorKind::Refused,
+            "a spending limit can't be below zero",
+        )
+    }
+
     /// What kind of failure.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {

@@ -35,7 +35,7 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance>;
 
     /// Sets the limits of a budget of the account and returns the budget. They count for the next
-    /// hold; what was spent before counts too.
+    /// hold; what was spent before counts too. Fails with `Refused` when one is below zero.
     fn set_limits(
         &self,
         account: &AccountId,

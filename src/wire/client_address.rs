@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::RequestHead;
+use crate::domain::denial::{Denial, DenialKind};
 
 /// The most forwarding hops that are looked at.
 const HOPS_MAX: usize = 32;
@@ -42,6 +43,16 @@ pub enum AddressError {
     /// More than 32 hops.
     #[error("more than {HOPS_MAX} forwarding hops")]
     TooManyHops,
+}
+
+impl From<AddressError> for Denial {
+    fn from(error: AddressError) -> Self {
+        let kind = match error {
+            AddressError::NoPeer => DenialKind::Unavailable,
+            AddressError::Unreadable | AddressError::TooManyHops => DenialKind::Malformed,
+        };
+        Self::new(kind).because(format!("no client address: {error}"))
+    }
 }
 
 /// Finds the client's address: the peer's, unless the peer is a trusted proxy.

@@ -297,14 +297,16 @@ async fn a_megabyte_is_no_failure() {
     let server = home.start().await;
     let routes = Routes::of(&server).await;
     let text = "x".repeat(1 << 20);
-    let words = "x ".repeat(1 << 19);
+    let eighth = "x".repeat(1 << 17);
+    let words = "x ".repeat(1 << 18);
     let bodies: [Value; 3] = [
         json!(text),
         json!({
-            "email": text, "password": text, "username": text, "name": text, "amount": text,
-            "current_password": text, "new_password": text, "messages": text,
+            "email": eighth, "password": eighth, "username": eighth, "name": eighth,
+            "amount": eighth, "current_password": eighth, "new_password": eighth,
+            "messages": eighth,
         }),
-        json!({"padding": text, "model": "echo", "messages": [{"role": "user", "content": words}]}),
+        json!({"padding": eighth, "model": "echo", "messages": [{"role": "user", "content": words}]}),
     ];
     for body in &bodies {
         for call in routes.strict().into_iter().chain(routes.lax()) {

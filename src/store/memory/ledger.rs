@@ -363,6 +363,9 @@ impl Ledger for MemoryStore {
         budget: &BudgetId,
         limits: SpendingLimits,
     ) -> StoreFuture<Budget> {
+        if !limits.are_sound() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
         let now = self.0.calendar.windows(self.0.clock.now());
         let mut shard = self.0.accounts.shard(account);
         let account = shard.entry(account.clone()).or_default();

@@ -93,6 +93,9 @@ impl Ledger for SqliteStore {
         budget: &BudgetId,
         limits: SpendingLimits,
     ) -> StoreFuture<Budget> {
+        if !limits.are_sound() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
         let (account, budget) = (account.clone(), budget.clone());
         self.book(move |desk| desk.set_limits(&account, &budget, limits).map(Ok))
     }

@@ -49,8 +49,9 @@ pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
         DenialKind::CredentialExpired if token => "This token has expired",
         DenialKind::CredentialExpired => "This access key has expired",
         DenialKind::LoginFailed => "The email or the password is wrong",
-        DenialKind::NotPermitted => "You do not have permission to access this resource",
-        DenialKind::AddressRefused => "Access from this network address is not allowed",
+        DenialKind::NotPermitted | DenialKind::AddressRefused => {
+            "You do not have permission to access this resource"
+        }
         DenialKind::RateLimited => return rate_limited(denial),
         DenialKind::InsufficientCredits => return insufficient(denial),
         DenialKind::SpendingLimitReached => {

@@ -19,13 +19,16 @@
 //! let app: Router = Router::new().route("/ask", post(ask));
 //! ```
 
+mod json;
+
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request},
-    http::{StatusCode, request::Parts},
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
-use serde::de::DeserializeOwned;
+
+pub use json::JsonBody;
 
 use crate::{
     domain::{
@@ -96,47 +99,5 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
             Denial::new(DenialKind::Internal).because("no request id: RequestIdLayer is missing")
         })
-    }
-}
-
-/// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. An empty body is
-/// `null`, which is right for a `JsonBody<Option<T>>`. Bounded by axum's body limit (2 MB unless the
-/// router sets another).
-///
-/// Refused with 400 when it isn't JSON, with 422 when it isn't the JSON that was asked for, with 413
-/// when it is too large.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JsonBody<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = Denial;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Denial> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                let kind = match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => DenialKind::TooLarge,
-                    _ => DenialKind::Malformed,
-                };
-                Denial::new(kind).because(rejection.body_text())
-            })?;
-        let json: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        serde_json::from_slice(json)
-            .map(JsonBody)
-            .map_err(|error| not_the_json(&error))
-    }
-}
-
-/// serde's words name a field and a place; they may repeat a value, so only the place and the kind are told.
-fn not_the_json(error: &serde_json::Error) -> Denial {
-    let place = format!("line {} column {}", error.line(), error.column());
-    if error.is_data() {
-        Denial::new(DenialKind::Unprocessable).with_message(format!(
-            "The JSON body is not what is expected here ({place})"
-        ))
-    } else {
-        Denial::new(DenialKind::Malformed)
-            .with_message(format!("The body is not valid JSON ({place})"))
     }
 }
