@@ -13,20 +13,20 @@ use tollgate::{
     usage::{Call, Credit, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
 
-pub trait Engine: KeyStore + UserStore + SessionStore + Ledger + Clone {}
+pub(crate) trait Engine: KeyStore + UserStore + SessionStore + Ledger + Clone {}
 
 impl<S: KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
 
-pub type Time = Arc<ManualClock>;
+pub(crate) type Time = Arc<ManualClock>;
 
-pub fn memory() -> (MemoryStore, Time) {
+pub(crate) fn memory() -> (MemoryStore, Time) {
     let clock = Time::default();
     let store = MemoryStore::builder().with_clock(clock.clone()).build();
     (store, clock)
 }
 
 #[cfg(feature = "sqlite")]
-pub async fn sqlite(folder: &std::path::Path) -> (tollgate::store::SqliteStore, Time) {
+pub(crate) async fn sqlite(folder: &std::path::Path) -> (tollgate::store::SqliteStore, Time) {
     let clock = Time::default();
     let store = tollgate::store::SqliteStore::builder(folder.join("tollgate.db"))
         .with_clock(clock.clone())
@@ -36,27 +36,27 @@ pub async fn sqlite(folder: &std::path::Path) -> (tollgate::store::SqliteStore, 
     (store, clock)
 }
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     ManualClock::default().now()
 }
 
-pub fn later(secs: i64) -> Timestamp {
+pub(crate) fn later(secs: i64) -> Timestamp {
     now() + Duration::from_secs(secs.try_into().unwrap())
 }
 
-pub fn account(name: &str) -> AccountId {
+pub(crate) fn account(name: &str) -> AccountId {
     AccountId::new(name).unwrap()
 }
 
-pub fn budget(name: &str) -> BudgetId {
+pub(crate) fn budget(name: &str) -> BudgetId {
     BudgetId::new(name).unwrap()
 }
 
-pub fn nanos(nanos: i64) -> Money {
+pub(crate) fn nanos(nanos: i64) -> Money {
     Money::from_nanos(nanos)
 }
 
-pub fn call(account: &AccountId, request_id: &str) -> Call {
+pub(crate) fn call(account: &AccountId, request_id: &str) -> Call {
     Call {
         request_id: Arc::from(request_id),
         account: account.clone(),
@@ -66,7 +66,7 @@ pub fn call(account: &AccountId, request_id: &str) -> Call {
     }
 }
 
-pub fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) -> HoldRequest {
+pub(crate) fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) -> HoldRequest {
     HoldRequest {
         call: call(account, "request-1"),
         budgets: Arc::from(budgets),
@@ -75,7 +75,7 @@ pub fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) -> HoldRe
     }
 }
 
-pub fn costs(charged: i64) -> Settlement {
+pub(crate) fn costs(charged: i64) -> Settlement {
     Settlement {
         charged: nanos(charged),
         outcome: Outcome::Completed,
@@ -86,7 +86,7 @@ pub fn costs(charged: i64) -> Settlement {
     }
 }
 
-pub async fn pay<S: Ledger>(store: &S, account: &AccountId, amount: i64) {
+pub(crate) async fn pay<S: Ledger>(store: &S, account: &AccountId, amount: i64) {
     let credit = Credit {
         account: account.clone(),
         amount: nanos(amount),
@@ -95,7 +95,7 @@ pub async fn pay<S: Ledger>(store: &S, account: &AccountId, amount: i64) {
     store.credit(credit).await.unwrap();
 }
 
-pub async fn hold<S: Ledger>(
+pub(crate) async fn hold<S: Ledger>(
     store: &S,
     account: &AccountId,
     budgets: &[BudgetId],
@@ -105,7 +105,7 @@ pub async fn hold<S: Ledger>(
 }
 
 /// A second hold of the same name, as no caller can get one.
-pub fn forged(hold: &Hold) -> Hold {
+pub(crate) fn forged(hold: &Hold) -> Hold {
     Hold {
         id: hold.id,
         call: hold.call.clone(),
@@ -115,7 +115,7 @@ pub fn forged(hold: &Hold) -> Hold {
     }
 }
 
-pub async fn usage<S: Ledger>(store: &S, account: &AccountId) -> Vec<UsageEntry> {
+pub(crate) async fn usage<S: Ledger>(store: &S, account: &AccountId) -> Vec<UsageEntry> {
     let mut page = Page::first(1_000);
     let mut rows = Vec::new();
     loop {
@@ -129,7 +129,7 @@ pub async fn usage<S: Ledger>(store: &S, account: &AccountId) -> Vec<UsageEntry>
 }
 
 /// Deposits are what was paid; what is charged is what the log says; what is held is what is open.
-pub async fn balances<S: Ledger>(store: &S, account: &AccountId, deposited: i64, held: i64) {
+pub(crate) async fn balances<S: Ledger>(store: &S, account: &AccountId, deposited: i64, held: i64) {
     let balance = store.balance(account).await.unwrap();
     let charged: i64 = usage(store, account)
         .await
@@ -155,6 +155,8 @@ pub async fn balances<S: Ledger>(store: &S, account: &AccountId, deposited: i64,
     }
 }
 
-pub fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> tollgate::store::StoreErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(
+    answer: Result<T, StoreError>,
+) -> tollgate::store::StoreErrorKind {
     answer.unwrap_err().kind()
 }

@@ -32,7 +32,10 @@ async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecor
     store.get(owner, &id(name)).await.unwrap()
 }
 
-pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engine>(
+    store: S,
+    _: Time,
+) {
     let mut full = key("key-1", "ann");
     full.preview = "ps_live_abcd...xyz9".to_owned();
     full.name = "'; DROP TABLE api_key; --".to_owned();
@@ -56,7 +59,7 @@ pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engine>(stor
     }
 }
 
-pub async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut same_id = key("key-2", "bob");
     same_id.id = id("key-1");
@@ -71,7 +74,7 @@ pub async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time) {
     assert_eq!(bobs.items, []);
 }
 
-pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(store: S, _: Time) {
     let mut short = key("short", "ann");
     short.expires_at = Some(later(10));
     store.insert(short, None).await.unwrap();
@@ -86,7 +89,7 @@ pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(store: S,
     assert_eq!(ends(get(&store, "ann", "long").await), Some(later(60)));
 }
 
-pub async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Engine>(
+pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Engine>(
     store: S,
     _: Time,
 ) {
@@ -111,7 +114,7 @@ pub async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Engin
     assert_eq!(get(&store, "ann", "key-1").await.unwrap().expires_at, None);
 }
 
-pub async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Time) {
+pub(crate) async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Time) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
@@ -122,7 +125,7 @@ pub async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Time) {
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
-pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
     for number in 0..7 {
         store
             .insert(key(&format!("key-{number}"), "ann"), None)
@@ -151,7 +154,10 @@ pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, 
     assert_eq!(exact.next_cursor, None, "no page behind the last");
 }
 
-pub async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>(store: S, _: Time) {
+pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>(
+    store: S,
+    _: Time,
+) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut change = KeyUpdate::default();
@@ -178,7 +184,7 @@ pub async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>(store:
     assert_eq!(unknown.await.unwrap(), None);
 }
 
-pub async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(store: S, _: Time) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
@@ -198,7 +204,7 @@ pub async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(store: S,
     assert_eq!(last, Some(later(9)));
 }
 
-pub async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
     let first = key("key-1", "ann");
     store.insert(first.clone(), None).await.unwrap();
     let deleted = store.delete("ann", &id("key-1")).await.unwrap();

@@ -20,7 +20,7 @@ async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, char
     store.settle(hold, costs(charged)).await.unwrap();
 }
 
-pub async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let called = Call {
@@ -59,7 +59,7 @@ pub async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time) {
     balances(&store, &ann, 100, 0).await;
 }
 
-pub async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
     let (ann, bob) = (account("ann"), account("bob"));
     for number in 0..7 {
         for who in [&ann, &bob] {
@@ -87,7 +87,10 @@ pub async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, 
     );
 }
 
-pub async fn transactions_are_payments_and_charges_in_their_order<S: Engine>(store: S, _: Time) {
+pub(crate) async fn transactions_are_payments_and_charges_in_their_order<S: Engine>(
+    store: S,
+    _: Time,
+) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     spend(&store, &ann, "first", 5).await;
@@ -130,7 +133,7 @@ pub async fn transactions_are_payments_and_charges_in_their_order<S: Engine>(sto
     balances(&store, &ann, 210, 0).await;
 }
 
-pub async fn another_account_s_cursor_leads_nowhere<S: Engine>(store: S, _: Time) {
+pub(crate) async fn another_account_s_cursor_leads_nowhere<S: Engine>(store: S, _: Time) {
     let (ann, bob) = (account("ann"), account("bob"));
     pay(&store, &ann, 100).await;
     pay(&store, &bob, 100).await;

@@ -7,24 +7,24 @@ use tollgate::{
 
 use crate::engines::{Engine, Time, kind, later, now};
 
-pub fn user_id(name: &str) -> UserId {
+pub(crate) fn user_id(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-pub fn session_id(name: &str) -> SessionId {
+pub(crate) fn session_id(name: &str) -> SessionId {
     SessionId::new(name).unwrap()
 }
 
-pub fn user(name: &str) -> UserRecord {
+pub(crate) fn user(name: &str) -> UserRecord {
     let email = format!(" {name}@Example.com ");
     UserRecord::new(user_id(name), &email, "$argon2id$old".to_owned(), now())
 }
 
-pub fn session(name: &str, user: &str) -> SessionRecord {
+pub(crate) fn session(name: &str, user: &str) -> SessionRecord {
     SessionRecord::new(session_id(name), user_id(user), now(), later(60))
 }
 
-pub async fn an_address_is_taken_once_in_whatever_case<S: Engine>(store: S, _: Time) {
+pub(crate) async fn an_address_is_taken_once_in_whatever_case<S: Engine>(store: S, _: Time) {
     let mut ann = user("ann");
     ann.attributes
         .insert("name".to_owned(), "Ann \"A\"".to_owned());
@@ -45,7 +45,7 @@ pub async fn an_address_is_taken_once_in_whatever_case<S: Engine>(store: S, _: T
     assert_eq!(store.user_by_email("ann").await.unwrap(), None);
 }
 
-pub async fn users_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn users_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
     for name in ["a", "b", "c", "d"] {
         store.insert_user(user(name)).await.unwrap();
     }
@@ -59,7 +59,7 @@ pub async fn users_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S,
     assert_eq!(last.next_cursor, None);
 }
 
-pub async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _: Time) {
     let mut expected = user("ann");
     expected.attributes.insert("a".to_owned(), "1".to_owned());
     expected.attributes.insert("b".to_owned(), "1".to_owned());
@@ -80,7 +80,7 @@ pub async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _: Time)
     assert_eq!(unknown.await.unwrap(), None);
 }
 
-pub async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store: S, _: Time) {
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     for (name, of) in [("s1", "ann"), ("s2", "ann"), ("s3", "bob")] {
@@ -115,7 +115,7 @@ pub async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store: S, _:
     assert!(!nobody.await.unwrap());
 }
 
-pub async fn a_login_opens_only_for_an_active_user_with_that_password<S: Engine>(
+pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: Engine>(
     store: S,
     _: Time,
 ) {
@@ -142,7 +142,7 @@ pub async fn a_login_opens_only_for_an_active_user_with_that_password<S: Engine>
     assert!(open("s2", "ann", None).await.unwrap());
 }
 
-pub async fn a_login_ends_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_login_ends_once<S: Engine>(store: S, _: Time) {
     for name in ["s1", "s2", "s3"] {
         store
             .open_session(session(name, "ann"), None)
@@ -183,7 +183,7 @@ pub async fn a_login_ends_once<S: Engine>(store: S, _: Time) {
     assert_eq!(ended("s4").await, None);
 }
 
-pub async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
     store.insert_user(user("ann")).await.unwrap();
     store
         .open_session(session("s1", "ann"), None)
@@ -201,7 +201,7 @@ pub async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
     store.insert_user(user("ann")).await.unwrap();
 }
 
-pub async fn logins_are_forgotten_after_their_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn logins_are_forgotten_after_their_time<S: Engine>(store: S, _: Time) {
     store
         .open_session(session("s1", "ann"), None)
         .await

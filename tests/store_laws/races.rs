@@ -6,7 +6,8 @@ use tollgate::{budget::SpendingLimits, store::StoreErrorKind, usage::Credit};
 
 use crate::{
     engines::{
-        Engine, Time, account, balances, budget, call, costs, forged, hold, nanos, now, pay, usage,
+        Engine, Time, account, balances, budget, call, costs, forged, hold, nanos, now, pay,
+        request, usage,
     },
     people::{session, session_id, user, user_id},
 };
@@ -25,7 +26,7 @@ where
     answers
 }
 
-pub async fn money_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
+pub(crate) async fn money_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 109).await;
     let served = hundred(&store, |store, _| async move {
@@ -42,7 +43,7 @@ pub async fn money_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time)
     assert_eq!(usage(&store, &ann).await.len(), 10);
 }
 
-pub async fn a_limit_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_limit_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 1_000_000).await;
     let limits = SpendingLimits {
@@ -67,7 +68,7 @@ pub async fn a_limit_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Tim
     balances(&store, &ann, 1_000_000, 0).await;
 }
 
-pub async fn a_hundred_payments_with_one_reference_are_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hundred_payments_with_one_reference_are_one<S: Engine>(store: S, _: Time) {
     let answers = hundred(&store, |store, number| async move {
         let credit = Credit {
             account: account(if number % 2 == 0 { "ann" } else { "bob" }),
@@ -85,7 +86,7 @@ pub async fn a_hundred_payments_with_one_reference_are_one<S: Engine>(store: S, 
     assert_eq!(ann.nanos() + bob.nanos(), 100);
 }
 
-pub async fn a_hundred_settlements_of_one_hold_are_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hundred_settlements_of_one_hold_are_one<S: Engine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = Arc::new(hold(&store, &ann, &[], 10).await.unwrap());
@@ -100,7 +101,29 @@ pub async fn a_hundred_settlements_of_one_hold_are_one<S: Engine>(store: S, _: T
     assert_eq!(settled, nanos(10));
 }
 
-pub async fn no_login_outlives_the_password_it_was_made_with<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_change_that_fails_harms_nothing_beside_it<S: Engine>(store: S, _: Time) {
+    let ann = account("ann");
+    pay(&store, &ann, 1_000).await;
+    let answers = hundred(&store, |store, number| async move {
+        let held = store.hold(request(&account("ann"), &[], 1));
+        let mut taken = user("ann");
+        taken.id = user_id(&format!("ann-{number}"));
+        let inserted = store.insert_user(taken);
+        let hold = held.await.unwrap().unwrap();
+        let inserted = inserted.await.map_err(|error| error.kind());
+        store.settle(hold, costs(1)).await.unwrap();
+        inserted
+    })
+    .await;
+    let conflicts = |answer: &&Result<_, _>| **answer == Err(StoreErrorKind::Conflict);
+    assert_eq!(answers.iter().filter(conflicts).count(), 99);
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    balances(&store, &ann, 1_000, 0).await;
+    let settled = store.balance(&ann).await.unwrap().settled;
+    assert_eq!(settled, nanos(100));
+}
+
+pub(crate) async fn no_login_outlives_the_password_it_was_made_with<S: Engine>(store: S, _: Time) {
     store.insert_user(user("ann")).await.unwrap();
     let opened = hundred(&store, |store, number| async move {
         if number == 50 {
@@ -154,7 +177,10 @@ async fn a_call_of_some_kind<S: Engine>(store: &S, number: i64) -> i64 {
     0
 }
 
-pub async fn the_books_balance_after_a_thousand_calls_of_every_kind<S: Engine>(store: S, _: Time) {
+pub(crate) async fn the_books_balance_after_a_thousand_calls_of_every_kind<S: Engine>(
+    store: S,
+    _: Time,
+) {
     let ann = account("ann");
     pay(&store, &ann, 500).await;
     let paid = hundred(&store, |store, number| async move {
