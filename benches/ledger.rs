@@ -139,6 +139,40 @@ fn raw(path: &Path, total: u64) -> Duration {
     started.elapsed()
 }
 
+/// The two by turns, because a disk has its moods: the medians of what each did in a second, and their
+/// ratio.
+fn beside_raw(_: &mut Criterion) {
+    const ROUNDS: usize = 15;
+    const DEDUCTIONS: u64 = 40_000;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = runtime
+        .block_on(SqliteStore::open(folder.path().join("tollgate.db")))
+        .unwrap();
+    runtime.block_on(fund(&store, &names(0).0));
+    let per_second = |spent: Duration| {
+        let nanos = u128::from(DEDUCTIONS).saturating_mul(1_000_000_000);
+        nanos.checked_div(spent.as_nanos()).unwrap()
+    };
+    let (mut ours, mut raws) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(per_second(runtime.block_on(deduct(&store, DEDUCTIONS, 1))));
+        let path = folder.path().join("raw.db");
+        raws.push(per_second(raw(&path, DEDUCTIONS)));
+    }
+    let median = |rates: &mut Vec<u128>| {
+        rates.sort_unstable();
+        *rates.get(ROUNDS.div_euclid(2)).unwrap()
+    };
+    let (ours, raws) = (median(&mut ours), median(&mut raws));
+    let percent = ours.saturating_mul(100).checked_div(raws).unwrap();
+    println!("by turns: {ours} hold+settle/s, raw {raws} deductions/s: {percent} %");
+    runtime.block_on(store.close()).unwrap();
+}
+
 fn ledger(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -191,5 +225,5 @@ fn ledger(criterion: &mut Criterion) {
     runtime.block_on(store.close()).unwrap();
 }
 
-criterion_group!(benches, ledger);
+criterion_group!(benches, beside_raw, ledger);
 criterion_main!(benches);
