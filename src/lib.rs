@@ -1,4 +1,77 @@
-//! Tower layers that stand in front of a service and ask whoever comes: who are you, may you, and can you pay.
+//! Tower layers that stand in front of a service and ask whoever comes: **who are you, may you, and can you pay.**
+//!
+//! | question | layer | refuses with |
+//! |---|---|---|
+//! | how often do you come? | [`RateLimitLayer`] | 429 |
+//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], one [`.or`](ApiKeyLayer::or) the other | 401 |
+//! | may you? | [`RbacLayer`] | 403 |
+//! | can you pay? | [`SpendingLimitLayer`] | 402 |
+//! | what is your name? | [`RequestIdLayer`] | nothing |
+//! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
+//!
+//! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
+//! in the right order, as one layer.
+//!
+//! # A key and a limit in front of any service
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tollgate::{ApiKeyLayer, RateLimitLayer, key::KeyFormat, quota::Quota, store::MemoryStore};
+//! use tollgate::keyring::{KeyResolver, Keyring, NewKey};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+//! let keys = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+//! let (key, _) = Keyring::new(store, format, keys.clone()).create("user-1", NewKey::default()).await?;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(ApiKeyLayer::new(keys))
+//!     .layer(RateLimitLayer::per_principal(Quota::per_minute(1)))
+//!     .service(service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned()))));
+//! let request = || http::Request::builder().header("x-api-key", key.expose()).body(()).unwrap();
+//! assert_eq!(service.clone().oneshot(request()).await?.status(), 200);
+//! assert_eq!(service.clone().oneshot(request()).await?.status(), 429);
+//! assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 401);
+//! # Ok(()) }
+//! ```
+//!
+//! # A login, and a token that ends with it
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use tollgate::{JwtLayer, login::{Logins, NewUser}, store::MemoryStore, token::{TokenIssuer, TokenVerifier}};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let (secret, store) = (b"thirty-two bytes or more, please!", Arc::new(MemoryStore::new()));
+//! let logins = Logins::builder(store.clone(), store, TokenIssuer::hs256(secret).build()?).build()?;
+//! logins.register(NewUser::new("me@example.com", "correct horse battery")).await?;
+//! let login = logins.login("me@example.com", "correct horse battery").await?;
+//!
+//! let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+//! let service = JwtLayer::new(TokenVerifier::hs256(secret).build()?)
+//!     .sessions(logins.resolver().clone())
+//!     .layer(hello);
+//! let bearer = format!("Bearer {}", login.token.expose());
+//! let request = || http::Request::builder().header("authorization", &bearer).body(()).unwrap();
+//! assert_eq!(service.clone().oneshot(request()).await?.status(), 200);
+//! logins.logout(&login.session).await?;
+//! assert_eq!(service.oneshot(request()).await?.status(), 401);
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default: the five layers with the engine in memory.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `axum` | extractors, refusals as handler results, axum's peer address |
+//! | `tonic` | an interceptor for permissions, tonic's peer address |
+//! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
+//! | `metrics` | one counter a decision |
+//! | `test-util` | `ManualClock` |
+//! | `full` | all of them |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -44,3 +117,8 @@ pub use wire::{
     AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
     PeerAddress, RenderDenial, RequestHead, RequestId,
 };
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "axum", feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,12 +11,12 @@ use crate::{
         BudgetId, KeyId,
         clock::{Clock, SystemClock, Timestamp},
         denial::{Denial, DenialKind},
-        key::{ApiKey, GenerateKeyError, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
+        key::{ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
         page::{Page, Paged},
         principal::Principal,
         role::RoleSet,
     },
-    store::{KeyStore, StoreError, StoreErrorKind},
+    store::{KeyStore, StoreError, StoreErrorKind, StoreFuture},
 };
 
 /// The longest name of a key, in bytes.
@@ -250,9 +250,8 @@ impl Keyring {
         };
         let (key, mut record) = self.make(owner, new, fresh_id()?, old.lineage)?;
         record.rotated_from = Some(old.id);
-        let record = self.insert(record, Some(rotation)).await;
-        self.resolver.invalidate(&old.digest);
-        record.map(|record| (key, record))
+        let record = self.insert(record, Some((rotation, old.digest))).await?;
+        Ok((key, record))
     }
 
     /// One key of an owner.
@@ -284,13 +283,9 @@ impl Keyring {
         id: &KeyId,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        let record = self
-            .store
-            .update(owner, id, change)
-            .await?
-            .ok_or(KeyringError::NotFound)?;
-        self.resolver.invalidate(&record.digest);
-        Ok(record)
+        let changed = self.store.update(owner, id, change);
+        let record = self.finish(changed, digests_of).await?;
+        record.ok_or(KeyringError::NotFound)
     }
 
     /// Ends a key now. To end it again changes nothing.
@@ -310,13 +305,9 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let record = self
-            .store
-            .delete(owner, id)
-            .await?
-            .ok_or(KeyringError::NotFound)?;
-        self.resolver.invalidate(&record.digest);
-        Ok(record)
+        let deleted = self.store.delete(owner, id);
+        let record = self.finish(deleted, digests_of).await?;
+        record.ok_or(KeyringError::NotFound)
     }
 
     fn make(
@@ -348,19 +339,55 @@ impl Keyring {
     async fn insert(
         &self,
         record: KeyRecord,
-        rotation: Option<RotationOf>,
+        rotation: Option<(RotationOf, KeyDigest)>,
     ) -> Result<KeyRecord, KeyringError> {
-        self.store
-            .insert(record.clone(), rotation)
-            .await
-            .map_err(|error| match error.kind() {
-                StoreErrorKind::NotFound => KeyringError::NotActive,
-                _ => KeyringError::Store(error),
-            })?;
-        // Somebody may have asked for it before it was.
-        self.resolver.invalidate(&record.digest);
-        Ok(record)
+        let (rotation, replaced) = rotation.unzip();
+        // Somebody may have asked for the new key before it was.
+        let digests: Vec<_> = replaced.into_iter().chain([record.digest]).collect();
+        let inserted = self.store.insert(record.clone(), rotation);
+        match self.finish(inserted, move |()| digests).await {
+            Ok(()) => Ok(record),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(KeyringError::NotActive),
+            Err(error) => Err(error.into()),
+        }
     }
+
+    /// Sees a change through in a task of its own, so that the resolver hears of it whoever hangs up
+    /// meanwhile. A change that may or may not have been made makes the resolver forget everything.
+    async fn finish<T: Clone + Send + Unpin + 'static>(
+        &self,
+        change: StoreFuture<T>,
+        changed: impl FnOnce(T) -> Vec<KeyDigest> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let resolver = self.resolver.clone();
+        let task = tokio::spawn(async move {
+            let outcome = change.await;
+            match &outcome {
+                Ok(answer) => {
+                    changed(answer.clone())
+                        .iter()
+                        .for_each(|digest| resolver.invalidate(digest));
+                }
+                Err(error) if may_have_happened(error.kind()) => resolver.invalidate_all(),
+                Err(_) => {}
+            }
+            outcome
+        });
+        task.await
+            .unwrap_or_else(|_| Err(StoreError::internal("the change was cut off")))
+    }
+}
+
+/// Whether a change that failed like this may have been made all the same.
+fn may_have_happened(failure: StoreErrorKind) -> bool {
+    matches!(
+        failure,
+        StoreErrorKind::Unavailable | StoreErrorKind::Internal
+    )
+}
+
+fn digests_of(record: Option<KeyRecord>) -> Vec<KeyDigest> {
+    record.into_iter().map(|record| record.digest).collect()
 }
 
 fn fresh_id() -> Result<KeyId, KeyringError> {

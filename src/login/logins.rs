@@ -1,6 +1,14 @@
 //! What an application's handlers call.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -24,6 +32,7 @@ use crate::{
 };
 
 const PASSWORD_LENGTH_MIN: usize = 8;
+const PURGE_INTERVAL_SECS: i64 = 3_600;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Registers users, logs them in and out, and changes them.
@@ -41,6 +50,8 @@ struct Inner {
     resolver: SessionResolver,
     password_length_min: usize,
     deadline: Duration,
+    /// When logins whose time is over were last forgotten, in seconds since 1970.
+    purged_at: AtomicI64,
 }
 
 /// Somebody has logged in.
@@ -372,11 +383,37 @@ impl Logins {
         if !opened.await? {
             return Err(invalid_credentials());
         }
+        self.purge().await;
         Ok(Login {
             user,
             token,
             session,
         })
+    }
+
+    /// Forgets the logins whose time is over, once an hour: what is kept is bounded by the logins of their lifetime.
+    async fn purge(&self) {
+        let (now, latest) = (
+            self.now().as_second(),
+            self.0.purged_at.load(Ordering::Relaxed),
+        );
+        let order = (Ordering::Relaxed, Ordering::Relaxed);
+        let due = now.saturating_sub(latest) >= PURGE_INTERVAL_SECS;
+        if !due
+            || self
+                .0
+                .purged_at
+                .compare_exchange(latest, now, order.0, order.1)
+                .is_err()
+        {
+            return;
+        }
+        if let Err(error) = self
+            .await_store(self.0.sessions.purge_sessions(self.now()))
+            .await
+        {
+            tracing::warn!(target: "tollgate", %error, "logins whose time is over could not be forgotten");
+        }
     }
 
     /// Makes a change in a task of its own, so that it is told to the resolver whoever hangs up meanwhile, and
@@ -511,6 +548,7 @@ impl LoginsBuilder {
             resolver,
             password_length_min: self.password_length_min,
             deadline: self.deadline,
+            purged_at: AtomicI64::new(0),
         })))
     }
 }

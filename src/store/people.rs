@@ -37,17 +37,12 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
 
     /// Replaces the hash by a stronger one of the same password, if the user's password version is still
     /// `expected_version`; returns whether it was. The version stays, and so does every login.
-    ///
-    /// An engine that leaves it out keeps the weaker hash until the password is changed.
     fn rehash_password(
         &self,
         id: &UserId,
         expected_version: u64,
         password_hash: String,
-    ) -> StoreFuture<bool> {
-        let _ = (id, expected_version, password_hash);
-        StoreFuture::ready(Ok(false))
-    }
+    ) -> StoreFuture<bool>;
 
     /// Deletes a user and every login of the user; returns whether there was one.
     fn delete_user(&self, id: &UserId) -> StoreFuture<bool>;

@@ -63,6 +63,7 @@ laws! {
     people::users_are_listed_newest_first_a_page_at_a_time,
     people::a_user_s_update_changes_what_it_names,
     people::a_new_password_ends_every_login_in_one_step,
+    people::a_stronger_hash_of_the_same_password_ends_nothing,
     people::a_login_opens_only_for_an_active_user_with_that_password,
     people::a_login_ends_once,
     people::a_deleted_user_s_logins_are_gone,

@@ -115,6 +115,30 @@ pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store
     assert!(!nobody.await.unwrap());
 }
 
+pub(crate) async fn a_stronger_hash_of_the_same_password_ends_nothing<S: Engine>(
+    store: S,
+    _: Time,
+) {
+    let ann = user("ann");
+    store.insert_user(ann.clone()).await.unwrap();
+    assert!(
+        store
+            .open_session(session("s1", "ann"), None)
+            .await
+            .unwrap()
+    );
+    let rehash = |version| store.rehash_password(&ann.id, version, "$argon2id$dear".to_owned());
+    assert!(!rehash(1).await.unwrap());
+    assert!(rehash(0).await.unwrap());
+    let stored = store.user(&ann.id).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.password_hash.as_str(), stored.password_version),
+        ("$argon2id$dear", 0)
+    );
+    let session = store.session(&session_id("s1")).await.unwrap().unwrap();
+    assert_eq!(session.ended_at, None);
+}
+
 pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: Engine>(
     store: S,
     _: Time,

@@ -71,6 +71,16 @@ impl People {
         true
     }
 
+    fn rehash_password(&mut self, id: &UserId, expected: u64, hash: String) -> bool {
+        match self.users.get_mut(id) {
+            Some((_, user)) if user.password_version == expected => {
+                user.password_hash = hash;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn delete_user(&mut self, id: &UserId) -> bool {
         let Some((position, user)) = self.users.remove(id) else {
             return false;
@@ -182,6 +192,20 @@ impl UserStore for MemoryStore {
         let mut people = lock(&self.0.people);
         let changed = people.change_password(id, expected_version, password_hash, at);
         StoreFuture::ready(Ok(changed))
+    }
+
+    fn rehash_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+    ) -> StoreFuture<bool> {
+        let mut people = lock(&self.0.people);
+        StoreFuture::ready(Ok(people.rehash_password(
+            id,
+            expected_version,
+            password_hash,
+        )))
     }
 
     fn delete_user(&self, id: &UserId) -> StoreFuture<bool> {

@@ -217,6 +217,27 @@ impl UserStore for SqliteStore {
         })
     }
 
+    fn rehash_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+    ) -> StoreFuture<bool> {
+        let id = id.clone();
+        self.change(move |connection| {
+            let changed = connection
+                .prepare_cached(
+                    "UPDATE user SET password_hash = ? WHERE id = ? AND password_version = ?",
+                )?
+                .execute(params![
+                    password_hash,
+                    id.as_str(),
+                    version(expected_version)
+                ])?;
+            Ok(changed > 0)
+        })
+    }
+
     fn delete_user(&self, id: &UserId) -> StoreFuture<bool> {
         let id = id.clone();
         self.change(move |connection| {
