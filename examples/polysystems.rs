@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use support::{StartError, Stores, client_address, optional, serve, setting};
 use tollgate::{
@@ -85,18 +85,23 @@ fn prices() -> Result<PriceTable, StartError> {
         .route("POST", "/v1/chat/completions", by_token)?)
 }
 
-async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, StartError> {
-    let (client, roles) = (client_address()?, roles());
+/// Keys like `ps_live_` and 32 characters. Two seconds: how long another process may go on with a key
+/// that this one revoked.
+fn keys(stores: &Stores, roles: &RoleSet) -> Result<(Keyring, KeyResolver), StartError> {
     let format = KeyFormat::builder("ps")
         .environments(["live", "test"])
         .alphabet(Alphabet::LowerAlphanumeric)
         .length(32)
         .build()?;
-    // Two seconds: how long another process may go on with a key that this one revoked.
     let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
         .add_format(format.clone())
         .ttl(Duration::from_secs(2))
         .build();
+    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
+    Ok((ring.with_roles(roles.clone()), resolver))
+}
+
+async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtLayer), StartError> {
     let issuer = TokenIssuer::hs256(secret.expose())
         .issuer("polysystems")
         .lifetime(Duration::from_secs(24 * 3_600))
@@ -115,13 +120,21 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             .ensure_user(NewUser::new(&email, &password).role("admin"))
             .await?;
     }
+    let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
+    Ok((logins, layer))
+}
 
+async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, StartError> {
+    let (client, roles) = (client_address()?, roles());
+    let (ring, resolver) = keys(stores, &roles)?;
+    let (logins, tokens) = logins(stores, secret).await?;
     let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
+
     let account = ServiceBuilder::new()
-        .layer(JwtLayer::new(verifier).sessions(logins.resolver().clone()))
+        .layer(tokens)
         .layer(per_caller.clone());
-    let keys = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
+    let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
     let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?);
     let api = |permission| {
         ServiceBuilder::new()
@@ -143,84 +156,65 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         )?))
         .build()?;
 
-    let keyring =
-        Keyring::new(Arc::clone(&stores.keys), format, resolver).with_roles(roles.clone());
+    let ledger = Arc::clone(&stores.ledger);
     let app = App {
         logins,
-        keys: keyring,
-        ledger: Arc::clone(&stores.ledger),
+        keys: ring,
+        ledger,
         clock: SystemClock::shared(),
     };
-    // A layer on a route's methods leaves the router's own 404 and 405 to everybody.
-    let routes = Router::new()
+    let routes = public_routes()
+        .merge(account_routes(|methods| {
+            methods.route_layer(account.clone())
+        }))
+        .merge(api_routes(
+            |methods| methods.route_layer(read.clone()),
+            |methods| methods.route_layer(call.clone()),
+        ));
+    Ok(routes.with_state(app).layer(everybody))
+}
+
+// A gate on a route's methods leaves the router's own 404 and 405 to everybody.
+
+fn public_routes() -> Router<App> {
+    Router::new()
         .route("/api/auth/register", post(account::register))
         .route("/api/auth/login", post(account::login))
-        .route(
-            "/api/auth/me",
-            get(account::me).route_layer(account.clone()),
-        )
+}
+
+fn account_routes(gated: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {
+    Router::new()
+        .route("/api/auth/me", gated(get(account::me)))
         .route(
             "/api/auth/change-password",
-            post(account::change_password).route_layer(account.clone()),
+            gated(post(account::change_password)),
         )
         .route(
             "/api/keys",
-            get(account::list_keys)
-                .post(account::create_key)
-                .route_layer(account.clone()),
+            gated(get(account::list_keys).post(account::create_key)),
         )
-        .route(
-            "/api/keys/{id}",
-            delete(account::delete_key).route_layer(account.clone()),
-        )
-        .route(
-            "/api/keys/{id}/revoke",
-            post(account::revoke_key).route_layer(account.clone()),
-        )
-        .route(
-            "/api/keys/{id}/rotate",
-            post(account::rotate_key).route_layer(account.clone()),
-        )
-        .route(
-            "/api/keys/{id}/limits",
-            put(account::set_limits).route_layer(account.clone()),
-        )
-        .route(
-            "/api/payments/topup",
-            post(account::top_up).route_layer(account.clone()),
-        )
-        .route(
-            "/api/payments/balance",
-            get(account::balance).route_layer(account.clone()),
-        )
+        .route("/api/keys/{id}", gated(delete(account::delete_key)))
+        .route("/api/keys/{id}/revoke", gated(post(account::revoke_key)))
+        .route("/api/keys/{id}/rotate", gated(post(account::rotate_key)))
+        .route("/api/keys/{id}/limits", gated(put(account::set_limits)))
+        .route("/api/payments/topup", gated(post(account::top_up)))
+        .route("/api/payments/balance", gated(get(account::balance)))
         .route(
             "/api/payments/transactions",
-            get(account::transactions).route_layer(account.clone()),
+            gated(get(account::transactions)),
         )
-        .route(
-            "/api/monitoring/usage",
-            get(account::usage).route_layer(account),
-        )
-        .route(
-            "/api/hub/agents/chat",
-            post(api::agents_chat).route_layer(call.clone()),
-        )
-        .route(
-            "/api/hub/health",
-            get(api::health).route_layer(read.clone()),
-        )
-        .route(
-            "/api/omm/process",
-            post(api::process).route_layer(call.clone()),
-        )
-        .route(
-            "/api/yggdrasil/query",
-            post(api::query).route_layer(call.clone()),
-        )
-        .route("/v1/models", get(api::models).route_layer(read))
-        .route(
-            "/v1/chat/completions",
-            post(api::chat_completions).route_layer(call),
-        );
-    Ok(routes.with_state(app).layer(everybody))
+        .route("/api/monitoring/usage", gated(get(account::usage)))
+}
+
+fn api_routes(
+    read: impl Fn(MethodRouter<App>) -> MethodRouter<App>,
+    call: impl Fn(MethodRouter<App>) -> MethodRouter<App>,
+) -> Router<App> {
+    Router::new()
+        .route("/api/hub/agents/chat", call(post(api::agents_chat)))
+        .route("/api/hub/health", read(get(api::health)))
+        .route("/api/omm/process", call(post(api::process)))
+        .route("/api/yggdrasil/query", call(post(api::query)))
+        .route("/v1/models", read(get(api::models)))
+        .route("/v1/chat/completions", call(post(api::chat_completions)))
 }

@@ -57,7 +57,6 @@ pub struct Tollgate;
 
 impl Tollgate {
     /// Begins a gate.
-    #[must_use]
     pub fn builder() -> TollgateBuilder<NoAuthentication> {
         TollgateBuilder {
             authentication: None,

@@ -1,5 +1,7 @@
 //! The machinery under every layer: what it hands on, what it waits for, what it costs.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     convert::Infallible,
     future::{Future, pending, ready},

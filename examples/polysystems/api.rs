@@ -125,7 +125,7 @@ pub(crate) async fn chat_completions(
     };
     charge.add_input_tokens(prompt);
     if chat.stream == Some(true) {
-        let events = reply.stream(content, charge);
+        let events = reply.stream(&content, charge);
         return Ok(Sse::new(events)
             .keep_alive(KeepAlive::default())
             .into_response());
@@ -142,7 +142,7 @@ struct Reply {
 }
 
 impl Reply {
-    fn object(&self, object: &str, choices: Value, usage: Value) -> Value {
+    fn object(&self, object: &str, choices: &Value, usage: &Value) -> Value {
         json!({
             "id": self.id, "object": object, "created": 1_704_067_200, "model": self.model,
             "choices": choices, "usage": usage,
@@ -159,24 +159,24 @@ impl Reply {
     fn whole(&self, content: &str) -> Value {
         let message = json!({ "role": "assistant", "content": content });
         let choices = json!([{ "index": 0, "message": message, "finish_reason": "stop" }]);
-        self.object("chat.completion", choices, self.usage())
+        self.object("chat.completion", &choices, &self.usage())
     }
 
-    fn chunk(&self, delta: Value, finish_reason: Value) -> String {
+    fn chunk(&self, delta: &Value, finish_reason: &Value) -> String {
         let choices = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason }]);
-        self.object("chat.completion.chunk", choices, Value::Null)
+        self.object("chat.completion.chunk", &choices, &Value::Null)
             .to_string()
     }
 
     /// A chunk a word, each charged as it is made; then the usage; then the end.
     fn stream(
         self,
-        content: String,
+        content: &str,
         charge: Charge,
-    ) -> impl Stream<Item = Result<Event, Infallible>> {
+    ) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
         let end = [
-            self.chunk(json!({}), json!("stop")),
-            self.object("chat.completion.chunk", json!([]), self.usage())
+            self.chunk(&json!({}), &json!("stop")),
+            self.object("chat.completion.chunk", &json!([]), &self.usage())
                 .to_string(),
             "[DONE]".to_owned(),
         ];
@@ -186,7 +186,10 @@ impl Reply {
             .collect();
         let chunks = stream::iter(words).map(move |word| {
             charge.add_output_tokens(tokens(&word));
-            self.chunk(json!({ "role": "assistant", "content": word }), Value::Null)
+            self.chunk(
+                &json!({ "role": "assistant", "content": word }),
+                &Value::Null,
+            )
         });
         chunks
             .chain(stream::iter(end))

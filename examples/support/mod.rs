@@ -109,9 +109,9 @@ impl Stores {
     {
         let store = Arc::new(store);
         Self {
-            keys: Arc::clone(&store) as _,
-            users: Arc::clone(&store) as _,
-            sessions: Arc::clone(&store) as _,
+            keys: store.clone(),
+            users: store.clone(),
+            sessions: store.clone(),
             ledger: store,
             file,
             sqlite,

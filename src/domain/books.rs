@@ -210,6 +210,7 @@ pub fn credit(balance: &mut Balance, amount: Money) -> Option<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "amounts in tests are small")]
 mod tests {
     use std::collections::HashMap;
 

@@ -45,7 +45,6 @@ struct Identity {
 
 impl Principal {
     /// Begins a principal: `subject` is the user or the owner of the key.
-    #[must_use]
     pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
         PrincipalBuilder {
             identity: Identity {

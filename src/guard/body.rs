@@ -154,6 +154,9 @@ where
     }
 }
 
+/// What a body is asked for, one after the other.
+type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 impl<B: Body, M: Meter> Metered<B, M> {
     fn is_over(&self) -> bool {
         self.meter.is_none() && self.settling.is_none() && self.last.is_none()
@@ -174,10 +177,7 @@ impl<B: Body, M: Meter> Metered<B, M> {
         hint
     }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled<B> {
         loop {
             let mut this = self.as_mut().project();
             if let Some(settling) = this.settling {

@@ -241,12 +241,15 @@ fn marked<P: Permit>(response: Response<Bytes>, permit: Option<P>) -> Response<B
     Response::from_parts(head, body)
 }
 
+/// An answer, and what it waits for where it has no body to wait with.
+type Finished<C, M> = (Response<GateBody<C, M>>, Option<StoreFuture<()>>);
+
 /// Lets the permit mark the answer. Where nobody will ask for a body, its end is now.
 fn finish<C: Body, P: Permit>(
     response: Response<C>,
     permit: P,
     bodiless: bool,
-) -> (Response<GateBody<C, P::Meter>>, Option<StoreFuture<()>>) {
+) -> Finished<C, P::Meter> {
     let (mut head, body) = response.into_parts();
     let marks = ResponseMarks {
         status: head.status,

@@ -2,7 +2,7 @@
 //! future, one body.
 //!
 //! A layer of this crate is a [`Policy`] in a [`Guard`]. The policy sees the request's head, borrowed,
-//! and decides: admit with a [`Permit`], refuse with a [`Denial`], or abstain. The permit travels with
+//! and decides: admit with a [`Permit`], refuse with a [`Denial`](crate::denial::Denial), or abstain. The permit travels with
 //! the request, marks request and response, and may leave a [`Meter`] on the response body.
 //!
 //! ```

@@ -3,8 +3,8 @@
 //! - Refuses with 403 who lacks the permission, and with 401 where nobody was authenticated (the log
 //!   says which layer is missing).
 //! - Stands inside an authenticating layer.
-//! - Asks no store: roles come with the [`Principal`](crate::Principal), permissions from the
-//!   [`RoleSet`](crate::role::RoleSet).
+//! - Asks no store: roles come with the [`Principal`], permissions from the
+//!   [`RoleSet`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

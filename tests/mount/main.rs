@@ -1,6 +1,12 @@
 //! The same layers, unchanged, on axum, on tonic and on plain hyper, over real sockets: each admits
 //! and refuses.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;

@@ -335,6 +335,7 @@ impl fmt::Debug for MemoryRateLimiter {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 mod tests {
     use std::collections::VecDeque;
 
@@ -347,7 +348,10 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(1));
         (
-            MemoryRateLimiter::new(quotas, capacity, Arc::clone(&clock) as Arc<dyn Clock>),
+            MemoryRateLimiter::new(quotas, capacity, {
+                let clock: Arc<dyn Clock> = clock.clone();
+                clock
+            }),
             clock,
         )
     }
