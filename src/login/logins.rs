@@ -14,9 +14,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    LoginConfigError, LoginError, LoginErrorKind, NewUser, PasswordCheck, PasswordError, Passwords,
+    LoginError, LoginErrorKind, LoginsBuilder, NewUser, PasswordCheck, PasswordError, Passwords,
     SessionResolver,
-    passwords::PASSWORD_LENGTH_MAX,
     user::{check_email, check_password},
 };
 use crate::{
@@ -31,9 +30,7 @@ use crate::{
     token::{IssuedToken, TokenIssuer},
 };
 
-const PASSWORD_LENGTH_MIN: usize = 8;
 const PURGE_INTERVAL_SECS: i64 = 3_600;
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Registers users, logs them in and out, and changes them.
 ///
@@ -42,16 +39,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Logins(Arc<Inner>);
 
-struct Inner {
-    users: Arc<dyn UserStore>,
-    sessions: Arc<dyn SessionStore>,
-    issuer: TokenIssuer,
-    passwords: Passwords,
-    resolver: SessionResolver,
-    password_length_min: usize,
-    deadline: Duration,
+pub(super) struct Inner {
+    pub(super) users: Arc<dyn UserStore>,
+    pub(super) sessions: Arc<dyn SessionStore>,
+    pub(super) issuer: TokenIssuer,
+    pub(super) passwords: Passwords,
+    pub(super) resolver: SessionResolver,
+    pub(super) password_length_min: usize,
+    pub(super) deadline: Duration,
     /// When logins whose time is over were last forgotten, in seconds since 1970.
-    purged_at: AtomicI64,
+    pub(super) purged_at: AtomicI64,
 }
 
 /// Somebody has logged in.
@@ -67,21 +64,17 @@ pub struct Login {
 }
 
 impl Logins {
+    pub(super) fn of(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
     /// Begins with the stores, and the issuer whose lifetime is that of a login and whose clock is used here too.
     pub fn builder(
         users: Arc<dyn UserStore>,
         sessions: Arc<dyn SessionStore>,
         issuer: TokenIssuer,
     ) -> LoginsBuilder {
-        LoginsBuilder {
-            users,
-            sessions,
-            issuer,
-            passwords: None,
-            resolver: None,
-            password_length_min: PASSWORD_LENGTH_MIN,
-            deadline: DEADLINE,
-        }
+        LoginsBuilder::new(users, sessions, issuer)
     }
 
     /// What a layer asks whether a token's login still stands; the changes made here count for it at once.
@@ -483,72 +476,4 @@ fn random_name(label: &str) -> Result<String, LoginError> {
     getrandom::fill(&mut bytes).map_err(|_| internal("the system gave no randomness"))?;
     let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Ok(format!("{label}-{}", Uuid::hyphenated(uuid)))
-}
-
-/// Makes [`Logins`].
-#[derive(Debug)]
-#[must_use]
-pub struct LoginsBuilder {
-    users: Arc<dyn UserStore>,
-    sessions: Arc<dyn SessionStore>,
-    issuer: TokenIssuer,
-    passwords: Option<Passwords>,
-    resolver: Option<SessionResolver>,
-    password_length_min: usize,
-    deadline: Duration,
-}
-
-impl LoginsBuilder {
-    /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
-    pub fn password_length_min(mut self, characters: usize) -> Self {
-        self.password_length_min = characters;
-        self
-    }
-
-    /// How long the store may take to answer; 5 seconds unless set.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Another hasher of passwords than one with the default settings.
-    pub fn with_passwords(mut self, passwords: Passwords) -> Self {
-        self.passwords = Some(passwords);
-        self
-    }
-
-    /// Another resolver than one with the default settings; it must stand on the same stores.
-    pub fn with_resolver(mut self, resolver: SessionResolver) -> Self {
-        self.resolver = Some(resolver);
-        self
-    }
-
-    /// The facade. Unless a hasher was set, it makes one hash on the way: tens of milliseconds.
-    ///
-    /// # Errors
-    /// [`LoginConfigError`], which names the setting.
-    pub fn build(self) -> Result<Logins, LoginConfigError> {
-        if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
-            return Err(LoginConfigError::PasswordLength);
-        }
-        let passwords = match self.passwords {
-            Some(passwords) => passwords,
-            None => Passwords::builder().build()?,
-        };
-        let resolver = self.resolver.unwrap_or_else(|| {
-            SessionResolver::builder(Arc::clone(&self.users), Arc::clone(&self.sessions))
-                .with_clock(Arc::clone(self.issuer.clock()))
-                .build()
-        });
-        Ok(Logins(Arc::new(Inner {
-            users: self.users,
-            sessions: self.sessions,
-            issuer: self.issuer,
-            passwords,
-            resolver,
-            password_length_min: self.password_length_min,
-            deadline: self.deadline,
-            purged_at: AtomicI64::new(0),
-        })))
-    }
 }

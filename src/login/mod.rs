@@ -13,6 +13,7 @@
 //! An unknown address, a wrong password and an inactive user get the same answer in the same time.
 //! API keys are none of this module's business: a new password leaves them alone.
 
+mod builder;
 mod error;
 mod logins;
 mod passwords;
@@ -22,10 +23,11 @@ mod user;
 #[cfg(test)]
 mod tests;
 
+pub use builder::LoginsBuilder;
 pub use error::{
     LoginConfigError, LoginError, LoginErrorKind, PasswordError, SessionError, SessionErrorKind,
 };
-pub use logins::{Login, Logins, LoginsBuilder};
+pub use logins::{Login, Logins};
 pub use passwords::{PasswordCheck, Passwords, PasswordsBuilder};
 pub use sessions::{ResolvedSession, SessionResolver, SessionResolverBuilder};
 pub use user::NewUser;

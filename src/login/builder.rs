@@ -1,0 +1,102 @@
+//! What can be set.
+
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use super::{
+    LoginConfigError, Logins, Passwords, SessionResolver, logins::Inner,
+    passwords::PASSWORD_LENGTH_MAX,
+};
+use crate::{
+    store::{SessionStore, UserStore},
+    token::TokenIssuer,
+};
+
+const PASSWORD_LENGTH_MIN: usize = 8;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Makes [`Logins`].
+#[derive(Debug)]
+#[must_use]
+pub struct LoginsBuilder {
+    users: Arc<dyn UserStore>,
+    sessions: Arc<dyn SessionStore>,
+    issuer: TokenIssuer,
+    passwords: Option<Passwords>,
+    resolver: Option<SessionResolver>,
+    password_length_min: usize,
+    deadline: Duration,
+}
+
+impl LoginsBuilder {
+    pub(super) fn new(
+        users: Arc<dyn UserStore>,
+        sessions: Arc<dyn SessionStore>,
+        issuer: TokenIssuer,
+    ) -> Self {
+        Self {
+            users,
+            sessions,
+            issuer,
+            passwords: None,
+            resolver: None,
+            password_length_min: PASSWORD_LENGTH_MIN,
+            deadline: DEADLINE,
+        }
+    }
+
+    /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
+    pub fn password_length_min(mut self, characters: usize) -> Self {
+        self.password_length_min = characters;
+        self
+    }
+
+    /// How long the store may take to answer; 5 seconds unless set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Another hasher of passwords than one with the default settings.
+    pub fn with_passwords(mut self, passwords: Passwords) -> Self {
+        self.passwords = Some(passwords);
+        self
+    }
+
+    /// Another resolver than one with the default settings; it must stand on the same stores.
+    pub fn with_resolver(mut self, resolver: SessionResolver) -> Self {
+        self.resolver = Some(resolver);
+        self
+    }
+
+    /// The facade. Unless a hasher was set, it makes one hash on the way: tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`LoginConfigError`], which names the setting.
+    pub fn build(self) -> Result<Logins, LoginConfigError> {
+        if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
+            return Err(LoginConfigError::PasswordLength);
+        }
+        let passwords = match self.passwords {
+            Some(passwords) => passwords,
+            None => Passwords::builder().build()?,
+        };
+        let resolver = self.resolver.unwrap_or_else(|| {
+            SessionResolver::builder(Arc::clone(&self.users), Arc::clone(&self.sessions))
+                .with_clock(Arc::clone(self.issuer.clock()))
+                .build()
+        });
+        Ok(Logins::of(Inner {
+            users: self.users,
+            sessions: self.sessions,
+            issuer: self.issuer,
+            passwords,
+            resolver,
+            password_length_min: self.password_length_min,
+            deadline: self.deadline,
+            purged_at: AtomicI64::new(0),
+        }))
+    }
+}
