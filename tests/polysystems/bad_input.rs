@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Answer, Call, Client, Home, Key, RawCall};
+use crate::support::{Account, Answer, Call, Client, Key, RawCall, home};
 
 /// Every route that reads a body, with whatever credential it needs.
 struct Routes {
@@ -62,7 +62,7 @@ fn is_refused(answer: Answer, among: &[u16]) {
 
 #[tokio::test]
 async fn what_is_no_object_of_json_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let routes = Routes::of(&server).await;
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
@@ -104,7 +104,7 @@ async fn what_is_no_object_of_json_is_refused() {
 
 #[tokio::test]
 async fn json_that_is_no_object_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let routes = Routes::of(&server).await;
     let bodies = [
@@ -134,7 +134,7 @@ async fn json_that_is_no_object_is_refused() {
 
 #[tokio::test]
 async fn members_of_the_wrong_type_are_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (email, password) = (&account.email, &account.password);
@@ -188,7 +188,7 @@ async fn members_of_the_wrong_type_are_refused() {
 
 #[tokio::test]
 async fn messages_of_the_wrong_type_are_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let model = key.model(&server).await;
@@ -217,7 +217,7 @@ async fn messages_of_the_wrong_type_are_refused() {
 /// What the contract leaves open: answered somehow, but never by an error of the server.
 #[tokio::test]
 async fn odd_members_are_no_failure() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let routes = Routes::of(&server).await;
     let long = "x".repeat(70_000);
@@ -293,7 +293,7 @@ async fn the_books_hold(client: &Client, account: &Account) {
 
 #[tokio::test]
 async fn a_megabyte_is_no_failure() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let routes = Routes::of(&server).await;
     let text = "x".repeat(1 << 20);
@@ -335,7 +335,7 @@ async fn a_megabyte_is_no_failure() {
 /// A body where none is expected, a length that lies, a query that is none.
 #[tokio::test]
 async fn a_request_that_is_odd_as_such_is_no_failure() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for path in ["/api/auth/me", "/api/keys", "/api/payments/balance"] {

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Account, Answer, Call, Client, Home, Key, WORD_IN, WORD_OUT, within};
+use crate::support::{Account, Answer, Call, Client, Key, WORD_IN, WORD_OUT, home, within};
 
 const PATH: &str = "/v1/chat/completions";
 const DOLLAR: i64 = 1_000_000_000;
@@ -48,7 +48,7 @@ fn is_usage(usage: &Value, words_in: i64, words_out: i64) {
 
 #[tokio::test]
 async fn a_completion_costs_its_words() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let cases: [(&[&str], i64, i64); 4] = [
@@ -133,7 +133,7 @@ fn is_event_stream(answer: &Answer, text: &str, words_in: i64) {
 
 #[tokio::test]
 async fn a_stream_costs_what_the_whole_would() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let texts = ["You are a parrot.", "one two three four five"];
@@ -157,7 +157,7 @@ async fn a_stream_costs_what_the_whole_would() {
 /// More than sockets buffer: nothing is lost, doubled or left on hold on the way.
 #[tokio::test]
 async fn a_long_stream_arrives_whole() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "10").await;
     let text: String = (0..20_000).map(|number| format!("w{number} ")).collect();
@@ -172,7 +172,7 @@ async fn a_long_stream_arrives_whole() {
 
 #[tokio::test]
 async fn an_empty_account_is_refused_before_the_stream() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -196,7 +196,7 @@ async fn an_empty_account_is_refused_before_the_stream() {
 /// Completions may never cost more than there is, however many run at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completions_at_once_stay_within_the_money() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "0.1").await;
     let text = "word ".repeat(1_000);
@@ -255,7 +255,7 @@ async fn first_bytes(client: &Client, key: &Key, body: &str, request_id: &str) {
 
 #[tokio::test]
 async fn a_reader_who_leaves_pays_for_what_was_produced() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "10").await;
     let count = 60_000;
@@ -286,7 +286,7 @@ async fn a_reader_who_leaves_pays_for_what_was_produced() {
 /// Through a client that is dropped at any moment: held money always comes back.
 #[tokio::test]
 async fn readers_who_leave_at_any_moment_leave_nothing_held() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "10").await;
     let text = "word ".repeat(5_000);

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Account, CHAT_PRICE, Client, Home, RawCall, demo_body};
+use crate::support::{Account, CHAT_PRICE, Client, RawCall, demo_body, home};
 
 const HEALTH: &str = "/api/hub/health";
 
@@ -19,7 +19,7 @@ async fn lives_on(client: &Client) {
 
 #[tokio::test]
 async fn a_token_opens_no_key_route_and_a_key_no_token_route() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     server
@@ -74,7 +74,7 @@ async fn a_token_opens_no_key_route_and_a_key_no_token_route() {
 
 #[tokio::test]
 async fn two_key_lines_are_refused_even_when_they_are_equal() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (one, other) = (
@@ -104,7 +104,7 @@ async fn two_key_lines_are_refused_even_when_they_are_equal() {
 
 #[tokio::test]
 async fn two_authorization_lines_that_disagree_are_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (one, other) = (
@@ -123,7 +123,7 @@ async fn two_authorization_lines_that_disagree_are_refused() {
 
 #[tokio::test]
 async fn a_key_and_a_bearer_must_agree() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let second = account.key(&server).await;
@@ -165,7 +165,7 @@ async fn a_key_and_a_bearer_must_agree() {
 
 #[tokio::test]
 async fn a_key_outside_its_headers_is_no_credential() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await.value;
@@ -213,7 +213,7 @@ async fn a_key_outside_its_headers_is_no_credential() {
 
 #[tokio::test]
 async fn a_comma_list_is_one_bad_key() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (one, other) = (
@@ -239,7 +239,7 @@ async fn a_comma_list_is_one_bad_key() {
 
 #[tokio::test]
 async fn values_that_cannot_be_keys_are_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await.value;
@@ -284,7 +284,7 @@ async fn values_that_cannot_be_keys_are_refused() {
 /// something that knows no JSON. What counts is that nobody is let in and the server lives.
 #[tokio::test]
 async fn an_enormous_header_ends_no_more_than_its_request() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await.value;
@@ -311,7 +311,7 @@ async fn an_enormous_header_ends_no_more_than_its_request() {
 
 #[tokio::test]
 async fn a_key_that_is_nearly_right_is_wrong() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await.value;
@@ -341,7 +341,7 @@ async fn a_key_that_is_nearly_right_is_wrong() {
 
 #[tokio::test]
 async fn the_digest_of_a_key_is_not_a_key() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

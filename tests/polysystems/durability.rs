@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::support::{Account, Call, Client, Home, Key, Load, Paid, demo_body, within};
+use crate::support::{Account, Call, Client, Key, Load, Paid, demo_body, home, within};
 
 /// A thousand dollars, in nano-dollars: no load here spends that much.
 const DEPOSIT: i64 = 1_000_000_000_000;
@@ -36,7 +36,7 @@ async fn the_books_hold(client: &Client, account: &Account, answered: &[Paid]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_loses_no_answered_call_and_no_money() {
-    let home = Home::new();
+    let home = home();
     let mut server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "1000").await;
     let mut answered = Vec::new();
@@ -55,7 +55,7 @@ async fn a_kill_loses_no_answered_call_and_no_money() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_finishes_what_is_in_flight() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "1000").await;
     let load = Load::start(&server, &key, "load").await;
@@ -87,7 +87,7 @@ async fn long_stream(client: &Client, key: &Key) -> Call {
 
 #[tokio::test]
 async fn a_stop_lets_a_stream_end() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1000").await;
     let call = long_stream(&server, &key)
@@ -128,7 +128,7 @@ async fn a_stop_lets_a_stream_end() {
 
 #[tokio::test]
 async fn a_kill_in_a_stream_leaves_nothing_held() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1000").await;
     let mut streams = Vec::new();
@@ -151,7 +151,7 @@ async fn a_kill_in_a_stream_leaves_nothing_held() {
 
 #[tokio::test]
 async fn a_kill_undoes_no_answered_change() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let mut account = Account::new(&server).await;
     let old_token = account.token.clone();
@@ -206,7 +206,7 @@ async fn a_kill_undoes_no_answered_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_undoes_no_answered_top_up() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let account = Account::new(&server).await;
     let top_up_until_gone = |client: Client, account: Account| async move {
@@ -248,7 +248,7 @@ async fn a_kill_undoes_no_answered_top_up() {
 
 #[tokio::test]
 async fn ctrl_c_stops_as_sigterm_does() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1000").await;
     server

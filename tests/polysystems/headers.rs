@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::support::{Account, Answer, Client, Home, Key, RawCall};
+use crate::support::{Account, Answer, Client, Key, RawCall, home};
 
 /// One answer of every kind.
 async fn answers(client: &Client, account: &Account, key: &Key) -> Vec<Answer> {
@@ -49,7 +49,7 @@ async fn answers(client: &Client, account: &Account, key: &Key) -> Vec<Answer> {
 
 #[tokio::test]
 async fn every_answer_has_a_request_id_of_its_own() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let answers = answers(&server, &account, &key).await;
@@ -60,7 +60,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
 
 #[tokio::test]
 async fn a_well_formed_request_id_is_echoed() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for id in ["0c9b5cf5-3f7a-4a6e-9c3e-5a1b2c3d4e5f", "caller-7"] {
@@ -84,7 +84,7 @@ async fn a_well_formed_request_id_is_echoed() {
 
 #[tokio::test]
 async fn an_ill_formed_request_id_is_replaced() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let long = "a".repeat(5_000);
     let ill_formed: [&[u8]; 5] = [
@@ -119,7 +119,7 @@ async fn an_ill_formed_request_id_is_replaced() {
 
 #[tokio::test]
 async fn every_answer_tells_the_rate_limit() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for answer in answers(&server, &account, &key).await {
@@ -144,7 +144,7 @@ async fn every_answer_tells_the_rate_limit() {
 /// 600 a minute for a key or a user, 6000 for an address that nobody vouches for.
 #[tokio::test]
 async fn the_default_limits_are_the_documented_ones() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

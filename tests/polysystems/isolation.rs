@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::support::{Account, Home, after};
+use crate::support::{Account, after, home};
 
 const UNKNOWN: &str = "key-00000000-0000-4000-8000-000000000000";
 
 #[tokio::test]
 async fn a_foreign_key_answers_like_one_that_never_was() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let owner = Account::new(&server).await;
     let thief = Account::new(&server).await;
@@ -41,7 +41,7 @@ async fn a_foreign_key_answers_like_one_that_never_was() {
 
 #[tokio::test]
 async fn an_id_that_is_none_is_404_or_400() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let long = "a".repeat(5_000);
@@ -84,7 +84,7 @@ async fn an_id_that_is_none_is_404_or_400() {
 
 #[tokio::test]
 async fn money_and_logs_are_per_account() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (rich, key) = Account::with_money(&server, "1").await;
     let poor = Account::new(&server).await;
@@ -121,7 +121,7 @@ async fn money_and_logs_are_per_account() {
 
 #[tokio::test]
 async fn a_restart_changes_nothing_that_anyone_sees() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let test = account

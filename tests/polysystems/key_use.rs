@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Account, Home};
+use crate::support::{Account, home};
 
 #[tokio::test]
 async fn a_key_is_good_at_its_addresses_only() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, _) = Account::with_money(&server, "1").await;
     let here = [
@@ -44,7 +44,7 @@ async fn a_key_is_good_at_its_addresses_only() {
 
 #[tokio::test]
 async fn addresses_outlive_the_server() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let here = account
@@ -61,7 +61,7 @@ async fn addresses_outlive_the_server() {
 
 #[tokio::test]
 async fn what_is_no_address_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let bad = [
@@ -91,7 +91,7 @@ async fn what_is_no_address_is_refused() {
 
 #[tokio::test]
 async fn nobody_is_believed_about_an_address_unless_named() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let far = account

@@ -6,11 +6,11 @@ use jiff::ToSpan;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{Account, Client, Home, Key, away_from_midnight, now, time, within};
+use crate::support::{Account, Client, Key, away_from_midnight, home, now, time, within};
 
 #[tokio::test]
 async fn a_key_names_its_environment() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let cases = [
@@ -49,7 +49,7 @@ async fn a_key_names_its_environment() {
 
 #[tokio::test]
 async fn a_key_is_shown_once() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -74,7 +74,7 @@ async fn a_key_is_shown_once() {
 
 #[tokio::test]
 async fn the_last_use_is_listed() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (used, unused) = (account.key(&server).await, account.key(&server).await);
@@ -95,7 +95,7 @@ async fn the_last_use_is_listed() {
 /// What was still to be written when the server was told to stop is written.
 #[tokio::test]
 async fn the_last_use_outlives_the_server() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -107,7 +107,7 @@ async fn the_last_use_outlives_the_server() {
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_at_once() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (key, other) = (account.key(&server).await, account.key(&server).await);
@@ -138,7 +138,7 @@ async fn a_revoked_key_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_deleted_key_is_gone() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let paid = key.chat(&server, "Hello!").send().await.expect(200);
@@ -180,7 +180,7 @@ async fn a_deleted_key_is_gone() {
 
 #[tokio::test]
 async fn an_expiry_is_kept_as_it_was_said() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     for expiry in ["2024-02-15T12:00:00Z", "2999-12-31T23:59:59Z"] {
@@ -206,7 +206,7 @@ async fn an_expiry_is_kept_as_it_was_said() {
 /// A warm key, too: what is remembered of it is not its admission.
 #[tokio::test]
 async fn a_key_ends_when_it_expires() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     // Whole seconds, which every way of keeping a time can keep.
@@ -233,7 +233,7 @@ async fn rotated(server: &Client, account: &Account, id: &str, body: Value) -> K
 
 #[tokio::test]
 async fn a_rotation_without_overlap_replaces_the_key_at_once() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let old = account.key(&server).await;
@@ -252,7 +252,7 @@ async fn a_rotation_without_overlap_replaces_the_key_at_once() {
 
 #[tokio::test]
 async fn the_old_key_works_until_the_overlap_ends() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let old = account.key(&server).await;
@@ -266,7 +266,7 @@ async fn the_old_key_works_until_the_overlap_ends() {
 
 #[tokio::test]
 async fn the_default_overlap_keeps_both_keys_working() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let old = account.key(&server).await;
@@ -282,7 +282,7 @@ async fn the_default_overlap_keeps_both_keys_working() {
 #[tokio::test]
 async fn a_rotated_key_keeps_its_limits_and_what_was_spent() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for (daily, monthly) in [("0.006", "null"), ("null", "0.006")] {
         let (account, old) = Account::with_money(&server, "1").await;
@@ -303,7 +303,7 @@ async fn a_rotated_key_keeps_its_limits_and_what_was_spent() {
 /// A rotation changes the secret, not what the key is for.
 #[tokio::test]
 async fn a_rotated_key_is_for_what_it_was_for() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let settings = json!({
@@ -321,7 +321,7 @@ async fn a_rotated_key_is_for_what_it_was_for() {
 
 #[tokio::test]
 async fn a_bad_overlap_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Account, Home, Key, SECRET};
+use crate::support::{Account, Home, Key, SECRET, home};
 
 const BAD_KEY: &str = "ps_live_canaryofabadkey0123456789abcdefgh";
 const BAD_PASSWORD: &str = "canary of a wrong password";
@@ -13,7 +13,7 @@ const BAD_TOKEN: &str = "canary.of.a-bad-token";
 
 #[tokio::test]
 async fn a_secret_is_neither_logged_nor_stored() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().env("RUST_LOG", "trace").start().await;
     let (mut account, key) = Account::with_money(&server, "0.002").await;
     let mut secrets = vec![account.password.clone(), account.token.clone()];

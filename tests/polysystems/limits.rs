@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::support::{Account, Home, PRICED, away_from_midnight, nanos};
+use crate::support::{Account, PRICED, away_from_midnight, home, nanos};
 
 #[tokio::test]
 async fn limits_are_answered_as_they_are_stored() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -39,7 +39,7 @@ async fn limits_are_answered_as_they_are_stored() {
 
 #[tokio::test]
 async fn what_is_no_limit_is_refused_and_changes_nothing() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     account
@@ -84,7 +84,7 @@ async fn what_is_no_limit_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn a_limit_admits_exactly_what_it_says() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for (daily, monthly) in [
         ("0.005", "null"),
@@ -127,7 +127,7 @@ async fn a_limit_admits_exactly_what_it_says() {
 #[tokio::test]
 async fn a_raised_or_removed_limit_admits_again() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     account
@@ -155,7 +155,7 @@ async fn a_raised_or_removed_limit_admits_again() {
 #[tokio::test]
 async fn what_was_spent_before_a_limit_counts() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for is_daily in [true, false] {
         let (account, key) = Account::with_money(&server, "1").await;
@@ -194,7 +194,7 @@ async fn what_was_spent_before_a_limit_counts() {
 #[tokio::test]
 async fn a_limit_and_what_is_spent_outlive_the_server() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     account
@@ -219,7 +219,7 @@ async fn a_limit_and_what_is_spent_outlive_the_server() {
 /// The balance is looked at before the limits.
 #[tokio::test]
 async fn an_empty_account_is_told_so_before_its_limit() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

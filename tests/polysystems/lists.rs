@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Account, CHAT_PRICE, Home, PROCESS_PRICE, after, nanos, now};
+use crate::support::{Account, CHAT_PRICE, PROCESS_PRICE, after, home, nanos, now};
 
 const USAGE: &str = "/api/monitoring/usage";
 const TRANSACTIONS: &str = "/api/payments/transactions";
 
 #[tokio::test]
 async fn a_usage_row_says_what_happened() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let chat = key
@@ -52,7 +52,7 @@ fn is_recent(time: jiff::Timestamp) -> bool {
 
 #[tokio::test]
 async fn usage_is_newest_first_and_comes_in_pages() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for number in 0..7 {
@@ -97,7 +97,7 @@ async fn usage_is_newest_first_and_comes_in_pages() {
 /// A new row at the front doesn't push an old one onto the next page.
 #[tokio::test]
 async fn a_cursor_keeps_its_place() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for _ in 0..4 {
@@ -119,7 +119,7 @@ async fn a_cursor_keeps_its_place() {
 
 #[tokio::test]
 async fn transactions_are_every_credit_and_debit_newest_first() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1.5").await;
     key.chat(&server, "Hello!").send().await.expect(200);
@@ -150,7 +150,7 @@ async fn transactions_are_every_credit_and_debit_newest_first() {
 
 #[tokio::test]
 async fn a_bad_page_is_no_failure() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     key.chat(&server, "Hello!").send().await.expect(200);
@@ -193,7 +193,7 @@ async fn a_bad_page_is_no_failure() {
 /// No float on the way: what is written is what was counted, without an exponent.
 #[tokio::test]
 async fn amounts_are_written_exactly() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     account.top_up(&server, "0.000000001").await;

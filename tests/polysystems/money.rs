@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Account, CHAT_PRICE, Home, PRICED, QUERY_PRICE, demo_body};
+use crate::support::{Account, CHAT_PRICE, PRICED, QUERY_PRICE, demo_body, home};
 
 const DOLLAR: i64 = 1_000_000_000;
 
 #[tokio::test]
 async fn a_new_account_has_nothing() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let balance = account.balance(&server).await;
@@ -27,7 +27,7 @@ async fn a_new_account_has_nothing() {
 
 #[tokio::test]
 async fn every_route_costs_its_price() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let mut expected = DOLLAR;
@@ -44,7 +44,7 @@ async fn every_route_costs_its_price() {
 
 #[tokio::test]
 async fn free_routes_are_free() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -84,7 +84,7 @@ async fn free_routes_are_free() {
 
 #[tokio::test]
 async fn money_for_exactly_one_call_pays_for_exactly_one() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "0.001999999").await;
     key.chat(&server, "Hello!")
@@ -113,7 +113,7 @@ async fn money_for_exactly_one_call_pays_for_exactly_one() {
 
 #[tokio::test]
 async fn a_handler_that_fails_costs_nothing() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "0.002").await;
     for _ in 0..3 {
@@ -131,7 +131,7 @@ async fn a_handler_that_fails_costs_nothing() {
 /// Only the last message decides whether the demo fails.
 #[tokio::test]
 async fn a_failure_is_asked_for_by_the_last_message() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let messages = |texts: [&str; 2]| {
@@ -151,7 +151,7 @@ async fn a_failure_is_asked_for_by_the_last_message() {
 
 #[tokio::test]
 async fn a_refused_call_costs_nothing() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let far = account
@@ -200,7 +200,7 @@ async fn a_refused_call_costs_nothing() {
 /// The caller may choose the request id; it must not buy a second call with the money of the first.
 #[tokio::test]
 async fn a_repeated_request_id_is_no_free_ride() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let (other, foreign) = Account::with_money(&server, "1").await;
@@ -237,7 +237,7 @@ async fn a_repeated_request_id_is_no_free_ride() {
 
 #[tokio::test]
 async fn the_books_balance_after_a_mixed_day() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "0.05").await;
     for round in 0..12 {
@@ -259,7 +259,7 @@ async fn the_books_balance_after_a_mixed_day() {
 
 #[tokio::test]
 async fn a_body_is_json_whatever_its_type_says() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     let types = [

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{Account, Answer, Home};
+use crate::support::{Account, Answer, home};
 
 #[tokio::test]
 async fn an_unknown_email_answers_like_a_wrong_password() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let mut unknown = account.clone();
@@ -36,7 +36,7 @@ async fn an_unknown_email_answers_like_a_wrong_password() {
 /// Coarse on purpose: a missing hash would be faster by two orders of magnitude.
 #[tokio::test]
 async fn an_unknown_email_takes_as_long_as_a_wrong_password() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let mut unknown = account.clone();
@@ -68,7 +68,7 @@ async fn an_unknown_email_takes_as_long_as_a_wrong_password() {
 
 #[tokio::test]
 async fn an_email_registers_once() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let body = json!({
@@ -92,7 +92,7 @@ async fn an_email_registers_once() {
 
 #[tokio::test]
 async fn a_changed_password_ends_older_tokens_and_no_key() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let mut account = Account::new(&server).await;
     let bystander = Account::new(&server).await;
@@ -158,7 +158,7 @@ async fn a_changed_password_ends_older_tokens_and_no_key() {
 /// one that was issued just after it.
 #[tokio::test]
 async fn a_token_of_the_same_second_ends_too_and_a_newer_one_does_not() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let mut account = Account::new(&server).await;
     for round in 0..4 {
@@ -181,7 +181,7 @@ async fn a_token_of_the_same_second_ends_too_and_a_newer_one_does_not() {
 
 #[tokio::test]
 async fn a_change_needs_the_current_password() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let body = json!({
@@ -206,7 +206,7 @@ async fn a_change_needs_the_current_password() {
 /// However many want a hash at once: everybody is answered, others are served meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_at_the_login_does_not_stop_the_server() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use crate::support::{Account, Home, RawCall, demo_body};
+use crate::support::{Account, RawCall, demo_body, home};
 
 /// Ways to write a path that a router might take for the plain one.
 fn variants(path: &str) -> Vec<String> {
@@ -33,7 +33,7 @@ fn variants(path: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_lets_a_stranger_in() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for path in [
         "/api/auth/me",
@@ -56,7 +56,7 @@ async fn no_spelling_of_a_path_lets_a_stranger_in() {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_is_cheaper() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -84,7 +84,7 @@ async fn no_spelling_of_a_path_is_cheaper() {
 
 #[tokio::test]
 async fn head_is_no_way_in() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for path in ["/api/auth/me", "/api/keys", "/api/hub/health", "/v1/models"] {
         let answer = server.call(Method::HEAD, path).send().await;
@@ -98,7 +98,7 @@ async fn head_is_no_way_in() {
 
 #[tokio::test]
 async fn a_method_is_the_one_of_the_request_line() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use crate::support::{Account, CHAT_PRICE, Client, Home, Key, away_from_midnight};
+use crate::support::{Account, CHAT_PRICE, Client, Key, away_from_midnight, home};
 
 const CALLERS: usize = 100;
 
@@ -30,7 +30,7 @@ async fn chats(client: &Client, keys: &[Key]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_for_ten_admits_ten_of_a_hundred() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "0.02").await;
     assert_eq!(chats(&server, std::slice::from_ref(&key)).await, 10);
@@ -57,7 +57,7 @@ async fn paid_rows(client: &Client, account: &Account) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daily_limit_for_ten_admits_ten_of_a_hundred() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     account
@@ -74,7 +74,7 @@ async fn a_daily_limit_for_ten_admits_ten_of_a_hundred() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_monthly_limit_for_ten_admits_ten_of_a_hundred() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     account
@@ -89,7 +89,7 @@ async fn a_monthly_limit_for_ten_admits_ten_of_a_hundred() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_keys_share_one_balance() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let account = Account::new(&server).await;
     account.top_up(&server, "0.02").await;
@@ -105,7 +105,7 @@ async fn many_keys_share_one_balance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_smaller_of_balance_and_limit_decides() {
     away_from_midnight().await;
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, limited) = Account::with_money(&server, "0.02").await;
     let free = account.key(&server).await;
@@ -123,7 +123,7 @@ async fn the_smaller_of_balance_and_limit_decides() {
 /// Failures hold money while they last; all of it is free again afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_failures_leave_the_money_where_it_was() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let (account, key) = Account::with_money(&server, "0.02").await;
     let calls = (0..CALLERS).map(|_| tokio::spawn(key.chat(&server, "!fail").send()));
@@ -140,7 +140,7 @@ async fn a_hundred_failures_leave_the_money_where_it_was() {
 /// Two top-ups at once both count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn top_ups_at_once_all_count() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().unhurried().start().await;
     let account = Account::new(&server).await;
     let calls: Vec<_> = (0..50)

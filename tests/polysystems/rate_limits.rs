@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Account, Answer, CHAT_PRICE, Home, Key, Server};
+use crate::support::{Account, Answer, CHAT_PRICE, Home, Key, Server, home};
 
 /// An account made under generous limits, then a server with this setting on the same file.
 async fn limited(home: &Home, name: &str, per_minute: &str) -> (Server, Account, Key) {
@@ -46,7 +46,7 @@ fn is_refused_for_a_while(answer: Answer) {
 
 #[tokio::test]
 async fn a_key_has_five_a_minute() {
-    let home = Home::new();
+    let home = home();
     let (server, account, key) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "5").await;
     let stranger = Account::new(&server).await;
     let foreign = stranger.key(&server).await;
@@ -75,7 +75,7 @@ async fn a_key_has_five_a_minute() {
 
 #[tokio::test]
 async fn a_user_has_five_a_minute() {
-    let home = Home::new();
+    let home = home();
     let (server, account, _) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "5").await;
     for remaining in (0..5).rev() {
         is_five_a_minute(&account.me(&server).await.expect(200), remaining);
@@ -93,7 +93,7 @@ async fn a_user_has_five_a_minute() {
 /// A burst of thirty, then one more each two seconds; refusals take nothing.
 #[tokio::test]
 async fn whoever_waits_as_told_is_admitted() {
-    let home = Home::new();
+    let home = home();
     let (server, _, key) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "30").await;
     let start = Instant::now();
     let mut admitted = 0;
@@ -124,7 +124,7 @@ async fn whoever_waits_as_told_is_admitted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_at_once_are_not_more_than_the_limit() {
-    let home = Home::new();
+    let home = home();
     let (server, account, key) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "10").await;
     let start = Instant::now();
     let calls = (0..100).map(|_| tokio::spawn(key.chat(&server, "Hello!").send()));
@@ -148,7 +148,7 @@ async fn a_hundred_at_once_are_not_more_than_the_limit() {
 /// Before authentication: a flood of bad keys meets this limit, whatever else it says of itself.
 #[tokio::test]
 async fn an_address_is_limited_before_anyone_is_asked() {
-    let home = Home::new();
+    let home = home();
     let (server, _, key) = limited(&home, "IP_RATE_LIMIT_PER_MINUTE", "5").await;
     for number in 0..5 {
         let answer = server
@@ -181,7 +181,7 @@ async fn an_address_is_limited_before_anyone_is_asked() {
 
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own() {
-    let home = Home::new();
+    let home = home();
     let launch = home.launch().env("IP_RATE_LIMIT_PER_MINUTE", "5");
     let server = launch.env("TRUSTED_PROXIES", "127.0.0.0/8").start().await;
     let from = |chain: String| {

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Answer, CHAT_PRICE, Client, Home, Key, now, time};
+use crate::support::{Account, Answer, CHAT_PRICE, Client, Key, home, now, time};
 
 /// `curl -X METHOD URL -H … -d DATA`. Without a content type of its own, curl says that data is a
 /// form.
@@ -54,7 +54,7 @@ fn is_user(user: &Value, email: &str, username: &str) {
 /// "Registration", "Login", "Using JWT Tokens" and "Test JWT Authentication".
 #[tokio::test]
 async fn the_account_commands_answer_as_documented() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let register = r#"{
 "email": "user@example.com",
@@ -252,7 +252,7 @@ async fn the_call_commands(client: &Client, key: &Key) {
 
 #[tokio::test]
 async fn the_key_commands_answer_as_documented_after_a_restart_too() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     account.top_up(&server, "1").await;
@@ -279,7 +279,7 @@ async fn the_key_commands_answer_as_documented_after_a_restart_too() {
 /// "Authentication Error Responses", word for word.
 #[tokio::test]
 async fn the_error_responses_are_the_documented_ones() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let path = "/api/hub/agents/chat";

@@ -3,11 +3,11 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Call, Home, PRICED};
+use crate::support::{Account, Call, PRICED, home};
 
 #[tokio::test]
 async fn an_unknown_route_is_404_in_shape() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for path in [
@@ -66,7 +66,7 @@ async fn an_unknown_route_is_404_in_shape() {
 
 #[tokio::test]
 async fn a_wrong_method_is_405_in_shape() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     for path in ["/api/auth/register", "/api/auth/login"] {
@@ -138,7 +138,7 @@ async fn a_wrong_method_is_405_in_shape() {
 
 #[tokio::test]
 async fn a_malformed_body_is_400_or_422_in_shape() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let (account, key) = Account::with_money(&server, "1").await;
     server
@@ -195,7 +195,7 @@ async fn a_malformed_body_is_400_or_422_in_shape() {
 
 #[tokio::test]
 async fn every_jwt_route_refuses_a_stranger_in_shape() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let routes = [
         (Method::GET, "/api/auth/me"),
@@ -225,7 +225,7 @@ async fn every_jwt_route_refuses_a_stranger_in_shape() {
 
 #[tokio::test]
 async fn every_key_route_refuses_a_stranger_in_its_own_words() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     for (path, _, _) in PRICED {
         server.post(path).body("{").send().await.missing_key();
@@ -254,7 +254,7 @@ fn completion(model: &str) -> Value {
 
 #[tokio::test]
 async fn refusals_under_v1_are_openai_shaped() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let good = account.key(&server).await.value;
@@ -285,7 +285,7 @@ async fn refusals_under_v1_are_openai_shaped() {
 /// With `x-should-retry: false`: more of the same will not help.
 #[tokio::test]
 async fn an_exhausted_budget_under_v1_is_402() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -308,7 +308,7 @@ async fn an_exhausted_budget_under_v1_is_402() {
 /// bad token is.
 #[tokio::test]
 async fn the_challenge_follows_rfc_6750() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let challenge = async |token: Option<&str>| {
         let call = server.get("/api/auth/me");
@@ -329,7 +329,7 @@ async fn the_challenge_follows_rfc_6750() {
 /// Rate limit, authentication, pricing, balance, spending limits, and only then the handler.
 #[tokio::test]
 async fn the_first_stage_that_refuses_answers() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let key = account.key(&server).await;

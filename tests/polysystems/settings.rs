@@ -4,13 +4,13 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::json;
 
-use crate::support::{Account, Home, demo_body};
+use crate::support::{Account, Home, demo_body, home};
 
 #[tokio::test]
 async fn a_short_secret_is_refused_with_its_name() {
     for secret in ["x", "31 bytes are one byte too few !"] {
         assert!(secret.len() < 32);
-        let home = Home::new();
+        let home = home();
         let ended = home.launch().env("JWT_SECRET", secret).refused().await;
         ended.without_panic();
         assert!(!ended.stdout.contains("listening"), "{ended:?}");
@@ -34,7 +34,7 @@ async fn a_secret_is_counted_in_bytes() {
     let wide = "\u{e9}".repeat(16);
     for secret in [ascii, &wide] {
         assert_eq!(secret.len(), 32);
-        let home = Home::new();
+        let home = home();
         let server = home.launch().env("JWT_SECRET", secret).start().await;
         let account = Account::new(&server).await;
         account.me(&server).await.expect(200);
@@ -43,7 +43,7 @@ async fn a_secret_is_counted_in_bytes() {
 
 #[tokio::test]
 async fn another_secret_ends_every_token_and_no_key() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let mut account = Account::new(&server).await;
     let key = account.key(&server).await;
@@ -78,7 +78,7 @@ fn private_files(home: &Home) -> Vec<PathBuf> {
 async fn a_missing_secret_is_made_and_kept() {
     let mut made = Vec::new();
     for _ in 0..2 {
-        let home = Home::new();
+        let home = home();
         let server = home.launch().without("JWT_SECRET").start().await;
         let account = Account::new(&server).await;
         account.me(&server).await.expect(200);
@@ -103,7 +103,7 @@ async fn a_missing_secret_is_made_and_kept() {
 
 #[tokio::test]
 async fn the_default_database_is_made_where_it_is_documented() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().without("DATABASE_URL").start().await;
     let account = Account::new(&server).await;
     assert!(home.path().join("data/polysystems.db").is_file());
@@ -114,7 +114,7 @@ async fn the_default_database_is_made_where_it_is_documented() {
 
 #[tokio::test]
 async fn the_memory_engine_serves_the_same() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().env("DATABASE_URL", "memory:").start().await;
     let (account, key) = Account::with_money(&server, "0.004").await;
     key.chat(&server, "Hello!").send().await.expect(200);
@@ -147,7 +147,7 @@ async fn the_memory_engine_serves_the_same() {
 
 #[tokio::test]
 async fn the_first_administrator_is_made_once() {
-    let home = Home::new();
+    let home = home();
     let launch = |password: &str| {
         let launch = home.launch().env("ADMIN_EMAIL", "root@example.com");
         launch.env("ADMIN_PASSWORD", password)
@@ -171,7 +171,7 @@ async fn the_first_administrator_is_made_once() {
 
 #[tokio::test]
 async fn stdout_is_one_line_however_much_happens() {
-    let home = Home::new();
+    let home = home();
     let server = home.launch().env("RUST_LOG", "trace").start().await;
     let address = server.address;
     let (_, key) = Account::with_money(&server, "1").await;
@@ -188,7 +188,7 @@ async fn a_port_that_is_named_is_used() {
         .local_addr()
         .unwrap()
         .port();
-    let home = Home::new();
+    let home = home();
     let server = home.launch().env("PORT", &free.to_string()).start().await;
     assert_eq!(server.address.port(), free);
     let call = server.post("/api/omm/process").json(&demo_body("x"));

@@ -1,23 +1,26 @@
 //! What every test here stands on: a server process, its clients, and people who have accounts.
 
 mod account;
-mod call;
+#[path = "../support/mod.rs"]
+mod common;
 mod load;
 mod money;
-mod raw;
-mod server;
+mod shapes;
 
 pub(crate) use account::{Account, Key, after};
-pub(crate) use call::{Answer, Call, Client};
+pub(crate) use common::{Answer, Call, Client, Home, RawCall, SECRET, Server};
 pub(crate) use load::{Load, Paid};
 pub(crate) use money::{Row, nanos};
-pub(crate) use raw::RawCall;
-pub(crate) use server::{Home, SECRET, Server};
 
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+
+/// An empty folder for the server.
+pub(crate) fn home() -> Home {
+    Home::of("polysystems")
+}
 
 /// The prices of the demo routes, in nano-dollars.
 pub(crate) const CHAT_PRICE: i64 = 2_000_000;

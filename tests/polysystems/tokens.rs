@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Account, Answer, Client, Home, RawCall, SECRET, now};
+use crate::support::{Account, Answer, Client, RawCall, SECRET, home, now};
 
 /// HMAC-SHA-256 as RFC 2104 writes it, so that nothing of the crate vouches for itself.
 fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
@@ -85,7 +85,7 @@ async fn me(client: &Client, token: &str) -> Answer {
 
 #[tokio::test]
 async fn the_secret_is_its_raw_bytes_and_the_algorithm_is_hs256() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let (message, signature) = account.token.rsplit_once('.').expect("three parts");
@@ -104,7 +104,7 @@ async fn the_secret_is_its_raw_bytes_and_the_algorithm_is_hs256() {
 
 #[tokio::test]
 async fn a_token_without_a_true_signature_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let stranger = Account::new(&server).await;
@@ -144,7 +144,7 @@ async fn a_token_without_a_true_signature_is_refused() {
 
 #[tokio::test]
 async fn a_tampered_claim_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let stranger = Account::new(&server).await;
@@ -179,7 +179,7 @@ async fn a_tampered_claim_is_refused() {
 
 #[tokio::test]
 async fn a_header_that_asks_for_something_else_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let parts = Parts::of(&account.token);
@@ -208,7 +208,7 @@ async fn a_header_that_asks_for_something_else_is_refused() {
 /// A key that comes with the token is no key of ours.
 #[tokio::test]
 async fn a_key_inside_the_token_is_not_used() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let own = b"a secret that the sender brings along";
@@ -236,7 +236,7 @@ async fn a_key_inside_the_token_is_not_used() {
 
 #[tokio::test]
 async fn claims_that_do_not_hold_are_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let parts = Parts::of(&account.token);
@@ -274,7 +274,7 @@ async fn claims_that_do_not_hold_are_refused() {
 
 #[tokio::test]
 async fn a_token_that_is_written_otherwise_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let token = &account.token;

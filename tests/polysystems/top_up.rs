@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Account, Home};
+use crate::support::{Account, home};
 
 #[tokio::test]
 async fn an_amount_is_added_exactly() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let mut expected = 0;
@@ -47,7 +47,7 @@ const NO_AMOUNTS: &str = r#"
 
 #[tokio::test]
 async fn what_is_no_amount_is_refused() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     for amount in NO_AMOUNTS.split_whitespace().chain([""]) {
@@ -82,7 +82,7 @@ async fn what_is_no_amount_is_refused() {
 /// An exponent may be read or refused; it is never read as something else.
 #[tokio::test]
 async fn an_exponent_is_refused_or_exact() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let mut expected = 0;
@@ -106,7 +106,7 @@ async fn an_exponent_is_refused_or_exact() {
 /// 9 223 372 036 dollars are nearly all that 64 bits of nano-dollars can hold.
 #[tokio::test]
 async fn a_balance_does_not_overflow() {
-    let home = Home::new();
+    let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
     let mut expected = 0_i128;

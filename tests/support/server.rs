@@ -29,12 +29,15 @@ pub(crate) const SECRET: &str = "a blackbox secret of 40 bytes, all ASCII";
 /// The folder a server keeps its data in. It outlives the server, so that another can start on it.
 #[derive(Debug)]
 pub(crate) struct Home {
+    example: &'static str,
     folder: TempDir,
 }
 
 impl Home {
-    pub(crate) fn new() -> Self {
+    /// An empty folder for that example.
+    pub(crate) fn of(example: &'static str) -> Self {
         Self {
+            example,
             folder: TempDir::new().expect("a temporary folder"),
         }
     }
@@ -48,7 +51,7 @@ impl Home {
     }
 
     pub(crate) fn launch(&self) -> Launch {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary(self.example));
         command
             .env_clear()
             .current_dir(self.path())
@@ -72,14 +75,14 @@ impl Home {
     }
 }
 
-/// `target/<profile>/examples/polysystems`, found from `target/<profile>/deps/<this test>`.
-fn binary() -> PathBuf {
+/// `target/<profile>/examples/<example>`, found from `target/<profile>/deps/<this test>`.
+fn binary(example: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("target/<profile>");
-    let binary = profile.join("examples").join("polysystems");
+    let binary = profile.join("examples").join(example);
     assert!(
         binary.is_file(),
-        "{} is missing: cargo build --example polysystems --features axum,sqlite",
+        "{} is missing: cargo build --example {example} --all-features",
         binary.display()
     );
     binary

@@ -1,0 +1,11 @@
+//! Example servers as child processes, and clients for them: what the suites of all of them share.
+
+#![allow(dead_code, unused_imports, reason = "each suite uses a part of it")]
+
+mod call;
+mod raw;
+mod server;
+
+pub(crate) use call::{Answer, Call, Client};
+pub(crate) use raw::RawCall;
+pub(crate) use server::{Ended, Home, SECRET, Server};
