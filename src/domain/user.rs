@@ -1,6 +1,6 @@
 //! Users and their logins, as they are stored.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{SessionId, UserId, clock::Timestamp};
 
@@ -82,7 +82,7 @@ pub struct UserUpdate {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// One login of one user.
+/// One login of one user: the family of all tokens that were issued for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionRecord {
@@ -96,6 +96,10 @@ pub struct SessionRecord {
     pub expires_at: Timestamp,
     /// When it was ended before its time.
     pub ended_at: Option<Timestamp>,
+    /// How often its refresh token was exchanged: the one of this generation is good, those before are used up.
+    pub generation: u64,
+    /// When its refresh token was last exchanged.
+    pub refreshed_at: Option<Timestamp>,
 }
 
 impl SessionRecord {
@@ -108,6 +112,97 @@ impl SessionRecord {
             created_at,
             expires_at,
             ended_at: None,
+            generation: 0,
+            refreshed_at: None,
         }
     }
+
+    /// Whether it goes on at that moment.
+    #[must_use]
+    pub fn is_open(&self, at: Timestamp) -> bool {
+        self.ended_at.is_none() && self.expires_at > at
+    }
+
+    /// Exchanges a refresh token, by the rules that hold in every engine: an engine makes the step atomic and
+    /// durable. What it must write has changed in `self` when the outcome is `Exchanged` or `Reused`.
+    pub(crate) fn exchange(&mut self, exchange: &RefreshExchange) -> RefreshOutcome {
+        if self.user != exchange.user {
+            return RefreshOutcome::Unknown;
+        }
+        if self.ended_at.is_some() {
+            return RefreshOutcome::Ended;
+        }
+        if self.expires_at <= exchange.at {
+            return RefreshOutcome::Expired {
+                at: self.expires_at,
+            };
+        }
+        if self.generation == exchange.generation
+            && let Some(next) = self.generation.checked_add(1)
+        {
+            self.generation = next;
+            self.refreshed_at = Some(exchange.at);
+            self.expires_at = exchange.end_of(self);
+            return RefreshOutcome::Exchanged(self.clone());
+        }
+        if exchange.is_within_grace(self) {
+            return RefreshOutcome::Repeated(self.clone());
+        }
+        self.ended_at = Some(exchange.at);
+        RefreshOutcome::Reused
+    }
+}
+
+/// A refresh token that wants to be exchanged for the next of its login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshExchange {
+    /// Whose it says to be.
+    pub user: UserId,
+    /// Its generation.
+    pub generation: u64,
+    /// When it was presented.
+    pub at: Timestamp,
+    /// How much longer the login goes on from then.
+    pub lifetime: Duration,
+    /// How long the login goes on at most, counted from its beginning.
+    pub login_lifetime_max: Duration,
+    /// For how long after an exchange the token that was exchanged is taken once more; zero for never.
+    pub grace: Duration,
+}
+
+impl RefreshExchange {
+    fn end_of(&self, session: &SessionRecord) -> Timestamp {
+        let end = |from: Timestamp, length| from.saturating_add(length).unwrap_or(Timestamp::MAX);
+        end(self.at, self.lifetime).min(end(session.created_at, self.login_lifetime_max))
+    }
+
+    /// The immediate parent, and no older one. Two processes' clocks may differ by less than the grace, either way.
+    fn is_within_grace(&self, session: &SessionRecord) -> bool {
+        let is_parent = self.generation.checked_add(1) == Some(session.generation);
+        is_parent
+            && session.refreshed_at.is_some_and(|exchanged| {
+                self.at.duration_since(exchanged).unsigned_abs() < self.grace
+            })
+    }
+}
+
+/// What came of a [`RefreshExchange`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshOutcome {
+    /// It was the good one, and is used up now: the login is of the next generation.
+    Exchanged(SessionRecord),
+    /// It was exchanged a moment ago, and is within its grace. Nothing was changed; the login is as it stands.
+    Repeated(SessionRecord),
+    /// It was exchanged before: somebody has it who shouldn't. The login was ended for it.
+    Reused,
+    /// The login was ended before.
+    Ended,
+    /// The login's time is over.
+    Expired {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// There is no such login, or it is another user's.
+    Unknown,
 }

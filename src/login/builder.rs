@@ -1,4 +1,4 @@
-//! What can be set.
+//! Makes [`Logins`].
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -6,8 +6,10 @@ use std::{
 };
 
 use super::{
-    LoginConfigError, Logins, Passwords, SessionResolver, logins::Inner,
+    LoginConfigError, Logins, Passwords, SessionResolver,
+    logins::Inner,
     passwords::PASSWORD_LENGTH_MAX,
+    refresh::{RefreshTokens, Refresher},
 };
 use crate::{
     store::{SessionStore, UserStore},
@@ -26,6 +28,7 @@ pub struct LoginsBuilder {
     issuer: TokenIssuer,
     passwords: Option<Passwords>,
     resolver: Option<SessionResolver>,
+    refresh: Option<RefreshTokens>,
     password_length_min: usize,
     deadline: Duration,
 }
@@ -42,9 +45,16 @@ impl LoginsBuilder {
             issuer,
             passwords: None,
             resolver: None,
+            refresh: None,
             password_length_min: PASSWORD_LENGTH_MIN,
             deadline: DEADLINE,
         }
+    }
+
+    /// Issues refresh tokens too, in such a way; none unless set. A login then goes on as long as its refresh token.
+    pub fn refresh(mut self, tokens: RefreshTokens) -> Self {
+        self.refresh = Some(tokens);
+        self
     }
 
     /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
@@ -79,6 +89,10 @@ impl LoginsBuilder {
         if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
             return Err(LoginConfigError::PasswordLength);
         }
+        let refresher = self
+            .refresh
+            .map(|tokens| Refresher::new(tokens, &self.issuer))
+            .transpose()?;
         let passwords = match self.passwords {
             Some(passwords) => passwords,
             None => Passwords::builder().build()?,
@@ -88,15 +102,16 @@ impl LoginsBuilder {
                 .with_clock(Arc::clone(self.issuer.clock()))
                 .build()
         });
-        Ok(Logins::of(Inner {
+        Ok(Logins(Arc::new(Inner {
             users: self.users,
             sessions: self.sessions,
             issuer: self.issuer,
             passwords,
             resolver,
+            refresher,
             password_length_min: self.password_length_min,
             deadline: self.deadline,
             purged_at: AtomicI64::new(0),
-        }))
+        })))
     }
 }

@@ -26,6 +26,15 @@ pub enum LoginErrorKind {
     WeakPassword(&'static str),
     /// There is no such user. 404.
     UnknownUser,
+    /// The refresh token's time is over, or its login's. 401.
+    RefreshExpired {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// That is no refresh token, or its login was ended; the text says which, for the operator. 401.
+    RefreshInvalid(&'static str),
+    /// The refresh token was exchanged before. Its login was ended for it. 401.
+    RefreshReused,
     /// Too many passwords are being hashed already. 503.
     Busy,
     /// The store failed. 503.
@@ -57,6 +66,9 @@ impl fmt::Display for LoginError {
             LoginErrorKind::EmailTaken => f.write_str("the address is taken"),
             LoginErrorKind::InvalidEmail => f.write_str("the address is not one"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
+            LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
+            LoginErrorKind::RefreshInvalid(text) => write!(f, "no good refresh token: {text}"),
+            LoginErrorKind::RefreshReused => f.write_str("the refresh token was exchanged before"),
             LoginErrorKind::Busy => f.write_str("too many passwords are being hashed"),
             LoginErrorKind::WeakPassword(text) | LoginErrorKind::Internal(text) => {
                 f.write_str(text)
@@ -111,6 +123,12 @@ impl From<LoginError> for Denial {
                 Self::new(DenialKind::Unprocessable).with_message(text)
             }
             LoginErrorKind::UnknownUser => Self::new(DenialKind::NotFound),
+            LoginErrorKind::RefreshExpired { at } => Self::new(DenialKind::CredentialExpired)
+                .of_credential(CredentialKind::Token)
+                .expired_at(at),
+            LoginErrorKind::RefreshInvalid(_) | LoginErrorKind::RefreshReused => {
+                Self::new(DenialKind::CredentialInvalid).of_credential(CredentialKind::Token)
+            }
             LoginErrorKind::Busy => {
                 Self::new(DenialKind::Unavailable).retry_after(Duration::from_secs(1))
             }
@@ -149,6 +167,12 @@ pub enum LoginConfigError {
     /// No password could meet it, or every one would.
     #[error("password_length_min: 1 to 1,024")]
     PasswordLength,
+    /// A refresh token is good for a while.
+    #[error("refresh: a lifetime of 1 second to 3,650 days")]
+    RefreshLifetime,
+    /// So long a grace would be no rotation.
+    #[error("refresh: a grace of at most 60 seconds")]
+    RefreshGrace,
     /// The system gave no randomness, or no memory.
     #[error("no password could be hashed")]
     Failed,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     LoginError, LoginErrorKind, LoginsBuilder, NewUser, PasswordCheck, PasswordError, Passwords,
     SessionResolver,
+    refresh::Refresher,
     user::{check_email, check_password},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         clock::{Clock, Timestamp},
         page::{Page, Paged},
         principal::Principal,
-        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+        user::{SessionRecord, UserRecord, normal_email},
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
     token::{IssuedToken, TokenIssuer},
@@ -37,7 +38,7 @@ const PURGE_INTERVAL_SECS: i64 = 3_600;
 /// A change, once begun, is finished and told to the [`SessionResolver`] even when the caller hangs up.
 /// A clone is a reference count.
 #[derive(Clone)]
-pub struct Logins(Arc<Inner>);
+pub struct Logins(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) users: Arc<dyn UserStore>,
@@ -45,30 +46,31 @@ pub(super) struct Inner {
     pub(super) issuer: TokenIssuer,
     pub(super) passwords: Passwords,
     pub(super) resolver: SessionResolver,
+    pub(super) refresher: Option<Refresher>,
     pub(super) password_length_min: usize,
     pub(super) deadline: Duration,
     /// When logins whose time is over were last forgotten, in seconds since 1970.
     pub(super) purged_at: AtomicI64,
 }
 
-/// Somebody has logged in.
+/// Somebody has logged in, or goes on with a login.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Login {
     /// Who.
     pub user: UserRecord,
-    /// What to hand to the client.
+    /// What to hand to the client: the access token.
     pub token: IssuedToken,
-    /// The login that was opened.
+    /// What to hand out besides, where [`LoginsBuilder::refresh`] says so. After a refresh: the next one, where they
+    /// rotate; `None` where the client keeps the one that it has.
+    pub refresh_token: Option<IssuedToken>,
+    /// The login that both belong to.
     pub session: SessionId,
 }
 
 impl Logins {
-    pub(super) fn of(inner: Inner) -> Self {
-        Self(Arc::new(inner))
-    }
-
-    /// Begins with the stores, and the issuer whose lifetime is that of a login and whose clock is used here too.
+    /// Begins with the stores, and the issuer whose lifetime is that of an access token, and of a login without
+    /// [`LoginsBuilder::refresh`], and whose clock is used here too.
     pub fn builder(
         users: Arc<dyn UserStore>,
         sessions: Arc<dyn SessionStore>,
@@ -213,89 +215,6 @@ impl Logins {
         .await
     }
 
-    /// Replaces a user's roles, and returns the user.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `Store`.
-    pub async fn set_roles(
-        &self,
-        user: &UserId,
-        roles: Vec<String>,
-    ) -> Result<UserRecord, LoginError> {
-        let update = UserUpdate {
-            roles: Some(roles),
-            ..UserUpdate::default()
-        };
-        self.update(user, update).await
-    }
-
-    /// Lets a user log in again, and returns the user. Logins of before stay ended.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `Store`.
-    pub async fn activate(&self, user: &UserId) -> Result<UserRecord, LoginError> {
-        let update = UserUpdate {
-            active: Some(true),
-            ..UserUpdate::default()
-        };
-        self.update(user, update).await
-    }
-
-    /// Shuts a user out, ends every login of the user, and returns the user.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `Store`.
-    pub async fn deactivate(&self, user: &UserId) -> Result<UserRecord, LoginError> {
-        let update = UserUpdate {
-            active: Some(false),
-            ..UserUpdate::default()
-        };
-        let (users, sessions) = (Arc::clone(&self.0.users), Arc::clone(&self.0.sessions));
-        let (user, at) = (user.clone(), self.now());
-        let updated = self
-            .change(Forget::All, async move {
-                // In this order: whoever is not active opens no login after the others are ended.
-                let updated = users.update_user(&user, update).await?;
-                sessions.end_sessions_of(&user, at).await?;
-                Ok(updated)
-            })
-            .await?;
-        updated.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
-    }
-
-    /// Deletes a user and every login of the user.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `Store`.
-    pub async fn delete_user(&self, user: &UserId) -> Result<(), LoginError> {
-        let (users, user) = (Arc::clone(&self.0.users), user.clone());
-        let deleted = self
-            .change(Forget::All, async move { users.delete_user(&user).await })
-            .await?;
-        if deleted {
-            Ok(())
-        } else {
-            Err(LoginError::new(LoginErrorKind::UnknownUser))
-        }
-    }
-
-    /// Changes a user, and returns it.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `Store`.
-    pub async fn update(
-        &self,
-        user: &UserId,
-        update: UserUpdate,
-    ) -> Result<UserRecord, LoginError> {
-        let (users, user) = (Arc::clone(&self.0.users), user.clone());
-        self.change(Forget::All, async move {
-            users.update_user(&user, update).await
-        })
-        .await?
-        .ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
-    }
-
     /// One user.
     ///
     /// # Errors
@@ -322,7 +241,23 @@ impl Logins {
         Ok(self.await_store(self.0.users.users(page)).await?)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn refresher(&self) -> Option<&Refresher> {
+        self.0.refresher.as_ref()
+    }
+
+    pub(super) fn issuer(&self) -> &TokenIssuer {
+        &self.0.issuer
+    }
+
+    pub(super) fn users_store(&self) -> &Arc<dyn UserStore> {
+        &self.0.users
+    }
+
+    pub(super) fn sessions(&self) -> &Arc<dyn SessionStore> {
+        &self.0.sessions
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
         self.clock().now()
     }
 
@@ -365,12 +300,16 @@ impl Logins {
             SessionId::new(&random_name("session")?).map_err(|_| internal("a login id"))?;
         let roles = user.roles.iter().map(String::as_str);
         let token = self.0.issuer.issue(&user.id, &session, roles)?;
-        let record = SessionRecord::new(
-            session.clone(),
-            user.id.clone(),
-            self.now(),
-            token.expires_at(),
-        );
+        let now = self.now();
+        let end = match self.refresher() {
+            Some(refresher) => refresher.end_of_login(now, &token),
+            None => token.expires_at(),
+        };
+        let record = SessionRecord::new(session.clone(), user.id.clone(), now, end);
+        let refresh_token = self
+            .refresher()
+            .map(|refresher| refresher.issue(self.issuer(), &record))
+            .transpose()?;
         let version = Some(user.password_version);
         let opened = self.await_store(self.0.sessions.open_session(record, version));
         if !opened.await? {
@@ -380,6 +319,7 @@ impl Logins {
         Ok(Login {
             user,
             token,
+            refresh_token,
             session,
         })
     }
@@ -411,7 +351,7 @@ impl Logins {
 
     /// Makes a change in a task of its own, so that it is told to the resolver whoever hangs up meanwhile, and
     /// whether or not it is known to have succeeded.
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         forget: Forget,
         change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -432,7 +372,10 @@ impl Logins {
         }
     }
 
-    async fn await_store<T: Unpin>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
+    pub(super) async fn await_store<T: Unpin>(
+        &self,
+        answer: StoreFuture<T>,
+    ) -> Result<T, StoreError> {
         timeout(self.0.deadline, answer)
             .await
             .unwrap_or_else(|_| Err(too_slow()))
@@ -449,7 +392,7 @@ impl fmt::Debug for Logins {
 }
 
 /// What the resolver must not go by any more once a change is made.
-enum Forget {
+pub(super) enum Forget {
     One(SessionId),
     /// A user's logins aren't known by name; they are all reloaded within a `ttl` anyway.
     All,

@@ -9,6 +9,7 @@
 //! | logout of one login, or of all | on the next request here; within the resolver's `ttl` in other processes |
 //! | a new password | ends every older login of that user, those of the same second too; so does deactivation |
 //! | other roles, deletion | likewise; roles are read from the user, never from the token |
+//! | a rotating refresh token that comes twice | ends its login; see [`RefreshTokens`] |
 //!
 //! An unknown address, a wrong password and an inactive user get the same answer in the same time.
 //! API keys are none of this module's business: a new password leaves them alone.
@@ -17,8 +18,10 @@ mod builder;
 mod error;
 mod logins;
 mod passwords;
+mod refresh;
 mod sessions;
 mod user;
+mod users;
 
 #[cfg(test)]
 mod tests;
@@ -29,5 +32,6 @@ pub use error::{
 };
 pub use logins::{Login, Logins};
 pub use passwords::{PasswordCheck, Passwords, PasswordsBuilder};
+pub use refresh::RefreshTokens;
 pub use sessions::{ResolvedSession, SessionResolver, SessionResolverBuilder};
 pub use user::NewUser;

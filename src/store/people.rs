@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Page, Paged, SessionId, StoreFuture, UserId};
 use crate::domain::{
     clock::Timestamp,
-    user::{SessionRecord, UserRecord, UserUpdate},
+    user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate},
 };
 
 /// Keeps users.
@@ -60,6 +60,22 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// One login, ended or not.
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>>;
+
+    /// The open logins of a user at that moment, newest first; at most `limit` of them.
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>>;
+
+    /// Exchanges a login's refresh token for the next, in one step: of any number at once, in any number of
+    /// processes, one is the first. A token that was exchanged before, and has no grace, ends the login.
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome>;
 
     /// Ends one login; returns whether it was open.
     fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool>;

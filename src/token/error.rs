@@ -54,6 +54,10 @@ impl TokenError {
     pub const fn kind(&self) -> TokenErrorKind {
         self.kind
     }
+
+    pub(crate) const fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 impl fmt::Display for TokenError {

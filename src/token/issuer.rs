@@ -7,7 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::{
-    IssueError, TokenConfigError, TokenUse, header::HS256_JWT, key::SigningKey,
+    IssueError, TokenConfigError, TokenUse, TokenVerifier, TokenVerifierBuilder,
+    header::HS256_JWT,
+    key::{SigningKey, VerifyingKey},
     verifier::TOKEN_LENGTH_MAX,
 };
 use crate::domain::{
@@ -41,6 +43,7 @@ pub struct TokenIssuer(Arc<Inner>);
 
 struct Inner {
     key: SigningKey,
+    verifying: VerifyingKey,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Duration,
@@ -61,13 +64,28 @@ struct IssuedClaims<'a> {
     token_use: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     roles: Vec<&'a str>,
+    #[serde(rename = "gen", skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+}
+
+/// The claim that says the how-manieth refresh token of its login a token is.
+pub(crate) const GENERATION: &str = "gen";
+
+/// A refresh token to be issued.
+pub(crate) struct RefreshGrant<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) session: &'a SessionId,
+    pub(crate) generation: u64,
+    pub(crate) lifetime: Duration,
+    /// When its login ends.
+    pub(crate) latest: Timestamp,
 }
 
 impl TokenIssuer {
     /// Begins an issuer of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenIssuerBuilder {
         TokenIssuerBuilder {
-            key: SigningKey::hs256(secret),
+            keys: SigningKey::hs256(secret).and_then(|key| Ok((key, VerifyingKey::hs256(secret)?))),
             issuer: None,
             audience: None,
             lifetime: LIFETIME,
@@ -81,6 +99,19 @@ impl TokenIssuer {
         self.0.lifetime
     }
 
+    /// Begins a verifier of its tokens: the same key, issuer, audience and clock.
+    pub fn verifier(&self) -> TokenVerifierBuilder {
+        let mut builder = TokenVerifier::with_key(Ok(self.0.verifying.clone()))
+            .with_clock(Arc::clone(&self.0.clock));
+        if let Some(issuer) = &self.0.issuer {
+            builder = builder.issuer(issuer);
+        }
+        if let Some(audience) = &self.0.audience {
+            builder = builder.audience(audience);
+        }
+        builder
+    }
+
     /// Issues an access token to a user for one login.
     ///
     /// # Errors
@@ -91,27 +122,76 @@ impl TokenIssuer {
         session: &SessionId,
         roles: impl IntoIterator<Item = &'a str>,
     ) -> Result<IssuedToken, IssueError> {
-        // Tokens count in whole seconds, and one that begins in the future is refused: rounded down.
-        let issued_at = self.0.clock.now().as_second();
-        let lifetime =
-            i64::try_from(self.0.lifetime.as_secs()).map_err(|_| IssueError::OutOfTime)?;
+        self.issue_until(user, session, roles, Timestamp::MAX)
+    }
+
+    /// The same, but for a login that ends at `latest`: no token says that it is good for longer.
+    pub(crate) fn issue_until<'a>(
+        &self,
+        user: &UserId,
+        session: &SessionId,
+        roles: impl IntoIterator<Item = &'a str>,
+        latest: Timestamp,
+    ) -> Result<IssuedToken, IssueError> {
+        let roles = roles.into_iter().collect();
+        let (issued_at, expires_at) = self.times(self.0.lifetime, latest)?;
+        self.sign(&IssuedClaims {
+            roles,
+            ..self.claims(user, session, issued_at, expires_at, &random_id()?)
+        })
+        .map(|token| IssuedToken::new(token, issued_at, expires_at))
+    }
+
+    /// Issues a refresh token, which says what it is and is good for nothing else.
+    pub(crate) fn issue_refresh(
+        &self,
+        grant: &RefreshGrant<'_>,
+    ) -> Result<IssuedToken, IssueError> {
+        let (issued_at, expires_at) = self.times(grant.lifetime, grant.latest)?;
+        let id = random_id()?;
+        self.sign(&IssuedClaims {
+            token_use: TokenUse::Refresh.as_str(),
+            generation: Some(grant.generation),
+            ..self.claims(grant.user, grant.session, issued_at, expires_at, &id)
+        })
+        .map(|token| IssuedToken::new(token, issued_at, expires_at))
+    }
+
+    /// Tokens count in whole seconds, and one that begins in the future is refused: rounded down.
+    fn times(
+        &self,
+        lifetime: Duration,
+        latest: Timestamp,
+    ) -> Result<(Timestamp, Timestamp), IssueError> {
+        let whole = |moment: Timestamp| Timestamp::from_second(moment.as_second());
+        let issued_at = whole(self.0.clock.now()).map_err(|_| IssueError::OutOfTime)?;
         let expires_at = issued_at
-            .checked_add(lifetime)
-            .and_then(|second| Timestamp::from_second(second).ok())
-            .ok_or(IssueError::OutOfTime)?;
-        let claims = IssuedClaims {
+            .checked_add(Duration::from_secs(lifetime.as_secs()))
+            .and_then(|moment| whole(moment.min(latest)))
+            .map_err(|_| IssueError::OutOfTime)?;
+        Ok((issued_at, expires_at))
+    }
+
+    fn claims<'a>(
+        &'a self,
+        user: &'a UserId,
+        session: &'a SessionId,
+        issued_at: Timestamp,
+        expires_at: Timestamp,
+        id: &'a str,
+    ) -> IssuedClaims<'a> {
+        IssuedClaims {
             iss: self.0.issuer.as_deref(),
             aud: self.0.audience.as_deref(),
             sub: user.as_str(),
             sid: session.as_str(),
-            jti: &random_id()?,
-            iat: issued_at,
+            jti: id,
+            iat: issued_at.as_second(),
             exp: expires_at.as_second(),
             token_use: TokenUse::Access.as_str(),
-            roles: roles.into_iter().collect(),
-        };
-        let token = self.sign(&claims)?;
-        Ok(IssuedToken { token, expires_at })
+            roles: Vec::new(),
+            generation: None,
+        }
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -154,7 +234,7 @@ impl fmt::Debug for TokenIssuer {
 /// Makes a [`TokenIssuer`].
 #[must_use]
 pub struct TokenIssuerBuilder {
-    key: Result<SigningKey, TokenConfigError>,
+    keys: Result<(SigningKey, VerifyingKey), TokenConfigError>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Duration,
@@ -191,7 +271,7 @@ impl TokenIssuerBuilder {
     /// # Errors
     /// [`TokenConfigError`], which names the setting.
     pub fn build(self) -> Result<TokenIssuer, TokenConfigError> {
-        let key = self.key?;
+        let (key, verifying) = self.keys?;
         if self.issuer.as_deref() == Some("") {
             return Err(TokenConfigError::Issuer);
         }
@@ -204,6 +284,7 @@ impl TokenIssuerBuilder {
         }
         Ok(TokenIssuer(Arc::new(Inner {
             key,
+            verifying,
             issuer: self.issuer,
             audience: self.audience,
             lifetime,
@@ -225,10 +306,19 @@ impl fmt::Debug for TokenIssuerBuilder {
 #[derive(Clone)]
 pub struct IssuedToken {
     token: SecretString,
+    issued_at: Timestamp,
     expires_at: Timestamp,
 }
 
 impl IssuedToken {
+    fn new(token: SecretString, issued_at: Timestamp, expires_at: Timestamp) -> Self {
+        Self {
+            token,
+            issued_at,
+            expires_at,
+        }
+    }
+
     /// The token, for the client it was issued to.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -239,6 +329,13 @@ impl IssuedToken {
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+
+    /// For how many seconds it was good when it was issued: the `expires_in` of RFC 6749 section 5.1.
+    #[must_use]
+    pub fn expires_in_secs(&self) -> u64 {
+        let lifetime = self.expires_at.duration_since(self.issued_at);
+        u64::try_from(lifetime.as_secs()).unwrap_or(0)
     }
 }
 

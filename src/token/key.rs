@@ -24,6 +24,7 @@ const HS256: Pin = Pin {
 ///
 /// The library's factories are called directly: its process-wide provider is the application's to
 /// install, and panics when both backends are in the build and neither was chosen.
+#[derive(Clone)]
 pub(super) struct VerifyingKey {
     pin: Pin,
     key: DecodingKey,

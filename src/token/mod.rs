@@ -37,6 +37,7 @@ mod verifier;
 mod tests;
 
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
+pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
 pub use secret::{SigningSecret, SigningSecretError};
 pub use verified::{TokenUse, VerifiedToken};

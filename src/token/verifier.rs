@@ -63,8 +63,12 @@ struct Rules {
 impl TokenVerifier {
     /// Begins a verifier of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenVerifierBuilder {
+        Self::with_key(VerifyingKey::hs256(secret))
+    }
+
+    pub(super) fn with_key(key: Result<VerifyingKey, TokenConfigError>) -> TokenVerifierBuilder {
         TokenVerifierBuilder {
-            key: VerifyingKey::hs256(secret),
+            key,
             rules: Rules {
                 issuer: None,
                 audience: None,

@@ -68,6 +68,10 @@ laws! {
     people::a_login_ends_once,
     people::a_deleted_user_s_logins_are_gone,
     people::logins_are_forgotten_after_their_time,
+    people::a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
+    people::a_refresh_of_what_is_over_or_another_s_changes_nothing,
+    people::a_grace_takes_the_immediate_parent_once_more,
+    people::open_logins_are_listed_newest_first,
     ledger::an_account_that_never_was_is_empty,
     ledger::a_reference_pays_once,
     ledger::a_payment_out_of_range_is_refused,
@@ -88,5 +92,6 @@ laws! {
     races::a_hundred_settlements_of_one_hold_are_one,
     races::a_change_that_fails_harms_nothing_beside_it,
     races::no_login_outlives_the_password_it_was_made_with,
+    races::of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
     races::the_books_balance_after_a_thousand_calls_of_every_kind,
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use tollgate::{budget::SpendingLimits, store::StoreErrorKind, usage::Credit};
+use tollgate::{
+    budget::SpendingLimits, store::StoreErrorKind, usage::Credit, user::RefreshOutcome,
+};
 
 use crate::{
     engines::{
         Engine, Time, account, balances, budget, call, costs, forged, hold, nanos, now, pay,
         request, usage,
     },
-    people::{session, session_id, user, user_id},
+    people::{exchange, session, session_id, user, user_id},
 };
 
 async fn hundred<S: Engine, T: Send + 'static, F>(store: &S, work: impl Fn(S, i64) -> F) -> Vec<T>
@@ -144,6 +146,34 @@ pub(crate) async fn no_login_outlives_the_password_it_was_made_with<S: Engine>(s
         assert_eq!(session.is_some(), opened);
         assert!(session.is_none_or(|session| session.ended_at.is_some()));
     }
+}
+
+pub(crate) async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends<S: Engine>(
+    store: S,
+    _: Time,
+) {
+    store
+        .open_session(session("s1", "ann"), None)
+        .await
+        .unwrap();
+    let outcomes = hundred(&store, |store, _| async move {
+        let (s1, attempt) = (session_id("s1"), exchange(0, now()));
+        let answers = (0..10).map(|_| store.exchange_refresh(&s1, attempt.clone()));
+        futures_util::future::join_all(answers.collect::<Vec<_>>()).await
+    })
+    .await;
+    let outcomes: Vec<_> = outcomes.into_iter().flatten().map(Result::unwrap).collect();
+    let count = |wanted: fn(&RefreshOutcome) -> bool| {
+        let found = outcomes.iter().filter(|outcome| wanted(outcome));
+        found.count()
+    };
+    let won = count(|outcome| matches!(outcome, RefreshOutcome::Exchanged(_)));
+    let reused = count(|outcome| *outcome == RefreshOutcome::Reused);
+    let ended = count(|outcome| *outcome == RefreshOutcome::Ended);
+    assert_eq!((won, reused, ended), (1, 1, 998));
+    let stored = store.session(&session_id("s1")).await.unwrap().unwrap();
+    assert_eq!(stored.ended_at, Some(now()));
+    assert_eq!(stored.generation, 1);
 }
 
 /// Costs below, at and above what was held, refusals, free calls, forgotten answers, payments.

@@ -9,6 +9,7 @@ use tollgate::{
         BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
         StoreErrorKind, UserStore,
     },
+    user::RefreshOutcome,
 };
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         Time, account, balances, budget, call, costs, hold, kind, later, nanos, now, pay, request,
         sqlite, usage,
     },
-    people::{session, session_id, user, user_id},
+    people::{exchange, session, session_id, user, user_id},
 };
 
 async fn open(folder: &Path) -> SqliteStore {
@@ -283,4 +284,24 @@ async fn the_log_is_bounded_by_rows_and_by_age() {
     assert_eq!(&*left[0].call.request_id, "young");
     let moved = store.transactions(&ann, Page::first(9)).await.unwrap();
     assert_eq!(moved.items.len(), 1, "a payment is kept for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_writers_of_one_file_one_exchanges_a_refresh_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [open(folder.path()).await, open(folder.path()).await];
+    let login = session("s1", "ann");
+    assert!(stores[0].open_session(login, None).await.unwrap());
+    let attempts = (0..1_000).map(|number| {
+        let answer = stores[number % 2].exchange_refresh(&session_id("s1"), exchange(0, now()));
+        tokio::spawn(answer)
+    });
+    let mut won = 0;
+    for attempt in attempts.collect::<Vec<_>>() {
+        let outcome = attempt.await.unwrap().unwrap();
+        won += usize::from(matches!(outcome, RefreshOutcome::Exchanged(_)));
+    }
+    assert_eq!(won, 1);
+    let stored = stores[0].session(&session_id("s1")).await.unwrap();
+    assert_eq!(stored.unwrap().ended_at, Some(now()));
 }

@@ -14,7 +14,9 @@ use crate::{
         SessionId, UserId,
         clock::Timestamp,
         page::{Page, Paged},
-        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+        user::{
+            RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
+        },
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
 };
@@ -185,6 +187,30 @@ impl SessionStore for FakeStore {
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
         self.answer(|rows| Ok(rows.sessions.iter().find(|row| row.id == *id).cloned()))
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        self.answer(|rows| {
+            let open = |row: &&SessionRecord| row.user == *user && row.is_open(at);
+            let open = rows.sessions.iter().rev().filter(open).cloned();
+            Ok(open.take(limit.into()).collect())
+        })
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        self.answer(|rows| {
+            let row = rows.sessions.iter_mut().find(|row| row.id == *id);
+            Ok(row.map_or(RefreshOutcome::Unknown, |row| row.exchange(&exchange)))
+        })
     }
 
     fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {

@@ -1,6 +1,6 @@
 //! Users and logins, under one lock: what concerns both is one step.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -10,7 +10,9 @@ use crate::{
         SessionId, UserId,
         clock::Timestamp,
         page::{Page, Paged},
-        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+        user::{
+            RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
+        },
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
 };
@@ -113,6 +115,25 @@ impl People {
             .insert(session.id.clone());
         self.sessions.insert(session.id.clone(), session);
         Ok(true)
+    }
+
+    fn open_sessions_of(&self, user: &UserId, at: Timestamp, limit: u16) -> Vec<SessionRecord> {
+        let ids = self.sessions_of.get(user).into_iter().flatten();
+        let mut open: Vec<&SessionRecord> = ids
+            .filter_map(|id| self.sessions.get(id))
+            .filter(|session| session.is_open(at))
+            .collect();
+        open.sort_unstable_by_key(|session| (Reverse(session.created_at), &session.id));
+        open.truncate(usize::from(limit));
+        open.into_iter().cloned().collect()
+    }
+
+    fn exchange_refresh(&mut self, id: &SessionId, exchange: &RefreshExchange) -> RefreshOutcome {
+        self.sessions
+            .get_mut(id)
+            .map_or(RefreshOutcome::Unknown, |session| {
+                session.exchange(exchange)
+            })
     }
 
     fn end_session(&mut self, id: &SessionId, at: Timestamp) -> bool {
@@ -224,6 +245,23 @@ impl SessionStore for MemoryStore {
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
         StoreFuture::ready(Ok(lock(&self.0.people).sessions.get(id).cloned()))
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        StoreFuture::ready(Ok(lock(&self.0.people).open_sessions_of(user, at, limit)))
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        StoreFuture::ready(Ok(lock(&self.0.people).exchange_refresh(id, &exchange)))
     }
 
     fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {

@@ -4,14 +4,16 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteStore,
-    convert::{Failure, from_json, micros, moment, moment_or_none, name, to_json, uncount},
+    convert::{Failure, count, from_json, micros, moment, moment_or_none, name, to_json, uncount},
 };
 use crate::{
     domain::{
         SessionId, UserId,
         clock::Timestamp,
         page::{Page, Paged},
-        user::{SessionRecord, UserRecord, UserUpdate, normal_email},
+        user::{
+            RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
+        },
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
 };
@@ -21,6 +23,16 @@ macro_rules! select {
         concat!(
             "SELECT position, id, email, password_hash, password_version, roles, attributes,
              active, created_at FROM user WHERE ",
+            $condition
+        )
+    };
+}
+
+macro_rules! select_session {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, user, created_at, expires_at, ended_at, generation, refreshed_at
+             FROM session WHERE ",
             $condition
         )
     };
@@ -38,6 +50,24 @@ fn read_user(row: &Row<'_>) -> Result<(u64, UserRecord), Failure> {
         created_at: moment(row.get(8)?)?,
     };
     Ok((uncount(row.get(0)?)?, user))
+}
+
+fn read_session(row: &Row<'_>) -> Result<SessionRecord, Failure> {
+    Ok(SessionRecord {
+        id: name(row, 0)?,
+        user: name(row, 1)?,
+        created_at: moment(row.get(2)?)?,
+        expires_at: moment(row.get(3)?)?,
+        ended_at: moment_or_none(row.get(4)?)?,
+        generation: uncount(row.get(5)?)?,
+        refreshed_at: moment_or_none(row.get(6)?)?,
+    })
+}
+
+fn find_session(connection: &Connection, id: &SessionId) -> Result<Option<SessionRecord>, Failure> {
+    let mut find = connection.prepare_cached(select_session!("id = ?"))?;
+    let mut rows = find.query([id.as_str()])?;
+    rows.next()?.map(read_session).transpose()
 }
 
 fn find_user(connection: &Connection, id: &UserId) -> Result<Option<UserRecord>, Failure> {
@@ -133,8 +163,8 @@ fn open_session(
     }
     let inserted = connection
         .prepare_cached(
-            "INSERT INTO session (id, user, created_at, expires_at, ended_at) VALUES (?,?,?,?,?)
-             ON CONFLICT DO NOTHING",
+            "INSERT INTO session (id, user, created_at, expires_at, ended_at, generation, refreshed_at)
+             VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             session.id.as_str(),
@@ -142,11 +172,49 @@ fn open_session(
             micros(session.created_at),
             micros(session.expires_at),
             session.ended_at.map(micros),
+            count(session.generation),
+            session.refreshed_at.map(micros),
         ])?;
     if inserted == 0 {
         return Err(conflict("the id of the login is taken"));
     }
     Ok(true)
+}
+
+/// The transaction writes from its beginning (IMMEDIATE), so nobody else reads the row between these two statements;
+/// that the update names the generation it goes out from makes it depend on that in no way.
+fn exchange_refresh(
+    connection: &Connection,
+    id: &SessionId,
+    exchange: &RefreshExchange,
+) -> Result<RefreshOutcome, Failure> {
+    let Some(mut session) = find_session(connection, id)? else {
+        return Ok(RefreshOutcome::Unknown);
+    };
+    let before = session.generation;
+    let outcome = session.exchange(exchange);
+    if matches!(
+        outcome,
+        RefreshOutcome::Exchanged(_) | RefreshOutcome::Reused
+    ) {
+        let written = connection
+            .prepare_cached(
+                "UPDATE session SET generation = ?, refreshed_at = ?, expires_at = ?, ended_at = ?
+                 WHERE id = ? AND generation = ? AND ended_at IS NULL",
+            )?
+            .execute(params![
+                count(session.generation),
+                session.refreshed_at.map(micros),
+                micros(session.expires_at),
+                session.ended_at.map(micros),
+                id.as_str(),
+                count(before),
+            ])?;
+        if written == 0 {
+            return Err(Failure::corrupt("a login changed inside a transaction"));
+        }
+    }
+    Ok(outcome)
 }
 
 impl UserStore for SqliteStore {
@@ -263,22 +331,39 @@ impl SessionStore for SqliteStore {
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
         let id = id.clone();
+        self.0
+            .readers
+            .read(move |connection| find_session(connection, &id))
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        let user = user.clone();
         self.0.readers.read(move |connection| {
-            let mut find = connection.prepare_cached(
-                "SELECT id, user, created_at, expires_at, ended_at FROM session WHERE id = ?",
-            )?;
-            let mut rows = find.query([id.as_str()])?;
-            let Some(row) = rows.next()? else {
-                return Ok(None);
-            };
-            Ok(Some(SessionRecord {
-                id: name(row, 0)?,
-                user: name(row, 1)?,
-                created_at: moment(row.get(2)?)?,
-                expires_at: moment(row.get(3)?)?,
-                ended_at: moment_or_none(row.get(4)?)?,
-            }))
+            let mut list = connection.prepare_cached(select_session!(
+                "user = ? AND ended_at IS NULL AND expires_at > ?
+                 ORDER BY created_at DESC, id LIMIT ?"
+            ))?;
+            let mut found = list.query(params![user.as_str(), micros(at), limit])?;
+            let mut open = Vec::new();
+            while let Some(row) = found.next()? {
+                open.push(read_session(row)?);
+            }
+            Ok(open)
         })
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        let id = id.clone();
+        self.change(move |connection| exchange_refresh(connection, &id, &exchange))
     }
 
     fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {

@@ -1,0 +1,303 @@
+//! Refresh tokens: what they are exchanged for, and what becomes of those that come twice.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use super::{Login, LoginConfigError, LoginError, LoginErrorKind, Logins, logins::Forget};
+use crate::{
+    domain::{
+        SessionId, UserId,
+        clock::Timestamp,
+        user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord},
+    },
+    token::{
+        GENERATION, IssuedToken, RefreshGrant, TokenError, TokenErrorKind, TokenIssuer, TokenUse,
+        TokenVerifier, VerifiedToken,
+    },
+};
+
+/// The longest grace: as long as one retry of a client takes.
+const GRACE_MAX: Duration = Duration::from_secs(60);
+
+/// NIST SP 800-63B section 2.1.3: who has logged in does so again after 30 days at the latest.
+const LOGIN_LIFETIME_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+const SHOWN_MAX: u16 = 1_000;
+
+const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 86_400);
+
+/// How refresh tokens are issued, for [`LoginsBuilder::refresh`](super::LoginsBuilder::refresh).
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::login::RefreshTokens;
+///
+/// let week = Duration::from_secs(7 * 86_400);
+/// let each_good_once = RefreshTokens::rotating(week).grace(Duration::from_secs(10));
+/// let good_until_logout = RefreshTokens::reusable(week);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct RefreshTokens {
+    lifetime: Duration,
+    rotation: Option<Rotation>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rotation {
+    grace: Duration,
+    login_lifetime_max: Duration,
+}
+
+impl RefreshTokens {
+    /// Each is good once: a refresh gives a new one, good for `lifetime` again, in whole seconds. One that comes a
+    /// second time is in two hands, and ends its login, with all that was issued for it (RFC 9700 section 4.14.2).
+    pub const fn rotating(lifetime: Duration) -> Self {
+        Self {
+            lifetime,
+            rotation: Some(Rotation {
+                grace: Duration::ZERO,
+                login_lifetime_max: LOGIN_LIFETIME_MAX,
+            }),
+        }
+    }
+
+    /// One for a login, good for `lifetime`, in whole seconds, however often it is used.
+    pub const fn reusable(lifetime: Duration) -> Self {
+        Self {
+            lifetime,
+            rotation: None,
+        }
+    }
+
+    /// For how long after its exchange a rotating token is taken once more, because its answer may have been lost:
+    /// 0 unless set, at most 60 seconds. It covers the immediate parent of the good one and no older one.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.grace = grace;
+        }
+        self
+    }
+
+    /// How long a login with rotating tokens goes on at most; 30 days unless set, or `lifetime` if that is longer.
+    pub const fn login_lifetime_max(mut self, lifetime: Duration) -> Self {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.login_lifetime_max = lifetime;
+        }
+        self
+    }
+}
+
+/// [`RefreshTokens`] with what it takes to issue and to judge them.
+#[derive(Debug)]
+pub(super) struct Refresher {
+    tokens: RefreshTokens,
+    verifier: TokenVerifier,
+}
+
+impl Refresher {
+    pub(super) fn new(
+        mut tokens: RefreshTokens,
+        issuer: &TokenIssuer,
+    ) -> Result<Self, LoginConfigError> {
+        tokens.lifetime = Duration::from_secs(tokens.lifetime.as_secs());
+        if tokens.lifetime.is_zero() || tokens.lifetime > LIFETIME_MAX {
+            return Err(LoginConfigError::RefreshLifetime);
+        }
+        if let Some(rotation) = &mut tokens.rotation {
+            if rotation.grace > GRACE_MAX {
+                return Err(LoginConfigError::RefreshGrace);
+            }
+            rotation.login_lifetime_max = rotation.login_lifetime_max.max(tokens.lifetime);
+        }
+        // A rotating token is seen once, so none is remembered.
+        let verifier = issuer
+            .verifier()
+            .token_use(TokenUse::Refresh)
+            .add_claim(GENERATION)
+            .cache_capacity(0)
+            .build()
+            .map_err(|_| LoginConfigError::Failed)?;
+        Ok(Self { tokens, verifier })
+    }
+
+    /// Until when a login that begins now goes on: as long as either of its tokens.
+    pub(super) fn end_of_login(&self, now: Timestamp, access: &IssuedToken) -> Timestamp {
+        now.saturating_add(self.tokens.lifetime)
+            .unwrap_or(Timestamp::MAX)
+            .max(access.expires_at())
+    }
+
+    pub(super) fn issue(
+        &self,
+        issuer: &TokenIssuer,
+        session: &SessionRecord,
+    ) -> Result<IssuedToken, LoginError> {
+        Ok(issuer.issue_refresh(&RefreshGrant {
+            user: &session.user,
+            session: &session.id,
+            generation: session.generation,
+            lifetime: self.tokens.lifetime,
+            latest: session.expires_at,
+        })?)
+    }
+}
+
+/// What a refresh token says.
+struct Presented {
+    user: UserId,
+    session: SessionId,
+    generation: u64,
+}
+
+impl Presented {
+    fn of(token: &VerifiedToken) -> Option<Self> {
+        Some(Self {
+            user: UserId::new(token.subject()).ok()?,
+            session: token.session()?.clone(),
+            generation: token.claim(GENERATION).and_then(Value::as_u64)?,
+        })
+    }
+}
+
+impl Logins {
+    /// Exchanges a refresh token for a new access token, with the roles that the user has now, and, where they rotate, for
+    /// the next refresh token.
+    ///
+    /// Of several exchanges of one rotating token at once, here or in other processes, one succeeds; the next ends
+    /// the login, and with it every token that was issued for it, the winner's too. When the store fails before the
+    /// exchange, the token is as good as before.
+    ///
+    /// # Errors
+    /// `RefreshExpired`, `RefreshInvalid`, `RefreshReused`; `Store`, `Internal`.
+    pub async fn refresh(&self, token: &str) -> Result<Login, LoginError> {
+        let refresher = self
+            .refresher()
+            .ok_or_else(|| invalid("no refresh tokens are issued here"))?;
+        let verified = refresher.verifier.verify(token).map_err(refused)?;
+        let presented = Presented::of(&verified).ok_or_else(|| invalid("not one of ours"))?;
+        // Before the exchange: what fails here must not use the token up.
+        let user = self
+            .user(&presented.user)
+            .await?
+            .filter(|user| user.active)
+            .ok_or_else(|| invalid("the user is gone or not active"))?;
+        let (session, rotated) = match refresher.tokens.rotation {
+            Some(rotation) => {
+                let session = self
+                    .exchange(presented, rotation, refresher.tokens.lifetime)
+                    .await?;
+                (session, true)
+            }
+            None => (self.open_session(presented).await?, false),
+        };
+        self.renew(refresher, user, &session, rotated)
+    }
+
+    fn renew(
+        &self,
+        refresher: &Refresher,
+        user: UserRecord,
+        session: &SessionRecord,
+        rotated: bool,
+    ) -> Result<Login, LoginError> {
+        let roles = user.roles.iter().map(String::as_str);
+        let token = self
+            .issuer()
+            .issue_until(&user.id, &session.id, roles, session.expires_at)?;
+        let refresh_token = rotated
+            .then(|| refresher.issue(self.issuer(), session))
+            .transpose()?;
+        Ok(Login {
+            user,
+            token,
+            refresh_token,
+            session: session.id.clone(),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        presented: Presented,
+        rotation: Rotation,
+        lifetime: Duration,
+    ) -> Result<SessionRecord, LoginError> {
+        let Presented {
+            user,
+            session,
+            generation,
+        } = presented;
+        let exchange = RefreshExchange {
+            user,
+            generation,
+            at: self.now(),
+            // The access token that is issued with it may be good for longer.
+            lifetime: lifetime.max(self.issuer().lifetime()),
+            login_lifetime_max: rotation.login_lifetime_max,
+            grace: rotation.grace,
+        };
+        let (sessions, id) = (Arc::clone(self.sessions()), session.clone());
+        let outcome = self
+            .change(Forget::One(session.clone()), async move {
+                sessions.exchange_refresh(&id, exchange).await
+            })
+            .await?;
+        match outcome {
+            RefreshOutcome::Exchanged(session) | RefreshOutcome::Repeated(session) => Ok(session),
+            RefreshOutcome::Reused => {
+                tracing::warn!(
+                    target: "tollgate",
+                    %session,
+                    "a refresh token came twice: its login was ended"
+                );
+                Err(LoginError::new(LoginErrorKind::RefreshReused))
+            }
+            RefreshOutcome::Expired { at } => {
+                Err(LoginError::new(LoginErrorKind::RefreshExpired { at }))
+            }
+            RefreshOutcome::Ended => Err(invalid("the login was ended")),
+            RefreshOutcome::Unknown => Err(invalid("there is no such login")),
+        }
+    }
+
+    /// From the store, not from what the resolver remembers: a refresh is rare, and what it gives lasts.
+    async fn open_session(&self, presented: Presented) -> Result<SessionRecord, LoginError> {
+        let session = self
+            .await_store(self.sessions().session(&presented.session))
+            .await?
+            .filter(|session| session.user == presented.user)
+            .ok_or_else(|| invalid("there is no such login"))?;
+        if session.ended_at.is_some() {
+            return Err(invalid("the login was ended"));
+        }
+        if !session.is_open(self.now()) {
+            let at = session.expires_at;
+            return Err(LoginError::new(LoginErrorKind::RefreshExpired { at }));
+        }
+        Ok(session)
+    }
+
+    /// The open logins of a user, newest first, 1,000 at most: for a page that shows them. Each can be ended by
+    /// [`logout`](Self::logout).
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn logins_of(&self, user: &UserId) -> Result<Vec<SessionRecord>, LoginError> {
+        let open = self
+            .sessions()
+            .open_sessions_of(user, self.now(), SHOWN_MAX);
+        Ok(self.await_store(open).await?)
+    }
+}
+
+fn invalid(why: &'static str) -> LoginError {
+    LoginError::new(LoginErrorKind::RefreshInvalid(why))
+}
+
+fn refused(error: TokenError) -> LoginError {
+    match error.kind() {
+        TokenErrorKind::Expired { at } => LoginError::new(LoginErrorKind::RefreshExpired { at }),
+        _ => invalid(error.reason()),
+    }
+}
