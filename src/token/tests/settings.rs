@@ -1,0 +1,34 @@
+//! What can't be set.
+
+use super::*;
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    use TokenConfigError as E;
+    let verifier = || TokenVerifier::hs256(CANARY);
+    let issuer = || TokenIssuer::hs256(CANARY);
+    let err = |outcome: Result<TokenVerifier, E>| outcome.unwrap_err();
+    assert_eq!(
+        err(TokenVerifier::hs256(&[7; 31]).build()),
+        E::SecretTooShort
+    );
+    assert_eq!(
+        TokenIssuer::hs256(&[7; 31]).build().unwrap_err(),
+        E::SecretTooShort
+    );
+    assert_eq!(err(verifier().issuer("").build()), E::Issuer);
+    assert_eq!(err(verifier().audience("").build()), E::Audience);
+    assert_eq!(err(verifier().typ("").build()), E::Typ);
+    assert_eq!(
+        err(verifier().leeway(Duration::from_secs(601)).build()),
+        E::Leeway
+    );
+    assert_eq!(issuer().issuer("").build().unwrap_err(), E::Issuer);
+    assert_eq!(issuer().audience("").build().unwrap_err(), E::Audience);
+    for lifetime in [Duration::from_millis(999), Duration::MAX] {
+        assert_eq!(
+            issuer().lifetime(lifetime).build().unwrap_err(),
+            E::Lifetime
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! When a token is good.
+
+use super::*;
+
+#[test]
+fn expiry_is_a_finite_number_and_now_is_over() {
+    for exp in [
+        r#""1767225660""#,
+        "null",
+        "-1",
+        "-1.5",
+        "1e308",
+        "1e400",
+        "1e18",
+        "253402300800",
+        "18446744073709551616",
+        "true",
+        "[]",
+        "{}",
+        "NaN",
+        "Infinity",
+    ] {
+        refused(&with_exp(exp), Kind::Malformed);
+    }
+    refused(
+        &sign(HEADER, r#"{"iss":"api","aud":"web","sub":"me"}"#),
+        Kind::Malformed,
+    );
+    let expired_at = |second, nanosecond| Kind::Expired {
+        at: Timestamp::new(second, nanosecond).unwrap(),
+    };
+    refused(&with_exp(&NOW.to_string()), expired_at(NOW, 0));
+    refused(&with_exp(&(NOW - 1).to_string()), expired_at(NOW - 1, 0));
+    refused(&with_exp("0"), expired_at(0, 0));
+    refused(
+        &with_exp(&format!("{}.5", NOW - 1)),
+        expired_at(NOW - 1, 500_000_000),
+    );
+    accepted(&with_exp(&format!("{NOW}.5")));
+    accepted(&with_exp(&(NOW + 1).to_string()));
+    accepted(&with_exp("1.8e9"));
+}
+
+#[test]
+fn what_begins_in_the_future_waits() {
+    for name in ["nbf", "iat"] {
+        refused(
+            &sign(HEADER, good_claims(&format!(r#","{name}":{}"#, NOW + 1))),
+            Kind::NotYetValid,
+        );
+        accepted(&sign(HEADER, good_claims(&format!(r#","{name}":{NOW}"#))));
+    }
+}
+
+#[test]
+fn leeway_counts_both_ways_and_is_nothing_unless_set() {
+    let clock = Arc::new(ManualClock::default());
+    let lenient = builder(&clock)
+        .leeway(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    lenient.verify(&with_exp(&(NOW - 4).to_string())).unwrap();
+    assert!(lenient.verify(&with_exp(&(NOW - 5).to_string())).is_err());
+    let early = |second: i64| sign(HEADER, good_claims(&format!(r#","nbf":{second}"#)));
+    lenient.verify(&early(NOW + 5)).unwrap();
+    assert!(lenient.verify(&early(NOW + 6)).is_err());
+}
+
+#[test]
+fn a_remembered_token_still_expires_and_the_clock_may_step_back() {
+    let (verifier, clock) = setup();
+    let token = sign(HEADER, good_claims(&format!(r#","iat":{NOW}"#)));
+    let first = verifier.verify(&token).unwrap();
+    assert!(
+        Arc::ptr_eq(&first, &verifier.verify(&token).unwrap()),
+        "remembered"
+    );
+    clock.advance(Duration::from_millis(59_999));
+    verifier.verify(&token).unwrap();
+    clock.advance(Duration::from_millis(1));
+    let at = first.expires_at();
+    for _ in 0..2 {
+        assert_eq!(
+            verifier.verify(&token).unwrap_err().kind(),
+            Kind::Expired { at }
+        );
+    }
+    clock.set(Timestamp::from_second(NOW + 30).unwrap());
+    assert!(
+        !Arc::ptr_eq(&first, &verifier.verify(&token).unwrap()),
+        "verified from scratch"
+    );
+    clock.set(Timestamp::from_second(NOW - 1).unwrap());
+    assert_eq!(
+        verifier.verify(&token).unwrap_err().kind(),
+        Kind::NotYetValid
+    );
+}
+
+#[test]
+fn remembering_can_be_switched_off() {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = builder(&clock).cache_capacity(0).build().unwrap();
+    let token = sign(HEADER, good_claims(""));
+    let (first, second) = (
+        verifier.verify(&token).unwrap(),
+        verifier.verify(&token).unwrap(),
+    );
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert_eq!(first, second);
+}
