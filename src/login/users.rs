@@ -46,10 +46,7 @@ impl Logins {
             active: Some(false),
             ..UserUpdate::default()
         };
-        let (users, sessions) = (
-            Arc::clone(&self.users_store()),
-            Arc::clone(&self.sessions()),
-        );
+        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
         let (user, at) = (user.clone(), self.now());
         let updated = self
             .change(Forget::All, async move {
@@ -67,7 +64,7 @@ impl Logins {
     /// # Errors
     /// `UnknownUser`, `Store`.
     pub async fn delete_user(&self, user: &UserId) -> Result<(), LoginError> {
-        let (users, user) = (Arc::clone(&self.users_store()), user.clone());
+        let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let deleted = self
             .change(Forget::All, async move { users.delete_user(&user).await })
             .await?;
@@ -87,7 +84,7 @@ impl Logins {
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
-        let (users, user) = (Arc::clone(&self.users_store()), user.clone());
+        let (users, user) = (Arc::clone(self.users_store()), user.clone());
         self.change(Forget::All, async move {
             users.update_user(&user, update).await
         })
