@@ -2,20 +2,22 @@
 
 #![allow(dead_code, reason = "each server uses a part of it")]
 
+#[cfg(feature = "axum")]
+mod axum;
+
 use std::{
     env,
     error::Error,
-    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 use tollgate::{
     ClientAddress, ForwardedHeader,
@@ -23,6 +25,10 @@ use tollgate::{
     token::SigningSecret,
 };
 use tracing_subscriber::EnvFilter;
+
+#[cfg(feature = "axum")]
+#[allow(unused_imports, reason = "not every server is axum's")]
+pub(crate) use self::axum::serve;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -140,32 +146,54 @@ impl Stores {
     }
 }
 
-/// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
-pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
+/// Listens where `HOST` and `PORT` say, and says so on stdout.
+pub(crate) async fn listen(port: u16) -> Result<TcpListener, StartError> {
     let host = optional("HOST").unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
     let listener = TcpListener::bind((host.as_str(), port))
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
+    Ok(listener)
+}
 
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        let _ = stop.send(true);
-    });
-    let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(wait(stopped.clone()));
+/// SIGTERM or ctrl-c, for everybody who waits for it.
+#[derive(Clone)]
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Begins to listen for the signals.
+    pub(crate) fn on_signal() -> Result<Self, StartError> {
+        let (stop, stopped) = watch::channel(false);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            let _ = stop.send(true);
+        });
+        Ok(Self(stopped))
+    }
+
+    /// Waits for one of them.
+    pub(crate) async fn requested(mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Waits for a server that stops accepting at `stop` and then serves what is under way to its end: for
+/// 30 s at most.
+pub(crate) async fn run_until<E>(
+    stop: Stop,
+    server: impl Future<Output = Result<(), E>>,
+) -> Result<(), StartError>
+where
+    StartError: From<E>,
+{
     tokio::select! {
         ended = server => ended?,
-        () = async { wait(stopped).await; tokio::time::sleep(DRAIN_MAX).await } => {
+        () = async { stop.requested().await; tokio::time::sleep(DRAIN_MAX).await } => {
             tracing::warn!("some requests did not finish in time");
         }
     }
