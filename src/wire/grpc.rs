@@ -1,9 +1,20 @@
 //! Refusals as gRPC reads them: HTTP 200, a status in the trailers, no body.
+//!
+//! With the feature `tonic` the status has details; without it, code and message alone.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+#[cfg(feature = "tonic")]
+mod details;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::domain::denial::{Denial, DenialKind};
+
+#[cfg(feature = "tonic")]
+pub(crate) use details::status;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What `grpc-message` must not carry as it is (gRPC over HTTP/2, "Percent-Encoded").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -32,9 +43,9 @@ fn code(kind: DenialKind) -> u8 {
         | DenialKind::SpendingLimitReached
         | DenialKind::TooLarge => 8, // RESOURCE_EXHAUSTED
         DenialKind::Malformed | DenialKind::Unprocessable => 3,     // INVALID_ARGUMENT
-        DenialKind::NotFound => 5,
-        DenialKind::MethodNotAllowed => 12, // UNIMPLEMENTED
-        DenialKind::Conflict => 6,          // ALREADY_EXISTS
+        // There is no such method: what gRPC makes of a 404 as well (http-grpc-status-mapping).
+        DenialKind::NotFound | DenialKind::MethodNotAllowed => 12, // UNIMPLEMENTED
+        DenialKind::Conflict => 6,                                 // ALREADY_EXISTS
         DenialKind::Internal => 13,
         DenialKind::Unavailable => 14,
     }
@@ -47,14 +58,34 @@ pub(crate) fn respond(denial: &Denial, message: &str) -> Response<()> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(
-        "grpc-status",
+        GRPC_STATUS,
         HeaderValue::from(u16::from(code(denial.kind()))),
     );
     let escaped = utf8_percent_encode(message, ESCAPED).to_string();
     if let Ok(message) = HeaderValue::try_from(escaped) {
-        headers.insert("grpc-message", message);
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    #[cfg(feature = "tonic")]
+    if let Some(details) = encoded_details(denial, message) {
+        headers.insert(tonic::Status::GRPC_STATUS_DETAILS, details);
     }
     response
+}
+
+/// Base64 without padding (gRPC over HTTP/2, "Binary-Header").
+#[cfg(feature = "tonic")]
+fn encoded_details(denial: &Denial, message: &str) -> Option<HeaderValue> {
+    use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+
+    let details = STANDARD_NO_PAD.encode(status(denial, message).details());
+    HeaderValue::try_from(details).ok()
+}
+
+/// Whether an answer, by its head or its trailers, says that a gRPC call failed.
+pub(crate) fn has_failed(headers: &HeaderMap) -> bool {
+    headers
+        .get(GRPC_STATUS)
+        .is_some_and(|status| status.as_bytes() != b"0")
 }
 
 #[cfg(test)]
@@ -86,5 +117,18 @@ mod tests {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "8");
         assert_eq!(response.headers()["grpc-message"], "%C3%A9 100%25%0A");
+        let detailed = response.headers().contains_key("grpc-status-details-bin");
+        assert_eq!(detailed, cfg!(feature = "tonic"));
+    }
+
+    #[test]
+    fn a_status_other_than_ok_is_a_failure() {
+        let failed = |status: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
+            has_failed(&headers)
+        };
+        assert!(failed("7") && failed("13") && !failed("0"));
+        assert!(!has_failed(&HeaderMap::new()), "plain HTTP");
     }
 }

@@ -17,5 +17,15 @@ pub use request_id::RequestId;
 
 pub(crate) use credential::{Credential, Credentials};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
+pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};
 pub(crate) use path::is_normal_path;
 pub(crate) use rate_headers::RateHeaders;
+
+/// A refusal as a gRPC status, in the words that clients read.
+#[cfg(feature = "tonic")]
+pub(crate) fn grpc_status(refusal: &crate::domain::denial::Denial) -> ::tonic::Status {
+    let text = refusal
+        .message()
+        .map_or_else(|| denial::message(refusal), Into::into);
+    grpc::status(refusal, &text)
+}
