@@ -89,13 +89,12 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
-    /// A metered body; `announced` is the length in the answer's head, where it has one.
+    /// A metered body; `announced` is the length after which nobody asks for more, where there is one.
     pub(super) fn metered(body: B, meter: M, announced: Option<u64>) -> Self {
-        let remaining = announced.or_else(|| body.size_hint().exact());
         let metered = Metered {
             inner: body,
             meter: Some(meter),
-            remaining,
+            remaining: announced,
             settling: None,
             last: None,
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
@@ -17,7 +17,10 @@ use super::{
     BodyEnd, Gate, GateBody, Meter, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict,
     event,
 };
-use crate::{store::StoreFuture, wire::RequestHead};
+use crate::{
+    store::StoreFuture,
+    wire::{RequestHead, is_grpc},
+};
 
 type MeterOf<P> = <<P as Policy>::Permit as Permit>::Meter;
 
@@ -258,16 +261,16 @@ fn finish<C: Body, P: Permit>(
     };
     match permit.mark_response(marks) {
         Tail::Body => (Response::from_parts(head, GateBody::inner(body)), None),
+        Tail::Settled(settling) => (
+            Response::from_parts(head, GateBody::inner(body)),
+            Some(settling),
+        ),
         Tail::Replaced(status, bytes) => {
             head.status = status;
             (Response::from_parts(head, GateBody::fixed(bytes)), None)
         }
         Tail::Metered(meter) => {
-            let announced = head
-                .headers
-                .get(CONTENT_LENGTH)
-                .and_then(|length| length.to_str().ok())
-                .and_then(|length| length.parse().ok());
+            let announced = announced(&head.headers, &body);
             let empty = bodiless
                 || is_bodiless(head.status)
                 || announced == Some(0)
@@ -283,6 +286,19 @@ fn finish<C: Body, P: Permit>(
             }
         }
     }
+}
+
+/// After how many bytes a server stops asking for more; `None` where it asks until there are trailers or no
+/// more, as it does for gRPC whatever the length: there the trailers say whether the call went well.
+fn announced(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
+    if is_grpc(headers) {
+        return None;
+    }
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok())
+        .or_else(|| body.size_hint().exact())
 }
 
 /// Statuses whose answers have no body, or hand the connection over (RFC 9110, 6.4.1).

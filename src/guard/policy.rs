@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode};
 
 use super::{Meter, NoMeter};
-use crate::{domain::denial::Denial, wire::RequestHead};
+use crate::{domain::denial::Denial, store::StoreFuture, wire::RequestHead};
 
 /// Decides about requests by their heads.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
@@ -115,6 +115,9 @@ pub struct ResponseMarks<'a> {
 pub enum Tail<M> {
     /// The inner service's body, as it is.
     Body,
+    /// The inner service's body, as it is. The head waits until this is written down: for an answer of
+    /// which it is known by its head what becomes of it, and whose body an outer layer may replace.
+    Settled(StoreFuture<()>),
     /// The inner service's body, with a meter on it.
     Metered(M),
     /// Another answer in its place: a status and a body; header fields were set by the permit.

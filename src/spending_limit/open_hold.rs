@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 
 use super::{Charge, Price};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Ledger, StoreFuture},
+    wire::grpc_has_failed,
 };
 
 /// A call that is about to be made.
@@ -40,6 +41,8 @@ pub(super) struct OpenHold {
     price: Price,
     charge: Charge,
     status: Option<StatusCode>,
+    /// A gRPC call fails with HTTP status 200: its own status stands in the head or in the trailers.
+    grpc_failed: bool,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
 }
@@ -58,6 +61,7 @@ impl OpenHold {
             price,
             charge,
             status: None,
+            grpc_failed: false,
             ledger,
             clock,
         }
@@ -85,13 +89,18 @@ impl OpenHold {
         })
     }
 
-    /// What an answer below 400 costs, and nothing else does. A client that left before there was an
+    /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
+    fn has_failed(&self) -> bool {
+        self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
+    }
+
+    /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that left before there was an
     /// answer pays what the handler had set or counted by then.
     fn cost(&self, outcome: Outcome, held: Money) -> Money {
         let counted = self.charge.cost().is_some() || self.charge.tokens().is_some();
         match (outcome, self.status) {
             (Outcome::Failed, _) => Money::ZERO,
-            (_, Some(status)) if status.as_u16() >= 400 => Money::ZERO,
+            _ if self.has_failed() => Money::ZERO,
             (_, Some(_)) => self.price.cost(&self.charge, held),
             (_, None) if counted => self.price.cost(&self.charge, held),
             (_, None) => Money::ZERO,
@@ -138,6 +147,14 @@ impl Permit for SpendingPermit {
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {
         self.0.status = Some(response.status);
+        self.0.grpc_failed = grpc_has_failed(response.headers);
+        if self.0.has_failed() {
+            // It costs nothing, whatever its body says; an outer layer may write the body anew.
+            return match self.0.settle(Outcome::Failed) {
+                Some(settling) => Tail::Settled(settling),
+                None => Tail::Body,
+            };
+        }
         Tail::Metered(SpendingMeter(self.0))
     }
 
@@ -151,10 +168,13 @@ impl Permit for SpendingPermit {
 pub struct SpendingMeter(OpenHold);
 
 impl Meter for SpendingMeter {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.0.grpc_failed |= grpc_has_failed(trailers);
+    }
+
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
-        let failed = self.0.status.is_some_and(|status| status.is_server_error());
         self.0.settle(match how {
-            BodyEnd::Complete if !failed => Outcome::Completed,
+            BodyEnd::Complete if !self.0.has_failed() => Outcome::Completed,
             _ => Outcome::Failed,
         })
     }
