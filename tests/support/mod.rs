@@ -3,9 +3,11 @@
 #![allow(dead_code, unused_imports, reason = "each suite uses a part of it")]
 
 mod call;
+mod demo;
 mod raw;
 mod server;
 
 pub(crate) use call::{Answer, Call, Client};
+pub(crate) use demo::Demo;
 pub(crate) use raw::RawCall;
 pub(crate) use server::{Ended, Home, SECRET, Server};

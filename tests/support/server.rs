@@ -105,6 +105,20 @@ impl Launch {
         self
     }
 
+    /// A command of the example's instead of serving.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// For a command: what it printed, when it has ended well.
+    pub(crate) async fn printed(self) -> String {
+        let (mut process, _) = self.spawn();
+        let ended = process.wait().await;
+        assert_eq!(ended.code, Some(0), "it said:\n{}", ended.stderr);
+        ended.stdout.trim_end().to_owned()
+    }
+
     /// No rate limit that a test under load would meet.
     pub(crate) fn unhurried(self) -> Self {
         self.env("KEY_RATE_LIMIT_PER_MINUTE", "1000000")

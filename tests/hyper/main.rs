@@ -1,0 +1,106 @@
+//! The example on plain hyper, from outside.
+
+#![cfg(unix)]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "every line here is a test, and a test that panics is one that fails"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use http::Method;
+use serde_json::json;
+use support::{Answer, Call, Demo};
+
+/// A refusal in the one shape that all have.
+async fn refused(call: Call, status: u16, error: &str) -> Answer {
+    let answer = call.send().await;
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_ne!(answer.request_id(), "");
+    assert_eq!(answer.json()["error"], error);
+    assert!(answer.json()["message"].is_string());
+    answer
+}
+
+#[tokio::test]
+async fn each_role_has_its_routes() {
+    let demo = Demo::of("hyper");
+    let (viewer, operator) = (demo.key("viewer").await, demo.key("operator").await);
+    let admin = demo.key("admin").await;
+    let server = demo.start(&[]).await;
+    let missing = refused(server.get("/hello"), 401, "Missing token").await;
+    assert_eq!(missing.header("www-authenticate"), "Bearer");
+
+    let hello = server.get("/hello").key(&viewer).send().await;
+    assert_ne!(hello.header("ratelimit"), "");
+    assert_eq!(hello.json(), json!({ "hello": "viewer" }));
+
+    let echo = |key: &str| server.post("/echo").bearer(key).body("a b");
+    refused(echo(&viewer), 403, "Access denied").await;
+    assert_eq!(echo(&operator).send().await.text(), "a b");
+
+    let account = |key: &str, user: &str| server.get(&format!("/admin/accounts/{user}")).key(key);
+    refused(account(&operator, "operator"), 403, "Access denied").await;
+    let told = account(&admin, "operator").send().await;
+    assert_eq!(told.text(), r#"{"available":9.998,"held":0}"#);
+    let told = account(&admin, "viewer").send().await;
+    assert_eq!(
+        told.text(),
+        r#"{"available":10,"held":0}"#,
+        "a refusal is free"
+    );
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn refusals_are_json_of_one_shape() {
+    let demo = Demo::of("hyper");
+    let poor = ["generate-key", "--role", "operator", "--balance", "0"];
+    let key = demo.command(&poor).await;
+    let token = demo
+        .command(&["generate-token", "--user", "somebody-else"])
+        .await;
+    let server = demo.start(&[("KEY_RATE_LIMIT_PER_MINUTE", "5")]).await;
+    refused(server.get("/hello").bearer("x.y.z"), 401, "Invalid token").await;
+    refused(server.get("/nowhere").key(&key), 404, "Not found").await;
+    let delete = server.call(Method::DELETE, "/hello").key(&key);
+    refused(delete, 405, "Method not allowed").await;
+    let unpaid = refused(server.post("/echo").key(&key), 402, "Insufficient credits").await;
+    assert!(unpaid.text().contains("$0.0020"));
+    for _ in 0..2 {
+        assert_eq!(server.get("/hello").key(&key).send().await.status, 200);
+    }
+    let hurried = refused(server.get("/hello").key(&key), 429, "Rate limit exceeded").await;
+    assert!((1..=12).contains(&hurried.number("retry-after")));
+    let other = server.get("/hello").bearer(&token).send().await;
+    assert_eq!(other.status, 200, "somebody else is counted apart");
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_and_free() {
+    let demo = Demo::of("hyper");
+    let key = demo.key("admin").await;
+    let server = demo.start(&[]).await;
+    let large = server.post("/echo").key(&key).body(vec![0; 1_048_577]);
+    refused(large, 413, "Request too large").await;
+    let told = server.get("/admin/accounts/admin").key(&key).send().await;
+    assert_eq!(told.text(), r#"{"available":10,"held":0}"#);
+    server.stop().await.without_panic();
+}
+
+/// It is built with the feature `sqlite` alone, and names no framework.
+#[test]
+fn it_stands_on_hyper_alone() {
+    let source = include_str!("../../examples/hyper.rs");
+    let shared = include_str!("../../examples/support/generate.rs");
+    assert!(![source, shared].iter().any(|text| text.contains("axum")));
+    let manifest = include_str!("../../Cargo.toml");
+    let entry = "[[example]]\nname = \"hyper\"\nrequired-features = [\"sqlite\"]\n";
+    assert!(manifest.contains(entry));
+}
