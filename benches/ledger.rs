@@ -24,7 +24,7 @@ use tollgate::{
     clock::Timestamp,
     money::Money,
     store::{AccountId, BudgetId, KeyId, Ledger, MemoryStore, SqliteStore},
-    usage::{Call, Credit, HoldRequest, Outcome, Settlement},
+    usage::{Call, Credit, Expiry, HoldRequest, Outcome, Settlement},
 };
 
 const IN_FLIGHT: u64 = 256;
@@ -36,6 +36,7 @@ fn request(account: &AccountId, budgets: &Arc<[BudgetId]>, now: Timestamp) -> Ho
         call: Call {
             request_id: Arc::from("01J9ZQ4M5T8Q0R3S6V7W9X2Y4Z"),
             account: account.clone(),
+            principal: Arc::from(account.as_str()),
             key: Some(KeyId::new("key_8f14e45fceea167a").unwrap()),
             route: Arc::from("POST /v1/chat/completions"),
             started_at: now,
@@ -43,17 +44,18 @@ fn request(account: &AccountId, budgets: &Arc<[BudgetId]>, now: Timestamp) -> Ho
         budgets: Arc::clone(budgets),
         amount: Money::from_nanos(2_000_000),
         lifetime: Duration::from_secs(600),
+        expiry: Expiry::Release,
+        idempotency: None,
     }
 }
 
 fn settlement() -> Settlement {
     Settlement {
-        charged: Money::from_nanos(1_500_000),
-        outcome: Outcome::Completed,
         status: Some(200),
         latency: Duration::from_millis(120),
         input_tokens: Some(700),
         output_tokens: Some(300),
+        ..Settlement::new(Money::from_nanos(1_500_000), Outcome::Completed)
     }
 }
 

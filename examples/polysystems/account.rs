@@ -149,7 +149,7 @@ pub(crate) async fn set_limits(
     let limits = SpendingLimits {
         daily,
         monthly,
-        total: None,
+        ..SpendingLimits::default()
     };
     let budget = app
         .ledger

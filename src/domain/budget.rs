@@ -4,11 +4,24 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::{ToSpan, tz::TimeZone};
 
-use super::{clock::Timestamp, money::Money};
+use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
 
 /// How much may be spent in a window. `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpendingLimits {
+    /// In a calendar day.
+    pub daily: Option<Money>,
+    /// In a calendar month.
+    pub monthly: Option<Money>,
+    /// Ever.
+    pub total: Option<Money>,
+    /// What is told, and refused to nobody.
+    pub soft: SoftLimits,
+}
+
+/// Limits that refuse nothing: whoever passes one is told of, once in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SoftLimits {
     /// In a calendar day.
     pub daily: Option<Money>,
     /// In a calendar month.
@@ -21,9 +34,26 @@ impl SpendingLimits {
     /// Whether no limit is below zero.
     #[must_use]
     pub(crate) fn are_sound(&self) -> bool {
-        let limits = [self.daily, self.monthly, self.total];
-        !limits.into_iter().flatten().any(Money::is_negative)
+        let hard = [self.daily, self.monthly, self.total];
+        let soft = [self.soft.daily, self.soft.monthly, self.soft.total];
+        let mut limits = hard.into_iter().chain(soft).flatten();
+        !limits.any(Money::is_negative)
     }
+}
+
+/// A soft limit was passed: told once for each limit and window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpendingAlert {
+    /// Whose money.
+    pub account: AccountId,
+    /// Which budget of the account.
+    pub budget: BudgetId,
+    /// In which window.
+    pub window: BudgetWindow,
+    /// The limit that was passed.
+    pub limit: Money,
+    /// What is spent now in the window.
+    pub spent: Money,
 }
 
 /// The windows that spending is limited in.
@@ -120,10 +150,11 @@ impl Calendar {
         let month = local
             .first_of_month()
             .and_then(|first| first.start_of_day());
-        let end = day
-            .as_ref()
-            .ok()
-            .and_then(|day| day.checked_add(1.day()).ok());
+        // Not a day after this one began: where clocks go forward at midnight, it begins at one o'clock.
+        let end = local
+            .date()
+            .checked_add(1.day())
+            .and_then(|tomorrow| tomorrow.to_zoned(self.zone.clone()));
         let second = |moment: Option<jiff::Zoned>| {
             moment.map_or(now.as_second(), |moment| moment.timestamp().as_second())
         };
@@ -132,7 +163,7 @@ impl Calendar {
                 day: second(day.ok()),
                 month: second(month.ok()),
             },
-            second(end),
+            second(end.ok()),
         )
     }
 }
@@ -140,5 +171,49 @@ impl Calendar {
 impl Default for Calendar {
     fn default() -> Self {
         Self::utc()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_day_after_one_without_a_midnight_begins_at_its_own_midnight() {
+        // Chile's clocks go from 24:00 to 1:00: that day begins at one o'clock, the next at midnight.
+        let santiago = Calendar::in_zone("America/Santiago").unwrap();
+        let short = santiago.windows(moment("2026-09-06T12:00:00Z"));
+        assert_eq!(short.day, moment("2026-09-06T04:00:00Z").as_second());
+        let late = santiago.windows(moment("2026-09-07T02:59:59Z"));
+        assert_eq!(late, short);
+        let next = santiago.windows(moment("2026-09-07T03:00:00Z"));
+        assert_eq!(next.day, moment("2026-09-07T03:00:00Z").as_second());
+    }
+
+    #[test]
+    fn whatever_was_asked_before_the_answer_is_the_same() {
+        for zone in [
+            "America/Santiago",
+            "Africa/Cairo",
+            "America/Havana",
+            "Europe/Lisbon",
+        ] {
+            let asked_before = Calendar::in_zone(zone).unwrap();
+            let mut second = moment("2026-01-01T00:00:00Z").as_second();
+            for _ in 0..365 * 48 {
+                let now = Timestamp::from_second(second).unwrap();
+                let fresh = Calendar::in_zone(zone).unwrap();
+                assert_eq!(
+                    asked_before.windows(now),
+                    fresh.windows(now),
+                    "{zone} {now}"
+                );
+                second += 1_800;
+            }
+        }
     }
 }

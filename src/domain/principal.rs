@@ -28,7 +28,7 @@ use super::{
 pub struct Principal(Arc<Identity>);
 
 struct Identity {
-    subject: Box<str>,
+    subject: Arc<str>,
     credential: CredentialKind,
     key: Option<KeyId>,
     session: Option<SessionId>,
@@ -68,6 +68,10 @@ impl Principal {
     /// The user, or the owner of the key.
     #[must_use]
     pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    pub(crate) fn shared_subject(&self) -> &Arc<str> {
         &self.0.subject
     }
 

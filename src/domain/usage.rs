@@ -2,7 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{AccountId, BudgetId, KeyId, budget::Windows, clock::Timestamp, money::Money};
+use super::{
+    AccountId, BudgetId, KeyId,
+    books::{Grant, Left},
+    budget::Windows,
+    clock::Timestamp,
+    money::Money,
+};
 
 /// The name of a hold: which instance of the store granted it, and its number there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +39,8 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// Whose money.
     pub account: AccountId,
+    /// Who called: the [`Principal`](crate::Principal)'s subject.
+    pub principal: Arc<str>,
     /// The key that called.
     pub key: Option<KeyId>,
     /// Method and path pattern: `POST /v1/chat/completions`.
@@ -52,6 +60,43 @@ pub struct HoldRequest {
     pub amount: Money,
     /// How long the call may take before the hold is resolved without it.
     pub lifetime: Duration,
+    /// How it is resolved then.
+    pub expiry: Expiry,
+    /// The client's own name for the call, by which a repetition is known.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What becomes of a hold that nobody settles: its process died, or it outlived its lifetime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Expiry {
+    /// It is given back: the call was never answered in full.
+    #[default]
+    Release,
+    /// It is charged: what was begun has cost its operator something.
+    Charge,
+}
+
+impl Expiry {
+    /// What is charged of a hold of `amount`.
+    #[must_use]
+    pub fn charged(self, amount: Money) -> Money {
+        match self {
+            Self::Release => Money::ZERO,
+            Self::Charge => amount,
+        }
+    }
+}
+
+/// By what a repeated call is known. The first call that uses a key of an account holds money; while it
+/// is under way, and after it was charged, others with the key are refused. Where it cost nothing, the key is free again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The client's name for the call: 1 to 255 bytes.
+    pub key: Arc<str>,
+    /// Of all that must be the same in a repetition.
+    pub fingerprint: [u8; 32],
+    /// How long the key is remembered, at least, from the hold on.
+    pub keep_for: Duration,
 }
 
 /// Money that is set aside for a call. It has no `Clone`: it is settled once.
@@ -68,6 +113,28 @@ pub struct Hold {
     pub amount: Money,
     /// In which windows it counts.
     pub windows: Windows,
+    /// What could still be set aside when it was granted.
+    pub left: Left,
+    /// What becomes of it if nobody settles it.
+    pub expiry: Expiry,
+    /// The client's name for the call.
+    pub idempotency_key: Option<Arc<str>>,
+}
+
+impl Hold {
+    /// What was granted for `request`.
+    pub fn granted(id: HoldId, request: HoldRequest, grant: Grant) -> Self {
+        Self {
+            id,
+            call: request.call,
+            budgets: request.budgets,
+            amount: request.amount,
+            windows: grant.windows,
+            left: grant.left,
+            expiry: request.expiry,
+            idempotency_key: request.idempotency.map(|idempotency| idempotency.key),
+        }
+    }
 }
 
 /// How a call ended.
@@ -125,6 +192,36 @@ pub struct Settlement {
     pub input_tokens: Option<u64>,
     /// Tokens written, where that is what is paid for.
     pub output_tokens: Option<u64>,
+    /// Bytes of the answer, where that is what is paid for.
+    pub bytes: Option<u64>,
+    /// The model that answered, where it is known.
+    pub model: Option<Arc<str>>,
+}
+
+impl Settlement {
+    /// A charge and an outcome, and nothing else known of the call.
+    #[must_use]
+    pub fn new(charged: Money, outcome: Outcome) -> Self {
+        Self {
+            charged,
+            outcome,
+            status: None,
+            latency: Duration::ZERO,
+            input_tokens: None,
+            output_tokens: None,
+            bytes: None,
+            model: None,
+        }
+    }
+
+    /// Of a hold that nobody settled within `age`.
+    #[must_use]
+    pub(crate) fn abandoned(hold: Money, expiry: Expiry, age: jiff::SignedDuration) -> Self {
+        Self {
+            latency: age.try_into().unwrap_or_default(),
+            ..Self::new(expiry.charged(hold), Outcome::Abandoned)
+        }
+    }
 }
 
 /// One row of the usage log.
@@ -153,6 +250,18 @@ pub struct Credit {
     pub reference: String,
 }
 
+/// A correction of what was paid in: a refund, a chargeback, a gift.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adjustment {
+    /// Of which account.
+    pub account: AccountId,
+    /// How much: above zero for the account, below zero against it.
+    pub amount: Money,
+    /// Names the correction: the same reference again is the same correction. Payments and corrections
+    /// share their references.
+    pub reference: String,
+}
+
 /// One movement of money in an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
@@ -160,10 +269,10 @@ pub struct Transaction {
     pub position: u64,
     /// When.
     pub at: Timestamp,
-    /// How much: above zero paid in, below zero charged.
+    /// How much: above zero paid in, below zero charged or corrected.
     pub amount: Money,
-    /// The payment's reference, or the id of the request that was charged.
+    /// The payment's or the correction's reference, or the id of the request that was charged.
     pub reference: String,
-    /// The route that was charged; `None` for a payment.
+    /// The route that was charged; `None` for a payment or a correction.
     pub route: Option<String>,
 }

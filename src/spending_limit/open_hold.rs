@@ -76,12 +76,11 @@ impl OpenHold {
         };
         let tokens = self.charge.tokens();
         let settlement = Settlement {
-            charged,
-            outcome,
             status: self.status.map(|status| status.as_u16()),
             latency: self.clock.elapsed().saturating_sub(open.started),
             input_tokens: tokens.map(|(read, _)| read),
             output_tokens: tokens.map(|(_, written)| written),
+            ..Settlement::new(charged, outcome)
         };
         Some(match reservation {
             Reservation::Free => self.ledger.record(open.call, settlement),

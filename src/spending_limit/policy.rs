@@ -14,7 +14,7 @@ use crate::{
         denial::{Denial, DenialKind},
         money::Money,
         principal::Principal,
-        usage::{Call, Hold, HoldRequest},
+        usage::{Call, Expiry, Hold, HoldRequest},
     },
     guard::{self, Decision, Gate, Policy, Verdict},
     store::{Ledger, StoreError},
@@ -125,6 +125,7 @@ impl SpendingLimitPolicy {
         let call = Call {
             request_id,
             account: account.clone(),
+            principal: Arc::clone(principal.shared_subject()),
             key: principal.key().cloned(),
             route: Arc::clone(&route.name),
             started_at: self.clock.now(),
@@ -157,6 +158,8 @@ impl SpendingLimitPolicy {
             budgets: Arc::clone(&open.budgets),
             amount,
             lifetime: self.lifetime,
+            expiry: Expiry::default(),
+            idempotency: None,
         };
         let policy = self.clone();
         match self.ledger.hold(request).into_ready() {

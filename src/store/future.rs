@@ -117,6 +117,17 @@ impl StoreError {
         )
     }
 
+    /// A payment or a correction of nothing, below what it may be, or beyond what an account holds.
+    pub(crate) fn amount_out_of_range() -> Self {
+        Self::new(StoreErrorKind::Refused, "amount out of range")
+    }
+
+    /// A reference that names another movement of money.
+    pub(crate) fn reference_taken() -> Self {
+        let text = "the reference was used for another payment";
+        Self::new(StoreErrorKind::Conflict, text)
+    }
+
     /// What kind of failure.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {

@@ -1,12 +1,13 @@
 //! Where money is kept.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{AccountId, BudgetId, Page, Paged, StoreFuture};
 use crate::domain::{
     books::{Balance, Budget, HoldRefusal},
     budget::SpendingLimits,
-    usage::{Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+    money::Money,
+    usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
 
 /// Keeps balances, budgets, holds and the usage log. The arithmetic is the domain's
@@ -22,6 +23,9 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// hold that was resolved in the meantime (it outlived its lifetime) stays as it was resolved.
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
+    /// Lets a hold live for `lifetime` from now on. `false`: it isn't open any more.
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool>;
+
     /// Writes a usage row for a call that cost nothing and had no hold; what the settlement says was
     /// charged counts as nothing.
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()>;
@@ -30,6 +34,14 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// amount is not above zero or too large, with `Conflict` when the reference was used for another
     /// amount or account.
     fn credit(&self, credit: Credit) -> StoreFuture<Balance>;
+
+    /// Corrects what was paid in, up or down, once for each reference, and returns the balance. Fails
+    /// like [`credit`](Self::credit), with which it shares the references; an amount of zero is refused.
+    fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance>;
+
+    /// Sets how far the account may be spent below what was paid in, and returns the balance. Fails with
+    /// `Refused` when it is below zero.
+    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance>;
 
     /// The money of an account; one that never was is empty.
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance>;
@@ -66,12 +78,24 @@ impl<T: Ledger + ?Sized> Ledger for Arc<T> {
         T::settle(self, hold, settlement)
     }
 
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
+        T::extend(self, hold, lifetime)
+    }
+
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
         T::record(self, call, settlement)
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
         T::credit(self, credit)
+    }
+
+    fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
+        T::adjust(self, adjustment)
+    }
+
+    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
+        T::set_credit_line(self, account, line)
     }
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {

@@ -9,6 +9,7 @@
 //! | [`UserStore`], [`SessionStore`] | yes | yes |
 //! | [`Ledger`] | yes | yes |
 
+mod alerts;
 mod future;
 mod keys;
 mod ledger;

@@ -1,16 +1,23 @@
 //! The engines, and what laws say often.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tollgate::{
     books::HoldRefusal,
+    budget::SpendingAlert,
     clock::{Clock, ManualClock, Timestamp},
     money::Money,
     store::{
         AccountId, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore, StoreError,
         UserStore,
     },
-    usage::{Call, Credit, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
+    usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
 
 pub(crate) trait Engine: KeyStore + UserStore + SessionStore + Ledger + Clone {}
@@ -19,9 +26,33 @@ impl<S: KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
 
 pub(crate) type Time = Arc<ManualClock>;
 
+/// What the engines of all laws told of soft limits.
+static ALERTS: Mutex<Vec<SpendingAlert>> = Mutex::new(Vec::new());
+
+pub(crate) fn note_alert(alert: &SpendingAlert) {
+    ALERTS.lock().unwrap().push(alert.clone());
+}
+
+/// What was told of an account, whose name no other law has.
+pub(crate) fn alerts(account: &AccountId) -> Vec<SpendingAlert> {
+    let all = ALERTS.lock().unwrap();
+    let own = all.iter().filter(|alert| alert.account == *account);
+    own.cloned().collect()
+}
+
+/// An account of this run of a law alone.
+pub(crate) fn own_account() -> AccountId {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    account(&format!("account-{run}"))
+}
+
 pub(crate) fn memory() -> (MemoryStore, Time) {
     let clock = Time::default();
-    let store = MemoryStore::builder().with_clock(clock.clone()).build();
+    let store = MemoryStore::builder()
+        .with_clock(clock.clone())
+        .on_alert(note_alert)
+        .build();
     (store, clock)
 }
 
@@ -30,6 +61,7 @@ pub(crate) async fn sqlite(folder: &std::path::Path) -> (tollgate::store::Sqlite
     let clock = Time::default();
     let store = tollgate::store::SqliteStore::builder(folder.join("tollgate.db"))
         .with_clock(clock.clone())
+        .on_alert(note_alert)
         .open()
         .await
         .unwrap();
@@ -60,6 +92,7 @@ pub(crate) fn call(account: &AccountId, request_id: &str) -> Call {
     Call {
         request_id: Arc::from(request_id),
         account: account.clone(),
+        principal: Arc::from(account.as_str()),
         key: None,
         route: Arc::from("POST /v1/chat/completions"),
         started_at: now(),
@@ -72,17 +105,16 @@ pub(crate) fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) ->
         budgets: Arc::from(budgets),
         amount: nanos(amount),
         lifetime: Duration::from_secs(60),
+        expiry: Expiry::Release,
+        idempotency: None,
     }
 }
 
 pub(crate) fn costs(charged: i64) -> Settlement {
     Settlement {
-        charged: nanos(charged),
-        outcome: Outcome::Completed,
         status: Some(200),
         latency: Duration::from_millis(7),
-        input_tokens: None,
-        output_tokens: None,
+        ..Settlement::new(nanos(charged), Outcome::Completed)
     }
 }
 
@@ -112,6 +144,9 @@ pub(crate) fn forged(hold: &Hold) -> Hold {
         budgets: hold.budgets.clone(),
         amount: hold.amount,
         windows: hold.windows,
+        left: hold.left,
+        expiry: hold.expiry,
+        idempotency_key: hold.idempotency_key.clone(),
     }
 }
 

@@ -7,16 +7,14 @@ use tollgate::{
     usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageEntry},
 };
 
-use crate::engines::{Engine, Time, account, balances, call, costs, later, nanos, now, pay, usage};
+use crate::engines::{
+    Engine, Time, account, balances, call, costs, later, nanos, now, pay, request, usage,
+};
 
 async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, charged: i64) {
-    let request = HoldRequest {
-        call: call(account, request_id),
-        budgets: Arc::from([]),
-        amount: nanos(charged),
-        lifetime: Duration::from_secs(60),
-    };
-    let hold = store.hold(request).await.unwrap().unwrap();
+    let mut wish = request(account, &[], charged);
+    wish.call.request_id = Arc::from(request_id);
+    let hold = store.hold(wish).await.unwrap().unwrap();
     store.settle(hold, costs(charged)).await.unwrap();
 }
 
@@ -26,17 +24,16 @@ pub(crate) async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time)
     let called = Call {
         request_id: Arc::from("request-7"),
         account: ann.clone(),
+        principal: Arc::from("somebody at ann's"),
         key: Some(KeyId::new("key-1").unwrap()),
         route: Arc::from("GET /v1/'models'"),
         started_at: now(),
     };
-    let request = HoldRequest {
+    let wish = HoldRequest {
         call: called.clone(),
-        budgets: Arc::from([]),
-        amount: nanos(30),
-        lifetime: Duration::from_secs(60),
+        ..request(&ann, &[], 30)
     };
-    let hold = store.hold(request).await.unwrap().unwrap();
+    let hold = store.hold(wish).await.unwrap().unwrap();
     clock.advance(Duration::from_secs(3));
     let settlement = Settlement {
         charged: nanos(12),
@@ -45,6 +42,8 @@ pub(crate) async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time)
         latency: Duration::from_micros(1_234_567),
         input_tokens: Some(0),
         output_tokens: Some(9),
+        bytes: Some(1 << 40),
+        model: Some(Arc::from("model-\"1\"")),
     };
     store.settle(hold, settlement.clone()).await.unwrap();
     let rows = usage(&store, &ann).await;

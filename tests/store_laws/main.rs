@@ -16,6 +16,7 @@ mod engines;
 mod keys;
 mod ledger;
 mod log;
+mod operations;
 mod people;
 mod races;
 #[cfg(feature = "sqlite")]
@@ -82,6 +83,17 @@ laws! {
     ledger::a_day_ends_and_the_month_goes_on,
     ledger::a_hold_is_settled_once,
     ledger::a_hold_that_outlives_its_time_is_given_back,
+    operations::a_correction_counts_once_and_may_leave_less_than_nothing,
+    operations::a_credit_line_is_spent_and_no_more,
+    operations::a_hold_lives_longer_where_it_is_extended,
+    operations::an_expired_hold_is_charged_where_that_was_asked_for,
+    operations::an_idempotency_key_is_charged_once,
+    operations::a_call_that_cost_nothing_frees_its_key,
+    operations::an_abandoned_call_frees_its_key,
+    operations::a_soft_limit_is_told_once_in_a_window,
+    operations::no_charge_is_larger_than_the_books_can_hold,
+    operations::a_budget_that_is_named_twice_counts_once,
+    operations::a_hundred_holds_with_one_idempotency_key_are_one,
     log::the_log_says_what_happened,
     log::usage_is_listed_newest_first_a_page_at_a_time,
     log::transactions_are_payments_and_charges_in_their_order,

@@ -4,9 +4,8 @@
 
 use std::{
     hash::BuildHasher,
-    iter,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,19 +13,20 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::{Inner, MemoryStore, lock, log::Links};
+use super::{Inner, MemoryStore, lock, log::Links, once::Once};
 use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, HoldRefusal},
-        budget::{SpendingLimits, Windows},
+        budget::{SpendingAlert, SpendingLimits, Windows},
         money::Money,
         page::{Page, Paged},
         usage::{
-            Call, Credit, Hold, HoldId, HoldRequest, Outcome, Settlement, Transaction, UsageEntry,
+            Adjustment, Call, Credit, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction,
+            UsageEntry,
         },
     },
-    store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
+    store::{Ledger, StoreError, StoreFuture},
 };
 
 const SHARDS: usize = 64;
@@ -43,28 +43,31 @@ pub(super) struct Accounts {
 }
 
 #[derive(Default)]
-struct Account {
+pub(super) struct Account {
     balance: Balance,
     budgets: HashMap<BudgetId, Budget>,
     open: HashMap<u64, OpenHold>,
     /// No open hold ends before that: most operations need not look at them.
     quiet_until: Option<Duration>,
-    latest: Links,
-    payments: Vec<Payment>,
+    pub(super) latest: Links,
+    pub(super) payments: Vec<Payment>,
+    once: Once,
 }
 
 struct OpenHold {
     call: Call,
-    budgets: std::sync::Arc<[BudgetId]>,
+    budgets: Arc<[BudgetId]>,
     amount: Money,
     windows: Windows,
     ends: Duration,
+    expiry: Expiry,
+    idempotency_key: Option<Arc<str>>,
 }
 
-struct Payment {
-    transaction: Transaction,
+pub(super) struct Payment {
+    pub(super) transaction: Transaction,
     /// The charge before it.
-    charge: Option<u64>,
+    pub(super) charge: Option<u64>,
 }
 
 impl Books for Account {
@@ -124,94 +127,135 @@ impl Account {
 }
 
 impl Inner {
-    /// Ends a hold that was taken out of the open ones.
-    fn end(&self, account: &mut Account, hold: OpenHold, mut settlement: Settlement) {
-        settlement.charged = settlement.charged.max(Money::ZERO);
-        books::settle(
+    /// Ends a hold that was taken out of the open ones. What it returns is to be told when the account
+    /// is not locked any more.
+    fn end(
+        &self,
+        account: &mut Account,
+        hold: OpenHold,
+        mut settlement: Settlement,
+    ) -> Vec<SpendingAlert> {
+        let settled = books::settle(
             account,
+            &hold.call.account,
             &hold.budgets,
             hold.windows,
             hold.amount,
             settlement.charged,
         );
+        settlement.charged = settled.charged;
+        if let Some(key) = &hold.idempotency_key {
+            account.once.end(key, !settled.charged.is_zero());
+        }
         let now = self.clock.now();
         lock(&self.log).append(&mut account.latest, hold.call, hold.amount, settlement, now);
+        settled.alerts
     }
 
-    fn resolve(&self, account: &mut Account) -> usize {
+    /// Ends what outlived its lifetime; returns how many that were, and what is to be told.
+    fn resolve(&self, account: &mut Account) -> (usize, Vec<SpendingAlert>) {
         let now = self.clock.elapsed();
         if account.is_quiet(now) {
-            return 0;
+            return (0, Vec::new());
         }
         let expired = account.take_expired(now);
         let count = expired.len();
         let today = self.clock.now();
+        let mut alerts = Vec::new();
         for hold in expired {
-            let latency = today.duration_since(hold.call.started_at);
-            let settlement = Settlement {
-                charged: Money::ZERO,
-                outcome: Outcome::Abandoned,
-                status: None,
-                latency: latency.try_into().unwrap_or_default(),
-                input_tokens: None,
-                output_tokens: None,
-            };
-            self.end(account, hold, settlement);
+            let age = today.duration_since(hold.call.started_at);
+            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+            alerts.extend(self.end(account, hold, settlement));
         }
-        count
+        (count, alerts)
     }
 
     pub(super) fn resolve_expired(&self) -> usize {
         let resolve_shard = |shard: &Mutex<Shard>| -> usize {
-            let mut shard = lock(shard);
-            shard
+            let mut locked = lock(shard);
+            let (counts, alerts): (Vec<usize>, Vec<_>) = locked
                 .values_mut()
                 .map(|account| self.resolve(account))
-                .sum()
+                .unzip();
+            drop(locked);
+            self.alerts.tell(alerts.into_iter().flatten());
+            counts.into_iter().sum()
         };
         self.accounts.shards.iter().map(resolve_shard).sum()
     }
 
+    /// Does something with an account in which nothing is overdue.
+    fn with_account<T>(&self, id: &AccountId, act: impl FnOnce(&mut Account) -> T) -> T {
+        let mut shard = self.accounts.shard(id);
+        let account = shard.entry(id.clone()).or_default();
+        let (_, alerts) = self.resolve(account);
+        let answer = act(account);
+        drop(shard);
+        self.alerts.tell(alerts);
+        answer
+    }
+
+    /// The same with one that may never have been, and then isn't made.
+    fn with_known<T>(&self, id: &AccountId, act: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        let mut shard = self.accounts.shard(id);
+        let account = shard.get_mut(id)?;
+        let (_, alerts) = self.resolve(account);
+        let answer = act(account);
+        drop(shard);
+        self.alerts.tell(alerts);
+        Some(answer)
+    }
+
     fn hold(&self, request: HoldRequest) -> Result<Hold, HoldRefusal> {
         let windows = self.calendar.windows(self.clock.now());
-        let mut shard = self.accounts.shard(&request.call.account);
-        let account = shard.entry(request.call.account.clone()).or_default();
-        self.resolve(account);
-        let windows = books::hold(account, &request.budgets, request.amount, windows)?;
-        let number = self.accounts.numbers.fetch_add(1, Ordering::Relaxed);
-        account.keep(
-            number,
-            OpenHold {
-                call: request.call.clone(),
-                budgets: request.budgets.clone(),
-                amount: request.amount,
-                windows,
-                ends: self.clock.elapsed().saturating_add(request.lifetime),
-            },
-        );
-        Ok(Hold {
-            id: HoldId {
+        let id = request.call.account.clone();
+        self.with_account(&id, |account| {
+            let now = self.clock.elapsed();
+            if let Some(wish) = &request.idempotency
+                && let Some(refusal) = account.once.refuses(wish, now)
+            {
+                return Err(refusal);
+            }
+            let grant = books::hold(account, &request.budgets, request.amount, windows)?;
+            if let Some(wish) = &request.idempotency {
+                account.once.begin(wish, now);
+            }
+            let number = self.accounts.numbers.fetch_add(1, Ordering::Relaxed);
+            let ends = now.saturating_add(request.lifetime);
+            let id = HoldId {
                 instance: self.accounts.instance,
                 number,
-            },
-            call: request.call,
-            budgets: request.budgets,
-            amount: request.amount,
-            windows,
+            };
+            let hold = Hold::granted(id, request, grant);
+            account.keep(
+                number,
+                OpenHold {
+                    call: hold.call.clone(),
+                    budgets: hold.budgets.clone(),
+                    amount: hold.amount,
+                    windows: grant.windows,
+                    ends,
+                    expiry: hold.expiry,
+                    idempotency_key: hold.idempotency_key.clone(),
+                },
+            );
+            Ok(hold)
         })
     }
 
     fn settle(&self, hold: &Hold, settlement: Settlement) {
-        let mut shard = self.accounts.shard(&hold.call.account);
-        let account = shard.get_mut(&hold.call.account);
         let ours = hold.id.instance == self.accounts.instance;
-        let open = account.filter(|_| ours).and_then(|account| {
-            self.resolve(account);
+        let settle = |account: &mut Account| {
             let open = account.open.remove(&hold.id.number)?;
-            Some((account, open))
-        });
-        match open {
-            Some((account, open)) => self.end(account, open, settlement),
+            Some(self.end(account, open, settlement))
+        };
+        let known = if ours {
+            self.with_known(&hold.call.account, settle).flatten()
+        } else {
+            None
+        };
+        match known {
+            Some(alerts) => self.alerts.tell(alerts),
             None => tracing::warn!(
                 target: "tollgate::ledger",
                 hold = %hold.id,
@@ -221,107 +265,53 @@ impl Inner {
         }
     }
 
-    fn credit(&self, credit: Credit) -> Result<Balance, StoreError> {
-        let refused = || StoreError::new(StoreErrorKind::Refused, "amount out of range");
-        if credit.amount <= Money::ZERO {
-            return Err(refused());
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> bool {
+        if hold.id.instance != self.accounts.instance {
+            return false;
         }
+        let ends = self.clock.elapsed().saturating_add(lifetime);
+        let extended = self.with_known(&hold.call.account, |account| {
+            let open = account.open.get_mut(&hold.id.number)?;
+            open.ends = ends;
+            // The others may end later than this one did: the next look finds out.
+            account.quiet_until = account.quiet_until.map(|own| own.min(ends));
+            Some(())
+        });
+        extended.flatten().is_some()
+    }
+
+    /// Moves money into or out of an account, once for each reference.
+    fn pay(
+        &self,
+        id: AccountId,
+        amount: Money,
+        reference: String,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> Result<Balance, StoreError> {
         let mut payments = lock(&self.accounts.payments);
-        let mut shard = self.accounts.shard(&credit.account);
-        if let Some((account, amount)) = payments.get(&credit.reference) {
-            if *account != credit.account || *amount != credit.amount {
-                let text = "the reference was used for another payment";
-                return Err(StoreError::new(StoreErrorKind::Conflict, text));
+        if let Some((account, earlier)) = payments.get(&reference) {
+            if *account != id || *earlier != amount {
+                return Err(StoreError::reference_taken());
             }
-            let balance = shard.get(account).map(|account| account.balance);
+            let balance = self.with_known(&id, |account| account.balance);
             return Ok(balance.unwrap_or_default());
         }
-        let account = shard.entry(credit.account.clone()).or_default();
-        self.resolve(account);
-        books::credit(&mut account.balance, credit.amount).ok_or_else(refused)?;
-        account.payments.push(Payment {
-            transaction: Transaction {
-                position: lock(&self.log).position(),
-                at: self.clock.now(),
-                amount: credit.amount,
-                reference: credit.reference.clone(),
-                route: None,
-            },
-            charge: account.latest.charge,
-        });
-        payments.insert(credit.reference, (credit.account, credit.amount));
-        Ok(account.balance)
-    }
-
-    fn usage(&self, id: &AccountId, page: &Page) -> Paged<UsageEntry> {
-        let mut shard = self.accounts.shard(id);
-        let Some(account) = shard.get_mut(id) else {
-            return Paged::from_rows(page, Vec::new());
-        };
-        self.resolve(account);
-        let log = lock(&self.log);
-        let start = match page.cursor() {
-            None => account.latest.usage,
-            Some(cursor) => log.row(cursor, id).and_then(|row| row.previous.usage),
-        };
-        let rows = log
-            .follow(id, start, |links| links.usage)
-            .take(usize::from(page.limit()).saturating_add(1))
-            .map(|entry| (entry.position, entry.clone()))
-            .collect();
-        Paged::from_rows(page, rows)
-    }
-
-    fn transactions(&self, id: &AccountId, page: &Page) -> Paged<Transaction> {
-        let mut shard = self.accounts.shard(id);
-        let Some(account) = shard.get_mut(id) else {
-            return Paged::from_rows(page, Vec::new());
-        };
-        self.resolve(account);
-        let log = lock(&self.log);
-        let before = page.cursor().unwrap_or(u64::MAX);
-        let older = account
-            .payments
-            .partition_point(|payment| payment.transaction.position < before);
-        let start = match (page.cursor(), account.payments.get(older)) {
-            (None, _) => account.latest.charge,
-            (Some(cursor), Some(payment)) if payment.transaction.position == cursor => {
-                payment.charge
-            }
-            (Some(cursor), _) => log.row(cursor, id).and_then(|row| row.previous.charge),
-        };
-        let mut charges = log
-            .follow(id, start, |links| links.charge)
-            .map(charged)
-            .peekable();
-        let mut paid = account
-            .payments
-            .get(..older)
-            .unwrap_or_default()
-            .iter()
-            .rev()
-            .map(|payment| payment.transaction.clone())
-            .peekable();
-        let newest_first = iter::from_fn(|| match (charges.peek(), paid.peek()) {
-            (Some(charge), Some(payment)) if charge.position < payment.position => paid.next(),
-            (None, _) => paid.next(),
-            _ => charges.next(),
-        });
-        let rows = newest_first
-            .take(usize::from(page.limit()).saturating_add(1))
-            .map(|transaction| (transaction.position, transaction))
-            .collect();
-        Paged::from_rows(page, rows)
-    }
-}
-
-fn charged(entry: &UsageEntry) -> Transaction {
-    Transaction {
-        position: entry.position,
-        at: entry.settled_at,
-        amount: Money::ZERO.saturating_sub(entry.settlement.charged),
-        reference: entry.call.request_id.to_string(),
-        route: Some(entry.call.route.to_string()),
+        let balance = self.with_account(&id, |account| {
+            rule(&mut account.balance, amount).ok_or_else(StoreError::amount_out_of_range)?;
+            account.payments.push(Payment {
+                transaction: Transaction {
+                    position: lock(&self.log).position(),
+                    at: self.clock.now(),
+                    amount,
+                    reference: reference.clone(),
+                    route: None,
+                },
+                charge: account.latest.charge,
+            });
+            Ok(account.balance)
+        })?;
+        payments.insert(reference, (id, amount));
+        Ok(balance)
     }
 }
 
@@ -337,23 +327,48 @@ impl Ledger for MemoryStore {
 
     fn record(&self, call: Call, mut settlement: Settlement) -> StoreFuture<()> {
         settlement.charged = Money::ZERO;
-        let mut shard = self.0.accounts.shard(&call.account);
-        let account = shard.entry(call.account.clone()).or_default();
-        let now = self.0.clock.now();
-        lock(&self.0.log).append(&mut account.latest, call, Money::ZERO, settlement, now);
+        let id = call.account.clone();
+        self.0.with_account(&id, |account| {
+            let now = self.0.clock.now();
+            lock(&self.0.log).append(&mut account.latest, call, Money::ZERO, settlement, now);
+        });
         StoreFuture::ready(Ok(()))
     }
 
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(self.0.extend(hold, lifetime)))
+    }
+
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        StoreFuture::ready(self.0.credit(credit))
+        let Credit {
+            account,
+            amount,
+            reference,
+        } = credit;
+        StoreFuture::ready(self.0.pay(account, amount, reference, books::credit))
+    }
+
+    fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
+        let Adjustment {
+            account,
+            amount,
+            reference,
+        } = adjustment;
+        StoreFuture::ready(self.0.pay(account, amount, reference, books::adjust))
+    }
+
+    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
+        if line.is_negative() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
+        StoreFuture::ready(Ok(self.0.with_account(account, |account| {
+            account.balance.credit_line = line;
+            account.balance
+        })))
     }
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
-        let mut shard = self.0.accounts.shard(account);
-        let balance = shard.get_mut(account).map(|account| {
-            self.0.resolve(account);
-            account.balance
-        });
+        let balance = self.0.with_known(account, |account| account.balance);
         StoreFuture::ready(Ok(balance.unwrap_or_default()))
     }
 
@@ -367,31 +382,35 @@ impl Ledger for MemoryStore {
             return StoreFuture::ready(Err(StoreError::negative_limit()));
         }
         let now = self.0.calendar.windows(self.0.clock.now());
-        let mut shard = self.0.accounts.shard(account);
-        let account = shard.entry(account.clone()).or_default();
-        self.0.resolve(account);
-        let budget = account.budget(budget);
-        *budget = budget.rolled(now);
-        budget.limits = limits;
-        StoreFuture::ready(Ok(*budget))
+        StoreFuture::ready(Ok(self.0.with_account(account, |account| {
+            let budget = account.budget(budget);
+            *budget = budget.rolled(now);
+            budget.limits = limits;
+            *budget
+        })))
     }
 
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
         let now = self.0.calendar.windows(self.0.clock.now());
-        let mut shard = self.0.accounts.shard(account);
-        let found = shard.get_mut(account).and_then(|account| {
-            self.0.resolve(account);
-            account.budgets.get(budget).copied()
-        });
+        let known = |account: &mut Account| account.budgets.get(budget).copied();
+        let found = self.0.with_known(account, known).flatten();
         StoreFuture::ready(Ok(found.unwrap_or_default().rolled(now)))
     }
 
     fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
-        StoreFuture::ready(Ok(self.0.usage(account, &page)))
+        let rows = self.0.with_known(account, |known| {
+            known.usage(&lock(&self.0.log), account, &page)
+        });
+        let none = || Paged::from_rows(&page, Vec::new());
+        StoreFuture::ready(Ok(rows.unwrap_or_else(none)))
     }
 
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
-        StoreFuture::ready(Ok(self.0.transactions(account, &page)))
+        let rows = self.0.with_known(account, |known| {
+            known.transactions(&lock(&self.0.log), account, &page)
+        });
+        let none = || Paged::from_rows(&page, Vec::new());
+        StoreFuture::ready(Ok(rows.unwrap_or_else(none)))
     }
 
     /// There is nothing on its way; holds that outlived their lifetime are resolved.

@@ -2,11 +2,14 @@
 //!
 //! It answers at once, without I/O, a task or a boxed future. What it keeps grows with the number of
 //! keys, users, logins, accounts, budgets and payments; the usage log is a ring of
-//! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest.
+//! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest. So does
+//! what is remembered of idempotency keys: 100,000 of an account, for as long as was asked at most.
 
 mod keys;
 mod ledger;
+mod listing;
 mod log;
+mod once;
 mod people;
 mod rate;
 
@@ -17,8 +20,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::alerts::Alerts;
 use crate::domain::{
-    budget::Calendar,
+    budget::{Calendar, SpendingAlert},
     clock::{Clock, SystemClock},
 };
 
@@ -56,6 +60,7 @@ pub struct MemoryStore(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     calendar: Calendar,
+    alerts: Alerts,
     keys: Mutex<keys::Keys>,
     people: Mutex<people::People>,
     accounts: ledger::Accounts,
@@ -68,6 +73,7 @@ struct Inner {
 pub struct MemoryStoreBuilder {
     clock: Arc<dyn Clock>,
     calendar: Calendar,
+    alerts: Alerts,
     usage_rows_max: usize,
 }
 
@@ -83,6 +89,7 @@ impl MemoryStore {
         MemoryStoreBuilder {
             clock: SystemClock::shared(),
             calendar: Calendar::utc(),
+            alerts: Alerts::default(),
             usage_rows_max: USAGE_ROWS_MAX,
         }
     }
@@ -113,6 +120,13 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed: it is called in the task that
+    /// settled, and must not block. `tracing` has an event of each in any case.
+    pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
+        self.alerts = Alerts::to(listener);
+        self
+    }
+
     /// How many rows of the usage log are kept, of all accounts together; 100,000 unless set, at least 1.
     pub fn usage_rows_max(mut self, rows: usize) -> Self {
         self.usage_rows_max = rows.max(1);
@@ -125,6 +139,7 @@ impl MemoryStoreBuilder {
         MemoryStore(Arc::new(Inner {
             clock: self.clock,
             calendar: self.calendar,
+            alerts: self.alerts,
             keys: Mutex::default(),
             people: Mutex::default(),
             accounts: ledger::Accounts::new(),

@@ -12,7 +12,7 @@ use super::{Settings, convert::Failure, recovery::House};
 use crate::domain::{
     AccountId, BudgetId,
     books::{Balance, Books, Budget, Spent},
-    budget::{SpendingLimits, Windows},
+    budget::{SoftLimits, SpendingAlert, SpendingLimits, Windows},
     clock::Timestamp,
     money::Money,
 };
@@ -29,6 +29,8 @@ pub(super) struct Desk<'c> {
     pub(super) windows: Windows,
     pub(super) house: House,
     pub(super) tally: Tally,
+    /// To be told when this is committed.
+    pub(super) alerts: Vec<SpendingAlert>,
 }
 
 /// Which of this instance's holds this transaction opens and ends.
@@ -69,31 +71,35 @@ impl<'c> Statements<'c> {
             budget: connection.prepare(BUDGET)?,
             insert_hold: connection.prepare(
                 "INSERT INTO hold (instance, number, ends, account, amount, day, month, budgets,
-                 request_id, key, route, started_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                 request_id, key, route, started_at, principal, charges, idempotency_key)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             delete_hold: connection
                 .prepare("DELETE FROM hold WHERE instance = ? AND number = ?")?,
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,
-                 input_tokens, output_tokens) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 input_tokens, output_tokens, principal, model, bytes)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_account: connection.prepare(
                 "INSERT INTO account (id, deposited, settled, held) VALUES (?, 0, 0, 0)",
             )?,
             update_account: connection.prepare(
                 "UPDATE account SET deposited = ?, settled = ?, held = ?, latest_usage = ?,
-                 latest_charge = ? WHERE number = ?",
+                 latest_charge = ?, credit_line = ? WHERE number = ?",
             )?,
             insert_budget: connection.prepare(
                 "INSERT INTO budget (daily, monthly, total, day, month, day_settled, day_held,
-                 month_settled, month_held, total_settled, total_held, account, id)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly,
+                 soft_total, account, id)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             update_budget: connection.prepare(
                 "UPDATE budget SET daily = ?, monthly = ?, total = ?, day = ?, month = ?,
                  day_settled = ?, day_held = ?, month_settled = ?, month_held = ?,
-                 total_settled = ?, total_held = ? WHERE account = ? AND id = ?",
+                 total_settled = ?, total_held = ?, soft_daily = ?, soft_monthly = ?,
+                 soft_total = ? WHERE account = ? AND id = ?",
             )?,
             next: connection.prepare("SELECT next FROM log")?,
             update_next: connection.prepare("UPDATE log SET next = ?")?,
@@ -102,11 +108,11 @@ impl<'c> Statements<'c> {
 }
 
 pub(super) const ACCOUNT: &str =
-    "SELECT number, deposited, settled, held, latest_usage, latest_charge
+    "SELECT number, deposited, settled, held, latest_usage, latest_charge, credit_line
      FROM account WHERE id = ?";
 
 const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_settled, day_held,
-     month_settled, month_held, total_settled, total_held
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total
      FROM budget WHERE account = ? AND id = ?";
 
 /// An account as it stands in the transaction.
@@ -155,6 +161,7 @@ pub(super) fn read_account(
                     deposited: Money::from_nanos(row.get(1)?),
                     settled: Money::from_nanos(row.get(2)?),
                     held: Money::from_nanos(row.get(3)?),
+                    credit_line: Money::from_nanos(row.get(6)?),
                 },
                 latest_usage: row.get(4)?,
                 latest_charge: row.get(5)?,
@@ -192,6 +199,11 @@ fn read_budget(
                 daily: limit(0)?,
                 monthly: limit(1)?,
                 total: limit(2)?,
+                soft: SoftLimits {
+                    daily: limit(11)?,
+                    monthly: limit(12)?,
+                    total: limit(13)?,
+                },
             },
             windows: Windows {
                 day: row.get(3)?,
@@ -276,6 +288,7 @@ impl Account {
                 balance.held.nanos(),
                 self.row.latest_usage,
                 self.row.latest_charge,
+                balance.credit_line.nanos(),
                 number
             ])?;
         }
@@ -284,10 +297,14 @@ impl Account {
             if loaded.stored == Some(budget) {
                 continue;
             }
-            let [daily, monthly, total] = [
-                budget.limits.daily,
-                budget.limits.monthly,
-                budget.limits.total,
+            let limits = budget.limits;
+            let [daily, monthly, total, soft_daily, soft_monthly, soft_total] = [
+                limits.daily,
+                limits.monthly,
+                limits.total,
+                limits.soft.daily,
+                limits.soft.monthly,
+                limits.soft.total,
             ]
             .map(|limit| limit.map(Money::nanos));
             let write = match loaded.stored {
@@ -306,6 +323,9 @@ impl Account {
                 budget.month.held.nanos(),
                 budget.total.settled.nanos(),
                 budget.total.held.nanos(),
+                soft_daily,
+                soft_monthly,
+                soft_total,
                 number,
                 id.as_str(),
             ])?;
@@ -347,6 +367,7 @@ impl<'c> Desk<'c> {
             settings,
             house,
             tally: Tally::default(),
+            alerts: Vec::new(),
         })
     }
 
@@ -389,5 +410,6 @@ impl<'c> Desk<'c> {
         self.accounts.clear();
         self.log = Log::default();
         self.tally = Tally::default();
+        self.alerts.clear();
     }
 }

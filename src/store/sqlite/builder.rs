@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 use super::{Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
 use crate::{
     domain::{
-        budget::Calendar,
+        budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, StoreErrorKind},
+    store::{StoreError, StoreErrorKind, alerts::Alerts},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -34,6 +34,7 @@ impl SqliteStoreBuilder {
             path,
             clock: SystemClock::shared(),
             calendar: Calendar::utc(),
+            alerts: Alerts::default(),
             usage_rows_max: 10_000_000,
             usage_age_max: DAY.saturating_mul(400),
             recover_after: Duration::from_secs(6),
@@ -53,6 +54,14 @@ impl SqliteStoreBuilder {
     /// The days and months of spending limits; UTC unless set.
     pub fn calendar(mut self, calendar: Calendar) -> Self {
         self.0.calendar = calendar;
+        self
+    }
+
+    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed. It is called in the thread
+    /// that writes, after the commit, and must not block; a crash in between loses the call. `tracing`
+    /// has an event of each in any case.
+    pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
+        self.0.alerts = Alerts::to(listener);
         self
     }
 

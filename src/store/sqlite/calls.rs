@@ -1,28 +1,31 @@
 //! Holds and settlements, payments and limits, inside a transaction.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{
     batch::{Account, Desk, Log, Statements, load},
     convert::{Failure, count, micros},
+    once,
 };
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{self, Balance, Books, Budget, HoldRefusal},
-        budget::{SpendingLimits, Windows},
+        books::{self, Balance, Books, Budget, Grant, HoldRefusal},
+        budget::SpendingLimits,
         clock::Timestamp,
         money::Money,
-        usage::{Call, Credit, Hold, HoldId, HoldRequest, Settlement},
+        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
-    store::{StoreError, StoreErrorKind},
+    store::StoreError,
 };
 
 impl Desk<'_> {
     pub(super) fn hold(
         &mut self,
         request: &HoldRequest,
-    ) -> Result<Result<(HoldId, Windows), HoldRefusal>, Failure> {
+    ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Failure> {
         let call = &request.call;
         let account = load(
             &mut self.accounts,
@@ -30,11 +33,19 @@ impl Desk<'_> {
             &call.account,
             &request.budgets,
         )?;
-        let stamp = match books::hold(account, &request.budgets, request.amount, self.windows) {
-            Ok(stamp) => stamp,
+        if let (Some(wish), Some(number)) = (&request.idempotency, account.number)
+            && let Some(refusal) = once::refuses(self.connection, number, wish, self.now)?
+        {
+            return Ok(Err(refusal));
+        }
+        let grant = match books::hold(account, &request.budgets, request.amount, self.windows) {
+            Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let number = account.stored_number(&mut self.statements, &call.account)?;
+        if let Some(wish) = &request.idempotency {
+            once::begin(self.connection, number, wish, self.now)?;
+        }
         let id = self.house.next_hold();
         let ends = self.elapsed.saturating_add(request.lifetime);
         self.statements.insert_hold.execute(params![
@@ -43,16 +54,19 @@ impl Desk<'_> {
             i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
             number,
             request.amount.nanos(),
-            stamp.day,
-            stamp.month,
+            grant.windows.day,
+            grant.windows.month,
             pack(&request.budgets)?,
             &*call.request_id,
             call.key.as_ref().map(|key| key.as_str()),
             &*call.route,
             micros(call.started_at),
+            principal(call),
+            request.expiry == Expiry::Charge,
+            request.idempotency.as_ref().map(|wish| &*wish.key),
         ])?;
         self.tally.opened = self.tally.opened.saturating_add(1);
-        Ok(Ok((id, stamp)))
+        Ok(Ok((id, grant)))
     }
 
     /// Ends a hold, if it is still there.
@@ -73,12 +87,22 @@ impl Desk<'_> {
             &hold.call.account,
             &hold.budgets,
         )?;
-        let charged = settlement.charged.max(Money::ZERO);
-        books::settle(account, &hold.budgets, hold.windows, hold.amount, charged);
+        let settled = books::settle(
+            account,
+            &hold.call.account,
+            &hold.budgets,
+            hold.windows,
+            hold.amount,
+            settlement.charged,
+        );
+        self.alerts.extend(settled.alerts);
+        if let (Some(key), Some(number)) = (&hold.idempotency_key, account.number) {
+            once::end(self.connection, number, key, !settled.charged.is_zero())?;
+        }
         let row = UsageRow {
             call: &hold.call,
             held: hold.amount,
-            charged,
+            charged: settled.charged,
             settlement,
             settled_at: self.now,
         };
@@ -99,41 +123,49 @@ impl Desk<'_> {
         row.append(account, &mut self.log, &mut self.statements)
     }
 
-    pub(super) fn credit(
+    /// Lets a hold live for `lifetime` from now on, if it is still there.
+    pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
+        let ends = self.elapsed.saturating_add(lifetime);
+        let extended = self
+            .connection
+            .prepare_cached("UPDATE hold SET ends = ? WHERE instance = ? AND number = ?")?
+            .execute(params![
+                i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
+                hold.instance.cast_signed(),
+                hold.number.cast_signed(),
+            ])?;
+        Ok(extended > 0)
+    }
+
+    /// Moves money into or out of an account, once for each reference.
+    pub(super) fn pay(
         &mut self,
-        credit: &Credit,
+        id: &AccountId,
+        amount: Money,
+        reference: &str,
+        rule: fn(&mut Balance, Money) -> Option<()>,
     ) -> Result<Result<Balance, StoreError>, Failure> {
-        let refused = || StoreError::new(StoreErrorKind::Refused, "amount out of range");
-        if credit.amount <= Money::ZERO {
-            return Ok(Err(refused()));
-        }
         let earlier = self
             .connection
             .prepare_cached(
                 "SELECT account.id, amount FROM credit JOIN account ON number = account
                  WHERE reference = ?",
             )?
-            .query_row([&credit.reference], |row| {
+            .query_row([reference], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
             })
             .optional()?;
-        let account = load(
-            &mut self.accounts,
-            &mut self.statements,
-            &credit.account,
-            &[],
-        )?;
-        if let Some((id, amount)) = earlier {
-            if id != credit.account.as_str() || amount != credit.amount.nanos() {
-                let text = "the reference was used for another payment";
-                return Ok(Err(StoreError::new(StoreErrorKind::Conflict, text)));
+        let account = load(&mut self.accounts, &mut self.statements, id, &[])?;
+        if let Some((earlier_id, earlier_amount)) = earlier {
+            if earlier_id != id.as_str() || earlier_amount != amount.nanos() {
+                return Ok(Err(StoreError::reference_taken()));
             }
             return Ok(Ok(account.row.balance));
         }
-        if books::credit(account.balance(), credit.amount).is_none() {
-            return Ok(Err(refused()));
+        if rule(account.balance(), amount).is_none() {
+            return Ok(Err(StoreError::amount_out_of_range()));
         }
-        let number = account.stored_number(&mut self.statements, &credit.account)?;
+        let number = account.stored_number(&mut self.statements, id)?;
         self.connection
             .prepare_cached(
                 "INSERT INTO credit (position, account, previous_charge, reference, amount, paid_at)
@@ -143,11 +175,22 @@ impl Desk<'_> {
                 self.log.position(&mut self.statements)?,
                 number,
                 account.row.latest_charge,
-                credit.reference,
-                credit.amount.nanos(),
+                reference,
+                amount.nanos(),
                 micros(self.now),
             ])?;
         Ok(Ok(account.row.balance))
+    }
+
+    pub(super) fn set_credit_line(
+        &mut self,
+        id: &AccountId,
+        line: Money,
+    ) -> Result<Balance, Failure> {
+        let account = load(&mut self.accounts, &mut self.statements, id, &[])?;
+        account.stored_number(&mut self.statements, id)?;
+        account.balance().credit_line = line;
+        Ok(account.row.balance)
     }
 
     pub(super) fn set_limits(
@@ -164,6 +207,11 @@ impl Desk<'_> {
         budget.limits = limits;
         Ok(*budget)
     }
+}
+
+/// Who called, as stored.
+fn principal(call: &Call) -> Option<&str> {
+    (*call.principal != *call.account.as_str()).then_some(&*call.principal)
 }
 
 /// A row to be.
@@ -202,6 +250,9 @@ impl UsageRow<'_> {
             i64::try_from(settlement.latency.as_micros()).unwrap_or(i64::MAX),
             settlement.input_tokens.map(count),
             settlement.output_tokens.map(count),
+            principal(self.call),
+            settlement.model.as_deref(),
+            settlement.bytes.map(count),
         ])?;
         account.row.latest_usage = Some(position);
         if !self.charged.is_zero() {

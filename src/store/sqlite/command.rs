@@ -12,8 +12,7 @@ use super::{batch::Desk, convert::Failure};
 use crate::{
     domain::{
         KeyId,
-        books::HoldRefusal,
-        budget::Windows,
+        books::{Grant, HoldRefusal},
         clock::Timestamp,
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
@@ -53,7 +52,7 @@ impl Gauge {
 pub(super) enum Command {
     Hold {
         request: HoldRequest,
-        granted: Option<Result<(HoldId, Windows), HoldRefusal>>,
+        granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
         reply: Reply<Result<Granted, HoldRefusal>>,
     },
     Settle {
@@ -98,14 +97,7 @@ impl Granted {
 impl Drop for Granted {
     fn drop(&mut self) {
         let Some(hold) = self.hold.take() else { return };
-        let settlement = Settlement {
-            charged: Money::ZERO,
-            outcome: Outcome::Disconnected,
-            status: None,
-            latency: std::time::Duration::ZERO,
-            input_tokens: None,
-            output_tokens: None,
-        };
+        let settlement = Settlement::new(Money::ZERO, Outcome::Disconnected);
         // When there is no writer any more, the hold is resolved by the one that comes next.
         let _ = self.writer.send(Command::Settle {
             hold,

@@ -1,10 +1,12 @@
 //! Between the domain's values and SQLite's.
 
+use std::sync::Arc;
+
 use rusqlite::{ErrorCode, Row, ffi};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    domain::{clock::Timestamp, money::Money},
+    domain::{AccountId, clock::Timestamp, money::Money},
     store::{StoreError, StoreErrorKind},
 };
 
@@ -107,6 +109,16 @@ where
 {
     let text: String = row.get(column)?;
     T::try_from(text).map_err(|_| Failure::corrupt("a name of no length, or too long"))
+}
+
+/// Who called, where it is not called like its account.
+pub(super) fn principal(
+    row: &Row<'_>,
+    column: usize,
+    account: &AccountId,
+) -> Result<Arc<str>, Failure> {
+    let stored: Option<String> = row.get(column)?;
+    Ok(stored.map_or_else(|| Arc::from(account.as_str()), Arc::from))
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Result<String, Failure> {

@@ -1,5 +1,7 @@
 //! The ledger's calls: what is written goes to the writer, what is read to the readers.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -12,10 +14,11 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, HoldRefusal},
+        books::{self, Balance, Budget, HoldRefusal},
         budget::SpendingLimits,
+        money::Money,
         page::{Page, Paged},
-        usage::{Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+        usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
     store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
 };
@@ -75,8 +78,39 @@ impl Ledger for SqliteStore {
         self.0.send(command, answer)
     }
 
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
+        let id = hold.id;
+        self.book(move |desk| desk.extend(id, lifetime).map(Ok))
+    }
+
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        self.book(move |desk| desk.credit(&credit))
+        self.book(move |desk| {
+            desk.pay(
+                &credit.account,
+                credit.amount,
+                &credit.reference,
+                books::credit,
+            )
+        })
+    }
+
+    fn adjust(&self, change: Adjustment) -> StoreFuture<Balance> {
+        self.book(move |desk| {
+            desk.pay(
+                &change.account,
+                change.amount,
+                &change.reference,
+                books::adjust,
+            )
+        })
+    }
+
+    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
+        if line.is_negative() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
+        let account = account.clone();
+        self.book(move |desk| desk.set_credit_line(&account, line).map(Ok))
     }
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {

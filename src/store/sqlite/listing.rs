@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::{
     batch::{ACCOUNT, read_account},
-    convert::{Failure, moment, money, name, uncount},
+    convert::{Failure, moment, money, name, principal, uncount},
 };
 use crate::domain::{
     AccountId,
@@ -14,8 +14,8 @@ use crate::domain::{
 };
 
 const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
-     settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens
-     FROM usage WHERE position = ? AND account = ?";
+     settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens,
+     principal, model, bytes FROM usage WHERE position = ? AND account = ?";
 
 const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
@@ -128,6 +128,7 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
         call: Call {
             request_id: row.get::<_, String>(2)?.into(),
             account: account.clone(),
+            principal: principal(row, 14, account)?,
             key: match row.get::<_, Option<String>>(3)? {
                 None => None,
                 Some(_) => Some(name(row, 3)?),
@@ -143,6 +144,8 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
             latency: std::time::Duration::from_micros(uncount(latency)?),
             input_tokens: tokens(12)?.map(uncount).transpose()?,
             output_tokens: tokens(13)?.map(uncount).transpose()?,
+            bytes: tokens(16)?.map(uncount).transpose()?,
+            model: row.get::<_, Option<String>>(15)?.map(Into::into),
         },
         settled_at: moment(row.get(6)?)?,
     })

@@ -20,6 +20,7 @@ mod convert;
 mod keys;
 mod ledger;
 mod listing;
+mod once;
 mod people;
 mod readers;
 mod recovery;
@@ -44,7 +45,7 @@ use self::{
     convert::Failure,
     readers::Readers,
 };
-use super::{StoreError, StoreErrorKind, StoreFuture};
+use super::{StoreError, StoreErrorKind, StoreFuture, alerts::Alerts};
 use crate::domain::{budget::Calendar, clock::Clock};
 
 pub use builder::SqliteStoreBuilder;
@@ -95,6 +96,7 @@ struct Settings {
     path: PathBuf,
     clock: Arc<dyn Clock>,
     calendar: Calendar,
+    alerts: Alerts,
     usage_rows_max: i64,
     usage_age_max: Duration,
     recover_after: Duration,

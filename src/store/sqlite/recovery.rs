@@ -14,12 +14,14 @@ use rusqlite::Row;
 use super::{
     batch::Desk,
     calls::unpack,
-    convert::{Failure, micros, moment, money, name},
+    convert::{Failure, micros, moment, money, name, principal},
+    once,
 };
 use crate::domain::{
+    AccountId,
+    books::Left,
     budget::Windows,
-    money::Money,
-    usage::{Call, Hold, HoldId, Outcome, Settlement},
+    usage::{Call, Expiry, Hold, HoldId, Settlement},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -40,7 +42,7 @@ pub(super) struct House {
 }
 
 const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
-     route, started_at FROM hold JOIN account ON account.number = hold.account
+     route, started_at, principal, charges, idempotency_key FROM hold JOIN account ON account.number = hold.account
      WHERE instance = ?1 AND ends <= ?2 LIMIT ?3";
 
 impl House {
@@ -145,7 +147,8 @@ impl Desk<'_> {
         for orphaned in self.orphaned_instances()? {
             all_done &= self.resolve(orphaned, i64::MAX)?;
         }
-        Ok(self.prune()? && all_done)
+        let forgotten = once::forget_old(self.connection, self.now, STEP)?;
+        Ok(self.prune()? && forgotten && all_done)
     }
 
     /// Deletes the rows of instances that have been silent for too long.
@@ -193,7 +196,7 @@ impl Desk<'_> {
         Ok(orphaned)
     }
 
-    /// Gives back the instance's holds that end by `ends`, uncharged; `false`: there are more.
+    /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
     fn resolve(&mut self, instance: i64, ends: i64) -> Result<bool, Failure> {
         let mut holds = Vec::new();
         let mut found = 0_i64;
@@ -212,22 +215,15 @@ impl Desk<'_> {
             }
         }
         for hold in &holds {
-            let latency = self.now.duration_since(hold.call.started_at);
-            let settlement = Settlement {
-                charged: Money::ZERO,
-                outcome: Outcome::Abandoned,
-                status: None,
-                latency: latency.try_into().unwrap_or_default(),
-                input_tokens: None,
-                output_tokens: None,
-            };
+            let age = self.now.duration_since(hold.call.started_at);
+            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
             self.settle(hold, &settlement)?;
         }
         if !holds.is_empty() {
             tracing::warn!(
                 target: "tollgate::sqlite",
                 holds = holds.len(),
-                "gave back holds that nobody settled"
+                "resolved holds that nobody settled"
             );
         }
         Ok(found < STEP)
@@ -282,13 +278,15 @@ impl Desk<'_> {
 fn read_hold(instance: i64, row: &Row<'_>) -> Result<Hold, Failure> {
     let budgets = row.get_ref(5)?.as_blob();
     let budgets = unpack(budgets.map_err(|_| Failure::corrupt("a hold's budgets"))?)?;
+    let account: AccountId = name(row, 0)?;
     Ok(Hold {
         id: HoldId {
             instance: instance.cast_unsigned(),
             number: row.get::<_, i64>(1)?.cast_unsigned(),
         },
         call: Call {
-            account: name(row, 0)?,
+            principal: principal(row, 10, &account)?,
+            account,
             request_id: row.get::<_, String>(6)?.into(),
             key: match row.get::<_, Option<String>>(7)? {
                 None => None,
@@ -303,5 +301,12 @@ fn read_hold(instance: i64, row: &Row<'_>) -> Result<Hold, Failure> {
             day: row.get(3)?,
             month: row.get(4)?,
         },
+        left: Left::default(),
+        expiry: if row.get(11)? {
+            Expiry::Charge
+        } else {
+            Expiry::Release
+        },
+        idempotency_key: row.get::<_, Option<String>>(12)?.map(Into::into),
     })
 }

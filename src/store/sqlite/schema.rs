@@ -164,6 +164,46 @@ ALTER TABLE session ADD COLUMN generation INTEGER NOT NULL DEFAULT 0 CHECK (gene
 ALTER TABLE session ADD COLUMN refreshed_at INTEGER;
 ";
 
+/// Credit lines, soft limits, idempotency keys, corrections, and more about a call.
+///
+/// hold.charges: whether it is charged if nobody settles it. A principal is NULL where it is called like
+/// its account, as most are. once.ends is the time of day.
+const MONEY: &str = "
+ALTER TABLE account ADD COLUMN credit_line INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE budget ADD COLUMN soft_daily INTEGER;
+ALTER TABLE budget ADD COLUMN soft_monthly INTEGER;
+ALTER TABLE budget ADD COLUMN soft_total INTEGER;
+ALTER TABLE hold ADD COLUMN charges INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hold ADD COLUMN principal TEXT;
+ALTER TABLE hold ADD COLUMN idempotency_key TEXT;
+ALTER TABLE usage ADD COLUMN principal TEXT;
+ALTER TABLE usage ADD COLUMN model TEXT;
+ALTER TABLE usage ADD COLUMN bytes INTEGER;
+
+CREATE TABLE once (
+    account INTEGER NOT NULL REFERENCES account,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    settled INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    PRIMARY KEY (account, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX once_by_end ON once (ends);
+
+ALTER TABLE credit RENAME TO payment;
+CREATE TABLE credit (
+    position INTEGER PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES account,
+    previous_charge INTEGER,
+    reference TEXT NOT NULL UNIQUE,
+    amount INTEGER NOT NULL CHECK (amount <> 0),
+    paid_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO credit SELECT position, account, previous_charge, reference, amount, paid_at FROM payment;
+DROP TABLE payment;
+CREATE INDEX credit_by_account ON credit (account, position);
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -211,7 +251,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    Migrations::new(vec![M::up(FIRST), M::up(SECOND)])
+    Migrations::new(vec![M::up(FIRST), M::up(SECOND), M::up(MONEY)])
         .to_latest(connection)
         .map_err(|error| match error {
             rusqlite_migration::Error::RusqliteError { err, .. } => Failure::from(err),

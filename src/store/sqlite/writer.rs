@@ -247,6 +247,8 @@ impl<'c> Writer<'c> {
         }
         self.touch()?;
         self.desk.commit()?;
+        let alerts = std::mem::take(&mut self.desk.alerts);
+        self.desk.settings.alerts.tell(alerts);
         self.touched.clear();
         self.count_holds();
         Ok(())
@@ -293,14 +295,8 @@ impl<'c> Writer<'c> {
                 let answer = match granted {
                     None => Err(StoreError::internal("committed without an answer")),
                     Some(Err(refusal)) => Ok(Err(refusal)),
-                    Some(Ok((id, windows))) => {
-                        let hold = Hold {
-                            id,
-                            call: request.call,
-                            budgets: request.budgets,
-                            amount: request.amount,
-                            windows,
-                        };
+                    Some(Ok((id, grant))) => {
+                        let hold = Hold::granted(id, request, grant);
                         Ok(Ok(Granted::new(hold, self.sender.clone())))
                     }
                 };

@@ -1,0 +1,77 @@
+//! Pages of an account's log.
+
+use std::iter;
+
+use super::{ledger::Account, log::UsageLog};
+use crate::domain::{
+    AccountId,
+    money::Money,
+    page::{Page, Paged},
+    usage::{Transaction, UsageEntry},
+};
+
+impl Account {
+    pub(super) fn usage(&self, log: &UsageLog, id: &AccountId, page: &Page) -> Paged<UsageEntry> {
+        let start = match page.cursor() {
+            None => self.latest.usage,
+            Some(cursor) => log.row(cursor, id).and_then(|row| row.previous.usage),
+        };
+        let rows = log
+            .follow(id, start, |links| links.usage)
+            .take(usize::from(page.limit()).saturating_add(1))
+            .map(|entry| (entry.position, entry.clone()))
+            .collect();
+        Paged::from_rows(page, rows)
+    }
+
+    pub(super) fn transactions(
+        &self,
+        log: &UsageLog,
+        id: &AccountId,
+        page: &Page,
+    ) -> Paged<Transaction> {
+        let before = page.cursor().unwrap_or(u64::MAX);
+        let older = self
+            .payments
+            .partition_point(|payment| payment.transaction.position < before);
+        let start = match (page.cursor(), self.payments.get(older)) {
+            (None, _) => self.latest.charge,
+            (Some(cursor), Some(payment)) if payment.transaction.position == cursor => {
+                payment.charge
+            }
+            (Some(cursor), _) => log.row(cursor, id).and_then(|row| row.previous.charge),
+        };
+        let mut charges = log
+            .follow(id, start, |links| links.charge)
+            .map(charged)
+            .peekable();
+        let mut paid = self
+            .payments
+            .get(..older)
+            .unwrap_or_default()
+            .iter()
+            .rev()
+            .map(|payment| payment.transaction.clone())
+            .peekable();
+        let newest_first = iter::from_fn(|| match (charges.peek(), paid.peek()) {
+            (Some(charge), Some(payment)) if charge.position < payment.position => paid.next(),
+            (None, _) => paid.next(),
+            _ => charges.next(),
+        });
+        let rows = newest_first
+            .take(usize::from(page.limit()).saturating_add(1))
+            .map(|transaction| (transaction.position, transaction))
+            .collect();
+        Paged::from_rows(page, rows)
+    }
+}
+
+fn charged(entry: &UsageEntry) -> Transaction {
+    Transaction {
+        position: entry.position,
+        at: entry.settled_at,
+        amount: Money::ZERO.saturating_sub(entry.settlement.charged),
+        reference: entry.call.request_id.to_string(),
+        route: Some(entry.call.route.to_string()),
+    }
+}

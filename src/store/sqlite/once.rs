@@ -1,0 +1,82 @@
+//! Idempotency keys, inside a transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::convert::{Failure, micros};
+use crate::domain::{
+    books::{HoldRefusal, KnownCall},
+    clock::Timestamp,
+    usage::Idempotency,
+};
+
+/// Why a call with that key is refused.
+pub(super) fn refuses(
+    connection: &Connection,
+    account: i64,
+    wish: &Idempotency,
+    now: Timestamp,
+) -> Result<Option<HoldRefusal>, Failure> {
+    // What is under way is known until it ends, however long that takes.
+    let known = connection
+        .prepare_cached(
+            "SELECT fingerprint, settled FROM once
+             WHERE account = ? AND key = ? AND NOT (settled AND ends <= ?)",
+        )?
+        .query_row(params![account, &*wish.key, micros(now)], |row| {
+            Ok(KnownCall {
+                fingerprint: row.get(0)?,
+                settled: row.get(1)?,
+            })
+        })
+        .optional()?;
+    Ok(known.map(|known| known.refusal(&wish.fingerprint)))
+}
+
+pub(super) fn begin(
+    connection: &Connection,
+    account: i64,
+    wish: &Idempotency,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let ends = now.saturating_add(wish.keep_for).unwrap_or(Timestamp::MAX);
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO once (account, key, fingerprint, settled, ends)
+             VALUES (?,?,?,0,?)",
+        )?
+        .execute(params![account, &*wish.key, wish.fingerprint, micros(ends)])?;
+    Ok(())
+}
+
+/// What was charged stays known; what cost nothing may be tried again.
+pub(super) fn end(
+    connection: &Connection,
+    account: i64,
+    key: &str,
+    charged: bool,
+) -> Result<(), Failure> {
+    let change = if charged {
+        "UPDATE once SET settled = 1 WHERE account = ? AND key = ?"
+    } else {
+        "DELETE FROM once WHERE account = ? AND key = ?"
+    };
+    connection
+        .prepare_cached(change)?
+        .execute(params![account, key])?;
+    Ok(())
+}
+
+/// Deletes up to `step` keys whose time is over; `false`: there may be more.
+pub(super) fn forget_old(
+    connection: &Connection,
+    now: Timestamp,
+    step: i64,
+) -> Result<bool, Failure> {
+    let deleted = connection
+        .prepare_cached(
+            "DELETE FROM once WHERE (account, key) IN
+             (SELECT account, key FROM once WHERE settled AND ends <= ? LIMIT ?)",
+        )?
+        .execute(params![micros(now), step])?;
+    Ok(i64::try_from(deleted).unwrap_or(i64::MAX) < step)
+}
