@@ -305,3 +305,22 @@ async fn of_two_writers_of_one_file_one_exchanges_a_refresh_token() {
     let stored = stores[0].session(&session_id("s1")).await.unwrap();
     assert_eq!(stored.unwrap().ended_at, Some(now()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_open_a_new_file_at_once_none_fails() {
+    for _ in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.db");
+        let opening: Vec<_> = (0..6)
+            .map(|_| tokio::spawn(SqliteStore::open(path.clone())))
+            .collect();
+        let mut stores = Vec::new();
+        for store in opening {
+            stores.push(store.await.unwrap().unwrap());
+        }
+        for (number, store) in stores.iter().enumerate() {
+            let who = account(&format!("account-{number}"));
+            pay(store, &who, 1).await;
+        }
+    }
+}

@@ -270,8 +270,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
         let mut connection = connect(path)?;
         match prepare_writer(&mut connection) {
             Ok(()) => return Ok(connection),
-            // Changing to WAL and the first migration don't always wait for a process that does the same.
-            Err(failure) if failure.is_passing() && attempts > 1 => {
+            // Changing to WAL doesn't always wait for a process that does the same, and a migration that
+            // another process was first with fails, whatever it fails with.
+            Err(_) if attempts > 1 => {
                 attempts = attempts.saturating_sub(1);
                 std::thread::sleep(Duration::from_millis(50));
             }
