@@ -3,7 +3,7 @@
 //! | question | layer | refuses with |
 //! |---|---|---|
 //! | how often do you come? | [`RateLimitLayer`] | 429 |
-//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], one [`.or`](ApiKeyLayer::or) the other | 401 |
+//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], one [`.or`](ApiKeyLayer::or) the other | 401 |
 //! | may you? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
 //! | what is your name? | [`RequestIdLayer`] | nothing |
@@ -90,6 +90,7 @@ pub mod login;
 pub mod rate_limit;
 pub mod rbac;
 pub mod request_id;
+pub mod session_cookie;
 pub mod spending_limit;
 pub mod store;
 pub mod token;
@@ -112,10 +113,11 @@ pub use jwt::JwtLayer;
 pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;
+pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{Charge, Price, PriceTable, SpendingLimitLayer, TokenBound};
 pub use wire::{
     AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
-    PeerAddress, RenderDenial, RequestHead, RequestId,
+    InvalidOrigin, Origin, PeerAddress, RenderDenial, RequestHead, RequestId,
 };
 
 /// The README's code compiles.

@@ -21,7 +21,7 @@ fn floor(module: &str) -> Option<u8> {
         "keyring" | "token" | "login" | "wire" => 2,
         "guard" => 3,
         "api_key" | "denials" | "ip_allow" | "jwt" | "rate_limit" | "rbac" | "request_id"
-        | "spending_limit" => 4,
+        | "session_cookie" | "spending_limit" => 4,
         "axum" | "builder" | "tonic" => 5,
         _ => return None,
     })

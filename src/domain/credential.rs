@@ -8,4 +8,6 @@ pub enum CredentialKind {
     ApiKey,
     /// A bearer token (JWT).
     Token,
+    /// The session cookie of a web application.
+    SessionCookie,
 }

@@ -19,19 +19,27 @@ const SHARDS: usize = 64;
 /// The SHA-256 of a whole token.
 pub(super) type Digest = [u8; 32];
 
-pub(super) struct Memo {
-    shards: Box<[Mutex<Shard>]>,
+pub(super) struct Memo<V = VerifiedToken> {
+    shards: Box<[Mutex<Shard<V>>]>,
     /// How many tokens one half of a shard holds.
     half: usize,
 }
 
-#[derive(Default)]
-struct Shard {
-    young: HashMap<Digest, Arc<VerifiedToken>>,
-    old: HashMap<Digest, Arc<VerifiedToken>>,
+struct Shard<V> {
+    young: HashMap<Digest, Arc<V>>,
+    old: HashMap<Digest, Arc<V>>,
 }
 
-impl Memo {
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+}
+
+impl<V> Memo<V> {
     /// Holds at most `capacity` tokens, but at least two.
     pub(super) fn new(capacity: usize) -> Self {
         // Few tokens in one shard, so that the bound is as stated whichever shards they would fall into.
@@ -47,7 +55,7 @@ impl Memo {
         }
     }
 
-    pub(super) fn recall(&self, digest: &Digest) -> Option<Arc<VerifiedToken>> {
+    pub(super) fn recall(&self, digest: &Digest) -> Option<Arc<V>> {
         let mut shard = self.shard(digest)?;
         if let Some(token) = shard.young.get(digest) {
             return Some(Arc::clone(token));
@@ -59,7 +67,7 @@ impl Memo {
         Some(token)
     }
 
-    pub(super) fn remember(&self, digest: Digest, token: Arc<VerifiedToken>) {
+    pub(super) fn remember(&self, digest: Digest, token: Arc<V>) {
         let Some(mut shard) = self.shard(&digest) else {
             return;
         };
@@ -76,7 +84,7 @@ impl Memo {
         }
     }
 
-    fn shard(&self, digest: &Digest) -> Option<MutexGuard<'_, Shard>> {
+    fn shard(&self, digest: &Digest) -> Option<MutexGuard<'_, Shard<V>>> {
         let [first, ..] = *digest;
         let index = usize::from(first).checked_rem(self.shards.len())?;
         let shard = self.shards.get(index)?;
@@ -84,14 +92,9 @@ impl Memo {
     }
 }
 
-impl Shard {
+impl<V> Shard<V> {
     /// Returns what is forgotten for it.
-    fn insert(
-        &mut self,
-        digest: Digest,
-        token: Arc<VerifiedToken>,
-        half: usize,
-    ) -> HashMap<Digest, Arc<VerifiedToken>> {
+    fn insert(&mut self, digest: Digest, token: Arc<V>, half: usize) -> HashMap<Digest, Arc<V>> {
         let forgotten = if self.young.len() >= half {
             let full = mem::replace(&mut self.young, HashMap::with_capacity(half));
             mem::replace(&mut self.old, full)
@@ -131,7 +134,7 @@ mod tests {
     }
 
     fn held(memo: &Memo) -> usize {
-        let count = |shard: &Mutex<Shard>| {
+        let count = |shard: &Mutex<Shard<VerifiedToken>>| {
             let shard = shard.lock().unwrap();
             [shard.young.len(), shard.old.len()]
         };

@@ -23,6 +23,7 @@
 //! again by the time that is; one that begins after it is refused.
 
 mod claims;
+mod cookie;
 mod error;
 mod header;
 mod issuer;
@@ -36,6 +37,7 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
+pub use cookie::{SessionCookieError, SessionCookieVerifier, SessionCookieVerifierBuilder};
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
 pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};

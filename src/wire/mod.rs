@@ -1,10 +1,12 @@
 //! Floor 2: the one place that speaks HTTP and gRPC: credentials in, refusals and limit headers out.
 
 mod client_address;
+mod cookie;
 mod credential;
 mod denial;
 mod grpc;
 mod head;
+mod origin;
 mod path;
 mod rate_headers;
 mod request_id;
@@ -13,11 +15,14 @@ pub(crate) use client_address::counted_as;
 pub use client_address::{AddressError, ClientAddress, ForwardedHeader, PeerAddress};
 pub use denial::{DenialBody, DenialContext, DenialFormat, Denials, RenderDenial};
 pub use head::RequestHead;
+pub use origin::{InvalidOrigin, Origin};
 pub use request_id::RequestId;
 
+pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use credential::{Credential, Credentials};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};
+pub(crate) use origin::is_cross_site;
 pub(crate) use path::is_normal_path;
 pub(crate) use rate_headers::RateHeaders;
 

@@ -1,0 +1,214 @@
+//! Who are they, by the session cookie of a web application: [`SessionCookieLayer`].
+//!
+//! - Refuses with 401 a cookie that is expired, changed, of another secret, or there twice; and a request without
+//!   one, unless [`or`](SessionCookieLayer::or) leaves that to another layer. With 403 what a page of another site made a
+//!   browser send: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is foreign, since browsers add cookies to
+//!   those too.
+//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
+//! - Asks no store: a cookie is good until it expires.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::{Principal, SessionCookieLayer, token::SessionCookieVerifier};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! // As `encode` of `next-auth/jwt` makes it.
+//! let cookie = concat!(
+//!     "next-auth.session-token=eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..BZEQIMGdousNEb4V.",
+//!     "VlTTcTKHNAh9FfJMlGdqvzLOa3m9yO32RNnnSa8o4DwE96qaQagw53QkmQ3Ac4J1aVhif4sMYfclI6qA0igXLHmRLQf9HYvXUB2-",
+//!     "laM23uNAMB2k4bqEs7GWS0O_mMg9B_uVCDZ84ZYdHEKkhgjTSgIySWOawRNmz3aTWupBg2tYBtbZy89qSh3kUjzRquSQ9M98Akti",
+//!     "SPxGvvF4Qw.ZfHJP7ThOuqwVBDPiKYqsA",
+//! );
+//! let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate");
+//! # let verifier = verifier.with_clock(in_2030());
+//! let hello = service_fn(async |request: http::Request<()>| {
+//!     let principal = request.extensions().get::<Principal>().expect("behind the layer");
+//!     assert_eq!(principal.subject(), "user-7");
+//!     Ok::<_, Infallible>(http::Response::new("hello".to_owned()))
+//! });
+//! let service = SessionCookieLayer::new(verifier.build()?).layer(hello);
+//! let request = |cookie: &str| http::Request::builder().header("cookie", cookie).body(()).unwrap();
+//!
+//! assert_eq!(service.clone().oneshot(request(cookie)).await?.status(), 200);
+//! let changed = cookie.replace("VlTT", "VlTU");
+//! assert_eq!(service.oneshot(request(&changed)).await?.status(), 401);
+//! # Ok(()) }
+//! # /// The cookie was made in 2026 and ends in 2126.
+//! # fn in_2030() -> std::sync::Arc<dyn tollgate::clock::Clock> {
+//! #     use tollgate::clock::{Clock, Timestamp};
+//! #     #[derive(Debug)]
+//! #     struct In2030;
+//! #     impl Clock for In2030 {
+//! #         fn now(&self) -> Timestamp { Timestamp::constant(1_893_456_000, 0) }
+//! #         fn elapsed(&self) -> std::time::Duration { std::time::Duration::ZERO }
+//! #     }
+//! #     std::sync::Arc::new(In2030)
+//! # }
+//! ```
+
+use std::sync::Arc;
+
+use http::{HeaderName, header::AUTHORIZATION};
+
+use crate::{
+    domain::{
+        credential::CredentialKind,
+        denial::{Denial, DenialKind},
+    },
+    guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
+    token::SessionCookieVerifier,
+    wire::{CookieValue, Origin, RequestHead, is_cross_site, read_cookie},
+};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Admits who has a session. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct SessionCookieLayer {
+    gate: Gate<SessionCookiePolicy>,
+}
+
+guard::layer!(SessionCookieLayer, SessionCookiePolicy);
+
+impl SessionCookieLayer {
+    /// Takes cookies that `verifier` finds good, whole or in pieces (`.0`, `.1`, …), named as NextAuth.js names them:
+    /// `next-auth.session-token` or `__Secure-next-auth.session-token`.
+    #[must_use]
+    pub fn new(verifier: SessionCookieVerifier) -> Self {
+        let names = [
+            "next-auth.session-token",
+            "__Secure-next-auth.session-token",
+        ];
+        Self {
+            gate: Gate::new(SessionCookiePolicy {
+                verifier,
+                names: names.map(Into::into).into(),
+                trusted: Arc::from([]),
+                cross_site: CrossSite::Refused,
+                others: Others::Ignored,
+            }),
+        }
+    }
+
+    /// The cookie's name, instead of NextAuth's two. A name with `__Secure-` or `__Host-` can't be set by a page over http.
+    #[must_use]
+    pub fn name(self, name: &str) -> Self {
+        self.change(|policy| policy.names = Arc::from([name.into()]))
+    }
+
+    /// One more origin whose pages may send unsafe requests with the cookie: where the application is served, if a proxy
+    /// in front changes `Host`, or another application of one's own.
+    #[must_use]
+    pub fn add_trusted_origin(self, origin: Origin) -> Self {
+        self.change(|policy| {
+            policy.trusted = policy.trusted.iter().cloned().chain([origin]).collect();
+        })
+    }
+
+    /// Takes the cookie from pages of any site. Then something else must keep them out: a token in every form, say.
+    #[must_use]
+    pub fn dangerous_any_origin(self) -> Self {
+        self.change(|policy| policy.cross_site = CrossSite::Admitted)
+    }
+
+    /// Refuses whoever sends a key or a bearer token, also beside a cookie: for routes that are a user's own, in a browser.
+    #[must_use]
+    pub fn exclusive(self) -> Self {
+        self.change(|policy| policy.others = Others::Refused)
+    }
+
+    /// Asks `other` about requests that carry no session cookie. A bad cookie is refused, not passed on.
+    #[must_use]
+    pub fn or<A: Authenticator>(self, other: A) -> OrLayer<SessionCookiePolicy, A::Policy> {
+        OrLayer::new(self.gate, other)
+    }
+
+    fn change(self, change: impl FnOnce(&mut SessionCookiePolicy)) -> Self {
+        Self {
+            gate: self.gate.map_policy(change),
+        }
+    }
+}
+
+impl Authenticator for SessionCookieLayer {
+    type Policy = SessionCookiePolicy;
+
+    fn into_gate(self) -> Gate<SessionCookiePolicy> {
+        self.gate
+    }
+}
+
+/// The decision of a [`SessionCookieLayer`].
+#[derive(Clone, Debug)]
+pub struct SessionCookiePolicy {
+    verifier: SessionCookieVerifier,
+    names: Arc<[Box<str>]>,
+    trusted: Arc<[Origin]>,
+    cross_site: CrossSite,
+    others: Others,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CrossSite {
+    Refused,
+    Admitted,
+}
+
+/// Keys and bearer tokens.
+#[derive(Clone, Copy, Debug)]
+enum Others {
+    Ignored,
+    Refused,
+}
+
+impl Policy for SessionCookiePolicy {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "session_cookie"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        Decision::Ready(self.judge(head))
+    }
+}
+
+impl SessionCookiePolicy {
+    fn judge(&self, head: &RequestHead<'_>) -> Verdict<Identified> {
+        if matches!(self.others, Others::Refused)
+            && [X_API_KEY, AUTHORIZATION]
+                .iter()
+                .any(|name| head.headers.contains_key(name))
+        {
+            let denial = denial(DenialKind::CredentialInvalid);
+            return Verdict::Refuse(
+                denial.because("a key or a token where only a session will do"),
+            );
+        }
+        let cookie = match read_cookie(head.headers, &self.names) {
+            CookieValue::Absent => return Verdict::Abstain(denial(DenialKind::CredentialMissing)),
+            CookieValue::Unreadable => {
+                let reason = "the session cookie is there twice, incomplete or unreadable";
+                let denial = denial(DenialKind::CredentialInvalid);
+                return Verdict::Refuse(denial.because(reason));
+            }
+            CookieValue::Text(cookie) => cookie,
+        };
+        if matches!(self.cross_site, CrossSite::Refused) && is_cross_site(head, &self.trusted) {
+            let reason = "a page of another site sent it";
+            return Verdict::Refuse(denial(DenialKind::NotPermitted).because(reason));
+        }
+        match self.verifier.verify(&cookie) {
+            Ok(principal) => Verdict::Admit(Identified::new(principal)),
+            Err(error) => {
+                let denial = Denial::from(error);
+                Verdict::Refuse(denial.of_credential(CredentialKind::SessionCookie))
+            }
+        }
+    }
+}
+
+fn denial(kind: DenialKind) -> Denial {
+    Denial::new(kind).of_credential(CredentialKind::SessionCookie)
+}

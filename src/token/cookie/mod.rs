@@ -1,0 +1,290 @@
+//! Judges the session cookies of NextAuth.js (Auth.js) version 4: claims in an encrypted JWT.
+
+mod claims;
+mod jwe;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use serde::de::DeserializeSeed;
+use sha2::{Digest, Sha256};
+
+use self::{
+    claims::{CookieClaims, CookieClaimsSeed},
+    jwe::CookieKey,
+};
+use super::{TokenError, TokenErrorKind, memo::Memo};
+use crate::domain::{
+    clock::{Clock, SystemClock, Timestamp},
+    credential::CredentialKind,
+    principal::Principal,
+};
+
+/// The longest cookie that is looked at, its pieces put together, in bytes.
+const COOKIE_LENGTH_MAX: usize = 16 * 1_024;
+const SUBJECT_LENGTH_MAX: usize = 255;
+const SECRET_LENGTH_MIN: usize = 32;
+const LEEWAY_MAX: Duration = Duration::from_secs(600);
+const CACHE_CAPACITY: usize = 10_000;
+
+/// Judges the session cookies that NextAuth.js version 4 makes: a compact JWE (`dir`, `A256GCM`) under a key that is
+/// derived from the application's secret. A clone is a reference count and shares what is remembered.
+///
+/// | refused | as |
+/// |---|---|
+/// | more than 16 KiB; not five segments; white space, padding, bits left over; a member twice; claims of the wrong type | `Malformed` |
+/// | another `alg` or `enc`; `zip`, `crit` and what else we don't do | `Unsupported` |
+/// | made with another secret, or changed since | `BadSignature` |
+/// | `exp` now or before; none at all is `Malformed` | `Expired` |
+/// | `nbf` or `iat` in the future | `NotYetValid` |
+///
+/// The [`Principal`]'s subject is the claim `sub`, or `email` where an application leaves `sub` out; `email`, `name`
+/// and `jti` are its attributes. A good cookie is remembered by the SHA-256 of its text, and its time is judged on every use.
+///
+/// A cookie can't be taken back before it expires: there is no store behind it, as there is none behind NextAuth's own
+/// `jwt` sessions.
+#[derive(Clone)]
+pub struct SessionCookieVerifier(Arc<Inner>);
+
+struct Inner {
+    key: CookieKey,
+    roles: Vec<Box<str>>,
+    claims: KeptClaims,
+    leeway: Duration,
+    clock: Arc<dyn Clock>,
+    verified: Option<Memo<Remembered>>,
+}
+
+/// Which claims are kept besides those that NextAuth itself writes.
+#[derive(Clone, Debug, Default)]
+struct KeptClaims {
+    roles: Option<Box<str>>,
+    attributes: Vec<Box<str>>,
+}
+
+/// A cookie that was good when it came first.
+struct Remembered {
+    principal: Principal,
+    /// The later of `nbf` and `iat`.
+    begins_at: Option<Timestamp>,
+    expires_at: Timestamp,
+}
+
+/// A [`SessionCookieVerifier`] can't be made so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionCookieError {
+    /// Whoever has one cookie can try short secrets on it at leisure.
+    #[error("secret: at least {SECRET_LENGTH_MIN} bytes")]
+    SecretTooShort,
+    /// The leeway is so large that expiry means little.
+    #[error("leeway: at most 10 minutes")]
+    Leeway,
+    /// The key can't be derived from the secret.
+    #[error("secret: no key can be derived from it")]
+    Secret,
+}
+
+impl SessionCookieVerifier {
+    /// Begins a verifier of the cookies that NextAuth.js 4 makes with `secret`, its `NEXTAUTH_SECRET`: at least 32 bytes.
+    pub fn next_auth(secret: &[u8]) -> SessionCookieVerifierBuilder {
+        SessionCookieVerifierBuilder {
+            key: CookieKey::next_auth(secret),
+            secret_length: secret.len(),
+            secret_length_min: SECRET_LENGTH_MIN,
+            roles: Vec::new(),
+            claims: KeptClaims::default(),
+            leeway: Duration::ZERO,
+            clock: SystemClock::shared(),
+            cache_capacity: CACHE_CAPACITY,
+        }
+    }
+
+    /// Judges a cookie's value, its pieces put together. Nothing is awaited.
+    ///
+    /// # Errors
+    /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it; nothing of the cookie is in it.
+    pub fn verify(&self, cookie: &str) -> Result<Principal, TokenError> {
+        if cookie.len() > COOKIE_LENGTH_MAX {
+            return Err(TokenError::malformed("the cookie is longer than 16 KiB"));
+        }
+        let Some(memo) = &self.0.verified else {
+            return self.0.judge(cookie).map(|good| good.principal);
+        };
+        let digest: [u8; 32] = Sha256::digest(cookie.as_bytes()).into();
+        if let Some(known) = memo.recall(&digest) {
+            return match self.0.judge_time(&known) {
+                Ok(()) => Ok(known.principal.clone()),
+                Err(refusal) => {
+                    memo.forget(&digest);
+                    Err(refusal)
+                }
+            };
+        }
+        let good = Arc::new(self.0.judge(cookie)?);
+        memo.remember(digest, Arc::clone(&good));
+        Ok(good.principal.clone())
+    }
+}
+
+impl Inner {
+    fn judge(&self, cookie: &str) -> Result<Remembered, TokenError> {
+        let json = self.key.open(cookie)?;
+        let mut deserializer = serde_json::Deserializer::from_slice(&json);
+        let claims = CookieClaimsSeed(&self.claims)
+            .deserialize(&mut deserializer)
+            .and_then(|claims| deserializer.end().map(|()| claims))
+            .map_err(|_| TokenError::malformed("the claims are not of the right form"))?;
+        let good = self.remembered(claims)?;
+        self.judge_time(&good)?;
+        Ok(good)
+    }
+
+    fn remembered(&self, claims: CookieClaims<'_>) -> Result<Remembered, TokenError> {
+        let expires_at = claims
+            .expires_at
+            .ok_or(TokenError::malformed("the cookie has no exp"))?;
+        let subject = claims.subject.as_ref().or(claims.email.as_ref());
+        let subject = subject
+            .filter(|subject| !subject.is_empty() && subject.len() <= SUBJECT_LENGTH_MAX)
+            .ok_or(TokenError::malformed(
+                "the cookie has neither a sub nor an email of 1 to 255 bytes",
+            ))?;
+        let own = [
+            ("email", &claims.email),
+            ("name", &claims.name),
+            ("jti", &claims.id),
+        ];
+        let own = own
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?.to_string())));
+        let attributes: BTreeMap<_, _> = own.chain(claims.kept).collect();
+        let mut principal = Principal::builder(subject, CredentialKind::SessionCookie)
+            .expires_at(expires_at)
+            .attributes(attributes);
+        for role in &self.roles {
+            principal = principal.role(role);
+        }
+        for role in &claims.roles {
+            principal = principal.role(role);
+        }
+        Ok(Remembered {
+            principal: principal.build(),
+            begins_at: claims.not_before.max(claims.issued_at),
+            expires_at,
+        })
+    }
+
+    fn judge_time(&self, cookie: &Remembered) -> Result<(), TokenError> {
+        let now = self.clock.now();
+        let earliest = now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
+        let latest = now.saturating_add(self.leeway).unwrap_or(Timestamp::MAX);
+        let at = cookie.expires_at;
+        if at <= earliest {
+            let kind = TokenErrorKind::Expired { at };
+            return Err(TokenError::new(kind, "the session has expired"));
+        }
+        if cookie.begins_at.is_some_and(|moment| moment > latest) {
+            let kind = TokenErrorKind::NotYetValid;
+            return Err(TokenError::new(kind, "the session begins in the future"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SessionCookieVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookieVerifier")
+            .field("roles", &self.0.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`SessionCookieVerifier`].
+#[must_use]
+pub struct SessionCookieVerifierBuilder {
+    key: Option<CookieKey>,
+    secret_length: usize,
+    secret_length_min: usize,
+    roles: Vec<Box<str>>,
+    claims: KeptClaims,
+    leeway: Duration,
+    clock: Arc<dyn Clock>,
+    cache_capacity: usize,
+}
+
+impl SessionCookieVerifierBuilder {
+    /// One more role that whoever has a session has.
+    pub fn add_role(mut self, role: &str) -> Self {
+        self.roles.push(role.into());
+        self
+    }
+
+    /// The claim in which the application names the user's roles: a string or an array of strings. None is read unless set.
+    pub fn roles_claim(mut self, name: &str) -> Self {
+        self.claims.roles = Some(name.into());
+        self
+    }
+
+    /// One more claim to keep as an [attribute](Principal::attribute), if it is a string; others are checked for their form and dropped.
+    pub fn add_claim(mut self, name: &str) -> Self {
+        self.claims.attributes.push(name.into());
+        self
+    }
+
+    /// By how much the application's clock may differ from ours, at most 10 minutes; 0 unless set. NextAuth itself allows 15 s.
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// Takes a secret of less than 32 bytes, for an application whose cookies are out already. Whoever has seen one
+    /// cookie can find such a secret by trying, and then make cookies.
+    pub fn dangerous_short_secret(mut self) -> Self {
+        self.secret_length_min = 1;
+        self
+    }
+
+    /// How many good cookies are remembered (a few hundred bytes each); 10,000 unless set, 0 for none, else at least 2.
+    pub fn cache_capacity(mut self, cookies: usize) -> Self {
+        self.cache_capacity = cookies;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The verifier.
+    ///
+    /// # Errors
+    /// [`SessionCookieError`], which names the setting.
+    pub fn build(self) -> Result<SessionCookieVerifier, SessionCookieError> {
+        if self.secret_length < self.secret_length_min {
+            return Err(SessionCookieError::SecretTooShort);
+        }
+        if self.leeway > LEEWAY_MAX {
+            return Err(SessionCookieError::Leeway);
+        }
+        Ok(SessionCookieVerifier(Arc::new(Inner {
+            key: self.key.ok_or(SessionCookieError::Secret)?,
+            roles: self.roles,
+            claims: self.claims,
+            leeway: self.leeway,
+            clock: self.clock,
+            verified: (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity)),
+        })))
+    }
+}
+
+impl fmt::Debug for SessionCookieVerifierBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookieVerifierBuilder")
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,205 @@
+//! One cookie of a request, in one piece or in several.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, header::COOKIE};
+
+/// The longest value that is looked at, in bytes.
+const LENGTH_MAX: usize = 16 * 1_024;
+/// The most pieces that a cookie may come in.
+const CHUNKS_MAX: usize = 16;
+
+/// A cookie as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CookieValue<'a> {
+    /// There is none of that name.
+    Absent,
+    /// It is there twice, pieces of it are missing, or it can't be what was asked for.
+    Unreadable,
+    /// Its value.
+    Text(Cow<'a, str>),
+}
+
+/// Reads the cookie that has one of `names`: whole, or in pieces `NAME.0`, `NAME.1`, … which are put together by
+/// their numbers. Several cookies of those names are refused even when they are equal: who reads which is
+/// anybody's guess.
+///
+/// Values are base64url and dots, as those of a compact JWE or JWS are; anything else in them is no cookie of ours.
+pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValue<'a> {
+    let mut pieces: Vec<Piece<'a>> = Vec::new();
+    // HTTP/2 may send each pair in a line of its own (RFC 9113, 8.2.3).
+    for line in headers.get_all(COOKIE) {
+        for pair in line.as_bytes().split(|byte| *byte == b';') {
+            match Piece::of(pair.trim_ascii(), names) {
+                Found::Foreign => {}
+                Found::Unreadable => return CookieValue::Unreadable,
+                Found::Piece(_) if pieces.len() >= CHUNKS_MAX => return CookieValue::Unreadable,
+                Found::Piece(piece) => pieces.push(piece),
+            }
+        }
+    }
+    join(pieces)
+}
+
+struct Piece<'a> {
+    /// Which of the names it has.
+    name: usize,
+    /// `None`: the whole.
+    number: Option<usize>,
+    value: &'a str,
+}
+
+enum Found<'a> {
+    Foreign,
+    Unreadable,
+    Piece(Piece<'a>),
+}
+
+impl<'a> Piece<'a> {
+    fn of(pair: &'a [u8], names: &[Box<str>]) -> Found<'a> {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let (Some(name), Some(value)) = (halves.next(), halves.next()) else {
+            return Found::Foreign;
+        };
+        let own = names.iter().enumerate().find_map(|(index, own)| {
+            let rest = name.trim_ascii().strip_prefix(own.as_bytes())?;
+            match rest.strip_prefix(b".") {
+                None => rest.is_empty().then_some((index, None)),
+                Some(number) => Some((index, Some(number))),
+            }
+        });
+        let Some((name, suffix)) = own else {
+            return Found::Foreign;
+        };
+        let number = match suffix.map(number) {
+            None => None,
+            Some(Some(number)) => Some(number),
+            Some(None) => return Found::Unreadable,
+        };
+        let value = value.trim_ascii();
+        let speakable =
+            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if value.is_empty() || value.len() > LENGTH_MAX || !value.iter().all(speakable) {
+            return Found::Unreadable;
+        }
+        match std::str::from_utf8(value) {
+            Ok(value) => Found::Piece(Self {
+                name,
+                number,
+                value,
+            }),
+            Err(_) => Found::Unreadable,
+        }
+    }
+}
+
+/// A number as who cut the cookie writes it: `0`, `12`; not `01`, `+1`, `x`.
+fn number(digits: &[u8]) -> Option<usize> {
+    let number = std::str::from_utf8(digits).ok()?.parse::<usize>().ok()?;
+    (number < CHUNKS_MAX && number.to_string().as_bytes() == digits).then_some(number)
+}
+
+fn join(mut pieces: Vec<Piece<'_>>) -> CookieValue<'_> {
+    pieces.sort_by_key(|piece| piece.number);
+    match pieces.as_slice() {
+        [] => CookieValue::Absent,
+        [
+            Piece {
+                number: None,
+                value,
+                ..
+            },
+        ] => CookieValue::Text(Cow::Borrowed(value)),
+        several => {
+            let mut whole = String::new();
+            for (place, piece) in several.iter().enumerate() {
+                let same = several
+                    .first()
+                    .is_some_and(|first| first.name == piece.name);
+                if piece.number != Some(place) || !same {
+                    return CookieValue::Unreadable;
+                }
+                whole.push_str(piece.value);
+            }
+            if whole.len() > LENGTH_MAX {
+                return CookieValue::Unreadable;
+            }
+            CookieValue::Text(Cow::Owned(whole))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&[u8]]) -> Result<Option<String>, ()> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, http::HeaderValue::from_bytes(line).unwrap());
+        }
+        match super::read(&headers, &["s".into(), "__Secure-s".into()]) {
+            CookieValue::Absent => Ok(None),
+            CookieValue::Unreadable => Err(()),
+            CookieValue::Text(text) => Ok(Some(text.into_owned())),
+        }
+    }
+
+    fn text(text: &str) -> Result<Option<String>, ()> {
+        Ok(Some(text.to_owned()))
+    }
+
+    #[test]
+    fn one_cookie_is_found_among_others() {
+        assert_eq!(read(&[b"a=1; s=x.y-_9; b=\xff\"2,"]), text("x.y-_9"));
+        assert_eq!(read(&[b"a=1", b"__Secure-s=x"]), text("x"));
+        for none in [b"a=1".as_slice(), b"sx=1; xs=2; S=3; s", b""] {
+            assert_eq!(read(&[none]), Ok(None));
+        }
+        assert_eq!(read(&[]), Ok(None));
+    }
+
+    #[test]
+    fn pieces_are_put_together_by_their_numbers() {
+        assert_eq!(read(&[b"s.0=a; s.1=b; s.2=c"]), text("abc"));
+        assert_eq!(read(&[b"s.1=b", b"s.2=c; s.0=a"]), text("abc"));
+        let eleven: String = (0..11).map(|n| format!("s.{n}=p{n}; ")).collect();
+        assert_eq!(
+            read(&[eleven.as_bytes()]),
+            text("p0p1p2p3p4p5p6p7p8p9p10"),
+            "10 comes after 9"
+        );
+    }
+
+    #[test]
+    fn what_may_be_read_in_two_ways_is_not_read() {
+        let many: String = (0..17).map(|n| format!("s.{n}=p; ")).collect();
+        let long = format!("s={}", "a".repeat(LENGTH_MAX + 1));
+        let half = "a".repeat(LENGTH_MAX / 2 + 1);
+        let long_in_two = format!("s.0={half}; s.1={half}");
+        for line in [
+            "s=a; s=a",
+            "s=a; __Secure-s=a",
+            "s=a; s.0=a",
+            "s.0=a; s.0=b",
+            "s.0=a; __Secure-s.1=b",
+            "s.0=a; s.2=b",
+            "s.1=a",
+            "s.00=a",
+            "s.+0=a",
+            "s.=a",
+            "s.x=a",
+            "s=",
+            "s=\"a\"",
+            "s=a b",
+            "s=a%2Eb",
+            "s=a=b",
+            &many,
+            &long,
+            &long_in_two,
+        ] {
+            assert_eq!(read(&[line.as_bytes()]), Err(()), "{line}");
+        }
+        assert_eq!(read(&[b"s=a", b"s=a"]), Err(()));
+    }
+}

@@ -1,0 +1,194 @@
+//! Sessions of a web application in front of a service, alone and beside keys.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "it is a test"
+)]
+
+use std::{convert::Infallible, sync::Arc};
+
+use tower::{Layer, ServiceExt, service_fn};
+
+use tollgate::{
+    ApiKeyLayer, Principal, SessionCookieLayer,
+    clock::{ManualClock, Timestamp},
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring, NewKey},
+    store::MemoryStore,
+    token::SessionCookieVerifier,
+};
+
+const WHOLE: &str = include_str!("../src/token/cookie/vectors/whole.txt");
+const CHUNKS: &str = include_str!("../src/token/cookie/vectors/chunks.txt");
+
+fn layer() -> SessionCookieLayer {
+    let clock = ManualClock::at(Timestamp::from_second(1_800_000_000).unwrap());
+    let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate")
+        .with_clock(Arc::new(clock));
+    SessionCookieLayer::new(verifier.build().unwrap())
+}
+
+async fn ask<L>(layer: &L, method: &str, lines: &[(&str, &str)]) -> (u16, String)
+where
+    L: Layer<tower::util::BoxCloneService<http::Request<()>, http::Response<String>, Infallible>>,
+    L::Service: tower_service::Service<http::Request<()>, Error = Infallible>,
+    <L::Service as tower_service::Service<http::Request<()>>>::Response: Status,
+{
+    let whoami = service_fn(async |request: http::Request<()>| {
+        let principal = request.extensions().get::<Principal>().unwrap();
+        let mut answer = http::Response::new(String::new());
+        let subject = principal.subject().parse().unwrap();
+        answer.headers_mut().insert("x-subject", subject);
+        Ok(answer)
+    });
+    let mut request = http::Request::builder().method(method).uri("/");
+    for (name, value) in lines {
+        request = request.header(*name, *value);
+    }
+    let service = layer.layer(tower::util::BoxCloneService::new(whoami));
+    let answer = service.oneshot(request.body(()).unwrap()).await.unwrap();
+    answer.read()
+}
+
+trait Status {
+    fn read(&self) -> (u16, String);
+}
+
+impl<B> Status for http::Response<B> {
+    fn read(&self) -> (u16, String) {
+        let subject = self.headers().get("x-subject");
+        let subject = subject.map_or("", |subject| subject.to_str().unwrap());
+        (self.status().as_u16(), subject.to_owned())
+    }
+}
+
+fn cookie(name: &str) -> String {
+    format!("theme=dark; {name}={WHOLE}")
+}
+
+fn chunks(order: [usize; 2], numbers: [usize; 2]) -> String {
+    let parts: Vec<_> = CHUNKS.split('\n').collect();
+    let part = |at: usize| {
+        format!(
+            "next-auth.session-token.{}={}",
+            numbers[at], parts[order[at]]
+        )
+    };
+    format!("{}; {}", part(0), part(1))
+}
+
+#[tokio::test]
+async fn both_names_and_pieces_are_taken() {
+    let known = (200, "user-7".to_owned());
+    for name in [
+        "next-auth.session-token",
+        "__Secure-next-auth.session-token",
+    ] {
+        assert_eq!(
+            ask(&layer(), "GET", &[("cookie", &cookie(name))]).await,
+            known
+        );
+    }
+    for whole in [chunks([0, 1], [0, 1]), chunks([1, 0], [1, 0])] {
+        assert_eq!(ask(&layer(), "GET", &[("cookie", &whole)]).await, known);
+    }
+    let named = layer().name("sid");
+    assert_eq!(
+        ask(&named, "GET", &[("cookie", &cookie("sid"))]).await,
+        known
+    );
+    let other = cookie("next-auth.session-token");
+    assert_eq!(ask(&named, "GET", &[("cookie", &other)]).await.0, 401);
+}
+
+#[tokio::test]
+async fn what_is_no_good_session_is_refused() {
+    let whole = cookie("next-auth.session-token");
+    for lines in [
+        vec![],
+        vec![("cookie", "theme=dark")],
+        vec![("cookie", whole.as_str()), ("cookie", whole.as_str())],
+        vec![("cookie", &chunks([1, 0], [0, 1]))],
+        vec![("cookie", &chunks([0, 1], [0, 2]))],
+        vec![("cookie", &whole[..whole.len() - 1])],
+    ] {
+        assert_eq!(ask(&layer(), "GET", &lines).await.0, 401, "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let whole = cookie("next-auth.session-token");
+    let from = |origin| {
+        [
+            ("cookie", whole.as_str()),
+            ("host", "a.example"),
+            ("origin", origin),
+        ]
+    };
+    let foreign = from("https://evil.example");
+    assert_eq!(ask(&layer(), "POST", &foreign).await.0, 403);
+    assert_eq!(ask(&layer(), "GET", &foreign).await.0, 200);
+    assert_eq!(
+        ask(&layer(), "POST", &from("https://a.example")).await.0,
+        200
+    );
+    let trusting = layer().add_trusted_origin("https://evil.example".parse().unwrap());
+    assert_eq!(ask(&trusting, "POST", &foreign).await.0, 200);
+    assert_eq!(
+        ask(&layer().dangerous_any_origin(), "POST", &foreign)
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        ask(&layer(), "POST", &foreign[1..]).await.0,
+        401,
+        "without a cookie it is nobody's"
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_taken_where_there_is_no_cookie_and_only_there() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let keys = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    let ring = Keyring::new(store, format, keys.clone());
+    let (key, _) = ring.create("owner", NewKey::default()).await.unwrap();
+    let (whole, bad) = (
+        cookie("next-auth.session-token"),
+        "next-auth.session-token=a.b",
+    );
+    let key = ("x-api-key", key.expose());
+    let either = layer().or(ApiKeyLayer::new(keys));
+    for (lines, answer) in [
+        (vec![key], (200, "owner")),
+        (vec![("cookie", whole.as_str())], (200, "user-7")),
+        (vec![key, ("cookie", whole.as_str())], (200, "user-7")),
+        (
+            vec![("x-api-key", "acme_guess"), ("cookie", whole.as_str())],
+            (200, "user-7"),
+        ),
+        (vec![key, ("cookie", bad)], (401, "")),
+        (vec![("cookie", bad)], (401, "")),
+        (vec![], (401, "")),
+    ] {
+        let (status, subject) = ask(&either, "POST", &lines).await;
+        assert_eq!((status, subject.as_str()), answer, "{lines:?}");
+    }
+    let alone = layer().exclusive();
+    assert_eq!(ask(&alone, "POST", &[("cookie", &whole)]).await.0, 200);
+    for other in [key, ("x-api-key", ""), ("authorization", "Bearer x")] {
+        assert_eq!(
+            ask(&alone, "POST", &[("cookie", &whole), other]).await.0,
+            401
+        );
+        assert_eq!(ask(&alone, "POST", &[other]).await.0, 401);
+    }
+}
