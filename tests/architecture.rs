@@ -171,7 +171,7 @@ fn engines_know_the_domain_and_the_traits_only() {
         sources(&engine, &mut files);
         for file in files {
             let source = fs::read_to_string(&file).unwrap();
-            for other in ["memory", "sqlite", "postgres", "redis"] {
+            for other in ["file", "memory", "sqlite", "postgres", "redis"] {
                 let names = [
                     format!("store::{other}::"),
                     format!("super::super::{other}"),

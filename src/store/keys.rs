@@ -19,6 +19,77 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     fn touch(&self, id: &KeyId, at: Timestamp) {
         let _ = (id, at);
     }
+
+    /// Looks in `next` for keys that aren't here. The first store that knows a key wins, also when it says that the key is
+    /// revoked; a store that fails ends the search, since nobody knows what it would have said.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{key::KeyDigest, store::{FileKeyStore, KeyLookup, StaticKeys}};
+    ///
+    /// let fallback = StaticKeys::new().add_key("ci", "a-key-for-the-ci-server", ["client"])?;
+    /// let keys = FileKeyStore::new("does/not/exist.json").or(fallback);
+    /// assert!(keys.find(&KeyDigest::of("a-key-for-the-ci-server")).await?.is_some());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    fn or<N: KeyLookup>(self, next: N) -> OrKeys<Self, N>
+    where
+        Self: Sized,
+    {
+        OrKeys {
+            first: Arc::new(self),
+            next: Arc::new(next),
+        }
+    }
+}
+
+/// One store of keys, or else another: [`KeyLookup::or`].
+pub struct OrKeys<A, B> {
+    first: Arc<A>,
+    next: Arc<B>,
+}
+
+impl<A: KeyLookup, B: KeyLookup> KeyLookup for OrKeys<A, B> {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        match self.first.find(digest).into_ready() {
+            Ok(Ok(None)) => self.next.find(digest),
+            Ok(answer) => StoreFuture::ready(answer),
+            Err(pending) => {
+                let (next, digest) = (Arc::clone(&self.next), *digest);
+                StoreFuture::new(async move {
+                    match pending.await? {
+                        None => next.find(&digest).await,
+                        found => Ok(found),
+                    }
+                })
+            }
+        }
+    }
+
+    /// Both hear of it; whose key it isn't changes nothing.
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        self.first.touch(id, at);
+        self.next.touch(id, at);
+    }
+}
+
+impl<A, B> Clone for OrKeys<A, B> {
+    fn clone(&self) -> Self {
+        Self {
+            first: Arc::clone(&self.first),
+            next: Arc::clone(&self.next),
+        }
+    }
+}
+
+impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrKeys<A, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OrKeys")
+            .field(&self.first)
+            .field(&self.next)
+            .finish()
+    }
 }
 
 /// Keeps keys.
@@ -72,5 +143,45 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         T::delete(self, owner, id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryStore, StaticKeys, StoreError, StoreErrorKind};
+
+    #[derive(Debug)]
+    struct Failing;
+
+    impl KeyLookup for Failing {
+        fn find(&self, _: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+            StoreFuture::new(async { Err(StoreError::new(StoreErrorKind::Unavailable, "gone")) })
+        }
+    }
+
+    fn keys(name: &str, key: &str) -> StaticKeys {
+        StaticKeys::new().add_key(name, key, []).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_store_that_knows_a_key_wins() {
+        let both = MemoryStore::new()
+            .or(keys("first", "a-key-of-both"))
+            .or(keys("second", "a-key-of-both"));
+        let found = both.find(&KeyDigest::of("a-key-of-both")).await.unwrap();
+        assert_eq!(found.unwrap().owner, "first");
+        let none = both.find(&KeyDigest::of("a-key-of-nobody")).await.unwrap();
+        assert_eq!(none, None);
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_ends_the_search() {
+        let digest = KeyDigest::of("a-key-of-both");
+        let behind = Failing.or(keys("first", "a-key-of-both"));
+        assert!(behind.find(&digest).await.is_err());
+        let before = keys("first", "a-key-of-both").or(Failing);
+        assert!(before.find(&digest).await.unwrap().is_some());
+        assert!(before.find(&KeyDigest::of("another-key")).await.is_err());
     }
 }

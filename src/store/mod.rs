@@ -8,12 +8,17 @@
 //! | [`KeyLookup`], [`KeyStore`] | yes | yes |
 //! | [`UserStore`], [`SessionStore`] | yes | yes |
 //! | [`Ledger`] | yes | yes |
+//!
+//! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
+//! asked in order with [`KeyLookup::or`].
 
 mod alerts;
+mod file;
 mod future;
 mod keys;
 mod ledger;
 mod people;
+mod static_keys;
 
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -24,11 +29,13 @@ pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
     page::{Page, Paged},
 };
+pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
-pub use keys::{KeyLookup, KeyStore};
+pub use keys::{KeyLookup, KeyStore, OrKeys};
 pub use ledger::Ledger;
 pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateDecision, WindowReading};
 pub use people::{SessionStore, UserStore};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
+pub use static_keys::{StaticKeyError, StaticKeys};

@@ -1,0 +1,158 @@
+//! Reads, locks and replaces the file. Everything here blocks.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use uuid::Uuid;
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The longest file that is read, in bytes.
+const LENGTH_MAX: u64 = 64 * 1_024 * 1_024;
+/// How often the lock is tried, and how long one waits in between: a second in all.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What tells one state of the file from another without reading it. `None`: there is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    /// On Unix device, inode, and when the inode changed: a replaced file of the same length and time is another.
+    identity: [i64; 4],
+}
+
+impl Stamp {
+    /// As the file stands now.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(Self::read(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("can't be looked at", &error)),
+        }
+    }
+
+    fn read(metadata: &fs::Metadata) -> Self {
+        Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            identity: identity(metadata),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &fs::Metadata) -> [i64; 4] {
+    use std::os::unix::fs::MetadataExt;
+
+    let [device, inode] = [metadata.dev(), metadata.ino()].map(u64::cast_signed);
+    [device, inode, metadata.ctime(), metadata.ctime_nsec()]
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> [i64; 4] {
+    [0; 4]
+}
+
+/// The file and its stamp as it was opened; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("can't be opened", &error)),
+    };
+    let metadata = file
+        .metadata()
+        .map_err(|error| failed("can't be looked at", &error))?;
+    if !metadata.is_file() || metadata.len() > LENGTH_MAX {
+        let text = "the key file is not a regular file of at most 64 MiB";
+        return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+    }
+    let mut json = Vec::new();
+    file.take(LENGTH_MAX)
+        .read_to_end(&mut json)
+        .map_err(|error| failed("can't be read", &error))?;
+    Ok(Some((json, Stamp::read(&metadata))))
+}
+
+/// Keeps other processes from changing the file, until it is dropped.
+pub(super) struct FileLock(#[expect(dead_code, reason = "closing it unlocks")] File);
+
+impl FileLock {
+    /// Waits up to a second. The lock is a file of its own beside the other, since that one is replaced.
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        create_folder(path)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        close_to_others(&mut options);
+        let file = options
+            .open(PathBuf::from(name))
+            .map_err(|error| failed("can't be locked", &error))?;
+        for _ in 0..LOCK_ATTEMPTS {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(failed("can't be locked", &error)),
+            }
+        }
+        let text = "another process holds the key file's lock";
+        Err(StoreError::new(StoreErrorKind::Busy, text))
+    }
+}
+
+/// Replaces the file: whole or not at all, on the disk when this returns, and readable by its owner alone.
+pub(super) fn replace(path: &Path, json: &[u8]) -> Result<(), StoreError> {
+    // A link stays a link: what it points to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let draft = folder_of(path).join(format!(".keys-{}", Uuid::new_v4().simple()));
+    let written = write(&draft, json).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&draft);
+        return Err(failed("can't be written", &error));
+    }
+    // So that the new name survives a crash as its content does; a file system that can't is no reason to fail.
+    if let Ok(folder) = File::open(folder_of(path)) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+fn write(draft: &Path, json: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    close_to_others(&mut options);
+    let mut file = options.open(draft)?;
+    file.write_all(json)?;
+    file.sync_all()
+}
+
+fn create_folder(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(folder_of(path)).map_err(|error| failed("has no folder", &error))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(unix)]
+fn close_to_others(options: &mut OpenOptions) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
+#[cfg(not(unix))]
+fn close_to_others(_: &mut OpenOptions) {}
+
+fn failed(what: &str, error: &io::Error) -> StoreError {
+    let text = format!("the key file {what}: {error}");
+    StoreError::new(StoreErrorKind::Unavailable, &text)
+}

@@ -1,0 +1,311 @@
+//! What stands in the file, and what is done to it. No I/O.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
+
+use crate::{
+    domain::{
+        BudgetId, KeyId,
+        clock::Timestamp,
+        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        page::{Page, Paged},
+    },
+    store::{StoreError, StoreErrorKind},
+};
+
+/// The form that is written; a file of a later one is not touched.
+const VERSION: u32 = 1;
+
+/// The file as it stands. What we don't know of it is written back as it was.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    version: u32,
+    #[serde(default)]
+    keys: Vec<Entry>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// A key as it stands in the file. `id`, `hash` and `owner` are enough: so keys of an older system are brought in.
+#[derive(Clone, Serialize, Deserialize)]
+struct Entry {
+    /// Counts up in the order of making; 0 where somebody wrote the key by hand.
+    #[serde(default)]
+    position: u64,
+    id: KeyId,
+    #[serde(serialize_with = "write_hash", deserialize_with = "read_hash")]
+    hash: KeyDigest,
+    owner: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    preview: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    networks: Vec<IpNet>,
+    #[serde(default)]
+    created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_used_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotated_from: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<BudgetId>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// `sha256:` and 64 hexadecimal digits.
+fn write_hash<S: Serializer>(digest: &KeyDigest, serializer: S) -> Result<S::Ok, S::Error> {
+    let hex = digest.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+    serializer.collect_str(&format_args!("sha256:{}", hex.collect::<String>()))
+}
+
+fn read_hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyDigest, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let unreadable = || D::Error::custom("hash: `sha256:` and 64 hexadecimal digits are expected");
+    let hex = text.strip_prefix("sha256:").ok_or_else(unreadable)?;
+    let mut bytes = [0_u8; 32];
+    if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(unreadable());
+    }
+    for (place, at) in bytes.iter_mut().zip((0_usize..64).step_by(2)) {
+        let pair = hex.get(at..at.saturating_add(2)).ok_or_else(unreadable)?;
+        *place = u8::from_str_radix(pair, 16).map_err(|_| unreadable())?;
+    }
+    Ok(KeyDigest::from_bytes(bytes))
+}
+
+impl Entry {
+    fn of(position: u64, record: KeyRecord, others: BTreeMap<String, Value>) -> Self {
+        Self {
+            position,
+            id: record.id,
+            hash: record.digest,
+            owner: record.owner,
+            name: record.name,
+            preview: record.preview,
+            environment: record.environment,
+            roles: record.roles,
+            resource: record.resource,
+            networks: record.networks,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            revoked_at: record.revoked_at,
+            last_used_at: record.last_used_at,
+            rotated_from: record.rotated_from,
+            lineage: Some(record.lineage),
+            metadata: record.metadata,
+            others,
+        }
+    }
+
+    fn into_parts(self) -> Result<(KeyRecord, BTreeMap<String, Value>), StoreError> {
+        let lineage = match self.lineage {
+            Some(lineage) => lineage,
+            None => BudgetId::new(self.id.as_str())
+                .map_err(|_| StoreError::internal("a key's id names no budget"))?,
+        };
+        let mut record = KeyRecord::new(self.id, lineage, self.hash, &self.owner, self.created_at);
+        record.name = self.name;
+        record.preview = self.preview;
+        record.environment = self.environment;
+        record.roles = self.roles;
+        record.resource = self.resource;
+        record.networks = self.networks;
+        record.expires_at = self.expires_at;
+        record.revoked_at = self.revoked_at;
+        record.last_used_at = self.last_used_at;
+        record.rotated_from = self.rotated_from;
+        record.metadata = self.metadata;
+        Ok((record, self.others))
+    }
+}
+
+/// The keys of the file, by digest and by id.
+#[derive(Default)]
+pub(super) struct Document {
+    keys: BTreeMap<u64, (KeyRecord, BTreeMap<String, Value>)>,
+    by_id: HashMap<KeyId, u64>,
+    by_digest: HashMap<KeyDigest, u64>,
+    others: BTreeMap<String, Value>,
+    changed: bool,
+}
+
+impl Document {
+    /// What the file says; an empty file says nothing.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, StoreError> {
+        if json.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        // serde's words may repeat what stands in the file, so only the place is told.
+        let form: Form = serde_json::from_slice(json).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let text = format!("the key file is not readable: line {line} column {column}");
+            StoreError::new(StoreErrorKind::Unavailable, &text)
+        })?;
+        if form.version != VERSION {
+            let text = "the key file is of another version";
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+        }
+        let mut document = Self {
+            others: form.others,
+            ..Self::default()
+        };
+        let mut last = 0_u64;
+        for entry in form.keys {
+            last = entry.position.max(last.saturating_add(1));
+            let (record, others) = entry.into_parts()?;
+            if document.is_taken(&record) {
+                let text = "the key file has an id or a hash twice";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+            }
+            document.place(last, record, others);
+        }
+        Ok(document)
+    }
+
+    /// What is to stand in the file.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, StoreError> {
+        let entry = |(position, (record, others)): (&u64, &(KeyRecord, BTreeMap<_, _>))| {
+            Entry::of(*position, record.clone(), others.clone())
+        };
+        let form = Form {
+            version: VERSION,
+            keys: self.keys.iter().map(entry).collect(),
+            others: self.others.clone(),
+        };
+        let mut json = serde_json::to_vec_pretty(&form)
+            .map_err(|_| StoreError::internal("the keys can't be written as JSON"))?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    pub(super) fn set_written(&mut self) {
+        self.changed = false;
+    }
+
+    pub(super) fn find(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
+        self.at(*self.by_digest.get(digest)?)
+    }
+
+    pub(super) fn get(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord> {
+        self.at(*self.by_id.get(id)?)
+            .filter(|record| record.owner == owner)
+    }
+
+    pub(super) fn contains(&self, id: &KeyId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    pub(super) fn list(&self, owner: &str, page: &Page) -> Paged<KeyRecord> {
+        let before = page.cursor().unwrap_or(u64::MAX);
+        let rows = self
+            .keys
+            .range(..before)
+            .rev()
+            .filter(|(_, (record, _))| record.owner == owner)
+            .map(|(position, (record, _))| (*position, record.clone()))
+            .take(usize::from(page.limit()).saturating_add(1))
+            .collect();
+        Paged::from_rows(page, rows)
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        record: KeyRecord,
+        rotation: Option<&RotationOf>,
+    ) -> Result<(), StoreError> {
+        if self.is_taken(&record) {
+            let text = "the id or the digest of the key is taken";
+            return Err(StoreError::new(StoreErrorKind::Conflict, text));
+        }
+        if let Some(rotation) = rotation {
+            let replaced = self
+                .get_mut(&record.owner, &rotation.replaced)
+                .filter(|replaced| replaced.is_active(rotation.at));
+            let Some(replaced) = replaced else {
+                let text = "there is no active key to replace";
+                return Err(StoreError::new(StoreErrorKind::NotFound, text));
+            };
+            replaced.end_by(rotation.overlap_ends_at);
+        }
+        let last = self.keys.last_key_value().map_or(0, |(last, _)| *last);
+        self.place(last.saturating_add(1), record, BTreeMap::new());
+        self.changed = true;
+        Ok(())
+    }
+
+    pub(super) fn update(
+        &mut self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+    ) -> Option<KeyRecord> {
+        let record = self.get_mut(owner, id)?;
+        let before = record.clone();
+        record.apply(change);
+        let after = record.clone();
+        self.changed |= before != after;
+        Some(after)
+    }
+
+    pub(super) fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {
+        self.get(owner, id)?;
+        let position = self.by_id.remove(id)?;
+        let (record, _) = self.keys.remove(&position)?;
+        self.by_digest.remove(&record.digest);
+        self.changed = true;
+        Some(record)
+    }
+
+    /// Notes uses; what isn't later than what stands there changes nothing.
+    pub(super) fn touch(&mut self, id: &KeyId, at: Timestamp) {
+        let touched = self.by_id.get(id).copied();
+        if let Some((record, _)) = touched.and_then(|position| self.keys.get_mut(&position))
+            && record.last_used_at < Some(at)
+        {
+            record.last_used_at = Some(at);
+            self.changed = true;
+        }
+    }
+
+    fn at(&self, position: u64) -> Option<&KeyRecord> {
+        self.keys.get(&position).map(|(record, _)| record)
+    }
+
+    fn get_mut(&mut self, owner: &str, id: &KeyId) -> Option<&mut KeyRecord> {
+        let (record, _) = self.keys.get_mut(self.by_id.get(id)?)?;
+        (record.owner == owner).then_some(record)
+    }
+
+    fn is_taken(&self, record: &KeyRecord) -> bool {
+        self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest)
+    }
+
+    fn place(&mut self, position: u64, record: KeyRecord, others: BTreeMap<String, Value>) {
+        self.by_id.insert(record.id.clone(), position);
+        self.by_digest.insert(record.digest, position);
+        self.keys.insert(position, (record, others));
+    }
+}

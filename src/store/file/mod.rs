@@ -1,0 +1,395 @@
+//! Keys in one JSON file: for a service with one machine and some dozens of keys, whose file somebody may read and edit.
+//!
+//! The file holds hashes only. It is replaced as a whole, synced, with mode 0600; processes that change it at the same time
+//! take turns by a lock file beside it (`NAME.lock`), and each reads the file anew before it changes it, so that no
+//! change is lost. What stands in it that is not ours is kept.
+//!
+//! Look-ups are answered from memory. Whether the file has changed is looked at when a look-up comes, at most every
+//! [`FileKeyStoreBuilder::check_interval`]. A file that is gone has no keys; one that can't be read, or is no JSON, is a
+//! failing store (503), not an empty one.
+
+mod disk;
+mod document;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use tokio::{sync::Semaphore, task, time::timeout};
+
+use self::{
+    disk::{FileLock, Stamp},
+    document::Document,
+};
+use super::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
+use crate::domain::{
+    clock::{Clock, SystemClock, Timestamp},
+    key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+};
+
+/// How long a change may take, the wait for its turn included.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Changes and reads that wait for their turn.
+const WAITING_MAX: usize = 1_024;
+/// A file that was changed so lately may change again within the same tick of the file system's clock.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// Keys in one JSON file. A clone is a reference count.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{key::KeyFormat, keyring::{KeyResolver, Keyring, NewKey}, store::FileKeyStore};
+///
+/// # let folder = std::env::temp_dir().join(format!("tollgate-doc-keys-{}", std::process::id()));
+/// # let path = folder.join("api-keys.json");
+/// let store = FileKeyStore::new(&path);
+/// let format = KeyFormat::builder("acme").build()?;
+/// let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+/// let (key, _) = Keyring::new(store, format, resolver).create("user-1", NewKey::default()).await?;
+///
+/// let content = std::fs::read_to_string(&path)?;
+/// assert!(content.contains("\"hash\": \"sha256:") && !content.contains(key.expose()));
+/// # std::fs::remove_dir_all(folder).ok();
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct FileKeyStore(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    check_interval: Duration,
+    touch_interval: Duration,
+    clock: Arc<dyn Clock>,
+    memory: Mutex<Memory>,
+    /// One at a time goes to the disk; a bounded number wait.
+    turn: Arc<Semaphore>,
+    line: Arc<Semaphore>,
+}
+
+/// What is known of the file.
+#[derive(Default)]
+struct Memory {
+    content: Option<Content>,
+    /// Uses that are not in the file yet; of keys of the file only.
+    touched: HashMap<KeyId, Timestamp>,
+    /// When they were written last, or first noted.
+    touches_written_at: Option<Duration>,
+}
+
+#[derive(Clone)]
+struct Content {
+    document: Result<Arc<Document>, StoreError>,
+    /// `None`: there was no file.
+    stamp: Option<Stamp>,
+    /// When it was read, and when a file of that stamp was read first.
+    read_at: Duration,
+    stamp_since: Duration,
+    checked_at: Duration,
+}
+
+/// Settings of a [`FileKeyStore`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct FileKeyStoreBuilder {
+    path: PathBuf,
+    check_interval: Duration,
+    touch_interval: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl FileKeyStoreBuilder {
+    /// How long what was read is believed before the file is looked at again; 250 ms unless set.
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
+        self
+    }
+
+    /// How often the times of last use are written to the file, if nothing else is; once a minute unless set.
+    pub fn touch_interval(mut self, interval: Duration) -> Self {
+        self.touch_interval = interval;
+        self
+    }
+
+    /// Another source of time.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The store. The file is made with the first key.
+    #[must_use]
+    pub fn build(self) -> FileKeyStore {
+        FileKeyStore(Arc::new(Inner {
+            path: self.path,
+            check_interval: self.check_interval,
+            touch_interval: self.touch_interval,
+            clock: self.clock,
+            memory: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            line: Arc::new(Semaphore::new(WAITING_MAX)),
+        }))
+    }
+}
+
+impl FileKeyStore {
+    /// The keys of the file at `path`, which need not be there yet, nor its folder.
+    #[must_use]
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self::builder(path).build()
+    }
+
+    /// Begins a store of the keys of the file at `path`.
+    pub fn builder(path: impl AsRef<Path>) -> FileKeyStoreBuilder {
+        FileKeyStoreBuilder {
+            path: path.as_ref().to_owned(),
+            check_interval: Duration::from_millis(250),
+            touch_interval: Duration::from_secs(60),
+            clock: SystemClock::shared(),
+        }
+    }
+
+    /// Writes the times of last use that are not in the file yet: call it before the process ends.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.change(|_| Ok(())).await
+    }
+
+    /// Answers from memory, or after a look at the file when the last one was too long ago.
+    fn read<T: Send + Unpin + 'static>(
+        &self,
+        work: impl FnOnce(&Document) -> T + Send + 'static,
+    ) -> StoreFuture<T> {
+        if let Some(document) = self.0.recall() {
+            return StoreFuture::ready(document.map(|document| work(&document)));
+        }
+        self.on_disk(move |inner| match inner.recall() {
+            // Somebody else looked meanwhile.
+            Some(document) => document.map(|document| work(&document)),
+            None => inner.refresh().map(|document| work(&document)),
+        })
+    }
+
+    /// Changes the file under its lock, on top of what stands in it then.
+    fn change<T: Send + Unpin + 'static>(
+        &self,
+        work: impl FnOnce(&mut Document) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.on_disk(move |inner| inner.change(work))
+    }
+
+    fn on_disk<T: Send + Unpin + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let Ok(place) = Arc::clone(&self.0.line).try_acquire_owned() else {
+            let text = "too many wait for the key file";
+            return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
+        };
+        let inner = Arc::clone(&self.0);
+        let work = async move {
+            let turn = Arc::clone(&inner.turn).acquire_owned().await;
+            // In the task, so that the turn is over when the work is, whoever has gone.
+            let done = task::spawn_blocking(move || {
+                let _held = (place, turn);
+                work(&inner)
+            });
+            done.await.unwrap_or_else(|_| {
+                Err(StoreError::internal("the work on the key file was cut off"))
+            })
+        };
+        StoreFuture::new(async move {
+            timeout(DEADLINE, work).await.unwrap_or_else(|_| {
+                let text = "the key file did not answer in time";
+                Err(StoreError::new(StoreErrorKind::Unavailable, text))
+            })
+        })
+    }
+}
+
+impl Inner {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read, if that was lately enough.
+    fn recall(&self) -> Option<Result<Arc<Document>, StoreError>> {
+        let now = self.clock.elapsed();
+        let memory = self.memory();
+        let content = memory.content.as_ref()?;
+        let young = now.saturating_sub(content.checked_at) < self.check_interval;
+        young.then(|| content.document.clone())
+    }
+
+    /// Looks at the file, and reads it if it isn't what was read last.
+    fn refresh(&self) -> Result<Arc<Document>, StoreError> {
+        let known = self.memory().content.clone();
+        let now = self.clock.elapsed();
+        if let Some(mut known) = known
+            && known.document.is_ok()
+            && Stamp::of(&self.path).is_ok_and(|stamp| stamp == known.stamp)
+            && known.read_at.saturating_sub(known.stamp_since) >= SETTLED_AFTER
+        {
+            known.checked_at = now;
+            let document = known.document.clone();
+            self.memory().content = Some(known);
+            return document;
+        }
+        self.load(now)
+    }
+
+    /// Reads the file. A failure is remembered too, for one interval: who asks meanwhile doesn't read it again.
+    fn load(&self, now: Duration) -> Result<Arc<Document>, StoreError> {
+        let (document, stamp) = match disk::read(&self.path) {
+            Ok(None) => (Ok(Document::default()), None),
+            Ok(Some((json, stamp))) => (Document::parse(&json), Some(stamp)),
+            Err(error) => (Err(error), None),
+        };
+        if let Err(error) = &document {
+            tracing::error!(target: "tollgate", path = %self.path.display(), %error, "the key file can't be used");
+        }
+        self.remember(document.map(Arc::new), stamp, now)
+    }
+
+    fn remember(
+        &self,
+        document: Result<Arc<Document>, StoreError>,
+        stamp: Option<Stamp>,
+        now: Duration,
+    ) -> Result<Arc<Document>, StoreError> {
+        let mut memory = self.memory();
+        let since = memory
+            .content
+            .as_ref()
+            .filter(|known| known.stamp == stamp && known.document.is_ok())
+            .map_or(now, |known| known.stamp_since);
+        memory.content = Some(Content {
+            document: document.clone(),
+            stamp,
+            read_at: now,
+            stamp_since: since,
+            checked_at: now,
+        });
+        document
+    }
+
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Document) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let _lock = FileLock::take(&self.path)?;
+        let mut document = match disk::read(&self.path)? {
+            None => Document::default(),
+            Some((json, _)) => Document::parse(&json)?,
+        };
+        let answer = work(&mut document)?;
+        let touched = self.memory().touched.clone();
+        for (id, at) in &touched {
+            document.touch(id, *at);
+        }
+        if document.is_changed() {
+            disk::replace(&self.path, &document.to_json()?)?;
+            document.set_written();
+        }
+        self.forget_touches(&touched);
+        // Under the lock nobody of ours changes it between the writing and this look.
+        let stamp = Stamp::of(&self.path)?;
+        let now = self.clock.elapsed();
+        self.remember(Ok(Arc::new(document)), stamp, now)?;
+        Ok(answer)
+    }
+
+    fn forget_touches(&self, written: &HashMap<KeyId, Timestamp>) {
+        let mut memory = self.memory();
+        memory
+            .touched
+            .retain(|id, at| written.get(id).is_none_or(|written| written < at));
+        memory.touches_written_at = Some(self.clock.elapsed());
+    }
+
+    /// Notes a use; whether it is time to write.
+    fn note(&self, id: &KeyId, at: Timestamp) -> bool {
+        let now = self.clock.elapsed();
+        let mut memory = self.memory();
+        let known = match &memory.content {
+            Some(Content {
+                document: Ok(document),
+                ..
+            }) => document.contains(id),
+            _ => false,
+        };
+        if !known {
+            return false;
+        }
+        let noted = memory.touched.entry(id.clone()).or_insert(at);
+        *noted = at.max(*noted);
+        let since = *memory.touches_written_at.get_or_insert(now);
+        let due = now.saturating_sub(since) >= self.touch_interval;
+        if due {
+            memory.touches_written_at = Some(now);
+        }
+        due
+    }
+}
+
+impl KeyLookup for FileKeyStore {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        let digest = *digest;
+        self.read(move |document| document.find(&digest).cloned())
+    }
+
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        if self.0.note(id, at)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let store = self.clone();
+            runtime.spawn(async move {
+                if let Err(error) = store.flush().await {
+                    tracing::warn!(target: "tollgate", %error, "times of last use are not written");
+                }
+            });
+        }
+    }
+}
+
+impl KeyStore for FileKeyStore {
+    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+        self.change(move |document| document.insert(record, rotation.as_ref()))
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.read(move |document| document.get(&owner, &id).cloned())
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        let owner = owner.to_owned();
+        self.read(move |document| document.list(&owner, &page))
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.change(move |document| Ok(document.update(&owner, &id, change)))
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.change(move |document| Ok(document.delete(&owner, &id)))
+    }
+}
+
+impl fmt::Debug for FileKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileKeyStore")
+            .field("path", &self.0.path)
+            .finish_non_exhaustive()
+    }
+}

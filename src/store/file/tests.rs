@@ -1,0 +1,247 @@
+use std::{fs, sync::Arc, time::Duration};
+
+use super::*;
+use crate::domain::{BudgetId, clock::ManualClock};
+
+const TICK: Duration = Duration::from_millis(250);
+
+struct Bench {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Arc::default(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("workspaces/api-keys.json")
+    }
+
+    /// As another process would open it.
+    fn store(&self) -> FileKeyStore {
+        FileKeyStore::builder(self.path())
+            .with_clock(self.clock.clone())
+            .build()
+    }
+
+    fn content(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+}
+
+fn key(name: &str) -> KeyRecord {
+    let (id, lineage) = (KeyId::new(name).unwrap(), BudgetId::new(name).unwrap());
+    let digest = KeyDigest::of(name);
+    KeyRecord::new(id, lineage, digest, "ann", ManualClock::default().now())
+}
+
+async fn finds(store: &FileKeyStore, name: &str) -> bool {
+    let found = store.find(&KeyDigest::of(name)).await.unwrap();
+    found.is_some()
+}
+
+#[tokio::test]
+async fn what_another_process_writes_is_seen_within_the_interval() {
+    let bench = Bench::new();
+    let (ours, theirs) = (bench.store(), bench.store());
+    assert!(!finds(&ours, "key-1").await, "there is no file yet");
+    theirs.insert(key("key-1"), None).await.unwrap();
+    bench.clock.advance(TICK);
+    assert!(finds(&ours, "key-1").await);
+    theirs.delete("ann", &key("key-1").id).await.unwrap();
+    assert!(finds(&ours, "key-1").await, "from memory");
+    bench.clock.advance(TICK);
+    assert!(!finds(&ours, "key-1").await);
+}
+
+#[tokio::test]
+async fn an_edit_in_place_is_seen_and_so_is_one_within_the_same_tick() {
+    let bench = Bench::new();
+    let store = bench.store();
+    for name in ["key-1", "key-2"] {
+        store.insert(key(name), None).await.unwrap();
+    }
+    let text = bench.content();
+    for _ in 0..8 {
+        bench.clock.advance(TICK);
+        assert!(finds(&store, "key-1").await);
+    }
+    // Same length, and perhaps the same time.
+    let hash = |name: &str| {
+        let bytes = KeyDigest::of(name);
+        let hex = bytes.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+        hex.collect::<String>()
+    };
+    fs::write(bench.path(), text.replace(&hash("key-1"), &hash("key-3"))).unwrap();
+    bench.clock.advance(TICK);
+    assert!(finds(&store, "key-3").await);
+    fs::write(bench.path(), text).unwrap();
+    bench.clock.advance(TICK);
+    assert!(finds(&store, "key-1").await && !finds(&store, "key-3").await);
+}
+
+#[tokio::test]
+async fn a_removed_file_has_no_keys_and_the_next_key_makes_it_anew() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.insert(key("key-1"), None).await.unwrap();
+    assert!(finds(&store, "key-1").await);
+    fs::remove_file(bench.path()).unwrap();
+    bench.clock.advance(TICK);
+    assert!(!finds(&store, "key-1").await);
+    store.insert(key("key-2"), None).await.unwrap();
+    assert!(finds(&store, "key-2").await && !finds(&store, "key-1").await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_failure_and_is_left_alone() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.insert(key("key-1"), None).await.unwrap();
+    let good = bench.content();
+    let twice = good.replace("\"keys\": [", &format!("\"keys\": [{},", entry(&good)));
+    for bad in [
+        &good[..good.len() / 2],
+        "[]",
+        "{\"version\":2}",
+        "{\"version\":1,\"keys\":[{\"id\":\"a\",\"hash\":\"secret\",\"owner\":\"o\"}]}",
+        &twice,
+    ] {
+        fs::write(bench.path(), bad).unwrap();
+        bench.clock.advance(TICK);
+        let refused = store.find(&KeyDigest::of("key-1")).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Unavailable, "{bad}");
+        assert!(!refused.to_string().contains("secret"));
+        assert!(store.insert(key("key-2"), None).await.is_err());
+        assert_eq!(bench.content(), bad);
+    }
+    fs::write(bench.path(), &good).unwrap();
+    bench.clock.advance(TICK);
+    assert!(finds(&store, "key-1").await);
+    fs::write(bench.path(), " \n").unwrap();
+    bench.clock.advance(TICK);
+    assert!(
+        !finds(&store, "key-1").await,
+        "an empty file is one without keys"
+    );
+}
+
+fn entry(json: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    value["keys"][0].to_string()
+}
+
+#[tokio::test]
+async fn keys_written_by_hand_are_taken_and_strange_members_kept() {
+    let bench = Bench::new();
+    let (hash, store) = (entry_hash("old-key"), bench.store());
+    fs::create_dir_all(bench.path().parent().unwrap()).unwrap();
+    let by_hand = format!(
+        r#"{{"version":1,"theme":"dark","keys":[{{"id":"a","hash":"{hash}","owner":"ann","color":"red"}}]}}"#
+    );
+    fs::write(bench.path(), by_hand).unwrap();
+    let found = store
+        .find(&KeyDigest::of("old-key"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.owner.as_str(), found.lineage.as_str()), ("ann", "a"));
+    store.insert(key("key-1"), None).await.unwrap();
+    let value: serde_json::Value = serde_json::from_str(&bench.content()).unwrap();
+    assert_eq!(
+        (&value["theme"], &value["keys"][0]["color"]),
+        (&"dark".into(), &"red".into())
+    );
+    let listed = store.list("ann", Page::first(9)).await.unwrap();
+    let names: Vec<_> = listed.items.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!(names, ["key-1", "a"]);
+}
+
+fn entry_hash(key: &str) -> String {
+    let hex = KeyDigest::of(key)
+        .as_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    format!("sha256:{hex}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_changes_from_four_processes_are_all_kept() {
+    let bench = Bench::new();
+    let stores: Vec<_> = (0..4).map(|_| bench.store()).collect();
+    let changes = (0..100).map(|number| {
+        let store = stores[number % 4].clone();
+        tokio::spawn(async move {
+            // The lock is given up after a second: under load one asks again, as a client would.
+            for _ in 0..50 {
+                match store.insert(key(&format!("key-{number}")), None).await {
+                    Err(error) if error.kind() == StoreErrorKind::Busy => {}
+                    outcome => return outcome.unwrap(),
+                }
+            }
+            panic!("never its turn");
+        })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.unwrap();
+    }
+    bench.clock.advance(TICK);
+    for store in stores {
+        let listed = store.list("ann", Page::first(1_000)).await.unwrap();
+        assert_eq!(listed.items.len(), 100);
+    }
+    let files: Vec<_> = fs::read_dir(bench.path().parent().unwrap())
+        .unwrap()
+        .collect();
+    assert_eq!(files.len(), 2, "the file and its lock, no drafts");
+}
+
+#[tokio::test]
+async fn times_of_last_use_are_written_once_a_minute_or_with_a_change() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.insert(key("key-1"), None).await.unwrap();
+    let used = |text: &str| text.contains("last_used_at");
+    store.touch(&key("key-1").id, bench.clock.now());
+    assert!(!used(&bench.content()));
+    store.insert(key("key-2"), None).await.unwrap();
+    assert!(used(&bench.content()));
+    assert_eq!(store.0.memory().touched.len(), 0);
+    bench.clock.advance(Duration::from_secs(60));
+    assert!(finds(&store, "key-2").await);
+    let later = bench.clock.now();
+    store.touch(&key("key-2").id, later);
+    while !bench.content().contains(&later.to_string()) {
+        tokio::task::yield_now().await;
+    }
+    for number in 0..10_000 {
+        store.touch(&KeyId::new(&format!("strange-{number}")).unwrap(), later);
+    }
+    assert!(
+        store.0.memory().touched.len() <= 2,
+        "of keys of the file only"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn others_may_not_read_it_and_a_link_stays_one() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let bench = Bench::new();
+    let real = bench.folder.path().join("real.json");
+    fs::write(&real, "").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::create_dir_all(bench.path().parent().unwrap()).unwrap();
+    symlink(&real, bench.path()).unwrap();
+    bench.store().insert(key("key-1"), None).await.unwrap();
+    assert!(fs::symlink_metadata(bench.path()).unwrap().is_symlink());
+    let mode = fs::metadata(&real).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

@@ -1,0 +1,199 @@
+//! Keys that stand in the configuration.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use super::{KeyId, KeyLookup, StoreFuture};
+use crate::domain::{
+    BudgetId,
+    clock::Timestamp,
+    key::{KeyDigest, KeyRecord},
+};
+
+/// The shortest and the longest key, in bytes.
+const LENGTH_MIN: usize = 8;
+const LENGTH_MAX: usize = 512;
+/// The most keys. Each look-up compares with all of them.
+const KEYS_MAX: usize = 1_024;
+
+/// Keys that stand in the configuration: an administrator's in an environment variable, those of a CI server. They have
+/// no form; any text of 8 to 512 bytes that a header can carry is one.
+///
+/// What is kept is their SHA-256, and a look-up compares with every one of them, in the same time whichever it is.
+/// Whoever can guess such a key has it: make it of 32 random characters or more.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{key::KeyDigest, store::{KeyLookup, StaticKeys}};
+///
+/// let keys = StaticKeys::new()
+///     .add_key("admin", "3f6e1c0a9b7d4e52-of-32-or-more", ["admin"])?
+///     .add_list("client", "client-key-1, client-key-2", ["client"])?;
+/// let found = keys.find(&KeyDigest::of("client-key-2")).await?.expect("it is there");
+/// assert_eq!((found.owner.as_str(), &found.roles[0]), ("client-2", &"client".to_owned()));
+/// assert!(keys.find(&KeyDigest::of("client-key-3")).await?.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+pub struct StaticKeys {
+    keys: Vec<KeyRecord>,
+}
+
+/// A key can't stand in the configuration. The key is not in the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StaticKeyError {
+    /// The name is empty, longer than 255 bytes, or there already.
+    #[error("{name:?}: a key's name has 1 to 255 bytes and is there once")]
+    Name {
+        /// Which name.
+        name: String,
+    },
+    /// Too short, too long, or with characters that a header can't carry.
+    #[error(
+        "{name}: a key has {LENGTH_MIN} to {LENGTH_MAX} printable ASCII characters, and no blank, comma, semicolon or quote"
+    )]
+    Key {
+        /// Which key.
+        name: String,
+    },
+    /// Too many keys to compare with each.
+    #[error("at most {KEYS_MAX} keys stand in a configuration")]
+    TooMany,
+}
+
+impl StaticKeys {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more key, named and owned `name`. A key that is there already stays whose it is.
+    ///
+    /// # Errors
+    /// [`StaticKeyError`], which tells the name, and never the key.
+    pub fn add_key<'a>(
+        mut self,
+        name: &str,
+        key: &str,
+        roles: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, StaticKeyError> {
+        let named = || name.to_owned();
+        let bad_name = |_| StaticKeyError::Name { name: named() };
+        let id = KeyId::new(name).map_err(bad_name)?;
+        let lineage = BudgetId::new(name).map_err(bad_name)?;
+        let speakable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';');
+        if !(LENGTH_MIN..=LENGTH_MAX).contains(&key.len()) || !key.bytes().all(speakable) {
+            return Err(StaticKeyError::Key { name: named() });
+        }
+        let digest = KeyDigest::of(key);
+        if self.among(&digest).is_some() {
+            return Ok(self);
+        }
+        if self.keys.iter().any(|known| known.id == id) {
+            return Err(StaticKeyError::Name { name: named() });
+        }
+        if self.keys.len() >= KEYS_MAX {
+            return Err(StaticKeyError::TooMany);
+        }
+        let mut record = KeyRecord::new(id, lineage, digest, name, Timestamp::UNIX_EPOCH);
+        name.clone_into(&mut record.name);
+        record.roles = roles.into_iter().map(str::to_owned).collect();
+        self.keys.push(record);
+        Ok(self)
+    }
+
+    /// The keys of a list with commas, named `prefix-1`, `prefix-2`, … by their place. Blanks around a key are not part of it, and
+    /// what is empty is none.
+    ///
+    /// # Errors
+    /// [`StaticKeyError`], which tells the place, and never the key.
+    pub fn add_list<'a>(
+        self,
+        prefix: &str,
+        list: &str,
+        roles: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Result<Self, StaticKeyError> {
+        let keys = list.split(',').map(str::trim).filter(|key| !key.is_empty());
+        (1_usize..).zip(keys).try_fold(self, |known, (place, key)| {
+            known.add_key(&format!("{prefix}-{place}"), key, roles.clone())
+        })
+    }
+
+    /// Compares with all, whether or not one fits.
+    fn among(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
+        self.keys.iter().fold(None, |found, record| {
+            let equal = record.digest.as_bytes().ct_eq(digest.as_bytes());
+            if equal.into() { Some(record) } else { found }
+        })
+    }
+}
+
+impl KeyLookup for StaticKeys {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        StoreFuture::ready(Ok(self.among(digest).cloned()))
+    }
+}
+
+impl fmt::Debug for StaticKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.keys.iter().map(|record| record.id.as_str());
+        f.debug_list().entries(names).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_keys_are_judged_and_never_shown() {
+        let add = |name: &str, key: &str| StaticKeys::new().add_key(name, key, []);
+        for key in [
+            "",
+            "seven-7",
+            "with blank",
+            "with,comma",
+            "with;semi",
+            "tab\tbed-key",
+            "ümlaut-key",
+            &"a".repeat(513),
+        ] {
+            let refused = add("n", key).unwrap_err();
+            assert_eq!(refused, StaticKeyError::Key { name: "n".into() });
+            assert!(key.is_empty() || !refused.to_string().contains(key));
+        }
+        assert!(matches!(
+            add("", "long-enough"),
+            Err(StaticKeyError::Name { .. })
+        ));
+        let twice = add("n", "long-enough").unwrap();
+        assert!(twice.clone().add_key("n", "another-key", []).is_err());
+        assert!(!format!("{twice:?}").contains("long-enough"));
+    }
+
+    #[test]
+    fn a_list_is_read_leniently_and_a_key_has_one_owner() {
+        let keys = StaticKeys::new()
+            .add_list(
+                "c",
+                " first-key ,, second-key,first-key,third-key",
+                ["client"],
+            )
+            .unwrap();
+        let names: Vec<_> = keys.keys.iter().map(|record| record.id.as_str()).collect();
+        assert_eq!(names, ["c-1", "c-2", "c-4"]);
+        assert!(
+            StaticKeys::new()
+                .add_list("c", "", [])
+                .unwrap()
+                .keys
+                .is_empty()
+        );
+        let many: Vec<_> = (0..=KEYS_MAX).map(|n| format!("client-key-{n}")).collect();
+        let refused = StaticKeys::new().add_list("c", &many.join(","), []);
+        assert_eq!(refused.unwrap_err(), StaticKeyError::TooMany);
+    }
+}
