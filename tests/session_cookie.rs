@@ -7,13 +7,12 @@
     reason = "it is a test"
 )]
 
-use std::{convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use tower::{Layer, ServiceExt, service_fn};
 
 use tollgate::{
     ApiKeyLayer, Principal, SessionCookieLayer,
-    clock::{ManualClock, Timestamp},
     key::KeyFormat,
     keyring::{KeyResolver, Keyring, NewKey},
     store::MemoryStore,
@@ -24,9 +23,7 @@ const WHOLE: &str = include_str!("../src/token/cookie/vectors/whole.txt");
 const CHUNKS: &str = include_str!("../src/token/cookie/vectors/chunks.txt");
 
 fn layer() -> SessionCookieLayer {
-    let clock = ManualClock::at(Timestamp::from_second(1_800_000_000).unwrap());
-    let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate")
-        .with_clock(Arc::new(clock));
+    let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate");
     SessionCookieLayer::new(verifier.build().unwrap())
 }
 
