@@ -1,7 +1,7 @@
 //! Who are they, by API key: [`ApiKeyLayer`].
 //!
 //! - Refuses with 401 when there is no key, a bad one, an expired one, or more than one; with 403 when
-//!   the key may not be used from the client's address; with 503 when the store can't tell.
+//!   this key, or any, may not be used from the client's address; with 503 when the store can't tell.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`].
 //! - When the store fails, keys that were used within the resolver's `ttl` go on working; others get 503.
 //!
@@ -63,6 +63,7 @@ impl ApiKeyLayer {
                 keys,
                 header: X_API_KEY,
                 address: ClientAddress::peer(),
+                networks: None,
             }),
         }
     }
@@ -80,6 +81,18 @@ impl ApiKeyLayer {
     pub fn client_address(self, address: ClientAddress) -> Self {
         Self {
             gate: self.gate.map_policy(|policy| policy.address = address),
+        }
+    }
+
+    /// The networks that keys may be used from, whichever key it is; anywhere unless set. It is looked at before the key
+    /// is, so that from elsewhere nobody learns whether a key is good. With no network at all nobody is admitted.
+    #[must_use]
+    pub fn networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let networks = networks.into_iter().collect();
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.networks = Some(networks)),
         }
     }
 
@@ -105,6 +118,8 @@ pub struct ApiKeyPolicy {
     keys: KeyResolver,
     header: HeaderName,
     address: ClientAddress,
+    /// `None`: from anywhere.
+    networks: Option<Arc<[IpNet]>>,
 }
 
 impl Policy for ApiKeyPolicy {
@@ -115,23 +130,10 @@ impl Policy for ApiKeyPolicy {
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
-        let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
-        let Ok(credentials) = Credentials::read(head.headers, &self.header) else {
-            return refuse(DenialKind::CredentialAmbiguous);
+        let key = match self.key(head) {
+            Ok(key) => key,
+            Err(verdict) => return Decision::Ready(verdict),
         };
-        let key = match credentials.either() {
-            Credential::Absent => {
-                let missing = denial(DenialKind::CredentialMissing);
-                return Decision::Ready(Verdict::Abstain(missing));
-            }
-            Credential::Unreadable => return refuse(DenialKind::CredentialInvalid),
-            Credential::Text(key) => key,
-        };
-        if credentials.key_header == Credential::Absent && !self.keys.claims(key) {
-            // A bearer token that doesn't look like a key may be another layer's.
-            let foreign = denial(DenialKind::CredentialInvalid).because("not a key by its look");
-            return Decision::Ready(Verdict::Abstain(foreign));
-        }
         match self.keys.resolve(key) {
             Resolution::Ready(found) => Decision::Ready(self.judge(found, head)),
             Resolution::Pending(found) => {
@@ -144,6 +146,47 @@ impl Policy for ApiKeyPolicy {
 }
 
 impl ApiKeyPolicy {
+    /// The key that the request carries, from where keys may come.
+    fn key<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Verdict<Identified>> {
+        let credentials = Credentials::read(head.headers, &self.header);
+        let credential = credentials.as_ref().map(Credentials::either);
+        match (&credentials, credential) {
+            (_, Ok(Credential::Absent)) => {
+                return Err(Verdict::Abstain(denial(DenialKind::CredentialMissing)));
+            }
+            (Ok(credentials), Ok(Credential::Text(key)))
+                if credentials.key_header == Credential::Absent && !self.keys.claims(key) =>
+            {
+                // A bearer token that doesn't look like a key may be another layer's.
+                let foreign = denial(DenialKind::CredentialInvalid);
+                return Err(Verdict::Abstain(foreign.because("not a key by its look")));
+            }
+            _ => {}
+        }
+        self.check_address(head)?;
+        match credential {
+            Ok(Credential::Text(key)) => Ok(key),
+            Ok(_) => Err(Verdict::Refuse(denial(DenialKind::CredentialInvalid))),
+            Err(_) => Err(Verdict::Refuse(denial(DenialKind::CredentialAmbiguous))),
+        }
+    }
+
+    fn check_address(&self, head: &RequestHead<'_>) -> Result<(), Verdict<Identified>> {
+        let Some(networks) = &self.networks else {
+            return Ok(());
+        };
+        let address = match self.address.resolve(head) {
+            Ok(address) => address,
+            Err(error) => return Err(Verdict::Refuse(error.into())),
+        };
+        if networks.iter().any(|network| network.contains(&address)) {
+            return Ok(());
+        }
+        let reason = format!("{address} is in none of the networks of keys");
+        let denial = denial(DenialKind::AddressRefused).because(reason);
+        Err(Verdict::Refuse(denial))
+    }
+
     fn judge(
         &self,
         found: Result<Arc<ResolvedKey>, KeyRefusal>,

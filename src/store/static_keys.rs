@@ -114,11 +114,11 @@ impl StaticKeys {
         self,
         prefix: &str,
         list: &str,
-        roles: impl IntoIterator<Item = &'a str> + Clone,
+        roles: impl IntoIterator<Item = &'a str> + Copy,
     ) -> Result<Self, StaticKeyError> {
         let keys = list.split(',').map(str::trim).filter(|key| !key.is_empty());
         (1_usize..).zip(keys).try_fold(self, |known, (place, key)| {
-            known.add_key(&format!("{prefix}-{place}"), key, roles.clone())
+            known.add_key(&format!("{prefix}-{place}"), key, roles)
         })
     }
 
