@@ -24,7 +24,10 @@ use tollgate::{
     store::{KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore, StoreError, UserStore},
     token::SigningSecret,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
@@ -43,6 +46,27 @@ pub(crate) fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+}
+
+/// Logs go to stderr; `RUST_LOG` says which, besides those of `target`, which are always there.
+pub(crate) fn log_always(target: &'static str) {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let always = filter_fn(move |event| event.target().starts_with(target));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(asked.or(always)))
+        .init();
+}
+
+/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it before there
+/// are other threads.
+pub(crate) fn read_env_file(name: &str) -> Result<(), StartError> {
+    match dotenvy::from_path(name) {
+        Err(error) if error.not_found() => Ok(()),
+        // The error itself may repeat a line, and so a secret.
+        Err(_) => Err(format!("{name}: can't be read as NAME=value lines").into()),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// A setting from the environment, or `default`. One that can't be read stops the start.

@@ -10,4 +10,4 @@ mod server;
 pub(crate) use call::{Answer, Call, Client};
 pub(crate) use demo::Demo;
 pub(crate) use raw::RawCall;
-pub(crate) use server::{Ended, Home, SECRET, Server};
+pub(crate) use server::{Ended, Home, Launch, SECRET, Server};

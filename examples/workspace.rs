@@ -1,0 +1,218 @@
+//! A dashboard with an API: sessions of NextAuth, keys made in the dashboard, keys of the environment.
+//!
+//! `cargo run --example workspace --features axum,sqlite`; the README tells how to call it.
+
+mod support;
+#[path = "workspace/wire.rs"]
+mod wire;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{delete, get, post},
+};
+use support::{StartError, client_address, optional, serve, setting};
+use tollgate::{
+    ApiKeyLayer, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer, Tollgate,
+    axum::JsonBody,
+    denial::Denial,
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring, NewKey},
+    network::{self, IpNet},
+    quota::Quota,
+    role::{Permission, RoleSet},
+    store::{FileKeyStore, KeyId, KeyLookup, Page, StaticKeys},
+    token::{SessionCookieVerifier, SigningSecret},
+};
+use tower::ServiceBuilder;
+use wire::{Answer, CreateKey, Created, Key, Question, Stats, Texts};
+
+/// The role of whoever has a session; it may all that the administrator's key may.
+const DASHBOARD: &str = "dashboard";
+/// How long the keys file, and what it said, is believed: the two together are less than a second.
+const FILE_INTERVAL: Duration = Duration::from_millis(250);
+const KEY_TTL: Duration = Duration::from_millis(500);
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct App {
+    keys: Keyring,
+    asked: Arc<AtomicU64>,
+}
+
+fn main() {
+    let read = support::read_env_file(".env.local");
+    support::log_always("tollgate");
+    let served = read.and_then(|()| tokio::runtime::Runtime::new()?.block_on(run()));
+    if let Err(error) = served {
+        tracing::error!(%error, "the server ends");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), StartError> {
+    let path = setting("API_KEYS_FILE", "workspaces/api-keys.json".to_owned())?;
+    let file = FileKeyStore::builder(path)
+        .check_interval(FILE_INTERVAL)
+        .build();
+    serve(router(&file)?, 3000).await?;
+    Ok(file.flush().await?)
+}
+
+/// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
+fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
+    let mut admin = StaticKeys::new();
+    if let Some(key) = optional("ADMIN_API_KEY") {
+        admin = admin.add_key("admin", key.trim(), ["admin"])?;
+    }
+    let list = optional("VALID_API_KEYS").unwrap_or_default();
+    let clients = StaticKeys::new().add_list("client", &list, ["client"])?;
+    Ok(KeyResolver::builder(file.clone().or(admin).or(clients))
+        .ttl(KEY_TTL)
+        .negative_ttl(KEY_TTL)
+        .build())
+}
+
+/// Without a secret there are no sessions: no cookie was made with one that nobody knows.
+fn sessions() -> Result<SessionCookieLayer, StartError> {
+    let random = SigningSecret::generate()?;
+    let secret = optional("NEXTAUTH_SECRET");
+    let secret = match &secret {
+        Some(secret) => secret.as_bytes(),
+        None => random.expose(),
+    };
+    let mut verifier = SessionCookieVerifier::next_auth(secret).add_role(DASHBOARD);
+    if secret.len() < 32 {
+        tracing::warn!("NEXTAUTH_SECRET: under 32 bytes, whoever has a cookie may find it");
+        verifier = verifier.dangerous_short_secret();
+    }
+    let layer = SessionCookieLayer::new(verifier.build()?);
+    Ok(match optional("NEXTAUTH_URL") {
+        Some(url) => layer.add_trusted_origin(
+            url.parse()
+                .map_err(|error| format!("NEXTAUTH_URL: {error}"))?,
+        ),
+        None => layer,
+    })
+}
+
+/// `ALLOWED_IPS`: `*` or addresses and networks with commas; everywhere unless set.
+fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
+    let text = optional("ALLOWED_IPS").unwrap_or_else(|| "*".to_owned());
+    let entries: Vec<_> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .collect();
+    if entries.contains(&"*") {
+        return Ok(None);
+    }
+    let networks: Result<Vec<_>, _> = entries.into_iter().map(network::parse).collect();
+    Ok(Some(
+        networks.map_err(|error| format!("ALLOWED_IPS: {error}"))?,
+    ))
+}
+
+fn router(file: &FileKeyStore) -> Result<Router, StartError> {
+    let (client, resolver, sessions) = (client_address()?, resolver(file)?, sessions()?);
+    let mut by_key = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
+    if let Some(networks) = allowed_networks()? {
+        by_key = by_key.networks(networks);
+    }
+    let roles = RoleSet::new()
+        .add_role("client", ["ask"])
+        .add_role_extending("admin", "client", ["stats"])
+        .add_role_extending(DASHBOARD, "admin", []);
+    // Sessions and the administrator are not limited.
+    let limit = RateLimitLayer::per_principal(Quota::per_hour(setting("API_RATE_LIMIT", 100)?))
+        .skip(|head| {
+            head.extensions
+                .get::<Principal>()
+                .is_some_and(|caller| !caller.has_role("client"))
+        });
+    let anybody = sessions.clone().or(by_key);
+    let may = |permission| {
+        ServiceBuilder::new()
+            .layer(anybody.clone())
+            .layer(RbacLayer::require(&roles, Permission::new(permission)))
+    };
+    let everybody = Tollgate::builder()
+        .denials(Texts)
+        .cover_plain_errors()
+        .client_address(client)
+        .build()?;
+    let user = sessions.exclusive();
+    let app = App {
+        keys: Keyring::new(file.clone(), KeyFormat::builder("ws").build()?, resolver),
+        asked: Arc::default(),
+    };
+    // A gate on a route's methods leaves the router's own 404 and 405 to everybody.
+    Ok(Router::new()
+        .route(
+            "/api/ask",
+            post(ask).route_layer(limit).route_layer(may("ask")),
+        )
+        .route("/api/admin/stats", get(stats).route_layer(may("stats")))
+        .route(
+            "/api/keys",
+            get(list_keys).post(create_key).route_layer(user.clone()),
+        )
+        .route("/api/keys/{id}", delete(delete_key).route_layer(user))
+        .with_state(app)
+        .layer(everybody))
+}
+
+async fn ask(State(app): State<App>, JsonBody(question): JsonBody<Question>) -> Json<Answer> {
+    app.asked.fetch_add(1, Ordering::Relaxed);
+    Json(Answer::to(question))
+}
+
+async fn stats(State(app): State<App>) -> Json<Stats> {
+    Json(Stats {
+        questions: app.asked.load(Ordering::Relaxed),
+    })
+}
+
+async fn list_keys(State(app): State<App>, user: Principal) -> Result<Json<Vec<Key>>, Denial> {
+    let (mut page, mut keys) = (Page::first(1_000), Vec::new());
+    loop {
+        let part = app.keys.list(user.subject(), page).await?;
+        keys.extend(part.items.into_iter().map(Key::from));
+        match part.next_cursor {
+            Some(cursor) => page = Page::first(1_000).after(cursor),
+            None => return Ok(Json(keys)),
+        }
+    }
+}
+
+async fn create_key(
+    State(app): State<App>,
+    user: Principal,
+    JsonBody(wanted): JsonBody<CreateKey>,
+) -> Result<(StatusCode, Json<Created>), Denial> {
+    let new = NewKey {
+        name: wanted.name,
+        roles: vec!["client".to_owned()],
+        ..NewKey::default()
+    };
+    let (key, record) = app.keys.create(user.subject(), new).await?;
+    Ok((StatusCode::CREATED, Json(Created::of(&key, record))))
+}
+
+async fn delete_key(
+    State(app): State<App>,
+    user: Principal,
+    Path(id): Path<KeyId>,
+) -> Result<StatusCode, Denial> {
+    app.keys.delete(user.subject(), &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,186 @@
+//! Four credentials, in their order.
+
+use super::{
+    ADMIN, NEXTAUTH_SECRET, ask,
+    cookie::{Cookie, REAL, REAL_CHUNKS, now, sealed},
+    home, launch, make_key, refused,
+    support::RawCall,
+};
+use serde_json::json;
+
+const INVALID: &str = "Invalid API key";
+
+#[tokio::test]
+async fn each_of_the_four_asks() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let session = Cookie::of("ann");
+    let made = make_key(&server, &session).await;
+    for key in [
+        made["key"].as_str().unwrap(),
+        ADMIN,
+        "client-key-1",
+        "client-key-2",
+        "client-key-3",
+    ] {
+        let answer = ask(&server).key(key).send().await.expect(200).json();
+        assert_eq!(answer["workspaceId"], "workspace-123");
+        ask(&server).bearer(key).send().await.expect(200);
+        ask(&server).key(key).bearer(key).send().await.expect(200);
+    }
+    session.on(ask(&server)).send().await.expect(200);
+    // As the documentation has it with curl: no type of its own.
+    let body = r#"{"workspaceId":"w","question":"q"}"#;
+    let call = server
+        .post("/api/ask")
+        .header("content-type", "application/x-www-form-urlencoded");
+    call.body(body).key(ADMIN).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn what_next_auth_itself_made_is_taken() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let chunks: Vec<_> = REAL_CHUNKS.split('\n').collect();
+    let piece = |number, of: usize| format!("next-auth.session-token.{number}={}", chunks[of]);
+    for good in [
+        Cookie::plain(REAL),
+        Cookie::named("__Secure-next-auth.session-token", REAL),
+        Cookie(format!("{}; a=1; {}", piece(0, 0), piece(1, 1))),
+        Cookie(format!("{}; {}", piece(1, 1), piece(0, 0))),
+    ] {
+        good.on(ask(&server)).send().await.expect(200);
+    }
+    let expired = json!({"sub": "ann", "exp": now() - 1});
+    let valid = json!({"sub": "ann", "exp": now() + 60});
+    for bad in [
+        Cookie(format!("{}; {}", piece(0, 1), piece(1, 0))),
+        Cookie(piece(0, 0)),
+        Cookie(piece(1, 1)),
+        Cookie::plain(&REAL[..REAL.len() - 1]),
+        Cookie::plain(&REAL.replacen("..", ".AA.", 1)),
+        Cookie::plain(&sealed(NEXTAUTH_SECRET, &expired)),
+        Cookie::plain(&sealed("another secret made for these tests, too", &valid)),
+        Cookie(format!(
+            "next-auth.session-token={REAL}; next-auth.session-token={REAL}"
+        )),
+        Cookie::plain(""),
+    ] {
+        refused(&bad.on(ask(&server)).send().await, 401, INVALID);
+    }
+    assert!(!server.stop().await.stderr.contains(&REAL[40..80]));
+}
+
+#[tokio::test]
+async fn a_bad_session_is_not_passed_over_and_a_good_one_comes_first() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let (good, bad) = (Cookie::of("ann"), Cookie::plain("a.b.c.d.e"));
+    refused(&bad.on(ask(&server)).key(ADMIN).send().await, 401, INVALID);
+    good.on(ask(&server))
+        .key("no-such-key")
+        .send()
+        .await
+        .expect(200);
+    good.on(server.get("/api/admin/stats"))
+        .key("client-key-1")
+        .send()
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn what_is_no_good_key_is_refused() {
+    let home = home();
+    let server = launch(&home).start().await;
+    refused(&ask(&server).send().await, 401, INVALID);
+    for key in [
+        "",
+        "no-such-key",
+        "client-key-",
+        "client-key-1,client-key-2",
+        "CLIENT-KEY-1",
+        &"a".repeat(600),
+    ] {
+        refused(&ask(&server).key(key).send().await, 401, INVALID);
+        refused(&ask(&server).bearer(key).send().await, 401, INVALID);
+    }
+    let twice = ask(&server).key("client-key-1").key("client-key-1");
+    refused(&twice.send().await, 401, INVALID);
+    let two = ask(&server).key("client-key-1").bearer("client-key-2");
+    refused(&two.send().await, 401, INVALID);
+    let basic = ask(&server).header("authorization", "Basic YWRtaW46YWRtaW4=");
+    refused(&basic.send().await, 401, INVALID);
+    let query = server.post("/api/ask?x-api-key=client-key-1&api_key=client-key-1");
+    refused(&query.send().await, 401, INVALID);
+    let odd = RawCall::new("POST", "/api/ask").line(b"x-api-key: \xff\xfeclient-key-1");
+    refused(&odd.send(&server).await, 401, INVALID);
+}
+
+#[tokio::test]
+async fn statistics_are_for_the_administrator_and_for_sessions() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let stats = || server.get("/api/admin/stats");
+    let session = Cookie::of("ann");
+    let made = make_key(&server, &session).await;
+    stats().key(ADMIN).send().await.expect(200);
+    stats().bearer(ADMIN).send().await.expect(200);
+    session.on(stats()).send().await.expect(200);
+    for key in ["client-key-1", made["key"].as_str().unwrap()] {
+        stats().key(key).send().await.refusal(&[403]);
+    }
+    refused(&stats().send().await, 401, INVALID);
+}
+
+#[tokio::test]
+async fn clients_are_limited_each_by_its_key_and_others_are_not() {
+    let home = home();
+    let server = launch(&home).env("API_RATE_LIMIT", "3").start().await;
+    let session = Cookie::of("ann");
+    let made = make_key(&server, &session).await;
+    for key in [
+        "client-key-1",
+        "client-key-2",
+        made["key"].as_str().unwrap(),
+    ] {
+        for left in [2, 1, 0] {
+            let answer = ask(&server).key(key).send().await.expect(200);
+            assert_eq!(answer.number("x-ratelimit-limit"), 3);
+            assert_eq!(answer.number("x-ratelimit-remaining"), left);
+        }
+        let answer = ask(&server).bearer(key).send().await;
+        refused(&answer, 429, "Rate limit exceeded");
+        // Three an hour: the next in twenty minutes.
+        assert!((1_190..=1_200).contains(&answer.number("retry-after")));
+    }
+    for _ in 0..10 {
+        ask(&server).key(ADMIN).send().await.expect(200);
+        session.on(ask(&server)).send().await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_two_sources_counts_as_the_first_one_s() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let made = make_key(&server, &Cookie::of("ann")).await;
+    let key = made["key"].as_str().unwrap();
+    server.stop().await;
+    let server = launch(&home).env("ADMIN_API_KEY", key).start().await;
+    server
+        .get("/api/admin/stats")
+        .key(key)
+        .send()
+        .await
+        .refusal(&[403]);
+    std::fs::remove_file(home.path().join("workspaces/api-keys.json")).unwrap();
+    let changed = async {
+        while server.get("/api/admin/stats").key(key).send().await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(2), changed)
+        .await
+        .unwrap();
+}

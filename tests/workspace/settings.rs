@@ -1,0 +1,87 @@
+//! Where settings come from, and which stop the start.
+
+use std::fs;
+
+use super::{ADMIN, ask, cookie::Cookie, home, launch, refused};
+
+#[tokio::test]
+async fn env_local_is_read_and_the_process_s_own_wins() {
+    let home = home();
+    let file = "# comment\nADMIN_API_KEY=from-the-file-0123456789abcdef\nVALID_API_KEYS=file-key-1,file-key-2\nAPI_RATE_LIMIT=2\n";
+    fs::write(home.path().join(".env.local"), file).unwrap();
+    let server = home.launch().env("ADMIN_API_KEY", ADMIN).start().await;
+    ask(&server).key(ADMIN).send().await.expect(200);
+    refused(
+        &ask(&server)
+            .key("from-the-file-0123456789abcdef")
+            .send()
+            .await,
+        401,
+        "Invalid API key",
+    );
+    let answer = ask(&server).key("file-key-2").send().await.expect(200);
+    assert_eq!(answer.number("x-ratelimit-limit"), 2);
+    // Without NEXTAUTH_SECRET nobody has a session.
+    refused(
+        &Cookie::of("ann").on(ask(&server)).send().await,
+        401,
+        "Invalid API key",
+    );
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_is_named_without_its_secret() {
+    for (name, value) in [
+        ("ADMIN_API_KEY", "short"),
+        ("VALID_API_KEYS", "client-key-1,with blank"),
+        ("ALLOWED_IPS", "10.0.0.1,localhost"),
+        ("API_RATE_LIMIT", "many"),
+        ("NEXTAUTH_URL", "app.example.com"),
+        ("TRUSTED_PROXIES", "x"),
+    ] {
+        let home = home();
+        let ended = launch(&home).env(name, value).refused().await;
+        let said = ended.stderr.to_lowercase();
+        let named = name.to_lowercase();
+        let named = [named.as_str(), "admin:", "client-2:"]
+            .iter()
+            .any(|name| said.contains(name));
+        assert!(named, "{name}: {}", ended.stderr);
+        assert!(
+            !said.contains("with blank") && !said.contains("short"),
+            "{}",
+            ended.stderr
+        );
+    }
+    let home = home();
+    fs::write(
+        home.path().join(".env.local"),
+        "ADMIN_API_KEY='my-secret-key",
+    )
+    .unwrap();
+    let ended = home.launch().refused().await;
+    assert!(ended.stderr.contains(".env.local") && !ended.stderr.contains("my-secret"));
+}
+
+#[tokio::test]
+async fn every_attempt_is_logged_whatever_rust_log_says() {
+    for level in ["off", "error", "hyper=trace", "nonsense=="] {
+        let home = home();
+        let server = launch(&home).env("RUST_LOG", level).start().await;
+        let good = ask(&server).key(ADMIN).send().await.expect(200);
+        let bad = ask(&server)
+            .key("a-bad-key-of-ours")
+            .send()
+            .await
+            .expect(401);
+        let session = Cookie::of("ann").on(ask(&server)).send().await.expect(200);
+        let said = server.stop().await.stderr;
+        for answer in [good, bad, session] {
+            assert!(said.contains(answer.request_id()), "{level}: {said}");
+        }
+        assert!(
+            !said.contains(ADMIN) && !said.contains("a-bad-key-of-ours"),
+            "{said}"
+        );
+    }
+}
