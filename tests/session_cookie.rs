@@ -1,11 +1,6 @@
 //! Sessions of a web application in front of a service, alone and beside keys.
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    reason = "it is a test"
-)]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "it is a test")]
 
 use std::convert::Infallible;
 
