@@ -117,7 +117,7 @@ pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{Charge, Price, PriceTable, SpendingLimitLayer, TokenBound};
 pub use wire::{
     AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
-    InvalidOrigin, Origin, PeerAddress, RenderDenial, RequestHead, RequestId,
+    InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial, RequestHead, RequestId,
 };
 
 /// The README's code compiles.

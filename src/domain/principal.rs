@@ -11,6 +11,7 @@ use super::{
     clock::Timestamp,
     credential::CredentialKind,
     denial::{Denial, DenialKind},
+    quota::Quotas,
 };
 
 /// Who is calling: the outcome of an authentication. A clone is a reference count.
@@ -37,6 +38,7 @@ struct Identity {
     resource: Option<Box<str>>,
     account: Option<AccountId>,
     budgets: Arc<[BudgetId]>,
+    quotas: Option<Quotas>,
     expires_at: Option<Timestamp>,
     attributes: BTreeMap<String, String>,
     meter: Box<str>,
@@ -57,6 +59,7 @@ impl Principal {
                 resource: None,
                 account: None,
                 budgets: Arc::from([]),
+                quotas: None,
                 expires_at: None,
                 attributes: BTreeMap::new(),
                 meter: subject.into(),
@@ -143,6 +146,12 @@ impl Principal {
         &self.0.budgets
     }
 
+    /// The rate quotas of its own, which take the place of those of the tier or the layer.
+    #[must_use]
+    pub fn quotas(&self) -> Option<&Quotas> {
+        self.0.quotas.as_ref()
+    }
+
     /// When the credential ends.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -220,6 +229,12 @@ impl PrincipalBuilder {
     /// The budgets that must hold besides the account's balance.
     pub fn budgets(mut self, budgets: impl Into<Arc<[BudgetId]>>) -> Self {
         self.identity.budgets = budgets.into();
+        self
+    }
+
+    /// Rate quotas of its own.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.identity.quotas = Some(quotas);
         self
     }
 

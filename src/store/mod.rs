@@ -8,6 +8,7 @@
 //! | [`KeyLookup`], [`KeyStore`] | yes | yes |
 //! | [`UserStore`], [`SessionStore`] | yes | yes |
 //! | [`Ledger`] | yes | yes |
+//! | [`RateStore`] | yes | no |
 //!
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
@@ -18,6 +19,7 @@ mod future;
 mod keys;
 mod ledger;
 mod people;
+mod rate;
 mod static_keys;
 
 mod memory;
@@ -33,8 +35,11 @@ pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 pub use keys::{KeyLookup, KeyStore, OrKeys};
 pub use ledger::Ledger;
-pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateDecision, WindowReading};
+pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateLimiterStatistics};
 pub use people::{SessionStore, UserStore};
+pub use rate::{
+    Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, TakenAt, WindowReading,
+};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};

@@ -24,6 +24,7 @@ pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};
 pub(crate) use origin::is_cross_site;
 pub(crate) use path::is_normal_path;
+pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::RateHeaders;
 
 /// A refusal as a gRPC status, in the words that clients read.

@@ -13,7 +13,7 @@ mod once;
 mod people;
 mod rate;
 
-pub use rate::{MemoryRateLimiter, RateDecision, WindowReading};
+pub use rate::{MemoryRateLimiter, RateLimiterStatistics};
 
 use std::{
     fmt,

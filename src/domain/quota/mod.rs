@@ -1,0 +1,233 @@
+//! How many requests in how much time.
+
+mod calendar;
+mod set;
+mod text;
+
+use std::{borrow::Cow, num::NonZeroU32, time::Duration};
+
+pub use calendar::{CalendarPeriod, UnknownZone, Zone};
+pub use set::{NoQuota, Quotas};
+
+#[cfg(feature = "redis")]
+pub(crate) use calendar::Bounds;
+
+/// A number of requests in a period.
+///
+/// There are three rules. The usual one is GCRA (the generic cell rate algorithm):
+/// `Quota::per_minute(60)` admits 60 requests at once and one more each second; in any rolling minute it
+/// admits fewer than 120. A [`strict`](Self::strict) quota admits at most its number in any rolling
+/// period. A [calendar](Self::calendar) quota admits its number from one midnight to the next, or from
+/// one first of a month to the next.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::quota::Quota;
+///
+/// let quota = Quota::per_minute(60).burst(10);
+/// assert_eq!((quota.limit(), quota.burst_size(), quota.name()), (60, 10, "minute"));
+/// assert_eq!(quota.period(), Duration::from_secs(60));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    name: Cow<'static, str>,
+    limit: NonZeroU32,
+    burst: NonZeroU32,
+    period: Duration,
+    rule: Rule,
+}
+
+/// How requests are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// GCRA.
+    Rolling,
+    /// At most the limit in any rolling period.
+    Strict,
+    /// Days or months of a zone.
+    Calendar(CalendarPeriod, Zone),
+}
+
+/// One millisecond to a thousand days.
+const PERIOD_MAX: Duration = Duration::from_secs(1_000 * 86_400);
+
+/// Seventy-three years, so that a burst in nanoseconds stays far from the end of 64 bits.
+const BURST_NANOS_MAX: u128 = 1 << 61;
+
+/// Into how many slices a strict quota parts its period.
+pub(crate) const SLICES: u32 = 16;
+
+impl Quota {
+    /// `limit` requests a second. 0 is taken as 1: a quota that admits nothing is a refusal, not a quota.
+    #[must_use]
+    pub const fn per_second(limit: u32) -> Self {
+        Self::of("second", limit, Duration::from_secs(1))
+    }
+
+    /// `limit` requests a minute.
+    #[must_use]
+    pub const fn per_minute(limit: u32) -> Self {
+        Self::of("minute", limit, Duration::from_secs(60))
+    }
+
+    /// `limit` requests an hour.
+    #[must_use]
+    pub const fn per_hour(limit: u32) -> Self {
+        Self::of("hour", limit, Duration::from_secs(3_600))
+    }
+
+    /// `limit` requests in `period`, which is brought into one millisecond to a thousand days, and cut to
+    /// whole milliseconds; the policy is called `custom` unless [`Quota::named`].
+    #[must_use]
+    pub const fn per(period: Duration, limit: u32) -> Self {
+        Self::of("custom", limit, period)
+    }
+
+    /// `limit` requests from one midnight to the next, or from one first of a month to the next, in UTC
+    /// unless [`in_zone`](Self::in_zone).
+    ///
+    /// ```
+    /// use tollgate::quota::{CalendarPeriod, Quota, Zone};
+    ///
+    /// let quota = Quota::calendar(CalendarPeriod::Month, 10_000).in_zone(Zone::named("Europe/Amsterdam")?);
+    /// assert_eq!((quota.limit(), quota.name()), (10_000, "month"));
+    /// # Ok::<(), tollgate::quota::UnknownZone>(())
+    /// ```
+    #[must_use]
+    pub fn calendar(period: CalendarPeriod, limit: u32) -> Self {
+        let mut quota = Self::of(period.name(), limit, period.nominal());
+        quota.rule = Rule::Calendar(period, Zone::utc());
+        quota
+    }
+
+    const fn of(name: &'static str, limit: u32, period: Duration) -> Self {
+        let limit = match NonZeroU32::new(limit) {
+            Some(limit) => limit,
+            None => NonZeroU32::MIN,
+        };
+        let period = if period.as_nanos() < 1_000_000 {
+            Duration::from_millis(1)
+        } else if period.as_nanos() > PERIOD_MAX.as_nanos() {
+            PERIOD_MAX
+        } else {
+            Duration::new(
+                period.as_secs(),
+                period.subsec_millis().saturating_mul(1_000_000),
+            )
+        };
+        Self {
+            name: Cow::Borrowed(name),
+            limit,
+            burst: limit,
+            period,
+            rule: Rule::Rolling,
+        }
+    }
+
+    /// How many requests may come at once after a rest; the limit itself unless set. 0 is taken as 1,
+    /// and more than comes together in seventy years as so many. It means nothing to strict and calendar
+    /// quotas.
+    #[must_use]
+    pub fn burst(mut self, burst: u32) -> Self {
+        let most = BURST_NANOS_MAX
+            .checked_div(self.interval().as_nanos())
+            .and_then(|most| u32::try_from(most).ok())
+            .unwrap_or(u32::MAX);
+        self.burst = NonZeroU32::new(burst.min(most)).unwrap_or(NonZeroU32::MIN);
+        self
+    }
+
+    /// Admits at most its number in any rolling period, wherever the period begins.
+    ///
+    /// The period is counted in sixteen slices, so that a key costs a fixed size: what was taken is free
+    /// again when its whole slice has left the period, at most a sixteenth of the period later than it
+    /// could be. It means nothing to a calendar quota.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        if matches!(self.rule, Rule::Rolling) {
+            self.rule = Rule::Strict;
+        }
+        self
+    }
+
+    /// The zone whose days or months a calendar quota counts; it means nothing to the others.
+    #[must_use]
+    pub fn in_zone(mut self, zone: Zone) -> Self {
+        if let Rule::Calendar(_, of) = &mut self.rule {
+            *of = zone;
+        }
+        self
+    }
+
+    /// The policy's name in `RateLimit` and `RateLimit-Policy`; what a header can't carry in a quoted
+    /// string is left out of it. Of two quotas that are counted together each has a name of its own.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        let speakable = |c: &char| (' '..='~').contains(c) && !matches!(c, '"' | '\\');
+        self.name = Cow::Owned(name.chars().filter(speakable).collect());
+        self
+    }
+
+    /// The policy's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Requests a period.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit.get()
+    }
+
+    /// Requests at once: the most that one request may cost.
+    #[must_use]
+    pub const fn burst_size(&self) -> u32 {
+        match self.rule {
+            Rule::Rolling => self.burst.get(),
+            Rule::Strict | Rule::Calendar(..) => self.limit.get(),
+        }
+    }
+
+    /// The period; of a calendar quota 24 hours or 30 days.
+    #[must_use]
+    pub const fn period(&self) -> Duration {
+        self.period
+    }
+
+    pub(crate) const fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The time after which one more request is admitted; at least a nanosecond.
+    pub(crate) fn interval(&self) -> Duration {
+        let interval = self
+            .period
+            .checked_div(self.limit.get())
+            .unwrap_or(self.period);
+        interval.max(Duration::from_nanos(1))
+    }
+
+    pub(crate) const fn burst_nonzero(&self) -> NonZeroU32 {
+        self.burst
+    }
+
+    /// The length of a strict quota's slice: sixteen of them are no shorter than the period.
+    pub(crate) fn slice(&self) -> Duration {
+        let slice = self.period.as_nanos().div_ceil(u128::from(SLICES));
+        Duration::from_nanos(u64::try_from(slice).unwrap_or(u64::MAX))
+    }
+
+    /// One of `parts` equal shares, rounded up: what one of so many processes admits by itself.
+    #[must_use]
+    pub fn share(&self, parts: NonZeroU32) -> Self {
+        let share = |whole: NonZeroU32| {
+            NonZeroU32::new(whole.get().div_ceil(parts.get())).unwrap_or(NonZeroU32::MIN)
+        };
+        Self {
+            limit: share(self.limit),
+            burst: share(self.burst),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Several quotas that are one decision.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+
+use super::{Quota, Rule};
+use crate::domain::denial::whole_secs_up;
+
+/// Several quotas that must all admit: one decision, all or nothing. There is at least one, and each
+/// has a name of its own: of several that share one, the later are called `minute-2`, `minute-3`. A
+/// clone is a reference count.
+#[derive(Clone, Debug)]
+pub struct Quotas(Arc<Set>);
+
+#[derive(Debug)]
+struct Set {
+    quotas: Box<[Quota]>,
+    is_calendar: bool,
+    /// Told with every answer, and so made once: the policies in the words of `RateLimit-Policy`, and the
+    /// limits.
+    policy_text: Bytes,
+    limit_texts: Box<[Bytes]>,
+    /// The share that was asked for first: a process asks for one.
+    share: OnceLock<(NonZeroU32, Quotas)>,
+}
+
+/// There is no quota: that would be no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no quota would be no limit")]
+pub struct NoQuota;
+
+impl Quotas {
+    /// The quotas.
+    ///
+    /// # Errors
+    /// [`NoQuota`] when there is none.
+    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, NoQuota> {
+        let quotas: Vec<Quota> = quotas.into_iter().collect();
+        if quotas.is_empty() {
+            return Err(NoQuota);
+        }
+        Ok(Self::of(quotas))
+    }
+
+    fn of(mut quotas: Vec<Quota>) -> Self {
+        name_apart(&mut quotas);
+        let is_calendar = quotas
+            .iter()
+            .any(|quota| matches!(quota.rule(), Rule::Calendar(..)));
+        let policy = |quota: &Quota| {
+            let seconds = whole_secs_up(quota.period());
+            format!("\"{}\";q={};w={seconds}", quota.name(), quota.limit())
+        };
+        let policies: Vec<String> = quotas.iter().map(policy).collect();
+        let limits = quotas.iter().map(|quota| quota.limit().to_string().into());
+        Self(Arc::new(Set {
+            policy_text: policies.join(", ").into(),
+            limit_texts: limits.collect(),
+            quotas: quotas.into(),
+            is_calendar,
+            share: OnceLock::new(),
+        }))
+    }
+
+    /// The quotas.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Quota] {
+        &self.0.quotas
+    }
+
+    /// One of `parts` equal shares of each, rounded up.
+    #[must_use]
+    pub fn share(&self, parts: NonZeroU32) -> Self {
+        let make = || {
+            let quotas = self.as_slice().iter().map(|quota| quota.share(parts));
+            Self::of(quotas.collect())
+        };
+        match self.0.share.get_or_init(|| (parts, make())) {
+            (of, share) if *of == parts => share.clone(),
+            _ => make(),
+        }
+    }
+
+    pub(crate) fn policy_text(&self) -> &Bytes {
+        &self.0.policy_text
+    }
+
+    pub(crate) fn limit_text(&self, index: usize) -> &Bytes {
+        let text = self.0.limit_texts.get(index);
+        text.unwrap_or(&self.0.policy_text)
+    }
+
+    /// Whether one of them counts days or months, so that the time of day matters.
+    pub(crate) fn is_calendar(&self) -> bool {
+        self.0.is_calendar
+    }
+
+    /// Whether these are the very same, without looking at them.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Names are how windows are told apart, in headers and in a shared store.
+fn name_apart(quotas: &mut [Quota]) {
+    let mut taken: Vec<String> = Vec::with_capacity(quotas.len());
+    for quota in quotas {
+        let first = quota.name().to_owned();
+        let mut name = first.clone();
+        let mut number = 2_u32;
+        while taken.contains(&name) {
+            name = format!("{first}-{number}");
+            number = number.saturating_add(1);
+        }
+        if name != first {
+            *quota = quota.clone().named(&name);
+        }
+        taken.push(name);
+    }
+}
+
+impl PartialEq for Quotas {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other) || self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Quotas {}
+
+impl From<Quota> for Quotas {
+    fn from(quota: Quota) -> Self {
+        Self::of(vec![quota])
+    }
+}
+
+impl From<&Self> for Quotas {
+    fn from(quotas: &Self) -> Self {
+        quotas.clone()
+    }
+}
+
+impl<const N: usize> From<[Quota; N]> for Quotas {
+    fn from(quotas: [Quota; N]) -> Self {
+        const { assert!(N > 0, "no quota would be no limit") };
+        Self::of(quotas.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_told_apart_by_name() {
+        let quotas = Quotas::from([
+            Quota::per_minute(1),
+            Quota::per_minute(2),
+            Quota::per_minute(3),
+        ]);
+        let names: Vec<_> = quotas.as_slice().iter().map(Quota::name).collect();
+        assert_eq!(names, ["minute", "minute-2", "minute-3"]);
+        assert_eq!(Quotas::new([]), Err(NoQuota));
+    }
+
+    #[test]
+    fn a_share_is_rounded_up() {
+        let quotas = Quotas::from([Quota::per_minute(10).burst(1)]);
+        let share = quotas.share(NonZeroU32::new(4).unwrap());
+        assert_eq!(share, Quotas::from(Quota::per_minute(3).burst(1)));
+    }
+}

@@ -1,0 +1,230 @@
+//! What requests are counted by.
+
+use std::{borrow::Cow, fmt, hash::Hash, net::IpAddr, sync::Arc};
+
+use http::HeaderName;
+use smallvec::SmallVec;
+
+use crate::{
+    domain::{
+        denial::{Denial, DenialKind},
+        principal::Principal,
+    },
+    store::RateKey,
+    wire::{ClientAddress, RequestHead, counted_as},
+};
+
+type Name = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
+
+/// What requests are counted by: one thing, or several together.
+///
+/// What a request doesn't have (a header, a tenant) is counted as one: all requests without it share a
+/// count. A principal or an address that is missing refuses the request.
+///
+/// ```
+/// use tollgate::{RateLimitLayer, quota::Quota, rate_limit::RateLimitKey};
+///
+/// // Each tenant has so many of each route.
+/// let key = RateLimitKey::attribute("tenant").and(RateLimitKey::route());
+/// let layer = RateLimitLayer::per(key, Quota::per_minute(100));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RateLimitKey(Vec<By>);
+
+#[derive(Clone)]
+enum By {
+    Address(ClientAddress),
+    Principal,
+    Subject,
+    Account,
+    Attribute(Box<str>),
+    Header(HeaderName),
+    Route,
+    Name(Arc<Name>),
+}
+
+impl RateLimitKey {
+    /// Nothing: all requests together.
+    #[must_use]
+    pub const fn everybody() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The client's address: IPv4 addresses, and /64 prefixes of IPv6.
+    #[must_use]
+    pub fn client_ip(address: ClientAddress) -> Self {
+        Self(vec![By::Address(address)])
+    }
+
+    /// The principal: the key, with all that it was rotated into, or else the user.
+    #[must_use]
+    pub fn principal() -> Self {
+        Self(vec![By::Principal])
+    }
+
+    /// The user, or the owner of the key: all keys of one owner together.
+    #[must_use]
+    pub fn subject() -> Self {
+        Self(vec![By::Subject])
+    }
+
+    /// The account whose money is spent.
+    #[must_use]
+    pub fn account() -> Self {
+        Self(vec![By::Account])
+    }
+
+    /// What the application keeps of the principal under that name: a tenant, a team.
+    #[must_use]
+    pub fn attribute(name: &str) -> Self {
+        Self(vec![By::Attribute(name.into())])
+    }
+
+    /// The first line of a header. Whoever sends the request chooses it: it tells apart, and protects
+    /// from nobody.
+    #[must_use]
+    pub fn header(name: HeaderName) -> Self {
+        Self(vec![By::Header(name)])
+    }
+
+    /// Method and route: the pattern that axum's router matched, or the path as it came where no router
+    /// has matched one yet.
+    #[must_use]
+    pub fn route() -> Self {
+        Self(vec![By::Route])
+    }
+
+    /// A name that `name` finds in the request's head.
+    #[must_use]
+    pub fn by(name: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(vec![By::Name(Arc::new(name))])
+    }
+
+    /// This and that together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Whether it is the principal alone, so that a key's own quotas are meant.
+    pub(super) fn is_principal(&self) -> bool {
+        matches!(self.0.as_slice(), [By::Principal])
+    }
+
+    /// Another way to find the address, where the address is counted.
+    pub(super) fn set_address(&mut self, address: ClientAddress) {
+        let old = self.0.iter_mut().find_map(|by| match by {
+            By::Address(old) => Some(old),
+            _ => None,
+        });
+        if let Some(old) = old {
+            *old = address;
+        }
+    }
+
+    /// What this request is counted by.
+    pub(super) fn of<'a>(&self, head: &RequestHead<'a>) -> Result<Counted<'a>, Denial> {
+        let parts: Result<_, Denial> = self.0.iter().map(|by| by.part(head)).collect();
+        parts.map(Counted)
+    }
+}
+
+impl By {
+    fn part<'a>(&self, head: &RequestHead<'a>) -> Result<Part<'a>, Denial> {
+        let text =
+            |text: Option<&'a str>| text.map_or(Part::Missing, |text| Part::Text(text.into()));
+        Ok(match self {
+            Self::Address(address) => Part::Address(counted_as(address.resolve(head)?)),
+            Self::Principal => text(Some(principal(head)?.metered_as())),
+            Self::Subject => text(Some(principal(head)?.subject())),
+            Self::Account => text(Some(principal(head)?.require_account()?.as_str())),
+            Self::Attribute(name) => text(principal(head)?.attribute(name)),
+            Self::Header(name) => match head.headers.get(name) {
+                Some(value) => Part::Bytes(value.as_bytes()),
+                None => Part::Missing,
+            },
+            Self::Route => Part::Route(head.method.as_str(), route(head)),
+            Self::Name(name) => match name(head) {
+                Some(name) => Part::Text(Cow::Owned(name)),
+                None => Part::Missing,
+            },
+        })
+    }
+}
+
+fn principal<'a>(head: &RequestHead<'a>) -> Result<&'a Principal, Denial> {
+    head.extensions.get::<Principal>().ok_or_else(|| {
+        Denial::new(DenialKind::CredentialMissing)
+            .because("no principal: the layer must stand inside an authenticating one")
+    })
+}
+
+fn route<'a>(head: &RequestHead<'a>) -> &'a str {
+    #[cfg(feature = "axum")]
+    if let Some(matched) = head.extensions.get::<axum::extract::MatchedPath>() {
+        return matched.as_str();
+    }
+    head.path()
+}
+
+/// What a request is counted by. It borrows from the head, and costs no allocation.
+#[derive(Debug, Hash)]
+pub(super) struct Counted<'a>(SmallVec<[Part<'a>; 2]>);
+
+#[derive(Debug, Hash)]
+enum Part<'a> {
+    Address(IpAddr),
+    Text(Cow<'a, str>),
+    Bytes(&'a [u8]),
+    Route(&'a str, &'a str),
+    Missing,
+}
+
+impl Counted<'_> {
+    /// The name of it in a shared store.
+    pub(super) fn name(&self, scope: &Arc<str>) -> RateKey {
+        let mut bytes = Vec::with_capacity(64);
+        for part in &self.0 {
+            part.write(&mut bytes);
+        }
+        RateKey::new(scope, &bytes)
+    }
+}
+
+impl Part<'_> {
+    /// Writes kind, length and bytes, so that no two ways to come by a name are the same.
+    fn write(&self, to: &mut Vec<u8>) {
+        let mut put = |kind: u8, bytes: &[u8]| {
+            to.push(kind);
+            to.extend_from_slice(&bytes.len().to_be_bytes());
+            to.extend_from_slice(bytes);
+        };
+        match self {
+            Self::Address(IpAddr::V4(address)) => put(b'4', &address.octets()),
+            Self::Address(IpAddr::V6(address)) => put(b'6', &address.octets()),
+            Self::Text(text) => put(b't', text.as_bytes()),
+            Self::Bytes(bytes) => put(b'b', bytes),
+            Self::Route(method, path) => {
+                put(b'm', method.as_bytes());
+                put(b'p', path.as_bytes());
+            }
+            Self::Missing => put(b'-', &[]),
+        }
+    }
+}
+
+impl fmt::Debug for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(_) => f.write_str("client_ip"),
+            Self::Principal => f.write_str("principal"),
+            Self::Subject => f.write_str("subject"),
+            Self::Account => f.write_str("account"),
+            Self::Attribute(name) => write!(f, "attribute({name})"),
+            Self::Header(name) => write!(f, "header({name})"),
+            Self::Route => f.write_str("route"),
+            Self::Name(_) => f.write_str("by(…)"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The layer and its settings.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Plans, RateLimitKey, RateLimitPolicy, RateLimits,
+    policy::{Engine, Settings},
+};
+use crate::{
+    domain::{
+        clock::{Clock, SystemClock},
+        quota::Quotas,
+    },
+    guard::{self, Gate},
+    store::{MemoryRateLimiter, RateStore},
+    wire::{ClientAddress, RateHeaderDialect, RequestHead},
+};
+
+/// Keys that a layer keeps unless told otherwise.
+const CAPACITY: usize = 1_000_000;
+
+/// Limits how often each client comes. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct RateLimitLayer {
+    gate: Gate<RateLimitPolicy>,
+}
+
+guard::layer!(RateLimitLayer, RateLimitPolicy);
+
+impl RateLimitLayer {
+    /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6.
+    #[must_use]
+    pub fn per_client_ip(quotas: impl Into<Quotas>) -> Self {
+        Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)
+    }
+
+    /// Counts by principal: by key, with all that it was rotated into, or else by user.
+    #[must_use]
+    pub fn per_principal(quotas: impl Into<Quotas>) -> Self {
+        Self::per(RateLimitKey::principal(), quotas)
+    }
+
+    /// Counts all requests together.
+    #[must_use]
+    pub fn global(quotas: impl Into<Quotas>) -> Self {
+        Self::per(RateLimitKey::everybody(), quotas)
+    }
+
+    /// Counts by what `key` says.
+    #[must_use]
+    pub fn per(key: RateLimitKey, quotas: impl Into<Quotas>) -> Self {
+        let clock = SystemClock::shared();
+        let limiter = MemoryRateLimiter::new(CAPACITY, Arc::clone(&clock));
+        Self {
+            gate: Gate::new(RateLimitPolicy {
+                settings: Settings::new(key, quotas.into(), clock),
+                engine: Engine::Memory(Arc::new(limiter)),
+                capacity: CAPACITY,
+            }),
+        }
+    }
+
+    /// Whose address counts, where addresses are counted; the peer's unless set.
+    #[must_use]
+    pub fn client_address(self, address: ClientAddress) -> Self {
+        self.change(|policy| policy.settings.key.set_address(address))
+    }
+
+    /// What a request costs, by its head; 1 unless set. One that costs 0 is admitted, and told what is
+    /// left.
+    #[must_use]
+    pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static) -> Self {
+        self.change(|policy| policy.settings.cost = Some(Arc::new(cost)))
+    }
+
+    /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these; who is in no
+    /// tier of the table goes by the layer's.
+    #[must_use]
+    pub fn plans(self, plans: Plans) -> Self {
+        self.change(|policy| policy.settings.plans = Some(plans))
+    }
+
+    /// One more dialect in which clients are told what is left; see [`RateHeaderDialect`]. The first call
+    /// takes the place of the usual two.
+    #[must_use]
+    pub fn add_headers(self, dialect: RateHeaderDialect) -> Self {
+        self.change(|policy| policy.settings.headers.add(dialect))
+    }
+
+    /// Spreads `retry-after` over so much more time, at random, so that clients who were refused together
+    /// don't come back together.
+    #[must_use]
+    pub fn retry_jitter(self, most: Duration) -> Self {
+        self.change(|policy| policy.settings.retry_jitter = most)
+    }
+
+    /// How many keys are kept at most; a million unless set. See [`MemoryRateLimiter`].
+    #[must_use]
+    pub fn capacity(self, keys: usize) -> Self {
+        self.change(|policy| {
+            policy.capacity = keys;
+            policy.renew();
+        })
+    }
+
+    /// Another source of time.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.change(|policy| {
+            policy.settings.clock = clock;
+            policy.renew();
+        })
+    }
+
+    /// Counts in `store`, so that several processes act as one. `scope` is the limit's name there: the
+    /// same in all processes, and another for every limit.
+    #[must_use]
+    pub fn with_store(self, scope: &str, store: impl RateStore) -> Self {
+        let engine = Engine::Shared(scope.into(), Arc::new(store));
+        self.change(|policy| policy.engine = engine)
+    }
+
+    /// What operators may ask and do while the layer is at work. Take it after the last setting: a change
+    /// of `capacity` or `with_clock` begins with empty counts.
+    #[must_use]
+    pub fn limits(&self) -> RateLimits {
+        RateLimits::new(self.gate.policy())
+    }
+
+    pub(crate) fn into_policy(self) -> RateLimitPolicy {
+        self.gate.policy().clone()
+    }
+
+    fn change(self, change: impl FnOnce(&mut RateLimitPolicy)) -> Self {
+        Self {
+            gate: self.gate.map_policy(change),
+        }
+    }
+}

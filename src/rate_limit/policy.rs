@@ -1,0 +1,209 @@
+//! The decision.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{Plans, RateLimitKey, key::Counted};
+use crate::{
+    domain::{
+        clock::{Clock, Timestamp},
+        denial::{Denial, DenialKind},
+        principal::Principal,
+        quota::Quotas,
+    },
+    guard::{Decision, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    store::{MemoryRateLimiter, RateDecision, RateOutcome, RateStore, Readings, StoreError},
+    wire::{RateHeaders, RequestHead},
+};
+
+type Cost = dyn Fn(&RequestHead<'_>) -> u32 + Send + Sync;
+
+/// The decision of a [`RateLimitLayer`](super::RateLimitLayer).
+#[derive(Clone, Debug)]
+pub struct RateLimitPolicy {
+    pub(super) settings: Settings,
+    pub(super) engine: Engine,
+    pub(super) capacity: usize,
+}
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) key: RateLimitKey,
+    pub(super) quotas: Quotas,
+    pub(super) plans: Option<Plans>,
+    pub(super) cost: Option<Arc<Cost>>,
+    pub(super) headers: RateHeaders,
+    pub(super) retry_jitter: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Where it is counted.
+#[derive(Clone, Debug)]
+pub(super) enum Engine {
+    /// In this process, without a boxed future.
+    Memory(Arc<MemoryRateLimiter>),
+    /// In a store, under a name.
+    Shared(Arc<str>, Arc<dyn RateStore>),
+}
+
+impl Settings {
+    pub(super) fn new(key: RateLimitKey, quotas: Quotas, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            key,
+            quotas,
+            plans: None,
+            cost: None,
+            headers: RateHeaders::default(),
+            retry_jitter: Duration::ZERO,
+            clock,
+        }
+    }
+
+    /// The key's own quotas, or those of its tier, or the layer's.
+    pub(super) fn quotas(&self, head: &RequestHead<'_>) -> Quotas {
+        let own = || match self.key.is_principal() {
+            true => head.extensions.get::<Principal>()?.quotas().cloned(),
+            false => None,
+        };
+        let of_tier = || self.plans.as_ref()?.find(head);
+        own()
+            .or_else(of_tier)
+            .unwrap_or_else(|| self.quotas.clone())
+    }
+}
+
+impl RateLimitPolicy {
+    /// Begins with empty counts.
+    pub(super) fn renew(&mut self) {
+        if let Engine::Memory(limiter) = &mut self.engine {
+            let clock = Arc::clone(&self.settings.clock);
+            *limiter = Arc::new(MemoryRateLimiter::new(self.capacity, clock));
+        }
+    }
+
+    fn count(&self, counted: &Counted<'_>, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {
+        let settings = &self.settings;
+        let quotas = settings.quotas(head);
+        let cost = settings.cost.as_ref().map_or(1, |cost| cost(head));
+        let now = settings.headers.tells_time().then(|| settings.clock.now());
+        let judge = Judge {
+            headers: settings.headers,
+            retry_jitter: settings.retry_jitter,
+            now,
+        };
+        match &self.engine {
+            Engine::Memory(limiter) => {
+                let decision = limiter.as_ref().take(counted, &quotas, cost);
+                Decision::Ready(judge.judge(quotas, decision))
+            }
+            Engine::Shared(scope, store) => {
+                let answer = store.take(&counted.name(scope), &quotas, cost);
+                match answer.into_ready() {
+                    Ok(answer) => Decision::Ready(judge.judge_answer(quotas, answer)),
+                    Err(pending) => {
+                        Decision::pending(async move { judge.judge_answer(quotas, pending.await) })
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Policy for RateLimitPolicy {
+    type Permit = RateLimitPermit;
+
+    fn name(&self) -> &'static str {
+        "rate_limit"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {
+        match self.settings.key.of(head) {
+            Ok(counted) => self.count(&counted, head),
+            Err(denial) => Decision::Ready(Verdict::Refuse(denial)),
+        }
+    }
+}
+
+/// Makes a verdict of an engine's decision.
+#[derive(Clone, Copy)]
+struct Judge {
+    headers: RateHeaders,
+    retry_jitter: Duration,
+    now: Option<Timestamp>,
+}
+
+impl Judge {
+    fn judge_answer(
+        self,
+        quotas: Quotas,
+        answer: Result<RateDecision, StoreError>,
+    ) -> Verdict<RateLimitPermit> {
+        match answer {
+            Ok(decision) => self.judge(quotas, decision),
+            Err(error) => Verdict::Refuse(
+                Denial::new(DenialKind::Unavailable)
+                    .retry_after(Duration::from_secs(1))
+                    .because(format!("the rate limits can't be counted: {error}")),
+            ),
+        }
+    }
+
+    fn judge(self, quotas: Quotas, decision: RateDecision) -> Verdict<RateLimitPermit> {
+        let permit = RateLimitPermit {
+            headers: self.headers,
+            quotas,
+            readings: decision.readings,
+            now: self.now,
+        };
+        match decision.outcome {
+            RateOutcome::Admitted => Verdict::Admit(permit),
+            RateOutcome::Refused(wait) => {
+                let wait = wait.saturating_add(self.jitter());
+                let denial = Denial::new(DenialKind::RateLimited).retry_after(wait);
+                Verdict::RefuseMarked(denial, permit)
+            }
+            RateOutcome::TooCostly => {
+                let denial = Denial::new(DenialKind::TooLarge)
+                    .because("the request costs more than its quota ever holds");
+                Verdict::RefuseMarked(denial, permit)
+            }
+        }
+    }
+
+    fn jitter(self) -> Duration {
+        if self.retry_jitter.is_zero() {
+            return Duration::ZERO;
+        }
+        let random = getrandom::u32().map_or(0, |random| random & 0xffff);
+        let spread = self.retry_jitter.checked_div(0xffff).unwrap_or_default();
+        spread.saturating_mul(random)
+    }
+}
+
+/// What is left to the client, to be written on the answer.
+#[derive(Debug)]
+pub struct RateLimitPermit {
+    headers: RateHeaders,
+    quotas: Quotas,
+    readings: Readings,
+    now: Option<Timestamp>,
+}
+
+impl Permit for RateLimitPermit {
+    type Meter = NoMeter;
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
+        self.headers
+            .write(response.headers, &self.quotas, &self.readings, self.now);
+        Tail::Body
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("key", &self.key)
+            .field("quotas", &self.quotas)
+            .field("plans", &self.plans)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! Rate limits in this process: all windows of a key under one short lock.
+//!
+//! Each window's next state is staged and written only when every window admits, so a refused request
+//! has consumed nothing from any.
+
+mod gcra;
+mod shard;
+mod strict;
+mod window;
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, Hash},
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use shard::{Room, Shard};
+use window::Moment;
+
+use crate::{
+    domain::{clock::Clock, quota::Quotas},
+    store::{Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, StoreFuture},
+};
+
+/// Locks that keys are spread over.
+const SHARDS: usize = 64;
+/// How often a request looks after the idle keys of one shard: of all of them in half a minute.
+const TEND_INTERVAL_NANOS: u64 = 500_000_000;
+
+/// Counts requests by key against several quotas at once, in this process's memory.
+///
+/// Memory is bounded: at most `capacity` keys are kept (about 120 bytes each, 200 with a strict quota).
+/// A key whose windows are full again is forgotten within half a minute of traffic, which changes
+/// nothing. When all are in use, new keys share one bucket: nobody's count is reset, and a flood of new
+/// keys gets no more than one key would.
+pub struct MemoryRateLimiter {
+    shards: Box<[Mutex<Shard>]>,
+    capacity_of_shard: usize,
+    hashers: [RandomState; 2],
+    clock: Arc<dyn Clock>,
+    tended_at_nanos: AtomicU64,
+    turn: AtomicUsize,
+}
+
+/// What a limiter has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimiterStatistics {
+    /// Requests admitted.
+    pub admitted: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Requests of new keys that found no room for a count of their own.
+    pub crowded_out: u64,
+}
+
+impl MemoryRateLimiter {
+    /// A limiter that keeps at most `capacity` keys.
+    #[must_use]
+    pub fn new(capacity: usize, clock: Arc<dyn Clock>) -> Self {
+        let shard = || Mutex::new(Shard::new());
+        Self {
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+            capacity_of_shard: capacity.div_ceil(SHARDS).max(1),
+            hashers: [RandomState::new(), RandomState::new()],
+            clock,
+            tended_at_nanos: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many keys are kept now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Whether no key is kept now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What it has done since it was made.
+    #[must_use]
+    pub fn statistics(&self) -> RateLimiterStatistics {
+        let shards = self.shards.iter().map(|shard| lock(shard).statistics);
+        shards.fold(RateLimiterStatistics::default(), |sum, of| {
+            RateLimiterStatistics {
+                admitted: sum.admitted.saturating_add(of.admitted),
+                refused: sum.refused.saturating_add(of.refused),
+                crowded_out: sum.crowded_out.saturating_add(of.crowded_out),
+            }
+        })
+    }
+
+    /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing.
+    #[must_use]
+    pub fn take(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, cost: u32) -> RateDecision {
+        let now = Moment::of(self.clock.as_ref(), quotas);
+        let Some(cost) = NonZeroU32::new(cost) else {
+            return RateDecision {
+                outcome: RateOutcome::Admitted,
+                readings: self.peek(key, quotas),
+                taken_at: now.taken_at(),
+            };
+        };
+        self.tend(now.nanos);
+        let (shard, hash) = self.place(key);
+        lock(shard).take(hash, quotas, cost, &now, &self.room())
+    }
+
+    /// Corrects what was taken.
+    pub fn correct(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, correction: Correction) {
+        let now = Moment::of(self.clock.as_ref(), quotas);
+        let (shard, hash) = self.place(key);
+        lock(shard).correct(hash, quotas, correction, &now, &self.room());
+    }
+
+    /// Now, by the clocks of this limiter.
+    #[cfg(any(test, feature = "redis"))]
+    pub(crate) fn now(&self) -> crate::store::TakenAt {
+        Moment::whole(self.clock.as_ref()).taken_at()
+    }
+
+    /// What is left to `key`.
+    #[must_use]
+    pub fn peek(&self, key: &(impl Hash + ?Sized), quotas: &Quotas) -> Readings {
+        let now = Moment::of(self.clock.as_ref(), quotas);
+        let (shard, hash) = self.place(key);
+        lock(shard).peek(hash, quotas, &now, self.clock.as_ref())
+    }
+
+    /// Forgets what `key` has used.
+    pub fn reset(&self, key: &(impl Hash + ?Sized)) {
+        let (shard, hash) = self.place(key);
+        lock(shard).reset(hash);
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room {
+            capacity: self.capacity_of_shard,
+            clock: self.clock.as_ref(),
+        }
+    }
+
+    /// Keys are told apart by a keyed hash of 128 bits, so that one costs no allocation and a fixed size.
+    fn place(&self, key: &(impl Hash + ?Sized)) -> (&Mutex<Shard>, u128) {
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
+        let index = usize::try_from(high >> 32).unwrap_or(0);
+        let shard = match index.checked_rem(SHARDS).and_then(|at| self.shards.get(at)) {
+            Some(shard) => shard,
+            None => self.first(),
+        };
+        (shard, (u128::from(high) << 64) | u128::from(low))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are 64")]
+    fn first(&self) -> &Mutex<Shard> {
+        &self.shards[0]
+    }
+
+    /// Looks after the idle keys of the shard whose turn it is, if nobody is at it: memory is given back
+    /// also when no new key ever comes.
+    fn tend(&self, now: u64) {
+        let last = self.tended_at_nanos.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < TEND_INTERVAL_NANOS {
+            return;
+        }
+        let relaxed = Ordering::Relaxed;
+        let mine = self
+            .tended_at_nanos
+            .compare_exchange(last, now, relaxed, relaxed);
+        if mine.is_err() {
+            return;
+        }
+        let turn = self.turn.fetch_add(1, relaxed).checked_rem(SHARDS);
+        if let Some(shard) = turn.and_then(|turn| self.shards.get(turn))
+            && let Ok(mut shard) = shard.try_lock()
+        {
+            shard.sweep(self.clock.as_ref());
+        }
+    }
+}
+
+impl RateStore for MemoryRateLimiter {
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
+        StoreFuture::ready(Ok(Self::take(self, key, quotas, cost)))
+    }
+
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
+        Self::correct(self, key, quotas, correction);
+        StoreFuture::ready(Ok(()))
+    }
+
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        StoreFuture::ready(Ok(Self::peek(self, key, quotas)))
+    }
+
+    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
+        Self::reset(self, key);
+        StoreFuture::ready(Ok(()))
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> std::sync::MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for MemoryRateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryRateLimiter")
+            .field("keys", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

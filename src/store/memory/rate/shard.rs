@@ -1,0 +1,278 @@
+//! A part of the keys, under one lock.
+
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    num::NonZeroU32,
+};
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::{
+    RateLimiterStatistics,
+    window::{self, Judgement, Moment},
+};
+use crate::{
+    domain::{
+        clock::Clock,
+        quota::{Quota, Quotas},
+    },
+    store::{Correction, RateDecision, RateOutcome, Readings},
+};
+
+/// Keys of a shard below which idle ones are not looked for.
+const SWEEP_FLOOR: usize = 256;
+/// How long a shard rests between two sweeps.
+const SWEEP_INTERVAL_NANOS: u64 = 1_000_000_000;
+
+/// The states of all windows of one key, one after the other.
+type Words = SmallVec<[u64; 3]>;
+
+/// How much room there is, and by which clock it is made.
+pub(super) struct Room<'a> {
+    pub(super) capacity: usize,
+    pub(super) clock: &'a dyn Clock,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    entries: HashMap<u128, Entry, BuildHasherDefault<HashedAlready>>,
+    sweep_at: usize,
+    swept_at_nanos: u64,
+    pub(super) statistics: RateLimiterStatistics,
+}
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: HashMap::default(),
+            sweep_at: SWEEP_FLOOR,
+            swept_at_nanos: 0,
+            statistics: RateLimiterStatistics::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn room_for(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    pub(super) fn take(
+        &mut self,
+        key: u128,
+        quotas: &Quotas,
+        cost: NonZeroU32,
+        now: &Moment,
+        room: &Room<'_>,
+    ) -> RateDecision {
+        let entry = self.entry(key, quotas, room);
+        entry.follow(quotas, room.clock);
+        let outcome = entry.take(cost, now);
+        let readings = entry.read(now);
+        let count = match outcome {
+            RateOutcome::Admitted => &mut self.statistics.admitted,
+            RateOutcome::Refused(_) | RateOutcome::TooCostly => &mut self.statistics.refused,
+        };
+        *count = count.saturating_add(1);
+        RateDecision {
+            outcome,
+            readings,
+            taken_at: now.taken_at(),
+        }
+    }
+
+    pub(super) fn correct(
+        &mut self,
+        key: u128,
+        quotas: &Quotas,
+        correction: Correction,
+        now: &Moment,
+        room: &Room<'_>,
+    ) {
+        let entry = self.entry(key, quotas, room);
+        entry.follow(quotas, room.clock);
+        for (quota, words) in parts(&entry.quotas, &mut entry.words) {
+            window::correct(quota, words, correction, now);
+        }
+    }
+
+    pub(super) fn peek(
+        &self,
+        key: u128,
+        quotas: &Quotas,
+        now: &Moment,
+        clock: &dyn Clock,
+    ) -> Readings {
+        let mut entry = match self.entries.get(&key) {
+            Some(entry) => Entry {
+                quotas: entry.quotas.clone(),
+                words: entry.words.clone(),
+            },
+            None => Entry::fresh(quotas),
+        };
+        entry.follow(quotas, clock);
+        entry.read(now)
+    }
+
+    pub(super) fn reset(&mut self, key: u128) {
+        self.entries.remove(&key);
+    }
+
+    /// The entry of a key, or a new one. When there is no room, all new keys share one: the key that
+    /// stands for it is a hash like any other, so one client in 2^128 would share it anyway.
+    fn entry(&mut self, key: u128, quotas: &Quotas, room: &Room<'_>) -> &mut Entry {
+        let key = if self.entries.contains_key(&key) {
+            key
+        } else {
+            self.make_room(room);
+            if self.entries.len() < room.capacity {
+                key
+            } else {
+                self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
+                0
+            }
+        };
+        self.entries
+            .entry(key)
+            .or_insert_with(|| Entry::fresh(quotas))
+    }
+
+    /// Forgets the idle keys when the shard has doubled since it last did or is full, and not more often
+    /// than once a second.
+    fn make_room(&mut self, room: &Room<'_>) {
+        if self.entries.len() >= self.sweep_at.min(room.capacity) {
+            let now = window::nanos(room.clock.elapsed());
+            let rested = now.saturating_sub(self.swept_at_nanos) >= SWEEP_INTERVAL_NANOS;
+            if rested || self.swept_at_nanos == 0 {
+                self.sweep(room.clock);
+            }
+        }
+    }
+
+    /// Forgets the keys whose windows are all full again, and gives their memory back.
+    pub(super) fn sweep(&mut self, clock: &dyn Clock) {
+        let now = Moment::whole(clock);
+        self.entries.retain(|_, entry| !entry.is_idle(&now));
+        let kept = self.entries.len();
+        self.sweep_at = kept.saturating_mul(2).max(SWEEP_FLOOR);
+        if self.sweep_at.saturating_mul(2) < self.entries.capacity() {
+            self.entries.shrink_to(self.sweep_at);
+        }
+        self.swept_at_nanos = now.nanos.max(1);
+    }
+}
+
+/// One key: what it was counted against last, and what it has used.
+#[derive(Debug)]
+struct Entry {
+    quotas: Quotas,
+    words: Words,
+}
+
+impl Entry {
+    fn fresh(quotas: &Quotas) -> Self {
+        let count = quotas.as_slice().iter().map(window::words_of).sum();
+        Self {
+            quotas: quotas.clone(),
+            words: SmallVec::from_elem(0, count),
+        }
+    }
+
+    /// Goes over to other quotas: what was used in a window stays used in the one of the same name.
+    fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) {
+        if self.quotas.is(quotas) {
+            return;
+        }
+        if self.quotas == *quotas {
+            self.quotas = quotas.clone();
+            return;
+        }
+        // By both clocks: the old ones may count days where the new ones don't.
+        let now = &Moment::whole(clock);
+        let mut next = Self::fresh(quotas);
+        for (quota, words) in parts(&next.quotas, &mut next.words) {
+            let old =
+                parts(&self.quotas, &mut self.words).find(|(old, _)| old.name() == quota.name());
+            let Some((old, old_words)) = old else {
+                continue;
+            };
+            if old == quota {
+                words.copy_from_slice(old_words);
+            } else {
+                let correction = Correction {
+                    units: window::used(old, old_words, now),
+                    taken_at: now.taken_at(),
+                };
+                window::correct(quota, words, correction, now);
+            }
+        }
+        *self = next;
+    }
+
+    /// Takes from every window or from none.
+    fn take(&mut self, cost: NonZeroU32, now: &Moment) -> RateOutcome {
+        let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
+        let mut outcome = RateOutcome::Admitted;
+        for (quota, words) in parts(&self.quotas, &mut self.words) {
+            match (window::judge(quota, words, cost, now), outcome) {
+                (Judgement::Admit(next), _) => staged.push(next),
+                (Judgement::Never, _) => return RateOutcome::TooCostly,
+                (Judgement::Wait(wait), RateOutcome::Refused(longest)) => {
+                    outcome = RateOutcome::Refused(longest.max(wait));
+                }
+                (Judgement::Wait(wait), _) => outcome = RateOutcome::Refused(wait),
+            }
+        }
+        if outcome == RateOutcome::Admitted {
+            for ((quota, words), next) in parts(&self.quotas, &mut self.words).zip(staged) {
+                window::commit(quota, words, next, cost, now);
+            }
+        }
+        outcome
+    }
+
+    fn read(&mut self, now: &Moment) -> Readings {
+        parts(&self.quotas, &mut self.words)
+            .map(|(quota, words)| window::read(quota, words, now))
+            .collect()
+    }
+
+    fn is_idle(&mut self, now: &Moment) -> bool {
+        parts(&self.quotas, &mut self.words)
+            .all(|(quota, words)| window::is_idle(quota, words, now))
+    }
+}
+
+/// Each quota with the words that are its own.
+fn parts<'a>(
+    quotas: &'a Quotas,
+    mut words: &'a mut [u64],
+) -> impl Iterator<Item = (&'a Quota, &'a mut [u64])> {
+    quotas.as_slice().iter().map(move |quota| {
+        let all = std::mem::take(&mut words);
+        let (own, rest) = all.split_at_mut(window::words_of(quota).min(all.len()));
+        words = rest;
+        (quota, own)
+    })
+}
+
+/// The keys of the maps are hashes already.
+#[derive(Debug, Default)]
+struct HashedAlready(u64);
+
+impl Hasher for HashedAlready {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u128(&mut self, hash: u128) {
+        let [a, b, c, d, e, f, g, h, ..] = hash.to_le_bytes();
+        self.0 = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

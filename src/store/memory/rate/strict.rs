@@ -1,0 +1,128 @@
+//! A window that is counted in slices, so that no rolling period ever holds more than the limit.
+//!
+//! What counts is the slice under way and the sixteen before it: together they cover every period that
+//! ends now. The words are the number of the newest slice, and the counts of these seventeen, the newest
+//! first, two to a word.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::window::{Judgement, nanos};
+use crate::{
+    domain::quota::{Quota, SLICES},
+    store::WindowReading,
+};
+
+/// Words of state.
+pub(super) const WORDS: usize = 10;
+/// The slices of a period, and the one under way.
+const KEPT: usize = 17;
+
+#[derive(Clone, Copy, Debug)]
+struct Slices {
+    newest: u64,
+    /// The newest first.
+    used: [u32; KEPT],
+    slice_nanos: u64,
+    now: u64,
+}
+
+impl Slices {
+    fn read(quota: &Quota, words: &[u64], now: u64) -> Self {
+        let slice_nanos = nanos(quota.slice()).max(1);
+        let newest = words.first().copied().unwrap_or(0);
+        let mut used = [0; KEPT];
+        for (pair, word) in used.chunks_mut(2).zip(words.iter().skip(1)) {
+            let halves = [word >> 32, word & u64::from(u32::MAX)];
+            for (count, half) in pair.iter_mut().zip(halves) {
+                *count = u32::try_from(half).unwrap_or(u32::MAX);
+            }
+        }
+        let mut slices = Self {
+            newest,
+            used,
+            slice_nanos,
+            now,
+        };
+        slices.move_to(now.checked_div(slice_nanos).unwrap_or(0));
+        slices
+    }
+
+    /// Lets the slices that have left the period go.
+    fn move_to(&mut self, index: u64) {
+        let by = usize::try_from(index.saturating_sub(self.newest)).unwrap_or(KEPT);
+        self.newest = self.newest.max(index);
+        self.used.rotate_right(by.min(KEPT));
+        for count in self.used.iter_mut().take(by) {
+            *count = 0;
+        }
+    }
+
+    fn write(&self, words: &mut [u64]) {
+        if let Some(first) = words.first_mut() {
+            *first = self.newest;
+        }
+        for (pair, word) in self.used.chunks(2).zip(words.iter_mut().skip(1)) {
+            let [high, low] = [0, 1].map(|at| u64::from(pair.get(at).copied().unwrap_or(0)));
+            *word = (high << 32) | low;
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.used.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// Until the slice of that age has left the period.
+    fn until_gone(&self, age: usize) -> Duration {
+        let left = u64::try_from(KEPT.saturating_sub(age)).unwrap_or(0);
+        let ends = self
+            .newest
+            .saturating_add(left)
+            .saturating_mul(self.slice_nanos);
+        Duration::from_nanos(ends.saturating_sub(self.now).max(1))
+    }
+}
+
+pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: u64) -> Judgement {
+    let slices = Slices::read(quota, words, now);
+    let (limit, cost) = (u64::from(quota.limit()), u64::from(cost.get()));
+    let mut sum = slices.sum();
+    if sum.saturating_add(cost) <= limit {
+        return Judgement::Admit(0);
+    }
+    for (age, count) in slices.used.iter().enumerate().rev() {
+        sum = sum.saturating_sub(u64::from(*count));
+        if sum.saturating_add(cost) <= limit {
+            return Judgement::Wait(slices.until_gone(age));
+        }
+    }
+    Judgement::Never
+}
+
+/// Adds `units` to the slice of the moment `at`, or takes them from it. A slice that has left the period
+/// is left alone.
+pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u64) {
+    let mut slices = Slices::read(quota, words, now);
+    let index = at.checked_div(slices.slice_nanos).unwrap_or(0);
+    let age = usize::try_from(slices.newest.saturating_sub(index)).unwrap_or(KEPT);
+    if let Some(count) = slices.used.get_mut(age) {
+        let sum = i64::from(*count).saturating_add(units).max(0);
+        *count = u32::try_from(sum).unwrap_or(u32::MAX);
+    }
+    slices.write(words);
+}
+
+pub(super) fn used(quota: &Quota, words: &[u64], now: u64) -> u64 {
+    Slices::read(quota, words, now).sum()
+}
+
+pub(super) fn read(quota: &Quota, words: &[u64], now: u64) -> WindowReading {
+    let slices = Slices::read(quota, words, now);
+    let newest_used = slices.used.iter().position(|count| *count > 0);
+    let remaining = u64::from(quota.limit()).saturating_sub(slices.sum());
+    WindowReading {
+        remaining: u32::try_from(remaining).unwrap_or(0),
+        reset: newest_used.map_or(Duration::ZERO, |age| slices.until_gone(age)),
+    }
+}
+
+const _: () = assert!(SLICES == 16 && KEPT == 17 && WORDS == 1 + KEPT.div_ceil(2));

@@ -1,0 +1,236 @@
+//! One window of one key: a few words of state, and what each rule does with them.
+//!
+//! | rule | words |
+//! |---|---|
+//! | GCRA | the theoretical arrival time, in nanoseconds |
+//! | calendar | the first second of the window in the upper half, what was used in it in the lower |
+//! | strict | see [`strict`](super::strict) |
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::{gcra, strict};
+use crate::{
+    domain::{
+        clock::{Clock, Timestamp},
+        quota::{CalendarPeriod, Quota, Quotas, Rule, Zone},
+    },
+    store::{Correction, TakenAt, WindowReading},
+};
+
+/// Now, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) nanos: u64,
+    /// Where days or months count.
+    unix: Option<Timestamp>,
+}
+
+impl Moment {
+    /// Now, as far as `quotas` need it.
+    pub(super) fn of(clock: &dyn Clock, quotas: &Quotas) -> Self {
+        Self {
+            nanos: since_start(clock),
+            unix: quotas.is_calendar().then(|| clock.now()),
+        }
+    }
+
+    /// Now, by both clocks.
+    pub(super) fn whole(clock: &dyn Clock) -> Self {
+        Self {
+            nanos: since_start(clock),
+            unix: Some(clock.now()),
+        }
+    }
+
+    pub(super) fn taken_at(self) -> TakenAt {
+        TakenAt {
+            period_nanos: self.nanos,
+            unix_secs: self.unix.map_or(0, Timestamp::as_second),
+            is_local: false,
+        }
+    }
+}
+
+/// Stops after 146 years, so that no sum of the rules overflows.
+fn since_start(clock: &dyn Clock) -> u64 {
+    nanos(clock.elapsed()).min(u64::MAX >> 2)
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What one window says to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It admits; its next state, where that is one word.
+    Admit(u64),
+    /// It would admit after this time.
+    Wait(Duration),
+    /// It never holds so much.
+    Never,
+}
+
+/// How many words a quota's state takes.
+pub(super) fn words_of(quota: &Quota) -> usize {
+    match quota.rule() {
+        Rule::Rolling | Rule::Calendar(..) => 1,
+        Rule::Strict => strict::WORDS,
+    }
+}
+
+/// What the window says to `cost` units.
+pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment) -> Judgement {
+    if cost.get() > quota.burst_size() {
+        return Judgement::Never;
+    }
+    match quota.rule() {
+        Rule::Rolling => gcra::stage(first(words), quota, cost, now.nanos),
+        Rule::Strict => strict::judge(quota, words, cost, now.nanos),
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            let used = day.used.saturating_add(cost.get());
+            if used > quota.limit() {
+                Judgement::Wait(day.left)
+            } else {
+                Judgement::Admit(Day { used, ..day }.word())
+            }
+        }
+    }
+}
+
+/// Takes what was judged.
+pub(super) fn commit(quota: &Quota, words: &mut [u64], next: u64, cost: NonZeroU32, now: &Moment) {
+    match quota.rule() {
+        Rule::Rolling | Rule::Calendar(..) => set_first(words, next),
+        Rule::Strict => strict::add(quota, words, i64::from(cost.get()), now.nanos, now.nanos),
+    }
+}
+
+/// What is left.
+pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading {
+    match quota.rule() {
+        Rule::Rolling => {
+            let interval = nanos(quota.interval());
+            let owed = first(words).saturating_sub(now.nanos);
+            let burst = interval.saturating_mul(u64::from(quota.burst_size()));
+            let remaining = burst.saturating_sub(owed).checked_div(interval);
+            WindowReading {
+                remaining: u32::try_from(remaining.unwrap_or(0)).unwrap_or(u32::MAX),
+                reset: Duration::from_nanos(owed),
+            }
+        }
+        Rule::Strict => strict::read(quota, words, now.nanos),
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            WindowReading {
+                remaining: quota.limit().saturating_sub(day.used),
+                reset: if day.used == 0 {
+                    Duration::ZERO
+                } else {
+                    day.left
+                },
+            }
+        }
+    }
+}
+
+/// Adds to what was used or takes from it, also beyond what the window holds.
+pub(super) fn correct(quota: &Quota, words: &mut [u64], correction: Correction, now: &Moment) {
+    let taken_at = correction.taken_at;
+    match quota.rule() {
+        Rule::Rolling => {
+            let by = nanos(quota.interval()).saturating_mul(correction.units.unsigned_abs());
+            let state = first(words).max(now.nanos);
+            let next = if correction.units < 0 {
+                state.saturating_sub(by)
+            } else {
+                // Room for governor's own sums.
+                state.saturating_add(by).min(u64::MAX >> 1)
+            };
+            set_first(words, next);
+        }
+        Rule::Strict => {
+            let (at, units) = (taken_at.period_nanos, correction.units);
+            strict::add(quota, words, units, at, now.nanos);
+        }
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            if i64::from(day.start) <= taken_at.unix_secs {
+                let units = i32::try_from(correction.units);
+                let most = if correction.units < 0 {
+                    i32::MIN
+                } else {
+                    i32::MAX
+                };
+                let used = day.used.saturating_add_signed(units.unwrap_or(most));
+                set_first(words, Day { used, ..day }.word());
+            }
+        }
+    }
+}
+
+/// How many units are in use: what other numbers for the same window begin with.
+pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> i64 {
+    let used = match quota.rule() {
+        Rule::Rolling => first(words)
+            .saturating_sub(now.nanos)
+            .div_ceil(nanos(quota.interval()).max(1)),
+        Rule::Strict => strict::used(quota, words, now.nanos),
+        Rule::Calendar(period, zone) => u64::from(Day::of(first(words), *period, zone, now).used),
+    };
+    i64::try_from(used).unwrap_or(i64::MAX)
+}
+
+/// Whether the window is as if nobody had ever come.
+pub(super) fn is_idle(quota: &Quota, words: &[u64], now: &Moment) -> bool {
+    match quota.rule() {
+        Rule::Rolling => first(words) <= now.nanos,
+        Rule::Strict => strict::used(quota, words, now.nanos) == 0,
+        Rule::Calendar(period, zone) => Day::of(first(words), *period, zone, now).used == 0,
+    }
+}
+
+/// A day or a month, as far as it is used.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    /// Its first second.
+    start: u32,
+    used: u32,
+    /// Until the next.
+    left: Duration,
+}
+
+impl Day {
+    /// The window that `now` lies in. A clock that steps back frees nothing: windows only move forward.
+    fn of(word: u64, period: CalendarPeriod, zone: &Zone, now: &Moment) -> Self {
+        let moment = now.unix.unwrap_or(Timestamp::UNIX_EPOCH);
+        let (start, end) = zone.bounds(period, moment).window();
+        let start = u32::try_from(start.max(0)).unwrap_or(u32::MAX);
+        let [.., a, b, c, d] = word.to_be_bytes();
+        let used = u32::from_be_bytes([a, b, c, d]);
+        let last = u32::try_from(word >> 32).unwrap_or(u32::MAX);
+        let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+        Self {
+            start: start.max(last),
+            used: if last < start { 0 } else { used },
+            left: Duration::try_from(end.duration_since(moment))
+                .unwrap_or_default()
+                .max(Duration::from_nanos(1)),
+        }
+    }
+
+    fn word(self) -> u64 {
+        (u64::from(self.start) << 32) | u64::from(self.used)
+    }
+}
+
+fn first(words: &[u64]) -> u64 {
+    words.first().copied().unwrap_or(0)
+}
+
+fn set_first(words: &mut [u64], word: u64) {
+    if let Some(first) = words.first_mut() {
+        *first = word;
+    }
+}

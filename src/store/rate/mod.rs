@@ -1,0 +1,176 @@
+//! Where requests are counted.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use super::StoreFuture;
+use crate::domain::quota::Quotas;
+
+/// What is left in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowReading {
+    /// Units that would be admitted now.
+    pub remaining: u32,
+    /// Until all of the burst is there again.
+    pub reset: Duration,
+}
+
+/// What is left, window by window, in the order of the quotas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings(SmallVec<[WindowReading; 3]>);
+
+impl Readings {
+    /// What is left in each window.
+    #[must_use]
+    pub fn as_slice(&self) -> &[WindowReading] {
+        &self.0
+    }
+
+    /// What is left in the tightest window.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        let remaining = self.0.iter().map(|reading| reading.remaining);
+        remaining.min().unwrap_or(u32::MAX)
+    }
+}
+
+impl FromIterator<WindowReading> for Readings {
+    fn from_iter<I: IntoIterator<Item = WindowReading>>(readings: I) -> Self {
+        Self(readings.into_iter().collect())
+    }
+}
+
+/// What was decided about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateOutcome {
+    /// It was taken from every window.
+    Admitted,
+    /// It was taken from none: all windows would admit it after this time.
+    Refused(Duration),
+    /// It was taken from none, and never will be: it costs more than a window ever holds.
+    TooCostly,
+}
+
+/// What a limiter decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateDecision {
+    /// What was decided.
+    pub outcome: RateOutcome,
+    /// What is left, window by window.
+    pub readings: Readings,
+    /// When, for a later [`Correction`].
+    pub taken_at: TakenAt,
+}
+
+impl RateDecision {
+    /// Whether the request was admitted.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.outcome == RateOutcome::Admitted
+    }
+}
+
+/// When something was taken, by the engine's own clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenAt {
+    /// Nanoseconds on the clock that periods are measured by.
+    pub(crate) period_nanos: u64,
+    /// Seconds since 1970-01-01T00:00:00Z; 0 where no calendar was looked at.
+    pub(crate) unix_secs: i64,
+    /// By this process alone, because the shared store could not be asked.
+    pub(crate) is_local: bool,
+}
+
+/// What a request cost in the end, where an estimate was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// Units on top of what was taken; below zero they are given back. It is never refused: a window may
+    /// be overdrawn, and then waits until that is made good.
+    pub units: i64,
+    /// When the estimate was taken. What a window has forgotten since isn't corrected.
+    pub taken_at: TakenAt,
+}
+
+/// What requests are counted by, as a store names it: a scope, and a digest of whoever it is. The digest
+/// keeps keys, addresses and header values out of the store, and every name at one length.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RateKey {
+    scope: Arc<str>,
+    digest: [u8; 16],
+}
+
+impl RateKey {
+    /// Whoever is called `name` in `scope`. The scope is the limit's own name, the same in all processes
+    /// that share it.
+    #[must_use]
+    pub fn new(scope: &Arc<str>, name: &[u8]) -> Self {
+        let hash: [u8; 32] = Sha256::digest(name).into();
+        let (digest, _) = hash.split_first_chunk().unwrap_or((&[0; 16], &[]));
+        Self {
+            scope: Arc::clone(scope),
+            digest: *digest,
+        }
+    }
+
+    /// The scope.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// The digest of the name: the first 16 bytes of its SHA-256.
+    #[must_use]
+    pub const fn digest(&self) -> &[u8; 16] {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for RateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "RateKey({}:{:032x})",
+            self.scope,
+            u128::from_be_bytes(self.digest)
+        )
+    }
+}
+
+/// Counts requests by key, for one process or for many.
+///
+/// The quotas come with each call, so that they may differ from key to key and change while running;
+/// what was used under a window's name stays used when its numbers change.
+pub trait RateStore: fmt::Debug + Send + Sync + 'static {
+    /// Takes `cost` units from every window of `key`, or from none: all or nothing, in one step. Nothing
+    /// is written when it refuses, or when the cost is 0.
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision>;
+
+    /// Corrects what was taken.
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()>;
+
+    /// What is left to `key`.
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings>;
+
+    /// Forgets what `key` has used.
+    fn reset(&self, key: &RateKey) -> StoreFuture<()>;
+}
+
+impl<T: RateStore + ?Sized> RateStore for Arc<T> {
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
+        T::take(self, key, quotas, cost)
+    }
+
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
+        T::correct(self, key, quotas, correction)
+    }
+
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        T::peek(self, key, quotas)
+    }
+
+    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
+        T::reset(self, key)
+    }
+}
