@@ -68,6 +68,7 @@
 //! |---|---|
 //! | `axum` | extractors, refusals as handler results, axum's peer address |
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
+//! | `redis` | `RedisRateLimiter`: rate limits that several processes share |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | one counter a decision |
 //! | `test-util` | `ManualClock` |

@@ -12,6 +12,8 @@
 //!
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
+//!
+//! Redis keeps rate limits ([`RateStore`]) and nothing else.
 
 mod alerts;
 mod file;
@@ -23,6 +25,9 @@ mod rate;
 mod static_keys;
 
 mod memory;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+mod redis;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 mod sqlite;
@@ -40,6 +45,12 @@ pub use people::{SessionStore, UserStore};
 pub use rate::{
     Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, TakenAt, WindowReading,
 };
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use rate::{Degraded, SharedRateStatistics};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis::{RedisRateLimiter, RedisRateLimiterBuilder};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};

@@ -1,5 +1,17 @@
 //! Where requests are counted.
 
+#[cfg(feature = "redis")]
+mod breaker;
+#[cfg(feature = "redis")]
+mod local;
+#[cfg(feature = "redis")]
+mod resilient;
+
+#[cfg(feature = "redis")]
+pub use resilient::{Degraded, SharedRateStatistics};
+#[cfg(feature = "redis")]
+pub(crate) use resilient::{Manner, RemoteRateStore, Resilient};
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};

@@ -1,0 +1,119 @@
+//! Whether a store that is asked over the network is worth asking.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// Failures in a row that open the breaker.
+const FAILURES_MAX: u32 = 3;
+/// The pause before the first attempt to find the store alive, and the longest between two.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A breaker that opens again so soon begins with the longest pause.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// Opens after failures in a row; while it is open nothing is asked but by one task that looks whether
+/// the store is back, at growing intervals that differ from process to process.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: AtomicU32,
+    open: AtomicBool,
+    closed_at_nanos: AtomicU64,
+}
+
+/// How bad a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It may pass: too slow, or an error of the store's own.
+    Passing,
+    /// There is nobody to ask.
+    Final,
+}
+
+impl Breaker {
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    pub(super) fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failure. Whoever is told `true` has opened the breaker, and looks after it.
+    pub(super) fn failed(&self, failure: Failure) -> bool {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        let enough = failure == Failure::Final || before.saturating_add(1) >= FAILURES_MAX;
+        enough && !self.open.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn close(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.closed_at_nanos.store(nanos, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// The pauses between attempts, from now on.
+    pub(super) fn pauses(&self, now: Duration) -> Pauses {
+        let closed_at = Duration::from_nanos(self.closed_at_nanos.load(Ordering::Relaxed));
+        let flapping = !closed_at.is_zero() && now.saturating_sub(closed_at) < STABLE;
+        Pauses(if flapping { PAUSE_MAX } else { PAUSE_MIN })
+    }
+}
+
+/// Pauses that double, each between half and one and a half times as long.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Pauses {
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = pause.saturating_mul(2).min(PAUSE_MAX);
+        let random = u32::from(getrandom::u32().map_or(128, |random| {
+            let [byte, ..] = random.to_le_bytes();
+            byte
+        }));
+        let share = pause.saturating_mul(random).checked_div(255);
+        let half = pause.checked_div(2).unwrap_or(pause);
+        half.saturating_add(share.unwrap_or(half))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_in_a_row_open_it_once() {
+        let breaker = Breaker::default();
+        for _ in 0..10 {
+            assert!(!breaker.failed(Failure::Passing) && !breaker.failed(Failure::Passing));
+            breaker.succeeded();
+        }
+        assert!(!breaker.failed(Failure::Passing) && !breaker.failed(Failure::Passing));
+        assert!(breaker.failed(Failure::Passing), "the third opens it");
+        assert!(!breaker.failed(Failure::Passing), "one looks after it");
+        assert!(breaker.is_open());
+        breaker.close(Duration::from_secs(9));
+        assert!(!breaker.is_open() && breaker.failed(Failure::Final));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_long_when_it_flaps() {
+        let breaker = Breaker::default();
+        let mut pauses = breaker.pauses(Duration::from_secs(1));
+        for most in [75, 150, 300, 600, 1_200, 1_500, 1_500] {
+            let pause = pauses.next();
+            assert!(
+                pause <= Duration::from_millis(most)
+                    && pause >= Duration::from_millis(most / 3 - 1)
+            );
+        }
+        breaker.close(Duration::from_secs(1));
+        assert!(breaker.pauses(Duration::from_secs(2)).next() >= PAUSE_MAX / 2);
+        assert!(breaker.pauses(Duration::from_secs(9)).next() < PAUSE_MAX / 2);
+    }
+}

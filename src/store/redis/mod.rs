@@ -1,0 +1,295 @@
+//! Rate limits that several processes share, through Redis or Valkey (6.2 and later).
+//!
+//! - One script decides about all windows of a key in one round trip, by the server's clock, in
+//!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
+//!   cluster keeps it in one place.
+//! - The store is asked for 25 ms and no longer. After three failures in a row nobody asks but one task,
+//!   which looks whether it is back; meanwhile each process counts by itself
+//!   ([`Degraded`](crate::store::Degraded)).
+
+mod connections;
+mod script;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use connections::Connections;
+use redis::Client;
+use script::{Answer, Invocation, Operation};
+
+use super::{
+    Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
+    StoreError, StoreErrorKind, StoreFuture,
+    rate::{Manner, RemoteRateStore, Resilient},
+};
+use crate::domain::{
+    clock::{Clock, SystemClock},
+    quota::Quotas,
+};
+
+const CONNECTIONS: usize = 4;
+const DEADLINE: Duration = Duration::from_millis(25);
+const CAPACITY: usize = 1_000_000;
+
+/// Counts requests in Redis, so that several processes act as one. A clone is a reference count.
+///
+/// ```no_run
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::num::NonZeroU32;
+/// use tollgate::{RateLimitLayer, quota::Quota, store::{Degraded, RedisRateLimiter}};
+///
+/// let three = NonZeroU32::new(3).ok_or("zero")?;
+/// let limiter = RedisRateLimiter::builder("redis://127.0.0.1/")
+///     .degraded(Degraded::local(three)) // while Redis is away, each of three processes admits a third
+///     .build()?;
+/// limiter.connect().await?;
+/// let layer = RateLimitLayer::per_principal(Quota::per_minute(60)).with_store("callers", limiter);
+/// # Ok(()) }
+/// ```
+///
+/// # What it keeps to
+///
+/// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
+/// - While it doesn't, each process admits its share of each quota, less what it had admitted before. Who
+///   asked in the last 25 ms may be counted in both places.
+/// - When Redis comes back, its counts hold; what processes admitted by themselves isn't added to them.
+///   A server that lost its memory begins anew.
+///
+/// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
+#[derive(Clone, Debug)]
+pub struct RedisRateLimiter(Resilient<Remote>);
+
+/// Settings of a [`RedisRateLimiter`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct RedisRateLimiterBuilder {
+    url: String,
+    connections: usize,
+    prefix: String,
+    manner: Manner,
+}
+
+impl RedisRateLimiter {
+    /// Begins a limiter on the server at `url`: `redis://user:password@host:port/database`.
+    pub fn builder(url: &str) -> RedisRateLimiterBuilder {
+        RedisRateLimiterBuilder {
+            url: url.to_owned(),
+            connections: CONNECTIONS,
+            prefix: "tollgate".to_owned(),
+            manner: Manner {
+                deadline: DEADLINE,
+                degraded: Degraded::default(),
+                lease: 0,
+                capacity: CAPACITY,
+                clock: SystemClock::shared(),
+            },
+        }
+    }
+
+    /// Connects. A limiter is usable whether or not that succeeds: it is tried again in the background,
+    /// and until then each process counts by itself.
+    ///
+    /// # Errors
+    /// When the server can't be reached now.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.0.connect().await
+    }
+
+    /// Whether this process counts by itself at the moment.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.0.is_degraded()
+    }
+
+    /// What it has done since it was made.
+    #[must_use]
+    pub fn statistics(&self) -> SharedRateStatistics {
+        self.0.statistics()
+    }
+}
+
+impl RedisRateLimiterBuilder {
+    /// How many connections keys are spread over; 4 unless set, at least 1.
+    pub fn connections(mut self, count: usize) -> Self {
+        self.connections = count;
+        self
+    }
+
+    /// What the names of all keys begin with; `tollgate` unless set.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    /// How long Redis may take to answer before this process decides by itself; 25 ms unless set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.manner.deadline = deadline;
+        self
+    }
+
+    /// What is said while Redis can't be asked; half of each quota for this process unless set.
+    pub fn degraded(mut self, degraded: Degraded) -> Self {
+        self.manner.degraded = degraded;
+        self
+    }
+
+    /// Takes so many units at once, and serves them from memory for up to a second: about so many times
+    /// fewer round trips. Units are counted when they are taken, so the sum is never above the limit;
+    /// what isn't used in time is lost. Near the limit every request is counted by itself, and so is
+    /// everything under a strict quota. None are taken ahead unless set.
+    pub fn lease(mut self, units: u32) -> Self {
+        self.manner.lease = units;
+        self
+    }
+
+    /// How many keys this process counts by itself at most; a million unless set.
+    pub fn capacity(mut self, keys: usize) -> Self {
+        self.manner.capacity = keys;
+        self
+    }
+
+    /// Another source of time for what this process counts by itself. Redis goes by its own.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.manner.clock = clock;
+        self
+    }
+
+    /// The limiter, not connected yet: [`RedisRateLimiter::connect`].
+    ///
+    /// # Errors
+    /// When the address can't be read.
+    pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
+        let client = Client::open(self.url).map_err(|_| {
+            StoreError::new(StoreErrorKind::Refused, "no address of a Redis server")
+        })?;
+        let remote = Remote(Arc::new(Inner {
+            connections: Connections::new(client, self.connections),
+            prefix: self.prefix,
+            clock: Arc::clone(&self.manner.clock),
+        }));
+        Ok(RedisRateLimiter(Resilient::new(remote, self.manner)))
+    }
+}
+
+impl RateStore for RedisRateLimiter {
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
+        self.0.take(key, quotas, cost)
+    }
+
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
+        self.0.correct(key, quotas, correction)
+    }
+
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        self.0.peek(key, quotas)
+    }
+
+    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
+        self.0.reset(key)
+    }
+}
+
+/// The server itself, without any patience or help.
+#[derive(Clone, Debug)]
+struct Remote(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connections: Connections,
+    prefix: String,
+    clock: Arc<dyn Clock>,
+}
+
+impl Remote {
+    fn name(&self, key: &RateKey) -> String {
+        let digest = u128::from_be_bytes(*key.digest());
+        format!("{}:{{{}:{digest:032x}}}", self.0.prefix, key.scope())
+    }
+
+    async fn ask(
+        self,
+        key: RateKey,
+        quotas: Quotas,
+        operation: Operation,
+    ) -> Result<Answer, StoreError> {
+        let invocation = Invocation {
+            name: self.name(&key),
+            quotas,
+            operation,
+            now: self.0.clock.now(),
+        };
+        let (slot, mut connection) = self.0.connections.of(key.digest())?;
+        match invocation.call(&mut connection).await {
+            Ok(answer) => Invocation::read(&answer),
+            Err(error) => Err(self.0.connections.failed(slot, &error)),
+        }
+    }
+
+    fn start(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        operation: Operation,
+    ) -> impl Future<Output = Result<Answer, StoreError>> + Send + 'static {
+        self.clone().ask(key.clone(), quotas.clone(), operation)
+    }
+}
+
+impl RateStore for Remote {
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
+        let answer = self.start(key, quotas, Operation::Take(cost));
+        StoreFuture::new(async { Ok(answer.await?.decision) })
+    }
+
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
+        let answer = self.start(key, quotas, Operation::Correct(correction));
+        StoreFuture::new(async { answer.await.map(drop) })
+    }
+
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        let answer = self.start(key, quotas, Operation::Peek);
+        StoreFuture::new(async { Ok(answer.await?.decision.readings) })
+    }
+
+    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
+        let (remote, name, digest) = (self.clone(), self.name(key), *key.digest());
+        StoreFuture::new(async move {
+            let connections = &remote.0.connections;
+            let (slot, mut connection) = connections.of(&digest)?;
+            let mut forget = redis::cmd("DEL");
+            let gone = forget.arg(name).exec_async(&mut connection).await;
+            gone.map_err(|error| connections.failed(slot, &error))
+        })
+    }
+}
+
+impl RemoteRateStore for Remote {
+    fn lease(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        cost: u32,
+        units: u32,
+    ) -> StoreFuture<(RateDecision, u32)> {
+        let answer = self.start(key, quotas, Operation::Lease { cost, units });
+        StoreFuture::new(async {
+            let answer = answer.await?;
+            Ok((answer.decision, answer.taken))
+        })
+    }
+
+    fn revive(&self) -> StoreFuture<()> {
+        let remote = self.clone();
+        StoreFuture::new(async move { remote.0.connections.revive().await })
+    }
+}
+
+impl fmt::Debug for RedisRateLimiterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisRateLimiterBuilder")
+            .field("connections", &self.connections)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! The one script, as a call of redis-rs: quotas in, a decision out.
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::MultiplexedConnection};
+
+use crate::{
+    domain::{
+        clock::Timestamp,
+        quota::{Bounds, Quota, Quotas, Rule},
+    },
+    store::{Correction, RateDecision, RateOutcome, Readings, StoreError, TakenAt, WindowReading},
+};
+
+static CODE: &str = include_str!("rate.lua");
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+
+/// The largest burst in ticks: half of what a window may owe, in a double that holds it exactly.
+const TICKS_MAX: u128 = 1 << 51;
+
+/// What the script is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operation {
+    /// Take these units.
+    Take(u32),
+    /// Take the units of a request, or so many instead where there is plenty.
+    Lease { cost: u32, units: u32 },
+    /// Correct what was taken.
+    Correct(Correction),
+    /// Say what is left.
+    Peek,
+}
+
+/// A call of the script: it owns what it needs.
+#[derive(Clone, Debug)]
+pub(super) struct Invocation {
+    pub(super) name: String,
+    pub(super) quotas: Quotas,
+    pub(super) operation: Operation,
+    /// By the clock of this process, for calendars; the script looks at the server's.
+    pub(super) now: Timestamp,
+}
+
+/// What the script says.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) decision: RateDecision,
+    /// Units taken.
+    pub(super) taken: u32,
+}
+
+impl Invocation {
+    /// Makes the call, in one round trip. A server that doesn't have the script yet is handed it.
+    pub(super) async fn call(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Vec<i64>> {
+        let by_hash = self.command("EVALSHA", SCRIPT.get_hash());
+        match by_hash.query_async(connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let whole = self.command("EVAL", CODE);
+                whole.query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let quotas = self.quotas.as_slice();
+        let arguments = quotas.len().saturating_mul(7).saturating_add(7);
+        let length = quotas.len().saturating_mul(64);
+        let length = length.saturating_add(script.len()).saturating_add(160);
+        let mut command = Cmd::with_capacity(arguments, length);
+        command.arg(verb).arg(script).arg(1).arg(&self.name);
+        match self.operation {
+            Operation::Take(cost) => command.arg("take").arg(cost).arg(0),
+            Operation::Lease { cost, units } => command.arg("lease").arg(cost).arg(units),
+            Operation::Correct(Correction { units, taken_at }) => {
+                let at = taken_at.period_nanos.checked_div(1_000).unwrap_or(0);
+                // Beyond this Lua's doubles would round; no window owes so much.
+                let most = 1_i64 << 52;
+                command
+                    .arg("correct")
+                    .arg(units.clamp(most.saturating_neg(), most))
+                    .arg(at)
+            }
+            Operation::Peek => command.arg("peek").arg(0).arg(0),
+        };
+        for quota in quotas {
+            let (rule, numbers) = numbers(quota, self.now);
+            command.arg(quota.name()).arg(rule);
+            for number in numbers {
+                command.arg(number);
+            }
+        }
+        command
+    }
+
+    /// Reads the script's answer.
+    pub(super) fn read(answer: &[i64]) -> Result<Answer, StoreError> {
+        let [status, taken, wait, now, windows @ ..] = answer else {
+            return Err(StoreError::internal(
+                "the rate limit script answered too little",
+            ));
+        };
+        let micros = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        let outcome = match status {
+            1 => RateOutcome::Admitted,
+            0 => RateOutcome::Refused(micros((*wait).max(1))),
+            _ => RateOutcome::TooCostly,
+        };
+        let readings: Readings = windows
+            .chunks_exact(2)
+            .filter_map(|window| match window {
+                [remaining, reset] => Some(WindowReading {
+                    remaining: u32::try_from(*remaining).unwrap_or(u32::MAX),
+                    reset: micros(*reset),
+                }),
+                _ => None,
+            })
+            .collect();
+        let now = u64::try_from(*now).unwrap_or(0);
+        let secs = now.checked_div(1_000_000).unwrap_or(0);
+        Ok(Answer {
+            decision: RateDecision {
+                outcome,
+                readings,
+                taken_at: TakenAt {
+                    period_nanos: now.saturating_mul(1_000),
+                    unix_secs: i64::try_from(secs).unwrap_or(i64::MAX),
+                    is_local: false,
+                },
+            },
+            taken: u32::try_from(*taken).unwrap_or(0),
+        })
+    }
+}
+
+/// A quota in the script's words.
+fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, [i64; 5]) {
+    let whole = |number: u128| i64::try_from(number).unwrap_or(i64::MAX);
+    match quota.rule() {
+        Rule::Rolling => {
+            let (interval, ticks) = ticks(quota);
+            let burst = i64::from(quota.burst_size());
+            ("gcra", [whole(interval), whole(ticks), burst, 0, 0])
+        }
+        Rule::Strict => {
+            let slice = quota.slice().as_nanos().div_ceil(1_000);
+            ("strict", [i64::from(quota.limit()), whole(slice), 0, 0, 0])
+        }
+        Rule::Calendar(period, zone) => {
+            let Bounds([before, this, next, after]) = zone.bounds(*period, now);
+            let limit = i64::from(quota.limit());
+            (
+                "calendar",
+                [limit, before, this, next, after].map(|number| number.max(0)),
+            )
+        }
+    }
+}
+
+/// A request's share of the period in ticks, and how many ticks a microsecond has: as many as requests
+/// are admitted in a period, so that the share is exact, unless the burst would be too large for a double.
+fn ticks(quota: &Quota) -> (u128, u128) {
+    let period = quota.period().as_micros();
+    let limit = u128::from(quota.limit());
+    let burst = u128::from(quota.burst_size());
+    let most = TICKS_MAX.saturating_mul(limit);
+    let fitting = most.checked_div(burst.saturating_mul(period)).unwrap_or(1);
+    let ticks = fitting.clamp(1, limit);
+    let interval = period.saturating_mul(ticks).div_ceil(limit).max(1);
+    (interval, ticks)
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_burst_fits_a_double_and_the_rate_is_right(
+            limit in 1_u32..,
+            burst in 1_u32..,
+            millis in 1_u64..=86_400_000_000,
+        ) {
+            let quota = Quota::per(Duration::from_millis(millis), limit).burst(burst);
+            let (interval, ticks) = ticks(&quota);
+            prop_assert!(interval * u128::from(quota.burst_size()) <= 1 << 52);
+            // Never faster than the quota says; slower by less than a tick a request.
+            let exact = u128::from(millis) * 1_000 * ticks;
+            prop_assert!(interval * u128::from(limit) >= exact);
+            prop_assert!((interval - 1) * u128::from(limit) < exact);
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        assert!(Invocation::read(&[]).is_err());
+        assert!(Invocation::read(&[1, 1, 0]).is_err());
+        let answer = Invocation::read(&[0, 0, 0, 5_000_000, 3, 7]).unwrap();
+        assert_eq!(
+            answer.decision.outcome,
+            RateOutcome::Refused(Duration::from_micros(1))
+        );
+        assert_eq!(answer.decision.readings.remaining(), 3);
+    }
+}

@@ -1,0 +1,125 @@
+//! A Redis server of a test's own: on a free port, in a folder of its own, gone with the test.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(20);
+const ATTEMPTS: usize = 5;
+
+/// A running server. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl RedisServer {
+    /// Starts one. Where there is no `redis-server` the test says so and is skipped, unless
+    /// `TOLLGATE_TEST_SERVERS=required`.
+    pub(crate) fn start() -> Option<Self> {
+        let found = Command::new("redis-server")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status();
+        if found.is_err() {
+            let required =
+                std::env::var_os("TOLLGATE_TEST_SERVERS").is_some_and(|it| it == "required");
+            assert!(!required, "redis-server is required, and not here");
+            eprintln!("skipped: no redis-server on this machine");
+            return None;
+        }
+        // Somebody may take the port between its choice and the server's start.
+        let started = (0..ATTEMPTS).find_map(|_| Self::on(free_port()));
+        Some(started.expect("redis-server starts"))
+    }
+
+    fn on(port: u16) -> Option<Self> {
+        let folder = TempDir::new().expect("a temporary folder");
+        let child = spawn(port, folder.path());
+        let mut server = Self {
+            child,
+            port,
+            _folder: folder,
+        };
+        server.is_ready().then_some(server)
+    }
+
+    fn is_ready(&mut self) -> bool {
+        let mut waited = Duration::ZERO;
+        while waited < READY_WITHIN {
+            if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(PAUSE);
+            waited = waited.saturating_add(PAUSE);
+        }
+        false
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// SIGKILL: its memory is lost.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts again on the same port, after [`kill`](Self::kill).
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.port, self._folder.path());
+        assert!(self.is_ready(), "redis-server starts again");
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nobody.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
+            .status();
+        assert!(sent.is_ok_and(|sent| sent.success()), "SIG{name}");
+    }
+}
+
+fn spawn(port: u16, folder: &std::path::Path) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server starts")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
