@@ -120,7 +120,9 @@ fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Ga
     let tokens = TokenVerifier::hs256(secret.expose()).build()?;
     let per_ip = Quota::per_minute(setting("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
     let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
-    let gate = Tollgate::builder()
+    let gate = stores
+        .limits
+        .share_all(Tollgate::builder())
         .client_address(client.clone())
         .per_client_ip(per_ip)
         .authenticate(

@@ -92,7 +92,9 @@ fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Ga
     let per_ip = Quota::per_minute(setting("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
     let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let keys = ApiKeyLayer::new(keys).client_address(client.clone());
-    let gate = Tollgate::builder()
+    let gate = stores
+        .limits
+        .share_all(Tollgate::builder())
         .denials(DenialFormat::ErrorMessage)
         .client_address(client)
         .per_client_ip(per_ip)

@@ -1,6 +1,7 @@
 //! An AI platform that sells API calls: accounts by JWT, calls by API key, money for every call.
 //!
-//! `cargo run --example polysystems --features axum,sqlite`; the README tells how to call it.
+//! `cargo run --example polysystems --features axum,sqlite`; the README tells how to call it. With the
+//! feature `redis` as well, several processes share their rate limits through `REDIS_URL`.
 
 #[path = "polysystems/account.rs"]
 mod account;
@@ -130,6 +131,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let (logins, tokens) = logins(stores, secret).await?;
     let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
+    let per_caller = stores.limits.share("caller", per_caller);
 
     let account = ServiceBuilder::new()
         .layer(tokens)
@@ -144,7 +146,9 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             .layer(spending.clone())
     };
     let (read, call) = (api("api:read"), api("api:call"));
-    let everybody = Tollgate::builder()
+    let everybody = stores
+        .limits
+        .share_all(Tollgate::builder())
         .denials(
             Denials::new(DenialFormat::ErrorMessage).add_path_prefix("/v1/", DenialFormat::OpenAi),
         )

@@ -16,7 +16,7 @@ use crate::{
     rbac::{RbacLayer, RbacPolicy},
     request_id::{RequestIdLayer, RequestIdPolicy},
     spending_limit::{PriceTable, SpendingLimitLayer, SpendingLimitPolicy},
-    store::Ledger,
+    store::{Ledger, RateStore},
     wire::{ClientAddress, DenialFormat, Denials, RequestHead},
 };
 
@@ -64,6 +64,7 @@ impl Tollgate {
             address: ClientAddress::peer(),
             per_client_ip: None,
             per_principal: None,
+            rate_store: None,
             requirement: None,
             spending: None,
             skips: Vec::new(),
@@ -97,6 +98,7 @@ pub struct TollgateBuilder<A> {
     address: ClientAddress,
     per_client_ip: Option<Quotas>,
     per_principal: Option<Quotas>,
+    rate_store: Option<Arc<dyn RateStore>>,
     requirement: Option<RbacLayer>,
     spending: Option<SpendingLimitLayer>,
     skips: Vec<Skip>,
@@ -136,6 +138,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             address,
             per_client_ip,
             per_principal,
+            rate_store,
             requirement,
             ..
         } = self;
@@ -145,6 +148,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             address,
             per_client_ip,
             per_principal,
+            rate_store,
             requirement,
             spending: self.spending,
             skips: self.skips,
@@ -161,6 +165,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// Limits each principal.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
         self.per_principal = Some(quotas.into());
+        self
+    }
+
+    /// Counts in `store`, so that several processes act as one; in this process's memory unless set. The
+    /// limits are called `client-ip` and `principal` there.
+    pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
+        self.rate_store = Some(Arc::new(store));
         self
     }
 
@@ -188,14 +199,21 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// [`TollgateError`] names the setting that can't be.
     pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
         self.check()?;
-        let rate = |layer: RateLimitLayer| layer.with_clock(Arc::clone(&self.clock));
+        let rate = |layer: RateLimitLayer, scope| {
+            let layer = layer.with_clock(Arc::clone(&self.clock));
+            match &self.rate_store {
+                Some(store) => layer.with_store(scope, Arc::clone(store)).into_policy(),
+                None => layer.into_policy(),
+            }
+        };
         let address = self.address.clone();
         let outer_rate = self.per_client_ip.map(|quotas| {
-            rate(RateLimitLayer::per_client_ip(quotas).client_address(address)).into_policy()
+            let layer = RateLimitLayer::per_client_ip(quotas).client_address(address);
+            rate(layer, "client-ip")
         });
         let inner_rate = self
             .per_principal
-            .map(|quotas| rate(RateLimitLayer::per_principal(quotas)).into_policy());
+            .map(|quotas| rate(RateLimitLayer::per_principal(quotas), "principal"));
         let spending = self
             .spending
             .map(|spending| spending.with_clock(Arc::clone(&self.clock)).into_policy());

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod limits;
 
 use std::{
     env,
@@ -32,6 +33,7 @@ use tracing_subscriber::{
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
 pub(crate) use self::axum::serve;
+use limits::RateLimits;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -101,12 +103,13 @@ pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
     Ok(ClientAddress::peer().trusting(networks, ForwardedHeader::XForwardedFor))
 }
 
-/// Where everything is kept, as `DATABASE_URL` says.
+/// Where everything is kept, as `DATABASE_URL` and `REDIS_URL` say.
 pub(crate) struct Stores {
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) users: Arc<dyn UserStore>,
     pub(crate) sessions: Arc<dyn SessionStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) limits: RateLimits,
     /// The database's file, where there is one.
     pub(crate) file: Option<PathBuf>,
     sqlite: Option<SqliteStore>,
@@ -115,13 +118,11 @@ pub(crate) struct Stores {
 impl Stores {
     /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), or `memory:`.
     pub(crate) async fn open(name: &str) -> Result<Self, StartError> {
-        if optional("REDIS_URL").is_some() {
-            return Err("REDIS_URL: this build shares no rate limits through Redis".into());
-        }
+        let limits = RateLimits::open(name).await?;
         let url = optional("DATABASE_URL").unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
         if url.starts_with("memory:") {
             let store = MemoryStore::new();
-            return Ok(Self::of(store, None, None));
+            return Ok(Self::of(store, limits, None, None));
         }
         let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) else {
             return Err("DATABASE_URL: sqlite:PATH or memory: is expected".into());
@@ -130,10 +131,16 @@ impl Stores {
         let store = SqliteStore::open(path)
             .await
             .map_err(|error| format!("DATABASE_URL: {error}"))?;
-        Ok(Self::of(store.clone(), Some(path.to_owned()), Some(store)))
+        let path = path.to_owned();
+        Ok(Self::of(store.clone(), limits, Some(path), Some(store)))
     }
 
-    fn of<S>(store: S, file: Option<PathBuf>, sqlite: Option<SqliteStore>) -> Self
+    fn of<S>(
+        store: S,
+        limits: RateLimits,
+        file: Option<PathBuf>,
+        sqlite: Option<SqliteStore>,
+    ) -> Self
     where
         S: KeyStore + UserStore + SessionStore + Ledger + Clone,
     {
@@ -143,6 +150,7 @@ impl Stores {
             users: store.clone(),
             sessions: store.clone(),
             ledger: store,
+            limits,
             file,
             sqlite,
         }
