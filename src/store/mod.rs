@@ -18,6 +18,8 @@
 mod alerts;
 mod file;
 mod future;
+#[cfg(feature = "sqlite")]
+mod gauge;
 mod keys;
 mod ledger;
 mod people;

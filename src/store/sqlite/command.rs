@@ -1,9 +1,6 @@
 //! What is asked of the writer, and how it is answered.
 
-use std::sync::{
-    atomic::{AtomicUsize, Ordering},
-    mpsc::Sender,
-};
+use std::sync::mpsc::Sender;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -21,33 +18,6 @@ use crate::{
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What waits for the writer, in numbers.
-///
-/// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
-/// changes and touches are refused beyond the queue's capacity, a settlement has had a hold, of which
-/// only so many may be open, and rows without a hold have a bound of their own.
-#[derive(Debug, Default)]
-pub(super) struct Gauge {
-    pub(super) queued: AtomicUsize,
-    pub(super) open_holds: AtomicUsize,
-    pub(super) records: AtomicUsize,
-}
-
-impl Gauge {
-    /// Takes a place below `limit`; `false` when there is none.
-    pub(super) fn enter(counter: &AtomicUsize, limit: usize) -> bool {
-        let entered = counter.fetch_add(1, Ordering::AcqRel) < limit;
-        if !entered {
-            Self::leave(counter, 1);
-        }
-        entered
-    }
-
-    pub(super) fn leave(counter: &AtomicUsize, places: usize) {
-        counter.fetch_sub(places, Ordering::AcqRel);
-    }
-}
 
 pub(super) enum Command {
     Hold {

@@ -8,7 +8,7 @@ use super::{
     SqliteStore,
     batch::{ACCOUNT, find_budget, read_account},
     busy, closed,
-    command::{Command, Gauge},
+    command::Command,
     listing,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         page::{Page, Paged},
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
-    store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
+    store::{Ledger, StoreError, StoreErrorKind, StoreFuture, gauge::Gauge},
 };
 
 impl Ledger for SqliteStore {

@@ -41,11 +41,11 @@ use tokio::sync::oneshot;
 
 use self::{
     batch::Desk,
-    command::{Booking, Change, Command, Gauge, Job, Reply},
+    command::{Booking, Change, Command, Job, Reply},
     convert::Failure,
     readers::Readers,
 };
-use super::{StoreError, StoreErrorKind, StoreFuture, alerts::Alerts};
+use super::{StoreError, StoreErrorKind, StoreFuture, alerts::Alerts, gauge::Gauge};
 use crate::domain::{budget::Calendar, clock::Clock};
 
 pub use builder::SqliteStoreBuilder;

@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 use super::{
     Settings,
     batch::Desk,
-    command::{Command, Gauge, Granted},
+    command::{Command, Granted},
     convert::{Failure, micros},
     recovery::House,
     schema,
 };
 use crate::{
     domain::{KeyId, clock::Timestamp, usage::Hold},
-    store::StoreError,
+    store::{StoreError, gauge::Gauge},
 };
 
 /// Commands in one transaction, besides what has to be tried again.

@@ -1,0 +1,30 @@
+//! Counts places that are taken, so that what waits has a bound.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What waits for an engine's writer, in numbers.
+///
+/// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
+/// changes and touches are refused beyond the queue's capacity, a settlement has had a hold, of which
+/// only so many may be open, and rows without a hold have a bound of their own.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    pub(super) queued: AtomicUsize,
+    pub(super) open_holds: AtomicUsize,
+    pub(super) records: AtomicUsize,
+}
+
+impl Gauge {
+    /// Takes a place below `limit`; `false` when there is none.
+    pub(super) fn enter(counter: &AtomicUsize, limit: usize) -> bool {
+        let entered = counter.fetch_add(1, Ordering::AcqRel) < limit;
+        if !entered {
+            Self::leave(counter, 1);
+        }
+        entered
+    }
+
+    pub(super) fn leave(counter: &AtomicUsize, places: usize) {
+        counter.fetch_sub(places, Ordering::AcqRel);
+    }
+}
