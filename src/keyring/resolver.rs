@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use crate::{
         key::{KeyDigest, KeyFormat, KeyRecord},
         principal::Principal,
     },
-    store::{KeyLookup, StoreError},
+    store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError},
 };
 
 /// The longest key that is hashed, in bytes.
@@ -142,7 +142,8 @@ impl fmt::Debug for PendingKey {
 /// Finds keys: in memory when they were used lately, else in the store. A clone is a reference count.
 ///
 /// **When a key is revoked**: at once in this process, when it is revoked through the [`Keyring`](super::Keyring)
-/// that this resolver was handed to; within `ttl` in any other, whatever fails. A `ttl` never slides.
+/// that this resolver was handed to; within `ttl` in any other, whatever fails, and much sooner where the store
+/// tells of changes and the resolver [follows](Self::follow). A `ttl` never slides.
 ///
 /// A thousand requests with the same unknown key ask the store once. Keys that don't exist are
 /// remembered apart from those that do, for a shorter time and in a space of their own. A failing
@@ -288,10 +289,26 @@ impl KeyResolver {
         self.0.cache.invalidate_all();
     }
 
+    /// Forgets what `changes` tells of, from now on: so a key that another process revoked is refused at once.
+    pub fn follow(&self, changes: &(impl Invalidations + ?Sized)) {
+        let listener: Weak<Inner> = Arc::downgrade(&self.0);
+        changes.subscribe(listener);
+    }
+
     /// How the cache fares.
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
         self.0.cache.statistics()
+    }
+}
+
+impl ChangeListener for Inner {
+    fn changed(&self, change: &Change) {
+        match change {
+            Change::Key(digest) => self.cache.invalidate(digest),
+            Change::Everything => self.cache.invalidate_all(),
+            Change::Session(_) | Change::User(_) => {}
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Whether the login that a token belongs to still stands.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{SessionError, SessionErrorKind};
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
         principal::Principal,
         user::{SessionRecord, UserRecord},
     },
-    store::{SessionStore, StoreError, UserStore},
+    store::{Change, ChangeListener, Invalidations, SessionStore, StoreError, UserStore},
     token::VerifiedToken,
 };
 
@@ -88,7 +92,8 @@ impl ResolvedSession {
 /// Says whether the login that a token belongs to still stands, and who its user is by now.
 ///
 /// A logout, a new password, a disabled user or a lowered role counts on the next request in the process whose
-/// [`Logins`](super::Logins) made the change, and within the `ttl` in others. When the store fails, nobody is let
+/// [`Logins`](super::Logins) made the change, and within the `ttl` in others, sooner where the store tells of changes and
+/// the resolver [follows](Self::follow). When the store fails, nobody is let
 /// in, and nobody is told that the token is bad: 503.
 ///
 /// A clone is a reference count and shares the cache.
@@ -168,6 +173,12 @@ impl SessionResolver {
         self.0.cache.invalidate_all();
     }
 
+    /// Forgets what `changes` tells of, from now on: so a login that another process ended is refused at once.
+    pub fn follow(&self, changes: &(impl Invalidations + ?Sized)) {
+        let listener: Weak<Inner> = Arc::downgrade(&self.0);
+        changes.subscribe(listener);
+    }
+
     /// How often it was asked, and what came of it.
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
@@ -189,6 +200,17 @@ impl SessionResolver {
         };
         let user = self.0.users.user(&session.user).await?;
         Ok(user.map(|user| Arc::new(ResolvedSession::new(&session, user))))
+    }
+}
+
+impl ChangeListener for Inner {
+    /// Logins are remembered by their own names alone, so what touches a user's logins may touch any.
+    fn changed(&self, change: &Change) {
+        match change {
+            Change::Session(session) => self.cache.invalidate(session),
+            Change::User(_) | Change::Everything => self.cache.invalidate_all(),
+            Change::Key(_) => {}
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 //! The traits are what the rest of the crate knows of an engine; an engine is a folder beside this
 //! file that implements them and knows nothing but them and the domain.
 //!
-//! | trait | memory | SQLite |
-//! |---|---|---|
-//! | [`KeyLookup`], [`KeyStore`] | yes | yes |
-//! | [`UserStore`], [`SessionStore`] | yes | yes |
-//! | [`Ledger`] | yes | yes |
-//! | [`RateStore`] | yes | no |
+//! | trait | memory | SQLite | PostgreSQL |
+//! |---|---|---|---|
+//! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes |
+//! | [`UserStore`], [`SessionStore`] | yes | yes | yes |
+//! | [`Ledger`] | yes | yes | yes |
+//! | [`RateStore`] | yes | no | no |
+//! | [`Invalidations`] | no | no | yes |
 //!
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
@@ -16,9 +17,10 @@
 //! Redis keeps rate limits ([`RateStore`]) and nothing else.
 
 mod alerts;
+mod changes;
 mod file;
 mod future;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod gauge;
 mod keys;
 mod ledger;
@@ -27,6 +29,9 @@ mod rate;
 mod static_keys;
 
 mod memory;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+mod postgres;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 mod redis;
@@ -38,12 +43,16 @@ pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
     page::{Page, Paged},
 };
+pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 pub use keys::{KeyLookup, KeyStore, OrKeys};
 pub use ledger::Ledger;
 pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateLimiterStatistics};
 pub use people::{SessionStore, UserStore};
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use rate::{
     Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, TakenAt, WindowReading,
 };

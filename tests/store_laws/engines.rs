@@ -68,6 +68,28 @@ pub(crate) async fn sqlite(folder: &std::path::Path) -> (tollgate::store::Sqlite
     (store, clock)
 }
 
+/// A store in a database of its own; `None` where there is no PostgreSQL.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres() -> Option<(tollgate::store::PostgresStore, Time)> {
+    let options = crate::postgres_server::database().await?;
+    Some(postgres_on(options).await)
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_on(
+    options: sqlx::postgres::PgConnectOptions,
+) -> (tollgate::store::PostgresStore, Time) {
+    let clock = Time::default();
+    let pool = crate::postgres_server::pool(options, 6).await;
+    let store = tollgate::store::PostgresStore::builder(pool)
+        .with_clock(clock.clone())
+        .on_alert(note_alert)
+        .open()
+        .await
+        .unwrap();
+    (store, clock)
+}
+
 pub(crate) fn now() -> Timestamp {
     ManualClock::default().now()
 }

@@ -18,8 +18,13 @@ mod ledger;
 mod log;
 mod operations;
 mod people;
+#[cfg(feature = "postgres")]
+mod postgres_laws;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres.rs"]
+mod postgres_server;
 mod races;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod recovery;
 #[cfg(feature = "sqlite")]
 mod restart;
@@ -32,6 +37,19 @@ macro_rules! laws {
                 async fn $law() {
                     let (store, clock) = crate::engines::memory();
                     crate::$room::$law(store, clock).await;
+                }
+            )*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $law() {
+                    if let Some((store, clock)) = crate::engines::postgres().await {
+                        crate::$room::$law(store.clone(), clock).await;
+                        store.close().await.unwrap();
+                    }
                 }
             )*
         }

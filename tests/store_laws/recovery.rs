@@ -1,28 +1,18 @@
-//! Processes that share a file, and processes that die.
+//! Processes that share a place, and processes that die.
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use tollgate::{
-    clock::{Clock, ManualClock},
-    store::{Ledger, SqliteStore},
-    usage::Outcome,
-};
+use tollgate::usage::Outcome;
 
 use crate::engines::{
-    Time, account, balances, budget, costs, hold, nanos, pay, request, sqlite, usage,
+    Engine, Time, account, balances, budget, costs, hold, nanos, pay, request, usage,
 };
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_stores_on_one_file_keep_one_set_of_books() {
-    let folder = tempfile::tempdir().unwrap();
-    let (first, _) = sqlite(folder.path()).await;
-    let (second, _) = sqlite(folder.path()).await;
+pub(crate) async fn two_stores_in_one_place_keep_one_set_of_books<S: Engine>(first: S, second: S) {
     let ann = account("ann");
     pay(&first, &ann, 109).await;
     let tasks: Vec<_> = (0..100)
@@ -39,7 +29,7 @@ async fn two_stores_on_one_file_keep_one_set_of_books() {
         .collect();
     let mut served = 0;
     for task in tasks {
-        served += i32::from(task.await.unwrap().is_some());
+        served += task.await.unwrap().map_or(0, |()| 1);
     }
     assert_eq!(served, 10);
     balances(&first, &ann, 109, 0).await;
@@ -47,14 +37,16 @@ async fn two_stores_on_one_file_keep_one_set_of_books() {
 }
 
 /// A store whose time stands still says nothing any more: to others it is dead.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before() {
-    let folder = tempfile::tempdir().unwrap();
-    let (silent, _) = sqlite(folder.path()).await;
+pub(crate) async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before<
+    S: Engine,
+>(
+    silent: S,
+    another: impl AsyncFnOnce() -> (S, Time),
+) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&silent, &ann, 100).await;
     let held = hold(&silent, &ann, &[key.clone()], 100).await.unwrap();
-    let (other, clock) = sqlite(folder.path()).await;
+    let (other, clock) = another().await;
     for _ in 0..5 {
         clock.advance(Duration::from_secs(1));
         other.flush().await.unwrap();
@@ -79,11 +71,10 @@ async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before
     assert_eq!(usage(&silent, &ann).await.len(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say() {
-    let folder = tempfile::tempdir().unwrap();
-    let (first, first_clock) = sqlite(folder.path()).await;
-    let (second, second_clock) = sqlite(folder.path()).await;
+pub(crate) async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say<S: Engine>(
+    (first, first_clock): (S, Time),
+    (second, second_clock): (S, Time),
+) {
     let ann = account("ann");
     pay(&first, &ann, 100).await;
     let mut long = request(&ann, &[], 10);
@@ -102,15 +93,27 @@ async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say() {
     balances(&second, &ann, 100, 0).await;
 }
 
-const CHILD: &str = "TOLLGATE_LAWS_CHILD";
+/// Names a place to the tests that are processes of their own.
+pub(crate) const CHILD: &str = "TOLLGATE_LAWS_CHILD";
 
-/// Not a law: the process that the next one kills.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child_that_holds_until_it_is_killed() {
-    let Ok(path) = std::env::var(CHILD) else {
-        return;
-    };
-    let store = SqliteStore::open(Path::new(&path)).await.unwrap();
+/// Runs one test as a process of its own, in `place`.
+pub(crate) fn child(test: &str, place: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, place)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the process says so.
+pub(crate) fn heard(child: &mut Child, word: &str) -> bool {
+    let output = BufReader::new(child.stdout.take().unwrap());
+    output.lines().any(|line| line.unwrap() == word)
+}
+
+/// What the process does that the next law kills.
+pub(crate) async fn hold_until_killed<S: Engine>(store: S) {
     let ann = account("ann");
     pay(&store, &ann, 1_000_000).await;
     let mut open = Vec::new();
@@ -125,41 +128,242 @@ async fn child_that_holds_until_it_is_killed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tollgate.db");
-    let name = "recovery::child_that_holds_until_it_is_killed";
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
-        .env(CHILD, &path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let holding = output.lines().any(|line| line.unwrap() == "holding");
-    assert!(holding);
+pub(crate) async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held<S: Engine>(
+    mut holding: Child,
+    next: impl AsyncFnOnce() -> (S, Time),
+) {
+    assert!(heard(&mut holding, "holding"));
     std::thread::sleep(Duration::from_millis(100));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let clock = Time::default();
-    let store = SqliteStore::builder(&path)
-        .with_clock(Arc::clone(&clock) as Arc<dyn Clock>)
-        .open()
-        .await
-        .unwrap();
+    holding.kill().unwrap();
+    holding.wait().unwrap();
+    let (store, clock) = next().await;
     let ann = account("ann");
     let before = store.balance(&ann).await.unwrap();
     assert!(before.held >= nanos(190) && before.settled >= nanos(7));
     for _ in 0..8 {
-        ManualClock::advance(&clock, Duration::from_secs(1));
+        clock.advance(Duration::from_secs(1));
         store.flush().await.unwrap();
     }
     balances(&store, &ann, 1_000_000, 0).await;
     let after = store.balance(&ann).await.unwrap();
-    assert_eq!(after.settled, before.settled);
+    // The last commit may have been on its way.
+    let late = after.settled.nanos() - before.settled.nanos();
+    assert!((0..=1).contains(&late), "{late}");
     let abandoned =
         |row: &&tollgate::usage::UsageEntry| row.settlement.outcome == Outcome::Abandoned;
     let given_back = usage(&store, &ann).await.iter().filter(abandoned).count();
     assert!((19..=20).contains(&given_back), "{given_back}");
+}
+
+#[cfg(feature = "sqlite")]
+mod on_sqlite {
+    use std::path::Path;
+
+    use tollgate::store::SqliteStore;
+
+    use super::CHILD;
+    use crate::engines::sqlite;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_stores_in_one_place_keep_one_set_of_books() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, _) = sqlite(folder.path()).await;
+        let (second, _) = sqlite(folder.path()).await;
+        super::two_stores_in_one_place_keep_one_set_of_books(first, second).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (silent, _) = sqlite(folder.path()).await;
+        let another = async || sqlite(folder.path()).await;
+        super::what_a_silent_process_held_is_given_back_after_the_bound_and_not_before(
+            silent, another,
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (sqlite(folder.path()).await, sqlite(folder.path()).await);
+        super::a_process_that_lives_keeps_its_holds_whatever_the_clocks_say(first, second).await;
+    }
+
+    /// Not a law: the process that the next one kills.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child_that_holds_until_it_is_killed() {
+        if let Ok(path) = std::env::var(CHILD) {
+            super::hold_until_killed(SqliteStore::open(Path::new(&path)).await.unwrap()).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.db");
+        let test = "recovery::on_sqlite::child_that_holds_until_it_is_killed";
+        let child = super::child(test, path.to_str().unwrap());
+        let next = async || sqlite(folder.path()).await;
+        super::after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held(child, next).await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use std::path::Path;
+
+    use sqlx::postgres::PgConnectOptions;
+    use tollgate::store::{Ledger, PostgresStore};
+
+    use super::CHILD;
+    use crate::{
+        engines::{account, balances, costs, hold, pay, postgres_on, usage},
+        postgres_server::{database, options, pool},
+    };
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_stores_in_one_place_keep_one_set_of_books() {
+        let Some(place) = database().await else {
+            return;
+        };
+        let (first, _) = postgres_on(place.clone()).await;
+        let (second, _) = postgres_on(place).await;
+        super::two_stores_in_one_place_keep_one_set_of_books(first, second).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before() {
+        let Some(place) = database().await else {
+            return;
+        };
+        let (silent, _) = postgres_on(place.clone()).await;
+        let another = async || postgres_on(place).await;
+        super::what_a_silent_process_held_is_given_back_after_the_bound_and_not_before(
+            silent, another,
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say() {
+        let Some(place) = database().await else {
+            return;
+        };
+        let (first, second) = (postgres_on(place.clone()).await, postgres_on(place).await);
+        super::a_process_that_lives_keeps_its_holds_whatever_the_clocks_say(first, second).await;
+    }
+
+    fn named(place: &PgConnectOptions) -> String {
+        let socket = place.get_socket().unwrap().to_str().unwrap();
+        format!("{socket} {}", place.get_database().unwrap())
+    }
+
+    async fn child_s_store() -> Option<PostgresStore> {
+        let place = std::env::var(CHILD).ok()?;
+        let (socket, name) = place.split_once(' ')?;
+        let pool = pool(options(Path::new(socket), name), 6).await;
+        Some(PostgresStore::open(pool).await.unwrap())
+    }
+
+    /// Not a law: the process that the next one kills.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child_that_holds_until_it_is_killed() {
+        if let Some(store) = child_s_store().await {
+            super::hold_until_killed(store).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held() {
+        let Some(place) = database().await else {
+            return;
+        };
+        let test = "recovery::on_postgres::child_that_holds_until_it_is_killed";
+        let child = super::child(test, &named(&place));
+        let next = async || postgres_on(place).await;
+        super::after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held(child, next).await;
+    }
+
+    /// Not a law: one of the processes of the next one. It says how many calls it was served.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child_that_spends_the_last_cents() {
+        let Some(store) = child_s_store().await else {
+            return;
+        };
+        println!("\nready");
+        let mut start = String::new();
+        std::io::stdin().read_line(&mut start).unwrap();
+        let callers: Vec<_> = (0..50)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let ann = account("ann");
+                    let Ok(held) = hold(&store, &ann, &[], 7).await else {
+                        return 0;
+                    };
+                    store.settle(held, costs(7)).await.unwrap();
+                    1
+                })
+            })
+            .collect();
+        let mut served = 0;
+        for caller in callers {
+            served += caller.await.unwrap();
+        }
+        store.close().await.unwrap();
+        println!("served={served}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn four_processes_spend_the_last_cents_and_not_one_more() {
+        use std::{
+            io::{BufRead, BufReader, Write},
+            process::{Command, Stdio},
+        };
+        let Some(place) = database().await else {
+            return;
+        };
+        let (store, _) = postgres_on(place.clone()).await;
+        let ann = account("ann");
+        // 61 calls at 7, and 5 are left over.
+        pay(&store, &ann, 432).await;
+        let mut children: Vec<_> = (0..4)
+            .map(|_| {
+                Command::new(std::env::current_exe().unwrap())
+                    .args(["recovery::on_postgres::child_that_spends_the_last_cents"])
+                    .args(["--exact", "--nocapture"])
+                    .env(CHILD, named(&place))
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        let outputs = children.iter_mut().map(|child| {
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert!(lines.any(|line| line.unwrap() == "ready"));
+            lines
+        });
+        let outputs: Vec<_> = outputs.collect();
+        for child in &mut children {
+            child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        }
+        let mut served = 0;
+        for lines in outputs {
+            // To its end, or the process couldn't go on writing.
+            let told = lines.map(Result::unwrap).filter_map(|line| {
+                let served = line.strip_prefix("served=")?;
+                served.parse::<usize>().ok()
+            });
+            served += told.sum::<usize>();
+        }
+        for mut child in children {
+            assert!(child.wait().unwrap().success());
+        }
+        assert_eq!(served, 61);
+        balances(&store, &ann, 432, 0).await;
+        assert_eq!(usage(&store, &ann).await.len(), 61);
+        store.close().await.unwrap();
+    }
 }

@@ -1,0 +1,291 @@
+//! What one transaction has on the desk: each account and budget that it touches, locked and loaded once, and
+//! written back once. Between, the rules are the domain's and need no database.
+
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::{command::Command, convert::Failure, instance::Instance, once::Keys};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{self, Balance, Books, Budget, Grant, HoldRefusal},
+        budget::{SpendingAlert, Windows},
+        clock::Timestamp,
+        money::Money,
+        usage::{Hold, HoldId, HoldRequest, Settlement},
+    },
+    store::StoreError,
+};
+
+/// An account as it stands in the transaction.
+#[derive(Default)]
+pub(super) struct Account {
+    /// Its row; `None` when there is none.
+    pub(super) number: Option<i64>,
+    pub(super) balance: Balance,
+    pub(super) stored: Balance,
+    pub(super) budgets: HashMap<BudgetId, LoadedBudget>,
+}
+
+#[derive(Default)]
+pub(super) struct LoadedBudget {
+    pub(super) budget: Budget,
+    pub(super) stored: Option<Budget>,
+}
+
+impl Books for Account {
+    fn balance(&mut self) -> &mut Balance {
+        &mut self.balance
+    }
+
+    /// Every budget is loaded before the books are handed to the domain, so none is made here that
+    /// has a row.
+    fn budget(&mut self, id: &BudgetId) -> &mut Budget {
+        &mut self.budgets.entry(id.clone()).or_default().budget
+    }
+}
+
+/// A row of `hold` to be; `command` is its place in the batch.
+pub(super) struct Opened {
+    pub(super) command: usize,
+    pub(super) id: HoldId,
+    pub(super) ends_micros: i64,
+    pub(super) account: i64,
+    pub(super) windows: Windows,
+}
+
+/// A row of `usage` to be.
+pub(super) struct Logged {
+    pub(super) command: usize,
+    pub(super) account: i64,
+    pub(super) held: Money,
+    pub(super) charged: Money,
+}
+
+/// A row of `credit` to be.
+pub(super) struct Paid {
+    pub(super) command: usize,
+    pub(super) account: i64,
+}
+
+/// A payment that is written down: into which account, and how much.
+pub(super) type Payment = (AccountId, Money);
+
+pub(super) struct Desk {
+    pub(super) accounts: HashMap<AccountId, Account>,
+    /// Holds that this transaction deleted, until their settlement is booked.
+    pub(super) ended: HashSet<HoldId>,
+    /// Payments by their reference.
+    pub(super) payments: HashMap<String, Payment>,
+    pub(super) opened: Vec<Opened>,
+    pub(super) logged: Vec<Logged>,
+    pub(super) paid: Vec<Paid>,
+    pub(super) keys: Keys,
+    /// Holds that live for longer.
+    pub(super) extended: HashSet<HoldId>,
+    /// To be told when this is committed.
+    pub(super) alerts: Vec<SpendingAlert>,
+    /// The moment of the transaction.
+    pub(super) now: Timestamp,
+    pub(super) elapsed: Duration,
+    pub(super) windows: Windows,
+}
+
+impl Desk {
+    /// Books the whole batch: settlements first, which free money.
+    pub(super) fn book(
+        &mut self,
+        instance: &Instance,
+        batch: &mut [Command],
+    ) -> Result<(), Failure> {
+        for (place, command) in batch.iter().enumerate() {
+            if let Command::Settle {
+                hold, settlement, ..
+            } = command
+            {
+                self.settle(place, hold, settlement)?;
+            }
+        }
+        for (place, command) in batch.iter_mut().enumerate() {
+            match command {
+                Command::Hold {
+                    request,
+                    granted,
+                    reply,
+                } => {
+                    // Who is waited for now was so before, when the budgets were loaded.
+                    *granted = match reply.is_closed() {
+                        true => None,
+                        false => Some(self.hold(instance, place, request)?),
+                    };
+                }
+                Command::Record { call, .. } => {
+                    let account = self.number(&call.account)?;
+                    self.logged.push(Logged {
+                        command: place,
+                        account,
+                        held: Money::ZERO,
+                        charged: Money::ZERO,
+                    });
+                }
+                Command::Extend { hold, answer, .. } => {
+                    *answer = Some(self.extended.contains(hold));
+                }
+                Command::Pay {
+                    account,
+                    amount,
+                    reference,
+                    rule,
+                    answer,
+                    ..
+                } => *answer = Some(self.pay(place, account, *amount, reference, *rule)?),
+                Command::SetCreditLine {
+                    account,
+                    line,
+                    answer,
+                    ..
+                } => {
+                    let account = self.account(account)?;
+                    account.balance.credit_line = *line;
+                    *answer = Some(account.balance);
+                }
+                Command::SetLimits {
+                    account,
+                    budget,
+                    limits,
+                    answer,
+                    ..
+                } => {
+                    let windows = self.windows;
+                    let budget = self.account(account)?.budget(budget);
+                    *budget = budget.rolled(windows);
+                    budget.limits = *limits;
+                    *answer = Some(*budget);
+                }
+                Command::Settle { .. } | Command::Flush(_) | Command::Close => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many holds of `instance` the batch ended.
+    pub(super) fn ended_of(&self, instance: &Instance, batch: &[Command]) -> usize {
+        let settled = |logged: &&Logged| match batch.get(logged.command) {
+            Some(Command::Settle { hold, .. }) => instance.granted(hold.id),
+            _ => false,
+        };
+        self.logged.iter().filter(settled).count()
+    }
+
+    fn account(&mut self, id: &AccountId) -> Result<&mut Account, Failure> {
+        let missing = || Failure::corrupt("an account that was not loaded");
+        self.accounts.get_mut(id).ok_or_else(missing)
+    }
+
+    fn number(&mut self, id: &AccountId) -> Result<i64, Failure> {
+        let missing = || Failure::corrupt("an account without a row");
+        self.account(id)?.number.ok_or_else(missing)
+    }
+
+    fn hold(
+        &mut self,
+        instance: &Instance,
+        place: usize,
+        request: &HoldRequest,
+    ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Failure> {
+        let (windows, elapsed, now) = (self.windows, self.elapsed, self.now);
+        let number = self.account(&request.call.account)?.number;
+        if let (Some(wish), Some(number)) = (&request.idempotency, number)
+            && let Some(refusal) = self.keys.refuses(number, wish, now)
+        {
+            return Ok(Err(refusal));
+        }
+        let account = self.account(&request.call.account)?;
+        let grant = match books::hold(account, &request.budgets, request.amount, windows) {
+            Ok(grant) => grant,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let number = self.number(&request.call.account)?;
+        if let Some(wish) = &request.idempotency {
+            self.keys.begin(number, wish, now);
+        }
+        let id = instance.next_hold();
+        let ends = elapsed.saturating_add(request.lifetime);
+        self.opened.push(Opened {
+            command: place,
+            id,
+            ends_micros: i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
+            account: number,
+            windows: grant.windows,
+        });
+        Ok(Ok((id, grant)))
+    }
+
+    fn settle(
+        &mut self,
+        place: usize,
+        hold: &Hold,
+        settlement: &Settlement,
+    ) -> Result<(), Failure> {
+        if !self.ended.remove(&hold.id) {
+            tracing::warn!(
+                target: "tollgate::ledger",
+                hold = %hold.id,
+                request_id = %hold.call.request_id,
+                "settled too late: the hold was resolved before"
+            );
+            return Ok(());
+        }
+        let owner = &hold.call.account;
+        let number = self.number(owner)?;
+        let settled = books::settle(
+            self.account(owner)?,
+            owner,
+            &hold.budgets,
+            hold.windows,
+            hold.amount,
+            settlement.charged,
+        );
+        self.alerts.extend(settled.alerts);
+        if let Some(key) = &hold.idempotency_key {
+            self.keys.end(number, key, !settled.charged.is_zero());
+        }
+        self.logged.push(Logged {
+            command: place,
+            account: number,
+            held: hold.amount,
+            charged: settled.charged,
+        });
+        Ok(())
+    }
+
+    /// Moves money into or out of an account, once for each reference.
+    fn pay(
+        &mut self,
+        place: usize,
+        id: &AccountId,
+        amount: Money,
+        reference: &str,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> Result<Result<Balance, StoreError>, Failure> {
+        let payment = (id.clone(), amount);
+        if let Some(earlier) = self.payments.get(reference) {
+            if *earlier != payment {
+                return Ok(Err(StoreError::reference_taken()));
+            }
+            return Ok(Ok(self.account(id)?.balance));
+        }
+        let account = self.account(id)?;
+        if rule(account.balance(), amount).is_none() {
+            return Ok(Err(StoreError::amount_out_of_range()));
+        }
+        let (balance, number) = (account.balance, self.number(id)?);
+        self.payments.insert(reference.to_owned(), payment);
+        self.paid.push(Paid {
+            command: place,
+            account: number,
+        });
+        Ok(Ok(balance))
+    }
+}

@@ -1,0 +1,203 @@
+//! What can be set.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use sqlx::PgPool;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc},
+};
+
+use super::{
+    Inner, PostgresStore, Queue, Settings, Shared, house::House, instance::Instance, lane::Lane,
+    schema,
+};
+use crate::{
+    domain::{
+        budget::{Calendar, SpendingAlert},
+        clock::{Clock, SystemClock},
+    },
+    store::{StoreError, alerts::Alerts, changes::Listeners, gauge::Gauge},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Two missed beats, at least: or a process that lives would be taken for dead.
+const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
+
+/// Settings of a [`PostgresStore`].
+#[must_use = "a builder does nothing until the store is opened"]
+pub struct PostgresStoreBuilder {
+    pool: PgPool,
+    settings: Settings,
+}
+
+impl PostgresStoreBuilder {
+    pub(super) fn new(pool: PgPool) -> Self {
+        let settings = Settings {
+            clock: SystemClock::shared(),
+            calendar: Calendar::utc(),
+            alerts: Alerts::default(),
+            usage_rows_max: 100_000_000,
+            usage_age_max: DAY.saturating_mul(400),
+            recover_after: Duration::from_secs(6),
+            queue_max: 8_192,
+            open_holds_max: 65_536,
+            lanes: 2,
+            deadline: Duration::from_secs(5),
+        };
+        Self { pool, settings }
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// The days and months of spending limits; UTC unless set. The same in every process.
+    pub fn calendar(mut self, calendar: Calendar) -> Self {
+        self.settings.calendar = calendar;
+        self
+    }
+
+    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed. It is called in a task that
+    /// writes, after the commit, by the process whose call it was, and must not block; a crash in between loses the call.
+    /// `tracing` has an event of each in any case.
+    pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
+        self.settings.alerts = Alerts::to(listener);
+        self
+    }
+
+    /// How many rows of the usage log are kept, of all accounts together: 100 million unless set. The
+    /// oldest go first, in small steps, so there may be some more for a while; and some less, because places of
+    /// payments and of batches that failed are counted too.
+    pub fn usage_rows_max(mut self, rows: u64) -> Self {
+        self.settings.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
+        self
+    }
+
+    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept for ever.
+    pub fn usage_age_max(mut self, age: Duration) -> Self {
+        self.settings.usage_age_max = age;
+        self
+    }
+
+    /// After how long a silence another process counts as dead, and its open holds are given back: 6
+    /// seconds unless set, at least 5, which are two and a half missed signs of life. A process that can't reach
+    /// the database for so long counts as dead too: what it held is given back, and calls under way
+    /// meanwhile are not charged.
+    pub fn recover_after(mut self, silence: Duration) -> Self {
+        self.settings.recover_after = silence.max(RECOVER_AFTER_MIN);
+        self
+    }
+
+    /// How many holds and changes of the books may wait to be written: 8,192 unless set. Beyond that they fail
+    /// with `Busy`.
+    pub fn queue_max(mut self, commands: usize) -> Self {
+        self.settings.queue_max = commands.max(1);
+        self
+    }
+
+    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail with
+    /// `Busy`. It bounds the settlements that can wait, which are never refused, and as many rows
+    /// without a hold may wait.
+    pub fn open_holds_max(mut self, holds: usize) -> Self {
+        self.settings.open_holds_max = holds.max(1);
+        self
+    }
+
+    /// How many transactions in the books may be under way at once: 2 unless set, at least 1. More help
+    /// where the way to the database is long; each takes a connection while it has work.
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.settings.lanes = lanes.max(1);
+        self
+    }
+
+    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless set. What
+    /// was asked for may still be done; a settlement is.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
+    }
+
+    /// Makes or brings up to date the tables where that is needed, and begins to work on them. It must be called
+    /// on a Tokio runtime, on which the store's tasks then run.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made or are of a
+    /// newer version.
+    pub async fn open(self) -> Result<PostgresStore, StoreError> {
+        let Self { pool, settings } = self;
+        schema::migrate(&pool)
+            .await
+            .map_err(|failure| failure.error)?;
+        let (lanes, queues): (Vec<_>, Vec<Queue>) = (0..settings.lanes)
+            .map(|_| mpsc::unbounded_channel())
+            .unzip();
+        let (begin, begin_durably) = begin(settings.deadline);
+        let shared = Arc::new(Shared {
+            pool,
+            settings,
+            begin,
+            begin_durably,
+            gauge: Gauge::default(),
+            asked: AtomicUsize::new(0),
+            lanes: lanes.clone(),
+            hasher: DefaultHashBuilder::default(),
+            instance: Mutex::new(Arc::new(Instance::new()?)),
+            registering: tokio::sync::Mutex::default(),
+            touched: Mutex::new(HashMap::new()),
+            closed: AtomicBool::new(false),
+            closing: Notify::new(),
+            listeners: Listeners::default(),
+            listening: AtomicBool::new(false),
+            runtime: Handle::current(),
+        });
+        let tasks = lanes.into_iter().zip(queues).map(|(sender, queue)| {
+            let lane = Lane::new(Arc::clone(&shared), queue, sender);
+            tokio::spawn(lane.run())
+        });
+        let (house, errands) = mpsc::unbounded_channel();
+        let mut keeper = House::new(Arc::clone(&shared), errands, tasks.collect());
+        // Registers the instance, and looks around for the first time.
+        if let Err(failure) = keeper.move_in().await {
+            keeper.end_lanes().await;
+            return Err(failure.error);
+        }
+        tokio::spawn(keeper.run());
+        Ok(PostgresStore(Arc::new(Inner { shared, house })))
+    }
+}
+
+/// The server gives up before the caller does, and what a process leaves that was cut off holds nobody up for longer
+/// than its holds do.
+fn begin(deadline: Duration) -> (Arc<str>, Arc<str>) {
+    let millis = deadline.as_millis();
+    let patience = millis.saturating_sub(millis >> 3).max(1);
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = {patience};
+         SET LOCAL idle_in_transaction_session_timeout = {}",
+        millis.max(1)
+    );
+    let durably = format!(
+        "{begin}; SELECT set_config('synchronous_commit', 'on', true)
+         WHERE current_setting('synchronous_commit') = 'off'"
+    );
+    (begin.into(), durably.into())
+}
+
+impl fmt::Debug for PostgresStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStoreBuilder")
+            .finish_non_exhaustive()
+    }
+}

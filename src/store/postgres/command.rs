@@ -1,0 +1,187 @@
+//! What is asked of the writers, and how it is answered.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{Balance, Budget, Grant, HoldRefusal},
+        budget::SpendingLimits,
+        money::Money,
+        usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
+    },
+    store::StoreError,
+};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A change in the books of one account.
+pub(super) enum Command {
+    Hold {
+        request: HoldRequest,
+        granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
+        reply: Reply<Result<Granted, HoldRefusal>>,
+    },
+    Settle {
+        hold: Hold,
+        settlement: Settlement,
+        reply: Option<Reply<()>>,
+    },
+    Record {
+        call: Call,
+        settlement: Settlement,
+        reply: Reply<()>,
+    },
+    /// Lets a hold of the account live for longer.
+    Extend {
+        account: AccountId,
+        hold: HoldId,
+        lifetime: Duration,
+        answer: Option<bool>,
+        reply: Reply<bool>,
+    },
+    /// Moves money into or out of an account.
+    Pay {
+        account: AccountId,
+        amount: Money,
+        reference: String,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+        answer: Option<Result<Balance, StoreError>>,
+        reply: Reply<Balance>,
+    },
+    SetCreditLine {
+        account: AccountId,
+        line: Money,
+        answer: Option<Balance>,
+        reply: Reply<Balance>,
+    },
+    SetLimits {
+        account: AccountId,
+        budget: BudgetId,
+        limits: SpendingLimits,
+        answer: Option<Budget>,
+        reply: Reply<Budget>,
+    },
+    Flush(Reply<()>),
+    Close,
+}
+
+impl Command {
+    /// Whose books.
+    pub(super) fn account(&self) -> Option<&AccountId> {
+        match self {
+            Self::Hold { request, .. } => Some(&request.call.account),
+            Self::Settle { hold, .. } => Some(&hold.call.account),
+            Self::Record { call, .. } => Some(&call.account),
+            Self::Extend { account, .. }
+            | Self::Pay { account, .. }
+            | Self::SetCreditLine { account, .. }
+            | Self::SetLimits { account, .. } => Some(account),
+            Self::Flush(_) | Self::Close => None,
+        }
+    }
+
+    /// Which of its budgets.
+    pub(super) fn budgets(&self) -> &[BudgetId] {
+        match self {
+            Self::Hold { request, .. } => &request.budgets,
+            Self::Settle { hold, .. } => &hold.budgets,
+            Self::SetLimits { budget, .. } => std::slice::from_ref(budget),
+            _ => &[],
+        }
+    }
+
+    /// The client's name for the call.
+    pub(super) fn idempotency_key(&self) -> Option<&str> {
+        match self {
+            Self::Hold { request, .. } => request.idempotency.as_ref().map(|wish| &*wish.key),
+            Self::Settle { hold, .. } => hold.idempotency_key.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the account must have a row. To refuse a hold it needs none.
+    pub(super) fn needs_account(&self) -> bool {
+        match self {
+            Self::Hold { request, .. } => request.amount.is_zero(),
+            Self::Settle { .. } | Self::Extend { .. } | Self::Flush(_) | Self::Close => false,
+            Self::Pay { amount, .. } => !amount.is_zero(),
+            Self::Record { .. } | Self::SetCreditLine { .. } | Self::SetLimits { .. } => true,
+        }
+    }
+
+    /// Whether somebody still wants it done. Under a heavy load that is most of the holds that waited for long.
+    pub(super) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Hold { reply, .. } => !reply.is_closed(),
+            _ => true,
+        }
+    }
+
+    /// Answers that it could not be done.
+    pub(super) fn fail(self, error: &StoreError) {
+        let error = error.clone();
+        // Whoever asked may have gone.
+        match self {
+            Self::Hold { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Settle { reply, .. } => {
+                let _ = reply.map(|reply| reply.send(Err(error)));
+            }
+            Self::Record { reply, .. } | Self::Flush(reply) => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Extend { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Pay { reply, .. } | Self::SetCreditLine { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::SetLimits { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Close => {}
+        }
+    }
+}
+
+/// Gives a hold back that never reached whom it was granted to.
+pub(super) fn give_back(hold: Hold) -> Command {
+    Command::Settle {
+        hold,
+        settlement: Settlement::new(Money::ZERO, Outcome::Disconnected),
+        reply: None,
+    }
+}
+
+/// A hold on its way to whom it was granted. Nobody may be there any more to take it: then it is given
+/// back.
+pub(super) struct Granted {
+    hold: Option<Hold>,
+    writer: UnboundedSender<Command>,
+}
+
+impl Granted {
+    pub(super) fn new(hold: Hold, writer: UnboundedSender<Command>) -> Self {
+        Self {
+            hold: Some(hold),
+            writer,
+        }
+    }
+
+    pub(super) fn accept(mut self) -> Option<Hold> {
+        self.hold.take()
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            // When there is no writer any more, the hold is resolved by the process that comes next.
+            let _ = self.writer.send(give_back(hold));
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! What is done at intervals: saying that this process lives, and clearing up after those who don't.
+//!
+//! An instance is an open store. Its row in `instance` counts on every two seconds. Whoever sees the
+//! same count for longer than the recovery time, measured on a monotonic clock of its own, takes the
+//! instance for dead and deletes the row; holds of an instance without a row are resolved, as settlements
+//! through the lanes, so whoever comes first ends a hold. So neither a clock that is set nor a machine that
+//! slept gives holds back that are under way; and a process that was only stopped finds its row gone, begins as a
+//! new instance, and its late settlements of holds that were given back change nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use hashbrown::HashMap;
+use sqlx::{
+    Row,
+    postgres::{PgConnection, PgRow},
+    types::Json,
+};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    Shared, answered,
+    command::{Command, Reply},
+    convert::{Failure, Moment, moment, money, name, name_or_none, principal},
+    instance::Instance,
+    once,
+};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::Left,
+        budget::Windows,
+        clock::Timestamp,
+        usage::{Call, Expiry, Hold, HoldId, Settlement},
+    },
+    store::StoreError,
+};
+
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it looks whether something is due.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// Holds resolved, and rows pruned, in one go: others wait meanwhile.
+const STEP: i64 = 1_000;
+
+/// Steps in which a closing store resolves what is still open: more than there can be.
+const LEAVING_STEPS: u32 = 10_000;
+
+pub(super) enum Errand {
+    Flush(Reply<()>),
+    Close(Option<Reply<()>>),
+}
+
+pub(super) struct House {
+    shared: Arc<Shared>,
+    errands: UnboundedReceiver<Errand>,
+    lanes: Vec<JoinHandle<()>>,
+    beat_due: Duration,
+    sweep_due: Duration,
+    /// Other instances: their last count, and when it was seen first.
+    seen: HashMap<i64, (i64, Duration)>,
+    /// Holds on their way to be resolved.
+    resolving: Vec<oneshot::Receiver<Result<(), StoreError>>>,
+}
+
+const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
+     route, started_at, principal, charges, idempotency_key FROM tollgate.hold JOIN tollgate.account ON account.number = hold.account
+     WHERE instance = $1 AND ends <= $2 LIMIT $3";
+
+/// The instances that have holds and no row, by leaps over all that have any.
+const ORPHANED: &str = "WITH RECURSIVE holder AS (
+         SELECT min(instance) AS id FROM tollgate.hold
+         UNION ALL
+         SELECT (SELECT min(instance) FROM tollgate.hold WHERE instance > holder.id) FROM holder
+         WHERE holder.id IS NOT NULL
+     )
+     SELECT id FROM holder WHERE id IS NOT NULL
+     AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
+
+/// Not one whose transaction is under way: it lives.
+const BURY: &str = "DELETE FROM tollgate.instance WHERE id IN (
+         SELECT id FROM tollgate.instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
+     )";
+
+const PRUNE: &str = "WITH oldest AS (
+         SELECT position, settled_at FROM tollgate.usage ORDER BY position LIMIT $3
+     )
+     DELETE FROM tollgate.usage USING oldest WHERE usage.position = oldest.position AND (
+         oldest.settled_at < $1
+         OR oldest.position <= (SELECT max(position) FROM tollgate.usage) - $2
+     )";
+
+/// In one order everywhere, so that two processes never wait for each other.
+const TOUCH: &str = "WITH used AS (
+         SELECT api_key.id, used.at FROM tollgate.api_key
+         JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) ON api_key.id = used.id
+         WHERE last_used_at IS NULL OR last_used_at < used.at
+         ORDER BY api_key.id FOR NO KEY UPDATE OF api_key
+     )
+     UPDATE tollgate.api_key SET last_used_at = used.at FROM used
+     WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
+
+/// Makes an instance known.
+pub(super) async fn register(
+    connection: &mut PgConnection,
+    instance: &Instance,
+) -> Result<(), Failure> {
+    sqlx::query("INSERT INTO tollgate.instance (id, beats, seen_at) VALUES ($1, 0, now())")
+        .bind(instance.id())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+impl House {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        errands: UnboundedReceiver<Errand>,
+        lanes: Vec<JoinHandle<()>>,
+    ) -> Self {
+        Self {
+            shared,
+            errands,
+            lanes,
+            beat_due: Duration::ZERO,
+            sweep_due: Duration::ZERO,
+            seen: HashMap::new(),
+            resolving: Vec::new(),
+        }
+    }
+
+    pub(super) async fn move_in(&mut self) -> Result<(), Failure> {
+        let work = async {
+            let mut connection = self.shared.pool.acquire().await?;
+            register(&mut connection, &self.shared.instance()).await
+        };
+        self.in_time(work).await?;
+        self.turn().await
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            match timeout(IDLE, self.errands.recv()).await {
+                Err(_) => {
+                    if let Err(failure) = self.turn().await {
+                        let error = failure.error;
+                        tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
+                    }
+                }
+                Ok(Some(Errand::Flush(reply))) => {
+                    let _ = reply.send(self.flush().await);
+                }
+                Ok(Some(Errand::Close(reply))) => {
+                    let left = self.leave().await;
+                    let _ = reply.map(|reply| reply.send(left));
+                    return;
+                }
+                Ok(None) => {
+                    let _ = self.leave().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        timeout(self.shared.settings.deadline, work)
+            .await
+            .unwrap_or_else(|_| Err(Failure::slow()))
+    }
+
+    /// Does what is due.
+    async fn turn(&mut self) -> Result<(), Failure> {
+        let elapsed = self.shared.settings.clock.elapsed();
+        if elapsed >= self.beat_due {
+            // Whatever comes of it, not again at once.
+            self.beat_due = elapsed.saturating_add(SWEEP_EVERY);
+            self.in_time(self.beat()).await?;
+            self.beat_due = elapsed.saturating_add(BEAT_EVERY);
+        }
+        if elapsed >= self.sweep_due {
+            self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
+            self.in_time(self.touch()).await?;
+            if !self.sweep(elapsed).await? {
+                self.sweep_due = elapsed;
+            }
+        }
+        Ok(())
+    }
+
+    async fn beat(&self) -> Result<(), Failure> {
+        let instance = self.shared.instance();
+        let mut connection = self.shared.pool.acquire().await?;
+        let beat = "UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = $1";
+        let known = sqlx::query(beat)
+            .bind(instance.id())
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        if known == 0 {
+            self.shared
+                .register_anew(&mut connection, &instance)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// `false`: there is more to do.
+    async fn sweep(&mut self, elapsed: Duration) -> Result<bool, Failure> {
+        let own = self.shared.instance().id();
+        let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
+        let mut all_done = self.resolve(own, ended).await?;
+        let bury = bury_the_dead(&self.shared, &mut self.seen, elapsed);
+        timeout(self.shared.settings.deadline, bury)
+            .await
+            .unwrap_or_else(|_| Err(Failure::slow()))?;
+        let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&self.shared.pool);
+        let orphaned: Vec<i64> = self.in_time(async { Ok(orphaned.await?) }).await?;
+        for instance in orphaned {
+            all_done &= self.resolve(instance, i64::MAX).await?;
+        }
+        all_done &= self.in_time(self.forget_old_keys()).await?;
+        Ok(self.in_time(self.prune()).await? && all_done)
+    }
+
+    /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
+    async fn resolve(&mut self, instance: i64, ends: i64) -> Result<bool, Failure> {
+        self.resolved().await?;
+        let found = sqlx::query(HOLDS)
+            .bind(instance)
+            .bind(ends)
+            .bind(STEP)
+            .fetch_all(&self.shared.pool);
+        let found = self.in_time(async { Ok(found.await?) }).await?;
+        let now = self.shared.settings.clock.now();
+        for row in &found {
+            match read_hold(instance, row) {
+                Ok(hold) => self.resolve_one(hold, now),
+                // One unreadable row must not stop everybody's housekeeping.
+                Err(Failure { error, .. }) => {
+                    tracing::error!(target: "tollgate::postgres", %error, "can't resolve a hold");
+                }
+            }
+        }
+        if !self.resolving.is_empty() {
+            tracing::warn!(
+                target: "tollgate::postgres",
+                holds = self.resolving.len(),
+                "resolves holds that nobody settled"
+            );
+        }
+        self.resolved().await?;
+        Ok(i64::try_from(found.len()).unwrap_or(STEP) < STEP)
+    }
+
+    fn resolve_one(&mut self, hold: Hold, now: Timestamp) {
+        let age = now.duration_since(hold.call.started_at);
+        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+        let (reply, answer) = oneshot::channel();
+        let reply = Some(reply);
+        let command = Command::Settle {
+            hold,
+            settlement,
+            reply,
+        };
+        if self.shared.send(command) {
+            self.resolving.push(answer);
+        }
+    }
+
+    /// Waits until what is resolved is written down. What is not yet is waited for again before more is.
+    async fn resolved(&mut self) -> Result<(), Failure> {
+        let deadline = self.shared.settings.deadline;
+        while let Some(answer) = self.resolving.last_mut() {
+            match timeout(deadline, answer).await {
+                // One that can't be written will be found again.
+                Ok(_) => {
+                    self.resolving.pop();
+                }
+                Err(_) => return Err(Failure::slow()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+    async fn prune(&self) -> Result<bool, Failure> {
+        let settings = &self.shared.settings;
+        let oldest = settings.clock.now().saturating_sub(settings.usage_age_max);
+        let pruned = sqlx::query(PRUNE)
+            // What the database can store has a beginning.
+            .bind(Moment(
+                oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
+            ))
+            .bind(settings.usage_rows_max)
+            .bind(STEP)
+            .execute(&self.shared.pool)
+            .await?
+            .rows_affected();
+        Ok(i64::try_from(pruned).unwrap_or(STEP) < STEP)
+    }
+
+    /// Deletes idempotency keys whose time is over; `false`: there may be more.
+    async fn forget_old_keys(&self) -> Result<bool, Failure> {
+        let forgotten = sqlx::query(once::FORGET_OLD)
+            .bind(Moment(self.shared.settings.clock.now()))
+            .bind(STEP)
+            .execute(&self.shared.pool)
+            .await?
+            .rows_affected();
+        Ok(i64::try_from(forgotten).unwrap_or(STEP) < STEP)
+    }
+
+    async fn touch(&self) -> Result<(), Failure> {
+        let used = self.shared.take_touched();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let (keys, moments): (Vec<String>, Vec<Moment>) = used
+            .into_iter()
+            .map(|(key, at)| (String::from(key), Moment(at)))
+            .unzip();
+        sqlx::query(TOUCH)
+            .bind(keys)
+            .bind(moments)
+            .execute(&self.shared.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        self.flush_lanes().await?;
+        self.in_time(self.touch())
+            .await
+            .map_err(|failure| failure.error)?;
+        self.turn().await.map_err(|failure| failure.error)
+    }
+
+    /// Waits until every lane has done what it was sent before.
+    async fn flush_lanes(&self) -> Result<(), StoreError> {
+        let answers = self.shared.lanes.iter().map(|lane| {
+            let (reply, answer) = oneshot::channel();
+            // A lane that has ended drops it, and the answer says so.
+            let _ = lane.send(Command::Flush(reply));
+            answer
+        });
+        let answers: Vec<_> = answers.collect();
+        for answer in answers {
+            answered(answer, self.shared.settings.deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends in order: no open holds, no row of this instance, no tasks.
+    async fn leave(&mut self) -> Result<(), StoreError> {
+        self.shared.close();
+        let mut left = self.flush_lanes().await;
+        left = left.and(self.take_leave().await.map_err(|failure| failure.error));
+        self.end_lanes().await;
+        if let Err(error) = &left {
+            tracing::error!(target: "tollgate::postgres", %error, "closed badly");
+        }
+        left
+    }
+
+    async fn take_leave(&mut self) -> Result<(), Failure> {
+        let own = self.shared.instance().id();
+        for _ in 0..LEAVING_STEPS {
+            if self.resolve(own, i64::MAX).await? {
+                break;
+            }
+        }
+        self.in_time(self.touch()).await?;
+        let gone = sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
+            .bind(own)
+            .execute(&self.shared.pool);
+        self.in_time(async { Ok(gone.await?) }).await?;
+        Ok(())
+    }
+
+    pub(super) async fn end_lanes(&mut self) {
+        for lane in &self.shared.lanes {
+            let _ = lane.send(Command::Close);
+        }
+        for lane in self.lanes.drain(..) {
+            // One that panicked has said so.
+            let _ = lane.await;
+        }
+    }
+}
+
+/// Deletes the rows of instances that have been silent for too long.
+async fn bury_the_dead(
+    shared: &Shared,
+    seen: &mut HashMap<i64, (i64, Duration)>,
+    elapsed: Duration,
+) -> Result<(), Failure> {
+    let others: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT id, beats FROM tollgate.instance WHERE id <> $1")
+            .bind(shared.instance().id())
+            .fetch_all(&shared.pool)
+            .await?;
+    let others: HashMap<i64, i64> = others.into_iter().collect();
+    seen.retain(|id, _| others.contains_key(id));
+    for (id, beats) in others {
+        let since = seen.entry(id).or_insert((beats, elapsed));
+        if since.0 != beats {
+            *since = (beats, elapsed);
+        } else if elapsed.saturating_sub(since.1) >= shared.settings.recover_after {
+            sqlx::query(BURY)
+                .bind(id)
+                .bind(beats)
+                .execute(&shared.pool)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+fn read_hold(instance: i64, row: &PgRow) -> Result<Hold, Failure> {
+    let Json(budgets): Json<Vec<BudgetId>> = row.try_get(5)?;
+    let account: AccountId = name(row, 0)?;
+    let charges: bool = row.try_get(11)?;
+    Ok(Hold {
+        id: HoldId {
+            instance: instance.cast_unsigned(),
+            number: row.try_get::<i64, _>(1)?.cast_unsigned(),
+        },
+        call: Call {
+            principal: principal(row, 10, &account)?,
+            account,
+            request_id: row.try_get::<String, _>(6)?.into(),
+            key: name_or_none(row, 7)?,
+            route: row.try_get::<String, _>(8)?.into(),
+            started_at: moment(row, 9)?,
+        },
+        budgets: budgets.into(),
+        amount: money(row, 2)?,
+        windows: Windows {
+            day: row.try_get(3)?,
+            month: row.try_get(4)?,
+        },
+        left: Left::default(),
+        expiry: match charges {
+            true => Expiry::Charge,
+            false => Expiry::Release,
+        },
+        idempotency_key: row.try_get::<Option<String>, _>(12)?.map(Into::into),
+    })
+}

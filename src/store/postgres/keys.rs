@@ -1,0 +1,268 @@
+//! Keys.
+
+use sqlx::{
+    Row,
+    postgres::{PgConnection, PgRow},
+    types::Json,
+};
+
+use super::{
+    PostgresStore,
+    convert::{
+        Failure, Moment, is_storable, moment, moment_or_none, moments, name, name_or_none,
+        network_texts, networks, uncount,
+    },
+    listing::bounds,
+};
+use crate::{
+    domain::{
+        KeyId,
+        clock::Timestamp,
+        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        page::{Page, Paged},
+    },
+    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+};
+
+/// Ends in `WHERE`.
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
+             networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
+             metadata FROM tollgate.api_key WHERE ",
+            $condition
+        )
+    };
+}
+
+/// Each column by itself: what isn't named stays as it is, so that nothing undoes a change beside it.
+const UPDATE: &str = "UPDATE tollgate.api_key SET
+     name = coalesce($3, name),
+     roles = coalesce($4, roles),
+     networks = coalesce($5, networks),
+     expires_at = CASE WHEN $6 THEN $7 ELSE expires_at END,
+     revoked_at = coalesce(revoked_at, $8)
+     WHERE id = $1 AND owner = $2";
+
+fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
+    let digest: [u8; 32] = row
+        .try_get::<&[u8], _>(2)?
+        .try_into()
+        .map_err(|_| Failure::corrupt("a digest of another length"))?;
+    let Json(metadata) = row.try_get(16)?;
+    let record = KeyRecord {
+        id: name(row, 1)?,
+        digest: KeyDigest::from_bytes(digest),
+        preview: row.try_get(3)?,
+        name: row.try_get(4)?,
+        owner: row.try_get(5)?,
+        environment: row.try_get(6)?,
+        roles: row.try_get(7)?,
+        resource: row.try_get(8)?,
+        networks: networks(row, 9)?,
+        created_at: moment(row, 10)?,
+        expires_at: moment_or_none(row, 11)?,
+        revoked_at: moment_or_none(row, 12)?,
+        last_used_at: moment_or_none(row, 13)?,
+        rotated_from: name_or_none(row, 14)?,
+        lineage: name(row, 15)?,
+        metadata,
+    };
+    Ok((uncount(row.try_get(0)?)?, record))
+}
+
+fn read_one(found: Option<&PgRow>) -> Result<Option<KeyRecord>, Failure> {
+    let found = found.map(read_key).transpose()?;
+    Ok(found.map(|(_, record)| record))
+}
+
+async fn find_owned(
+    connection: &mut PgConnection,
+    owner: &str,
+    id: &KeyId,
+) -> Result<Option<KeyRecord>, Failure> {
+    let found = sqlx::query(select!("id = $1 AND owner = $2"))
+        .bind(id.as_str())
+        .bind(owner)
+        .fetch_optional(connection)
+        .await?;
+    read_one(found.as_ref())
+}
+
+/// Ends the replaced key; whoever rotates it at the same time waits, and finds it ended or ending.
+async fn replace(
+    connection: &mut PgConnection,
+    owner: &str,
+    rotation: &RotationOf,
+) -> Result<(), Failure> {
+    let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
+        .bind(rotation.replaced.as_str())
+        .bind(owner)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let replaced = read_one(found.as_ref())?.filter(|replaced| replaced.is_active(rotation.at));
+    let Some(mut replaced) = replaced else {
+        let text = "there is no active key to replace";
+        return Err(StoreError::new(StoreErrorKind::NotFound, text).into());
+    };
+    replaced.end_by(rotation.overlap_ends_at);
+    sqlx::query("UPDATE tollgate.api_key SET expires_at = $1 WHERE id = $2")
+        .bind(moments(replaced.expires_at))
+        .bind(replaced.id.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    record: &KeyRecord,
+    rotation: Option<&RotationOf>,
+) -> Result<(), Failure> {
+    let inserted = sqlx::query(
+        "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
+         networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(record.id.as_str())
+    .bind(record.digest.as_bytes().as_slice())
+    .bind(&record.preview)
+    .bind(&record.name)
+    .bind(&record.owner)
+    .bind(&record.environment)
+    .bind(&record.roles)
+    .bind(&record.resource)
+    .bind(network_texts(&record.networks))
+    .bind(Moment(record.created_at))
+    .bind(moments(record.expires_at))
+    .bind(moments(record.revoked_at))
+    .bind(moments(record.last_used_at))
+    .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
+    .bind(record.lineage.as_str())
+    .bind(Json(&record.metadata))
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if inserted == 0 {
+        let text = "the id or the digest of the key is taken";
+        return Err(StoreError::new(StoreErrorKind::Conflict, text).into());
+    }
+    match rotation {
+        Some(rotation) => replace(connection, &record.owner, rotation).await,
+        None => Ok(()),
+    }
+}
+
+impl KeyLookup for PostgresStore {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        let digest = *digest;
+        self.ask(move |shared| async move {
+            let found = sqlx::query(select!("digest = $1"))
+                .bind(digest.as_bytes().as_slice())
+                .fetch_optional(&shared.pool)
+                .await?;
+            read_one(found.as_ref())
+        })
+    }
+
+    fn touch(&self, id: &KeyId, at: Timestamp) {
+        let shared = &self.0.shared;
+        let mut touched = shared.touched();
+        if let Some(latest) = touched.get_mut(id) {
+            *latest = at.max(*latest);
+        } else if touched.len() < shared.settings.queue_max && is_storable(id.as_str()) {
+            touched.insert(id.clone(), at);
+        }
+    }
+}
+
+impl KeyStore for PostgresStore {
+    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+        self.ask(move |shared| async move {
+            let mut transaction = shared.begin().await?;
+            insert(&mut transaction, &record, rotation.as_ref()).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) || !is_storable(&owner) {
+                return Ok(None);
+            }
+            let mut connection = shared.pool.acquire().await?;
+            find_owned(&mut connection, &owner, &id).await
+        })
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        let owner = owner.to_owned();
+        self.ask(move |shared| async move {
+            if !is_storable(&owner) {
+                return Ok(Paged::from_rows(&page, Vec::new()));
+            }
+            let (before, limit) = bounds(&page);
+            let rows = sqlx::query(select!(
+                "owner = $1 AND position < $2 ORDER BY position DESC LIMIT $3"
+            ))
+            .bind(owner)
+            .bind(before)
+            .bind(limit)
+            .fetch_all(&shared.pool)
+            .await?;
+            let rows = rows.iter().map(read_key).collect::<Result<_, _>>()?;
+            Ok(Paged::from_rows(&page, rows))
+        })
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) || !is_storable(&owner) {
+                return Ok(None);
+            }
+            let mut transaction = shared.begin().await?;
+            sqlx::query(UPDATE)
+                .bind(id.as_str())
+                .bind(&owner)
+                .bind(&change.name)
+                .bind(&change.roles)
+                .bind(change.networks.as_deref().map(network_texts))
+                .bind(change.expires_at.is_some())
+                .bind(moments(change.expires_at.flatten()))
+                .bind(moments(change.revoked_at))
+                .execute(&mut *transaction)
+                .await?;
+            let stored = find_owned(&mut transaction, &owner, &id).await?;
+            transaction.commit().await?;
+            Ok(stored)
+        })
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        let (owner, id) = (owner.to_owned(), id.clone());
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) || !is_storable(&owner) {
+                return Ok(None);
+            }
+            let mut transaction = shared.begin().await?;
+            let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
+                .bind(id.as_str())
+                .bind(&owner)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let found = read_one(found.as_ref())?;
+            sqlx::query("DELETE FROM tollgate.api_key WHERE id = $1 AND owner = $2")
+                .bind(id.as_str())
+                .bind(&owner)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(found)
+        })
+    }
+}

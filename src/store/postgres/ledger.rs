@@ -1,0 +1,238 @@
+//! The ledger's calls: what is written goes through the lanes, what is read to the pool.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{
+    PostgresStore, answered, busy, closed,
+    command::Command,
+    convert::{Failure, is_storable, money},
+    house::Errand,
+    listing, statements,
+};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{self, Balance, Budget, HoldRefusal},
+        budget::SpendingLimits,
+        money::Money,
+        page::{Page, Paged},
+        usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+    },
+    store::{Ledger, StoreError, StoreErrorKind, StoreFuture, gauge::Gauge},
+};
+
+impl PostgresStore {
+    /// A change that may be refused when too many wait.
+    fn queue<T: Send + 'static>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> StoreFuture<T> {
+        let shared = &self.0.shared;
+        if !Gauge::enter(&shared.gauge.queued, shared.settings.queue_max) {
+            return StoreFuture::ready(Err(busy()));
+        }
+        self.send(command, answer)
+    }
+}
+
+impl Ledger for PostgresStore {
+    fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
+        let shared = &self.0.shared;
+        let (gauge, settings) = (&shared.gauge, &shared.settings);
+        if !Gauge::enter(&gauge.open_holds, settings.open_holds_max) {
+            let text = "too many holds are open";
+            return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
+        }
+        if !Gauge::enter(&gauge.queued, settings.queue_max) {
+            Gauge::leave(&gauge.open_holds, 1);
+            return StoreFuture::ready(Err(busy()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Hold {
+            request,
+            granted: None,
+            reply,
+        };
+        if shared.is_closed() || !shared.send(command) {
+            return StoreFuture::ready(Err(closed()));
+        }
+        let deadline = settings.deadline;
+        StoreFuture::new(async move {
+            match answered(answer, deadline).await? {
+                Err(refusal) => Ok(Err(refusal)),
+                Ok(granted) => match granted.accept() {
+                    Some(hold) => Ok(Ok(hold)),
+                    None => Err(StoreError::internal("granted without a hold")),
+                },
+            }
+        })
+    }
+
+    fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Settle {
+            hold,
+            settlement,
+            reply: Some(reply),
+        };
+        self.send(command, answer)
+    }
+
+    fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::Extend {
+            account: hold.call.account.clone(),
+            hold: hold.id,
+            lifetime,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
+
+    fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
+        let shared = &self.0.shared;
+        if !Gauge::enter(&shared.gauge.records, shared.settings.open_holds_max) {
+            return StoreFuture::ready(Err(busy()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Record {
+            call,
+            settlement,
+            reply,
+        };
+        self.send(command, answer)
+    }
+
+    fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::Pay {
+            account: credit.account,
+            amount: credit.amount,
+            reference: credit.reference,
+            rule: books::credit,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
+
+    fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::Pay {
+            account: adjustment.account,
+            amount: adjustment.amount,
+            reference: adjustment.reference,
+            rule: books::adjust,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
+
+    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
+        if line.is_negative() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::SetCreditLine {
+            account: account.clone(),
+            line,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
+
+    fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
+        let account = account.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(account.as_str()) {
+                return Ok(Balance::default());
+            }
+            let found = sqlx::query(
+                "SELECT deposited, settled, held, credit_line FROM tollgate.account WHERE id = $1",
+            )
+            .bind(account.as_str())
+            .fetch_optional(&shared.pool)
+            .await?;
+            let Some(row) = found else {
+                return Ok(Balance::default());
+            };
+            Ok(Balance {
+                deposited: money(&row, 0)?,
+                settled: money(&row, 1)?,
+                held: money(&row, 2)?,
+                credit_line: money(&row, 3)?,
+            })
+        })
+    }
+
+    fn set_limits(
+        &self,
+        account: &AccountId,
+        budget: &BudgetId,
+        limits: SpendingLimits,
+    ) -> StoreFuture<Budget> {
+        if !limits.are_sound() {
+            return StoreFuture::ready(Err(StoreError::negative_limit()));
+        }
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::SetLimits {
+            account: account.clone(),
+            budget: budget.clone(),
+            limits,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
+
+    fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
+        let (account, budget) = (account.clone(), budget.clone());
+        self.ask(move |shared| async move {
+            let settings = &shared.settings;
+            let now = settings.calendar.windows(settings.clock.now());
+            if !is_storable(account.as_str()) || !is_storable(budget.as_str()) {
+                return Ok(Budget::default().rolled(now));
+            }
+            let found = sqlx::query(
+                "SELECT account, budget.id, daily, monthly, total, day, month, day_settled, day_held,
+                 month_settled, month_held, total_settled, total_held, soft_daily,
+                 soft_monthly, soft_total FROM tollgate.budget JOIN tollgate.account ON number = account
+                 WHERE account.id = $1 AND budget.id = $2",
+            )
+            .bind(account.as_str())
+            .bind(budget.as_str())
+            .fetch_optional(&shared.pool)
+            .await?;
+            let found = found.as_ref().map(statements::read_budget).transpose()?;
+            Ok::<_, Failure>(found.unwrap_or_default().rolled(now))
+        })
+    }
+
+    fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        let account = account.clone();
+        self.ask(move |shared| async move { listing::usage(&shared.pool, &account, &page).await })
+    }
+
+    fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
+        let account = account.clone();
+        self.ask(
+            move |shared| async move { listing::transactions(&shared.pool, &account, &page).await },
+        )
+    }
+
+    fn flush(&self) -> StoreFuture<()> {
+        let (reply, answer) = oneshot::channel();
+        if self.0.house.send(Errand::Flush(reply)).is_err() {
+            return StoreFuture::ready(Err(closed()));
+        }
+        // The lanes, what is due, and some patience.
+        let deadline = self.0.shared.settings.deadline.saturating_mul(3);
+        StoreFuture::new(answered(answer, deadline))
+    }
+}

@@ -1,0 +1,149 @@
+//! The push channel: what triggers in the database tell of keys, users and logins, whoever changes them.
+//!
+//! One connection listens from the first subscription on. Each time that it is made, everything is forgotten, so
+//! that nothing that was told meanwhile can be missed; and whether it still stands is tried when it is silent.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use sqlx::postgres::PgListener;
+use tokio::time::{sleep, timeout};
+
+use super::{PostgresStore, Shared, convert::Failure};
+use crate::{
+    domain::{SessionId, UserId, key::KeyDigest},
+    store::{Change, ChangeListener, Invalidations},
+};
+
+const CHANNEL: &str = "tollgate";
+
+/// How long the channel may be silent before it is tried.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long it waits before it connects again: at first, and at most.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
+
+impl Invalidations for PostgresStore {
+    fn subscribe(&self, listener: Weak<dyn ChangeListener>) {
+        let shared = &self.0.shared;
+        shared.listeners.add(listener);
+        if !shared.listening.swap(true, Ordering::AcqRel) {
+            shared.runtime.spawn(listen(Arc::clone(shared)));
+        } else {
+            // The channel stands already, perhaps: then nobody else tells the newcomer so.
+            shared.listeners.tell(&Change::Everything);
+        }
+    }
+}
+
+async fn listen(shared: Arc<Shared>) {
+    let mut patience = RETRY_AFTER;
+    while !shared.is_closed() {
+        tokio::select! {
+            () = shared.closing.notified() => return,
+            failure = hear(&shared, &mut patience) => {
+                let error = failure.error;
+                tracing::warn!(target: "tollgate::postgres", %error, "changes elsewhere are not heard of");
+            }
+        }
+        tokio::select! {
+            () = shared.closing.notified() => return,
+            () = sleep(patience) => patience = patience.saturating_mul(2).min(RETRY_AFTER_MAX),
+        }
+    }
+}
+
+/// Listens for as long as it can.
+async fn hear(shared: &Shared, patience: &mut Duration) -> Failure {
+    let mut listener = match connect(shared).await {
+        Ok(listener) => listener,
+        Err(failure) => return failure,
+    };
+    shared.listeners.tell(&Change::Everything);
+    *patience = RETRY_AFTER;
+    loop {
+        match timeout(SILENCE, listener.try_recv()).await {
+            Ok(Ok(Some(told))) => shared.listeners.tell(&read(told.payload())),
+            Ok(Ok(None)) => return sqlx::Error::WorkerCrashed.into(),
+            Ok(Err(error)) => return error.into(),
+            Err(_) => {
+                let stands = sqlx::query("SELECT 1").execute(&mut listener);
+                match timeout(shared.settings.deadline, stands).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error.into(),
+                    Err(_) => return Failure::slow(),
+                }
+            }
+        }
+    }
+}
+
+async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
+    let work = async {
+        let mut listener = PgListener::connect_with(&shared.pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    };
+    timeout(shared.settings.deadline, work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::slow()))
+}
+
+/// What is told in words that aren't known may be anything.
+fn read(payload: &str) -> Change {
+    let known = match payload.split_at_checked(1) {
+        Some(("k", digest)) => {
+            unhex(digest).map(|digest| Change::Key(KeyDigest::from_bytes(digest)))
+        }
+        Some(("s", id)) => SessionId::new(id).ok().map(Change::Session),
+        Some(("u", id)) => UserId::new(id).ok().map(Change::User),
+        _ => None,
+    };
+    known.unwrap_or(Change::Everything)
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 {
+        return None;
+    }
+    let bytes = text.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read_and_what_is_not_understood_is_everything() {
+        let digest = KeyDigest::of("ps_live_a");
+        let hex: String = digest
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(read(&format!("k{hex}")), Change::Key(digest));
+        let session = SessionId::new("s-1").unwrap();
+        assert_eq!(read("ss-1"), Change::Session(session));
+        assert_eq!(read("uann"), Change::User(UserId::new("ann").unwrap()));
+        for other in [
+            "",
+            "*",
+            "k",
+            "k12",
+            &format!("k{}", "é".repeat(32)),
+            "s",
+            "é",
+            "x1",
+        ] {
+            assert_eq!(read(other), Change::Everything, "{other}");
+        }
+    }
+}

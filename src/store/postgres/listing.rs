@@ -1,0 +1,129 @@
+//! Pages of the log, newest first.
+
+use sqlx::{PgPool, Row, postgres::PgRow};
+
+use super::convert::{Failure, is_storable, moment, money, name_or_none, principal, uncount};
+use crate::domain::{
+    AccountId,
+    page::{Page, Paged},
+    usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
+};
+
+const USAGE: &str =
+    "SELECT position, request_id, key, route, started_at, settled_at, held, charged,
+     outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes
+     FROM tollgate.usage
+     WHERE account = (SELECT number FROM tollgate.account WHERE id = $1) AND position < $2
+     ORDER BY position DESC LIMIT $3";
+
+const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM tollgate.account WHERE id = $1)
+     (SELECT position, settled_at, -charged, request_id, route FROM tollgate.usage
+         WHERE account = (SELECT number FROM mine) AND charged <> 0 AND position < $2
+         ORDER BY position DESC LIMIT $3)
+     UNION ALL
+     (SELECT position, paid_at, amount, reference, NULL FROM tollgate.credit
+         WHERE account = (SELECT number FROM mine) AND position < $2
+         ORDER BY position DESC LIMIT $3)
+     ORDER BY position DESC LIMIT $3";
+
+/// Before which position, and how many rows: one more than the page holds.
+pub(super) fn bounds(page: &Page) -> (i64, i64) {
+    let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
+    let limit = i64::from(page.limit()).saturating_add(1);
+    (before.unwrap_or(i64::MAX), limit)
+}
+
+pub(super) async fn usage(
+    pool: &PgPool,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<UsageEntry>, Failure> {
+    let rows = list(pool, USAGE, account, page).await?;
+    let rows = rows.iter().map(|row| {
+        let entry = read_usage(account, row)?;
+        Ok((entry.position, entry))
+    });
+    Ok(Paged::from_rows(
+        page,
+        rows.collect::<Result<_, Failure>>()?,
+    ))
+}
+
+pub(super) async fn transactions(
+    pool: &PgPool,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<Transaction>, Failure> {
+    let rows = list(pool, TRANSACTIONS, account, page).await?;
+    let rows = rows.iter().map(|row| {
+        let transaction = read_transaction(row)?;
+        Ok((transaction.position, transaction))
+    });
+    Ok(Paged::from_rows(
+        page,
+        rows.collect::<Result<_, Failure>>()?,
+    ))
+}
+
+async fn list(
+    pool: &PgPool,
+    query: &'static str,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Vec<PgRow>, Failure> {
+    if !is_storable(account.as_str()) {
+        return Ok(Vec::new());
+    }
+    let (before, limit) = bounds(page);
+    Ok(sqlx::query(query)
+        .bind(account.as_str())
+        .bind(before)
+        .bind(limit)
+        .fetch_all(pool)
+        .await?)
+}
+
+fn read_usage(account: &AccountId, row: &PgRow) -> Result<UsageEntry, Failure> {
+    let tokens = |column: usize| -> Result<Option<u64>, Failure> {
+        row.try_get::<Option<i64>, _>(column)?
+            .map(uncount)
+            .transpose()
+    };
+    let status: Option<i32> = row.try_get(9)?;
+    let status = status.map(u16::try_from).transpose();
+    let outcome: &str = row.try_get(8)?;
+    Ok(UsageEntry {
+        position: uncount(row.try_get(0)?)?,
+        call: Call {
+            request_id: row.try_get::<String, _>(1)?.into(),
+            account: account.clone(),
+            principal: principal(row, 13, account)?,
+            key: name_or_none(row, 2)?,
+            route: row.try_get::<String, _>(3)?.into(),
+            started_at: moment(row, 4)?,
+        },
+        held: money(row, 6)?,
+        settlement: Settlement {
+            charged: money(row, 7)?,
+            outcome: Outcome::from_name(outcome)
+                .ok_or_else(|| Failure::corrupt("an unknown outcome"))?,
+            status: status.map_err(|_| Failure::corrupt("a status that is none"))?,
+            latency: std::time::Duration::from_micros(uncount(row.try_get(10)?)?),
+            input_tokens: tokens(11)?,
+            output_tokens: tokens(12)?,
+            bytes: tokens(15)?,
+            model: row.try_get::<Option<String>, _>(14)?.map(Into::into),
+        },
+        settled_at: moment(row, 5)?,
+    })
+}
+
+fn read_transaction(row: &PgRow) -> Result<Transaction, Failure> {
+    Ok(Transaction {
+        position: uncount(row.try_get(0)?)?,
+        at: moment(row, 1)?,
+        amount: money(row, 2)?,
+        reference: row.try_get(3)?,
+        route: row.try_get(4)?,
+    })
+}

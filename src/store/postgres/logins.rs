@@ -1,0 +1,246 @@
+//! Logins.
+
+use sqlx::{
+    Row,
+    postgres::{PgConnection, PgRow},
+};
+
+use super::{
+    PostgresStore,
+    convert::{
+        Failure, Moment, count, is_storable, moment, moment_or_none, moments, name, uncount,
+    },
+    people::{conflict, version},
+};
+use crate::{
+    domain::{
+        SessionId, UserId,
+        clock::Timestamp,
+        user::{RefreshExchange, RefreshOutcome, SessionRecord},
+    },
+    store::{SessionStore, StoreFuture},
+};
+
+/// Ends in `WHERE`.
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, user_id, created_at, expires_at, ended_at, generation, refreshed_at
+             FROM tollgate.session WHERE ",
+            $condition
+        )
+    };
+}
+
+fn read_session(row: &PgRow) -> Result<SessionRecord, Failure> {
+    Ok(SessionRecord {
+        id: name(row, 0)?,
+        user: name(row, 1)?,
+        created_at: moment(row, 2)?,
+        expires_at: moment(row, 3)?,
+        ended_at: moment_or_none(row, 4)?,
+        generation: uncount(row.try_get(5)?)?,
+        refreshed_at: moment_or_none(row, 6)?,
+    })
+}
+
+pub(super) async fn end_sessions_of(
+    connection: &mut PgConnection,
+    user: &UserId,
+    at: Timestamp,
+) -> Result<u64, Failure> {
+    let ended = sqlx::query(
+        "UPDATE tollgate.session SET ended_at = $1 WHERE user_id = $2 AND ended_at IS NULL",
+    )
+    .bind(Moment(at))
+    .bind(user.as_str())
+    .execute(connection)
+    .await?;
+    Ok(ended.rows_affected())
+}
+
+/// The user's row stays locked until the login is stored: a new password that comes meanwhile waits, and then ends
+/// this login too.
+async fn open_session(
+    connection: &mut PgConnection,
+    session: &SessionRecord,
+    expected_version: Option<u64>,
+) -> Result<bool, Failure> {
+    if let Some(expected) = expected_version {
+        let admitted = sqlx::query(
+            "SELECT 1 FROM tollgate.users WHERE id = $1 AND password_version = $2 AND active
+             FOR SHARE",
+        )
+        .bind(session.user.as_str())
+        .bind(version(expected))
+        .fetch_optional(&mut *connection)
+        .await?;
+        if admitted.is_none() {
+            return Ok(false);
+        }
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO tollgate.session (id, user_id, created_at, expires_at, ended_at, generation,
+         refreshed_at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+    )
+    .bind(session.id.as_str())
+    .bind(session.user.as_str())
+    .bind(Moment(session.created_at))
+    .bind(Moment(session.expires_at))
+    .bind(moments(session.ended_at))
+    .bind(count(session.generation))
+    .bind(moments(session.refreshed_at))
+    .execute(connection)
+    .await?
+    .rows_affected();
+    match inserted {
+        0 => Err(conflict("the id of the login is taken")),
+        _ => Ok(true),
+    }
+}
+
+/// The login's row stays locked from the look to the change, so of any number of exchanges one is the first.
+async fn exchange_refresh(
+    connection: &mut PgConnection,
+    id: &SessionId,
+    exchange: &RefreshExchange,
+) -> Result<RefreshOutcome, Failure> {
+    let found = sqlx::query(select!("id = $1 FOR UPDATE"))
+        .bind(id.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(mut session) = found.as_ref().map(read_session).transpose()? else {
+        return Ok(RefreshOutcome::Unknown);
+    };
+    let outcome = session.exchange(exchange);
+    if matches!(
+        outcome,
+        RefreshOutcome::Exchanged(_) | RefreshOutcome::Reused
+    ) {
+        sqlx::query(
+            "UPDATE tollgate.session SET generation = $2, refreshed_at = $3, expires_at = $4,
+             ended_at = $5 WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .bind(count(session.generation))
+        .bind(moments(session.refreshed_at))
+        .bind(Moment(session.expires_at))
+        .bind(moments(session.ended_at))
+        .execute(connection)
+        .await?;
+    }
+    Ok(outcome)
+}
+
+impl SessionStore for PostgresStore {
+    fn open_session(
+        &self,
+        session: SessionRecord,
+        expected_version: Option<u64>,
+    ) -> StoreFuture<bool> {
+        self.ask(move |shared| async move {
+            let mut transaction = shared.begin().await?;
+            let opened = open_session(&mut transaction, &session, expected_version).await?;
+            transaction.commit().await?;
+            Ok(opened)
+        })
+    }
+
+    fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
+        let id = id.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) {
+                return Ok(None);
+            }
+            let found = sqlx::query(select!("id = $1"))
+                .bind(id.as_str())
+                .fetch_optional(&shared.pool)
+                .await?;
+            found.as_ref().map(read_session).transpose()
+        })
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        let user = user.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(user.as_str()) {
+                return Ok(Vec::new());
+            }
+            let open = sqlx::query(select!(
+                "user_id = $1 AND ended_at IS NULL AND expires_at > $2
+                 ORDER BY created_at DESC, id LIMIT $3"
+            ))
+            .bind(user.as_str())
+            .bind(Moment(at))
+            .bind(i64::from(limit))
+            .fetch_all(&shared.pool)
+            .await?;
+            open.iter().map(read_session).collect()
+        })
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        let id = id.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) {
+                return Ok(RefreshOutcome::Unknown);
+            }
+            let mut transaction = shared.begin().await?;
+            let outcome = exchange_refresh(&mut transaction, &id, &exchange).await?;
+            transaction.commit().await?;
+            Ok(outcome)
+        })
+    }
+
+    fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {
+        let id = id.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(id.as_str()) {
+                return Ok(false);
+            }
+            let mut transaction = shared.begin().await?;
+            let ended = sqlx::query(
+                "UPDATE tollgate.session SET ended_at = $1 WHERE id = $2 AND ended_at IS NULL",
+            )
+            .bind(Moment(at))
+            .bind(id.as_str())
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            transaction.commit().await?;
+            Ok(ended > 0)
+        })
+    }
+
+    fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64> {
+        let user = user.clone();
+        self.ask(move |shared| async move {
+            if !is_storable(user.as_str()) {
+                return Ok(0);
+            }
+            let mut transaction = shared.begin().await?;
+            let ended = end_sessions_of(&mut transaction, &user, at).await?;
+            transaction.commit().await?;
+            Ok(ended)
+        })
+    }
+
+    fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
+        self.ask(move |shared| async move {
+            let purged = sqlx::query("DELETE FROM tollgate.session WHERE expires_at < $1")
+                .bind(Moment(before))
+                .execute(&shared.pool)
+                .await?;
+            Ok(purged.rows_affected())
+        })
+    }
+}

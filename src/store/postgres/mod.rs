@@ -1,0 +1,332 @@
+//! The engine in a PostgreSQL database (12 or later): many processes, one set of books.
+//!
+//! It works on a [`PgPool`](sqlx::PgPool) that it is handed, so the connection's options, TLS among them, are the
+//! application's. Everything is in the schema `tollgate`, which is made at the first opening.
+//!
+//! Changes of the books go through a few lanes, each account always through the same. A lane writes what waits in
+//! one transaction (group commit): it locks the accounts in one order, applies the rules in memory, and writes
+//! accounts, budgets, holds and the log with one statement. A call is answered when it is committed, with
+//! `synchronous_commit` on at least. Nothing of the books is kept from one transaction to the next.
+//!
+//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, and the usage log by age and
+//!   rows; see [`PostgresStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
+//!   if the database is away, it is tried again until it is written.
+//! - **Deadlines.** Whatever the database does, a call ends within [`PostgresStoreBuilder::deadline`].
+//! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after it fell silent,
+//!   by another one ([`PostgresStoreBuilder::recover_after`]); their usage rows say `abandoned`.
+//! - **Push.** Triggers tell of every change of keys, users and logins (`LISTEN`/`NOTIFY`), whoever makes it; resolvers
+//!   [follow](crate::store::Invalidations) them. Not through a pooler that shares sessions between clients, such
+//!   as PgBouncer in its transaction mode: there a resolver's time to live is what counts.
+//! - **Connections.** One for each lane, one for all that is done at intervals, and one that listens once a resolver
+//!   follows; keys, users and lists use what is left of the pool. With less than six they wait for each other.
+//! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar. A text with a NUL is refused.
+
+mod batch;
+mod builder;
+mod command;
+mod convert;
+mod house;
+mod instance;
+mod keys;
+mod lane;
+mod ledger;
+mod listener;
+mod listing;
+mod logins;
+mod once;
+mod people;
+mod schema;
+mod statements;
+mod write;
+
+use std::{
+    fmt,
+    future::Future,
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, postgres::PgConnection};
+use tokio::{
+    runtime::Handle,
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
+    time::timeout,
+};
+
+use self::{command::Command, convert::Failure, house::Errand, instance::Instance};
+use super::{
+    StoreError, StoreErrorKind, StoreFuture, alerts::Alerts, changes::Listeners, gauge::Gauge,
+};
+use crate::domain::{AccountId, KeyId, budget::Calendar, clock::Clock, clock::Timestamp};
+
+pub use builder::PostgresStoreBuilder;
+
+/// Reads and changes outside the books that wait or are under way.
+const ASKED_MAX: usize = 4_096;
+
+/// Keys, users, logins and money in a PostgreSQL database. A clone is a reference count.
+///
+/// [`PostgresStore::close`] writes what was queued and takes leave in order. When the last clone is dropped
+/// instead, that is done in the background, as long as the runtime goes on; otherwise another process gives
+/// back what this one held.
+///
+/// ```no_run
+/// use tollgate::{
+///     money::Money,
+///     store::{AccountId, Ledger, PostgresStore},
+///     usage::Credit,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlx::PgPool::connect("postgres://localhost/tollgate").await?;
+/// let store = PostgresStore::open(pool).await?;
+/// let account = AccountId::new("user-7")?;
+/// let payment = Credit {
+///     account: account.clone(),
+///     amount: Money::from_nanos(5_000_000_000),
+///     reference: "payment-1".to_owned(),
+/// };
+/// store.credit(payment).await?;
+/// assert_eq!(store.balance(&account).await?.available().to_string(), "$5.0000");
+/// store.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PostgresStore(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    house: UnboundedSender<Errand>,
+}
+
+/// What the store and its tasks work with.
+struct Shared {
+    pool: PgPool,
+    settings: Settings,
+    /// Begins a transaction that the server itself ends when it takes too long.
+    begin: Arc<str>,
+    /// The same, for changes that are no batch.
+    begin_durably: Arc<str>,
+    gauge: Gauge,
+    asked: AtomicUsize,
+    lanes: Vec<UnboundedSender<Command>>,
+    hasher: DefaultHashBuilder,
+    instance: Mutex<Arc<Instance>>,
+    /// One at a time finds out that it was taken for dead.
+    registering: tokio::sync::Mutex<()>,
+    /// Uses of keys that are not written down yet; at most as many as the queue is long.
+    touched: Mutex<HashMap<KeyId, Timestamp>>,
+    closed: AtomicBool,
+    /// Wakes the one task that waits for nothing else.
+    closing: Notify,
+    listeners: Listeners,
+    listening: AtomicBool,
+    /// Where the store's tasks run.
+    runtime: Handle,
+}
+
+struct Settings {
+    clock: Arc<dyn Clock>,
+    calendar: Calendar,
+    alerts: Alerts,
+    usage_rows_max: i64,
+    usage_age_max: Duration,
+    recover_after: Duration,
+    queue_max: usize,
+    open_holds_max: usize,
+    lanes: usize,
+    deadline: Duration,
+}
+
+fn closed() -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, "the store is closed")
+}
+
+fn busy() -> StoreError {
+    StoreError::new(StoreErrorKind::Busy, "too many calls are waiting")
+}
+
+/// The answer that comes through `reply`, or `Unavailable` after `deadline`. What was asked for may
+/// nevertheless be done.
+async fn answered<T>(
+    reply: oneshot::Receiver<Result<T, StoreError>>,
+    deadline: Duration,
+) -> Result<T, StoreError> {
+    match timeout(deadline, reply).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(closed()),
+        Err(_) => Err(Failure::slow().error),
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store on these connections, with default settings.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made or are of a
+    /// newer version.
+    pub fn open(pool: PgPool) -> impl Future<Output = Result<Self, StoreError>> + Send {
+        Self::builder(pool).open()
+    }
+
+    /// Settings of one's own for a store on these connections.
+    pub fn builder(pool: PgPool) -> PostgresStoreBuilder {
+        PostgresStoreBuilder::new(pool)
+    }
+
+    /// Writes what was queued, gives back holds that are still open, and ends the tasks. Other clones fail with
+    /// `Unavailable` from then on. The pool stays open.
+    ///
+    /// # Errors
+    /// `Unavailable` when not everything could be written.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        // Fails when it was asked for before.
+        let _ = self.0.house.send(Errand::Close(Some(reply)));
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// A read, or a change outside the books.
+    fn ask<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<T>
+    where
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let shared = &self.0.shared;
+        if shared.is_closed() {
+            return StoreFuture::ready(Err(closed()));
+        }
+        let Some(place) = Place::take(shared) else {
+            return StoreFuture::ready(Err(busy()));
+        };
+        let (deadline, work) = (shared.settings.deadline, work(Arc::clone(shared)));
+        StoreFuture::new(async move {
+            let answer = timeout(deadline, work).await;
+            drop(place);
+            answer
+                .unwrap_or_else(|_| Err(Failure::slow()))
+                .map_err(|failure| failure.error)
+        })
+    }
+
+    /// Hands a command over; it is on its way when this returns.
+    fn send<T: Send + 'static>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> StoreFuture<T> {
+        let shared = &self.0.shared;
+        if shared.is_closed() || !shared.send(command) {
+            return StoreFuture::ready(Err(closed()));
+        }
+        StoreFuture::new(answered(answer, shared.settings.deadline))
+    }
+}
+
+impl Shared {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closing.notify_one();
+    }
+
+    fn take_touched(&self) -> HashMap<KeyId, Timestamp> {
+        std::mem::take(&mut *self.touched())
+    }
+
+    fn touched(&self) -> std::sync::MutexGuard<'_, HashMap<KeyId, Timestamp>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To the account's lane; `false` when it has ended.
+    fn send(&self, command: Command) -> bool {
+        let lane = command.account().and_then(|account| self.lane(account));
+        lane.is_some_and(|lane| lane.send(command).is_ok())
+    }
+
+    fn lane(&self, account: &AccountId) -> Option<&UnboundedSender<Command>> {
+        let lanes = u64::try_from(self.lanes.len()).ok()?;
+        let lane = self.hasher.hash_one(account).checked_rem(lanes)?;
+        self.lanes.get(usize::try_from(lane).ok()?)
+    }
+
+    fn instance(&self) -> Arc<Instance> {
+        let instance = self.instance.lock();
+        Arc::clone(&instance.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes on as another instance than `old`, which is not known any more.
+    async fn register_anew(
+        &self,
+        connection: &mut PgConnection,
+        old: &Arc<Instance>,
+    ) -> Result<(), Failure> {
+        let _one = self.registering.lock().await;
+        if !Arc::ptr_eq(&self.instance(), old) {
+            return Ok(());
+        }
+        let new = Arc::new(Instance::new()?);
+        house::register(connection, &new).await?;
+        *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        let lost = old.lose();
+        Gauge::leave(&self.gauge.open_holds, lost);
+        if lost > 0 {
+            tracing::warn!(
+                target: "tollgate::postgres",
+                holds = lost,
+                "this process was taken for dead: its open holds are resolved"
+            );
+        }
+        Ok(())
+    }
+
+    /// A transaction for changes outside the books.
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, Failure> {
+        let begin = AssertSqlSafe(Arc::clone(&self.begin_durably));
+        Ok(self.pool.begin_with(begin).await?)
+    }
+}
+
+/// One of the places of those who ask outside the lanes.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        Gauge::enter(&shared.asked, ASKED_MAX).then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        Gauge::leave(&self.0.asked, 1);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // In the background; fails when it is closed already.
+        let _ = self.house.send(Errand::Close(None));
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+/// The queue of a lane.
+type Queue = UnboundedReceiver<Command>;

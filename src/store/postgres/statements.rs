@@ -1,0 +1,295 @@
+//! The statements of a transaction in the books: each is one round trip for the whole batch.
+
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use sqlx::{Row, postgres::PgConnection};
+
+use super::{
+    batch::{Account, Desk, LoadedBudget, Payment},
+    command::Command,
+    convert::{Failure, Moment, money, name},
+    instance::Instance,
+};
+use crate::domain::{
+    AccountId,
+    books::{Balance, Budget, Spent},
+    budget::{SoftLimits, SpendingLimits, Windows},
+    money::Money,
+    usage::HoldId,
+};
+
+/// In one order everywhere, so that two transactions never wait for each other.
+const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FROM tollgate.account
+     WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+
+const BUDGETS: &str =
+    "SELECT account, id, daily, monthly, total, day, month, day_settled, day_held,
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total
+     FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
+     JOIN tollgate.budget USING (account, id)";
+
+const END_HOLDS: &str =
+    "DELETE FROM tollgate.hold USING unnest($1::bigint[], $2::bigint[]) AS ending (instance, number)
+     WHERE hold.instance = ending.instance AND hold.number = ending.number
+     RETURNING hold.instance, hold.number";
+
+const EXTEND_HOLDS: &str = "UPDATE tollgate.hold SET ends = longer.ends
+     FROM unnest($2::bigint[], $3::bigint[]) AS longer (number, ends)
+     WHERE hold.instance = $1 AND hold.number = longer.number RETURNING hold.number";
+
+const PAYMENTS: &str =
+    "SELECT reference, account.id, amount FROM tollgate.credit JOIN tollgate.account
+     ON number = account WHERE reference = ANY($1)";
+
+/// In the order of the references, for the same reason. One that another process writes at the same time is
+/// waited for, and then missing from the count.
+const PAY: &str = "INSERT INTO tollgate.credit (account, reference, amount, paid_at)
+     SELECT account, reference, amount, $4
+     FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS paid (account, reference, amount)
+     ORDER BY reference ON CONFLICT (reference) DO NOTHING";
+
+/// Locks the accounts until the end of the transaction, and loads them. Who has no row is not locked: for that
+/// account nothing is written.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    ids: &[&AccountId],
+) -> Result<HashMap<AccountId, Account>, Failure> {
+    let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let rows = sqlx::query(LOCK).bind(names).fetch_all(connection).await?;
+    let mut accounts: HashMap<AccountId, Account> = ids
+        .iter()
+        .map(|id| ((*id).clone(), Account::default()))
+        .collect();
+    for row in &rows {
+        let balance = Balance {
+            deposited: money(row, 2)?,
+            settled: money(row, 3)?,
+            held: money(row, 4)?,
+            credit_line: money(row, 5)?,
+        };
+        let account = Account {
+            number: Some(row.try_get(1)?),
+            balance,
+            stored: balance,
+            budgets: HashMap::new(),
+        };
+        accounts.insert(name(row, 0)?, account);
+    }
+    Ok(accounts)
+}
+
+/// Makes rows for accounts, each transaction by itself: nobody waits for the lock of another account meanwhile.
+pub(super) async fn make_accounts(
+    connection: &mut PgConnection,
+    ids: &[&AccountId],
+) -> Result<(), Failure> {
+    let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    sqlx::query(
+        "INSERT INTO tollgate.account (id) SELECT id FROM unnest($1::text[]) AS new (id) ORDER BY id
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(names)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Loads the budgets that the batch needs. Their account's lock is theirs too.
+pub(super) async fn load_budgets(
+    connection: &mut PgConnection,
+    accounts: &mut HashMap<AccountId, Account>,
+    batch: &[Command],
+) -> Result<(), Failure> {
+    let mut owners: HashMap<i64, AccountId> = HashMap::new();
+    let mut wanted: HashSet<(i64, &str)> = HashSet::new();
+    for command in batch.iter().filter(|command| command.is_wanted()) {
+        let Some(id) = command.account() else {
+            continue;
+        };
+        let Some(number) = accounts.get(id).and_then(|account| account.number) else {
+            continue;
+        };
+        if !command.budgets().is_empty() {
+            owners.entry(number).or_insert_with(|| id.clone());
+            wanted.extend(command.budgets().iter().map(|id| (number, id.as_str())));
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (numbers, names): (Vec<i64>, Vec<&str>) = wanted.into_iter().unzip();
+    let rows = sqlx::query(BUDGETS)
+        .bind(numbers)
+        .bind(names)
+        .fetch_all(connection)
+        .await?;
+    for row in &rows {
+        let owner = owners.get(&row.try_get::<i64, _>(0)?);
+        if let Some(account) = owner.and_then(|owner| accounts.get_mut(owner)) {
+            let budget = read_budget(row)?;
+            let loaded = LoadedBudget {
+                budget,
+                stored: Some(budget),
+            };
+            account.budgets.insert(name(row, 1)?, loaded);
+        }
+    }
+    Ok(())
+}
+
+/// The columns of [`BUDGETS`], of which the first is left to the caller.
+pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure> {
+    let limit = |column: usize| -> Result<Option<Money>, Failure> {
+        Ok(row
+            .try_get::<Option<i64>, _>(column)?
+            .map(Money::from_nanos))
+    };
+    let spent = |settled: usize, held: usize| -> Result<Spent, Failure> {
+        Ok(Spent {
+            settled: money(row, settled)?,
+            held: money(row, held)?,
+        })
+    };
+    Ok(Budget {
+        limits: SpendingLimits {
+            daily: limit(2)?,
+            monthly: limit(3)?,
+            total: limit(4)?,
+            soft: SoftLimits {
+                daily: limit(13)?,
+                monthly: limit(14)?,
+                total: limit(15)?,
+            },
+        },
+        windows: Windows {
+            day: row.try_get(5)?,
+            month: row.try_get(6)?,
+        },
+        day: spent(7, 8)?,
+        month: spent(9, 10)?,
+        total: spent(11, 12)?,
+    })
+}
+
+/// Deletes the holds that the batch settles; says which of them were there.
+pub(super) async fn end_holds(
+    connection: &mut PgConnection,
+    batch: &[Command],
+) -> Result<HashSet<HoldId>, Failure> {
+    let ids = batch.iter().filter_map(|command| match command {
+        Command::Settle { hold, .. } => {
+            Some((hold.id.instance.cast_signed(), hold.id.number.cast_signed()))
+        }
+        _ => None,
+    });
+    let (instances, numbers): (Vec<i64>, Vec<i64>) = ids.unzip();
+    if instances.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = sqlx::query(END_HOLDS)
+        .bind(instances)
+        .bind(numbers)
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(HoldId {
+                instance: row.try_get::<i64, _>(0)?.cast_unsigned(),
+                number: row.try_get::<i64, _>(1)?.cast_unsigned(),
+            })
+        })
+        .collect()
+}
+
+/// Lets holds live for longer that this instance, whose clock it is, granted; says which of them were there.
+pub(super) async fn extend_holds(
+    connection: &mut PgConnection,
+    instance: &Instance,
+    elapsed: Duration,
+    batch: &[Command],
+) -> Result<HashSet<HoldId>, Failure> {
+    let extended = batch.iter().filter_map(|command| match command {
+        Command::Extend { hold, lifetime, .. } if instance.granted(*hold) => {
+            let ends = elapsed.saturating_add(*lifetime).as_micros();
+            let ends = i64::try_from(ends).unwrap_or(i64::MAX);
+            Some((hold.number.cast_signed(), ends))
+        }
+        _ => None,
+    });
+    let (numbers, ends): (Vec<i64>, Vec<i64>) = extended.unzip();
+    if numbers.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows: Vec<i64> = sqlx::query_scalar(EXTEND_HOLDS)
+        .bind(instance.id())
+        .bind(numbers)
+        .bind(ends)
+        .fetch_all(connection)
+        .await?;
+    let hold = |number: i64| HoldId {
+        instance: instance.id().cast_unsigned(),
+        number: number.cast_unsigned(),
+    };
+    Ok(rows.into_iter().map(hold).collect())
+}
+
+/// The payments that carry a reference of the batch.
+pub(super) async fn payments(
+    connection: &mut PgConnection,
+    batch: &[Command],
+) -> Result<HashMap<String, Payment>, Failure> {
+    let references: Vec<&str> = batch
+        .iter()
+        .filter_map(|command| match command {
+            Command::Pay { reference, .. } => Some(reference.as_str()),
+            _ => None,
+        })
+        .collect();
+    if references.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(PAYMENTS)
+        .bind(references)
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, (name(row, 1)?, money(row, 2)?))))
+        .collect()
+}
+
+/// Writes payments down. Another process may have taken a reference meanwhile: then it is all to be done again.
+pub(super) async fn pay(
+    connection: &mut PgConnection,
+    desk: &Desk,
+    batch: &[Command],
+) -> Result<(), Failure> {
+    let (mut accounts, mut references, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
+    for paid in &desk.paid {
+        if let Some(Command::Pay {
+            reference, amount, ..
+        }) = batch.get(paid.command)
+        {
+            accounts.push(paid.account);
+            references.push(reference.as_str());
+            amounts.push(amount.nanos());
+        }
+    }
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    let wanted = u64::try_from(accounts.len()).unwrap_or(u64::MAX);
+    let written = sqlx::query(PAY)
+        .bind(accounts)
+        .bind(references)
+        .bind(amounts)
+        .bind(Moment(desk.now))
+        .execute(connection)
+        .await?
+        .rows_affected();
+    if written == wanted {
+        Ok(())
+    } else {
+        Err(Failure::repeat())
+    }
+}
