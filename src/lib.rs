@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | how often do you come? | [`RateLimitLayer`] | 429 |
 //! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], one [`.or`](ApiKeyLayer::or) the other | 401 |
+//! | from where do you come? | [`IpAllowLayer`] | 403 |
 //! | may you? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
 //! | what is your name? | [`RequestIdLayer`] | nothing |
@@ -85,6 +86,7 @@ pub mod api_key;
 pub mod axum;
 pub mod denials;
 pub mod guard;
+pub mod ip_allow;
 pub mod jwt;
 pub mod keyring;
 pub mod login;
@@ -110,6 +112,7 @@ pub use domain::{
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };
+pub use ip_allow::IpAllowLayer;
 pub use jwt::JwtLayer;
 pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
@@ -117,8 +120,9 @@ pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{Charge, Price, PriceTable, SpendingLimitLayer, TokenBound};
 pub use wire::{
-    AddressError, ClientAddress, DenialBody, DenialContext, DenialFormat, Denials, ForwardedHeader,
-    InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial, RequestHead, RequestId,
+    AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
+    ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,
+    RequestHead, RequestId,
 };
 
 /// The README's code compiles.

@@ -36,7 +36,7 @@ use crate::{
         principal::Principal,
     },
     spending_limit::Charge,
-    wire::{Denials, RefusedRequest, RequestId},
+    wire::{ClientIp, Denials, RefusedRequest, RequestId},
 };
 
 /// Written in the style of RFC 9457; a [`DenialsLayer`](crate::DenialsLayer) further out writes it in
@@ -98,6 +98,17 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Denial> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
             Denial::new(DenialKind::Internal).because("no request id: RequestIdLayer is missing")
+        })
+    }
+}
+
+/// The client's address. Refused with 500 where no [`IpAllowLayer`](crate::IpAllowLayer) found it.
+impl<S: Sync> FromRequestParts<S> for ClientIp {
+    type Rejection = Denial;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Denial> {
+        parts.extensions.get::<Self>().copied().ok_or_else(|| {
+            Denial::new(DenialKind::Internal).because("no client address: IpAllowLayer is missing")
         })
     }
 }

@@ -28,13 +28,19 @@ pub fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
         return Ok(IpNet::from(address.to_canonical()));
     }
     let network = text.parse::<IpNet>().map_err(|_| InvalidNetwork)?;
+    Ok(canonical(network))
+}
+
+/// The same network as requests name it: IPv4 that is written as IPv6 is IPv4.
+pub(crate) fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else {
-        return Ok(network);
+        return network;
     };
-    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-        (Some(v4), Some(length)) => ipnet::Ipv4Net::new(v4, length)
-            .map(IpNet::V4)
-            .map_err(|_| InvalidNetwork),
-        _ => Ok(network),
-    }
+    let mapped = v6
+        .addr()
+        .to_ipv4_mapped()
+        .zip(v6.prefix_len().checked_sub(96));
+    mapped
+        .and_then(|(v4, length)| ipnet::Ipv4Net::new(v4, length).ok())
+        .map_or(network, IpNet::V4)
 }

@@ -1,6 +1,7 @@
 //! Who is at the other end: the peer, or the client that a trusted proxy speaks for.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
@@ -11,6 +12,8 @@ use ipnet::IpNet;
 
 use super::RequestHead;
 use crate::domain::denial::{Denial, DenialKind};
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The most forwarding hops that are looked at.
 const HOPS_MAX: usize = 32;
@@ -28,6 +31,9 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239): the `for` parameters, read from the right.
     Forwarded,
+    /// `X-Forwarded-For`, and `X-Real-IP` in requests that have none. Only behind proxies that set or
+    /// remove both: what a proxy passes on unread was written by the client.
+    XForwardedForOrXRealIp,
 }
 
 /// Why there is no client address. The request is refused: what isn't known can't be judged.
@@ -52,6 +58,37 @@ impl From<AddressError> for Denial {
             AddressError::Unreadable | AddressError::TooManyHops => DenialKind::Malformed,
         };
         Self::new(kind).because(format!("no client address: {error}"))
+    }
+}
+
+/// The address of the client, as a layer of this crate found it ([`IpAllowLayer`](crate::IpAllowLayer)):
+/// the peer's, or that for which a trusted proxy speaks. In the request's extensions, and an extractor for
+/// axum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientIp(IpAddr);
+
+impl ClientIp {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self(address.to_canonical())
+    }
+
+    /// The address; IPv4 written as IPv6 is IPv4.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
+
+    /// What the client is counted by: the IPv4 address, or the /64 of the IPv6 one, since one client
+    /// has them all.
+    #[must_use]
+    pub fn counted(self) -> IpAddr {
+        counted_as(self.0)
+    }
+}
+
+impl fmt::Display for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -113,8 +150,13 @@ impl ClientAddress {
             return Ok(peer);
         }
         match self.header {
-            ForwardedHeader::XForwardedFor => {
-                self.first_untrusted(peer, head.headers, "x-forwarded-for", |hop| Some(hop))
+            ForwardedHeader::XForwardedForOrXRealIp
+                if !head.headers.contains_key(X_FORWARDED_FOR) =>
+            {
+                real_ip(head.headers).map(|client| client.unwrap_or(peer))
+            }
+            ForwardedHeader::XForwardedFor | ForwardedHeader::XForwardedForOrXRealIp => {
+                self.first_untrusted(peer, head.headers, X_FORWARDED_FOR, |hop| Some(hop))
             }
             ForwardedHeader::Forwarded => {
                 self.first_untrusted(peer, head.headers, "forwarded", forwarded_for)
@@ -168,16 +210,31 @@ impl Default for ClientAddress {
     }
 }
 
-/// The `for` parameter of one element of `Forwarded`.
+/// What `X-Real-IP` says: one address, or nothing.
+fn real_ip(headers: &HeaderMap) -> Result<Option<IpAddr>, AddressError> {
+    let mut lines = headers.get_all("x-real-ip").iter();
+    let line = match (lines.next(), lines.next()) {
+        (None, _) => return Ok(None),
+        (Some(only), None) => only.to_str().map_err(|_| AddressError::Unreadable)?,
+        (Some(_), Some(_)) => return Err(AddressError::Unreadable),
+    };
+    let client = parse_node(line.trim()).ok_or(AddressError::Unreadable)?;
+    Ok(Some(client))
+}
+
+/// The `for` parameter of one element of `Forwarded`; `None` when there is none, or more than one
+/// (RFC 7239, 4).
 fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
+    let mut found = element.split(';').filter_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
         let value = value
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'))
             .unwrap_or(value);
         name.eq_ignore_ascii_case("for").then_some(value)
-    })
+    });
+    let only = found.next()?;
+    found.next().is_none().then_some(only)
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`; nothing else.
@@ -209,105 +266,4 @@ pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolve(peer: Option<&str>, lines: &[(&'static str, &str)]) -> Result<String, AddressError> {
-        let mut request = http::Request::new(());
-        for (name, value) in lines {
-            request.headers_mut().append(*name, value.parse().unwrap());
-        }
-        if let Some(peer) = peer {
-            request
-                .extensions_mut()
-                .insert(PeerAddress(peer.parse().unwrap()));
-        }
-        let header = match lines.first() {
-            Some(("forwarded", _)) => ForwardedHeader::Forwarded,
-            _ => ForwardedHeader::XForwardedFor,
-        };
-        let networks = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        let address = ClientAddress::peer().trusting(networks, header);
-        address
-            .resolve(&RequestHead::of(&request))
-            .map(|address| address.to_string())
-    }
-
-    const XFF: &str = "x-forwarded-for";
-
-    #[test]
-    fn a_stranger_is_not_asked_for_whom_it_speaks() {
-        assert_eq!(
-            resolve(Some("192.0.2.1:1"), &[(XFF, "1.2.3.4")]),
-            Ok("192.0.2.1".into())
-        );
-        assert_eq!(
-            resolve(None, &[(XFF, "1.2.3.4")]),
-            Err(AddressError::NoPeer)
-        );
-    }
-
-    #[test]
-    fn lines_are_joined_and_read_from_the_right() {
-        let lines = [
-            (XFF, "6.6.6.6"),
-            (XFF, "7.7.7.7, 10.0.0.9"),
-            (XFF, "10.0.0.8"),
-        ];
-        assert_eq!(resolve(Some("10.0.0.1:1"), &lines), Ok("7.7.7.7".into()));
-        assert_eq!(resolve(Some("10.0.0.1:1"), &[]), Ok("10.0.0.1".into()));
-        assert_eq!(
-            resolve(Some("[::ffff:10.0.0.1]:1"), &[(XFF, "::ffff:7.7.7.7")]),
-            Ok("7.7.7.7".into())
-        );
-    }
-
-    #[test]
-    fn garbage_from_a_trusted_proxy_fails_closed() {
-        for garbage in [
-            "unknown",
-            "_obf",
-            "",
-            "1.2.3",
-            "1.2.3.4:x",
-            "[::1",
-            "[::1]x",
-            "a, ",
-            "999.1.1.1",
-        ] {
-            assert_eq!(
-                resolve(Some("10.0.0.1:1"), &[(XFF, garbage)]),
-                Err(AddressError::Unreadable),
-                "{garbage}"
-            );
-        }
-        let many = vec!["10.0.0.1"; 33].join(",");
-        assert_eq!(
-            resolve(Some("10.0.0.1:1"), &[(XFF, &many)]),
-            Err(AddressError::TooManyHops)
-        );
-    }
-
-    #[test]
-    fn ports_brackets_and_quotes_are_understood() {
-        for (line, client) in [
-            ("for=7.7.7.7:80;proto=https", "7.7.7.7"),
-            ("by=x;For=\"[2001:db8::1]:8080\"", "2001:db8::1"),
-            ("for=\"2001:db8::1\"", "2001:db8::1"),
-        ] {
-            assert_eq!(
-                resolve(Some("10.0.0.1:1"), &[("forwarded", line)]),
-                Ok(client.into())
-            );
-        }
-        let unknown = resolve(Some("10.0.0.1:1"), &[("forwarded", "for=unknown")]);
-        assert_eq!(unknown, Err(AddressError::Unreadable));
-    }
-
-    #[test]
-    fn a_whole_ipv6_prefix_counts_as_one_client() {
-        let counted = |text: &str| counted_as(text.parse().unwrap()).to_string();
-        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
-    }
-}
+mod tests;

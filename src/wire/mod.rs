@@ -12,7 +12,7 @@ mod rate_headers;
 mod request_id;
 
 pub(crate) use client_address::counted_as;
-pub use client_address::{AddressError, ClientAddress, ForwardedHeader, PeerAddress};
+pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader, PeerAddress};
 pub use denial::{DenialBody, DenialContext, DenialFormat, Denials, RenderDenial};
 pub use head::RequestHead;
 pub use origin::{InvalidOrigin, Origin};
