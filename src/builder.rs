@@ -9,7 +9,7 @@ use crate::{
     domain::{
         clock::{Clock, SystemClock},
         quota::Quotas,
-        role::{Permission, RoleSet},
+        role::{Requirement, RoleSet},
     },
     guard::{Authenticator, Gate, Guard, Identified, Policy},
     rate_limit::{RateLimitLayer, RateLimitPolicy},
@@ -157,8 +157,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 
     /// Requires a permission of everybody.
-    pub fn require(mut self, roles: &RoleSet, permission: Permission) -> Self {
-        self.requirement = Some(RbacLayer::require(roles, permission));
+    pub fn require(mut self, roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
+        self.requirement = Some(RbacLayer::require(roles, requirement));
         self
     }
 
@@ -302,8 +302,8 @@ pub struct TollgateLayer<A> {
 
 type Spending<S> = Guard<S, Option<SpendingLimitPolicy>>;
 type InnerRate<S> = Guard<Spending<S>, Option<RateLimitPolicy>>;
-type Requirement<S> = Guard<InnerRate<S>, Option<RbacPolicy>>;
-type Authentication<S, A> = Guard<Requirement<S>, Option<A>>;
+type Authorization<S> = Guard<InnerRate<S>, Option<RbacPolicy>>;
+type Authentication<S, A> = Guard<Authorization<S>, Option<A>>;
 type OuterRate<S, A> = Guard<Authentication<S, A>, Option<RateLimitPolicy>>;
 
 impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {

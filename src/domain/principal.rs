@@ -103,7 +103,7 @@ impl Principal {
     }
 
     /// The roles.
-    pub fn roles(&self) -> impl Iterator<Item = &str> {
+    pub fn roles(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.roles.iter().map(AsRef::as_ref)
     }
 
@@ -117,6 +117,12 @@ impl Principal {
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
         self.0.resource.as_deref()
+    }
+
+    /// The tenant that the caller belongs to: the attribute `tenant`.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.attribute("tenant")
     }
 
     /// Whose money is spent: the account that was set, or one named like the subject. `None` when the

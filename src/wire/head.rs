@@ -41,6 +41,17 @@ impl<'a> RequestHead<'a> {
         self.uri.path()
     }
 
+    /// The pattern of the axum route that the layer is on, with what outer routers cut off:
+    /// `/api/agents/{bot_id}`; `None` outside of axum's routes.
+    #[must_use]
+    pub fn route_pattern(&self) -> Option<&'a str> {
+        #[cfg(feature = "axum")]
+        if let Some(matched) = self.extensions.get::<axum::extract::MatchedPath>() {
+            return Some(matched.as_str());
+        }
+        None
+    }
+
     /// The request's id, where [`RequestIdLayer`](crate::RequestIdLayer) gave it one.
     #[must_use]
     pub fn request_id(&self) -> Option<&'a RequestId> {

@@ -1,46 +1,11 @@
-//! Permissions, roles, and which role holds which permission.
+//! Which role holds which permission.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
-/// One thing that somebody may do, by name: `chat:write`. Compared as it is, letter by letter.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Permission(Arc<str>);
-
-impl Permission {
-    /// The permission of that name.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(Arc::from(name))
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Permission {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl fmt::Debug for Permission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Permission({:?})", self.as_str())
-    }
-}
-
-impl fmt::Display for Permission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use super::Permission;
 
 /// The roles that exist, and what each may do. A role that isn't in the set may do nothing.
 ///
@@ -49,14 +14,47 @@ impl fmt::Display for Permission {
 ///
 /// let roles = RoleSet::new()
 ///     .add_role("reader", ["documents:read"])
-///     .add_role_extending("writer", "reader", ["documents:write"]);
-/// assert!(roles.grants("writer", &Permission::new("documents:read")));
+///     .add_role_extending("editor", "reader", ["documents:*"]);
+/// assert!(roles.grants("editor", &Permission::new("documents:write")));
 /// assert!(!roles.grants("reader", &Permission::new("documents:write")));
 /// assert!(!roles.grants("nobody", &Permission::new("documents:read")));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleSet {
-    roles: Arc<BTreeMap<Box<str>, BTreeSet<Permission>>>,
+    roles: Arc<BTreeMap<Box<str>, Grants>>,
+}
+
+/// What a role was granted: by name, and by pattern.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Grants {
+    names: BTreeSet<Permission>,
+    patterns: BTreeSet<Permission>,
+}
+
+impl Grants {
+    fn add(&mut self, granted: Permission) {
+        let place = if granted.is_pattern() {
+            &mut self.patterns
+        } else {
+            &mut self.names
+        };
+        place.insert(granted);
+    }
+
+    fn add_all(&mut self, others: &Self) {
+        self.names.extend(others.names.iter().cloned());
+        self.patterns.extend(others.patterns.iter().cloned());
+    }
+
+    /// The grant by which `required` is allowed.
+    fn covering(&self, required: &Permission) -> Option<&Permission> {
+        let by_name = self.names.get(required);
+        by_name.or_else(|| self.patterns.iter().find(|grant| grant.covers(required)))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Permission> {
+        self.names.iter().chain(&self.patterns)
+    }
 }
 
 impl RoleSet {
@@ -86,7 +84,9 @@ impl RoleSet {
         let granted = Arc::make_mut(&mut self.roles)
             .entry(role.into())
             .or_default();
-        granted.extend(permissions.into_iter().map(Permission::new));
+        for permission in permissions {
+            granted.add(Permission::new(permission));
+        }
         self
     }
 
@@ -102,7 +102,7 @@ impl RoleSet {
         Arc::make_mut(&mut self.roles)
             .entry(role.into())
             .or_default()
-            .extend(inherited);
+            .add_all(&inherited);
         self.add_role(role, permissions)
     }
 
@@ -112,19 +112,28 @@ impl RoleSet {
         self.roles.contains_key(role)
     }
 
+    /// The names of the roles, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.roles.keys().map(AsRef::as_ref)
+    }
+
     /// Whether `role` holds `permission`.
     #[must_use]
     pub fn grants(&self, role: &str, permission: &Permission) -> bool {
-        self.roles
-            .get(role)
-            .is_some_and(|granted| granted.contains(permission))
+        self.grant(role, permission).is_some()
+    }
+
+    /// What `role` was granted that covers `permission`.
+    #[must_use]
+    pub fn grant(&self, role: &str, permission: &Permission) -> Option<&Permission> {
+        self.roles.get(role)?.covering(permission)
     }
 
     /// Whether everything that `inner` may do, `outer` may too: whether somebody with `outer` may hand out `inner`.
     #[must_use]
     pub fn includes(&self, outer: &str, inner: &str) -> bool {
         match (self.roles.get(outer), self.roles.get(inner)) {
-            (Some(outer), Some(inner)) => inner.is_subset(outer),
+            (Some(outer), Some(inner)) => inner.iter().all(|grant| outer.covering(grant).is_some()),
             _ => false,
         }
     }
@@ -144,6 +153,21 @@ mod tests {
         assert!(
             !roles.grants("admin", &Permission::new("Read")),
             "names are exact"
+        );
+    }
+
+    #[test]
+    fn who_holds_single_permissions_may_not_hand_out_all_of_them() {
+        let roles = RoleSet::new()
+            .add_role("lister", ["documents:read", "documents:write"])
+            .add_role("owner", ["documents:*"])
+            .add_role("root", ["*"]);
+        assert!(roles.includes("owner", "lister") && roles.includes("root", "owner"));
+        assert!(!roles.includes("lister", "owner") && !roles.includes("owner", "root"));
+        let read = Permission::new("documents:read");
+        assert_eq!(
+            roles.grant("owner", &read).map(Permission::as_str),
+            Some("documents:*")
         );
     }
 }

@@ -1,0 +1,13 @@
+//! Permissions, roles, and which role holds which permission.
+
+mod permission;
+mod requirement;
+mod set;
+mod text;
+
+pub use permission::Permission;
+pub use requirement::Requirement;
+pub use set::RoleSet;
+pub use text::InvalidRoles;
+
+pub(crate) use requirement::Rule;

@@ -1,0 +1,319 @@
+//! Why somebody is let in, or isn't.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use super::table::{Found, RouteTable};
+use crate::{
+    domain::{
+        denial::{Denial, DenialKind},
+        principal::Principal,
+        role::{Permission, Requirement, RoleSet, Rule},
+    },
+    guard::{Decision, Policy, Verdict},
+    wire::{RequestHead, is_normal_path},
+};
+
+/// The decision of an [`RbacLayer`](super::RbacLayer).
+#[derive(Clone, Debug)]
+pub struct RbacPolicy {
+    pub(super) roles: RoleSet,
+    pub(super) asked: Asked,
+    pub(super) resource_parameter: Option<Arc<str>>,
+    pub(super) tenant_parameter: Option<Arc<str>>,
+}
+
+/// What is asked of a request.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// The same of all.
+    Everywhere(Requirement),
+    /// What its route requires.
+    ByRoute(RouteTable),
+}
+
+/// Why a request goes no further.
+#[derive(Clone, Copy)]
+enum Refusal<'a> {
+    UnnormalPath,
+    UnknownRoute,
+    OtherMethods,
+    Nobody,
+    Lacking(&'a Requirement),
+    OtherResource,
+    BoundElsewhere,
+    OtherTenant,
+    NoTenant,
+}
+
+/// What was found on the way to a decision.
+struct Ruling<'a> {
+    pattern: Option<&'a str>,
+    requirement: Option<&'a Requirement>,
+    outcome: Result<(), Refusal<'a>>,
+}
+
+impl RbacPolicy {
+    fn rule<'a>(&'a self, head: &RequestHead<'a>) -> Ruling<'a> {
+        let principal = head.extensions.get::<Principal>();
+        let refused = |refusal| Ruling {
+            pattern: None,
+            requirement: None,
+            outcome: Err(refusal),
+        };
+        match &self.asked {
+            Asked::Everywhere(requirement) => {
+                let pattern = head.route_pattern();
+                let parameter = |name: &str| {
+                    let path = head.path();
+                    pattern
+                        .filter(|_| is_normal_path(path))
+                        .and_then(|pattern| parameter_of(pattern, path, name))
+                };
+                Ruling {
+                    pattern,
+                    requirement: Some(requirement),
+                    outcome: self.judge(requirement, principal, parameter),
+                }
+            }
+            Asked::ByRoute(table) => match table.find(head.method, head.path()) {
+                Found::Unnormal => refused(Refusal::UnnormalPath),
+                Found::Unknown => refused(Refusal::UnknownRoute),
+                Found::OtherMethods => refused(Refusal::OtherMethods),
+                Found::Route {
+                    pattern,
+                    requirement,
+                    parameters,
+                } => Ruling {
+                    pattern: Some(pattern),
+                    requirement: Some(requirement),
+                    outcome: self.judge(requirement, principal, |name| parameters.get(name)),
+                },
+            },
+        }
+    }
+
+    fn judge<'a, 'p>(
+        &self,
+        requirement: &'a Requirement,
+        principal: Option<&Principal>,
+        parameter: impl Fn(&str) -> Option<&'p str>,
+    ) -> Result<(), Refusal<'a>> {
+        let principal = match (principal, requirement.rule()) {
+            (_, Rule::Nothing) => return Ok(()),
+            (None, _) => return Err(Refusal::Nobody),
+            (Some(principal), _) => principal,
+        };
+        if !self.fulfils(&principal.roles(), requirement) {
+            return Err(Refusal::Lacking(requirement));
+        }
+        if let Some(name) = &self.tenant_parameter {
+            let tenant = principal.tenant().ok_or(Refusal::NoTenant)?;
+            if !parameter(name).is_some_and(|written| names(written, tenant)) {
+                return Err(Refusal::OtherTenant);
+            }
+        }
+        match (&self.resource_parameter, principal.resource()) {
+            (Some(name), Some(resource)) => match parameter(name) {
+                Some(written) if names(written, resource) => Ok(()),
+                Some(_) => Err(Refusal::OtherResource),
+                None => Err(Refusal::BoundElsewhere),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether somebody with these roles fulfils a requirement.
+    fn fulfils<'r>(
+        &self,
+        roles: &(impl Iterator<Item = &'r str> + Clone),
+        requirement: &Requirement,
+    ) -> bool {
+        let holds = |permission: &Permission| {
+            let mut roles = roles.clone();
+            roles.any(|role| self.roles.grants(role, permission))
+        };
+        match requirement.rule() {
+            Rule::Nothing | Rule::Authenticated => true,
+            Rule::AllOf(all) => all.iter().all(holds),
+            Rule::AnyOf(any) => any.iter().any(holds),
+            Rule::Role(role) => roles.clone().any(|held| held == role.as_ref()),
+        }
+    }
+
+    pub(super) fn explain(&self, head: &RequestHead<'_>) -> Explanation {
+        let ruling = self.rule(head);
+        let principal = head.extensions.get::<Principal>();
+        let fulfilled_by = |requirement: &Requirement| {
+            let alone = |role: &&str| self.fulfils(&std::iter::once(*role), requirement);
+            self.roles.names().filter(alone).map(Into::into).collect()
+        };
+        Explanation {
+            request: format!("{} {}", head.method, head.path()),
+            caller: principal.map(describe),
+            pattern: ruling.pattern.map(Into::into),
+            requirement: ruling.requirement.cloned(),
+            fulfilled_by: ruling.requirement.map(fulfilled_by).unwrap_or_default(),
+            denial: ruling.outcome.err().map(|why| why.denial(principal)),
+        }
+    }
+}
+
+/// Whether an escaped path segment is that name.
+fn names(written: &str, name: &str) -> bool {
+    percent_encoding::percent_decode_str(written)
+        .decode_utf8()
+        .is_ok_and(|written| written == name)
+}
+
+/// The segment of `path` that stands where `pattern` has `{name}`; `None` where they don't agree.
+fn parameter_of<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
+    let mut found = None;
+    let (mut wanted, mut written) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), written.next()) {
+            (Some(wanted), Some(written)) => match inside_braces(wanted) {
+                Some(parameter) if parameter.starts_with('*') => return found,
+                Some(parameter) if parameter == name => found = Some(written),
+                Some(_) => {}
+                None if wanted == written => {}
+                None => return None,
+            },
+            (None, None) => return found,
+            _ => return None,
+        }
+    }
+}
+
+fn inside_braces(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn describe(principal: &Principal) -> String {
+    let roles: Vec<_> = principal.roles().collect();
+    format!("{} ({})", principal.metered_as(), roles.join(", "))
+}
+
+impl Refusal<'_> {
+    fn denial(self, principal: Option<&Principal>) -> Denial {
+        let who = principal.map_or("nobody", Principal::metered_as);
+        let (kind, reason): (_, Cow<'static, str>) = match self {
+            Self::UnnormalPath => (
+                DenialKind::NotPermitted,
+                "the path could mean two things".into(),
+            ),
+            Self::UnknownRoute => (
+                DenialKind::NotPermitted,
+                "no such route in the table".into(),
+            ),
+            Self::OtherMethods => (
+                DenialKind::MethodNotAllowed,
+                "the route is in the table for other methods only".into(),
+            ),
+            Self::Nobody => (
+                DenialKind::CredentialMissing,
+                "no principal: the layer must stand inside an authenticating one".into(),
+            ),
+            Self::Lacking(requirement) => (
+                DenialKind::NotPermitted,
+                format!("{who} lacks {requirement}").into(),
+            ),
+            Self::OtherResource => (
+                DenialKind::NotPermitted,
+                format!("{who} is bound to another resource").into(),
+            ),
+            Self::BoundElsewhere => (
+                DenialKind::NotPermitted,
+                format!("{who} is bound to a resource, and the route names none").into(),
+            ),
+            Self::OtherTenant => (
+                DenialKind::NotPermitted,
+                format!("{who} is of another tenant").into(),
+            ),
+            Self::NoTenant => (
+                DenialKind::NotPermitted,
+                format!("{who} is of no tenant").into(),
+            ),
+        };
+        Denial::new(kind).because(reason)
+    }
+}
+
+impl Policy for RbacPolicy {
+    type Permit = ();
+
+    fn name(&self) -> &'static str {
+        "rbac"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<()> {
+        Decision::Ready(match self.rule(head).outcome {
+            Ok(()) => Verdict::Admit(()),
+            Err(refusal) => Verdict::Refuse(refusal.denial(head.extensions.get())),
+        })
+    }
+}
+
+/// Why a decision fell, in parts and (as `Display`) in a sentence. For operators and tests: no client
+/// should read it.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    request: String,
+    caller: Option<String>,
+    pattern: Option<Box<str>>,
+    requirement: Option<Requirement>,
+    fulfilled_by: Vec<Box<str>>,
+    denial: Option<Denial>,
+}
+
+impl Explanation {
+    /// Whether the request goes on.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.denial.is_none()
+    }
+
+    /// The refusal, if it is one.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        self.denial.as_ref()
+    }
+
+    /// The pattern of the route that was found.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&str> {
+        self.pattern.as_deref()
+    }
+
+    /// What it requires.
+    #[must_use]
+    pub fn requirement(&self) -> Option<&Requirement> {
+        self.requirement.as_ref()
+    }
+
+    /// The roles any of which is enough for that.
+    pub fn fulfilled_by(&self) -> impl Iterator<Item = &str> {
+        self.fulfilled_by.iter().map(AsRef::as_ref)
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = if self.is_admitted() {
+            "admitted"
+        } else {
+            "refused"
+        };
+        let caller = self.caller.as_deref().unwrap_or("nobody");
+        write!(f, "{}: {outcome} to {caller}", self.request)?;
+        if let Some(denial) = &self.denial {
+            write!(f, ": {}", denial.reason())?;
+        }
+        if let Some(requirement) = &self.requirement {
+            write!(f, "; it requires {requirement}")?;
+        }
+        if !self.fulfilled_by.is_empty() {
+            write!(f, ", which {} fulfil", self.fulfilled_by.join(" or "))?;
+        }
+        Ok(())
+    }
+}
