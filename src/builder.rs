@@ -2,9 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
+use ipnet::IpNet;
 use tower_layer::Layer;
 
 use crate::{
+    audit::{AuditLayer, AuditSink, Audited},
     denials::{DenialsLayer, DenialsPolicy},
     domain::{
         clock::{Clock, SystemClock},
@@ -12,6 +14,7 @@ use crate::{
         role::{Requirement, RoleSet},
     },
     guard::{Authenticator, Gate, Guard, Identified, Policy},
+    ip_allow::{IpAllowLayer, IpAllowPolicy},
     rate_limit::{RateLimitLayer, RateLimitPolicy},
     rbac::{RbacLayer, RbacPolicy},
     request_id::{RequestIdLayer, RequestIdPolicy},
@@ -22,8 +25,8 @@ use crate::{
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
-/// From the outside in: request id → house style → rate limit by address → authentication → permission
-/// → rate limit by principal → spending. What isn't set isn't there.
+/// From the outside in: request id → audit → house style → allowed addresses → rate limit by address →
+/// authentication → permission → rate limit by principal → spending. What isn't set isn't there.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,10 +65,13 @@ impl Tollgate {
             authentication: None,
             denials: DenialsLayer::new(DenialFormat::Problem),
             address: ClientAddress::peer(),
+            audit: AuditLayer::off(),
+            allowed: None,
             per_client_ip: None,
             per_principal: None,
             rate_store: None,
             requirement: None,
+            authorization: None,
             spending: None,
             skips: Vec::new(),
             clock: SystemClock::shared(),
@@ -83,6 +89,17 @@ pub enum TollgateError {
         /// The setting.
         setting: &'static str,
     },
+    /// Two settings say different things of the same.
+    #[error("{setting}: contradicts `{other}`")]
+    Contradiction {
+        /// The setting.
+        setting: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
+    /// The list of addresses is empty, so that nobody could come in.
+    #[error("allow_addresses: allows nobody")]
+    AllowsNobody,
     /// Every address is trusted to tell for whom it speaks, so that anybody can be anybody.
     #[error("client_address: trusts every address")]
     TrustsEveryAddress,
@@ -96,10 +113,13 @@ pub struct TollgateBuilder<A> {
     authentication: Option<Gate<A>>,
     denials: DenialsLayer,
     address: ClientAddress,
+    audit: AuditLayer,
+    allowed: Option<Vec<IpNet>>,
     per_client_ip: Option<Quotas>,
     per_principal: Option<Quotas>,
     rate_store: Option<Arc<dyn RateStore>>,
     requirement: Option<RbacLayer>,
+    authorization: Option<RbacLayer>,
     spending: Option<SpendingLimitLayer>,
     skips: Vec<Skip>,
     clock: Arc<dyn Clock>,
@@ -125,6 +145,18 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
+    /// Records authentications, refusals and acts.
+    pub fn audit(mut self, sink: impl AuditSink) -> Self {
+        self.audit = AuditLayer::new(sink);
+        self
+    }
+
+    /// Admits only who comes from one of `networks`, and leaves the [`ClientIp`](crate::ClientIp) on requests.
+    pub fn allow_addresses(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.allowed = Some(networks.into_iter().collect());
+        self
+    }
+
     /// Limits each client address, before it is known who calls.
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
         self.per_client_ip = Some(quotas.into());
@@ -136,29 +168,42 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let Self {
             denials,
             address,
+            audit,
+            allowed,
             per_client_ip,
             per_principal,
             rate_store,
             requirement,
+            authorization,
             ..
         } = self;
         TollgateBuilder {
             authentication: Some(layer.into_gate()),
             denials,
             address,
+            audit,
+            allowed,
             per_client_ip,
             per_principal,
             rate_store,
             requirement,
+            authorization,
             spending: self.spending,
             skips: self.skips,
             clock: self.clock,
         }
     }
 
-    /// Requires a permission of everybody.
+    /// Requires a permission of everybody, or any other [`Requirement`].
     pub fn require(mut self, roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
         self.requirement = Some(RbacLayer::require(roles, requirement));
+        self
+    }
+
+    /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`]. Its settings
+    /// (`skip`, `shadow`, `denials`) are not taken over.
+    pub fn authorize(mut self, layer: RbacLayer) -> Self {
+        self.authorization = Some(layer);
         self
     }
 
@@ -214,6 +259,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let inner_rate = self
             .per_principal
             .map(|quotas| rate(RateLimitLayer::per_principal(quotas), "principal"));
+        let allowed = self.allowed.map(|networks| {
+            let layer = IpAllowLayer::new(networks);
+            layer.client_address(self.address.clone()).into_policy()
+        });
+        let audit = self.audit.client_address(self.address);
+        let audit = audit.with_clock(Arc::clone(&self.clock));
+        let requirement = self.authorization.or(self.requirement);
         let spending = self
             .spending
             .map(|spending| spending.with_clock(Arc::clone(&self.clock)).into_policy());
@@ -224,13 +276,12 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let skips = self.skips;
         Ok(TollgateLayer {
             request_id: RequestIdLayer::new(),
+            audit,
             denials: self.denials,
+            allowed: skipping(Gate::new(allowed), &skips),
             outer_rate: skipping(Gate::new(outer_rate), &skips),
             authentication: skipping(authentication, &skips),
-            requirement: skipping(
-                Gate::new(self.requirement.map(RbacLayer::into_policy)),
-                &skips,
-            ),
+            requirement: skipping(Gate::new(requirement.map(RbacLayer::into_policy)), &skips),
             inner_rate: skipping(Gate::new(inner_rate), &skips),
             spending: skipping(Gate::new(spending), &skips),
         })
@@ -239,6 +290,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     fn check(&self) -> Result<(), TollgateError> {
         let needing = [
             ("require", self.requirement.is_some()),
+            ("authorize", self.authorization.is_some()),
             ("per_principal", self.per_principal.is_some()),
             ("spending", self.spending.is_some()),
         ];
@@ -246,6 +298,15 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             && let Some((setting, _)) = needing.into_iter().find(|(_, set)| *set)
         {
             return Err(TollgateError::NeedsAuthentication { setting });
+        }
+        if self.requirement.is_some() && self.authorization.is_some() {
+            return Err(TollgateError::Contradiction {
+                setting: "authorize",
+                other: "require",
+            });
+        }
+        if self.allowed.as_ref().is_some_and(Vec::is_empty) {
+            return Err(TollgateError::AllowsNobody);
         }
         if self.address.trusts_everybody() {
             return Err(TollgateError::TrustsEveryAddress);
@@ -292,7 +353,9 @@ impl Policy for NoAuthentication {
 #[derive(Clone, Debug)]
 pub struct TollgateLayer<A> {
     request_id: RequestIdLayer,
+    audit: AuditLayer,
     denials: DenialsLayer,
+    allowed: Gate<Option<IpAllowPolicy>>,
     outer_rate: Gate<Option<RateLimitPolicy>>,
     authentication: Gate<Option<A>>,
     requirement: Gate<Option<RbacPolicy>>,
@@ -305,9 +368,11 @@ type InnerRate<S> = Guard<Spending<S>, Option<RateLimitPolicy>>;
 type Authorization<S> = Guard<InnerRate<S>, Option<RbacPolicy>>;
 type Authentication<S, A> = Guard<Authorization<S>, Option<A>>;
 type OuterRate<S, A> = Guard<Authentication<S, A>, Option<RateLimitPolicy>>;
+type Allowed<S, A> = Guard<OuterRate<S, A>, Option<IpAllowPolicy>>;
+type Dressed<S, A> = Guard<Allowed<S, A>, DenialsPolicy>;
 
 impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
-    type Service = Guard<Guard<OuterRate<S, A>, DenialsPolicy>, RequestIdPolicy>;
+    type Service = Guard<Audited<Dressed<S, A>>, RequestIdPolicy>;
 
     fn layer(&self, inner: S) -> Self::Service {
         let spending = self.spending.layer(inner);
@@ -315,6 +380,7 @@ impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
         let requirement = self.requirement.layer(inner_rate);
         let authentication = self.authentication.layer(requirement);
         let outer_rate = self.outer_rate.layer(authentication);
-        self.request_id.layer(self.denials.layer(outer_rate))
+        let dressed = self.denials.layer(self.allowed.layer(outer_rate));
+        self.request_id.layer(self.audit.layer(dressed))
     }
 }

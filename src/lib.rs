@@ -7,6 +7,7 @@
 //! | from where do you come? | [`IpAllowLayer`] | 403 |
 //! | may you? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
+//! | what was done? | [`AuditLayer`] | nothing |
 //! | what is your name? | [`RequestIdLayer`] | nothing |
 //! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
 //!
@@ -80,8 +81,10 @@
 mod builder;
 mod cache;
 mod domain;
+mod trail;
 
 pub mod api_key;
+pub mod audit;
 #[cfg(feature = "axum")]
 pub mod axum;
 pub mod denials;
@@ -102,6 +105,7 @@ pub mod tonic;
 mod wire;
 
 pub use api_key::ApiKeyLayer;
+pub use audit::AuditLayer;
 pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, TollgateLayer};
 pub use cache::CacheStatistics;
 pub use denials::DenialsLayer;

@@ -17,11 +17,11 @@ use std::{
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "domain" => 0,
-        "store" | "cache" => 1,
+        "store" | "cache" | "trail" => 1,
         "keyring" | "token" | "login" | "wire" => 2,
         "guard" => 3,
-        "api_key" | "denials" | "ip_allow" | "jwt" | "rate_limit" | "rbac" | "request_id"
-        | "session_cookie" | "spending_limit" => 4,
+        "api_key" | "audit" | "denials" | "ip_allow" | "jwt" | "rate_limit" | "rbac"
+        | "request_id" | "session_cookie" | "spending_limit" => 4,
         "axum" | "builder" | "tonic" => 5,
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! Floor 0: plain values and rules. No HTTP, no async, no I/O.
 
+pub(crate) mod audit;
 pub mod books;
 pub mod budget;
 pub mod clock;

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::denial::Denial,
+    trail,
     wire::{RequestHead, RequestId},
 };
 
@@ -32,6 +33,9 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
         path = head.path(),
     );
     count(layer, decision, denial.kind().as_str());
+    if !shadow {
+        trail::refused(layer, denial);
+    }
 }
 
 #[cfg(feature = "metrics")]

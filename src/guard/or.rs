@@ -8,6 +8,7 @@ use tower_layer::Layer;
 use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict};
 use crate::{
     domain::{denial::DenialKind, principal::Principal},
+    trail,
     wire::{Denials, RequestHead},
 };
 
@@ -27,6 +28,7 @@ impl Permit for Identified {
     type Meter = NoMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
+        trail::authenticated(&self.0);
         extensions.insert(self.0.clone());
     }
 

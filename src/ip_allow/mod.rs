@@ -75,6 +75,10 @@ impl IpAllowLayer {
         }
     }
 
+    pub(crate) fn into_policy(self) -> IpAllowPolicy {
+        self.gate.policy().clone()
+    }
+
     fn of(networks: Option<Arc<[IpNet]>>) -> Self {
         Self {
             gate: Gate::new(IpAllowPolicy {
@@ -138,7 +142,7 @@ impl Permit for Located {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ForwardedHeader, PeerAddress};
+    use crate::wire::{ForwardedHeader, PeerAddress};
 
     fn judged(layer: &IpAllowLayer, peer: &str, forwarded: Option<&str>) -> Option<DenialKind> {
         let mut request = http::Request::new(());

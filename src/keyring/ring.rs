@@ -9,6 +9,7 @@ use super::KeyResolver;
 use crate::{
     domain::{
         BudgetId, KeyId,
+        audit::{Act, AuditAction, AuditOutcome},
         clock::{Clock, SystemClock, Timestamp},
         denial::{Denial, DenialKind},
         key::{ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
@@ -17,6 +18,7 @@ use crate::{
         role::RoleSet,
     },
     store::{KeyStore, StoreError, StoreErrorKind, StoreFuture},
+    trail,
 };
 
 /// The longest name of a key, in bytes.
@@ -179,7 +181,9 @@ impl Keyring {
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
         let (key, record) = self.make(owner, new, id, lineage)?;
-        self.insert(record, None).await.map(|record| (key, record))
+        self.insert(AuditAction::KEY_CREATE, record, None)
+            .await
+            .map(|record| (key, record))
     }
 
     /// Makes a key for whom somebody is, with no more rights than they have: each role of the key must
@@ -250,7 +254,10 @@ impl Keyring {
         };
         let (key, mut record) = self.make(owner, new, fresh_id()?, old.lineage)?;
         record.rotated_from = Some(old.id);
-        let record = self.insert(record, Some((rotation, old.digest))).await?;
+        let rotation = Some((rotation, old.digest));
+        let record = self
+            .insert(AuditAction::KEY_ROTATE, record, rotation)
+            .await?;
         Ok((key, record))
     }
 
@@ -283,9 +290,8 @@ impl Keyring {
         id: &KeyId,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        let changed = self.store.update(owner, id, change);
-        let record = self.finish(changed, digests_of).await?;
-        record.ok_or(KeyringError::NotFound)
+        self.change(AuditAction::KEY_UPDATE, owner, id, change)
+            .await
     }
 
     /// Ends a key now. To end it again changes nothing.
@@ -297,7 +303,8 @@ impl Keyring {
             revoked_at: Some(self.clock.now()),
             ..KeyUpdate::default()
         };
-        self.update(owner, id, change).await
+        self.change(AuditAction::KEY_REVOKE, owner, id, change)
+            .await
     }
 
     /// Ends a key now and forgets it.
@@ -306,7 +313,20 @@ impl Keyring {
     /// [`KeyringError`].
     pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
         let deleted = self.store.delete(owner, id);
-        let record = self.finish(deleted, digests_of).await?;
+        let act = act(AuditAction::KEY_DELETE, id);
+        let record = self.finish(act, deleted, digests_of).await?;
+        record.ok_or(KeyringError::NotFound)
+    }
+
+    async fn change(
+        &self,
+        action: AuditAction,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+    ) -> Result<KeyRecord, KeyringError> {
+        let changed = self.store.update(owner, id, change);
+        let record = self.finish(act(action, id), changed, digests_of).await?;
         record.ok_or(KeyringError::NotFound)
     }
 
@@ -338,6 +358,7 @@ impl Keyring {
 
     async fn insert(
         &self,
+        action: AuditAction,
         record: KeyRecord,
         rotation: Option<(RotationOf, KeyDigest)>,
     ) -> Result<KeyRecord, KeyringError> {
@@ -345,7 +366,8 @@ impl Keyring {
         // Somebody may have asked for the new key before it was.
         let digests: Vec<_> = replaced.into_iter().chain([record.digest]).collect();
         let inserted = self.store.insert(record.clone(), rotation);
-        match self.finish(inserted, move |()| digests).await {
+        let act = act(action, &record.id);
+        match self.finish(act, inserted, move |()| digests).await {
             Ok(()) => Ok(record),
             Err(error) if error.kind() == StoreErrorKind::NotFound => Err(KeyringError::NotActive),
             Err(error) => Err(error.into()),
@@ -353,22 +375,31 @@ impl Keyring {
     }
 
     /// Sees a change through in a task of its own, so that the resolver hears of it whoever hangs up
-    /// meanwhile. A change that may or may not have been made makes the resolver forget everything.
+    /// meanwhile, and so is the audit log. A change that may or may not have been made makes the resolver forget everything.
     async fn finish<T: Clone + Send + Unpin + 'static>(
         &self,
+        act: Act,
         change: StoreFuture<T>,
         changed: impl FnOnce(T) -> Vec<KeyDigest> + Send + 'static,
     ) -> Result<T, StoreError> {
         let resolver = self.resolver.clone();
-        let task = tokio::spawn(async move {
+        let task = trail::spawn(async move {
             let outcome = change.await;
             match &outcome {
                 Ok(answer) => {
-                    changed(answer.clone())
+                    let digests = changed(answer.clone());
+                    digests
                         .iter()
                         .for_each(|digest| resolver.invalidate(digest));
+                    // None: there was no such key, so nothing was done.
+                    if !digests.is_empty() {
+                        trail::record(act);
+                    }
                 }
-                Err(error) if may_have_happened(error.kind()) => resolver.invalidate_all(),
+                Err(error) if may_have_happened(error.kind()) => {
+                    resolver.invalidate_all();
+                    trail::record(act.outcome(AuditOutcome::Failed));
+                }
                 Err(_) => {}
             }
             outcome
@@ -376,6 +407,10 @@ impl Keyring {
         task.await
             .unwrap_or_else(|_| Err(StoreError::internal("the change was cut off")))
     }
+}
+
+fn act(action: AuditAction, id: &KeyId) -> Act {
+    Act::new(action).target(id.as_str())
 }
 
 /// Whether a change that failed like this may have been made all the same.

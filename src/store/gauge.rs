@@ -1,17 +1,20 @@
 //! Counts places that are taken, so that what waits has a bound.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What waits for an engine's writer, in numbers.
 ///
 /// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
 /// changes and touches are refused beyond the queue's capacity, a settlement has had a hold, of which
-/// only so many may be open, and rows without a hold have a bound of their own.
+/// only so many may be open, and rows without a hold and audit events have bounds of their own.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     pub(super) queued: AtomicUsize,
     pub(super) open_holds: AtomicUsize,
     pub(super) records: AtomicUsize,
+    /// Audit events that wait, and how many were given up.
+    pub(super) events: AtomicUsize,
+    pub(super) events_lost: AtomicU64,
 }
 
 impl Gauge {

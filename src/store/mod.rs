@@ -8,6 +8,7 @@
 //! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes |
 //! | [`UserStore`], [`SessionStore`] | yes | yes | yes |
 //! | [`Ledger`] | yes | yes | yes |
+//! | [`AuditLog`] | yes | yes | yes |
 //! | [`RateStore`] | yes | no | no |
 //! | [`Invalidations`] | no | no | yes |
 //!
@@ -17,6 +18,7 @@
 //! Redis keeps rate limits ([`RateStore`]) and nothing else.
 
 mod alerts;
+mod audit;
 mod changes;
 mod file;
 mod future;
@@ -43,6 +45,7 @@ pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
     page::{Page, Paged},
 };
+pub use audit::AuditLog;
 pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};

@@ -14,15 +14,18 @@ use tollgate::{
     clock::{Clock, ManualClock, Timestamp},
     money::Money,
     store::{
-        AccountId, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore, StoreError,
-        UserStore,
+        AccountId, AuditLog, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore,
+        StoreError, UserStore,
     },
     usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
 
-pub(crate) trait Engine: KeyStore + UserStore + SessionStore + Ledger + Clone {}
+pub(crate) trait Engine:
+    AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone
+{
+}
 
-impl<S: KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
+impl<S: AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
 
 pub(crate) type Time = Arc<ManualClock>;
 

@@ -12,6 +12,7 @@
     reason = "a law that fails ends its test"
 )]
 
+mod audit;
 mod engines;
 mod keys;
 mod ledger;
@@ -69,6 +70,9 @@ macro_rules! laws {
 }
 
 laws! {
+    audit::an_event_is_written_down_as_it_was,
+    audit::the_audit_log_is_read_a_page_at_a_time,
+    audit::a_filter_finds_what_it_asks_for,
     keys::a_key_is_found_by_its_whole_digest_as_it_was_stored,
     keys::an_id_or_a_digest_is_taken_once,
     keys::a_rotation_ends_the_old_key_at_the_earlier_end,

@@ -5,6 +5,7 @@
 //! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest. So does
 //! what is remembered of idempotency keys: 100,000 of an account, for as long as was asked at most.
 
+mod audit;
 mod keys;
 mod ledger;
 mod listing;
@@ -25,6 +26,9 @@ use crate::domain::{
     budget::{Calendar, SpendingAlert},
     clock::{Clock, SystemClock},
 };
+
+/// Entries of the audit log that are kept unless set otherwise.
+const AUDIT_ROWS_MAX: usize = 10_000;
 
 /// Rows of the usage log that are kept unless set otherwise.
 const USAGE_ROWS_MAX: usize = 100_000;
@@ -65,6 +69,7 @@ struct Inner {
     people: Mutex<people::People>,
     accounts: ledger::Accounts,
     log: Mutex<log::UsageLog>,
+    audit: Mutex<audit::Ring>,
 }
 
 /// Settings of a [`MemoryStore`].
@@ -75,6 +80,7 @@ pub struct MemoryStoreBuilder {
     calendar: Calendar,
     alerts: Alerts,
     usage_rows_max: usize,
+    audit_rows_max: usize,
 }
 
 impl MemoryStore {
@@ -91,6 +97,7 @@ impl MemoryStore {
             calendar: Calendar::utc(),
             alerts: Alerts::default(),
             usage_rows_max: USAGE_ROWS_MAX,
+            audit_rows_max: AUDIT_ROWS_MAX,
         }
     }
 
@@ -133,6 +140,12 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// How many entries of the audit log are kept; 10,000 unless set, at least 1.
+    pub fn audit_rows_max(mut self, entries: usize) -> Self {
+        self.audit_rows_max = entries.max(1);
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
@@ -144,6 +157,7 @@ impl MemoryStoreBuilder {
             people: Mutex::default(),
             accounts: ledger::Accounts::new(),
             log: Mutex::new(log::UsageLog::new(self.usage_rows_max)),
+            audit: Mutex::new(audit::Ring::new(self.audit_rows_max)),
         }))
     }
 }

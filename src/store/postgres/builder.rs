@@ -48,6 +48,8 @@ impl PostgresStoreBuilder {
             alerts: Alerts::default(),
             usage_rows_max: 100_000_000,
             usage_age_max: DAY.saturating_mul(400),
+            audit_rows_max: 1_000_000,
+            audit_age_max: DAY.saturating_mul(400),
             recover_after: Duration::from_secs(6),
             queue_max: 8_192,
             open_holds_max: 65_536,
@@ -88,6 +90,19 @@ impl PostgresStoreBuilder {
     /// How long rows of the usage log are kept: 400 days unless set. Payments are kept for ever.
     pub fn usage_age_max(mut self, age: Duration) -> Self {
         self.settings.usage_age_max = age;
+        self
+    }
+
+    /// How many entries of the audit log are kept: 1 million unless set. The oldest go first, in small steps,
+    /// so there may be some more for a while.
+    pub fn audit_rows_max(mut self, entries: u64) -> Self {
+        self.settings.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);
+        self
+    }
+
+    /// How long entries of the audit log are kept: 400 days unless set.
+    pub fn audit_age_max(mut self, age: Duration) -> Self {
+        self.settings.audit_age_max = age;
         self
     }
 
@@ -156,6 +171,8 @@ impl PostgresStoreBuilder {
             instance: Mutex::new(Arc::new(Instance::new()?)),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
+            events: Mutex::default(),
+            writing_events: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             listeners: Listeners::default(),

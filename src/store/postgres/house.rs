@@ -189,6 +189,7 @@ impl House {
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.in_time(self.touch()).await?;
+            self.in_time(self.shared.write_events()).await?;
             if !self.sweep(elapsed).await? {
                 self.sweep_due = elapsed;
             }
@@ -228,6 +229,7 @@ impl House {
             all_done &= self.resolve(instance, i64::MAX).await?;
         }
         all_done &= self.in_time(self.forget_old_keys()).await?;
+        all_done &= self.in_time(self.shared.prune_audit()).await?;
         Ok(self.in_time(self.prune()).await? && all_done)
     }
 
@@ -341,6 +343,9 @@ impl House {
         self.in_time(self.touch())
             .await
             .map_err(|failure| failure.error)?;
+        self.in_time(self.shared.write_events())
+            .await
+            .map_err(|failure| failure.error)?;
         self.turn().await.map_err(|failure| failure.error)
     }
 
@@ -379,6 +384,7 @@ impl House {
             }
         }
         self.in_time(self.touch()).await?;
+        self.in_time(self.shared.write_events()).await?;
         let gone = sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
             .bind(own)
             .execute(&self.shared.pool);

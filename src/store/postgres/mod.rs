@@ -8,8 +8,8 @@
 //! accounts, budgets, holds and the log with one statement. A call is answered when it is committed, with
 //! `synchronous_commit` on at least. Nothing of the books is kept from one transaction to the next.
 //!
-//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, and the usage log by age and
-//!   rows; see [`PostgresStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
+//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage and
+//!   audit logs by age and rows; see [`PostgresStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
 //!   if the database is away, it is tried again until it is written.
 //! - **Deadlines.** Whatever the database does, a call ends within [`PostgresStoreBuilder::deadline`].
 //! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after it fell silent,
@@ -21,6 +21,7 @@
 //!   follows; keys, users and lists use what is left of the pool. With less than six they wait for each other.
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar. A text with a NUL is refused.
 
+mod audit;
 mod batch;
 mod builder;
 mod command;
@@ -66,7 +67,12 @@ use self::{command::Command, convert::Failure, house::Errand, instance::Instance
 use super::{
     StoreError, StoreErrorKind, StoreFuture, alerts::Alerts, changes::Listeners, gauge::Gauge,
 };
-use crate::domain::{AccountId, KeyId, budget::Calendar, clock::Clock, clock::Timestamp};
+use crate::domain::{
+    AccountId, KeyId,
+    audit::AuditEvent,
+    budget::Calendar,
+    clock::{Clock, Timestamp},
+};
 
 pub use builder::PostgresStoreBuilder;
 
@@ -127,6 +133,9 @@ struct Shared {
     registering: tokio::sync::Mutex<()>,
     /// Uses of keys that are not written down yet; at most as many as the queue is long.
     touched: Mutex<HashMap<KeyId, Timestamp>>,
+    /// Audit events that are not written yet; at most as many as the queue is long.
+    events: Mutex<Vec<AuditEvent>>,
+    writing_events: tokio::sync::Mutex<()>,
     closed: AtomicBool,
     /// Wakes the one task that waits for nothing else.
     closing: Notify,
@@ -142,6 +151,8 @@ struct Settings {
     alerts: Alerts,
     usage_rows_max: i64,
     usage_age_max: Duration,
+    audit_rows_max: i64,
+    audit_age_max: Duration,
     recover_after: Duration,
     queue_max: usize,
     open_holds_max: usize,

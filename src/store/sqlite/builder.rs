@@ -37,6 +37,8 @@ impl SqliteStoreBuilder {
             alerts: Alerts::default(),
             usage_rows_max: 10_000_000,
             usage_age_max: DAY.saturating_mul(400),
+            audit_rows_max: 1_000_000,
+            audit_age_max: DAY.saturating_mul(400),
             recover_after: Duration::from_secs(6),
             queue_max: 8_192,
             open_holds_max: 65_536,
@@ -78,6 +80,19 @@ impl SqliteStoreBuilder {
         self
     }
 
+    /// How many entries of the audit log are kept: 1 million unless set. The oldest go first, in small steps,
+    /// so there may be some more for a while.
+    pub fn audit_rows_max(mut self, entries: u64) -> Self {
+        self.0.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);
+        self
+    }
+
+    /// How long entries of the audit log are kept: 400 days unless set.
+    pub fn audit_age_max(mut self, age: Duration) -> Self {
+        self.0.audit_age_max = age;
+        self
+    }
+
     /// After how long a silence another process counts as dead, and its open holds are given back: 6
     /// seconds unless set, at least 5, which are two and a half missed signs of life.
     pub fn recover_after(mut self, silence: Duration) -> Self {
@@ -85,8 +100,8 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How many holds and changes may wait to be written: 8,192 unless set. Beyond that they fail with
-    /// `Busy`.
+    /// How many holds and changes may wait to be written, and as many audit events besides: 8,192 unless set.
+    /// Beyond that they fail with `Busy`.
     pub fn queue_max(mut self, commands: usize) -> Self {
         self.0.queue_max = commands.max(1);
         self

@@ -9,6 +9,7 @@ use super::{batch::Desk, convert::Failure};
 use crate::{
     domain::{
         KeyId,
+        audit::AuditEvent,
         books::{Grant, HoldRefusal},
         clock::Timestamp,
         money::Money,
@@ -39,6 +40,7 @@ pub(super) enum Command {
         key: KeyId,
         at: Timestamp,
     },
+    Audit(Box<AuditEvent>),
     Job(Box<dyn Job>),
     Flush(Reply<()>),
     Close,

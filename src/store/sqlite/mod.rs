@@ -4,14 +4,15 @@
 //! `synchronous=FULL`); a few threads read. A write is answered when it is on the disk. Several
 //! processes of one machine may share a file; each change is seen by all. Not for network file systems.
 //!
-//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, and the usage log by age and
-//!   rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
+//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage
+//!   and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
 //!   if the disk refuses it, it is tried again until it is written.
 //! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
 //!   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
 //! - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
 
+mod audit;
 mod batch;
 mod builder;
 mod calls;
@@ -99,6 +100,8 @@ struct Settings {
     alerts: Alerts,
     usage_rows_max: i64,
     usage_age_max: Duration,
+    audit_rows_max: i64,
+    audit_age_max: Duration,
     recover_after: Duration,
     queue_max: usize,
     open_holds_max: usize,

@@ -147,6 +147,7 @@ impl Desk<'_> {
         for orphaned in self.orphaned_instances()? {
             all_done &= self.resolve(orphaned, i64::MAX)?;
         }
+        all_done &= self.prune_audit()?;
         let forgotten = once::forget_old(self.connection, self.now, STEP)?;
         Ok(self.prune()? && forgotten && all_done)
     }

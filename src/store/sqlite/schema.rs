@@ -204,6 +204,22 @@ DROP TABLE payment;
 CREATE INDEX credit_by_account ON credit (account, position);
 ";
 
+const AUDIT: &str = "
+CREATE TABLE IF NOT EXISTS audit (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT,
+    key TEXT,
+    address TEXT,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    request_id TEXT,
+    route TEXT,
+    target TEXT,
+    reason TEXT
+) STRICT;
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -251,7 +267,8 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    Migrations::new(vec![M::up(FIRST), M::up(SECOND), M::up(MONEY)])
+    let steps = [FIRST, SECOND, MONEY, AUDIT];
+    Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {
             rusqlite_migration::Error::RusqliteError { err, .. } => Failure::from(err),

@@ -6,6 +6,7 @@
 use std::{
     sync::{
         Arc,
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -144,8 +145,8 @@ impl<'c> Writer<'c> {
             crate::store::StoreErrorKind::Unavailable,
             "the store was closed before this could be written",
         );
-        for command in self.again.drain(..) {
-            answer_failure(command, &closed);
+        for command in std::mem::take(&mut self.again) {
+            self.fail_one(command, &closed);
         }
     }
 
@@ -178,7 +179,7 @@ impl<'c> Writer<'c> {
                 Gauge::leave(&self.gauge.queued, 1);
             }
             Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
-            Command::Settle { .. } | Command::Flush(_) => {}
+            Command::Settle { .. } | Command::Audit(_) | Command::Flush(_) => {}
         }
         if let Command::Touch { key, at } = command {
             let latest = self.touched.entry(key).or_insert(at);
@@ -219,16 +220,27 @@ impl<'c> Writer<'c> {
         let error = &failure.0;
         tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
         for command in batch.drain(..) {
-            let keep = matches!(command, Command::Settle { .. } | Command::Record { .. });
+            let keep = matches!(
+                command,
+                Command::Settle { .. } | Command::Record { .. } | Command::Audit(_)
+            );
             if keep && failure.is_passing() {
                 self.again.push(command);
             } else {
                 if matches!(command, Command::Hold { .. }) {
                     Gauge::leave(&self.gauge.open_holds, 1);
                 }
-                answer_failure(command, error);
+                self.fail_one(command, error);
             }
         }
+    }
+
+    fn fail_one(&self, command: Command, error: &StoreError) {
+        if let Command::Audit(_) = command {
+            Gauge::leave(&self.gauge.events, 1);
+            self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        answer_failure(command, error);
     }
 
     fn transaction(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
@@ -308,6 +320,7 @@ impl<'c> Writer<'c> {
             Command::Record { reply, .. } | Command::Flush(reply) => {
                 let _ = reply.send(Ok(()));
             }
+            Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
             Command::Job(job) => job.finish(Ok(())),
             Command::Touch { .. } | Command::Close => {}
         }
@@ -372,6 +385,7 @@ fn run_command(desk: &mut Desk<'_>, command: &mut Command) -> Result<(), Failure
         Command::Record {
             call, settlement, ..
         } => desk.record(call, settlement)?,
+        Command::Audit(event) => desk.audit(event)?,
         Command::Job(job) => job.run(desk)?,
         Command::Touch { .. } | Command::Flush(_) | Command::Close => {}
     }
@@ -390,6 +404,6 @@ fn answer_failure(command: Command, error: &StoreError) {
             let _ = reply.send(Err(error.clone()));
         }
         Command::Job(job) => job.finish(Err(error.clone())),
-        Command::Touch { .. } | Command::Close => {}
+        Command::Audit(_) | Command::Touch { .. } | Command::Close => {}
     }
 }

@@ -86,6 +86,7 @@ pub struct Denials(Arc<Styles>);
 struct Styles {
     default: Arc<dyn RenderDenial>,
     prefixes: Vec<(Box<str>, Arc<dyn RenderDenial>)>,
+    messages: Vec<(DenialKind, Box<str>)>,
     realm: HeaderValue,
 }
 
@@ -96,6 +97,7 @@ impl Denials {
         Self(Arc::new(Styles {
             default: Arc::new(style),
             prefixes: Vec::new(),
+            messages: Vec::new(),
             realm: HeaderValue::from_static("Bearer"),
         }))
     }
@@ -106,6 +108,16 @@ impl Denials {
         Arc::make_mut(&mut self.0)
             .prefixes
             .push((prefix.into(), Arc::new(style)));
+        self
+    }
+
+    /// What clients read of refusals of that kind, instead of the style's own sentence; a text that a refusal
+    /// brings with it still comes first.
+    #[must_use]
+    pub fn add_message(mut self, kind: DenialKind, message: &str) -> Self {
+        Arc::make_mut(&mut self.0)
+            .messages
+            .push((kind, message.into()));
         self
     }
 
@@ -123,13 +135,16 @@ impl Denials {
         request: &RefusedRequest,
         headers: HeaderMap,
     ) -> Response<Bytes> {
+        let own = self.with_own_message(denial);
+        let spoken = own.as_ref().unwrap_or(denial);
         let mut response = if request.is_grpc {
+            let denial = spoken;
             let text = denial.message().map_or_else(|| message(denial), Into::into);
             let mut response = grpc::respond(denial, &text).map(|()| Bytes::new());
             merge(response.headers_mut(), headers);
             response
         } else {
-            self.respond_http(denial, request, headers)
+            self.respond_http(spoken, request, headers)
         };
         response.extensions_mut().insert(denial.clone());
         response
@@ -163,6 +178,15 @@ impl Denials {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
+    }
+
+    /// The refusal in this service's words, where it has some and the refusal brings none.
+    fn with_own_message(&self, denial: &Denial) -> Option<Denial> {
+        let kind = denial.kind();
+        let mut messages = self.0.messages.iter();
+        let (_, message) = messages.find(|(known, _)| *known == kind)?;
+        let speechless = denial.message().is_none();
+        speechless.then(|| denial.clone().with_message(message.to_string()))
     }
 
     fn style(&self, path: &str) -> &dyn RenderDenial {

@@ -96,3 +96,24 @@ fn the_operators_text_reaches_no_client() {
         assert!(!body.to_string().contains("CANARY"));
     }
 }
+
+#[test]
+fn a_service_has_words_of_its_own() {
+    let denials = Denials::new(DenialFormat::Detail).add_message(
+        DenialKind::RateLimited,
+        "Rate limit exceeded. Try again later.",
+    );
+    let limited = Denial::new(DenialKind::RateLimited).retry_after(Duration::from_secs(7));
+    let (_, body) = answer(&denials, &limited, "/");
+    assert_eq!(
+        body,
+        json!({ "detail": "Rate limit exceeded. Try again later." })
+    );
+    let (_, body) = answer(&denials, &limited.with_message("Slowly"), "/");
+    assert_eq!(body, json!({ "detail": "Slowly" }));
+    let (_, body) = answer(&denials, &Denial::new(DenialKind::NotFound), "/");
+    assert_eq!(
+        body,
+        json!({ "detail": "There is nothing at this address" })
+    );
+}

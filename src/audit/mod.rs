@@ -1,0 +1,225 @@
+//! Who did what: [`AuditLayer`].
+//!
+//! - Refuses nothing. Stands outside of all that decides; only [`RequestIdLayer`](crate::RequestIdLayer) stands
+//!   further out, so that entries name the request.
+//! - Records every authentication, every refusal of who may not (by a layer further in or by a handler; not
+//!   what is merely wrong or missing), and every act on keys and logins that a handler does, with caller, address, request id and route. What only the application knows it
+//!   records by [`record`].
+//! - Waits for nothing: an event goes to an [`AuditSink`], and what a full or failing log doesn't take
+//!   is counted ([`AuditTrail::lost`]). No secret, no query and no header is in it.
+//!
+//! What is done in a task that a handler spawns is outside of the request, and is told to `tracing` alone.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::convert::Infallible;
+//! use tollgate::{AuditLayer, RbacLayer, audit::{AuditFilter, AuditTrail}, role::RoleSet};
+//! use tollgate::store::{AuditLog, MemoryStore, Page};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! let store = MemoryStore::new();
+//! let service = ServiceBuilder::new()
+//!     .layer(AuditLayer::new(AuditTrail::new(store.clone())))
+//!     .layer(RbacLayer::require(&RoleSet::viewer_operator_admin(), "read"))
+//!     .service(service_fn(async |_| Ok::<_, Infallible>(http::Response::new("hello".to_owned()))));
+//! let stranger = http::Request::get("/documents?token=secret").body(())?;
+//! assert_eq!(service.oneshot(stranger).await?.status(), 401);
+//!
+//! let entries = store.entries(AuditFilter::default(), Page::first(10)).await?.items;
+//! assert_eq!(entries[0].event.action.as_str(), "authenticate");
+//! assert_eq!(entries[0].event.outcome.as_str(), "refused");
+//! assert_eq!(entries[0].event.route.as_deref(), Some("GET /documents"));
+//! # Ok(()) }
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project::pin_project;
+use tokio::task::futures::TaskLocalFuture;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use crate::{
+    domain::audit::{Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome},
+    trail::{AuditSink, AuditTrail, record},
+};
+use crate::{
+    domain::{
+        audit::bounded,
+        clock::{Clock, SystemClock},
+        denial::Denial,
+    },
+    trail::{self, Scope},
+    wire::{ClientAddress, RequestHead},
+};
+
+/// Records what happens further in. See the [module](self).
+#[derive(Clone)]
+pub struct AuditLayer {
+    /// `None`: nothing is recorded.
+    settings: Option<Arc<Settings>>,
+}
+
+#[derive(Clone)]
+struct Settings {
+    sink: Arc<dyn AuditSink>,
+    address: ClientAddress,
+    clock: Arc<dyn Clock>,
+}
+
+impl AuditLayer {
+    /// Records to `sink`.
+    #[must_use]
+    pub fn new(sink: impl AuditSink) -> Self {
+        let settings = Settings {
+            sink: Arc::new(sink),
+            address: ClientAddress::peer(),
+            clock: SystemClock::shared(),
+        };
+        Self {
+            settings: Some(Arc::new(settings)),
+        }
+    }
+
+    /// Records nothing.
+    pub(crate) fn off() -> Self {
+        Self { settings: None }
+    }
+
+    /// How the client's address is found; the peer's unless set. Where it can't be found, the entry has
+    /// none.
+    #[must_use]
+    pub fn client_address(self, address: ClientAddress) -> Self {
+        self.change(|settings| settings.address = address)
+    }
+
+    /// Another source of time.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.change(|settings| settings.clock = clock)
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        if let Some(settings) = &mut self.settings {
+            change(Arc::make_mut(settings));
+        }
+        self
+    }
+}
+
+impl fmt::Debug for AuditLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sink = self.settings.as_ref().map(|settings| &settings.sink);
+        f.debug_struct("AuditLayer").field("sink", &sink).finish()
+    }
+}
+
+impl<S> Layer<S> for AuditLayer {
+    type Service = Audited<S>;
+
+    fn layer(&self, inner: S) -> Audited<S> {
+        Audited {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// A service whose requests are recorded.
+#[derive(Clone, Debug)]
+pub struct Audited<S> {
+    inner: S,
+    layer: AuditLayer,
+}
+
+impl Settings {
+    fn scope(&self, head: &RequestHead<'_>) -> Scope {
+        let route = format!("{} {}", head.method, head.path());
+        Scope {
+            sink: Arc::clone(&self.sink),
+            clock: Arc::clone(&self.clock),
+            address: self.address.resolve(head).ok(),
+            request_id: head.request_id().map(|id| Arc::clone(id.shared())),
+            route: Some(bounded(&route).into()),
+            caller: OnceLock::new(),
+            told: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<S, B, C> Service<Request<B>> for Audited<S>
+where
+    S: Service<Request<B>, Response = Response<C>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = AuditFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> AuditFuture<S::Future> {
+        let Some(settings) = &self.layer.settings else {
+            return AuditFuture(State::Plain(self.inner.call(request)));
+        };
+        let scope = Arc::new(settings.scope(&RequestHead::of(&request)));
+        let answer = trail::within(&scope, || self.inner.call(request));
+        AuditFuture(State::Scoped {
+            answer: trail::scoped(Arc::clone(&scope), answer),
+            scope,
+        })
+    }
+}
+
+/// The answer of an [`Audited`] service, on its way.
+#[pin_project]
+pub struct AuditFuture<F>(#[pin] State<F>);
+
+#[pin_project(project = StateProjection)]
+enum State<F> {
+    Plain(#[pin] F),
+    Scoped {
+        #[pin]
+        answer: TaskLocalFuture<Arc<Scope>, F>,
+        scope: Arc<Scope>,
+    },
+}
+
+impl<F, C, E> Future for AuditFuture<F>
+where
+    F: Future<Output = Result<Response<C>, E>>,
+{
+    type Output = Result<Response<C>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            StateProjection::Plain(answer) => answer.poll(context),
+            StateProjection::Scoped { answer, scope } => {
+                let answer = ready!(answer.poll(context));
+                if let Some(denial) = refusal(&answer) {
+                    scope.refused_by_the_application(denial);
+                }
+                Poll::Ready(answer)
+            }
+        }
+    }
+}
+
+/// The refusal that an answer is.
+fn refusal<C, E>(answer: &Result<Response<C>, E>) -> Option<&Denial> {
+    answer.as_ref().ok()?.extensions().get()
+}
+
+impl<F> fmt::Debug for AuditFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditFuture")
+    }
+}

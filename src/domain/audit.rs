@@ -1,0 +1,278 @@
+//! What the audit log says: who did what, from where, and with what outcome.
+
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
+
+use super::{KeyId, clock::Timestamp};
+
+/// The longest name of an action that is kept, in bytes.
+const ACTION_LENGTH_MAX: usize = 64;
+/// The longest text of any other kind that is kept, in bytes.
+const TEXT_LENGTH_MAX: usize = 512;
+
+/// What was done, by a stable name: `login`, `key.create`. Applications add names of their own.
+///
+/// ```
+/// use tollgate::audit::AuditAction;
+///
+/// assert_eq!(AuditAction::KEY_CREATE.as_str(), "key.create");
+/// assert_eq!(AuditAction::new("config.update"), AuditAction::named("config.update".to_owned()));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AuditAction(Cow<'static, str>);
+
+impl AuditAction {
+    /// Somebody showed a credential, or should have.
+    pub const AUTHENTICATE: Self = Self::new("authenticate");
+    /// A user logged in with a password.
+    pub const LOGIN: Self = Self::new("login");
+    /// A login was ended.
+    pub const LOGOUT: Self = Self::new("logout");
+    /// A login's tokens were renewed.
+    pub const REFRESH: Self = Self::new("refresh");
+    /// A user was made.
+    pub const USER_CREATE: Self = Self::new("user.create");
+    /// A user's roles, state or attributes were changed.
+    pub const USER_UPDATE: Self = Self::new("user.update");
+    /// A user was deleted.
+    pub const USER_DELETE: Self = Self::new("user.delete");
+    /// A user's password was replaced.
+    pub const PASSWORD_CHANGE: Self = Self::new("user.password");
+    /// A key was made.
+    pub const KEY_CREATE: Self = Self::new("key.create");
+    /// A key was replaced by a new one.
+    pub const KEY_ROTATE: Self = Self::new("key.rotate");
+    /// A key's settings were changed.
+    pub const KEY_UPDATE: Self = Self::new("key.update");
+    /// A key was ended.
+    pub const KEY_REVOKE: Self = Self::new("key.revoke");
+    /// A key was ended and forgotten.
+    pub const KEY_DELETE: Self = Self::new("key.delete");
+
+    /// An action of the application's own.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// The action of that name, cut off after 64 bytes.
+    #[must_use]
+    pub fn named(mut name: String) -> Self {
+        cut(&mut name, ACTION_LENGTH_MAX);
+        Self(Cow::Owned(name))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AuditAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AuditAction({})", self.0)
+    }
+}
+
+impl fmt::Display for AuditAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AuditOutcome {
+    /// It was done.
+    Success,
+    /// It was not allowed.
+    Refused,
+    /// It could not be done, or it isn't known whether it was.
+    Failed,
+}
+
+impl AuditOutcome {
+    /// A stable name, in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The outcome of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Success, Self::Refused, Self::Failed];
+        all.into_iter().find(|outcome| outcome.as_str() == name)
+    }
+}
+
+/// An act, as whoever does it knows it. Of what is done within a request, caller, address and route are
+/// added where it is recorded. No secret belongs here.
+#[derive(Clone, Debug)]
+#[must_use = "an act that isn't recorded leaves no trace"]
+pub struct Act {
+    pub(crate) action: AuditAction,
+    pub(crate) outcome: AuditOutcome,
+    pub(crate) actor: Option<String>,
+    pub(crate) target: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+impl Act {
+    /// Something that was done.
+    pub const fn new(action: AuditAction) -> Self {
+        Self {
+            action,
+            outcome: AuditOutcome::Success,
+            actor: None,
+            target: None,
+            reason: None,
+        }
+    }
+
+    /// How it ended; [`AuditOutcome::Success`] unless set.
+    pub const fn outcome(mut self, outcome: AuditOutcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// Who did it; the caller of the request unless set.
+    pub fn actor(mut self, actor: &str) -> Self {
+        self.actor = Some(bounded(actor));
+        self
+    }
+
+    /// To whom or to what: the id of a user or a key.
+    pub fn target(mut self, target: &str) -> Self {
+        self.target = Some(bounded(target));
+        self
+    }
+
+    /// Why it ended as it did, or what was changed.
+    pub fn because(mut self, reason: &str) -> Self {
+        self.reason = Some(bounded(reason));
+        self
+    }
+}
+
+/// One thing that happened, as it is written down. Texts are cut off after 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Who: the user or the owner of the key; `None` when it isn't known.
+    pub actor: Option<String>,
+    /// With which key, if with one.
+    pub key: Option<KeyId>,
+    /// From where.
+    pub address: Option<IpAddr>,
+    /// What.
+    pub action: AuditAction,
+    /// How it ended.
+    pub outcome: AuditOutcome,
+    /// In which request.
+    pub request_id: Option<Arc<str>>,
+    /// Method and path of that request, without its query.
+    pub route: Option<Arc<str>>,
+    /// To whom or to what.
+    pub target: Option<String>,
+    /// Why, or what was changed.
+    pub reason: Option<String>,
+}
+
+impl AuditEvent {
+    /// An event of which no more is known.
+    #[must_use]
+    pub fn new(at: Timestamp, act: Act) -> Self {
+        Self {
+            at,
+            actor: act.actor,
+            key: None,
+            address: None,
+            action: act.action,
+            outcome: act.outcome,
+            request_id: None,
+            route: None,
+            target: act.target,
+            reason: act.reason,
+        }
+    }
+}
+
+/// An event in its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its place; later entries have larger ones.
+    pub position: u64,
+    /// What happened.
+    pub event: AuditEvent,
+}
+
+/// Which entries are wanted; what is `None` is not asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// By whom.
+    pub actor: Option<String>,
+    /// What.
+    pub action: Option<AuditAction>,
+    /// How it ended.
+    pub outcome: Option<AuditOutcome>,
+}
+
+impl AuditFilter {
+    /// Whether an event is wanted.
+    #[must_use]
+    pub fn matches(&self, event: &AuditEvent) -> bool {
+        let Self {
+            actor,
+            action,
+            outcome,
+        } = self;
+        (actor.is_none() || *actor == event.actor)
+            && action.as_ref().is_none_or(|action| *action == event.action)
+            && outcome.is_none_or(|outcome| outcome == event.outcome)
+    }
+}
+
+/// A text of at most 512 bytes.
+pub(crate) fn bounded(text: &str) -> String {
+    let mut text = text.to_owned();
+    cut(&mut text, TEXT_LENGTH_MAX);
+    text
+}
+
+fn cut(text: &mut String, length_max: usize) {
+    text.truncate(text.floor_char_boundary(length_max));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_letters() {
+        let long = "é".repeat(300);
+        let act = Act::new(AuditAction::LOGIN).target(&long).because(&long);
+        assert_eq!(act.target.unwrap().len(), 512);
+        let action = AuditAction::named("x".to_owned() + &"é".repeat(40));
+        assert_eq!(action.as_str().len(), 63);
+    }
+
+    #[test]
+    fn outcomes_are_known_by_their_names() {
+        for outcome in [
+            AuditOutcome::Success,
+            AuditOutcome::Refused,
+            AuditOutcome::Failed,
+        ] {
+            assert_eq!(AuditOutcome::from_name(outcome.as_str()), Some(outcome));
+        }
+        assert_eq!(AuditOutcome::from_name("Success"), None);
+    }
+}

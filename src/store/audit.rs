@@ -1,0 +1,37 @@
+//! Where the audit log is kept.
+
+use std::{fmt, sync::Arc};
+
+use super::{Page, Paged, StoreError, StoreFuture};
+use crate::domain::audit::{AuditEntry, AuditEvent, AuditFilter};
+
+/// Keeps the audit log: appended to, read newest first, and cut off at its oldest end by age and number.
+pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
+    /// Hands an event over to be written soon. It must not block.
+    ///
+    /// # Errors
+    /// `Busy` or `Unavailable`: the event isn't taken.
+    fn append(&self, event: AuditEvent) -> Result<(), StoreError>;
+
+    /// The entries that `filter` wants, newest first; everything appended before is among them.
+    fn entries(&self, filter: AuditFilter, page: Page) -> StoreFuture<Paged<AuditEntry>>;
+
+    /// How many events were taken and could not be written after all.
+    fn lost(&self) -> u64 {
+        0
+    }
+}
+
+impl<T: AuditLog + ?Sized> AuditLog for Arc<T> {
+    fn append(&self, event: AuditEvent) -> Result<(), StoreError> {
+        T::append(self, event)
+    }
+
+    fn entries(&self, filter: AuditFilter, page: Page) -> StoreFuture<Paged<AuditEntry>> {
+        T::entries(self, filter, page)
+    }
+
+    fn lost(&self) -> u64 {
+        T::lost(self)
+    }
+}

@@ -1,0 +1,213 @@
+//! Floor 1: how what is done finds its way into the audit log.
+//!
+//! [`AuditLayer`](crate::AuditLayer) opens a scope around a request; whatever is done in it (a decision of
+//! a layer, a key made, a login ended) is recorded with the request's address, id, route and caller.
+//! Without a scope there is no sink: acts are told to `tracing` alone, decisions cost one look.
+
+use std::{
+    fmt,
+    future::Future,
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::task::{JoinHandle, futures::TaskLocalFuture};
+
+use crate::{
+    domain::{
+        audit::{Act, AuditAction, AuditEvent, AuditOutcome, bounded},
+        clock::Clock,
+        denial::{Denial, DenialKind},
+        principal::Principal,
+    },
+    store::AuditLog,
+};
+
+/// Takes what happens, as it happens. It must not block.
+pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes one event.
+    fn record(&self, event: AuditEvent);
+}
+
+impl<T: AuditSink + ?Sized> AuditSink for Arc<T> {
+    fn record(&self, event: AuditEvent) {
+        T::record(self, event);
+    }
+}
+
+/// The sink that writes to an [`AuditLog`]. What the log doesn't take is counted, and told to the
+/// operator's log.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::audit::{Act, AuditAction, AuditEvent, AuditFilter, AuditSink, AuditTrail};
+/// use tollgate::clock::{Clock, SystemClock};
+/// use tollgate::store::{AuditLog, MemoryStore, Page};
+///
+/// let store = MemoryStore::new();
+/// let trail = AuditTrail::new(store.clone());
+/// let act = Act::new(AuditAction::new("config.update")).actor("user-1");
+/// trail.record(AuditEvent::new(SystemClock::shared().now(), act));
+///
+/// let entries = store.entries(AuditFilter::default(), Page::first(10)).await?;
+/// assert_eq!(entries.items[0].event.actor.as_deref(), Some("user-1"));
+/// assert_eq!(trail.lost(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct AuditTrail {
+    log: Arc<dyn AuditLog>,
+    refused: AtomicU64,
+}
+
+impl AuditTrail {
+    /// Writes to `log`.
+    #[must_use]
+    pub fn new(log: impl AuditLog) -> Self {
+        Self {
+            log: Arc::new(log),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// How many events are missing in the log.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused.saturating_add(self.log.lost())
+    }
+}
+
+impl AuditSink for AuditTrail {
+    fn record(&self, event: AuditEvent) {
+        let Err(error) = self.log.append(event) else {
+            return;
+        };
+        let before = self.refused.fetch_add(1, Ordering::Relaxed);
+        let lost = before.saturating_add(1);
+        // Told at every doubling: a log of losses must not be one more flood.
+        if lost.is_power_of_two() {
+            tracing::error!(target: "tollgate::audit", %error, lost, "audit events are lost");
+        }
+    }
+}
+
+tokio::task_local! {
+    static SCOPE: Arc<Scope>;
+}
+
+/// One request, for whatever is done in it.
+pub(crate) struct Scope {
+    pub(crate) sink: Arc<dyn AuditSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) request_id: Option<Arc<str>>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) caller: OnceLock<Principal>,
+    /// Whether it was told already that something was refused.
+    pub(crate) told: AtomicBool,
+}
+
+impl Scope {
+    fn record(&self, act: Act) {
+        if act.outcome != AuditOutcome::Success {
+            self.told.store(true, Ordering::Relaxed);
+        }
+        let mut event = AuditEvent::new(self.clock.now(), act);
+        event.address = self.address;
+        event.request_id.clone_from(&self.request_id);
+        event.route.clone_from(&self.route);
+        if let Some(caller) = self.caller.get() {
+            event.key = caller.key().cloned();
+            if event.actor.is_none() {
+                event.actor = Some(bounded(caller.subject()));
+            }
+        }
+        self.sink.record(event);
+    }
+
+    /// Records a refusal that no layer was heard of: a handler's own.
+    pub(crate) fn refused_by_the_application(&self, denial: &Denial) {
+        let kind = denial.kind();
+        let of_whom = kind.is_authentication()
+            || kind.is_payment()
+            || matches!(
+                kind,
+                DenialKind::NotPermitted | DenialKind::AddressRefused | DenialKind::RateLimited
+            );
+        if of_whom && !self.told.load(Ordering::Relaxed) {
+            self.refused("application", denial);
+        }
+    }
+
+    fn refused(&self, by: &'static str, denial: &Denial) {
+        let kind = denial.kind();
+        let action = if kind.is_authentication() {
+            AuditAction::AUTHENTICATE
+        } else {
+            AuditAction::new(by)
+        };
+        let outcome = match kind {
+            DenialKind::Unavailable | DenialKind::Internal => AuditOutcome::Failed,
+            _ => AuditOutcome::Refused,
+        };
+        let why = match denial.reason() {
+            "" => kind.as_str().to_owned(),
+            reason => format!("{}: {reason}", kind.as_str()),
+        };
+        self.record(Act::new(action).outcome(outcome).because(&why));
+    }
+}
+
+/// Runs `call` in a scope.
+pub(crate) fn within<T>(scope: &Arc<Scope>, call: impl FnOnce() -> T) -> T {
+    SCOPE.sync_scope(Arc::clone(scope), call)
+}
+
+/// Runs `future` in a scope.
+pub(crate) fn scoped<F: Future>(scope: Arc<Scope>, future: F) -> TaskLocalFuture<Arc<Scope>, F> {
+    SCOPE.scope(scope, future)
+}
+
+/// Spawns a task that goes on in the scope of the one that spawns it.
+pub(crate) fn spawn<T>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>
+where
+    T: Send + 'static,
+{
+    match SCOPE.try_with(Arc::clone) {
+        Ok(scope) => tokio::spawn(SCOPE.scope(scope, task)),
+        Err(_) => tokio::spawn(task),
+    }
+}
+
+/// Records an act: in the audit log of the [`AuditLayer`](crate::AuditLayer) around the request that does
+/// it, and in the operator's log. Keys and logins do so themselves; an application does it for what only it
+/// knows.
+pub fn record(act: Act) {
+    tracing::info!(
+        target: "tollgate::audit",
+        action = act.action.as_str(),
+        outcome = act.outcome.as_str(),
+        actor = act.actor.as_deref(),
+        on = act.target.as_deref(),
+        reason = act.reason.as_deref(),
+    );
+    let _ = SCOPE.try_with(|scope| scope.record(act));
+}
+
+/// Records that a caller authenticated, and knows the caller from now on.
+pub(crate) fn authenticated(principal: &Principal) {
+    let _ = SCOPE.try_with(|scope| {
+        if scope.caller.set(principal.clone()).is_ok() {
+            scope.record(Act::new(AuditAction::AUTHENTICATE));
+        }
+    });
+}
+
+/// Records what a layer refused.
+pub(crate) fn refused(layer: &'static str, denial: &Denial) {
+    let _ = SCOPE.try_with(|scope| scope.refused(layer, denial));
+}

@@ -1,0 +1,246 @@
+//! What the audit layer records, and what it leaves out.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that fails ends"
+)]
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use http::{Request, Response};
+use tollgate::{
+    ApiKeyLayer, AuditLayer, Denials, PeerAddress, RateLimitLayer, RequestHead, RequestIdLayer,
+    Tollgate,
+    audit::{
+        Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, AuditSink, AuditTrail,
+    },
+    denial::{Denial, DenialKind},
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring, NewKey},
+    quota::Quota,
+    store::{AuditLog, KeyId, MemoryStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture},
+};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<Vec<AuditEvent>>>);
+
+impl AuditSink for Seen {
+    fn record(&self, event: AuditEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl Seen {
+    fn take(&self) -> Vec<AuditEvent> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    fn told(&self) -> Vec<String> {
+        let tell = |event: AuditEvent| {
+            let actor = event.actor.unwrap_or_default();
+            format!("{} {} {actor}", event.action, event.outcome.as_str())
+        };
+        self.take().into_iter().map(tell).collect()
+    }
+}
+
+fn request(key: Option<&str>) -> Request<()> {
+    let mut request = Request::get("/documents?token=CANARY");
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    let mut request = request.header("x-request-id", "req-7").body(()).unwrap();
+    let peer = PeerAddress("192.0.2.7:1".parse().unwrap());
+    request.extensions_mut().insert(peer);
+    request
+}
+
+fn keys() -> (Keyring, KeyResolver) {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let keys = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    (Keyring::new(store, format, keys.clone()), keys)
+}
+
+#[tokio::test]
+async fn authentications_and_refusals_are_recorded_with_where_they_came_from() {
+    let (ring, keys) = keys();
+    let (key, record) = ring.create("user-1", NewKey::default()).await.unwrap();
+    let seen = Seen::default();
+    let gate = Tollgate::builder()
+        .audit(seen.clone())
+        .authenticate(ApiKeyLayer::new(keys))
+        .per_principal(Quota::per_minute(2))
+        .build()
+        .unwrap();
+    let hello = service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = gate.layer(hello);
+    let send = |key: Option<&str>| service.clone().oneshot(request(key));
+
+    for status in [200, 200, 429] {
+        assert_eq!(send(Some(key.expose())).await.unwrap().status(), status);
+    }
+    let events = seen.take();
+    let told: Vec<_> = events.iter().map(|event| event.action.as_str()).collect();
+    let all = ["authenticate", "authenticate", "authenticate", "rate_limit"];
+    assert_eq!(told, all);
+    for event in &events {
+        assert_eq!(event.actor.as_deref(), Some("user-1"));
+        assert_eq!(event.key.as_ref(), Some(&record.id));
+        assert_eq!(event.address, Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(event.request_id.as_deref(), Some("req-7"));
+        assert_eq!(event.route.as_deref(), Some("GET /documents"));
+    }
+    assert_eq!(events[3].outcome, AuditOutcome::Refused);
+
+    let forged = key.expose().replace(|c: char| c.is_ascii_digit(), "x");
+    for sent in [None, Some("CANARY"), Some(forged.as_str())] {
+        assert_eq!(send(sent).await.unwrap().status(), 401);
+    }
+    let events = seen.take();
+    assert_eq!(events.len(), 3);
+    let written = format!("{events:?}");
+    for secret in ["CANARY", key.expose(), forged.as_str()] {
+        assert!(!written.contains(secret), "{written}");
+    }
+    assert!(events.iter().all(|event| event.actor.is_none()));
+}
+
+#[tokio::test]
+async fn what_a_handler_does_to_keys_is_the_caller_s_act() {
+    let (ring, keys) = keys();
+    let (key, record) = ring.create("user-1", NewKey::default()).await.unwrap();
+    let seen = Seen::default();
+    let handler = {
+        let (ring, id) = (ring.clone(), record.id.clone());
+        service_fn(move |_: Request<()>| {
+            let (ring, id) = (ring.clone(), id.clone());
+            async move {
+                let (_, made) = ring.create("user-1", NewKey::default()).await.unwrap();
+                delete_another_s(&ring, &made.id).await;
+                ring.revoke("user-1", &id).await.unwrap();
+                tollgate::audit::record(
+                    Act::new(AuditAction::new("config.update")).target("limits"),
+                );
+                Ok::<_, Infallible>(Response::new(String::new()))
+            }
+        })
+    };
+    let service = ServiceBuilder::new()
+        .layer(RequestIdLayer::new())
+        .layer(AuditLayer::new(seen.clone()))
+        .layer(ApiKeyLayer::new(keys))
+        .service(handler);
+    let answer = service.oneshot(request(Some(key.expose()))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let expected = [
+        "authenticate success user-1",
+        "key.create success user-1",
+        "key.revoke success user-1",
+        "config.update success user-1",
+    ];
+    assert_eq!(seen.told(), expected);
+}
+
+/// A key that isn't there is not changed, so that nothing is recorded.
+async fn delete_another_s(ring: &Keyring, id: &KeyId) {
+    assert!(ring.delete("somebody else", id).await.is_err());
+}
+
+#[tokio::test]
+async fn without_the_layer_nothing_is_recorded_and_nothing_breaks() {
+    let (ring, _) = keys();
+    ring.create("user-1", NewKey::default()).await.unwrap();
+    tollgate::audit::record(Act::new(AuditAction::LOGIN));
+}
+
+#[tokio::test]
+async fn a_layer_in_shadow_refuses_nothing_that_could_be_recorded() {
+    let seen = Seen::default();
+    let hello = service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+    let limit = RateLimitLayer::per_client_ip(Quota::per_minute(1)).shadow();
+    let service = ServiceBuilder::new()
+        .layer(AuditLayer::new(seen.clone()))
+        .layer(limit)
+        .service(hello);
+    for _ in 0..3 {
+        assert_eq!(
+            service
+                .clone()
+                .oneshot(request(None))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+    }
+    assert_eq!(seen.told(), Vec::<String>::new());
+}
+
+/// A log that takes nothing.
+#[derive(Debug)]
+struct Full;
+
+impl AuditLog for Full {
+    fn append(&self, _: AuditEvent) -> Result<(), StoreError> {
+        Err(StoreError::new(StoreErrorKind::Busy, "full"))
+    }
+
+    fn entries(&self, _: AuditFilter, _: Page) -> StoreFuture<Paged<AuditEntry>> {
+        StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, "full")))
+    }
+}
+
+#[tokio::test]
+async fn a_full_log_holds_up_no_request_and_its_losses_are_counted() {
+    let trail = Arc::new(AuditTrail::new(Full));
+    let (_, keys) = keys();
+    let hello = service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = ServiceBuilder::new()
+        .layer(AuditLayer::new(Arc::clone(&trail)))
+        .layer(ApiKeyLayer::new(keys))
+        .service(hello);
+    for _ in 0..3 {
+        assert_eq!(
+            service
+                .clone()
+                .oneshot(request(None))
+                .await
+                .unwrap()
+                .status(),
+            401
+        );
+    }
+    assert_eq!(trail.lost(), 3);
+}
+
+#[tokio::test]
+async fn a_handler_s_own_refusal_is_recorded_once() {
+    let seen = Seen::default();
+    let handler = service_fn(async |request: Request<()>| {
+        let kind = match request.headers().get("x-wrong") {
+            Some(_) => DenialKind::Unprocessable,
+            None => DenialKind::LoginFailed,
+        };
+        let head = RequestHead::of(&request);
+        let answer = Denials::default().respond(&Denial::new(kind), &head);
+        Ok::<_, Infallible>(answer.map(http_body_util::Full::new))
+    });
+    let service = AuditLayer::new(seen.clone()).layer(handler);
+    let answer = service.clone().oneshot(request(None)).await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(seen.told(), ["authenticate refused "]);
+    let mut wrong = request(None);
+    wrong.headers_mut().insert("x-wrong", "1".parse().unwrap());
+    assert_eq!(service.oneshot(wrong).await.unwrap().status(), 422);
+    assert_eq!(seen.told(), Vec::<String>::new(), "nobody was kept out");
+}

@@ -1,0 +1,141 @@
+//! What is written down about acts.
+
+use std::time::Duration;
+
+use tollgate::{
+    audit::{Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome},
+    clock::Clock,
+    store::{AuditLog, KeyId, Page},
+};
+
+use crate::engines::{Engine, Time, now};
+
+fn event(action: &'static str, actor: &str) -> AuditEvent {
+    AuditEvent::new(now(), Act::new(AuditAction::new(action)).actor(actor))
+}
+
+async fn all<S: AuditLog>(store: &S, filter: AuditFilter) -> Vec<AuditEntry> {
+    let page = store.entries(filter, Page::first(1_000)).await.unwrap();
+    assert_eq!(page.next_cursor, None);
+    page.items
+}
+
+pub(crate) async fn an_event_is_written_down_as_it_was<S: Engine>(store: S, _: Time) {
+    let mut full = AuditEvent::new(
+        now(),
+        Act::new(AuditAction::named("config.update".to_owned()))
+            .outcome(AuditOutcome::Refused)
+            .actor("user-1")
+            .target("É'; DROP TABLE audit; --")
+            .because("not_permitted: user-1 lacks configure"),
+    );
+    full.key = Some(KeyId::new("key-1").unwrap());
+    full.address = Some("2001:db8::7".parse().unwrap());
+    full.request_id = Some("req-1".into());
+    full.route = Some("PUT /api/v1/config".into());
+    let empty = AuditEvent::new(now(), Act::new(AuditAction::LOGIN));
+    store.append(full.clone()).unwrap();
+    store.append(empty.clone()).unwrap();
+    let found = all(&store, AuditFilter::default()).await;
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].event, empty, "the newest first");
+    assert_eq!(found[1].event, full);
+    assert!(found[0].position > found[1].position);
+    assert_eq!(store.lost(), 0);
+}
+
+pub(crate) async fn the_audit_log_is_read_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+    for number in 0..25 {
+        let actor = format!("user-{number}");
+        store.append(event("login", &actor)).unwrap();
+    }
+    let (mut page, mut seen) = (Page::first(10), Vec::new());
+    loop {
+        let part = store.entries(AuditFilter::default(), page).await.unwrap();
+        seen.extend(part.items.into_iter().filter_map(|entry| entry.event.actor));
+        // What comes meanwhile moves no page.
+        store.append(event("logout", "late")).unwrap();
+        match part.next_cursor {
+            Some(cursor) => page = Page::first(10).after(cursor),
+            None => break,
+        }
+    }
+    let expected: Vec<_> = (0..25)
+        .rev()
+        .map(|number| format!("user-{number}"))
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+pub(crate) async fn a_filter_finds_what_it_asks_for<S: Engine>(store: S, _: Time) {
+    store.append(event("login", "user-1")).unwrap();
+    store.append(event("logout", "user-1")).unwrap();
+    store.append(event("login", "user-2")).unwrap();
+    let mut refused = event("login", "user-1");
+    refused.outcome = AuditOutcome::Refused;
+    store.append(refused).unwrap();
+    let by = |actor: Option<&str>, action: Option<AuditAction>, outcome| AuditFilter {
+        actor: actor.map(str::to_owned),
+        action,
+        outcome,
+    };
+    let login = || Some(AuditAction::LOGIN);
+    assert_eq!(all(&store, by(Some("user-1"), None, None)).await.len(), 3);
+    assert_eq!(all(&store, by(None, login(), None)).await.len(), 3);
+    assert_eq!(
+        all(&store, by(Some("user-1"), login(), None)).await.len(),
+        2
+    );
+    let refused = by(Some("user-1"), login(), Some(AuditOutcome::Refused));
+    assert_eq!(all(&store, refused).await.len(), 1);
+    assert_eq!(all(&store, by(Some("user-3"), None, None)).await.len(), 0);
+}
+
+#[tokio::test]
+async fn the_ring_in_memory_keeps_the_newest() {
+    let store = tollgate::store::MemoryStore::builder();
+    let store = store.audit_rows_max(3).build();
+    for actor in ["a", "b", "c", "d", "e"] {
+        store.append(event("login", actor)).unwrap();
+    }
+    let kept = all(&store, AuditFilter::default()).await;
+    let kept: Vec<_> = kept
+        .into_iter()
+        .filter_map(|entry| entry.event.actor)
+        .collect();
+    assert_eq!(kept, ["e", "d", "c"]);
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_forgets_by_number_and_by_age_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Time::default();
+    let open = || {
+        tollgate::store::SqliteStore::builder(folder.path().join("tollgate.db"))
+            .with_clock(clock.clone())
+            .audit_rows_max(3)
+            .audit_age_max(Duration::from_secs(1_000))
+            .open()
+    };
+    let store = open().await.unwrap();
+    for actor in ["a", "b", "c", "d", "e"] {
+        store.append(event("login", actor)).unwrap();
+    }
+    store.close().await.unwrap();
+
+    let store = open().await.unwrap();
+    clock.advance(Duration::from_secs(2));
+    let kept = all(&store, AuditFilter::default()).await;
+    let kept: Vec<_> = kept
+        .into_iter()
+        .filter_map(|entry| entry.event.actor)
+        .collect();
+    assert_eq!(kept, ["e", "d", "c"]);
+
+    clock.advance(Duration::from_secs(1_001));
+    let late = AuditEvent::new(clock.now(), Act::new(AuditAction::LOGIN).actor("f"));
+    store.append(late).unwrap();
+    let kept = all(&store, AuditFilter::default()).await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+}
