@@ -21,8 +21,10 @@ use tollgate::{
     denial::{Denial, DenialKind},
     key::KeyFormat,
     keyring::{KeyResolver, Keyring, NewKey},
+    login::{Logins, NewUser},
     quota::Quota,
     store::{AuditLog, KeyId, MemoryStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture},
+    token::TokenIssuer,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -243,4 +245,69 @@ async fn a_handler_s_own_refusal_is_recorded_once() {
     wrong.headers_mut().insert("x-wrong", "1".parse().unwrap());
     assert_eq!(service.oneshot(wrong).await.unwrap().status(), 422);
     assert_eq!(seen.told(), Vec::<String>::new(), "nobody was kept out");
+}
+
+#[tokio::test]
+async fn logins_and_users_are_recorded_and_no_password_is() {
+    let (seen, store) = (Seen::default(), Arc::new(MemoryStore::new()));
+    let issuer = TokenIssuer::hs256(b"thirty-two bytes or more, please!")
+        .build()
+        .unwrap();
+    let logins = Logins::builder(store.clone(), store, issuer)
+        .build()
+        .unwrap();
+    let handler = {
+        let logins = logins.clone();
+        service_fn(move |_: Request<()>| {
+            let logins = logins.clone();
+            async move {
+                let (email, password) = ("me@example.com", "CANARY horse battery");
+                let user = logins
+                    .register(NewUser::new(email, password))
+                    .await
+                    .unwrap();
+                assert!(logins.login(email, "CANARY wrong").await.is_err());
+                assert!(
+                    logins
+                        .login("CANARY typed for a name", password)
+                        .await
+                        .is_err()
+                );
+                let login = logins.login(email, password).await.unwrap();
+                logins.logout(&login.session).await.unwrap();
+                logins
+                    .set_roles(&user.id, vec!["viewer".to_owned()])
+                    .await
+                    .unwrap();
+                logins.deactivate(&user.id).await.unwrap();
+                logins.delete_user(&user.id).await.unwrap();
+                assert!(logins.delete_user(&user.id).await.is_err());
+                Ok::<_, Infallible>(Response::new(user.id.to_string()))
+            }
+        })
+    };
+    let service = AuditLayer::new(seen.clone()).layer(handler);
+    let id = service.oneshot(request(None)).await.unwrap().into_body();
+    let events = seen.take();
+    let written = format!("{events:?}");
+    assert!(!written.contains("CANARY"), "{written}");
+    let tell = |event: &AuditEvent| {
+        let who = event.actor.as_ref().or(event.target.as_ref());
+        let who = who.map_or(
+            "nobody",
+            |name| if *name == id { "the user" } else { "other" },
+        );
+        let why = event.reason.as_deref().unwrap_or_default();
+        format!("{} {} {who} {why}", event.action, event.outcome.as_str())
+    };
+    let told: Vec<_> = events.iter().map(tell).collect();
+    assert_eq!(told[0], "user.create success the user ");
+    assert!(told[1].starts_with("login refused the user "), "{told:?}");
+    assert!(told[2].starts_with("login refused nobody "), "{told:?}");
+    assert_eq!(told[3], "login success the user ");
+    assert_eq!(told[4], "logout success other ");
+    assert_eq!(told[5], "user.update success the user roles=viewer");
+    assert_eq!(told[6], "user.update success the user active=false");
+    assert_eq!(told[7], "user.delete success the user ");
+    assert_eq!(told.len(), 8, "what was not done is not recorded");
 }

@@ -22,13 +22,16 @@ use super::{
 use crate::{
     domain::{
         SessionId, UserId,
+        audit::{Act, AuditAction, AuditOutcome},
         clock::{Clock, Timestamp},
+        denial::Denial,
         page::{Page, Paged},
         principal::Principal,
         user::{SessionRecord, UserRecord, normal_email},
     },
     store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
     token::{IssuedToken, TokenIssuer},
+    trail,
 };
 
 const PURGE_INTERVAL_SECS: i64 = 3_600;
@@ -99,7 +102,10 @@ impl Logins {
         record.attributes = user.attributes;
         let stored = self.await_store(self.0.users.insert_user(record.clone()));
         match stored.await {
-            Ok(()) => Ok(record),
+            Ok(()) => {
+                trail::record(Act::new(AuditAction::USER_CREATE).target(record.id.as_str()));
+                Ok(record)
+            }
             Err(error) if error.kind() == StoreErrorKind::Conflict => {
                 Err(LoginError::new(LoginErrorKind::EmailTaken))
             }
@@ -140,6 +146,13 @@ impl Logins {
             Ok(()) => self.user_by_email(&normal_email(email)).await?,
             Err(_) => None,
         };
+        let who = found.as_ref().map(|user| user.id.clone());
+        let outcome = self.log_in(found, password).await;
+        attempted(AuditAction::LOGIN, who.as_ref(), &outcome);
+        outcome
+    }
+
+    async fn log_in(&self, found: Option<UserRecord>, password: &str) -> Result<Login, LoginError> {
         let stored = found.as_ref().map(|user| user.password_hash.as_str());
         let check = self.check(password, stored).await?;
         let user = match (found, check) {
@@ -177,9 +190,14 @@ impl Logins {
         let (users, at) = (Arc::clone(&self.0.users), self.now());
         let replaced = self
             .change(Forget::All, async move {
-                users
+                let replaced = users
                     .change_password(&found.id, found.password_version, hash, at)
-                    .await
+                    .await?;
+                if replaced {
+                    let act = Act::new(AuditAction::PASSWORD_CHANGE);
+                    trail::record(act.target(found.id.as_str()));
+                }
+                Ok(replaced)
             })
             .await?;
         if replaced {
@@ -196,10 +214,13 @@ impl Logins {
     pub async fn logout(&self, session: &SessionId) -> Result<bool, LoginError> {
         let (sessions, session, at) = (Arc::clone(&self.0.sessions), session.clone(), self.now());
         let forget = Forget::One(session.clone());
-        self.change(
-            forget,
-            async move { sessions.end_session(&session, at).await },
-        )
+        self.change(forget, async move {
+            let ended = sessions.end_session(&session, at).await?;
+            if ended {
+                trail::record(Act::new(AuditAction::LOGOUT).target(session.as_str()));
+            }
+            Ok(ended)
+        })
         .await
     }
 
@@ -210,7 +231,9 @@ impl Logins {
     pub async fn logout_everywhere(&self, user: &UserId) -> Result<u64, LoginError> {
         let (sessions, user, at) = (Arc::clone(&self.0.sessions), user.clone(), self.now());
         self.change(Forget::All, async move {
-            sessions.end_sessions_of(&user, at).await
+            let ended = sessions.end_sessions_of(&user, at).await?;
+            trail::record(Act::new(AuditAction::LOGOUT).target(user.as_str()));
+            Ok(ended)
         })
         .await
     }
@@ -357,7 +380,7 @@ impl Logins {
         change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, LoginError> {
         let resolver = self.0.resolver.clone();
-        let task = tokio::spawn(async move {
+        let task = trail::spawn(async move {
             let outcome = change.await;
             match forget {
                 Forget::One(session) => resolver.forget(&session),
@@ -396,6 +419,29 @@ pub(super) enum Forget {
     One(SessionId),
     /// A user's logins aren't known by name; they are all reloaded within a `ttl` anyway.
     All,
+}
+
+/// Tells the audit log of an attempt to log in, or to go on. Who isn't known by name stays nameless there: what
+/// was typed for a name may be a password.
+pub(super) fn attempted<T>(
+    action: AuditAction,
+    who: Option<&UserId>,
+    outcome: &Result<T, LoginError>,
+) {
+    let mut act = Act::new(action);
+    if let Some(who) = who {
+        act = act.actor(who.as_str());
+    }
+    if let Err(error) = outcome {
+        let refused = Denial::from(error.clone()).kind().is_authentication();
+        let ended = if refused {
+            AuditOutcome::Refused
+        } else {
+            AuditOutcome::Failed
+        };
+        act = act.outcome(ended).because(&error.to_string());
+    }
+    trail::record(act);
 }
 
 fn invalid_credentials() -> LoginError {

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use super::{Login, LoginConfigError, LoginError, LoginErrorKind, Logins, logins::Forget};
+use super::{
+    Login, LoginConfigError, LoginError, LoginErrorKind, Logins,
+    logins::{Forget, attempted},
+};
 use crate::{
     domain::{
         SessionId, UserId,
+        audit::AuditAction,
         clock::Timestamp,
         user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord},
     },
@@ -177,6 +181,17 @@ impl Logins {
             .ok_or_else(|| invalid("no refresh tokens are issued here"))?;
         let verified = refresher.verifier.verify(token).map_err(refused)?;
         let presented = Presented::of(&verified).ok_or_else(|| invalid("not one of ours"))?;
+        let who = presented.user.clone();
+        let outcome = self.go_on(refresher, presented).await;
+        attempted(AuditAction::REFRESH, Some(&who), &outcome);
+        outcome
+    }
+
+    async fn go_on(
+        &self,
+        refresher: &Refresher,
+        presented: Presented,
+    ) -> Result<Login, LoginError> {
         // Before the exchange: what fails here must not use the token up.
         let user = self
             .user(&presented.user)

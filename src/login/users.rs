@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use super::{LoginError, LoginErrorKind, Logins, logins::Forget};
-use crate::domain::{
-    UserId,
-    user::{UserRecord, UserUpdate},
+use crate::{
+    domain::{
+        UserId,
+        audit::{Act, AuditAction},
+        user::{UserRecord, UserUpdate},
+    },
+    trail,
 };
 
 impl Logins {
@@ -53,6 +57,9 @@ impl Logins {
                 // In this order: whoever is not active opens no login after the others are ended.
                 let updated = users.update_user(&user, update).await?;
                 sessions.end_sessions_of(&user, at).await?;
+                if updated.is_some() {
+                    record(AuditAction::USER_UPDATE, &user, "active=false");
+                }
                 Ok(updated)
             })
             .await?;
@@ -66,7 +73,13 @@ impl Logins {
     pub async fn delete_user(&self, user: &UserId) -> Result<(), LoginError> {
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let deleted = self
-            .change(Forget::All, async move { users.delete_user(&user).await })
+            .change(Forget::All, async move {
+                let deleted = users.delete_user(&user).await?;
+                if deleted {
+                    record(AuditAction::USER_DELETE, &user, "");
+                }
+                Ok(deleted)
+            })
             .await?;
         if deleted {
             Ok(())
@@ -85,10 +98,35 @@ impl Logins {
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
+        let what = described(&update);
         self.change(Forget::All, async move {
-            users.update_user(&user, update).await
+            let updated = users.update_user(&user, update).await?;
+            if updated.is_some() {
+                record(AuditAction::USER_UPDATE, &user, &what);
+            }
+            Ok(updated)
         })
         .await?
         .ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
     }
+}
+
+fn record(action: AuditAction, user: &UserId, what: &str) {
+    let act = Act::new(action).target(user.as_str());
+    trail::record(if what.is_empty() {
+        act
+    } else {
+        act.because(what)
+    });
+}
+
+/// What is changed, without the attributes' values.
+fn described(update: &UserUpdate) -> String {
+    let roles = update.roles.as_ref();
+    let roles = roles.map(|roles| format!("roles={}", roles.join(",")));
+    let active = update.active.map(|active| format!("active={active}"));
+    let names: Vec<_> = update.attributes.keys().map(String::as_str).collect();
+    let attributes = (!names.is_empty()).then(|| format!("attributes={}", names.join(",")));
+    let parts: Vec<_> = [roles, active, attributes].into_iter().flatten().collect();
+    parts.join(" ")
 }
