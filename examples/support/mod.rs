@@ -22,7 +22,9 @@ use tokio::{
 };
 use tollgate::{
     ClientAddress, ForwardedHeader,
-    store::{KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore, StoreError, UserStore},
+    store::{
+        AuditLog, KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore, StoreError, UserStore,
+    },
     token::SigningSecret,
 };
 use tracing_subscriber::{
@@ -110,6 +112,7 @@ pub(crate) struct Stores {
     pub(crate) sessions: Arc<dyn SessionStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) limits: RateLimits,
+    pub(crate) audit: Arc<dyn AuditLog>,
     /// The database's file, where there is one.
     pub(crate) file: Option<PathBuf>,
     sqlite: Option<SqliteStore>,
@@ -142,15 +145,16 @@ impl Stores {
         sqlite: Option<SqliteStore>,
     ) -> Self
     where
-        S: KeyStore + UserStore + SessionStore + Ledger + Clone,
+        S: AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone,
     {
         let store = Arc::new(store);
         Self {
             keys: store.clone(),
             users: store.clone(),
             sessions: store.clone(),
-            ledger: store,
+            ledger: store.clone(),
             limits,
+            audit: store,
             file,
             sqlite,
         }

@@ -1,0 +1,216 @@
+//! A document service with three roles: API keys or JWTs, a table of routes, and an audit log.
+//!
+//! `cargo run --example haagsman --features axum,sqlite` serves; with `-- generate-key --role operator` it
+//! prints one new key instead, also while the server runs. With the feature `redis` as well, several processes
+//! share their rate limits through `REDIS_URL`.
+
+#[path = "haagsman/api.rs"]
+mod api;
+mod support;
+#[path = "haagsman/wire.rs"]
+mod wire;
+
+use std::{env, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    routing::{delete, get, patch, post, put},
+};
+use support::{StartError, Stores, client_address, optional, serve, setting};
+use tollgate::{
+    ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
+    audit::{Act, AuditAction, AuditEvent, AuditTrail},
+    clock::SystemClock,
+    denial::DenialKind,
+    key::{Alphabet, KeyFormat},
+    keyring::{KeyResolver, Keyring, NewKey},
+    login::{Logins, NewUser, RefreshTokens},
+    quota::Quota,
+    rbac::{InvalidRoute, RouteTable},
+    role::{Requirement, RoleSet},
+    store::AuditLog,
+    token::{SigningSecret, TokenIssuer, TokenVerifier},
+};
+use tower::ServiceBuilder;
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct App {
+    logins: Logins,
+    roles: RoleSet,
+    audit: Arc<dyn AuditLog>,
+}
+
+#[tokio::main]
+async fn main() {
+    support::log_to_stderr();
+    if let Err(error) = run().await {
+        tracing::error!(%error, "the server ends");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), StartError> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let stores = match arguments[..] {
+        [] => {
+            let stores = Stores::open("haagsman").await?;
+            let secret = stores.signing_secret()?;
+            serve(router(&stores, &secret).await?, 8100).await?;
+            stores
+        }
+        ["generate-key"] => generate_key("viewer").await?,
+        ["generate-key", "--role", role] => generate_key(role).await?,
+        _ => return Err("usage: haagsman [generate-key [--role viewer|operator|admin]]".into()),
+    };
+    Ok(stores.close().await?)
+}
+
+/// Prints one key, and keeps its hash.
+async fn generate_key(role: &str) -> Result<Stores, StartError> {
+    let stores = Stores::open("haagsman").await?;
+    let (ring, _) = keys(&stores)?;
+    let new = NewKey {
+        name: format!("generated for {role}"),
+        roles: vec![role.to_owned()],
+        ..NewKey::default()
+    };
+    let (key, record) = ring.create("service", new).await?;
+    let act = Act::new(AuditAction::KEY_CREATE).actor("generate-key");
+    let act = act.target(record.id.as_str()).because(role);
+    stores
+        .audit
+        .append(AuditEvent::new(SystemClock::shared().now(), act))?;
+    println!("{}", key.expose());
+    Ok(stores)
+}
+
+/// Keys like `hai_` and 43 characters. Two seconds: how long this process may go on with a key that
+/// another one revoked.
+fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
+    let format = KeyFormat::builder("hai")
+        .alphabet(Alphabet::Base64Url)
+        .length(43)
+        .build()?;
+    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
+        .add_format(format.clone())
+        .ttl(Duration::from_secs(2))
+        .build();
+    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
+    Ok((ring.with_roles(RoleSet::viewer_operator_admin()), resolver))
+}
+
+async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtLayer), StartError> {
+    let minutes: u32 = setting("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", 15)?;
+    let days: u32 = setting("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", 7)?;
+    let issuer = TokenIssuer::hs256(secret.expose())
+        .issuer("haagsman")
+        .lifetime(Duration::from_secs(u64::from(minutes) * 60))
+        .build()?;
+    let verifier = TokenVerifier::hs256(secret.expose())
+        .issuer("haagsman")
+        .build()?;
+    let refresh = RefreshTokens::rotating(Duration::from_secs(u64::from(days) * 86_400));
+    let (users, sessions) = (Arc::clone(&stores.users), Arc::clone(&stores.sessions));
+    let logins = Logins::builder(users, sessions, issuer)
+        .refresh(refresh)
+        .build()?;
+    if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
+        logins
+            .ensure_user(NewUser::new(&email, &password).role("admin"))
+            .await?;
+    }
+    let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
+    Ok((logins, layer))
+}
+
+/// What isn't here is refused, even to an administrator.
+fn table() -> Result<RouteTable, InvalidRoute> {
+    RouteTable::new()
+        .route("GET", "/api/v1/documents/stats", "read")?
+        .route("POST", "/api/v1/search/query", "read")?
+        .route("POST", "/api/v1/faq/chat", "read")?
+        .route("GET", "/api/v1/triage", "read")?
+        .route("POST", "/api/v1/documents", "write")?
+        .route("DELETE", "/api/v1/documents/{id}", "delete")?
+        .route("GET", "/api/v1/audit", "audit:view")?
+        .route("GET", "/api/v1/users", "users:manage")?
+        .route("POST", "/api/v1/users", "users:manage")?
+        .route("PATCH", "/api/v1/users/{id}", "users:manage")?
+        .route("DELETE", "/api/v1/users/{id}", "users:manage")?
+        .route("PUT", "/api/v1/config", "configure")?
+        .route("DELETE", "/api/v1/gdpr/{subject}", "configure")?
+        .route("POST", "/api/v1/auth/logout", Requirement::authenticated())
+}
+
+fn style() -> Denials {
+    Denials::new(DenialFormat::Detail)
+        .add_message(
+            DenialKind::RateLimited,
+            "Rate limit exceeded. Try again later.",
+        )
+        .add_message(
+            DenialKind::CredentialMissing,
+            "Authentication required: send X-API-Key, or Authorization: Bearer",
+        )
+}
+
+async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, StartError> {
+    let (client, roles) = (client_address()?, RoleSet::viewer_operator_admin());
+    let (_, resolver) = keys(stores)?;
+    let (logins, tokens) = logins(stores, secret).await?;
+    let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 60)?);
+    let per_caller = RateLimitLayer::per_principal(per_caller);
+    let known = ServiceBuilder::new()
+        .layer(
+            ApiKeyLayer::new(resolver)
+                .client_address(client.clone())
+                .or(tokens),
+        )
+        .layer(stores.limits.share("caller", per_caller))
+        .layer(RbacLayer::routes(&roles, table()?));
+    let everybody = stores
+        .limits
+        .share_all(Tollgate::builder())
+        .audit(AuditTrail::new(Arc::clone(&stores.audit)))
+        .denials(style())
+        .cover_plain_errors()
+        .client_address(client)
+        .per_client_ip(Quota::per_minute(setting(
+            "IP_RATE_LIMIT_PER_MINUTE",
+            6_000,
+        )?))
+        .build()?;
+    let app = App {
+        logins,
+        roles,
+        audit: Arc::clone(&stores.audit),
+    };
+    // The fallback is inside the gate too: nobody learns from a 404 what there is.
+    let api = routes().fallback(api::nothing).layer(known);
+    let router = Router::new()
+        .route("/api/v1/auth/login", post(api::login))
+        .route("/api/v1/auth/refresh", post(api::refresh))
+        .nest("/api/v1", api);
+    Ok(router.with_state(app).layer(everybody))
+}
+
+fn routes() -> Router<App> {
+    Router::new()
+        .route("/documents/stats", get(api::stats))
+        .route("/search/query", post(api::search))
+        .route("/faq/chat", post(api::chat))
+        .route("/triage", get(api::triage))
+        .route("/documents", post(api::upload))
+        .route("/documents/{id}", delete(api::remove))
+        .route("/audit", get(api::audit))
+        .route("/users", get(api::list_users).post(api::create_user))
+        .route(
+            "/users/{id}",
+            patch(api::change_user).delete(api::delete_user),
+        )
+        .route("/config", put(api::configure))
+        .route("/gdpr/{subject}", delete(api::erase))
+        .route("/auth/logout", post(api::logout))
+}
