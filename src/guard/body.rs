@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt,
     future::Future,
+    io::IoSlice,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -14,6 +15,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use crate::store::StoreFuture;
+
+/// Pieces of one buffer that a meter sees; those in use with HTTP have one or two.
+const PIECES_MAX: usize = 16;
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -223,8 +227,16 @@ fn note<D: Buf>(meter: &mut impl Meter, frame: &Frame<D>, remaining: &mut Option
         if let Some(remaining) = remaining {
             *remaining = remaining.saturating_sub(length);
         }
-        // Every buffer in use with HTTP is in one piece; of one that isn't the meter sees the first.
-        meter.data(data.chunk());
+        if data.chunk().len() == data.remaining() {
+            meter.data(data.chunk());
+        } else {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = data.chunks_vectored(&mut pieces);
+            pieces
+                .iter()
+                .take(count)
+                .for_each(|piece| meter.data(piece));
+        }
     }
     if let Some(trailers) = frame.trailers_ref() {
         meter.trailers(trailers);

@@ -60,7 +60,7 @@ where
         settling: StoreFuture<()>,
         response: Option<Response<GateBody<C, MeterOf<P>>>>,
     },
-    /// Refused without any I/O.
+    /// Refused, or answered, without the inner service.
     Refused(Option<Response<Bytes>>),
 }
 
@@ -128,6 +128,11 @@ where
     ) -> Self {
         let name = gate.policy().name();
         let (denial, permit) = match verdict {
+            Verdict::Answer(answer) if !gate.is_shadow() => {
+                event::admitted(name, &RequestHead::of(&request));
+                return Self::Refused(Some(*answer));
+            }
+            Verdict::Answer(_) => (None, None),
             Verdict::Admit(permit) => (None, Some(permit)),
             Verdict::Refuse(denial) | Verdict::Abstain(denial) => (Some(denial), None),
             Verdict::RefuseMarked(denial, permit) => (Some(denial), Some(permit)),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::{Meter, NoMeter};
 use crate::{domain::denial::Denial, store::StoreFuture, wire::RequestHead};
@@ -64,6 +64,8 @@ pub enum Verdict<P> {
     Admit(P),
     /// The request goes no further.
     Refuse(Denial),
+    /// The request goes no further, and this is its answer: it was served before.
+    Answer(Box<Response<Bytes>>),
     /// The request goes no further, and the permit marks the refusal: a limiter tells what is left.
     RefuseMarked(Denial, P),
     /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
@@ -76,6 +78,7 @@ impl<P> Verdict<P> {
         match self {
             Self::Admit(permit) => Verdict::Admit(change(permit)),
             Self::Refuse(denial) => Verdict::Refuse(denial),
+            Self::Answer(answer) => Verdict::Answer(answer),
             Self::RefuseMarked(denial, permit) => Verdict::RefuseMarked(denial, change(permit)),
             Self::Abstain(denial) => Verdict::Abstain(denial),
         }
