@@ -226,6 +226,12 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
+    /// Charges as `layer` says, whose own denials, skips and clock don't count here.
+    pub fn with_spending(mut self, layer: SpendingLimitLayer) -> Self {
+        self.spending = Some(layer);
+        self
+    }
+
     /// Passes requests by for which `skip` says so: only their id and the style of errors are seen to.
     pub fn skip(mut self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.skips.push(Arc::new(skip));

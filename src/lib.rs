@@ -122,7 +122,10 @@ pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
-pub use spending_limit::{Charge, Price, PriceTable, SpendingLimitLayer, TokenBound};
+pub use spending_limit::{
+    Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price, PriceTable,
+    SpendingLimitLayer, TokenBound,
+};
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
     ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,

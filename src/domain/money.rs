@@ -145,6 +145,14 @@ impl Money {
         }
     }
 
+    /// Dollars as a plain decimal, exact, with as few digits as that takes: `-0.002`.
+    pub(crate) fn to_decimal(self) -> String {
+        let mut text = String::from(if self.is_negative() { "-" } else { "" });
+        // Writing into a text doesn't fail.
+        let _ = self.write_magnitude(&mut text, 0);
+        text
+    }
+
     /// Reads a JSON number: like [`FromStr`], and an exponent is understood, exactly.
     fn from_json_number(text: &str) -> Result<Self, ParseMoneyError> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -244,10 +252,7 @@ impl fmt::Display for Money {
 
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::from(if self.is_negative() { "-" } else { "" });
-        self.write_magnitude(&mut text, 0)
-            .map_err(ser::Error::custom)?;
-        RawValue::from_string(text)
+        RawValue::from_string(self.to_decimal())
             .map_err(ser::Error::custom)?
             .serialize(serializer)
     }

@@ -3,12 +3,16 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
+use super::meter::Tokens;
 use crate::domain::money::Money;
+
+/// The longest name of a model that is kept, in bytes.
+const MODEL_LENGTH_MAX: usize = 128;
 
 /// The handle by which a handler sets the real cost of its request. It is in the request's extensions;
 /// a clone is a reference count, and a stream may count with it while it runs.
@@ -25,6 +29,7 @@ struct Counters {
     tokens_are_set: AtomicBool,
     input: AtomicU64,
     output: AtomicU64,
+    model: OnceLock<Arc<str>>,
 }
 
 impl Charge {
@@ -52,19 +57,31 @@ impl Charge {
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
+    /// The model that answers: for the usage log, and for [`Price::by_model`](crate::Price::by_model). The
+    /// first name counts, up to 128 bytes of it.
+    pub fn set_model(&self, model: &str) {
+        let end = model.floor_char_boundary(MODEL_LENGTH_MAX);
+        let model = model.get(..end).unwrap_or_default();
+        // A name that is there already stays.
+        let _ = self.0.model.set(Arc::from(model));
+    }
+
+    pub(super) fn model(&self) -> Option<&Arc<str>> {
+        self.0.model.get()
+    }
+
     pub(super) fn cost(&self) -> Option<Money> {
         let set = self.0.cost_is_set.load(Ordering::Acquire);
         set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
     }
 
-    /// Tokens read and written; `None` when nothing was ever counted, which is not the same as zero.
-    pub(super) fn tokens(&self) -> Option<(u64, u64)> {
+    /// `None` when nothing was ever counted, which is not the same as zero.
+    pub(super) fn tokens(&self) -> Option<Tokens> {
         let set = self.0.tokens_are_set.load(Ordering::Acquire);
-        set.then(|| {
-            (
-                self.0.input.load(Ordering::Relaxed),
-                self.0.output.load(Ordering::Relaxed),
-            )
+        set.then(|| Tokens {
+            input: self.0.input.load(Ordering::Relaxed),
+            cached: 0,
+            output: self.0.output.load(Ordering::Relaxed),
         })
     }
 }

@@ -6,8 +6,13 @@
 //!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
 //!   nobody was authenticated.
 //! - Stands innermost: what another layer refuses costs nothing.
-//! - Charges answers below 400. An error of the handler or of its body costs nothing; of a stream that
-//!   the client leaves, what the handler had counted into its [`Charge`] by then, or else the price.
+//! - Charges answers below 400. Unless set otherwise, an error of the handler or of its body costs
+//!   nothing; a stream that the client leaves costs what was counted by then, or else what can have been
+//!   produced at most; a call of which nobody tells what it used costs its hold.
+//! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
+//!   answer's body ([`CostSource`]).
+//! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is
+//!   refused with 409 (under way, or not kept) or 422 (another request).
 //! - With a durable ledger the last frame of an answer goes out when its settlement is written, so that
 //!   an answered call is never missing from the usage log.
 //!
@@ -41,11 +46,20 @@
 //! ```
 
 mod charge;
+mod idempotency;
+mod layer;
+mod meter;
 mod open_hold;
 mod policy;
 mod price;
+mod table;
+mod terms;
 
 pub use charge::Charge;
+pub use idempotency::IdempotencyKeys;
+pub use layer::SpendingLimitLayer;
 pub use open_hold::{SpendingMeter, SpendingPermit};
-pub use policy::{SpendingLimitLayer, SpendingLimitPolicy};
-pub use price::{InvalidRoute, Price, PriceTable, TokenBound};
+pub use policy::SpendingLimitPolicy;
+pub use price::{CostSource, Price, TokenBound};
+pub use table::{InvalidRoute, PriceTable};
+pub use terms::{Charging, MissingUsage};

@@ -4,7 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap, StatusCode};
 
-use super::{Charge, Price};
+use super::{
+    Charge, CostSource, Price,
+    idempotency::Recording,
+    meter::{Reader, Tokens},
+    price::Counts,
+    terms::{Charging, CostHeaders, MissingUsage, Terms},
+};
 use crate::{
     domain::{
         BudgetId,
@@ -14,7 +20,7 @@ use crate::{
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Ledger, StoreFuture},
-    wire::grpc_has_failed,
+    wire::{CostHeader, grpc_has_failed},
 };
 
 /// A call that is about to be made.
@@ -37,36 +43,38 @@ pub(super) enum Reservation {
 
 /// A call under way. Dropped unsettled, it settles itself.
 pub(super) struct OpenHold {
-    open: Option<(OpenCall, Reservation)>,
-    price: Price,
-    charge: Charge,
+    pub(super) open: Option<(OpenCall, Reservation)>,
+    pub(super) price: Price,
+    pub(super) charge: Charge,
+    pub(super) terms: Terms,
+    pub(super) seen: Seen,
+    pub(super) recording: Option<Box<Recording>>,
+    /// When the hold is to live longer.
+    pub(super) extend_at: Duration,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What was seen of the answer.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
     status: Option<StatusCode>,
     /// A gRPC call fails with HTTP status 200: its own status stands in the head or in the trailers.
     grpc_failed: bool,
-    ledger: Arc<dyn Ledger>,
-    clock: Arc<dyn Clock>,
+    /// What a header said that it costs.
+    cost: Option<Money>,
+    reader: Option<Box<Reader>>,
+    bytes: u64,
+}
+
+impl Seen {
+    /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
+    fn has_failed(&self) -> bool {
+        self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
+    }
 }
 
 impl OpenHold {
-    pub(super) fn new(
-        open: OpenCall,
-        reservation: Reservation,
-        price: Price,
-        charge: Charge,
-        ledger: Arc<dyn Ledger>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self {
-            open: Some((open, reservation)),
-            price,
-            charge,
-            status: None,
-            grpc_failed: false,
-            ledger,
-            clock,
-        }
-    }
-
     /// Settles, once. The settlement is on its way when this returns.
     fn settle(&mut self, outcome: Outcome) -> Option<StoreFuture<()>> {
         let (open, reservation) = self.open.take()?;
@@ -74,37 +82,147 @@ impl OpenHold {
             Reservation::Free => Money::ZERO,
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
-        let tokens = self.charge.tokens();
+        let tokens = self.tokens();
         let settlement = Settlement {
-            status: self.status.map(|status| status.as_u16()),
+            status: self.seen.status.map(|status| status.as_u16()),
             latency: self.clock.elapsed().saturating_sub(open.started),
-            input_tokens: tokens.map(|(read, _)| read),
-            output_tokens: tokens.map(|(_, written)| written),
+            input_tokens: tokens.map(|tokens| tokens.input),
+            output_tokens: tokens.map(|tokens| tokens.output),
+            bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
+            model: self.model().cloned(),
             ..Settlement::new(charged, outcome)
         };
+        if let Some(recording) = self.recording.take()
+            && outcome == Outcome::Completed
+        {
+            recording.keep();
+        }
         Some(match reservation {
             Reservation::Free => self.ledger.record(open.call, settlement),
             Reservation::Held(hold) => self.ledger.settle(hold, settlement),
         })
     }
 
-    /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
-    fn has_failed(&self) -> bool {
-        self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
+    /// What the handler counted, or else what the answer said.
+    fn tokens(&self) -> Option<Tokens> {
+        let read = || self.seen.reader.as_ref().and_then(|reader| reader.tokens());
+        self.charge.tokens().or_else(read)
     }
 
-    /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that left before there was an
-    /// answer pays what the handler had set or counted by then.
+    fn model(&self) -> Option<&Arc<str>> {
+        let read = || self.seen.reader.as_ref().and_then(|reader| reader.model());
+        self.charge.model().or_else(read)
+    }
+
+    /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that
+    /// left before there was an answer pays what the handler had set or counted by then.
     fn cost(&self, outcome: Outcome, held: Money) -> Money {
-        let counted = self.charge.cost().is_some() || self.charge.tokens().is_some();
-        match (outcome, self.status) {
-            (Outcome::Failed, _) => Money::ZERO,
-            _ if self.has_failed() => Money::ZERO,
-            (_, Some(_)) => self.price.cost(&self.charge, held),
-            (_, None) if counted => self.price.cost(&self.charge, held),
-            (_, None) => Money::ZERO,
+        if self.seen.has_failed() {
+            return Money::ZERO;
+        }
+        let answered = self.seen.status.is_some();
+        let charging = match outcome {
+            Outcome::Failed => self.terms.failed,
+            Outcome::Disconnected => self.terms.disconnected,
+            _ => return self.counted(answered).unwrap_or_else(|| self.missing(held)),
+        };
+        match charging {
+            Charging::Nothing => Money::ZERO,
+            Charging::Hold => held,
+            Charging::Counted => self.counted(answered).unwrap_or_else(|| {
+                if answered {
+                    self.price.produced(held, self.seen.bytes)
+                } else {
+                    Money::ZERO
+                }
+            }),
         }
     }
+
+    fn missing(&self, held: Money) -> Money {
+        match self.terms.missing {
+            MissingUsage::ChargeHold => held,
+            MissingUsage::ChargeNothing => Money::ZERO,
+        }
+    }
+
+    /// The cost as far as it was told or counted; what the price says by itself counts once there is an answer.
+    fn counted(&self, answered: bool) -> Option<Money> {
+        if let Some(cost) = self.charge.cost().or(self.seen.cost) {
+            return Some(cost);
+        }
+        let tokens = self.tokens();
+        if !answered && tokens.is_none() {
+            return None;
+        }
+        self.price.counted(&Counts {
+            tokens,
+            bytes: self.seen.bytes,
+            model: self.model().map(AsRef::as_ref),
+        })
+    }
+
+    /// Looks at the answer's head.
+    fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.seen.status = Some(status);
+        self.seen.grpc_failed = grpc_has_failed(headers);
+        match self.price.source() {
+            CostSource::Handler => {}
+            CostSource::Body => self.seen.reader = Reader::for_body(headers).map(Box::new),
+            CostSource::Header(name) => {
+                let mut lines = headers.get_all(name).iter();
+                let told = match (lines.next(), lines.next()) {
+                    (Some(cost), None) => cost.to_str().ok().and_then(|text| text.parse().ok()),
+                    _ => None,
+                };
+                self.seen.cost = told.filter(|cost: &Money| !cost.is_negative());
+            }
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.head(status, headers);
+        }
+    }
+
+    /// Tells the client what it pays, as far as that is known before the body.
+    fn tell_cost(&self, headers: &mut HeaderMap) {
+        let Some((_, Reservation::Held(hold))) = &self.open else {
+            return;
+        };
+        let cost = if self.seen.has_failed() {
+            Some(Money::ZERO)
+        } else if self.price.is_flat() {
+            self.counted(true)
+        } else {
+            self.charge.cost().or(self.seen.cost)
+        };
+        CostHeader::Held.insert(headers, hold.amount);
+        CostHeader::BalanceLeft.insert(headers, hold.left.account);
+        if let Some(cost) = cost {
+            CostHeader::Cost.insert(headers, cost);
+        }
+        if let Some(left) = hold.left.budgets {
+            CostHeader::BudgetLeft.insert(headers, left);
+        }
+    }
+
+    /// A stream that goes on keeps its hold.
+    fn keep_alive(&mut self) {
+        let now = self.clock.elapsed();
+        if now < self.extend_at {
+            return;
+        }
+        let lifetime = self.terms.lifetime;
+        self.extend_at = now.saturating_add(half(lifetime));
+        if let Some((_, Reservation::Held(hold))) = &self.open {
+            // On its way when this returns; whether it was in time shows when it is settled.
+            drop(self.ledger.extend(hold, lifetime));
+        }
+    }
+}
+
+/// When half of a lifetime is over, it is to be made longer.
+pub(super) fn half(lifetime: Duration) -> Duration {
+    lifetime.checked_div(2).unwrap_or(lifetime)
 }
 
 impl Drop for OpenHold {
@@ -145,9 +263,11 @@ impl Permit for SpendingPermit {
     }
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {
-        self.0.status = Some(response.status);
-        self.0.grpc_failed = grpc_has_failed(response.headers);
-        if self.0.has_failed() {
+        self.0.note_head(response.status, response.headers);
+        if self.0.terms.headers == CostHeaders::On {
+            self.0.tell_cost(response.headers);
+        }
+        if self.0.seen.has_failed() {
             // It costs nothing, whatever its body says; an outer layer may write the body anew.
             return match self.0.settle(Outcome::Failed) {
                 Some(settling) => Tail::Settled(settling),
@@ -167,13 +287,28 @@ impl Permit for SpendingPermit {
 pub struct SpendingMeter(OpenHold);
 
 impl Meter for SpendingMeter {
+    fn data(&mut self, piece: &[u8]) {
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);
+        if let Some(reader) = &mut self.0.seen.reader {
+            reader.feed(piece);
+        }
+        if let Some(recording) = &mut self.0.recording {
+            recording.data(piece);
+        }
+        self.0.keep_alive();
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
-        self.0.grpc_failed |= grpc_has_failed(trailers);
+        self.0.seen.grpc_failed |= grpc_has_failed(trailers);
+        if let Some(recording) = &mut self.0.recording {
+            recording.give_up();
+        }
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
         self.0.settle(match how {
-            BodyEnd::Complete if !self.0.has_failed() => Outcome::Completed,
+            BodyEnd::Complete if !self.0.seen.has_failed() => Outcome::Completed,
             _ => Outcome::Failed,
         })
     }

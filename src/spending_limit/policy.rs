@@ -1,82 +1,43 @@
 //! Before the request: find the price, hold the money.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use super::{
     Charge, Price, PriceTable, SpendingPermit,
-    open_hold::{OpenCall, Reservation},
-    price::{Priced, PricedRoute},
+    idempotency::{self, Answers},
+    open_hold::{OpenCall, OpenHold, Reservation, Seen, half},
+    table::Priced,
+    terms::Terms,
 };
 use crate::{
     domain::{
         books::HoldRefusal,
-        clock::{Clock, SystemClock},
+        clock::Clock,
         denial::{Denial, DenialKind},
         money::Money,
         principal::Principal,
-        usage::{Call, Expiry, Hold, HoldRequest},
+        usage::{Call, Hold, HoldRequest, Idempotency},
     },
-    guard::{self, Decision, Gate, Policy, Verdict},
+    guard::{Decision, Policy, Verdict},
     store::{Ledger, StoreError},
     wire::{RequestHead, RequestId},
 };
 
-/// Charges for each request. See the [module](super).
-#[derive(Clone, Debug)]
-pub struct SpendingLimitLayer {
-    gate: Gate<SpendingLimitPolicy>,
-}
-
-guard::layer!(SpendingLimitLayer, SpendingLimitPolicy);
-
-impl SpendingLimitLayer {
-    /// Charges the caller's account in `ledger` by `prices`.
-    #[must_use]
-    pub fn new(ledger: impl Ledger, prices: PriceTable) -> Self {
-        Self {
-            gate: Gate::new(SpendingLimitPolicy {
-                ledger: Arc::new(ledger),
-                prices,
-                lifetime: Duration::from_secs(3_600),
-                clock: SystemClock::shared(),
-            }),
-        }
-    }
-
-    /// How long a call may take before its hold is given back without it; an hour unless set.
-    #[must_use]
-    pub fn hold_lifetime(self, lifetime: Duration) -> Self {
-        Self {
-            gate: self.gate.map_policy(|policy| policy.lifetime = lifetime),
-        }
-    }
-
-    /// Another source of time.
-    #[must_use]
-    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            gate: self.gate.map_policy(|policy| policy.clock = clock),
-        }
-    }
-
-    pub(crate) fn into_policy(self) -> SpendingLimitPolicy {
-        self.gate.policy().clone()
-    }
-}
-
-/// The decision of a [`SpendingLimitLayer`].
+/// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
 #[derive(Clone)]
 pub struct SpendingLimitPolicy {
-    ledger: Arc<dyn Ledger>,
-    prices: PriceTable,
-    lifetime: Duration,
-    clock: Arc<dyn Clock>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) prices: PriceTable,
+    pub(super) terms: Terms,
+    pub(super) answers: Option<Answers>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for SpendingLimitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpendingLimitPolicy")
             .field("prices", &self.prices)
+            .field("terms", &self.terms)
             .finish_non_exhaustive()
     }
 }
@@ -91,17 +52,25 @@ impl Policy for SpendingLimitPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<SpendingPermit> {
         match self.prepare(head) {
             Err(denial) => Decision::Ready(Verdict::Refuse(denial)),
-            Ok((call, route)) if route.price.is_free() => {
-                let open = self.open(call, Reservation::Free, route.price);
+            Ok(wish) if wish.price.is_free() => {
+                let open = self.open(wish, Reservation::Free);
                 Decision::Ready(Verdict::Admit(SpendingPermit::new(open)))
             }
-            Ok((call, route)) => self.hold(call, route, head),
+            Ok(wish) => self.hold(wish),
         }
     }
 }
 
+/// A request that may be served if it is paid for.
+struct Wish {
+    open: OpenCall,
+    price: Price,
+    amount: Money,
+    idempotency: Option<Idempotency>,
+}
+
 impl SpendingLimitPolicy {
-    fn prepare(&self, head: &RequestHead<'_>) -> Result<(OpenCall, &PricedRoute), Denial> {
+    fn prepare(&self, head: &RequestHead<'_>) -> Result<Wish, Denial> {
         let route = match self.prices.find(head) {
             Priced::Route(route) => route,
             Priced::OtherMethods => {
@@ -117,6 +86,16 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::CredentialMissing)
                 .because("no principal: the layer must stand inside an authenticating one")
         })?;
+        let price = route.price(head).ok_or_else(|| {
+            Denial::new(DenialKind::Internal).because("the price is negative, or of no models")
+        })?;
+        let amount = price.hold(head.headers).ok_or_else(|| {
+            Denial::new(DenialKind::TooLarge).because("no amount could cover the request")
+        })?;
+        let idempotency = match &self.answers {
+            Some(answers) if !price.is_free() => answers.read(head, principal)?,
+            _ => None,
+        };
         let account = principal.require_account()?;
         let request_id = match head.request_id() {
             Some(id) => Arc::clone(id.shared()),
@@ -130,86 +109,92 @@ impl SpendingLimitPolicy {
             route: Arc::clone(&route.name),
             started_at: self.clock.now(),
         };
-        let budgets = Arc::clone(principal.budgets());
-        Ok((
-            OpenCall {
+        Ok(Wish {
+            open: OpenCall {
                 call,
-                budgets,
+                budgets: Arc::clone(principal.budgets()),
                 started: self.clock.elapsed(),
             },
-            route,
-        ))
+            price,
+            amount,
+            idempotency,
+        })
     }
 
-    fn hold(
-        &self,
-        open: OpenCall,
-        route: &PricedRoute,
-        head: &RequestHead<'_>,
-    ) -> Decision<SpendingPermit> {
-        let price = route.price;
-        let Some(amount) = price.hold(head.headers) else {
-            let denial =
-                Denial::new(DenialKind::TooLarge).because("no amount could cover the request");
-            return Decision::Ready(Verdict::Refuse(denial));
-        };
+    fn hold(&self, wish: Wish) -> Decision<SpendingPermit> {
         let request = HoldRequest {
-            call: open.call.clone(),
-            budgets: Arc::clone(&open.budgets),
-            amount,
-            lifetime: self.lifetime,
-            expiry: Expiry::default(),
-            idempotency: None,
+            call: wish.open.call.clone(),
+            budgets: Arc::clone(&wish.open.budgets),
+            amount: wish.amount,
+            lifetime: self.terms.lifetime,
+            expiry: self.terms.expiry,
+            idempotency: wish.idempotency.clone(),
         };
-        let policy = self.clone();
         match self.ledger.hold(request).into_ready() {
-            Ok(answer) => Decision::Ready(policy.judge(answer, open, price, amount)),
-            Err(pending) => Decision::pending(async move {
-                let answer = pending.await;
-                policy.judge(answer, open, price, amount)
-            }),
+            Ok(answer) => Decision::Ready(self.judge(answer, wish)),
+            Err(pending) => {
+                let policy = self.clone();
+                Decision::pending(async move { policy.judge(pending.await, wish) })
+            }
         }
     }
 
     fn judge(
         &self,
         answer: Result<Result<Hold, HoldRefusal>, StoreError>,
-        open: OpenCall,
-        price: Price,
-        amount: Money,
+        wish: Wish,
     ) -> Verdict<SpendingPermit> {
         match answer {
             Ok(Ok(hold)) => {
-                let open = self.open(open, Reservation::Held(hold), price);
+                let open = self.open(wish, Reservation::Held(hold));
                 Verdict::Admit(SpendingPermit::new(open))
             }
-            Ok(Err(refusal)) => {
-                let kind = match refusal {
-                    HoldRefusal::LimitReached(_) => DenialKind::SpendingLimitReached,
-                    _ => DenialKind::InsufficientCredits,
-                };
-                let denial = Denial::new(kind).price(amount).because(refusal.to_string());
-                Verdict::Refuse(denial)
-            }
+            Ok(Err(refusal)) => self.refused(refusal, wish),
             Err(error) => Verdict::Refuse(
                 Denial::new(DenialKind::Unavailable).because(format!("the ledger failed: {error}")),
             ),
         }
     }
 
-    fn open(
-        &self,
-        open: OpenCall,
-        reservation: Reservation,
-        price: Price,
-    ) -> super::open_hold::OpenHold {
-        super::open_hold::OpenHold::new(
-            open,
-            reservation,
-            price,
-            Charge::new(),
-            Arc::clone(&self.ledger),
-            Arc::clone(&self.clock),
-        )
+    fn refused(&self, refusal: HoldRefusal, wish: Wish) -> Verdict<SpendingPermit> {
+        if refusal == HoldRefusal::AlreadySettled
+            && let (Some(answers), Some(idempotency)) = (&self.answers, &wish.idempotency)
+            && let Some(answer) = answers.find(wish.open.call.account, idempotency)
+        {
+            return Verdict::Answer(Box::new(answer));
+        }
+        if let Some(denial) = idempotency::denial(refusal) {
+            return Verdict::Refuse(denial);
+        }
+        let kind = match refusal {
+            HoldRefusal::LimitReached(_) => DenialKind::SpendingLimitReached,
+            _ => DenialKind::InsufficientCredits,
+        };
+        let denial = Denial::new(kind)
+            .price(wish.amount)
+            .because(refusal.to_string());
+        Verdict::Refuse(denial)
+    }
+
+    fn open(&self, wish: Wish, reservation: Reservation) -> OpenHold {
+        let recording = match (&self.answers, wish.idempotency) {
+            (Some(answers), Some(idempotency)) => {
+                let account = wish.open.call.account.clone();
+                Some(Box::new(answers.recording(account, idempotency)))
+            }
+            _ => None,
+        };
+        let extend_at = wish.open.started.saturating_add(half(self.terms.lifetime));
+        OpenHold {
+            open: Some((wish.open, reservation)),
+            price: wish.price,
+            charge: Charge::new(),
+            terms: self.terms,
+            seen: Seen::default(),
+            recording,
+            extend_at,
+            ledger: Arc::clone(&self.ledger),
+            clock: Arc::clone(&self.clock),
+        }
     }
 }

@@ -1,39 +1,61 @@
-//! What a request costs, by method and path.
+//! What a request costs, before and after.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderMap, Method, header::CONTENT_LENGTH};
-use matchit::Router;
+use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
-use super::Charge;
-use crate::{
-    domain::money::Money,
-    wire::{RequestHead, is_normal_path},
-};
+use super::meter::Tokens;
+use crate::domain::money::Money;
 
 /// The price of a request.
 ///
 /// ```
-/// use tollgate::{Price, TokenBound};
+/// use tollgate::{CostSource, Price, TokenBound};
 ///
 /// let flat = Price::flat("0.0020".parse()?);
 /// let chat = Price::per_million_tokens("0.50".parse()?, "1.50".parse()?)
-///     .output_bound(TokenBound::Fixed(4_096));
+///     .output_bound(TokenBound::Fixed(4_096))
+///     .cost_from(CostSource::Body);
 /// # let _ = (flat, chat);
 /// # Ok::<(), tollgate::money::ParseMoneyError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Price(Kind);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    kind: Kind,
+    source: CostSource,
+}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Flat(Money),
-    Tokens {
-        input: Money,
-        output: Money,
-        input_bound: TokenBound,
-        output_bound: TokenBound,
-    },
+    Tokens(TokenPrice),
+    Bytes { per_million: Money, bound: u64 },
+    Models(Arc<BTreeMap<Box<str>, Price>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TokenPrice {
+    input: Money,
+    cached_input: Money,
+    output: Money,
+    input_bound: TokenBound,
+    output_bound: TokenBound,
+}
+
+/// Where the real cost is read, besides the [`Charge`](crate::Charge) of the handler, which always has the last word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CostSource {
+    /// The handler tells it, or nobody.
+    #[default]
+    Handler,
+    /// The answer's body: the `usage` of OpenAI's and Anthropic's shapes, in JSON or in the events of a
+    /// `text/event-stream`. It is read while it passes; nothing is kept back. A body that is compressed before it
+    /// comes here can't be read.
+    Body,
+    /// A header of the answer: a decimal number of dollars (`0.0042`). One that is no amount, negative, or there
+    /// twice, is none.
+    Header(HeaderName),
 }
 
 /// How many tokens are held for before they are counted.
@@ -70,33 +92,63 @@ impl Price {
     /// Free: nothing is held, and the call is logged.
     #[must_use]
     pub const fn free() -> Self {
-        Self(Kind::Flat(Money::ZERO))
+        Self::flat(Money::ZERO)
     }
 
-    /// The same for every call, unless the handler sets another cost.
+    /// The same for every call, unless another cost is told.
     #[must_use]
     pub const fn flat(price: Money) -> Self {
-        Self(Kind::Flat(price))
+        Self::of(Kind::Flat(price))
     }
 
-    /// By tokens, which the handler counts into its [`Charge`]. Held before: one token read for every
-    /// byte of the body, and 4,096 tokens written, unless the bounds are set. When the handler counts
-    /// nothing at all, the hold is charged.
+    /// By tokens, which the handler counts into its [`Charge`](crate::Charge) or the answer tells
+    /// ([`cost_from`](Self::cost_from)). Held before: one token read for every byte of the body, and 4,096 tokens
+    /// written, unless the bounds are set. When nothing at all is counted, the hold is charged; see
+    /// [`missing_usage`](crate::SpendingLimitLayer::missing_usage).
     #[must_use]
     pub const fn per_million_tokens(input: Money, output: Money) -> Self {
-        Self(Kind::Tokens {
+        Self::of(Kind::Tokens(TokenPrice {
             input,
+            cached_input: input,
             output,
             input_bound: TokenBound::BodyBytes { unknown: 1_048_576 },
             output_bound: TokenBound::Fixed(4_096),
+        }))
+    }
+
+    /// By bytes of the answer's body, of which `bound` are held for before. More are charged all the same.
+    #[must_use]
+    pub const fn per_million_bytes(price: Money, bound: u64) -> Self {
+        Self::of(Kind::Bytes {
+            per_million: price,
+            bound,
         })
+    }
+
+    /// By the model that the handler ([`Charge::set_model`]) or the answer's body names. Since the
+    /// request's body isn't read, the dearest is held for; it is also what a model that isn't named here costs.
+    ///
+    /// The prices' own bounds count, and of this price the [`cost_from`](Self::cost_from).
+    #[must_use]
+    pub fn by_model<'a>(prices: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let named = prices
+            .into_iter()
+            .map(|(model, price)| (model.into(), price));
+        Self::of(Kind::Models(Arc::new(named.collect())))
+    }
+
+    const fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            source: CostSource::Handler,
+        }
     }
 
     /// How many tokens read are held for.
     #[must_use]
     pub const fn input_bound(mut self, bound: TokenBound) -> Self {
-        if let Kind::Tokens { input_bound, .. } = &mut self.0 {
-            *input_bound = bound;
+        if let Kind::Tokens(price) = &mut self.kind {
+            price.input_bound = bound;
         }
         self
     }
@@ -104,170 +156,136 @@ impl Price {
     /// How many tokens written are held for.
     #[must_use]
     pub const fn output_bound(mut self, bound: TokenBound) -> Self {
-        if let Kind::Tokens { output_bound, .. } = &mut self.0 {
-            *output_bound = bound;
+        if let Kind::Tokens(price) = &mut self.kind {
+            price.output_bound = bound;
         }
         self
     }
 
-    pub(super) fn is_free(&self) -> bool {
-        matches!(self.0, Kind::Flat(price) if price.is_zero())
+    /// What a million tokens cost that were read from a cache; the same as others unless set.
+    #[must_use]
+    pub const fn cached_input(mut self, price: Money) -> Self {
+        if let Kind::Tokens(tokens) = &mut self.kind {
+            tokens.cached_input = price;
+        }
+        self
     }
 
-    fn is_negative(&self) -> bool {
-        match self.0 {
+    /// Where the real cost is read.
+    #[must_use]
+    pub fn cost_from(mut self, source: CostSource) -> Self {
+        self.source = source;
+        self
+    }
+
+    pub(super) fn source(&self) -> &CostSource {
+        &self.source
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.kind, Kind::Flat(price) if price.is_zero())
+            && matches!(self.source, CostSource::Handler | CostSource::Body)
+    }
+
+    /// What the request costs in any case, unless the handler says otherwise.
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.kind, Kind::Flat(_))
+    }
+
+    pub(super) fn is_by_bytes(&self) -> bool {
+        matches!(self.kind, Kind::Bytes { .. })
+    }
+
+    /// Whether it asks for less than nothing, or of nobody knows whom.
+    pub(super) fn is_unsound(&self) -> bool {
+        match &self.kind {
             Kind::Flat(price) => price.is_negative(),
-            Kind::Tokens { input, output, .. } => input.is_negative() || output.is_negative(),
+            Kind::Tokens(price) => [price.input, price.cached_input, price.output]
+                .into_iter()
+                .any(Money::is_negative),
+            Kind::Bytes { per_million, .. } => per_million.is_negative(),
+            Kind::Models(prices) => {
+                let nested = |price: &Self| matches!(price.kind, Kind::Models(_));
+                let unsound = |price: &Self| nested(price) || price.is_unsound();
+                prices.is_empty() || prices.values().any(unsound)
+            }
         }
     }
 
     /// What is held before the request; `None` where that would be more than any amount.
     pub(super) fn hold(&self, headers: &HeaderMap) -> Option<Money> {
-        match self.0 {
-            Kind::Flat(price) => Some(price),
-            Kind::Tokens {
-                input,
-                output,
-                input_bound,
-                output_bound,
-            } => {
-                let read = input.per_million(input_bound.tokens(headers))?;
-                read.checked_add(output.per_million(output_bound.tokens(headers))?)
+        match &self.kind {
+            Kind::Flat(price) => Some(*price),
+            Kind::Tokens(price) => {
+                let dearest = price.input.max(price.cached_input);
+                let read = dearest.per_million(price.input_bound.tokens(headers))?;
+                let written = price
+                    .output
+                    .per_million(price.output_bound.tokens(headers))?;
+                read.checked_add(written)
+            }
+            Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
+            Kind::Models(prices) => {
+                let holds = prices.values().map(|price| price.hold(headers));
+                holds.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
     }
 
-    /// What the request cost in the end, going by what the handler counted; `held` where it counted nothing.
-    pub(super) fn cost(&self, charge: &Charge, held: Money) -> Money {
-        if let Some(cost) = charge.cost() {
-            return cost;
-        }
-        match (self.0, charge.tokens()) {
-            (Kind::Tokens { input, output, .. }, Some((read, written))) => {
-                let read = input.per_million(read).unwrap_or(Money::MAX);
-                read.saturating_add(output.per_million(written).unwrap_or(Money::MAX))
+    /// What was counted, at this price; `None` where nothing was that it counts by.
+    pub(super) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
+        match &self.kind {
+            Kind::Flat(price) => Some(*price),
+            Kind::Tokens(price) => counts.tokens.map(|tokens| price.cost(tokens)),
+            Kind::Bytes { per_million, .. } => {
+                Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
-            _ => held,
+            Kind::Models(prices) => {
+                let named = counts.model.and_then(|model| prices.get(model));
+                match named {
+                    Some(price) => price.counted(counts),
+                    None => prices
+                        .values()
+                        .filter_map(|price| price.counted(counts))
+                        .max(),
+                }
+            }
         }
     }
-}
 
-/// A route can't be in the table: why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("route {route}: {why}")]
-pub struct InvalidRoute {
-    route: String,
-    why: String,
-}
-
-/// The price of every route. What isn't in the table is refused: what has no price isn't sold.
-///
-/// Path patterns are those of axum: `/documents/{id}`, `/files/{*rest}`; no pattern matches an
-/// un-normal path. HEAD costs what GET costs.
-#[derive(Clone, Default)]
-pub struct PriceTable {
-    routes: Arc<BTreeMap<String, BTreeMap<String, PricedRoute>>>,
-    matcher: Arc<Router<String>>,
-}
-
-/// A route with its price, and the name by which logs know it.
-#[derive(Clone, Debug)]
-pub(super) struct PricedRoute {
-    pub(super) price: Price,
-    /// `POST /chat`.
-    pub(super) name: Arc<str>,
-}
-
-/// What the table says of a request.
-pub(super) enum Priced<'a> {
-    Route(&'a PricedRoute),
-    /// Other methods are in the table, but not this one.
-    OtherMethods,
-    Unknown,
-}
-
-impl PriceTable {
-    /// An empty table.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the price of a route.
-    ///
-    /// # Errors
-    /// [`InvalidRoute`]: no such method or pattern, a pattern that conflicts with another, a route that
-    /// is there already, or a negative price.
-    pub fn route(
-        mut self,
-        method: &str,
-        pattern: &str,
-        price: Price,
-    ) -> Result<Self, InvalidRoute> {
-        let name = format!("{method} {pattern}");
-        let invalid = |why: &str| InvalidRoute {
-            route: name.clone(),
-            why: why.to_owned(),
-        };
-        let known = Method::from_bytes(method.as_bytes()).is_ok();
-        if !known || method.bytes().any(|byte| byte.is_ascii_lowercase()) {
-            return Err(invalid("no method"));
-        }
-        if price.is_negative() {
-            return Err(invalid("negative price"));
-        }
-        let routes = Arc::make_mut(&mut self.routes);
-        if !routes.contains_key(pattern) {
-            let matcher = Arc::make_mut(&mut self.matcher);
-            matcher
-                .insert(pattern, pattern.to_owned())
-                .map_err(|error| invalid(&error.to_string()))?;
-        }
-        let route = PricedRoute {
-            price,
-            name: Arc::from(name.as_str()),
-        };
-        let methods = routes.entry(pattern.to_owned()).or_default();
-        if methods.insert(method.to_owned(), route).is_some() {
-            return Err(invalid("twice"));
-        }
-        Ok(self)
-    }
-
-    pub(super) fn find(&self, head: &RequestHead<'_>) -> Priced<'_> {
-        let path = head.path();
-        if !is_normal_path(path) {
-            return Priced::Unknown;
-        }
-        let Some(methods) = self
-            .matcher
-            .at(path)
-            .ok()
-            .and_then(|found| self.routes.get(found.value))
+    /// What a stream cost at most that was left when `bytes` had gone out, of which nobody knows how many
+    /// tokens they were: a token is at least a byte.
+    pub(super) fn produced(&self, held: Money, bytes: u64) -> Money {
+        let Kind::Tokens(TokenPrice {
+            output,
+            output_bound: TokenBound::Fixed(bound),
+            ..
+        }) = &self.kind
         else {
-            return Priced::Unknown;
+            return held;
         };
-        let as_get = (head.method == Method::HEAD)
-            .then(|| methods.get("GET"))
-            .flatten();
-        match methods.get(head.method.as_str()).or(as_get) {
-            Some(route) => Priced::Route(route),
-            None => Priced::OtherMethods,
-        }
+        let not_written = output.per_million(bound.saturating_sub(bytes));
+        held.saturating_sub(not_written.unwrap_or(Money::ZERO))
+            .max(Money::ZERO)
     }
 }
 
-impl fmt::Debug for PriceTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(
-                self.routes
-                    .values()
-                    .flat_map(BTreeMap::values)
-                    .map(|route| (&route.name, &route.price)),
-            )
-            .finish()
+impl TokenPrice {
+    fn cost(&self, tokens: Tokens) -> Money {
+        let part = |price: Money, tokens| price.per_million(tokens).unwrap_or(Money::MAX);
+        let fresh = tokens.input.saturating_sub(tokens.cached);
+        part(self.input, fresh)
+            .saturating_add(part(self.cached_input, tokens.cached))
+            .saturating_add(part(self.output, tokens.output))
     }
+}
+
+/// What was counted of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts<'a> {
+    pub(super) tokens: Option<Tokens>,
+    pub(super) bytes: u64,
+    pub(super) model: Option<&'a str>,
 }
 
 #[cfg(test)]
@@ -278,81 +296,84 @@ mod tests {
         Money::from_nanos(nanos)
     }
 
-    fn table() -> PriceTable {
-        PriceTable::new()
-            .route("GET", "/docs/{id}", Price::flat(nanos(1)))
-            .and_then(|table| table.route("POST", "/docs/{id}", Price::flat(nanos(2))))
-            .unwrap()
-    }
-
-    fn found(method: &str, path: &str) -> String {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .body(())
-            .unwrap();
-        match table().find(&RequestHead::of(&request)) {
-            Priced::Route(route) => route.name.to_string(),
-            Priced::OtherMethods => "405".into(),
-            Priced::Unknown => "404".into(),
+    fn counts(input: u64, output: u64) -> Counts<'static> {
+        Counts {
+            tokens: Some(Tokens {
+                input,
+                cached: 0,
+                output,
+            }),
+            ..Counts::default()
         }
     }
 
-    #[test]
-    fn only_what_is_in_the_table_is_sold() {
-        assert_eq!(found("GET", "/docs/1"), "GET /docs/{id}");
-        assert_eq!(found("HEAD", "/docs/1"), "GET /docs/{id}");
-        assert_eq!(found("DELETE", "/docs/1"), "405");
-        for path in [
-            "/docs",
-            "/docs/",
-            "/docs/1/",
-            "/docs//1",
-            "/docs/%31",
-            "/docs/../docs/1",
-            "/Docs/1",
-        ] {
-            assert_eq!(found("GET", path), "404", "{path}");
-        }
-    }
-
-    #[test]
-    fn a_table_that_contradicts_itself_cannot_be() {
-        let twice = table().route("GET", "/docs/{id}", Price::free());
-        assert!(
-            twice
-                .unwrap_err()
-                .to_string()
-                .contains("GET /docs/{id}: twice")
-        );
-        assert!(table().route("GET", "/docs/{name}", Price::free()).is_err());
-        assert!(table().route("get", "/a", Price::free()).is_err());
-        assert!(table().route("GET", "/a", Price::flat(nanos(-1))).is_err());
+    fn by_token() -> Price {
+        Price::per_million_tokens(nanos(500_000_000), nanos(1_500_000_000))
+            .output_bound(TokenBound::Fixed(10))
     }
 
     #[test]
     fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
-        let price = Price::per_million_tokens(nanos(500_000_000), nanos(1_500_000_000))
-            .output_bound(TokenBound::Fixed(10));
+        let price = by_token();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, 100.into());
         assert_eq!(price.hold(&headers), Some(nanos(100 * 500 + 10 * 1_500)));
-        let charge = Charge::new();
         assert_eq!(
-            price.cost(&charge, nanos(7)),
-            nanos(7),
-            "nothing counted: the hold"
+            price.counted(&Counts::default()),
+            None,
+            "missing isn't zero"
         );
-        charge.add_input_tokens(0);
+        assert_eq!(price.counted(&counts(0, 0)), Some(Money::ZERO));
         assert_eq!(
-            price.cost(&charge, nanos(7)),
-            Money::ZERO,
-            "zero was counted"
+            price.counted(&counts(3, 2)),
+            Some(nanos(3 * 500 + 2 * 1_500))
         );
-        charge.add_input_tokens(3);
-        charge.add_output_tokens(2);
-        assert_eq!(price.cost(&charge, nanos(7)), nanos(3 * 500 + 2 * 1_500));
-        charge.set(nanos(1));
-        assert_eq!(price.cost(&charge, nanos(7)), nanos(1));
+        assert_eq!(price.counted(&counts(u64::MAX, 0)), Some(Money::MAX));
+    }
+
+    #[test]
+    fn what_came_from_a_cache_has_its_own_price() {
+        let price = by_token().cached_input(nanos(50_000_000));
+        let mut counted = counts(10, 0);
+        counted.tokens.as_mut().unwrap().cached = 4;
+        assert_eq!(price.counted(&counted), Some(nanos(6 * 500 + 4 * 50)));
+    }
+
+    #[test]
+    fn bytes_are_counted_whatever_they_are() {
+        let price = Price::per_million_bytes(nanos(2_000_000), 100);
+        assert_eq!(price.hold(&HeaderMap::new()), Some(nanos(200)));
+        let sent = Counts {
+            bytes: 150,
+            ..Counts::default()
+        };
+        assert_eq!(price.counted(&sent), Some(nanos(300)));
+    }
+
+    #[test]
+    fn a_model_that_nobody_knows_costs_as_the_dearest() {
+        let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
+        let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, 100.into());
+        assert_eq!(models.hold(&headers), by_token().hold(&headers));
+        for (model, cost) in [("small", 20), ("large", 20_000), ("other", 20_000)] {
+            let counted = Counts {
+                model: Some(model),
+                ..counts(10, 10)
+            };
+            assert_eq!(models.counted(&counted), Some(nanos(cost)), "{model}");
+        }
+        assert!(Price::by_model([]).is_unsound());
+        assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_unsound());
+    }
+
+    #[test]
+    fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
+        let price = by_token();
+        let held = nanos(100 * 500 + 10 * 1_500);
+        assert_eq!(price.produced(held, 0), nanos(100 * 500));
+        assert_eq!(price.produced(held, 4), nanos(100 * 500 + 4 * 1_500));
+        assert_eq!(price.produced(held, 400), held);
     }
 }

@@ -23,7 +23,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// hold that was resolved in the meantime (it outlived its lifetime) stays as it was resolved.
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
-    /// Lets a hold live for `lifetime` from now on. `false`: it isn't open any more.
+    /// Lets a hold live for `lifetime` from now on. `false`: it isn't open any more. Like a settlement it is
+    /// on its way as soon as this returns.
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool>;
 
     /// Writes a usage row for a call that cost nothing and had no hold; what the settlement says was

@@ -2,6 +2,7 @@
 
 mod client_address;
 mod cookie;
+mod cost_headers;
 mod credential;
 mod denial;
 mod grpc;
@@ -19,6 +20,7 @@ pub use origin::{InvalidOrigin, Origin};
 pub use request_id::RequestId;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
+pub(crate) use cost_headers::CostHeader;
 pub(crate) use credential::{Credential, Credentials};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};

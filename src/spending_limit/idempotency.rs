@@ -1,0 +1,278 @@
+//! `Idempotency-Key`: a client's retry is charged once (draft-ietf-httpapi-idempotency-key-header).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::{
+        AccountId,
+        books::HoldRefusal,
+        denial::{Denial, DenialKind},
+        principal::Principal,
+        usage::Idempotency,
+    },
+    wire::RequestHead,
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The longest key, in bytes.
+const KEY_LENGTH_MAX: usize = 255;
+
+/// How `Idempotency-Key` is honoured.
+///
+/// The ledger remembers the keys of an account, so that a retry is charged once whatever instance it comes to.
+/// The answers are kept in this process's memory, within bounds; a retry whose answer isn't there is refused (409)
+/// and not charged. While the first call is under way others are refused too (409); a key that comes back with another
+/// method, target or credential is refused (422); a call that cost nothing leaves its key free.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::IdempotencyKeys;
+///
+/// let keys = IdempotencyKeys::new()
+///     .keep_for(Duration::from_secs(3_600))
+///     .answer_bytes_max(16 * 1024);
+/// # let _ = keys;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a layer has them"]
+pub struct IdempotencyKeys {
+    keep_for: Duration,
+    answer_bytes_max: usize,
+    memory_bytes_max: u64,
+}
+
+impl IdempotencyKeys {
+    /// Keys are remembered for a day; answers up to 64 KiB, in 16 MiB together.
+    pub fn new() -> Self {
+        Self {
+            keep_for: Duration::from_secs(86_400),
+            answer_bytes_max: 64 * 1_024,
+            memory_bytes_max: 16 * 1_024 * 1_024,
+        }
+    }
+
+    /// How long a key is remembered after its call began.
+    pub fn keep_for(mut self, time: Duration) -> Self {
+        self.keep_for = time;
+        self
+    }
+
+    /// The largest body that is kept for a retry; 0: none is.
+    pub fn answer_bytes_max(mut self, bytes: usize) -> Self {
+        self.answer_bytes_max = bytes;
+        self
+    }
+
+    /// How much memory the answers may take, all together.
+    pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.memory_bytes_max = bytes;
+        self
+    }
+}
+
+impl Default for IdempotencyKeys {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type AnswerKey = (AccountId, Arc<str>, [u8; 32]);
+
+/// The settings at work, with the answers that are kept.
+#[derive(Clone)]
+pub(super) struct Answers {
+    settings: IdempotencyKeys,
+    kept: Cache<AnswerKey, Arc<Answer>>,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// What a kept answer takes besides its body, about: names, header fields, the cache's own.
+const ANSWER_OVERHEAD: usize = 1_024;
+
+impl Answers {
+    pub(super) fn new(settings: IdempotencyKeys) -> Self {
+        let weigh = |_: &AnswerKey, answer: &Arc<Answer>| {
+            let bytes = answer.body.len().saturating_add(ANSWER_OVERHEAD);
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self {
+            kept: Cache::builder()
+                .weigher(weigh)
+                .max_capacity(settings.memory_bytes_max)
+                .time_to_live(settings.keep_for)
+                .build(),
+            settings,
+        }
+    }
+
+    /// By what a repetition of the request will be known; `None`: its client doesn't ask for it.
+    pub(super) fn read(
+        &self,
+        head: &RequestHead<'_>,
+        principal: &Principal,
+    ) -> Result<Option<Idempotency>, Denial> {
+        let mut lines = head.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(line) = lines.next() else {
+            return Ok(None);
+        };
+        let malformed = |why: &'static str| {
+            Denial::new(DenialKind::Malformed)
+                .with_message(why)
+                .because(why)
+        };
+        if lines.next().is_some() {
+            return Err(malformed("More than one Idempotency-Key was sent"));
+        }
+        let key = line.to_str().unwrap_or_default();
+        if key.is_empty() || key.len() > KEY_LENGTH_MAX {
+            return Err(malformed(
+                "An Idempotency-Key has 1 to 255 visible characters",
+            ));
+        }
+        Ok(Some(Idempotency {
+            key: Arc::from(key),
+            fingerprint: fingerprint(head, principal),
+            keep_for: self.settings.keep_for,
+        }))
+    }
+
+    /// Begins to keep the answer of a call.
+    pub(super) fn recording(&self, account: AccountId, call: Idempotency) -> Recording {
+        Recording {
+            answers: self.clone(),
+            key: (account, call.key, call.fingerprint),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Some(Vec::new()),
+        }
+    }
+
+    /// The answer of a call that was charged before, if it is here.
+    pub(super) fn find(&self, account: AccountId, call: &Idempotency) -> Option<Response<Bytes>> {
+        let key = (account, Arc::clone(&call.key), call.fingerprint);
+        let answer = self.kept.get(&key)?;
+        let mut response = Response::new(answer.body.clone());
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers.clone();
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(REPLAYED, replayed);
+        Some(response)
+    }
+}
+
+/// The refusal of a repeated call; `None`: it isn't refused for being one.
+pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
+    let (kind, message) = match refusal {
+        HoldRefusal::InProgress => (
+            DenialKind::Conflict,
+            "A request with this Idempotency-Key is under way",
+        ),
+        HoldRefusal::AlreadySettled => (
+            DenialKind::Conflict,
+            "A request with this Idempotency-Key was answered and charged before; its answer is not kept",
+        ),
+        HoldRefusal::OtherRequest => (
+            DenialKind::Unprocessable,
+            "This Idempotency-Key was used for another request",
+        ),
+        _ => return None,
+    };
+    Some(
+        Denial::new(kind)
+            .with_message(message)
+            .because(refusal.to_string()),
+    )
+}
+
+/// Of all that must be the same in a repetition: method, target, and who calls with what.
+fn fingerprint(head: &RequestHead<'_>, principal: &Principal) -> [u8; 32] {
+    let credential = match (principal.key(), principal.session()) {
+        (Some(key), _) => key.as_str(),
+        (None, Some(session)) => session.as_str(),
+        (None, None) => "",
+    };
+    let query = head.uri.query().unwrap_or_default();
+    let parts = [
+        head.method.as_str(),
+        head.path(),
+        query,
+        principal.subject(),
+        credential,
+    ];
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// An answer on its way, of which a copy is taken as long as it is small enough.
+pub(super) struct Recording {
+    answers: Answers,
+    key: AnswerKey,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Option<Vec<u8>>,
+}
+
+impl Recording {
+    pub(super) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = status;
+        self.headers = headers.clone();
+    }
+
+    pub(super) fn data(&mut self, piece: &[u8]) {
+        let room = self.answers.settings.answer_bytes_max;
+        if let Some(body) = &mut self.body {
+            if body.len().saturating_add(piece.len()) > room {
+                self.body = None;
+            } else {
+                body.extend_from_slice(piece);
+            }
+        }
+    }
+
+    /// What can't be said again whole is not kept: trailers are no part of an answer here.
+    pub(super) fn give_up(&mut self) {
+        self.body = None;
+    }
+
+    /// The answer went out to its end, and was charged.
+    pub(super) fn keep(self) {
+        if self.answers.settings.answer_bytes_max == 0 {
+            return;
+        }
+        let Some(body) = self.body else { return };
+        let answer = Answer {
+            status: self.status,
+            headers: self.headers,
+            body: body.into(),
+        };
+        self.answers.kept.insert(self.key, Arc::new(answer));
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt(f)
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").finish_non_exhaustive()
+    }
+}

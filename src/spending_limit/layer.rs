@@ -1,0 +1,115 @@
+//! The layer, and what can be set.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    IdempotencyKeys, PriceTable, SpendingLimitPolicy,
+    idempotency::Answers,
+    terms::{Charging, CostHeaders, MissingUsage, Terms},
+};
+use crate::{
+    domain::{
+        clock::{Clock, SystemClock},
+        usage::Expiry,
+    },
+    guard::{self, Gate},
+    store::Ledger,
+};
+
+/// Charges for each request. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct SpendingLimitLayer {
+    gate: Gate<SpendingLimitPolicy>,
+}
+
+guard::layer!(SpendingLimitLayer, SpendingLimitPolicy);
+
+impl SpendingLimitLayer {
+    /// Charges the caller's account in `ledger` by `prices`.
+    #[must_use]
+    pub fn new(ledger: impl Ledger, prices: PriceTable) -> Self {
+        Self {
+            gate: Gate::new(SpendingLimitPolicy {
+                ledger: Arc::new(ledger),
+                prices,
+                terms: Terms {
+                    failed: Charging::Nothing,
+                    disconnected: Charging::Counted,
+                    missing: MissingUsage::ChargeHold,
+                    headers: CostHeaders::Off,
+                    lifetime: Duration::from_secs(3_600),
+                    expiry: Expiry::Release,
+                },
+                answers: None,
+                clock: SystemClock::shared(),
+            }),
+        }
+    }
+
+    /// How long a call may go on without a sign of life before its hold is resolved without it; an hour
+    /// unless set. A body whose frames go out keeps its hold.
+    #[must_use]
+    pub fn hold_lifetime(self, lifetime: Duration) -> Self {
+        self.terms(|terms| terms.lifetime = lifetime)
+    }
+
+    /// What becomes of a hold that nobody settles, because its process died or its lifetime is over; it is
+    /// given back unless set.
+    #[must_use]
+    pub fn expired_holds(self, expiry: Expiry) -> Self {
+        self.terms(|terms| terms.expiry = expiry)
+    }
+
+    /// What a call costs that the handler or its body ended with an error or a panic; nothing unless set.
+    /// An answer of 400 or above costs nothing in any case.
+    #[must_use]
+    pub fn failed_calls(self, charging: Charging) -> Self {
+        self.terms(|terms| terms.failed = charging)
+    }
+
+    /// What a call costs that its client left, or a timeout further out cut off; what was counted unless set.
+    #[must_use]
+    pub fn disconnected_calls(self, charging: Charging) -> Self {
+        self.terms(|terms| terms.disconnected = charging)
+    }
+
+    /// What a call costs of which nobody told what it used; the hold unless set.
+    #[must_use]
+    pub fn missing_usage(self, missing: MissingUsage) -> Self {
+        self.terms(|terms| terms.missing = missing)
+    }
+
+    /// Tells clients what they pay, in dollars: `x-cost-held`, `x-cost` where it is known before the body,
+    /// `x-balance-remaining` and `x-budget-remaining` just after the hold.
+    #[must_use]
+    pub fn cost_headers(self) -> Self {
+        self.terms(|terms| terms.headers = CostHeaders::On)
+    }
+
+    /// Honours `Idempotency-Key`: a client's retry is charged once. Free routes pass it by.
+    #[must_use]
+    pub fn idempotency_keys(self, keys: IdempotencyKeys) -> Self {
+        let answers = Some(Answers::new(keys));
+        Self {
+            gate: self.gate.map_policy(|policy| policy.answers = answers),
+        }
+    }
+
+    /// Another source of time.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            gate: self.gate.map_policy(|policy| policy.clock = clock),
+        }
+    }
+
+    fn terms(self, change: impl FnOnce(&mut Terms)) -> Self {
+        Self {
+            gate: self.gate.map_policy(|policy| change(&mut policy.terms)),
+        }
+    }
+
+    pub(crate) fn into_policy(self) -> SpendingLimitPolicy {
+        self.gate.policy().clone()
+    }
+}

@@ -1,0 +1,255 @@
+//! Finds the `usage` object of a JSON text while it passes, without keeping the text.
+
+use std::sync::Arc;
+
+/// The longest key that matters, and the longest model name that is kept, in bytes.
+const TEXT_MAX: usize = 128;
+
+/// What a response says that it used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    input: Option<u64>,
+    output: Option<u64>,
+    total: Option<u64>,
+    /// Part of `input` (OpenAI).
+    cached: Option<u64>,
+    /// Not part of `input` (Anthropic).
+    cache_read: Option<u64>,
+    cache_written: Option<u64>,
+}
+
+/// Tokens as they are paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Read, all of them.
+    pub(crate) input: u64,
+    /// Of these, read from a cache.
+    pub(crate) cached: u64,
+    /// Written.
+    pub(crate) output: u64,
+}
+
+impl Usage {
+    /// `None`: no count was there. A count of zero is a count.
+    pub(super) fn tokens(&self) -> Option<Tokens> {
+        let by_total = || {
+            let output = self.output.unwrap_or(0);
+            self.total.map(|total| total.saturating_sub(output))
+        };
+        if self.input.is_none() && self.output.is_none() && self.total.is_none() {
+            return None;
+        }
+        let beside = self.cache_read.unwrap_or(0);
+        let input = self
+            .input
+            .or_else(by_total)
+            .unwrap_or(0)
+            .saturating_add(beside)
+            .saturating_add(self.cache_written.unwrap_or(0));
+        Some(Tokens {
+            input,
+            cached: self.cached.unwrap_or(beside).min(input),
+            output: self.output.unwrap_or(0),
+        })
+    }
+
+    fn set(&mut self, section: Section, key: &[u8], count: u64) {
+        let place = match (section, key) {
+            (Section::Usage, b"prompt_tokens" | b"input_tokens") => &mut self.input,
+            (Section::Usage, b"completion_tokens" | b"output_tokens") => &mut self.output,
+            (Section::Usage, b"total_tokens") => &mut self.total,
+            (Section::Usage, b"cache_read_input_tokens") => &mut self.cache_read,
+            (Section::Usage, b"cache_creation_input_tokens") => &mut self.cache_written,
+            (Section::Details, b"cached_tokens") => &mut self.cached,
+            _ => return,
+        };
+        *place = Some(count);
+    }
+}
+
+/// What the scanner is inside of. Only what the shapes of OpenAI and Anthropic have is looked into, at
+/// its place: a client may choose the names of what an answer echoes deeper down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Other,
+    /// The whole text.
+    Root,
+    /// `response` (OpenAI's response events), `message` (Anthropic's first event).
+    Envelope,
+    /// `usage`.
+    Usage,
+    /// `prompt_tokens_details`, `input_tokens_details`.
+    Details,
+}
+
+/// Deeper than that nothing matters.
+const DEPTH: usize = 4;
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Inside {
+    #[default]
+    Structure,
+    Text,
+    /// Behind a backslash.
+    Escape,
+    /// A number, or what it comes to if it can be no count.
+    Number(Option<u64>),
+}
+
+/// Reads JSON in pieces, cut anywhere. What is no JSON finds nothing, and never more than a few hundred
+/// bytes are kept.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    usage: Usage,
+    model: Option<Arc<str>>,
+    inside: Inside,
+    depth: usize,
+    sections: [Section; DEPTH],
+    /// The string that was read last, as far as it can matter.
+    text: Vec<u8>,
+    /// `text` is the key of what is read now.
+    keyed: bool,
+    key: Vec<u8>,
+}
+
+impl Scanner {
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    pub(super) fn model(&self) -> Option<&Arc<str>> {
+        self.model.as_ref()
+    }
+
+    /// Forgets where it is, and keeps what it has found.
+    pub(super) fn begin_anew(&mut self) {
+        self.end_number();
+        self.inside = Inside::Structure;
+        self.depth = 0;
+        self.keyed = false;
+    }
+
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        while let Some((&byte, behind)) = rest.split_first() {
+            rest = match self.inside {
+                Inside::Text => self.read_text(rest),
+                Inside::Escape => {
+                    // A key or a name with an escape in it is none that matters.
+                    self.text.resize(TEXT_MAX.saturating_add(1), 0);
+                    self.inside = Inside::Text;
+                    behind
+                }
+                Inside::Number(count) if is_of_number(byte) => {
+                    self.inside = Inside::Number(count.and_then(|count| append(count, byte)));
+                    behind
+                }
+                Inside::Number(_) => {
+                    self.end_number();
+                    rest
+                }
+                Inside::Structure => {
+                    self.structure(byte);
+                    behind
+                }
+            };
+        }
+    }
+
+    /// Up to the next byte that matters in a string.
+    fn read_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let end = memchr::memchr2(b'"', b'\\', rest);
+        let (text, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        let room = TEXT_MAX.saturating_add(1).saturating_sub(self.text.len());
+        self.text
+            .extend_from_slice(text.get(..room).unwrap_or(text));
+        let Some((&byte, behind)) = behind.split_first() else {
+            return behind;
+        };
+        if byte == b'\\' {
+            self.inside = Inside::Escape;
+        } else {
+            self.inside = Inside::Structure;
+            self.end_text();
+        }
+        behind
+    }
+
+    fn structure(&mut self, byte: u8) {
+        match byte {
+            b'"' => {
+                self.text.clear();
+                self.inside = Inside::Text;
+            }
+            b':' => {
+                std::mem::swap(&mut self.key, &mut self.text);
+                self.keyed = true;
+            }
+            b',' => self.keyed = false,
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.keyed = false;
+            }
+            b'-' => self.inside = Inside::Number(None),
+            b'0'..=b'9' => self.inside = Inside::Number(append(0, byte)),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, is_object: bool) {
+        let key: &[u8] = if self.keyed { &self.key } else { b"" };
+        let section = match (is_object, self.section(), key) {
+            (true, _, _) if self.depth == 0 => Section::Root,
+            (true, Section::Root, b"response" | b"message") => Section::Envelope,
+            (true, Section::Root | Section::Envelope, b"usage") => Section::Usage,
+            (true, Section::Usage, b"prompt_tokens_details" | b"input_tokens_details") => {
+                Section::Details
+            }
+            _ => Section::Other,
+        };
+        if let Some(place) = self.sections.get_mut(self.depth) {
+            *place = section;
+        }
+        self.depth = self.depth.saturating_add(1);
+        self.keyed = false;
+    }
+
+    fn section(&self) -> Section {
+        let place = self.depth.checked_sub(1);
+        let section = place.and_then(|place| self.sections.get(place));
+        section.copied().unwrap_or_default()
+    }
+
+    fn end_number(&mut self) {
+        if let Inside::Number(Some(count)) = self.inside
+            && self.keyed
+        {
+            self.usage.set(self.section(), &self.key, count);
+        }
+        if let Inside::Number(_) = self.inside {
+            self.inside = Inside::Structure;
+        }
+    }
+
+    fn end_text(&mut self) {
+        let in_place = matches!(self.section(), Section::Root | Section::Envelope);
+        if self.keyed && in_place && self.key == b"model" && self.text.len() <= TEXT_MAX {
+            let known = self.model.as_deref().map(str::as_bytes) == Some(&self.text);
+            if !known && let Ok(model) = std::str::from_utf8(&self.text) {
+                self.model = Some(Arc::from(model));
+            }
+        }
+    }
+}
+
+fn is_of_number(byte: u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
+}
+
+/// One more digit; `None` for what is no count, or too large.
+fn append(count: u64, byte: u8) -> Option<u64> {
+    let digit = byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))?;
+    count.checked_mul(10)?.checked_add(u64::from(digit))
+}

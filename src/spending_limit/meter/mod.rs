@@ -1,0 +1,80 @@
+//! Reads what an answer says that it used, while it passes: nothing is kept back, and little is kept.
+
+mod json;
+mod sse;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
+use self::{json::Scanner, sse::Events};
+
+pub(super) use json::Tokens;
+
+/// Reads one body.
+pub(super) struct Reader(Kind);
+
+enum Kind {
+    Json(Scanner),
+    Events(Events),
+}
+
+impl Reader {
+    /// The reader for a body with such a head; `None`: nothing can be read in it.
+    pub(super) fn for_body(headers: &HeaderMap) -> Option<Self> {
+        let encoded = headers
+            .get(CONTENT_ENCODING)
+            .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        if encoded {
+            return None;
+        }
+        let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        let suffix = essence.rsplit_once('+').map(|(_, suffix)| suffix);
+        if is("text/event-stream") {
+            Some(Self(Kind::Events(Events::new())))
+        } else if is("application/json")
+            || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"))
+        {
+            Some(Self(Kind::Json(Scanner::default())))
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        match &mut self.0 {
+            Kind::Json(scanner) => scanner.feed(piece),
+            Kind::Events(events) => events.feed(piece),
+        }
+    }
+
+    /// The tokens of the last `usage` that went by; counts that it didn't name are those of the one before.
+    pub(super) fn tokens(&self) -> Option<Tokens> {
+        self.scanner().usage().tokens()
+    }
+
+    /// The model that the answer names.
+    pub(super) fn model(&self) -> Option<&Arc<str>> {
+        self.scanner().model()
+    }
+
+    fn scanner(&self) -> &Scanner {
+        match &self.0 {
+            Kind::Json(scanner) => scanner,
+            Kind::Events(events) => events.scanner(),
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader({:?})", self.tokens())
+    }
+}

@@ -1,0 +1,234 @@
+//! The price of every route.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use http::Method;
+use matchit::Router;
+
+use super::Price;
+use crate::wire::{RequestHead, is_normal_path};
+
+/// A route can't be in the table: why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("route {route}: {why}")]
+pub struct InvalidRoute {
+    route: String,
+    why: String,
+}
+
+/// The price of every route. What isn't in the table is refused: what has no price isn't sold.
+///
+/// Path patterns are those of axum: `/documents/{id}`, `/files/{*rest}`; no pattern matches an
+/// un-normal path. HEAD costs what GET costs.
+#[derive(Clone, Default)]
+pub struct PriceTable {
+    routes: Arc<BTreeMap<String, BTreeMap<String, PricedRoute>>>,
+    matcher: Arc<Router<String>>,
+}
+
+/// A route with its price, and the name by which logs know it.
+#[derive(Clone, Debug)]
+pub(super) struct PricedRoute {
+    pricing: Pricing,
+    /// `POST /chat`.
+    pub(super) name: Arc<str>,
+}
+
+type PriceOf = dyn Fn(&RequestHead<'_>) -> Price + Send + Sync;
+
+#[derive(Clone)]
+enum Pricing {
+    Same(Price),
+    Each(Arc<PriceOf>),
+}
+
+impl PricedRoute {
+    /// `None`: the closure asks for less than nothing.
+    pub(super) fn price(&self, head: &RequestHead<'_>) -> Option<Price> {
+        match &self.pricing {
+            Pricing::Same(price) => Some(price.clone()),
+            Pricing::Each(price) => Some(price(head)).filter(|price| !price.is_unsound()),
+        }
+    }
+}
+
+impl fmt::Debug for Pricing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same(price) => price.fmt(f),
+            Self::Each(_) => f.write_str("Fn"),
+        }
+    }
+}
+
+/// What the table says of a request.
+pub(super) enum Priced<'a> {
+    Route(&'a PricedRoute),
+    /// Other methods are in the table, but not this one.
+    OtherMethods,
+    Unknown,
+}
+
+impl PriceTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the price of a route.
+    ///
+    /// # Errors
+    /// [`InvalidRoute`]: no such method or pattern, a pattern that conflicts with another, a route that
+    /// is there already, a negative price, or one by models that names none or is nested.
+    pub fn route(self, method: &str, pattern: &str, price: Price) -> Result<Self, InvalidRoute> {
+        if price.is_unsound() {
+            return Err(InvalidRoute {
+                route: format!("{method} {pattern}"),
+                why: "negative price, or no models".to_owned(),
+            });
+        }
+        self.add(method, pattern, Pricing::Same(price))
+    }
+
+    /// Sets how the price of a route is found for each request: by the plan of its
+    /// [`Principal`](crate::Principal) (in the head's extensions), or by what a header names. The body isn't seen.
+    /// A request for which it asks less than nothing is refused (500).
+    ///
+    /// # Errors
+    /// As for [`route`](Self::route).
+    pub fn route_by(
+        self,
+        method: &str,
+        pattern: &str,
+        price: impl Fn(&RequestHead<'_>) -> Price + Send + Sync + 'static,
+    ) -> Result<Self, InvalidRoute> {
+        self.add(method, pattern, Pricing::Each(Arc::new(price)))
+    }
+
+    fn add(mut self, method: &str, pattern: &str, pricing: Pricing) -> Result<Self, InvalidRoute> {
+        let name = format!("{method} {pattern}");
+        let invalid = |why: &str| InvalidRoute {
+            route: name.clone(),
+            why: why.to_owned(),
+        };
+        let known = Method::from_bytes(method.as_bytes()).is_ok();
+        if !known || method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Err(invalid("no method"));
+        }
+        let routes = Arc::make_mut(&mut self.routes);
+        if !routes.contains_key(pattern) {
+            let matcher = Arc::make_mut(&mut self.matcher);
+            matcher
+                .insert(pattern, pattern.to_owned())
+                .map_err(|error| invalid(&error.to_string()))?;
+        }
+        let route = PricedRoute {
+            pricing,
+            name: Arc::from(name.as_str()),
+        };
+        let methods = routes.entry(pattern.to_owned()).or_default();
+        if methods.insert(method.to_owned(), route).is_some() {
+            return Err(invalid("twice"));
+        }
+        Ok(self)
+    }
+
+    pub(super) fn find(&self, head: &RequestHead<'_>) -> Priced<'_> {
+        let path = head.path();
+        if !is_normal_path(path) {
+            return Priced::Unknown;
+        }
+        let Some(methods) = self
+            .matcher
+            .at(path)
+            .ok()
+            .and_then(|found| self.routes.get(found.value))
+        else {
+            return Priced::Unknown;
+        };
+        let as_get = (head.method == Method::HEAD)
+            .then(|| methods.get("GET"))
+            .flatten();
+        match methods.get(head.method.as_str()).or(as_get) {
+            Some(route) => Priced::Route(route),
+            None => Priced::OtherMethods,
+        }
+    }
+}
+
+impl fmt::Debug for PriceTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(
+                self.routes
+                    .values()
+                    .flat_map(BTreeMap::values)
+                    .map(|route| (&route.name, &route.pricing)),
+            )
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::domain::money::Money;
+
+    fn nanos(nanos: i64) -> Money {
+        Money::from_nanos(nanos)
+    }
+
+    fn table() -> PriceTable {
+        PriceTable::new()
+            .route("GET", "/docs/{id}", Price::flat(nanos(1)))
+            .and_then(|table| table.route("POST", "/docs/{id}", Price::flat(nanos(2))))
+            .unwrap()
+    }
+
+    fn found(method: &str, path: &str) -> String {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .body(())
+            .unwrap();
+        match table().find(&RequestHead::of(&request)) {
+            Priced::Route(route) => route.name.to_string(),
+            Priced::OtherMethods => "405".into(),
+            Priced::Unknown => "404".into(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_in_the_table_is_sold() {
+        assert_eq!(found("GET", "/docs/1"), "GET /docs/{id}");
+        assert_eq!(found("HEAD", "/docs/1"), "GET /docs/{id}");
+        assert_eq!(found("DELETE", "/docs/1"), "405");
+        for path in [
+            "/docs",
+            "/docs/",
+            "/docs/1/",
+            "/docs//1",
+            "/docs/%31",
+            "/docs/../docs/1",
+            "/Docs/1",
+        ] {
+            assert_eq!(found("GET", path), "404", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_contradicts_itself_cannot_be() {
+        let twice = table().route("GET", "/docs/{id}", Price::free());
+        assert!(
+            twice
+                .unwrap_err()
+                .to_string()
+                .contains("GET /docs/{id}: twice")
+        );
+        assert!(table().route("GET", "/docs/{name}", Price::free()).is_err());
+        assert!(table().route("get", "/a", Price::free()).is_err());
+        assert!(table().route("GET", "/a", Price::flat(nanos(-1))).is_err());
+    }
+}
