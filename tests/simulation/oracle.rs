@@ -1,0 +1,331 @@
+//! What must be so: the books, kept as sums over what happened, in wide numbers, and by the windows' own
+//! names instead of by rolling them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tollgate::{
+    books::{Balance, Budget, HoldRefusal},
+    budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
+    store::{AccountId, BudgetId},
+    usage::{Expiry, Hold, HoldId, HoldRequest},
+};
+
+#[derive(Clone, Debug)]
+struct Open {
+    account: AccountId,
+    budgets: Vec<BudgetId>,
+    amount: i128,
+    windows: Windows,
+    ends: Duration,
+    expiry: Expiry,
+    key: Option<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Account {
+    deposited: i128,
+    credit_line: i128,
+    settled: i128,
+    rows: usize,
+}
+
+struct Known {
+    fingerprint: [u8; 32],
+    settled: bool,
+    ends: Duration,
+}
+
+type Window = (AccountId, BudgetId, BudgetWindow, i64);
+
+#[derive(Default)]
+pub(crate) struct Oracle {
+    accounts: HashMap<AccountId, Account>,
+    open: HashMap<HoldId, Open>,
+    ended: HashSet<HoldId>,
+    settled: HashMap<Window, i128>,
+    limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
+    known: HashMap<(AccountId, Arc<str>), Known>,
+    told: HashSet<(Window, i64)>,
+    pub(crate) expired: usize,
+}
+
+const WINDOWS: [BudgetWindow; 3] = [BudgetWindow::Day, BudgetWindow::Month, BudgetWindow::Total];
+
+fn begin(window: BudgetWindow, windows: Windows) -> i64 {
+    match window {
+        BudgetWindow::Day => windows.day,
+        BudgetWindow::Month => windows.month,
+        BudgetWindow::Total => 0,
+    }
+}
+
+fn distinct(budgets: &[BudgetId]) -> Vec<BudgetId> {
+    let mut distinct = budgets.to_vec();
+    distinct.sort();
+    distinct.dedup();
+    distinct
+}
+
+impl Oracle {
+    fn held(&self, account: &AccountId) -> i128 {
+        let own = self.open.values().filter(|open| open.account == *account);
+        own.map(|open| open.amount).sum()
+    }
+
+    fn held_in(&self, (account, budget, window, from): &Window) -> i128 {
+        let counts = |open: &&Open| {
+            open.account == *account
+                && begin(*window, open.windows) == *from
+                && open.budgets.contains(budget)
+        };
+        let own = self.open.values().filter(counts);
+        own.map(|open| open.amount).sum()
+    }
+
+    fn settled_in(&self, window: &Window) -> i128 {
+        self.settled.get(window).copied().unwrap_or_default()
+    }
+
+    fn available(&self, account: &AccountId) -> i128 {
+        let held = self.held(account);
+        self.accounts.get(account).map_or(-held, |own| {
+            own.deposited + own.credit_line - own.settled - held
+        })
+    }
+
+    /// Which limit doesn't cover the amount.
+    fn over(&self, request: &HoldRequest, windows: Windows) -> HashSet<BudgetWindow> {
+        let account = &request.call.account;
+        let amount = i128::from(request.amount.nanos());
+        let mut over = HashSet::new();
+        for budget in distinct(&request.budgets) {
+            let limits = self.limits.get(&(account.clone(), budget.clone()));
+            let limits = limits.copied().unwrap_or_default();
+            for window in WINDOWS {
+                let limit = match window {
+                    BudgetWindow::Day => limits.daily,
+                    BudgetWindow::Month => limits.monthly,
+                    BudgetWindow::Total => limits.total,
+                };
+                let place = (
+                    account.clone(),
+                    budget.clone(),
+                    window,
+                    begin(window, windows),
+                );
+                let spent = self.settled_in(&place) + self.held_in(&place);
+                if limit.is_some_and(|limit| spent + amount > i128::from(limit.nanos())) {
+                    over.insert(window);
+                }
+            }
+        }
+        over
+    }
+
+    fn repeats(&self, request: &HoldRequest, now: Duration) -> Option<HoldRefusal> {
+        let wish = request.idempotency.as_ref()?;
+        let place = (request.call.account.clone(), Arc::clone(&wish.key));
+        let known = self.known.get(&place)?;
+        if known.settled && known.ends <= now {
+            None
+        } else if known.fingerprint != wish.fingerprint {
+            Some(HoldRefusal::OtherRequest)
+        } else if known.settled {
+            Some(HoldRefusal::AlreadySettled)
+        } else {
+            Some(HoldRefusal::InProgress)
+        }
+    }
+
+    /// Judges the answer to a hold; `windows` are those that it had to count in.
+    pub(crate) fn hold(
+        &mut self,
+        request: &HoldRequest,
+        windows: Windows,
+        now: Duration,
+        answer: &Result<Hold, HoldRefusal>,
+    ) {
+        let account = &request.call.account;
+        let amount = i128::from(request.amount.nanos());
+        let repeats = self.repeats(request, now);
+        let covered = self.available(account) >= amount;
+        let over = self.over(request, windows);
+        let hold = match answer {
+            Ok(hold) => hold,
+            Err(HoldRefusal::NegativeAmount) => return assert!(amount < 0),
+            Err(HoldRefusal::InsufficientCredits) => return assert!(!covered),
+            Err(HoldRefusal::LimitReached(window)) => return assert!(over.contains(window)),
+            Err(refusal) => return assert_eq!(repeats, Some(*refusal)),
+        };
+        assert!(amount >= 0, "granted less than nothing");
+        assert!(covered, "granted what wasn't there");
+        assert!(over.is_empty(), "granted over a limit: {over:?}");
+        assert_eq!(repeats, None, "granted twice");
+        assert_eq!(hold.windows, windows);
+        assert_eq!(
+            i128::from(hold.left.account.nanos()),
+            self.available(account) - amount
+        );
+        let open = Open {
+            account: account.clone(),
+            budgets: distinct(&request.budgets),
+            amount,
+            windows,
+            ends: now + request.lifetime,
+            expiry: request.expiry,
+            key: request.idempotency.as_ref().map(|wish| wish.key.clone()),
+        };
+        if let Some(wish) = &request.idempotency {
+            let known = Known {
+                fingerprint: wish.fingerprint,
+                settled: false,
+                ends: now + wish.keep_for,
+            };
+            self.known
+                .insert((account.clone(), wish.key.clone()), known);
+        }
+        assert!(!self.ended.contains(&hold.id), "a name was given twice");
+        assert!(self.open.insert(hold.id, open).is_none());
+    }
+
+    fn end(&mut self, id: HoldId, charged: i128) {
+        let Some(open) = self.open.remove(&id) else {
+            return;
+        };
+        assert!(self.ended.insert(id), "a hold ended twice");
+        let charged = charged.max(0);
+        for budget in &open.budgets {
+            for window in WINDOWS {
+                let from = begin(window, open.windows);
+                let place = (open.account.clone(), budget.clone(), window, from);
+                *self.settled.entry(place).or_default() += charged;
+            }
+        }
+        if let Some(key) = open.key {
+            let place = (open.account.clone(), key);
+            if charged == 0 {
+                self.known.remove(&place);
+            } else if let Some(known) = self.known.get_mut(&place) {
+                known.settled = true;
+            }
+        }
+        let account = self.accounts.entry(open.account).or_default();
+        account.settled += charged;
+        account.rows += 1;
+    }
+
+    /// What has been open for too long ends before anything else happens in its account.
+    pub(crate) fn expire(&mut self, account: &AccountId, now: Duration) {
+        let over: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.account == *account && open.ends <= now)
+            .map(|(id, open)| {
+                (
+                    *id,
+                    i128::from(u8::from(open.expiry == Expiry::Charge)) * open.amount,
+                )
+            })
+            .collect();
+        self.expired += over.len();
+        for (id, charged) in over {
+            self.end(id, charged);
+        }
+    }
+
+    pub(crate) fn settle(&mut self, id: HoldId, charged: i64) {
+        self.end(id, i128::from(charged));
+    }
+
+    pub(crate) fn extend(&mut self, id: HoldId, ends: Duration, answer: bool) {
+        let open = self.open.get_mut(&id);
+        assert_eq!(open.is_some(), answer);
+        if let Some(open) = open {
+            open.ends = ends;
+        }
+    }
+
+    pub(crate) fn record(&mut self, account: &AccountId) {
+        self.accounts.entry(account.clone()).or_default().rows += 1;
+    }
+
+    pub(crate) fn pay(&mut self, account: &AccountId, amount: i64) {
+        self.accounts.entry(account.clone()).or_default().deposited += i128::from(amount);
+    }
+
+    pub(crate) fn credit_line(&mut self, account: &AccountId, line: i64) {
+        self.accounts
+            .entry(account.clone())
+            .or_default()
+            .credit_line = i128::from(line);
+    }
+
+    pub(crate) fn limits(&mut self, account: &AccountId, budget: &BudgetId, to: SpendingLimits) {
+        self.limits.insert((account.clone(), budget.clone()), to);
+    }
+
+    /// Nothing is told twice of one window.
+    pub(crate) fn told(&mut self, alert: &SpendingAlert, windows: Windows) {
+        let from = begin(alert.window, windows);
+        let window = (
+            alert.account.clone(),
+            alert.budget.clone(),
+            alert.window,
+            from,
+        );
+        assert!(alert.spent >= alert.limit);
+        assert!(
+            self.told.insert((window, alert.limit.nanos())),
+            "told twice: {alert:?}"
+        );
+    }
+
+    pub(crate) fn windows_of(&self, id: HoldId) -> Option<Windows> {
+        self.open.get(&id).map(|open| open.windows)
+    }
+
+    pub(crate) fn check_balance(&self, account: &AccountId, balance: Balance) {
+        let own = self.accounts.get(account);
+        let (deposited, line, settled) = own.map_or((0, 0, 0), |own| {
+            (own.deposited, own.credit_line, own.settled)
+        });
+        let wide = |money: tollgate::money::Money| i128::from(money.nanos());
+        assert_eq!(wide(balance.deposited), deposited);
+        assert_eq!(wide(balance.credit_line), line);
+        assert_eq!(wide(balance.settled), settled);
+        assert_eq!(wide(balance.held), self.held(account));
+        assert_eq!(
+            wide(balance.deposited) + wide(balance.credit_line),
+            wide(balance.available()) + wide(balance.held) + wide(balance.settled)
+        );
+    }
+
+    pub(crate) fn check_budget(&self, account: &AccountId, id: &BudgetId, budget: &Budget) {
+        let spent = [budget.day, budget.month, budget.total];
+        for (window, spent) in WINDOWS.into_iter().zip(spent) {
+            let from = begin(window, budget.windows);
+            let place = (account.clone(), id.clone(), window, from);
+            let found = (
+                i128::from(spent.settled.nanos()),
+                i128::from(spent.held.nanos()),
+            );
+            let expected = (self.settled_in(&place), self.held_in(&place));
+            assert_eq!(found, expected, "{window:?} of {id}");
+        }
+    }
+
+    /// The log has a row for each call that ended, and their sum is what was settled.
+    pub(crate) fn check_log(&self, account: &AccountId, rows: usize, charged: i128) {
+        let own = self.accounts.get(account);
+        let (expected, settled) = own.map_or((0, 0), |own| (own.rows, own.settled));
+        assert_eq!((rows, charged), (expected, settled));
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+}
