@@ -71,10 +71,16 @@ async fn step_by_step(connection: &mut PgConnection, known: i32) -> Result<(), F
 }
 
 /// The last step that was applied; 0 when there is nothing of ours.
+///
+/// Not by `to_regclass`: it goes by what the session remembers of names, in which a schema that another one has just
+/// made may still be missing.
 async fn version(connection: &mut PgConnection) -> Result<i32, Failure> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('tollgate.migration') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await?;
+    let there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace
+         ON pg_namespace.oid = relnamespace WHERE nspname = 'tollgate' AND relname = 'migration')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     if !there {
         return Ok(0);
     }
