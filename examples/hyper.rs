@@ -78,6 +78,7 @@ fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
         .add_format(format.clone())
         .ttl(Duration::from_secs(2))
         .build();
+    stores.tell_keys(&resolver);
     let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
     Ok((ring, resolver))
 }

@@ -98,6 +98,7 @@ fn keys(stores: &Stores, roles: &RoleSet) -> Result<(Keyring, KeyResolver), Star
         .add_format(format.clone())
         .ttl(Duration::from_secs(2))
         .build();
+    stores.tell_keys(&resolver);
     let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
     Ok((ring.with_roles(roles.clone()), resolver))
 }
@@ -116,6 +117,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         issuer,
     )
     .build()?;
+    stores.tell_logins(logins.resolver());
     if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
         logins
             .ensure_user(NewUser::new(&email, &password).role("admin"))

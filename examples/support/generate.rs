@@ -64,7 +64,7 @@ pub(crate) async fn key(
     stores: &Stores,
     ring: &Keyring,
 ) -> Result<String, StartError> {
-    if stores.file.is_none() {
+    if !stores.outlive_the_process() {
         return Err(
             "generate-key: DATABASE_URL must name a database that outlives this command".into(),
         );

@@ -5,28 +5,16 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod limits;
+mod stores;
 
-use std::{
-    env,
-    error::Error,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, error::Error, str::FromStr, time::Duration};
 
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tollgate::{
-    ClientAddress, ForwardedHeader,
-    store::{
-        AuditLog, KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore, StoreError, UserStore,
-    },
-    token::SigningSecret,
-};
+use tollgate::{ClientAddress, ForwardedHeader};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -35,7 +23,8 @@ use tracing_subscriber::{
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
 pub(crate) use self::axum::serve;
-use limits::RateLimits;
+#[allow(unused_imports, reason = "not every server has a database")]
+pub(crate) use self::stores::Stores;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -103,83 +92,6 @@ pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
     let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
     let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
     Ok(ClientAddress::peer().trusting(networks, ForwardedHeader::XForwardedFor))
-}
-
-/// Where everything is kept, as `DATABASE_URL` and `REDIS_URL` say.
-pub(crate) struct Stores {
-    pub(crate) keys: Arc<dyn KeyStore>,
-    pub(crate) users: Arc<dyn UserStore>,
-    pub(crate) sessions: Arc<dyn SessionStore>,
-    pub(crate) ledger: Arc<dyn Ledger>,
-    pub(crate) limits: RateLimits,
-    pub(crate) audit: Arc<dyn AuditLog>,
-    /// The database's file, where there is one.
-    pub(crate) file: Option<PathBuf>,
-    sqlite: Option<SqliteStore>,
-}
-
-impl Stores {
-    /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), or `memory:`.
-    pub(crate) async fn open(name: &str) -> Result<Self, StartError> {
-        let limits = RateLimits::open(name).await?;
-        let url = optional("DATABASE_URL").unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
-        if url.starts_with("memory:") {
-            let store = MemoryStore::new();
-            return Ok(Self::of(store, limits, None, None));
-        }
-        let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) else {
-            return Err("DATABASE_URL: sqlite:PATH or memory: is expected".into());
-        };
-        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-        let store = SqliteStore::open(path)
-            .await
-            .map_err(|error| format!("DATABASE_URL: {error}"))?;
-        let path = path.to_owned();
-        Ok(Self::of(store.clone(), limits, Some(path), Some(store)))
-    }
-
-    fn of<S>(
-        store: S,
-        limits: RateLimits,
-        file: Option<PathBuf>,
-        sqlite: Option<SqliteStore>,
-    ) -> Self
-    where
-        S: AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone,
-    {
-        let store = Arc::new(store);
-        Self {
-            keys: store.clone(),
-            users: store.clone(),
-            sessions: store.clone(),
-            ledger: store.clone(),
-            limits,
-            audit: store,
-            file,
-            sqlite,
-        }
-    }
-
-    /// `JWT_SECRET`, or one that is made once and kept beside the database.
-    pub(crate) fn signing_secret(&self) -> Result<SigningSecret, StartError> {
-        if let Ok(secret) = env::var("JWT_SECRET") {
-            return SigningSecret::from_bytes(secret.as_bytes())
-                .map_err(|error| format!("JWT_SECRET: {error}").into());
-        }
-        Ok(match &self.file {
-            Some(file) => SigningSecret::load_or_create(file.with_extension("jwt-secret"))?,
-            None => SigningSecret::generate()?,
-        })
-    }
-
-    /// Waits until all is written.
-    pub(crate) async fn close(self) -> Result<(), StoreError> {
-        self.ledger.flush().await?;
-        match self.sqlite {
-            Some(store) => store.close().await,
-            None => Ok(()),
-        }
-    }
 }
 
 /// Listens where `HOST` and `PORT` say, and says so on stdout.

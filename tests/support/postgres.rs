@@ -1,6 +1,8 @@
 //! A PostgreSQL server of the tests' own: a private process on a socket in a temporary folder, started by the first
 //! test that asks, and gone with the process of the tests, however that ends.
 
+#![allow(dead_code, reason = "whoever starts a server needs a part of it")]
+
 use std::{
     env, fs,
     io::{self, Write},
@@ -117,6 +119,16 @@ impl Server {
             folder,
             _watch: watch,
         })
+    }
+
+    /// Where its socket is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Another program of the same version.
+    pub(crate) fn binary(name: &str) -> Option<PathBuf> {
+        binaries().map(|folder| folder.join(name))
     }
 
     pub(crate) fn options(&self, database: &str) -> PgConnectOptions {
