@@ -1,0 +1,152 @@
+//! A service for chat agents: people by JWT with refresh tokens, each agent by keys of its own.
+//!
+//! `cargo run --example ragchats --features axum,sqlite`; paths end in a slash.
+
+#[path = "ragchats/agents.rs"]
+mod agents;
+#[path = "ragchats/people.rs"]
+mod people;
+mod support;
+#[path = "ragchats/wire.rs"]
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    routing::{MethodRouter, get, post},
+};
+use support::{StartError, Stores, client_address, optional, serve, setting};
+use tollgate::{
+    ApiKeyLayer, JwtLayer, RateLimitLayer, Tollgate,
+    clock::{Clock, SystemClock},
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring},
+    login::{Logins, NewUser, RefreshTokens},
+    quota::Quota,
+    token::{SigningSecret, TokenIssuer},
+};
+use tower::ServiceBuilder;
+use wire::Errors;
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct App {
+    logins: Logins,
+    keys: Keyring,
+    clock: Arc<dyn Clock>,
+}
+
+#[tokio::main]
+async fn main() {
+    support::log_to_stderr();
+    if let Err(error) = run().await {
+        tracing::error!(%error, "the server ends");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), StartError> {
+    let stores = Stores::open("ragchats").await?;
+    let secret = stores.signing_secret()?;
+    let app = router(&stores, &secret).await?;
+    serve(app, 8000).await?;
+    Ok(stores.close().await?)
+}
+
+async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtLayer), StartError> {
+    let access = Duration::from_secs(setting("ACCESS_TTL_SECONDS", 3_600)?);
+    let refresh = Duration::from_secs(setting("REFRESH_TTL_SECONDS", 7 * 86_400)?);
+    let issuer = TokenIssuer::hs256(secret.expose())
+        .issuer("ragchats")
+        .lifetime(access)
+        .build()?;
+    let verifier = issuer.verifier().build()?;
+    let logins = Logins::builder(
+        Arc::clone(&stores.users),
+        Arc::clone(&stores.sessions),
+        issuer,
+    )
+    .refresh(RefreshTokens::reusable(refresh))
+    .build()?;
+    if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
+        logins
+            .ensure_user(NewUser::new(&email, &password).role("admin"))
+            .await?;
+    }
+    let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
+    Ok((logins, layer))
+}
+
+/// Keys like `rag_` and 43 characters.
+fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
+    let format = KeyFormat::builder("rag").build()?;
+    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
+        .add_format(format.clone())
+        .ttl(Duration::from_secs(2))
+        .build();
+    let layer = ApiKeyLayer::new(resolver.clone()).client_address(client_address()?);
+    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver);
+    Ok((ring, layer))
+}
+
+async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, StartError> {
+    let (keys, by_key) = keys(stores)?;
+    let (logins, by_token) = logins(stores, secret).await?;
+    let per_caller = Quota::per_minute(setting("RATE_LIMIT_PER_MINUTE", 120)?);
+    let per_caller = RateLimitLayer::per_principal(per_caller);
+    let person = ServiceBuilder::new()
+        .layer(by_token)
+        .layer(per_caller.clone());
+    let agent = ServiceBuilder::new().layer(by_key).layer(per_caller);
+    let everybody = Tollgate::builder()
+        .denials(Errors)
+        .cover_plain_errors()
+        .client_address(client_address()?)
+        .per_client_ip(Quota::per_minute(setting(
+            "IP_RATE_LIMIT_PER_MINUTE",
+            6_000,
+        )?))
+        .build()?;
+
+    let app = App {
+        logins,
+        keys,
+        clock: SystemClock::shared(),
+    };
+    let auth = auth_routes(|methods| methods.route_layer(person.clone()));
+    let routes = Router::new()
+        .nest("/api/auth", auth.clone())
+        .nest("/auth", auth)
+        .merge(agent_routes(
+            |methods| methods.route_layer(person.clone()),
+            |methods| methods.route_layer(agent.clone()),
+        ));
+    Ok(routes.with_state(app).layer(everybody))
+}
+
+// A gate on a route's methods leaves the router's own 404 and 405 to everybody.
+
+fn auth_routes(person: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {
+    Router::new()
+        .route("/register/", post(people::register))
+        .route("/login/", post(people::login))
+        .route("/token/refresh/", post(people::refresh))
+        .route("/logout/", person(post(people::logout)))
+}
+
+fn agent_routes(
+    person: impl Fn(MethodRouter<App>) -> MethodRouter<App>,
+    agent: impl Fn(MethodRouter<App>) -> MethodRouter<App>,
+) -> Router<App> {
+    Router::new()
+        .route(
+            "/api/agents/",
+            person(get(agents::list).post(agents::create)),
+        )
+        .route(
+            "/api/agents/{bot_id}/api-keys/",
+            person(post(agents::create_key)),
+        )
+        .route("/api/agents/{bot_id}/query/", agent(post(agents::query)))
+}

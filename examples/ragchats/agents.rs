@@ -1,0 +1,96 @@
+//! Agents, which are their user's: each is kept as an attribute of the user, named by its id.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use tollgate::{
+    Principal,
+    axum::JsonBody,
+    denial::{Denial, DenialKind},
+    keyring::NewKey,
+    user::{UserRecord, UserUpdate},
+};
+use uuid::Uuid;
+
+use crate::{
+    App,
+    wire::{Agent, Answer, Named, NewAgentKey, Query, short_text},
+};
+
+/// A user's row stays small.
+const AGENTS_MAX: usize = 100;
+
+const PREFIX: &str = "agent:";
+
+/// Oldest first.
+fn agents_of(user: &UserRecord) -> Vec<Agent> {
+    let kept = user.attributes.iter().filter_map(|(name, text)| {
+        let id = name.strip_prefix(PREFIX)?;
+        let (created_at, name) = text.split_once(' ')?;
+        Some((created_at, Agent::new(id, name)))
+    });
+    let mut agents: Vec<_> = kept.collect();
+    agents.sort_by(|one, other| one.0.cmp(other.0));
+    agents.into_iter().map(|(_, agent)| agent).collect()
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Principal,
+) -> Result<Json<Vec<Agent>>, Denial> {
+    let user = app.logins.user_of(&caller).await?;
+    Ok(Json(agents_of(&user)))
+}
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: Principal,
+    JsonBody(new): JsonBody<Named>,
+) -> Result<(StatusCode, Json<Agent>), Denial> {
+    let name = short_text("name", &new.name)?;
+    let user = app.logins.user_of(&caller).await?;
+    if agents_of(&user).len() >= AGENTS_MAX {
+        return Err(Denial::new(DenialKind::Conflict)
+            .with_message(format!("A user has at most {AGENTS_MAX} agents")));
+    }
+    let agent = Agent::new(&Uuid::new_v4().to_string(), name);
+    let mut update = UserUpdate::default();
+    update.attributes.insert(
+        format!("{PREFIX}{}", agent.id),
+        format!("{:.6} {name}", app.clock.now()),
+    );
+    app.logins.update(&user.id, update).await?;
+    Ok((StatusCode::CREATED, Json(agent)))
+}
+
+pub(crate) async fn create_key(
+    State(app): State<App>,
+    caller: Principal,
+    Path(bot_id): Path<String>,
+    JsonBody(new): JsonBody<Named>,
+) -> Result<(StatusCode, Json<NewAgentKey>), Denial> {
+    let user = app.logins.user_of(&caller).await?;
+    if !user.attributes.contains_key(&format!("{PREFIX}{bot_id}")) {
+        return Err(Denial::new(DenialKind::NotFound).with_message("There is no such agent"));
+    }
+    let new = NewKey {
+        name: short_text("name", &new.name)?.to_owned(),
+        resource: Some(bot_id),
+        ..NewKey::default()
+    };
+    let (key, record) = app.keys.create_for(&caller, new).await?;
+    Ok((StatusCode::CREATED, Json(NewAgentKey::of(&key, record))))
+}
+
+pub(crate) async fn query(
+    caller: Principal,
+    Path(bot_id): Path<String>,
+    JsonBody(query): JsonBody<Query>,
+) -> Result<Json<Answer>, Denial> {
+    if caller.resource() != Some(&bot_id) {
+        return Err(Denial::new(DenialKind::NotPermitted).because("a key of another agent"));
+    }
+    Ok(Json(Answer::echoing(&bot_id, &query.message)))
+}

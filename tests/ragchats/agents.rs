@@ -1,0 +1,89 @@
+//! Agents and their keys.
+
+use serde_json::json;
+
+use crate::{Person, home, query, refused};
+
+#[tokio::test]
+async fn an_agent_answers_to_its_own_key_alone() {
+    let home = home();
+    let server = home.start().await;
+    let ann = Person::new(&server, "ann").await;
+    let (one, two) = (ann.agent("one").await, ann.agent("two").await);
+    let agents = ann.get("/api/agents/").await.expect(200).json();
+    assert_eq!(
+        agents,
+        json!([{ "id": one, "name": "one" }, { "id": two, "name": "two" }])
+    );
+    let key = ann.key(&one).await;
+    query(&server, &one, &key).await.expect(200);
+    for elsewhere in [&two, "no-such-agent", &one.to_uppercase()] {
+        let answer = query(&server, elsewhere, &key).await;
+        refused(&answer, 403, "permission_denied");
+    }
+    let listed = ann.get("/api/agents/").await.expect(200);
+    assert!(!listed.text().contains(&key), "shown once");
+}
+
+#[tokio::test]
+async fn keys_and_tokens_are_not_taken_for_each_other() {
+    let home = home();
+    let server = home.start().await;
+    let ann = Person::new(&server, "ann").await;
+    let agent = ann.agent("one").await;
+    let key = ann.key(&agent).await;
+    refused(
+        &query(&server, &agent, &ann.access).await,
+        401,
+        "token_invalid",
+    );
+    let with_key = |path: &str| server.post(path).bearer(&key).json(&json!({ "name": "x" }));
+    for path in ["/api/agents/", &format!("/api/agents/{agent}/api-keys/")] {
+        refused(&with_key(path).send().await, 401, "token_invalid");
+    }
+    let list = server.get("/api/agents/").bearer(&key);
+    refused(&list.send().await, 401, "token_invalid");
+    let logout = server.post("/api/auth/logout/").bearer(&key);
+    refused(&logout.send().await, 401, "token_invalid");
+    let nobody = server.post(&format!("/api/agents/{agent}/query/"));
+    let nobody = nobody.json(&json!({ "message": "Hello" }));
+    refused(&nobody.send().await, 401, "token_missing");
+}
+
+#[tokio::test]
+async fn another_user_s_agent_is_like_none() {
+    let home = home();
+    let server = home.start().await;
+    let (ann, bob) = (
+        Person::new(&server, "ann").await,
+        Person::new(&server, "bob").await,
+    );
+    let agent = ann.agent("one").await;
+    let agents = bob.get("/api/agents/").await.expect(200).json();
+    assert_eq!(agents, json!([]));
+    let mut answers = Vec::new();
+    for id in [agent.as_str(), "no-such-agent"] {
+        let path = format!("/api/agents/{id}/api-keys/");
+        let answer = bob.post(&path, &json!({ "name": "x" })).await;
+        refused(&answer, 404, "not_found");
+        answers.push(answer.json());
+    }
+    assert_eq!(answers[0], answers[1]);
+    let key = bob.key(&bob.agent("two").await).await;
+    refused(
+        &query(&server, &agent, &key).await,
+        403,
+        "permission_denied",
+    );
+}
+
+#[tokio::test]
+async fn agents_made_at_once_are_all_there() {
+    let home = home();
+    let server = home.start().await;
+    let ann = Person::new(&server, "ann").await;
+    let calls = (0..10).map(|_| ann.agent("one"));
+    let made = futures_util::future::join_all(calls).await;
+    let agents = ann.get("/api/agents/").await.expect(200).json();
+    assert_eq!(agents.as_array().unwrap().len(), made.len());
+}
