@@ -18,7 +18,7 @@ use axum::{
 };
 use support::{StartError, Stores, client_address, optional, serve, setting};
 use tollgate::{
-    ApiKeyLayer, JwtLayer, RateLimitLayer, Tollgate,
+    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
@@ -98,7 +98,10 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let person = ServiceBuilder::new()
         .layer(by_token)
         .layer(per_caller.clone());
-    let agent = ServiceBuilder::new().layer(by_key).layer(per_caller);
+    let agent = ServiceBuilder::new()
+        .layer(by_key)
+        .layer(RbacLayer::authenticated().scope_from_path("bot_id"))
+        .layer(per_caller);
     let everybody = Tollgate::builder()
         .denials(Errors)
         .cover_plain_errors()

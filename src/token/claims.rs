@@ -9,7 +9,7 @@ use super::strict::{Checked, DEPTH_MAX, Names, Text, set_once};
 use crate::domain::clock::Timestamp;
 
 /// How many roles, or audiences, a token may name.
-const LIST_LENGTH_MAX: usize = 64;
+pub(super) const LIST_LENGTH_MAX: usize = 64;
 
 /// The claims as they stand in the token, checked for form and type and nothing else.
 #[derive(Default)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::KeyError;
+
 use crate::domain::{
     clock::Timestamp,
     credential::CredentialKind,
@@ -16,6 +18,14 @@ pub enum TokenErrorKind {
     Malformed,
     /// It wasn't signed with the key, or was changed since.
     BadSignature,
+    /// It names none of our keys, or none where there are several.
+    UnknownKey,
+    /// Its keys can't be had at present: nobody can say whether it is good. 503, never 401.
+    NoKeys,
+    /// It lacks a claim that it must have.
+    MissingClaim,
+    /// It was issued longer ago than is taken.
+    TooOld,
     /// Its time is over.
     Expired {
         /// Since when: its `exp`.
@@ -68,13 +78,14 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// 401: expired with the moment it did, or else invalid.
+/// 401: expired with the moment it did, or else invalid. 503 when its keys can't be had.
 impl From<TokenError> for Denial {
     fn from(error: TokenError) -> Self {
         let denial = match error.kind {
             TokenErrorKind::Expired { at } => {
                 Self::new(DenialKind::CredentialExpired).expired_at(at)
             }
+            TokenErrorKind::NoKeys => Self::new(DenialKind::Unavailable),
             _ => Self::new(DenialKind::CredentialInvalid),
         };
         denial
@@ -87,9 +98,15 @@ impl From<TokenError> for Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenConfigError {
-    /// RFC 7518 section 3.2: the secret has at least as many bits as the hash.
-    #[error("secret: an HS256 secret has at least 32 bytes")]
-    SecretTooShort,
+    /// A key that is none of ours.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A path to a claim is empty, or longer than 8 steps.
+    #[error("claims: a path has 1 to 8 steps")]
+    ClaimPath,
+    /// A maximum age of nothing refuses everything.
+    #[error("age_max: at least 1 second")]
+    Age,
     /// The issuer is empty.
     #[error("issuer: may not be empty")]
     Issuer,

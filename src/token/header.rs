@@ -7,15 +7,17 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::{
     TokenError, TokenErrorKind,
-    key::VerifyingKey,
     strict::{Checked, DEPTH_MAX, Names, Text, set_once, skip},
 };
 
-/// `{"alg":"HS256","typ":"JWT"}`: the header of every token that we issue, and of most others.
-pub(super) const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+/// `{"alg":"HS256","typ":"JWT"}`: the header of most tokens.
+const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
 /// How long the first segment may be, in bytes: it is parsed before anything is known of who sent it.
 const HEADER_LENGTH_MAX: usize = 4 * 1_024;
+
+/// How long a `kid` may be, in bytes.
+const KID_LENGTH_MAX: usize = 255;
 
 /// A token taken apart at its two dots.
 pub(super) struct Segments<'a> {
@@ -56,34 +58,58 @@ pub(super) fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
         .map_err(|_| TokenError::malformed("a segment is not canonical base64url"))
 }
 
-/// Refuses every header but one that names the key's algorithm, an acceptable `typ`, and nothing that we don't do.
-pub(super) fn check(
-    segment: &str,
-    key: &VerifyingKey,
-    expected_typ: Option<&str>,
-) -> Result<(), TokenError> {
+/// What a header says that may say it.
+pub(super) struct Header<'a> {
+    pub(super) algorithm: Cow<'a, str>,
+    pub(super) kid: Option<Cow<'a, str>>,
+    pub(super) typ: Option<Cow<'a, str>>,
+}
+
+/// Reads the first segment, by way of `json`; refuses a header that asks for what we don't do.
+pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a>, TokenError> {
     if segment == HS256_JWT {
-        return key
-            .check_algorithm("HS256")
-            .and_then(|()| check_typ(Some("JWT"), expected_typ));
+        return Ok(Header {
+            algorithm: Cow::Borrowed("HS256"),
+            kid: None,
+            typ: Some(Cow::Borrowed("JWT")),
+        });
     }
     if segment.len() > HEADER_LENGTH_MAX {
         return Err(TokenError::malformed("the header is too long"));
     }
-    let json = decode(segment)?;
-    let header: Header<'_> = serde_json::from_slice(&json)
+    *json = decode(segment)?;
+    let members: Members<'_> = serde_json::from_slice(json)
         .map_err(|_| TokenError::malformed("the header is not a well-formed JSON object"))?;
-    if header.asks_too_much {
+    if members.asks_too_much {
         return Err(TokenError::new(
             TokenErrorKind::Unsupported,
             "the header has a member that is not supported",
         ));
     }
-    let algorithm = header
-        .alg
-        .ok_or(TokenError::malformed("the header names no algorithm"))?;
-    key.check_algorithm(&algorithm)?;
-    check_typ(header.typ.as_deref(), expected_typ)
+    if members
+        .kid
+        .as_ref()
+        .is_some_and(|kid| kid.len() > KID_LENGTH_MAX)
+    {
+        return Err(TokenError::malformed("the kid is longer than 255 bytes"));
+    }
+    Ok(Header {
+        algorithm: members
+            .alg
+            .ok_or(TokenError::malformed("the header names no algorithm"))?,
+        kid: members.kid,
+        typ: members.typ,
+    })
+}
+
+/// The `typ` that a header must have; `JWT` or none where nothing is said.
+#[derive(Clone, Copy)]
+pub(super) struct Typ<'a>(pub(super) Option<&'a str>);
+
+impl Typ<'_> {
+    pub(super) fn check(self, typ: Option<&str>) -> Result<(), TokenError> {
+        check_typ(typ, self.0)
+    }
 }
 
 /// Media types are compared without case, and `application/` may be left out (RFC 7515 section 4.1.9).
@@ -116,15 +142,14 @@ fn bare_type(typ: &str) -> &str {
 }
 
 #[derive(Default)]
-struct Header<'de> {
+struct Members<'de> {
     alg: Option<Cow<'de, str>>,
     typ: Option<Cow<'de, str>>,
-    /// Read for its type alone as long as a verifier has one key.
     kid: Option<Cow<'de, str>>,
     asks_too_much: bool,
 }
 
-impl<'de> Deserialize<'de> for Header<'de> {
+impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(HeaderVisitor)
     }
@@ -133,14 +158,14 @@ impl<'de> Deserialize<'de> for Header<'de> {
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header<'de>;
+    type Value = Members<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JOSE header")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut header = Header::default();
+        let mut header = Members::default();
         let mut names = Names::default();
         while let Some(Text(name)) = members.next_key()? {
             match name.as_ref() {

@@ -7,10 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::{
-    IssueError, TokenConfigError, TokenUse, TokenVerifier, TokenVerifierBuilder,
-    header::HS256_JWT,
-    key::{SigningKey, VerifyingKey},
-    verifier::TOKEN_LENGTH_MAX,
+    IssueError, KeyError, SigningKey, TokenAlgorithm, TokenConfigError, TokenUse, TokenVerifier,
+    TokenVerifierBuilder, live::Signing, verifier::TOKEN_LENGTH_MAX,
 };
 use crate::domain::{
     SessionId, UserId,
@@ -22,7 +20,8 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Issues access tokens for logins.
 ///
-/// The header is always `{"alg":"HS256","typ":"JWT"}`; what a token is for stands in its `token_use` claim.
+/// The header names the algorithm, the key where it has a name, and `JWT`; what a token is for stands in its `token_use`
+/// claim. With a private key everybody can verify by what [`jwks`](Self::jwks) publishes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,8 +41,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 pub struct TokenIssuer(Arc<Inner>);
 
 struct Inner {
-    key: SigningKey,
-    verifying: VerifyingKey,
+    keys: Arc<Signing>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Duration,
@@ -84,8 +82,17 @@ pub(crate) struct RefreshGrant<'a> {
 impl TokenIssuer {
     /// Begins an issuer of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenIssuerBuilder {
+        Self::builder(SigningKey::from_secret(TokenAlgorithm::Hs256, secret))
+    }
+
+    /// Begins an issuer with that key.
+    pub fn with_key(key: SigningKey) -> TokenIssuerBuilder {
+        Self::builder(Ok(key))
+    }
+
+    fn builder(key: Result<SigningKey, KeyError>) -> TokenIssuerBuilder {
         TokenIssuerBuilder {
-            keys: SigningKey::hs256(secret).and_then(|key| Ok((key, VerifyingKey::hs256(secret)?))),
+            key,
             issuer: None,
             audience: None,
             lifetime: LIFETIME,
@@ -99,10 +106,36 @@ impl TokenIssuer {
         self.0.lifetime
     }
 
-    /// Begins a verifier of its tokens: the same key, issuer, audience and clock.
+    /// Signs with another key from now on. Tokens of those before are good until they expire, as long as that is within
+    /// `overlap`: its verifiers take them, and [`jwks`](Self::jwks) goes on to publish their keys.
+    ///
+    /// Publish the next key before it signs, for verifiers that look only now and then: [`announce`](Self::announce).
+    ///
+    /// # Errors
+    /// [`KeyError`]: a name that is missing or there already, or a secret where there were private keys.
+    pub fn rotate(&self, next: SigningKey, overlap: Duration) -> Result<(), KeyError> {
+        self.0.keys.rotate(next, overlap, self.0.clock.now())
+    }
+
+    /// Publishes a key that doesn't sign yet, until it does by [`rotate`](Self::rotate).
+    ///
+    /// # Errors
+    /// As of [`rotate`](Self::rotate).
+    pub fn announce(&self, next: &SigningKey) -> Result<(), KeyError> {
+        self.0.keys.announce(next, self.0.clock.now())
+    }
+
+    /// The public keys by which its tokens are verified, as a JWK set (RFC 7517), to be served at an address that verifiers
+    /// know. It is empty for secrets.
+    #[must_use]
+    pub fn jwks(&self) -> String {
+        self.0.keys.jwks(self.0.clock.now())
+    }
+
+    /// Begins a verifier of its tokens: the same keys, also when they are rotated, issuer, audience and clock.
     pub fn verifier(&self) -> TokenVerifierBuilder {
-        let mut builder = TokenVerifier::with_key(Ok(self.0.verifying.clone()))
-            .with_clock(Arc::clone(&self.0.clock));
+        let mut builder =
+            TokenVerifier::builder(Arc::clone(&self.0.keys)).with_clock(Arc::clone(&self.0.clock));
         if let Some(issuer) = &self.0.issuer {
             builder = builder.issuer(issuer);
         }
@@ -200,10 +233,11 @@ impl TokenIssuer {
 
     fn sign(&self, claims: &IssuedClaims<'_>) -> Result<SecretString, IssueError> {
         let json = serde_json::to_vec(claims).map_err(|_| IssueError::Signing)?;
-        let mut token = HS256_JWT.to_owned();
+        let key = self.0.keys.current();
+        let mut token = key.header.clone();
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(json, &mut token);
-        let signature = self.0.key.sign(token.as_bytes())?;
+        let signature = key.key.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         if token.len() > TOKEN_LENGTH_MAX {
@@ -223,7 +257,7 @@ fn random_id() -> Result<String, IssueError> {
 impl fmt::Debug for TokenIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenIssuer")
-            .field("key", &self.0.key)
+            .field("keys", &self.0.keys)
             .field("issuer", &self.0.issuer)
             .field("audience", &self.0.audience)
             .field("lifetime", &self.0.lifetime)
@@ -234,7 +268,7 @@ impl fmt::Debug for TokenIssuer {
 /// Makes a [`TokenIssuer`].
 #[must_use]
 pub struct TokenIssuerBuilder {
-    keys: Result<(SigningKey, VerifyingKey), TokenConfigError>,
+    key: Result<SigningKey, KeyError>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Duration,
@@ -271,7 +305,7 @@ impl TokenIssuerBuilder {
     /// # Errors
     /// [`TokenConfigError`], which names the setting.
     pub fn build(self) -> Result<TokenIssuer, TokenConfigError> {
-        let (key, verifying) = self.keys?;
+        let key = self.key?;
         if self.issuer.as_deref() == Some("") {
             return Err(TokenConfigError::Issuer);
         }
@@ -283,8 +317,7 @@ impl TokenIssuerBuilder {
             return Err(TokenConfigError::Lifetime);
         }
         Ok(TokenIssuer(Arc::new(Inner {
-            key,
-            verifying,
+            keys: Arc::new(Signing::new(key)?),
             issuer: self.issuer,
             audience: self.audience,
             lifetime,

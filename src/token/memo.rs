@@ -123,6 +123,8 @@ mod tests {
             expires_at: Timestamp::MAX,
             roles: Box::default(),
             kept: BTreeMap::new(),
+            keys: 0,
+            attributes: BTreeMap::new(),
             principal: Default::default(),
         })
     }

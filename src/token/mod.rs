@@ -1,6 +1,6 @@
 //! Floor 2: JWTs, judged strictly and issued.
 //!
-//! What is refused, on top of what [`jsonwebtoken`] refuses:
+//! What is refused:
 //!
 //! | refused | as |
 //! |---|---|
@@ -8,10 +8,12 @@
 //! | a member twice, anywhere; more than 16 levels or 256 members; a claim of the wrong type | `Malformed` |
 //! | no `exp`, or one that is no finite number of seconds from 1970 to 9999; no `sub` | `Malformed` |
 //! | an `alg` other than the key's own; `crit`, `b64`, `zip`, `enc`, `jwk`, `jku`, `x5u`, `x5c` | `Unsupported` |
+//! | a `kid` of no key of ours; none where there are several keys | `UnknownKey` |
 //! | an empty signature, or another key's | `BadSignature` |
 //! | `exp` now or before | `Expired` |
 //! | `nbf` or `iat` in the future | `NotYetValid` |
 //! | another `iss`; an `aud` without us; another `typ` or `token_use` | `WrongIssuer`, `WrongAudience`, `WrongUse` |
+//! | without a claim that it must have; issued too long ago | `MissingClaim`, `TooOld` |
 //!
 //! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.
 //!
@@ -28,6 +30,8 @@ mod error;
 mod header;
 mod issuer;
 mod key;
+mod live;
+mod mapping;
 mod memo;
 mod secret;
 mod strict;
@@ -41,6 +45,8 @@ pub use cookie::{SessionCookieError, SessionCookieVerifier, SessionCookieVerifie
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
 pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
+pub use key::{KeyError, SigningKey, TokenAlgorithm, VerifyingKey, VerifyingKeys};
+pub use live::TokenKeys;
 pub use secret::{SigningSecret, SigningSecretError};
 pub use verified::{TokenUse, VerifiedToken};
 pub use verifier::{TokenVerifier, TokenVerifierBuilder};

@@ -1,17 +1,20 @@
 //! The attacks of the books, each with the verdict it must get. The signer here signs anything.
 
+mod keys;
+mod mapping;
 #[cfg(unix)]
 mod secret_file;
 mod segments;
 mod settings;
 mod time;
 mod timing;
+mod vectors;
 
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{TokenErrorKind as Kind, key::SigningKey, *};
+use super::{TokenErrorKind as Kind, *};
 use crate::domain::{
     SessionId, UserId,
     clock::{Clock, ManualClock, Timestamp},
@@ -29,7 +32,7 @@ fn encode(json: impl AsRef<[u8]>) -> String {
 }
 
 fn sign_segments(signed: &str, secret: &[u8]) -> String {
-    let signature = SigningKey::hs256(secret)
+    let signature = SigningKey::from_secret(TokenAlgorithm::Hs256, secret)
         .unwrap()
         .sign(signed.as_bytes())
         .unwrap();
@@ -123,13 +126,6 @@ fn the_algorithm_is_the_keys_whatever_the_token_says() {
     ] {
         refused(&sign(header, good_claims("")), Kind::Malformed);
     }
-}
-
-#[test]
-fn a_public_key_is_not_a_secret() {
-    let pem = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n";
-    let signed = format!("{}.{}", encode(HEADER), encode(good_claims("")));
-    refused(&sign_segments(&signed, pem), Kind::BadSignature);
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub struct VerifiedToken {
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
     pub(super) kept: BTreeMap<String, Value>,
+    /// By which generation of the verifier's keys it was found good.
+    pub(super) keys: u64,
+    pub(super) attributes: BTreeMap<String, String>,
     pub(super) principal: PrincipalOnce,
 }
 
@@ -65,7 +68,7 @@ impl VerifiedToken {
         &self.subject
     }
 
-    /// Who it speaks of, by its own word: subject, login and roles.
+    /// Who it speaks of, by its own word: subject, login, roles, and what was mapped to attributes.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         self.principal.0.get_or_init(|| {
@@ -76,6 +79,7 @@ impl VerifiedToken {
             }
             self.roles()
                 .fold(principal, |principal, role| principal.role(role))
+                .attributes(self.attributes.clone())
                 .build()
         })
     }
@@ -104,7 +108,8 @@ impl VerifiedToken {
         self.expires_at
     }
 
-    /// The roles as they were when it was issued: `roles`.
+    /// The roles as they were when it was issued: `roles`, or what
+    /// [`roles_from`](super::TokenVerifierBuilder::roles_from) names.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.roles.iter().map(AsRef::as_ref)
     }

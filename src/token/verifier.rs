@@ -6,10 +6,12 @@ use serde::de::DeserializeSeed;
 use sha2::{Digest, Sha256};
 
 use super::{
-    TokenConfigError, TokenError, TokenErrorKind, TokenUse, VerifiedToken,
+    KeyError, TokenAlgorithm, TokenConfigError, TokenError, TokenErrorKind, TokenKeys, TokenUse,
+    VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed, NumericDate},
-    header::{self, Segments},
-    key::VerifyingKey,
+    header::{self, Segments, Typ},
+    live::Source,
+    mapping::{ClaimPath, Mapping},
     memo::Memo,
     verified::PrincipalOnce,
 };
@@ -23,6 +25,7 @@ pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
+const AGE_MAX_MIN: Duration = Duration::from_secs(1);
 const CACHE_CAPACITY: usize = 50_000;
 
 /// Judges tokens: whether one was signed with the key, is meant for us, and is good now.
@@ -44,7 +47,7 @@ const CACHE_CAPACITY: usize = 50_000;
 pub struct TokenVerifier(Arc<Inner>);
 
 struct Inner {
-    key: VerifyingKey,
+    keys: Source,
     rules: Rules,
     clock: Arc<dyn Clock>,
     /// By the SHA-256 of the whole token. Identity alone: no decision is in it.
@@ -57,32 +60,54 @@ struct Rules {
     typ: Option<Box<str>>,
     token_use: Option<TokenUse>,
     leeway: Duration,
+    age_max: Option<Duration>,
     claims: Vec<Box<str>>,
+    mapping: Mapping,
 }
 
 impl TokenVerifier {
     /// Begins a verifier of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenVerifierBuilder {
-        Self::with_key(VerifyingKey::hs256(secret))
+        let key = VerifyingKey::from_secret(TokenAlgorithm::Hs256, secret);
+        Self::begin(key.map(TokenKeys::from))
     }
 
-    pub(super) fn with_key(key: Result<VerifyingKey, TokenConfigError>) -> TokenVerifierBuilder {
+    /// Begins a verifier of tokens that are signed by one of several keys, or by those of a source.
+    ///
+    /// ```
+    /// use tollgate::token::{KeyError, TokenVerifier, VerifyingKeys};
+    ///
+    /// let jwks = br#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// let verifier = TokenVerifier::builder(VerifyingKeys::from_jwks(jwks)?)
+    ///     .issuer("https://id.example.com/realms/acme")
+    ///     .audience("api")
+    ///     .roles_from(["realm_access", "roles"])
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(keys: impl Into<TokenKeys>) -> TokenVerifierBuilder {
+        Self::begin(Ok(keys.into()))
+    }
+
+    fn begin(keys: Result<TokenKeys, KeyError>) -> TokenVerifierBuilder {
         TokenVerifierBuilder {
-            key,
+            keys,
             rules: Rules {
                 issuer: None,
                 audience: None,
                 typ: None,
                 token_use: None,
                 leeway: Duration::ZERO,
+                age_max: None,
                 claims: Vec::new(),
+                mapping: Mapping::default(),
             },
             clock: SystemClock::shared(),
             cache_capacity: CACHE_CAPACITY,
         }
     }
 
-    /// Judges a token. Nothing is awaited: a warm token costs one SHA-256 and one look-up, a cold HS256 token microseconds.
+    /// Judges a token. Nothing is awaited: a warm token costs one SHA-256 and one look-up, a cold one a signature's check.
     ///
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
@@ -90,12 +115,19 @@ impl TokenVerifier {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB"));
         }
+        let now = self.0.clock.now();
+        // Also where nothing is remembered: a source may look for new keys.
+        let generation = self.0.keys.generation(now);
         let Some(memo) = &self.0.verified else {
-            return self.judge(token).map(Arc::new);
+            return self.judge(token, now).map(Arc::new);
         };
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = memo.recall(&digest) {
-            return match self.judge_time(&known) {
+        // One that was found good by other keys is judged anew: its key may be gone.
+        if let Some(known) = memo
+            .recall(&digest)
+            .filter(|known| known.keys == generation)
+        {
+            return match self.judge_time(&known, now) {
                 Ok(()) => Ok(known),
                 Err(refusal) => {
                     // Should the clock step back behind its expiry, it is verified from scratch.
@@ -104,20 +136,23 @@ impl TokenVerifier {
                 }
             };
         }
-        let verified = Arc::new(self.judge(token)?);
+        let verified = Arc::new(self.judge(token, now)?);
         memo.remember(digest, Arc::clone(&verified));
         Ok(verified)
     }
 
-    fn judge(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+    fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenError> {
         let segments = Segments::of(token)?;
-        let key = &self.0.key;
-        header::check(segments.header, key, self.0.rules.typ.as_deref())?;
-        let signature = header::decode(segments.signature)?;
-        key.verify(segments.signed.as_bytes(), &signature)?;
+        let (keys, generation) = self.0.keys.keys();
+        let keys = keys.ok_or(TokenError::new(
+            TokenErrorKind::NoKeys,
+            "the keys of tokens are not at hand",
+        ))?;
+        keys.check(&segments, Some(Typ(self.0.rules.typ.as_deref())))?;
         let json = header::decode(segments.claims)?;
-        let verified = self.0.rules.judge(self.read(&json)?)?;
-        self.judge_time(&verified)?;
+        let mut verified = self.0.rules.judge(self.read(&json)?)?;
+        verified.keys = generation;
+        self.judge_time(&verified, now)?;
         Ok(verified)
     }
 
@@ -132,8 +167,7 @@ impl TokenVerifier {
     }
 
     /// The one part of a verdict that changes with time, looked at on every use.
-    fn judge_time(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        let now = self.0.clock.now();
+    fn judge_time(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
         let leeway = self.0.rules.leeway;
         let earliest = now.saturating_sub(leeway).unwrap_or(Timestamp::MIN);
         let latest = now.saturating_add(leeway).unwrap_or(Timestamp::MAX);
@@ -154,14 +188,36 @@ impl TokenVerifier {
                 "the token begins in the future",
             ));
         }
-        Ok(())
+        match self.0.rules.age_max {
+            Some(age_max) => judge_age(token, earliest, age_max),
+            None => Ok(()),
+        }
     }
+}
+
+fn judge_age(
+    token: &VerifiedToken,
+    earliest: Timestamp,
+    age_max: Duration,
+) -> Result<(), TokenError> {
+    let issued_at = token.issued_at.ok_or(TokenError::new(
+        TokenErrorKind::MissingClaim,
+        "the token doesn't say when it was issued",
+    ))?;
+    let end = issued_at.saturating_add(age_max).unwrap_or(Timestamp::MAX);
+    if end <= earliest {
+        return Err(TokenError::new(
+            TokenErrorKind::TooOld,
+            "the token was issued too long ago",
+        ));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifier")
-            .field("key", &self.0.key)
+            .field("keys", &self.0.keys)
             .field("issuer", &self.0.rules.issuer)
             .field("audience", &self.0.rules.audience)
             .finish_non_exhaustive()
@@ -169,9 +225,12 @@ impl fmt::Debug for TokenVerifier {
 }
 
 impl Rules {
-    fn judge(&self, claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
+    fn judge(&self, mut claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
         self.judge_addresses(&claims)?;
         self.judge_use(claims.token_use.as_deref())?;
+        self.mapping.check_required(&claims)?;
+        let roles = self.mapping.roles(&mut claims)?;
+        let attributes = self.mapping.attributes(&claims)?;
         let NumericDate(expires_at) = claims
             .expires_at
             .ok_or(TokenError::malformed("the token has no exp"))?;
@@ -186,7 +245,6 @@ impl Rules {
             .map(|session| SessionId::new(&session))
             .transpose()
             .map_err(|_| TokenError::malformed("sid has 1 to 255 bytes"))?;
-        let roles = claims.roles.map(|roles| roles.0).unwrap_or_default();
         Ok(VerifiedToken {
             subject: subject.into(),
             session,
@@ -194,8 +252,10 @@ impl Rules {
             issued_at: claims.issued_at.map(|date| date.0),
             not_before: claims.not_before.map(|date| date.0),
             expires_at,
-            roles: roles.into_iter().map(Into::into).collect(),
+            roles,
             kept: claims.kept,
+            keys: 0,
+            attributes,
             principal: PrincipalOnce::default(),
         })
     }
@@ -246,7 +306,7 @@ impl Rules {
 /// Makes a [`TokenVerifier`].
 #[must_use]
 pub struct TokenVerifierBuilder {
-    key: Result<VerifyingKey, TokenConfigError>,
+    keys: Result<TokenKeys, KeyError>,
     rules: Rules,
     clock: Arc<dyn Clock>,
     cache_capacity: usize,
@@ -289,6 +349,38 @@ impl TokenVerifierBuilder {
         self
     }
 
+    /// The way to the claim that has the roles, instead of `roles`: `["realm_access", "roles"]`, or `["scope"]`
+    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it has no roles.
+    pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
+        self.rules.mapping.roles = Some(ClaimPath::new(path));
+        self
+    }
+
+    /// One more claim, a string, that becomes an attribute of the [`Principal`](crate::Principal): `tenant` from
+    /// `["org", "id"]`, say. A token without it has no such attribute.
+    pub fn add_attribute_from<'a>(
+        mut self,
+        attribute: &str,
+        path: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let path = ClaimPath::new(path);
+        self.rules.mapping.attributes.push((attribute.into(), path));
+        self
+    }
+
+    /// One more claim without which a token is refused; null is none. `exp` and `sub` are always among them.
+    pub fn add_required_claim(mut self, name: &str) -> Self {
+        self.rules.mapping.required.push(name.into());
+        self
+    }
+
+    /// How long ago a token may have been issued (`iat`), whatever its `exp`; for ever unless set. One that doesn't say
+    /// is refused then.
+    pub fn age_max(mut self, age: Duration) -> Self {
+        self.rules.age_max = Some(age);
+        self
+    }
+
     /// How many verified tokens are remembered (a few hundred bytes each); 50,000 unless set, 0 for none, else at least 2.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache_capacity = tokens;
@@ -305,8 +397,8 @@ impl TokenVerifierBuilder {
     ///
     /// # Errors
     /// [`TokenConfigError`], which names the setting.
-    pub fn build(self) -> Result<TokenVerifier, TokenConfigError> {
-        let key = self.key?;
+    pub fn build(mut self) -> Result<TokenVerifier, TokenConfigError> {
+        let TokenKeys(keys) = self.keys?;
         let empty = |text: &Option<Box<str>>| text.as_deref() == Some("");
         if empty(&self.rules.issuer) {
             return Err(TokenConfigError::Issuer);
@@ -320,9 +412,15 @@ impl TokenVerifierBuilder {
         if self.rules.leeway > LEEWAY_MAX {
             return Err(TokenConfigError::Leeway);
         }
+        if self.rules.age_max.is_some_and(|age| age < AGE_MAX_MIN) {
+            return Err(TokenConfigError::Age);
+        }
+        self.rules.mapping.check()?;
+        let roots: Vec<Box<str>> = self.rules.mapping.roots().map(Into::into).collect();
+        self.rules.claims.extend(roots);
         let verified = (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity));
         Ok(TokenVerifier(Arc::new(Inner {
-            key,
+            keys,
             rules: self.rules,
             clock: self.clock,
             verified,

@@ -10,11 +10,11 @@ fn settings_that_make_no_sense_are_refused() {
     let err = |outcome: Result<TokenVerifier, E>| outcome.unwrap_err();
     assert_eq!(
         err(TokenVerifier::hs256(&[7; 31]).build()),
-        E::SecretTooShort
+        E::Key(KeyError::SecretTooShort)
     );
     assert_eq!(
         TokenIssuer::hs256(&[7; 31]).build().unwrap_err(),
-        E::SecretTooShort
+        E::Key(KeyError::SecretTooShort)
     );
     assert_eq!(err(verifier().issuer("").build()), E::Issuer);
     assert_eq!(err(verifier().audience("").build()), E::Audience);

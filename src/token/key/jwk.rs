@@ -1,0 +1,211 @@
+//! Keys as JSON (RFC 7517).
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, IgnoredAny},
+};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{KeyError, TokenAlgorithm, VerifyingKey, algorithm::Means, material::PublicNumbers};
+use crate::token::strict::{Checked, DEPTH_MAX};
+
+/// The members that are looked at. Others are checked for their form alone.
+#[derive(Deserialize)]
+pub(super) struct Jwk {
+    kty: String,
+    #[serde(default, rename = "use")]
+    usage: Option<String>,
+    #[serde(default)]
+    key_ops: Option<Vec<String>>,
+    #[serde(default)]
+    alg: Option<String>,
+    #[serde(default)]
+    kid: Option<String>,
+    #[serde(default)]
+    crv: Option<String>,
+    #[serde(default)]
+    n: Option<String>,
+    #[serde(default)]
+    e: Option<String>,
+    #[serde(default)]
+    x: Option<String>,
+    #[serde(default)]
+    y: Option<String>,
+    #[serde(default)]
+    k: Option<SecretString>,
+    #[serde(default)]
+    d: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct JwkSet<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a serde_json::value::RawValue>,
+}
+
+/// No member twice at any depth, and nothing after it.
+fn well_formed(json: &[u8]) -> Result<(), KeyError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    Checked { depth: DEPTH_MAX }
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|_| KeyError::Malformed)
+}
+
+fn bytes(text: Option<&String>) -> Result<Vec<u8>, KeyError> {
+    let text = text.ok_or(KeyError::Unreadable)?;
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| KeyError::Unreadable)
+}
+
+impl Jwk {
+    pub(super) fn read(json: &[u8]) -> Result<Self, KeyError> {
+        well_formed(json)?;
+        serde_json::from_slice(json).map_err(|_| KeyError::Malformed)
+    }
+
+    /// The keys of a set, as they are.
+    pub(super) fn read_set(json: &[u8]) -> Result<Vec<Self>, KeyError> {
+        well_formed(json)?;
+        let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
+        if set.keys.len() > super::set::KEYS_MAX {
+            return Err(KeyError::TooMany);
+        }
+        let keys = set.keys.into_iter();
+        keys.map(|key| serde_json::from_str(key.get()).map_err(|_| KeyError::Malformed))
+            .collect()
+    }
+
+    /// Whether it holds what only its owner may know.
+    pub(super) fn is_private(&self) -> bool {
+        self.d.is_some() || self.k.is_some()
+    }
+
+    /// The key, or why it is none: `Foreign` for one that is not meant for us at all.
+    pub(super) fn verifying(&self) -> Result<VerifyingKey, KeyError> {
+        let algorithm = self.algorithm()?;
+        self.check_use()?;
+        let key = match algorithm.means() {
+            Means::Secret { .. } => {
+                let k = self.k.as_ref().ok_or(KeyError::Unreadable)?;
+                let secret = URL_SAFE_NO_PAD
+                    .decode(k.expose_secret())
+                    .map(Zeroizing::new);
+                let secret = secret.map_err(|_| KeyError::Unreadable)?;
+                VerifyingKey::from_secret(algorithm, &secret)
+            }
+            Means::Rsa { .. } => {
+                let (n, e) = (bytes(self.n.as_ref())?, bytes(self.e.as_ref())?);
+                VerifyingKey::public(algorithm, PublicNumbers::rsa(&n, &e))
+            }
+            Means::Ec { length, .. } => {
+                let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
+                // RFC 7518 section 6.2.1.2: all of the octets, leading zeros too.
+                if x.len() != length || y.len() != length {
+                    return Err(KeyError::Unreadable);
+                }
+                let xy = [x, y].concat().into();
+                VerifyingKey::public(algorithm, PublicNumbers::Ec { xy })
+            }
+            Means::Ed => {
+                let x = bytes(self.x.as_ref())?.into();
+                VerifyingKey::public(algorithm, PublicNumbers::Ed { x })
+            }
+        }?;
+        match &self.kid {
+            Some(kid) => key.kid(kid),
+            None => Ok(key),
+        }
+    }
+
+    fn algorithm(&self) -> Result<TokenAlgorithm, KeyError> {
+        if self.usage.as_deref() == Some("enc") {
+            return Err(KeyError::Foreign);
+        }
+        let implied = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("oct", _) => TokenAlgorithm::Hs256,
+            ("RSA", _) => TokenAlgorithm::Rs256,
+            ("EC", Some("P-256")) => TokenAlgorithm::Es256,
+            ("EC", Some("P-384")) => TokenAlgorithm::Es384,
+            ("OKP", Some("Ed25519")) => TokenAlgorithm::EdDsa,
+            _ => return Err(KeyError::Foreign),
+        };
+        let Some(alg) = &self.alg else {
+            return Ok(implied);
+        };
+        // RFC 9864 names the curve of what RFC 8037 calls EdDSA.
+        let named = match alg.as_str() {
+            "Ed25519" => Some(TokenAlgorithm::EdDsa),
+            name => TokenAlgorithm::of_name(name),
+        };
+        let Some(named) = named else {
+            // Key management, content encryption, and what is to come: not ours, unless it says that it signs.
+            let signs = self.usage.as_deref() == Some("sig");
+            return Err(if signs {
+                KeyError::WrongAlgorithm
+            } else {
+                KeyError::Foreign
+            });
+        };
+        let fits = match (implied.means(), named.means()) {
+            (Means::Secret { .. }, Means::Secret { .. })
+            | (Means::Rsa { .. }, Means::Rsa { .. }) => true,
+            _ => implied == named,
+        };
+        if fits {
+            Ok(named)
+        } else {
+            Err(KeyError::WrongAlgorithm)
+        }
+    }
+
+    /// RFC 7517 section 4.3: the operations are not there twice, and say the same as the use.
+    fn check_use(&self) -> Result<(), KeyError> {
+        if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
+            return Err(KeyError::WrongUse);
+        }
+        let Some(operations) = &self.key_ops else {
+            return Ok(());
+        };
+        let verifies = operations.iter().any(|one| one == "verify");
+        let signature = |one: &String| matches!(one.as_str(), "sign" | "verify");
+        let is_twice = |one: &String| operations.iter().filter(|other| *other == one).count() > 1;
+        if verifies && operations.iter().all(signature) && !operations.iter().any(is_twice) {
+            Ok(())
+        } else {
+            Err(KeyError::WrongUse)
+        }
+    }
+}
+
+/// A public key as everybody may read it; `None` for a secret.
+pub(super) fn published(key: &VerifyingKey) -> Option<Value> {
+    let mut jwk = members(key)?;
+    let object = jwk.as_object_mut()?;
+    object.insert("use".to_owned(), "sig".into());
+    object.insert("alg".to_owned(), key.algorithm().as_str().into());
+    if let Some(kid) = key.name() {
+        object.insert("kid".to_owned(), kid.into());
+    }
+    Some(jwk)
+}
+
+/// The members that a thumbprint is made of (RFC 7638 section 3.2), in their order.
+pub(super) fn members(key: &VerifyingKey) -> Option<Value> {
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    Some(match key.numbers()? {
+        PublicNumbers::Rsa { n, e } => json!({ "e": text(e), "kty": "RSA", "n": text(n) }),
+        PublicNumbers::Ec { xy } => {
+            let Means::Ec { curve, length, .. } = key.algorithm().means() else {
+                return None;
+            };
+            let (x, y) = xy.split_at_checked(length)?;
+            json!({ "crv": curve, "kty": "EC", "x": text(x), "y": text(y) })
+        }
+        PublicNumbers::Ed { x } => json!({ "crv": "Ed25519", "kty": "OKP", "x": text(x) }),
+    })
+}

@@ -1,0 +1,89 @@
+//! The numbers of public keys, whatever they were written in.
+
+use aws_lc_rs::{
+    rsa::PublicKey,
+    signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents},
+};
+
+use super::{KeyError, TokenAlgorithm, algorithm::Means, rsa};
+
+/// A public key by its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PublicNumbers {
+    /// Modulus and exponent, without leading zeros.
+    Rsa { n: Box<[u8]>, e: Box<[u8]> },
+    /// The uncompressed point without its first byte.
+    Ec { xy: Box<[u8]> },
+    /// 32 bytes.
+    Ed { x: Box<[u8]> },
+}
+
+impl PublicNumbers {
+    /// From SubjectPublicKeyInfo (RFC 5280), or PKCS #1 for RSA.
+    pub(super) fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
+        let unreadable = |_| KeyError::Unreadable;
+        match algorithm.means() {
+            Means::Secret { .. } => Err(KeyError::Unreadable),
+            Means::Rsa { .. } => {
+                let key = PublicKey::from_der(der).map_err(unreadable)?;
+                let numbers = RsaPublicKeyComponents::<Vec<u8>>::from(&key);
+                Ok(Self::rsa(&numbers.n, &numbers.e))
+            }
+            // The library reads the structure and the curve; in one that it took, the point is what it ends with.
+            Means::Ec { verify, length, .. } => {
+                ParsedPublicKey::new(verify, der).map_err(unreadable)?;
+                let point = tail(der, length.saturating_mul(2).saturating_add(1))?;
+                match point.split_first() {
+                    Some((4, xy)) => Ok(Self::Ec { xy: xy.into() }),
+                    _ => Err(KeyError::Unreadable),
+                }
+            }
+            Means::Ed => {
+                ParsedPublicKey::new(&ED25519, der).map_err(unreadable)?;
+                let x = tail(der, 32)?.into();
+                Ok(Self::Ed { x })
+            }
+        }
+    }
+
+    pub(super) fn rsa(n: &[u8], e: &[u8]) -> Self {
+        Self::Rsa {
+            n: rsa::trimmed(n).into(),
+            e: rsa::trimmed(e).into(),
+        }
+    }
+
+    /// The key, ready to be used with that algorithm; refused when it is not of its type, or weak.
+    pub(super) fn parsed(&self, algorithm: TokenAlgorithm) -> Result<ParsedPublicKey, KeyError> {
+        let parsed = match (algorithm.means(), self) {
+            (Means::Rsa { verify, .. }, Self::Rsa { n, e }) => {
+                rsa::check(n, e)?;
+                RsaPublicKeyComponents { n, e }.to_parsed_public_key(verify)
+            }
+            (Means::Ec { verify, length, .. }, Self::Ec { xy })
+                if xy.len() == length.saturating_mul(2) =>
+            {
+                ParsedPublicKey::new(verify, [&[4], &xy[..]].concat())
+            }
+            (Means::Ed, Self::Ed { x }) if x.len() == 32 => ParsedPublicKey::new(&ED25519, x),
+            _ => return Err(KeyError::Unreadable),
+        };
+        parsed.map_err(|_| KeyError::Unreadable)
+    }
+}
+
+fn tail(der: &[u8], length: usize) -> Result<&[u8], KeyError> {
+    der.len()
+        .checked_sub(length)
+        .and_then(|at| der.get(at..))
+        .ok_or(KeyError::Unreadable)
+}
+
+/// The one PEM block of a text, if it has one of these labels.
+pub(super) fn from_pem(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, KeyError> {
+    let block = pem::parse(text).map_err(|_| KeyError::Unreadable)?;
+    if !labels.contains(&block.tag()) {
+        return Err(KeyError::Unreadable);
+    }
+    Ok(block.into_contents())
+}

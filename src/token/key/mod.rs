@@ -1,0 +1,18 @@
+//! Keys, each pinned to its one algorithm.
+//!
+//! Which algorithm is used is never the token's to say: the header is compared with the key's, not obeyed.
+
+mod algorithm;
+mod error;
+mod jwk;
+mod material;
+mod rsa;
+mod set;
+mod signing;
+mod verifying;
+
+pub use algorithm::TokenAlgorithm;
+pub use error::KeyError;
+pub use set::VerifyingKeys;
+pub use signing::SigningKey;
+pub use verifying::VerifyingKey;

@@ -1,0 +1,158 @@
+//! Several keys, each chosen by its name.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{
+    KeyError, VerifyingKey,
+    jwk::{Jwk, published},
+};
+use crate::token::{
+    TokenError, TokenErrorKind,
+    header::{self, Segments},
+    verifier::TOKEN_LENGTH_MAX,
+};
+
+/// The most keys of one set.
+pub(super) const KEYS_MAX: usize = 64;
+
+/// One key or several, of which a token's `kid` names one. A clone is a reference count.
+///
+/// - One key alone: a token may leave the `kid` out; one that it says must be the key's, if that has one.
+/// - Several: each has a `kid` of its own, and a token must name one. None is tried because another didn't fit.
+#[derive(Clone, Debug)]
+pub struct VerifyingKeys(Arc<[VerifyingKey]>);
+
+impl VerifyingKeys {
+    /// A set of 1 to 64 keys.
+    ///
+    /// # Errors
+    /// [`KeyError`]: `Empty`, `TooMany`, `NoKid`, `DuplicateKid`, `Mixed`.
+    pub fn new(keys: impl IntoIterator<Item = VerifyingKey>) -> Result<Self, KeyError> {
+        let keys: Vec<VerifyingKey> = keys.into_iter().take(KEYS_MAX.saturating_add(1)).collect();
+        let (first, others) = keys.split_first().ok_or(KeyError::Empty)?;
+        if keys.len() > KEYS_MAX {
+            return Err(KeyError::TooMany);
+        }
+        if others.is_empty() {
+            return Ok(Self(keys.into()));
+        }
+        let symmetric = first.algorithm().is_symmetric();
+        if others
+            .iter()
+            .any(|key| key.algorithm().is_symmetric() != symmetric)
+        {
+            return Err(KeyError::Mixed);
+        }
+        let mut names = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let name = key.name().ok_or(KeyError::NoKid)?;
+            if names.contains(&name) {
+                return Err(KeyError::DuplicateKid);
+            }
+            names.push(name);
+        }
+        Ok(Self(keys.into()))
+    }
+
+    /// The keys of a JWK set (RFC 7517 section 5), of a configuration: secrets may be in it.
+    ///
+    /// Keys that aren't meant for us are left out: for encryption, of other types, curves or algorithms. A key that is,
+    /// and is weak or contradicts itself, makes the whole set unacceptable.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_jwks(json: &[u8]) -> Result<Self, KeyError> {
+        Self::of_jwks(&Jwk::read_set(json)?)
+    }
+
+    /// The same of a set that everybody may read: there is no secret and no private key in it.
+    ///
+    /// # Errors
+    /// [`KeyError`]; `NotPublic` when there is.
+    pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
+        let jwks = Jwk::read_set(json)?;
+        if jwks.iter().any(Jwk::is_private) {
+            return Err(KeyError::NotPublic);
+        }
+        Self::of_jwks(&jwks)
+    }
+
+    fn of_jwks(jwks: &[Jwk]) -> Result<Self, KeyError> {
+        let mut keys = Vec::with_capacity(jwks.len());
+        for jwk in jwks {
+            match jwk.verifying() {
+                Ok(key) => keys.push(key),
+                Err(KeyError::Foreign) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Self::new(keys)
+    }
+
+    /// The public keys of the set as a JWK set, to be published. Secrets are left out.
+    #[must_use]
+    pub fn to_jwks(&self) -> String {
+        let keys: Vec<_> = self.0.iter().filter_map(published).collect();
+        json!({ "keys": keys }).to_string()
+    }
+
+    /// Checks the signature of a JWS in its compact form, and hands out what was signed, whatever it is. For tokens there is
+    /// [`TokenVerifier`](crate::token::TokenVerifier), which judges what they say too.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify(&self, jws: &str) -> Result<Vec<u8>, TokenError> {
+        if jws.len() > TOKEN_LENGTH_MAX {
+            return Err(TokenError::malformed("the token is longer than 16 KiB"));
+        }
+        let segments = Segments::of(jws)?;
+        self.check(&segments, None)?;
+        header::decode(segments.claims)
+    }
+
+    /// Refuses whatever isn't signed by one of these keys, with a header that asks for nothing we don't do.
+    /// `typ` is what the header must say, if it must.
+    pub(in crate::token) fn check(
+        &self,
+        segments: &Segments<'_>,
+        typ: Option<header::Typ<'_>>,
+    ) -> Result<(), TokenError> {
+        let mut json = Vec::new();
+        let header = header::read(segments.header, &mut json)?;
+        let key = self.choose(header.kid.as_deref())?;
+        key.check_algorithm(&header.algorithm)?;
+        if let Some(typ) = typ {
+            typ.check(header.typ.as_deref())?;
+        }
+        let signature = header::decode(segments.signature)?;
+        key.verify(segments.signed.as_bytes(), &signature)
+    }
+
+    fn choose(&self, kid: Option<&str>) -> Result<&VerifyingKey, TokenError> {
+        const UNKNOWN: TokenError =
+            TokenError::new(TokenErrorKind::UnknownKey, "there is no key of that kid");
+        match (&*self.0, kid) {
+            ([only], None) => Ok(only),
+            ([only], Some(kid)) => match only.name() {
+                Some(name) if name != kid => Err(UNKNOWN),
+                _ => Ok(only),
+            },
+            (_, None) => Err(TokenError::new(
+                TokenErrorKind::UnknownKey,
+                "the token doesn't say by which of several keys it is signed",
+            )),
+            (keys, Some(kid)) => keys
+                .iter()
+                .find(|key| key.name() == Some(kid))
+                .ok_or(UNKNOWN),
+        }
+    }
+}
+
+impl From<VerifyingKey> for VerifyingKeys {
+    fn from(key: VerifyingKey) -> Self {
+        Self(Arc::from([key]))
+    }
+}

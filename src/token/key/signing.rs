@@ -1,0 +1,210 @@
+//! Keys that make signatures.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair, RsaPublicKeyComponents},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{
+    KeyError, TokenAlgorithm, VerifyingKey,
+    algorithm::Means,
+    jwk::members,
+    material::{PublicNumbers, from_pem},
+    verifying::hmac_key,
+};
+use crate::token::IssueError;
+
+/// A key that makes signatures, with the key that checks them. Redacted in `Debug`.
+///
+/// A private key is named by its thumbprint (RFC 7638) unless it is given another name; a secret has no name.
+///
+/// ```
+/// use tollgate::token::{SigningKey, TokenAlgorithm, TokenIssuer};
+/// use tollgate::store::{SessionId, UserId};
+///
+/// let key = SigningKey::generate(TokenAlgorithm::Es256)?;
+/// let issuer = TokenIssuer::with_key(key).issuer("https://id.example.com").build()?;
+/// let token = issuer.issue(&UserId::new("user-1")?, &SessionId::new("session-1")?, [])?;
+/// assert!(issuer.verifier().build()?.verify(token.expose()).is_ok());
+/// assert!(issuer.jwks().contains("P-256"), "for everybody to verify by");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SigningKey {
+    material: Material,
+    verifying: VerifyingKey,
+}
+
+enum Material {
+    Secret(Box<hmac::Key>),
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+impl SigningKey {
+    /// A secret; its bytes are the key as they are.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_secret(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self {
+            material: Material::Secret(Box::new(hmac_key(algorithm, secret)?)),
+            verifying: VerifyingKey::from_secret(algorithm, secret)?,
+        })
+    }
+
+    /// A private key in PEM: `PRIVATE KEY` (PKCS #8), or `RSA PRIVATE KEY`, or `EC PRIVATE KEY`.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_pem(algorithm: TokenAlgorithm, pem: &[u8]) -> Result<Self, KeyError> {
+        let labels = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
+        Self::from_der(algorithm, &Zeroizing::new(from_pem(pem, &labels)?))
+    }
+
+    /// A private key in DER: PKCS #8, or PKCS #1 for RSA, or SEC 1 for elliptic curves.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
+        let unreadable = |_| KeyError::Unreadable;
+        let material = match algorithm.means() {
+            Means::Secret { .. } => return Err(KeyError::Unreadable),
+            Means::Rsa { .. } => Material::Rsa(
+                RsaKeyPair::from_pkcs8(der)
+                    .or_else(|_| RsaKeyPair::from_der(der))
+                    .map_err(unreadable)?,
+            ),
+            Means::Ec { sign, .. } => Material::Ec(
+                EcdsaKeyPair::from_pkcs8(sign, der)
+                    .or_else(|_| EcdsaKeyPair::from_private_key_der(sign, der))
+                    .map_err(unreadable)?,
+            ),
+            Means::Ed => {
+                Material::Ed(Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(unreadable)?)
+            }
+        };
+        Self::named_by_thumbprint(algorithm, material)
+    }
+
+    /// A new private key; 2,048 bits for RSA. [`to_pem`](Self::to_pem) is for keeping it.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`]; so for a secret, which [`SigningSecret`](crate::token::SigningSecret) makes and keeps.
+    pub fn generate(algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
+        let failed = |_| KeyError::Generate;
+        let material = match algorithm.means() {
+            Means::Secret { .. } => return Err(KeyError::Generate),
+            Means::Rsa { .. } => {
+                Material::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?)
+            }
+            Means::Ec { sign, .. } => Material::Ec(EcdsaKeyPair::generate(sign).map_err(failed)?),
+            Means::Ed => Material::Ed(Ed25519KeyPair::generate().map_err(failed)?),
+        };
+        Self::named_by_thumbprint(algorithm, material)
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// [`KeyError::Kid`].
+    pub fn kid(mut self, kid: &str) -> Result<Self, KeyError> {
+        self.verifying = self.verifying.kid(kid)?;
+        Ok(self)
+    }
+
+    /// The private key as PKCS #8 in PEM, to be kept where nobody else reads it.
+    ///
+    /// # Errors
+    /// [`KeyError::Unreadable`] for a secret.
+    pub fn to_pem(&self) -> Result<SecretString, KeyError> {
+        let unreadable = |_| KeyError::Unreadable;
+        let der = match &self.material {
+            Material::Secret(_) => return Err(KeyError::Unreadable),
+            Material::Rsa(pair) => pkcs8(pair)?,
+            Material::Ec(pair) => {
+                let document = pair.to_pkcs8v1().map_err(unreadable)?;
+                Zeroizing::new(document.as_ref().to_vec())
+            }
+            Material::Ed(pair) => pkcs8(pair)?,
+        };
+        let block = pem::Pem::new("PRIVATE KEY", der.as_slice());
+        Ok(SecretString::from(pem::encode(&block)))
+    }
+
+    /// The key that checks what it signs.
+    #[must_use]
+    pub fn verifying(&self) -> &VerifyingKey {
+        &self.verifying
+    }
+
+    pub(in crate::token) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IssueError> {
+        let failed = |_| IssueError::Signing;
+        match (&self.material, self.verifying.algorithm().means()) {
+            (Material::Secret(key), _) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            (Material::Rsa(pair), Means::Rsa { sign, .. }) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(sign, &SystemRandom::new(), message, &mut signature)
+                    .map_err(failed)?;
+                Ok(signature)
+            }
+            (Material::Ec(pair), _) => pair
+                .sign(&SystemRandom::new(), message)
+                .map(|signature| signature.as_ref().to_vec())
+                .map_err(failed),
+            (Material::Ed(pair), _) => Ok(pair.sign(message).as_ref().to_vec()),
+            (Material::Rsa(_), _) => Err(IssueError::Signing),
+        }
+    }
+
+    fn named_by_thumbprint(
+        algorithm: TokenAlgorithm,
+        material: Material,
+    ) -> Result<Self, KeyError> {
+        let numbers = match &material {
+            Material::Secret(_) => return Err(KeyError::Unreadable),
+            Material::Rsa(pair) => {
+                let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                PublicNumbers::rsa(&public.n, &public.e)
+            }
+            Material::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                let (_, xy) = point.split_first().ok_or(KeyError::Unreadable)?;
+                PublicNumbers::Ec { xy: xy.into() }
+            }
+            Material::Ed(pair) => PublicNumbers::Ed {
+                x: pair.public_key().as_ref().into(),
+            },
+        };
+        let verifying = VerifyingKey::public(algorithm, numbers)?;
+        let text = members(&verifying).ok_or(KeyError::Unreadable)?.to_string();
+        let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(text));
+        Ok(Self {
+            material,
+            verifying: verifying.kid(&thumbprint)?,
+        })
+    }
+}
+
+fn pkcs8(pair: &impl AsDer<Pkcs8V1Der<'static>>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let der = pair.as_der().map_err(|_| KeyError::Unreadable)?;
+    Ok(Zeroizing::new(der.as_ref().to_vec()))
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.verifying.algorithm())
+            .field("kid", &self.verifying.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! Keys that check signatures.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::{hmac, signature::ParsedPublicKey};
+
+use super::{
+    KeyError, TokenAlgorithm,
+    algorithm::Means,
+    jwk::Jwk,
+    material::{PublicNumbers, from_pem},
+};
+use crate::token::{TokenError, TokenErrorKind};
+
+const KID_LENGTH_MAX: usize = 255;
+
+/// A key that checks signatures, with its one algorithm, and its name among others. A clone is a reference count.
+///
+/// Weak keys are refused when they are made: short secrets, RSA keys of less than 2,048 bits or with the mark of ROCA,
+/// points that are on another curve, the text of a public key as a secret.
+///
+/// ```
+/// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};
+///
+/// // RFC 8037 appendix A.2
+/// let jwk = br#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+/// let key = VerifyingKey::from_jwk(jwk)?.kid("2026-01")?;
+/// assert_eq!(key.algorithm(), TokenAlgorithm::EdDsa);
+///
+/// let weak = VerifyingKey::from_secret(TokenAlgorithm::Hs256, b"secret").unwrap_err();
+/// assert_eq!(weak, KeyError::SecretTooShort);
+/// # Ok::<(), KeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct VerifyingKey {
+    algorithm: TokenAlgorithm,
+    kid: Option<Arc<str>>,
+    material: Arc<Material>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one behind each `Arc`")]
+enum Material {
+    Secret(hmac::Key),
+    Public(ParsedPublicKey, PublicNumbers),
+}
+
+impl VerifyingKey {
+    /// A secret; its bytes are the key as they are.
+    ///
+    /// # Errors
+    /// [`KeyError`]: too short, or the text of a key that everybody may know.
+    pub fn from_secret(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<Self, KeyError> {
+        let secret = hmac_key(algorithm, secret)?;
+        Ok(Self::new(algorithm, Material::Secret(secret)))
+    }
+
+    /// A public key in PEM: `PUBLIC KEY`, or `RSA PUBLIC KEY`.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_pem(algorithm: TokenAlgorithm, pem: &[u8]) -> Result<Self, KeyError> {
+        Self::from_der(
+            algorithm,
+            &from_pem(pem, &["PUBLIC KEY", "RSA PUBLIC KEY"])?,
+        )
+    }
+
+    /// A public key in DER: SubjectPublicKeyInfo, or PKCS #1 for RSA.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
+        Self::public(algorithm, PublicNumbers::from_der(algorithm, der)?)
+    }
+
+    /// A JWK (RFC 7517): a public key, or a secret. Its algorithm is its `alg`; where it has none, `RS256` for RSA, `HS256`
+    /// for a secret, and otherwise the one of its curve. The private part of one that has it is not read.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_jwk(json: &[u8]) -> Result<Self, KeyError> {
+        Jwk::read(json)?.verifying()
+    }
+
+    /// Gives it a name, which tokens then say in their `kid`.
+    ///
+    /// # Errors
+    /// [`KeyError::Kid`] when it is empty or longer than 255 bytes.
+    pub fn kid(mut self, kid: &str) -> Result<Self, KeyError> {
+        if kid.is_empty() || kid.len() > KID_LENGTH_MAX {
+            return Err(KeyError::Kid);
+        }
+        self.kid = Some(kid.into());
+        Ok(self)
+    }
+
+    /// Its algorithm.
+    #[must_use]
+    pub fn algorithm(&self) -> TokenAlgorithm {
+        self.algorithm
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    pub(super) fn public(
+        algorithm: TokenAlgorithm,
+        numbers: PublicNumbers,
+    ) -> Result<Self, KeyError> {
+        let parsed = numbers.parsed(algorithm)?;
+        Ok(Self::new(algorithm, Material::Public(parsed, numbers)))
+    }
+
+    pub(super) fn numbers(&self) -> Option<&PublicNumbers> {
+        match &*self.material {
+            Material::Secret(_) => None,
+            Material::Public(_, numbers) => Some(numbers),
+        }
+    }
+
+    fn new(algorithm: TokenAlgorithm, material: Material) -> Self {
+        Self {
+            algorithm,
+            kid: None,
+            material: Arc::new(material),
+        }
+    }
+
+    /// Refuses every `alg` but the key's own, letter by letter: `none` in any spelling is just another one.
+    pub(in crate::token) fn check_algorithm(&self, alg: &str) -> Result<(), TokenError> {
+        if alg == self.algorithm.as_str() {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::Unsupported,
+                "the token's algorithm is not the key's",
+            ))
+        }
+    }
+
+    /// Secrets are compared in constant time, by the library.
+    pub(in crate::token) fn verify(
+        &self,
+        signed: &[u8],
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
+        let outcome = match &*self.material {
+            Material::Secret(key) => hmac::verify(key, signed, signature),
+            Material::Public(key, _) => key.verify_sig(signed, signature),
+        };
+        outcome.map_err(|_| {
+            TokenError::new(
+                TokenErrorKind::BadSignature,
+                "the signature is not the key's",
+            )
+        })
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyingKey")
+            .field("algorithm", &self.algorithm)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A secret as a key, if it is long enough, and one.
+pub(super) fn hmac_key(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<hmac::Key, KeyError> {
+    let Means::Secret { hmac, length_min } = algorithm.means() else {
+        return Err(KeyError::Unreadable);
+    };
+    if is_known_to_all(secret) {
+        return Err(KeyError::PublicSecret);
+    }
+    if secret.len() < length_min {
+        return Err(KeyError::SecretTooShort);
+    }
+    Ok(hmac::Key::new(hmac, secret))
+}
+
+/// Whether it has the look of a key or a certificate: PEM, SubjectPublicKeyInfo, JWK, SSH. Who takes one for a secret
+/// lets everybody sign who has read it (RFC 8725 section 2.1).
+fn is_known_to_all(secret: &[u8]) -> bool {
+    // The object identifiers of RSA, of elliptic curves, and of Ed25519 (RFC 8410).
+    const OIDS: [&[u8]; 3] = [
+        &[6, 9, 42, 134, 72, 134, 247, 13, 1, 1, 1],
+        &[6, 7, 42, 134, 72, 206, 61, 2, 1],
+        &[6, 3, 43, 101, 112],
+    ];
+    let contains = |needle: &[u8]| secret.windows(needle.len()).any(|part| part == needle);
+    contains(b"-----BEGIN ")
+        || contains(b"\"kty\"")
+        || secret.starts_with(b"ssh-")
+        || secret.starts_with(b"ecdsa-sha2-")
+        || (secret.first() == Some(&0x30) && OIDS.into_iter().any(contains))
+}

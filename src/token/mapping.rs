@@ -1,0 +1,131 @@
+//! What of a token's claims becomes of its principal.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    TokenConfigError, TokenError, TokenErrorKind,
+    claims::{Claims, LIST_LENGTH_MAX},
+};
+
+const STEPS_MAX: usize = 8;
+
+/// The way to a claim: its name, and those of members within it (`realm_access`, `roles`).
+#[derive(Clone, Debug)]
+pub(super) struct ClaimPath(Box<[Box<str>]>);
+
+impl ClaimPath {
+    pub(super) fn new<'a>(steps: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(steps.into_iter().map(Into::into).collect())
+    }
+
+    pub(super) fn check(&self) -> Result<(), TokenConfigError> {
+        let fits = (1..=STEPS_MAX).contains(&self.0.len());
+        if fits && self.0.iter().all(|step| !step.is_empty()) {
+            Ok(())
+        } else {
+            Err(TokenConfigError::ClaimPath)
+        }
+    }
+
+    pub(super) fn root(&self) -> Option<&str> {
+        self.0.first().map(AsRef::as_ref)
+    }
+
+    fn find<'a>(&self, claims: &'a BTreeMap<String, Value>) -> Option<&'a Value> {
+        let (root, rest) = self.0.split_first()?;
+        let found = claims.get(root.as_ref())?;
+        rest.iter()
+            .try_fold(found, |at, step| at.get(step.as_ref()))
+    }
+}
+
+/// What is read of claims besides those that are always read.
+#[derive(Debug, Default)]
+pub(super) struct Mapping {
+    pub(super) roles: Option<ClaimPath>,
+    pub(super) attributes: Vec<(Box<str>, ClaimPath)>,
+    pub(super) required: Vec<Box<str>>,
+}
+
+impl Mapping {
+    pub(super) fn check(&self) -> Result<(), TokenConfigError> {
+        let paths = self.attributes.iter().map(|(_, path)| path);
+        paths.chain(&self.roles).try_for_each(ClaimPath::check)?;
+        if self.required.iter().any(|name| name.is_empty()) {
+            return Err(TokenConfigError::ClaimPath);
+        }
+        Ok(())
+    }
+
+    /// The claims that must be kept to be read here.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &str> {
+        let paths = self.attributes.iter().map(|(_, path)| path);
+        let roots = paths.chain(&self.roles).filter_map(ClaimPath::root);
+        roots.chain(self.required.iter().map(AsRef::as_ref))
+    }
+
+    /// An array of strings, or one string of words that blanks part (RFC 8693 section 4.2).
+    pub(super) fn roles(&self, claims: &mut Claims<'_>) -> Result<Box<[Box<str>]>, TokenError> {
+        const ODD: TokenError = TokenError::malformed("the roles are neither a list nor words");
+        let Some(path) = &self.roles else {
+            let roles = claims.roles.take().map(|roles| roles.0).unwrap_or_default();
+            return Ok(roles.into_iter().map(Into::into).collect());
+        };
+        let roles: Box<[Box<str>]> = match path.find(&claims.kept) {
+            None => Box::default(),
+            Some(Value::String(words)) => words.split_ascii_whitespace().map(Into::into).collect(),
+            Some(Value::Array(items)) => {
+                let texts = items.iter().map(|item| item.as_str().map(Into::into));
+                texts.collect::<Option<_>>().ok_or(ODD)?
+            }
+            Some(_) => return Err(ODD),
+        };
+        if roles.len() > LIST_LENGTH_MAX {
+            return Err(TokenError::malformed("the token has more than 64 roles"));
+        }
+        Ok(roles)
+    }
+
+    pub(super) fn attributes(
+        &self,
+        claims: &Claims<'_>,
+    ) -> Result<BTreeMap<String, String>, TokenError> {
+        let mut attributes = BTreeMap::new();
+        for (name, path) in &self.attributes {
+            match path.find(&claims.kept) {
+                None => {}
+                Some(Value::String(text)) => {
+                    attributes.insert(name.to_string(), text.clone());
+                }
+                Some(_) => return Err(TokenError::malformed("a mapped claim is not a string")),
+            }
+        }
+        Ok(attributes)
+    }
+
+    pub(super) fn check_required(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
+        let is_there = |name: &str| match name {
+            "iss" => claims.issuer.is_some(),
+            "sub" => claims.subject.is_some(),
+            "aud" => claims.audience.is_some(),
+            "exp" => claims.expires_at.is_some(),
+            "nbf" => claims.not_before.is_some(),
+            "iat" => claims.issued_at.is_some(),
+            "jti" => claims.id.is_some(),
+            "sid" => claims.session.is_some(),
+            "token_use" => claims.token_use.is_some(),
+            "roles" => claims.roles.is_some(),
+            other => claims.kept.get(other).is_some_and(|value| !value.is_null()),
+        };
+        if self.required.iter().all(|name| is_there(name)) {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::MissingClaim,
+                "the token lacks a claim that it must have",
+            ))
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What becomes of the claims of other issuers.
+
+use super::*;
+
+fn verify(
+    build: impl FnOnce(TokenVerifierBuilder) -> TokenVerifierBuilder,
+    more: &str,
+) -> Result<Arc<VerifiedToken>, Kind> {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = build(builder(&clock)).build().unwrap();
+    let token = sign(HEADER, good_claims(more));
+    verifier.verify(&token).map_err(|error| error.kind())
+}
+
+#[test]
+fn roles_come_from_where_the_issuer_puts_them() {
+    let nested = |builder: TokenVerifierBuilder| builder.roles_from(["realm_access", "roles"]);
+    let roles = |token: Arc<VerifiedToken>| token.roles().map(str::to_owned).collect::<Vec<_>>();
+    let more = r#","realm_access":{"roles":["a","b"]},"roles":["x"]"#;
+    let token = verify(nested, more).unwrap();
+    assert_eq!(roles(token.clone()), ["a", "b"]);
+    assert!(token.principal().has_role("b") && !token.principal().has_role("x"));
+    for none in [
+        "",
+        r#","realm_access":{}"#,
+        r#","realm_access":[]"#,
+        r#","realm_access":1"#,
+    ] {
+        assert!(roles(verify(nested, none).unwrap()).is_empty(), "{none}");
+    }
+    for odd in ["1", "null", r#"{"a":1}"#, r#"["a",1]"#, r#"[["a"]]"#] {
+        let more = format!(r#","realm_access":{{"roles":{odd}}}"#);
+        assert_eq!(verify(nested, &more).unwrap_err(), Kind::Malformed, "{odd}");
+    }
+    let many = format!(
+        r#","realm_access":{{"roles":[{}"a"]}}"#,
+        r#""a","#.repeat(64)
+    );
+    assert_eq!(verify(nested, &many).unwrap_err(), Kind::Malformed);
+    let words = |builder: TokenVerifierBuilder| builder.roles_from(["scope"]);
+    let token = verify(words, r#","scope":"chat:read  chat:write""#).unwrap();
+    assert_eq!(roles(token), ["chat:read", "chat:write"]);
+}
+
+#[test]
+fn attributes_are_strings_of_the_principal() {
+    let tenant = |builder: TokenVerifierBuilder| {
+        builder
+            .add_attribute_from("tenant", ["org", "id"])
+            .add_attribute_from("mail", ["email"])
+    };
+    let token = verify(tenant, r#","org":{"id":"acme"},"email":"a@b""#).unwrap();
+    assert_eq!(token.principal().attribute("tenant"), Some("acme"));
+    assert_eq!(token.principal().attribute("mail"), Some("a@b"));
+    let token = verify(tenant, "").unwrap();
+    assert_eq!(token.principal().attribute("tenant"), None);
+    let odd = verify(tenant, r#","org":{"id":["acme"]}"#);
+    assert_eq!(odd.unwrap_err(), Kind::Malformed);
+}
+
+#[test]
+fn what_is_required_must_be_there() {
+    let required = |builder: TokenVerifierBuilder| {
+        builder
+            .add_required_claim("jti")
+            .add_required_claim("client_id")
+    };
+    verify(required, r#","jti":"1","client_id":"c""#).unwrap();
+    for lacking in [
+        "",
+        r#","jti":"1""#,
+        r#","jti":"1","client_id":null"#,
+        r#","client_id":"c""#,
+    ] {
+        let outcome = verify(required, lacking);
+        assert_eq!(outcome.unwrap_err(), Kind::MissingClaim, "{lacking}");
+    }
+}
+
+#[test]
+fn a_token_may_be_too_old_before_it_expires() {
+    let young = |builder: TokenVerifierBuilder| builder.age_max(Duration::from_secs(10));
+    let issued = |second: i64| format!(r#","iat":{second}"#);
+    verify(young, &issued(NOW - 9)).unwrap();
+    assert_eq!(verify(young, &issued(NOW - 10)).unwrap_err(), Kind::TooOld);
+    assert_eq!(verify(young, "").unwrap_err(), Kind::MissingClaim);
+    let clock = Arc::new(ManualClock::default());
+    let verifier = young(builder(&clock)).build().unwrap();
+    let token = sign(HEADER, good_claims(&issued(NOW)));
+    verifier.verify(&token).unwrap();
+    clock.advance(Duration::from_secs(10));
+    let error = verifier.verify(&token).unwrap_err();
+    assert_eq!(error.kind(), Kind::TooOld, "although it is remembered");
+}
+
+#[test]
+fn paths_and_ages_that_make_no_sense_are_refused() {
+    use TokenConfigError as E;
+    let verifier = || TokenVerifier::hs256(CANARY);
+    for path in [&[][..], &[""], &["a", ""], &["a"; 9]] {
+        let path = || path.iter().copied();
+        assert_eq!(
+            verifier().roles_from(path()).build().unwrap_err(),
+            E::ClaimPath
+        );
+        let built = verifier().add_attribute_from("x", path()).build();
+        assert_eq!(built.unwrap_err(), E::ClaimPath);
+    }
+    let built = verifier().add_required_claim("").build();
+    assert_eq!(built.unwrap_err(), E::ClaimPath);
+    let built = verifier().age_max(Duration::from_millis(999)).build();
+    assert_eq!(built.unwrap_err(), E::Age);
+}
