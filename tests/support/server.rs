@@ -100,6 +100,18 @@ impl Launch {
         self
     }
 
+    /// Arguments of the command line.
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// For a command that ends by itself: waits for its end.
+    pub(crate) async fn run(self) -> Ended {
+        let (mut process, _) = self.spawn();
+        process.wait().await
+    }
+
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self

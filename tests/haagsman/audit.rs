@@ -1,0 +1,152 @@
+//! The audit log: everything is in it, and no secret.
+
+use serde_json::{Value, json};
+
+use crate::{ADMIN, access, home, key, login, refused, start, support::Client, user};
+
+async fn entries(client: &Client, token: &str, query: &str) -> Vec<Value> {
+    let path = format!("/api/v1/audit?limit=1000{query}");
+    let answer = client
+        .get(&path)
+        .bearer(token)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    answer["items"].as_array().expect("a list").clone()
+}
+
+fn told(entry: &Value) -> (&str, &str) {
+    let text = |name: &str| entry[name].as_str().expect("a text");
+    (text("action"), text("outcome"))
+}
+
+fn everything_is_there(all: &[Value], user: &str) {
+    let acts: Vec<_> = all.iter().map(told).collect();
+    for expected in [
+        ("key.create", "success"),
+        ("login", "success"),
+        ("login", "refused"),
+        ("authenticate", "refused"),
+        ("gdpr.erase", "success"),
+    ] {
+        assert!(acts.contains(&expected), "{expected:?} in {acts:?}");
+    }
+    let made = all
+        .iter()
+        .find(|entry| told(entry).0 == "user.create" && entry["target"] == json!(user));
+    assert!(made.expect("the new user")["actor"].is_string());
+    let times: Vec<_> = all
+        .iter()
+        .map(|entry| entry["time"].as_str().unwrap())
+        .collect();
+    assert!(
+        times
+            .iter()
+            .zip(&times[1..])
+            .all(|(newer, older)| newer >= older)
+    );
+}
+
+#[tokio::test]
+async fn every_authentication_refusal_and_act_is_recorded_newest_first() {
+    let home = home();
+    let server = start(&home).await;
+    let viewer = key(&home, "viewer").await;
+    let admin = login(&server, ADMIN).await;
+    let admin = access(&admin);
+    let named = server
+        .get("/api/v1/users")
+        .key(&viewer)
+        .header("x-request-id", "look-for-me");
+    refused(&named.send().await, 403);
+    let wrong = json!({ "email": ADMIN.0, "password": "CANARY-wrong" });
+    refused(
+        &server.post("/api/v1/auth/login").json(&wrong).send().await,
+        401,
+    );
+    refused(
+        &server
+            .get("/api/v1/triage?api_key=CANARY")
+            .key("hai_CANARY")
+            .send()
+            .await,
+        401,
+    );
+    let (id, _) = user(&server, admin, "operator").await;
+    let erase = server.delete("/api/v1/gdpr/subject-7").bearer(admin);
+    erase.send().await.expect(200);
+
+    let all = entries(&server, admin, "").await;
+    let of_request: Vec<_> = all
+        .iter()
+        .filter(|entry| entry["request_id"] == "look-for-me")
+        .collect();
+    let acts: Vec<_> = of_request.iter().map(|entry| told(entry)).collect();
+    assert_eq!(acts, [("rbac", "refused"), ("authenticate", "success")]);
+    for entry in of_request {
+        assert_eq!(entry["address"], "127.0.0.1");
+        assert_eq!(entry["route"], "GET /api/v1/users");
+        assert_eq!(entry["actor"], "service");
+        assert!(entry["key"].is_string() && entry["time"].is_string());
+    }
+    everything_is_there(&all, &id);
+    assert_eq!(
+        entries(&server, admin, "&outcome=refused&action=login")
+            .await
+            .len(),
+        1
+    );
+    let written = json!(all).to_string();
+    for secret in ["CANARY", &viewer, ADMIN.1, admin, "battery staple"] {
+        assert!(!written.contains(secret), "{secret} is in the audit log");
+    }
+    let ended = server.stop().await;
+    ended.without_panic();
+    for secret in ["CANARY", &viewer, ADMIN.1, "battery staple"] {
+        assert!(!ended.stderr.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_reads_no_audit_log_and_an_operator_does_page_by_page() {
+    let home = home();
+    let server = start(&home).await;
+    let (viewer, operator) = (key(&home, "viewer").await, key(&home, "operator").await);
+    refused(&server.get("/api/v1/audit").key(&viewer).send().await, 403);
+    let mut cursor = String::new();
+    let mut seen = Vec::new();
+    for _ in 0..50 {
+        let path = format!("/api/v1/audit?limit=2{cursor}");
+        let page = server
+            .get(&path)
+            .key(&operator)
+            .send()
+            .await
+            .expect(200)
+            .json();
+        seen.extend(page["items"].as_array().expect("a list").clone());
+        match page["next_cursor"].as_u64() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let first = told(&seen[seen.len() - 1]);
+    assert_eq!(first, ("user.create", "success").min(first), "{seen:?}");
+    assert!(seen.len() >= 4, "{seen:?}");
+    let bad = server.get("/api/v1/audit?outcome=maybe").key(&operator);
+    refused(&bad.send().await, 422);
+}
+
+#[tokio::test]
+async fn the_audit_log_outlives_the_server() {
+    let home = home();
+    let server = start(&home).await;
+    let admin = login(&server, ADMIN).await;
+    refused(&server.get("/api/v1/triage").send().await, 401);
+    server.stop().await.without_panic();
+    let server = start(&home).await;
+    let all = entries(&server, access(&admin), "").await;
+    let acts: Vec<_> = all.iter().map(told).collect();
+    assert!(acts.contains(&("login", "success")) && acts.contains(&("authenticate", "refused")));
+}
