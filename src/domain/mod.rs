@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub mod books;
 pub mod budget;
+pub(crate) mod charge;
 pub mod clock;
 pub(crate) mod credential;
 pub mod denial;

@@ -2,7 +2,7 @@
 
 use super::{
     RateLimitPolicy,
-    policy::{Engine, Settings},
+    policy::{Engine, Place},
 };
 use crate::{
     domain::denial::Denial,
@@ -36,8 +36,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct RateLimits {
-    settings: Settings,
-    engine: Engine,
+    policy: RateLimitPolicy,
 }
 
 /// Why a handle has no answer.
@@ -55,8 +54,7 @@ pub enum RateLimitsError {
 impl RateLimits {
     pub(super) fn new(policy: &RateLimitPolicy) -> Self {
         Self {
-            settings: policy.settings.clone(),
-            engine: policy.engine.clone(),
+            policy: policy.clone(),
         }
     }
 
@@ -65,16 +63,13 @@ impl RateLimits {
     /// # Errors
     /// When the head says nobody, or the shared store failed.
     pub async fn peek(&self, head: &RequestHead<'_>) -> Result<Readings, RateLimitsError> {
-        let quotas = self.settings.quotas(head);
+        let settings = &self.policy.settings;
+        let quotas = settings.quotas(head);
         let answer = {
-            let counted = self
-                .settings
-                .key
-                .of(head)
-                .map_err(RateLimitsError::Nobody)?;
-            match &self.engine {
-                Engine::Memory(limiter) => return Ok(limiter.as_ref().peek(&counted, &quotas)),
-                Engine::Shared(scope, store) => store.peek(&counted.name(scope), &quotas),
+            let counted = settings.key.of(head).map_err(RateLimitsError::Nobody)?;
+            match self.policy.place(&counted) {
+                Place::Here(limiter) => return Ok(limiter.peek(&counted, &quotas)),
+                Place::Named(key, store) => store.peek(&key, &quotas),
             }
         };
         Ok(answer.await?)
@@ -86,17 +81,14 @@ impl RateLimits {
     /// When the head says nobody, or the shared store failed.
     pub async fn reset(&self, head: &RequestHead<'_>) -> Result<(), RateLimitsError> {
         let answer = {
-            let counted = self
-                .settings
-                .key
-                .of(head)
-                .map_err(RateLimitsError::Nobody)?;
-            match &self.engine {
-                Engine::Memory(limiter) => {
-                    limiter.as_ref().reset(&counted);
+            let key = &self.policy.settings.key;
+            let counted = key.of(head).map_err(RateLimitsError::Nobody)?;
+            match self.policy.place(&counted) {
+                Place::Here(limiter) => {
+                    limiter.reset(&counted);
                     return Ok(());
                 }
-                Engine::Shared(scope, store) => store.reset(&counted.name(scope)),
+                Place::Named(key, store) => store.reset(&key),
             }
         };
         Ok(answer.await?)
@@ -105,7 +97,7 @@ impl RateLimits {
     /// How many were admitted and refused; of a layer with a store of its own, ask the store.
     #[must_use]
     pub fn statistics(&self) -> Option<RateLimiterStatistics> {
-        match &self.engine {
+        match &self.policy.engine {
             Engine::Memory(limiter) => Some(limiter.statistics()),
             Engine::Shared(..) => None,
         }

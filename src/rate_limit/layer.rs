@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Plans, RateLimitKey, RateLimitPolicy, RateLimits,
-    policy::{Engine, Settings},
+    policy::{Engine, Settings, Unit},
 };
 use crate::{
     domain::{
@@ -71,6 +71,38 @@ impl RateLimitLayer {
     #[must_use]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static) -> Self {
         self.change(|policy| policy.settings.cost = Some(Arc::new(cost)))
+    }
+
+    /// Counts tokens instead of requests: takes the estimate that `estimate` makes of the head, and corrects
+    /// it when the answer is over, by what was counted with the request's [`Charge`](crate::Charge). A
+    /// window may be overdrawn by that, and then waits until it is made good. Where nothing was counted a
+    /// good answer leaves the estimate, and any other gives it back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{Charge, RateLimitLayer, quota::Quota};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let answer = async |request: http::Request<()>| {
+    ///     if let Some(charge) = request.extensions().get::<Charge>() {
+    ///         charge.add_output_tokens(30);
+    ///     }
+    ///     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+    /// };
+    /// let service = RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 50).layer(service_fn(answer));
+    /// let answer = service.clone().oneshot(http::Request::new(())).await?;
+    /// assert_eq!(answer.headers()["x-ratelimit-remaining"], "50");
+    /// let answer = service.oneshot(http::Request::new(())).await?;
+    /// assert_eq!(answer.headers()["x-ratelimit-remaining"], "20", "the first took 30, not 50");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn tokens(
+        self,
+        estimate: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static,
+    ) -> Self {
+        self.cost(estimate)
+            .change(|policy| policy.settings.unit = Unit::Tokens)
     }
 
     /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these; who is in no

@@ -36,17 +36,25 @@
 //! ```
 //!
 //! Quotas may differ from caller to caller ([`Plans`]), requests may differ in weight
-//! ([`RateLimitLayer::cost`]), and callers may be told apart by more than an address
-//! ([`RateLimitKey`]).
+//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may be
+//! told apart by more than an address ([`RateLimitKey`]). How many requests are under way at once is
+//! limited by [`ConcurrencyLimitLayer`].
 
+mod concurrency;
 mod handle;
 mod key;
 mod layer;
+mod permit;
 mod plans;
 mod policy;
 
+pub use concurrency::{ConcurrencyLimitLayer, ConcurrencyLimitPolicy, InFlight};
 pub use handle::{RateLimits, RateLimitsError};
 pub use key::RateLimitKey;
 pub use layer::RateLimitLayer;
+pub use permit::{RateLimitMeter, RateLimitPermit};
 pub use plans::Plans;
-pub use policy::{RateLimitPermit, RateLimitPolicy};
+pub use policy::RateLimitPolicy;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Plans, RateLimitKey, key::Counted};
+use super::{
+    Plans, RateLimitKey, RateLimitPermit,
+    key::Counted,
+    permit::{Settlement, Shown},
+};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
@@ -10,8 +14,8 @@ use crate::{
         principal::Principal,
         quota::Quotas,
     },
-    guard::{Decision, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    store::{MemoryRateLimiter, RateDecision, RateOutcome, RateStore, Readings, StoreError},
+    guard::{Decision, Policy, Verdict},
+    store::{MemoryRateLimiter, RateDecision, RateKey, RateOutcome, RateStore, StoreError},
     wire::{RateHeaders, RequestHead},
 };
 
@@ -33,7 +37,17 @@ pub(super) struct Settings {
     pub(super) cost: Option<Arc<Cost>>,
     pub(super) headers: RateHeaders,
     pub(super) retry_jitter: Duration,
+    pub(super) unit: Unit,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What the units of a quota are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Requests, by their cost.
+    Requests,
+    /// Tokens: the cost is an estimate, and corrected when the answer is over.
+    Tokens,
 }
 
 /// Where it is counted.
@@ -54,6 +68,7 @@ impl Settings {
             cost: None,
             headers: RateHeaders::default(),
             retry_jitter: Duration::ZERO,
+            unit: Unit::Requests,
             clock,
         }
     }
@@ -84,28 +99,53 @@ impl RateLimitPolicy {
         let settings = &self.settings;
         let quotas = settings.quotas(head);
         let cost = settings.cost.as_ref().map_or(1, |cost| cost(head));
-        let now = settings.headers.tells_time().then(|| settings.clock.now());
         let judge = Judge {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,
-            now,
+            now: settings.headers.tells_time().then(|| settings.clock.now()),
         };
-        match &self.engine {
-            Engine::Memory(limiter) => {
-                let decision = limiter.as_ref().take(counted, &quotas, cost);
-                Decision::Ready(judge.judge(quotas, decision))
+        match self.place(counted) {
+            Place::Here(limiter) => {
+                let decision = limiter.take(counted, &quotas, cost);
+                Decision::Ready(judge.judge(Ok(decision), quotas, None))
             }
-            Engine::Shared(scope, store) => {
-                let answer = store.take(&counted.name(scope), &quotas, cost);
+            Place::Named(key, store) => {
+                let answer = store.take(&key, &quotas, cost);
+                let settlement = match settings.unit {
+                    Unit::Requests => None,
+                    Unit::Tokens => Some(Settlement::new(store, key, quotas.clone(), cost)),
+                };
                 match answer.into_ready() {
-                    Ok(answer) => Decision::Ready(judge.judge_answer(quotas, answer)),
+                    Ok(answer) => Decision::Ready(judge.judge(answer, quotas, settlement)),
                     Err(pending) => {
-                        Decision::pending(async move { judge.judge_answer(quotas, pending.await) })
+                        Decision::pending(
+                            async move { judge.judge(pending.await, quotas, settlement) },
+                        )
                     }
                 }
             }
         }
     }
+
+    pub(super) fn place(&self, counted: &Counted<'_>) -> Place<'_> {
+        match &self.engine {
+            Engine::Memory(limiter) if self.settings.unit == Unit::Requests => Place::Here(limiter),
+            // What is corrected later needs a name that outlives the request's head.
+            Engine::Memory(limiter) => {
+                let store: Arc<dyn RateStore> = limiter.clone();
+                Place::Named(counted.name(&"".into()), store)
+            }
+            Engine::Shared(scope, store) => Place::Named(counted.name(scope), Arc::clone(store)),
+        }
+    }
+}
+
+/// Where one request is counted.
+pub(super) enum Place<'a> {
+    /// In this process, by the head itself.
+    Here(&'a MemoryRateLimiter),
+    /// In a store, by name.
+    Named(RateKey, Arc<dyn RateStore>),
 }
 
 impl Policy for RateLimitPolicy {
@@ -132,39 +172,42 @@ struct Judge {
 }
 
 impl Judge {
-    fn judge_answer(
+    fn judge(
         self,
-        quotas: Quotas,
         answer: Result<RateDecision, StoreError>,
+        quotas: Quotas,
+        settlement: Option<Settlement>,
     ) -> Verdict<RateLimitPermit> {
-        match answer {
-            Ok(decision) => self.judge(quotas, decision),
-            Err(error) => Verdict::Refuse(
-                Denial::new(DenialKind::Unavailable)
-                    .retry_after(Duration::from_secs(1))
-                    .because(format!("the rate limits can't be counted: {error}")),
-            ),
-        }
-    }
-
-    fn judge(self, quotas: Quotas, decision: RateDecision) -> Verdict<RateLimitPermit> {
-        let permit = RateLimitPermit {
+        let decision = match answer {
+            Ok(decision) => decision,
+            Err(error) => {
+                return Verdict::Refuse(
+                    Denial::new(DenialKind::Unavailable)
+                        .retry_after(Duration::from_secs(1))
+                        .because(format!("the rate limits can't be counted: {error}")),
+                );
+            }
+        };
+        let shown = Shown {
             headers: self.headers,
             quotas,
             readings: decision.readings,
             now: self.now,
         };
         match decision.outcome {
-            RateOutcome::Admitted => Verdict::Admit(permit),
+            RateOutcome::Admitted => {
+                let settlement = settlement.map(|settlement| settlement.taken(decision.taken_at));
+                Verdict::Admit(RateLimitPermit::new(shown, settlement))
+            }
             RateOutcome::Refused(wait) => {
                 let wait = wait.saturating_add(self.jitter());
                 let denial = Denial::new(DenialKind::RateLimited).retry_after(wait);
-                Verdict::RefuseMarked(denial, permit)
+                Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
             }
             RateOutcome::TooCostly => {
                 let denial = Denial::new(DenialKind::TooLarge)
                     .because("the request costs more than its quota ever holds");
-                Verdict::RefuseMarked(denial, permit)
+                Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
             }
         }
     }
@@ -176,25 +219,6 @@ impl Judge {
         let random = getrandom::u32().map_or(0, |random| random & 0xffff);
         let spread = self.retry_jitter.checked_div(0xffff).unwrap_or_default();
         spread.saturating_mul(random)
-    }
-}
-
-/// What is left to the client, to be written on the answer.
-#[derive(Debug)]
-pub struct RateLimitPermit {
-    headers: RateHeaders,
-    quotas: Quotas,
-    readings: Readings,
-    now: Option<Timestamp>,
-}
-
-impl Permit for RateLimitPermit {
-    type Meter = NoMeter;
-
-    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
-        self.headers
-            .write(response.headers, &self.quotas, &self.readings, self.now);
-        Tail::Body
     }
 }
 

@@ -45,7 +45,6 @@
 //! # Ok(()) }
 //! ```
 
-mod charge;
 mod idempotency;
 mod layer;
 mod meter;
@@ -55,7 +54,7 @@ mod price;
 mod table;
 mod terms;
 
-pub use charge::Charge;
+pub use crate::domain::charge::Charge;
 pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
 pub use open_hold::{SpendingMeter, SpendingPermit};

@@ -83,6 +83,11 @@ impl OpenHold {
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
         let tokens = self.tokens();
+        if let (None, Some(tokens)) = (self.charge.tokens(), tokens) {
+            // What the answer said, an outer limit in tokens counts too.
+            self.charge.add_input_tokens(tokens.input);
+            self.charge.add_output_tokens(tokens.output);
+        }
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: self.clock.elapsed().saturating_sub(open.started),
@@ -259,7 +264,9 @@ impl Permit for SpendingPermit {
     type Meter = SpendingMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        extensions.insert(self.0.charge.clone());
+        // An outer limit that counts tokens may have left one already: what is counted counts for both.
+        let charge = extensions.get_or_insert_with(|| self.0.charge.clone());
+        self.0.charge = charge.clone();
     }
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {

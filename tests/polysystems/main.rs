@@ -30,9 +30,14 @@ mod passwords;
 mod paths;
 mod races;
 mod rate_limits;
+#[cfg(feature = "redis")]
+#[path = "../support/redis.rs"]
+mod redis;
 mod reference;
 mod refusals;
 mod settings;
+#[cfg(feature = "redis")]
+mod shared_limits;
 mod support;
 mod tokens;
 mod top_up;

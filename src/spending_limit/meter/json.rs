@@ -1,5 +1,7 @@
 //! Finds the `usage` object of a JSON text while it passes, without keeping the text.
 
+use crate::domain::charge::Tokens;
+
 use std::sync::Arc;
 
 /// The longest key that matters, and the longest model name that is kept, in bytes.
@@ -16,17 +18,6 @@ pub(super) struct Usage {
     /// Not part of `input` (Anthropic).
     cache_read: Option<u64>,
     cache_written: Option<u64>,
-}
-
-/// Tokens as they are paid for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tokens {
-    /// Read, all of them.
-    pub(crate) input: u64,
-    /// Of these, read from a cache.
-    pub(crate) cached: u64,
-    /// Written.
-    pub(crate) output: u64,
 }
 
 impl Usage {

@@ -14,7 +14,7 @@ use http::{
 
 use self::{json::Scanner, sse::Events};
 
-pub(super) use json::Tokens;
+pub(super) use crate::domain::charge::Tokens;
 
 /// Reads one body.
 pub(super) struct Reader(Kind);

@@ -8,11 +8,21 @@ use std::{
     },
 };
 
-use super::meter::Tokens;
-use crate::domain::money::Money;
+use super::money::Money;
 
 /// The longest name of a model that is kept, in bytes.
 const MODEL_LENGTH_MAX: usize = 128;
+
+/// Tokens as they are paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Read, all of them.
+    pub(crate) input: u64,
+    /// Of these, read from a cache.
+    pub(crate) cached: u64,
+    /// Written.
+    pub(crate) output: u64,
+}
 
 /// The handle by which a handler sets the real cost of its request. It is in the request's extensions;
 /// a clone is a reference count, and a stream may count with it while it runs.
@@ -33,7 +43,7 @@ struct Counters {
 }
 
 impl Charge {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Counters::default()))
     }
 
@@ -66,17 +76,17 @@ impl Charge {
         let _ = self.0.model.set(Arc::from(model));
     }
 
-    pub(super) fn model(&self) -> Option<&Arc<str>> {
+    pub(crate) fn model(&self) -> Option<&Arc<str>> {
         self.0.model.get()
     }
 
-    pub(super) fn cost(&self) -> Option<Money> {
+    pub(crate) fn cost(&self) -> Option<Money> {
         let set = self.0.cost_is_set.load(Ordering::Acquire);
         set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
     }
 
     /// `None` when nothing was ever counted, which is not the same as zero.
-    pub(super) fn tokens(&self) -> Option<Tokens> {
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
         let set = self.0.tokens_are_set.load(Ordering::Acquire);
         set.then(|| Tokens {
             input: self.0.input.load(Ordering::Relaxed),

@@ -1,0 +1,214 @@
+//! How many requests are under way at once.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::RateLimitKey;
+use crate::{
+    domain::denial::{Denial, DenialKind},
+    guard::{self, BodyEnd, Decision, Gate, Meter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    store::StoreFuture,
+    wire::{ClientAddress, RequestHead},
+};
+
+/// When a client that has too many requests under way may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Clients for whom memory is kept at any time.
+const CLIENTS_KEPT: usize = 256;
+
+/// Limits how many requests of each client are under way at once: from the decision to the last byte of
+/// the answer. One too many is refused with 429, not made to wait.
+///
+/// It counts in this process. There is no more to remember than there are requests under way.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::rate_limit::ConcurrencyLimitLayer;
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+/// let service = ConcurrencyLimitLayer::global(1).layer(hello);
+/// let under_way = service.clone().oneshot(http::Request::new(())).await?;
+/// assert_eq!(service.clone().oneshot(http::Request::new(())).await?.status(), 429);
+/// drop(under_way);
+/// assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 200);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConcurrencyLimitLayer {
+    gate: Gate<ConcurrencyLimitPolicy>,
+}
+
+guard::layer!(ConcurrencyLimitLayer, ConcurrencyLimitPolicy);
+
+impl ConcurrencyLimitLayer {
+    /// At most `most` of each client address: IPv4 addresses, and /64 prefixes of IPv6.
+    #[must_use]
+    pub fn per_client_ip(most: u32) -> Self {
+        Self::per(RateLimitKey::client_ip(ClientAddress::peer()), most)
+    }
+
+    /// At most `most` of each principal.
+    #[must_use]
+    pub fn per_principal(most: u32) -> Self {
+        Self::per(RateLimitKey::principal(), most)
+    }
+
+    /// At most `most` of all together.
+    #[must_use]
+    pub fn global(most: u32) -> Self {
+        Self::per(RateLimitKey::everybody(), most)
+    }
+
+    /// At most `most` of each that `key` tells apart. 0 is taken as 1.
+    #[must_use]
+    pub fn per(key: RateLimitKey, most: u32) -> Self {
+        Self {
+            gate: Gate::new(ConcurrencyLimitPolicy {
+                key,
+                most: most.max(1),
+                counts: Arc::default(),
+            }),
+        }
+    }
+
+    /// Whose address counts, where addresses are counted; the peer's unless set.
+    #[must_use]
+    pub fn client_address(self, address: ClientAddress) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.key.set_address(address)),
+        }
+    }
+}
+
+/// The decision of a [`ConcurrencyLimitLayer`].
+#[derive(Clone, Debug)]
+pub struct ConcurrencyLimitPolicy {
+    key: RateLimitKey,
+    most: u32,
+    counts: Arc<Counts>,
+}
+
+impl Policy for ConcurrencyLimitPolicy {
+    type Permit = InFlight;
+
+    fn name(&self) -> &'static str {
+        "concurrency_limit"
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<InFlight> {
+        let counted = match self.key.of(head) {
+            Ok(counted) => counted,
+            Err(denial) => return Decision::Ready(Verdict::Refuse(denial)),
+        };
+        let [high, low] = self
+            .counts
+            .hashers
+            .each_ref()
+            .map(|hasher| hasher.hash_one(&counted));
+        let key = (u128::from(high) << 64) | u128::from(low);
+        Decision::Ready(match InFlight::begin(&self.counts, key, self.most) {
+            Some(under_way) => Verdict::Admit(under_way),
+            None => Verdict::Refuse(
+                Denial::new(DenialKind::RateLimited)
+                    .retry_after(RETRY_AFTER)
+                    .because("too many requests under way"),
+            ),
+        })
+    }
+}
+
+/// Requests under way, by a keyed hash of whose they are.
+struct Counts {
+    hashers: [RandomState; 2],
+    under_way: Mutex<HashMap<u128, u32>>,
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, u32>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way. Dropped, it is over.
+pub struct InFlight {
+    counts: Arc<Counts>,
+    key: u128,
+}
+
+impl InFlight {
+    fn begin(counts: &Arc<Counts>, key: u128, most: u32) -> Option<Self> {
+        let mut under_way = counts.lock();
+        let count = under_way.entry(key).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        drop(under_way);
+        let counts = Arc::clone(counts);
+        Some(Self { counts, key })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut under_way = self.counts.lock();
+        match under_way.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
+            _ => drop(under_way.remove(&self.key)),
+        }
+        // The memory of a burst is given back with its requests.
+        let clients = under_way.len().max(CLIENTS_KEPT);
+        if clients.saturating_mul(8) < under_way.capacity() {
+            under_way.shrink_to(clients.saturating_mul(2));
+        }
+    }
+}
+
+impl Permit for InFlight {
+    type Meter = Self;
+
+    fn mark_response(self, _: ResponseMarks<'_>) -> Tail<Self> {
+        Tail::Metered(self)
+    }
+}
+
+impl Meter for InFlight {
+    fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
+        drop(self);
+        None
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            under_way: Mutex::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counts")
+            .field("clients", &self.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InFlight")
+    }
+}

@@ -1,0 +1,155 @@
+//! After the decision: what the client is told, and what an estimate is corrected to.
+
+use std::{fmt, sync::Arc};
+
+use http::{Extensions, StatusCode};
+
+use crate::{
+    domain::{charge::Charge, clock::Timestamp, quota::Quotas},
+    guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
+    store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
+    wire::RateHeaders,
+};
+
+/// What is left to the client, to be written on the answer.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) headers: RateHeaders,
+    pub(super) quotas: Quotas,
+    pub(super) readings: Readings,
+    pub(super) now: Option<Timestamp>,
+}
+
+/// What is left to the client, and what has to be corrected when the answer is over.
+#[derive(Debug)]
+pub struct RateLimitPermit {
+    shown: Shown,
+    settlement: Option<Settlement>,
+}
+
+impl RateLimitPermit {
+    pub(super) fn new(shown: Shown, settlement: Option<Settlement>) -> Self {
+        Self { shown, settlement }
+    }
+}
+
+impl Permit for RateLimitPermit {
+    type Meter = RateLimitMeter;
+
+    fn mark_request(&mut self, extensions: &mut Extensions) {
+        if let Some(settlement) = &mut self.settlement {
+            let charge = extensions.get_or_insert_with(Charge::new);
+            settlement.charge = Some(charge.clone());
+        }
+    }
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<RateLimitMeter> {
+        let shown = self.shown;
+        let (quotas, readings) = (&shown.quotas, &shown.readings);
+        shown
+            .headers
+            .write(response.headers, quotas, readings, shown.now);
+        match self.settlement {
+            None => Tail::Body,
+            Some(mut settlement) => {
+                settlement.status = Some(response.status);
+                Tail::Metered(RateLimitMeter(settlement))
+            }
+        }
+    }
+}
+
+/// Corrects an estimate when the body has ended, or when the client has left.
+#[derive(Debug)]
+pub struct RateLimitMeter(Settlement);
+
+impl Meter for RateLimitMeter {
+    fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
+        // The settlement's drop corrects; the answer doesn't wait for a limit.
+        drop(self.0);
+        None
+    }
+}
+
+/// An estimate that was taken. Dropped, it is corrected, once: to what was counted with the request's
+/// [`Charge`], or to nothing where nothing was counted and there was no good answer. A good answer for
+/// which nothing was counted leaves the estimate: missing usage is not zero usage.
+pub(super) struct Settlement {
+    store: Arc<dyn RateStore>,
+    key: RateKey,
+    quotas: Quotas,
+    estimate: u32,
+    taken_at: Option<TakenAt>,
+    charge: Option<Charge>,
+    status: Option<StatusCode>,
+}
+
+impl Settlement {
+    pub(super) fn new(
+        store: Arc<dyn RateStore>,
+        key: RateKey,
+        quotas: Quotas,
+        estimate: u32,
+    ) -> Self {
+        Self {
+            store,
+            key,
+            quotas,
+            estimate,
+            taken_at: None,
+            charge: None,
+            status: None,
+        }
+    }
+
+    /// It was taken at that time; before, there is nothing to correct.
+    pub(super) fn taken(mut self, at: TakenAt) -> Self {
+        self.taken_at = Some(at);
+        self
+    }
+
+    /// Units on top of the estimate.
+    fn units(&self) -> i64 {
+        let counted = self.charge.as_ref().and_then(Charge::tokens);
+        let good = self.status.is_some_and(|status| status.as_u16() < 400);
+        let units = match counted {
+            Some(tokens) => tokens.input.saturating_add(tokens.output),
+            None if good => return 0,
+            None => 0,
+        };
+        let units = i64::try_from(units).unwrap_or(i64::MAX);
+        units.saturating_sub(i64::from(self.estimate))
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        let Some(taken_at) = self.taken_at else {
+            return;
+        };
+        let units = self.units();
+        if units == 0 {
+            return;
+        }
+        let correction = Correction { units, taken_at };
+        let corrected = self.store.correct(&self.key, &self.quotas, correction);
+        if let Err(pending) = corrected.into_ready()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                if let Err(error) = pending.await {
+                    tracing::warn!(target: "tollgate", %error, "an estimate was not corrected");
+                }
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settlement")
+            .field("key", &self.key)
+            .field("estimate", &self.estimate)
+            .finish_non_exhaustive()
+    }
+}
