@@ -110,16 +110,20 @@ async fn within<T>(attempt: impl Future<Output = Result<T, RedisError>>) -> Resu
     }
 }
 
-/// The kind and the code of an error: its text may hold what was sent.
+/// The kind and the code of an error: its text may hold what was sent. What the server itself said may
+/// pass; all else means that there is nobody to ask.
 fn unavailable(error: &RedisError) -> StoreError {
-    let kind = match error.kind() {
-        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => "Redis can't be reached".to_owned(),
-        kind => match error.code() {
-            Some(code) => format!("Redis failed: {kind:?}, {code}"),
-            None => format!("Redis failed: {kind:?}"),
-        },
-    };
-    StoreError::new(StoreErrorKind::Unavailable, &kind)
+    let code = error.code().unwrap_or("no code");
+    match error.kind() {
+        ErrorKind::Io => StoreError::new(StoreErrorKind::Unavailable, "Redis can't be reached"),
+        kind @ (ErrorKind::Server(_) | ErrorKind::Extension) => {
+            StoreError::internal(&format!("Redis failed: {kind:?}, {code}"))
+        }
+        kind => {
+            let text = format!("Redis failed: {kind:?}, {code}");
+            StoreError::new(StoreErrorKind::Unavailable, &text)
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
