@@ -1,8 +1,8 @@
 //! Finds the `usage` object of a JSON text while it passes, without keeping the text.
 
-use crate::domain::charge::Tokens;
-
 use std::sync::Arc;
+
+use crate::domain::charge::Tokens;
 
 /// The longest key that matters, and the longest model name that is kept, in bytes.
 const TEXT_MAX: usize = 128;
