@@ -109,8 +109,15 @@ pub struct Denial {
     message: Option<Cow<'static, str>>,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// Apart, because few have any, and refusals are handed about by value.
+    details: Option<Box<Details>>,
+}
+
+#[derive(Clone, Default)]
+struct Details {
     price: Option<Money>,
     expired_at: Option<super::clock::Timestamp>,
+    violated: Vec<Box<str>>,
 }
 
 impl Denial {
@@ -123,8 +130,7 @@ impl Denial {
             message: None,
             reason: Cow::Borrowed(""),
             retry_after: None,
-            price: None,
-            expired_at: None,
+            details: None,
         }
     }
 
@@ -158,16 +164,27 @@ impl Denial {
 
     /// What the request would have cost.
     #[must_use]
-    pub const fn price(mut self, price: Money) -> Self {
-        self.price = Some(price);
+    pub fn price(mut self, price: Money) -> Self {
+        self.details_mut().price = Some(price);
         self
     }
 
     /// When the credential expired.
     #[must_use]
-    pub const fn expired_at(mut self, at: super::clock::Timestamp) -> Self {
-        self.expired_at = Some(at);
+    pub fn expired_at(mut self, at: super::clock::Timestamp) -> Self {
+        self.details_mut().expired_at = Some(at);
         self
+    }
+
+    /// Which rate limits were exceeded, by their names.
+    #[must_use]
+    pub fn violating<'a>(mut self, policies: impl IntoIterator<Item = &'a str>) -> Self {
+        self.details_mut().violated = policies.into_iter().map(Into::into).collect();
+        self
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        self.details.get_or_insert_default()
     }
 
     /// Why.
@@ -208,14 +225,21 @@ impl Denial {
 
     /// What the request would have cost.
     #[must_use]
-    pub const fn priced_at(&self) -> Option<Money> {
-        self.price
+    pub fn priced_at(&self) -> Option<Money> {
+        self.details.as_ref()?.price
+    }
+
+    /// Which rate limits were exceeded, by their names.
+    pub fn violated_policies(&self) -> impl Iterator<Item = &str> {
+        let details = self.details.iter();
+        let names = details.flat_map(|details| &details.violated);
+        names.map(AsRef::as_ref)
     }
 
     /// When the credential expired.
     #[must_use]
-    pub const fn expiry(&self) -> Option<super::clock::Timestamp> {
-        self.expired_at
+    pub fn expiry(&self) -> Option<super::clock::Timestamp> {
+        self.details.as_ref()?.expired_at
     }
 }
 

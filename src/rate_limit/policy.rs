@@ -102,6 +102,7 @@ impl RateLimitPolicy {
         let judge = Judge {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,
+            cost,
             now: settings.headers.tells_time().then(|| settings.clock.now()),
         };
         match self.place(counted) {
@@ -168,6 +169,7 @@ impl Policy for RateLimitPolicy {
 struct Judge {
     headers: RateHeaders,
     retry_jitter: Duration,
+    cost: u32,
     now: Option<Timestamp>,
 }
 
@@ -201,7 +203,9 @@ impl Judge {
             }
             RateOutcome::Refused(wait) => {
                 let wait = wait.saturating_add(self.jitter());
-                let denial = Denial::new(DenialKind::RateLimited).retry_after(wait);
+                let denial = Denial::new(DenialKind::RateLimited)
+                    .retry_after(wait)
+                    .violating(self.exceeded(&shown));
                 Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
             }
             RateOutcome::TooCostly => {
@@ -210,6 +214,14 @@ impl Judge {
                 Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
             }
         }
+    }
+
+    /// The names of the quotas that have less left than the request costs.
+    fn exceeded(self, shown: &Shown) -> impl Iterator<Item = &str> {
+        let quotas = shown.quotas.as_slice().iter();
+        let windows = quotas.zip(shown.readings.as_slice());
+        let exceeded = windows.filter(move |(_, reading)| reading.remaining < self.cost);
+        exceeded.map(|(quota, _)| quota.name())
     }
 
     fn jitter(self) -> Duration {

@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 use super::{DenialBody, DenialContext, RenderDenial, message, title};
 use crate::domain::denial::{Denial, DenialKind};
 
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
 /// The house styles that come with the crate. All are `application/json` but [`DenialFormat::Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DenialFormat {
     /// `{"type", "title", "status", "detail", "code"}`: problem details (RFC 9457), `application/problem+json`.
+    /// An exceeded rate limit is of the type `quota-exceeded` and names the `violated-policies`
+    /// (draft-ietf-httpapi-ratelimit-headers).
     Problem,
     /// `{"detail"}`.
     Detail,
@@ -29,25 +33,32 @@ impl RenderDenial for DenialFormat {
         let title = title(denial);
         let text = denial.message().map_or_else(|| message(denial), Into::into);
         match self {
-            Self::Problem => DenialBody {
-                content_type: HeaderValue::from_static("application/problem+json"),
-                bytes: Bytes::from(
-                    json!({
-                        "type": "about:blank",
-                        "title": title,
-                        "status": context.status.as_u16(),
-                        "detail": text,
-                        "code": denial.kind().as_str(),
-                    })
-                    .to_string(),
-                ),
-                headers: Vec::new(),
-            },
+            Self::Problem => problem(denial, context, title, &text),
             Self::Detail => DenialBody::json(&json!({ "detail": text })),
             Self::Error => DenialBody::json(&json!({ "error": title })),
             Self::ErrorMessage => DenialBody::json(&json!({ "error": title, "message": text })),
             Self::OpenAi => open_ai(denial, &text),
         }
+    }
+}
+
+fn problem(denial: &Denial, context: &DenialContext<'_>, title: &str, text: &str) -> DenialBody {
+    let mut body = json!({
+        "type": "about:blank",
+        "title": title,
+        "status": context.status.as_u16(),
+        "detail": text,
+        "code": denial.kind().as_str(),
+    });
+    let violated: Vec<&str> = denial.violated_policies().collect();
+    if let Some(members) = body.as_object_mut().filter(|_| !violated.is_empty()) {
+        members.insert("type".to_owned(), QUOTA_EXCEEDED.into());
+        members.insert("violated-policies".to_owned(), violated.into());
+    }
+    DenialBody {
+        content_type: HeaderValue::from_static("application/problem+json"),
+        bytes: Bytes::from(body.to_string()),
+        headers: Vec::new(),
     }
 }
 

@@ -117,3 +117,20 @@ fn a_service_has_words_of_its_own() {
         json!({ "detail": "There is nothing at this address" })
     );
 }
+
+#[test]
+fn a_problem_names_the_limits_that_were_exceeded() {
+    let problem = Denials::new(DenialFormat::Problem);
+    let limited = Denial::new(DenialKind::RateLimited).retry_after(Duration::from_secs(7));
+    let (_, body) = answer(&problem, &limited.clone().violating(["minute", "day"]), "/");
+    let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+    assert_eq!(body["type"], kind);
+    assert_eq!(body["violated-policies"], json!(["minute", "day"]));
+    assert_eq!(
+        (&body["status"], &body["code"]),
+        (&json!(429), &json!("rate_limited"))
+    );
+    let (_, body) = answer(&problem, &limited, "/");
+    assert_eq!(body["type"], "about:blank");
+    assert_eq!(body.get("violated-policies"), None);
+}
