@@ -390,3 +390,49 @@ impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
         self.request_id.layer(self.audit.layer(dressed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl AuditSink for Nowhere {
+        fn record(&self, _: crate::audit::AuditEvent) {}
+    }
+
+    fn refused<A: Policy<Permit = Identified> + Clone>(builder: TollgateBuilder<A>) -> String {
+        builder.build().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_the_name_of_the_setting() {
+        let gate = Tollgate::builder;
+        let everything = || RbacLayer::authenticated();
+        assert_eq!(
+            refused(gate().authorize(everything())),
+            "authorize: needs `authenticate`"
+        );
+        assert_eq!(
+            refused(gate().allow_addresses([])),
+            "allow_addresses: allows nobody"
+        );
+        let everybody = ["0.0.0.0/0".parse().unwrap()];
+        let trusting =
+            ClientAddress::peer().trusting(everybody, crate::wire::ForwardedHeader::XForwardedFor);
+        assert_eq!(
+            refused(gate().client_address(trusting)),
+            "client_address: trusts every address"
+        );
+        let secret = b"thirty-two bytes or more, please!";
+        let verifier = crate::token::TokenVerifier::hs256(secret).build().unwrap();
+        let known = gate().authenticate(crate::jwt::JwtLayer::new(verifier));
+        let both = known
+            .require(&RoleSet::viewer_operator_admin(), "read")
+            .authorize(everything());
+        assert_eq!(refused(both), "authorize: contradicts `require`");
+        let one = gate().audit(Nowhere).allow_addresses(everybody);
+        assert!(one.build().is_ok());
+    }
+}

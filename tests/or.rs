@@ -1,0 +1,115 @@
+//! Several kinds of credential in order: which one counts, and what becomes of a bad one.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::convert::Infallible;
+
+use http::{HeaderName, Request, Response};
+use tollgate::{
+    ApiKeyLayer, JwtLayer, Principal,
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring, NewKey},
+    store::{MemoryStore, SessionId, UserId},
+    token::{TokenIssuer, TokenVerifier},
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+const SECRET: &[u8] = b"thirty-two bytes or more, please!";
+
+async fn whoami(request: Request<()>) -> Result<Response<String>, Infallible> {
+    let principal = request.extensions().get::<Principal>().unwrap();
+    let answer = Response::builder().header("x-subject", principal.subject());
+    Ok(answer.body(String::new()).unwrap())
+}
+
+fn request(lines: &[(&str, &str)]) -> Request<()> {
+    let mut request = Request::new(());
+    for (name, value) in lines {
+        let name: HeaderName = name.parse().unwrap();
+        request.headers_mut().append(name, value.parse().unwrap());
+    }
+    request
+}
+
+/// Whom a layer takes the request for; a status when it refuses.
+macro_rules! ask {
+    ($layer:expr, $lines:expr) => {{
+        let service = $layer.layer(service_fn(whoami));
+        let answer = service.oneshot(request($lines)).await.unwrap();
+        match answer.headers().get("x-subject") {
+            Some(subject) => subject.to_str().unwrap().to_owned(),
+            None => answer.status().as_u16().to_string(),
+        }
+    }};
+}
+
+#[tokio::test]
+async fn the_first_layer_with_a_credential_of_its_kind_decides() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let resolver = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    let ring = Keyring::new(store, format, resolver.clone());
+    let (key, record) = ring.create("by-key", NewKey::default()).await.unwrap();
+    let (revoked, of_revoked) = ring.create("by-key", NewKey::default()).await.unwrap();
+    ring.revoke("by-key", &of_revoked.id).await.unwrap();
+    assert_ne!(record.id, of_revoked.id);
+    let user = UserId::new("by-token").unwrap();
+    let login = SessionId::new("login-1").unwrap();
+    let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+    let token = issuer.issue(&user, &login, ["viewer"]).unwrap();
+    let stranger = TokenIssuer::hs256(b"another secret of at least 32 bytes")
+        .build()
+        .unwrap();
+    let forged = stranger.issue(&user, &login, ["admin"]).unwrap();
+
+    let keys = ApiKeyLayer::new(resolver);
+    let tokens = JwtLayer::new(TokenVerifier::hs256(SECRET).build().unwrap());
+    let keys_first = keys.clone().or(tokens.clone());
+    let tokens_first = tokens.or(keys);
+
+    let bearer = |text: &str| format!("Bearer {text}");
+    let (good_token, forged) = (bearer(token.expose()), bearer(forged.expose()));
+    let (key_as_bearer, revoked_as_bearer) = (bearer(key.expose()), bearer(revoked.expose()));
+    let (header, authorization) = ("x-api-key", "authorization");
+    for (lines, taken_for) in [
+        (vec![(header, key.expose())], "by-key"),
+        (vec![(authorization, key_as_bearer.as_str())], "by-key"),
+        (vec![(authorization, &good_token)], "by-token"),
+        (vec![], "401"),
+        // A bad credential is refused, not passed on.
+        (vec![(header, revoked.expose())], "401"),
+        (vec![(authorization, &revoked_as_bearer)], "401"),
+        (vec![(authorization, &forged)], "401"),
+        (vec![(header, "acme_guess")], "401"),
+        (vec![(authorization, "Bearer nonsense")], "401"),
+        // Nor does a good one heal it, nor are two taken.
+        (
+            vec![(header, revoked.expose()), (authorization, &good_token)],
+            "401",
+        ),
+        (
+            vec![(header, key.expose()), (authorization, &forged)],
+            "401",
+        ),
+        (
+            vec![(header, key.expose()), (authorization, &good_token)],
+            "401",
+        ),
+        (vec![(header, key.expose()), (header, key.expose())], "401"),
+        (
+            vec![(authorization, &good_token), (authorization, &good_token)],
+            "401",
+        ),
+    ] {
+        assert_eq!(ask!(keys_first, &lines), taken_for, "keys first: {lines:?}");
+        assert_eq!(
+            ask!(tokens_first, &lines),
+            taken_for,
+            "tokens first: {lines:?}"
+        );
+    }
+}
