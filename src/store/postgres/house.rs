@@ -45,6 +45,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks whether something is due.
 const IDLE: Duration = Duration::from_millis(250);
 
+/// How long it waits for the lanes: or a lane that is held up would keep it from saying that this process lives.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Holds resolved, and rows pruned, in one go: others wait meanwhile.
 const STEP: i64 = 1_000;
 
@@ -140,14 +143,14 @@ impl House {
             register(&mut connection, &self.shared.instance()).await
         };
         self.in_time(work).await?;
-        self.turn().await
+        self.turn(self.shared.settings.deadline).await
     }
 
     pub(super) async fn run(mut self) {
         loop {
             match timeout(IDLE, self.errands.recv()).await {
                 Err(_) => {
-                    if let Err(failure) = self.turn().await {
+                    if let Err(failure) = self.turn(PATIENCE).await {
                         let error = failure.error;
                         tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
                     }
@@ -177,8 +180,8 @@ impl House {
             .unwrap_or_else(|_| Err(Failure::slow()))
     }
 
-    /// Does what is due.
-    async fn turn(&mut self) -> Result<(), Failure> {
+    /// Does what is due. What the lanes are asked for is waited for no longer than `patience`.
+    async fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
         let elapsed = self.shared.settings.clock.elapsed();
         if elapsed >= self.beat_due {
             // Whatever comes of it, not again at once.
@@ -190,7 +193,7 @@ impl House {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.in_time(self.touch()).await?;
             self.in_time(self.shared.write_events()).await?;
-            if !self.sweep(elapsed).await? {
+            if !self.sweep(elapsed, patience).await? {
                 self.sweep_due = elapsed;
             }
         }
@@ -215,10 +218,10 @@ impl House {
     }
 
     /// `false`: there is more to do.
-    async fn sweep(&mut self, elapsed: Duration) -> Result<bool, Failure> {
+    async fn sweep(&mut self, elapsed: Duration, patience: Duration) -> Result<bool, Failure> {
         let own = self.shared.instance().id();
         let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
-        let mut all_done = self.resolve(own, ended).await?;
+        let mut all_done = self.resolve(own, ended, patience).await?;
         let bury = bury_the_dead(&self.shared, &mut self.seen, elapsed);
         timeout(self.shared.settings.deadline, bury)
             .await
@@ -226,7 +229,7 @@ impl House {
         let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&self.shared.pool);
         let orphaned: Vec<i64> = self.in_time(async { Ok(orphaned.await?) }).await?;
         for instance in orphaned {
-            all_done &= self.resolve(instance, i64::MAX).await?;
+            all_done &= self.resolve(instance, i64::MAX, patience).await?;
         }
         all_done &= self.in_time(self.forget_old_keys()).await?;
         all_done &= self.in_time(self.shared.prune_audit()).await?;
@@ -234,8 +237,13 @@ impl House {
     }
 
     /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
-    async fn resolve(&mut self, instance: i64, ends: i64) -> Result<bool, Failure> {
-        self.resolved().await?;
+    async fn resolve(
+        &mut self,
+        instance: i64,
+        ends: i64,
+        patience: Duration,
+    ) -> Result<bool, Failure> {
+        self.resolved(patience).await?;
         let found = sqlx::query(HOLDS)
             .bind(instance)
             .bind(ends)
@@ -259,7 +267,7 @@ impl House {
                 "resolves holds that nobody settled"
             );
         }
-        self.resolved().await?;
+        self.resolved(patience).await?;
         Ok(i64::try_from(found.len()).unwrap_or(STEP) < STEP)
     }
 
@@ -279,10 +287,9 @@ impl House {
     }
 
     /// Waits until what is resolved is written down. What is not yet is waited for again before more is.
-    async fn resolved(&mut self) -> Result<(), Failure> {
-        let deadline = self.shared.settings.deadline;
+    async fn resolved(&mut self, patience: Duration) -> Result<(), Failure> {
         while let Some(answer) = self.resolving.last_mut() {
-            match timeout(deadline, answer).await {
+            match timeout(patience, answer).await {
                 // One that can't be written will be found again.
                 Ok(_) => {
                     self.resolving.pop();
@@ -346,7 +353,9 @@ impl House {
         self.in_time(self.shared.write_events())
             .await
             .map_err(|failure| failure.error)?;
-        self.turn().await.map_err(|failure| failure.error)
+        let patience = self.shared.settings.deadline;
+        let turned = self.turn(patience).await;
+        turned.map_err(|failure| failure.error)
     }
 
     /// Waits until every lane has done what it was sent before.
@@ -379,7 +388,8 @@ impl House {
     async fn take_leave(&mut self) -> Result<(), Failure> {
         let own = self.shared.instance().id();
         for _ in 0..LEAVING_STEPS {
-            if self.resolve(own, i64::MAX).await? {
+            let patience = self.shared.settings.deadline;
+            if self.resolve(own, i64::MAX, patience).await? {
                 break;
             }
         }
