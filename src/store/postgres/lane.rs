@@ -223,8 +223,8 @@ impl Lane {
                 .map_err(|_| Failure::slow())??,
         };
         let instance = self.shared.instance();
-        let mut committing = false;
-        let work = self.work(&mut connection, &instance, batch, &mut committing);
+        let mut progress = Progress::default();
+        let work = self.work(&mut connection, &instance, batch, &mut progress);
         let failure = match timeout(deadline, work).await {
             Ok(Ok(())) => {
                 self.connection = Some(connection);
@@ -235,14 +235,14 @@ impl Lane {
             Err(_) => Failure::slow(),
         };
         if failure.answered {
-            let undo = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-            if let Ok(Ok(_)) = timeout(deadline, undo).await {
+            let undo = progress.roll_back(&mut connection);
+            if let Ok(Ok(())) = timeout(deadline, undo).await {
                 self.connection = Some(connection);
                 return Err(failure);
             }
         }
         connection.close_on_drop();
-        if committing && !failure.answered {
+        if progress.committing && !failure.answered {
             self.take_back(batch);
         }
         Err(failure)
@@ -268,14 +268,16 @@ impl Lane {
         connection: &mut PgConnection,
         instance: &Arc<Instance>,
         batch: &mut [Command],
-        committing: &mut bool,
+        progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let mut desk = self.open_books(connection, instance, batch).await?;
+        let mut desk = self
+            .open_books(connection, instance, batch, progress)
+            .await?;
         desk.book(instance, batch)?;
         write_back(connection, &desk, instance.id(), batch).await?;
         statements::pay(connection, &desk, batch).await?;
         desk.keys.write_back(connection).await?;
-        *committing = true;
+        progress.committing = true;
         sqlx::raw_sql("COMMIT").execute(connection).await?;
         self.count(&desk, instance, batch);
         self.shared.settings.alerts.tell(desk.alerts);
@@ -288,9 +290,11 @@ impl Lane {
         connection: &mut PgConnection,
         instance: &Arc<Instance>,
         batch: &[Command],
+        progress: &mut Progress,
     ) -> Result<Desk, Failure> {
+        progress.begun = true;
         if !begin(connection, &self.shared.begin, instance).await? {
-            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            progress.roll_back(connection).await?;
             self.shared.register_anew(connection, instance).await?;
             return Err(Failure::repeat());
         }
@@ -305,7 +309,7 @@ impl Lane {
         });
         let missing = sorted(missing);
         if !missing.is_empty() {
-            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            progress.roll_back(connection).await?;
             statements::make_accounts(connection, &missing).await?;
             return Err(Failure::repeat());
         }
@@ -383,6 +387,22 @@ impl Lane {
                 Command::Close => {}
             }
         }
+    }
+}
+
+/// How far a transaction has come.
+#[derive(Default)]
+struct Progress {
+    begun: bool,
+    committing: bool,
+}
+
+impl Progress {
+    async fn roll_back(&mut self, connection: &mut PgConnection) -> Result<(), Failure> {
+        if std::mem::take(&mut self.begun) {
+            sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+        }
+        Ok(())
     }
 }
 
