@@ -11,10 +11,13 @@
 //! **Single flight.** Not moka's `try_get_with`: it hands a newcomer the answer of a load that began before a
 //! revocation, and panics a waiter that has seen 200 aborted leaders, which 200 hang-ups on a slow store are enough for.
 
+mod generations;
+mod rate;
+
 use std::{
     fmt,
     future::Future,
-    hash::{BuildHasher, Hash},
+    hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,15 +26,18 @@ use std::{
 };
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use moka::sync::Cache;
+use moka::{notification::RemovalCause, sync::Cache};
 use tokio::{sync::OnceCell, time::timeout};
 
+pub(crate) use self::generations::Snapshot;
+use self::{generations::Generations, rate::Rate};
 use crate::{
     domain::clock::Clock,
     store::{StoreError, StoreErrorKind},
 };
 
-const STRIPES: usize = 1_024;
+/// How long after a failure a store is not asked for what can be answered with an old value.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// moka refuses a time-to-live of a thousand years; what is older than a year is reloaded.
 const TTL_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -74,6 +80,14 @@ pub struct CacheStatistics {
     pub misses: u64,
     /// Times the store was asked.
     pub loads: u64,
+    /// Answered with a value that was too old, because the store failed.
+    pub stale_hits: u64,
+    /// Values and known absences that made room for others.
+    pub evictions: u64,
+    /// Values in memory, about.
+    pub entries: u64,
+    /// Known absences in memory, about.
+    pub negative_entries: u64,
 }
 
 /// A bounded cache in front of a store, see the [module](self).
@@ -84,6 +98,12 @@ pub(crate) struct RevocableCache<K, V> {
     flights: Mutex<HashMap<K, Listed<V>>>,
     generations: Generations,
     bounds: CacheBounds,
+    /// For how long after its `ttl` a value is served while the store fails.
+    stale: Duration,
+    /// When the store failed last, in nanoseconds; 0: it has answered since.
+    failed_at: AtomicU64,
+    /// How often the store may be asked in vain.
+    absences: Option<Rate>,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
@@ -111,6 +131,8 @@ struct Counters {
     negative_hits: AtomicU64,
     misses: AtomicU64,
     loads: AtomicU64,
+    stale_hits: AtomicU64,
+    evictions: Arc<AtomicU64>,
 }
 
 impl<K, V> RevocableCache<K, V>
@@ -120,21 +142,42 @@ where
 {
     pub(crate) fn new(bounds: CacheBounds, clock: Arc<dyn Clock>) -> Self {
         let hasher = DefaultHashBuilder::default();
+        let counters = Counters::default();
         Self {
-            values: Cache::builder()
-                .max_capacity(bounds.capacity)
-                .time_to_live(bounds.ttl.min(TTL_MAX))
-                .build_with_hasher(hasher.clone()),
-            absent: Cache::builder()
-                .max_capacity(bounds.negative_capacity)
-                .time_to_live(bounds.negative_ttl.min(TTL_MAX))
-                .build_with_hasher(hasher.clone()),
+            values: bounded(bounds.capacity, bounds.ttl, &hasher, &counters.evictions),
+            absent: bounded(
+                bounds.negative_capacity,
+                bounds.negative_ttl,
+                &hasher,
+                &counters.evictions,
+            ),
             flights: Mutex::new(HashMap::new()),
             generations: Generations::new(hasher),
             bounds,
+            stale: Duration::ZERO,
+            failed_at: AtomicU64::new(0),
+            absences: None,
             clock,
-            counters: Counters::default(),
+            counters,
         }
+    }
+
+    /// Serves values for so long beyond their `ttl` while the store fails. Begins with an empty cache.
+    pub(crate) fn stale_if_error(mut self, stale: Duration) -> Self {
+        let (hasher, lifetime) = (
+            DefaultHashBuilder::default(),
+            self.bounds.ttl.saturating_add(stale),
+        );
+        self.stale = stale;
+        let evictions = &self.counters.evictions;
+        self.values = bounded(self.bounds.capacity, lifetime, &hasher, evictions);
+        self
+    }
+
+    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while.
+    pub(crate) fn absences_per_second(mut self, limit: u32) -> Self {
+        self.absences = Some(Rate::per_second(limit));
+        self
     }
 
     /// What is known of `key`. No I/O, no allocation, no waiting.
@@ -171,9 +214,33 @@ where
             .outcome
             .get_or_init(|| self.fly(key, &boarding.flight, deadline, fetch));
         // Twice: each leader that hangs up leaves the next one a deadline of its own, but not without end.
-        match timeout(deadline.saturating_mul(2), answer).await {
+        let answer = match timeout(deadline.saturating_mul(2), answer).await {
             Ok(answer) => answer.clone(),
             Err(_) => Err(too_slow()),
+        };
+        match answer {
+            Err(error) => self.recall_old(key).map(Some).ok_or(error),
+            found => found,
+        }
+    }
+
+    /// How the cache stands before values are read that nobody has asked for yet.
+    pub(crate) fn before_fill(&self) -> (Snapshot, Duration) {
+        (self.generations.snapshot(), self.clock.elapsed())
+    }
+
+    /// Remembers a value that was read after `before`.
+    pub(crate) fn fill(&self, key: K, value: V, before: &(Snapshot, Duration)) {
+        if let Some(generation) = self.generations.of_then(&key, &before.0) {
+            let loaded_at = before.1;
+            self.values.insert(
+                key,
+                Entry {
+                    value,
+                    generation,
+                    loaded_at,
+                },
+            );
         }
     }
 
@@ -198,6 +265,10 @@ where
             negative_hits: read(&self.counters.negative_hits),
             misses: read(&self.counters.misses),
             loads: read(&self.counters.loads),
+            stale_hits: read(&self.counters.stale_hits),
+            evictions: read(&self.counters.evictions),
+            entries: self.values.entry_count(),
+            negative_entries: self.absent.entry_count(),
         }
     }
 
@@ -207,9 +278,14 @@ where
         let young = |loaded_at, ttl| now.saturating_sub(loaded_at) < ttl;
         if let Some(entry) = self.values.get(key)
             && entry.generation == generation
-            && young(entry.loaded_at, self.bounds.ttl)
         {
-            return Lookup::Hit(entry.value);
+            if young(entry.loaded_at, self.bounds.ttl) {
+                return Lookup::Hit(entry.value);
+            }
+            if self.failed_lately(now) && young(entry.loaded_at, self.lifetime()) {
+                self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
+                return Lookup::Hit(entry.value);
+            }
         }
         match self.absent.get(key) {
             Some(entry)
@@ -220,6 +296,64 @@ where
             }
             _ => Lookup::Unknown,
         }
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.bounds.ttl.saturating_add(self.stale)
+    }
+
+    fn failed_lately(&self, now: Duration) -> bool {
+        let failed_at = Duration::from_nanos(self.failed_at.load(Ordering::Relaxed));
+        !failed_at.is_zero() && now.saturating_sub(failed_at) < RETRY_AFTER
+    }
+
+    /// A value that is too old, for want of a younger one; never one that was taken back.
+    fn recall_old(&self, key: &K) -> Option<V> {
+        if self.stale.is_zero() {
+            return None;
+        }
+        let entry = self.values.get(key)?;
+        let age = self.clock.elapsed().saturating_sub(entry.loaded_at);
+        let fits = entry.generation == self.generations.of(key) && age < self.lifetime();
+        fits.then(|| {
+            self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
+            entry.value
+        })
+    }
+
+    /// Asks the store, unless it was asked in vain too often.
+    async fn ask<Fut>(
+        &self,
+        deadline: Duration,
+        fetch: impl FnOnce() -> Fut,
+    ) -> Result<Option<V>, StoreError>
+    where
+        Fut: Future<Output = Result<Option<V>, StoreError>>,
+    {
+        let began_at = self.clock.elapsed();
+        if self
+            .absences
+            .as_ref()
+            .is_some_and(|rate| !rate.allows(began_at))
+        {
+            let text = "the store was asked for too much that isn't there";
+            return Err(StoreError::new(StoreErrorKind::Busy, text));
+        }
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let answer = timeout(deadline, fetch())
+            .await
+            .unwrap_or_else(|_| Err(too_slow()));
+        let failed_at = match &answer {
+            Ok(_) => 0,
+            Err(_) => {
+                u64::try_from(self.clock.elapsed().as_nanos()).map_or(u64::MAX, |at| at.max(1))
+            }
+        };
+        self.failed_at.store(failed_at, Ordering::Relaxed);
+        if let (Ok(None), Some(rate)) = (&answer, &self.absences) {
+            rate.note(began_at);
+        }
+        answer
     }
 
     /// Joins the load that is under way if it began late enough, or else begins one.
@@ -270,10 +404,7 @@ where
         }
         let generation = flight.generation;
         let loaded_at = self.clock.elapsed();
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        let found = timeout(deadline, fetch())
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))?;
+        let found = self.ask(deadline, fetch).await?;
         match &found {
             Some(value) => self.values.insert(
                 key.clone(),
@@ -314,6 +445,29 @@ impl<K, V> fmt::Debug for RevocableCache<K, V> {
     }
 }
 
+/// A cache that counts what it has to let go.
+fn bounded<K, V>(
+    capacity: u64,
+    lifetime: Duration,
+    hasher: &DefaultHashBuilder,
+    evictions: &Arc<AtomicU64>,
+) -> Cache<K, V, DefaultHashBuilder>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let evictions = Arc::clone(evictions);
+    Cache::builder()
+        .max_capacity(capacity)
+        .time_to_live(lifetime.min(TTL_MAX))
+        .eviction_listener(move |_, _, cause| {
+            if cause == RemovalCause::Size {
+                evictions.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build_with_hasher(hasher.clone())
+}
+
 fn too_slow() -> StoreError {
     StoreError::new(
         StoreErrorKind::Unavailable,
@@ -341,44 +495,6 @@ impl<K: Hash + Eq, V> Drop for Boarding<'_, K, V> {
         if listed.seats == 0 || self.flight.outcome.initialized() {
             flights.remove(self.key);
         }
-    }
-}
-
-/// One counter a stripe of keys.
-struct Generations {
-    stripes: Box<[AtomicU64]>,
-    hasher: DefaultHashBuilder,
-}
-
-impl Generations {
-    fn new(hasher: DefaultHashBuilder) -> Self {
-        Self {
-            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
-            hasher,
-        }
-    }
-
-    fn of<K: Hash>(&self, key: &K) -> u64 {
-        self.stripe(key)
-            .map_or(0, |stripe| stripe.load(Ordering::Acquire))
-    }
-
-    fn bump<K: Hash>(&self, key: &K) {
-        if let Some(stripe) = self.stripe(key) {
-            stripe.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    fn bump_all(&self) {
-        for stripe in &self.stripes {
-            stripe.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    fn stripe<K: Hash>(&self, key: &K) -> Option<&AtomicU64> {
-        let stripes = u64::try_from(STRIPES).unwrap_or(u64::MAX);
-        let index = self.hasher.hash_one(key).checked_rem(stripes)?;
-        self.stripes.get(usize::try_from(index).ok()?)
     }
 }
 

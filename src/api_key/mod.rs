@@ -35,6 +35,7 @@ use ipnet::IpNet;
 
 use crate::{
     domain::{
+        KeyId,
         credential::CredentialKind,
         denial::{Denial, DenialKind},
         principal::Principal,
@@ -204,12 +205,13 @@ fn judge(
         Ok(key) => key,
         Err(refusal) => return Verdict::Refuse(refused(refusal)),
     };
-    let networks: &[IpNet] = &key.record().networks;
+    let networks = key.networks();
     if !networks.is_empty() {
         let allowed = address()
             .is_ok_and(|address| networks.iter().any(|network| network.contains(&address)));
         if !allowed {
-            let reason = format!("{} is used from outside its networks", key.record().id);
+            let id = key.principal().key().map_or("a key", KeyId::as_str);
+            let reason = format!("{id} is used from outside its networks");
             return Verdict::Refuse(denial(DenialKind::AddressRefused).because(reason));
         }
     }

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
     domain::{
@@ -19,11 +21,14 @@ use crate::{
         key::{KeyDigest, KeyFormat, KeyRecord},
         principal::Principal,
     },
-    store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError},
+    store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
 
 /// The longest key that is hashed, in bytes.
 const KEY_LENGTH_MAX: usize = 512;
+
+/// How often the store is asked in vain, unless set otherwise.
+const UNKNOWN_KEYS_PER_SECOND: u32 = 10_000;
 
 /// Why a key is not taken.
 #[derive(Clone, Debug)]
@@ -44,10 +49,12 @@ pub enum KeyRefusal {
     Store(StoreError),
 }
 
-/// A key that was found, and who it stands for.
+/// A key that was found, and who it stands for. Of the record it keeps what a request needs, since there may be a
+/// million of them in memory.
 pub struct ResolvedKey {
-    record: KeyRecord,
     principal: Principal,
+    networks: Box<[IpNet]>,
+    revoked: bool,
     /// When its use was last noted, in seconds.
     touched_at: AtomicI64,
 }
@@ -58,7 +65,7 @@ impl ResolvedKey {
             .key(record.id.clone())
             .budgets([record.lineage.clone()])
             .metered_as(record.lineage.as_str())
-            .attributes(record.metadata.clone());
+            .attributes(record.metadata);
         if let Some(environment) = &record.environment {
             principal = principal.environment(environment);
         }
@@ -74,15 +81,16 @@ impl ResolvedKey {
             .fold(principal, |principal, role| principal.role(role));
         Self {
             principal: principal.build(),
-            record,
+            networks: record.networks.into(),
+            revoked: record.revoked_at.is_some(),
             touched_at: AtomicI64::new(i64::MIN),
         }
     }
 
-    /// What is stored of the key.
+    /// The networks that it may be used from; empty: from anywhere.
     #[must_use]
-    pub fn record(&self) -> &KeyRecord {
-        &self.record
+    pub fn networks(&self) -> &[IpNet] {
+        &self.networks
     }
 
     /// Who it stands for.
@@ -92,10 +100,10 @@ impl ResolvedKey {
     }
 
     fn judge(&self, now: Timestamp) -> Result<(), KeyRefusal> {
-        if self.record.revoked_at.is_some() {
+        if self.revoked {
             return Err(KeyRefusal::Revoked);
         }
-        match self.record.expires_at {
+        match self.principal.expires_at() {
             Some(at) if at <= now => Err(KeyRefusal::Expired { at }),
             _ => Ok(()),
         }
@@ -105,7 +113,7 @@ impl ResolvedKey {
 impl fmt::Debug for ResolvedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResolvedKey")
-            .field("id", &self.record.id)
+            .field("id", &self.principal.key())
             .finish_non_exhaustive()
     }
 }
@@ -167,6 +175,8 @@ pub struct KeyResolverBuilder {
     store: Arc<dyn KeyLookup>,
     formats: Vec<KeyFormat>,
     bounds: CacheBounds,
+    stale: Duration,
+    unknown_rate: u32,
     deadline: Duration,
     touch_interval: Duration,
     clock: Arc<dyn Clock>,
@@ -204,6 +214,21 @@ impl KeyResolverBuilder {
         self
     }
 
+    /// For how long beyond its `ttl` a key goes on being believed while the store fails; not at all unless set. A key that was
+    /// revoked elsewhere may work for so much longer then: a choice between two evils, and yours.
+    pub fn stale_if_error(mut self, beyond_ttl: Duration) -> Self {
+        self.stale = beyond_ttl;
+        self
+    }
+
+    /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
+    /// that whatever isn't in memory is refused with 503 for a moment. It takes a flood of keys without a checksum to get
+    /// there.
+    pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
+        self.unknown_rate = limit;
+        self
+    }
+
     /// How long the store may take; 3 s unless set. Then the request is refused with 503.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -226,7 +251,9 @@ impl KeyResolverBuilder {
     #[must_use]
     pub fn build(self) -> KeyResolver {
         KeyResolver(Arc::new(Inner {
-            cache: RevocableCache::new(self.bounds, Arc::clone(&self.clock)),
+            cache: RevocableCache::new(self.bounds, Arc::clone(&self.clock))
+                .stale_if_error(self.stale)
+                .absences_per_second(self.unknown_rate),
             store: self.store,
             formats: self.formats,
             deadline: self.deadline,
@@ -248,6 +275,8 @@ impl KeyResolver {
                 negative_capacity: 100_000,
                 negative_ttl: Duration::from_secs(5),
             },
+            stale: Duration::ZERO,
+            unknown_rate: UNKNOWN_KEYS_PER_SECOND,
             deadline: Duration::from_secs(3),
             touch_interval: Duration::from_secs(1),
             clock: SystemClock::shared(),
@@ -293,6 +322,30 @@ impl KeyResolver {
     pub fn follow(&self, changes: &(impl Invalidations + ?Sized)) {
         let listener: Weak<Inner> = Arc::downgrade(&self.0);
         changes.subscribe(listener);
+    }
+
+    /// Reads the keys that were used last, at most `keys`, so that the first requests after a start find them in memory. Says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a store that takes more than ten times the `deadline` is too slow.
+    pub async fn warm_up(&self, keys: u16) -> Result<usize, StoreError> {
+        let inner = &self.0;
+        let before = inner.cache.before_fill();
+        let recent = inner.store.recently_used(keys);
+        let deadline = inner.deadline.saturating_mul(10);
+        let records = tokio::time::timeout(deadline, recent)
+            .await
+            .unwrap_or_else(|_| {
+                let text = "the store did not answer in time";
+                Err(StoreError::new(StoreErrorKind::Unavailable, text))
+            })?;
+        let count = records.len();
+        for record in records {
+            let digest = record.digest;
+            let key = Arc::new(ResolvedKey::new(record));
+            inner.cache.fill(digest, key, &before);
+        }
+        Ok(count)
     }
 
     /// How the cache fares.
@@ -343,7 +396,9 @@ impl Inner {
                 .compare_exchange(touched, second, swap.0, swap.1)
                 .is_ok()
             {
-                self.store.touch(&found.record.id, now);
+                if let Some(id) = found.principal.key() {
+                    self.store.touch(id, now);
+                }
             }
         }
         Ok(found)

@@ -20,6 +20,13 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         let _ = (id, at);
     }
 
+    /// Keys that are neither expired nor revoked, at most `limit`, those that were used last first: what
+    /// [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at a start. None where a store has no such list.
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        let _ = limit;
+        StoreFuture::ready(Ok(Vec::new()))
+    }
+
     /// Looks in `next` for keys that aren't here. The first store that knows a key wins, also when it says that the key is
     /// revoked; a store that fails ends the search, since nobody knows what it would have said.
     ///
@@ -65,6 +72,11 @@ impl<A: KeyLookup, B: KeyLookup> KeyLookup for OrKeys<A, B> {
                 })
             }
         }
+    }
+
+    /// Of the first store: a key of the next may be one of its own too.
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        self.first.recently_used(limit)
     }
 
     /// Both hear of it; whose key it isn't changes nothing.
@@ -115,6 +127,10 @@ pub trait KeyStore: KeyLookup {
 }
 
 impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        T::recently_used(self, limit)
+    }
+
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
         T::find(self, digest)
     }

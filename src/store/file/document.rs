@@ -1,6 +1,6 @@
 //! What stands in the file, and what is done to it. No I/O.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -229,6 +229,14 @@ impl Document {
             .take(usize::from(page.limit()).saturating_add(1))
             .collect();
         Paged::from_rows(page, rows)
+    }
+
+    pub(super) fn recently_used(&self, now: Timestamp, limit: u16) -> Vec<KeyRecord> {
+        let records = self.keys.values().map(|(record, _)| record);
+        let mut active: Vec<_> = records.filter(|record| record.is_active(now)).collect();
+        active.sort_by_key(|record| Reverse(record.last_used_at));
+        let latest = active.into_iter().take(usize::from(limit));
+        latest.cloned().collect()
     }
 
     pub(super) fn insert(

@@ -346,6 +346,11 @@ impl KeyLookup for FileKeyStore {
         self.read(move |document| document.find(&digest).cloned())
     }
 
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        let now = self.0.clock.now();
+        self.read(move |document| document.recently_used(now, limit))
+    }
+
     fn touch(&self, id: &KeyId, at: Timestamp) {
         if self.0.note(id, at)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

@@ -1,6 +1,6 @@
 //! Keys by id, by digest, and in the order in which each owner made them.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use hashbrown::HashMap;
 
@@ -94,6 +94,21 @@ impl Keys {
 impl KeyLookup for MemoryStore {
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
         StoreFuture::ready(Ok(lock(&self.0.keys).find(digest).cloned()))
+    }
+
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        let now = self.0.clock.now();
+        let mut active: Vec<_> = {
+            let keys = lock(&self.0.keys);
+            let records = keys.by_id.values().map(|(_, record)| record);
+            records
+                .filter(|record| record.is_active(now))
+                .cloned()
+                .collect()
+        };
+        active.sort_by_key(|record| Reverse(record.last_used_at));
+        active.truncate(usize::from(limit));
+        StoreFuture::ready(Ok(active))
     }
 
     fn touch(&self, id: &KeyId, at: Timestamp) {

@@ -167,6 +167,22 @@ impl KeyLookup for PostgresStore {
         })
     }
 
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        let limit = i64::from(limit);
+        self.ask(move |shared| async move {
+            let now = shared.settings.clock.now();
+            let rows = sqlx::query(select!(
+                "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)
+                 ORDER BY last_used_at DESC NULLS LAST LIMIT $2"
+            ))
+            .bind(Moment(now))
+            .bind(limit)
+            .fetch_all(&shared.pool)
+            .await?;
+            rows.iter().map(|row| Ok(read_key(row)?.1)).collect()
+        })
+    }
+
     fn touch(&self, id: &KeyId, at: Timestamp) {
         let shared = &self.0.shared;
         let mut touched = shared.touched();

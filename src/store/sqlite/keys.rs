@@ -169,6 +169,22 @@ impl KeyLookup for SqliteStore {
         })
     }
 
+    fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+        let now = micros(self.0.settings.clock.now());
+        self.0.readers.read(move |connection| {
+            let mut list = connection.prepare_cached(select!(
+                "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
+                 ORDER BY last_used_at DESC LIMIT ?"
+            ))?;
+            let mut found = list.query(params![now, limit])?;
+            let mut records = Vec::new();
+            while let Some(row) = found.next()? {
+                records.push(read_key(row)?.1);
+            }
+            Ok(records)
+        })
+    }
+
     fn touch(&self, id: &KeyId, at: Timestamp) {
         if Gauge::enter(&self.0.gauge.queued, self.0.settings.queue_max) {
             let key = id.clone();
