@@ -1,9 +1,16 @@
 //! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
 //! finds them, warm from memory.
 
+mod hashing;
+mod import;
+mod mixed;
 mod resolver;
 mod ring;
 
+#[cfg(test)]
+mod tests;
+
+pub use hashing::{InvalidPepper, Pepper};
 pub use resolver::{
     KeyRefusal, KeyResolver, KeyResolverBuilder, PendingKey, Resolution, ResolvedKey,
 };

@@ -12,15 +12,18 @@ use std::{
 };
 
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
+use super::{Pepper, hashing::Hashing, mixed::Aliases};
 use crate::{
     cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
     domain::{
         clock::{Clock, SystemClock, Timestamp},
         credential::CredentialKind,
-        key::{KeyDigest, KeyFormat, KeyRecord},
+        key::{KeyDigest, KeyFormat, KeyProof, KeyRecord},
         principal::Principal,
     },
+    login::Passwords,
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
 
@@ -66,6 +69,9 @@ impl ResolvedKey {
             .budgets([record.lineage.clone()])
             .metered_as(record.lineage.as_str())
             .attributes(record.metadata);
+        if let Some(quotas) = record.quotas {
+            principal = principal.quotas(quotas);
+        }
         if let Some(environment) = &record.environment {
             principal = principal.environment(environment);
         }
@@ -159,10 +165,12 @@ impl fmt::Debug for PendingKey {
 #[derive(Clone)]
 pub struct KeyResolver(Arc<Inner>);
 
-struct Inner {
-    store: Arc<dyn KeyLookup>,
-    cache: RevocableCache<KeyDigest, Arc<ResolvedKey>>,
-    formats: Vec<KeyFormat>,
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn KeyLookup>,
+    pub(super) cache: RevocableCache<KeyDigest, Arc<ResolvedKey>>,
+    pub(super) formats: Vec<KeyFormat>,
+    pub(super) hashing: Hashing,
+    pub(super) aliases: Aliases,
     deadline: Duration,
     touch_interval_secs: i64,
     clock: Arc<dyn Clock>,
@@ -174,6 +182,7 @@ struct Inner {
 pub struct KeyResolverBuilder {
     store: Arc<dyn KeyLookup>,
     formats: Vec<KeyFormat>,
+    hashing: Hashing,
     bounds: CacheBounds,
     stale: Duration,
     unknown_rate: u32,
@@ -187,6 +196,28 @@ impl KeyResolverBuilder {
     /// every text of up to 512 bytes is looked up.
     pub fn add_format(mut self, format: KeyFormat) -> Self {
         self.formats.push(format);
+        self
+    }
+
+    /// Keys are stored as HMAC-SHA-256 under this pepper, so that a store that gets about tells nothing. Keys that are stored
+    /// as SHA-256, or under an old pepper, go on, and are stored anew when they are used.
+    pub fn pepper(mut self, pepper: Pepper) -> Self {
+        self.hashing.set_pepper(pepper);
+        self
+    }
+
+    /// One more pepper that stored keys may still have. Each costs another look-up for a key that isn't in memory; when no
+    /// stored key names it any more ([`KeyRecord::proof`]), it can go.
+    pub fn add_old_pepper(mut self, pepper: Pepper) -> Self {
+        self.hashing.add_old_pepper(pepper);
+        self
+    }
+
+    /// Also takes secrets that people chose, imported by [`Keyring::import_weak`](super::Keyring::import_weak): they are found by
+    /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`.
+    /// A text that looks like a key of a known format is never compared so; without a format every unknown key is.
+    pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
+        self.hashing.set_weak(passwords, start);
         self
     }
 
@@ -256,6 +287,8 @@ impl KeyResolverBuilder {
                 .absences_per_second(self.unknown_rate),
             store: self.store,
             formats: self.formats,
+            hashing: self.hashing,
+            aliases: Aliases::default(),
             deadline: self.deadline,
             touch_interval_secs: i64::try_from(self.touch_interval.as_secs()).unwrap_or(i64::MAX),
             clock: self.clock,
@@ -269,6 +302,7 @@ impl KeyResolver {
         KeyResolverBuilder {
             store: Arc::new(store),
             formats: Vec::new(),
+            hashing: Hashing::default(),
             bounds: CacheBounds {
                 capacity: 100_000,
                 ttl: Duration::from_secs(30),
@@ -283,10 +317,11 @@ impl KeyResolver {
         }
     }
 
-    /// Whether a text means to be a key: whether it begins like one. Without formats everything does.
+    /// Whether a text means to be a key: whether it begins like one. Without formats, and where weak keys are taken, everything
+    /// does.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
-        self.0.formats.is_empty() || self.0.formats.iter().any(|format| format.claims(text))
+        self.0.takes_anything() || self.0.formats.iter().any(|format| format.claims(text))
     }
 
     /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
@@ -295,22 +330,26 @@ impl KeyResolver {
         if !self.0.is_well_formed(key) {
             return Resolution::Ready(Err(KeyRefusal::Malformed));
         }
-        let digest = KeyDigest::of(key);
+        let digest = self.0.hashing.digest(key);
         match self.0.cache.peek(&digest) {
             Lookup::Hit(found) => Resolution::Ready(self.0.admit(found)),
             Lookup::KnownAbsent => Resolution::Ready(Err(KeyRefusal::Unknown)),
             Lookup::Unknown => {
                 let inner = Arc::clone(&self.0);
-                Resolution::Pending(PendingKey(Box::pin(
-                    async move { inner.load(digest).await },
-                )))
+                let mixed = inner.hashing.is_mixed();
+                let clear = mixed.then(|| Zeroizing::new(key.to_owned()));
+                Resolution::Pending(PendingKey(Box::pin(async move {
+                    inner
+                        .load(digest, clear.as_ref().map(|key| key.as_str()))
+                        .await
+                })))
             }
         }
     }
 
     /// Forgets a key, so that the next request asks the store: call it after the store has changed.
     pub fn invalidate(&self, digest: &KeyDigest) {
-        self.0.cache.invalidate(digest);
+        self.0.forget(digest);
     }
 
     /// Forgets all keys.
@@ -339,6 +378,12 @@ impl KeyResolver {
                 let text = "the store did not answer in time";
                 Err(StoreError::new(StoreErrorKind::Unavailable, text))
             })?;
+        // One of another scheme is in memory under a digest that only the clear key tells.
+        let today = inner.hashing.proof();
+        let records: Vec<_> = records
+            .into_iter()
+            .filter(|record| record.proof == today)
+            .collect();
         let count = records.len();
         for record in records {
             let digest = record.digest;
@@ -346,6 +391,20 @@ impl KeyResolver {
             inner.cache.fill(digest, key, &before);
         }
         Ok(count)
+    }
+
+    /// What a new key is stored by.
+    pub(super) fn hash(&self, key: &str) -> (KeyDigest, KeyProof) {
+        (self.0.hashing.digest(key), self.0.hashing.proof())
+    }
+
+    /// What a secret that somebody chose is stored by, and how many of its characters may be shown; `None` where those are not taken.
+    pub(super) async fn hash_weak(
+        &self,
+        key: &str,
+    ) -> Result<Option<((KeyDigest, KeyProof), usize)>, StoreError> {
+        let stored = self.0.hashing.hash_weak(key).await?;
+        Ok(stored.zip(self.0.hashing.start_length()))
     }
 
     /// How the cache fares.
@@ -358,7 +417,7 @@ impl KeyResolver {
 impl ChangeListener for Inner {
     fn changed(&self, change: &Change) {
         match change {
-            Change::Key(digest) => self.cache.invalidate(digest),
+            Change::Key(digest) => self.forget(digest),
             Change::Everything => self.cache.invalidate_all(),
             Change::Session(_) | Change::User(_) => {}
         }
@@ -366,15 +425,31 @@ impl ChangeListener for Inner {
 }
 
 impl Inner {
+    fn takes_anything(&self) -> bool {
+        self.formats.is_empty() || self.hashing.takes_weak()
+    }
+
+    /// By its digest in the store, which may not be the one in memory.
+    fn forget(&self, stored: &KeyDigest) {
+        self.cache.invalidate(stored);
+        if let Some(known_by) = self.aliases.remove(stored) {
+            self.cache.invalidate(&known_by);
+        }
+    }
+
     fn is_well_formed(&self, key: &str) -> bool {
         key.len() <= KEY_LENGTH_MAX
-            && (self.formats.is_empty()
+            && (self.takes_anything()
                 || self.formats.iter().any(|format| format.parse(key).is_ok()))
     }
 
-    async fn load(&self, digest: KeyDigest) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+    async fn load(
+        &self,
+        digest: KeyDigest,
+        clear: Option<&str>,
+    ) -> Result<Arc<ResolvedKey>, KeyRefusal> {
         let fetch = || async {
-            let record = self.store.find(&digest).await?;
+            let record = self.find(&digest, clear).await?;
             Ok(record.map(|record| Arc::new(ResolvedKey::new(record))))
         };
         match self.cache.load(&digest, self.deadline, fetch).await {

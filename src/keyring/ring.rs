@@ -15,6 +15,7 @@ use crate::{
         key::{ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
         page::{Page, Paged},
         principal::Principal,
+        quota::Quotas,
         role::RoleSet,
     },
     store::{KeyStore, StoreError, StoreErrorKind, StoreFuture},
@@ -103,6 +104,8 @@ pub struct NewKey {
     pub resource: Option<String>,
     /// The networks that it may be used from, at most 64; empty: from anywhere.
     pub networks: Vec<IpNet>,
+    /// Rate quotas of its own, which take the place of those of the tier or the layer.
+    pub quotas: Option<Quotas>,
     /// From when on it is refused as expired. A moment of the past is taken as it is.
     pub expires_at: Option<Timestamp>,
     /// What the application keeps of it.
@@ -208,7 +211,11 @@ impl Keyring {
         self.create(maker.subject(), new).await
     }
 
-    fn check_roles(&self, names: &[String]) -> Result<(), KeyringError> {
+    pub(super) fn resolver(&self) -> &KeyResolver {
+        &self.resolver
+    }
+
+    pub(super) fn check_roles(&self, names: &[String]) -> Result<(), KeyringError> {
         let Some(roles) = &self.roles else {
             return Ok(());
         };
@@ -249,6 +256,7 @@ impl Keyring {
             roles: old.roles,
             resource: old.resource,
             networks: old.networks,
+            quotas: old.quotas,
             expires_at: old.expires_at,
             metadata: old.metadata,
         };
@@ -290,6 +298,8 @@ impl Keyring {
         id: &KeyId,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
+        check_bounds(change.name.as_deref(), change.networks.as_deref())?;
+        self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         self.change(AuditAction::KEY_UPDATE, owner, id, change)
             .await
     }
@@ -337,26 +347,36 @@ impl Keyring {
         id: KeyId,
         lineage: BudgetId,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        if new.name.len() > NAME_LENGTH_MAX {
-            return Err(KeyringError::Invalid("name: at most 255 bytes"));
-        }
-        if new.networks.len() > NETWORKS_MAX {
-            return Err(KeyringError::Invalid("networks: at most 64"));
-        }
         let key = self.format.generate(new.environment.as_deref())?;
-        let mut record = KeyRecord::new(id, lineage, key.digest(), owner, self.clock.now());
+        let (digest, proof) = self.resolver.hash(key.expose());
+        let mut record = self.record(owner, new, id, lineage, digest)?;
+        record.proof = proof;
         key.preview().clone_into(&mut record.preview);
+        Ok((key, record))
+    }
+
+    pub(super) fn record(
+        &self,
+        owner: &str,
+        new: NewKey,
+        id: KeyId,
+        lineage: BudgetId,
+        digest: KeyDigest,
+    ) -> Result<KeyRecord, KeyringError> {
+        check_bounds(Some(&new.name), Some(&new.networks))?;
+        let mut record = KeyRecord::new(id, lineage, digest, owner, self.clock.now());
         record.name = new.name;
         record.environment = new.environment;
         record.roles = new.roles;
         record.resource = new.resource;
         record.networks = new.networks;
+        record.quotas = new.quotas;
         record.expires_at = new.expires_at;
         record.metadata = new.metadata;
-        Ok((key, record))
+        Ok(record)
     }
 
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         action: AuditAction,
         record: KeyRecord,
@@ -413,6 +433,16 @@ fn act(action: AuditAction, id: &KeyId) -> Act {
     Act::new(action).target(id.as_str())
 }
 
+fn check_bounds(name: Option<&str>, networks: Option<&[IpNet]>) -> Result<(), KeyringError> {
+    if name.is_some_and(|name| name.len() > NAME_LENGTH_MAX) {
+        return Err(KeyringError::Invalid("name: at most 255 bytes"));
+    }
+    if networks.is_some_and(|networks| networks.len() > NETWORKS_MAX) {
+        return Err(KeyringError::Invalid("networks: at most 64"));
+    }
+    Ok(())
+}
+
 /// Whether a change that failed like this may have been made all the same.
 fn may_have_happened(failure: StoreErrorKind) -> bool {
     matches!(
@@ -425,10 +455,10 @@ fn digests_of(record: Option<KeyRecord>) -> Vec<KeyDigest> {
     record.into_iter().map(|record| record.digest).collect()
 }
 
-fn fresh_id() -> Result<KeyId, KeyringError> {
+pub(super) fn fresh_id() -> Result<KeyId, KeyringError> {
     KeyId::new(&format!("key-{}", Uuid::new_v4())).map_err(|_| KeyringError::Invalid("id"))
 }
 
-fn lineage_of(id: &KeyId) -> Result<BudgetId, KeyringError> {
+pub(super) fn lineage_of(id: &KeyId) -> Result<BudgetId, KeyringError> {
     BudgetId::new(id.as_str()).map_err(|_| KeyringError::Invalid("id"))
 }

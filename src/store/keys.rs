@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{KeyId, Page, Paged, StoreFuture};
 use crate::domain::{
     clock::Timestamp,
-    key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
 };
 
 /// Finds keys: all that authentication needs, and all that a store of one's own must do.
@@ -18,6 +18,15 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     /// block, nor touch any other column. The latest moment stays, in whatever order they come.
     fn touch(&self, id: &KeyId, at: Timestamp) {
         let _ = (id, at);
+    }
+
+    /// Keeps a key under another digest and another proof, if it still has the old digest; whether it did. Nothing else of the key
+    /// changes. A store that can't leaves keys as they are, and finds them by the old digest.
+    ///
+    /// Fails with `Conflict` when the new digest is another key's.
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        let _ = change;
+        StoreFuture::ready(Ok(false))
     }
 
     /// Keys that are neither expired nor revoked, at most `limit`, those that were used last first: what
@@ -74,6 +83,16 @@ impl<A: KeyLookup, B: KeyLookup> KeyLookup for OrKeys<A, B> {
         }
     }
 
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        let (first, next) = (Arc::clone(&self.first), Arc::clone(&self.next));
+        StoreFuture::new(async move {
+            if first.rehash(change.clone()).await? {
+                return Ok(true);
+            }
+            next.rehash(change).await
+        })
+    }
+
     /// Of the first store: a key of the next may be one of its own too.
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         self.first.recently_used(limit)
@@ -127,6 +146,10 @@ pub trait KeyStore: KeyLookup {
 }
 
 impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        T::rehash(self, change)
+    }
+
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         T::recently_used(self, limit)
     }

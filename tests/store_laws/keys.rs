@@ -2,7 +2,8 @@
 
 use tollgate::{
     clock::Timestamp,
-    key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+    key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, RotationOf},
+    quota::{CalendarPeriod, Quota},
     store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
 };
 
@@ -46,6 +47,14 @@ pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engin
         "10.0.0.0/8".parse().unwrap(),
         "2001:db8::/64".parse().unwrap(),
     ];
+    full.proof = "hmac-sha256:2026".parse().unwrap();
+    full.quotas = Some(
+        [
+            Quota::per_second(2),
+            Quota::calendar(CalendarPeriod::Month, 9),
+        ]
+        .into(),
+    );
     full.expires_at = Some("9999-12-30T00:00:00Z".parse().unwrap());
     full.last_used_at = Some(later(1));
     full.rotated_from = Some(id("key-0"));
@@ -165,19 +174,29 @@ pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>
     change.roles = Some(vec!["viewer".to_owned()]);
     change.networks = Some(vec!["192.0.2.0/24".parse().unwrap()]);
     change.expires_at = Some(Some(later(5)));
+    change.resource = Some(Some("agent-1".to_owned()));
+    change.quotas = Some(Some(Quota::per_hour(100).into()));
+    change.metadata = Some([("team".to_owned(), "red".to_owned())].into());
     let updated = store.update("ann", &id("key-1"), change.clone()).await;
     expected.name = "new".to_owned();
     expected.roles = vec!["viewer".to_owned()];
     expected.networks = change.networks.unwrap();
+    expected.resource = Some("agent-1".to_owned());
+    expected.quotas = change.quotas.unwrap();
+    expected.metadata = change.metadata.unwrap();
     expected.expires_at = Some(later(5));
     assert_eq!(updated.unwrap(), Some(expected.clone()));
     for at in [later(1), later(2)] {
         let mut revoke = KeyUpdate::default();
         revoke.revoked_at = Some(at);
         revoke.expires_at = Some(None);
+        revoke.resource = Some(None);
+        revoke.quotas = Some(None);
         store.update("ann", &id("key-1"), revoke).await.unwrap();
     }
     expected.expires_at = None;
+    expected.resource = None;
+    expected.quotas = None;
     expected.revoked_at = Some(later(1));
     assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
     let unknown = store.update("ann", &id("key-2"), KeyUpdate::default());
@@ -214,4 +233,79 @@ pub(crate) async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
     let left = store.list("ann", Page::first(9)).await.unwrap();
     assert_eq!(left.items, []);
     store.insert(first, None).await.unwrap();
+}
+
+pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Engine>(store: S, _: Time) {
+    let (mut first, second) = (key("key-1", "ann"), key("key-2", "ann"));
+    for stored in [&first, &second] {
+        store.insert(stored.clone(), None).await.unwrap();
+    }
+    let rehash = Rehash {
+        id: first.id.clone(),
+        from: first.digest,
+        digest: KeyDigest::of("another"),
+        proof: "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
+            .parse()
+            .unwrap(),
+    };
+    let mut taken = rehash.clone();
+    taken.digest = second.digest;
+    assert_eq!(kind(store.rehash(taken).await), StoreErrorKind::Conflict);
+    assert!(store.rehash(rehash.clone()).await.unwrap());
+    assert!(
+        !store.rehash(rehash.clone()).await.unwrap(),
+        "it has another by now"
+    );
+    let mut unknown = rehash.clone();
+    unknown.id = id("key-3");
+    assert!(!store.rehash(unknown).await.unwrap());
+    assert_eq!(store.find(&first.digest).await.unwrap(), None);
+    (first.digest, first.proof) = (rehash.digest, rehash.proof);
+    assert_eq!(
+        store.find(&first.digest).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_ne!(first.proof, KeyProof::Sha256);
+    // Under the same start, with a stronger hash.
+    let stronger = Rehash {
+        id: first.id.clone(),
+        from: first.digest,
+        digest: first.digest,
+        proof: "$argon2id$v=19$m=64,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
+            .parse()
+            .unwrap(),
+    };
+    assert!(store.rehash(stronger.clone()).await.unwrap());
+    first.proof = stronger.proof;
+    assert_eq!(store.find(&first.digest).await.unwrap(), Some(first));
+}
+
+pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Engine>(store: S, _: Time) {
+    let mut expired = key("expired", "ann");
+    expired.expires_at = Some(now());
+    let mut revoked = key("revoked", "ann");
+    revoked.revoked_at = Some(now());
+    let unused = key("unused", "bob");
+    for stored in [
+        expired,
+        revoked,
+        unused,
+        key("long-ago", "ann"),
+        key("lately", "bob"),
+    ] {
+        store.insert(stored, None).await.unwrap();
+    }
+    for (name, at) in [
+        ("long-ago", 1),
+        ("lately", 5),
+        ("revoked", 9),
+        ("expired", 9),
+    ] {
+        store.touch(&id(name), later(at));
+    }
+    store.flush().await.unwrap();
+    let recent = store.recently_used(9).await.unwrap();
+    let names: Vec<_> = recent.into_iter().map(|key| key.name).collect();
+    assert_eq!(names, ["lately", "long-ago", "unused"]);
+    assert_eq!(store.recently_used(1).await.unwrap().len(), 1);
 }

@@ -82,6 +82,8 @@ laws! {
     keys::an_update_changes_what_it_names_and_no_revocation,
     keys::a_touch_changes_one_column_and_never_goes_back,
     keys::a_deleted_key_is_gone,
+    keys::a_key_gets_another_digest_if_it_has_the_old_one,
+    keys::active_keys_are_listed_by_their_last_use,
     people::an_address_is_taken_once_in_whatever_case,
     people::users_are_listed_newest_first_a_page_at_a_time,
     people::a_user_s_update_changes_what_it_names,

@@ -51,6 +51,7 @@ async fn a_trusted_proxy_speaks_for_its_client() {
             ("x-forwarded-for", "6.6.6.6"),
             ("x-forwarded-for", "2001:db8::7"),
         ],
+        &[("x-real-ip", "10.0.0.50")],
         &[("x-forwarded-for", "10.0.0.50"), ("x-real-ip", "6.6.6.6")],
     ] {
         from(lines).await.expect(200);

@@ -2,10 +2,12 @@
 
 mod digest;
 mod format;
+mod proof;
 mod record;
 
 pub use digest::KeyDigest;
 pub use format::{
     Alphabet, ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
 };
+pub use proof::{InvalidProof, KeyProof, Rehash};
 pub use record::{KeyRecord, KeyUpdate, RotationOf};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::KeyDigest;
-use crate::domain::{BudgetId, KeyId, clock::Timestamp};
+use super::{KeyDigest, KeyProof, Rehash};
+use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
 /// A key as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,10 @@ use crate::domain::{BudgetId, KeyId, clock::Timestamp};
 pub struct KeyRecord {
     /// Its public name.
     pub id: KeyId,
-    /// The digest of the key.
+    /// What the key is looked up by: a digest of all of it, or of its start, as `proof` says.
     pub digest: KeyDigest,
+    /// Of which scheme the digest is.
+    pub proof: KeyProof,
     /// What may be shown of it: `ps_live_abcd...xyz9`.
     pub preview: String,
     /// What its owner calls it.
@@ -29,6 +31,8 @@ pub struct KeyRecord {
     pub resource: Option<String>,
     /// The networks that it may be used from; empty: from anywhere.
     pub networks: Vec<IpNet>,
+    /// Rate quotas of its own, which take the place of those of the tier or the layer.
+    pub quotas: Option<Quotas>,
     /// Since when.
     pub created_at: Timestamp,
     /// From when on it is refused as expired.
@@ -58,6 +62,7 @@ impl KeyRecord {
         Self {
             id,
             digest,
+            proof: KeyProof::Sha256,
             preview: String::new(),
             name: String::new(),
             owner: owner.to_owned(),
@@ -65,6 +70,7 @@ impl KeyRecord {
             roles: Vec::new(),
             resource: None,
             networks: Vec::new(),
+            quotas: None,
             created_at,
             expires_at: None,
             revoked_at: None,
@@ -86,12 +92,31 @@ impl KeyRecord {
         if let Some(networks) = change.networks {
             self.networks = networks;
         }
+        if let Some(resource) = change.resource {
+            self.resource = resource;
+        }
+        if let Some(quotas) = change.quotas {
+            self.quotas = quotas;
+        }
+        if let Some(metadata) = change.metadata {
+            self.metadata = metadata;
+        }
         if let Some(expires_at) = change.expires_at {
             self.expires_at = expires_at;
         }
         if self.revoked_at.is_none() {
             self.revoked_at = change.revoked_at;
         }
+    }
+
+    /// Gives it another digest and proof, if it still has the old digest. Whether it did.
+    pub(crate) fn rehash(&mut self, change: &Rehash) -> bool {
+        let fits = self.digest == change.from;
+        if fits {
+            self.digest = change.digest;
+            self.proof = change.proof.clone();
+        }
+        fits
     }
 
     /// Ends it at `end`, unless it ends before.
@@ -116,6 +141,12 @@ pub struct KeyUpdate {
     pub roles: Option<Vec<String>>,
     /// New networks.
     pub networks: Option<Vec<IpNet>>,
+    /// Another resource that it is good for; `Some(None)`: not bound to one.
+    pub resource: Option<Option<String>>,
+    /// New rate quotas of its own; `Some(None)`: none.
+    pub quotas: Option<Option<Quotas>>,
+    /// What the application keeps of it, as a whole.
+    pub metadata: Option<BTreeMap<String, String>>,
     /// A new expiry; `Some(None)`: none.
     pub expires_at: Option<Option<Timestamp>>,
     /// Revoked at that moment, unless it was revoked before.

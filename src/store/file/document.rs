@@ -11,8 +11,9 @@ use crate::{
     domain::{
         BudgetId, KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, RotationOf},
         page::{Page, Paged},
+        quota::Quotas,
     },
     store::{StoreError, StoreErrorKind},
 };
@@ -39,6 +40,8 @@ struct Entry {
     id: KeyId,
     #[serde(serialize_with = "write_hash", deserialize_with = "read_hash")]
     hash: KeyDigest,
+    #[serde(default, skip_serializing_if = "is_plain")]
+    proof: KeyProof,
     owner: String,
     #[serde(default)]
     name: String,
@@ -52,6 +55,8 @@ struct Entry {
     resource: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     networks: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quotas: Option<Quotas>,
     #[serde(default)]
     created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +75,11 @@ struct Entry {
     others: BTreeMap<String, Value>,
 }
 
-/// `sha256:` and 64 hexadecimal digits.
+fn is_plain(proof: &KeyProof) -> bool {
+    *proof == KeyProof::Sha256
+}
+
+/// `sha256:` and 64 hexadecimal digits: the look-up value, of whichever scheme the `proof` says.
 fn write_hash<S: Serializer>(digest: &KeyDigest, serializer: S) -> Result<S::Ok, S::Error> {
     let hex = digest.as_bytes().iter().map(|byte| format!("{byte:02x}"));
     serializer.collect_str(&format_args!("sha256:{}", hex.collect::<String>()))
@@ -97,6 +106,7 @@ impl Entry {
             position,
             id: record.id,
             hash: record.digest,
+            proof: record.proof,
             owner: record.owner,
             name: record.name,
             preview: record.preview,
@@ -104,6 +114,7 @@ impl Entry {
             roles: record.roles,
             resource: record.resource,
             networks: record.networks,
+            quotas: record.quotas,
             created_at: record.created_at,
             expires_at: record.expires_at,
             revoked_at: record.revoked_at,
@@ -128,6 +139,8 @@ impl Entry {
         record.roles = self.roles;
         record.resource = self.resource;
         record.networks = self.networks;
+        record.quotas = self.quotas;
+        record.proof = self.proof;
         record.expires_at = self.expires_at;
         record.revoked_at = self.revoked_at;
         record.last_used_at = self.last_used_at;
@@ -276,6 +289,27 @@ impl Document {
         let after = record.clone();
         self.changed |= before != after;
         Some(after)
+    }
+
+    pub(super) fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {
+        let Some(position) = self.by_id.get(&change.id).copied() else {
+            return Ok(false);
+        };
+        let taken = self.by_digest.get(&change.digest);
+        if taken.is_some_and(|taken| *taken != position) {
+            let text = "the digest of the key is taken";
+            return Err(StoreError::new(StoreErrorKind::Conflict, text));
+        }
+        let changed = self
+            .keys
+            .get_mut(&position)
+            .is_some_and(|(record, _)| record.rehash(change));
+        if changed {
+            self.by_digest.remove(&change.from);
+            self.by_digest.insert(change.digest, position);
+            self.changed = true;
+        }
+        Ok(changed)
     }
 
     pub(super) fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {

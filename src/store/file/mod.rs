@@ -31,7 +31,7 @@ use self::{
 use super::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
-    key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
 };
 
 /// How long a change may take, the wait for its turn included.
@@ -344,6 +344,10 @@ impl KeyLookup for FileKeyStore {
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
         let digest = *digest;
         self.read(move |document| document.find(&digest).cloned())
+    }
+
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        self.change(move |document| document.rehash(&change))
     }
 
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {

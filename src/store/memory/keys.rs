@@ -9,7 +9,7 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
         page::{Page, Paged},
     },
     store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
@@ -64,6 +64,25 @@ impl Keys {
         Ok(())
     }
 
+    fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {
+        let Some((_, record)) = self.by_id.get_mut(&change.id) else {
+            return Ok(false);
+        };
+        if record.digest == change.from
+            && change.digest != change.from
+            && self.by_digest.contains_key(&change.digest)
+        {
+            let text = "the digest of the key is taken";
+            return Err(StoreError::new(StoreErrorKind::Conflict, text));
+        }
+        let changed = record.rehash(change);
+        if changed {
+            self.by_digest.remove(&change.from);
+            self.by_digest.insert(change.digest, change.id.clone());
+        }
+        Ok(changed)
+    }
+
     fn list(&self, owner: &str, page: &Page) -> Paged<KeyRecord> {
         let before = page.cursor().unwrap_or(u64::MAX);
         let rows = self
@@ -94,6 +113,10 @@ impl Keys {
 impl KeyLookup for MemoryStore {
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
         StoreFuture::ready(Ok(lock(&self.0.keys).find(digest).cloned()))
+    }
+
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        StoreFuture::ready(lock(&self.0.keys).rehash(&change))
     }
 
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {

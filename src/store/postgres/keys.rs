@@ -18,7 +18,7 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
         page::{Page, Paged},
     },
     store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
@@ -30,7 +30,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata FROM tollgate.api_key WHERE ",
+             metadata, proof, quotas FROM tollgate.api_key WHERE ",
             $condition
         )
     };
@@ -42,7 +42,10 @@ const UPDATE: &str = "UPDATE tollgate.api_key SET
      roles = coalesce($4, roles),
      networks = coalesce($5, networks),
      expires_at = CASE WHEN $6 THEN $7 ELSE expires_at END,
-     revoked_at = coalesce(revoked_at, $8)
+     revoked_at = coalesce(revoked_at, $8),
+     resource = CASE WHEN $9 THEN $10 ELSE resource END,
+     quotas = CASE WHEN $11 THEN $12 ELSE quotas END,
+     metadata = coalesce($13, metadata)
      WHERE id = $1 AND owner = $2";
 
 fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
@@ -68,6 +71,13 @@ fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
         rotated_from: name_or_none(row, 14)?,
         lineage: name(row, 15)?,
         metadata,
+        proof: row
+            .try_get::<&str, _>(17)?
+            .parse()
+            .map_err(|_| Failure::corrupt("a key of no known scheme"))?,
+        quotas: row
+            .try_get::<Option<Json<_>>, _>(18)?
+            .map(|Json(quotas)| quotas),
     };
     Ok((uncount(row.try_get(0)?)?, record))
 }
@@ -122,8 +132,9 @@ async fn insert(
 ) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
-         networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
+         proof, quotas)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT DO NOTHING",
     )
     .bind(record.id.as_str())
@@ -142,6 +153,8 @@ async fn insert(
     .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
     .bind(record.lineage.as_str())
     .bind(Json(&record.metadata))
+    .bind(record.proof.to_string())
+    .bind(record.quotas.as_ref().map(Json))
     .execute(&mut *connection)
     .await?
     .rows_affected();
@@ -164,6 +177,21 @@ impl KeyLookup for PostgresStore {
                 .fetch_optional(&shared.pool)
                 .await?;
             read_one(found.as_ref())
+        })
+    }
+
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        self.ask(move |shared| async move {
+            let changed = sqlx::query(
+                "UPDATE tollgate.api_key SET digest = $3, proof = $4 WHERE id = $1 AND digest = $2",
+            )
+            .bind(change.id.as_str())
+            .bind(change.from.as_bytes().as_slice())
+            .bind(change.digest.as_bytes().as_slice())
+            .bind(change.proof.to_string())
+            .execute(&shared.pool)
+            .await?;
+            Ok(changed.rows_affected() > 0)
         })
     }
 
@@ -251,6 +279,11 @@ impl KeyStore for PostgresStore {
                 .bind(change.expires_at.is_some())
                 .bind(moments(change.expires_at.flatten()))
                 .bind(moments(change.revoked_at))
+                .bind(change.resource.is_some())
+                .bind(change.resource.flatten())
+                .bind(change.quotas.is_some())
+                .bind(change.quotas.flatten().map(Json))
+                .bind(change.metadata.map(Json))
                 .execute(&mut *transaction)
                 .await?;
             let stored = find_owned(&mut transaction, &owner, &id).await?;

@@ -12,7 +12,11 @@ use super::convert::Failure;
 use crate::store::StoreError;
 
 /// Each step once, in this order; what was published is never changed.
-const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
 /// How long the steps may take, with the wait for another process that is at it.
 const DEADLINE: Duration = Duration::from_secs(60);

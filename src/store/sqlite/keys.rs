@@ -10,7 +10,7 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
         page::{Page, Paged},
     },
     store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
@@ -22,7 +22,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata FROM api_key WHERE ",
+             metadata, proof, quotas FROM api_key WHERE ",
             $condition
         )
     };
@@ -50,6 +50,11 @@ fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
         },
         lineage: name(row, 15)?,
         metadata: from_json(row, 16)?,
+        proof: row
+            .get::<_, String>(17)?
+            .parse()
+            .map_err(|_| Failure::corrupt("a key of no known scheme"))?,
+        quotas: from_json(row, 18)?,
     };
     Ok((uncount(row.get(0)?)?, record))
 }
@@ -96,7 +101,7 @@ fn insert(
         .prepare_cached(
             "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+             metadata, proof, quotas) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             record.id.as_str(),
@@ -115,6 +120,8 @@ fn insert(
             record.rotated_from.as_ref().map(|id| id.as_str()),
             record.lineage.as_str(),
             to_json(&record.metadata)?,
+            record.proof.to_string(),
+            to_json(&record.quotas)?,
         ])?;
     Ok(())
 }
@@ -142,6 +149,33 @@ fn update(
             .prepare_cached("UPDATE api_key SET networks = ? WHERE id = ? AND owner = ?")?
             .execute([to_json(networks)?.as_str(), id_text, owner])?;
     }
+    if let Some(resource) = &change.resource {
+        connection
+            .prepare_cached("UPDATE api_key SET resource = ? WHERE id = ? AND owner = ?")?
+            .execute(params![resource, id_text, owner])?;
+    }
+    if let Some(quotas) = &change.quotas {
+        connection
+            .prepare_cached("UPDATE api_key SET quotas = ? WHERE id = ? AND owner = ?")?
+            .execute([to_json(quotas)?.as_str(), id_text, owner])?;
+    }
+    if let Some(metadata) = &change.metadata {
+        connection
+            .prepare_cached("UPDATE api_key SET metadata = ? WHERE id = ? AND owner = ?")?
+            .execute([to_json(metadata)?.as_str(), id_text, owner])?;
+    }
+    update_ends(connection, owner, id, change)?;
+    find_owned(connection, owner, id)
+}
+
+/// When it ends, and since when it is revoked.
+fn update_ends(
+    connection: &Connection,
+    owner: &str,
+    id: &KeyId,
+    change: &KeyUpdate,
+) -> Result<(), Failure> {
+    let id_text = id.as_str();
     if let Some(expires_at) = change.expires_at {
         connection
             .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ? AND owner = ?")?
@@ -155,7 +189,19 @@ fn update(
             )?
             .execute(params![micros(revoked_at), id_text, owner])?;
     }
-    find_owned(connection, owner, id)
+    Ok(())
+}
+
+fn rehash(connection: &Connection, change: &Rehash) -> Result<bool, Failure> {
+    let changed = connection
+        .prepare_cached("UPDATE api_key SET digest = ?, proof = ? WHERE id = ? AND digest = ?")?
+        .execute(params![
+            change.digest.as_bytes(),
+            change.proof.to_string(),
+            change.id.as_str(),
+            change.from.as_bytes()
+        ])?;
+    Ok(changed > 0)
 }
 
 impl KeyLookup for SqliteStore {
@@ -167,6 +213,10 @@ impl KeyLookup for SqliteStore {
             let found = rows.next()?.map(read_key).transpose()?;
             Ok(found.map(|(_, record)| record))
         })
+    }
+
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        self.change(move |connection| rehash(connection, &change))
     }
 
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {

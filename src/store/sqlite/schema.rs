@@ -164,6 +164,12 @@ ALTER TABLE session ADD COLUMN generation INTEGER NOT NULL DEFAULT 0 CHECK (gene
 ALTER TABLE session ADD COLUMN refreshed_at INTEGER;
 ";
 
+/// Schemes of hashing, and rate quotas of a key's own: JSON, `null` where there are none.
+const KEYS: &str = "
+ALTER TABLE api_key ADD COLUMN proof TEXT NOT NULL DEFAULT 'sha256';
+ALTER TABLE api_key ADD COLUMN quotas TEXT NOT NULL DEFAULT 'null';
+";
+
 /// Credit lines, soft limits, idempotency keys, corrections, and more about a call.
 ///
 /// hold.charges: whether it is charged if nobody settles it. A principal is NULL where it is called like
@@ -267,7 +273,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let steps = [FIRST, SECOND, MONEY, AUDIT];
+    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS];
     Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {

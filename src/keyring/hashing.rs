@@ -1,0 +1,190 @@
+//! From a key in clear to what a store knows it by.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use crate::{
+    domain::key::{KeyDigest, KeyProof},
+    login::{PasswordCheck, PasswordError, Passwords},
+    store::{StoreError, StoreErrorKind},
+};
+
+const PEPPER_LENGTH_MIN: usize = 32;
+const PEPPER_NAME_LENGTH_MAX: usize = 64;
+
+/// A secret that keys are hashed with, kept apart from the store: whoever has the store alone can't tell whether a key is
+/// in it. Redacted in `Debug`.
+///
+/// ```
+/// use tollgate::keyring::Pepper;
+///
+/// let pepper = Pepper::new("2026", b"thirty-two bytes or more, please!")?;
+/// assert_eq!(pepper.name(), "2026");
+/// assert!(Pepper::new("2026", b"short").is_err());
+/// # Ok::<(), tollgate::keyring::InvalidPepper>(())
+/// ```
+#[derive(Clone)]
+pub struct Pepper {
+    name: Box<str>,
+    key: hmac::Key,
+}
+
+/// A pepper can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a pepper has at least {PEPPER_LENGTH_MIN} bytes, and a name of 1 to {PEPPER_NAME_LENGTH_MAX} letters, digits, `-` and `_`"
+)]
+pub struct InvalidPepper;
+
+impl Pepper {
+    /// A pepper of at least 32 bytes. The name is stored with every key that is hashed with it: another pepper needs another.
+    ///
+    /// # Errors
+    /// [`InvalidPepper`].
+    pub fn new(name: &str, secret: &[u8]) -> Result<Self, InvalidPepper> {
+        let speakable = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let named =
+            (1..=PEPPER_NAME_LENGTH_MAX).contains(&name.len()) && name.bytes().all(speakable);
+        if !named || secret.len() < PEPPER_LENGTH_MIN {
+            return Err(InvalidPepper);
+        }
+        Ok(Self {
+            name: name.into(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, secret),
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn digest(&self, key: &str) -> Option<KeyDigest> {
+        let tag = hmac::sign(&self.key, key.as_bytes());
+        let bytes: [u8; 32] = tag.as_ref().try_into().ok()?;
+        Some(KeyDigest::from_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pepper({})", self.name)
+    }
+}
+
+/// Secrets that people chose, brought in from elsewhere.
+#[derive(Clone, Debug)]
+struct Weak {
+    passwords: Passwords,
+    /// How many characters are public.
+    start: usize,
+}
+
+/// The schemes of a resolver: one for new keys, and those that stored keys may still have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hashing {
+    pepper: Option<Pepper>,
+    old_peppers: Vec<Pepper>,
+    weak: Option<Weak>,
+}
+
+impl Hashing {
+    pub(super) fn set_pepper(&mut self, pepper: Pepper) {
+        self.pepper = Some(pepper);
+    }
+
+    pub(super) fn add_old_pepper(&mut self, pepper: Pepper) {
+        self.old_peppers.push(pepper);
+    }
+
+    pub(super) fn set_weak(&mut self, passwords: Passwords, start: usize) {
+        self.weak = Some(Weak { passwords, start });
+    }
+
+    pub(super) fn takes_weak(&self) -> bool {
+        self.weak.is_some()
+    }
+
+    pub(super) fn start_length(&self) -> Option<usize> {
+        self.weak.as_ref().map(|weak| weak.start)
+    }
+
+    /// Whether a key may be stored otherwise than new ones are.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.pepper.is_some() || !self.old_peppers.is_empty() || self.weak.is_some()
+    }
+
+    /// What a key of today's scheme is stored by, and what it is remembered by in memory.
+    pub(super) fn digest(&self, key: &str) -> KeyDigest {
+        let peppered = self.pepper.as_ref().and_then(|pepper| pepper.digest(key));
+        peppered.unwrap_or_else(|| KeyDigest::of(key))
+    }
+
+    /// Today's scheme.
+    pub(super) fn proof(&self) -> KeyProof {
+        match &self.pepper {
+            Some(pepper) => KeyProof::HmacSha256 {
+                pepper: pepper.name.clone(),
+            },
+            None => KeyProof::Sha256,
+        }
+    }
+
+    /// What it would be stored by under the schemes of before.
+    pub(super) fn older(&self, key: &str) -> SmallVec<[KeyDigest; 2]> {
+        let peppered = self
+            .old_peppers
+            .iter()
+            .filter_map(|pepper| pepper.digest(key));
+        let plain = self.pepper.as_ref().map(|_| KeyDigest::of(key));
+        peppered.chain(plain).collect()
+    }
+
+    /// What a secret that somebody chose is looked up by: its public start.
+    pub(super) fn start(&self, key: &str) -> Option<KeyDigest> {
+        let start = key.get(..self.weak.as_ref()?.start)?;
+        // Apart from the digests of whole keys: a start is not secret.
+        let digest = Sha256::new_with_prefix(b"start of a key\0").chain_update(start);
+        Some(KeyDigest::from_bytes(digest.finalize().into()))
+    }
+
+    /// The hash to store of a secret that somebody chose; `None` where those are not taken, or it is no longer than its start.
+    pub(super) async fn hash_weak(
+        &self,
+        key: &str,
+    ) -> Result<Option<(KeyDigest, KeyProof)>, StoreError> {
+        let (Some(weak), Some(digest)) = (&self.weak, self.start(key)) else {
+            return Ok(None);
+        };
+        let hash = weak.passwords.hash(key).await.map_err(no_turn)?;
+        Ok(Some((digest, KeyProof::Argon2id { hash: hash.into() })))
+    }
+
+    /// Compares with a stored hash, or with none in the same time.
+    pub(super) async fn compare(
+        &self,
+        key: &str,
+        proof: Option<&KeyProof>,
+    ) -> Result<PasswordCheck, StoreError> {
+        let Some(weak) = &self.weak else {
+            return Ok(PasswordCheck::Mismatch);
+        };
+        let hash = match proof {
+            Some(KeyProof::Argon2id { hash }) => Some(hash.as_ref()),
+            _ => None,
+        };
+        weak.passwords.verify(key, hash).await.map_err(no_turn)
+    }
+}
+
+fn no_turn(error: PasswordError) -> StoreError {
+    let kind = match error {
+        PasswordError::Busy => StoreErrorKind::Busy,
+        _ => StoreErrorKind::Internal,
+    };
+    StoreError::new(kind, "a key could not be compared by Argon2id")
+}
