@@ -20,9 +20,10 @@ use axum::{
     http::StatusCode,
     routing::{delete, get, post},
 };
-use support::{StartError, client_address, optional, serve, setting};
+use support::{StartError, client_address_by, optional, serve, setting};
 use tollgate::{
-    ApiKeyLayer, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer, Tollgate,
+    ApiKeyLayer, ForwardedHeader, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
+    Tollgate,
     axum::JsonBody,
     denial::Denial,
     key::KeyFormat,
@@ -123,7 +124,8 @@ fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
 }
 
 fn router(file: &FileKeyStore) -> Result<Router, StartError> {
-    let (client, resolver, sessions) = (client_address()?, resolver(file)?, sessions()?);
+    let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
+    let (resolver, sessions) = (resolver(file)?, sessions()?);
     let mut by_key = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
     if let Some(networks) = allowed_networks()? {
         by_key = by_key.networks(networks);

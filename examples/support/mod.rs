@@ -84,6 +84,11 @@ pub(crate) fn optional(name: &str) -> Option<String> {
 
 /// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
 pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
+    client_address_by(ForwardedHeader::XForwardedFor)
+}
+
+/// The same, by another header.
+pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress, StartError> {
     let text = optional("TRUSTED_PROXIES").unwrap_or_default();
     let networks = text
         .split(',')
@@ -91,7 +96,7 @@ pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
         .filter(|network| !network.is_empty());
     let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
     let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
-    Ok(ClientAddress::peer().trusting(networks, ForwardedHeader::XForwardedFor))
+    Ok(ClientAddress::peer().trusting(networks, header))
 }
 
 /// Listens where `HOST` and `PORT` say, and says so on stdout.

@@ -466,14 +466,13 @@ impl Inner {
         let touched = found.touched_at.load(Ordering::Relaxed);
         if second.saturating_sub(touched) >= self.touch_interval_secs {
             let swap = (Ordering::Relaxed, Ordering::Relaxed);
-            if found
+            let swapped = found
                 .touched_at
-                .compare_exchange(touched, second, swap.0, swap.1)
-                .is_ok()
+                .compare_exchange(touched, second, swap.0, swap.1);
+            if swapped.is_ok()
+                && let Some(id) = found.principal.key()
             {
-                if let Some(id) = found.principal.key() {
-                    self.store.touch(id, now);
-                }
+                self.store.touch(id, now);
             }
         }
         Ok(found)
