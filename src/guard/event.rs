@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Says that a request was admitted.
-pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>) {
+pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Counted) {
     tracing::debug!(
         target: "tollgate",
         layer,
@@ -16,7 +16,7 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>) {
         method = head.method.as_str(),
         path = head.path(),
     );
-    count(layer, "admit", "");
+    counted.admitted(layer);
 }
 
 /// Says that a request was refused, or would have been.
@@ -38,13 +38,106 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
     }
 }
 
+/// The counter of a layer's admissions. What names it is made once: it is counted on with every request.
+#[derive(Default)]
+pub(super) struct Counted {
+    #[cfg(feature = "metrics")]
+    key: std::sync::OnceLock<metrics::Key>,
+}
+
+#[cfg(feature = "metrics")]
+impl Counted {
+    fn admitted(&self, layer: &'static str) {
+        let key = self.key.get_or_init(|| key(layer, "admit", ""));
+        increment(key);
+    }
+}
+
 #[cfg(feature = "metrics")]
 fn count(layer: &'static str, decision: &'static str, kind: &'static str) {
-    metrics::counter!(
-        "tollgate_decisions_total", "layer" => layer, "decision" => decision, "kind" => kind
-    )
-    .increment(1);
+    increment(&key(layer, decision, kind));
+}
+
+#[cfg(feature = "metrics")]
+fn key(layer: &'static str, decision: &'static str, kind: &'static str) -> metrics::Key {
+    let labels = [("layer", layer), ("decision", decision), ("kind", kind)];
+    let labels = labels.map(|(name, value)| metrics::Label::new(name, value));
+    metrics::Key::from_parts("tollgate_decisions_total", labels.to_vec())
+}
+
+#[cfg(feature = "metrics")]
+fn increment(key: &metrics::Key) {
+    let metadata = metrics::Metadata::new("tollgate", metrics::Level::INFO, Some(module_path!()));
+    metrics::with_recorder(|recorder| recorder.register_counter(key, &metadata).increment(1));
+}
+
+#[cfg(not(feature = "metrics"))]
+impl Counted {
+    fn admitted(&self, _: &'static str) {}
 }
 
 #[cfg(not(feature = "metrics"))]
 fn count(_: &'static str, _: &'static str, _: &'static str) {}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use std::sync::{Arc, Mutex, atomic::AtomicU64};
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+
+    use super::*;
+    use crate::domain::denial::DenialKind;
+
+    /// Keeps every name that is counted, with its labels.
+    #[derive(Default)]
+    struct Names(Mutex<Vec<String>>);
+
+    impl metrics::Recorder for Names {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels = key
+                .labels()
+                .map(|label| format!(" {}={}", label.key(), label.value()));
+            let name = labels.fold(key.name().to_owned(), |name, label| name + &label);
+            if let Ok(mut names) = self.0.lock() {
+                names.push(name);
+            }
+            Counter::from_arc(Arc::new(AtomicU64::new(0)))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn every_decision_is_counted_by_layer_decision_and_kind() {
+        let (names, counted) = (Names::default(), Counted::default());
+        let request = http::Request::new(());
+        let head = RequestHead::of(&request);
+        metrics::with_local_recorder(&names, || {
+            admitted("jwt", &head, &counted);
+            admitted("jwt", &head, &counted);
+            refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), false);
+            refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), true);
+        });
+        let admission = "tollgate_decisions_total layer=jwt decision=admit kind=";
+        let refusal = |decision| {
+            format!("tollgate_decisions_total layer=rbac decision={decision} kind=not_permitted")
+        };
+        let expected = [
+            admission.to_owned(),
+            admission.to_owned(),
+            refusal("refuse"),
+            refusal("shadow_refuse"),
+        ];
+        assert_eq!(*names.0.lock().unwrap(), expected);
+    }
+}

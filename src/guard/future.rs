@@ -129,7 +129,7 @@ where
         let name = gate.policy().name();
         let (denial, permit) = match verdict {
             Verdict::Answer(answer) if !gate.is_shadow() => {
-                event::admitted(name, &RequestHead::of(&request));
+                event::admitted(name, &RequestHead::of(&request), gate.counted());
                 return Self::Refused(Some(*answer));
             }
             Verdict::Answer(_) => (None, None),
@@ -139,7 +139,7 @@ where
         };
         let head = RequestHead::of(&request);
         match denial {
-            None if gate.policy().judges() => event::admitted(name, &head),
+            None if gate.policy().judges() => event::admitted(name, &head, gate.counted()),
             None => {}
             Some(denial) => {
                 event::refused(name, &head, &denial, gate.is_shadow());

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::Method;
 use tower_layer::Layer;
 
-use super::{Guard, Policy};
+use super::{Guard, Policy, event::Counted};
 use crate::wire::{Denials, RequestHead};
 
 type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
@@ -19,6 +19,7 @@ struct Settings<P> {
     skips: Vec<Skip>,
     shadow: bool,
     denials: Denials,
+    counted: Counted,
 }
 
 impl<P> Gate<P> {
@@ -30,6 +31,7 @@ impl<P> Gate<P> {
             skips: Vec::new(),
             shadow: false,
             denials: Denials::default(),
+            counted: Counted::default(),
         }))
     }
 
@@ -45,6 +47,10 @@ impl<P> Gate<P> {
 
     pub(crate) fn is_shadow(&self) -> bool {
         self.0.shadow
+    }
+
+    pub(super) fn counted(&self) -> &Counted {
+        &self.0.counted
     }
 
     pub(crate) fn skips(&self, head: &RequestHead<'_>) -> bool {
@@ -101,12 +107,14 @@ impl<P: Clone> Gate<P> {
             skips,
             shadow,
             denials,
+            ..
         } = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Settings::clone(&shared));
         Gate(Arc::new(Settings {
             policy: make(policy),
             skips,
             shadow,
             denials,
+            counted: Counted::default(),
         }))
     }
 
@@ -123,6 +131,7 @@ impl<P: Clone> Clone for Settings<P> {
             skips: self.skips.clone(),
             shadow: self.shadow,
             denials: self.denials.clone(),
+            counted: Counted::default(),
         }
     }
 }
