@@ -43,14 +43,9 @@ use crate::{
 /// the house style.
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
-        let request = RefusedRequest {
-            path: "/".into(),
-            request_id: None,
-            is_grpc: false,
-        };
         let headers = axum::http::HeaderMap::new();
         Denials::default()
-            .respond_to(&self, &request, headers)
+            .respond_to(&self, &RefusedRequest::default(), headers)
             .map(Body::from)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Uri, uri::PathAndQuery};
 
 use super::{PeerAddress, RequestId};
 
@@ -34,11 +34,20 @@ impl<'a> RequestHead<'a> {
     /// The full path as it came over the wire, also inside a nested axum router.
     #[must_use]
     pub fn path(&self) -> &'a str {
+        self.original_uri().path()
+    }
+
+    /// The full path with its query, to be kept: a clone is a reference count.
+    pub(crate) fn target(&self) -> Option<&'a PathAndQuery> {
+        self.original_uri().path_and_query()
+    }
+
+    fn original_uri(&self) -> &'a Uri {
         #[cfg(feature = "axum")]
         if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
-            return original.0.path();
+            return &original.0;
         }
-        self.uri.path()
+        self.uri
     }
 
     /// The pattern of the axum route that the layer is on, with what outer routers cut off:

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 /// The longest id that is taken from a caller, in bytes.
 const LENGTH_MAX: usize = 128;
@@ -32,15 +33,18 @@ impl RequestId {
     /// began, and a count.
     #[must_use]
     pub fn generate() -> Self {
-        static PROCESS: LazyLock<u64> = LazyLock::new(|| {
+        static PREFIX: LazyLock<String> = LazyLock::new(|| {
             let mut bytes = [0; 8];
             // Without randomness ids may repeat between processes, which confuses a reader of logs and no one else.
             let _ = getrandom::fill(&mut bytes);
-            u64::from_le_bytes(bytes)
+            format!("req-{:016x}-", u64::from_le_bytes(bytes))
         });
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(format!("req-{:016x}-{count:x}", *PROCESS).into())
+        // Every request has one made: it is put together on the stack.
+        let mut text = SmallVec::<[u8; 48]>::from_slice(PREFIX.as_bytes());
+        text.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
+        Self(String::from_utf8_lossy(&text).into())
     }
 
     /// The id as text.

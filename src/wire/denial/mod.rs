@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    uri::PathAndQuery,
 };
 
 use super::{RequestHead, grpc};
@@ -159,10 +160,10 @@ impl Denials {
         let status = status(denial.kind());
         let context = DenialContext {
             status,
-            path: &request.path,
+            path: request.path(),
             request_id: request.request_id.as_deref(),
         };
-        let body = self.style(&request.path).render(denial, &context);
+        let body = self.style(request.path()).render(denial, &context);
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, body.content_type);
         if denial.kind().is_authentication() {
@@ -225,21 +226,36 @@ impl<S: RenderDenial> From<S> for Denials {
     }
 }
 
-/// What is kept of a request for the case that it is refused further in.
-#[derive(Clone, Debug)]
+/// What is kept of a request for the case that it is refused further in: reference counts, since nearly
+/// every request is kept for nothing. Of a request that nobody knows, nothing.
+#[derive(Clone, Default)]
 pub(crate) struct RefusedRequest {
-    pub(crate) path: Box<str>,
-    pub(crate) request_id: Option<Arc<str>>,
-    pub(crate) is_grpc: bool,
+    target: Option<PathAndQuery>,
+    request_id: Option<Arc<str>>,
+    is_grpc: bool,
 }
 
 impl RefusedRequest {
     pub(crate) fn of(head: &RequestHead<'_>) -> Self {
         Self {
-            path: head.path().into(),
+            target: head.target().cloned(),
             request_id: head.request_id().map(|id| Arc::clone(id.shared())),
             is_grpc: grpc::is_grpc(head.headers),
         }
+    }
+
+    fn path(&self) -> &str {
+        self.target.as_ref().map_or("/", PathAndQuery::path)
+    }
+}
+
+/// The path alone: a query may hold secrets.
+impl fmt::Debug for RefusedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefusedRequest")
+            .field("path", &self.path())
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
     }
 }
 
