@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub(crate) mod parts;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
