@@ -1,10 +1,12 @@
 //! What a client is told of its limits, in the dialects that are in use.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
+use super::texts::Texts;
 use crate::{
     domain::{clock::Timestamp, denial::whole_secs_up, quota::Quotas},
     store::{Readings, WindowReading},
@@ -102,87 +104,96 @@ impl RateHeaders {
             return;
         };
         let limit = || text(quotas.limit_text(index));
-        let seconds = || HeaderValue::from(whole_seconds(reading.reset));
+        let seconds = |texts: &mut Texts| texts.push_number(whole_seconds(reading.reset));
+        let words = |texts: &mut Texts| texts.push(&in_words(reading.reset));
+        let mut fields = Fields::new(headers);
         for dialect in self.0.iter().flatten() {
             match dialect {
-                RateHeaderDialect::Draft => draft(headers, quotas, readings),
-                RateHeaderDialect::XRateLimit => three(headers, &X, limit, reading, seconds),
+                RateHeaderDialect::Draft => fields.draft(quotas, readings),
+                RateHeaderDialect::XRateLimit => fields.three(&X, limit, reading, seconds),
                 RateHeaderDialect::XRateLimitEpoch => {
                     let now = now.map_or(0, |now| u64::try_from(now.as_second()).unwrap_or(0));
-                    let epoch = || now.saturating_add(whole_seconds(reading.reset)).into();
-                    three(headers, &X, limit, reading, epoch);
+                    let epoch = now.saturating_add(whole_seconds(reading.reset));
+                    fields.three(&X, limit, reading, |texts| texts.push_number(epoch));
                 }
-                RateHeaderDialect::OpenAiRequests => {
-                    three(headers, &REQUESTS, limit, reading, || {
-                        in_words(reading.reset)
-                    });
-                }
-                RateHeaderDialect::OpenAiTokens => {
-                    three(headers, &TOKENS, limit, reading, || in_words(reading.reset));
-                }
+                RateHeaderDialect::OpenAiRequests => fields.three(&REQUESTS, limit, reading, words),
+                RateHeaderDialect::OpenAiTokens => fields.three(&TOKENS, limit, reading, words),
             }
         }
+        fields.write();
     }
 }
 
-fn three(
-    headers: &mut HeaderMap,
-    names: &Names,
-    limit: impl Fn() -> HeaderValue,
-    reading: &WindowReading,
-    reset: impl Fn() -> HeaderValue,
-) {
-    let [of_limit, of_remaining, of_reset] = names;
-    if !headers.contains_key(of_limit) {
-        headers.insert(of_limit, limit());
-        headers.insert(of_remaining, HeaderValue::from(reading.remaining));
-        headers.insert(of_reset, reset());
-    }
+/// Fields on their way into the headers. The texts that are made for this answer share one allocation.
+struct Fields<'a> {
+    headers: &'a mut HeaderMap,
+    texts: Texts,
+    made: SmallVec<[(HeaderName, Range<usize>); 4]>,
 }
 
-fn draft(headers: &mut HeaderMap, quotas: &Quotas, readings: &[WindowReading]) {
-    let [rate_limit, policy] = DRAFT;
-    if headers.contains_key(&rate_limit) {
-        return;
+impl<'a> Fields<'a> {
+    fn new(headers: &'a mut HeaderMap) -> Self {
+        Self {
+            headers,
+            texts: Texts::default(),
+            made: SmallVec::new(),
+        }
     }
-    let windows = quotas.as_slice().iter().zip(readings);
-    let mut list = Vec::with_capacity(readings.len().saturating_mul(40));
-    for (quota, reading) in windows {
-        let separator = if list.is_empty() { "\"" } else { ", \"" };
-        list.extend_from_slice(separator.as_bytes());
-        list.extend_from_slice(quota.name().as_bytes());
-        list.extend_from_slice(b"\";r=");
-        push_number(&mut list, reading.remaining.into());
-        list.extend_from_slice(b";t=");
-        push_number(&mut list, whole_seconds(reading.reset));
+
+    fn three(
+        &mut self,
+        names: &Names,
+        limit: impl Fn() -> HeaderValue,
+        reading: &WindowReading,
+        push_reset: impl Fn(&mut Texts),
+    ) {
+        let [of_limit, of_remaining, of_reset] = names;
+        if self.headers.contains_key(of_limit) {
+            return;
+        }
+        self.headers.insert(of_limit, limit());
+        self.texts.push_number(reading.remaining.into());
+        self.end_field(of_remaining);
+        push_reset(&mut self.texts);
+        self.end_field(of_reset);
     }
-    if let Ok(list) = HeaderValue::try_from(list) {
-        headers.insert(rate_limit, list);
-        headers.insert(policy, text(quotas.policy_text()));
+
+    fn draft(&mut self, quotas: &Quotas, readings: &[WindowReading]) {
+        let [rate_limit, policy] = DRAFT;
+        if self.headers.contains_key(&rate_limit) {
+            return;
+        }
+        let mut separator = "\"";
+        for (quota, reading) in quotas.as_slice().iter().zip(readings) {
+            self.texts.push(separator);
+            self.texts.push(quota.name());
+            self.texts.push("\";r=");
+            self.texts.push_number(reading.remaining.into());
+            self.texts.push(";t=");
+            self.texts.push_number(whole_seconds(reading.reset));
+            separator = ", \"";
+        }
+        self.end_field(&rate_limit);
+        self.headers.insert(policy, text(quotas.policy_text()));
+    }
+
+    /// What was pushed since the last field is the value of this one.
+    fn end_field(&mut self, name: &HeaderName) {
+        let range = self.texts.end_value();
+        self.made.push((name.clone(), range));
+    }
+
+    fn write(self) {
+        let texts = self.texts.share();
+        for (name, range) in self.made {
+            self.headers.insert(name, text(&texts.slice(range)));
+        }
     }
 }
 
 /// A text that holds nothing but printable ASCII.
 fn text(text: &Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text.clone()).unwrap_or(HeaderValue::from_static(""))
-}
-
-fn push_number(list: &mut Vec<u8>, number: u64) {
-    let start = list.len();
-    let mut rest = number;
-    loop {
-        let digit = rest
-            .checked_rem(10)
-            .and_then(|digit| u8::try_from(digit).ok());
-        list.push(b'0'.saturating_add(digit.unwrap_or(0)));
-        rest = rest.checked_div(10).unwrap_or(0);
-        if rest == 0 {
-            break;
-        }
-    }
-    if let Some(digits) = list.get_mut(start..) {
-        digits.reverse();
-    }
 }
 
 /// Whole seconds rounded up; 0 when there is nothing to wait for.
@@ -195,7 +206,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// `0s`, `20ms`, `8.5s`, `6m0s`, `1h0m5s`, rounded up.
-fn in_words(wait: Duration) -> HeaderValue {
+fn in_words(wait: Duration) -> String {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     let over = |number: u64, by: u64| {
@@ -203,7 +214,7 @@ fn in_words(wait: Duration) -> HeaderValue {
         (quotient, number.checked_rem(by).unwrap_or(0))
     };
     let (seconds, rest) = over(millis, 1_000);
-    let words = match seconds {
+    match seconds {
         0 if rest > 0 => format!("{rest}ms"),
         0..60 => {
             let decimals = format!("{rest:03}");
@@ -219,8 +230,7 @@ fn in_words(wait: Duration) -> HeaderValue {
                 (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
             }
         }
-    };
-    HeaderValue::try_from(words).unwrap_or(HeaderValue::from_static(""))
+    }
 }
 
 #[cfg(test)]
@@ -292,12 +302,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_words_and_rounded_up() {
-        let words = |millis: u64| {
-            in_words(Duration::from_millis(millis))
-                .to_str()
-                .unwrap()
-                .to_owned()
-        };
+        let words = |millis| in_words(Duration::from_millis(millis));
         assert_eq!(words(0), "0s");
         assert_eq!(words(20), "20ms");
         assert_eq!(words(1_000), "1s");
@@ -306,14 +311,5 @@ mod tests {
         assert_eq!(words(359_001), "6m0s");
         assert_eq!(words(3_605_000), "1h0m5s");
         assert_eq!(in_words(Duration::from_nanos(1)), "1ms");
-    }
-
-    #[test]
-    fn numbers_are_written_as_they_are() {
-        for number in [0, 9, 10, 4_294_967_295, u64::MAX] {
-            let mut list = b"r=".to_vec();
-            push_number(&mut list, number);
-            assert_eq!(list, format!("r={number}").into_bytes());
-        }
     }
 }
