@@ -165,7 +165,7 @@ fn limited(parts: &Parts, windows: usize) {
 pub(crate) fn table(scene: &Scene) {
     let parts = Parts::new(scene.key.expose());
     let mut contestants = contestants(scene, &parts);
-    let spent = by_turns(&mut contestants, 400);
+    let spent = by_turns(&mut contestants, 2_000);
     let of = |name: &str| {
         let at = contestants.iter().position(|(other, _)| *other == name);
         spent[at.unwrap()]

@@ -184,6 +184,9 @@ impl<'a> Fields<'a> {
     }
 
     fn write(self) {
+        if self.made.is_empty() {
+            return;
+        }
         let texts = self.texts.share();
         for (name, range) in self.made {
             self.headers.insert(name, text(&texts.slice(range)));
