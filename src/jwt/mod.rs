@@ -1,7 +1,8 @@
 //! Who are they, by token: [`JwtLayer`].
 //!
 //! - Refuses with 401 when there is no token, a bad one, an expired one, one of a login that has ended,
-//!   or when an API key is sent beside or instead of it; with 503 when the login can't be looked up.
+//!   or when an API key is sent beside or instead of it; with 503 when the login or the keys can't be looked up; with
+//!   403 a cookie that a page of another site made the browser send.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
 //! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, logout, a changed password,
 //!   a disabled user and a lowered role count on the next request.
@@ -9,11 +10,12 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::convert::Infallible;
-//! use tollgate::{JwtLayer, Principal, store::UserId, token::{TokenIssuer, TokenVerifier}};
+//! use tollgate::{JwtLayer, Principal, store::{SessionId, UserId}, token::{TokenIssuer, TokenVerifier}};
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! let secret = b"thirty-two bytes or more, please!";
-//! let token = TokenIssuer::hs256(secret).build()?.issue(&UserId::new("user-1")?, None, ["operator"])?;
+//! let (user, session) = (UserId::new("user-1")?, SessionId::new("session-1")?);
+//! let token = TokenIssuer::hs256(secret).build()?.issue(&user, &session, ["operator"])?;
 //!
 //! let whoami = service_fn(async |request: http::Request<()>| {
 //!     let principal = request.extensions().get::<Principal>().expect("behind the layer");
@@ -29,9 +31,13 @@
 //! # Ok(()) }
 //! ```
 
-use std::sync::Arc;
+mod place;
+#[cfg(test)]
+mod tests;
 
-use http::HeaderName;
+use std::{future::Future, sync::Arc};
+
+use place::{Found, Place};
 
 use crate::{
     domain::{
@@ -40,11 +46,9 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     login::{ResolvedSession, SessionError, SessionResolver},
-    token::TokenVerifier,
-    wire::{Credential, Credentials, RequestHead},
+    token::{TokenError, TokenVerifier, VerifiedToken},
+    wire::{Origin, RequestHead},
 };
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Admits who has a token. See the [module](self).
 #[derive(Clone, Debug)]
@@ -55,15 +59,52 @@ pub struct JwtLayer {
 guard::layer!(JwtLayer, JwtPolicy);
 
 impl JwtLayer {
-    /// Takes tokens that `verifier` finds good, from `authorization: Bearer`.
+    /// Takes tokens that `verifier` finds good, from `authorization: Bearer` unless another place is set.
     #[must_use]
     pub fn new(verifier: TokenVerifier) -> Self {
         Self {
             gate: Gate::new(JwtPolicy {
                 verifier,
                 sessions: None,
+                place: Place::Bearer,
             }),
         }
+    }
+
+    /// Takes tokens from that cookie, and from no header. Browsers send cookies whoever makes them, so unsafe methods and
+    /// upgrades that a page of another site causes (`Origin`, `Sec-Fetch-Site`) are refused with 403. A name with
+    /// `__Host-` can't be set by a page over http.
+    #[must_use]
+    pub fn cookie(self, name: &str) -> Self {
+        self.place(Place::Cookie {
+            names: Arc::from([name.into()]),
+            trusted: Arc::from([]),
+        })
+    }
+
+    /// One more origin whose pages may send unsafe requests with the [`cookie`](Self::cookie), which is set first.
+    #[must_use]
+    pub fn add_trusted_origin(self, origin: Origin) -> Self {
+        let gate = self.gate.map_policy(|policy| {
+            if let Place::Cookie { trusted, .. } = &mut policy.place {
+                *trusted = trusted.iter().cloned().chain([origin]).collect();
+            }
+        });
+        Self { gate }
+    }
+
+    /// Takes tokens from wherever `read` finds one: another header, say. What it finds is judged as it is.
+    #[must_use]
+    pub fn read_by(
+        self,
+        read: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.place(Place::Custom(Arc::new(read)))
+    }
+
+    fn place(self, place: Place) -> Self {
+        let gate = self.gate.map_policy(|policy| policy.place = place);
+        Self { gate }
     }
 
     /// Also asks whether the token's login still stands; a token without a login is refused then.
@@ -96,18 +137,21 @@ impl Authenticator for JwtLayer {
 pub struct JwtPolicy {
     verifier: TokenVerifier,
     sessions: Option<SessionResolver>,
+    place: Place,
 }
 
 impl JwtPolicy {
     fn judge(&self, token: &str) -> Decision<Identified> {
-        let verified = match self.verifier.verify(token) {
+        let outcome = self.verifier.verify(token);
+        if let Some(keys) = self.verifier.wait_for_key(token, &outcome) {
+            return self.judge_after(keys, token.to_owned());
+        }
+        let verified = match outcome {
             Ok(verified) => verified,
             Err(error) => return Decision::Ready(Verdict::Refuse(error.into())),
         };
         let Some(sessions) = &self.sessions else {
-            return Decision::Ready(Verdict::Admit(Identified::new(
-                verified.principal().clone(),
-            )));
+            return Decision::Ready(admit(&verified));
         };
         match sessions.peek(&verified) {
             Some(answer) => Decision::Ready(verdict(answer)),
@@ -117,6 +161,28 @@ impl JwtPolicy {
             }
         }
     }
+
+    /// Once the key that the token names is there, or is known not to be.
+    fn judge_after(
+        &self,
+        keys: impl Future<Output = ()> + Send + 'static,
+        token: String,
+    ) -> Decision<Identified> {
+        let (verifier, sessions) = (self.verifier.clone(), self.sessions.clone());
+        Decision::pending(async move {
+            keys.await;
+            let verified: Result<Arc<VerifiedToken>, TokenError> = verifier.verify(&token);
+            match (verified, sessions) {
+                (Err(error), _) => Verdict::Refuse(error.into()),
+                (Ok(verified), None) => admit(&verified),
+                (Ok(verified), Some(sessions)) => verdict(sessions.resolve(&verified).await),
+            }
+        })
+    }
+}
+
+fn admit(token: &VerifiedToken) -> Verdict<Identified> {
+    Verdict::Admit(Identified::new(token.principal().clone()))
 }
 
 impl Policy for JwtPolicy {
@@ -128,18 +194,17 @@ impl Policy for JwtPolicy {
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
-        let Ok(credentials) = Credentials::read(head.headers, &X_API_KEY) else {
-            return refuse(DenialKind::CredentialAmbiguous);
-        };
-        match credentials.bearer {
-            Credential::Text(token) if looks_like_a_token(token) => self.judge(token),
-            Credential::Unreadable => refuse(DenialKind::CredentialInvalid),
-            Credential::Text(_) => abstain(DenialKind::CredentialInvalid),
-            // A key where a token is due is a credential, and not a good one.
-            Credential::Absent if credentials.key_header != Credential::Absent => {
-                abstain(DenialKind::CredentialInvalid)
+        match self.place.read(head) {
+            Found::Token(token) => self.judge(&token),
+            Found::Nothing => abstain(DenialKind::CredentialMissing),
+            Found::Foreign => abstain(DenialKind::CredentialInvalid),
+            Found::Unreadable => refuse(DenialKind::CredentialInvalid),
+            Found::Ambiguous => refuse(DenialKind::CredentialAmbiguous),
+            Found::CrossSite => {
+                let denial = denial(DenialKind::NotPermitted);
+                let reason = "a page of another site sent the cookie";
+                Decision::Ready(Verdict::Refuse(denial.because(reason)))
             }
-            Credential::Absent => abstain(DenialKind::CredentialMissing),
         }
     }
 }
@@ -149,11 +214,6 @@ fn verdict(answer: Result<Arc<ResolvedSession>, SessionError>) -> Verdict<Identi
         Ok(session) => Verdict::Admit(Identified::new(session.principal().clone())),
         Err(error) => Verdict::Refuse(error.into()),
     }
-}
-
-/// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
-fn looks_like_a_token(text: &str) -> bool {
-    text.bytes().filter(|byte| *byte == b'.').count() >= 2
 }
 
 fn abstain(kind: DenialKind) -> Decision<Identified> {

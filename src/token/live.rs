@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +14,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::{KeyError, SigningKey, VerifyingKey, VerifyingKeys};
+use super::{KeyError, SigningKey, TokenError, TokenErrorKind, VerifyingKey, VerifyingKeys};
 use crate::domain::clock::Timestamp;
 
 /// Where a [`TokenVerifier`](super::TokenVerifier) has its keys from.
@@ -32,13 +34,43 @@ pub(super) trait KeySource: fmt::Debug + Send + Sync {
 
     /// The keys, with their generation; `None` while there were never any.
     fn keys(&self) -> (Option<VerifyingKeys>, u64);
+
+    /// Whether there may be newer keys that can't be had at present.
+    fn is_failing(&self) -> bool {
+        false
+    }
+
+    /// A wait for keys that may come, for a token that names one which isn't there; `None` when that is in vain.
+    fn wait_for(&self, kid: Option<&str>) -> Option<Wait> {
+        let _ = kid;
+        None
+    }
 }
+
+/// Is over when there are keys, or none to be had.
+pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {
     pub(super) fn generation(&self, now: Timestamp) -> u64 {
         match self {
             Self::Fixed(_) => 0,
             Self::Live(source) => source.generation(now),
+        }
+    }
+
+    /// While newer keys can't be had, nobody can say that a key is unknown.
+    pub(super) fn explain(&self, error: TokenError) -> TokenError {
+        match self {
+            Self::Live(source) if error.kind() == TokenErrorKind::UnknownKey => {
+                if source.is_failing() {
+                    return TokenError::new(
+                        TokenErrorKind::NoKeys,
+                        "there is no key of that kid, and newer keys can't be had",
+                    );
+                }
+                error
+            }
+            _ => error,
         }
     }
 

@@ -29,6 +29,7 @@ mod cookie;
 mod error;
 mod header;
 mod issuer;
+mod jwks;
 mod key;
 mod live;
 mod mapping;
@@ -45,6 +46,10 @@ pub use cookie::{SessionCookieError, SessionCookieVerifier, SessionCookieVerifie
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
 pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
+pub use jwks::{JwksError, JwksFile};
+#[cfg(feature = "jwks")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwks")))]
+pub use jwks::{JwksUrl, JwksUrlBuilder};
 pub use key::{KeyError, SigningKey, TokenAlgorithm, VerifyingKey, VerifyingKeys};
 pub use live::TokenKeys;
 pub use secret::{SigningSecret, SigningSecretError};

@@ -1,5 +1,8 @@
 //! The attacks of the books, each with the verdict it must get. The signer here signs anything.
 
+#[cfg(feature = "jwks")]
+mod jwks;
+mod jwks_file;
 mod keys;
 mod mapping;
 #[cfg(unix)]

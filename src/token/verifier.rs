@@ -10,7 +10,7 @@ use super::{
     VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed, NumericDate},
     header::{self, Segments, Typ},
-    live::Source,
+    live::{Source, Wait},
     mapping::{ClaimPath, Mapping},
     memo::Memo,
     verified::PrincipalOnce,
@@ -141,6 +141,40 @@ impl TokenVerifier {
         Ok(verified)
     }
 
+    /// The same, but where the source of keys may have the one that the token names, it is waited for.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        let outcome = self.verify(token);
+        match self.wait_for_key(token, &outcome) {
+            None => outcome,
+            Some(keys) => {
+                keys.await;
+                self.verify(token)
+            }
+        }
+    }
+
+    /// A wait after which it may be another outcome.
+    pub(crate) fn wait_for_key(
+        &self,
+        token: &str,
+        outcome: &Result<Arc<VerifiedToken>, TokenError>,
+    ) -> Option<Wait> {
+        let Source::Live(source) = &self.0.keys else {
+            return None;
+        };
+        let kind = outcome.as_ref().err()?.kind();
+        if !matches!(kind, TokenErrorKind::UnknownKey | TokenErrorKind::NoKeys) {
+            return None;
+        }
+        let mut json = Vec::new();
+        let segments = Segments::of(token).ok()?;
+        let header = header::read(segments.header, &mut json).ok()?;
+        source.wait_for(header.kid.as_deref())
+    }
+
     fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenError> {
         let segments = Segments::of(token)?;
         let (keys, generation) = self.0.keys.keys();
@@ -148,7 +182,9 @@ impl TokenVerifier {
             TokenErrorKind::NoKeys,
             "the keys of tokens are not at hand",
         ))?;
-        keys.check(&segments, Some(Typ(self.0.rules.typ.as_deref())))?;
+        let typ = Typ(self.0.rules.typ.as_deref());
+        keys.check(&segments, Some(typ))
+            .map_err(|error| self.0.keys.explain(error))?;
         let json = header::decode(segments.claims)?;
         let mut verified = self.0.rules.judge(self.read(&json)?)?;
         verified.keys = generation;

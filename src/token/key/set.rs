@@ -130,6 +130,12 @@ impl VerifyingKeys {
         key.verify(segments.signed.as_bytes(), &signature)
     }
 
+    /// Whether a key has that name.
+    #[cfg(feature = "jwks")]
+    pub(in crate::token) fn has(&self, kid: &str) -> bool {
+        self.0.iter().any(|key| key.name() == Some(kid))
+    }
+
     fn choose(&self, kid: Option<&str>) -> Result<&VerifyingKey, TokenError> {
         const UNKNOWN: TokenError =
             TokenError::new(TokenErrorKind::UnknownKey, "there is no key of that kid");

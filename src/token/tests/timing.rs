@@ -73,3 +73,45 @@ fn beside_bare_decode() {
     println!("bare decode {bare} ns (fresh tokens {bare_fresh} ns)");
     println!("uncached {no_cache} ns, cold and remembered {cold} ns, warm {cached} ns");
 }
+
+/// Cold tokens of every kind of signature, each beside the library with the same key.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+fn signatures_beside_bare_decode() {
+    #[derive(serde::Deserialize)]
+    struct Bare {
+        #[expect(dead_code, reason = "as an application would have it")]
+        sub: String,
+    }
+
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    for algorithm in [
+        TokenAlgorithm::Rs256,
+        TokenAlgorithm::Ps256,
+        TokenAlgorithm::Es256,
+        TokenAlgorithm::EdDsa,
+    ] {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let issuer = TokenIssuer::with_key(key).build().unwrap();
+        let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+        let token = issuer.issue(&user, &session, []).unwrap();
+        let verifier = issuer.verifier().cache_capacity(0).build().unwrap();
+        let jwks: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&issuer.jwks()).unwrap();
+        let key = jsonwebtoken::DecodingKey::from_jwk(&jwks.keys[0]).unwrap();
+        let rules = jsonwebtoken::Validation::new(algorithm.as_str().parse().unwrap());
+        let best = |work: &mut dyn FnMut()| {
+            let rounds = (0..9).map(|_| {
+                let start = Instant::now();
+                (0..1_000).for_each(|_| work());
+                start.elapsed().as_nanos() / 1_000
+            });
+            rounds.min().unwrap()
+        };
+        let ours = best(&mut || drop(black_box(verifier.verify(token.expose()).unwrap())));
+        let bare = best(&mut || {
+            black_box(jsonwebtoken::decode::<Bare>(token.expose(), &key, &rules).unwrap());
+        });
+        println!("{algorithm}: cold {ours} ns, bare decode {bare} ns");
+    }
+}

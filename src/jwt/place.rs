@@ -1,0 +1,88 @@
+//! Where a request carries its token.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::HeaderName;
+
+use crate::wire::{
+    CookieValue, Credential, Credentials, Origin, RequestHead, is_cross_site, read_cookie,
+};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
+
+/// Where a request carries its token.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// `authorization: Bearer`.
+    Bearer,
+    /// A cookie, which browsers send whoever asks them to.
+    Cookie {
+        names: Arc<[Box<str>]>,
+        trusted: Arc<[Origin]>,
+    },
+    /// Wherever the application says.
+    Custom(Arc<Read>),
+}
+
+/// What is there.
+pub(super) enum Found<'a> {
+    Nothing,
+    /// Something that is no token: a key, say. Another layer may take it.
+    Foreign,
+    /// Something that can't be one.
+    Unreadable,
+    /// Several that disagree, or one twice.
+    Ambiguous,
+    /// A cookie that a page of another site made the browser send.
+    CrossSite,
+    Token(Cow<'a, str>),
+}
+
+impl Place {
+    pub(super) fn read<'a>(&self, head: &RequestHead<'a>) -> Found<'a> {
+        match self {
+            Self::Bearer => bearer(head),
+            Self::Cookie { names, trusted } => match read_cookie(head.headers, names) {
+                CookieValue::Absent => Found::Nothing,
+                CookieValue::Unreadable => Found::Unreadable,
+                CookieValue::Text(_) if is_cross_site(head, trusted) => Found::CrossSite,
+                CookieValue::Text(token) => Found::Token(token),
+            },
+            Self::Custom(read) => match read(head) {
+                None => Found::Nothing,
+                Some(token) => Found::Token(Cow::Owned(token)),
+            },
+        }
+    }
+}
+
+fn bearer<'a>(head: &RequestHead<'a>) -> Found<'a> {
+    let Ok(credentials) = Credentials::read(head.headers, &X_API_KEY) else {
+        return Found::Ambiguous;
+    };
+    match credentials.bearer {
+        Credential::Text(token) if looks_like_a_token(token) => Found::Token(Cow::Borrowed(token)),
+        Credential::Unreadable => Found::Unreadable,
+        Credential::Text(_) => Found::Foreign,
+        // A key where a token is due is a credential, and not a good one.
+        Credential::Absent if credentials.key_header != Credential::Absent => Found::Foreign,
+        Credential::Absent => Found::Nothing,
+    }
+}
+
+/// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
+fn looks_like_a_token(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'.').count() >= 2
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bearer => f.write_str("Bearer"),
+            Self::Cookie { names, .. } => f.debug_tuple("Cookie").field(names).finish(),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Where tokens are read from, and what is said to attacks.
+
+use std::{convert::Infallible, str::FromStr, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{Request, Response};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::*;
+use crate::{
+    store::{SessionId, UserId},
+    token::TokenIssuer,
+};
+
+const SECRET: &[u8] = b"thirty-two bytes or more, please!";
+
+fn issuer() -> TokenIssuer {
+    let issuer = TokenIssuer::hs256(SECRET).lifetime(Duration::from_secs(60));
+    issuer.build().unwrap()
+}
+
+fn token() -> String {
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+    let token = issuer().issue(&user, &session, []).unwrap();
+    token.expose().to_owned()
+}
+
+fn layer() -> JwtLayer {
+    JwtLayer::new(issuer().verifier().build().unwrap())
+}
+
+/// The status, and what the client is asked for.
+async fn answer(layer: &JwtLayer, request: http::request::Builder) -> (u16, String) {
+    let hello =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("hello".to_owned())));
+    let request = request.body(()).unwrap();
+    let answer = layer.layer(hello).oneshot(request).await.unwrap();
+    let challenge = answer.headers().get("www-authenticate");
+    let challenge = challenge.map_or("", |value| value.to_str().unwrap());
+    (answer.status().as_u16(), challenge.to_owned())
+}
+
+fn bearer(token: &str) -> http::request::Builder {
+    Request::builder().header("authorization", format!("Bearer {token}"))
+}
+
+#[tokio::test]
+async fn a_challenge_has_an_error_code_where_a_credential_was_sent_and_none_where_not() {
+    let layer = layer();
+    assert_eq!(answer(&layer, bearer(&token())).await.0, 200);
+    let (status, challenge) = answer(&layer, Request::builder()).await;
+    assert_eq!((status, challenge.as_str()), (401, "Bearer"));
+    let (status, challenge) = answer(&layer, bearer("a.b.c")).await;
+    assert_eq!(status, 401);
+    assert!(
+        challenge.contains(r#"error="invalid_token""#),
+        "{challenge}"
+    );
+    let twice = bearer(&token()).header("authorization", format!("Bearer {}", token()));
+    let (status, challenge) = answer(&layer, twice).await;
+    assert_eq!(status, 401);
+    assert!(
+        challenge.contains(r#"error="invalid_request""#),
+        "{challenge}"
+    );
+}
+
+#[tokio::test]
+async fn a_cookie_is_taken_from_pages_of_one_s_own_alone() {
+    let layer = layer()
+        .cookie("session")
+        .add_trusted_origin(Origin::from_str("https://app.example.com").unwrap());
+    let request = |method: &str| {
+        let cookie = format!("a=b; session={}; c=d", token());
+        Request::builder()
+            .method(method)
+            .uri("/x")
+            .header("host", "api.example.com")
+            .header("cookie", cookie)
+    };
+    assert_eq!(answer(&layer, request("GET")).await.0, 200);
+    assert_eq!(answer(&layer, request("POST")).await.0, 200);
+    for (origin, status) in [
+        ("https://api.example.com", 200),
+        ("https://app.example.com", 200),
+        ("https://evil.example.com", 403),
+        ("null", 403),
+    ] {
+        let posted = request("POST").header("origin", origin);
+        assert_eq!(answer(&layer, posted).await.0, status, "{origin}");
+    }
+    let cross = request("DELETE").header("sec-fetch-site", "cross-site");
+    assert_eq!(answer(&layer, cross).await.0, 403);
+    assert_eq!(
+        answer(&layer, bearer(&token())).await.0,
+        401,
+        "no header is read"
+    );
+    let twice = request("GET").header("cookie", format!("session={}", token()));
+    assert_eq!(answer(&layer, twice).await.0, 401);
+    let odd = Request::builder().header("cookie", "session=\"x y\"");
+    assert_eq!(answer(&layer, odd).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_token_may_be_elsewhere() {
+    let layer = layer().read_by(|head| {
+        let value = head.headers.get("x-id-token")?;
+        value.to_str().ok().map(ToOwned::to_owned)
+    });
+    let there = |token: &str| Request::builder().header("x-id-token", token);
+    assert_eq!(answer(&layer, there(&token())).await.0, 200);
+    assert_eq!(answer(&layer, there("x")).await.0, 401);
+    assert_eq!(answer(&layer, bearer(&token())).await.0, 401);
+}
+
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+fn attacks(good: &str) -> Vec<(&'static str, String)> {
+    let [header, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+        panic!("three segments");
+    };
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let with_header = |json: &str| format!("{}.{claims}.{signature}", encode(json));
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+    vec![
+        ("no algorithm", with_header(r#"{"alg":"none"}"#)),
+        (
+            "no algorithm, in other letters",
+            with_header(r#"{"alg":"nOnE"}"#),
+        ),
+        ("an empty signature", format!("{header}.{claims}.")),
+        ("two segments", format!("{header}.{claims}")),
+        ("four segments", format!("{good}.x")),
+        (
+            "JSON",
+            format!(r#"{{"payload":"{claims}","signature":"{signature}"}}.."#),
+        ),
+        ("another algorithm", with_header(r#"{"alg":"RS256"}"#)),
+        (
+            "a key in the header",
+            with_header(r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}"#),
+        ),
+        (
+            "a key elsewhere",
+            with_header(r#"{"alg":"HS256","jku":"http://127.0.0.1:9/"}"#),
+        ),
+        (
+            "a certificate elsewhere",
+            with_header(r#"{"alg":"HS256","x5u":"http://127.0.0.1:9/"}"#),
+        ),
+        (
+            "a path as a name",
+            with_header(r#"{"alg":"HS256","kid":"../../dev/null"}"#),
+        ),
+        (
+            "a query as a name",
+            with_header(r#"{"alg":"HS256","kid":"' UNION SELECT 1 --"}"#),
+        ),
+        (
+            "a long name",
+            with_header(&format!(
+                r#"{{"alg":"HS256","kid":"{}"}}"#,
+                "k".repeat(2_000)
+            )),
+        ),
+        (
+            "what is critical",
+            with_header(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#),
+        ),
+        ("compression", with_header(r#"{"alg":"HS256","zip":"DEF"}"#)),
+        (
+            "encryption",
+            with_header(r#"{"alg":"dir","enc":"A256GCM"}"#),
+        ),
+        (
+            "an algorithm twice",
+            with_header(r#"{"alg":"HS256","alg":"HS256"}"#),
+        ),
+        ("padding", format!("{header}.{claims}.{signature}=")),
+        (
+            "other claims",
+            format!(
+                "{header}.{}.{signature}",
+                encode(r#"{"sub":"admin","exp":9999999999}"#)
+            ),
+        ),
+        (
+            "deep claims",
+            format!("{header}.{}.{signature}", encode(&deep)),
+        ),
+        ("other alphabets", good.replace('.', "%2e")),
+        ("nothing", "..".to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn every_attack_is_401_and_none_is_500() {
+    let layer = layer();
+    let good = token();
+    for (name, attack) in attacks(&good) {
+        let (status, challenge) = answer(&layer, bearer(&attack)).await;
+        assert_eq!(status, 401, "{name}");
+        assert!(
+            challenge.starts_with("Bearer error="),
+            "{name}: {challenge}"
+        );
+    }
+    let huge = format!("{good}{}", "A".repeat(4 << 20));
+    assert_eq!(answer(&layer, bearer(&huge)).await.0, 401);
+    assert_eq!(answer(&layer, bearer(&good)).await.0, 200);
+}

@@ -1,0 +1,62 @@
+//! Keys of other issuers: JWK sets from a file, and, with the feature `jwks`, from an address.
+//!
+//! | source | looked at | when it can't be read |
+//! |---|---|---|
+//! | [`JwksFile`] | once a second, while tokens come | the keys stay as they were |
+//! | `JwksUrl` | as its cache headers say, and for a `kid` that isn't there, once in a cooldown | likewise |
+//!
+//! A set is taken as a whole or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it changes, what was verified
+//! by the set before is verified anew.
+
+#[cfg(feature = "jwks")]
+mod fetch;
+mod file;
+#[cfg(feature = "jwks")]
+mod url;
+
+use std::{io, path::PathBuf};
+
+pub use file::JwksFile;
+#[cfg(feature = "jwks")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwks")))]
+pub use url::{JwksUrl, JwksUrlBuilder};
+
+use super::KeyError;
+
+/// The largest set that is read, in bytes.
+const BYTES_MAX: usize = 256 * 1_024;
+
+/// There are no keys to be had from a source, or it can't be one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwksError {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// More than 256 KiB.
+    #[error("the key set is larger than 256 KiB")]
+    TooLarge,
+    /// The keys are none of ours.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Not an address of the kind that is asked: `https`, without user, password or fragment.
+    #[error("url: an https address, without user and password")]
+    Url,
+    /// The address is of this machine or of a private network.
+    #[error("url: an address of a private network")]
+    PrivateAddress,
+    /// A setting can't be: which, and why.
+    #[error("{0}")]
+    Setting(&'static str),
+    /// It did not answer, or with something else than 200; redirects are not followed.
+    #[error("the key set was not answered: {0}")]
+    Answer(&'static str),
+    /// The provider's configuration is not that of the issuer (OpenID Connect Discovery section 4.3).
+    #[error("the configuration is another issuer's, or not one")]
+    Discovery,
+}
