@@ -7,7 +7,7 @@ mod axum;
 mod limits;
 mod stores;
 
-use std::{env, error::Error, str::FromStr, time::Duration};
+use std::{env, error::Error, io::IsTerminal, str::FromStr, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -37,6 +37,7 @@ pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }
@@ -45,7 +46,9 @@ pub(crate) fn log_to_stderr() {
 pub(crate) fn log_always(target: &'static str) {
     let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let always = filter_fn(move |event| event.target().starts_with(target));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     tracing_subscriber::registry()
         .with(lines.with_filter(asked.or(always)))
         .init();
