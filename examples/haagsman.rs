@@ -97,6 +97,7 @@ fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
         .add_format(format.clone())
         .ttl(Duration::from_secs(2))
         .build();
+    stores.tell_keys(&resolver);
     let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
     Ok((ring.with_roles(RoleSet::viewer_operator_admin()), resolver))
 }
@@ -121,6 +122,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
             .ensure_user(NewUser::new(&email, &password).role("admin"))
             .await?;
     }
+    stores.tell_logins(logins.resolver());
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }

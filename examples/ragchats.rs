@@ -74,6 +74,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
             .ensure_user(NewUser::new(&email, &password).role("admin"))
             .await?;
     }
+    stores.tell_logins(logins.resolver());
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }
@@ -85,6 +86,7 @@ fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
         .add_format(format.clone())
         .ttl(Duration::from_secs(2))
         .build();
+    stores.tell_keys(&resolver);
     let layer = ApiKeyLayer::new(resolver.clone()).client_address(client_address()?);
     let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver);
     Ok((ring, layer))
@@ -95,6 +97,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let (logins, by_token) = logins(stores, secret).await?;
     let per_caller = Quota::per_minute(setting("RATE_LIMIT_PER_MINUTE", 120)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
+    let per_caller = stores.limits.share("caller", per_caller);
     let person = ServiceBuilder::new()
         .layer(by_token)
         .layer(per_caller.clone());
@@ -102,7 +105,9 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .layer(by_key)
         .layer(RbacLayer::authenticated().scope_from_path("bot_id"))
         .layer(per_caller);
-    let everybody = Tollgate::builder()
+    let everybody = stores
+        .limits
+        .share_all(Tollgate::builder())
         .denials(Errors)
         .cover_plain_errors()
         .client_address(client_address()?)

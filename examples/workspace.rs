@@ -20,7 +20,7 @@ use axum::{
     http::StatusCode,
     routing::{delete, get, post},
 };
-use support::{StartError, client_address_by, optional, serve, setting};
+use support::{RateLimits, StartError, client_address_by, optional, serve, setting};
 use tollgate::{
     ApiKeyLayer, ForwardedHeader, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
     Tollgate,
@@ -65,7 +65,8 @@ async fn run() -> Result<(), StartError> {
     let file = FileKeyStore::builder(path)
         .check_interval(FILE_INTERVAL)
         .build();
-    serve(router(&file)?, 3000).await?;
+    let limits = RateLimits::open("workspace").await?;
+    serve(router(&file, &limits)?, 3000).await?;
     Ok(file.flush().await?)
 }
 
@@ -123,7 +124,7 @@ fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
     ))
 }
 
-fn router(file: &FileKeyStore) -> Result<Router, StartError> {
+fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError> {
     let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
     let (resolver, sessions) = (resolver(file)?, sessions()?);
     let mut by_key = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
@@ -135,12 +136,12 @@ fn router(file: &FileKeyStore) -> Result<Router, StartError> {
         .add_role_extending("admin", "client", ["stats"])
         .add_role_extending(DASHBOARD, "admin", []);
     // Sessions and the administrator are not limited.
-    let limit = RateLimitLayer::per_principal(Quota::per_hour(setting("API_RATE_LIMIT", 100)?))
-        .skip(|head| {
-            head.extensions
-                .get::<Principal>()
-                .is_some_and(|caller| !caller.has_role("client"))
-        });
+    let limit = RateLimitLayer::per_principal(Quota::per_hour(setting("API_RATE_LIMIT", 100)?));
+    let limit = limits.share("client", limit).skip(|head| {
+        head.extensions
+            .get::<Principal>()
+            .is_some_and(|caller| !caller.has_role("client"))
+    });
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {
         ServiceBuilder::new()

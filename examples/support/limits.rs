@@ -17,7 +17,7 @@ pub(crate) struct RateLimits(Option<Arc<dyn RateStore>>);
 impl RateLimits {
     /// `redis://…`. A server that is away now doesn't stop the start: until it is there, this process
     /// counts by itself.
-    pub(super) async fn open(server: &str) -> Result<Self, StartError> {
+    pub(crate) async fn open(server: &str) -> Result<Self, StartError> {
         match optional("REDIS_URL") {
             None => Ok(Self(None)),
             Some(url) => Ok(Self(Some(shared(&url, server).await?))),

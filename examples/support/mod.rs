@@ -23,6 +23,11 @@ use tracing_subscriber::{
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
 pub(crate) use self::axum::serve;
+#[allow(
+    unused_imports,
+    reason = "not every server shares them without a database"
+)]
+pub(crate) use self::limits::RateLimits;
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;
 

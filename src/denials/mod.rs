@@ -150,11 +150,16 @@ impl Permit for DenialsPermit {
         let (head, body) = dressed.into_parts();
         *response.headers = head.headers;
         response.extensions.extend(head.extensions);
-        Tail::Replaced(keep(response.status, head.status), body)
+        let status = if self.request.is_grpc {
+            head.status
+        } else {
+            keep(response.status, head.status)
+        };
+        Tail::Replaced(status, body)
     }
 }
 
-/// A 415 stays a 415: the style changes, not the news.
+/// A 415 stays a 415: the style changes, not the news. (gRPC's is told apart from it.)
 fn keep(was: StatusCode, is: StatusCode) -> StatusCode {
     if was.is_client_error() || was.is_server_error() {
         was

@@ -68,12 +68,13 @@ impl Charge {
     }
 
     /// The model that answers: for the usage log, and for [`Price::by_model`](crate::Price::by_model). The
-    /// first name counts, up to 128 bytes of it.
+    /// first name counts, up to 128 bytes of it, without control characters.
     pub fn set_model(&self, model: &str) {
         let end = model.floor_char_boundary(MODEL_LENGTH_MAX);
         let model = model.get(..end).unwrap_or_default();
         // A name that is there already stays.
-        let _ = self.0.model.set(Arc::from(model));
+        let readable: String = model.chars().filter(|c| !c.is_control()).collect();
+        let _ = self.0.model.set(Arc::from(readable));
     }
 
     pub(crate) fn model(&self) -> Option<&Arc<str>> {

@@ -16,6 +16,11 @@ use crate::{
     store::Ledger,
 };
 
+/// Longer than any call. A call that is under way owns its hold and settles it whatever happens, so only a
+/// process that died leaves one behind, and its ledger finds that out by itself. With an end of its own a hold
+/// would be given back under a call that is merely slow, and that call would be served for nothing.
+const AS_LONG_AS_THE_CALL: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// Charges for each request. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct SpendingLimitLayer {
@@ -37,7 +42,7 @@ impl SpendingLimitLayer {
                     disconnected: Charging::Counted,
                     missing: MissingUsage::ChargeHold,
                     headers: CostHeaders::Off,
-                    lifetime: Duration::from_secs(3_600),
+                    lifetime: AS_LONG_AS_THE_CALL,
                     expiry: Expiry::Release,
                 },
                 answers: None,
@@ -46,8 +51,10 @@ impl SpendingLimitLayer {
         }
     }
 
-    /// How long a call may go on without a sign of life before its hold is resolved without it; an hour
-    /// unless set. A body whose frames go out keeps its hold.
+    /// How long a call may go on without a sign of life before its hold is resolved without it; as long as
+    /// it likes unless set. A body whose frames go out keeps its hold. What a call costs that comes after
+    /// its hold was resolved is not charged any more: set it with [`Expiry::Charge`], and longer than any
+    /// request may take.
     #[must_use]
     pub fn hold_lifetime(self, lifetime: Duration) -> Self {
         self.terms(|terms| terms.lifetime = lifetime)

@@ -48,13 +48,13 @@ impl<T: Invalidations + ?Sized> Invalidations for Arc<T> {
 #[derive(Default)]
 #[cfg_attr(
     not(any(feature = "postgres", test)),
-    expect(dead_code, reason = "for engines that push")
+    allow(dead_code, reason = "for engines that push")
 )]
 pub(crate) struct Listeners(Mutex<Vec<Weak<dyn ChangeListener>>>);
 
 #[cfg_attr(
     not(any(feature = "postgres", test)),
-    expect(dead_code, reason = "for engines that push")
+    allow(dead_code, reason = "for engines that push")
 )]
 impl Listeners {
     pub(crate) fn add(&self, listener: Weak<dyn ChangeListener>) {

@@ -84,8 +84,15 @@ fn bearer(value: &HeaderValue) -> Credential<'_> {
     match rest.first() {
         None => Credential::Unreadable,
         Some(b' ') => token(rest.trim_ascii_start()),
-        Some(_) => Credential::Absent,
+        // `BearerX` is another scheme; `Bearer`, a tab and a credential is one that is badly written.
+        Some(byte) if is_scheme_character(*byte) => Credential::Absent,
+        Some(_) => Credential::Unreadable,
     }
+}
+
+/// RFC 9110, 5.6.2.
+fn is_scheme_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A `token68` with the characters that keys of other systems are known to have. No blank, tab, comma
@@ -172,10 +179,12 @@ mod tests {
             read(&[("authorization", b"Bearer")]),
             Ok("Unreadable".into())
         );
-        assert_eq!(
-            read(&[("authorization", b"Bearer ")]),
-            Ok("Unreadable".into())
-        );
+        for line in [b"Bearer ".as_slice(), b"Bearer\tk1", b"bearer\t"] {
+            assert_eq!(read(&[("authorization", line)]), Ok("Unreadable".into()));
+        }
+        let beside_a_key: &[(&str, &[u8])] =
+            &[("x-api-key", b"k1"), ("authorization", b"Bearer\tk2")];
+        assert_eq!(read(beside_a_key), Err(Ambiguous));
     }
 
     #[test]

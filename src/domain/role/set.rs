@@ -29,6 +29,8 @@ pub struct RoleSet {
 struct Grants {
     names: BTreeSet<Permission>,
     patterns: BTreeSet<Permission>,
+    /// The roles that it was declared to extend, and those that they extend.
+    extends: BTreeSet<Box<str>>,
 }
 
 impl Grants {
@@ -44,6 +46,7 @@ impl Grants {
     fn add_all(&mut self, others: &Self) {
         self.names.extend(others.names.iter().cloned());
         self.patterns.extend(others.patterns.iter().cloned());
+        self.extends.extend(others.extends.iter().cloned());
     }
 
     /// The grant by which `required` is allowed.
@@ -98,7 +101,8 @@ impl RoleSet {
         base: &str,
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        let inherited = self.roles.get(base).cloned().unwrap_or_default();
+        let mut inherited = self.roles.get(base).cloned().unwrap_or_default();
+        inherited.extends.insert(base.into());
         Arc::make_mut(&mut self.roles)
             .entry(role.into())
             .or_default()
@@ -129,11 +133,16 @@ impl RoleSet {
         self.roles.get(role)?.covering(permission)
     }
 
-    /// Whether everything that `inner` may do, `outer` may too: whether somebody with `outer` may hand out `inner`.
+    /// Whether somebody with `outer` may hand out `inner`: `outer` is `inner`, or was declared to extend it, and
+    /// may do everything that `inner` may. That the permissions are the same is not enough: requirements may name
+    /// roles too.
     #[must_use]
     pub fn includes(&self, outer: &str, inner: &str) -> bool {
         match (self.roles.get(outer), self.roles.get(inner)) {
-            (Some(outer), Some(inner)) => inner.iter().all(|grant| outer.covering(grant).is_some()),
+            (Some(grants), Some(wanted)) => {
+                let declared = outer == inner || grants.extends.contains(inner);
+                declared && wanted.iter().all(|grant| grants.covering(grant).is_some())
+            }
             _ => false,
         }
     }
@@ -157,12 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn a_role_is_handed_out_by_those_that_extend_it_only() {
+        let roles = RoleSet::new()
+            .add_role("user", ["call"])
+            .add_role_extending("admin", "user", [])
+            .add_role("twin", ["call"])
+            .add_role("marker", []);
+        assert!(roles.includes("admin", "user") && roles.includes("user", "user"));
+        assert!(
+            !roles.includes("user", "admin"),
+            "with the same permissions"
+        );
+        assert!(!roles.includes("user", "twin") && !roles.includes("user", "marker"));
+    }
+
+    #[test]
     fn who_holds_single_permissions_may_not_hand_out_all_of_them() {
         let roles = RoleSet::new()
             .add_role("lister", ["documents:read", "documents:write"])
-            .add_role("owner", ["documents:*"])
-            .add_role("root", ["*"]);
-        assert!(roles.includes("owner", "lister") && roles.includes("root", "owner"));
+            .add_role_extending("owner", "lister", ["documents:*"])
+            .add_role_extending("root", "owner", ["*"]);
+        assert!(roles.includes("owner", "lister") && roles.includes("root", "lister"));
         assert!(!roles.includes("lister", "owner") && !roles.includes("owner", "root"));
         let read = Permission::new("documents:read");
         assert_eq!(

@@ -228,7 +228,10 @@ impl Scanner {
         let in_place = matches!(self.section(), Section::Root | Section::Envelope);
         if self.keyed && in_place && self.key == b"model" && self.text.len() <= TEXT_MAX {
             let known = self.model.as_deref().map(str::as_bytes) == Some(&self.text);
-            if !known && let Ok(model) = std::str::from_utf8(&self.text) {
+            if !known
+                && let Ok(model) = std::str::from_utf8(&self.text)
+                && !model.contains(char::is_control)
+            {
                 self.model = Some(Arc::from(model));
             }
         }

@@ -319,7 +319,11 @@ impl<'a> UsageColumns<'a> {
                 .output_tokens
                 .push(settlement.output_tokens.map(count));
             columns.bytes.push(settlement.bytes.map(count));
-            columns.model.push(settlement.model.as_deref());
+            // PostgreSQL takes no NUL in a text, and no name may keep a settlement out.
+            let model = settlement.model.as_deref();
+            columns
+                .model
+                .push(model.filter(|name| !name.contains('\0')));
         }
         columns
     }

@@ -232,7 +232,7 @@ impl<S: RenderDenial> From<S> for Denials {
 pub(crate) struct RefusedRequest {
     target: Option<PathAndQuery>,
     request_id: Option<Arc<str>>,
-    is_grpc: bool,
+    pub(crate) is_grpc: bool,
 }
 
 impl RefusedRequest {
