@@ -12,16 +12,18 @@ use tower::{Layer, ServiceExt as _, service_fn};
 
 use super::*;
 use crate::{
-    CredentialKind, PeerAddress, Principal, RateHeaderDialect,
     domain::{
         charge::Charge,
         clock::{Clock, ManualClock},
+        credential::CredentialKind,
+        principal::Principal,
         quota::{Quota, Quotas},
     },
     store::{
         Correction, RateDecision, RateKey, RateStore, Readings, StoreError, StoreErrorKind,
         StoreFuture,
     },
+    wire::{ClientAddress, PeerAddress, RateHeaderDialect, RequestHead},
 };
 
 type Answer = Response<String>;
@@ -216,7 +218,7 @@ async fn tokens_are_estimated_and_then_corrected() {
     let service = layer.layer(service_fn(tokens));
     let left = async || {
         let request = Request::new(());
-        let head = crate::RequestHead::of(&request);
+        let head = RequestHead::of(&request);
         limits.peek(&head).await.unwrap().remaining()
     };
     let call = async |path| {
@@ -287,12 +289,7 @@ async fn a_store_that_fails_is_503_and_nobody_s_fault() {
         assert_eq!(answer.headers()["retry-after"], "1");
         let request = Request::new(());
         let limits = layer.limits();
-        assert!(
-            limits
-                .reset(&crate::RequestHead::of(&request))
-                .await
-                .is_err()
-        );
+        assert!(limits.reset(&RequestHead::of(&request)).await.is_err());
     }
 }
 
@@ -301,11 +298,11 @@ async fn names_in_a_store_are_apart_where_the_things_are() {
     let peer: SocketAddr = "192.0.2.1:7".parse().unwrap();
     let mut request = of(caller("192.0.2.1", ""));
     request.extensions_mut().insert(PeerAddress(peer));
-    let head = crate::RequestHead::of(&request);
+    let head = RequestHead::of(&request);
     let scope = "s".into();
     let keys = [
         RateLimitKey::everybody(),
-        RateLimitKey::client_ip(crate::ClientAddress::peer()),
+        RateLimitKey::client_ip(ClientAddress::peer()),
         RateLimitKey::subject(),
         RateLimitKey::attribute("tier"),
         RateLimitKey::attribute("none"),
