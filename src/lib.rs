@@ -126,7 +126,7 @@ pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{
     Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price, PriceTable,
-    SpendingLimitLayer, TokenBound,
+    SpendingLimitLayer, TokenBound, UsageExport,
 };
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use super::{
     IdempotencyKeys, PriceTable, SpendingLimitPolicy,
     idempotency::Answers,
+    policy::Payer,
     terms::{Charging, CostHeaders, MissingUsage, Terms},
 };
 use crate::{
     domain::{
+        AccountId, BudgetId, InvalidId,
         clock::{Clock, SystemClock},
+        principal::Principal,
         usage::Expiry,
     },
     guard::{self, Gate},
@@ -46,6 +49,7 @@ impl SpendingLimitLayer {
                     expiry: Expiry::Release,
                 },
                 answers: None,
+                payer: Payer::default(),
                 clock: SystemClock::shared(),
             }),
         }
@@ -99,6 +103,47 @@ impl SpendingLimitLayer {
         let answers = Some(Answers::new(keys));
         Self {
             gate: self.gate.map_policy(|policy| policy.answers = answers),
+        }
+    }
+
+    /// Whose money a caller spends, where that isn't the principal's own account: its tenant's. A name
+    /// that can be none is refused (403).
+    #[must_use]
+    pub fn account(
+        self,
+        of: impl Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync + 'static,
+    ) -> Self {
+        let account = Some(Arc::new(of) as Arc<_>);
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.payer.account = account),
+        }
+    }
+
+    /// Another budget of the account that calls must fit in, besides the principal's own (its key's): its
+    /// team's. All are held in one step, or none. A name that can be none is refused (403).
+    ///
+    /// ```
+    /// use tollgate::{PriceTable, SpendingLimitLayer, store::{BudgetId, MemoryStore}};
+    ///
+    /// let layer = SpendingLimitLayer::new(MemoryStore::new(), PriceTable::new())
+    ///     // A key's metadata are its principal's attributes.
+    ///     .add_budget(|caller| {
+    ///         let team = caller.attribute("team");
+    ///         team.map(|team| BudgetId::new(&format!("team:{team}"))).transpose()
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn add_budget(
+        self,
+        of: impl Fn(&Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.payer.budgets.push(Arc::new(of))),
         }
     }
 

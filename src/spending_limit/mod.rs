@@ -45,6 +45,7 @@
 //! # Ok(()) }
 //! ```
 
+mod export;
 mod idempotency;
 mod layer;
 mod meter;
@@ -55,6 +56,7 @@ mod table;
 mod terms;
 
 pub use crate::domain::charge::Charge;
+pub use export::UsageExport;
 pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
 pub use open_hold::{SpendingMeter, SpendingPermit};

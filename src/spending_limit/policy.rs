@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     domain::{
+        AccountId, BudgetId, InvalidId,
         books::HoldRefusal,
         clock::Clock,
         denial::{Denial, DenialKind},
@@ -30,7 +31,42 @@ pub struct SpendingLimitPolicy {
     pub(super) prices: PriceTable,
     pub(super) terms: Terms,
     pub(super) answers: Option<Answers>,
+    pub(super) payer: Payer,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;
+type BudgetOf = dyn Fn(&Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync;
+
+/// Who pays, where that isn't the principal alone.
+#[derive(Clone, Default)]
+pub(super) struct Payer {
+    pub(super) account: Option<Arc<AccountOf>>,
+    pub(super) budgets: Vec<Arc<BudgetOf>>,
+}
+
+impl Payer {
+    fn account(&self, principal: &Principal) -> Result<AccountId, Denial> {
+        match &self.account {
+            None => principal.require_account().cloned(),
+            Some(of) => of(principal).map_err(|_| nameless()),
+        }
+    }
+
+    fn budgets(&self, principal: &Principal) -> Result<Arc<[BudgetId]>, Denial> {
+        if self.budgets.is_empty() {
+            return Ok(Arc::clone(principal.budgets()));
+        }
+        let mut budgets = principal.budgets().to_vec();
+        for of in &self.budgets {
+            budgets.extend(of(principal).map_err(|_| nameless())?);
+        }
+        Ok(budgets.into())
+    }
+}
+
+fn nameless() -> Denial {
+    Denial::new(DenialKind::NotPermitted).because("the caller's account or budget has no name")
 }
 
 impl fmt::Debug for SpendingLimitPolicy {
@@ -96,14 +132,14 @@ impl SpendingLimitPolicy {
             Some(answers) if !price.is_free() => answers.read(head, principal)?,
             _ => None,
         };
-        let account = principal.require_account()?;
+        let account = self.payer.account(principal)?;
         let request_id = match head.request_id() {
             Some(id) => Arc::clone(id.shared()),
             None => Arc::clone(RequestId::generate().shared()),
         };
         let call = Call {
             request_id,
-            account: account.clone(),
+            account,
             principal: Arc::clone(principal.shared_subject()),
             key: principal.key().cloned(),
             route: Arc::clone(&route.name),
@@ -112,7 +148,7 @@ impl SpendingLimitPolicy {
         Ok(Wish {
             open: OpenCall {
                 call,
-                budgets: Arc::clone(principal.budgets()),
+                budgets: self.payer.budgets(principal)?,
                 started: self.clock.elapsed(),
             },
             price,

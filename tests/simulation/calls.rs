@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTE
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tollgate::{
-    Charge, CostSource, CredentialKind, IdempotencyKeys, Price, PriceTable, Principal,
+    Charge, CostSource, CredentialKind, IdempotencyKeys, Price, PriceTable, Principal, RequestId,
     SpendingLimitLayer, TokenBound,
     money::Money,
     store::{AccountId, BudgetId},
@@ -26,7 +26,10 @@ use crate::{
 };
 
 /// A call under way; a poll is a step, and a drop is its client's death.
-pub(crate) type CallUnderWay = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) struct CallUnderWay {
+    pub(crate) request_id: String,
+    pub(crate) call: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
 
 /// A body that takes its time, and may break off.
 struct Slow {
@@ -97,7 +100,12 @@ impl Caller {
         Self { layer, dice }
     }
 
-    pub(crate) fn call(&self, account: &AccountId, budgets: Arc<[BudgetId]>) -> CallUnderWay {
+    pub(crate) fn call(
+        &self,
+        number: usize,
+        account: &AccountId,
+        budgets: Arc<[BudgetId]>,
+    ) -> CallUnderWay {
         let dice = self.dice.clone();
         let service = self.layer.layer(service_fn(move |request: Request<()>| {
             answer(dice.clone(), request)
@@ -111,17 +119,21 @@ impl Caller {
             let name = HeaderName::from_static("idempotency-key");
             request.headers_mut().insert(name, key);
         }
+        let request_id = format!("call-{number}");
+        let id = RequestId::from_header(&HeaderValue::from_str(&request_id).unwrap());
+        request.extensions_mut().insert(id.unwrap());
         let principal = Principal::builder(account.as_str(), CredentialKind::ApiKey);
         request
             .extensions_mut()
             .insert(principal.budgets(budgets).build());
-        Box::pin(async move {
+        let call = Box::pin(async move {
             let Ok(answer) = service.oneshot(request).await else {
                 return;
             };
             let mut body = answer.into_body();
             while let Some(Ok(_)) = body.frame().await {}
-        })
+        });
+        CallUnderWay { request_id, call }
     }
 }
 

@@ -23,6 +23,9 @@ struct Open {
     ends: Duration,
     expiry: Expiry,
     key: Option<Arc<str>>,
+    request_id: Arc<str>,
+    /// Whether somebody got it: an answer can be lost.
+    delivered: bool,
 }
 
 #[derive(Default)]
@@ -178,6 +181,8 @@ impl Oracle {
             ends: now + request.lifetime,
             expiry: request.expiry,
             key: request.idempotency.as_ref().map(|wish| wish.key.clone()),
+            request_id: request.call.request_id.clone(),
+            delivered: false,
         };
         if let Some(wish) = &request.idempotency {
             let known = Known {
@@ -282,6 +287,19 @@ impl Oracle {
             self.told.insert((window, alert.limit.nanos())),
             "told twice: {alert:?}"
         );
+    }
+
+    pub(crate) fn delivered(&mut self, id: HoldId) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.delivered = true;
+        }
+    }
+
+    /// Whoever had a hold has settled it.
+    pub(crate) fn check_ended(&self, request_id: &str) {
+        let mut open = self.open.values();
+        let kept = open.find(|open| open.delivered && *open.request_id == *request_id);
+        assert!(kept.is_none(), "left unsettled: {kept:?}");
     }
 
     pub(crate) fn windows_of(&self, id: HoldId) -> Option<Windows> {

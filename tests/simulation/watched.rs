@@ -92,6 +92,12 @@ impl Watched {
         windows
     }
 
+    fn delivered(&self, answer: &Result<Result<Hold, HoldRefusal>, StoreError>) {
+        if let Ok(Ok(hold)) = answer {
+            self.oracle.lock().unwrap().delivered(hold.id);
+        }
+    }
+
     fn hold_now(&self, request: &HoldRequest) -> Result<Result<Hold, HoldRefusal>, StoreError> {
         self.expire(&request.call.account);
         let windows = self.windows(request);
@@ -109,13 +115,16 @@ impl Ledger for Watched {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let (there, back) = (self.dice.roll(3), self.dice.roll(3));
         if there + back == 0 {
-            return StoreFuture::ready(self.hold_now(&request));
+            let answer = self.hold_now(&request);
+            self.delivered(&answer);
+            return StoreFuture::ready(answer);
         }
         let ledger = self.clone();
         StoreFuture::new(async move {
             Steps(there).await;
             let answer = ledger.hold_now(&request);
             Steps(back).await;
+            ledger.delivered(&answer);
             answer
         })
     }

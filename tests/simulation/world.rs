@@ -77,6 +77,7 @@ pub(crate) struct World {
     /// Names of holds that were settled: they come again.
     replays: Vec<Hold>,
     calls: Vec<CallUnderWay>,
+    begun: usize,
     payments: Vec<Credit>,
     tally: Tally,
 }
@@ -110,6 +111,7 @@ impl World {
             holds: Vec::new(),
             replays: Vec::new(),
             calls: Vec::new(),
+            begun: 0,
             payments: Vec::new(),
             tally: Tally::default(),
         }
@@ -251,7 +253,8 @@ impl World {
 
     fn begin_call(&mut self, account: &AccountId) {
         if self.calls.len() < 16 {
-            let call = self.caller.call(account, self.some_budgets());
+            let call = self.caller.call(self.begun, account, self.some_budgets());
+            self.begun += 1;
             self.calls.push(call);
         }
     }
@@ -263,8 +266,13 @@ impl World {
         }
         let place = usize::try_from(self.dice.roll(count)).unwrap();
         let mut context = std::task::Context::from_waker(Waker::noop());
-        if self.calls[place].as_mut().poll(&mut context).is_ready() {
-            drop(self.calls.swap_remove(place));
+        if self.calls[place]
+            .call
+            .as_mut()
+            .poll(&mut context)
+            .is_ready()
+        {
+            self.end_call(place);
             self.tally.calls_done += 1;
         }
     }
@@ -273,9 +281,16 @@ impl World {
         let count = self.calls.len() as u64;
         if count > 0 {
             let place = usize::try_from(self.dice.roll(count)).unwrap();
-            drop(self.calls.swap_remove(place));
+            self.end_call(place);
             self.tally.calls_dropped += 1;
         }
+    }
+
+    /// Done, or its client died: what it held is settled either way.
+    fn end_call(&mut self, place: usize) {
+        let CallUnderWay { request_id, call } = self.calls.swap_remove(place);
+        drop(call);
+        self.ledger.oracle.lock().unwrap().check_ended(&request_id);
     }
 
     fn pay(&mut self, account: &AccountId) {
@@ -408,7 +423,9 @@ impl World {
 
     /// Everybody leaves, time passes, and nothing is left.
     fn end(&mut self) {
-        self.calls.clear();
+        while !self.calls.is_empty() {
+            self.end_call(0);
+        }
         self.holds.clear();
         self.ledger.clock.advance(Duration::from_secs(1_000));
         for account in self.accounts.clone() {

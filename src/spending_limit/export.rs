@@ -1,0 +1,275 @@
+//! The usage log as CSV or JSON lines, a page at a time.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::{Body, Frame};
+use serde::Serialize;
+
+use crate::{
+    domain::{AccountId, clock::Timestamp, money::Money, usage::UsageEntry},
+    store::{Ledger, Page, Paged, StoreError, StoreFuture},
+};
+
+/// Rows read, and sent, at once: all that is kept in memory.
+const PAGE_ROWS: u16 = 500;
+
+const COLUMNS: &str = "position,started_at,settled_at,request_id,account,principal,key,route,model,\
+     status,outcome,held,charged,input_tokens,output_tokens,bytes,latency_ms\r\n";
+
+/// The usage log of an account, newest first, as the body of an answer: read page by page, as fast as it is
+/// taken. Rows that come while it is read are not in it.
+///
+/// CSV is as in RFC 4180, with a line of names. A text that a spreadsheet would take for a formula gets a `'`
+/// before it. JSON lines are one object a line, with the same names. Money is an exact number of dollars.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use tollgate::{UsageExport, store::{AccountId, MemoryStore}};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ledger = MemoryStore::new();
+/// let export = UsageExport::csv(ledger, AccountId::new("user-7")?);
+/// let answer = http::Response::builder()
+///     .header("content-type", export.content_type())
+///     .body(export)?;
+/// let text = answer.into_body().collect().await?.to_bytes();
+/// assert!(text.starts_with(b"position,started_at,"));
+/// # Ok(()) }
+/// ```
+pub struct UsageExport {
+    ledger: Arc<dyn Ledger>,
+    account: AccountId,
+    format: Format,
+    since: Option<Timestamp>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Csv,
+    JsonLines,
+}
+
+enum State {
+    Start,
+    Reading(StoreFuture<Paged<UsageEntry>>),
+    Next(u64),
+    Over,
+}
+
+impl UsageExport {
+    /// Comma-separated values.
+    pub fn csv(ledger: impl Ledger, account: AccountId) -> Self {
+        Self::new(ledger, account, Format::Csv)
+    }
+
+    /// One JSON object a line.
+    pub fn json_lines(ledger: impl Ledger, account: AccountId) -> Self {
+        Self::new(ledger, account, Format::JsonLines)
+    }
+
+    fn new(ledger: impl Ledger, account: AccountId, format: Format) -> Self {
+        Self {
+            ledger: Arc::new(ledger),
+            account,
+            format,
+            since: None,
+            state: State::Start,
+        }
+    }
+
+    /// Ends before the first row that was settled before `moment`.
+    #[must_use]
+    pub fn since(mut self, moment: Timestamp) -> Self {
+        self.since = Some(moment);
+        self
+    }
+
+    /// What to say in the answer's `content-type`.
+    #[must_use]
+    pub fn content_type(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.format {
+            Format::Csv => "text/csv; charset=utf-8; header=present",
+            Format::JsonLines => "application/x-ndjson",
+        })
+    }
+
+    fn read(&self, page: Page) -> State {
+        State::Reading(self.ledger.usage(&self.account, page))
+    }
+
+    /// A page as text; `true`: it is the last one.
+    fn write(&self, rows: Vec<UsageEntry>) -> Result<(Vec<u8>, bool), StoreError> {
+        let mut text = Vec::new();
+        for row in rows {
+            if self.since.is_some_and(|since| row.settled_at < since) {
+                return Ok((text, true));
+            }
+            let row = Row::of(&row);
+            match self.format {
+                Format::Csv => row.write_csv(&mut text),
+                Format::JsonLines => {
+                    serde_json::to_writer(&mut text, &row)
+                        .map_err(|_| StoreError::internal("a row has no JSON"))?;
+                    text.push(b'\n');
+                }
+            }
+        }
+        Ok((text, false))
+    }
+}
+
+impl Body for UsageExport {
+    type Data = Bytes;
+    type Error = StoreError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+        loop {
+            match &mut self.state {
+                State::Start => {
+                    self.state = self.read(Page::first(PAGE_ROWS));
+                    if self.format == Format::Csv {
+                        let names = Bytes::from_static(COLUMNS.as_bytes());
+                        return Poll::Ready(Some(Ok(Frame::data(names))));
+                    }
+                }
+                State::Next(cursor) => {
+                    let page = Page::first(PAGE_ROWS).after(*cursor);
+                    self.state = self.read(page);
+                }
+                State::Reading(page) => {
+                    let page = ready!(Pin::new(page).poll(context));
+                    self.state = State::Over;
+                    let written = page.and_then(|page| {
+                        let (text, last) = self.write(page.items)?;
+                        Ok((text, page.next_cursor.filter(|_| !last)))
+                    });
+                    let (text, next) = match written {
+                        Ok(written) => written,
+                        Err(error) => return Poll::Ready(Some(Err(error))),
+                    };
+                    if let Some(cursor) = next {
+                        self.state = State::Next(cursor);
+                    }
+                    if !text.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(text.into()))));
+                    }
+                }
+                State::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+}
+
+impl fmt::Debug for UsageExport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageExport")
+            .field("account", &self.account)
+            .field("format", &self.format)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    position: u64,
+    started_at: Timestamp,
+    settled_at: Timestamp,
+    request_id: &'a str,
+    account: &'a str,
+    principal: &'a str,
+    key: Option<&'a str>,
+    route: &'a str,
+    model: Option<&'a str>,
+    status: Option<u16>,
+    outcome: &'a str,
+    held: Money,
+    charged: Money,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    bytes: Option<u64>,
+    latency_ms: u64,
+}
+
+impl<'a> Row<'a> {
+    fn of(entry: &'a UsageEntry) -> Self {
+        let (call, settlement) = (&entry.call, &entry.settlement);
+        Self {
+            position: entry.position,
+            started_at: call.started_at,
+            settled_at: entry.settled_at,
+            request_id: &call.request_id,
+            account: call.account.as_str(),
+            principal: &call.principal,
+            key: call.key.as_ref().map(|key| key.as_str()),
+            route: &call.route,
+            model: settlement.model.as_deref(),
+            status: settlement.status,
+            outcome: settlement.outcome.as_str(),
+            held: entry.held,
+            charged: settlement.charged,
+            input_tokens: settlement.input_tokens,
+            output_tokens: settlement.output_tokens,
+            bytes: settlement.bytes,
+            latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// In the order of [`COLUMNS`].
+    fn write_csv(&self, line: &mut Vec<u8>) {
+        fn number(number: Option<impl ToString>) -> String {
+            number.map_or_else(String::new, |number| number.to_string())
+        }
+        let cells = [
+            self.position.to_string(),
+            self.started_at.to_string(),
+            self.settled_at.to_string(),
+            text(self.request_id),
+            text(self.account),
+            text(self.principal),
+            text(self.key.unwrap_or_default()),
+            text(self.route),
+            text(self.model.unwrap_or_default()),
+            number(self.status),
+            self.outcome.to_owned(),
+            self.held.to_decimal(),
+            self.charged.to_decimal(),
+            number(self.input_tokens),
+            number(self.output_tokens),
+            number(self.bytes),
+            self.latency_ms.to_string(),
+        ];
+        line.extend_from_slice(cells.join(",").as_bytes());
+        line.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A cell, quoted where it must be, and never a formula.
+fn text(cell: &str) -> String {
+    let formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let cell = if formula {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    };
+    if cell.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell
+    }
+}
