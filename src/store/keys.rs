@@ -9,6 +9,35 @@ use crate::domain::{
 };
 
 /// Finds keys: all that authentication needs, and all that a store of one's own must do.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{clock::Timestamp, key::{KeyDigest, KeyRecord}, keyring::{KeyResolver, Resolution}};
+/// use tollgate::store::{BudgetId, KeyId, KeyLookup, StoreFuture};
+///
+/// /// A partner's service that knows the keys.
+/// #[derive(Debug)]
+/// struct Partner;
+///
+/// impl KeyLookup for Partner {
+///     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+///         let digest = *digest;
+///         StoreFuture::new(async move {
+///             // Here it is asked, over the network say; a failure is a `StoreError`.
+///             let known = digest == KeyDigest::of("a-key-of-the-partner");
+///             let (id, lineage) = (KeyId::new("partner-1"), BudgetId::new("partner-1"));
+///             Ok(id.ok().zip(lineage.ok()).filter(|_| known).map(|(id, lineage)| {
+///                 KeyRecord::new(id, lineage, digest, "partner", Timestamp::UNIX_EPOCH)
+///             }))
+///         })
+///     }
+/// }
+///
+/// let keys = KeyResolver::builder(Partner).build();
+/// let Resolution::Pending(found) = keys.resolve("a-key-of-the-partner") else { panic!("cold") };
+/// assert_eq!(found.await.unwrap().principal().subject(), "partner");
+/// # Ok(()) }
+/// ```
 pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     /// The key with that digest, whatever its state; `None` when there is none. Expired and revoked
     /// keys are told apart by the caller.
