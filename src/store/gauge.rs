@@ -13,6 +13,7 @@ pub(super) struct Gauge {
     pub(super) open_holds: AtomicUsize,
     pub(super) records: AtomicUsize,
     /// Audit events that wait, and how many were given up.
+    #[cfg(feature = "sqlite")]
     pub(super) events: AtomicUsize,
     pub(super) events_lost: AtomicU64,
 }
