@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -102,7 +105,9 @@ pub(super) struct Leases(Cache<RateKey, Arc<Lease>>);
 #[derive(Default)]
 pub(super) struct Lease {
     units: Mutex<Option<Units>>,
-    pub(super) refill: tokio::sync::Mutex<()>,
+    /// The last one to ask was given nothing on top: there is nothing to wait for.
+    is_scarce: AtomicBool,
+    refill: tokio::sync::Mutex<()>,
 }
 
 struct Units {
@@ -148,6 +153,24 @@ impl Lease {
             readings,
             ..held.decision.clone()
         })
+    }
+
+    /// Waits until nobody else takes units ahead; not where there are none to take.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.is_scarce() {
+            return None;
+        }
+        let turn = self.refill.lock().await;
+        (!self.is_scarce()).then_some(turn)
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how many units were left over.
+    pub(super) fn note(&self, left: u32) {
+        self.is_scarce.store(left == 0, Ordering::Relaxed);
     }
 
     /// Keeps the units that one request left of what was taken.

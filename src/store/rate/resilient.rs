@@ -287,7 +287,7 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         let lease = self.leases.of(key);
-        let _turn = lease.refill.lock().await;
+        let _turn = lease.turn().await;
         let now = self.manner.clock.elapsed();
         if let Some(refused) = self.denied.find(key, quotas, cost, now) {
             count(&self.counters.refused_from_memory);
@@ -302,6 +302,7 @@ impl<R: RemoteRateStore> Inner<R> {
         let (decision, taken) = asked.await?;
         self.note(key, quotas, cost, &decision, taken);
         let left = taken.saturating_sub(cost);
+        lease.note(left);
         if left == 0 {
             return Ok(decision);
         }
