@@ -30,8 +30,6 @@ pub(crate) use self::axum::serve;
 pub(crate) use self::limits::RateLimits;
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;
-#[allow(unused_imports, reason = "most have theirs with the database")]
-pub(crate) use limits::RateLimits;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
