@@ -149,7 +149,7 @@ async fn echo(request: Request<Incoming>) -> Answer {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => Response::new(Full::new(body.to_bytes())),
         Err(_) => refused(
-            Denial::new(DenialKind::TooLarge),
+            &Denial::new(DenialKind::TooLarge),
             &Request::from_parts(head, ()),
         ),
     }
@@ -158,14 +158,14 @@ async fn echo(request: Request<Incoming>) -> Answer {
 async fn account<B>(request: &Request<B>, ledger: &dyn Ledger) -> Answer {
     let name = request.uri().path().strip_prefix(ADMIN).unwrap_or_default();
     let Ok(account) = AccountId::new(name) else {
-        return refused(Denial::new(DenialKind::NotFound), request);
+        return refused(&Denial::new(DenialKind::NotFound), request);
     };
     match ledger.balance(&account).await {
         Ok(balance) => json(&serde_json::json!({
             "available": balance.available(),
             "held": balance.held,
         })),
-        Err(error) => refused(error.into(), request),
+        Err(error) => refused(&error.into(), request),
     }
 }
 
@@ -177,8 +177,8 @@ fn json(value: &serde_json::Value) -> Answer {
 }
 
 /// A refusal of a handler's own; the gate writes it in the house style.
-fn refused<B>(denial: Denial, request: &Request<B>) -> Answer {
-    let answer = Denials::default().respond(&denial, &RequestHead::of(request));
+fn refused<B>(denial: &Denial, request: &Request<B>) -> Answer {
+    let answer = Denials::default().respond(denial, &RequestHead::of(request));
     answer.map(Full::new)
 }
 

@@ -113,11 +113,10 @@ impl SpendingLimitLayer {
         self,
         of: impl Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync + 'static,
     ) -> Self {
-        let account = Some(Arc::new(of) as Arc<_>);
         Self {
             gate: self
                 .gate
-                .map_policy(|policy| policy.payer.account = account),
+                .map_policy(|policy| policy.payer.account = Some(Arc::new(of))),
         }
     }
 

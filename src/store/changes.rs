@@ -90,7 +90,10 @@ mod tests {
     fn whoever_is_there_is_told_and_nobody_else_is_kept() {
         let listeners = Listeners::default();
         let (stays, goes) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
-        let weak = |heard: &Arc<Heard>| Arc::downgrade(heard) as Weak<dyn ChangeListener>;
+        let weak = |heard: &Arc<Heard>| -> Weak<dyn ChangeListener> {
+            let weak: Weak<Heard> = Arc::downgrade(heard);
+            weak
+        };
         listeners.add(weak(&goes));
         listeners.add(weak(&stays));
         listeners.tell(&Change::Everything);
