@@ -190,10 +190,11 @@ impl Keyring {
     }
 
     /// Makes a key for whom somebody is, with no more rights than they have: each role of the key must
-    /// be included by one of the maker's ([`Keyring::with_roles`] says what roles include).
+    /// be included by one of the maker's ([`Keyring::with_roles`] says what roles include). A key that
+    /// makes a key hands its own bounds on: its resource, networks, end and budget.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for a role that the maker doesn't have.
+    /// [`KeyringError`]; `Escalation` for a role or a resource that the maker doesn't have.
     pub async fn create_for(
         &self,
         maker: &Principal,
@@ -208,7 +209,16 @@ impl Keyring {
         if !new.roles.iter().all(has) {
             return Err(KeyringError::Escalation);
         }
-        self.create(maker.subject(), new).await
+        let Some(id) = maker.key() else {
+            return self.create(maker.subject(), new).await;
+        };
+        let own = self.get(maker.subject(), id).await?;
+        let lineage = own.lineage.clone();
+        let new = within(new, own)?;
+        let (key, record) = self.make(maker.subject(), new, fresh_id()?, lineage)?;
+        self.insert(AuditAction::KEY_CREATE, record, None)
+            .await
+            .map(|record| (key, record))
     }
 
     pub(super) fn resolver(&self) -> &KeyResolver {
@@ -457,6 +467,31 @@ fn digests_of(record: Option<KeyRecord>) -> Vec<KeyDigest> {
 
 pub(super) fn fresh_id() -> Result<KeyId, KeyringError> {
     KeyId::new(&format!("key-{}", Uuid::new_v4())).map_err(|_| KeyringError::Invalid("id"))
+}
+
+/// A new key within the bounds of the key that makes it.
+fn within(mut new: NewKey, own: KeyRecord) -> Result<NewKey, KeyringError> {
+    if let Some(bound) = own.resource {
+        if new.resource.as_ref().is_some_and(|wanted| *wanted != bound) {
+            return Err(KeyringError::Escalation);
+        }
+        new.resource = Some(bound);
+    }
+    if new.networks.is_empty() {
+        new.networks = own.networks;
+    } else if !own.networks.is_empty() {
+        let inside = |wanted: &IpNet| own.networks.iter().any(|bound| bound.contains(wanted));
+        if !new.networks.iter().all(inside) {
+            return Err(KeyringError::Escalation);
+        }
+    }
+    new.expires_at = match (new.expires_at, own.expires_at) {
+        (Some(wanted), Some(bound)) => Some(wanted.min(bound)),
+        (wanted, bound) => wanted.or(bound),
+    };
+    // Both are counted under one lineage, and so by the same quotas.
+    new.quotas = own.quotas;
+    Ok(new)
 }
 
 pub(super) fn lineage_of(id: &KeyId) -> Result<BudgetId, KeyringError> {

@@ -306,3 +306,46 @@ fn a_pepper_is_long_named_and_shown_to_nobody() {
     }
     assert_eq!(format!("{:?}", pepper("one")), "Pepper(one)");
 }
+
+#[tokio::test]
+async fn a_key_that_makes_a_key_hands_its_bounds_on() {
+    let store = MemoryStore::new();
+    let keys = builder(&store).build();
+    let owned = ring(&store, &keys).with_roles(RoleSet::viewer_operator_admin());
+    let quotas = Some(Quotas::from(Quota::per_minute(5)));
+    let network = "192.0.2.0/24".parse().unwrap();
+    let end = crate::domain::clock::Timestamp::MAX;
+    let new = NewKey {
+        roles: vec!["operator".to_owned()],
+        resource: Some("agent-1".to_owned()),
+        networks: vec![network],
+        expires_at: Some(end),
+        quotas: quotas.clone(),
+        ..NewKey::default()
+    };
+    let (key, parent) = owned.create("ann", new).await.unwrap();
+    let found = match keys.resolve(key.expose()) {
+        Resolution::Ready(found) => found.unwrap(),
+        Resolution::Pending(found) => found.await.unwrap(),
+    };
+    let maker = found.principal();
+
+    let (_, child) = owned.create_for(maker, NewKey::default()).await.unwrap();
+    assert_eq!(
+        (child.resource.as_deref(), child.networks, child.expires_at),
+        (Some("agent-1"), vec![network], Some(end))
+    );
+    assert_eq!((child.lineage, child.quotas), (parent.lineage, quotas));
+
+    let refused: [fn(&mut NewKey); 3] = [
+        |new| new.roles = vec!["admin".to_owned()],
+        |new| new.resource = Some("agent-2".to_owned()),
+        |new| new.networks = vec!["192.0.0.0/16".parse().unwrap()],
+    ];
+    for widen in refused {
+        let mut new = NewKey::default();
+        widen(&mut new);
+        let answer = owned.create_for(maker, new).await;
+        assert!(matches!(answer, Err(KeyringError::Escalation)));
+    }
+}

@@ -50,20 +50,7 @@ impl Logins {
             active: Some(false),
             ..UserUpdate::default()
         };
-        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
-        let (user, at) = (user.clone(), self.now());
-        let updated = self
-            .change(Forget::All, async move {
-                // In this order: whoever is not active opens no login after the others are ended.
-                let updated = users.update_user(&user, update).await?;
-                sessions.end_sessions_of(&user, at).await?;
-                if updated.is_some() {
-                    record(AuditAction::USER_UPDATE, &user, "active=false");
-                }
-                Ok(updated)
-            })
-            .await?;
-        updated.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
+        self.update(user, update).await
     }
 
     /// Deletes a user and every login of the user.
@@ -88,7 +75,8 @@ impl Logins {
         }
     }
 
-    /// Changes a user, and returns it.
+    /// Changes a user, and returns it. One that is shut out by it is logged out everywhere, as by
+    /// [`deactivate`](Self::deactivate).
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -97,10 +85,16 @@ impl Logins {
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
-        let (users, user) = (Arc::clone(self.users_store()), user.clone());
+        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
+        let (user, at) = (user.clone(), self.now());
         let what = described(&update);
+        let shut_out = update.active == Some(false);
         self.change(Forget::All, async move {
             let updated = users.update_user(&user, update).await?;
+            if shut_out {
+                // In this order: whoever is not active opens no login after the others are ended.
+                sessions.end_sessions_of(&user, at).await?;
+            }
             if updated.is_some() {
                 record(AuditAction::USER_UPDATE, &user, &what);
             }

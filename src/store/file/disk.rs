@@ -109,6 +109,11 @@ impl FileLock {
 
 /// Replaces the file: whole or not at all, on the disk when this returns, and readable by its owner alone.
 pub(super) fn replace(path: &Path, json: &[u8]) -> Result<(), StoreError> {
+    if u64::try_from(json.len()).is_ok_and(|length| length > LENGTH_MAX) {
+        // One that can't be read any more would end every key.
+        let text = "the key file would be larger than 64 MiB";
+        return Err(StoreError::new(StoreErrorKind::Refused, text));
+    }
     // A link stays a link: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = folder_of(path).join(format!(".keys-{}", Uuid::new_v4().simple()));
