@@ -50,7 +50,20 @@ impl Logins {
             active: Some(false),
             ..UserUpdate::default()
         };
-        self.update(user, update).await
+        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
+        let (user, at) = (user.clone(), self.now());
+        let updated = self
+            .change(Forget::All, async move {
+                // In this order: whoever is not active opens no login after the others are ended.
+                let updated = users.update_user(&user, update).await?;
+                sessions.end_sessions_of(&user, at).await?;
+                if updated.is_some() {
+                    record(AuditAction::USER_UPDATE, &user, "active=false");
+                }
+                Ok(updated)
+            })
+            .await?;
+        updated.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
     }
 
     /// Deletes a user and every login of the user.
@@ -75,8 +88,8 @@ impl Logins {
         }
     }
 
-    /// Changes a user, and returns it. One that is shut out by it is logged out everywhere, as by
-    /// [`deactivate`](Self::deactivate).
+    /// Changes a user, and returns it. One that is set inactive here is suspended: logins of before go on when it is
+    /// active again, which after [`deactivate`](Self::deactivate) they don't.
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -85,16 +98,10 @@ impl Logins {
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
-        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
-        let (user, at) = (user.clone(), self.now());
+        let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let what = described(&update);
-        let shut_out = update.active == Some(false);
         self.change(Forget::All, async move {
             let updated = users.update_user(&user, update).await?;
-            if shut_out {
-                // In this order: whoever is not active opens no login after the others are ended.
-                sessions.end_sessions_of(&user, at).await?;
-            }
             if updated.is_some() {
                 record(AuditAction::USER_UPDATE, &user, &what);
             }

@@ -25,7 +25,7 @@ use crate::{
 ///     request.extensions_mut().insert(Principal::builder("user-7", CredentialKind::ApiKey).build());
 ///     request
 /// };
-/// let service = layer.layer(service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(()))));
+/// let service = layer.layer(service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))));
 /// service.oneshot(request()).await?;
 /// let request = request();
 /// let head = RequestHead::of(&request);

@@ -188,9 +188,9 @@ mod tests {
             .add_role_extending("root", "owner", ["*"]);
         assert!(roles.includes("owner", "lister") && roles.includes("root", "lister"));
         assert!(!roles.includes("lister", "owner") && !roles.includes("owner", "root"));
-        let read = Permission::new("documents:read");
+        let delete = Permission::new("documents:delete");
         assert_eq!(
-            roles.grant("owner", &read).map(Permission::as_str),
+            roles.grant("owner", &delete).map(Permission::as_str),
             Some("documents:*")
         );
     }

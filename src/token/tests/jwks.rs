@@ -293,31 +293,6 @@ async fn a_provider_says_where_its_keys_are_and_must_be_itself() {
     assert!(matches!(other, Err(JwksError::Discovery)));
 }
 
-#[tokio::test]
-async fn a_layer_waits_for_the_keys_of_the_first_token() {
-    use tower::{Layer, ServiceExt, service_fn};
-
-    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
-    let issuer = signer(&clock);
-    source.tell("200 OK", "", &issuer.jwks());
-    let hello = service_fn(async |_: http::Request<()>| {
-        Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned()))
-    });
-    let layer = crate::JwtLayer::new(verifier(source.keys(&clock), &clock));
-    let service = layer.layer(hello);
-    let status = async |token: &str| {
-        let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
-        let answer = service.clone().oneshot(request.body(()).unwrap()).await;
-        answer.unwrap().status().as_u16()
-    };
-    assert_eq!(status(&token(&issuer)).await, 200);
-    assert_eq!(status(&made_up("x")).await, 401);
-    source.tell("500 Oops", "", "");
-    clock.advance(Duration::from_secs(30));
-    assert_eq!(status(&made_up("y")).await, 503);
-    assert_eq!(status(&token(&issuer)).await, 200);
-}
-
 #[test]
 fn settings_of_a_source_that_make_no_sense_are_refused() {
     let at = || JwksUrl::at("https://id.example.com/keys");
