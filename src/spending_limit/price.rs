@@ -125,7 +125,7 @@ impl Price {
         })
     }
 
-    /// By the model that the handler ([`Charge::set_model`]) or the answer's body names. Since the
+    /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the answer's body names. Since the
     /// request's body isn't read, the dearest is held for; it is also what a model that isn't named here costs.
     ///
     /// The prices' own bounds count, and of this price the [`cost_from`](Self::cost_from).

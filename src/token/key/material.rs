@@ -5,6 +5,8 @@ use aws_lc_rs::{
     signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents},
 };
 
+use jsonwebtoken::DecodingKey;
+
 use super::{KeyError, TokenAlgorithm, algorithm::Means, rsa};
 
 /// A public key by its numbers.
@@ -53,23 +55,34 @@ impl PublicNumbers {
         }
     }
 
-    /// The key, ready to be used with that algorithm; refused when it is not of its type, or weak.
-    pub(super) fn parsed(&self, algorithm: TokenAlgorithm) -> Result<ParsedPublicKey, KeyError> {
-        let parsed = match (algorithm.means(), self) {
+    /// The key, ready to be used with that algorithm; refused when it is not of its type, or weak, or no point of its
+    /// curve.
+    pub(super) fn checked(&self, algorithm: TokenAlgorithm) -> Result<DecodingKey, KeyError> {
+        match (algorithm.means(), self) {
             (Means::Rsa { verify, .. }, Self::Rsa { n, e }) => {
                 rsa::check(n, e)?;
-                RsaPublicKeyComponents { n, e }.to_parsed_public_key(verify)
+                parsed(RsaPublicKeyComponents { n, e }.to_parsed_public_key(verify))?;
+                Ok(DecodingKey::from_rsa_raw_components(n, e))
             }
             (Means::Ec { verify, length, .. }, Self::Ec { xy })
                 if xy.len() == length.saturating_mul(2) =>
             {
-                ParsedPublicKey::new(verify, [&[4], &xy[..]].concat())
+                let point = [&[4], &xy[..]].concat();
+                parsed(ParsedPublicKey::new(verify, &point))?;
+                Ok(DecodingKey::from_ec_der(&point))
             }
-            (Means::Ed, Self::Ed { x }) if x.len() == 32 => ParsedPublicKey::new(&ED25519, x),
-            _ => return Err(KeyError::Unreadable),
-        };
-        parsed.map_err(|_| KeyError::Unreadable)
+            (Means::Ed, Self::Ed { x }) if x.len() == 32 => {
+                parsed(ParsedPublicKey::new(&ED25519, x))?;
+                Ok(DecodingKey::from_ed_der(x))
+            }
+            _ => Err(KeyError::Unreadable),
+        }
     }
+}
+
+/// What can be parsed is a key; the library that checks signatures parses it anew, from its numbers.
+fn parsed<E>(outcome: Result<ParsedPublicKey, E>) -> Result<(), KeyError> {
+    outcome.map(drop).map_err(|_| KeyError::Unreadable)
 }
 
 fn tail(der: &[u8], length: usize) -> Result<&[u8], KeyError> {

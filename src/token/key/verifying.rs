@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use aws_lc_rs::{hmac, signature::ParsedPublicKey};
+use aws_lc_rs::hmac;
+use jsonwebtoken::{DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 
 use super::{
     KeyError, TokenAlgorithm,
@@ -38,10 +39,10 @@ pub struct VerifyingKey {
     material: Arc<Material>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one behind each `Arc`")]
-enum Material {
-    Secret(hmac::Key),
-    Public(ParsedPublicKey, PublicNumbers),
+struct Material {
+    key: DecodingKey,
+    /// Of a public key.
+    numbers: Option<PublicNumbers>,
 }
 
 impl VerifyingKey {
@@ -50,8 +51,8 @@ impl VerifyingKey {
     /// # Errors
     /// [`KeyError`]: too short, or the text of a key that everybody may know.
     pub fn from_secret(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<Self, KeyError> {
-        let secret = hmac_key(algorithm, secret)?;
-        Ok(Self::new(algorithm, Material::Secret(secret)))
+        hmac_key(algorithm, secret)?;
+        Ok(Self::new(algorithm, DecodingKey::from_secret(secret), None))
     }
 
     /// A public key in PEM: `PUBLIC KEY`, or `RSA PUBLIC KEY`.
@@ -110,22 +111,19 @@ impl VerifyingKey {
         algorithm: TokenAlgorithm,
         numbers: PublicNumbers,
     ) -> Result<Self, KeyError> {
-        let parsed = numbers.parsed(algorithm)?;
-        Ok(Self::new(algorithm, Material::Public(parsed, numbers)))
+        let key = numbers.checked(algorithm)?;
+        Ok(Self::new(algorithm, key, Some(numbers)))
     }
 
     pub(super) fn numbers(&self) -> Option<&PublicNumbers> {
-        match &*self.material {
-            Material::Secret(_) => None,
-            Material::Public(_, numbers) => Some(numbers),
-        }
+        self.material.numbers.as_ref()
     }
 
-    fn new(algorithm: TokenAlgorithm, material: Material) -> Self {
+    fn new(algorithm: TokenAlgorithm, key: DecodingKey, numbers: Option<PublicNumbers>) -> Self {
         Self {
             algorithm,
             kid: None,
-            material: Arc::new(material),
+            material: Arc::new(Material { key, numbers }),
         }
     }
 
@@ -141,22 +139,20 @@ impl VerifyingKey {
         }
     }
 
-    /// Secrets are compared in constant time, by the library.
+    /// Secrets are compared in constant time, by the library. Its factory is called directly: its process-wide provider
+    /// is the application's to install, and panics when both backends are in the build and neither was chosen.
     pub(in crate::token) fn verify(
         &self,
         signed: &[u8],
-        signature: &[u8],
+        signature: &Vec<u8>,
     ) -> Result<(), TokenError> {
-        let outcome = match &*self.material {
-            Material::Secret(key) => hmac::verify(key, signed, signature),
-            Material::Public(key, _) => key.verify_sig(signed, signature),
-        };
-        outcome.map_err(|_| {
-            TokenError::new(
+        (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm.named(), &self.material.key)
+            .ok()
+            .and_then(|verifier| verifier.verify(signed, signature).ok())
+            .ok_or(TokenError::new(
                 TokenErrorKind::BadSignature,
                 "the signature is not the key's",
-            )
-        })
+            ))
     }
 }
 
