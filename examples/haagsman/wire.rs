@@ -9,6 +9,11 @@ use tollgate::{
     user::UserRecord,
 };
 
+/// Moments are told to the second; those of the log all to the microsecond, so that their texts sort as they do.
+fn at(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
 #[derive(Deserialize)]
 pub(crate) struct Login {
     pub(crate) email: String,
@@ -70,7 +75,7 @@ impl From<UserRecord> for User {
             email: user.email,
             role: user.roles.into_iter().next(),
             active: user.active,
-            created_at: user.created_at,
+            created_at: at(user.created_at),
         }
     }
 }
@@ -138,7 +143,7 @@ impl AuditQuery {
 
 #[derive(Serialize)]
 pub(crate) struct Entry {
-    time: Timestamp,
+    time: String,
     actor: Option<String>,
     key: Option<String>,
     address: Option<String>,
@@ -153,7 +158,7 @@ pub(crate) struct Entry {
 impl From<AuditEntry> for Entry {
     fn from(AuditEntry { event, .. }: AuditEntry) -> Self {
         Self {
-            time: event.at,
+            time: format!("{:.6}", event.at),
             actor: event.actor,
             key: event.key.map(|key| key.to_string()),
             address: event.address.map(|address| address.to_string()),

@@ -10,6 +10,11 @@ use tollgate::{
 };
 
 /// `{"error"}`, in the documentation's words.
+/// Moments are told to the second.
+fn at(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
 #[derive(Debug)]
 pub(crate) struct Texts;
 
@@ -77,8 +82,8 @@ impl From<KeyRecord> for Key {
             id: record.id,
             name: record.name,
             preview: record.preview,
-            created_at: record.created_at,
-            last_used_at: record.last_used_at,
+            created_at: at(record.created_at),
+            last_used_at: record.last_used_at.map(at),
         }
     }
 }
@@ -100,7 +105,7 @@ impl Created {
             name: record.name,
             key: key.expose().to_owned(),
             preview: record.preview,
-            created_at: record.created_at,
+            created_at: at(record.created_at),
         }
     }
 }
