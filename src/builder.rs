@@ -13,7 +13,7 @@ use crate::{
         quota::Quotas,
         role::{Requirement, RoleSet},
     },
-    guard::{Authenticator, Gate, Guard, Identified, Policy},
+    guard::{Authenticator, Gate, Guard, Identified, Policy, Skip, Then, Unless},
     ip_allow::{IpAllowLayer, IpAllowPolicy},
     rate_limit::{RateLimitLayer, RateLimitPolicy},
     rbac::{RbacLayer, RbacPolicy},
@@ -104,8 +104,6 @@ pub enum TollgateError {
     #[error("client_address: trusts every address")]
     TrustsEveryAddress,
 }
-
-type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 
 /// Makes a [`TollgateLayer`].
 #[must_use]
@@ -275,21 +273,33 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let spending = self
             .spending
             .map(|spending| spending.with_clock(Arc::clone(&self.clock)).into_policy());
-        let authentication = match self.authentication {
-            Some(gate) => gate.with_policy(Some),
-            None => Gate::new(None),
+        let authorization = requirement.map(RbacLayer::into_policy);
+        let spared = Then {
+            outer: allowed.map(Gate::new),
+            inner: Then {
+                outer: outer_rate.map(Gate::new),
+                inner: Then {
+                    outer: self.authentication,
+                    inner: Then {
+                        outer: authorization.map(Gate::new),
+                        inner: Then {
+                            outer: inner_rate.map(Gate::new),
+                            inner: spending.map(Gate::new),
+                        },
+                    },
+                },
+            },
         };
-        let skips = self.skips;
+        let course = Then {
+            outer: RequestIdLayer::new().into_gate(),
+            inner: Then {
+                outer: self.denials.into_gate(),
+                inner: Unless::new(self.skips, spared),
+            },
+        };
         Ok(TollgateLayer {
-            request_id: RequestIdLayer::new(),
             audit,
-            denials: self.denials,
-            allowed: skipping(Gate::new(allowed), &skips),
-            outer_rate: skipping(Gate::new(outer_rate), &skips),
-            authentication: skipping(authentication, &skips),
-            requirement: skipping(Gate::new(requirement.map(RbacLayer::into_policy)), &skips),
-            inner_rate: skipping(Gate::new(inner_rate), &skips),
-            spending: skipping(Gate::new(spending), &skips),
+            course: Arc::new(course),
         })
     }
 
@@ -321,13 +331,6 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 }
 
-fn skipping<P: Clone>(gate: Gate<P>, skips: &[Skip]) -> Gate<P> {
-    skips.iter().fold(gate, |gate, skip| {
-        let skip = Arc::clone(skip);
-        gate.skip(move |head| skip(head))
-    })
-}
-
 impl<A> fmt::Debug for TollgateBuilder<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TollgateBuilder")
@@ -357,37 +360,25 @@ impl Policy for NoAuthentication {
 
 /// The whole gate. A clone is a few reference counts.
 #[derive(Clone, Debug)]
-pub struct TollgateLayer<A> {
-    request_id: RequestIdLayer,
+pub struct TollgateLayer<A: Policy> {
     audit: AuditLayer,
-    denials: DenialsLayer,
-    allowed: Gate<Option<IpAllowPolicy>>,
-    outer_rate: Gate<Option<RateLimitPolicy>>,
-    authentication: Gate<Option<A>>,
-    requirement: Gate<Option<RbacPolicy>>,
-    inner_rate: Gate<Option<RateLimitPolicy>>,
-    spending: Gate<Option<SpendingLimitPolicy>>,
+    course: Arc<WholeCourse<A>>,
 }
 
-type Spending<S> = Guard<S, Option<SpendingLimitPolicy>>;
-type InnerRate<S> = Guard<Spending<S>, Option<RateLimitPolicy>>;
-type Authorization<S> = Guard<InnerRate<S>, Option<RbacPolicy>>;
-type Authentication<S, A> = Guard<Authorization<S>, Option<A>>;
-type OuterRate<S, A> = Guard<Authentication<S, A>, Option<RateLimitPolicy>>;
-type Allowed<S, A> = Guard<OuterRate<S, A>, Option<IpAllowPolicy>>;
-type Dressed<S, A> = Guard<Allowed<S, A>, DenialsPolicy>;
+/// Whom and what a request that isn't spared is asked, from the outside in.
+type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Then<Option<Gate<RateLimitPolicy>>, Known<A>>>;
+type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<RbacPolicy>>, Counted>>;
+type Counted = Then<Option<Gate<RateLimitPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
+
+/// All gates of a [`TollgateLayer`].
+type WholeCourse<A> = Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Asked<A>>>>;
 
 impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
-    type Service = Guard<Audited<Dressed<S, A>>, RequestIdPolicy>;
+    type Service = Audited<Guard<S, Arc<WholeCourse<A>>>>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let spending = self.spending.layer(inner);
-        let inner_rate = self.inner_rate.layer(spending);
-        let requirement = self.requirement.layer(inner_rate);
-        let authentication = self.authentication.layer(requirement);
-        let outer_rate = self.outer_rate.layer(authentication);
-        let dressed = self.denials.layer(self.allowed.layer(outer_rate));
-        self.request_id.layer(self.audit.layer(dressed))
+        self.audit
+            .layer(Guard::new(inner, Arc::clone(&self.course)))
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) struct Scope {
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) address: Option<IpAddr>,
-    pub(crate) request_id: Option<Arc<str>>,
+    pub(crate) request_id: OnceLock<Arc<str>>,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) caller: OnceLock<Principal>,
     /// Whether it was told already that something was refused.
@@ -118,7 +118,7 @@ impl Scope {
         }
         let mut event = AuditEvent::new(self.clock.now(), act);
         event.address = self.address;
-        event.request_id.clone_from(&self.request_id);
+        event.request_id = self.request_id.get().cloned();
         event.route.clone_from(&self.route);
         if let Some(caller) = self.caller.get() {
             event.key = caller.key().cloned();
@@ -196,6 +196,11 @@ pub fn record(act: Act) {
         reason = act.reason.as_deref(),
     );
     let _ = SCOPE.try_with(|scope| scope.record(act));
+}
+
+/// The request that is under way is called so from now on, if it had no name.
+pub(crate) fn named(request_id: &Arc<str>) {
+    let _ = SCOPE.try_with(|scope| scope.request_id.set(Arc::clone(request_id)));
 }
 
 /// Records that a caller authenticated, and knows the caller from now on.

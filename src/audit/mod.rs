@@ -146,7 +146,7 @@ impl Settings {
             sink: Arc::clone(&self.sink),
             clock: Arc::clone(&self.clock),
             address: self.address.resolve(head).ok(),
-            request_id: head.request_id().map(|id| Arc::clone(id.shared())),
+            request_id: named(head),
             route: Some(bounded(&route).into()),
             caller: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -211,6 +211,12 @@ where
             }
         }
     }
+}
+
+/// The name that an outer layer has given the request; a layer further in may still do it.
+fn named(head: &RequestHead<'_>) -> OnceLock<Arc<str>> {
+    let id = head.request_id();
+    id.map_or_else(OnceLock::new, |id| Arc::clone(id.shared()).into())
 }
 
 /// The refusal that an answer is.

@@ -61,6 +61,10 @@ impl DenialsLayer {
         }
     }
 
+    pub(crate) fn into_gate(self) -> Gate<DenialsPolicy> {
+        self.gate
+    }
+
     /// Also writes errors anew that nobody dressed: a status that a refusal can have, with a body of plain text
     /// or none.
     #[must_use]
@@ -74,7 +78,7 @@ impl DenialsLayer {
 }
 
 impl<S> tower_layer::Layer<S> for DenialsLayer {
-    type Service = Guard<S, DenialsPolicy>;
+    type Service = Guard<S, Gate<DenialsPolicy>>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gate.layer(inner)

@@ -13,218 +13,181 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::{
-    BodyEnd, Gate, GateBody, Meter, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict,
-    event,
-};
-use crate::{
-    store::StoreFuture,
-    wire::{RequestHead, is_grpc},
-};
+use super::{Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both};
+use crate::{store::StoreFuture, wire::is_grpc};
 
-type MeterOf<P> = <<P as Policy>::Permit as Permit>::Meter;
+type MeterOf<C> = <<C as Course>::Admission as Admission>::Meter;
 
 /// The answer of a [`Guard`](super::Guard), on its way.
 #[pin_project]
-pub struct GuardFuture<S, P, B, C>
+pub struct GuardFuture<S, C, B, D>
 where
     S: Service<Request<B>>,
-    P: Policy,
-    C: Body,
+    C: Course,
+    D: Body,
 {
     #[pin]
-    state: State<S, P, B, C>,
+    state: State<S, C, B, D>,
 }
 
+/// Whatever takes I/O, and whatever is refused, is in a box: the future of an admitted request is moved, and should
+/// be no larger than it has to be.
 #[pin_project(project = StateProjection)]
-enum State<S, P, B, C>
+enum State<S, C, B, D>
 where
     S: Service<Request<B>>,
-    P: Policy,
-    C: Body,
+    C: Course,
+    D: Body,
 {
-    /// The policy does I/O; the request and the ready service wait.
-    Deciding {
-        verdict: PendingVerdict<P::Permit>,
-        waiting: Option<Waiting<S, P, B>>,
-    },
+    /// A gate does I/O; the request and the ready service wait.
+    Waiting(Option<Box<Waiting<S, C, B>>>),
     /// The inner service answers.
     Answering {
         #[pin]
         answer: S::Future,
-        permit: Option<P::Permit>,
+        admission: C::Admission,
         bodiless: bool,
     },
-    /// An answer without a body is held back until its settlement is written down.
-    Settling {
-        settling: StoreFuture<()>,
-        response: Option<Response<GateBody<C, MeterOf<P>>>>,
-    },
-    /// Refused, or answered, without the inner service.
-    Refused(Option<Response<Bytes>>),
+    /// There is an answer; it is held back until its settlement is written down.
+    Answered(Box<Answered<D, MeterOf<C>>>),
 }
 
-struct Waiting<S, P, B> {
-    service: S,
-    gate: Gate<P>,
-    request: Request<B>,
+pub(super) struct Waiting<S, C: Course, B> {
+    pub(super) service: S,
+    pub(super) course: C,
+    pub(super) waiting: C::Waiting,
+    pub(super) admission: C::Admission,
+    pub(super) request: Request<B>,
 }
 
-impl<S, P, B, C> GuardFuture<S, P, B, C>
+struct Answered<D: Body, M> {
+    settling: Option<StoreFuture<()>>,
+    response: Option<Response<GateBody<D, M>>>,
+}
+
+impl<S, C, B, D> GuardFuture<S, C, B, D>
 where
-    S: Service<Request<B>, Response = Response<C>>,
-    P: Policy,
-    C: Body,
+    S: Service<Request<B>, Response = Response<D>>,
+    C: Course,
+    D: Body,
 {
-    pub(super) fn pass(answer: S::Future) -> Self {
+    pub(super) fn waiting(waiting: Waiting<S, C, B>) -> Self {
+        let state = State::Waiting(Some(Box::new(waiting)));
+        Self { state }
+    }
+
+    pub(super) fn answering(answer: S::Future, admission: C::Admission, bodiless: bool) -> Self {
         Self {
             state: State::Answering {
                 answer,
-                permit: None,
-                bodiless: false,
+                admission,
+                bodiless,
             },
         }
     }
 
-    pub(super) fn pending(
-        gate: Gate<P>,
-        verdict: PendingVerdict<P::Permit>,
-        request: Request<B>,
-        service: S,
-    ) -> Self {
-        let waiting = Some(Waiting {
-            service,
-            gate,
-            request,
-        });
-        Self {
-            state: State::Deciding { verdict, waiting },
-        }
-    }
-
-    pub(super) fn decided(
-        gate: &Gate<P>,
-        verdict: Verdict<P::Permit>,
-        request: Request<B>,
-        call: impl FnOnce(Request<B>) -> S::Future,
-    ) -> Self {
-        Self {
-            state: State::decided(gate, verdict, request, call),
-        }
+    pub(super) fn stopped(response: Response<Bytes>, admission: C::Admission) -> Self {
+        let state = State::stopped(response, admission);
+        Self { state }
     }
 }
 
-impl<S, P, B, C> State<S, P, B, C>
+impl<S, C, B, D> State<S, C, B, D>
 where
-    S: Service<Request<B>, Response = Response<C>>,
-    P: Policy,
-    C: Body,
+    S: Service<Request<B>, Response = Response<D>>,
+    C: Course,
+    D: Body,
 {
-    fn decided(
-        gate: &Gate<P>,
-        verdict: Verdict<P::Permit>,
-        mut request: Request<B>,
-        call: impl FnOnce(Request<B>) -> S::Future,
-    ) -> Self {
-        let name = gate.policy().name();
-        let (denial, permit) = match verdict {
-            Verdict::Answer(answer) if !gate.is_shadow() => {
-                event::admitted(name, &RequestHead::of(&request), gate.counted());
-                return Self::Refused(Some(*answer));
-            }
-            Verdict::Answer(_) => (None, None),
-            Verdict::Admit(permit) => (None, Some(permit)),
-            Verdict::Refuse(denial) | Verdict::Abstain(denial) => (Some(denial), None),
-            Verdict::RefuseMarked(denial, permit) => (Some(denial), Some(permit)),
-        };
-        let head = RequestHead::of(&request);
-        match denial {
-            None if gate.policy().judges() => event::admitted(name, &head, gate.counted()),
-            None => {}
-            Some(denial) => {
-                event::refused(name, &head, &denial, gate.is_shadow());
-                if !gate.is_shadow() {
-                    let response = gate.denials().respond(&denial, &head);
-                    return Self::Refused(Some(marked(response, permit)));
+    fn stopped(response: Response<Bytes>, mut admission: C::Admission) -> Self {
+        let (response, settling) = finish_stopped(response, &mut admission);
+        Self::Answered(Box::new(Answered {
+            settling,
+            response: Some(response),
+        }))
+    }
+
+    /// Goes on with a request that waits; perhaps it waits on.
+    fn advance(waiting: Waiting<S, C, B>, context: &mut Context<'_>) -> Self {
+        let Waiting {
+            mut service,
+            course,
+            waiting,
+            mut admission,
+            mut request,
+        } = waiting;
+        match course.resume(waiting, &mut request, &mut admission, context) {
+            Progress::Admitted => {
+                let bodiless = request.method() == Method::HEAD;
+                Self::Answering {
+                    answer: service.call(request),
+                    admission,
+                    bodiless,
                 }
             }
-        }
-        let mut permit = permit;
-        if let Some(permit) = &mut permit {
-            permit.mark_request(request.extensions_mut());
-        }
-        let bodiless = request.method() == Method::HEAD;
-        Self::Answering {
-            answer: call(request),
-            permit,
-            bodiless,
+            Progress::Stopped(response) => Self::stopped(*response, admission),
+            Progress::Waiting(waiting) => Self::Waiting(Some(Box::new(Waiting {
+                service,
+                course,
+                waiting,
+                admission,
+                request,
+            }))),
         }
     }
 }
 
-impl<S, P, B, C> Future for GuardFuture<S, P, B, C>
+impl<S, C, B, D> Future for GuardFuture<S, C, B, D>
 where
-    S: Service<Request<B>, Response = Response<C>>,
-    P: Policy,
-    C: Body,
+    S: Service<Request<B>, Response = Response<D>>,
+    C: Course,
+    D: Body,
 {
-    type Output = Result<Response<GateBody<C, MeterOf<P>>>, S::Error>;
+    type Output = Result<Response<GateBody<D, MeterOf<C>>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Deciding { verdict, waiting } => {
-                    let verdict = ready!(Pin::new(verdict).poll(context));
-                    let Some(Waiting {
-                        mut service,
-                        gate,
-                        request,
-                    }) = waiting.take()
-                    else {
+                StateProjection::Waiting(slot) => {
+                    let Some(waiting) = slot.take() else {
                         return Poll::Pending;
                     };
-                    State::decided(&gate, verdict, request, |request| service.call(request))
+                    let next = State::advance(*waiting, context);
+                    if let State::Waiting(_) = next {
+                        state.set(next);
+                        return Poll::Pending;
+                    }
+                    next
                 }
                 StateProjection::Answering {
                     answer,
-                    permit,
+                    admission,
                     bodiless,
                 } => {
                     let answer = ready!(answer.poll(context));
-                    let permit = permit.take();
-                    let response = match (answer, permit) {
-                        (Ok(response), Some(permit)) => (response, permit),
-                        (Ok(response), None) => {
-                            return Poll::Ready(Ok(response.map(GateBody::inner)));
-                        }
-                        (Err(error), permit) => {
-                            if let Some(permit) = permit {
-                                permit.inner_failed();
-                            }
+                    let response = match answer {
+                        Ok(response) => response,
+                        Err(error) => {
+                            admission.inner_failed();
                             return Poll::Ready(Err(error));
                         }
                     };
-                    match finish(response.0, response.1, *bodiless) {
+                    match finish(response, admission, *bodiless) {
                         (response, None) => return Poll::Ready(Ok(response)),
-                        (response, Some(settling)) => State::Settling {
+                        (response, settling) => State::Answered(Box::new(Answered {
                             settling,
                             response: Some(response),
-                        },
+                        })),
                     }
                 }
-                StateProjection::Settling { settling, response } => {
-                    if let Err(error) = ready!(Pin::new(settling).poll(context)) {
+                StateProjection::Answered(answered) => {
+                    if let Some(settling) = &mut answered.settling
+                        && let Err(error) = ready!(Pin::new(settling).poll(context))
+                    {
                         tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
                     }
-                    return match response.take() {
+                    return match answered.response.take() {
                         Some(response) => Poll::Ready(Ok(response)),
-                        None => Poll::Pending,
-                    };
-                }
-                StateProjection::Refused(response) => {
-                    return match response.take() {
-                        Some(response) => Poll::Ready(Ok(response.map(GateBody::fixed))),
                         None => Poll::Pending,
                     };
                 }
@@ -234,63 +197,61 @@ where
     }
 }
 
-/// A refusal, with what the permit has to tell. Its body stays the refusal's.
-fn marked<P: Permit>(response: Response<Bytes>, permit: Option<P>) -> Response<Bytes> {
-    let Some(permit) = permit else {
-        return response;
-    };
+/// An answer, and what it waits for where it has no body to wait with.
+type Finished<D, M> = (Response<GateBody<D, M>>, Option<StoreFuture<()>>);
+
+/// Lets the gates mark the answer. Where nobody will ask for a body, its end is now.
+fn finish<D: Body, A: Admission>(
+    response: Response<D>,
+    admission: &mut A,
+    bodiless: bool,
+) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
-    let marks = ResponseMarks {
-        status: head.status,
-        headers: &mut head.headers,
-        extensions: &mut head.extensions,
+    let mut answer = Answer::new(&mut head);
+    let meter = admission.mark(&mut answer);
+    let (status, settling) = (answer.status(), answer.settling.take());
+    if let Some(bytes) = answer.replaced.take() {
+        head.status = status;
+        let settling = both(settling, ended(meter, &bytes));
+        return (Response::from_parts(head, GateBody::fixed(bytes)), settling);
+    }
+    let Some(meter) = meter else {
+        return (Response::from_parts(head, GateBody::inner(body)), settling);
     };
-    drop(permit.mark_response(marks));
-    Response::from_parts(head, body)
+    let announced = announced(&head.headers, &body);
+    let empty =
+        bodiless || is_bodiless(head.status) || announced == Some(0) || body.is_end_stream();
+    if empty {
+        let settling = both(settling, meter.end(BodyEnd::Complete));
+        (Response::from_parts(head, GateBody::inner(body)), settling)
+    } else {
+        let body = GateBody::metered(body, meter, announced);
+        (Response::from_parts(head, body), settling)
+    }
 }
 
-/// An answer, and what it waits for where it has no body to wait with.
-type Finished<C, M> = (Response<GateBody<C, M>>, Option<StoreFuture<()>>);
-
-/// Lets the permit mark the answer. Where nobody will ask for a body, its end is now.
-fn finish<C: Body, P: Permit>(
-    response: Response<C>,
-    permit: P,
-    bodiless: bool,
-) -> Finished<C, P::Meter> {
+/// The same with an answer that didn't come from the inner service: all of its body is there.
+fn finish_stopped<D: Body, A: Admission>(
+    response: Response<Bytes>,
+    admission: &mut A,
+) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
-    let marks = ResponseMarks {
-        status: head.status,
-        headers: &mut head.headers,
-        extensions: &mut head.extensions,
-    };
-    match permit.mark_response(marks) {
-        Tail::Body => (Response::from_parts(head, GateBody::inner(body)), None),
-        Tail::Settled(settling) => (
-            Response::from_parts(head, GateBody::inner(body)),
-            Some(settling),
-        ),
-        Tail::Replaced(status, bytes) => {
-            head.status = status;
-            (Response::from_parts(head, GateBody::fixed(bytes)), None)
-        }
-        Tail::Metered(meter) => {
-            let announced = announced(&head.headers, &body);
-            let empty = bodiless
-                || is_bodiless(head.status)
-                || announced == Some(0)
-                || body.is_end_stream();
-            if empty {
-                let settling = meter.end(BodyEnd::Complete);
-                (Response::from_parts(head, GateBody::inner(body)), settling)
-            } else {
-                (
-                    Response::from_parts(head, GateBody::metered(body, meter, announced)),
-                    None,
-                )
-            }
-        }
+    let mut answer = Answer::new(&mut head);
+    let meter = admission.mark(&mut answer);
+    let (status, settling) = (answer.status(), answer.settling.take());
+    let body = answer.replaced.take().unwrap_or(body);
+    head.status = status;
+    let settling = both(settling, ended(meter, &body));
+    (Response::from_parts(head, GateBody::fixed(body)), settling)
+}
+
+/// Shows a meter all of a body.
+fn ended<M: Meter>(meter: Option<M>, body: &[u8]) -> Option<StoreFuture<()>> {
+    let mut meter = meter?;
+    if !body.is_empty() {
+        meter.data(body);
     }
+    meter.end(BodyEnd::Complete)
 }
 
 /// After how many bytes a server stops asking for more; `None` where it asks until there are trailers or no
@@ -311,11 +272,11 @@ fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-impl<S, P, B, C> fmt::Debug for GuardFuture<S, P, B, C>
+impl<S, C, B, D> fmt::Debug for GuardFuture<S, C, B, D>
 where
     S: Service<Request<B>>,
-    P: Policy,
-    C: Body,
+    C: Course,
+    D: Body,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardFuture").finish_non_exhaustive()

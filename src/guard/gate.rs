@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use super::{Guard, Policy, event::Counted};
 use crate::wire::{Denials, RequestHead};
 
-type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
+pub(crate) type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 
 /// A policy with the settings that every layer has. As a [`Layer`] it makes a [`Guard`]; a clone is a
 /// reference count.
@@ -152,7 +152,7 @@ impl<P: fmt::Debug> fmt::Debug for Gate<P> {
 }
 
 impl<S, P: Policy> Layer<S> for Gate<P> {
-    type Service = Guard<S, P>;
+    type Service = Guard<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Guard::new(inner, self.clone())
@@ -208,7 +208,7 @@ macro_rules! layer {
         }
 
         impl<S> tower_layer::Layer<S> for $layer {
-            type Service = $crate::guard::Guard<S, $policy>;
+            type Service = $crate::guard::Guard<S, $crate::guard::Gate<$policy>>;
 
             fn layer(&self, inner: S) -> Self::Service {
                 self.gate.layer(inner)

@@ -40,6 +40,7 @@
 //! ```
 
 mod body;
+mod course;
 mod event;
 mod future;
 mod gate;
@@ -48,10 +49,11 @@ mod policy;
 mod service;
 
 pub use body::{BodyEnd, GateBody, Meter, NoMeter};
+pub use course::{Admission, Answer, Both, Course, Either, Meters, Passed, Progress, Then, Unless};
 pub use future::GuardFuture;
 pub use gate::Gate;
 pub use or::{Authenticator, Identified, Or, OrLayer};
 pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict};
 pub use service::Guard;
 
-pub(crate) use gate::layer;
+pub(crate) use gate::{Skip, layer};

@@ -115,7 +115,7 @@ where
     A: Policy<Permit = Identified>,
     B: Policy<Permit = Identified>,
 {
-    type Service = Guard<S, Or<A, B>>;
+    type Service = Guard<S, Gate<Or<A, B>>>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gate.layer(inner)

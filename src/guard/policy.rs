@@ -39,21 +39,10 @@ pub enum Decision<P> {
     Pending(PendingVerdict<P>),
 }
 
-impl<P: Send + 'static> Decision<P> {
+impl<P> Decision<P> {
     /// A decision that takes I/O. It owns what it needs: the head is not lent for so long.
     pub fn pending(verdict: impl Future<Output = Verdict<P>> + Send + 'static) -> Self {
         Self::Pending(PendingVerdict(Box::pin(verdict)))
-    }
-
-    /// Changes the permit, now or when it is there.
-    pub fn map<Q: Send + 'static>(
-        self,
-        change: impl FnOnce(P) -> Q + Send + 'static,
-    ) -> Decision<Q> {
-        match self {
-            Self::Ready(verdict) => Decision::Ready(verdict.map(change)),
-            Self::Pending(verdict) => Decision::pending(async move { verdict.await.map(change) }),
-        }
     }
 }
 
@@ -71,18 +60,6 @@ pub enum Verdict<P> {
     /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
     /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused like this.
     Abstain(Denial),
-}
-
-impl<P> Verdict<P> {
-    fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Verdict<Q> {
-        match self {
-            Self::Admit(permit) => Verdict::Admit(change(permit)),
-            Self::Refuse(denial) => Verdict::Refuse(denial),
-            Self::Answer(answer) => Verdict::Answer(answer),
-            Self::RefuseMarked(denial, permit) => Verdict::RefuseMarked(denial, change(permit)),
-            Self::Abstain(denial) => Verdict::Abstain(denial),
-        }
-    }
 }
 
 /// A verdict that waits for I/O.
@@ -156,49 +133,5 @@ impl Permit for () {
 
     fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {
         Tail::Body
-    }
-}
-
-/// The permit of a layer that may be switched off.
-impl<P: Permit> Permit for Option<P> {
-    type Meter = P::Meter;
-
-    fn mark_request(&mut self, extensions: &mut Extensions) {
-        if let Some(permit) = self {
-            permit.mark_request(extensions);
-        }
-    }
-
-    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<P::Meter> {
-        match self {
-            Some(permit) => permit.mark_response(response),
-            None => Tail::Body,
-        }
-    }
-
-    fn inner_failed(self) {
-        if let Some(permit) = self {
-            permit.inner_failed();
-        }
-    }
-}
-
-/// A layer that may be switched off: `None` admits everything.
-impl<P: Policy> Policy for Option<P> {
-    type Permit = Option<P::Permit>;
-
-    fn name(&self) -> &'static str {
-        self.as_ref().map_or("off", Policy::name)
-    }
-
-    fn judges(&self) -> bool {
-        self.as_ref().is_some_and(Policy::judges)
-    }
-
-    fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit> {
-        match self {
-            Some(policy) => policy.decide(head).map(Some),
-            None => Decision::Ready(Verdict::Admit(None)),
-        }
     }
 }

@@ -5,73 +5,75 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Decision, Gate, GateBody, GuardFuture, Permit, Policy};
-use crate::wire::RequestHead;
+use super::{Admission, Course, GateBody, GuardFuture, Progress, future::Waiting};
 
-/// A service with a policy in front of it. A clone is the inner service's clone and a reference count.
-pub struct Guard<S, P> {
+/// A service with gates in front of it. A clone is the inner service's clone and a reference count.
+pub struct Guard<S, C> {
     inner: S,
-    gate: Gate<P>,
+    course: C,
 }
 
-impl<S, P> Guard<S, P> {
-    pub(crate) fn new(inner: S, gate: Gate<P>) -> Self {
-        Self { inner, gate }
+impl<S, C: Course> Guard<S, C> {
+    /// Puts the gates of `course` in front of `inner`.
+    pub fn new(inner: S, course: C) -> Self {
+        Self { inner, course }
     }
 }
 
-impl<S: Clone, P> Clone for Guard<S, P> {
+impl<S: Clone, C: Clone> Clone for Guard<S, C> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            gate: self.gate.clone(),
+            course: self.course.clone(),
         }
     }
 }
 
-impl<S: fmt::Debug, P: fmt::Debug> fmt::Debug for Guard<S, P> {
+impl<S: fmt::Debug, C: fmt::Debug> fmt::Debug for Guard<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
             .field("inner", &self.inner)
-            .field("gate", &self.gate)
+            .field("course", &self.course)
             .finish()
     }
 }
 
-impl<S, P, B, C> Service<Request<B>> for Guard<S, P>
+impl<S, C, B, D> Service<Request<B>> for Guard<S, C>
 where
-    S: Service<Request<B>, Response = Response<C>> + Clone,
-    P: Policy,
-    C: Body,
+    S: Service<Request<B>, Response = Response<D>> + Clone,
+    C: Course,
+    D: Body,
 {
-    type Response = Response<GateBody<C, <P::Permit as Permit>::Meter>>;
+    type Response = Response<GateBody<D, <C::Admission as Admission>::Meter>>;
     type Error = S::Error;
-    type Future = GuardFuture<S, P, B, C>;
+    type Future = GuardFuture<S, C, B, D>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let head = RequestHead::of(&request);
-        if self.gate.skips(&head) {
-            return GuardFuture::pass(self.inner.call(request));
-        }
-        match self.gate.policy().decide(&head) {
-            Decision::Ready(verdict) => {
-                GuardFuture::decided(&self.gate, verdict, request, |request| {
-                    self.inner.call(request)
-                })
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let mut admission = C::Admission::default();
+        match self.course.enter(&mut request, &mut admission) {
+            Progress::Admitted => {
+                let bodiless = request.method() == Method::HEAD;
+                GuardFuture::answering(self.inner.call(request), admission, bodiless)
             }
-            Decision::Pending(verdict) => {
+            Progress::Stopped(response) => GuardFuture::stopped(*response, admission),
+            Progress::Waiting(waiting) => {
                 // The service that said it was ready is the one that is called.
                 let fresh = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, fresh);
-                GuardFuture::pending(self.gate.clone(), verdict, request, ready)
+                GuardFuture::waiting(Waiting {
+                    service: mem::replace(&mut self.inner, fresh),
+                    course: self.course.clone(),
+                    waiting,
+                    admission,
+                    request,
+                })
             }
         }
     }

@@ -22,6 +22,7 @@ use http::{Extensions, HeaderName};
 
 use crate::{
     guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    trail,
     wire::{RequestHead, RequestId},
 };
 
@@ -41,6 +42,10 @@ impl RequestIdLayer {
             gate: Gate::new(RequestIdPolicy),
         }
     }
+
+    pub(crate) fn into_gate(self) -> Gate<RequestIdPolicy> {
+        self.gate
+    }
 }
 
 impl Default for RequestIdLayer {
@@ -50,7 +55,7 @@ impl Default for RequestIdLayer {
 }
 
 impl<S> tower_layer::Layer<S> for RequestIdLayer {
-    type Service = Guard<S, RequestIdPolicy>;
+    type Service = Guard<S, Gate<RequestIdPolicy>>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gate.layer(inner)
@@ -92,6 +97,7 @@ impl Permit for RequestIdPermit {
     type Meter = NoMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
+        trail::named(self.0.shared());
         extensions.insert(self.0.clone());
     }
 

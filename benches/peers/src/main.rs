@@ -1,6 +1,7 @@
 //! tollgate beside its peers: the same requests, in one process, by turns.
 //!
-//! `cd benches/peers && cargo run --release`. Ratios count; the times are this machine's.
+//! `cd benches/peers && cargo run --release`. Ratios count; the times are this machine's. With the name of a contestant
+//! of the first table (`-- "the whole stack"`) and perhaps a number of calls it runs that one alone, for a profiler.
 
 #[path = "../../scene/mod.rs"]
 mod scene;
@@ -198,12 +199,27 @@ fn table(spent: &BTreeMap<&str, u128>) {
     );
 }
 
+/// One contestant, long enough for a profiler to look at it.
+fn alone(name: &str, scene: &Scene) {
+    let calls = std::env::args().nth(2).map_or(2_000_000, |calls| calls.parse().expect("a number"));
+    let parts = parts::Parts::new(scene.key.expose());
+    let mut contestants = parts::contestants(scene, &parts);
+    let found = contestants.iter_mut().find(|(other, _)| *other == name);
+    let (_, contestant) = found.expect("one of the first table's names");
+    for _ in 0..calls {
+        contestant();
+    }
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime");
     let scene = runtime.block_on(Scene::new());
+    if let Some(name) = std::env::args().nth(1) {
+        return alone(&name, &scene);
+    }
     parts::table(&scene);
     println!();
     let mut contestants = runtime.block_on(contestants(&scene));
