@@ -24,11 +24,12 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub struct RateLimitPermit {
     shown: Shown,
-    settlement: Option<Settlement>,
+    settlement: Option<Box<Settlement>>,
 }
 
 impl RateLimitPermit {
     pub(super) fn new(shown: Shown, settlement: Option<Settlement>) -> Self {
+        let settlement = settlement.map(Box::new);
         Self { shown, settlement }
     }
 }
@@ -61,7 +62,7 @@ impl Permit for RateLimitPermit {
 
 /// Corrects an estimate when the body has ended, or when the client has left.
 #[derive(Debug)]
-pub struct RateLimitMeter(Settlement);
+pub struct RateLimitMeter(Box<Settlement>);
 
 impl Meter for RateLimitMeter {
     fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {

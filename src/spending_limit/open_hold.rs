@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     domain::{
-        BudgetId,
         clock::Clock,
         money::Money,
         usage::{Call, Hold, Outcome, Settlement},
@@ -23,27 +22,20 @@ use crate::{
     wire::{CostHeader, grpc_has_failed},
 };
 
-/// A call that is about to be made.
-#[derive(Clone, Debug)]
-pub(super) struct OpenCall {
-    pub(super) call: Call,
-    pub(super) budgets: Arc<[BudgetId]>,
-    /// When it began, on the monotonic clock.
-    pub(super) started: Duration,
-}
-
-/// What was set aside for it.
+/// What was set aside for a call.
 #[derive(Debug)]
 pub(super) enum Reservation {
-    /// The route is free, whatever the handler sets.
-    Free,
+    /// Nothing: the route is free, whatever the handler sets.
+    Free(Call),
     /// Money.
     Held(Hold),
 }
 
 /// A call under way. Dropped unsettled, it settles itself.
 pub(super) struct OpenHold {
-    pub(super) open: Option<(OpenCall, Reservation)>,
+    pub(super) open: Option<Reservation>,
+    /// When the call began, on the monotonic clock.
+    pub(super) started: Duration,
     pub(super) price: Price,
     pub(super) charge: Charge,
     pub(super) terms: Terms,
@@ -77,9 +69,9 @@ impl Seen {
 impl OpenHold {
     /// Settles, once. The settlement is on its way when this returns.
     fn settle(&mut self, outcome: Outcome) -> Option<StoreFuture<()>> {
-        let (open, reservation) = self.open.take()?;
+        let reservation = self.open.take()?;
         let charged = match &reservation {
-            Reservation::Free => Money::ZERO,
+            Reservation::Free(_) => Money::ZERO,
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
         let tokens = self.tokens();
@@ -90,7 +82,7 @@ impl OpenHold {
         }
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
-            latency: self.clock.elapsed().saturating_sub(open.started),
+            latency: self.clock.elapsed().saturating_sub(self.started),
             input_tokens: tokens.map(|tokens| tokens.input),
             output_tokens: tokens.map(|tokens| tokens.output),
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
@@ -103,7 +95,7 @@ impl OpenHold {
             recording.keep();
         }
         Some(match reservation {
-            Reservation::Free => self.ledger.record(open.call, settlement),
+            Reservation::Free(call) => self.ledger.record(call, settlement),
             Reservation::Held(hold) => self.ledger.settle(hold, settlement),
         })
     }
@@ -190,7 +182,7 @@ impl OpenHold {
 
     /// Tells the client what it pays, as far as that is known before the body.
     fn tell_cost(&self, headers: &mut HeaderMap) {
-        let Some((_, Reservation::Held(hold))) = &self.open else {
+        let Some(Reservation::Held(hold)) = &self.open else {
             return;
         };
         let cost = if self.seen.has_failed() {
@@ -218,7 +210,7 @@ impl OpenHold {
         }
         let lifetime = self.terms.lifetime;
         self.extend_at = now.saturating_add(half(lifetime));
-        if let Some((_, Reservation::Held(hold))) = &self.open {
+        if let Some(Reservation::Held(hold)) = &self.open {
             // On its way when this returns; whether it was in time shows when it is settled.
             drop(self.ledger.extend(hold, lifetime));
         }
@@ -252,11 +244,11 @@ impl fmt::Debug for OpenHold {
 
 /// The proof that a request is paid for. Dropped, it settles.
 #[derive(Debug)]
-pub struct SpendingPermit(OpenHold);
+pub struct SpendingPermit(Box<OpenHold>);
 
 impl SpendingPermit {
     pub(super) fn new(open: OpenHold) -> Self {
-        Self(open)
+        Self(Box::new(open))
     }
 }
 
@@ -291,7 +283,7 @@ impl Permit for SpendingPermit {
 
 /// Settles when the body has ended. Dropped before, it settles for a client that left.
 #[derive(Debug)]
-pub struct SpendingMeter(OpenHold);
+pub struct SpendingMeter(Box<OpenHold>);
 
 impl Meter for SpendingMeter {
     fn data(&mut self, piece: &[u8]) {

@@ -1,11 +1,11 @@
 //! Before the request: find the price, hold the money.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Charge, Price, PriceTable, SpendingPermit,
     idempotency::{self, Answers},
-    open_hold::{OpenCall, OpenHold, Reservation, Seen, half},
+    open_hold::{OpenHold, Reservation, Seen, half},
     table::Priced,
     terms::Terms,
 };
@@ -88,25 +88,30 @@ impl Policy for SpendingLimitPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<SpendingPermit> {
         match self.prepare(head) {
             Err(denial) => Decision::Ready(Verdict::Refuse(denial)),
-            Ok(wish) if wish.price.is_free() => {
-                let open = self.open(wish, Reservation::Free);
-                Decision::Ready(Verdict::Admit(SpendingPermit::new(open)))
+            Ok((call, _, wish)) if wish.price.is_free() => {
+                let permit = self.open(wish, Reservation::Free(call));
+                Decision::Ready(Verdict::Admit(permit))
             }
-            Ok(wish) => self.hold(wish),
+            Ok((call, budgets, wish)) => self.hold(call, budgets, wish),
         }
     }
 }
 
-/// A request that may be served if it is paid for.
+/// A call, the budgets that it must fit in, and what else is needed when it is held for.
+type Prepared = (Call, Arc<[BudgetId]>, Wish);
+
+/// What is still to be known of a call once the ledger has it.
 struct Wish {
-    open: OpenCall,
     price: Price,
     amount: Money,
-    idempotency: Option<Idempotency>,
+    /// When it began, on the monotonic clock.
+    started: Duration,
+    /// The client's own name for the call, and whose account's it is.
+    named: Option<(AccountId, Idempotency)>,
 }
 
 impl SpendingLimitPolicy {
-    fn prepare(&self, head: &RequestHead<'_>) -> Result<Wish, Denial> {
+    fn prepare(&self, head: &RequestHead<'_>) -> Result<Prepared, Denial> {
         let route = match self.prices.find(head) {
             Priced::Route(route) => route,
             Priced::OtherMethods => {
@@ -133,6 +138,7 @@ impl SpendingLimitPolicy {
             _ => None,
         };
         let account = self.payer.account(principal)?;
+        let named = idempotency.map(|idempotency| (account.clone(), idempotency));
         let request_id = match head.request_id() {
             Some(id) => Arc::clone(id.shared()),
             None => Arc::clone(RequestId::generate().shared()),
@@ -145,26 +151,24 @@ impl SpendingLimitPolicy {
             route: Arc::clone(&route.name),
             started_at: self.clock.now(),
         };
-        Ok(Wish {
-            open: OpenCall {
-                call,
-                budgets: self.payer.budgets(principal)?,
-                started: self.clock.elapsed(),
-            },
+        let wish = Wish {
             price,
             amount,
-            idempotency,
-        })
+            started: self.clock.elapsed(),
+            named,
+        };
+        Ok((call, self.payer.budgets(principal)?, wish))
     }
 
-    fn hold(&self, wish: Wish) -> Decision<SpendingPermit> {
+    fn hold(&self, call: Call, budgets: Arc<[BudgetId]>, wish: Wish) -> Decision<SpendingPermit> {
+        let named = wish.named.as_ref();
         let request = HoldRequest {
-            call: wish.open.call.clone(),
-            budgets: Arc::clone(&wish.open.budgets),
+            call,
+            budgets,
             amount: wish.amount,
             lifetime: self.terms.lifetime,
             expiry: self.terms.expiry,
-            idempotency: wish.idempotency.clone(),
+            idempotency: named.map(|(_, idempotency)| idempotency.clone()),
         };
         match self.ledger.hold(request).into_ready() {
             Ok(answer) => Decision::Ready(self.judge(answer, wish)),
@@ -181,21 +185,18 @@ impl SpendingLimitPolicy {
         wish: Wish,
     ) -> Verdict<SpendingPermit> {
         match answer {
-            Ok(Ok(hold)) => {
-                let open = self.open(wish, Reservation::Held(hold));
-                Verdict::Admit(SpendingPermit::new(open))
-            }
-            Ok(Err(refusal)) => self.refused(refusal, wish),
+            Ok(Ok(hold)) => Verdict::Admit(self.open(wish, Reservation::Held(hold))),
+            Ok(Err(refusal)) => self.refused(refusal, &wish),
             Err(error) => Verdict::Refuse(
                 Denial::new(DenialKind::Unavailable).because(format!("the ledger failed: {error}")),
             ),
         }
     }
 
-    fn refused(&self, refusal: HoldRefusal, wish: Wish) -> Verdict<SpendingPermit> {
+    fn refused(&self, refusal: HoldRefusal, wish: &Wish) -> Verdict<SpendingPermit> {
         if refusal == HoldRefusal::AlreadySettled
-            && let (Some(answers), Some(idempotency)) = (&self.answers, &wish.idempotency)
-            && let Some(answer) = answers.find(wish.open.call.account, idempotency)
+            && let (Some(answers), Some((account, idempotency))) = (&self.answers, &wish.named)
+            && let Some(answer) = answers.find(account.clone(), idempotency)
         {
             return Verdict::Answer(Box::new(answer));
         }
@@ -212,17 +213,17 @@ impl SpendingLimitPolicy {
         Verdict::Refuse(denial)
     }
 
-    fn open(&self, wish: Wish, reservation: Reservation) -> OpenHold {
-        let recording = match (&self.answers, wish.idempotency) {
-            (Some(answers), Some(idempotency)) => {
-                let account = wish.open.call.account.clone();
+    fn open(&self, wish: Wish, reservation: Reservation) -> SpendingPermit {
+        let recording = match (&self.answers, wish.named) {
+            (Some(answers), Some((account, idempotency))) => {
                 Some(Box::new(answers.recording(account, idempotency)))
             }
             _ => None,
         };
-        let extend_at = wish.open.started.saturating_add(half(self.terms.lifetime));
-        OpenHold {
-            open: Some((wish.open, reservation)),
+        let extend_at = wish.started.saturating_add(half(self.terms.lifetime));
+        SpendingPermit::new(OpenHold {
+            open: Some(reservation),
+            started: wish.started,
             price: wish.price,
             charge: Charge::new(),
             terms: self.terms,
@@ -231,6 +232,6 @@ impl SpendingLimitPolicy {
             extend_at,
             ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock),
-        }
+        })
     }
 }
