@@ -6,6 +6,9 @@ mod breaker;
 mod local;
 #[cfg(feature = "redis")]
 mod resilient;
+#[cfg(feature = "redis")]
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "redis")]
 pub use resilient::{Degraded, SharedRateStatistics};

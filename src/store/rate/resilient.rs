@@ -66,6 +66,10 @@ impl Default for Degraded {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedRateStatistics {
+    /// Requests admitted, by the store or without it.
+    pub admitted: u64,
+    /// Requests refused, by the store or without it.
+    pub refused: u64,
     /// Round trips to the store.
     pub round_trips: u64,
     /// Round trips that failed, or took too long.
@@ -76,6 +80,12 @@ pub struct SharedRateStatistics {
     pub admitted_from_lease: u64,
     /// Requests decided without the store, because it could not be asked.
     pub degraded: u64,
+    /// How often the store was taken for gone.
+    pub losses: u64,
+    /// Whether it is taken for gone now: this process counts by itself.
+    pub is_degraded: bool,
+    /// Keys that this process keeps counts of, for when the store is gone.
+    pub local_keys: usize,
 }
 
 /// A store over the network.
@@ -121,6 +131,9 @@ struct Inner<R> {
 
 #[derive(Debug, Default)]
 struct Counters {
+    admitted: AtomicU64,
+    refused: AtomicU64,
+    losses: AtomicU64,
     round_trips: AtomicU64,
     failures: AtomicU64,
     refused_from_memory: AtomicU64,
@@ -151,6 +164,7 @@ impl<R: RemoteRateStore> Resilient<R> {
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
         let outcome = self.0.remote.revive().await;
         if outcome.is_err() && self.0.breaker.failed(Failure::Final) {
+            count(&self.0.counters.losses);
             self.0.look_after();
         }
         outcome
@@ -164,6 +178,11 @@ impl<R: RemoteRateStore> Resilient<R> {
         let counters = &self.0.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SharedRateStatistics {
+            admitted: read(&counters.admitted),
+            refused: read(&counters.refused),
+            losses: read(&counters.losses),
+            is_degraded: self.is_degraded(),
+            local_keys: self.0.local.len(),
             round_trips: read(&counters.round_trips),
             failures: read(&counters.failures),
             refused_from_memory: read(&counters.refused_from_memory),
@@ -179,15 +198,16 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         let now = inner.manner.clock.elapsed();
         if let Some(refused) = inner.denied.find(key, quotas, cost, now) {
             count(&inner.counters.refused_from_memory);
-            return StoreFuture::ready(Ok(refused));
+            return StoreFuture::ready(Ok(inner.counted(refused)));
         }
         let leasing = inner.manner.lease > 1 && is_leasable(quotas);
         if leasing && let Some(admitted) = inner.leases.of(key).take(quotas, cost, now) {
             count(&inner.counters.admitted_from_lease);
-            return StoreFuture::ready(Ok(admitted));
+            return StoreFuture::ready(Ok(inner.counted(admitted)));
         }
         if inner.breaker.is_open() {
-            return StoreFuture::ready(inner.degraded(key, quotas, cost));
+            let decision = inner.degraded(key, quotas, cost);
+            return StoreFuture::ready(decision.map(|decision| inner.counted(decision)));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
@@ -196,7 +216,8 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             } else {
                 inner.ask(inner.take_exactly(&key, &quotas, cost)).await
             };
-            asked.or_else(|_| inner.degraded(&key, &quotas, cost))
+            let decision = asked.or_else(|_| inner.degraded(&key, &quotas, cost))?;
+            Ok(inner.counted(decision))
         })
     }
 
@@ -261,6 +282,7 @@ impl<R: RemoteRateStore> Inner<R> {
         };
         count(&self.counters.failures);
         if self.breaker.failed(failure) {
+            count(&self.counters.losses);
             tracing::warn!(target: "tollgate", %error, "shared rate limits: the store is gone, this process counts by itself");
             self.look_after();
         }
@@ -315,6 +337,15 @@ impl<R: RemoteRateStore> Inner<R> {
             readings: decision.readings.as_slice().iter().map(more).collect(),
             ..decision
         })
+    }
+
+    fn counted(&self, decision: RateDecision) -> RateDecision {
+        count(if decision.is_admitted() {
+            &self.counters.admitted
+        } else {
+            &self.counters.refused
+        });
+        decision
     }
 
     fn note(&self, key: &RateKey, quotas: &Quotas, cost: u32, decision: &RateDecision, taken: u32) {

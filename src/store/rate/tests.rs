@@ -1,0 +1,204 @@
+//! Processes that share a store which never fails, on a clock that is turned by hand, beside a model that
+//! knows what each window has been debited.
+
+#![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{
+    Correction, Degraded, Manner, RateDecision, RateKey, RateOutcome, RateStore, Readings,
+    RemoteRateStore, Resilient,
+};
+use crate::{
+    domain::{
+        clock::{Clock, ManualClock},
+        quota::{Quota, Quotas},
+    },
+    store::{MemoryRateLimiter, StoreFuture},
+};
+
+/// The script's rules, by the engine in memory.
+#[derive(Clone, Debug)]
+struct Remote(Arc<MemoryRateLimiter>);
+
+impl RateStore for Remote {
+    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
+        self.0.take(key, quotas, cost)
+    }
+
+    fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
+        self.0.correct(key, quotas, correction)
+    }
+
+    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        self.0.peek(key, quotas)
+    }
+
+    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
+        self.0.reset(key)
+    }
+}
+
+impl RemoteRateStore for Remote {
+    fn lease(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        cost: u32,
+        units: u32,
+    ) -> StoreFuture<(RateDecision, u32)> {
+        let limiter: &MemoryRateLimiter = &self.0;
+        let plenty = units > cost && limiter.peek(key, quotas).remaining() >= 2 * units;
+        let taken = if plenty { units } else { cost };
+        let decision = limiter.take(key, quotas, taken);
+        let taken = if decision.is_admitted() { taken } else { 0 };
+        StoreFuture::ready(Ok((decision, taken)))
+    }
+
+    fn revive(&self) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
+}
+
+fn processes(count: usize, lease: u32) -> (Vec<Resilient<Remote>>, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(Duration::from_secs(1));
+    let shared: Arc<dyn Clock> = clock.clone();
+    let remote = Remote(Arc::new(MemoryRateLimiter::new(10, Arc::clone(&shared))));
+    let manner = Manner {
+        deadline: Duration::from_secs(1),
+        degraded: Degraded::closed(),
+        lease,
+        capacity: 10,
+        clock: shared,
+    };
+    let process = || Resilient::new(remote.clone(), manner.clone());
+    (std::iter::repeat_with(process).take(count).collect(), clock)
+}
+
+fn now<T>(answer: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    runtime.block_on(answer)
+}
+
+const INTERVAL_MS: u64 = 10;
+
+/// A bucket: each unit occupies it until its own interval has drained.
+#[derive(Default)]
+struct Bucket(VecDeque<u64>);
+
+impl Bucket {
+    fn held(&mut self, now_ms: u64) -> usize {
+        while self.0.front().is_some_and(|drained| *drained <= now_ms) {
+            self.0.pop_front();
+        }
+        self.0.len()
+    }
+
+    fn add(&mut self, units: u32, now_ms: u64) {
+        for _ in 0..units {
+            let begin = self.0.back().copied().unwrap_or(now_ms).max(now_ms);
+            self.0.push_back(begin + INTERVAL_MS);
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is admitted was debited before, in whichever process; what is refused would not have fitted
+    /// beside what was debited. So leases lose at most what they didn't use.
+    #[test]
+    fn leases_admit_no_more_than_was_debited_and_refuse_only_what_does_not_fit(
+        limit in 1_u32..60,
+        lease in 2_u32..9,
+        steps in prop::collection::vec((0_usize..3, 0_u64..300, 1_u32..4), 1..120),
+    ) {
+        let (processes, clock) = processes(3, lease);
+        let period = Duration::from_millis(u64::from(limit) * INTERVAL_MS);
+        let quotas = Quotas::from(Quota::per(period, limit));
+        let key = RateKey::new(&"test".into(), b"a");
+        // What each process has in hand, of units that its leases debited: how many, and until when.
+        let (mut bucket, mut in_hand, mut now_ms) = (Bucket::default(), [(0_u32, 0_u64); 3], 0);
+        let room = usize::try_from(limit).unwrap();
+        for (process, wait, cost) in steps {
+            clock.advance(Duration::from_millis(wait));
+            now_ms += wait;
+            let held = bucket.held(now_ms);
+            let (in_hand, cost_units) = (&mut in_hand[process], usize::try_from(cost).unwrap());
+            if now_ms >= in_hand.1 {
+                in_hand.0 = 0;
+            }
+            let before = processes[process].statistics();
+            let decision = now(processes[process].take(&key, &quotas, cost)).unwrap();
+            let asked = processes[process].statistics().round_trips > before.round_trips;
+            match decision.outcome {
+                RateOutcome::Admitted if !asked => {
+                    prop_assert!(in_hand.0 >= cost, "{} in hand", in_hand.0);
+                    in_hand.0 -= cost;
+                }
+                RateOutcome::Admitted => {
+                    prop_assert!(held + cost_units <= room);
+                    let plenty = lease > cost && room - held >= usize::try_from(2 * lease).unwrap();
+                    bucket.add(if plenty { lease } else { cost }, now_ms);
+                    if plenty {
+                        *in_hand = (lease - cost, now_ms + 1_000);
+                    }
+                }
+                RateOutcome::Refused(_) => {
+                    prop_assert!(held + cost_units > room, "{held} held");
+                    prop_assert!(in_hand.0 < cost, "{} in hand", in_hand.0);
+                }
+                RateOutcome::TooCostly => prop_assert!(cost > limit),
+            }
+        }
+    }
+
+    /// One process or several, without leases: refusals that are remembered change no decision.
+    #[test]
+    fn several_processes_decide_as_one_would(
+        limit in 1_u32..6,
+        steps in prop::collection::vec((0_usize..3, 0_u64..40, 1_u32..4), 1..120),
+    ) {
+        let (processes, clock) = processes(3, 0);
+        let period = Duration::from_millis(u64::from(limit) * INTERVAL_MS);
+        let quotas = Quotas::from(Quota::per(period, limit));
+        let key = RateKey::new(&"test".into(), b"a");
+        let (mut bucket, mut now_ms) = (Bucket::default(), 0);
+        for (process, wait, cost) in steps {
+            clock.advance(Duration::from_millis(wait));
+            now_ms += wait;
+            let units = usize::try_from(cost).unwrap();
+            let fits = bucket.held(now_ms) + units <= usize::try_from(limit).unwrap();
+            let decision = now(processes[process].take(&key, &quotas, cost)).unwrap();
+            prop_assert_eq!(decision.is_admitted(), fits);
+            if fits {
+                bucket.add(cost, now_ms);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_decided_is_counted_once_wherever_it_was() {
+    let (processes, clock) = processes(1, 4);
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_hour(10));
+    let key = RateKey::new(&"test".into(), b"a");
+    let take = || now(process.take(&key, &quotas, 1)).unwrap().is_admitted();
+    assert_eq!((0..30).filter(|_| take()).count(), 10);
+    let statistics = process.statistics();
+    assert_eq!((statistics.admitted, statistics.refused), (10, 20));
+    assert_eq!(statistics.admitted_from_lease, 3);
+    assert_eq!(statistics.refused_from_memory, 19);
+    assert_eq!(statistics.round_trips, 8);
+    assert_eq!((statistics.losses, statistics.is_degraded), (0, false));
+
+    assert_eq!(now(process.peek(&key, &quotas)).unwrap().remaining(), 0);
+    now(process.reset(&key)).unwrap();
+    assert_eq!(now(process.peek(&key, &quotas)).unwrap().remaining(), 10);
+    assert!(take(), "and no refusal is remembered");
+    clock.advance(Duration::from_secs(1));
+    assert!(take());
+}
