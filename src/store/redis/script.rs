@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::MultiplexedConnection};
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 
 use crate::{
     domain::{
@@ -12,7 +12,7 @@ use crate::{
     store::{Correction, RateDecision, RateOutcome, Readings, StoreError, TakenAt, WindowReading},
 };
 
-static CODE: &str = include_str!("rate.lua");
+pub(super) static CODE: &str = include_str!("rate.lua");
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 
 /// The largest burst in ticks: half of what a window may owe, in a double that holds it exactly.
@@ -51,10 +51,7 @@ pub(super) struct Answer {
 
 impl Invocation {
     /// Makes the call, in one round trip. A server that doesn't have the script yet is handed it.
-    pub(super) async fn call(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Vec<i64>> {
+    pub(super) async fn call(&self, connection: &mut impl ConnectionLike) -> RedisResult<Vec<i64>> {
         let by_hash = self.command("EVALSHA", SCRIPT.get_hash());
         match by_hash.query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -65,7 +62,7 @@ impl Invocation {
         }
     }
 
-    fn command(&self, verb: &str, script: &str) -> Cmd {
+    pub(super) fn command(&self, verb: &str, script: &str) -> Cmd {
         let quotas = self.quotas.as_slice();
         let arguments = quotas.len().saturating_mul(7).saturating_add(7);
         let length = quotas.len().saturating_mul(64);

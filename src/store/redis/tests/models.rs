@@ -1,0 +1,205 @@
+//! The script on a clock that is turned by hand, beside models that are too simple to be wrong: what was
+//! admitted, and when. The clock steps back as well as forward.
+
+#![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
+
+use std::collections::VecDeque;
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use redis::aio::MultiplexedConnection;
+
+use super::{
+    super::script::{Answer, CODE, Invocation, Operation},
+    server::RedisServer,
+};
+use crate::{
+    domain::{
+        clock::Timestamp,
+        quota::{CalendarPeriod, Quota, Quotas},
+    },
+    store::RateOutcome,
+};
+
+const CASES: u32 = 60;
+/// 2026-01-01T00:00:00Z, in microseconds.
+const START: i64 = 1_767_225_600_000_000;
+const DAY: i64 = 86_400_000_000;
+
+/// A server, and the script with another source of time; and without the end of a key's life, which goes by
+/// the server's own.
+struct ByHand {
+    connection: MultiplexedConnection,
+    code: String,
+    /// The case at hand: each has its keys.
+    case: u32,
+    now: i64,
+}
+
+impl ByHand {
+    async fn on(server: &RedisServer) -> Self {
+        let client = redis::Client::open(server.url()).unwrap();
+        let connection = client.get_multiplexed_async_connection().await.unwrap();
+        let timed = CODE.replace("redis.call('TIME')", "redis.call('LRANGE', 'clock', 0, 1)");
+        let code = timed.replace("redis.call('PEXPIRE',", "tostring(");
+        assert!(timed != CODE && code != timed, "the script reads otherwise");
+        Self {
+            connection,
+            code,
+            case: 0,
+            now: START,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.case += 1;
+        self.now = START;
+    }
+
+    async fn ask(&mut self, quotas: &Quotas, operation: Operation) -> Answer {
+        let (seconds, micros) = (self.now / 1_000_000, self.now % 1_000_000);
+        let invocation = Invocation {
+            name: format!("case:{}", self.case),
+            quotas: quotas.clone(),
+            operation,
+            now: Timestamp::from_microsecond(self.now).unwrap(),
+        };
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("DEL").arg("clock").ignore();
+        let clock = pipeline.cmd("RPUSH").arg("clock");
+        clock.arg(seconds).arg(micros).ignore();
+        pipeline.add_command(invocation.command("EVAL", &self.code));
+        let (answer,): (Vec<i64>,) = pipeline.query_async(&mut self.connection).await.unwrap();
+        Invocation::read(&answer).unwrap()
+    }
+}
+
+/// Runs a property against a server; `law` is one case.
+fn cases<S: Strategy>(
+    strategy: &S,
+    law: impl Fn(&tokio::runtime::Runtime, &mut ByHand, S::Value) -> Result<(), TestCaseError>,
+) {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let by_hand = std::cell::RefCell::new(runtime.block_on(ByHand::on(&server)));
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::with_cases(CASES)
+    });
+    let outcome = runner.run(strategy, |value| {
+        let mut by_hand = by_hand.borrow_mut();
+        by_hand.begin();
+        law(&runtime, &mut by_hand, value)
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Against a list of admitted units: N at once, then one more each interval, never more, never fewer. A
+/// clock that steps back gives nothing back: time is what it was when something was admitted last.
+#[test]
+fn a_bucket_admits_what_the_rule_says_whatever_the_clock_does() {
+    const INTERVAL: i64 = 10_000;
+    let steps = vec((-30_000_i64..60_000, 1_u32..4, any::<bool>()), 1..60);
+    cases(&(1_u32..6, steps), |runtime, script, (limit, steps)| {
+        let period = u64::from(limit) * u64::try_from(INTERVAL).unwrap();
+        let quotas = Quotas::from(Quota::per(std::time::Duration::from_micros(period), limit));
+        let (mut bucket, mut latest) = (VecDeque::<i64>::new(), i64::MIN);
+        for (step, cost, leases) in steps {
+            script.now += step;
+            let now = script.now.max(latest);
+            let held = bucket.iter().filter(|drained| **drained > now).count();
+            let room = usize::try_from(limit).unwrap() - held.min(usize::try_from(limit).unwrap());
+            let operation = if leases {
+                Operation::Lease { cost, units: 2 }
+            } else {
+                Operation::Take(cost)
+            };
+            let answer = runtime.block_on(script.ask(&quotas, operation));
+            let plenty = leases && cost < 2 && room >= 4;
+            let taken = if plenty { 2 } else { cost };
+            let fits = usize::try_from(cost).unwrap() <= room;
+            prop_assert_eq!(answer.decision.is_admitted(), fits);
+            prop_assert_eq!(answer.taken, if fits { taken } else { 0 });
+            if let RateOutcome::Refused(wait) = answer.decision.outcome {
+                // Whoever waits as told is admitted, and not a microsecond before.
+                let wait = i64::try_from(wait.as_micros()).unwrap();
+                let at = script.now + wait;
+                let needed =
+                    held + usize::try_from(cost).unwrap() - usize::try_from(limit).unwrap();
+                let mut ends: Vec<_> = bucket.iter().filter(|end| **end > now).collect();
+                ends.sort_unstable();
+                prop_assert_eq!(*ends[needed - 1], at);
+            }
+            if fits {
+                latest = now;
+                for _ in 0..taken {
+                    let begin = bucket.back().copied().unwrap_or(now).max(now);
+                    bucket.push_back(begin + INTERVAL);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Against a list of admitted moments: no rolling period holds more than the number, and what is refused
+/// would not fit a period that is a sixteenth longer.
+#[test]
+fn a_strict_quota_is_kept_in_every_rolling_period_whatever_the_clock_does() {
+    const PERIOD: i64 = 1_600_000;
+    let steps = vec((-300_000_i64..500_000, 1_u32..4), 1..80);
+    cases(&(1_u32..8, steps), |runtime, script, (limit, steps)| {
+        let period = std::time::Duration::from_micros(PERIOD.unsigned_abs());
+        let quotas = Quotas::from(Quota::per(period, limit).strict());
+        let (mut admitted, mut latest) = (Vec::<i64>::new(), i64::MIN);
+        for (step, cost) in steps {
+            script.now += step;
+            let now = script.now.max(latest);
+            let within = |micros: i64| admitted.iter().filter(|at| **at + micros > now).count();
+            let answer = runtime.block_on(script.ask(&quotas, Operation::Take(cost)));
+            match answer.decision.outcome {
+                RateOutcome::Admitted => {
+                    let room = usize::try_from(limit - cost).unwrap();
+                    prop_assert!(within(PERIOD) <= room);
+                    admitted.extend((0..cost).map(|_| now));
+                    latest = now;
+                }
+                RateOutcome::Refused(_) => {
+                    let room = usize::try_from(limit - cost).unwrap();
+                    prop_assert!(within(PERIOD + PERIOD / 8) > room);
+                }
+                RateOutcome::TooCostly => prop_assert!(cost > limit),
+            }
+        }
+        Ok(())
+    });
+}
+
+/// However the clock is turned, no day admits more than its number, counted by when it began; days that
+/// have begun don't begin again.
+#[test]
+fn a_day_admits_its_number_once_whatever_the_clock_does() {
+    let steps = vec((-DAY..DAY + DAY / 2, 1_u32..3), 1..60);
+    cases(&steps, |runtime, script, steps| {
+        let quotas = Quotas::from(Quota::calendar(CalendarPeriod::Day, 3));
+        let (mut latest, mut used) = (i64::MIN, 0);
+        for (step, cost) in steps {
+            script.now = (script.now + step).max(START);
+            let day = script.now.div_euclid(DAY);
+            // A day that nothing was admitted in hasn't begun as far as anybody knows.
+            let begun = if day > latest { 0 } else { used };
+            let answer = runtime.block_on(script.ask(&quotas, Operation::Take(cost)));
+            prop_assert_eq!(answer.decision.is_admitted(), begun + cost <= 3);
+            if answer.decision.is_admitted() {
+                (latest, used) = (day.max(latest), begun + cost);
+            }
+        }
+        Ok(())
+    });
+}
