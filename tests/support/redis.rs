@@ -11,12 +11,14 @@ use tempfile::TempDir;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 5;
+const PORTS_TRIED: usize = 100;
 
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
     child: Child,
     port: u16,
+    arguments: Vec<String>,
     _folder: TempDir,
 }
 
@@ -24,6 +26,11 @@ impl RedisServer {
     /// Starts one. Where there is no `redis-server` the test says so and is skipped, unless
     /// `TOLLGATE_TEST_SERVERS=required`.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments on its command line.
+    pub(crate) fn start_with(arguments: &[&str]) -> Option<Self> {
         let found = Command::new("redis-server")
             .arg("--version")
             .stdout(Stdio::null())
@@ -36,16 +43,18 @@ impl RedisServer {
             return None;
         }
         // Somebody may take the port between its choice and the server's start.
-        let started = (0..ATTEMPTS).find_map(|_| Self::on(free_port()));
+        let started = (0..ATTEMPTS).find_map(|_| Self::on(free_port(), arguments));
         Some(started.expect("redis-server starts"))
     }
 
-    fn on(port: u16) -> Option<Self> {
+    fn on(port: u16, arguments: &[&str]) -> Option<Self> {
         let folder = TempDir::new().expect("a temporary folder");
-        let child = spawn(port, folder.path());
+        let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
+        let child = spawn(port, folder.path(), &arguments);
         let mut server = Self {
             child,
             port,
+            arguments,
             _folder: folder,
         };
         server.is_ready().then_some(server)
@@ -66,6 +75,10 @@ impl RedisServer {
         false
     }
 
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
@@ -78,7 +91,7 @@ impl RedisServer {
 
     /// Starts again on the same port, after [`kill`](Self::kill).
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.port, self._folder.path());
+        self.child = spawn(self.port, self._folder.path(), &self.arguments);
         assert!(self.is_ready(), "redis-server starts again");
     }
 
@@ -101,10 +114,11 @@ impl RedisServer {
     }
 }
 
-fn spawn(port: u16, folder: &std::path::Path) -> Child {
+fn spawn(port: u16, folder: &std::path::Path, arguments: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -113,9 +127,17 @@ fn spawn(port: u16, folder: &std::path::Path) -> Child {
         .expect("redis-server starts")
 }
 
+/// The nodes of a cluster speak to each other on a port that is larger by 10,000.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    let any = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        Some(listener.local_addr().ok()?.port())
+    };
+    std::iter::repeat_with(any)
+        .flatten()
+        .take(PORTS_TRIED)
+        .find(|port| *port <= u16::MAX - 10_000)
+        .expect("a free port")
 }
 
 impl Drop for RedisServer {

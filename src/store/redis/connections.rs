@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, aio::Multiplex
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made, or to say that it is alive.
-const CONNECT_MAX: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// Commands that wait to be written to one connection.
 const PIPELINE_MAX: usize = 1_024;
 
@@ -100,7 +100,9 @@ async fn ping(mut connection: MultiplexedConnection) -> Result<(), StoreError> {
     within(ping.exec_async(&mut connection)).await
 }
 
-async fn within<T>(attempt: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
+pub(super) async fn within<T>(
+    attempt: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, StoreError> {
     match tokio::time::timeout(CONNECT_MAX, attempt).await {
         Ok(outcome) => outcome.map_err(|error| unavailable(&error)),
         Err(_) => Err(StoreError::new(
@@ -112,7 +114,7 @@ async fn within<T>(attempt: impl Future<Output = Result<T, RedisError>>) -> Resu
 
 /// The kind and the code of an error: its text may hold what was sent. What the server itself said may
 /// pass; all else means that there is nobody to ask.
-fn unavailable(error: &RedisError) -> StoreError {
+pub(super) fn unavailable(error: &RedisError) -> StoreError {
     let code = error.code().unwrap_or("no code");
     match error.kind() {
         ErrorKind::Io => StoreError::new(StoreErrorKind::Unavailable, "Redis can't be reached"),

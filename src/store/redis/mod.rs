@@ -1,4 +1,4 @@
-//! Rate limits that several processes share, through Redis or Valkey (6.2 and later).
+//! Rate limits that several processes share, through Redis or Valkey (6.2 and later), a server or a cluster.
 //!
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
@@ -7,6 +7,8 @@
 //!   which looks whether it is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod connections;
 mod script;
 
@@ -61,17 +63,37 @@ pub struct RedisRateLimiter(Resilient<Remote>);
 /// Settings of a [`RedisRateLimiter`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisRateLimiterBuilder {
-    url: String,
+    place: Place,
     connections: usize,
     prefix: String,
     manner: Manner,
 }
 
+/// Where counts are kept, by address.
+enum Place {
+    Server(String),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Vec<String>),
+}
+
 impl RedisRateLimiter {
     /// Begins a limiter on the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisRateLimiterBuilder {
+        Self::at(Place::Server(url.to_owned()))
+    }
+
+    /// Begins a limiter on a cluster, of which these are some nodes: the others are found through them. Each
+    /// process has one connection to every node. A cluster of which a part is gone is taken for gone until a
+    /// replica has taken over.
+    #[cfg(feature = "redis-cluster")]
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisRateLimiterBuilder {
+        let nodes = nodes.into_iter().map(str::to_owned);
+        Self::at(Place::Cluster(nodes.collect()))
+    }
+
+    fn at(place: Place) -> RedisRateLimiterBuilder {
         RedisRateLimiterBuilder {
-            url: url.to_owned(),
+            place,
             connections: CONNECTIONS,
             prefix: "tollgate".to_owned(),
             manner: Manner {
@@ -107,7 +129,7 @@ impl RedisRateLimiter {
 }
 
 impl RedisRateLimiterBuilder {
-    /// How many connections keys are spread over; 4 unless set, at least 1.
+    /// How many connections to a server keys are spread over; 4 unless set, at least 1.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self
@@ -157,11 +179,23 @@ impl RedisRateLimiterBuilder {
     /// # Errors
     /// When the address can't be read.
     pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
-        let client = Client::open(self.url).map_err(|_| {
-            StoreError::new(StoreErrorKind::Refused, "no address of a Redis server")
-        })?;
+        let unreadable = |_| {
+            let text = "no address of a Redis server";
+            StoreError::new(StoreErrorKind::Refused, text)
+        };
+        let servers = match self.place {
+            Place::Server(url) => {
+                let client = Client::open(url).map_err(unreadable)?;
+                Servers::One(Connections::new(client, self.connections))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Place::Cluster(nodes) => {
+                let cluster = cluster::Cluster::new(nodes).map_err(unreadable)?;
+                Servers::Cluster(Box::new(cluster))
+            }
+        };
         let remote = Remote(Arc::new(Inner {
-            connections: Connections::new(client, self.connections),
+            servers,
             prefix: self.prefix,
             clock: Arc::clone(&self.manner.clock),
         }));
@@ -193,9 +227,62 @@ struct Remote(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    connections: Connections,
+    servers: Servers,
     prefix: String,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug)]
+enum Servers {
+    One(Connections),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Box<cluster::Cluster>),
+}
+
+impl Servers {
+    async fn call(
+        &self,
+        digest: &[u8; 16],
+        invocation: &Invocation,
+    ) -> Result<Vec<i64>, StoreError> {
+        match self {
+            Self::One(connections) => {
+                let (slot, mut connection) = connections.of(digest)?;
+                let answer = invocation.call(&mut connection).await;
+                answer.map_err(|error| connections.failed(slot, &error))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => {
+                let answer = invocation.call(&mut cluster.connection()?).await;
+                answer.map_err(|error| cluster::Cluster::failed(&error))
+            }
+        }
+    }
+
+    async fn forget(&self, digest: &[u8; 16], name: &str) -> Result<(), StoreError> {
+        let mut forget = redis::cmd("DEL");
+        forget.arg(name);
+        match self {
+            Self::One(connections) => {
+                let (slot, mut connection) = connections.of(digest)?;
+                let gone = forget.exec_async(&mut connection).await;
+                gone.map_err(|error| connections.failed(slot, &error))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => {
+                let gone = forget.exec_async(&mut cluster.connection()?).await;
+                gone.map_err(|error| cluster::Cluster::failed(&error))
+            }
+        }
+    }
+
+    async fn revive(&self) -> Result<(), StoreError> {
+        match self {
+            Self::One(connections) => connections.revive().await,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.revive().await,
+        }
+    }
 }
 
 impl Remote {
@@ -216,11 +303,8 @@ impl Remote {
             operation,
             now: self.0.clock.now(),
         };
-        let (slot, mut connection) = self.0.connections.of(key.digest())?;
-        match invocation.call(&mut connection).await {
-            Ok(answer) => Invocation::read(&answer),
-            Err(error) => Err(self.0.connections.failed(slot, &error)),
-        }
+        let answer = self.0.servers.call(key.digest(), &invocation).await?;
+        Invocation::read(&answer)
     }
 
     fn start(
@@ -251,13 +335,7 @@ impl RateStore for Remote {
 
     fn reset(&self, key: &RateKey) -> StoreFuture<()> {
         let (remote, name, digest) = (self.clone(), self.name(key), *key.digest());
-        StoreFuture::new(async move {
-            let connections = &remote.0.connections;
-            let (slot, mut connection) = connections.of(&digest)?;
-            let mut forget = redis::cmd("DEL");
-            let gone = forget.arg(name).exec_async(&mut connection).await;
-            gone.map_err(|error| connections.failed(slot, &error))
-        })
+        StoreFuture::new(async move { remote.0.servers.forget(&digest, &name).await })
     }
 }
 
@@ -278,7 +356,7 @@ impl RemoteRateStore for Remote {
 
     fn revive(&self) -> StoreFuture<()> {
         let remote = self.clone();
-        StoreFuture::new(async move { remote.0.connections.revive().await })
+        StoreFuture::new(async move { remote.0.servers.revive().await })
     }
 }
 

@@ -4,6 +4,8 @@
 #[path = "../../../tests/support/redis.rs"]
 mod server;
 
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod counts;
 mod models;
 mod outage;
