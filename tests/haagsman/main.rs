@@ -15,6 +15,12 @@ mod logins;
 mod matrix;
 mod paths;
 mod process;
+#[cfg(feature = "redis")]
+#[allow(dead_code, reason = "tests of other kinds use the rest")]
+#[path = "../support/redis.rs"]
+mod redis;
+#[cfg(feature = "redis")]
+mod shared_limits;
 #[path = "../support/mod.rs"]
 mod support;
 

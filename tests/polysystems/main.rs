@@ -26,11 +26,14 @@ mod leaks;
 mod limits;
 mod lists;
 mod money;
+#[cfg(feature = "redis")]
+mod outage;
 mod passwords;
 mod paths;
 mod races;
 mod rate_limits;
 #[cfg(feature = "redis")]
+#[allow(dead_code, reason = "tests of other kinds use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;
 mod reference;

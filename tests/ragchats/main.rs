@@ -14,7 +14,13 @@ mod agents;
 #[path = "../support/mod.rs"]
 mod common;
 mod people;
+#[cfg(feature = "redis")]
+#[allow(dead_code, reason = "tests of other kinds use the rest")]
+#[path = "../support/redis.rs"]
+mod redis;
 mod refusals;
+#[cfg(feature = "redis")]
+mod shared_limits;
 
 use common::{Answer, Client, Home, Server};
 use serde_json::{Value, json};
