@@ -22,6 +22,8 @@ mod people;
 #[cfg(feature = "postgres")]
 mod postgres_laws;
 #[cfg(feature = "postgres")]
+mod postgres_push;
+#[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod postgres_server;
 mod races;
