@@ -16,7 +16,7 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Opens after failures in a row; while it is open nothing is asked but by one task that looks whether
 /// the store is back, at growing intervals that differ from process to process.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
     closed_at_nanos: AtomicU64,
@@ -24,7 +24,7 @@ pub(super) struct Breaker {
 
 /// How bad a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It may pass: too slow, or an error of the store's own.
     Passing,
     /// There is nobody to ask.
@@ -32,24 +32,24 @@ pub(super) enum Failure {
 }
 
 impl Breaker {
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    pub(super) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
 
     /// Counts a failure. Whoever is told `true` has opened the breaker, and looks after it.
-    pub(super) fn failed(&self, failure: Failure) -> bool {
+    pub(crate) fn failed(&self, failure: Failure) -> bool {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         let enough = failure == Failure::Final || before.saturating_add(1) >= FAILURES_MAX;
         enough && !self.open.swap(true, Ordering::AcqRel)
     }
 
-    pub(super) fn close(&self, now: Duration) {
+    pub(crate) fn close(&self, now: Duration) {
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.closed_at_nanos.store(nanos, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl Breaker {
     }
 
     /// The pauses between attempts, from now on.
-    pub(super) fn pauses(&self, now: Duration) -> Pauses {
+    pub(crate) fn pauses(&self, now: Duration) -> Pauses {
         let closed_at = Duration::from_nanos(self.closed_at_nanos.load(Ordering::Relaxed));
         let flapping = !closed_at.is_zero() && now.saturating_sub(closed_at) < STABLE;
         Pauses(if flapping { PAUSE_MAX } else { PAUSE_MIN })
@@ -66,10 +66,10 @@ impl Breaker {
 
 /// Pauses that double, each between half and one and a half times as long.
 #[derive(Debug)]
-pub(super) struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
 
 impl Pauses {
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = pause.saturating_mul(2).min(PAUSE_MAX);
         let random = u32::from(getrandom::u32().map_or(128, |random| {

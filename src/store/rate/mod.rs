@@ -11,6 +11,8 @@ mod resilient;
 mod tests;
 
 #[cfg(feature = "redis")]
+pub(crate) use breaker::{Breaker, Failure};
+#[cfg(feature = "redis")]
 pub use resilient::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 pub(crate) use resilient::{Manner, RemoteRateStore, Resilient};
