@@ -3,19 +3,19 @@
 //! The traits are what the rest of the crate knows of an engine; an engine is a folder beside this
 //! file that implements them and knows nothing but them and the domain.
 //!
-//! | trait | memory | SQLite | PostgreSQL |
-//! |---|---|---|---|
-//! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes |
-//! | [`UserStore`], [`SessionStore`] | yes | yes | yes |
-//! | [`Ledger`] | yes | yes | yes |
-//! | [`AuditLog`] | yes | yes | yes |
-//! | [`RateStore`] | yes | no | no |
-//! | [`Invalidations`] | no | no | yes |
+//! | trait | memory | SQLite | PostgreSQL | Redis |
+//! |---|---|---|---|---|
+//! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes | no |
+//! | [`UserStore`], [`SessionStore`] | yes | yes | yes | no |
+//! | [`Ledger`] | yes | yes | yes | yes |
+//! | [`AuditLog`] | yes | yes | yes | no |
+//! | [`RateStore`] | yes | no | no | yes |
+//! | [`Invalidations`] | no | no | yes | no |
 //!
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
 //!
-//! Redis keeps rate limits ([`RateStore`]) and nothing else.
+//! Redis keeps what many processes count in at once, rate limits and money, each in a store of its own.
 
 mod alerts;
 mod audit;
@@ -64,7 +64,7 @@ pub use rate::{
 pub use rate::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use redis::{RedisRateLimiter, RedisRateLimiterBuilder};
+pub use redis::{RedisLedger, RedisLedgerBuilder, RedisRateLimiter, RedisRateLimiterBuilder};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};

@@ -1,4 +1,5 @@
-//! Rate limits that several processes share, through Redis or Valkey (6.2 and later), a server or a cluster.
+//! Rate limits that several processes share, through Redis or Valkey (6.2 and later), a server or a cluster; and
+//! money, in a room of its own.
 //!
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
@@ -10,9 +11,12 @@
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod connections;
+mod ledger;
 mod script;
 
 use std::{fmt, sync::Arc, time::Duration};
+
+pub use ledger::{RedisLedger, RedisLedgerBuilder};
 
 use connections::Connections;
 use redis::Client;
@@ -369,5 +373,9 @@ impl fmt::Debug for RedisRateLimiterBuilder {
     }
 }
 
+#[cfg(test)]
+#[allow(dead_code, reason = "each test uses a part of it")]
+#[path = "../../../tests/support/redis.rs"]
+mod test_server;
 #[cfg(test)]
 mod tests;

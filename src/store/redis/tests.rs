@@ -1,18 +1,12 @@
 //! Against a real server.
 
-#[allow(dead_code, reason = "tests of other kinds use the rest")]
-#[path = "../../../tests/support/redis.rs"]
-mod server;
-
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod counts;
 mod models;
 mod outage;
 
-use server::RedisServer;
-
-use super::*;
+use super::{test_server::RedisServer, *};
 use crate::{
     domain::quota::{CalendarPeriod, Quota, Zone},
     store::{RateOutcome, TakenAt},

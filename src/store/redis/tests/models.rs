@@ -14,7 +14,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::{
     super::script::{Answer, CODE, Invocation, Operation},
-    server::RedisServer,
+    RedisServer,
 };
 use crate::{
     domain::{

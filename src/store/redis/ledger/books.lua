@@ -1,0 +1,148 @@
+-- Money, balances and budgets: what every script of the ledger begins with. The rules are those of the
+-- domain's books; a test compares the two, call by call.
+--
+-- Lua has doubles only. An amount of nano-dollars is therefore two of them, whole dollars (rounded down)
+-- and the part of a dollar, both far below 2^53: sums and comparisons are exact over all of an i64.
+
+local BASE = 1000000000
+local ZERO = { 0, 0 }
+local LARGEST, SMALLEST = { 9223372036, 854775807 }, { -9223372037, 145224192 }
+
+local function amount(text)
+  local sign, digits = string.match(text, '^(-?)(%d+)$')
+  local whole = tonumber(string.sub(digits, 1, -10)) or 0
+  local part = tonumber(string.sub(digits, -9))
+  if sign == '-' then
+    whole, part = -whole, -part
+    if part < 0 then
+      whole, part = whole - 1, part + BASE
+    end
+  end
+  return { whole, part }
+end
+
+local function text(a)
+  local sign, whole, part = '', a[1], a[2]
+  if whole < 0 then
+    sign, whole, part = '-', -whole, -part
+    if part < 0 then
+      whole, part = whole - 1, part + BASE
+    end
+  end
+  if whole == 0 then
+    return sign .. string.format('%.0f', part)
+  end
+  return sign .. string.format('%.0f%09.0f', whole, part)
+end
+
+local function plus(a, b)
+  local whole, part = a[1] + b[1], a[2] + b[2]
+  if part >= BASE then
+    whole, part = whole + 1, part - BASE
+  end
+  return { whole, part }
+end
+
+local function minus(a, b)
+  local whole, part = a[1] - b[1], a[2] - b[2]
+  if part < 0 then
+    whole, part = whole - 1, part + BASE
+  end
+  return { whole, part }
+end
+
+local function less(a, b)
+  return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
+end
+
+local function least(a, b)
+  return less(b, a) and b or a
+end
+
+local function most(a, b)
+  return less(a, b) and b or a
+end
+
+-- The nearest amount that an i64 can hold.
+local function bounded(a)
+  return least(most(a, SMALLEST), LARGEST)
+end
+
+local BALANCE = { 'deposited', 'settled', 'held', 'credit_line' }
+
+local function balance_of(found)
+  local balance = {}
+  for i, name in ipairs(BALANCE) do
+    balance[name] = amount(found[i] or '0')
+  end
+  return balance
+end
+
+local function available(balance)
+  local all = plus(balance.deposited, balance.credit_line)
+  return bounded(minus(minus(all, balance.settled), balance.held))
+end
+
+-- A budget is one field: three limits and three soft ones ("-" for none), the first seconds of its day
+-- and month, then what is settled and held in day, month and total.
+local NEW = '- - - - - - 0 0 0 0 0 0 0 0'
+
+local function budget_of(stored)
+  local words = {}
+  for word in string.gmatch(stored or NEW, '%S+') do
+    words[#words + 1] = word
+  end
+  local budget = { day = tonumber(words[7]), month = tonumber(words[8]) }
+  for i = 1, 3 do
+    budget[i] = {
+      limit = words[i],
+      soft = words[i + 3],
+      settled = amount(words[2 * i + 7]),
+      held = amount(words[2 * i + 8]),
+    }
+  end
+  return budget
+end
+
+local function words_of(budget)
+  local words = {}
+  for i = 1, 3 do
+    local window = budget[i]
+    words[i], words[i + 3] = window.limit, window.soft
+    words[2 * i + 7], words[2 * i + 8] = text(window.settled), text(window.held)
+  end
+  words[7], words[8] = string.format('%.0f', budget.day), string.format('%.0f', budget.month)
+  return table.concat(words, ' ')
+end
+
+-- Begins windows anew where they have begun. Never goes back.
+local function roll(budget, day, month)
+  if day > budget.day then
+    budget.day, budget[1].settled, budget[1].held = day, ZERO, ZERO
+  end
+  if month > budget.month then
+    budget.month, budget[2].settled, budget[2].held = month, ZERO, ZERO
+  end
+end
+
+-- The balance, and the budgets of these names, in one look.
+local function load(books, ids)
+  local fields = { unpack(BALANCE) }
+  for _, id in ipairs(ids) do
+    fields[#fields + 1] = 'b:' .. id
+  end
+  local found = redis.call('HMGET', books, unpack(fields))
+  local budgets = {}
+  for i in ipairs(ids) do
+    budgets[i] = budget_of(found[i + 4])
+  end
+  return balance_of(found), budgets
+end
+
+local function save(books, balance, ids, budgets)
+  local fields = { 'settled', text(balance.settled), 'held', text(balance.held) }
+  for i, id in ipairs(ids) do
+    fields[#fields + 1], fields[#fields + 2] = 'b:' .. id, words_of(budgets[i])
+  end
+  redis.call('HSET', books, unpack(fields))
+end

@@ -1,0 +1,257 @@
+//! What is written and read: numbers and moments as text that an operator can read, calls and settlements as JSON.
+
+use std::{borrow::Cow, time::Duration};
+
+use redis::RedisError;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{
+        AccountId, BudgetId, KeyId,
+        books::{Balance, Budget, Grant, HoldRefusal, Left, Spent},
+        budget::{BudgetWindow, SoftLimits, SpendingAlert, SpendingLimits, Windows},
+        clock::Timestamp,
+        money::Money,
+        usage::{Call, Expiry, Outcome, Settlement},
+    },
+    store::StoreError,
+};
+
+pub(super) fn corrupt(what: &str) -> StoreError {
+    StoreError::internal(&format!("Redis holds what is no {what}"))
+}
+
+pub(super) fn money(text: &str) -> Result<Money, StoreError> {
+    let nanos = text.parse().map_err(|_| corrupt("amount"))?;
+    Ok(Money::from_nanos(nanos))
+}
+
+pub(super) fn limit(limit: Option<Money>) -> String {
+    limit.map_or_else(|| "-".to_owned(), |limit| limit.nanos().to_string())
+}
+
+fn limit_or_none(text: &str) -> Result<Option<Money>, StoreError> {
+    match text {
+        "-" => Ok(None),
+        amount => money(amount).map(Some),
+    }
+}
+
+pub(super) fn moment(text: &str) -> Result<Timestamp, StoreError> {
+    text.parse().map_err(|_| corrupt("moment"))
+}
+
+pub(super) fn expiry(expiry: Expiry) -> &'static str {
+    match expiry {
+        Expiry::Release => "release",
+        Expiry::Charge => "charge",
+    }
+}
+
+/// Deposited, settled, held, credit line; what was never written is nothing.
+pub(super) fn balance(words: &[Option<String>]) -> Result<Balance, StoreError> {
+    let [deposited, settled, held, credit_line] = words else {
+        return Err(corrupt("balance"));
+    };
+    let amount = |word: &Option<String>| word.as_deref().map_or(Ok(Money::ZERO), money);
+    Ok(Balance {
+        deposited: amount(deposited)?,
+        settled: amount(settled)?,
+        held: amount(held)?,
+        credit_line: amount(credit_line)?,
+    })
+}
+
+/// A budget as `books.lua` writes it.
+pub(super) fn budget(text: &str) -> Result<Budget, StoreError> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [limits @ .., day, month, a, b, c, d, e, f] = words.as_slice() else {
+        return Err(corrupt("budget"));
+    };
+    let [daily, monthly, total, soft_daily, soft_monthly, soft_total] = limits else {
+        return Err(corrupt("budget"));
+    };
+    let second = |word: &str| word.parse::<i64>().map_err(|_| corrupt("window"));
+    let spent = |settled: &str, held: &str| -> Result<Spent, StoreError> {
+        Ok(Spent {
+            settled: money(settled)?,
+            held: money(held)?,
+        })
+    };
+    Ok(Budget {
+        limits: SpendingLimits {
+            daily: limit_or_none(daily)?,
+            monthly: limit_or_none(monthly)?,
+            total: limit_or_none(total)?,
+            soft: SoftLimits {
+                daily: limit_or_none(soft_daily)?,
+                monthly: limit_or_none(soft_monthly)?,
+                total: limit_or_none(soft_total)?,
+            },
+        },
+        windows: Windows {
+            day: second(day)?,
+            month: second(month)?,
+        },
+        day: spent(a, b)?,
+        month: spent(c, d)?,
+        total: spent(e, f)?,
+    })
+}
+
+/// What became of a hold.
+#[derive(Debug)]
+pub(super) enum HoldAnswer {
+    Granted(Grant),
+    Refused(HoldRefusal),
+    /// The instance was taken for dead.
+    Fenced,
+    /// It was given up before it came.
+    GivenUp,
+}
+
+pub(super) fn hold_answer(words: &[String]) -> Result<HoldAnswer, StoreError> {
+    let [word, details @ ..] = words else {
+        return Err(corrupt("answer"));
+    };
+    let refusal = match word.as_str() {
+        "held" => return granted(details).map(HoldAnswer::Granted),
+        "fenced" => return Ok(HoldAnswer::Fenced),
+        "given_up" => return Ok(HoldAnswer::GivenUp),
+        "insufficient" => HoldRefusal::InsufficientCredits,
+        "negative" => HoldRefusal::NegativeAmount,
+        "day" => HoldRefusal::LimitReached(BudgetWindow::Day),
+        "month" => HoldRefusal::LimitReached(BudgetWindow::Month),
+        "total" => HoldRefusal::LimitReached(BudgetWindow::Total),
+        "in_progress" => HoldRefusal::InProgress,
+        "already_settled" => HoldRefusal::AlreadySettled,
+        "other_request" => HoldRefusal::OtherRequest,
+        _ => return Err(corrupt("answer")),
+    };
+    Ok(HoldAnswer::Refused(refusal))
+}
+
+fn granted(words: &[String]) -> Result<Grant, StoreError> {
+    let [day, month, account, budgets] = words else {
+        return Err(corrupt("grant"));
+    };
+    let second = |word: &str| word.parse::<i64>().map_err(|_| corrupt("window"));
+    Ok(Grant {
+        windows: Windows {
+            day: second(day)?,
+            month: second(month)?,
+        },
+        left: Left {
+            account: money(account)?,
+            budgets: limit_or_none(budgets)?,
+        },
+    })
+}
+
+/// Soft limits that were passed: four words each.
+pub(super) fn alerts(
+    account: &AccountId,
+    words: &[String],
+) -> Result<Vec<SpendingAlert>, StoreError> {
+    let alert = |words: &[String]| match words {
+        [budget, window, limit, spent] => Ok(SpendingAlert {
+            account: account.clone(),
+            budget: BudgetId::new(budget).map_err(|_| corrupt("budget"))?,
+            window: match window.as_str() {
+                "1" => BudgetWindow::Day,
+                "2" => BudgetWindow::Month,
+                "3" => BudgetWindow::Total,
+                _ => return Err(corrupt("window")),
+            },
+            limit: money(limit)?,
+            spent: money(spent)?,
+        }),
+        _ => Err(corrupt("alert")),
+    };
+    words.chunks(4).map(alert).collect()
+}
+
+/// A call, as it is kept with a hold and in the log.
+#[derive(Deserialize, Serialize)]
+struct StoredCall<'a> {
+    id: Cow<'a, str>,
+    by: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<KeyId>,
+    route: Cow<'a, str>,
+    at: Timestamp,
+}
+
+pub(super) fn write_call(call: &Call) -> Result<String, StoreError> {
+    let stored = StoredCall {
+        id: Cow::Borrowed(&call.request_id),
+        by: Cow::Borrowed(&call.principal),
+        key: call.key.clone(),
+        route: Cow::Borrowed(&call.route),
+        at: call.started_at,
+    };
+    serde_json::to_string(&stored).map_err(|_| StoreError::internal("a call can't be written"))
+}
+
+pub(super) fn read_call(account: &AccountId, text: &str) -> Result<Call, StoreError> {
+    let stored: StoredCall<'_> = serde_json::from_str(text).map_err(|_| corrupt("call"))?;
+    Ok(Call {
+        request_id: stored.id.into(),
+        account: account.clone(),
+        principal: stored.by.into(),
+        key: stored.key,
+        route: stored.route.into(),
+        started_at: stored.at,
+    })
+}
+
+/// How a call ended; what was charged stands beside it.
+#[derive(Deserialize, Serialize)]
+struct StoredSettlement<'a> {
+    outcome: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    latency_nanos: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Cow<'a, str>>,
+}
+
+pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreError> {
+    let stored = StoredSettlement {
+        outcome: Cow::Borrowed(settlement.outcome.as_str()),
+        status: settlement.status,
+        latency_nanos: u64::try_from(settlement.latency.as_nanos()).unwrap_or(u64::MAX),
+        input_tokens: settlement.input_tokens,
+        output_tokens: settlement.output_tokens,
+        bytes: settlement.bytes,
+        model: settlement.model.as_deref().map(Cow::Borrowed),
+    };
+    serde_json::to_string(&stored)
+        .map_err(|_| StoreError::internal("a settlement can't be written"))
+}
+
+pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, StoreError> {
+    let stored: StoredSettlement<'_> =
+        serde_json::from_str(text).map_err(|_| corrupt("settlement"))?;
+    Ok(Settlement {
+        charged,
+        outcome: Outcome::from_name(&stored.outcome).ok_or_else(|| corrupt("outcome"))?,
+        status: stored.status,
+        latency: Duration::from_nanos(stored.latency_nanos),
+        input_tokens: stored.input_tokens,
+        output_tokens: stored.output_tokens,
+        bytes: stored.bytes,
+        model: stored.model.map(Into::into),
+    })
+}
+
+/// Whether the server itself says that the same would fail again.
+pub(super) fn is_hopeless(error: &RedisError) -> bool {
+    matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT"))
+}

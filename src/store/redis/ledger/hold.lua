@@ -1,0 +1,87 @@
+-- Sets money aside in the account and in every budget, or nowhere.
+--
+-- KEYS  books, once, once by end, the instance's open holds, its marks
+-- ARGV  number, amount, day, month, expiry, call, idempotency key or '', fingerprint, now in ms,
+--       when the key may be forgotten in ms, then the names of budgets, each once
+--
+-- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or one word: why not.
+
+local number, wanted, day, month = ARGV[1], amount(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local key, now = ARGV[7], tonumber(ARGV[9])
+
+-- Whoever was taken for dead opens nothing; nor does a call that was given up before it came here.
+local marks = redis.call('SMISMEMBER', KEYS[5], '*', number)
+if marks[1] == 1 then
+  return { 'fenced' }
+elseif marks[2] == 1 then
+  return { 'given_up' }
+end
+
+if key ~= '' then
+  local known = redis.call('HGET', KEYS[2], key)
+  if known then
+    local fingerprint, ends, settled = string.match(known, '^(%x+) (-?%d+) (%d)$')
+    if settled == '0' or tonumber(ends) > now then
+      if fingerprint ~= ARGV[8] then
+        return { 'other_request' }
+      end
+      return { settled == '1' and 'already_settled' or 'in_progress' }
+    end
+  end
+end
+
+if less(wanted, ZERO) then
+  return { 'negative' }
+end
+local ids = { unpack(ARGV, 11) }
+local balance, budgets = load(KEYS[1], ids)
+if less(available(balance), wanted) then
+  return { 'insufficient' }
+end
+for _, budget in ipairs(budgets) do
+  day, month = math.max(day, budget.day), math.max(month, budget.month)
+end
+local REFUSALS = { 'day', 'month', 'total' }
+for _, budget in ipairs(budgets) do
+  roll(budget, day, month)
+  for i, window in ipairs(budget) do
+    local after = plus(plus(window.settled, window.held), wanted)
+    if window.limit ~= '-' and less(amount(window.limit), after) then
+      return { REFUSALS[i] }
+    end
+  end
+end
+
+balance.held = bounded(plus(balance.held, wanted))
+local left
+for _, budget in ipairs(budgets) do
+  for _, window in ipairs(budget) do
+    window.held = bounded(plus(window.held, wanted))
+    if window.limit ~= '-' then
+      local rest = bounded(minus(bounded(minus(amount(window.limit), window.settled)), window.held))
+      left = left and least(left, rest) or rest
+    end
+  end
+end
+save(KEYS[1], balance, ids, budgets)
+local record = cmsgpack.pack({ ARGV[2], day, month, ARGV[5], key, ARGV[6], ids })
+redis.call('HSET', KEYS[4], number, record)
+
+if key ~= '' then
+  -- A few of those whose time is over go, and the oldest where there are too many.
+  local old = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[9], 'LIMIT', 0, 16)
+  if redis.call('ZCARD', KEYS[3]) > 100000 then
+    old[#old + 1] = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
+  end
+  old[#old + 1] = key
+  redis.call('ZREM', KEYS[3], unpack(old))
+  redis.call('HDEL', KEYS[2], unpack(old))
+  redis.call('HSET', KEYS[2], key, ARGV[8] .. ' ' .. ARGV[10] .. ' 0')
+end
+return {
+  'held',
+  string.format('%.0f', day),
+  string.format('%.0f', month),
+  text(available(balance)),
+  left and text(left) or '-',
+}

@@ -1,0 +1,274 @@
+//! What is done at intervals: saying that this process lives, and clearing up after those who don't.
+//!
+//! An instance is an open ledger. It counts on in `beats` every two seconds. Whoever sees the same count for longer
+//! than the recovery time, on a monotonic clock of its own, takes the instance for dead, strikes it off the list and
+//! resolves what it held, account by account. In each account that begins with a mark, by which the dead one opens
+//! nothing there any more: so a process that was only stopped can't leave a hold behind that nobody looks for.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use tokio::time::timeout;
+
+use super::{
+    codec::{self, corrupt},
+    desk::Overdue,
+    question::{ABANDON, Question},
+    shared::{Failure, Shared},
+};
+use crate::{
+    domain::{AccountId, usage::HoldId},
+    store::StoreError,
+};
+
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const TIDY_EVERY: Duration = Duration::from_secs(15);
+
+/// How often it looks whether something is due.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// Holds resolved in one call of a script: others wait meanwhile.
+const STEP: usize = 200;
+
+/// Accounts of a dead instance that are looked at in one turn, and accounts that are left in one.
+const ACCOUNTS: usize = 100;
+
+/// Turns in which a closing ledger resolves what is still open: more than there can be.
+const LEAVING_TURNS: u32 = 100_000;
+
+#[derive(Debug, Default)]
+pub(super) struct House {
+    beat_due: Duration,
+    sweep_due: Duration,
+    tidy_due: Duration,
+    /// Other instances: their last count, and when it was seen first.
+    seen: HashMap<u64, (i64, Duration)>,
+}
+
+/// Keeps house until the ledger is closed.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    while !shared.is_closed() {
+        if timeout(IDLE, shared.closing.notified()).await.is_ok() {
+            break;
+        }
+        let turned = shared.house.lock().await.turn(&shared).await;
+        if let Err(Failure { error, .. }) = turned {
+            tracing::debug!(target: "tollgate::redis", %error, "can't keep house");
+        }
+    }
+    if let Err(Failure { error, .. }) = leave(&shared).await {
+        tracing::error!(target: "tollgate::redis", %error, "closed badly");
+    }
+}
+
+/// Ends in order: nothing on its way, no open holds, not on the list. The second time it does nothing.
+pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
+    let mut house = shared.house.lock().await;
+    if shared.has_left() {
+        return Ok(());
+    }
+    shared.closed.store(true, Ordering::Release);
+    let deadline = shared.settings.deadline.saturating_mul(3);
+    let waited = timeout(deadline, shared.errands.wait()).await;
+    let instance = shared.desk.instance();
+    shared.bury(instance, "").await?;
+    for _ in 0..LEAVING_TURNS {
+        if house.resolve_dead(shared, instance).await? {
+            break;
+        }
+    }
+    shared.note_left();
+    shared.closing.notify_one();
+    waited.map_err(|_| Failure::slow())
+}
+
+impl House {
+    /// Does what is due.
+    pub(super) async fn turn(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
+        let elapsed = shared.settings.clock.elapsed();
+        if elapsed >= self.beat_due {
+            // Whatever comes of it, not again at once.
+            self.beat_due = elapsed.saturating_add(SWEEP_EVERY);
+            let instance = shared.desk.instance();
+            let question = shared.instance_question("beat", instance);
+            let is_known: i64 = shared.ask(shared.house_way(), &question).await?;
+            if is_known == 0 {
+                shared.begin_anew(instance).await?;
+            }
+            if shared.take_doubt() {
+                let entered = shared.enter_all().await;
+                entered.inspect_err(|_| shared.put_doubt_back())?;
+            }
+            self.beat_due = elapsed.saturating_add(BEAT_EVERY);
+        }
+        if elapsed >= self.sweep_due {
+            self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
+            self.resolve_overdue(shared, elapsed).await?;
+            self.bury_the_silent(shared, elapsed).await?;
+            let dead = Question::command("SMEMBERS").arg(shared.names.dead());
+            let dead: Vec<String> = shared.ask(shared.house_way(), &dead).await?;
+            for instance in dead {
+                if !self.resolve_dead(shared, number(&instance)?).await? {
+                    // There is more.
+                    self.sweep_due = elapsed;
+                }
+            }
+        }
+        if elapsed >= self.tidy_due {
+            self.tidy_due = elapsed.saturating_add(TIDY_EVERY);
+            leave_idle_accounts(shared, elapsed).await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves what outlived its lifetime.
+    async fn resolve_overdue(
+        &self,
+        shared: &Arc<Shared>,
+        elapsed: Duration,
+    ) -> Result<(), Failure> {
+        let mut failed = Ok(());
+        for overdue in shared.desk.take_overdue(elapsed) {
+            for numbers in overdue.numbers.chunks(STEP) {
+                let account = &overdue.account;
+                let resolved = abandon(shared, account, overdue.instance, numbers).await;
+                if let Err(failure) = resolved {
+                    let rest = Overdue {
+                        account: account.clone(),
+                        instance: overdue.instance,
+                        numbers: numbers.to_vec(),
+                    };
+                    shared.desk.put_back(&rest, elapsed);
+                    failed = Err(failure);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Takes those for dead who have said nothing for too long.
+    async fn bury_the_silent(
+        &mut self,
+        shared: &Arc<Shared>,
+        elapsed: Duration,
+    ) -> Result<(), Failure> {
+        let beats = Question::command("HGETALL").arg(shared.names.beats());
+        let beats: Vec<(String, i64)> = shared.ask(shared.house_way(), &beats).await?;
+        let mut others: HashMap<u64, i64> = HashMap::with_capacity(beats.len());
+        for (instance, beats) in beats {
+            others.insert(number(&instance)?, beats);
+        }
+        others.remove(&shared.desk.instance());
+        self.seen
+            .retain(|instance, _| others.contains_key(instance));
+        for (instance, beats) in others {
+            let since = self.seen.entry(instance).or_insert((beats, elapsed));
+            if since.0 != beats {
+                *since = (beats, elapsed);
+            } else if elapsed.saturating_sub(since.1) >= shared.settings.recover_after {
+                shared.bury(instance, &beats.to_string()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves what a dead instance held, in some of its accounts; `false`: there are more.
+    async fn resolve_dead(&mut self, shared: &Arc<Shared>, instance: u64) -> Result<bool, Failure> {
+        let way = shared.house_way();
+        let accounts = Question::command("SRANDMEMBER")
+            .arg(shared.names.accounts_of(instance))
+            .arg(ACCOUNTS);
+        let accounts: Vec<String> = shared.ask(way, &accounts).await?;
+        let count = accounts.len();
+        let mut done: Vec<String> = Vec::with_capacity(count);
+        for name in accounts {
+            let account = AccountId::new(&name).map_err(|_| corrupt("account"))?;
+            let mut open = true;
+            while open {
+                open = abandon(shared, &account, instance, &[]).await?;
+            }
+            done.push(name);
+        }
+        if !done.is_empty() {
+            let question = shared.instance_question("leave", instance).arg(done);
+            shared.ask::<i64>(way, &question).await?;
+        }
+        if count < ACCOUNTS {
+            let question = shared.instance_question("forget", instance);
+            shared.ask::<i64>(way, &question).await?;
+        }
+        Ok(count < ACCOUNTS)
+    }
+}
+
+impl Shared {
+    /// Strikes an instance off the list if it has said no more than that.
+    async fn bury(self: &Arc<Self>, instance: u64, beats: &str) -> Result<(), Failure> {
+        let question = self.instance_question("bury", instance).arg(beats);
+        self.ask::<i64>(self.house_way(), &question).await?;
+        Ok(())
+    }
+}
+
+/// Resolves these holds of an instance; without any, some of those that it has open, and it opens no more.
+/// Returns whether there are more.
+async fn abandon(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+    instance: u64,
+    numbers: &[u64],
+) -> Result<bool, Failure> {
+    let keys = shared.names.account(account).to_settle(instance);
+    let mut question = Question::script(&ABANDON, &keys)
+        .arg(u8::from(numbers.is_empty()))
+        .arg(shared.settings.clock.now().to_string())
+        .arg(shared.settings.usage_rows_max)
+        .arg(STEP);
+    for number in numbers {
+        let id = HoldId {
+            instance,
+            number: *number,
+        };
+        question = question.arg(Shared::number(id));
+    }
+    let way = shared.way(account.as_str());
+    let answer: Vec<String> = shared.ask(way, &question).await?;
+    let [count, open, passed @ ..] = answer.as_slice() else {
+        return Err(corrupt("answer").into());
+    };
+    if count != "0" {
+        tracing::warn!(
+            target: "tollgate::redis",
+            holds = count,
+            %account,
+            "resolved holds that nobody settled"
+        );
+    }
+    let alerts = codec::alerts(account, passed)?;
+    shared.settings.alerts.tell(alerts);
+    Ok(open != "0")
+}
+
+/// Where nothing was open for long nobody needs to look when this process is dead.
+async fn leave_idle_accounts(shared: &Arc<Shared>, elapsed: Duration) -> Result<(), Failure> {
+    // Who enters one of them waits until it is left, so that the order is sure.
+    let _gate = shared.gate.write().await;
+    let idle = shared.desk.take_idle(elapsed, ACCOUNTS);
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = idle.iter().map(AccountId::as_str).collect();
+    let question = shared.instance_question("leave", shared.desk.instance());
+    shared
+        .ask::<i64>(shared.house_way(), &question.arg(names))
+        .await?;
+    Ok(())
+}
+
+fn number(instance: &str) -> Result<u64, StoreError> {
+    u64::from_str_radix(instance, 16).map_err(|_| corrupt("instance"))
+}

@@ -1,0 +1,136 @@
+//! Pages of the log, newest first. A row's place in its stream is its position in the account's log.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    codec::{self, corrupt},
+    question::{MOVES, Question},
+    shared::{Failure, Shared},
+};
+use crate::{
+    domain::{
+        AccountId,
+        money::Money,
+        page::{Page, Paged},
+        usage::{Expiry, Settlement, Transaction, UsageEntry},
+    },
+    store::StoreError,
+};
+
+/// A row of a stream.
+type Row = (String, HashMap<String, String>);
+
+/// Before which place, and how many rows: one more than the page holds. `None`: before all.
+fn bounds(page: &Page) -> Option<(String, usize)> {
+    let before = match page.cursor() {
+        None => "+".to_owned(),
+        Some(0) => return None,
+        Some(cursor) => format!("({cursor}-0"),
+    };
+    Some((before, usize::from(page.limit()).saturating_add(1)))
+}
+
+fn position(place: &str) -> Result<u64, StoreError> {
+    let number = place.strip_suffix("-0").ok_or_else(|| corrupt("place"))?;
+    number.parse().map_err(|_| corrupt("place"))
+}
+
+fn field<'a>(row: &'a Row, name: &str) -> Result<&'a str, StoreError> {
+    row.1
+        .get(name)
+        .map(String::as_str)
+        .ok_or_else(|| corrupt("row"))
+}
+
+pub(super) async fn usage(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<UsageEntry>, Failure> {
+    let Some((before, most)) = bounds(page) else {
+        return Ok(Paged::from_rows(page, Vec::new()));
+    };
+    let question = Question::command("XREVRANGE")
+        .arg(shared.names.account(account).usage())
+        .arg(before)
+        .arg("-")
+        .arg("COUNT")
+        .arg(most);
+    let way = shared.way(account.as_str());
+    let rows: Vec<Row> = shared.ask(way, &question).await?;
+    let rows = rows.iter().map(|row| {
+        let entry = read_usage(account, row)?;
+        Ok((entry.position, entry))
+    });
+    let rows = rows.collect::<Result<_, StoreError>>()?;
+    Ok(Paged::from_rows(page, rows))
+}
+
+fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> {
+    let call = codec::read_call(account, field(row, "c")?)?;
+    let charged = codec::money(field(row, "x")?)?;
+    let settled_at = codec::moment(field(row, "t")?)?;
+    let settlement = match field(row, "s")? {
+        // Nobody settled it: so the ledger did.
+        "" => {
+            let age = settled_at.duration_since(call.started_at);
+            Settlement {
+                charged,
+                ..Settlement::abandoned(Money::ZERO, Expiry::Release, age)
+            }
+        }
+        written => codec::read_settlement(written, charged)?,
+    };
+    Ok(UsageEntry {
+        position: position(&row.0)?,
+        call,
+        held: codec::money(field(row, "h")?)?,
+        settlement,
+        settled_at,
+    })
+}
+
+pub(super) async fn transactions(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+    page: &Page,
+) -> Result<Paged<Transaction>, Failure> {
+    let Some((before, most)) = bounds(page) else {
+        return Ok(Paged::from_rows(page, Vec::new()));
+    };
+    let names = shared.names.account(account);
+    let keys = [names.payments(), names.charges()];
+    let question = Question::script(&MOVES, &keys).arg(before).arg(most);
+    let way = shared.way(account.as_str());
+    let (payments, charges): (Vec<Row>, Vec<Row>) = shared.ask(way, &question).await?;
+    let payments = payments.iter().map(read_payment);
+    let charges = charges.iter().map(|row| read_charge(account, row));
+    let mut all = payments
+        .chain(charges)
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    all.sort_unstable_by_key(|moved| std::cmp::Reverse(moved.position));
+    let rows = all.into_iter().map(|moved| (moved.position, moved));
+    Ok(Paged::from_rows(page, rows.collect()))
+}
+
+fn read_payment(row: &Row) -> Result<Transaction, StoreError> {
+    Ok(Transaction {
+        position: position(&row.0)?,
+        at: codec::moment(field(row, "t")?)?,
+        amount: codec::money(field(row, "a")?)?,
+        reference: field(row, "r")?.to_owned(),
+        route: None,
+    })
+}
+
+fn read_charge(account: &AccountId, row: &Row) -> Result<Transaction, StoreError> {
+    let call = codec::read_call(account, field(row, "c")?)?;
+    let charged = codec::money(field(row, "x")?)?;
+    Ok(Transaction {
+        position: position(&row.0)?,
+        at: codec::moment(field(row, "t")?)?,
+        amount: Money::ZERO.saturating_sub(charged),
+        reference: call.request_id.to_string(),
+        route: Some(call.route.to_string()),
+    })
+}
