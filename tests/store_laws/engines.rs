@@ -20,12 +20,18 @@ use tollgate::{
     usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
 
+/// An engine that keeps everything.
 pub(crate) trait Engine:
-    AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone
+    AuditLog + KeyStore + UserStore + SessionStore + LedgerEngine
 {
 }
 
-impl<S: AuditLog + KeyStore + UserStore + SessionStore + Ledger + Clone> Engine for S {}
+impl<S: AuditLog + KeyStore + UserStore + SessionStore + LedgerEngine> Engine for S {}
+
+/// One that keeps money, and perhaps nothing else.
+pub(crate) trait LedgerEngine: Ledger + Clone {}
+
+impl<S: Ledger + Clone> LedgerEngine for S {}
 
 pub(crate) type Time = Arc<ManualClock>;
 
@@ -91,6 +97,32 @@ pub(crate) async fn postgres_on(
         .await
         .unwrap();
     (store, clock)
+}
+
+/// A ledger on a server of its own, which ends with the guard; `None` where there is no Redis.
+#[cfg(feature = "redis")]
+pub(crate) async fn redis() -> Option<(
+    tollgate::store::RedisLedger,
+    Time,
+    crate::redis_server::RedisServer,
+)> {
+    let server = crate::redis_server::RedisServer::start()?;
+    let (ledger, clock) = redis_on(&server.url()).await;
+    Some((ledger, clock, server))
+}
+
+#[cfg(feature = "redis")]
+pub(crate) async fn redis_on(url: &str) -> (tollgate::store::RedisLedger, Time) {
+    let clock = Time::default();
+    let ledger = tollgate::store::RedisLedger::builder(url)
+        .with_clock(clock.clone())
+        .on_alert(note_alert)
+        // A machine that is busy is no law's business.
+        .deadline(Duration::from_secs(20))
+        .open()
+        .await
+        .unwrap();
+    (ledger, clock)
 }
 
 pub(crate) fn now() -> Timestamp {

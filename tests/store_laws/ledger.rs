@@ -11,7 +11,8 @@ use tollgate::{
 };
 
 use crate::engines::{
-    Engine, Time, account, balances, budget, call, costs, forged, hold, kind, nanos, pay, usage,
+    LedgerEngine, Time, account, balances, budget, call, costs, forged, hold, kind, nanos, pay,
+    usage,
 };
 
 fn daily(limit: i64) -> SpendingLimits {
@@ -21,7 +22,7 @@ fn daily(limit: i64) -> SpendingLimits {
     }
 }
 
-pub(crate) async fn an_account_that_never_was_is_empty<S: Engine>(store: S, _: Time) {
+pub(crate) async fn an_account_that_never_was_is_empty<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     assert_eq!(store.balance(&ann).await.unwrap(), Balance::default());
     let never = store.budget(&ann, &budget("key-1")).await.unwrap();
@@ -39,7 +40,7 @@ pub(crate) async fn an_account_that_never_was_is_empty<S: Engine>(store: S, _: T
     balances(&store, &ann, 0, 0).await;
 }
 
-pub(crate) async fn a_reference_pays_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_reference_pays_once<S: LedgerEngine>(store: S, _: Time) {
     let payment = Credit {
         account: account("ann"),
         amount: nanos(100),
@@ -60,7 +61,7 @@ pub(crate) async fn a_reference_pays_once<S: Engine>(store: S, _: Time) {
     balances(&store, &account("bob"), 0, 0).await;
 }
 
-pub(crate) async fn a_payment_out_of_range_is_refused<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_payment_out_of_range_is_refused<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     let credit = |amount, reference: &str| {
         store.credit(Credit {
@@ -77,7 +78,7 @@ pub(crate) async fn a_payment_out_of_range_is_refused<S: Engine>(store: S, _: Ti
     balances(&store, &ann, i64::MAX, 0).await;
 }
 
-pub(crate) async fn a_settlement_takes_what_the_call_cost<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_settlement_takes_what_the_call_cost<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let mut charged = 0;
@@ -104,7 +105,7 @@ pub(crate) async fn a_settlement_takes_what_the_call_cost<S: Engine>(store: S, _
     assert_eq!(refused, HoldRefusal::InsufficientCredits);
 }
 
-pub(crate) async fn a_refused_hold_changes_nothing<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_refused_hold_changes_nothing<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key, team) = (account("ann"), budget("key-1"), budget("team"));
     pay(&store, &ann, 100).await;
     let monthly = SpendingLimits {
@@ -137,7 +138,7 @@ pub(crate) async fn a_refused_hold_changes_nothing<S: Engine>(store: S, _: Time)
     store.settle(held, costs(10)).await.unwrap();
 }
 
-pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     store.record(call(&ann, "free-1"), costs(5)).await.unwrap();
     let rows = usage(&store, &ann).await;
@@ -147,7 +148,7 @@ pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: Engine>(store: S,
     balances(&store, &ann, 0, 0).await;
 }
 
-pub(crate) async fn limits_count_what_was_spent_before<S: Engine>(store: S, _: Time) {
+pub(crate) async fn limits_count_what_was_spent_before<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[key.clone()], 20).await.unwrap();
@@ -176,7 +177,7 @@ pub(crate) async fn limits_count_what_was_spent_before<S: Engine>(store: S, _: T
     balances(&store, &ann, 100, 0).await;
 }
 
-pub(crate) async fn a_day_ends_and_the_month_goes_on<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn a_day_ends_and_the_month_goes_on<S: LedgerEngine>(store: S, clock: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     store.set_limits(&ann, &key, daily(10)).await.unwrap();
@@ -198,7 +199,7 @@ pub(crate) async fn a_day_ends_and_the_month_goes_on<S: Engine>(store: S, clock:
     balances(&store, &ann, 100, 0).await;
 }
 
-pub(crate) async fn a_hold_is_settled_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hold_is_settled_once<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let first = hold(&store, &ann, &[], 10).await.unwrap();
@@ -213,7 +214,10 @@ pub(crate) async fn a_hold_is_settled_once<S: Engine>(store: S, _: Time) {
     assert_eq!(usage(&store, &ann).await.len(), 1);
 }
 
-pub(crate) async fn a_hold_that_outlives_its_time_is_given_back<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn a_hold_that_outlives_its_time_is_given_back<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[key.clone()], 100).await.unwrap();

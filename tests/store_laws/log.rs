@@ -8,7 +8,7 @@ use tollgate::{
 };
 
 use crate::engines::{
-    Engine, Time, account, balances, call, costs, later, nanos, now, pay, request, usage,
+    LedgerEngine, Time, account, balances, call, costs, later, nanos, now, pay, request, usage,
 };
 
 async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, charged: i64) {
@@ -18,7 +18,7 @@ async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, char
     store.settle(hold, costs(charged)).await.unwrap();
 }
 
-pub(crate) async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let called = Call {
@@ -58,7 +58,10 @@ pub(crate) async fn the_log_says_what_happened<S: Engine>(store: S, clock: Time)
     balances(&store, &ann, 100, 0).await;
 }
 
-pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: LedgerEngine>(
+    store: S,
+    _: Time,
+) {
     let (ann, bob) = (account("ann"), account("bob"));
     for number in 0..7 {
         for who in [&ann, &bob] {
@@ -86,7 +89,7 @@ pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: Engine>(sto
     );
 }
 
-pub(crate) async fn transactions_are_payments_and_charges_in_their_order<S: Engine>(
+pub(crate) async fn transactions_are_payments_and_charges_in_their_order<S: LedgerEngine>(
     store: S,
     _: Time,
 ) {
@@ -132,7 +135,7 @@ pub(crate) async fn transactions_are_payments_and_charges_in_their_order<S: Engi
     balances(&store, &ann, 210, 0).await;
 }
 
-pub(crate) async fn another_account_s_cursor_leads_nowhere<S: Engine>(store: S, _: Time) {
+pub(crate) async fn another_account_s_cursor_leads_nowhere<S: LedgerEngine>(store: S, _: Time) {
     let (ann, bob) = (account("ann"), account("bob"));
     pay(&store, &ann, 100).await;
     pay(&store, &bob, 100).await;

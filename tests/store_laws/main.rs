@@ -27,12 +27,20 @@ mod postgres_push;
 #[path = "../support/postgres.rs"]
 mod postgres_server;
 mod races;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod recovery;
+#[cfg(feature = "redis")]
+#[path = "../support/redis.rs"]
+#[allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "tests of other kinds use the rest"
+)]
+mod redis_server;
 #[cfg(feature = "sqlite")]
 mod restart;
 
-macro_rules! laws {
+macro_rules! on_each_engine {
     ($($room:ident::$law:ident,)*) => {
         mod memory {
             $(
@@ -71,65 +79,91 @@ macro_rules! laws {
     };
 }
 
+/// Runs laws against engines that keep everything, and those of money against Redis too.
+macro_rules! laws {
+    (
+        everything { $($room:ident::$law:ident,)* }
+        money { $($money_room:ident::$money_law:ident,)* }
+    ) => {
+        on_each_engine! { $($room::$law,)* $($money_room::$money_law,)* }
+
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $money_law() {
+                    if let Some((ledger, clock, _server)) = crate::engines::redis().await {
+                        crate::$money_room::$money_law(ledger, clock).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
 laws! {
-    audit::an_event_is_written_down_as_it_was,
-    audit::the_audit_log_is_read_a_page_at_a_time,
-    audit::a_filter_finds_what_it_asks_for,
-    keys::a_key_is_found_by_its_whole_digest_as_it_was_stored,
-    keys::an_id_or_a_digest_is_taken_once,
-    keys::a_rotation_ends_the_old_key_at_the_earlier_end,
-    keys::a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
-    keys::another_owner_s_key_is_like_none,
-    keys::keys_are_listed_newest_first_a_page_at_a_time,
-    keys::an_update_changes_what_it_names_and_no_revocation,
-    keys::a_touch_changes_one_column_and_never_goes_back,
-    keys::a_deleted_key_is_gone,
-    keys::a_key_gets_another_digest_if_it_has_the_old_one,
-    keys::active_keys_are_listed_by_their_last_use,
-    people::an_address_is_taken_once_in_whatever_case,
-    people::users_are_listed_newest_first_a_page_at_a_time,
-    people::a_user_s_update_changes_what_it_names,
-    people::a_new_password_ends_every_login_in_one_step,
-    people::a_stronger_hash_of_the_same_password_ends_nothing,
-    people::a_login_opens_only_for_an_active_user_with_that_password,
-    people::a_login_ends_once,
-    people::a_deleted_user_s_logins_are_gone,
-    people::logins_are_forgotten_after_their_time,
-    people::a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
-    people::a_refresh_of_what_is_over_or_another_s_changes_nothing,
-    people::a_grace_takes_the_immediate_parent_once_more,
-    people::open_logins_are_listed_newest_first,
-    ledger::an_account_that_never_was_is_empty,
-    ledger::a_reference_pays_once,
-    ledger::a_payment_out_of_range_is_refused,
-    ledger::a_settlement_takes_what_the_call_cost,
-    ledger::a_refused_hold_changes_nothing,
-    ledger::a_free_call_is_logged_and_costs_nothing,
-    ledger::limits_count_what_was_spent_before,
-    ledger::a_day_ends_and_the_month_goes_on,
-    ledger::a_hold_is_settled_once,
-    ledger::a_hold_that_outlives_its_time_is_given_back,
-    operations::a_correction_counts_once_and_may_leave_less_than_nothing,
-    operations::a_credit_line_is_spent_and_no_more,
-    operations::a_hold_lives_longer_where_it_is_extended,
-    operations::an_expired_hold_is_charged_where_that_was_asked_for,
-    operations::an_idempotency_key_is_charged_once,
-    operations::a_call_that_cost_nothing_frees_its_key,
-    operations::an_abandoned_call_frees_its_key,
-    operations::a_soft_limit_is_told_once_in_a_window,
-    operations::no_charge_is_larger_than_the_books_can_hold,
-    operations::a_budget_that_is_named_twice_counts_once,
-    operations::a_hundred_holds_with_one_idempotency_key_are_one,
-    log::the_log_says_what_happened,
-    log::usage_is_listed_newest_first_a_page_at_a_time,
-    log::transactions_are_payments_and_charges_in_their_order,
-    log::another_account_s_cursor_leads_nowhere,
-    races::money_for_ten_serves_ten_of_a_hundred,
-    races::a_limit_for_ten_serves_ten_of_a_hundred,
-    races::a_hundred_payments_with_one_reference_are_one,
-    races::a_hundred_settlements_of_one_hold_are_one,
-    races::a_change_that_fails_harms_nothing_beside_it,
-    races::no_login_outlives_the_password_it_was_made_with,
-    races::of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
-    races::the_books_balance_after_a_thousand_calls_of_every_kind,
+    everything {
+        audit::an_event_is_written_down_as_it_was,
+        audit::the_audit_log_is_read_a_page_at_a_time,
+        audit::a_filter_finds_what_it_asks_for,
+        keys::a_key_is_found_by_its_whole_digest_as_it_was_stored,
+        keys::an_id_or_a_digest_is_taken_once,
+        keys::a_rotation_ends_the_old_key_at_the_earlier_end,
+        keys::a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
+        keys::another_owner_s_key_is_like_none,
+        keys::keys_are_listed_newest_first_a_page_at_a_time,
+        keys::an_update_changes_what_it_names_and_no_revocation,
+        keys::a_touch_changes_one_column_and_never_goes_back,
+        keys::a_deleted_key_is_gone,
+        keys::a_key_gets_another_digest_if_it_has_the_old_one,
+        keys::active_keys_are_listed_by_their_last_use,
+        people::an_address_is_taken_once_in_whatever_case,
+        people::users_are_listed_newest_first_a_page_at_a_time,
+        people::a_user_s_update_changes_what_it_names,
+        people::a_new_password_ends_every_login_in_one_step,
+        people::a_stronger_hash_of_the_same_password_ends_nothing,
+        people::a_login_opens_only_for_an_active_user_with_that_password,
+        people::a_login_ends_once,
+        people::a_deleted_user_s_logins_are_gone,
+        people::logins_are_forgotten_after_their_time,
+        people::a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
+        people::a_refresh_of_what_is_over_or_another_s_changes_nothing,
+        people::a_grace_takes_the_immediate_parent_once_more,
+        people::open_logins_are_listed_newest_first,
+        races::a_change_that_fails_harms_nothing_beside_it,
+        races::no_login_outlives_the_password_it_was_made_with,
+        races::of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
+    }
+    money {
+        ledger::an_account_that_never_was_is_empty,
+        ledger::a_reference_pays_once,
+        ledger::a_payment_out_of_range_is_refused,
+        ledger::a_settlement_takes_what_the_call_cost,
+        ledger::a_refused_hold_changes_nothing,
+        ledger::a_free_call_is_logged_and_costs_nothing,
+        ledger::limits_count_what_was_spent_before,
+        ledger::a_day_ends_and_the_month_goes_on,
+        ledger::a_hold_is_settled_once,
+        ledger::a_hold_that_outlives_its_time_is_given_back,
+        operations::a_correction_counts_once_and_may_leave_less_than_nothing,
+        operations::a_credit_line_is_spent_and_no_more,
+        operations::a_hold_lives_longer_where_it_is_extended,
+        operations::an_expired_hold_is_charged_where_that_was_asked_for,
+        operations::an_idempotency_key_is_charged_once,
+        operations::a_call_that_cost_nothing_frees_its_key,
+        operations::an_abandoned_call_frees_its_key,
+        operations::a_soft_limit_is_told_once_in_a_window,
+        operations::no_charge_is_larger_than_the_books_can_hold,
+        operations::a_budget_that_is_named_twice_counts_once,
+        operations::a_hundred_holds_with_one_idempotency_key_are_one,
+        log::the_log_says_what_happened,
+        log::usage_is_listed_newest_first_a_page_at_a_time,
+        log::transactions_are_payments_and_charges_in_their_order,
+        log::another_account_s_cursor_leads_nowhere,
+        races::money_for_ten_serves_ten_of_a_hundred,
+        races::a_limit_for_ten_serves_ten_of_a_hundred,
+        races::a_hundred_payments_with_one_reference_are_one,
+        races::a_hundred_settlements_of_one_hold_are_one,
+        races::the_books_balance_after_a_thousand_calls_of_every_kind,
+    }
 }

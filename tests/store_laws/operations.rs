@@ -11,8 +11,8 @@ use tollgate::{
 };
 
 use crate::engines::{
-    Engine, Time, account, alerts, balances, budget, costs, hold, kind, nanos, own_account, pay,
-    request, usage,
+    LedgerEngine, Time, account, alerts, balances, budget, costs, hold, kind, nanos, own_account,
+    pay, request, usage,
 };
 
 fn adjustment(account: &AccountId, amount: i64, reference: &str) -> Adjustment {
@@ -23,7 +23,7 @@ fn adjustment(account: &AccountId, amount: i64, reference: &str) -> Adjustment {
     }
 }
 
-pub(crate) async fn a_correction_counts_once_and_may_leave_less_than_nothing<S: Engine>(
+pub(crate) async fn a_correction_counts_once_and_may_leave_less_than_nothing<S: LedgerEngine>(
     store: S,
     _: Time,
 ) {
@@ -58,7 +58,7 @@ pub(crate) async fn a_correction_counts_once_and_may_leave_less_than_nothing<S: 
     assert_eq!(amounts, [40, -130, 100]);
 }
 
-pub(crate) async fn a_credit_line_is_spent_and_no_more<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_credit_line_is_spent_and_no_more<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     assert_eq!(
         kind(store.set_credit_line(&ann, nanos(-1)).await),
@@ -80,7 +80,10 @@ pub(crate) async fn a_credit_line_is_spent_and_no_more<S: Engine>(store: S, _: T
     balances(&store, &ann, 10, 0).await;
 }
 
-pub(crate) async fn a_hold_lives_longer_where_it_is_extended<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn a_hold_lives_longer_where_it_is_extended<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 100).await.unwrap();
@@ -98,7 +101,7 @@ pub(crate) async fn a_hold_lives_longer_where_it_is_extended<S: Engine>(store: S
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(60));
 }
 
-pub(crate) async fn an_expired_hold_is_charged_where_that_was_asked_for<S: Engine>(
+pub(crate) async fn an_expired_hold_is_charged_where_that_was_asked_for<S: LedgerEngine>(
     store: S,
     clock: Time,
 ) {
@@ -145,7 +148,7 @@ async fn refused<S: Ledger>(store: &S, wish: HoldRequest) -> HoldRefusal {
     store.hold(wish).await.unwrap().unwrap_err()
 }
 
-pub(crate) async fn an_idempotency_key_is_charged_once<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn an_idempotency_key_is_charged_once<S: LedgerEngine>(store: S, clock: Time) {
     let (ann, bob) = (account("ann"), account("bob"));
     pay(&store, &ann, 100).await;
     pay(&store, &bob, 100).await;
@@ -183,7 +186,7 @@ pub(crate) async fn an_idempotency_key_is_charged_once<S: Engine>(store: S, cloc
     );
 }
 
-pub(crate) async fn a_call_that_cost_nothing_frees_its_key<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_call_that_cost_nothing_frees_its_key<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 15).await;
     let failed = granted(&store, once(&ann, "a", 1)).await;
@@ -197,7 +200,7 @@ pub(crate) async fn a_call_that_cost_nothing_frees_its_key<S: Engine>(store: S, 
     balances(&store, &ann, 15, 0).await;
 }
 
-pub(crate) async fn an_abandoned_call_frees_its_key<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn an_abandoned_call_frees_its_key<S: LedgerEngine>(store: S, clock: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let _lost = granted(&store, once(&ann, "a", 1)).await;
@@ -209,7 +212,7 @@ pub(crate) async fn an_abandoned_call_frees_its_key<S: Engine>(store: S, clock: 
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(10));
 }
 
-pub(crate) async fn a_soft_limit_is_told_once_in_a_window<S: Engine>(store: S, clock: Time) {
+pub(crate) async fn a_soft_limit_is_told_once_in_a_window<S: LedgerEngine>(store: S, clock: Time) {
     let (ann, key, team) = (own_account(), budget("key-1"), budget("team"));
     pay(&store, &ann, 1_000).await;
     let soft = SpendingLimits {
@@ -257,7 +260,10 @@ pub(crate) async fn a_soft_limit_is_told_once_in_a_window<S: Engine>(store: S, c
     assert_eq!(told, expected);
 }
 
-pub(crate) async fn no_charge_is_larger_than_the_books_can_hold<S: Engine>(store: S, _: Time) {
+pub(crate) async fn no_charge_is_larger_than_the_books_can_hold<S: LedgerEngine>(
+    store: S,
+    _: Time,
+) {
     let (ann, key) = (account("ann"), budget("key-1"));
     store.set_credit_line(&ann, Money::MAX).await.unwrap();
     pay(&store, &ann, 100).await;
@@ -277,7 +283,7 @@ pub(crate) async fn no_charge_is_larger_than_the_books_can_hold<S: Engine>(store
     assert_eq!(store.balance(&ann).await.unwrap().settled, Money::MAX);
 }
 
-pub(crate) async fn a_budget_that_is_named_twice_counts_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_budget_that_is_named_twice_counts_once<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let limits = SpendingLimits {
@@ -296,7 +302,10 @@ pub(crate) async fn a_budget_that_is_named_twice_counts_once<S: Engine>(store: S
     balances(&store, &ann, 100, 0).await;
 }
 
-pub(crate) async fn a_hundred_holds_with_one_idempotency_key_are_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hundred_holds_with_one_idempotency_key_are_one<S: LedgerEngine>(
+    store: S,
+    _: Time,
+) {
     let ann = account("ann");
     pay(&store, &ann, 1_000).await;
     let mut tasks = Vec::new();

@@ -8,13 +8,16 @@ use tollgate::{
 
 use crate::{
     engines::{
-        Engine, Time, account, balances, budget, call, costs, forged, hold, nanos, now, pay,
-        request, usage,
+        Engine, LedgerEngine, Time, account, balances, budget, call, costs, forged, hold, nanos,
+        now, pay, request, usage,
     },
     people::{exchange, session, session_id, user, user_id},
 };
 
-async fn hundred<S: Engine, T: Send + 'static, F>(store: &S, work: impl Fn(S, i64) -> F) -> Vec<T>
+async fn hundred<S: LedgerEngine, T: Send + 'static, F>(
+    store: &S,
+    work: impl Fn(S, i64) -> F,
+) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
 {
@@ -28,7 +31,7 @@ where
     answers
 }
 
-pub(crate) async fn money_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
+pub(crate) async fn money_for_ten_serves_ten_of_a_hundred<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 109).await;
     let served = hundred(&store, |store, _| async move {
@@ -45,7 +48,7 @@ pub(crate) async fn money_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _
     assert_eq!(usage(&store, &ann).await.len(), 10);
 }
 
-pub(crate) async fn a_limit_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_limit_for_ten_serves_ten_of_a_hundred<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 1_000_000).await;
     let limits = SpendingLimits {
@@ -70,7 +73,10 @@ pub(crate) async fn a_limit_for_ten_serves_ten_of_a_hundred<S: Engine>(store: S,
     balances(&store, &ann, 1_000_000, 0).await;
 }
 
-pub(crate) async fn a_hundred_payments_with_one_reference_are_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hundred_payments_with_one_reference_are_one<S: LedgerEngine>(
+    store: S,
+    _: Time,
+) {
     let answers = hundred(&store, |store, number| async move {
         let credit = Credit {
             account: account(if number % 2 == 0 { "ann" } else { "bob" }),
@@ -88,7 +94,7 @@ pub(crate) async fn a_hundred_payments_with_one_reference_are_one<S: Engine>(sto
     assert_eq!(ann.nanos() + bob.nanos(), 100);
 }
 
-pub(crate) async fn a_hundred_settlements_of_one_hold_are_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_hundred_settlements_of_one_hold_are_one<S: LedgerEngine>(store: S, _: Time) {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = Arc::new(hold(&store, &ann, &[], 10).await.unwrap());
@@ -177,7 +183,7 @@ pub(crate) async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_
 }
 
 /// Costs below, at and above what was held, refusals, free calls, forgotten answers, payments.
-async fn a_call_of_some_kind<S: Engine>(store: &S, number: i64) -> i64 {
+async fn a_call_of_some_kind<S: LedgerEngine>(store: &S, number: i64) -> i64 {
     let ann = account("ann");
     let budgets = [budget(&format!("key-{}", number % 3)), budget("team")];
     if number % 10 == 9 {
@@ -207,7 +213,7 @@ async fn a_call_of_some_kind<S: Engine>(store: &S, number: i64) -> i64 {
     0
 }
 
-pub(crate) async fn the_books_balance_after_a_thousand_calls_of_every_kind<S: Engine>(
+pub(crate) async fn the_books_balance_after_a_thousand_calls_of_every_kind<S: LedgerEngine>(
     store: S,
     _: Time,
 ) {

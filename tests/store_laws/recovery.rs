@@ -9,10 +9,13 @@ use std::{
 use tollgate::usage::Outcome;
 
 use crate::engines::{
-    Engine, Time, account, balances, budget, costs, hold, nanos, pay, request, usage,
+    LedgerEngine, Time, account, balances, budget, costs, hold, nanos, pay, request, usage,
 };
 
-pub(crate) async fn two_stores_in_one_place_keep_one_set_of_books<S: Engine>(first: S, second: S) {
+pub(crate) async fn two_stores_in_one_place_keep_one_set_of_books<S: LedgerEngine>(
+    first: S,
+    second: S,
+) {
     let ann = account("ann");
     pay(&first, &ann, 109).await;
     let tasks: Vec<_> = (0..100)
@@ -38,7 +41,7 @@ pub(crate) async fn two_stores_in_one_place_keep_one_set_of_books<S: Engine>(fir
 
 /// A store whose time stands still says nothing any more: to others it is dead.
 pub(crate) async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before<
-    S: Engine,
+    S: LedgerEngine,
 >(
     silent: S,
     another: impl AsyncFnOnce() -> (S, Time),
@@ -71,7 +74,9 @@ pub(crate) async fn what_a_silent_process_held_is_given_back_after_the_bound_and
     assert_eq!(usage(&silent, &ann).await.len(), 2);
 }
 
-pub(crate) async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say<S: Engine>(
+pub(crate) async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say<
+    S: LedgerEngine,
+>(
     (first, first_clock): (S, Time),
     (second, second_clock): (S, Time),
 ) {
@@ -113,7 +118,7 @@ pub(crate) fn heard(child: &mut Child, word: &str) -> bool {
 }
 
 /// What the process does that the next law kills.
-pub(crate) async fn hold_until_killed<S: Engine>(store: S) {
+pub(crate) async fn hold_until_killed<S: LedgerEngine>(store: S) {
     let ann = account("ann");
     pay(&store, &ann, 1_000_000).await;
     let mut open = Vec::new();
@@ -128,7 +133,9 @@ pub(crate) async fn hold_until_killed<S: Engine>(store: S) {
     }
 }
 
-pub(crate) async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held<S: Engine>(
+pub(crate) async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held<
+    S: LedgerEngine,
+>(
     mut holding: Child,
     next: impl AsyncFnOnce() -> (S, Time),
 ) {
@@ -153,6 +160,83 @@ pub(crate) async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_
         |row: &&tollgate::usage::UsageEntry| row.settlement.outcome == Outcome::Abandoned;
     let given_back = usage(&store, &ann).await.iter().filter(abandoned).count();
     assert!((19..=20).contains(&given_back), "{given_back}");
+}
+
+/// What one of the processes of the next law does. It says how many calls it was served.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) async fn spend_the_last_cents<S: LedgerEngine>(store: S, close: impl AsyncFnOnce(S)) {
+    println!("\nready");
+    let mut start = String::new();
+    std::io::stdin().read_line(&mut start).unwrap();
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let ann = account("ann");
+                let Ok(held) = hold(&store, &ann, &[budget("key-1")], 7).await else {
+                    return 0;
+                };
+                store.settle(held, costs(7)).await.unwrap();
+                1
+            })
+        })
+        .collect();
+    let mut served = 0;
+    for caller in callers {
+        served += caller.await.unwrap();
+    }
+    close(store).await;
+    println!("served={served}");
+}
+
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) async fn four_processes_spend_the_last_cents<S: LedgerEngine>(
+    store: S,
+    test: &str,
+    place: &str,
+) {
+    use std::io::Write;
+
+    let ann = account("ann");
+    // 61 calls at 7, and 5 are left over.
+    pay(&store, &ann, 432).await;
+    let mut children: Vec<_> = (0..4)
+        .map(|_| {
+            Command::new(std::env::current_exe().unwrap())
+                .args([test, "--exact", "--nocapture"])
+                .env(CHILD, place)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let outputs = children.iter_mut().map(|child| {
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "ready"));
+        lines
+    });
+    let outputs: Vec<_> = outputs.collect();
+    for child in &mut children {
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    }
+    let mut served = 0;
+    for lines in outputs {
+        // To its end, or the process couldn't go on writing.
+        let told = lines.map(Result::unwrap).filter_map(|line| {
+            let served = line.strip_prefix("served=")?;
+            served.parse::<usize>().ok()
+        });
+        served += told.sum::<usize>();
+    }
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(served, 61);
+    balances(&store, &ann, 432, 0).await;
+    assert_eq!(usage(&store, &ann).await.len(), 61);
+    let spent = store.budget(&ann, &budget("key-1")).await.unwrap();
+    assert_eq!(spent.total.settled, nanos(427));
 }
 
 #[cfg(feature = "sqlite")]
@@ -214,11 +298,11 @@ mod on_postgres {
     use std::path::Path;
 
     use sqlx::postgres::PgConnectOptions;
-    use tollgate::store::{Ledger, PostgresStore};
+    use tollgate::store::PostgresStore;
 
     use super::CHILD;
     use crate::{
-        engines::{account, balances, costs, hold, pay, postgres_on, usage},
+        engines::postgres_on,
         postgres_server::{database, options, pool},
     };
 
@@ -285,85 +369,99 @@ mod on_postgres {
         super::after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held(child, next).await;
     }
 
-    /// Not a law: one of the processes of the next one. It says how many calls it was served.
+    /// Not a law: one of the processes of the next one.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn child_that_spends_the_last_cents() {
-        let Some(store) = child_s_store().await else {
-            return;
-        };
-        println!("\nready");
-        let mut start = String::new();
-        std::io::stdin().read_line(&mut start).unwrap();
-        let callers: Vec<_> = (0..50)
-            .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move {
-                    let ann = account("ann");
-                    let Ok(held) = hold(&store, &ann, &[], 7).await else {
-                        return 0;
-                    };
-                    store.settle(held, costs(7)).await.unwrap();
-                    1
-                })
-            })
-            .collect();
-        let mut served = 0;
-        for caller in callers {
-            served += caller.await.unwrap();
+        if let Some(store) = child_s_store().await {
+            super::spend_the_last_cents(store, async |store| store.close().await.unwrap()).await;
         }
-        store.close().await.unwrap();
-        println!("served={served}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn four_processes_spend_the_last_cents_and_not_one_more() {
-        use std::{
-            io::{BufRead, BufReader, Write},
-            process::{Command, Stdio},
-        };
         let Some(place) = database().await else {
             return;
         };
         let (store, _) = postgres_on(place.clone()).await;
-        let ann = account("ann");
-        // 61 calls at 7, and 5 are left over.
-        pay(&store, &ann, 432).await;
-        let mut children: Vec<_> = (0..4)
-            .map(|_| {
-                Command::new(std::env::current_exe().unwrap())
-                    .args(["recovery::on_postgres::child_that_spends_the_last_cents"])
-                    .args(["--exact", "--nocapture"])
-                    .env(CHILD, named(&place))
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap()
-            })
-            .collect();
-        let outputs = children.iter_mut().map(|child| {
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            assert!(lines.any(|line| line.unwrap() == "ready"));
-            lines
-        });
-        let outputs: Vec<_> = outputs.collect();
-        for child in &mut children {
-            child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        }
-        let mut served = 0;
-        for lines in outputs {
-            // To its end, or the process couldn't go on writing.
-            let told = lines.map(Result::unwrap).filter_map(|line| {
-                let served = line.strip_prefix("served=")?;
-                served.parse::<usize>().ok()
-            });
-            served += told.sum::<usize>();
-        }
-        for mut child in children {
-            assert!(child.wait().unwrap().success());
-        }
-        assert_eq!(served, 61);
-        balances(&store, &ann, 432, 0).await;
-        assert_eq!(usage(&store, &ann).await.len(), 61);
+        let test = "recovery::on_postgres::child_that_spends_the_last_cents";
+        super::four_processes_spend_the_last_cents(store.clone(), test, &named(&place)).await;
         store.close().await.unwrap();
+    }
+}
+
+#[cfg(feature = "redis")]
+mod on_redis {
+    use tollgate::store::RedisLedger;
+
+    use super::CHILD;
+    use crate::{
+        engines::{redis, redis_on},
+        redis_server::RedisServer,
+    };
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_stores_in_one_place_keep_one_set_of_books() {
+        if let Some((first, _, server)) = redis().await {
+            let (second, _) = redis_on(&server.url()).await;
+            super::two_stores_in_one_place_keep_one_set_of_books(first, second).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_a_silent_process_held_is_given_back_after_the_bound_and_not_before() {
+        if let Some((silent, _, server)) = redis().await {
+            let another = async || redis_on(&server.url()).await;
+            super::what_a_silent_process_held_is_given_back_after_the_bound_and_not_before(
+                silent, another,
+            )
+            .await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say() {
+        if let Some((first, clock, server)) = redis().await {
+            let second = redis_on(&server.url()).await;
+            let first = (first, clock);
+            super::a_process_that_lives_keeps_its_holds_whatever_the_clocks_say(first, second)
+                .await;
+        }
+    }
+
+    /// Not a law: the process that the next one kills.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child_that_holds_until_it_is_killed() {
+        if let Ok(url) = std::env::var(CHILD) {
+            super::hold_until_killed(RedisLedger::open(&url).await.unwrap()).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held() {
+        let Some(server) = RedisServer::start() else {
+            return;
+        };
+        let test = "recovery::on_redis::child_that_holds_until_it_is_killed";
+        let child = super::child(test, &server.url());
+        let next = async || redis_on(&server.url()).await;
+        super::after_a_kill_nothing_acknowledged_is_lost_and_nothing_stays_held(child, next).await;
+    }
+
+    /// Not a law: one of the processes of the next one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child_that_spends_the_last_cents() {
+        if let Ok(url) = std::env::var(CHILD) {
+            let store = RedisLedger::open(&url).await.unwrap();
+            super::spend_the_last_cents(store, async |store| store.close().await.unwrap()).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn four_processes_spend_the_last_cents_and_not_one_more() {
+        if let Some((store, _, server)) = redis().await {
+            let test = "recovery::on_redis::child_that_spends_the_last_cents";
+            super::four_processes_spend_the_last_cents(store.clone(), test, &server.url()).await;
+            store.close().await.unwrap();
+        }
     }
 }
