@@ -18,7 +18,7 @@ use crate::{
         quota::Quotas,
         role::RoleSet,
     },
-    store::{KeyStore, StoreError, StoreErrorKind, StoreFuture},
+    store::{Audience, Change, ChangeListener, KeyStore, StoreError, StoreErrorKind, StoreFuture},
     trail,
 };
 
@@ -142,6 +142,7 @@ pub struct Keyring {
     resolver: KeyResolver,
     roles: Option<RoleSet>,
     clock: Arc<dyn Clock>,
+    audience: Audience,
 }
 
 impl Keyring {
@@ -154,7 +155,16 @@ impl Keyring {
             resolver,
             roles: None,
             clock: SystemClock::shared(),
+            audience: Audience::default(),
         }
+    }
+
+    /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of a store that can't
+    /// tell them. Of a change that may or may not have been made it is told that nobody can say what.
+    #[must_use]
+    pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
+        self.audience.add(listener);
+        self
     }
 
     /// The roles that exist: a key with another one can't be made.
@@ -412,15 +422,16 @@ impl Keyring {
         change: StoreFuture<T>,
         changed: impl FnOnce(T) -> Vec<KeyDigest> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let resolver = self.resolver.clone();
+        let (resolver, audience) = (self.resolver.clone(), self.audience.clone());
         let task = trail::spawn(async move {
             let outcome = change.await;
             match &outcome {
                 Ok(answer) => {
                     let digests = changed(answer.clone());
-                    digests
-                        .iter()
-                        .for_each(|digest| resolver.invalidate(digest));
+                    for digest in &digests {
+                        resolver.invalidate(digest);
+                        audience.tell(&Change::Key(*digest));
+                    }
                     // None: there was no such key, so nothing was done.
                     if !digests.is_empty() {
                         trail::record(act);
@@ -428,6 +439,7 @@ impl Keyring {
                 }
                 Err(error) if may_have_happened(error.kind()) => {
                     resolver.invalidate_all();
+                    audience.tell(&Change::Everything);
                     trail::record(act.outcome(AuditOutcome::Failed));
                 }
                 Err(_) => {}

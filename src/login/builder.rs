@@ -12,7 +12,7 @@ use super::{
     refresh::{RefreshTokens, Refresher},
 };
 use crate::{
-    store::{SessionStore, UserStore},
+    store::{Audience, ChangeListener, SessionStore, UserStore},
     token::TokenIssuer,
 };
 
@@ -31,6 +31,7 @@ pub struct LoginsBuilder {
     refresh: Option<RefreshTokens>,
     password_length_min: usize,
     deadline: Duration,
+    audience: Audience,
 }
 
 impl LoginsBuilder {
@@ -48,6 +49,7 @@ impl LoginsBuilder {
             refresh: None,
             password_length_min: PASSWORD_LENGTH_MIN,
             deadline: DEADLINE,
+            audience: Audience::default(),
         }
     }
 
@@ -78,6 +80,13 @@ impl LoginsBuilder {
     /// Another resolver than one with the default settings; it must stand on the same stores.
     pub fn with_resolver(mut self, resolver: SessionResolver) -> Self {
         self.resolver = Some(resolver);
+        self
+    }
+
+    /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of stores that can't
+    /// tell them.
+    pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
+        self.audience.add(listener);
         self
     }
 
@@ -112,6 +121,7 @@ impl LoginsBuilder {
             password_length_min: self.password_length_min,
             deadline: self.deadline,
             purged_at: AtomicI64::new(0),
+            audience: self.audience,
         })))
     }
 }

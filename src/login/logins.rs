@@ -29,7 +29,10 @@ use crate::{
         principal::Principal,
         user::{SessionRecord, UserRecord, normal_email},
     },
-    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
+    store::{
+        Audience, Change, ChangeListener, SessionStore, StoreError, StoreErrorKind, StoreFuture,
+        UserStore,
+    },
     token::{IssuedToken, TokenIssuer},
     trail,
 };
@@ -54,6 +57,7 @@ pub(super) struct Inner {
     pub(super) deadline: Duration,
     /// When logins whose time is over were last forgotten, in seconds since 1970.
     pub(super) purged_at: AtomicI64,
+    pub(super) audience: Audience,
 }
 
 /// Somebody has logged in, or goes on with a login.
@@ -189,7 +193,7 @@ impl Logins {
         let hash = self.0.passwords.hash(new).await?;
         let (users, at) = (Arc::clone(&self.0.users), self.now());
         let replaced = self
-            .change(Forget::All, async move {
+            .change(Change::User(user.clone()), async move {
                 let replaced = users
                     .change_password(&found.id, found.password_version, hash, at)
                     .await?;
@@ -213,8 +217,8 @@ impl Logins {
     /// `Store`.
     pub async fn logout(&self, session: &SessionId) -> Result<bool, LoginError> {
         let (sessions, session, at) = (Arc::clone(&self.0.sessions), session.clone(), self.now());
-        let forget = Forget::One(session.clone());
-        self.change(forget, async move {
+        let touched = Change::Session(session.clone());
+        self.change(touched, async move {
             let ended = sessions.end_session(&session, at).await?;
             if ended {
                 trail::record(Act::new(AuditAction::LOGOUT).target(session.as_str()));
@@ -230,7 +234,7 @@ impl Logins {
     /// `Store`.
     pub async fn logout_everywhere(&self, user: &UserId) -> Result<u64, LoginError> {
         let (sessions, user, at) = (Arc::clone(&self.0.sessions), user.clone(), self.now());
-        self.change(Forget::All, async move {
+        self.change(Change::User(user.clone()), async move {
             let ended = sessions.end_sessions_of(&user, at).await?;
             trail::record(Act::new(AuditAction::LOGOUT).target(user.as_str()));
             Ok(ended)
@@ -376,16 +380,14 @@ impl Logins {
     /// whether or not it is known to have succeeded.
     pub(super) async fn change<T: Send + 'static>(
         &self,
-        forget: Forget,
+        touched: Change,
         change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, LoginError> {
-        let resolver = self.0.resolver.clone();
+        let (resolver, audience) = (self.0.resolver.clone(), self.0.audience.clone());
         let task = trail::spawn(async move {
             let outcome = change.await;
-            match forget {
-                Forget::One(session) => resolver.forget(&session),
-                Forget::All => resolver.forget_all(),
-            }
+            resolver.changed(&touched);
+            audience.tell(&touched);
             outcome
         });
         match timeout(self.0.deadline, task).await {
@@ -412,13 +414,6 @@ impl fmt::Debug for Logins {
             .field("passwords", &self.0.passwords)
             .finish_non_exhaustive()
     }
-}
-
-/// What the resolver must not go by any more once a change is made.
-pub(super) enum Forget {
-    One(SessionId),
-    /// A user's logins aren't known by name; they are all reloaded within a `ttl` anyway.
-    All,
 }
 
 /// Tells the audit log of an attempt to log in, or to go on. Who isn't known by name stays nameless there: what

@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use super::{
-    Login, LoginConfigError, LoginError, LoginErrorKind, Logins,
-    logins::{Forget, attempted},
-};
+use super::{Login, LoginConfigError, LoginError, LoginErrorKind, Logins, logins::attempted};
 use crate::{
     domain::{
         SessionId, UserId,
@@ -15,6 +12,7 @@ use crate::{
         clock::Timestamp,
         user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord},
     },
+    store::Change,
     token::{
         GENERATION, IssuedToken, RefreshGrant, TokenError, TokenErrorKind, TokenIssuer, TokenUse,
         TokenVerifier, VerifiedToken,
@@ -254,7 +252,7 @@ impl Logins {
         };
         let (sessions, id) = (Arc::clone(self.sessions()), session.clone());
         let outcome = self
-            .change(Forget::One(session.clone()), async move {
+            .change(Change::Session(session.clone()), async move {
                 sessions.exchange_refresh(&id, exchange).await
             })
             .await?;

@@ -45,10 +45,10 @@ impl ResolvedSession {
             principal = principal.role(role);
         }
         Self {
-            user: user.id,
             expires_at: session.expires_at,
             ended: session.ended_at.is_some(),
             active: user.active,
+            user: user.id,
             principal: principal.attributes(user.attributes).build(),
         }
     }
@@ -200,6 +200,12 @@ impl SessionResolver {
         };
         let user = self.0.users.user(&session.user).await?;
         Ok(user.map(|user| Arc::new(ResolvedSession::new(&session, user))))
+    }
+}
+
+impl ChangeListener for SessionResolver {
+    fn changed(&self, change: &Change) {
+        self.0.changed(change);
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{LoginError, LoginErrorKind, Logins, logins::Forget};
+use super::{LoginError, LoginErrorKind, Logins};
 use crate::{
     domain::{
         UserId,
         audit::{Act, AuditAction},
         user::{UserRecord, UserUpdate},
     },
+    store::Change,
     trail,
 };
 
@@ -53,7 +54,7 @@ impl Logins {
         let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
         let (user, at) = (user.clone(), self.now());
         let updated = self
-            .change(Forget::All, async move {
+            .change(Change::User(user.clone()), async move {
                 // In this order: whoever is not active opens no login after the others are ended.
                 let updated = users.update_user(&user, update).await?;
                 sessions.end_sessions_of(&user, at).await?;
@@ -73,7 +74,7 @@ impl Logins {
     pub async fn delete_user(&self, user: &UserId) -> Result<(), LoginError> {
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let deleted = self
-            .change(Forget::All, async move {
+            .change(Change::User(user.clone()), async move {
                 let deleted = users.delete_user(&user).await?;
                 if deleted {
                     record(AuditAction::USER_DELETE, &user, "");
@@ -100,7 +101,7 @@ impl Logins {
     ) -> Result<UserRecord, LoginError> {
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let what = described(&update);
-        self.change(Forget::All, async move {
+        self.change(Change::User(user.clone()), async move {
             let updated = users.update_user(&user, update).await?;
             if updated.is_some() {
                 record(AuditAction::USER_UPDATE, &user, &what);

@@ -6,16 +6,17 @@
 //! | trait | memory | SQLite | PostgreSQL | Redis |
 //! |---|---|---|---|---|
 //! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes | no |
-//! | [`UserStore`], [`SessionStore`] | yes | yes | yes | no |
+//! | [`UserStore`] | yes | yes | yes | no |
+//! | [`SessionStore`] | yes | yes | yes | no |
 //! | [`Ledger`] | yes | yes | yes | yes |
 //! | [`AuditLog`] | yes | yes | yes | no |
 //! | [`RateStore`] | yes | no | no | yes |
-//! | [`Invalidations`] | no | no | yes | no |
+//! | [`Invalidations`] | no | no | yes | yes |
 //!
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
 //!
-//! Redis keeps what many processes count in at once, rate limits and money, each in a store of its own.
+//! Redis keeps what many processes need at once, each in a store of its own.
 
 mod alerts;
 mod audit;
@@ -46,6 +47,7 @@ pub use crate::domain::{
     page::{Page, Paged},
 };
 pub use audit::AuditLog;
+pub(crate) use changes::Audience;
 pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
@@ -64,7 +66,10 @@ pub use rate::{
 pub use rate::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use redis::{RedisLedger, RedisLedgerBuilder, RedisRateLimiter, RedisRateLimiterBuilder};
+pub use redis::{
+    RedisInvalidations, RedisInvalidationsBuilder, RedisLedger, RedisLedgerBuilder, RedisRateLimiter,
+    RedisRateLimiterBuilder,
+};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};

@@ -12,10 +12,7 @@ use sqlx::postgres::PgListener;
 use tokio::time::{sleep, timeout};
 
 use super::{PostgresStore, Shared, convert::Failure};
-use crate::{
-    domain::{SessionId, UserId, key::KeyDigest},
-    store::{Change, ChangeListener, Invalidations},
-};
+use crate::store::{Change, ChangeListener, Invalidations};
 
 const CHANNEL: &str = "tollgate";
 
@@ -66,7 +63,7 @@ async fn hear(shared: &Shared, patience: &mut Duration) -> Failure {
     *patience = RETRY_AFTER;
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
-            Ok(Ok(Some(told))) => shared.listeners.tell(&read(told.payload())),
+            Ok(Ok(Some(told))) => shared.listeners.tell(&Change::from_text(told.payload())),
             Ok(Ok(None)) => return sqlx::Error::WorkerCrashed.into(),
             Ok(Err(error)) => return error.into(),
             Err(_) => {
@@ -91,59 +88,4 @@ async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
     timeout(shared.settings.deadline, work)
         .await
         .unwrap_or_else(|_| Err(Failure::slow()))
-}
-
-/// What is told in words that aren't known may be anything.
-fn read(payload: &str) -> Change {
-    let known = match payload.split_at_checked(1) {
-        Some(("k", digest)) => {
-            unhex(digest).map(|digest| Change::Key(KeyDigest::from_bytes(digest)))
-        }
-        Some(("s", id)) => SessionId::new(id).ok().map(Change::Session),
-        Some(("u", id)) => UserId::new(id).ok().map(Change::User),
-        _ => None,
-    };
-    known.unwrap_or(Change::Everything)
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 {
-        return None;
-    }
-    let bytes = text.as_bytes().chunks(2).map(|pair| {
-        let pair = std::str::from_utf8(pair).ok()?;
-        u8::from_str_radix(pair, 16).ok()
-    });
-    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_told_is_read_and_what_is_not_understood_is_everything() {
-        let digest = KeyDigest::of("ps_live_a");
-        let hex: String = digest
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(read(&format!("k{hex}")), Change::Key(digest));
-        let session = SessionId::new("s-1").unwrap();
-        assert_eq!(read("ss-1"), Change::Session(session));
-        assert_eq!(read("uann"), Change::User(UserId::new("ann").unwrap()));
-        for other in [
-            "",
-            "*",
-            "k",
-            "k12",
-            &format!("k{}", "é".repeat(32)),
-            "s",
-            "é",
-            "x1",
-        ] {
-            assert_eq!(read(other), Change::Everything, "{other}");
-        }
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ const PIPELINE_MAX: usize = 1_024;
 pub(super) struct Connections {
     client: Client,
     slots: Box<[Mutex<Option<MultiplexedConnection>>]>,
+    turn: AtomicUsize,
 }
 
 impl Connections {
@@ -28,6 +32,7 @@ impl Connections {
         Self {
             client,
             slots: slots.collect(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -37,9 +42,16 @@ impl Connections {
         digest: &[u8; 16],
     ) -> Result<(usize, MultiplexedConnection), StoreError> {
         let [first, ..] = *digest;
-        let slot = usize::from(first)
-            .checked_rem(self.slots.len())
-            .unwrap_or(0);
+        self.at(usize::from(first))
+    }
+
+    /// The next connection in turn.
+    pub(super) fn next(&self) -> Result<(usize, MultiplexedConnection), StoreError> {
+        self.at(self.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn at(&self, number: usize) -> Result<(usize, MultiplexedConnection), StoreError> {
+        let slot = number.checked_rem(self.slots.len()).unwrap_or(0);
         let connection = self.slots.get(slot).and_then(|slot| lock(slot).clone());
         let connection = connection.ok_or_else(|| {
             StoreError::new(StoreErrorKind::Unavailable, "not connected to Redis")
@@ -95,7 +107,7 @@ impl Connections {
     }
 }
 
-async fn ping(mut connection: MultiplexedConnection) -> Result<(), StoreError> {
+pub(super) async fn ping(mut connection: MultiplexedConnection) -> Result<(), StoreError> {
     let ping = redis::cmd("PING");
     within(ping.exec_async(&mut connection)).await
 }
