@@ -100,6 +100,9 @@ pub struct SessionRecord {
     pub generation: u64,
     /// When its refresh token was last exchanged.
     pub refreshed_at: Option<Timestamp>,
+    /// The user's password version when it was opened, in a store that keeps no users, and so can't end logins with
+    /// a new password: the login is over as soon as the user has another version. `None` in a store that can.
+    pub password_version: Option<u64>,
 }
 
 impl SessionRecord {
@@ -114,6 +117,7 @@ impl SessionRecord {
             ended_at: None,
             generation: 0,
             refreshed_at: None,
+            password_version: None,
         }
     }
 
@@ -121,6 +125,12 @@ impl SessionRecord {
     #[must_use]
     pub fn is_open(&self, at: Timestamp) -> bool {
         self.ended_at.is_none() && self.expires_at > at
+    }
+
+    /// Whether it was opened with a password that the user doesn't have any more.
+    pub(crate) fn is_of_another_password(&self, user: &UserRecord) -> bool {
+        let opened_with = self.password_version;
+        opened_with.is_some_and(|version| version != user.password_version)
     }
 
     /// Exchanges a refresh token, by the rules that hold in every engine: an engine makes the step atomic and

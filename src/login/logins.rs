@@ -339,7 +339,7 @@ impl Logins {
             .transpose()?;
         let version = Some(user.password_version);
         let opened = self.await_store(self.0.sessions.open_session(record, version));
-        if !opened.await? {
+        if !opened.await? || !self.still_stands(&session, &user).await? {
             return Err(invalid_credentials());
         }
         self.purge().await;
@@ -349,6 +349,24 @@ impl Logins {
             refresh_token,
             session,
         })
+    }
+
+    /// Where logins are kept apart from users, whoever shut the user out a moment ago may have come too early to end this
+    /// one. Whoever does so after this look ends it.
+    async fn still_stands(
+        &self,
+        session: &SessionId,
+        opened_by: &UserRecord,
+    ) -> Result<bool, LoginError> {
+        let user = self.user(&opened_by.id).await?;
+        let same =
+            |user: &UserRecord| user.active && user.password_version == opened_by.password_version;
+        let stands = user.as_ref().is_some_and(same);
+        if !stands {
+            let ended = self.0.sessions.end_session(session, self.now());
+            self.await_store(ended).await?;
+        }
+        Ok(stands)
     }
 
     /// Forgets the logins whose time is over, once an hour: what is kept is bounded by the logins of their lifetime.

@@ -205,6 +205,9 @@ impl Logins {
             }
             None => (self.open_session(presented).await?, false),
         };
+        if session.is_of_another_password(&user) {
+            return Err(invalid("the user has another password by now"));
+        }
         self.renew(refresher, user, &session, rotated)
     }
 
@@ -297,10 +300,15 @@ impl Logins {
     /// # Errors
     /// `Store`.
     pub async fn logins_of(&self, user: &UserId) -> Result<Vec<SessionRecord>, LoginError> {
+        let Some(record) = self.user(user).await? else {
+            return Ok(Vec::new());
+        };
         let open = self
             .sessions()
             .open_sessions_of(user, self.now(), SHOWN_MAX);
-        Ok(self.await_store(open).await?)
+        let mut open = self.await_store(open).await?;
+        open.retain(|session| !session.is_of_another_password(&record));
+        Ok(open)
     }
 }
 

@@ -46,7 +46,7 @@ impl ResolvedSession {
         }
         Self {
             expires_at: session.expires_at,
-            ended: session.ended_at.is_some(),
+            ended: session.ended_at.is_some() || session.is_of_another_password(&user),
             active: user.active,
             user: user.id,
             principal: principal.attributes(user.attributes).build(),

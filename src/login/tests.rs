@@ -1,3 +1,4 @@
+mod apart;
 mod fake;
 mod refresh;
 mod standing;

@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|
 //! | [`KeyLookup`], [`KeyStore`] | yes | yes | yes | no |
 //! | [`UserStore`] | yes | yes | yes | no |
-//! | [`SessionStore`] | yes | yes | yes | no |
+//! | [`SessionStore`] | yes | yes | yes | yes |
 //! | [`Ledger`] | yes | yes | yes | yes |
 //! | [`AuditLog`] | yes | yes | yes | no |
 //! | [`RateStore`] | yes | no | no | yes |
@@ -67,8 +67,8 @@ pub use rate::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::{
-    RedisInvalidations, RedisInvalidationsBuilder, RedisLedger, RedisLedgerBuilder, RedisRateLimiter,
-    RedisRateLimiterBuilder,
+    RedisInvalidations, RedisInvalidationsBuilder, RedisLedger, RedisLedgerBuilder,
+    RedisRateLimiter, RedisRateLimiterBuilder, RedisSessions, RedisSessionsBuilder,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

@@ -1,4 +1,4 @@
-//! Where users and their logins are kept.
+//! Where users and their logins are kept: in one store, or the users in one and the logins in another.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Changes columns of a user and returns it as stored; `None` when there is none.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
-    /// Replaces the password and ends every login of the user, in one step, if the user's password
+    /// Replaces the password and ends every login of the user that is kept here, in one step, if the user's password
     /// version is still `expected_version`; returns whether it was.
     fn change_password(
         &self,
@@ -44,14 +44,15 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
         password_hash: String,
     ) -> StoreFuture<bool>;
 
-    /// Deletes a user and every login of the user; returns whether there was one.
+    /// Deletes a user and every login of the user that is kept here; returns whether there was one.
     fn delete_user(&self, id: &UserId) -> StoreFuture<bool>;
 }
 
 /// Keeps logins.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Stores a new login, if the user's password version is still `expected_version` and the user
-    /// is active; returns whether it was. Without a version it is stored as it is.
+    /// is active; returns whether it was. Without a version it is stored as it is. A store that keeps no users stores the
+    /// version with it ([`SessionRecord::password_version`]), and the login is over with another one.
     fn open_session(
         &self,
         session: SessionRecord,
@@ -83,6 +84,6 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Ends every open login of a user; returns how many there were.
     fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64>;
 
-    /// Forgets logins whose time was over before `before`; returns how many.
+    /// Forgets logins whose time was over before `before`; returns how many: none where they leave by themselves.
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
 }

@@ -41,6 +41,7 @@ fn read_session(row: &PgRow) -> Result<SessionRecord, Failure> {
         ended_at: moment_or_none(row, 4)?,
         generation: uncount(row.try_get(5)?)?,
         refreshed_at: moment_or_none(row, 6)?,
+        password_version: None,
     })
 }
 

@@ -61,6 +61,7 @@ fn read_session(row: &Row<'_>) -> Result<SessionRecord, Failure> {
         ended_at: moment_or_none(row.get(4)?)?,
         generation: uncount(row.get(5)?)?,
         refreshed_at: moment_or_none(row.get(6)?)?,
+        password_version: None,
     })
 }
 

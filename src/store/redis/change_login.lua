@@ -1,0 +1,17 @@
+-- Changes a login if nobody else did meanwhile.
+-- KEYS: the login, the user's open logins. ARGV: the login as it was, as it is to be, its name, and while it goes on:
+-- for how long, and its end.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+if ARGV[4] == '' then
+  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+  redis.call('ZREM', KEYS[2], ARGV[3])
+  return 1
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
+redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[4]) then
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+end
+return 1

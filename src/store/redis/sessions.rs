@@ -1,0 +1,455 @@
+//! Logins that several processes share, through Redis or Valkey (6.2 and later).
+//!
+//! A login is one text, changed by compare-and-set, so that the rule of what an exchange does is the domain's and in one
+//! place. Beside it each user has a sorted set of open logins by their end. Both are changed in one step, so they are on
+//! one server; the names have one hash tag all the same, for proxies that go by it.
+
+use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+
+use redis::{Client, Cmd};
+use serde::{Deserialize, Serialize};
+
+use super::link::Link;
+use crate::{
+    domain::{
+        SessionId, UserId,
+        clock::Timestamp,
+        user::{RefreshExchange, RefreshOutcome, SessionRecord},
+    },
+    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture},
+};
+
+const OPEN: &str = include_str!("open_login.lua");
+const CHANGE: &str = include_str!("change_login.lua");
+
+const CONNECTIONS: usize = 4;
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a login stays beyond its end: the clocks of processes differ, and who comes late is told why.
+const STAYS: Duration = Duration::from_secs(3_600);
+/// Attempts to change one login. Each that fails means that another has succeeded, and a login is changed by the token
+/// that is good, which there is one of, or by its end.
+const ATTEMPTS_MAX: usize = 16;
+/// Logins that are read in one round trip.
+const CHUNK: usize = 500;
+/// Round trips in which the logins of one user are ended: half a million.
+const CHUNKS_MAX: usize = 1_000;
+
+/// Keeps logins in Redis, where they end by themselves; users are kept elsewhere. A clone is a reference count.
+///
+/// ```no_run
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use tollgate::{login::Logins, store::{MemoryStore, RedisSessions}, token::TokenIssuer};
+///
+/// let users = Arc::new(MemoryStore::new()); // or a `PostgresStore`, or a `SqliteStore`
+/// let sessions = RedisSessions::builder("redis://127.0.0.1/").build()?;
+/// sessions.connect().await?;
+/// let issuer = TokenIssuer::hs256(b"thirty-two bytes or more, please!").build()?;
+/// let logins = Logins::builder(users, Arc::new(sessions), issuer).build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # What it keeps to
+///
+/// - A login is gone an hour after its end, or that of its last refresh token: what is kept is bounded by the logins of
+///   their lifetime. It takes about 500 bytes.
+/// - The store of users can't end logins in the step in which it changes a password. So a login remembers the
+///   [version of the password](SessionRecord::password_version) that it was opened with, and is over with another one.
+/// - While Redis is away nobody is let in and nobody is thrown out: 503. A server that lost its memory has ended every login.
+///   One that lost the last second of it (`appendfsync everysec`, or a replica that takes over) may have lost a logout or an
+///   exchange of that second too; `appendfsync always`, and `min-replicas-to-write`, are for whoever can't have that.
+/// - Redis must not evict (`maxmemory-policy noeviction`): a logout everywhere goes by the list of a user's logins.
+///
+/// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
+#[derive(Clone, Debug)]
+pub struct RedisSessions(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    prefix: String,
+}
+
+/// Settings of [`RedisSessions`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct RedisSessionsBuilder {
+    url: String,
+    connections: usize,
+    prefix: String,
+    deadline: Duration,
+}
+
+impl RedisSessions {
+    /// Begins with the server at `url`: `redis://user:password@host:port/database`.
+    pub fn builder(url: &str) -> RedisSessionsBuilder {
+        RedisSessionsBuilder {
+            url: url.to_owned(),
+            connections: CONNECTIONS,
+            prefix: "tollgate".to_owned(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Connects. Whether or not that succeeds, it is tried again in the background for as long as Redis is away.
+    ///
+    /// # Errors
+    /// When the server can't be reached now.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.0.link.connect().await
+    }
+}
+
+impl RedisSessionsBuilder {
+    /// How many connections calls are spread over; 4 unless set, at least 1.
+    pub fn connections(mut self, count: usize) -> Self {
+        self.connections = count;
+        self
+    }
+
+    /// What the names of all keys begin with; `tollgate` unless set.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    /// How long Redis may take to answer a question; 1 second unless set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The store, not connected yet: [`RedisSessions::connect`].
+    ///
+    /// # Errors
+    /// When the address can't be read.
+    pub fn build(self) -> Result<RedisSessions, StoreError> {
+        let client = Client::open(self.url).map_err(|_| {
+            StoreError::new(StoreErrorKind::Refused, "no address of a Redis server")
+        })?;
+        Ok(RedisSessions(Arc::new(Inner {
+            link: Link::new(client, self.connections, self.deadline),
+            prefix: self.prefix,
+        })))
+    }
+}
+
+impl fmt::Debug for RedisSessionsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSessionsBuilder")
+            .field("connections", &self.connections)
+            .field("prefix", &self.prefix)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A login as it is written down, under its name.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    user: UserId,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    generation: u64,
+    refreshed_at: Option<Timestamp>,
+    password_version: Option<u64>,
+}
+
+fn write(session: &SessionRecord) -> Result<String, StoreError> {
+    let written = Written {
+        user: session.user.clone(),
+        created_at: session.created_at,
+        expires_at: session.expires_at,
+        ended_at: session.ended_at,
+        generation: session.generation,
+        refreshed_at: session.refreshed_at,
+        password_version: session.password_version,
+    };
+    serde_json::to_string(&written)
+        .map_err(|_| StoreError::internal("a login could not be written down"))
+}
+
+fn read(id: &SessionId, text: &str) -> Result<SessionRecord, StoreError> {
+    let written: Written = serde_json::from_str(text)
+        .map_err(|_| StoreError::internal("a login in Redis can't be read"))?;
+    Ok(SessionRecord {
+        id: id.clone(),
+        user: written.user,
+        created_at: written.created_at,
+        expires_at: written.expires_at,
+        ended_at: written.ended_at,
+        generation: written.generation,
+        refreshed_at: written.refreshed_at,
+        password_version: written.password_version,
+    })
+}
+
+/// For how long a login that goes on from `from` is kept.
+fn kept(session: &SessionRecord, from: Timestamp) -> i64 {
+    let left = session.expires_at.duration_since(from).as_millis().max(0);
+    let stays = STAYS.as_millis();
+    let kept = left.unsigned_abs().saturating_add(stays);
+    i64::try_from(kept).unwrap_or(i64::MAX)
+}
+
+/// What a read login is to become.
+enum Step<T> {
+    /// As it is.
+    Stay(T),
+    /// Of a later end, from this moment on.
+    GoOn(SessionRecord, Timestamp, T),
+    /// Ended.
+    End(SessionRecord, T),
+}
+
+impl Inner {
+    fn name(&self, id: &SessionId) -> String {
+        format!("{}:{{logins}}:login:{}", self.prefix, id.as_str())
+    }
+
+    fn open_of(&self, user: &UserId) -> String {
+        format!("{}:{{logins}}:open:{}", self.prefix, user.as_str())
+    }
+
+    async fn open(&self, session: &SessionRecord) -> Result<bool, StoreError> {
+        // By the whole text each time: a login is rare, and the text is short.
+        let mut open = redis::cmd("EVAL");
+        open.arg(OPEN).arg(2);
+        open.arg(self.name(&session.id))
+            .arg(self.open_of(&session.user));
+        let long_ago = session.created_at.saturating_sub(STAYS);
+        open.arg(write(session)?)
+            .arg(kept(session, session.created_at))
+            .arg(session.id.as_str())
+            .arg(session.expires_at.as_millisecond())
+            .arg(long_ago.unwrap_or(Timestamp::MIN).as_millisecond());
+        if self.link.ask(&open).await? {
+            return Ok(true);
+        }
+        Err(StoreError::new(
+            StoreErrorKind::Conflict,
+            "the id of the login is taken",
+        ))
+    }
+
+    async fn find(&self, id: &SessionId) -> Result<Option<String>, StoreError> {
+        let mut find = redis::cmd("GET");
+        self.link.ask(find.arg(self.name(id))).await
+    }
+
+    fn change(
+        &self,
+        before: &str,
+        after: &SessionRecord,
+        goes_on_from: Option<Timestamp>,
+    ) -> Result<Cmd, StoreError> {
+        let mut change = redis::cmd("EVAL");
+        change.arg(CHANGE).arg(2);
+        change
+            .arg(self.name(&after.id))
+            .arg(self.open_of(&after.user));
+        change.arg(before).arg(write(after)?).arg(after.id.as_str());
+        match goes_on_from {
+            Some(from) => change.arg(kept(after, from)),
+            None => change.arg(""),
+        };
+        change.arg(after.expires_at.as_millisecond());
+        Ok(change)
+    }
+
+    /// Takes a step from what a login is, as often as it is another one meanwhile. `None`: there is none.
+    async fn step<T>(
+        &self,
+        id: &SessionId,
+        judge: impl Fn(SessionRecord) -> Step<T>,
+    ) -> Result<Option<T>, StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(before) = self.find(id).await? else {
+                return Ok(None);
+            };
+            let (change, outcome) = match judge(read(id, &before)?) {
+                Step::Stay(outcome) => return Ok(Some(outcome)),
+                Step::GoOn(after, from, outcome) => {
+                    (self.change(&before, &after, Some(from))?, outcome)
+                }
+                Step::End(after, outcome) => (self.change(&before, &after, None)?, outcome),
+            };
+            if self.link.ask(&change).await? {
+                return Ok(Some(outcome));
+            }
+        }
+        let text = "the login changes too fast";
+        Err(StoreError::new(StoreErrorKind::Busy, text))
+    }
+
+    async fn exchange(
+        &self,
+        id: &SessionId,
+        exchange: &RefreshExchange,
+    ) -> Result<RefreshOutcome, StoreError> {
+        let outcome = self.step(id, |mut session| {
+            let outcome = session.exchange(exchange);
+            match outcome {
+                RefreshOutcome::Exchanged(_) => Step::GoOn(session, exchange.at, outcome),
+                RefreshOutcome::Reused => Step::End(session, outcome),
+                _ => Step::Stay(outcome),
+            }
+        });
+        Ok(outcome.await?.unwrap_or(RefreshOutcome::Unknown))
+    }
+
+    async fn end(&self, id: &SessionId, at: Timestamp) -> Result<bool, StoreError> {
+        let ended = self.step(id, |session| match end(session, at) {
+            Some(ended) => Step::End(ended, true),
+            None => Step::Stay(false),
+        });
+        Ok(ended.await?.unwrap_or(false))
+    }
+
+    /// Some of a user's logins that were open a moment ago, as they are now: those that go on longest first.
+    async fn some_of(
+        &self,
+        user: &UserId,
+        skipped: usize,
+    ) -> Result<Vec<(SessionId, Option<String>)>, StoreError> {
+        let mut list = redis::cmd("ZRANGE");
+        let last = skipped.saturating_add(CHUNK).saturating_sub(1);
+        list.arg(self.open_of(user)).arg(skipped).arg(last);
+        let names: Vec<String> = self.link.ask(list.arg("REV")).await?;
+        let ids = names.iter().map(|name| SessionId::new(name));
+        let ids: Vec<_> = ids
+            .collect::<Result<_, _>>()
+            .map_err(|_| StoreError::internal("a login in Redis has no name"))?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = redis::cmd("MGET");
+        for id in &ids {
+            read.arg(self.name(id));
+        }
+        let texts: Vec<Option<String>> = self.link.ask(&read).await?;
+        Ok(ids.into_iter().zip(texts).collect())
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        let mut open = Vec::new();
+        for chunk in 0..CHUNKS_MAX {
+            let some = self.some_of(user, chunk.saturating_mul(CHUNK)).await?;
+            if some.is_empty() {
+                break;
+            }
+            for (id, text) in some {
+                let session = text.map(|text| read(&id, &text)).transpose()?;
+                open.extend(session.filter(|session| session.is_open(at)));
+            }
+        }
+        open.sort_unstable_by(|a, b| {
+            let order = |session: &SessionRecord| Reverse(session.created_at);
+            order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
+        });
+        // One may have been seen twice, when others left meanwhile.
+        open.dedup_by(|a, b| a.id == b.id);
+        open.truncate(usize::from(limit));
+        Ok(open)
+    }
+
+    /// Those that are ended leave the list, so what is first in it is always to be ended.
+    async fn end_all(&self, user: &UserId, at: Timestamp) -> Result<u64, StoreError> {
+        let mut ended = 0_u64;
+        for _ in 0..CHUNKS_MAX {
+            let some = self.some_of(user, 0).await?;
+            if some.is_empty() {
+                return Ok(ended);
+            }
+            let mut changes = redis::pipe();
+            for (id, text) in some {
+                let open = text.as_deref().map(|text| read(&id, text)).transpose()?;
+                let next = open.and_then(|session| end(session, at));
+                match (text, next) {
+                    (Some(before), Some(after)) => {
+                        changes.add_command(self.change(&before, &after, None)?);
+                    }
+                    // It left by itself.
+                    _ => {
+                        let mut leave = redis::cmd("ZREM");
+                        leave.arg(self.open_of(user)).arg(id.as_str());
+                        changes.add_command(leave).ignore();
+                    }
+                }
+            }
+            let done: Vec<u64> = self.link.ask_all(&changes).await?;
+            ended = done.into_iter().fold(ended, u64::saturating_add);
+        }
+        let text = "logins are opened as fast as they are ended";
+        Err(StoreError::new(StoreErrorKind::Busy, text))
+    }
+}
+
+fn end(mut session: SessionRecord, at: Timestamp) -> Option<SessionRecord> {
+    if session.ended_at.is_some() {
+        return None;
+    }
+    session.ended_at = Some(at);
+    Some(session)
+}
+
+impl SessionStore for RedisSessions {
+    /// There are no users here to look at: the version is kept with the login.
+    fn open_session(
+        &self,
+        mut session: SessionRecord,
+        expected_version: Option<u64>,
+    ) -> StoreFuture<bool> {
+        let inner = Arc::clone(&self.0);
+        session.password_version = expected_version;
+        StoreFuture::new(async move { inner.open(&session).await })
+    }
+
+    fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        StoreFuture::new(async move {
+            let found = inner.find(&id).await?;
+            found.map(|text| read(&id, &text)).transpose()
+        })
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        let (inner, user) = (Arc::clone(&self.0), user.clone());
+        StoreFuture::new(async move { inner.list(&user, at, limit).await })
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        StoreFuture::new(async move { inner.exchange(&id, &exchange).await })
+    }
+
+    fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        StoreFuture::new(async move { inner.end(&id, at).await })
+    }
+
+    fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64> {
+        let (inner, user) = (Arc::clone(&self.0), user.clone());
+        StoreFuture::new(async move { inner.end_all(&user, at).await })
+    }
+
+    /// They leave by themselves.
+    fn purge_sessions(&self, _: Timestamp) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(0))
+    }
+}
