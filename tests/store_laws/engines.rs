@@ -14,8 +14,8 @@ use tollgate::{
     clock::{Clock, ManualClock, Timestamp},
     money::Money,
     store::{
-        AccountId, AuditLog, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore,
-        StoreError, UserStore,
+        AccountId, AuditLog, BudgetId, FileKeyStore, KeyStore, Ledger, MemoryStore, Page,
+        SessionStore, StoreError, UserStore,
     },
     usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
@@ -32,6 +32,41 @@ impl<S: AuditLog + KeyStore + UserStore + SessionStore + LedgerEngine> Engine fo
 pub(crate) trait LedgerEngine: Ledger + Clone {}
 
 impl<S: Ledger + Clone> LedgerEngine for S {}
+
+pub(crate) trait Keys: KeyStore + Clone {
+    /// Comes back when the times of last use are written.
+    async fn written(&self);
+}
+
+impl Keys for MemoryStore {
+    async fn written(&self) {
+        self.flush().await.unwrap();
+    }
+}
+
+impl Keys for FileKeyStore {
+    async fn written(&self) {
+        self.flush().await.unwrap();
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Keys for tollgate::store::PostgresStore {
+    async fn written(&self) {
+        self.flush().await.unwrap();
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl Keys for tollgate::store::SqliteStore {
+    async fn written(&self) {
+        self.flush().await.unwrap();
+    }
+}
+
+pub(crate) trait Sessions: SessionStore + Clone {}
+
+impl<S: SessionStore + Clone> Sessions for S {}
 
 pub(crate) type Time = Arc<ManualClock>;
 
@@ -251,4 +286,43 @@ pub(crate) fn kind<T: std::fmt::Debug>(
     answer: Result<T, StoreError>,
 ) -> tollgate::store::StoreErrorKind {
     answer.unwrap_err().kind()
+}
+
+/// A store, and what must outlive it; `None` where its server is missing.
+pub(crate) mod alone {
+    use tempfile::TempDir;
+    use tollgate::store::{FileKeyStore, MemoryStore};
+
+    pub(crate) async fn memory() -> Option<(MemoryStore, ())> {
+        Some((super::memory().0, ()))
+    }
+
+    pub(crate) async fn file() -> Option<(FileKeyStore, TempDir)> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileKeyStore::builder(folder.path().join("keys.json"))
+            .with_clock(super::Time::default())
+            .build();
+        Some((store, folder))
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn sqlite() -> Option<(tollgate::store::SqliteStore, TempDir)> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = super::sqlite(folder.path()).await.0;
+        Some((store, folder))
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn postgres() -> Option<(tollgate::store::PostgresStore, ())> {
+        Some((super::postgres().await?.0, ()))
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) async fn redis() -> Option<(
+        tollgate::store::RedisSessions,
+        crate::redis_server::RedisServer,
+    )> {
+        let server = crate::redis_server::RedisServer::start()?;
+        Some((crate::redis_sessions::on(&server).await, server))
+    }
 }

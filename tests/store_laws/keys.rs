@@ -7,7 +7,7 @@ use tollgate::{
     store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
 };
 
-use crate::engines::{Engine, Time, kind, later, now};
+use crate::engines::{Keys, kind, later, now};
 
 fn id(name: &str) -> KeyId {
     KeyId::new(name).unwrap()
@@ -33,10 +33,7 @@ async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecor
     store.get(owner, &id(name)).await.unwrap()
 }
 
-pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engine>(
-    store: S,
-    _: Time,
-) {
+pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Keys>(store: S) {
     let mut full = key("key-1", "ann");
     full.preview = "ps_live_abcd...xyz9".to_owned();
     full.name = "'; DROP TABLE api_key; --".to_owned();
@@ -68,7 +65,7 @@ pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Engin
     }
 }
 
-pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time) {
+pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Keys>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut same_id = key("key-2", "bob");
     same_id.id = id("key-1");
@@ -83,7 +80,7 @@ pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Engine>(store: S, _: Time
     assert_eq!(bobs.items, []);
 }
 
-pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Keys>(store: S) {
     let mut short = key("short", "ann");
     short.expires_at = Some(later(10));
     store.insert(short, None).await.unwrap();
@@ -98,10 +95,7 @@ pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Engine>(st
     assert_eq!(ends(get(&store, "ann", "long").await), Some(later(60)));
 }
 
-pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Engine>(
-    store: S,
-    _: Time,
-) {
+pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Keys>(store: S) {
     let mut expired = key("expired", "ann");
     expired.expires_at = Some(now());
     let mut revoked = key("revoked", "ann");
@@ -123,7 +117,7 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     assert_eq!(get(&store, "ann", "key-1").await.unwrap().expires_at, None);
 }
 
-pub(crate) async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Time) {
+pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
@@ -134,7 +128,7 @@ pub(crate) async fn another_owner_s_key_is_like_none<S: Engine>(store: S, _: Tim
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
-pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(store: S, _: Time) {
+pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Keys>(store: S) {
     for number in 0..7 {
         store
             .insert(key(&format!("key-{number}"), "ann"), None)
@@ -163,10 +157,7 @@ pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Engine>(sto
     assert_eq!(exact.next_cursor, None, "no page behind the last");
 }
 
-pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>(
-    store: S,
-    _: Time,
-) {
+pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Keys>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut change = KeyUpdate::default();
@@ -203,7 +194,7 @@ pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Engine>
     assert_eq!(unknown.await.unwrap(), None);
 }
 
-pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Keys>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
@@ -213,17 +204,17 @@ pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Engine>(st
     store.touch(&id("key-1"), later(9));
     store.touch(&id("key-1"), later(2));
     store.touch(&id("nobodys"), later(2));
-    store.flush().await.unwrap();
+    store.written().await;
     expected.revoked_at = Some(now());
     expected.last_used_at = Some(later(9));
     assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
     store.touch(&id("key-1"), later(4));
-    store.flush().await.unwrap();
+    store.written().await;
     let last = get(&store, "ann", "key-1").await.unwrap().last_used_at;
     assert_eq!(last, Some(later(9)));
 }
 
-pub(crate) async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_deleted_key_is_gone<S: Keys>(store: S) {
     let first = key("key-1", "ann");
     store.insert(first.clone(), None).await.unwrap();
     let deleted = store.delete("ann", &id("key-1")).await.unwrap();
@@ -235,7 +226,7 @@ pub(crate) async fn a_deleted_key_is_gone<S: Engine>(store: S, _: Time) {
     store.insert(first, None).await.unwrap();
 }
 
-pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Engine>(store: S, _: Time) {
+pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(store: S) {
     let (mut first, second) = (key("key-1", "ann"), key("key-2", "ann"));
     for stored in [&first, &second] {
         store.insert(stored.clone(), None).await.unwrap();
@@ -280,7 +271,7 @@ pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Engine>(s
     assert_eq!(store.find(&first.digest).await.unwrap(), Some(first));
 }
 
-pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Engine>(store: S, _: Time) {
+pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Keys>(store: S) {
     let mut expired = key("expired", "ann");
     expired.expires_at = Some(now());
     let mut revoked = key("revoked", "ann");
@@ -303,7 +294,7 @@ pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Engine>(store: S
     ] {
         store.touch(&id(name), later(at));
     }
-    store.flush().await.unwrap();
+    store.written().await;
     let recent = store.recently_used(9).await.unwrap();
     let names: Vec<_> = recent.into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["lately", "long-ago", "unused"]);

@@ -1,11 +1,13 @@
 //! What every engine must do: each law runs against each of them.
 //!
+//! The laws of keys and those of logins run against each store that keeps either; the others against those that keep all.
 //! Time stands still unless a law turns it.
 
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::cloned_ref_to_slice_refs,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -30,6 +32,8 @@ mod races;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod recovery;
 #[cfg(feature = "redis")]
+mod redis_news;
+#[cfg(feature = "redis")]
 #[path = "../support/redis.rs"]
 #[allow(
     dead_code,
@@ -37,8 +41,14 @@ mod recovery;
     reason = "tests of other kinds use the rest"
 )]
 mod redis_server;
+#[cfg(feature = "redis")]
+mod redis_sessions;
 #[cfg(feature = "sqlite")]
 mod restart;
+mod sessions;
+mod static_keys;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod two_processes;
 
 macro_rules! on_each_engine {
     ($($room:ident::$law:ident,)*) => {
@@ -101,38 +111,87 @@ macro_rules! laws {
     };
 }
 
+/// Laws of one trait, for stores that keep nothing else too.
+macro_rules! laws_of {
+    ($room:ident on $engine:ident: $($law:ident,)*) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $law() {
+                    if let Some((store, _place)) = crate::engines::alone::$engine().await {
+                        crate::$room::$law(store).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! key_laws {
+    ($($law:ident,)*) => {
+        mod key_laws {
+            laws_of! { keys on file: $($law,)* }
+            laws_of! { keys on memory: $($law,)* }
+            #[cfg(feature = "postgres")]
+            laws_of! { keys on postgres: $($law,)* }
+            #[cfg(feature = "sqlite")]
+            laws_of! { keys on sqlite: $($law,)* }
+        }
+    };
+}
+
+macro_rules! session_laws {
+    ($($law:ident,)*) => {
+        mod session_laws {
+            laws_of! { sessions on memory: $($law,)* }
+            #[cfg(feature = "postgres")]
+            laws_of! { sessions on postgres: $($law,)* }
+            #[cfg(feature = "redis")]
+            laws_of! { sessions on redis: $($law,)* }
+            #[cfg(feature = "sqlite")]
+            laws_of! { sessions on sqlite: $($law,)* }
+        }
+    };
+}
+
+key_laws! {
+    a_key_is_found_by_its_whole_digest_as_it_was_stored,
+    an_id_or_a_digest_is_taken_once,
+    a_rotation_ends_the_old_key_at_the_earlier_end,
+    a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
+    another_owner_s_key_is_like_none,
+    keys_are_listed_newest_first_a_page_at_a_time,
+    an_update_changes_what_it_names_and_no_revocation,
+    a_touch_changes_one_column_and_never_goes_back,
+    a_deleted_key_is_gone,
+    a_key_gets_another_digest_if_it_has_the_old_one,
+    active_keys_are_listed_by_their_last_use,
+}
+
+session_laws! {
+    a_login_ends_once,
+    a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
+    a_refresh_of_what_is_over_or_another_s_changes_nothing,
+    a_grace_takes_the_immediate_parent_once_more,
+    open_logins_are_listed_newest_first,
+    of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
+}
+
 laws! {
     everything {
         audit::an_event_is_written_down_as_it_was,
         audit::the_audit_log_is_read_a_page_at_a_time,
         audit::a_filter_finds_what_it_asks_for,
-        keys::a_key_is_found_by_its_whole_digest_as_it_was_stored,
-        keys::an_id_or_a_digest_is_taken_once,
-        keys::a_rotation_ends_the_old_key_at_the_earlier_end,
-        keys::a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
-        keys::another_owner_s_key_is_like_none,
-        keys::keys_are_listed_newest_first_a_page_at_a_time,
-        keys::an_update_changes_what_it_names_and_no_revocation,
-        keys::a_touch_changes_one_column_and_never_goes_back,
-        keys::a_deleted_key_is_gone,
-        keys::a_key_gets_another_digest_if_it_has_the_old_one,
-        keys::active_keys_are_listed_by_their_last_use,
         people::an_address_is_taken_once_in_whatever_case,
         people::users_are_listed_newest_first_a_page_at_a_time,
         people::a_user_s_update_changes_what_it_names,
         people::a_new_password_ends_every_login_in_one_step,
         people::a_stronger_hash_of_the_same_password_ends_nothing,
         people::a_login_opens_only_for_an_active_user_with_that_password,
-        people::a_login_ends_once,
         people::a_deleted_user_s_logins_are_gone,
         people::logins_are_forgotten_after_their_time,
-        people::a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
-        people::a_refresh_of_what_is_over_or_another_s_changes_nothing,
-        people::a_grace_takes_the_immediate_parent_once_more,
-        people::open_logins_are_listed_newest_first,
         races::a_change_that_fails_harms_nothing_beside_it,
         races::no_login_outlives_the_password_it_was_made_with,
-        races::of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
     }
     money {
         ledger::an_account_that_never_was_is_empty,

@@ -1,42 +1,22 @@
-//! Users and logins.
-
-use std::time::Duration;
+//! Users, and what a new password does to their logins.
 
 use tollgate::{
-    clock::Timestamp,
-    store::{Page, SessionId, StoreErrorKind, UserId},
-    user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate},
+    store::{Page, StoreErrorKind, UserId},
+    user::{UserRecord, UserUpdate},
 };
 
-use crate::engines::{Engine, Time, kind, later, now};
+use crate::{
+    engines::{Engine, Time, kind, later, now},
+    sessions::{session, session_id},
+};
 
 pub(crate) fn user_id(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-pub(crate) fn session_id(name: &str) -> SessionId {
-    SessionId::new(name).unwrap()
-}
-
 pub(crate) fn user(name: &str) -> UserRecord {
     let email = format!(" {name}@Example.com ");
     UserRecord::new(user_id(name), &email, "$argon2id$old".to_owned(), now())
-}
-
-pub(crate) fn session(name: &str, user: &str) -> SessionRecord {
-    SessionRecord::new(session_id(name), user_id(user), now(), later(60))
-}
-
-/// Of ann's login, good for a minute more, five minutes in all.
-pub(crate) fn exchange(generation: u64, at: Timestamp) -> RefreshExchange {
-    RefreshExchange {
-        user: user_id("ann"),
-        generation,
-        at,
-        lifetime: Duration::from_secs(60),
-        login_lifetime_max: Duration::from_secs(300),
-        grace: Duration::ZERO,
-    }
 }
 
 pub(crate) async fn an_address_is_taken_once_in_whatever_case<S: Engine>(store: S, _: Time) {
@@ -181,47 +161,6 @@ pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: 
     assert!(open("s2", "ann", None).await.unwrap());
 }
 
-pub(crate) async fn a_login_ends_once<S: Engine>(store: S, _: Time) {
-    for name in ["s1", "s2", "s3"] {
-        store
-            .open_session(session(name, "ann"), None)
-            .await
-            .unwrap();
-    }
-    store
-        .open_session(session("s4", "bob"), None)
-        .await
-        .unwrap();
-    assert!(
-        store
-            .end_session(&session_id("s1"), later(1))
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .end_session(&session_id("s1"), later(2))
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .end_session(&session_id("s0"), later(2))
-            .await
-            .unwrap()
-    );
-    let ann = user_id("ann");
-    assert_eq!(store.end_sessions_of(&ann, later(3)).await.unwrap(), 2);
-    assert_eq!(store.end_sessions_of(&ann, later(4)).await.unwrap(), 0);
-    let ended = |name| {
-        let found = store.session(&session_id(name));
-        async { found.await.unwrap().unwrap().ended_at }
-    };
-    assert_eq!(ended("s1").await, Some(later(1)));
-    assert_eq!(ended("s3").await, Some(later(3)));
-    assert_eq!(ended("s4").await, None);
-}
-
 pub(crate) async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
     store.insert_user(user("ann")).await.unwrap();
     store
@@ -252,126 +191,4 @@ pub(crate) async fn logins_are_forgotten_after_their_time<S: Engine>(store: S, _
     assert_eq!(store.purge_sessions(later(61)).await.unwrap(), 1);
     assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);
     assert!(store.session(&session_id("s2")).await.unwrap().is_some());
-}
-
-pub(crate) async fn a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login<
-    S: Engine,
->(
-    store: S,
-    _: Time,
-) {
-    for name in ["s1", "s2"] {
-        store
-            .open_session(session(name, "ann"), None)
-            .await
-            .unwrap();
-    }
-    let s1 = session_id("s1");
-    let mut expected = session("s1", "ann");
-    for step in 0..3 {
-        let at = later(50 * (i64::try_from(step).unwrap() + 1));
-        let outcome = store
-            .exchange_refresh(&s1, exchange(step, at))
-            .await
-            .unwrap();
-        expected.generation = step + 1;
-        expected.refreshed_at = Some(at);
-        expected.expires_at = at + Duration::from_secs(60);
-        assert_eq!(outcome, RefreshOutcome::Exchanged(expected.clone()));
-        assert_eq!(store.session(&s1).await.unwrap(), Some(expected.clone()));
-    }
-    for used_up in [1, 2] {
-        let reuse = store.exchange_refresh(&s1, exchange(used_up, later(151)));
-        let outcome = reuse.await.unwrap();
-        match used_up {
-            1 => assert_eq!(outcome, RefreshOutcome::Reused),
-            _ => assert_eq!(outcome, RefreshOutcome::Ended),
-        }
-    }
-    expected.ended_at = Some(later(151));
-    assert_eq!(store.session(&s1).await.unwrap(), Some(expected));
-    let good = store.exchange_refresh(&s1, exchange(3, later(151)));
-    assert_eq!(good.await.unwrap(), RefreshOutcome::Ended);
-    let other = store.session(&session_id("s2")).await.unwrap();
-    assert_eq!(other, Some(session("s2", "ann")));
-    // One that was never issued is no better than one that is used up.
-    let forged = store.exchange_refresh(&session_id("s2"), exchange(7, later(1)));
-    assert_eq!(forged.await.unwrap(), RefreshOutcome::Reused);
-}
-
-pub(crate) async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: Engine>(
-    store: S,
-    _: Time,
-) {
-    for (name, of) in [("s1", "ann"), ("s2", "bob")] {
-        store.open_session(session(name, of), None).await.unwrap();
-    }
-    let try_on = |name: &str, at| store.exchange_refresh(&session_id(name), exchange(0, at));
-    for name in ["s0", "s2"] {
-        let outcome = try_on(name, later(1)).await.unwrap();
-        assert_eq!(outcome, RefreshOutcome::Unknown);
-    }
-    let over = RefreshOutcome::Expired { at: later(60) };
-    assert_eq!(try_on("s1", later(60)).await.unwrap(), over);
-    for (name, of) in [("s1", "ann"), ("s2", "bob")] {
-        let stored = store.session(&session_id(name)).await.unwrap();
-        assert_eq!(stored, Some(session(name, of)));
-    }
-    // No exchange carries a login beyond its longest.
-    let mut long = exchange(0, later(59));
-    long.lifetime = Duration::from_secs(1_000);
-    let outcome = store.exchange_refresh(&session_id("s1"), long);
-    let RefreshOutcome::Exchanged(session) = outcome.await.unwrap() else {
-        panic!("it was good");
-    };
-    assert_eq!(session.expires_at, later(300));
-}
-
-pub(crate) async fn a_grace_takes_the_immediate_parent_once_more<S: Engine>(store: S, _: Time) {
-    store
-        .open_session(session("s1", "ann"), None)
-        .await
-        .unwrap();
-    let graced = |generation, at| {
-        let mut exchange = exchange(generation, at);
-        exchange.grace = Duration::from_secs(10);
-        store.exchange_refresh(&session_id("s1"), exchange)
-    };
-    let first = graced(0, later(1)).await.unwrap();
-    let RefreshOutcome::Exchanged(standing) = first else {
-        panic!("it was good");
-    };
-    let repeated = RefreshOutcome::Repeated(standing.clone());
-    assert_eq!(graced(0, later(10)).await.unwrap(), repeated);
-    let stored = store.session(&session_id("s1")).await.unwrap();
-    assert_eq!(stored, Some(standing));
-    let next = graced(1, later(10)).await.unwrap();
-    assert!(matches!(next, RefreshOutcome::Exchanged(_)));
-    let grandparent = graced(0, later(10)).await.unwrap();
-    assert_eq!(grandparent, RefreshOutcome::Reused);
-}
-
-pub(crate) async fn open_logins_are_listed_newest_first<S: Engine>(store: S, _: Time) {
-    for (name, second) in [("s1", 0), ("s2", 1), ("s3", 2), ("s4", 3), ("s5", 3)] {
-        let mut login = session(name, "ann");
-        login.created_at = later(second);
-        login.expires_at = later(60 + second);
-        store.open_session(login, None).await.unwrap();
-    }
-    store
-        .open_session(session("s6", "bob"), None)
-        .await
-        .unwrap();
-    store
-        .end_session(&session_id("s3"), later(4))
-        .await
-        .unwrap();
-    let names = async |at, limit| {
-        let open = store.open_sessions_of(&user_id("ann"), at, limit).await;
-        let names = open.unwrap().into_iter().map(|login| login.id.to_string());
-        names.collect::<Vec<_>>()
-    };
-    assert_eq!(names(later(5), 10).await, ["s4", "s5", "s2", "s1"]);
-    assert_eq!(names(later(5), 2).await, ["s4", "s5"]);
-    assert_eq!(names(later(61), 10).await, ["s4", "s5"]);
 }

@@ -10,7 +10,6 @@ use tollgate::{
         BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, PostgresStore, SessionStore,
         StoreErrorKind, UserStore,
     },
-    user::RefreshOutcome,
 };
 
 use crate::{
@@ -18,8 +17,9 @@ use crate::{
         Time, account, balances, budget, call, costs, hold, kind, later, nanos, now, pay, postgres,
         postgres_on, request, usage,
     },
-    people::{exchange, session, session_id, user, user_id},
+    people::{user, user_id},
     postgres_server::{Server, database, pool},
+    sessions::{of_two_processes_one_exchanges_a_refresh_token, session, session_id},
 };
 
 fn record(name: &str) -> KeyRecord {
@@ -428,7 +428,7 @@ async fn a_server_that_is_not_there_is_unavailable_within_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_two_processes_one_exchanges_a_refresh_token() {
+async fn of_two_pools_one_exchanges_a_refresh_token() {
     let Some(place) = database().await else {
         return;
     };
@@ -436,18 +436,5 @@ async fn of_two_processes_one_exchanges_a_refresh_token() {
         postgres_on(place.clone()).await.0,
         postgres_on(place).await.0,
     ];
-    let login = session("s1", "ann");
-    assert!(stores[0].open_session(login, None).await.unwrap());
-    let attempts = (0..200).map(|number| {
-        let answer = stores[number % 2].exchange_refresh(&session_id("s1"), exchange(0, now()));
-        tokio::spawn(answer)
-    });
-    let mut won = 0;
-    for attempt in attempts.collect::<Vec<_>>() {
-        let outcome = attempt.await.unwrap().unwrap();
-        won += usize::from(matches!(outcome, RefreshOutcome::Exchanged(_)));
-    }
-    assert_eq!(won, 1);
-    let stored = stores[0].session(&session_id("s1")).await.unwrap();
-    assert_eq!(stored.unwrap().ended_at, Some(now()));
+    of_two_processes_one_exchanges_a_refresh_token(stores).await;
 }

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use tollgate::{
-    budget::SpendingLimits, store::StoreErrorKind, usage::Credit, user::RefreshOutcome,
-};
+use tollgate::{budget::SpendingLimits, store::StoreErrorKind, usage::Credit};
 
 use crate::{
     engines::{
         Engine, LedgerEngine, Time, account, balances, budget, call, costs, forged, hold, nanos,
         now, pay, request, usage,
     },
-    people::{exchange, session, session_id, user, user_id},
+    people::{user, user_id},
+    sessions::{session, session_id},
 };
 
-async fn hundred<S: LedgerEngine, T: Send + 'static, F>(
+pub(crate) async fn hundred<S: Clone, T: Send + 'static, F>(
     store: &S,
     work: impl Fn(S, i64) -> F,
 ) -> Vec<T>
@@ -152,34 +151,6 @@ pub(crate) async fn no_login_outlives_the_password_it_was_made_with<S: Engine>(s
         assert_eq!(session.is_some(), opened);
         assert!(session.is_none_or(|session| session.ended_at.is_some()));
     }
-}
-
-pub(crate) async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends<S: Engine>(
-    store: S,
-    _: Time,
-) {
-    store
-        .open_session(session("s1", "ann"), None)
-        .await
-        .unwrap();
-    let outcomes = hundred(&store, |store, _| async move {
-        let (s1, attempt) = (session_id("s1"), exchange(0, now()));
-        let answers = (0..10).map(|_| store.exchange_refresh(&s1, attempt.clone()));
-        futures_util::future::join_all(answers.collect::<Vec<_>>()).await
-    })
-    .await;
-    let outcomes: Vec<_> = outcomes.into_iter().flatten().map(Result::unwrap).collect();
-    let count = |wanted: fn(&RefreshOutcome) -> bool| {
-        let found = outcomes.iter().filter(|outcome| wanted(outcome));
-        found.count()
-    };
-    let won = count(|outcome| matches!(outcome, RefreshOutcome::Exchanged(_)));
-    let reused = count(|outcome| *outcome == RefreshOutcome::Reused);
-    let ended = count(|outcome| *outcome == RefreshOutcome::Ended);
-    assert_eq!((won, reused, ended), (1, 1, 998));
-    let stored = store.session(&session_id("s1")).await.unwrap().unwrap();
-    assert_eq!(stored.ended_at, Some(now()));
-    assert_eq!(stored.generation, 1);
 }
 
 /// Costs below, at and above what was held, refusals, free calls, forgotten answers, payments.

@@ -9,7 +9,6 @@ use tollgate::{
         BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
         StoreErrorKind, UserStore,
     },
-    user::RefreshOutcome,
 };
 
 use crate::{
@@ -17,7 +16,8 @@ use crate::{
         Time, account, balances, budget, call, costs, hold, kind, later, nanos, now, pay, request,
         sqlite, usage,
     },
-    people::{exchange, session, session_id, user, user_id},
+    people::{user, user_id},
+    sessions::{of_two_processes_one_exchanges_a_refresh_token, session, session_id},
 };
 
 async fn open(folder: &Path) -> SqliteStore {
@@ -290,20 +290,7 @@ async fn the_log_is_bounded_by_rows_and_by_age() {
 async fn of_two_writers_of_one_file_one_exchanges_a_refresh_token() {
     let folder = tempfile::tempdir().unwrap();
     let stores = [open(folder.path()).await, open(folder.path()).await];
-    let login = session("s1", "ann");
-    assert!(stores[0].open_session(login, None).await.unwrap());
-    let attempts = (0..1_000).map(|number| {
-        let answer = stores[number % 2].exchange_refresh(&session_id("s1"), exchange(0, now()));
-        tokio::spawn(answer)
-    });
-    let mut won = 0;
-    for attempt in attempts.collect::<Vec<_>>() {
-        let outcome = attempt.await.unwrap().unwrap();
-        won += usize::from(matches!(outcome, RefreshOutcome::Exchanged(_)));
-    }
-    assert_eq!(won, 1);
-    let stored = stores[0].session(&session_id("s1")).await.unwrap();
-    assert_eq!(stored.unwrap().ended_at, Some(now()));
+    of_two_processes_one_exchanges_a_refresh_token(stores).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
