@@ -118,6 +118,7 @@ struct Details {
     price: Option<Money>,
     expired_at: Option<super::clock::Timestamp>,
     violated: Vec<Box<str>>,
+    allowed: Vec<Box<str>>,
 }
 
 impl Denial {
@@ -183,6 +184,13 @@ impl Denial {
         self
     }
 
+    /// Which methods would have been allowed instead: the `Allow` of a 405 (RFC 9110, 15.5.6).
+    #[must_use]
+    pub fn allowing<'a>(mut self, methods: impl IntoIterator<Item = &'a str>) -> Self {
+        self.details_mut().allowed = methods.into_iter().map(Into::into).collect();
+        self
+    }
+
     fn details_mut(&mut self) -> &mut Details {
         self.details.get_or_insert_default()
     }
@@ -234,6 +242,13 @@ impl Denial {
         let details = self.details.iter();
         let names = details.flat_map(|details| &details.violated);
         names.map(AsRef::as_ref)
+    }
+
+    /// Which methods would have been allowed instead.
+    pub fn allowed_methods(&self) -> impl Iterator<Item = &str> {
+        let details = self.details.iter();
+        let methods = details.flat_map(|details| &details.allowed);
+        methods.map(AsRef::as_ref)
     }
 
     /// When the credential expired.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::table::{Found, RouteTable};
+use super::table::{Found, Methods, RouteTable};
 use crate::{
     domain::{
         denial::{Denial, DenialKind},
@@ -36,7 +36,7 @@ pub(super) enum Asked {
 enum Refusal<'a> {
     UnnormalPath,
     UnknownRoute,
-    OtherMethods,
+    OtherMethods(Methods<'a>),
     Nobody,
     Lacking(&'a Requirement),
     OtherResource,
@@ -78,7 +78,7 @@ impl RbacPolicy {
             Asked::ByRoute(table) => match table.find(head.method, head.path()) {
                 Found::Unnormal => refused(Refusal::UnnormalPath),
                 Found::Unknown => refused(Refusal::UnknownRoute),
-                Found::OtherMethods => refused(Refusal::OtherMethods),
+                Found::OtherMethods(methods) => refused(Refusal::OtherMethods(methods)),
                 Found::Route {
                     pattern,
                     requirement,
@@ -205,10 +205,11 @@ impl Refusal<'_> {
                 DenialKind::NotPermitted,
                 "no such route in the table".into(),
             ),
-            Self::OtherMethods => (
-                DenialKind::MethodNotAllowed,
-                "the route is in the table for other methods only".into(),
-            ),
+            Self::OtherMethods(methods) => {
+                return Denial::new(DenialKind::MethodNotAllowed)
+                    .because("the route is in the table for other methods only")
+                    .allowing(methods.names());
+            }
             Self::Nobody => (
                 DenialKind::CredentialMissing,
                 "no principal: the layer must stand inside an authenticating one".into(),

@@ -58,10 +58,24 @@ pub(super) enum Found<'t, 'p> {
         parameters: Params<'t, 'p>,
     },
     /// Other methods are in the table, but not this one.
-    OtherMethods,
+    OtherMethods(Methods<'t>),
     Unknown,
     /// The path could mean two things.
     Unnormal,
+}
+
+/// The methods of a route.
+#[derive(Clone, Copy)]
+pub(super) struct Methods<'t>(&'t [(Method, Requirement)]);
+
+impl<'t> Methods<'t> {
+    /// Their names; with GET comes HEAD.
+    pub(super) fn names(self) -> impl Iterator<Item = &'t str> {
+        self.0.iter().flat_map(|(method, _)| {
+            let head = (method == Method::GET).then_some("HEAD");
+            std::iter::once(method.as_str()).chain(head)
+        })
+    }
 }
 
 impl RouteTable {
@@ -139,7 +153,7 @@ impl RouteTable {
                 requirement,
                 parameters: found.params,
             },
-            None => Found::OtherMethods,
+            None => Found::OtherMethods(Methods(&pattern.methods)),
         }
     }
 }

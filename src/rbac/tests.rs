@@ -136,6 +136,14 @@ fn head_is_get_and_other_methods_are_not() {
             "{method}"
         );
     }
+    let allowed = |path: &str| {
+        let request = request("DELETE", path, None);
+        let why = layer.explain(&RequestHead::of(&request));
+        let methods = why.denial().unwrap().allowed_methods();
+        methods.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(allowed("/admin"), "GET, HEAD, POST");
+    assert_eq!(allowed("/agents/7/query"), "POST");
 }
 
 #[test]

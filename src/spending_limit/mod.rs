@@ -2,7 +2,7 @@
 //!
 //! - Holds the price before the request, settles the real cost when the answer's body has ended, and
 //!   writes the usage row: in one step, once.
-//! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 what
+//! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 (and `Allow`) what
 //!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
 //!   nobody was authenticated.
 //! - Stands innermost: what another layer refuses costs nothing.

@@ -114,10 +114,10 @@ impl SpendingLimitPolicy {
     fn prepare(&self, head: &RequestHead<'_>) -> Result<Prepared, Denial> {
         let route = match self.prices.find(head) {
             Priced::Route(route) => route,
-            Priced::OtherMethods => {
-                return Err(
-                    Denial::new(DenialKind::MethodNotAllowed).because("no price for the method")
-                );
+            Priced::OtherMethods(methods) => {
+                let denial = Denial::new(DenialKind::MethodNotAllowed);
+                let denial = denial.because("no price for the method");
+                return Err(denial.allowing(methods.names()));
             }
             Priced::Unknown => {
                 return Err(Denial::new(DenialKind::NotFound).because("no price for the path"));

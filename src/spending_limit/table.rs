@@ -64,9 +64,21 @@ impl fmt::Debug for Pricing {
 /// What the table says of a request.
 pub(super) enum Priced<'a> {
     Route(&'a PricedRoute),
-    /// Other methods are in the table, but not this one.
-    OtherMethods,
+    /// These methods are in the table, but not this one.
+    OtherMethods(Methods<'a>),
     Unknown,
+}
+
+/// The methods of a route.
+pub(super) struct Methods<'a>(&'a BTreeMap<String, PricedRoute>);
+
+impl<'a> Methods<'a> {
+    /// Their names; with GET comes HEAD.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        let head = self.0.contains_key("GET") && !self.0.contains_key("HEAD");
+        let names = self.0.keys().map(String::as_str);
+        names.chain(head.then_some("HEAD"))
+    }
 }
 
 impl PriceTable {
@@ -152,7 +164,7 @@ impl PriceTable {
             .flatten();
         match methods.get(head.method.as_str()).or(as_get) {
             Some(route) => Priced::Route(route),
-            None => Priced::OtherMethods,
+            None => Priced::OtherMethods(Methods(methods)),
         }
     }
 }
@@ -195,7 +207,9 @@ mod tests {
             .unwrap();
         match table().find(&RequestHead::of(&request)) {
             Priced::Route(route) => route.name.to_string(),
-            Priced::OtherMethods => "405".into(),
+            Priced::OtherMethods(methods) => {
+                format!("405: {}", methods.names().collect::<Vec<_>>().join(", "))
+            }
             Priced::Unknown => "404".into(),
         }
     }
@@ -204,7 +218,7 @@ mod tests {
     fn only_what_is_in_the_table_is_sold() {
         assert_eq!(found("GET", "/docs/1"), "GET /docs/{id}");
         assert_eq!(found("HEAD", "/docs/1"), "GET /docs/{id}");
-        assert_eq!(found("DELETE", "/docs/1"), "405");
+        assert_eq!(found("DELETE", "/docs/1"), "405: GET, POST, HEAD");
         for path in [
             "/docs",
             "/docs/",

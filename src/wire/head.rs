@@ -2,9 +2,9 @@
 
 use std::{fmt, net::SocketAddr};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, uri::PathAndQuery};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQuery};
 
-use super::{PeerAddress, RequestId};
+use super::{PeerAddress, RequestId, grpc};
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
 #[derive(Clone, Copy)]
@@ -13,6 +13,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// The target as this service sees it; a nested router may have cut its start off.
     pub uri: &'a Uri,
+    /// The version of HTTP that the client speaks.
+    pub version: Version,
     /// The header fields.
     pub headers: &'a HeaderMap,
     /// What outer layers left for inner ones.
@@ -26,6 +28,7 @@ impl<'a> RequestHead<'a> {
         Self {
             method: request.method(),
             uri: request.uri(),
+            version: request.version(),
             headers: request.headers(),
             extensions: request.extensions(),
         }
@@ -48,6 +51,12 @@ impl<'a> RequestHead<'a> {
             return &original.0;
         }
         self.uri
+    }
+
+    /// Whether the client speaks gRPC. That exists over HTTP/2 and later alone: whoever sends its media type over
+    /// HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.version >= Version::HTTP_2 && grpc::is_grpc(self.headers)
     }
 
     /// The pattern of the axum route that the layer is on, with what outer routers cut off:

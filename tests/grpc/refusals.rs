@@ -23,7 +23,8 @@ use super::support::Demo;
 const PATH: &str = "/tollgate.demo.v1.Echo/Say";
 
 fn call() -> Request<()> {
-    let request = Request::post(PATH).header("content-type", "application/grpc");
+    let request = Request::post(PATH).version(http::Version::HTTP_2);
+    let request = request.header("content-type", "application/grpc");
     request.body(()).unwrap()
 }
 

@@ -141,6 +141,10 @@ async fn what_the_table_does_not_name_is_refused_even_to_an_administrator() {
             "{method} {path}"
         );
     }
+    let call = server.call(http::Method::PATCH, "/api/v1/config");
+    let answer = call.bearer(access(&admin)).send().await;
+    refused(&answer, 405);
+    assert_eq!(answer.header("allow"), "PUT");
     refused(&server.get("/nothing").send().await, 404);
     refused(&server.get("/api/v1/auth/login").send().await, 405);
 }

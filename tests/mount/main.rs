@@ -210,6 +210,7 @@ async fn a_grpc_refusal_is_http_200_with_a_status_and_no_body() {
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
     }));
     let mut request = Request::post(PATH).body(String::new()).unwrap();
+    *request.version_mut() = http::Version::HTTP_2;
     request
         .headers_mut()
         .insert("content-type", "application/grpc".parse().unwrap());

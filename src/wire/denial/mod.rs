@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     uri::PathAndQuery,
 };
 
@@ -169,6 +169,9 @@ impl Denials {
         if denial.kind().is_authentication() {
             headers.insert(WWW_AUTHENTICATE, self.challenge(denial.kind()));
         }
+        if let Some(methods) = allowed(denial) {
+            headers.insert(ALLOW, methods);
+        }
         if let Some(seconds) = denial.wait_secs() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -240,7 +243,7 @@ impl RefusedRequest {
         Self {
             target: head.target().cloned(),
             request_id: head.request_id().map(|id| Arc::clone(id.shared())),
-            is_grpc: grpc::is_grpc(head.headers),
+            is_grpc: head.is_grpc(),
         }
     }
 
@@ -257,6 +260,14 @@ impl fmt::Debug for RefusedRequest {
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
     }
+}
+
+/// RFC 9110, 10.2.1.
+fn allowed(denial: &Denial) -> Option<HeaderValue> {
+    let methods: Vec<_> = denial.allowed_methods().collect();
+    HeaderValue::try_from(methods.join(", "))
+        .ok()
+        .filter(|methods| !methods.is_empty())
 }
 
 fn merge(into: &mut HeaderMap, others: HeaderMap) {

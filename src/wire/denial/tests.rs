@@ -69,6 +69,7 @@ fn each_path_has_its_style() {
 #[test]
 fn grpc_is_answered_in_grpc_whatever_the_style() {
     let mut request = http::Request::new(());
+    *request.version_mut() = http::Version::HTTP_2;
     request
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -79,6 +80,22 @@ fn grpc_is_answered_in_grpc_whatever_the_style() {
         (StatusCode::OK, 0)
     );
     assert_eq!(response.headers()["grpc-status"], "16");
+    // There is no gRPC over HTTP/1.1: to such a client a status of 200 would be an admission.
+    *request.version_mut() = http::Version::HTTP_11;
+    let response = Denials::default().respond(&denial, &RequestHead::of(&request));
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(!response.headers().contains_key("grpc-status"));
+}
+
+#[test]
+fn a_method_that_is_not_allowed_is_answered_with_those_that_are() {
+    let denials = Denials::new(DenialFormat::Detail);
+    let denial = Denial::new(DenialKind::MethodNotAllowed);
+    let (response, _) = answer(&denials, &denial.clone().allowing(["GET", "HEAD"]), "/");
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "GET, HEAD");
+    let (response, _) = answer(&denials, &denial, "/");
+    assert!(!response.headers().contains_key("allow"), "nobody knows");
 }
 
 #[test]
