@@ -94,6 +94,16 @@ impl RateLimits {
         Ok(answer.await?)
     }
 
+    /// How many callers are counted now: those who have used something that isn't there again. Of a layer with a store
+    /// of its own, ask the store.
+    #[must_use]
+    pub fn keys(&self) -> Option<usize> {
+        match &self.policy.engine {
+            Engine::Memory(limiter) => Some(limiter.len()),
+            Engine::Shared(..) => None,
+        }
+    }
+
     /// How many were admitted and refused; of a layer with a store of its own, ask the store.
     #[must_use]
     pub fn statistics(&self) -> Option<RateLimiterStatistics> {

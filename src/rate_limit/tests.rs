@@ -14,14 +14,14 @@ use super::*;
 use crate::{
     domain::{
         charge::Charge,
-        clock::{Clock, ManualClock},
+        clock::{Clock, ManualClock, SystemClock},
         credential::CredentialKind,
         principal::Principal,
         quota::{Quota, Quotas},
     },
     store::{
-        Correction, RateDecision, RateKey, RateStore, Readings, StoreError, StoreErrorKind,
-        StoreFuture,
+        Correction, MemoryRateLimiter, RateDecision, RateKey, RateStore, Readings, StoreError,
+        StoreErrorKind, StoreFuture,
     },
     wire::{ClientAddress, PeerAddress, RateHeaderDialect, RequestHead},
 };
@@ -291,6 +291,33 @@ async fn a_store_that_fails_is_503_and_nobody_s_fault() {
         let limits = layer.limits();
         assert!(limits.reset(&RequestHead::of(&request)).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn in_shadow_everybody_passes_and_what_would_be_refused_is_counted() {
+    let layer = RateLimitLayer::global(Quota::per_minute(2)).shadow();
+    let limits = layer.limits();
+    assert_eq!(admitted(&layer, || Request::new(())).await, 10);
+    let statistics = limits.statistics().unwrap();
+    assert_eq!((statistics.admitted, statistics.refused), (2, 8));
+    assert_eq!(limits.keys(), Some(1));
+    let layer = layer.with_store("all", Broken { later: Some(()) });
+    assert_eq!(admitted(&layer, || Request::new(())).await, 10);
+}
+
+#[tokio::test]
+async fn an_operator_sees_and_forgets_counts_in_a_shared_store_too() {
+    let store = Arc::new(MemoryRateLimiter::new(10, SystemClock::shared()));
+    let layer = RateLimitLayer::per_principal(Quota::per_hour(5));
+    let layer = layer.with_store("callers", Arc::clone(&store));
+    let (limits, request) = (layer.limits(), of(caller("a", "")));
+    let head = RequestHead::of(&request);
+    assert_eq!(admitted(&layer, || of(caller("a", ""))).await, 5);
+    assert_eq!(limits.peek(&head).await.unwrap().remaining(), 0);
+    limits.reset(&head).await.unwrap();
+    assert_eq!(limits.peek(&head).await.unwrap().remaining(), 5);
+    assert_eq!((limits.statistics(), limits.keys()), (None, None));
+    assert_eq!(store.statistics().refused, 5);
 }
 
 #[tokio::test]
