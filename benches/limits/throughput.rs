@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::AsyncConnectionConfig;
 use tollgate::{
     quota::{Quota, Quotas},
     store::{Degraded, RateStore, RedisRateLimiter},
@@ -88,9 +89,15 @@ async fn bare(
     server: &RedisServer,
 ) -> impl Fn(usize) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
     let client = redis::Client::open(server.url()).unwrap();
+    // As the limiter's own are; redis-rs would give up after half a second.
+    let config = AsyncConnectionConfig::new();
+    let config = config
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(1_024);
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        connections.push(client.get_multiplexed_async_connection().await.unwrap());
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        connections.push(connection.await.unwrap());
     }
     let script = Arc::new(redis::Script::new(include_str!(
         "../../src/store/redis/rate.lua"
