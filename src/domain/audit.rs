@@ -203,6 +203,19 @@ impl AuditEvent {
             reason: act.reason,
         }
     }
+
+    /// Whether it is a refusal of somebody who hasn't shown who they are. Anybody can cause any number of
+    /// these (a login names its user before the password is looked at), so logs keep them apart.
+    #[must_use]
+    pub fn is_of_a_stranger(&self) -> bool {
+        let unknown = self.actor.is_none() || self.action == AuditAction::LOGIN;
+        self.outcome != AuditOutcome::Success && self.key.is_none() && unknown
+    }
+}
+
+/// The log of so many entries keeps so many refusals of strangers besides: half as many.
+pub(crate) const fn strangers_max(rows_max: usize) -> usize {
+    rows_max.div_ceil(2)
 }
 
 /// An event in its place in the log.

@@ -6,6 +6,10 @@ use super::{Page, Paged, StoreError, StoreFuture};
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditFilter};
 
 /// Keeps the audit log: appended to, read newest first, and cut off at its oldest end by age and number.
+///
+/// Refusals of strangers ([`AuditEvent::is_of_a_stranger`]) are cut off for themselves: they have a number of
+/// their own, half as large, and at most half of the places where events wait. However many there are, they push
+/// out no act, and nothing that callers did who are known.
 pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
     /// Hands an event over to be written soon. It must not block.
     ///

@@ -139,3 +139,104 @@ async fn the_file_forgets_by_number_and_by_age_and_survives_a_restart() {
     let kept = all(&store, AuditFilter::default()).await;
     assert_eq!(kept.len(), 1, "{kept:?}");
 }
+
+/// A flood of refusals of strangers, between acts: how many were not taken because too many waited.
+async fn flood<S: AuditLog>(store: &S) -> usize {
+    let mut turned_away = 0;
+    for number in 0..100_000 {
+        let act = Act::new(AuditAction::AUTHENTICATE).outcome(AuditOutcome::Refused);
+        let stranger = AuditEvent::new(now(), act.because("credential_invalid"));
+        turned_away += usize::from(store.append(stranger).is_err());
+        if number % 10_000 == 0 {
+            // Also in the midst of it there is a place for an act.
+            store.append(event("key.revoke", "user-1")).unwrap();
+        }
+    }
+    turned_away
+}
+
+/// All acts of the flood are there, and no more than so many rows in all.
+async fn nothing_is_pushed_out<S: AuditLog>(store: &S, rows_max: usize) {
+    let acts = AuditFilter {
+        actor: Some("user-1".to_owned()),
+        ..AuditFilter::default()
+    };
+    assert_eq!(all(store, acts).await.len(), 10);
+    let kept = all(store, AuditFilter::default()).await;
+    assert!(kept.len() <= rows_max, "{}", kept.len());
+    let strangers = kept.iter().filter(|entry| entry.event.is_of_a_stranger());
+    assert!(strangers.count() > 0, "the newest are kept");
+    let ordered = kept.is_sorted_by(|newer, older| newer.position > older.position);
+    assert!(ordered, "newest first");
+}
+
+#[tokio::test]
+async fn strangers_push_nothing_out_of_the_rings_in_memory() {
+    let store = tollgate::store::MemoryStore::builder();
+    let store = store.audit_rows_max(20).build();
+    assert_eq!(flood(&store).await, 0);
+    nothing_is_pushed_out(&store, 30).await;
+    for _ in 0..20 {
+        store.append(event("login", "user-2")).unwrap();
+    }
+    let kept = all(&store, AuditFilter::default()).await;
+    let of_user_2 = |entry: &&AuditEntry| entry.event.actor.as_deref() == Some("user-2");
+    assert_eq!(
+        kept.iter().filter(of_user_2).count(),
+        20,
+        "acts have it all"
+    );
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_push_nothing_out_of_the_file() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Time::default());
+    let store = tollgate::store::SqliteStore::builder(folder.path().join("tollgate.db"))
+        .with_clock(clock.clone())
+        .audit_rows_max(20)
+        .open()
+        .await
+        .unwrap();
+    flood(&store).await;
+    for _ in 0..1_000 {
+        clock.advance(Duration::from_secs(2));
+        let page = store
+            .entries(AuditFilter::default(), Page::first(100))
+            .await;
+        if page.unwrap().items.len() <= 30 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    nothing_is_pushed_out(&store, 30).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_push_nothing_out_of_the_table() {
+    let Some(options) = crate::postgres_server::database().await else {
+        return;
+    };
+    let clock = Time::default();
+    let pool = crate::postgres_server::pool(options, 6).await;
+    let store = tollgate::store::PostgresStore::builder(pool)
+        .with_clock(clock.clone())
+        .audit_rows_max(20)
+        .open()
+        .await
+        .unwrap();
+    flood(&store).await;
+    for _ in 0..1_000 {
+        clock.advance(Duration::from_secs(2));
+        let page = store
+            .entries(AuditFilter::default(), Page::first(100))
+            .await;
+        if page.unwrap().items.len() <= 30 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    nothing_is_pushed_out(&store, 30).await;
+    store.close().await.unwrap();
+}

@@ -69,7 +69,7 @@ struct Inner {
     people: Mutex<people::People>,
     accounts: ledger::Accounts,
     log: Mutex<log::UsageLog>,
-    audit: Mutex<audit::Ring>,
+    audit: Mutex<audit::Log>,
 }
 
 /// Settings of a [`MemoryStore`].
@@ -140,7 +140,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// How many entries of the audit log are kept; 10,000 unless set, at least 1.
+    /// How many entries of the audit log are kept; 10,000 unless set, at least 1. Of refusals of strangers half
+    /// as many are kept besides.
     pub fn audit_rows_max(mut self, entries: usize) -> Self {
         self.audit_rows_max = entries.max(1);
         self
@@ -157,7 +158,7 @@ impl MemoryStoreBuilder {
             people: Mutex::default(),
             accounts: ledger::Accounts::new(),
             log: Mutex::new(log::UsageLog::new(self.usage_rows_max)),
-            audit: Mutex::new(audit::Ring::new(self.audit_rows_max)),
+            audit: Mutex::new(audit::Log::new(self.audit_rows_max)),
         }))
     }
 }

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome},
+        audit::{
+            Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, strangers_max,
+        },
         clock::Timestamp,
         page::{Page, Paged},
     },
@@ -22,9 +24,12 @@ use crate::{
 const STEP: usize = 1_000;
 
 const INSERT: &str = "INSERT INTO tollgate.audit
-     (at, actor, key, address, action, outcome, request_id, route, target, reason)
-     SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[],
-         $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])";
+     (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, ordinal)
+     SELECT event.*, nextval(CASE WHEN event.stranger THEN 'tollgate.audit_of_strangers'
+         ELSE 'tollgate.audit_of_known' END::regclass)
+     FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+         $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[])
+     AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger)";
 
 const LIST: &str =
     "SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
@@ -33,11 +38,11 @@ const LIST: &str =
      ORDER BY position DESC LIMIT $5";
 
 const PRUNE: &str = "WITH oldest AS (
-         SELECT position, at FROM tollgate.audit ORDER BY position LIMIT $3
+         SELECT position, at, ordinal FROM tollgate.audit WHERE stranger = $4 ORDER BY ordinal LIMIT $3
      )
      DELETE FROM tollgate.audit USING oldest WHERE audit.position = oldest.position AND (
          oldest.at < $1
-         OR oldest.position <= (SELECT max(position) FROM tollgate.audit) - $2
+         OR oldest.ordinal <= (SELECT max(ordinal) FROM tollgate.audit WHERE stranger = $4) - $2
      )";
 
 impl AuditLog for PostgresStore {
@@ -47,7 +52,13 @@ impl AuditLog for PostgresStore {
             return Err(closed());
         }
         let mut waiting = shared.events();
-        if waiting.len() >= shared.settings.queue_max {
+        let places = shared.settings.queue_max;
+        let places = if event.is_of_a_stranger() {
+            strangers_max(places)
+        } else {
+            places
+        };
+        if waiting.len() >= places {
             return Err(busy());
         }
         waiting.push(storable(event));
@@ -137,6 +148,7 @@ impl Shared {
             .bind(column(batch, |event| event.route.as_deref()))
             .bind(column(batch, |event| event.target.as_deref()))
             .bind(column(batch, |event| event.reason.as_deref()))
+            .bind(column(batch, AuditEvent::is_of_a_stranger))
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -144,6 +156,13 @@ impl Shared {
 
     /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
     pub(super) async fn prune_audit(&self) -> Result<bool, Failure> {
+        let kept = self.settings.audit_rows_max;
+        let kept_of_strangers = kept.saturating_add(1).checked_div(2).unwrap_or(kept);
+        let known = self.prune_audit_of(false, kept).await?;
+        Ok(self.prune_audit_of(true, kept_of_strangers).await? && known)
+    }
+
+    async fn prune_audit_of(&self, strangers: bool, kept: i64) -> Result<bool, Failure> {
         let settings = &self.settings;
         let oldest = settings.clock.now().saturating_sub(settings.audit_age_max);
         let step = i64::try_from(STEP).unwrap_or(i64::MAX);
@@ -151,8 +170,9 @@ impl Shared {
             .bind(Moment(
                 oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
             ))
-            .bind(settings.audit_rows_max)
+            .bind(kept)
             .bind(step)
+            .bind(strangers)
             .execute(&self.pool)
             .await?
             .rows_affected();

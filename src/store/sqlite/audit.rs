@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome},
+        audit::{AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, strangers_max},
         page::{Page, Paged},
     },
     store::{AuditLog, Ledger, StoreError, StoreFuture, gauge::Gauge},
@@ -24,7 +24,13 @@ const STEP: i64 = 1_000;
 impl AuditLog for SqliteStore {
     fn append(&self, event: AuditEvent) -> Result<(), StoreError> {
         let gauge = &self.0.gauge.events;
-        if !Gauge::enter(gauge, self.0.settings.queue_max) {
+        let places = self.0.settings.queue_max;
+        let places = if event.is_of_a_stranger() {
+            strangers_max(places)
+        } else {
+            places
+        };
+        if !Gauge::enter(gauge, places) {
             return Err(busy());
         }
         let sent = self.0.writer.send(Command::Audit(Box::new(event)));
@@ -111,7 +117,8 @@ impl Desk<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO audit (at, actor, key, address, action, outcome, request_id, route,
-                 target, reason) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                 target, reason, stranger, ordinal) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,
+                 (SELECT coalesce(max(ordinal), 0) + 1 FROM audit WHERE stranger = ?11))",
             )?
             .execute(params![
                 micros(event.at),
@@ -124,12 +131,20 @@ impl Desk<'_> {
                 event.route.as_deref(),
                 event.target,
                 event.reason,
+                event.is_of_a_stranger(),
             ])?;
         Ok(())
     }
 
     /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
     pub(super) fn prune_audit(&mut self) -> Result<bool, Failure> {
+        let kept = self.settings.audit_rows_max;
+        let kept_of_strangers = kept.saturating_add(1).checked_div(2).unwrap_or(kept);
+        let known = self.prune_audit_of(false, kept)?;
+        Ok(self.prune_audit_of(true, kept_of_strangers)? && known)
+    }
+
+    fn prune_audit_of(&self, strangers: bool, kept: i64) -> Result<bool, Failure> {
         let oldest = self
             .now
             .saturating_sub(self.settings.audit_age_max)
@@ -138,10 +153,12 @@ impl Desk<'_> {
             .connection
             .prepare_cached(
                 "DELETE FROM audit WHERE position IN (SELECT position FROM
-                     (SELECT position, at FROM audit ORDER BY position LIMIT ?3)
-                 WHERE at < ?1 OR position <= (SELECT max(position) FROM audit) - ?2)",
+                     (SELECT position, at, ordinal FROM audit WHERE stranger = ?1
+                      ORDER BY ordinal LIMIT ?4)
+                 WHERE at < ?2
+                 OR ordinal <= (SELECT max(ordinal) FROM audit WHERE stranger = ?1) - ?3)",
             )?
-            .execute([oldest, self.settings.audit_rows_max, STEP])?;
+            .execute(params![strangers, oldest, kept, STEP])?;
         Ok(i64::try_from(deleted).unwrap_or(STEP) < STEP)
     }
 }

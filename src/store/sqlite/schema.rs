@@ -226,6 +226,15 @@ CREATE TABLE IF NOT EXISTS audit (
 ) STRICT;
 ";
 
+/// Refusals of strangers are counted for themselves: `ordinal` is an entry's number among those of its kind.
+const STRANGERS: &str = "
+ALTER TABLE audit ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0 CHECK (stranger IN (0, 1));
+ALTER TABLE audit ADD COLUMN ordinal INTEGER NOT NULL DEFAULT 0;
+UPDATE audit SET ordinal = position, stranger =
+    (outcome <> 'success' AND key IS NULL AND (actor IS NULL OR action = 'login'));
+CREATE INDEX audit_by_ordinal ON audit (stranger, ordinal);
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -273,7 +282,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS];
+    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS];
     Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {
