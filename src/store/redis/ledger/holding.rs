@@ -135,7 +135,7 @@ impl Shared {
         }
     }
 
-    fn ask_to_hold(&self, id: HoldId, request: &HoldRequest, call: &str) -> Question {
+    pub(super) fn ask_to_hold(&self, id: HoldId, request: &HoldRequest, call: &str) -> Question {
         let (now, windows) = (self.settings.clock.now(), self.windows());
         let names = self.names.account(&request.call.account);
         let mut question = Question::script(&HOLD, &names.to_hold(id.instance))
@@ -297,7 +297,7 @@ impl Shared {
     }
 
     /// Gives a hold back of which nobody knows whether it was opened, and sees to it that it isn't any more.
-    fn give_back(self: &Arc<Self>, account: &AccountId, id: HoldId) {
+    pub(super) fn give_back(self: &Arc<Self>, account: &AccountId, id: HoldId) {
         let (shared, account) = (Arc::clone(self), account.clone());
         let ticket = self.errands.ticket();
         self.runtime.spawn(async move {
@@ -319,25 +319,32 @@ impl Shared {
         call: &Call,
         settlement: &Settlement,
     ) -> Result<(), Failure> {
+        let name = self.desk.next_id().to_string();
+        let question = self.ask_to_record(call, settlement, &name)?;
+        let way = self.way(call.account.as_str());
+        self.insist::<i64>(way, question).await?;
+        Ok(())
+    }
+
+    pub(super) fn ask_to_record(
+        &self,
+        call: &Call,
+        settlement: &Settlement,
+        name: &str,
+    ) -> Result<impl Fn(bool) -> Question, StoreError> {
         let names = self.names.account(&call.account);
         let keys = [names.books(), names.usage()];
-        let (written_call, written) = (
-            codec::write_call(call)?,
-            codec::write_settlement(settlement)?,
-        );
-        let name = self.desk.next_id().to_string();
-        let question = |again| {
+        let written_call = codec::write_call(call)?;
+        let written = codec::write_settlement(settlement)?;
+        Ok(move |again| {
             Question::script(&RECORD, &keys)
                 .arg(&written_call)
                 .arg(&written)
                 .arg(self.settings.clock.now().to_string())
                 .arg(self.settings.usage_rows_max)
-                .arg(&name)
+                .arg(name)
                 .arg(u8::from(again))
-        };
-        let way = self.way(call.account.as_str());
-        self.insist::<i64>(way, question).await?;
-        Ok(())
+        })
     }
 }
 

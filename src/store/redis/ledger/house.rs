@@ -47,6 +47,7 @@ pub(super) struct House {
     tidy_due: Duration,
     /// Other instances: their last count, and when it was seen first.
     seen: HashMap<u64, (i64, Duration)>,
+    looked_at: Duration,
 }
 
 /// Keeps house until the ledger is closed.
@@ -163,6 +164,12 @@ impl House {
             others.insert(number(&instance)?, beats);
         }
         others.remove(&shared.desk.instance());
+        // Only who is silent under our eyes is silent: the server may have been away, or this process stopped.
+        let gap = elapsed.saturating_sub(self.looked_at);
+        if gap.saturating_mul(2) > shared.settings.recover_after {
+            self.seen.clear();
+        }
+        self.looked_at = elapsed;
         self.seen
             .retain(|instance, _| others.contains_key(instance));
         for (instance, beats) in others {
@@ -187,11 +194,14 @@ impl House {
         let mut done: Vec<String> = Vec::with_capacity(count);
         for name in accounts {
             let account = AccountId::new(&name).map_err(|_| corrupt("account"))?;
-            let mut open = true;
-            while open {
-                open = abandon(shared, &account, instance, &[]).await?;
+            match abandon_all(shared, &account, instance).await {
+                Ok(()) => done.push(name),
+                Err(failure) if failure.is_passing => return Err(failure),
+                // One that can't be resolved must not stop everybody's housekeeping.
+                Err(Failure { error, .. }) => {
+                    tracing::error!(target: "tollgate::redis", %error, %account, "can't resolve holds");
+                }
             }
-            done.push(name);
         }
         if !done.is_empty() {
             let question = shared.instance_question("leave", instance).arg(done);
@@ -212,6 +222,16 @@ impl Shared {
         self.ask::<i64>(self.house_way(), &question).await?;
         Ok(())
     }
+}
+
+/// Resolves all that a dead instance has open in an account.
+async fn abandon_all(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+    instance: u64,
+) -> Result<(), Failure> {
+    while abandon(shared, account, instance, &[]).await? {}
+    Ok(())
 }
 
 /// Resolves these holds of an instance; without any, some of those that it has open, and it opens no more.

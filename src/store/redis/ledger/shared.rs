@@ -200,7 +200,7 @@ impl Shared {
         way: u8,
         question: impl Fn(bool) -> Question,
     ) -> Result<(T, bool), Failure> {
-        let mut pauses = self.breaker.pauses(Duration::ZERO);
+        let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
         let (mut again, mut attempts) = (false, ATTEMPTS);
         loop {
             let failure = match self.ask(way, &question(again)).await {
@@ -236,6 +236,8 @@ impl Shared {
                     return;
                 };
                 if shared.connections.revive().await.is_ok() {
+                    // Who holds next enters first: the server may have forgotten that it did.
+                    shared.desk.doubt();
                     shared.put_doubt_back();
                     shared.breaker.close(shared.settings.clock.elapsed());
                     tracing::info!(target: "tollgate::redis", "the ledger's server is back");

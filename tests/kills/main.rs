@@ -1,5 +1,5 @@
-//! `kill -9` under load, again and again, on one SQLite file: what was answered is there, once, and
-//! nothing stays held.
+//! `kill -9` under load, again and again: what was answered is there, once, and nothing stays held. Clients
+//! are killed on one SQLite file and on one Redis; and Redis itself is, under its clients.
 //!
 //! `KILLS=100` sets how often.
 
@@ -15,7 +15,6 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Write},
-    path::Path,
     process::{Command, Stdio},
     sync::{Arc, mpsc},
     time::Duration,
@@ -28,8 +27,11 @@ use tollgate::{
     usage::{Call, Credit, Expiry, HoldRequest, Idempotency, Outcome, Settlement, UsageEntry},
 };
 
-/// The file, and which life it is.
-const FILE: &str = "TOLLGATE_KILLS_FILE";
+#[cfg(feature = "redis")]
+mod on_redis;
+
+/// The file or the address of a Redis, and which life it is.
+const PLACE: &str = "TOLLGATE_KILLS_PLACE";
 const LIFE: &str = "TOLLGATE_KILLS_LIFE";
 
 const ACCOUNTS: u64 = 4;
@@ -50,8 +52,8 @@ fn say(line: &str) {
     writeln!(output, "{line}").unwrap();
 }
 
-async fn call(store: &SqliteStore, caller: u64, name: &str, round: u64) {
-    let request = HoldRequest {
+fn request(caller: u64, name: &str, round: u64) -> HoldRequest {
+    HoldRequest {
         call: Call {
             request_id: Arc::from(name),
             account: account(caller),
@@ -69,14 +71,21 @@ async fn call(store: &SqliteStore, caller: u64, name: &str, round: u64) {
             fingerprint: [7; 32],
             keep_for: Duration::from_secs(600),
         }),
-    };
+    }
+}
+
+fn payment(caller: u64, name: &str) -> Credit {
+    Credit {
+        account: account(caller),
+        amount: Money::from_nanos(PAYMENT),
+        reference: format!("payment-{name}"),
+    }
+}
+
+async fn call<S: Ledger>(store: &S, caller: u64, name: &str, round: u64) {
+    let request = request(caller, name, round);
     let Ok(hold) = store.hold(request).await.unwrap() else {
-        let credit = Credit {
-            account: account(caller),
-            amount: Money::from_nanos(PAYMENT),
-            reference: format!("payment-{name}"),
-        };
-        store.credit(credit).await.unwrap();
+        store.credit(payment(caller, name)).await.unwrap();
         say(&format!("paid {}", account(caller)));
         return;
     };
@@ -92,14 +101,21 @@ async fn call(store: &SqliteStore, caller: u64, name: &str, round: u64) {
 /// No test: the process that is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_calls_until_it_is_killed() {
-    let (Ok(path), Ok(life)) = (std::env::var(FILE), std::env::var(LIFE)) else {
+    let (Ok(place), Ok(life)) = (std::env::var(PLACE), std::env::var(LIFE)) else {
         return;
     };
-    let store = SqliteStore::open(path).await.unwrap();
+    #[cfg(feature = "redis")]
+    if place.starts_with("redis:") {
+        call_until_killed(on_redis::open(&place).await, &life).await;
+    }
+    call_until_killed(SqliteStore::open(place).await.unwrap(), &life).await;
+}
+
+async fn call_until_killed<S: Ledger + Clone>(store: S, life: &str) {
     say("\nopen");
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
-            let (store, life) = (store.clone(), life.clone());
+            let (store, life) = (store.clone(), life.to_owned());
             tokio::spawn(async move {
                 for round in 0_u64.. {
                     call(&store, caller, &format!("{life}-{caller}-{round}"), round).await;
@@ -119,14 +135,14 @@ struct Answered {
     paid: HashMap<String, i64>,
 }
 
-fn live_and_die(path: &Path, life: u64) -> Answered {
+fn live_and_die(place: &str, life: u64) -> Answered {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "child_that_calls_until_it_is_killed",
             "--exact",
             "--nocapture",
         ])
-        .env(FILE, path)
+        .env(PLACE, place)
         .env(LIFE, life.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -164,7 +180,7 @@ fn live_and_die(path: &Path, life: u64) -> Answered {
 }
 
 /// The rows of the log that came since `seen`, newest first.
-async fn rows_since(store: &SqliteStore, account: &AccountId, seen: u64) -> Vec<UsageEntry> {
+async fn rows_since<S: Ledger>(store: &S, account: &AccountId, seen: u64) -> Vec<UsageEntry> {
     let (mut page, mut rows) = (Page::first(1_000), Vec::new());
     loop {
         let part = store.usage(account, page).await.unwrap();
@@ -188,13 +204,12 @@ struct Books {
     abandoned: usize,
 }
 
-async fn check(path: &Path, life: u64, answered: &mut Answered, books: &mut [Books]) {
-    let clock = Arc::new(ManualClock::default());
-    let store = SqliteStore::builder(path)
-        .with_clock(clock.clone())
-        .open()
-        .await
-        .unwrap();
+async fn check<S: Ledger>(
+    (store, clock): (&S, &ManualClock),
+    life: u64,
+    answered: &mut Answered,
+    books: &mut [Books],
+) {
     for _ in 0..8 {
         clock.advance(Duration::from_secs(1));
         store.flush().await.unwrap();
@@ -204,7 +219,7 @@ async fn check(path: &Path, life: u64, answered: &mut Answered, books: &mut [Boo
         let account = account(number);
         let balance = store.balance(&account).await.unwrap();
         assert_eq!(balance.held, Money::ZERO, "left over by life {life}");
-        let rows = rows_since(&store, &account, books.seen).await;
+        let rows = rows_since(store, &account, books.seen).await;
         books.seen = rows.first().map_or(books.seen, |row| row.position);
         let mut names = std::collections::HashSet::new();
         for row in rows {
@@ -241,23 +256,43 @@ async fn check(path: &Path, life: u64, answered: &mut Answered, books: &mut [Boo
         lost.is_empty(),
         "answered and lost in life {life}: {lost:?}"
     );
-    store.close().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_is_there_once_after_each_of_many_kills() {
-    let kills = std::env::var("KILLS").map_or(20, |kills| kills.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tollgate.db");
+fn kills(unless_set: u64) -> u64 {
+    std::env::var("KILLS").map_or(unless_set, |kills| kills.parse().unwrap())
+}
+
+/// Kills one client after the other, each at its own moment, and looks at what `open` finds then.
+async fn kill_clients<S: Ledger + Clone, T>(
+    place: &str,
+    kills: u64,
+    open: impl AsyncFn(Arc<ManualClock>) -> S,
+    close: impl AsyncFn(S) -> T,
+) {
     let mut books: Vec<Books> = (0..ACCOUNTS).map(|_| Books::default()).collect();
     for life in 0..kills {
-        let file = path.clone();
-        let lived = tokio::task::spawn_blocking(move || live_and_die(&file, life));
+        let place = place.to_owned();
+        let lived = tokio::task::spawn_blocking(move || live_and_die(&place, life));
         let mut answered = lived.await.unwrap();
-        check(&path, life, &mut answered, &mut books).await;
+        let clock = Arc::new(ManualClock::default());
+        let store = open(clock.clone()).await;
+        check((&store, &clock), life, &mut answered, &mut books).await;
+        close(store).await;
     }
     let answered: usize = books.iter().map(|books| books.answered).sum();
     let abandoned: usize = books.iter().map(|books| books.abandoned).sum();
     eprintln!("{kills} kills: {answered} answered settlements, {abandoned} holds given back");
     assert!(answered > 0 && abandoned > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_is_there_once_after_each_of_many_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tollgate.db");
+    let open = async |clock| {
+        let builder = SqliteStore::builder(&path).with_clock(clock);
+        builder.open().await.unwrap()
+    };
+    let close = async |store: SqliteStore| store.close().await.unwrap();
+    kill_clients(path.to_str().unwrap(), kills(20), open, close).await;
 }

@@ -1,0 +1,226 @@
+//! Answers that are lost, callers that leave, a server that goes and comes back.
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::store::{
+    StoreErrorKind,
+    redis::ledger::{codec::HoldAnswer, codec::hold_answer, shared::Shared},
+};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_caller_left_is_given_back() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    ledger
+        .settle(hold(&ledger, &clock, 1).await, costs(1))
+        .await
+        .unwrap();
+    server.pause();
+    let mut left: Vec<_> = (0..20)
+        .map(|_| ledger.hold(request(&account("ann"), &clock, 10)))
+        .collect();
+    for call in &mut left {
+        assert!(call.now_or_never().is_none());
+    }
+    // They are on their way; nobody waits for them any more.
+    tokio::task::yield_now().await;
+    drop(left);
+    server.resume();
+    ledger.flush().await.unwrap();
+    assert_eq!(books(&ledger).await, (1, 0));
+    let rows = rows(&ledger).await;
+    let given_back = rows
+        .iter()
+        .filter(|row| row.settlement.outcome == Outcome::Disconnected);
+    assert!(given_back.count() <= 20);
+    let whole = hold(&ledger, &clock, 999).await;
+    ledger.settle(whole, costs(999)).await.unwrap();
+    assert_eq!(books(&ledger).await, (1_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_answer_is_lost_is_unavailable_and_given_back() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
+    let open = hold(&ledger, &clock, 5).await;
+    server.pause();
+    for _ in 0..10 {
+        let lost = ledger.hold(request(&account("ann"), &clock, 100)).await;
+        assert_eq!(lost.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    }
+    // It is on its way, whatever its caller is told.
+    let told = ledger.settle(open, costs(3)).await;
+    assert_eq!(told.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    server.resume();
+    until(async || ledger.flush().await.is_ok()).await;
+    assert_eq!(books(&ledger).await, (3, 0));
+    let charged: Vec<_> = rows(&ledger)
+        .await
+        .iter()
+        .map(|row| row.settlement.charged.nanos())
+        .collect();
+    assert_eq!(charged.iter().sum::<i64>(), 3, "{charged:?}");
+    assert!(
+        charged.len() <= 4,
+        "three waited, the others were not even sent: {charged:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_not_opened_when_it_comes_late() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    ledger
+        .settle(hold(&ledger, &clock, 1).await, costs(1))
+        .await
+        .unwrap();
+    let shared = &ledger.0.shared;
+    let (ann, id) = (account("ann"), shared.desk.next_id());
+    shared.give_back(&ann, id);
+    ledger.flush().await.unwrap();
+    let call = super::super::codec::write_call(&call(&ann, &clock)).unwrap();
+    let late = shared.ask_to_hold(id, &request(&ann, &clock, 10), &call);
+    let answer: Vec<String> = shared.ask(0, &late).await.unwrap();
+    assert!(
+        matches!(hold_answer(&answer), Ok(HoldAnswer::GivenUp)),
+        "{answer:?}"
+    );
+    assert_eq!(books(&ledger).await, (1, 0));
+    // Another one of that instance is as good as ever.
+    let next = shared.ask_to_hold(shared.desk.next_id(), &request(&ann, &clock, 10), &call);
+    let answer: Vec<String> = shared.ask(0, &next).await.unwrap();
+    assert!(
+        matches!(hold_answer(&answer), Ok(HoldAnswer::Granted(_))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_waits_for_a_server_that_comes_back_with_its_books() {
+    let kept = ["--appendonly", "yes", "--appendfsync", "always"];
+    let Some(mut server) = RedisServer::start_with(&kept) else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(hold(&ledger, &clock, 10).await);
+    }
+    server.kill();
+    let answers: Vec<_> = held
+        .into_iter()
+        .map(|held| ledger.settle(held, costs(7)))
+        .collect();
+    let refused = ledger.hold(request(&account("ann"), &clock, 1)).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    for answer in answers {
+        assert!(answer.await.is_err());
+    }
+    server.restart();
+    until(async || ledger.flush().await.is_ok()).await;
+    assert_eq!(books(&ledger).await, (350, 0));
+    assert_eq!(rows(&ledger).await.len(), 50);
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lost_its_memory_is_met_as_a_new_instance() {
+    let Some(mut server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
+    let lost = hold(&ledger, &clock, 10).await;
+    let before = ledger.0.shared.desk.instance();
+    server.kill();
+    server.restart();
+    until(async || ledger.balance(&account("ann")).await.is_ok()).await;
+    pay(&ledger, "ann").await;
+    // Nothing is known of it any more, and it is no error.
+    ledger.settle(lost, costs(10)).await.unwrap();
+    let held = hold(&ledger, &clock, 10).await;
+    assert_ne!(held.id.instance, before);
+    let mine = format!("tollgate:{{instances}}:of:{:016x}", held.id.instance);
+    let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
+    assert_eq!(accounts, ["ann"]);
+    ledger.settle(held, costs(10)).await.unwrap();
+    assert_eq!(books(&ledger).await, (10, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_forgot_of_open_holds_is_said_again() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let held = hold(&ledger, &clock, 10).await;
+    let mine = format!("tollgate:{{instances}}:of:{:016x}", held.id.instance);
+    let _: i64 = say(&server, &["DEL", &mine]).await;
+    ledger.0.shared.put_doubt_back();
+    clock.advance(Duration::from_secs(2));
+    ledger.flush().await.unwrap();
+    let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
+    assert_eq!(accounts, ["ann"]);
+    ledger.settle(held, costs(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_memory_refuses_holds_and_settles_later() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
+    let held = hold(&ledger, &clock, 10).await;
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert!(
+        ledger
+            .hold(request(&account("ann"), &clock, 1))
+            .await
+            .is_err()
+    );
+    let settled = ledger.settle(held, costs(9));
+    assert!(settled.await.is_err(), "not yet");
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    ledger.flush().await.unwrap();
+    assert_eq!(books(&ledger).await, (9, 0));
+    assert_eq!(rows(&ledger).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgot_the_scripts_is_handed_them_again() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    for charged in 1..=3 {
+        let _: String = say(&server, &["SCRIPT", "FLUSH"]).await;
+        let held = hold(&ledger, &clock, 10).await;
+        let _: String = say(&server, &["SCRIPT", "FLUSH"]).await;
+        ledger.settle(held, costs(charged)).await.unwrap();
+    }
+    assert_eq!(books(&ledger).await, (6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_written_is_not_written_again() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let shared: &Arc<Shared> = &ledger.0.shared;
+    let ann = account("ann");
+    let (call, settlement) = (call(&ann, &clock), costs(0));
+    for (name, again) in [("a", false), ("a", true), ("b", true), ("b", true)] {
+        let question = shared.ask_to_record(&call, &settlement, name).unwrap();
+        let _: i64 = shared.ask(0, &question(again)).await.unwrap();
+    }
+    assert_eq!(rows(&ledger).await.len(), 2);
+}

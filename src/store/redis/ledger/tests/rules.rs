@@ -1,0 +1,320 @@
+//! The scripts beside the domain's rules, call by call.
+
+use std::{sync::Arc, time::Duration};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use super::{account, budget, call, request};
+use crate::{
+    domain::{
+        AccountId,
+        budget::{Calendar, SoftLimits, SpendingLimits},
+        clock::ManualClock,
+        money::Money,
+        page::Page,
+        usage::{Adjustment, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement},
+    },
+    store::{Ledger, MemoryStore, RedisLedger, StoreError, redis::test_server::RedisServer},
+};
+
+/// One thing that happens to an account.
+#[derive(Clone, Debug)]
+enum Step {
+    Hold {
+        amount: i64,
+        budgets: Vec<u8>,
+        charge: bool,
+        key: Option<(u8, u8)>,
+    },
+    Settle {
+        which: usize,
+        charged: i64,
+    },
+    Pay(i64),
+    Adjust(i64),
+    Line(i64),
+    Limits(u8, [Option<i64>; 6]),
+    Wait(u32),
+    Expire(usize),
+    Record,
+}
+
+/// Everyday amounts, and those where doubles and `i64`s end.
+fn amounts() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => -3_i64..3_000,
+        2 => (0_i64..40).prop_map(|part| part * 999_999_999),
+        1 => ((1_i64 << 53) - 3)..((1 << 53) + 3),
+        1 => prop_oneof![Just(i64::MAX), Just(i64::MAX - 1), Just(i64::MIN), Just(i64::MIN + 1)],
+        1 => any::<i64>(),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![
+        2 => Just(None),
+        3 => (0_i64..3_000).prop_map(Some),
+        1 => amounts().prop_map(|amount| Some(amount.saturating_abs())),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let hold = (
+        amounts(),
+        prop::collection::vec(0_u8..3, 0..4),
+        any::<bool>(),
+        prop::option::of((0_u8..3, 0_u8..2)),
+    );
+    prop_oneof![
+        8 => hold.prop_map(|(amount, budgets, charge, key)| Step::Hold { amount, budgets, charge, key }),
+        6 => (any::<usize>(), amounts()).prop_map(|(which, charged)| Step::Settle { which, charged }),
+        3 => amounts().prop_map(Step::Pay),
+        1 => amounts().prop_map(Step::Adjust),
+        1 => amounts().prop_map(|line| Step::Line(line.saturating_abs())),
+        2 => (0_u8..3, prop::array::uniform6(limits())).prop_map(|(id, limits)| Step::Limits(id, limits)),
+        2 => prop_oneof![1_u32..40, 30_000_u32..200_000, Just(86_400 * 20)].prop_map(Step::Wait),
+        2 => any::<usize>().prop_map(Step::Expire),
+        1 => Just(Step::Record),
+    ]
+}
+
+/// The domain's rules in memory, and the scripts, with one clock.
+struct Twins {
+    memory: MemoryStore,
+    redis: RedisLedger,
+    clock: Arc<ManualClock>,
+    account: AccountId,
+    open: Vec<(Hold, Hold)>,
+    payments: u32,
+}
+
+impl Twins {
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Hold {
+                amount,
+                budgets,
+                charge,
+                key,
+            } => {
+                let wish = HoldRequest {
+                    budgets: budgets.into_iter().map(budget).collect(),
+                    expiry: if charge {
+                        Expiry::Charge
+                    } else {
+                        Expiry::Release
+                    },
+                    idempotency: key.map(|(key, fingerprint)| Idempotency {
+                        key: Arc::from(format!("key {key}")),
+                        fingerprint: [fingerprint; 32],
+                        keep_for: Duration::from_secs(40_000),
+                    }),
+                    ..request(&self.account, &self.clock, amount)
+                };
+                let right = self.memory.hold(wish.clone()).await.unwrap();
+                let held = self.redis.hold(wish).await.unwrap();
+                match (right, held) {
+                    (Ok(right), Ok(held)) => {
+                        assert_eq!((right.windows, right.left), (held.windows, held.left));
+                        self.open.push((right, held));
+                    }
+                    (right, held) => {
+                        assert_eq!(right.unwrap_err(), held.unwrap_err());
+                        self.begin_windows().await;
+                    }
+                }
+            }
+            Step::Settle { which, charged } => {
+                if self.open.is_empty() {
+                    return;
+                }
+                let (right, held) = self.open.swap_remove(which % self.open.len());
+                let settlement = Settlement::new(Money::from_nanos(charged), Outcome::Completed);
+                self.memory.settle(right, settlement.clone()).await.unwrap();
+                self.redis.settle(held, settlement).await.unwrap();
+            }
+            Step::Wait(secs) => self.clock.advance(Duration::from_secs(secs.into())),
+            Step::Expire(which) => {
+                if self.open.is_empty() {
+                    return;
+                }
+                // One at a time, so that both come upon them in the same order.
+                let (right, held) = self.open.swap_remove(which % self.open.len());
+                let second = Duration::from_secs(1);
+                assert!(self.memory.extend(&right, second).await.unwrap());
+                assert!(self.redis.extend(&held, second).await.unwrap());
+                self.clock.advance(second);
+                self.memory.flush().await.unwrap();
+                self.redis.flush().await.unwrap();
+                assert!(!self.redis.extend(&held, second).await.unwrap());
+            }
+            other => self.manage(other).await,
+        }
+    }
+
+    /// A refusal may begin windows anew, and then what counts in the old ones is told no more. In memory it does;
+    /// a script writes nothing.
+    async fn begin_windows(&self) {
+        for number in 0..3 {
+            let (account, id) = (&self.account, budget(number));
+            let limits = self.memory.budget(account, &id).await.unwrap().limits;
+            self.memory.set_limits(account, &id, limits).await.unwrap();
+            self.redis.set_limits(account, &id, limits).await.unwrap();
+        }
+    }
+
+    /// What isn't a call.
+    async fn manage(&mut self, step: Step) {
+        match step {
+            Step::Pay(amount) => {
+                self.payments += 1;
+                let credit = Credit {
+                    account: self.account.clone(),
+                    amount: Money::from_nanos(amount),
+                    reference: format!("{} {}", self.account, self.payments),
+                };
+                let right = self.memory.credit(credit.clone()).await;
+                self.same(right, self.redis.credit(credit).await);
+            }
+            Step::Adjust(amount) => {
+                self.payments += 1;
+                let adjustment = Adjustment {
+                    account: self.account.clone(),
+                    amount: Money::from_nanos(amount),
+                    reference: format!("{} {}", self.account, self.payments),
+                };
+                let right = self.memory.adjust(adjustment.clone()).await;
+                self.same(right, self.redis.adjust(adjustment).await);
+            }
+            Step::Line(line) => {
+                let line = Money::from_nanos(line);
+                let right = self.memory.set_credit_line(&self.account, line).await;
+                self.same(right, self.redis.set_credit_line(&self.account, line).await);
+            }
+            Step::Limits(id, limits) => {
+                let [daily, monthly, total, soft_daily, soft_monthly, soft_total] =
+                    limits.map(|limit| limit.map(Money::from_nanos));
+                let limits = SpendingLimits {
+                    daily,
+                    monthly,
+                    total,
+                    soft: SoftLimits {
+                        daily: soft_daily,
+                        monthly: soft_monthly,
+                        total: soft_total,
+                    },
+                };
+                let (memory, redis) = (&self.memory, &self.redis);
+                let right = memory.set_limits(&self.account, &budget(id), limits).await;
+                let set = redis.set_limits(&self.account, &budget(id), limits).await;
+                self.same(right, set);
+            }
+            Step::Record => {
+                let settlement = Settlement::new(Money::MAX, Outcome::Completed);
+                let call = call(&self.account, &self.clock);
+                self.memory
+                    .record(call.clone(), settlement.clone())
+                    .await
+                    .unwrap();
+                self.redis.record(call, settlement).await.unwrap();
+            }
+            other => unreachable!("{other:?} is a call"),
+        }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(
+        &self,
+        right: Result<T, StoreError>,
+        answer: Result<T, StoreError>,
+    ) {
+        let kind = |error: StoreError| error.kind();
+        assert_eq!(right.map_err(kind), answer.map_err(kind));
+    }
+
+    async fn compare(&self) {
+        let (memory, redis, account) = (&self.memory, &self.redis, &self.account);
+        let right = memory.balance(account).await.unwrap();
+        assert_eq!(right, redis.balance(account).await.unwrap());
+        for number in 0..3 {
+            let right = memory.budget(account, &budget(number)).await.unwrap();
+            let kept = redis.budget(account, &budget(number)).await.unwrap();
+            assert_eq!(right, kept, "budget {number}");
+        }
+        let mut right: Vec<_> = memory
+            .usage(account, Page::first(1_000))
+            .await
+            .unwrap()
+            .items;
+        let mut rows: Vec<_> = redis
+            .usage(account, Page::first(1_000))
+            .await
+            .unwrap()
+            .items;
+        for rows in [&mut right, &mut rows] {
+            rows.iter_mut().for_each(|row| row.position = 0);
+            rows.sort_by_key(|row| {
+                (
+                    row.settled_at,
+                    row.held,
+                    row.settlement.charged,
+                    row.settlement.latency,
+                )
+            });
+        }
+        assert_eq!(right, rows);
+    }
+}
+
+#[test]
+fn the_scripts_keep_the_rules_of_the_domain() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let told = Arc::new(std::sync::Mutex::new(<[Vec<String>; 2]>::default()));
+    let tell = |place: usize| {
+        let told = Arc::clone(&told);
+        move |alert: &_| told.lock().unwrap()[place].push(format!("{alert:?}"))
+    };
+    let memory = MemoryStore::builder()
+        .with_clock(clock.clone())
+        .calendar(Calendar::in_zone("America/Santiago").unwrap())
+        .on_alert(tell(0))
+        .build();
+    let redis = RedisLedger::builder(&server.url())
+        .with_clock(clock.clone())
+        .calendar(Calendar::in_zone("America/Santiago").unwrap())
+        .on_alert(tell(1))
+        .deadline(Duration::from_secs(20));
+    let redis = runtime.block_on(redis.open()).unwrap();
+    let cases = std::env::var("CASES").map_or(24, |cases| cases.parse().unwrap());
+    let runs = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
+    let strategy = prop::collection::vec(steps(), 1..60);
+    let outcome = runner.run(&strategy, |steps| {
+        runs.set(runs.get() + 1);
+        let mut twins = Twins {
+            memory: memory.clone(),
+            redis: redis.clone(),
+            clock: clock.clone(),
+            account: account(&format!("account {}", runs.get())),
+            open: Vec::new(),
+            payments: 0,
+        };
+        runtime.block_on(async {
+            for step in steps {
+                twins.step(step).await;
+                twins.compare().await;
+            }
+            // Two that end at once may be told of in another order.
+            let [mut right, mut told] = std::mem::take(&mut *told.lock().unwrap());
+            right.sort();
+            told.sort();
+            assert_eq!(right, told);
+        });
+        Ok(())
+    });
+    outcome.unwrap();
+    runtime.block_on(redis.close()).unwrap();
+}

@@ -1,0 +1,177 @@
+//! What is bounded, what is cleared up, what is refused at the door.
+
+use super::*;
+use crate::store::StoreErrorKind;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_bounded_and_payments_are_not() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.usage_rows_max(100)).await;
+    for _ in 0..450 {
+        let held = hold(&ledger, &clock, 1).await;
+        ledger.settle(held, costs(1)).await.unwrap();
+    }
+    let kept = rows(&ledger).await;
+    assert!((100..=200).contains(&kept.len()), "{}", kept.len());
+    assert!(kept.is_sorted_by_key(|row| std::cmp::Reverse(row.position)));
+    let moved = ledger
+        .transactions(&account("ann"), Page::first(1_000))
+        .await
+        .unwrap()
+        .items;
+    assert!((101..=201).contains(&moved.len()));
+    assert_eq!(moved.last().unwrap().reference, "ann pays");
+    assert_eq!(books(&ledger).await, (450, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_holds_are_bounded_and_a_settlement_makes_room() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.open_holds_max(2)).await;
+    let first = hold(&ledger, &clock, 1).await;
+    let _second = hold(&ledger, &clock, 1).await;
+    for _ in 0..3 {
+        let refused = ledger.hold(request(&account("ann"), &clock, 1)).await;
+        assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
+    }
+    ledger.settle(first, costs(1)).await.unwrap();
+    let _third = hold(&ledger, &clock, 1).await;
+    // A refusal takes no place.
+    ledger.settle(_third, costs(1)).await.unwrap();
+    for _ in 0..3 {
+        let refused = ledger.hold(request(&account("ann"), &clock, 5_000)).await;
+        assert!(refused.unwrap().is_err());
+    }
+    let _fourth = hold(&ledger, &clock, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_idle_is_left_and_entered_again() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let held = hold(&ledger, &clock, 1).await;
+    let mine = format!("tollgate:{{instances}}:of:{:016x}", held.id.instance);
+    clock.advance(Duration::from_secs(100));
+    ledger.flush().await.unwrap();
+    let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
+    assert_eq!(accounts, ["ann"], "a hold is open");
+    ledger.settle(held, costs(1)).await.unwrap();
+    clock.advance(Duration::from_secs(100));
+    ledger.flush().await.unwrap();
+    let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
+    assert!(accounts.is_empty());
+    let _held = hold(&ledger, &clock, 1).await;
+    let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
+    assert_eq!(accounts, ["ann"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_closed_leaves_nothing_open_and_nothing_behind() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (first, clock) = ledger(&server, |it| it).await;
+    let (second, _) = ledger(&server, |it| it).await;
+    let mut wish = request(&account("ann"), &clock, 70);
+    wish.expiry = Expiry::Charge;
+    let charged = first.hold(wish).await.unwrap().unwrap();
+    let _given_back = hold(&first, &clock, 30).await;
+    let others = hold(&second, &clock, 5).await;
+    // On its way when it is closed.
+    let late = first.settle(hold(&first, &clock, 9).await, costs(9));
+    first.close().await.unwrap();
+    first.close().await.unwrap();
+    late.await.unwrap();
+    assert_eq!(books(&second).await, (79, 5));
+    let refused = first.hold(request(&account("ann"), &clock, 1)).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    first.settle(charged, costs(1)).await.unwrap();
+    second.settle(others, costs(5)).await.unwrap();
+    assert_eq!(books(&second).await, (84, 0));
+    drop(second);
+    // Dropped without a word, it does the same in the background.
+    until(async || say::<i64>(&server, &["EXISTS", "tollgate:{instances}:beats"]).await == 0).await;
+    until(async || say::<i64>(&server, &["EXISTS", "tollgate:{instances}:dead"]).await == 0).await;
+    let left: Vec<String> = say(&server, &["KEYS", "tollgate:{instances}*"]).await;
+    assert!(left.is_empty(), "{left:?}");
+    let open: Vec<String> = say(&server, &["KEYS", "tollgate:{account:ann}:open*"]).await;
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_did_not_look_for_long_takes_nobody_for_dead() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (first, first_clock) = ledger(&server, |it| it).await;
+    let (second, second_clock) = ledger(&server, |it| it).await;
+    let held = hold(&first, &first_clock, 10).await;
+    second.flush().await.unwrap();
+    // The second one was stopped, or the server was away: the first may have lived all the time.
+    second_clock.advance(Duration::from_secs(60));
+    second.flush().await.unwrap();
+    assert_eq!(books(&second).await, (0, 10));
+    for _ in 0..6 {
+        second_clock.advance(Duration::from_secs(1));
+        second.flush().await.unwrap();
+    }
+    assert_eq!(
+        books(&second).await,
+        (0, 0),
+        "now it was silent under its eyes"
+    );
+    first.settle(held, costs(10)).await.unwrap();
+    assert_eq!(books(&second).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dead_of_a_thousand_accounts_are_cleared_up_after() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (dead, dead_clock) = ledger(&server, |it| it).await;
+    let (other, clock) = ledger(&server, |it| it).await;
+    let mut open = Vec::new();
+    for number in 0..250 {
+        let who = account(&format!("account-{number}"));
+        open.push(
+            dead.hold(request(&who, &dead_clock, 0))
+                .await
+                .unwrap()
+                .unwrap(),
+        );
+    }
+    // One account has more than one step resolves.
+    for _ in 0..450 {
+        open.push(hold(&dead, &dead_clock, 1).await);
+    }
+    assert_eq!(books(&other).await, (0, 450));
+    for _ in 0..12 {
+        clock.advance(Duration::from_secs(1));
+        other.flush().await.unwrap();
+    }
+    assert_eq!(books(&other).await, (0, 0));
+    let left: Vec<String> = say(&server, &["KEYS", "tollgate:*:open:*"]).await;
+    assert!(left.is_empty(), "{left:?}");
+    let dead: i64 = say(&server, &["EXISTS", "tollgate:{instances}:dead"]).await;
+    assert_eq!(dead, 0);
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_and_a_password_is_not_told() {
+    let error = RedisLedger::open("http://user:secret@host/")
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    let builder = RedisLedger::builder("redis://user:secret@127.0.0.1:1/");
+    let told = format!("{builder:?}");
+    let error = builder.open().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(!format!("{error} {error:?} {told}").contains("secret"));
+}
