@@ -289,7 +289,7 @@ async fn kill_clients<S: Ledger + Clone, T>(
 async fn what_was_answered_is_there_once_after_each_of_many_kills() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tollgate.db");
-    let open = async |clock| {
+    let open = async |clock: Arc<ManualClock>| {
         let builder = SqliteStore::builder(&path).with_clock(clock);
         builder.open().await.unwrap()
     };

@@ -46,7 +46,8 @@ async fn what_was_answered_is_there_once_after_each_of_many_kills() {
         return;
     };
     let url = server.url();
-    let open = async |clock| builder(&url).with_clock(clock).open().await.unwrap();
+    let open =
+        async |clock: Arc<ManualClock>| builder(&url).with_clock(clock).open().await.unwrap();
     let close = async |ledger: RedisLedger| ledger.close().await.unwrap();
     kill_clients(&url, kills(10), open, close).await;
 }
@@ -60,12 +61,17 @@ struct Told {
     failures: usize,
 }
 
-async fn call_as_well_as_it_goes(ledger: &RedisLedger, caller: u64, name: &str, told: &Mutex<Told>) {
-    let round = u64::from(name.as_bytes()[name.len() - 1]);
+async fn call_as_well_as_it_goes(
+    ledger: &RedisLedger,
+    caller: u64,
+    round: u64,
+    told: &Mutex<Told>,
+) {
+    let name = &format!("{caller}-{round}");
     match ledger.hold(request(caller, name, round)).await {
         Ok(Ok(hold)) => {
             let cost = i64::try_from(round % 13).unwrap();
-            told.lock().unwrap().settled.insert(name.to_owned(), cost);
+            told.lock().unwrap().settled.insert(name.clone(), cost);
             let settlement = Settlement::new(Money::from_nanos(cost), Outcome::Completed);
             if ledger.settle(hold, settlement).await.is_err() {
                 told.lock().unwrap().failures += 1;
@@ -93,7 +99,10 @@ async fn a_server_that_is_killed_under_load_loses_nothing_and_charges_nothing_tw
     };
     let ledger = builder(&server.url()).deadline(Duration::from_millis(500));
     let ledger = ledger.open().await.unwrap();
-    let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
+    let (told, stop) = (
+        Arc::new(Mutex::new(Told::default())),
+        Arc::new(AtomicBool::new(false)),
+    );
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let (ledger, told, stop) = (ledger.clone(), told.clone(), stop.clone());
@@ -102,7 +111,7 @@ async fn a_server_that_is_killed_under_load_loses_nothing_and_charges_nothing_tw
                     if stop.load(Ordering::Acquire) {
                         return;
                     }
-                    call_as_well_as_it_goes(&ledger, caller, &format!("{caller}-{round}"), &told).await;
+                    call_as_well_as_it_goes(&ledger, caller, round, &told).await;
                 }
             })
         })
@@ -122,10 +131,17 @@ async fn a_server_that_is_killed_under_load_loses_nothing_and_charges_nothing_tw
     }
     ledger.close().await.unwrap();
     let clock = Arc::new(ManualClock::default());
-    let ledger = builder(&server.url()).with_clock(clock).open().await.unwrap();
+    let ledger = builder(&server.url())
+        .with_clock(clock)
+        .open()
+        .await
+        .unwrap();
     let mut told = std::mem::take(&mut *told.lock().unwrap());
     check(&ledger, &mut told).await;
-    eprintln!("{kills} kills of the server, {} calls were told of it", told.failures);
+    eprintln!(
+        "{kills} kills of the server, {} calls were told of it",
+        told.failures
+    );
     assert!(told.failures > 0);
 }
 
@@ -151,7 +167,10 @@ async fn check(ledger: &RedisLedger, told: &mut Told) {
         }
         assert_eq!(balance.settled.nanos(), sum, "the log's sum");
         let spent = ledger.budget(&account, &key()).await.unwrap();
-        assert_eq!((spent.total.settled, spent.total.held), (balance.settled, Money::ZERO));
+        assert_eq!(
+            (spent.total.settled, spent.total.held),
+            (balance.settled, Money::ZERO)
+        );
         let paid = told.paid.remove(account.as_str()).unwrap_or_default();
         assert_eq!(balance.deposited.nanos(), paid, "payments");
     }
