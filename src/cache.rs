@@ -182,7 +182,12 @@ where
 
     /// What is known of `key`. No I/O, no allocation, no waiting.
     pub(crate) fn peek(&self, key: &K) -> Lookup<V> {
-        let found = self.recall(key);
+        self.peek_at(key, self.clock.elapsed())
+    }
+
+    /// The same, for who has just looked at the clock.
+    pub(crate) fn peek_at(&self, key: &K, now: Duration) -> Lookup<V> {
+        let found = self.recall(key, now);
         let counter = match found {
             Lookup::Hit(_) => &self.counters.hits,
             Lookup::KnownAbsent => &self.counters.negative_hits,
@@ -272,9 +277,8 @@ where
         }
     }
 
-    fn recall(&self, key: &K) -> Lookup<V> {
+    fn recall(&self, key: &K, now: Duration) -> Lookup<V> {
         let generation = self.generations.of(key);
-        let now = self.clock.elapsed();
         let young = |loaded_at, ttl| now.saturating_sub(loaded_at) < ttl;
         if let Some(entry) = self.values.get(key)
             && entry.generation == generation
@@ -397,7 +401,7 @@ where
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
         // Another flight may have landed between the caller's look and this one's start.
-        match self.recall(key) {
+        match self.recall(key, self.clock.elapsed()) {
             Lookup::Hit(value) => return Ok(Some(value)),
             Lookup::KnownAbsent => return Ok(None),
             Lookup::Unknown => {}

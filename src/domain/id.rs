@@ -36,6 +36,20 @@ macro_rules! shared_name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The same, of a text that is kept anyway.
+            #[allow(dead_code, reason = "not every name is made of another")]
+            pub(crate) fn of_shared(name: &Arc<str>) -> Result<Self, InvalidId> {
+                if name.is_empty() || name.len() > LENGTH_MAX {
+                    return Err(InvalidId);
+                }
+                Ok(Self(Arc::clone(name)))
+            }
+
+            #[allow(dead_code, reason = "not every name is made of another")]
+            pub(crate) fn shared(&self) -> &Arc<str> {
+                &self.0
+            }
         }
 
         impl TryFrom<String> for $name {

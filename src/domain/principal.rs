@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock},
 };
 
 use super::{
@@ -34,36 +34,36 @@ struct Identity {
     key: Option<KeyId>,
     session: Option<SessionId>,
     environment: Option<Box<str>>,
-    roles: Vec<Box<str>>,
+    roles: Box<[Box<str>]>,
     resource: Option<Box<str>>,
     account: Option<AccountId>,
     budgets: Arc<[BudgetId]>,
     quotas: Option<Quotas>,
     expires_at: Option<Timestamp>,
     attributes: BTreeMap<String, String>,
-    meter: Box<str>,
-    account_of_subject: OnceLock<Option<AccountId>>,
+    meter: Arc<str>,
 }
 
 impl Principal {
     /// Begins a principal: `subject` is the user or the owner of the key.
     pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
+        let subject: Arc<str> = subject.into();
         PrincipalBuilder {
+            roles: Vec::new(),
             identity: Identity {
-                subject: subject.into(),
+                account: AccountId::of_shared(&subject).ok(),
+                meter: Arc::clone(&subject),
+                subject,
                 credential,
                 key: None,
                 session: None,
                 environment: None,
-                roles: Vec::new(),
+                roles: Box::default(),
                 resource: None,
-                account: None,
-                budgets: Arc::from([]),
+                budgets: no_budgets(),
                 quotas: None,
                 expires_at: None,
                 attributes: BTreeMap::new(),
-                meter: subject.into(),
-                account_of_subject: OnceLock::new(),
             },
         }
     }
@@ -129,11 +129,7 @@ impl Principal {
     /// subject can't name an account (longer than 255 bytes).
     #[must_use]
     pub fn account(&self) -> Option<&AccountId> {
-        let by_subject = || AccountId::new(&self.0.subject).ok();
-        self.0
-            .account
-            .as_ref()
-            .or_else(|| self.0.account_of_subject.get_or_init(by_subject).as_ref())
+        self.0.account.as_ref()
     }
 
     /// Whose money is spent, or the refusal of a caller who can have none.
@@ -189,10 +185,17 @@ impl fmt::Debug for Principal {
     }
 }
 
+/// Shared: whoever is no key has none.
+fn no_budgets() -> Arc<[BudgetId]> {
+    static NONE: LazyLock<Arc<[BudgetId]>> = LazyLock::new(|| Arc::from([]));
+    Arc::clone(&NONE)
+}
+
 /// Makes a [`Principal`].
 #[must_use]
 pub struct PrincipalBuilder {
     identity: Identity,
+    roles: Vec<Box<str>>,
 }
 
 impl PrincipalBuilder {
@@ -216,7 +219,7 @@ impl PrincipalBuilder {
 
     /// One more role.
     pub fn role(mut self, role: &str) -> Self {
-        self.identity.roles.push(role.into());
+        self.roles.push(role.into());
         self
     }
 
@@ -262,10 +265,18 @@ impl PrincipalBuilder {
         self
     }
 
+    /// The same, counted as that budget is.
+    pub(crate) fn metered_as_budget(mut self, budget: &BudgetId) -> Self {
+        self.identity.meter = Arc::clone(budget.shared());
+        self
+    }
+
     /// The principal.
     #[must_use]
     pub fn build(self) -> Principal {
-        Principal(Arc::new(self.identity))
+        let mut identity = self.identity;
+        identity.roles = self.roles.into();
+        Principal(Arc::new(identity))
     }
 }
 

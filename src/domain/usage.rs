@@ -122,6 +122,13 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// The lifetime of a hold that ends with its call and not by the clock: a century.
+    ///
+    /// A call that is under way owns its hold and settles it whatever happens, so only a process that died leaves one
+    /// behind, and its ledger finds that out by itself. With an end of its own a hold would be given back under a call that
+    /// is merely slow, and that call would be served for nothing.
+    pub const AS_LONG_AS_ITS_CALL: Duration = Duration::from_secs(100 * 366 * 86_400);
+
     /// What was granted for `request`.
     pub fn granted(id: HoldId, request: HoldRequest, grant: Grant) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,7 @@ use super::{Pepper, hashing::Hashing, mixed::Aliases};
 use crate::{
     cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
     domain::{
+        BudgetId,
         clock::{Clock, SystemClock, Timestamp},
         credential::CredentialKind,
         key::{KeyDigest, KeyFormat, KeyProof, KeyRecord},
@@ -58,16 +59,22 @@ pub struct ResolvedKey {
     principal: Principal,
     networks: Box<[IpNet]>,
     revoked: bool,
-    /// When its use was last noted, in seconds.
-    touched_at: AtomicI64,
+    /// When its use is to be noted again, in milliseconds of the clock's own count.
+    touch_at: AtomicU64,
 }
 
 impl ResolvedKey {
     fn new(record: KeyRecord) -> Self {
+        let lineage = if record.lineage.as_str() == record.id.as_str() {
+            // As long as it wasn't rotated, it is one text.
+            BudgetId::of_shared(record.id.shared()).unwrap_or(record.lineage)
+        } else {
+            record.lineage
+        };
         let mut principal = Principal::builder(&record.owner, CredentialKind::ApiKey)
-            .key(record.id.clone())
-            .budgets([record.lineage.clone()])
-            .metered_as(record.lineage.as_str())
+            .key(record.id)
+            .metered_as_budget(&lineage)
+            .budgets([lineage])
             .attributes(record.metadata);
         if let Some(quotas) = record.quotas {
             principal = principal.quotas(quotas);
@@ -89,7 +96,7 @@ impl ResolvedKey {
             principal: principal.build(),
             networks: record.networks.into(),
             revoked: record.revoked_at.is_some(),
-            touched_at: AtomicI64::new(i64::MIN),
+            touch_at: AtomicU64::new(0),
         }
     }
 
@@ -105,12 +112,12 @@ impl ResolvedKey {
         &self.principal
     }
 
-    fn judge(&self, now: Timestamp) -> Result<(), KeyRefusal> {
+    fn judge(&self, clock: &dyn Clock) -> Result<(), KeyRefusal> {
         if self.revoked {
             return Err(KeyRefusal::Revoked);
         }
         match self.principal.expires_at() {
-            Some(at) if at <= now => Err(KeyRefusal::Expired { at }),
+            Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at }),
             _ => Ok(()),
         }
     }
@@ -172,7 +179,7 @@ pub(super) struct Inner {
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
     deadline: Duration,
-    touch_interval_secs: i64,
+    touch_interval: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -290,7 +297,7 @@ impl KeyResolverBuilder {
             hashing: self.hashing,
             aliases: Aliases::default(),
             deadline: self.deadline,
-            touch_interval_secs: i64::try_from(self.touch_interval.as_secs()).unwrap_or(i64::MAX),
+            touch_interval: self.touch_interval,
             clock: self.clock,
         }))
     }
@@ -331,8 +338,9 @@ impl KeyResolver {
             return Resolution::Ready(Err(KeyRefusal::Malformed));
         }
         let digest = self.0.hashing.digest(key);
-        match self.0.cache.peek(&digest) {
-            Lookup::Hit(found) => Resolution::Ready(self.0.admit(found)),
+        let now = self.0.clock.elapsed();
+        match self.0.cache.peek_at(&digest, now) {
+            Lookup::Hit(found) => Resolution::Ready(self.0.admit(found, now)),
             Lookup::KnownAbsent => Resolution::Ready(Err(KeyRefusal::Unknown)),
             Lookup::Unknown => {
                 let inner = Arc::clone(&self.0);
@@ -453,30 +461,36 @@ impl Inner {
             Ok(record.map(|record| Arc::new(ResolvedKey::new(record))))
         };
         match self.cache.load(&digest, self.deadline, fetch).await {
-            Ok(Some(found)) => self.admit(found),
+            Ok(Some(found)) => self.admit(found, self.clock.elapsed()),
             Ok(None) => Err(KeyRefusal::Unknown),
             Err(error) => Err(KeyRefusal::Store(error)),
         }
     }
 
-    fn admit(&self, found: Arc<ResolvedKey>) -> Result<Arc<ResolvedKey>, KeyRefusal> {
-        let now = self.clock.now();
-        found.judge(now)?;
-        let second = now.as_second();
-        let touched = found.touched_at.load(Ordering::Relaxed);
-        if second.saturating_sub(touched) >= self.touch_interval_secs {
-            let swap = (Ordering::Relaxed, Ordering::Relaxed);
-            let swapped = found
-                .touched_at
-                .compare_exchange(touched, second, swap.0, swap.1);
-            if swapped.is_ok()
+    fn admit(
+        &self,
+        found: Arc<ResolvedKey>,
+        now: Duration,
+    ) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        let clock = self.clock.as_ref();
+        found.judge(clock)?;
+        let due = found.touch_at.load(Ordering::Relaxed);
+        if millis(now) >= due {
+            let next = millis(now.saturating_add(self.touch_interval));
+            let relaxed = Ordering::Relaxed;
+            let mine = found.touch_at.compare_exchange(due, next, relaxed, relaxed);
+            if mine.is_ok()
                 && let Some(id) = found.principal.key()
             {
-                self.store.touch(id, now);
+                self.store.touch(id, clock.now());
             }
         }
         Ok(found)
     }
+}
+
+fn millis(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for KeyResolver {

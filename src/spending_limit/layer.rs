@@ -13,16 +13,11 @@ use crate::{
         AccountId, BudgetId, InvalidId,
         clock::{Clock, SystemClock},
         principal::Principal,
-        usage::Expiry,
+        usage::{Expiry, Hold},
     },
     guard::{self, Gate},
     store::Ledger,
 };
-
-/// Longer than any call. A call that is under way owns its hold and settles it whatever happens, so only a
-/// process that died leaves one behind, and its ledger finds that out by itself. With an end of its own a hold
-/// would be given back under a call that is merely slow, and that call would be served for nothing.
-const AS_LONG_AS_THE_CALL: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Charges for each request. See the [module](super).
 #[derive(Clone, Debug)]
@@ -45,7 +40,7 @@ impl SpendingLimitLayer {
                     disconnected: Charging::Counted,
                     missing: MissingUsage::ChargeHold,
                     headers: CostHeaders::Off,
-                    lifetime: AS_LONG_AS_THE_CALL,
+                    lifetime: Hold::AS_LONG_AS_ITS_CALL,
                     expiry: Expiry::Release,
                 },
                 answers: None,

@@ -204,11 +204,14 @@ impl OpenHold {
 
     /// A stream that goes on keeps its hold.
     fn keep_alive(&mut self) {
+        let lifetime = self.terms.lifetime;
+        if lifetime >= Hold::AS_LONG_AS_ITS_CALL {
+            return;
+        }
         let now = self.clock.elapsed();
         if now < self.extend_at {
             return;
         }
-        let lifetime = self.terms.lifetime;
         self.extend_at = now.saturating_add(half(lifetime));
         if let Some(Reservation::Held(hold)) = &self.open {
             // On its way when this returns; whether it was in time shows when it is settled.

@@ -148,10 +148,10 @@ impl<'a> Fields<'a> {
         push_reset: impl Fn(&mut Texts),
     ) {
         let [of_limit, of_remaining, of_reset] = names;
-        if self.headers.contains_key(of_limit) {
+        let http::header::Entry::Vacant(vacant) = self.headers.entry(of_limit) else {
             return;
-        }
-        self.headers.insert(of_limit, limit());
+        };
+        vacant.insert(limit());
         self.texts.push_number(reading.remaining.into());
         self.end_field(of_remaining);
         push_reset(&mut self.texts);
@@ -160,9 +160,10 @@ impl<'a> Fields<'a> {
 
     fn draft(&mut self, quotas: &Quotas, readings: &[WindowReading]) {
         let [rate_limit, policy] = DRAFT;
-        if self.headers.contains_key(&rate_limit) {
+        let http::header::Entry::Vacant(vacant) = self.headers.entry(policy) else {
             return;
-        }
+        };
+        vacant.insert(text(quotas.policy_text()));
         let mut separator = "\"";
         for (quota, reading) in quotas.as_slice().iter().zip(readings) {
             self.texts.push(separator);
@@ -174,7 +175,6 @@ impl<'a> Fields<'a> {
             separator = ", \"";
         }
         self.end_field(&rate_limit);
-        self.headers.insert(policy, text(quotas.policy_text()));
     }
 
     /// What was pushed since the last field is the value of this one.

@@ -44,7 +44,7 @@ impl RequestId {
         // Every request has one made: it is put together on the stack.
         let mut text = SmallVec::<[u8; 48]>::from_slice(PREFIX.as_bytes());
         text.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
-        Self(String::from_utf8_lossy(&text).into())
+        Self(std::str::from_utf8(&text).unwrap_or_default().into())
     }
 
     /// The id as text.

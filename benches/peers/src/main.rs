@@ -1,7 +1,8 @@
 //! tollgate beside its peers: the same requests, in one process, by turns.
 //!
 //! `cd benches/peers && cargo run --release`. Ratios count; the times are this machine's. With the name of a contestant
-//! of the first table (`-- "the whole stack"`) and perhaps a number of calls it runs that one alone, for a profiler.
+//! of the first table (`-- "the whole stack"`) and perhaps a number of calls it runs that one alone, for a profiler; with `-- sockets` the comparison on
+//! sockets alone.
 
 #[path = "../../scene/mod.rs"]
 mod scene;
@@ -217,8 +218,10 @@ fn main() {
         .build();
     let runtime = runtime.expect("a runtime");
     let scene = runtime.block_on(Scene::new());
-    if let Some(name) = std::env::args().nth(1) {
-        return alone(&name, &scene);
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("sockets") => return runtime.block_on(sockets::compare(&scene)),
+        Some(name) => return alone(name, &scene),
     }
     parts::table(&scene);
     println!();

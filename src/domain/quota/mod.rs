@@ -4,7 +4,11 @@ mod calendar;
 mod set;
 mod text;
 
-use std::{borrow::Cow, num::NonZeroU32, time::Duration};
+use std::{
+    borrow::Cow,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 pub use calendar::{CalendarPeriod, UnknownZone, Zone};
 pub use set::{NoQuota, Quotas};
@@ -34,6 +38,8 @@ pub struct Quota {
     limit: NonZeroU32,
     burst: NonZeroU32,
     period: Duration,
+    /// See [`interval_nanos`](Self::interval_nanos): asked for with every request.
+    interval_nanos: NonZeroU64,
     rule: Rule,
 }
 
@@ -120,6 +126,7 @@ impl Quota {
             limit,
             burst: limit,
             period,
+            interval_nanos: interval_nanos(period, limit),
             rule: Rule::Rolling,
         }
     }
@@ -130,7 +137,7 @@ impl Quota {
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         let most = BURST_NANOS_MAX
-            .checked_div(self.interval().as_nanos())
+            .checked_div(u128::from(self.interval_nanos.get()))
             .and_then(|most| u32::try_from(most).ok())
             .unwrap_or(u32::MAX);
         self.burst = NonZeroU32::new(burst.min(most)).unwrap_or(NonZeroU32::MIN);
@@ -200,12 +207,8 @@ impl Quota {
     }
 
     /// The time after which one more request is admitted; at least a nanosecond.
-    pub(crate) fn interval(&self) -> Duration {
-        let interval = self
-            .period
-            .checked_div(self.limit.get())
-            .unwrap_or(self.period);
-        interval.max(Duration::from_nanos(1))
+    pub(crate) const fn interval_nanos(&self) -> NonZeroU64 {
+        self.interval_nanos
     }
 
     pub(crate) const fn burst_nonzero(&self) -> NonZeroU32 {
@@ -224,10 +227,27 @@ impl Quota {
         let share = |whole: NonZeroU32| {
             NonZeroU32::new(whole.get().div_ceil(parts.get())).unwrap_or(NonZeroU32::MIN)
         };
+        let limit = share(self.limit);
         Self {
-            limit: share(self.limit),
+            limit,
             burst: share(self.burst),
+            interval_nanos: interval_nanos(self.period, limit),
             ..self.clone()
         }
+    }
+}
+
+#[expect(
+    clippy::as_conversions,
+    reason = "a thousand days in nanoseconds fit 64 bits, and `try_from` is not const"
+)]
+const fn interval_nanos(period: Duration, limit: NonZeroU32) -> NonZeroU64 {
+    let interval = (period.as_nanos() as u64).checked_div(limit.get() as u64);
+    let Some(interval) = interval else {
+        return NonZeroU64::MIN;
+    };
+    match NonZeroU64::new(interval) {
+        Some(interval) => interval,
+        None => NonZeroU64::MIN,
     }
 }

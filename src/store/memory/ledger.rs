@@ -19,6 +19,7 @@ use crate::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, HoldRefusal},
         budget::{SpendingAlert, SpendingLimits, Windows},
+        clock::Clock,
         money::Money,
         page::{Page, Paged},
         usage::{
@@ -59,7 +60,8 @@ struct OpenHold {
     budgets: Arc<[BudgetId]>,
     amount: Money,
     windows: Windows,
-    ends: Duration,
+    /// `None`: with its call.
+    ends: Option<Duration>,
     expiry: Expiry,
     idempotency_key: Option<Arc<str>>,
 }
@@ -104,24 +106,29 @@ impl Accounts {
 }
 
 impl Account {
-    fn is_quiet(&self, now: Duration) -> bool {
-        self.quiet_until.is_none_or(|end| now < end)
+    /// The clock is asked only where a hold ends by it.
+    fn is_quiet(&self, clock: &dyn Clock) -> bool {
+        self.quiet_until.is_none_or(|end| clock.elapsed() < end)
     }
 
     fn keep(&mut self, number: u64, hold: OpenHold) {
-        let end = hold.ends;
-        self.quiet_until = Some(self.quiet_until.map_or(end, |own| own.min(end)));
+        self.look_at(hold.ends);
         self.open.insert(number, hold);
+    }
+
+    /// Something ends then.
+    fn look_at(&mut self, end: Option<Duration>) {
+        self.quiet_until = [self.quiet_until, end].into_iter().flatten().min();
     }
 
     /// Takes out the holds whose time is over.
     fn take_expired(&mut self, now: Duration) -> Vec<OpenHold> {
         let expired = self
             .open
-            .extract_if(|_, hold| hold.ends <= now)
+            .extract_if(|_, hold| hold.ends.is_some_and(|end| end <= now))
             .map(|(_, hold)| hold)
             .collect();
-        self.quiet_until = self.open.values().map(|hold| hold.ends).min();
+        self.quiet_until = self.open.values().filter_map(|hold| hold.ends).min();
         expired
     }
 }
@@ -154,11 +161,10 @@ impl Inner {
 
     /// Ends what outlived its lifetime; returns how many that were, and what is to be told.
     fn resolve(&self, account: &mut Account) -> (usize, Vec<SpendingAlert>) {
-        let now = self.clock.elapsed();
-        if account.is_quiet(now) {
+        if account.is_quiet(self.clock.as_ref()) {
             return (0, Vec::new());
         }
-        let expired = account.take_expired(now);
+        let expired = account.take_expired(self.clock.elapsed());
         let count = expired.len();
         let today = self.clock.now();
         let mut alerts = Vec::new();
@@ -206,22 +212,28 @@ impl Inner {
         Some(answer)
     }
 
+    /// When a hold ends that lives so long from now on.
+    fn end_of(&self, lifetime: Duration) -> Option<Duration> {
+        (lifetime < Hold::AS_LONG_AS_ITS_CALL)
+            .then(|| self.clock.elapsed().saturating_add(lifetime))
+    }
+
     fn hold(&self, request: HoldRequest) -> Result<Hold, HoldRefusal> {
         let windows = self.calendar.windows(self.clock.now());
         let id = request.call.account.clone();
         self.with_account(&id, |account| {
-            let now = self.clock.elapsed();
+            let elapsed = || self.clock.elapsed();
             if let Some(wish) = &request.idempotency
-                && let Some(refusal) = account.once.refuses(wish, now)
+                && let Some(refusal) = account.once.refuses(wish, elapsed())
             {
                 return Err(refusal);
             }
             let grant = books::hold(account, &request.budgets, request.amount, windows)?;
             if let Some(wish) = &request.idempotency {
-                account.once.begin(wish, now);
+                account.once.begin(wish, elapsed());
             }
             let number = self.accounts.numbers.fetch_add(1, Ordering::Relaxed);
-            let ends = now.saturating_add(request.lifetime);
+            let ends = self.end_of(request.lifetime);
             let id = HoldId {
                 instance: self.accounts.instance,
                 number,
@@ -269,12 +281,12 @@ impl Inner {
         if hold.id.instance != self.accounts.instance {
             return false;
         }
-        let ends = self.clock.elapsed().saturating_add(lifetime);
+        let ends = self.end_of(lifetime);
         let extended = self.with_known(&hold.call.account, |account| {
             let open = account.open.get_mut(&hold.id.number)?;
             open.ends = ends;
             // The others may end later than this one did: the next look finds out.
-            account.quiet_until = account.quiet_until.map(|own| own.min(ends));
+            account.look_at(ends);
             Some(())
         });
         extended.flatten().is_some()

@@ -15,7 +15,9 @@ use crate::domain::quota::Quota;
 
 /// What one window's state becomes if it admits `cost` units, or how long to wait until it would.
 pub(super) fn stage(state: u64, quota: &Quota, cost: NonZeroU32, now: u64) -> Judgement {
-    let Some(rule) = governor::Quota::with_period(quota.interval()) else {
+    let Some(rule) =
+        governor::Quota::with_period(Duration::from_nanos(quota.interval_nanos().get()))
+    else {
         return Judgement::Never;
     };
     let stage = Stage {

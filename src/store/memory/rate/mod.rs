@@ -41,7 +41,7 @@ const TEND_INTERVAL_NANOS: u64 = 500_000_000;
 pub struct MemoryRateLimiter {
     shards: Box<[Mutex<Shard>]>,
     capacity_of_shard: usize,
-    hashers: [RandomState; 2],
+    hasher: RandomState,
     clock: Arc<dyn Clock>,
     tended_at_nanos: AtomicU64,
     turn: AtomicUsize,
@@ -67,7 +67,7 @@ impl MemoryRateLimiter {
         Self {
             shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
             capacity_of_shard: capacity.div_ceil(SHARDS).max(1),
-            hashers: [RandomState::new(), RandomState::new()],
+            hasher: RandomState::new(),
             clock,
             tended_at_nanos: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
@@ -149,15 +149,17 @@ impl MemoryRateLimiter {
         }
     }
 
-    /// Keys are told apart by a keyed hash of 128 bits, so that one costs no allocation and a fixed size.
-    fn place(&self, key: &(impl Hash + ?Sized)) -> (&Mutex<Shard>, u128) {
-        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
-        let index = usize::try_from(high >> 32).unwrap_or(0);
+    /// Keys are told apart by a keyed hash of 64 bits, so that one costs no allocation and a fixed size. That any two of a
+    /// million keys share one happens once in thirty million processes, and nobody can bring it about who doesn't know
+    /// the process's own random key.
+    fn place(&self, key: &(impl Hash + ?Sized)) -> (&Mutex<Shard>, u64) {
+        let hash = self.hasher.hash_one(key);
+        let index = usize::try_from(hash >> 32).unwrap_or(0);
         let shard = match index.checked_rem(SHARDS).and_then(|at| self.shards.get(at)) {
             Some(shard) => shard,
             None => self.first(),
         };
-        (shard, (u128::from(high) << 64) | u128::from(low))
+        (shard, hash)
     }
 
     #[expect(clippy::indexing_slicing, reason = "there are 64")]

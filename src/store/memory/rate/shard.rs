@@ -36,7 +36,7 @@ pub(super) struct Room<'a> {
 
 #[derive(Debug)]
 pub(super) struct Shard {
-    entries: HashMap<u128, Entry, BuildHasherDefault<HashedAlready>>,
+    entries: HashMap<u64, Entry, BuildHasherDefault<HashedAlready>>,
     sweep_at: usize,
     swept_at_nanos: u64,
     pub(super) statistics: RateLimiterStatistics,
@@ -63,7 +63,7 @@ impl Shard {
 
     pub(super) fn take(
         &mut self,
-        key: u128,
+        key: u64,
         quotas: &Quotas,
         cost: NonZeroU32,
         now: &Moment,
@@ -87,7 +87,7 @@ impl Shard {
 
     pub(super) fn correct(
         &mut self,
-        key: u128,
+        key: u64,
         quotas: &Quotas,
         correction: Correction,
         now: &Moment,
@@ -102,7 +102,7 @@ impl Shard {
 
     pub(super) fn peek(
         &self,
-        key: u128,
+        key: u64,
         quotas: &Quotas,
         now: &Moment,
         clock: &dyn Clock,
@@ -118,13 +118,13 @@ impl Shard {
         entry.read(now)
     }
 
-    pub(super) fn reset(&mut self, key: u128) {
+    pub(super) fn reset(&mut self, key: u64) {
         self.entries.remove(&key);
     }
 
     /// The entry of a key, or a new one. When there is no room, all new keys share one: the key that
-    /// stands for it is a hash like any other, so one client in 2^128 would share it anyway.
-    fn entry(&mut self, key: u128, quotas: &Quotas, room: &Room<'_>) -> &mut Entry {
+    /// stands for it is a hash like any other, so one client in 2^64 would share it anyway.
+    fn entry(&mut self, key: u64, quotas: &Quotas, room: &Room<'_>) -> &mut Entry {
         let key = if self.entries.contains_key(&key) {
             key
         } else {
@@ -267,9 +267,8 @@ struct HashedAlready(u64);
 impl Hasher for HashedAlready {
     fn write(&mut self, _: &[u8]) {}
 
-    fn write_u128(&mut self, hash: u128) {
-        let [a, b, c, d, e, f, g, h, ..] = hash.to_le_bytes();
-        self.0 = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
     fn finish(&self) -> u64 {

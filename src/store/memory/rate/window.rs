@@ -111,12 +111,12 @@ pub(super) fn commit(quota: &Quota, words: &mut [u64], next: u64, cost: NonZeroU
 pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading {
     match quota.rule() {
         Rule::Rolling => {
-            let interval = nanos(quota.interval());
+            let interval = quota.interval_nanos();
             let owed = first(words).saturating_sub(now.nanos);
-            let burst = interval.saturating_mul(u64::from(quota.burst_size()));
-            let remaining = burst.saturating_sub(owed).checked_div(interval);
+            let burst = interval.get().saturating_mul(u64::from(quota.burst_size()));
+            let remaining = burst.saturating_sub(owed) / interval;
             WindowReading {
-                remaining: u32::try_from(remaining.unwrap_or(0)).unwrap_or(u32::MAX),
+                remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
                 reset: Duration::from_nanos(owed),
             }
         }
@@ -140,7 +140,10 @@ pub(super) fn correct(quota: &Quota, words: &mut [u64], correction: Correction, 
     let taken_at = correction.taken_at;
     match quota.rule() {
         Rule::Rolling => {
-            let by = nanos(quota.interval()).saturating_mul(correction.units.unsigned_abs());
+            let by = quota
+                .interval_nanos()
+                .get()
+                .saturating_mul(correction.units.unsigned_abs());
             let state = first(words).max(now.nanos);
             let next = if correction.units < 0 {
                 state.saturating_sub(by)
@@ -175,7 +178,7 @@ pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> i64 {
     let used = match quota.rule() {
         Rule::Rolling => first(words)
             .saturating_sub(now.nanos)
-            .div_ceil(nanos(quota.interval()).max(1)),
+            .div_ceil(quota.interval_nanos().get()),
         Rule::Strict => strict::used(quota, words, now.nanos),
         Rule::Calendar(period, zone) => u64::from(Day::of(first(words), *period, zone, now).used),
     };
