@@ -38,13 +38,17 @@ fn account() -> AccountId {
 
 async fn funded(clock: &Arc<ManualClock>) -> MemoryStore {
     let store = MemoryStore::builder().with_clock(clock.clone()).build();
+    pay_in(&store).await;
+    store
+}
+
+async fn pay_in(store: &MemoryStore) {
     let credit = Credit {
         account: account(),
         amount: dollars("100"),
         reference: "first".to_owned(),
     };
     store.credit(credit).await.unwrap();
-    store
 }
 
 fn by_token() -> Price {
@@ -493,6 +497,24 @@ async fn while_the_first_call_is_under_way_its_key_is_taken() {
     assert_eq!(said(first).await.0, 200);
     let third = service.oneshot(request_with("key-1", key)).await.unwrap();
     assert_eq!(said(third).await, (200, true, "hello".to_owned()));
+}
+
+#[tokio::test]
+async fn too_many_calls_at_once_are_too_many_of_the_caller_alone() {
+    let ledger = MemoryStore::builder().open_holds_per_account_max(1).build();
+    pay_in(&ledger).await;
+    let prices = PriceTable::new().route("POST", "/chat", Price::flat(dollars("1")));
+    let layer = SpendingLimitLayer::new(ledger, prices.unwrap());
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+    }));
+    let first = service.clone().oneshot(request()).await.unwrap();
+    let second = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(second.status(), 429);
+    assert_eq!(second.headers()["retry-after"], "1");
+    assert_eq!(said(first).await.0, 200);
+    let third = service.oneshot(request()).await.unwrap();
+    assert_eq!(third.status(), 200);
 }
 
 #[tokio::test]

@@ -182,6 +182,9 @@ pub enum HoldRefusal {
     /// The amount is negative.
     #[error("a hold can't be negative")]
     NegativeAmount,
+    /// As many holds of the account are open as may be at once.
+    #[error("too many calls of the account are under way")]
+    TooManyOpen,
     /// A call with the same idempotency key is under way.
     #[error("a call with that idempotency key is under way")]
     InProgress,

@@ -24,6 +24,9 @@ use crate::{
     wire::{RequestHead, RequestId},
 };
 
+/// How soon who has too many calls under way may try again: one of them may end at any moment.
+const ONE_CALL: Duration = Duration::from_secs(1);
+
 /// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
 #[derive(Clone)]
 pub struct SpendingLimitPolicy {
@@ -202,6 +205,10 @@ impl SpendingLimitPolicy {
         }
         if let Some(denial) = idempotency::denial(refusal) {
             return Verdict::Refuse(denial);
+        }
+        if refusal == HoldRefusal::TooManyOpen {
+            let denial = Denial::new(DenialKind::RateLimited).because(refusal.to_string());
+            return Verdict::Refuse(denial.retry_after(ONE_CALL));
         }
         let kind = match refusal {
             HoldRefusal::LimitReached(_) => DenialKind::SpendingLimitReached,

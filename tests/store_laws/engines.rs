@@ -70,6 +70,9 @@ impl<S: SessionStore + Clone> Sessions for S {}
 
 pub(crate) type Time = Arc<ManualClock>;
 
+/// How many holds an account may have open in every engine of the laws.
+pub(crate) const OPEN_HOLDS_MAX: usize = 1_024;
+
 /// What the engines of all laws told of soft limits.
 static ALERTS: Mutex<Vec<SpendingAlert>> = Mutex::new(Vec::new());
 
@@ -95,6 +98,7 @@ pub(crate) fn memory() -> (MemoryStore, Time) {
     let clock = Time::default();
     let store = MemoryStore::builder()
         .with_clock(clock.clone())
+        .open_holds_per_account_max(OPEN_HOLDS_MAX)
         .on_alert(note_alert)
         .build();
     (store, clock)
@@ -105,6 +109,7 @@ pub(crate) async fn sqlite(folder: &std::path::Path) -> (tollgate::store::Sqlite
     let clock = Time::default();
     let store = tollgate::store::SqliteStore::builder(folder.join("tollgate.db"))
         .with_clock(clock.clone())
+        .open_holds_per_account_max(OPEN_HOLDS_MAX)
         .on_alert(note_alert)
         .open()
         .await
@@ -127,6 +132,7 @@ pub(crate) async fn postgres_on(
     let pool = crate::postgres_server::pool(options, 6).await;
     let store = tollgate::store::PostgresStore::builder(pool)
         .with_clock(clock.clone())
+        .open_holds_per_account_max(OPEN_HOLDS_MAX)
         .on_alert(note_alert)
         .open()
         .await
@@ -151,6 +157,7 @@ pub(crate) async fn redis_on(url: &str) -> (tollgate::store::RedisLedger, Time) 
     let clock = Time::default();
     let ledger = tollgate::store::RedisLedger::builder(url)
         .with_clock(clock.clone())
+        .open_holds_per_account_max(OPEN_HOLDS_MAX)
         .on_alert(note_alert)
         // A machine that is busy is no law's business.
         .deadline(Duration::from_secs(20))

@@ -207,6 +207,7 @@ laws! {
         operations::a_correction_counts_once_and_may_leave_less_than_nothing,
         operations::a_credit_line_is_spent_and_no_more,
         operations::a_hold_lives_longer_where_it_is_extended,
+        operations::an_account_has_only_so_many_holds_open_and_others_theirs,
         operations::an_expired_hold_is_charged_where_that_was_asked_for,
         operations::an_idempotency_key_is_charged_once,
         operations::a_call_that_cost_nothing_frees_its_key,

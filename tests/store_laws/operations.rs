@@ -11,8 +11,8 @@ use tollgate::{
 };
 
 use crate::engines::{
-    LedgerEngine, Time, account, alerts, balances, budget, costs, hold, kind, nanos, own_account,
-    pay, request, usage,
+    LedgerEngine, OPEN_HOLDS_MAX, Time, account, alerts, balances, budget, costs, hold, kind,
+    nanos, own_account, pay, request, usage,
 };
 
 fn adjustment(account: &AccountId, amount: i64, reference: &str) -> Adjustment {
@@ -327,4 +327,39 @@ pub(crate) async fn a_hundred_holds_with_one_idempotency_key_are_one<S: LedgerEn
         .await
         .unwrap();
     balances(&store, &ann, 1_000, 0).await;
+}
+
+pub(crate) async fn an_account_has_only_so_many_holds_open_and_others_theirs<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, bob) = (account("ann"), account("bob"));
+    pay(&store, &ann, 10_000).await;
+    pay(&store, &bob, 10).await;
+    let wanted = || store.hold(request(&ann, &[], 1));
+    let asked: Vec<_> = (0..OPEN_HOLDS_MAX + 10).map(|_| wanted()).collect();
+    let mut open = Vec::new();
+    for answer in asked {
+        match answer.await.unwrap() {
+            Ok(hold) => open.push(hold),
+            Err(refusal) => assert_eq!(refusal, HoldRefusal::TooManyOpen),
+        }
+    }
+    let all = OPEN_HOLDS_MAX as i64;
+    assert_eq!(open.len(), OPEN_HOLDS_MAX);
+    balances(&store, &ann, 10_000, all).await;
+    let others = hold(&store, &bob, &[], 10).await.unwrap();
+    store.settle(others, costs(1)).await.unwrap();
+    // One that ends makes room for one.
+    store.settle(open.pop().unwrap(), costs(1)).await.unwrap();
+    open.push(hold(&store, &ann, &[], 1).await.unwrap());
+    let refused = hold(&store, &ann, &[], 1).await.unwrap_err();
+    assert_eq!(refused, HoldRefusal::TooManyOpen);
+    // Those that nobody settles make room when they are resolved.
+    clock.advance(Duration::from_secs(61));
+    store.flush().await.unwrap();
+    store.flush().await.unwrap();
+    balances(&store, &ann, 10_000, 0).await;
+    let again = hold(&store, &ann, &[], 1).await.unwrap();
+    store.settle(again, costs(1)).await.unwrap();
 }

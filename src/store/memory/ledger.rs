@@ -228,6 +228,9 @@ impl Inner {
             {
                 return Err(refusal);
             }
+            if account.open.len() >= self.open_holds_per_account_max {
+                return Err(HoldRefusal::TooManyOpen);
+            }
             let grant = books::hold(account, &request.budgets, request.amount, windows)?;
             if let Some(wish) = &request.idempotency {
                 account.once.begin(wish, elapsed());

@@ -30,6 +30,9 @@ use crate::domain::{
 /// Entries of the audit log that are kept unless set otherwise.
 const AUDIT_ROWS_MAX: usize = 10_000;
 
+/// Holds of one account that may be open unless set otherwise.
+const OPEN_HOLDS_MAX: usize = 4_096;
+
 /// Rows of the usage log that are kept unless set otherwise.
 const USAGE_ROWS_MAX: usize = 100_000;
 
@@ -68,6 +71,7 @@ struct Inner {
     keys: Mutex<keys::Keys>,
     people: Mutex<people::People>,
     accounts: ledger::Accounts,
+    open_holds_per_account_max: usize,
     log: Mutex<log::UsageLog>,
     audit: Mutex<audit::Log>,
 }
@@ -81,6 +85,7 @@ pub struct MemoryStoreBuilder {
     alerts: Alerts,
     usage_rows_max: usize,
     audit_rows_max: usize,
+    open_holds_per_account_max: usize,
 }
 
 impl MemoryStore {
@@ -98,6 +103,7 @@ impl MemoryStore {
             alerts: Alerts::default(),
             usage_rows_max: USAGE_ROWS_MAX,
             audit_rows_max: AUDIT_ROWS_MAX,
+            open_holds_per_account_max: OPEN_HOLDS_MAX,
         }
     }
 
@@ -147,6 +153,13 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// How many holds of one account may be open: 4,096 unless set, at least 1. Beyond that new ones are refused
+    /// with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen).
+    pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
+        self.open_holds_per_account_max = holds.max(1);
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
@@ -157,6 +170,7 @@ impl MemoryStoreBuilder {
             keys: Mutex::default(),
             people: Mutex::default(),
             accounts: ledger::Accounts::new(),
+            open_holds_per_account_max: self.open_holds_per_account_max,
             log: Mutex::new(log::UsageLog::new(self.usage_rows_max)),
             audit: Mutex::new(audit::Log::new(self.audit_rows_max)),
         }))

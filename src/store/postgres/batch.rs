@@ -25,6 +25,8 @@ pub(super) struct Account {
     pub(super) number: Option<i64>,
     pub(super) balance: Balance,
     pub(super) stored: Balance,
+    /// Its open holds of this instance.
+    pub(super) open: usize,
     pub(super) budgets: HashMap<BudgetId, LoadedBudget>,
 }
 
@@ -86,6 +88,8 @@ pub(super) struct Desk {
     pub(super) extended: HashSet<HoldId>,
     /// To be told when this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
+    /// How many holds an account may have open.
+    pub(super) open_max: usize,
     /// The moment of the transaction.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
@@ -104,7 +108,7 @@ impl Desk {
                 hold, settlement, ..
             } = command
             {
-                self.settle(place, hold, settlement)?;
+                self.settle(instance, place, hold, settlement)?;
             }
         }
         for (place, command) in batch.iter_mut().enumerate() {
@@ -201,11 +205,16 @@ impl Desk {
         {
             return Ok(Err(refusal));
         }
+        let open_max = self.open_max;
         let account = self.account(&request.call.account)?;
+        if account.open >= open_max {
+            return Ok(Err(HoldRefusal::TooManyOpen));
+        }
         let grant = match books::hold(account, &request.budgets, request.amount, windows) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        account.open = account.open.saturating_add(1);
         let number = self.number(&request.call.account)?;
         if let Some(wish) = &request.idempotency {
             self.keys.begin(number, wish, now);
@@ -224,6 +233,7 @@ impl Desk {
 
     fn settle(
         &mut self,
+        instance: &Instance,
         place: usize,
         hold: &Hold,
         settlement: &Settlement,
@@ -239,8 +249,12 @@ impl Desk {
         }
         let owner = &hold.call.account;
         let number = self.number(owner)?;
+        let account = self.account(owner)?;
+        if instance.granted(hold.id) {
+            account.open = account.open.saturating_sub(1);
+        }
         let settled = books::settle(
-            self.account(owner)?,
+            account,
             owner,
             &hold.budgets,
             hold.windows,

@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use hashbrown::HashMap;
 use sqlx::{AssertSqlSafe, Postgres, pool::PoolConnection, postgres::PgConnection};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
@@ -52,6 +53,8 @@ pub(super) struct Lane {
     /// for rows without one.
     again: VecDeque<Command>,
     patience: Duration,
+    /// Open holds of this lane's accounts, as committed, and whose they are; none of those that have none.
+    open: (i64, HashMap<AccountId, usize>),
     closing: bool,
 }
 
@@ -68,6 +71,7 @@ impl Lane {
             connection: None,
             again: VecDeque::new(),
             patience: RETRY_AFTER,
+            open: (0, HashMap::new()),
             closing: false,
         }
     }
@@ -264,7 +268,7 @@ impl Lane {
     }
 
     async fn work(
-        &self,
+        &mut self,
         connection: &mut PgConnection,
         instance: &Arc<Instance>,
         batch: &mut [Command],
@@ -279,7 +283,7 @@ impl Lane {
         desk.keys.write_back(connection).await?;
         progress.committing = true;
         sqlx::raw_sql("COMMIT").execute(connection).await?;
-        self.count(&desk, instance, batch);
+        self.count(&mut desk, instance, batch);
         self.shared.settings.alerts.tell(desk.alerts);
         Ok(())
     }
@@ -314,6 +318,11 @@ impl Lane {
             return Err(Failure::repeat());
         }
         statements::load_budgets(connection, &mut accounts, batch).await?;
+        if self.open.0 == instance.id() {
+            for (id, account) in &mut accounts {
+                account.open = self.open.1.get(id).copied().unwrap_or_default();
+            }
+        }
         let settings = &self.shared.settings;
         let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
         Ok(Desk {
@@ -324,6 +333,7 @@ impl Lane {
             opened: Vec::new(),
             logged: Vec::new(),
             paid: Vec::new(),
+            open_max: settings.open_holds_per_account_max,
             now,
             extended: statements::extend_holds(connection, instance, elapsed, batch).await?,
             alerts: Vec::new(),
@@ -332,7 +342,17 @@ impl Lane {
         })
     }
 
-    fn count(&self, desk: &Desk, instance: &Instance, batch: &[Command]) {
+    fn count(&mut self, desk: &mut Desk, instance: &Instance, batch: &[Command]) {
+        if self.open.0 != instance.id() {
+            self.open = (instance.id(), HashMap::new());
+        }
+        for (id, account) in desk.accounts.drain() {
+            if account.open > 0 {
+                self.open.1.insert(id, account.open);
+            } else {
+                self.open.1.remove(&id);
+            }
+        }
         let lost = instance.opened(desk.opened.len());
         let ended = instance.ended(desk.ended_of(instance, batch));
         Gauge::leave(&self.shared.gauge.open_holds, lost.saturating_add(ended));

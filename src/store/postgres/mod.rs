@@ -156,6 +156,7 @@ struct Settings {
     recover_after: Duration,
     queue_max: usize,
     open_holds_max: usize,
+    open_holds_per_account_max: usize,
     lanes: usize,
     deadline: Duration,
 }

@@ -72,6 +72,7 @@ pub(super) async fn lock(
             number: Some(row.try_get(1)?),
             balance,
             stored: balance,
+            open: 0,
             budgets: HashMap::new(),
         };
         accounts.insert(name(row, 0)?, account);

@@ -38,6 +38,8 @@ pub(super) struct Desk<'c> {
 pub(super) struct Tally {
     pub(super) opened: usize,
     pub(super) ended: usize,
+    /// It goes on as another instance, which has none open.
+    pub(super) is_anew: bool,
     /// Open ones of an instance that others took for dead: they are not ours any more.
     pub(super) lost: usize,
 }
@@ -122,6 +124,8 @@ pub(super) struct Account {
     pub(super) number: Option<i64>,
     pub(super) row: AccountRow,
     stored: AccountRow,
+    /// Holds that this transaction opened for it less those that it ended, of this instance's.
+    pub(super) opened: isize,
     budgets: HashMap<BudgetId, LoadedBudget>,
 }
 
@@ -174,6 +178,7 @@ pub(super) fn read_account(
             number: Some(number),
             row,
             stored: row,
+            opened: 0,
             budgets: HashMap::new(),
         }),
     )

@@ -38,6 +38,10 @@ impl Desk<'_> {
         {
             return Ok(Err(refusal));
         }
+        let open = self.house.open_of(&call.account, self.tally.is_anew);
+        if open.saturating_add_signed(account.opened) >= self.settings.open_holds_per_account_max {
+            return Ok(Err(HoldRefusal::TooManyOpen));
+        }
         let grant = match books::hold(account, &request.budgets, request.amount, self.windows) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
@@ -65,6 +69,7 @@ impl Desk<'_> {
             request.expiry == Expiry::Charge,
             request.idempotency.as_ref().map(|wish| &*wish.key),
         ])?;
+        account.opened = account.opened.saturating_add(1);
         self.tally.opened = self.tally.opened.saturating_add(1);
         Ok(Ok((id, grant)))
     }
@@ -78,15 +83,16 @@ impl Desk<'_> {
         if deleted == 0 {
             return Ok(false);
         }
-        if hold.id.instance == self.house.instance() {
-            self.tally.ended = self.tally.ended.saturating_add(1);
-        }
         let account = load(
             &mut self.accounts,
             &mut self.statements,
             &hold.call.account,
             &hold.budgets,
         )?;
+        if hold.id.instance == self.house.instance() {
+            self.tally.ended = self.tally.ended.saturating_add(1);
+            account.opened = account.opened.saturating_sub(1);
+        }
         let settled = books::settle(
             account,
             &hold.call.account,

@@ -105,6 +105,7 @@ struct Settings {
     recover_after: Duration,
     queue_max: usize,
     open_holds_max: usize,
+    open_holds_per_account_max: usize,
     readers: usize,
     deadline: Duration,
 }

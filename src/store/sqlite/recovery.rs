@@ -7,8 +7,9 @@
 //! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
 //! were given back change nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
+use hashbrown::{HashMap, hash_map::Entry};
 use rusqlite::Row;
 
 use super::{
@@ -35,6 +36,8 @@ pub(super) struct House {
     holds: u64,
     /// Open holds of the instance, as committed.
     open: usize,
+    /// How many of them each account has; none of those that have none.
+    open_of: HashMap<AccountId, usize>,
     beat_due: Duration,
     sweep_due: Duration,
     /// Other instances: their last reading, and when it was seen first.
@@ -51,6 +54,7 @@ impl House {
             instance: 0,
             holds: 0,
             open: 0,
+            open_of: HashMap::new(),
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
             seen: HashMap::new(),
@@ -67,6 +71,34 @@ impl House {
 
     pub(super) fn set_open(&mut self, open: usize) {
         self.open = open;
+    }
+
+    /// Open holds of an account, as committed; an instance that `is_anew` in this transaction has none.
+    pub(super) fn open_of(&self, account: &AccountId, is_anew: bool) -> usize {
+        let known = (!is_anew).then(|| self.open_of.get(account));
+        known.flatten().copied().unwrap_or_default()
+    }
+
+    /// Notes what a transaction that is committed opened and ended.
+    pub(super) fn count(&mut self, account: &AccountId, opened: isize) {
+        match self.open_of.entry(account.clone()) {
+            Entry::Occupied(mut open) => {
+                *open.get_mut() = open.get().saturating_add_signed(opened);
+                if *open.get() == 0 {
+                    open.remove();
+                }
+            }
+            Entry::Vacant(none) => {
+                if let Ok(opened @ 1..) = usize::try_from(opened) {
+                    none.insert(opened);
+                }
+            }
+        }
+    }
+
+    /// None of what was counted is this instance's any more.
+    pub(super) fn count_anew(&mut self) {
+        self.open_of.clear();
     }
 
     pub(super) fn next_hold(&mut self) -> HoldId {
@@ -132,6 +164,10 @@ impl Desk<'_> {
         let unavailable = |_| crate::store::StoreError::internal("no random numbers");
         self.house.instance = getrandom::u64().map_err(unavailable)?;
         self.tally.lost = self.house.open.saturating_sub(self.tally.ended);
+        self.tally.is_anew = true;
+        for account in self.accounts.values_mut() {
+            account.opened = 0;
+        }
         self.connection
             .prepare_cached("INSERT INTO instance (id, seen_at) VALUES (?, ?)")?
             .execute([self.house.instance.cast_signed(), micros(self.now)])?;

@@ -282,6 +282,14 @@ impl<'c> Writer<'c> {
 
     fn count_holds(&mut self) {
         let tally = std::mem::take(&mut self.desk.tally);
+        if tally.is_anew {
+            self.desk.house.count_anew();
+        }
+        for (id, account) in &self.desk.accounts {
+            if account.opened != 0 {
+                self.desk.house.count(id, account.opened);
+            }
+        }
         let gone = tally.lost.saturating_add(tally.ended);
         let open = self
             .desk

@@ -57,6 +57,7 @@ impl RedisLedgerBuilder {
                 usage_rows_max: 10_000,
                 recover_after: Duration::from_secs(6),
                 open_holds_max: 65_536,
+                open_holds_per_account_max: 4_096,
                 deadline: Duration::from_secs(2),
             },
         }
@@ -113,6 +114,14 @@ impl RedisLedgerBuilder {
     /// the settlements that can wait, which are never refused, and as many rows without a hold may wait.
     pub fn open_holds_max(mut self, holds: usize) -> Self {
         self.settings.open_holds_max = holds.max(1);
+        self
+    }
+
+    /// How many holds that this process opened for one account may be open, or on their way: 4,096 unless set, at least
+    /// 1. Beyond that the account's new ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so
+    /// that no account can use up what [`open_holds_max`](Self::open_holds_max) allows all of them.
+    pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
+        self.settings.open_holds_per_account_max = holds.max(1);
         self
     }
 

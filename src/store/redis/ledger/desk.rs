@@ -50,6 +50,20 @@ pub(super) struct Reserved {
     pub(super) is_entered: bool,
 }
 
+/// How many holds may be open, or on their way, at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) of_all: usize,
+    pub(super) of_account: usize,
+}
+
+/// Why there is no place for a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    All,
+    Account,
+}
+
 /// Holds that outlived their time.
 #[derive(Debug)]
 pub(super) struct Overdue {
@@ -86,16 +100,20 @@ impl Desk {
         }
     }
 
-    /// A place for one more; `None` when `most` are open.
+    /// A place for one more.
     pub(super) fn reserve(
         &self,
         account: &AccountId,
-        most: usize,
+        most: Most,
         now: Duration,
-    ) -> Option<Reserved> {
+    ) -> Result<Reserved, Full> {
         let mut state = self.state();
-        if state.count >= most {
-            return None;
+        if state.count >= most.of_all {
+            return Err(Full::All);
+        }
+        let own = state.accounts.get(account);
+        if own.is_some_and(|own| own.open.len() >= most.of_account) {
+            return Err(Full::Account);
         }
         state.count = state.count.saturating_add(1);
         state.numbers = state.numbers.wrapping_add(1);
@@ -103,7 +121,7 @@ impl Desk {
         let entry = state.accounts.entry(account.clone()).or_default();
         entry.keep(number, None);
         entry.used = now;
-        Some(Reserved {
+        Ok(Reserved {
             id: HoldId { instance, number },
             is_entered: entry.is_entered,
         })
@@ -225,12 +243,37 @@ mod tests {
         AccountId::new("ann").unwrap()
     }
 
+    fn most(of_all: usize) -> Most {
+        Most {
+            of_all,
+            of_account: 9,
+        }
+    }
+
+    #[test]
+    fn an_account_takes_no_more_than_its_own_places() {
+        let desk = Desk::new(7);
+        let most = Most {
+            of_all: 9,
+            of_account: 1,
+        };
+        let first = desk.reserve(&ann(), most, SECOND).unwrap();
+        assert_eq!(
+            desk.reserve(&ann(), most, SECOND).unwrap_err(),
+            Full::Account
+        );
+        let bob = AccountId::new("bob").unwrap();
+        assert!(desk.reserve(&bob, most, SECOND).is_ok());
+        desk.release(&ann(), first.id);
+        assert!(desk.reserve(&ann(), most, SECOND).is_ok());
+    }
+
     #[test]
     fn places_are_bounded_and_each_is_given_back_once() {
         let desk = Desk::new(7);
-        let first = desk.reserve(&ann(), 2, SECOND).unwrap();
-        let second = desk.reserve(&ann(), 2, SECOND).unwrap();
-        assert!(desk.reserve(&ann(), 2, SECOND).is_none());
+        let first = desk.reserve(&ann(), most(2), SECOND).unwrap();
+        let second = desk.reserve(&ann(), most(2), SECOND).unwrap();
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
         for _ in 0..3 {
             desk.release(&ann(), first.id);
         }
@@ -244,27 +287,27 @@ mod tests {
         );
         desk.release(&ann(), second.id);
         desk.put_back(&overdue[0], SECOND);
-        assert!(desk.reserve(&ann(), 2, SECOND).is_some());
-        assert!(desk.reserve(&ann(), 2, SECOND).is_none());
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
         assert_eq!(desk.take_overdue(SECOND)[0].numbers, [second.id.number]);
     }
 
     #[test]
     fn an_account_is_forgotten_when_nothing_was_open_for_long() {
         let desk = Desk::new(7);
-        let held = desk.reserve(&ann(), 2, SECOND).unwrap();
+        let held = desk.reserve(&ann(), most(2), SECOND).unwrap();
         desk.enter(&ann(), 8);
-        assert!(!desk.reserve(&ann(), 9, SECOND).unwrap().is_entered);
+        assert!(!desk.reserve(&ann(), most(9), SECOND).unwrap().is_entered);
         desk.enter(&ann(), 7);
-        let other = desk.reserve(&ann(), 9, SECOND).unwrap();
+        let other = desk.reserve(&ann(), most(9), SECOND).unwrap();
         assert!(other.is_entered);
         assert_eq!(desk.take_idle(SECOND * 100, 9), [], "two are open");
         assert_eq!(desk.doubt(), [ann()]);
-        assert!(!desk.reserve(&ann(), 9, SECOND).unwrap().is_entered);
+        assert!(!desk.reserve(&ann(), most(9), SECOND).unwrap().is_entered);
         desk.begin_anew(9);
         desk.release(&ann(), held.id);
         assert_eq!(desk.doubt(), []);
-        let last = desk.reserve(&ann(), 1, SECOND).unwrap();
+        let last = desk.reserve(&ann(), most(1), SECOND).unwrap();
         desk.release(&ann(), last.id);
         assert_eq!(desk.take_idle(SECOND * 60, 9), []);
         assert_eq!(desk.take_idle(SECOND * 61, 9), [ann()]);

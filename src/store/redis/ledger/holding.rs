@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     codec::{self, HoldAnswer, corrupt},
+    desk::{Full, Most},
     question::{HOLD, INSTANCE, Question, RECORD, SETTLE},
     shared::{Failure, Shared, closed, random},
 };
@@ -95,11 +96,17 @@ impl Shared {
     ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Miss> {
         let account = &request.call.account;
         let now = self.settings.clock.elapsed();
-        let reserved = self
-            .desk
-            .reserve(account, self.settings.open_holds_max, now);
-        let Some(reserved) = reserved else {
-            return Err(StoreError::new(StoreErrorKind::Busy, "too many holds are open").into());
+        let most = Most {
+            of_all: self.settings.open_holds_max,
+            of_account: self.settings.open_holds_per_account_max,
+        };
+        let reserved = match self.desk.reserve(account, most, now) {
+            Ok(reserved) => reserved,
+            Err(Full::Account) => return Ok(Err(HoldRefusal::TooManyOpen)),
+            Err(Full::All) => {
+                let text = "too many holds are open";
+                return Err(StoreError::new(StoreErrorKind::Busy, text).into());
+            }
         };
         let id = reserved.id;
         let mut attempt = Attempt {

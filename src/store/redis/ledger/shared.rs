@@ -47,6 +47,7 @@ pub(super) struct Settings {
     pub(super) usage_rows_max: u64,
     pub(super) recover_after: Duration,
     pub(super) open_holds_max: usize,
+    pub(super) open_holds_per_account_max: usize,
     pub(super) deadline: Duration,
 }
 
