@@ -8,11 +8,15 @@
 //! - in every window with a limit, settled + held ≤ limit when a hold is granted; only a settlement
 //!   above its hold (an overrun) can pass it, and then new holds wait.
 
+mod lease;
+
 use super::{
     AccountId, BudgetId,
     budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
     money::Money,
 };
+
+pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};
 
 /// The money of one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +171,15 @@ pub struct Left {
     pub account: Money,
     /// Of the tightest of the budgets' limits; `None`: no budget has any.
     pub budgets: Option<Money>,
+}
+
+impl Left {
+    /// The less of both.
+    #[must_use]
+    pub fn least(&self) -> Money {
+        let budgets = self.budgets.unwrap_or(self.account);
+        budgets.min(self.account)
+    }
 }
 
 /// Why money was not set aside. Nothing was changed.

@@ -9,6 +9,7 @@
 //! | [`UserStore`] | yes | yes | yes | no |
 //! | [`SessionStore`] | yes | yes | yes | yes |
 //! | [`Ledger`] | yes | yes | yes | yes |
+//! | [`LeaseStore`] | no | yes | yes | no |
 //! | [`AuditLog`] | yes | yes | yes | no |
 //! | [`RateStore`] | yes | no | no | yes |
 //! | [`Invalidations`] | no | no | yes | yes |
@@ -26,6 +27,9 @@ mod future;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod gauge;
 mod keys;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+mod leasing;
 mod ledger;
 mod people;
 mod rate;
@@ -52,6 +56,9 @@ pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 pub use keys::{KeyLookup, KeyStore, OrKeys};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+pub use leasing::{LeaseStore, Tenure};
 pub use ledger::Ledger;
 pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateLimiterStatistics};
 pub use people::{SessionStore, UserStore};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{command::Command, convert::Failure, instance::Instance, once::Keys};
+use super::{command::Command, convert::Failure, instance::Instance, leases::Leases, once::Keys};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -60,6 +60,8 @@ pub(super) struct Opened {
 /// A row of `usage` to be.
 pub(super) struct Logged {
     pub(super) command: usize,
+    /// Which of the command's calls.
+    pub(super) row: usize,
     pub(super) account: i64,
     pub(super) held: Money,
     pub(super) charged: Money,
@@ -84,6 +86,7 @@ pub(super) struct Desk {
     pub(super) logged: Vec<Logged>,
     pub(super) paid: Vec<Paid>,
     pub(super) keys: Keys,
+    pub(super) leases: Leases,
     /// Holds that live for longer.
     pub(super) extended: HashSet<HoldId>,
     /// To be told when this is committed.
@@ -103,14 +106,7 @@ impl Desk {
         instance: &Instance,
         batch: &mut [Command],
     ) -> Result<(), Failure> {
-        for (place, command) in batch.iter().enumerate() {
-            if let Command::Settle {
-                hold, settlement, ..
-            } = command
-            {
-                self.settle(instance, place, hold, settlement)?;
-            }
-        }
+        self.settle_all(instance, batch)?;
         for (place, command) in batch.iter_mut().enumerate() {
             match command {
                 Command::Hold {
@@ -128,11 +124,16 @@ impl Desk {
                     let account = self.number(&call.account)?;
                     self.logged.push(Logged {
                         command: place,
+                        row: 0,
                         account,
                         held: Money::ZERO,
                         charged: Money::ZERO,
                     });
                 }
+                Command::Lease { step, answer, .. } => {
+                    *answer = Some(self.lease(instance, place, step)?);
+                }
+                Command::EndLease { lease, .. } => self.end_lease(place, lease)?,
                 Command::Extend { hold, answer, .. } => {
                     *answer = Some(self.extended.contains(hold));
                 }
@@ -173,6 +174,18 @@ impl Desk {
         Ok(())
     }
 
+    fn settle_all(&mut self, instance: &Instance, batch: &[Command]) -> Result<(), Failure> {
+        for (place, command) in batch.iter().enumerate() {
+            if let Command::Settle {
+                hold, settlement, ..
+            } = command
+            {
+                self.settle(instance, place, hold, settlement)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How many holds of `instance` the batch ended.
     pub(super) fn ended_of(&self, instance: &Instance, batch: &[Command]) -> usize {
         let settled = |logged: &&Logged| match batch.get(logged.command) {
@@ -182,12 +195,12 @@ impl Desk {
         self.logged.iter().filter(settled).count()
     }
 
-    fn account(&mut self, id: &AccountId) -> Result<&mut Account, Failure> {
+    pub(super) fn account(&mut self, id: &AccountId) -> Result<&mut Account, Failure> {
         let missing = || Failure::corrupt("an account that was not loaded");
         self.accounts.get_mut(id).ok_or_else(missing)
     }
 
-    fn number(&mut self, id: &AccountId) -> Result<i64, Failure> {
+    pub(super) fn number(&mut self, id: &AccountId) -> Result<i64, Failure> {
         let missing = || Failure::corrupt("an account without a row");
         self.account(id)?.number.ok_or_else(missing)
     }
@@ -267,6 +280,7 @@ impl Desk {
         }
         self.logged.push(Logged {
             command: place,
+            row: 0,
             account: number,
             held: hold.amount,
             charged: settled.charged,

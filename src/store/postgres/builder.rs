@@ -25,13 +25,13 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, alerts::Alerts, changes::Listeners, gauge::Gauge},
+    store::{
+        StoreError, Tenure, alerts::Alerts, changes::Listeners, gauge::Gauge,
+        leasing::RECOVER_AFTER_MIN,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// Two missed beats, at least: or a process that lives would be taken for dead.
-const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// Settings of a [`PostgresStore`].
 #[must_use = "a builder does nothing until the store is opened"]
@@ -179,6 +179,7 @@ impl PostgresStoreBuilder {
             lanes: lanes.clone(),
             hasher: DefaultHashBuilder::default(),
             instance: Mutex::new(Arc::new(Instance::new()?)),
+            tenure: Tenure::default(),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
             events: Mutex::default(),

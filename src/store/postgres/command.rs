@@ -1,13 +1,14 @@
 //! What is asked of the writers, and how it is answered.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
+use super::leases::Orphaned;
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, Grant, HoldRefusal},
+        books::{Balance, Budget, Grant, HoldRefusal, LeaseId, LeaseStanding, LeaseStep},
         budget::SpendingLimits,
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
@@ -51,6 +52,17 @@ pub(super) enum Command {
         answer: Option<Result<Balance, StoreError>>,
         reply: Reply<Balance>,
     },
+    /// Takes a step of a lease.
+    Lease {
+        step: Arc<LeaseStep>,
+        answer: Option<LeaseStanding>,
+        reply: Reply<LeaseStanding>,
+    },
+    /// Resolves a lease whose instance is gone.
+    EndLease {
+        lease: Box<Orphaned>,
+        reply: Reply<()>,
+    },
     SetCreditLine {
         account: AccountId,
         line: Money,
@@ -75,6 +87,8 @@ impl Command {
             Self::Hold { request, .. } => Some(&request.call.account),
             Self::Settle { hold, .. } => Some(&hold.call.account),
             Self::Record { call, .. } => Some(&call.account),
+            Self::Lease { step, .. } => Some(&step.account),
+            Self::EndLease { lease, .. } => Some(&lease.account),
             Self::Extend { account, .. }
             | Self::Pay { account, .. }
             | Self::SetCreditLine { account, .. }
@@ -88,8 +102,19 @@ impl Command {
         match self {
             Self::Hold { request, .. } => &request.budgets,
             Self::Settle { hold, .. } => &hold.budgets,
+            Self::Lease { step, .. } => &step.budgets,
+            Self::EndLease { lease, .. } => &lease.budgets,
             Self::SetLimits { budget, .. } => std::slice::from_ref(budget),
             _ => &[],
+        }
+    }
+
+    /// Which lease it speaks of.
+    pub(super) fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::Lease { step, .. } => Some(step.id),
+            Self::EndLease { lease, .. } => Some(lease.id),
+            _ => None,
         }
     }
 
@@ -106,7 +131,12 @@ impl Command {
     pub(super) fn needs_account(&self) -> bool {
         match self {
             Self::Hold { request, .. } => request.amount.is_zero(),
-            Self::Settle { .. } | Self::Extend { .. } | Self::Flush(_) | Self::Close => false,
+            Self::Settle { .. }
+            | Self::Extend { .. }
+            | Self::Lease { .. }
+            | Self::EndLease { .. }
+            | Self::Flush(_)
+            | Self::Close => false,
             Self::Pay { amount, .. } => !amount.is_zero(),
             Self::Record { .. } | Self::SetCreditLine { .. } | Self::SetLimits { .. } => true,
         }
@@ -131,7 +161,10 @@ impl Command {
             Self::Settle { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Err(error)));
             }
-            Self::Record { reply, .. } | Self::Flush(reply) => {
+            Self::Record { reply, .. } | Self::EndLease { reply, .. } | Self::Flush(reply) => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Lease { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::Extend { reply, .. } => {

@@ -26,7 +26,7 @@ use super::{
     command::{Command, Reply},
     convert::{Failure, Moment, moment, money, name, name_or_none, principal},
     instance::Instance,
-    once,
+    leases, once,
 };
 use crate::{
     domain::{
@@ -112,11 +112,16 @@ const TOUCH: &str = "WITH used AS (
 pub(super) async fn register(
     connection: &mut PgConnection,
     instance: &Instance,
+    shared: &Shared,
 ) -> Result<(), Failure> {
+    let clock = &shared.settings.clock;
+    let (elapsed, now) = (clock.elapsed(), clock.now());
     sqlx::query("INSERT INTO tollgate.instance (id, beats, seen_at) VALUES ($1, 0, now())")
         .bind(instance.id())
         .execute(connection)
         .await?;
+    let id = instance.id().cast_unsigned();
+    shared.tenure.confirm(id, elapsed, now);
     Ok(())
 }
 
@@ -140,7 +145,7 @@ impl House {
     pub(super) async fn move_in(&mut self) -> Result<(), Failure> {
         let work = async {
             let mut connection = self.shared.pool.acquire().await?;
-            register(&mut connection, &self.shared.instance()).await
+            register(&mut connection, &self.shared.instance(), &self.shared).await
         };
         self.in_time(work).await?;
         self.turn(self.shared.settings.deadline).await
@@ -203,6 +208,8 @@ impl House {
     async fn beat(&self) -> Result<(), Failure> {
         let instance = self.shared.instance();
         let mut connection = self.shared.pool.acquire().await?;
+        let clock = &self.shared.settings.clock;
+        let (elapsed, now) = (clock.elapsed(), clock.now());
         let beat = "UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = $1";
         let known = sqlx::query(beat)
             .bind(instance.id())
@@ -213,6 +220,9 @@ impl House {
             self.shared
                 .register_anew(&mut connection, &instance)
                 .await?;
+        } else {
+            let id = instance.id().cast_unsigned();
+            self.shared.tenure.confirm(id, elapsed, now);
         }
         Ok(())
     }
@@ -231,6 +241,7 @@ impl House {
         for instance in orphaned {
             all_done &= self.resolve(instance, i64::MAX, patience).await?;
         }
+        all_done &= self.resolve_leases(patience).await?;
         all_done &= self.in_time(self.forget_old_keys()).await?;
         all_done &= self.in_time(self.shared.prune_audit()).await?;
         Ok(self.in_time(self.prune()).await? && all_done)
@@ -284,6 +295,25 @@ impl House {
         if self.shared.send(command) {
             self.resolving.push(answer);
         }
+    }
+
+    /// Resolves leases whose instance is gone, and forgets those that were resolved long ago; `false`: there may be
+    /// more.
+    async fn resolve_leases(&mut self, patience: Duration) -> Result<bool, Failure> {
+        self.resolved(patience).await?;
+        let (pool, now) = (&self.shared.pool, self.shared.settings.clock.now());
+        let found = self.in_time(leases::orphaned(pool, STEP, now)).await?;
+        let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
+        for lease in found {
+            let (reply, answer) = oneshot::channel();
+            let lease = Box::new(lease);
+            if self.shared.send(Command::EndLease { lease, reply }) {
+                self.resolving.push(answer);
+            }
+        }
+        self.resolved(patience).await?;
+        let forgotten = leases::forget_old(&self.shared.pool, STEP, now);
+        Ok(self.in_time(forgotten).await? && all_found)
     }
 
     /// Waits until what is resolved is written down. What is not yet is waited for again before more is.
@@ -399,6 +429,7 @@ impl House {
             .bind(own)
             .execute(&self.shared.pool);
         self.in_time(async { Ok(gone.await?) }).await?;
+        self.resolve_leases(self.shared.settings.deadline).await?;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::{
     command::{Command, Granted, give_back},
     convert::Failure,
     instance::Instance,
+    leases::Leases,
     once::Keys,
     statements,
     write::write_back,
@@ -152,11 +153,15 @@ impl Lane {
             Command::Hold { .. }
             | Command::Extend { .. }
             | Command::Pay { .. }
+            | Command::Lease { .. }
             | Command::SetCreditLine { .. }
             | Command::SetLimits { .. } => {
                 Gauge::leave(&self.shared.gauge.queued, 1);
             }
-            Command::Settle { .. } | Command::Record { .. } | Command::Flush(_) => {}
+            Command::Settle { .. }
+            | Command::Record { .. }
+            | Command::EndLease { .. }
+            | Command::Flush(_) => {}
         }
         batch.push(command);
     }
@@ -281,6 +286,8 @@ impl Lane {
         write_back(connection, &desk, instance.id(), batch).await?;
         statements::pay(connection, &desk, batch).await?;
         desk.keys.write_back(connection).await?;
+        let (leases, now) = (&desk.leases, desk.now);
+        leases.write_back(connection, batch, now).await?;
         progress.committing = true;
         sqlx::raw_sql("COMMIT").execute(connection).await?;
         self.count(&mut desk, instance, batch);
@@ -329,6 +336,7 @@ impl Lane {
             keys: Keys::load(connection, &accounts, batch).await?,
             accounts,
             ended: statements::end_holds(connection, batch).await?,
+            leases: Leases::load(connection, batch).await?,
             payments: statements::payments(connection, batch).await?,
             opened: Vec::new(),
             logged: Vec::new(),
@@ -389,8 +397,11 @@ impl Lane {
                     Gauge::leave(&gauge.records, 1);
                     let _ = reply.send(Ok(()));
                 }
-                Command::Flush(reply) => {
+                Command::Flush(reply) | Command::EndLease { reply, .. } => {
                     let _ = reply.send(Ok(()));
+                }
+                Command::Lease { answer, reply, .. } => {
+                    let _ = reply.send(answer.ok_or_else(missing));
                 }
                 Command::Extend { answer, reply, .. } => {
                     let _ = reply.send(answer.ok_or_else(missing));

@@ -25,7 +25,7 @@ use crate::{
 
 impl PostgresStore {
     /// A change that may be refused when too many wait.
-    fn queue<T: Send + 'static>(
+    pub(super) fn queue<T: Send + 'static>(
         &self,
         command: Command,
         answer: oneshot::Receiver<Result<T, StoreError>>,

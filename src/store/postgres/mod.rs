@@ -30,6 +30,7 @@ mod house;
 mod instance;
 mod keys;
 mod lane;
+mod leases;
 mod ledger;
 mod listener;
 mod listing;
@@ -65,7 +66,8 @@ use tokio::{
 
 use self::{command::Command, convert::Failure, house::Errand, instance::Instance};
 use super::{
-    StoreError, StoreErrorKind, StoreFuture, alerts::Alerts, changes::Listeners, gauge::Gauge,
+    StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, changes::Listeners,
+    gauge::Gauge,
 };
 use crate::domain::{
     AccountId, KeyId,
@@ -129,6 +131,7 @@ struct Shared {
     lanes: Vec<UnboundedSender<Command>>,
     hasher: DefaultHashBuilder,
     instance: Mutex<Arc<Instance>>,
+    tenure: Tenure,
     /// One at a time finds out that it was taken for dead.
     registering: tokio::sync::Mutex<()>,
     /// Uses of keys that are not written down yet; at most as many as the queue is long.
@@ -251,6 +254,7 @@ impl Shared {
     }
 
     fn close(&self) {
+        self.tenure.end();
         self.closed.store(true, Ordering::Release);
         self.closing.notify_one();
     }
@@ -291,7 +295,7 @@ impl Shared {
             return Ok(());
         }
         let new = Arc::new(Instance::new()?);
-        house::register(connection, &new).await?;
+        house::register(connection, &new, self).await?;
         *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let lost = old.lose();
         Gauge::leave(&self.gauge.open_holds, lost);

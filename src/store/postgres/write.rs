@@ -302,6 +302,11 @@ impl<'a> UsageColumns<'a> {
                 Some(Command::Record {
                     call, settlement, ..
                 }) => (call, settlement),
+                Some(Command::Lease { step, .. }) => match step.served.get(logged.row) {
+                    Some(served) => (&served.call, &served.settlement),
+                    None => continue,
+                },
+                Some(Command::EndLease { lease, .. }) => (&lease.call, &lease.settlement),
                 _ => continue,
             };
             columns.account.push(logged.account);

@@ -16,13 +16,10 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, StoreErrorKind, alerts::Alerts},
+    store::{StoreError, StoreErrorKind, Tenure, alerts::Alerts, leasing::RECOVER_AFTER_MIN},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// Two missed beats, at least: or a process that lives would be taken for dead.
-const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// Settings of a [`SqliteStore`].
 #[must_use = "a builder does nothing until the store is opened"]
@@ -45,6 +42,7 @@ impl SqliteStoreBuilder {
             open_holds_per_account_max: 4_096,
             readers: 2,
             deadline: Duration::from_secs(5),
+            tenure: Tenure::default(),
         })
     }
 

@@ -269,7 +269,7 @@ impl UsageRow<'_> {
 }
 
 /// The names of a hold's budgets, each behind a byte with its length: a name has at most 255.
-fn pack(budgets: &[BudgetId]) -> Result<Vec<u8>, Failure> {
+pub(super) fn pack(budgets: &[BudgetId]) -> Result<Vec<u8>, Failure> {
     let mut packed = Vec::new();
     for budget in budgets {
         let name = budget.as_str().as_bytes();

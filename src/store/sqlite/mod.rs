@@ -19,6 +19,7 @@ mod calls;
 mod command;
 mod convert;
 mod keys;
+mod leases;
 mod ledger;
 mod listing;
 mod once;
@@ -46,7 +47,7 @@ use self::{
     convert::Failure,
     readers::Readers,
 };
-use super::{StoreError, StoreErrorKind, StoreFuture, alerts::Alerts, gauge::Gauge};
+use super::{StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, gauge::Gauge};
 use crate::domain::{budget::Calendar, clock::Clock};
 
 pub use builder::SqliteStoreBuilder;
@@ -108,6 +109,7 @@ struct Settings {
     open_holds_per_account_max: usize,
     readers: usize,
     deadline: Duration,
+    tenure: Tenure,
 }
 
 fn closed() -> StoreError {

@@ -22,6 +22,7 @@ use crate::domain::{
     AccountId,
     books::Left,
     budget::Windows,
+    clock::Timestamp,
     usage::{Call, Expiry, Hold, HoldId, Settlement},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct House {
     open_of: HashMap<AccountId, usize>,
     beat_due: Duration,
     sweep_due: Duration,
+    /// A sign of life in this transaction, by both clocks; it counts once it is committed.
+    beat: Option<(Duration, Timestamp)>,
     /// Other instances: their last reading, and when it was seen first.
     seen: HashMap<i64, (i64, Duration)>,
 }
@@ -57,6 +60,7 @@ impl House {
             open_of: HashMap::new(),
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
+            beat: None,
             seen: HashMap::new(),
         }
     }
@@ -133,8 +137,9 @@ impl Desk<'_> {
         if !known {
             self.register()?;
         }
-        if self.elapsed >= self.house.beat_due {
+        if self.elapsed >= self.house.beat_due || !known {
             self.house.beat_due = self.elapsed.saturating_add(BEAT_EVERY);
+            self.house.beat = Some((self.elapsed, self.now));
         }
         if self.elapsed >= self.house.sweep_due {
             let all_done = self.sweep()?;
@@ -147,9 +152,18 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// The transaction is committed: others know that this instance lives.
+    pub(super) fn house_is_kept(&mut self) {
+        if let Some((elapsed, now)) = self.house.beat.take() {
+            let tenure = &self.settings.tenure;
+            tenure.confirm(self.house.instance, elapsed, now);
+        }
+    }
+
     /// After a transaction that came to nothing, everything is due again.
     pub(super) fn house_is_undone(&mut self) {
         self.house.beat_due = Duration::ZERO;
+        self.house.beat = None;
         self.house.sweep_due = Duration::ZERO;
     }
 
@@ -183,6 +197,8 @@ impl Desk<'_> {
         for orphaned in self.orphaned_instances()? {
             all_done &= self.resolve(orphaned, i64::MAX)?;
         }
+        all_done &= self.resolve_leases()?;
+        all_done &= self.forget_leases()?;
         all_done &= self.prune_audit()?;
         let forgotten = once::forget_old(self.connection, self.now, STEP)?;
         Ok(self.prune()? && forgotten && all_done)
@@ -307,6 +323,7 @@ impl Desk<'_> {
             self.connection
                 .prepare_cached("DELETE FROM instance WHERE id = ?")?
                 .execute([own])?;
+            self.resolve_leases()?;
         }
         Ok(all_done)
     }

@@ -235,6 +235,26 @@ UPDATE audit SET ordinal = position, stranger =
 CREATE INDEX audit_by_ordinal ON audit (stranger, ordinal);
 ";
 
+/// Money that a node spends by itself. step: the last one that was taken. prepaid: what was charged when the lease was
+/// resolved without its node, less the calls that were heard of since; NULL while it is open.
+const LEASES: &str = "
+CREATE TABLE lease (
+    instance INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    account INTEGER NOT NULL REFERENCES account,
+    amount INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    month INTEGER NOT NULL,
+    budgets BLOB NOT NULL,
+    charges INTEGER NOT NULL,
+    prepaid INTEGER,
+    ended_at INTEGER,
+    PRIMARY KEY (instance, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_by_end ON lease (ended_at) WHERE ended_at IS NOT NULL;
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -282,7 +302,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS];
+    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES];
     Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {

@@ -259,6 +259,7 @@ impl<'c> Writer<'c> {
         }
         self.touch()?;
         self.desk.commit()?;
+        self.desk.house_is_kept();
         let alerts = std::mem::take(&mut self.desk.alerts);
         self.desk.settings.alerts.tell(alerts);
         self.touched.clear();
@@ -336,6 +337,7 @@ impl<'c> Writer<'c> {
 
     /// Ends in order: no open holds, no row of this instance, no write-ahead log.
     fn leave(&mut self) {
+        self.desk.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
             let left = self.desk.begin().and_then(|()| {
                 let all_done = self.desk.leave_house()?;

@@ -1,0 +1,253 @@
+//! Leases: money of an account that one node spends by itself and accounts for afterwards, in steps.
+//!
+//! A lease is set aside as a hold is: in the account and in every budget, in the windows that are stamped on it.
+//! Each step is taken once, whatever comes twice: it charges the calls that were served since the step before, and
+//! fits the lease to what the node wants of it. A lease whose node fell silent is resolved as its [`Expiry`] says;
+//! what its node served all the same is charged when it is heard of, beyond what was set aside if need be.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    super::{
+        AccountId, BudgetId,
+        budget::{SpendingAlert, Windows},
+        clock::Timestamp,
+        money::Money,
+        usage::{Call, Expiry, Settlement},
+    },
+    Books, Left, Settled, each, hold, settle,
+};
+
+/// Of what is left of an account or a budget, a lease grows by no more than this part at a time: near the end leases
+/// get small, so that money that one node has and another needs is never much.
+const PART_OF_LEFT: i64 = 8;
+
+/// The name of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId {
+    /// The instance of the store through which it was taken, and with which it ends.
+    pub instance: u64,
+    /// A random number.
+    pub number: u64,
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.instance, self.number)
+    }
+}
+
+/// A call that was served from a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Which call.
+    pub call: Call,
+    /// What had been set aside for it, within the lease.
+    pub held: Money,
+    /// What it cost.
+    pub settlement: Settlement,
+}
+
+/// What a node reports of a lease, and wants of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStep {
+    /// Which lease.
+    pub id: LeaseId,
+    /// Counts the steps of the lease: 1 opens it. One that was taken is not taken again.
+    pub number: u64,
+    /// Whose money.
+    pub account: AccountId,
+    /// Which budgets count it.
+    pub budgets: Arc<[BudgetId]>,
+    /// What becomes of the lease if its node falls silent.
+    pub expiry: Expiry,
+    /// Calls that ended since the step before.
+    pub served: Vec<Served>,
+    /// How much shall be set aside when these are charged: less gives the rest back, more is granted as far as can be.
+    pub target: Money,
+    /// It is the last one.
+    pub ends: bool,
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseStanding {
+    /// `false`: it was resolved without its node, or never opened; nothing may be spent from it.
+    pub is_open: bool,
+    /// What is set aside.
+    pub amount: Money,
+    /// In which windows it may be spent.
+    pub windows: Windows,
+    /// What can be set aside besides; below zero where too much is.
+    pub left: Left,
+}
+
+/// A lease as an engine keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// The last step that was taken.
+    pub step: u64,
+    /// What is set aside.
+    pub amount: Money,
+    /// In which windows it counts.
+    pub windows: Windows,
+    /// `None` while it is open. What was charged when it was resolved, less the calls that were heard of since.
+    pub prepaid: Option<Money>,
+}
+
+/// What is to be done with a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is to be taken.
+    Take(Lease),
+    /// It was taken before.
+    Done(Lease),
+    /// There is no such lease, and none may be opened.
+    Gone,
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "what was charged belongs into the usage log, and alerts are to be told"]
+pub struct Stepped {
+    /// What each of the calls was charged.
+    pub charged: Vec<Money>,
+    /// Soft limits that were passed.
+    pub alerts: Vec<SpendingAlert>,
+}
+
+impl Lease {
+    /// What is to be done with `step` of a lease that is `stored`; `may_open`: its instance is alive.
+    #[must_use]
+    pub fn due(stored: Option<Self>, step: &LeaseStep, may_open: bool) -> Due {
+        match stored {
+            Some(lease) if lease.step >= step.number => Due::Done(lease),
+            Some(lease) => Due::Take(lease),
+            None if step.number == 1 && may_open => Due::Take(Self::default()),
+            None => Due::Gone,
+        }
+    }
+
+    /// Takes a step: charges what was served, and fits the lease to what is wanted of it.
+    pub fn take(&mut self, books: &mut impl Books, step: &LeaseStep, now: Windows) -> Stepped {
+        if step.number == 1 {
+            self.windows = stamp(books, &step.budgets, now);
+        }
+        self.step = step.number;
+        let mut stepped = Stepped::default();
+        for served in &step.served {
+            let settled = self.charge(books, step, served.settlement.charged);
+            stepped.charged.push(settled.charged);
+            stepped.alerts.extend(settled.alerts);
+        }
+        if self.prepaid.is_none() {
+            self.fit(books, step, now);
+        }
+        stepped
+    }
+
+    /// Charges a call: from what is set aside as far as that goes, and beyond it what it cost beyond.
+    fn charge(&mut self, books: &mut impl Books, step: &LeaseStep, cost: Money) -> Settled {
+        let cost = cost.max(Money::ZERO);
+        let (held, charged) = match &mut self.prepaid {
+            None => {
+                let held = cost.min(self.amount);
+                self.amount = self.amount.saturating_sub(held);
+                (held, cost)
+            }
+            Some(prepaid) => {
+                let paid = cost.min(*prepaid);
+                *prepaid = prepaid.saturating_sub(paid);
+                (Money::ZERO, cost.saturating_sub(paid))
+            }
+        };
+        let (account, budgets) = (&step.account, &step.budgets);
+        settle(books, account, budgets, self.windows, held, charged)
+    }
+
+    fn fit(&mut self, books: &mut impl Books, step: &LeaseStep, now: Windows) {
+        let (account, budgets) = (&step.account, &step.budgets);
+        let target = step.target.max(Money::ZERO);
+        let surplus = self.amount.saturating_sub(target);
+        if surplus > Money::ZERO {
+            let _nothing_charged =
+                settle(books, account, budgets, self.windows, surplus, Money::ZERO);
+            self.amount = target;
+            return;
+        }
+        // In other windows it is another lease.
+        if stamp(books, budgets, now) != self.windows {
+            return;
+        }
+        let part = left(books, budgets, self.windows).least().nanos();
+        let part = Money::from_nanos(part.checked_div(PART_OF_LEFT).unwrap_or_default());
+        let wanted = target.saturating_sub(self.amount).min(part);
+        if wanted > Money::ZERO && hold(books, budgets, wanted, now).is_ok() {
+            self.amount = self.amount.saturating_add(wanted);
+        }
+    }
+
+    /// Whether nothing is to be kept of it after `step`.
+    #[must_use]
+    pub fn is_done_with(&self, step: &LeaseStep) -> bool {
+        self.prepaid.is_none() && self.amount.is_zero() && (step.ends || step.number == 1)
+    }
+
+    /// Ends the lease of a node that fell silent.
+    pub fn resolve(
+        &mut self,
+        books: &mut impl Books,
+        account: &AccountId,
+        budgets: &[BudgetId],
+        expiry: Expiry,
+    ) -> Settled {
+        let charged = expiry.charged(self.amount);
+        let settled = settle(books, account, budgets, self.windows, self.amount, charged);
+        self.amount = Money::ZERO;
+        self.prepaid = Some(settled.charged);
+        settled
+    }
+
+    /// How it stands now.
+    #[must_use]
+    pub fn standing(
+        &self,
+        books: &mut impl Books,
+        budgets: &[BudgetId],
+        now: Windows,
+    ) -> LeaseStanding {
+        LeaseStanding {
+            is_open: self.prepaid.is_none(),
+            amount: self.amount,
+            windows: self.windows,
+            left: left(books, budgets, now),
+        }
+    }
+}
+
+/// By what a lease is named in the usage log that was charged whole because its node fell silent.
+#[must_use]
+pub fn abandoned_call(id: LeaseId, account: &AccountId, now: Timestamp) -> Call {
+    Call {
+        request_id: format!("lease-{id}").into(),
+        account: account.clone(),
+        principal: Arc::from(account.as_str()),
+        key: None,
+        route: Arc::from("lease"),
+        started_at: now,
+    }
+}
+
+/// The windows in which a hold would count.
+fn stamp(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Windows {
+    each(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows))
+}
+
+fn left(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Left {
+    let account = books.balance().available();
+    let lefts = each(budgets).filter_map(|id| books.budget(id).rolled(now).left());
+    Left {
+        account,
+        budgets: lefts.min(),
+    }
+}

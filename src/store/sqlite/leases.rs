@@ -1,0 +1,246 @@
+//! Leases: money that a node spends by itself, and accounts for in steps.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{
+    SqliteStore,
+    batch::{Desk, load},
+    calls::{UsageRow, pack, unpack},
+    convert::{Failure, micros, name},
+};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, abandoned_call},
+        budget::Windows,
+        clock::{Clock, Timestamp},
+        money::Money,
+        usage::{Expiry, Outcome, Settlement},
+    },
+    store::{LeaseStore, StoreFuture, Tenure},
+};
+
+/// How long a lease that was resolved without its node is remembered, so that what comes late is counted once.
+const REMEMBERED_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+/// Leases resolved, or forgotten, in one transaction.
+const STEP: i64 = 1_000;
+
+const LEASE: &str = "SELECT step, amount, day, month, prepaid FROM lease
+     WHERE instance = ? AND number = ?";
+
+const ORPHANED: &str =
+    "SELECT lease.number, step, amount, day, month, prepaid, instance, account.id, budgets, charges
+     FROM lease JOIN account ON account.number = lease.account
+     WHERE prepaid IS NULL AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = lease.instance)
+     LIMIT ?";
+
+impl LeaseStore for SqliteStore {
+    fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding> {
+        self.book(move |desk| desk.lease(&step).map(Ok))
+    }
+
+    fn tenure(&self) -> &Tenure {
+        &self.0.settings.tenure
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.0.settings.clock)
+    }
+
+    fn windows(&self, now: Timestamp) -> Windows {
+        self.0.settings.calendar.windows(now)
+    }
+}
+
+/// A lease whose instance is gone.
+struct Orphaned {
+    id: LeaseId,
+    lease: Lease,
+    account: AccountId,
+    budgets: Vec<BudgetId>,
+    expiry: Expiry,
+}
+
+impl Desk<'_> {
+    pub(super) fn lease(&mut self, step: &LeaseStep) -> Result<LeaseStanding, Failure> {
+        let id = step.id;
+        let stored = self
+            .connection
+            .prepare_cached(LEASE)?
+            .query_row(params![key(id.instance), key(id.number)], |row| {
+                read_lease(row, 0)
+            })
+            .optional()?;
+        let windows = self.windows;
+        let may_open = id.instance == self.house.instance();
+        let account = load(
+            &mut self.accounts,
+            &mut self.statements,
+            &step.account,
+            &step.budgets,
+        )?;
+        let mut lease = match Lease::due(stored, step, may_open) {
+            Due::Take(lease) => lease,
+            Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, windows)),
+            Due::Gone => return Ok(LeaseStanding::default()),
+        };
+        let stepped = lease.take(account, step, windows);
+        for (served, charged) in step.served.iter().zip(stepped.charged) {
+            let row = UsageRow {
+                call: &served.call,
+                held: served.held,
+                charged,
+                settlement: &served.settlement,
+                settled_at: self.now,
+            };
+            row.append(account, &mut self.log, &mut self.statements)?;
+        }
+        self.alerts.extend(stepped.alerts);
+        let standing = lease.standing(account, &step.budgets, windows);
+        if lease.is_done_with(step) {
+            self.connection
+                .prepare_cached("DELETE FROM lease WHERE instance = ? AND number = ?")?
+                .execute(params![key(id.instance), key(id.number)])?;
+        } else {
+            let number = account.stored_number(&mut self.statements, &step.account)?;
+            self.connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO lease (instance, number, step, account, amount, day,
+                     month, budgets, charges, prepaid, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                )?
+                .execute(params![
+                    key(id.instance),
+                    key(id.number),
+                    key(lease.step),
+                    number,
+                    lease.amount.nanos(),
+                    lease.windows.day,
+                    lease.windows.month,
+                    pack(&step.budgets)?,
+                    step.expiry == Expiry::Charge,
+                    lease.prepaid.map(Money::nanos),
+                    lease.prepaid.map(|_| micros(self.now)),
+                ])?;
+        }
+        Ok(standing)
+    }
+
+    /// Resolves leases whose instance is gone, each by its own policy; `false`: there may be more.
+    pub(super) fn resolve_leases(&mut self) -> Result<bool, Failure> {
+        let mut orphaned = Vec::new();
+        let mut found = 0_i64;
+        {
+            let mut look = self.connection.prepare_cached(ORPHANED)?;
+            let mut rows = look.query([STEP])?;
+            while let Some(row) = rows.next()? {
+                found = found.saturating_add(1);
+                match read_orphaned(row) {
+                    Ok(lease) => orphaned.push(lease),
+                    // One unreadable row must not stop everybody's writing.
+                    Err(Failure(error)) => {
+                        tracing::error!(target: "tollgate::sqlite", %error, "can't resolve a lease");
+                    }
+                }
+            }
+        }
+        for lease in orphaned {
+            self.resolve_lease(lease)?;
+        }
+        Ok(found < STEP)
+    }
+
+    fn resolve_lease(&mut self, orphaned: Orphaned) -> Result<(), Failure> {
+        let Orphaned {
+            id,
+            mut lease,
+            account: owner,
+            budgets,
+            expiry,
+        } = orphaned;
+        tracing::warn!(
+            target: "tollgate::ledger",
+            lease = %id,
+            account = %owner,
+            amount = %lease.amount,
+            charged = %expiry.charged(lease.amount),
+            "resolved the lease of a node that fell silent"
+        );
+        let account = load(&mut self.accounts, &mut self.statements, &owner, &budgets)?;
+        let held = lease.amount;
+        let settled = lease.resolve(account, &owner, &budgets, expiry);
+        self.alerts.extend(settled.alerts);
+        if !settled.charged.is_zero() {
+            let row = UsageRow {
+                call: &abandoned_call(id, &owner, self.now),
+                held,
+                charged: settled.charged,
+                settlement: &Settlement::new(settled.charged, Outcome::Abandoned),
+                settled_at: self.now,
+            };
+            row.append(account, &mut self.log, &mut self.statements)?;
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE lease SET amount = 0, prepaid = ?, ended_at = ?
+                 WHERE instance = ? AND number = ?",
+            )?
+            .execute(params![
+                settled.charged.nanos(),
+                micros(self.now),
+                key(id.instance),
+                key(id.number),
+            ])?;
+        Ok(())
+    }
+
+    /// Forgets leases that were resolved long ago; `false`: there may be more.
+    pub(super) fn forget_leases(&mut self) -> Result<bool, Failure> {
+        let before = micros(self.now).saturating_sub(REMEMBERED_MICROS);
+        let deleted = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM lease WHERE (instance, number) IN
+                 (SELECT instance, number FROM lease WHERE ended_at <= ? LIMIT ?)",
+            )?
+            .execute(params![before, STEP])?;
+        Ok(i64::try_from(deleted).unwrap_or(STEP) < STEP)
+    }
+}
+
+fn key(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+/// A lease, of which the columns begin at `first`.
+fn read_lease(row: &Row<'_>, first: usize) -> rusqlite::Result<Lease> {
+    let column = |offset: usize| first.saturating_add(offset);
+    Ok(Lease {
+        step: row.get::<_, i64>(column(0))?.cast_unsigned(),
+        amount: Money::from_nanos(row.get(column(1))?),
+        windows: Windows {
+            day: row.get(column(2))?,
+            month: row.get(column(3))?,
+        },
+        prepaid: row.get::<_, Option<i64>>(column(4))?.map(Money::from_nanos),
+    })
+}
+
+fn read_orphaned(row: &Row<'_>) -> Result<Orphaned, Failure> {
+    let budgets = row.get_ref(8)?.as_blob();
+    Ok(Orphaned {
+        id: LeaseId {
+            instance: row.get::<_, i64>(6)?.cast_unsigned(),
+            number: row.get::<_, i64>(0)?.cast_unsigned(),
+        },
+        lease: read_lease(row, 1)?,
+        account: name(row, 7)?,
+        budgets: unpack(budgets.map_err(|_| Failure::corrupt("a lease's budgets"))?)?,
+        expiry: match row.get(9)? {
+            true => Expiry::Charge,
+            false => Expiry::Release,
+        },
+    })
+}
