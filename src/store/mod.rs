@@ -17,6 +17,9 @@
 //! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
 //! asked in order with [`KeyLookup::or`].
 //!
+//! [`LeasedLedger`] stands in front of SQLite's or PostgreSQL's [`Ledger`], and spends money that it has leased at the
+//! speed of memory.
+//!
 //! Redis keeps what many processes need at once, each in a store of its own.
 
 mod alerts;
@@ -27,6 +30,9 @@ mod future;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod gauge;
 mod keys;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+mod leased;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod leasing;
@@ -56,6 +62,9 @@ pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 pub use keys::{KeyLookup, KeyStore, OrKeys};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+pub use leased::{LeaseStatistics, LeasedLedger, LeasedLedgerBuilder};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 pub use leasing::{LeaseStore, Tenure};

@@ -15,8 +15,17 @@
 )]
 
 mod audit;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[path = "../simulation/dice.rs"]
+mod dice;
 mod engines;
 mod keys;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leased;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leased_world;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leases;
 mod ledger;
 mod log;
 mod operations;

@@ -117,8 +117,8 @@ impl RedisLedgerBuilder {
         self
     }
 
-    /// How many holds that this process opened for one account may be open, or on their way: 4,096 unless set, at least
-    /// 1. Beyond that the account's new ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so
+    /// How many holds that this process opened for one account may be open, or on their way: 4,096 unless set, one at
+    /// least. Beyond that the account's new ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so
     /// that no account can use up what [`open_holds_max`](Self::open_holds_max) allows all of them.
     pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
         self.settings.open_holds_per_account_max = holds.max(1);

@@ -1,0 +1,433 @@
+//! One lease, as its node keeps it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::domain::{
+    AccountId, BudgetId,
+    books::{LeaseId, LeaseStanding, LeaseStep, Left, Served},
+    budget::Windows,
+    money::Money,
+    usage::Expiry,
+};
+
+/// Rows in one step.
+const STEP_ROWS_MAX: usize = 4_096;
+
+/// Rows that are not left to wait for their time.
+const ROWS_AT_ONCE: usize = 1_024;
+
+/// For how many calls, or for how many times what was drawn since the last look, a lease is to do.
+const AHEAD: u32 = 8;
+
+/// A lease that would not do for so many calls is none: then every call asks the store.
+const CALLS_MIN: u32 = 2;
+
+/// A lease keeps no more than this part of what it and the store have left, as the store grants no more.
+const PART_OF_LEFT: i64 = 8;
+
+/// How often a step is tried that the store refuses for good.
+const ATTEMPTS: u32 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// There is no lease: calls are counted, whether one is worth it.
+    Watched,
+    /// Its first step is under way.
+    Opening,
+    Open,
+    /// Nothing is granted any more. What is free is given back, and it ends with its last call.
+    Closing,
+    /// The store resolved it. What was served is still to be told.
+    Dead,
+}
+
+pub(super) struct Share {
+    pub(super) id: LeaseId,
+    pub(super) budgets: Arc<[BudgetId]>,
+    pub(super) windows: Windows,
+    pub(super) last_used: Duration,
+    phase: Phase,
+    step: u64,
+    /// What is set aside in the store, by its last answer.
+    amount: Money,
+    /// Of that: for calls under way.
+    reserved: Money,
+    /// Of that: charged by calls that the store has not said it knows of.
+    spent: Money,
+    /// Of that: to be given back by the step under way.
+    offered: Money,
+    /// What the store has left besides, by its last answer.
+    left: Left,
+    served: Vec<Served>,
+    under_way: Option<UnderWay>,
+    failures: u32,
+    /// How much shall be free.
+    wish: Money,
+    /// Granted since the last look at intervals.
+    drawn: Money,
+    /// The largest amount that was asked for lately.
+    largest: Money,
+    is_short: bool,
+    /// Calls that went to the store since the last look at intervals.
+    missed: u32,
+    /// Rows that somebody waits for.
+    owed: usize,
+}
+
+struct UnderWay {
+    step: Arc<LeaseStep>,
+    charged: Money,
+}
+
+/// What an answer came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// Rows that the store has now, or never will.
+    pub(super) rows: usize,
+    /// There is too little left to be shared.
+    pub(super) is_scarce: bool,
+}
+
+fn times(amount: Money, factor: u32) -> Money {
+    Money::from_nanos(amount.nanos().saturating_mul(i64::from(factor)))
+}
+
+fn part(amount: Money, divisor: i64) -> Money {
+    Money::from_nanos(amount.nanos().checked_div(divisor).unwrap_or_default())
+}
+
+impl Share {
+    pub(super) fn watched(id: LeaseId, budgets: Arc<[BudgetId]>) -> Self {
+        Self {
+            id,
+            budgets,
+            windows: Windows::default(),
+            last_used: Duration::ZERO,
+            phase: Phase::Watched,
+            step: 0,
+            amount: Money::ZERO,
+            reserved: Money::ZERO,
+            spent: Money::ZERO,
+            offered: Money::ZERO,
+            left: Left::default(),
+            served: Vec::new(),
+            under_way: None,
+            failures: 0,
+            wish: Money::ZERO,
+            drawn: Money::ZERO,
+            largest: Money::ZERO,
+            is_short: false,
+            missed: 0,
+            owed: 0,
+        }
+    }
+
+    pub(super) fn is_of(&self, budgets: &Arc<[BudgetId]>) -> bool {
+        let is_current = !matches!(self.phase, Phase::Closing | Phase::Dead);
+        is_current && (Arc::ptr_eq(&self.budgets, budgets) || self.budgets == *budgets)
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.phase == Phase::Watched
+    }
+
+    /// Whether calls are granted that it covers, as long as it is ours.
+    pub(super) fn is_open_in(&self, windows: Windows) -> bool {
+        self.phase == Phase::Open && windows.max(self.windows) == self.windows
+    }
+
+    /// Whether a day or a month has begun in which it may not be spent.
+    pub(super) fn is_of_before(&self, windows: Windows) -> bool {
+        self.phase == Phase::Open && !self.is_open_in(windows)
+    }
+
+    pub(super) fn free(&self) -> Money {
+        self.amount
+            .saturating_sub(self.reserved)
+            .saturating_sub(self.spent)
+            .saturating_sub(self.offered)
+    }
+
+    /// What can still be set aside for calls like this one, as far as this node knows.
+    pub(super) fn left(&self) -> Left {
+        let free = self.free();
+        Left {
+            account: self.left.account.saturating_add(free),
+            budgets: self.left.budgets.map(|left| left.saturating_add(free)),
+        }
+    }
+
+    /// Sets money aside for a call; `false`: there is not enough.
+    pub(super) fn grant(&mut self, amount: Money, elapsed: Duration) -> bool {
+        if self.free() < amount {
+            return false;
+        }
+        self.reserved = self.reserved.saturating_add(amount);
+        self.drawn = self.drawn.saturating_add(amount);
+        self.largest = self.largest.max(amount);
+        self.last_used = elapsed;
+        true
+    }
+
+    /// Notes a call that goes to the store; whether that is a reason to look at once.
+    pub(super) fn miss(&mut self, amount: Money, elapsed: Duration, busy_from: u32) -> bool {
+        self.missed = self.missed.saturating_add(1);
+        self.largest = self.largest.max(amount);
+        self.last_used = elapsed;
+        match self.phase {
+            Phase::Watched => self.missed == busy_from,
+            Phase::Open => !std::mem::replace(&mut self.is_short, true),
+            Phase::Opening | Phase::Closing | Phase::Dead => false,
+        }
+    }
+
+    /// Ends a call; whether that is a reason to look at once.
+    pub(super) fn settle(&mut self, served: Served) -> bool {
+        self.reserved = self.reserved.saturating_sub(served.held);
+        let charged = served.settlement.charged.max(Money::ZERO);
+        self.spent = self.spent.saturating_add(charged);
+        self.served.push(served);
+        self.served.len() == ROWS_AT_ONCE || self.phase == Phase::Closing
+    }
+
+    /// Grants nothing any more.
+    pub(super) fn close(&mut self) {
+        if matches!(self.phase, Phase::Opening | Phase::Open) {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Somebody waits for all that was served until now; whether there is anything.
+    pub(super) fn owe(&mut self) -> bool {
+        let sent = self.under_way.as_ref();
+        let sent = sent.map_or(0, |under_way| under_way.step.served.len());
+        self.owed = self.served.len().saturating_add(sent);
+        self.owed > 0
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Whether it is on its way to its end, and still has something that others could use.
+    pub(super) fn withholds(&self) -> bool {
+        let is_idle = self.reserved.is_zero();
+        self.phase == Phase::Closing
+            && (self.under_way.is_some() || self.free() > Money::ZERO || is_idle)
+    }
+
+    /// Whether nothing is to be told of it, nor kept.
+    pub(super) fn is_over(&self) -> bool {
+        let nothing_to_tell = self.served.is_empty() && self.under_way.is_none();
+        match self.phase {
+            Phase::Watched => self.missed == 0,
+            Phase::Dead => nothing_to_tell && self.reserved.is_zero(),
+            Phase::Opening | Phase::Open | Phase::Closing => false,
+        }
+    }
+
+    /// Whether it should not wait for the next interval.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.under_way.is_none()
+            && (self.served.len() >= ROWS_AT_ONCE
+                || self.withholds()
+                || (self.phase == Phase::Open && self.is_short && self.wanted() > self.free()))
+    }
+
+    /// Whether there is so little left that every call asks the store.
+    fn is_scarce(&self) -> bool {
+        let one = Money::from_nanos(1);
+        self.part_of_left() < times(self.largest, CALLS_MIN).max(one)
+    }
+
+    fn part_of_left(&self) -> Money {
+        let total = self.left.least().saturating_add(self.free());
+        part(total, PART_OF_LEFT)
+    }
+
+    /// How much shall be free: as much as was drawn lately makes likely, and little of what is left.
+    fn wanted(&self) -> Money {
+        if self.is_scarce() {
+            return Money::ZERO;
+        }
+        self.wish.min(self.part_of_left())
+    }
+
+    /// At intervals: what was drawn since the last one tells how much is wanted.
+    pub(super) fn look_back(&mut self, lease_max: Money) {
+        let likely = times(self.largest, AHEAD).max(times(self.drawn, AHEAD));
+        self.wish = likely.max(part(self.wish, 2)).min(lease_max);
+        self.largest = part(self.largest, 2);
+        self.drawn = Money::ZERO;
+        self.missed = 0;
+    }
+
+    fn look_ahead(&mut self, lease_max: Money) {
+        let more = if self.is_short { 2 } else { 1 };
+        let wish = times(self.wish, more).max(times(self.largest, AHEAD));
+        self.wish = wish.min(lease_max);
+        self.is_short = false;
+    }
+
+    /// Makes a lease of what was watched.
+    pub(super) fn open(
+        &mut self,
+        account: &AccountId,
+        id: LeaseId,
+        expiry: Expiry,
+        lease_max: Money,
+    ) -> Arc<LeaseStep> {
+        self.id = id;
+        self.phase = Phase::Opening;
+        self.look_ahead(lease_max);
+        self.send(account, expiry, Vec::new(), self.wish, false)
+    }
+
+    /// Whether it was watched and turned out to be busy.
+    pub(super) fn is_busy(&self, busy_from: u32) -> bool {
+        self.phase == Phase::Watched && self.missed >= busy_from
+    }
+
+    /// The step that is to be sent now, if any; `is_tick`: whatever waits for its time is due.
+    pub(super) fn next_step(
+        &mut self,
+        account: &AccountId,
+        expiry: Expiry,
+        lease_max: Money,
+        is_tick: bool,
+    ) -> Option<Arc<LeaseStep>> {
+        if let Some(under_way) = &self.under_way {
+            return Some(Arc::clone(&under_way.step));
+        }
+        let is_due = is_tick || self.is_urgent() || self.owes();
+        if matches!(self.phase, Phase::Watched | Phase::Opening) || !is_due {
+            return None;
+        }
+        self.look_ahead(lease_max);
+        let free = self.free();
+        let kept = match self.phase {
+            Phase::Open => {
+                let wanted = self.wanted();
+                // Not for every little thing.
+                let is_much = free > times(wanted, 2);
+                let is_little = free < part(wanted, 2);
+                if is_much || is_little { wanted } else { free }
+            }
+            _ => Money::ZERO,
+        };
+        let rows = self.served.len().min(STEP_ROWS_MAX);
+        let rows: Vec<Served> = self.served.drain(..rows).collect();
+        let ends =
+            self.phase == Phase::Closing && self.reserved.is_zero() && self.served.is_empty();
+        if rows.is_empty() && kept == free && !ends {
+            return None;
+        }
+        if self.phase == Phase::Dead && rows.is_empty() {
+            return None;
+        }
+        Some(self.send(account, expiry, rows, kept, ends))
+    }
+
+    /// A step, after which `kept` shall be free.
+    fn send(
+        &mut self,
+        account: &AccountId,
+        expiry: Expiry,
+        served: Vec<Served>,
+        kept: Money,
+        ends: bool,
+    ) -> Arc<LeaseStep> {
+        let charged = served.iter().fold(Money::ZERO, |sum, served| {
+            sum.saturating_add(served.settlement.charged.max(Money::ZERO))
+        });
+        self.offered = self.free().saturating_sub(kept).max(Money::ZERO);
+        let still_spent = self.spent.saturating_sub(charged);
+        let step = Arc::new(LeaseStep {
+            id: self.id,
+            number: self.step.saturating_add(1),
+            account: account.clone(),
+            budgets: Arc::clone(&self.budgets),
+            expiry,
+            served,
+            target: self
+                .reserved
+                .saturating_add(still_spent)
+                .saturating_add(kept),
+            ends,
+        });
+        self.under_way = Some(UnderWay {
+            step: Arc::clone(&step),
+            charged,
+        });
+        step
+    }
+
+    /// The store took the step under way. `None`: and the lease is at its end.
+    pub(super) fn answered(&mut self, standing: &LeaseStanding) -> (Answered, bool) {
+        let Some(UnderWay { step, charged }) = self.under_way.take() else {
+            return (Answered::default(), false);
+        };
+        let mut answered = self.told(step.served.len(), charged);
+        self.step = step.number;
+        if !standing.is_open {
+            if step.ends {
+                return (answered, true);
+            }
+            self.amount = Money::ZERO;
+            self.phase = Phase::Dead;
+            return (answered, false);
+        }
+        self.amount = standing.amount;
+        self.left = standing.left;
+        if step.number == 1 {
+            self.windows = standing.windows;
+            if self.phase == Phase::Opening {
+                self.phase = Phase::Open;
+            }
+        }
+        if step.ends || (step.number == 1 && standing.amount.is_zero()) {
+            answered.is_scarce = !step.ends;
+            return (answered, true);
+        }
+        if self.phase == Phase::Open && self.is_scarce() {
+            answered.is_scarce = true;
+            self.phase = Phase::Closing;
+        }
+        (answered, false)
+    }
+
+    /// The store did not take the step. It is sent again, unless it is refused for good.
+    pub(super) fn failed(&mut self, is_passing: bool) -> Answered {
+        if !is_passing {
+            self.failures = self.failures.saturating_add(1);
+        }
+        if self.failures < ATTEMPTS {
+            return Answered::default();
+        }
+        self.failures = 0;
+        let Some(UnderWay { step, charged }) = self.under_way.take() else {
+            return Answered::default();
+        };
+        tracing::error!(
+            target: "tollgate::ledger",
+            lease = %step.id,
+            account = %step.account,
+            rows = step.served.len(),
+            %charged,
+            "the store refuses what was served from a lease: it is given up"
+        );
+        self.amount = Money::ZERO;
+        self.phase = Phase::Dead;
+        self.told(step.served.len(), charged)
+    }
+
+    fn told(&mut self, rows: usize, charged: Money) -> Answered {
+        self.offered = Money::ZERO;
+        self.spent = self.spent.saturating_sub(charged);
+        self.owed = self.owed.saturating_sub(rows);
+        Answered {
+            rows,
+            is_scarce: false,
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! A seeded world of nodes with leases on one set of books: calls, reports, kills at any step, clocks that are set. After
+//! every step the books are within every limit; in the end what was charged is what was served, but for what killed
+//! nodes had not told.
+//!
+//! `LEASES_SEEDS` and `LEASES_STEPS` set how much; `LEASES_FIRST_SEED` repeats a failure.
+
+use std::time::Duration;
+
+use tollgate::{
+    books::HoldRefusal,
+    budget::SpendingLimits,
+    clock::Clock,
+    store::{BudgetId, LeaseStore, LeasedLedger, Ledger},
+    usage::Hold,
+};
+
+use crate::{
+    dice::Dice,
+    engines::{Time, account, balances, budget, costs, nanos, pay, request},
+    leases::{Place, silent, time_goes_on},
+};
+
+const DAILY: i64 = 500;
+const TOTAL: i64 = 1_500;
+const DEPOSIT: i64 = 2_000;
+
+struct Node<S> {
+    store: S,
+    ledger: LeasedLedger,
+    clock: Time,
+    holds: Vec<Hold>,
+    /// What it charged and has not surely told.
+    untold: i64,
+}
+
+/// How often things happened.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    here: usize,
+    in_store: usize,
+    refused: usize,
+    killed: usize,
+    lost: i64,
+    days: usize,
+}
+
+struct World<P: Place> {
+    dice: Dice,
+    place: P,
+    nodes: Vec<Node<P::Store>>,
+    watcher: (P::Store, Time),
+    deposited: i64,
+    served: i64,
+    tally: Tally,
+}
+
+impl<P: Place> World<P> {
+    async fn new(seed: u64, place: P) -> Self {
+        let watcher = place.node().await;
+        let ann = account("ann");
+        pay(&watcher.0, &ann, DEPOSIT).await;
+        let limits = [("key-1", Some(DAILY), None), ("team", None, Some(TOTAL))];
+        for (name, daily, total) in limits {
+            let limits = SpendingLimits {
+                daily: daily.map(nanos),
+                total: total.map(nanos),
+                ..SpendingLimits::default()
+            };
+            let set = watcher.0.set_limits(&ann, &budget(name), limits);
+            set.await.unwrap();
+        }
+        let mut world = Self {
+            dice: Dice::new(seed),
+            nodes: Vec::new(),
+            watcher,
+            place,
+            deposited: DEPOSIT,
+            served: 0,
+            tally: Tally::default(),
+        };
+        for _ in 0..2 {
+            world.join().await;
+        }
+        world
+    }
+
+    async fn join(&mut self) {
+        let (store, clock) = self.place.node().await;
+        clock.set(self.watcher.1.now());
+        store.flush().await.unwrap();
+        self.nodes.push(Node {
+            ledger: silent(store.clone()),
+            store,
+            clock,
+            holds: Vec::new(),
+            untold: 0,
+        });
+    }
+
+    fn some_node(&self) -> usize {
+        usize::try_from(self.dice.roll(self.nodes.len() as u64)).unwrap()
+    }
+
+    async fn hold(&mut self) {
+        let (key, team) = ([budget("key-1")], [budget("key-1"), budget("team")]);
+        let budgets: [&[BudgetId]; 4] = [&key, &team, &[], &[]];
+        let budgets = self.dice.pick(&budgets);
+        let mut wish = request(&account("ann"), budgets, self.dice.between(1, 20));
+        wish.lifetime = Duration::from_secs(360_000);
+        let at = self.some_node();
+        let node = &mut self.nodes[at];
+        match node.ledger.hold(wish).await.unwrap() {
+            Ok(hold) => {
+                if hold.id.instance == node.store.tenure().instance() {
+                    self.tally.in_store += 1;
+                } else {
+                    self.tally.here += 1;
+                }
+                node.holds.push(hold);
+            }
+            Err(HoldRefusal::InsufficientCredits | HoldRefusal::LimitReached(_)) => {
+                self.tally.refused += 1;
+            }
+            Err(refusal) => panic!("{refusal}"),
+        }
+    }
+
+    async fn settle(&mut self) {
+        let at = self.some_node();
+        let node = &mut self.nodes[at];
+        if node.holds.is_empty() {
+            return;
+        }
+        let which = self.dice.roll(node.holds.len() as u64);
+        let hold = node.holds.swap_remove(usize::try_from(which).unwrap());
+        let cost = self.dice.between(0, hold.amount.nanos());
+        self.served += cost;
+        if hold.id.instance != node.store.tenure().instance() {
+            node.untold += cost;
+        }
+        node.ledger.settle(hold, costs(cost)).await.unwrap();
+    }
+
+    async fn tell(&mut self) {
+        let at = self.some_node();
+        let node = &mut self.nodes[at];
+        if self.dice.one_in(3) {
+            node.ledger.give_back().await.unwrap();
+        } else {
+            node.ledger.flush().await.unwrap();
+        }
+        node.untold = 0;
+    }
+
+    /// Time goes on for all; now and then the time of day alone is set to another day.
+    async fn pass_time(&mut self) {
+        let mut now = self.watcher.1.now();
+        if self.dice.one_in(8) {
+            self.tally.days += 1;
+            now += Duration::from_secs(86_400);
+        }
+        let clocks = self.nodes.iter().map(|node| (&node.store, &node.clock));
+        for (store, clock) in clocks.chain([(&self.watcher.0, &self.watcher.1)]) {
+            clock.set(now);
+            clock.advance(Duration::from_millis(700));
+            store.flush().await.unwrap();
+        }
+    }
+
+    /// From here on it does nothing any more; another one takes its place, when what it had is given back or before.
+    async fn kill(&mut self) {
+        let at = self.some_node();
+        let node = self.nodes.swap_remove(at);
+        self.tally.killed += 1;
+        self.tally.lost += node.untold;
+        std::mem::forget(node);
+        if self.dice.one_in(2) {
+            for _ in 0..12 {
+                self.pass_time().await;
+            }
+        }
+        self.join().await;
+    }
+
+    async fn check(&self) {
+        let (ann, store) = (account("ann"), &self.watcher.0);
+        let balance = store.balance(&ann).await.unwrap();
+        assert!(!balance.available().is_negative(), "overspent: {balance:?}");
+        assert!(!balance.held.is_negative(), "{balance:?}");
+        assert!(
+            balance.settled <= nanos(self.served),
+            "charged what nobody served"
+        );
+        for name in ["key-1", "team"] {
+            let budget = store.budget(&ann, &budget(name)).await.unwrap();
+            let windows = [
+                (budget.day, budget.limits.daily),
+                (budget.total, budget.limits.total),
+            ];
+            for (spent, limit) in windows {
+                let all = spent.settled.saturating_add(spent.held);
+                assert!(!spent.held.is_negative(), "{budget:?}");
+                assert!(limit.is_none_or(|limit| all <= limit), "{name}: {budget:?}");
+            }
+        }
+    }
+
+    async fn run(mut self, steps: u64) -> Tally {
+        for _ in 0..steps {
+            match self.dice.roll(100) {
+                0..50 => self.hold().await,
+                50..82 => self.settle().await,
+                82..90 => self.tell().await,
+                90..97 => self.pass_time().await,
+                97..99 => {
+                    let amount = self.dice.between(1, 50);
+                    self.deposited += amount;
+                    let credit = tollgate::usage::Credit {
+                        account: account("ann"),
+                        amount: nanos(amount),
+                        reference: format!("{}", self.deposited),
+                    };
+                    self.watcher.0.credit(credit).await.unwrap();
+                }
+                _ => self.kill().await,
+            }
+            self.check().await;
+        }
+        for node in std::mem::take(&mut self.nodes) {
+            node.ledger.close().await.unwrap();
+            for hold in node.holds {
+                // Those of the store, which is still there.
+                node.store.settle(hold, costs(0)).await.unwrap();
+            }
+        }
+        time_goes_on(&self.watcher.0, &self.watcher.1, 9).await;
+        self.check().await;
+        balances(&self.watcher.0, &account("ann"), self.deposited, 0).await;
+        let settled = self
+            .watcher
+            .0
+            .balance(&account("ann"))
+            .await
+            .unwrap()
+            .settled;
+        let least = self.served - self.tally.lost;
+        assert!(
+            settled >= nanos(least),
+            "{settled} of {}: {:?}",
+            self.served,
+            self.tally
+        );
+        self.tally
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |text| text.parse().unwrap())
+}
+
+pub(crate) async fn whatever_happens<P: Place>(place: impl AsyncFn() -> Option<P>) {
+    let (seeds, steps) = (setting("LEASES_SEEDS", 10), setting("LEASES_STEPS", 200));
+    let first = setting("LEASES_FIRST_SEED", 0);
+    let mut all = Tally::default();
+    for seed in first..first + seeds {
+        let Some(place) = place().await else { return };
+        eprintln!("LEASES_FIRST_SEED={seed} LEASES_SEEDS=1 repeats this world");
+        let tally = World::new(seed, place).await.run(steps).await;
+        all.here += tally.here;
+        all.in_store += tally.in_store;
+        all.refused += tally.refused;
+        all.killed += tally.killed;
+        all.lost += tally.lost;
+        all.days += tally.days;
+    }
+    eprintln!("{seeds} seeds of {steps} steps: {all:?}");
+    // A world in which something never happens proves nothing about it.
+    if seeds >= 10 {
+        let least = [all.here, all.in_store, all.refused, all.killed, all.days];
+        assert!(
+            least.iter().all(|count| *count > 5) && all.lost > 0,
+            "{all:?}"
+        );
+    }
+}
