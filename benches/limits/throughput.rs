@@ -115,7 +115,7 @@ async fn bare(
             call.key(&names[at]).arg("take").arg(1).arg(0);
             for (name, interval, ticks) in WIDE {
                 call.arg(name).arg("gcra").arg(interval).arg(ticks);
-                call.arg(MOST).arg(0).arg(0);
+                call.arg(MOST);
             }
             let answer: Vec<i64> = call.invoke_async(&mut connection).await.unwrap();
             assert_eq!(answer[0], 1);

@@ -4,7 +4,7 @@
 -- ARGV[1]  take | lease | correct | peek
 -- ARGV[2]  units; to correct, they may be below zero
 -- ARGV[3]  lease: how many units to take where there is plenty. correct: when they were taken, in µs
--- then seven for each window: its name, its rule, and five numbers:
+-- then for each window its name, its rule, and the rule's numbers:
 --   gcra      an interval in ticks, ticks in a µs, the burst
 --   strict    the limit, the length of a slice in µs
 --   calendar  the limit, and four beginnings of windows in s: the last one's, this one's, the next ones'
@@ -12,51 +12,72 @@
 -- Answers {1 taken | 0 refused | -1 never, units taken, µs to wait, now in µs, then for each window
 -- what is left and the µs until all of it is}. Every number is an integer below 2^53, so that Lua's
 -- doubles hold it exactly.
+--
+-- A server does nothing else meanwhile, so what every call goes through is written for speed: a rule is made when a
+-- window has it, a window is one table of its final size, and numbers are made text no more often than they must be.
 
 local SLICES, MOST = 16, 2 ^ 52
+local floor, ceil, match, format = math.floor, math.ceil, string.match, string.format
+-- Whole numbers as text; the quicker way has room for them where a long has 64 bits.
+local ONE, TWO = '%d', '%d %d'
+if format(ONE, MOST) ~= '4503599627370496' then
+  ONE, TWO = '%.0f', '%.0f %.0f'
+end
 local operation, cost, extra = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-
-local function text(number)
-  return string.format('%.0f', number)
-end
 
 local rules, make = {}, {}
 
 -- "t debt interval ticks": what is owed at t. It shrinks by so many ticks in a µs.
 function make.gcra()
   return {
-    read = function(w, stored)
-      local interval, ticks, burst = w[1], w[2], w[3]
-      w.most, w.capacity, w.t, w.debt = burst, interval * burst, now, 0
-      local t, debt, old, per = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+)$')
-      if t then
-        t, debt, old, per = tonumber(t), tonumber(debt), tonumber(old), tonumber(per)
-        if now > t then
-          debt = math.max(0, debt - (now - t) * per)
+    numbers = 3,
+    read = function(stored, at)
+      local interval, ticks = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+      local burst, rate = tonumber(ARGV[at + 2]), ARGV[at] .. ' ' .. ARGV[at + 1]
+      local t, debt = now, 0
+      local since, owed, old_rate = match(stored or '', '^(%d+) (%d+) (.+)$')
+      if since then
+        local per, old = ticks, interval
+        if old_rate ~= rate then
+          old, per = match(old_rate, '^(%d+) (%d+)$')
+          old, per = tonumber(old), tonumber(per)
+        end
+        since, debt = tonumber(since), tonumber(owed)
+        if now > since then
+          debt = debt - (now - since) * per
+          if debt < 0 then
+            debt = 0
+          end
+        else
+          -- A clock that stepped back gives nothing back.
+          t = since
         end
         if old ~= interval then
-          debt = math.min(MOST, math.ceil(debt / old) * interval)
+          debt = math.min(MOST, ceil(debt / old) * interval)
         end
-        -- A clock that stepped back gives nothing back.
-        w.t, w.debt = math.max(t, now), debt
       end
+      return {
+        most = burst, interval = interval, ticks = ticks, rate = rate,
+        capacity = interval * burst, t = t, debt = debt, left = 0,
+      }
     end,
     left = function(w)
-      return math.max(0, math.floor((w.capacity - w.debt) / w[1]))
+      local left = floor((w.capacity - w.debt) / w.interval)
+      return left > 0 and left or 0
     end,
     wait = function(w, units)
-      return math.ceil((w.debt + units * w[1] - w.capacity) / w[2]) + (w.t - now)
+      return ceil((w.debt + units * w.interval - w.capacity) / w.ticks) + (w.t - now)
     end,
     reset = function(w)
-      return w.debt == 0 and 0 or math.ceil(w.debt / w[2]) + (w.t - now)
+      return w.debt == 0 and 0 or ceil(w.debt / w.ticks) + (w.t - now)
     end,
     add = function(w, units)
-      w.debt = math.max(0, math.min(MOST, w.debt + units * w[1]))
+      w.debt = math.max(0, math.min(MOST, w.debt + units * w.interval))
     end,
     write = function(w)
-      return text(w.t) .. ' ' .. text(w.debt) .. ' ' .. text(w[1]) .. ' ' .. text(w[2])
+      return format(TWO, w.t, w.debt) .. ' ' .. w.rate
     end,
   }
 end
@@ -71,23 +92,24 @@ function make.strict()
     return sum
   end
   local function gone(w, age)
-    return math.max(1, (w.index + SLICES + 1 - age) * w[2] - now)
+    return math.max(1, (w.index + SLICES + 1 - age) * w.length - now)
   end
   return {
-    read = function(w, stored)
-      local length = w[2]
-      w.most, w.index, w.used = w[1], math.floor(now / length), {}
+    numbers = 2,
+    read = function(stored, at)
+      local length = tonumber(ARGV[at + 1])
+      local w = { most = tonumber(ARGV[at]), length = length, index = floor(now / length), used = {} }
       for age = 0, SLICES do
         w.used[age] = 0
       end
-      local index, counts, old = string.match(stored or '', '^(%d+) ([%d,]+) (%d+)$')
+      local index, counts, old = match(stored or '', '^(%d+) ([%d,]+) (%d+)$')
       if not index then
-        return
+        return w
       end
       index, old = tonumber(index), tonumber(old)
       -- Slices of another length count where they end; a clock that stepped back frees nothing.
       local function place(at)
-        return old == length and at or math.floor(((at + 1) * old - 1) / length)
+        return old == length and at or floor(((at + 1) * old - 1) / length)
       end
       w.index = math.max(w.index, place(index))
       for count in string.gmatch(counts, '%d+') do
@@ -97,15 +119,16 @@ function make.strict()
         end
         index = index - 1
       end
+      return w
     end,
     left = function(w)
-      return math.max(0, w[1] - total(w))
+      return math.max(0, w.most - total(w))
     end,
     wait = function(w, units)
       local sum = total(w)
       for age = SLICES, 0, -1 do
         sum = sum - w.used[age]
-        if sum + units <= w[1] then
+        if sum + units <= w.most then
           return gone(w, age)
         end
       end
@@ -120,7 +143,7 @@ function make.strict()
       return 0
     end,
     add = function(w, units, at)
-      local age = at and w.index - math.floor(at / w[2]) or 0
+      local age = at and w.index - floor(at / w.length) or 0
       if w.used[age] then
         w.used[age] = math.max(0, math.min(MOST, w.used[age] + units))
       end
@@ -128,9 +151,9 @@ function make.strict()
     write = function(w)
       local counts = {}
       for age = 0, SLICES do
-        counts[age + 1] = text(w.used[age])
+        counts[age + 1] = format(ONE, w.used[age])
       end
-      return text(w.index) .. ' ' .. table.concat(counts, ',') .. ' ' .. text(w[2])
+      return format(ONE, w.index) .. ' ' .. table.concat(counts, ',') .. ' ' .. format(ONE, w.length)
     end,
   }
 end
@@ -138,20 +161,25 @@ end
 -- "start used": what was used since then. Windows only move forward.
 function make.calendar()
   return {
-    read = function(w, stored)
-      local second = math.floor(now / 1000000)
-      local at = second >= w[4] and 4 or second >= w[3] and 3 or 2
-      w.most, w.start, w.finish, w.used = w[1], w[at], w[at + 1], 0
+    numbers = 5,
+    read = function(stored, at)
+      local second, begins = floor(now / 1000000), {}
+      for n = 1, 4 do
+        begins[n] = tonumber(ARGV[at + n])
+      end
+      local n = second >= begins[3] and 3 or second >= begins[2] and 2 or 1
+      local w = { most = tonumber(ARGV[at]), start = begins[n], finish = begins[n + 1], used = 0 }
       if not w.finish or w.finish <= second then
         w.finish = second + 1
       end
-      local start, used = string.match(stored or '', '^(%d+) (%d+)$')
+      local start, used = match(stored or '', '^(%d+) (%d+)$')
       if start and tonumber(start) >= w.start then
         w.start, w.used = tonumber(start), tonumber(used)
       end
+      return w
     end,
     left = function(w)
-      return math.max(0, w[1] - w.used)
+      return math.max(0, w.most - w.used)
     end,
     wait = function(w)
       return w.finish * 1000000 - now
@@ -165,33 +193,43 @@ function make.calendar()
       end
     end,
     write = function(w)
-      return text(w.start) .. ' ' .. text(w.used)
+      return format(TWO, w.start, w.used)
     end,
   }
 end
 
-local windows, names = {}, {}
-for i = 4, #ARGV, 7 do
-  local name = ARGV[i + 1]
-  rules[name] = rules[name] or make[name]()
-  local w = { rule = rules[name] }
-  for n = 1, 5 do
-    w[n] = tonumber(ARGV[i + 1 + n])
+local kinds, places, names = {}, {}, {}
+local at, count = 4, 0
+while ARGV[at] do
+  local name = ARGV[at + 1]
+  local rule = rules[name]
+  if not rule then
+    rule = make[name]()
+    rules[name] = rule
   end
-  windows[#windows + 1], names[#names + 1] = w, ARGV[i]
+  count = count + 1
+  kinds[count], places[count], names[count] = rule, at + 2, ARGV[at]
+  at = at + 2 + rule.numbers
 end
 
 local stored = redis.call('HMGET', KEYS[1], unpack(names))
 local status, taken, wait, least = 1, cost, 0, MOST
-for i, w in ipairs(windows) do
-  w.rule.read(w, stored[i])
-  least = math.min(least, w.rule.left(w))
-  if operation == 'take' or operation == 'lease' then
+local windows = {}
+local takes = operation == 'take' or operation == 'lease'
+for i = 1, count do
+  local rule = kinds[i]
+  local w = rule.read(stored[i], places[i])
+  local left = rule.left(w)
+  windows[i], w.left = w, left
+  if left < least then
+    least = left
+  end
+  if takes and left < cost then
     if cost > w.most then
       status = -1
-    elseif w.rule.left(w) < cost then
+    else
       status = math.min(status, 0)
-      wait = math.max(wait, w.rule.wait(w, cost))
+      wait = math.max(wait, rule.wait(w, cost))
     end
   end
 end
@@ -204,22 +242,26 @@ if status ~= 1 or operation == 'peek' then
   taken = 0
 end
 
+local answer = { status, taken, wait, now }
 if taken ~= 0 then
-  local at = operation == 'correct' and extra or nil
+  local moment = operation == 'correct' and extra or nil
   local fields, lifetime = {}, 0
-  for i, w in ipairs(windows) do
-    w.rule.add(w, taken, at)
-    fields[#fields + 1], fields[#fields + 2] = names[i], w.rule.write(w)
-    lifetime = math.max(lifetime, w.rule.reset(w))
+  for i = 1, count do
+    local rule, w = kinds[i], windows[i]
+    rule.add(w, taken, moment)
+    fields[2 * i - 1], fields[2 * i] = names[i], rule.write(w)
+    local reset = rule.reset(w)
+    if reset > lifetime then
+      lifetime = reset
+    end
+    answer[2 * i + 3], answer[2 * i + 4] = rule.left(w), reset
   end
   redis.call('HSET', KEYS[1], unpack(fields))
   -- A second on top, so that nothing is forgotten before it is idle.
-  redis.call('PEXPIRE', KEYS[1], text(math.ceil(lifetime / 1000) + 1000))
-end
-
-local answer = { status, taken, wait, now }
-for _, w in ipairs(windows) do
-  answer[#answer + 1] = w.rule.left(w)
-  answer[#answer + 1] = w.rule.reset(w)
+  redis.call('PEXPIRE', KEYS[1], format(ONE, ceil(lifetime / 1000) + 1000))
+else
+  for i = 1, count do
+    answer[2 * i + 3], answer[2 * i + 4] = windows[i].left, kinds[i].reset(windows[i])
+  end
 end
 return answer

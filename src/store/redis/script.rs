@@ -3,6 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
+use smallvec::SmallVec;
 
 use crate::{
     domain::{
@@ -133,26 +134,25 @@ impl Invocation {
     }
 }
 
-/// A quota in the script's words.
-fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, [i64; 5]) {
+/// A quota in the script's words: its rule, and the rule's numbers.
+fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, SmallVec<[i64; 5]>) {
     let whole = |number: u128| i64::try_from(number).unwrap_or(i64::MAX);
+    let limit = i64::from(quota.limit());
     match quota.rule() {
         Rule::Rolling => {
             let (interval, ticks) = ticks(quota);
             let burst = i64::from(quota.burst_size());
-            ("gcra", [whole(interval), whole(ticks), burst, 0, 0])
+            let numbers = [whole(interval), whole(ticks), burst];
+            ("gcra", SmallVec::from_slice(&numbers))
         }
         Rule::Strict => {
             let slice = quota.slice().as_nanos().div_ceil(1_000);
-            ("strict", [i64::from(quota.limit()), whole(slice), 0, 0, 0])
+            ("strict", SmallVec::from_slice(&[limit, whole(slice)]))
         }
         Rule::Calendar(period, zone) => {
             let Bounds([before, this, next, after]) = zone.bounds(*period, now);
-            let limit = i64::from(quota.limit());
-            (
-                "calendar",
-                [limit, before, this, next, after].map(|number| number.max(0)),
-            )
+            let numbers = [limit, before, this, next, after];
+            ("calendar", numbers.map(|number| number.max(0)).into())
         }
     }
 }
