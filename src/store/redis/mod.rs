@@ -78,7 +78,7 @@ pub struct RedisRateLimiterBuilder {
     manner: Manner,
 }
 
-/// Where counts are kept, by address.
+/// A server or a cluster, by address.
 enum Place {
     Server(String),
     #[cfg(feature = "redis-cluster")]
@@ -188,21 +188,7 @@ impl RedisRateLimiterBuilder {
     /// # Errors
     /// When the address can't be read.
     pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
-        let unreadable = |_| {
-            let text = "no address of a Redis server";
-            StoreError::new(StoreErrorKind::Refused, text)
-        };
-        let servers = match self.place {
-            Place::Server(url) => {
-                let client = Client::open(url).map_err(unreadable)?;
-                Servers::One(Connections::new(client, self.connections))
-            }
-            #[cfg(feature = "redis-cluster")]
-            Place::Cluster(nodes) => {
-                let cluster = cluster::Cluster::new(nodes).map_err(unreadable)?;
-                Servers::Cluster(Box::new(cluster))
-            }
-        };
+        let servers = self.place.servers(self.connections)?;
         let remote = Remote(Arc::new(Inner {
             servers,
             prefix: self.prefix,
@@ -246,6 +232,27 @@ enum Servers {
     One(Connections),
     #[cfg(feature = "redis-cluster")]
     Cluster(Box<cluster::Cluster>),
+}
+
+impl Place {
+    /// Not connected yet.
+    fn servers(self, connections: usize) -> Result<Servers, StoreError> {
+        let unreadable = |_| {
+            let text = "no address of a Redis server";
+            StoreError::new(StoreErrorKind::Refused, text)
+        };
+        Ok(match self {
+            Self::Server(url) => {
+                let client = Client::open(url).map_err(unreadable)?;
+                Servers::One(Connections::new(client, connections))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(nodes) => {
+                let cluster = cluster::Cluster::new(nodes).map_err(unreadable)?;
+                Servers::Cluster(Box::new(cluster))
+            }
+        })
+    }
 }
 
 impl Servers {

@@ -1,7 +1,7 @@
 //! Against a real server.
 
 #[cfg(feature = "redis-cluster")]
-mod cluster;
+pub(super) mod cluster;
 mod counts;
 mod models;
 mod outage;

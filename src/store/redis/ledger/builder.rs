@@ -7,7 +7,6 @@ use std::{
 };
 
 use hashbrown::DefaultHashBuilder;
-use redis::Client;
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, RwLock, Semaphore},
@@ -27,9 +26,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{
-        StoreError, StoreErrorKind, alerts::Alerts, rate::Breaker, redis::connections::Connections,
-    },
+    store::{StoreError, alerts::Alerts, rate::Breaker, redis::Place},
 };
 
 /// Two missed beats, at least: or a process that lives would be taken for dead.
@@ -38,16 +35,16 @@ const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 /// Settings of a [`RedisLedger`].
 #[must_use = "a builder does nothing until the ledger is opened"]
 pub struct RedisLedgerBuilder {
-    url: String,
+    place: Place,
     connections: usize,
     prefix: String,
     settings: Settings,
 }
 
 impl RedisLedgerBuilder {
-    pub(super) fn new(url: &str) -> Self {
+    pub(super) fn new(place: Place) -> Self {
         Self {
-            url: url.to_owned(),
+            place,
             connections: 4,
             prefix: "tollgate".to_owned(),
             settings: Settings {
@@ -63,7 +60,8 @@ impl RedisLedgerBuilder {
         }
     }
 
-    /// How many connections accounts are spread over; 4 unless set, at least 1.
+    /// How many connections to a server accounts are spread over; 4 unless set, at least 1. To a cluster there is
+    /// one for each node.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self
@@ -140,13 +138,10 @@ impl RedisLedgerBuilder {
     /// `Refused` when the address can't be read or the server is older than Redis 6.2, `Unavailable` when it can't be
     /// reached.
     pub async fn open(self) -> Result<RedisLedger, StoreError> {
-        let client = Client::open(self.url).map_err(|_| {
-            StoreError::new(StoreErrorKind::Refused, "no address of a Redis server")
-        })?;
         let places = self.settings.open_holds_max.min(Semaphore::MAX_PERMITS);
         let instance = random()?;
         let shared = Arc::new(Shared {
-            connections: Connections::new(client, self.connections),
+            servers: self.place.servers(self.connections)?,
             breaker: Breaker::default(),
             names: Names::new(&self.prefix),
             settings: self.settings,
@@ -163,7 +158,7 @@ impl RedisLedgerBuilder {
             closing: Notify::new(),
             runtime: Handle::current(),
         });
-        shared.connections.revive().await?;
+        shared.servers.revive().await?;
         server::look_at(&shared).await?;
         // Looks around for the first time.
         let begin = async {

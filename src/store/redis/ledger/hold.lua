@@ -17,6 +17,35 @@ elseif marks[2] == 1 then
   return { 'given_up' }
 end
 
+-- What was opened, and what can be set aside after that.
+local function answer(balance, budgets)
+  local left
+  for _, budget in ipairs(budgets) do
+    for _, window in ipairs(budget) do
+      if window.limit ~= '-' then
+        local rest = bounded(minus(amount(window.limit), window.settled))
+        rest = bounded(minus(rest, window.held))
+        left = left and least(left, rest) or rest
+      end
+    end
+  end
+  return {
+    'held',
+    string.format('%.0f', day),
+    string.format('%.0f', month),
+    text(available(balance)),
+    left and text(left) or '-',
+  }
+end
+
+-- A cluster's client or a proxy may have sent it twice.
+local opened = redis.call('HGET', KEYS[4], number)
+if opened then
+  local record = cmsgpack.unpack(opened)
+  day, month = record[2], record[3]
+  return answer(load(KEYS[1], record[7]))
+end
+
 if key ~= '' then
   local known = redis.call('HGET', KEYS[2], key)
   if known then
@@ -53,14 +82,9 @@ for _, budget in ipairs(budgets) do
 end
 
 balance.held = bounded(plus(balance.held, wanted))
-local left
 for _, budget in ipairs(budgets) do
   for _, window in ipairs(budget) do
     window.held = bounded(plus(window.held, wanted))
-    if window.limit ~= '-' then
-      local rest = bounded(minus(bounded(minus(amount(window.limit), window.settled)), window.held))
-      left = left and least(left, rest) or rest
-    end
   end
 end
 save(KEYS[1], balance, ids, budgets)
@@ -78,10 +102,4 @@ if key ~= '' then
   redis.call('HDEL', KEYS[2], unpack(old))
   redis.call('HSET', KEYS[2], key, ARGV[8] .. ' ' .. ARGV[10] .. ' 0')
 end
-return {
-  'held',
-  string.format('%.0f', day),
-  string.format('%.0f', month),
-  text(available(balance)),
-  left and text(left) or '-',
-}
+return answer(balance, budgets)

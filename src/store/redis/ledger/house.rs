@@ -283,9 +283,10 @@ async fn leave_idle_accounts(shared: &Arc<Shared>, elapsed: Duration) -> Result<
     }
     let names: Vec<&str> = idle.iter().map(AccountId::as_str).collect();
     let question = shared.instance_question("leave", shared.desk.instance());
-    shared
-        .ask::<i64>(shared.house_way(), &question.arg(names))
-        .await?;
+    let question = question.arg(names);
+    let left = shared.ask::<i64>(shared.house_way(), &question);
+    // What was sent and not answered may come late, when one of them is entered again.
+    left.await.inspect_err(|_| shared.put_doubt_back())?;
     Ok(())
 }
 

@@ -26,6 +26,7 @@ use shared::Shared;
 
 pub use builder::RedisLedgerBuilder;
 
+use super::Place;
 use crate::store::StoreError;
 
 /// Keeps money in Redis, so that many processes spend from one balance and one budget. A clone is a reference count.
@@ -51,7 +52,7 @@ use crate::store::StoreError;
 ///   `everysec` a server that ends may forget its last second: holds and settlements of calls that were answered, and
 ///   payments too. Without `appendonly` everything goes. A replica that is promoted may be behind. When it is opened it
 ///   warns of these by `tracing`, and of a `maxmemory-policy` that may throw books away, where the server tells.
-/// - All of an account is in one slot of a cluster; it speaks to one server, or to a proxy before a cluster.
+/// - On a cluster all of an account is in one slot, and accounts are spread over the nodes.
 /// - A payment that is refused because the account can't hold so much keeps its reference: that can be used for the
 ///   same payment alone.
 ///
@@ -74,7 +75,15 @@ impl RedisLedger {
 
     /// Begins a ledger on the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisLedgerBuilder {
-        RedisLedgerBuilder::new(url)
+        RedisLedgerBuilder::new(Place::Server(url.to_owned()))
+    }
+
+    /// Begins a ledger on a cluster, of which these are some nodes: the others are found through them. While a part of
+    /// it is gone, so is the ledger.
+    #[cfg(feature = "redis-cluster")]
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisLedgerBuilder {
+        let nodes = nodes.into_iter().map(str::to_owned);
+        RedisLedgerBuilder::new(Place::Cluster(nodes.collect()))
     }
 
     /// Writes what is on its way, resolves what is still held and ends. Calls fail with `Unavailable` from then on.

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{
     Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, ToRedisArgs,
-    aio::MultiplexedConnection,
+    aio::ConnectionLike,
 };
 
 /// A script, and the name under which a server knows it.
@@ -67,7 +67,7 @@ impl Question {
     /// Asks, in one round trip. A server that doesn't have the script yet is handed it.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
     ) -> Result<T, RedisError> {
         match (self.command.query_async(connection).await, self.code) {
             (Err(error), Some(code)) if is_unknown_script(&error) => {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use redis::Value;
+
 use super::{question::Question, shared::Shared};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -14,27 +16,42 @@ const OLDEST: (u64, u64) = (6, 2);
 /// `Refused` when the server is too old. What a managed server doesn't tell is not asked twice.
 pub(super) async fn look_at(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let info = Question::command("INFO").arg("server");
-    let info: Option<String> = shared.ask(0, &info).await.ok();
-    if info
-        .as_deref()
-        .and_then(version)
-        .is_some_and(|version| version < OLDEST)
-    {
+    let mut versions = told(shared, &info).await.into_iter();
+    let is_old = |info: String| version(&info).is_some_and(|version| version < OLDEST);
+    if versions.any(is_old) {
         let text = "the ledger needs Redis 6.2 or Valkey";
         return Err(StoreError::new(StoreErrorKind::Refused, text));
     }
     for (setting, good, danger) in SETTINGS {
         let question = Question::command("CONFIG").arg("GET").arg(*setting);
-        let Ok(answer) = shared.ask::<Vec<String>>(0, &question).await else {
-            return Ok(());
-        };
-        if let [_, value] = answer.as_slice()
+        if let [_, value] = told(shared, &question).await.as_slice()
             && value != good
         {
             tracing::warn!(target: "tollgate::redis", setting, value, danger);
         }
     }
     Ok(())
+}
+
+/// All texts of an answer, whatever its shape: a cluster answers for each of its nodes. Nothing where the server
+/// doesn't tell.
+async fn told(shared: &Arc<Shared>, question: &Question) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut left: Vec<Value> = shared.ask(0, question).await.into_iter().collect();
+    while let Some(value) = left.pop() {
+        match value {
+            Value::BulkString(bytes) => texts.extend(String::from_utf8(bytes)),
+            Value::SimpleString(text) | Value::VerbatimString { text, .. } => texts.push(text),
+            // The last is taken first.
+            Value::Array(values) => left.extend(values.into_iter().rev()),
+            Value::Map(pairs) => {
+                let values = pairs.into_iter().flat_map(|(key, value)| [key, value]);
+                left.extend(values.rev());
+            }
+            _ => {}
+        }
+    }
+    texts
 }
 
 const SETTINGS: &[(&str, &str, &str)] = &[

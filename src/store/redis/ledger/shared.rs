@@ -11,13 +11,15 @@ use std::{
 };
 
 use hashbrown::DefaultHashBuilder;
-use redis::FromRedisValue;
+use redis::{FromRedisValue, RedisError};
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, RwLock, Semaphore},
     time::{sleep, timeout},
 };
 
+#[cfg(feature = "redis-cluster")]
+use super::super::cluster::Cluster;
 use super::{
     codec::is_hopeless, desk::Desk, errands::Errands, house::House, names::Names,
     question::Question,
@@ -32,7 +34,7 @@ use crate::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
         rate::{Breaker, Failure as Gravity},
-        redis::connections::Connections,
+        redis::Servers,
     },
 };
 
@@ -53,7 +55,7 @@ pub(super) struct Settings {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) connections: Connections,
+    pub(super) servers: Servers,
     pub(super) breaker: Breaker,
     pub(super) names: Names,
     pub(super) settings: Settings,
@@ -101,6 +103,15 @@ impl Failure {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
             is_passing: true,
             was_sent: false,
+        }
+    }
+
+    /// What a server said.
+    fn told(error: &RedisError, kept: StoreError) -> Self {
+        Self {
+            error: kept,
+            is_passing: !is_hopeless(error),
+            was_sent: true,
         }
     }
 
@@ -163,34 +174,37 @@ impl Shared {
         if self.breaker.is_open() {
             return Err(Failure::unsent("Redis is away"));
         }
-        let (slot, mut connection) = match self.connections.of(&[way; 16]) {
-            Ok(connection) => connection,
-            Err(_) => {
-                self.lost(Gravity::Final);
-                return Err(Failure::unsent("not connected to Redis"));
-            }
-        };
-        let answer = timeout(self.settings.deadline, question.ask(&mut connection)).await;
-        match answer {
+        match timeout(self.settings.deadline, self.put(way, question)).await {
             Ok(Ok(answer)) => {
                 self.breaker.succeeded();
                 Ok(answer)
             }
-            Ok(Err(error)) => {
-                let hopeless = is_hopeless(&error);
-                let error = self.connections.failed(slot, &error);
-                if error.kind() == StoreErrorKind::Unavailable {
+            Ok(Err(failure)) => {
+                if failure.error.kind() == StoreErrorKind::Unavailable {
                     self.lost(Gravity::Final);
                 }
-                Err(Failure {
-                    error,
-                    is_passing: !hopeless,
-                    was_sent: true,
-                })
+                Err(failure)
             }
             Err(_) => {
                 self.lost(Gravity::Passing);
                 Err(Failure::slow())
+            }
+        }
+    }
+
+    async fn put<T: FromRedisValue>(&self, way: u8, question: &Question) -> Result<T, Failure> {
+        let away = |_| Failure::unsent("not connected to Redis");
+        match &self.servers {
+            Servers::One(connections) => {
+                let (slot, mut connection) = connections.of(&[way; 16]).map_err(away)?;
+                let answer = question.ask(&mut connection).await;
+                answer.map_err(|error| Failure::told(&error, connections.failed(slot, &error)))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Servers::Cluster(cluster) => {
+                let mut connection = cluster.connection().map_err(away)?;
+                let answer = question.ask(&mut connection).await;
+                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error)))
             }
         }
     }
@@ -236,7 +250,7 @@ impl Shared {
                 let Some(shared) = ledger.upgrade() else {
                     return;
                 };
-                if shared.connections.revive().await.is_ok() {
+                if shared.servers.revive().await.is_ok() {
                     // Who holds next enters first: the server may have forgotten that it did.
                     shared.desk.doubt();
                     shared.put_doubt_back();

@@ -1,5 +1,7 @@
 //! Against a real server.
 
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod lost;
 mod rules;
 mod upkeep;
@@ -13,7 +15,9 @@ use crate::{
         clock::{Clock, ManualClock},
         money::Money,
         page::Page,
-        usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
+        usage::{
+            Call, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement, UsageEntry,
+        },
     },
     store::{Ledger, redis::test_server::RedisServer},
 };

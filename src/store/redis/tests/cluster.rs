@@ -8,10 +8,10 @@ use super::*;
 
 const SLOTS: u16 = 16_384;
 
-struct Nodes(Vec<RedisServer>);
+pub(in crate::store::redis) struct Nodes(Vec<RedisServer>);
 
 impl Nodes {
-    async fn start() -> Option<Self> {
+    pub(in crate::store::redis) async fn start() -> Option<Self> {
         let arguments = [
             "--cluster-enabled",
             "yes",
@@ -64,8 +64,12 @@ impl Nodes {
         }
     }
 
+    pub(in crate::store::redis) fn urls(&self) -> Vec<String> {
+        self.0.iter().map(RedisServer::url).collect()
+    }
+
     fn limiter(&self) -> RedisRateLimiterBuilder {
-        let urls: Vec<_> = self.0.iter().map(RedisServer::url).collect();
+        let urls = self.urls();
         let limiter = RedisRateLimiter::cluster(urls.iter().map(String::as_str));
         limiter.deadline(Duration::from_secs(20))
     }

@@ -224,3 +224,29 @@ async fn a_row_that_was_written_is_not_written_again() {
     }
     assert_eq!(rows(&ledger).await.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_sent_twice_is_one() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let shared = &ledger.0.shared;
+    let (ann, id) = (account("ann"), shared.desk.next_id());
+    let mut wish = request(&ann, &clock, 10);
+    wish.idempotency = Some(Idempotency {
+        key: Arc::from("key"),
+        fingerprint: [7; 32],
+        keep_for: Duration::from_secs(60),
+    });
+    let call = super::super::codec::write_call(&wish.call).unwrap();
+    let question = shared.ask_to_hold(id, &wish, &call);
+    let first: Vec<String> = shared.ask(0, &question).await.unwrap();
+    let second: Vec<String> = shared.ask(0, &question).await.unwrap();
+    assert!(
+        matches!(hold_answer(&first), Ok(HoldAnswer::Granted(_))),
+        "{first:?}"
+    );
+    assert_eq!(first, second);
+    assert_eq!(books(&ledger).await, (0, 10));
+}
