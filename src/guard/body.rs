@@ -62,7 +62,7 @@ impl Meter for NoMeter {
 /// A refusal's bytes are handed out as the inner body's own `Data` when that is `Bytes`, `Vec<u8>`, or
 /// another of the standard buffers; with a `Data` of one's own a refusal has a head and no body.
 #[pin_project]
-pub struct GateBody<B: Body, M = NoMeter> {
+pub struct GateBody<B: Body, M = Option<NoMeter>> {
     #[pin]
     kind: Kind<B, M>,
 }

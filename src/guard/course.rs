@@ -57,11 +57,11 @@ pub enum Progress<W> {
 
 /// The proofs of a course, and what they have to say when there is an answer. The default has none.
 pub trait Admission: Default + Send + 'static {
-    /// What they may leave on the answer's body.
-    type Meter: Meter;
+    /// Where what they leave on the answer's body is kept. The default has nothing.
+    type Meter: Meter + Default;
 
-    /// Marks the answer, the innermost first.
-    fn mark(&mut self, answer: &mut Answer<'_>) -> Option<Self::Meter>;
+    /// Marks the answer, the innermost first, and puts into `meter` what is to watch the body.
+    fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter);
 
     /// The inner service failed with an error of its own instead of answering.
     fn inner_failed(&mut self);
@@ -77,6 +77,8 @@ pub struct Answer<'a> {
     pub(super) replaced: Option<Bytes>,
     /// What has to be written down before the head goes out.
     pub(super) settling: Option<StoreFuture<()>>,
+    /// Whether the body is watched.
+    pub(super) is_metered: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -87,6 +89,7 @@ impl<'a> Answer<'a> {
             extensions: &mut head.extensions,
             replaced: None,
             settling: None,
+            is_metered: false,
         }
     }
 
@@ -94,7 +97,7 @@ impl<'a> Answer<'a> {
         self.status
     }
 
-    fn marked_by<P: Permit>(&mut self, permit: P) -> Option<P::Meter> {
+    fn marked_by<P: Permit>(&mut self, permit: P, meter: &mut Option<P::Meter>) {
         let marks = ResponseMarks {
             status: self.status,
             headers: self.headers,
@@ -103,13 +106,15 @@ impl<'a> Answer<'a> {
         match permit.mark_response(marks) {
             Tail::Body => {}
             Tail::Settled(settling) => self.settling = both(self.settling.take(), Some(settling)),
-            Tail::Metered(meter) => return Some(meter),
+            Tail::Metered(metering) => {
+                self.is_metered = true;
+                *meter = Some(metering);
+            }
             Tail::Replaced(status, body) => {
                 self.status = status;
                 self.replaced = Some(body);
             }
         }
-        None
     }
 }
 
@@ -124,10 +129,12 @@ impl<P> Default for Passed<P> {
 }
 
 impl<P: Permit> Admission for Passed<P> {
-    type Meter = P::Meter;
+    type Meter = Option<P::Meter>;
 
-    fn mark(&mut self, answer: &mut Answer<'_>) -> Option<P::Meter> {
-        answer.marked_by(self.0.take()?)
+    fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Option<P::Meter>) {
+        if let Some(permit) = self.0.take() {
+            answer.marked_by(permit, meter);
+        }
     }
 
     fn inner_failed(&mut self) {
@@ -297,14 +304,14 @@ impl<A: Course, B: Course> Course for Then<A, B> {
 impl<A: Admission, B: Admission> Admission for Both<A, B> {
     type Meter = Meters<A::Meter, B::Meter>;
 
-    fn mark(&mut self, answer: &mut Answer<'_>) -> Option<Self::Meter> {
-        let inner = self.inner.mark(answer);
+    fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter) {
+        self.inner.mark(answer, &mut meter.inner);
         let was_replaced = answer.replaced.is_some();
-        let outer = self.outer.mark(answer);
-        // A body that is replaced further out is seen to its end by nobody.
-        let inner = inner.filter(|_| was_replaced || answer.replaced.is_none());
-        let some = inner.is_some() || outer.is_some();
-        some.then_some(Meters { inner, outer })
+        self.outer.mark(answer, &mut meter.outer);
+        if !was_replaced && answer.replaced.is_some() {
+            // A body that is replaced further out is seen to its end by nobody.
+            meter.inner = B::Meter::default();
+        }
     }
 
     fn inner_failed(&mut self) {
@@ -313,35 +320,46 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
     }
 }
 
-/// The meters of a [`Then`] on one body; the inner one sees everything first.
-#[derive(Debug)]
-pub struct Meters<A, B> {
-    inner: Option<B>,
-    outer: Option<A>,
-}
-
-impl<A: Meter, B: Meter> Meter for Meters<A, B> {
+/// The meter of one gate, where it left one.
+impl<M: Meter> Meter for Option<M> {
     fn data(&mut self, piece: &[u8]) {
-        if let Some(meter) = &mut self.inner {
-            meter.data(piece);
-        }
-        if let Some(meter) = &mut self.outer {
+        if let Some(meter) = self {
             meter.data(piece);
         }
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(meter) = &mut self.inner {
-            meter.trailers(trailers);
-        }
-        if let Some(meter) = &mut self.outer {
+        if let Some(meter) = self {
             meter.trailers(trailers);
         }
     }
 
     fn end(self, how: BodyEnd) -> Option<StoreFuture<()>> {
-        let inner = self.inner.and_then(|meter| meter.end(how));
-        let outer = self.outer.and_then(|meter| meter.end(how));
+        self?.end(how)
+    }
+}
+
+/// The meters of a [`Then`] on one body; the inner one sees everything first.
+#[derive(Debug, Default)]
+pub struct Meters<A, B> {
+    inner: B,
+    outer: A,
+}
+
+impl<A: Meter, B: Meter> Meter for Meters<A, B> {
+    fn data(&mut self, piece: &[u8]) {
+        self.inner.data(piece);
+        self.outer.data(piece);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.inner.trailers(trailers);
+        self.outer.trailers(trailers);
+    }
+
+    fn end(self, how: BodyEnd) -> Option<StoreFuture<()>> {
+        let inner = self.inner.end(how);
+        let outer = self.outer.end(how);
         both(inner, outer)
     }
 }

@@ -208,16 +208,18 @@ fn finish<D: Body, A: Admission>(
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     let mut answer = Answer::new(&mut head);
-    let meter = admission.mark(&mut answer);
+    let mut meter = A::Meter::default();
+    admission.mark(&mut answer, &mut meter);
     let (status, settling) = (answer.status(), answer.settling.take());
+    let is_metered = answer.is_metered;
     if let Some(bytes) = answer.replaced.take() {
         head.status = status;
         let settling = both(settling, ended(meter, &bytes));
         return (Response::from_parts(head, GateBody::fixed(bytes)), settling);
     }
-    let Some(meter) = meter else {
+    if !is_metered {
         return (Response::from_parts(head, GateBody::inner(body)), settling);
-    };
+    }
     let announced = announced(&head.headers, &body);
     let empty =
         bodiless || is_bodiless(head.status) || announced == Some(0) || body.is_end_stream();
@@ -237,7 +239,8 @@ fn finish_stopped<D: Body, A: Admission>(
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     let mut answer = Answer::new(&mut head);
-    let meter = admission.mark(&mut answer);
+    let mut meter = A::Meter::default();
+    admission.mark(&mut answer, &mut meter);
     let (status, settling) = (answer.status(), answer.settling.take());
     let body = answer.replaced.take().unwrap_or(body);
     head.status = status;
@@ -246,8 +249,7 @@ fn finish_stopped<D: Body, A: Admission>(
 }
 
 /// Shows a meter all of a body.
-fn ended<M: Meter>(meter: Option<M>, body: &[u8]) -> Option<StoreFuture<()>> {
-    let mut meter = meter?;
+fn ended<M: Meter>(mut meter: M, body: &[u8]) -> Option<StoreFuture<()>> {
     if !body.is_empty() {
         meter.data(body);
     }

@@ -247,11 +247,11 @@ impl fmt::Debug for OpenHold {
 
 /// The proof that a request is paid for. Dropped, it settles.
 #[derive(Debug)]
-pub struct SpendingPermit(Box<OpenHold>);
+pub struct SpendingPermit(OpenHold);
 
 impl SpendingPermit {
     pub(super) fn new(open: OpenHold) -> Self {
-        Self(Box::new(open))
+        Self(open)
     }
 }
 
@@ -286,7 +286,7 @@ impl Permit for SpendingPermit {
 
 /// Settles when the body has ended. Dropped before, it settles for a client that left.
 #[derive(Debug)]
-pub struct SpendingMeter(Box<OpenHold>);
+pub struct SpendingMeter(OpenHold);
 
 impl Meter for SpendingMeter {
     fn data(&mut self, piece: &[u8]) {
