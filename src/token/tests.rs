@@ -5,6 +5,7 @@ mod jwks;
 mod jwks_file;
 mod keys;
 mod mapping;
+mod private_jwk;
 #[cfg(unix)]
 mod secret_file;
 mod segments;

@@ -1,5 +1,9 @@
 //! Keys as JSON (RFC 7517).
 
+mod private;
+
+pub(super) use private::Private;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{
@@ -37,7 +41,19 @@ pub(super) struct Jwk {
     #[serde(default)]
     k: Option<SecretString>,
     #[serde(default)]
-    d: Option<IgnoredAny>,
+    d: Option<SecretString>,
+    #[serde(default)]
+    p: Option<SecretString>,
+    #[serde(default)]
+    q: Option<SecretString>,
+    #[serde(default)]
+    dp: Option<SecretString>,
+    #[serde(default)]
+    dq: Option<SecretString>,
+    #[serde(default)]
+    qi: Option<SecretString>,
+    #[serde(default)]
+    oth: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -82,13 +98,20 @@ impl Jwk {
 
     /// Whether it holds what only its owner may know.
     pub(super) fn is_private(&self) -> bool {
-        self.d.is_some() || self.k.is_some()
+        let secrets = [
+            &self.k, &self.d, &self.p, &self.q, &self.dp, &self.dq, &self.qi,
+        ];
+        secrets.iter().any(|secret| secret.is_some()) || self.oth.is_some()
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     /// The key, or why it is none: `Foreign` for one that is not meant for us at all.
     pub(super) fn verifying(&self) -> Result<VerifyingKey, KeyError> {
         let algorithm = self.algorithm()?;
-        self.check_use()?;
+        self.check_use("verify")?;
         let key = match algorithm.means() {
             Means::Secret { .. } => {
                 let k = self.k.as_ref().ok_or(KeyError::Unreadable)?;
@@ -164,17 +187,17 @@ impl Jwk {
     }
 
     /// RFC 7517 section 4.3: the operations are not there twice, and say the same as the use.
-    fn check_use(&self) -> Result<(), KeyError> {
+    fn check_use(&self, wanted: &str) -> Result<(), KeyError> {
         if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return Err(KeyError::WrongUse);
         }
         let Some(operations) = &self.key_ops else {
             return Ok(());
         };
-        let verifies = operations.iter().any(|one| one == "verify");
+        let does = operations.iter().any(|one| one == wanted);
         let signature = |one: &String| matches!(one.as_str(), "sign" | "verify");
         let is_twice = |one: &String| operations.iter().filter(|other| *other == one).count() > 1;
-        if verifies && operations.iter().all(signature) && !operations.iter().any(is_twice) {
+        if does && operations.iter().all(signature) && !operations.iter().any(is_twice) {
             Ok(())
         } else {
             Err(KeyError::WrongUse)

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyError, TokenAlgorithm, VerifyingKey,
     algorithm::Means,
-    jwk::members,
+    jwk::{Jwk, Private, members},
     material::{PublicNumbers, from_pem},
     verifying::hmac_key,
 };
@@ -94,6 +94,51 @@ impl SigningKey {
             }
         };
         Self::named_by_thumbprint(algorithm, material)
+    }
+
+    /// A private key, or a secret, as a JWK (RFC 7517). Its algorithm is its `alg`; where it has none, it is as for
+    /// [`VerifyingKey::from_jwk`]. Its name is its `kid`. An RSA key has its primes and their numbers too.
+    ///
+    /// ```
+    /// use tollgate::token::{SigningKey, TokenAlgorithm};
+    ///
+    /// // RFC 8037 appendix A.1
+    /// let jwk = br#"{"kty":"OKP","crv":"Ed25519","kid":"2026-01",
+    ///     "d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// let key = SigningKey::from_jwk(jwk)?;
+    /// assert_eq!(key.verifying().algorithm(), TokenAlgorithm::EdDsa);
+    /// assert_eq!(key.verifying().name(), Some("2026-01"));
+    /// # Ok::<(), tollgate::token::KeyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyError`]; `Unreadable` also where the private part isn't there, or isn't that of the public one.
+    pub fn from_jwk(json: &[u8]) -> Result<Self, KeyError> {
+        let unreadable = |_| KeyError::Unreadable;
+        let jwk = Jwk::read(json)?;
+        let (algorithm, private) = jwk.private()?;
+        let key = match (algorithm.means(), private) {
+            (Means::Secret { .. }, Private::Secret(secret)) => {
+                Self::from_secret(algorithm, &secret)?
+            }
+            (Means::Rsa { .. }, Private::Rsa(numbers)) => {
+                let pair = RsaKeyPair::from_components(&numbers).map_err(unreadable)?;
+                Self::named_by_thumbprint(algorithm, Material::Rsa(pair))?
+            }
+            (Means::Ec { sign, .. }, Private::Ec { d, point }) => {
+                let pair = EcdsaKeyPair::from_private_key_and_public_key(sign, &d, &point);
+                Self::named_by_thumbprint(algorithm, Material::Ec(pair.map_err(unreadable)?))?
+            }
+            (Means::Ed, Private::Ed { d, x }) => {
+                let pair = Ed25519KeyPair::from_seed_and_public_key(&d, &x);
+                Self::named_by_thumbprint(algorithm, Material::Ed(pair.map_err(unreadable)?))?
+            }
+            _ => return Err(KeyError::Unreadable),
+        };
+        match jwk.name() {
+            Some(kid) => key.kid(kid),
+            None => Ok(key),
+        }
     }
 
     /// A new private key; 2,048 bits for RSA. [`to_pem`](Self::to_pem) is for keeping it.

@@ -1,0 +1,53 @@
+//! Some dependency of an application has chosen one backend of `jsonwebtoken`, and tollgate the other. Features only add,
+//! so both are in the build, and there `jsonwebtoken` panics unless the process has installed one. Tokens are issued and
+//! verified all the same, whether or not it has.
+
+use std::{error::Error, panic};
+
+use jsonwebtoken::{EncodingKey, Header, crypto::rust_crypto};
+use tollgate::{
+    store::{SessionId, UserId},
+    token::{SigningKey, TokenAlgorithm, TokenIssuer},
+};
+
+const SECRET: &[u8] = b"thirty-two bytes or more, please!";
+
+fn issue_and_verify() -> Result<(), Box<dyn Error>> {
+    let asymmetric = [
+        TokenAlgorithm::Rs256,
+        TokenAlgorithm::Ps256,
+        TokenAlgorithm::Es256,
+        TokenAlgorithm::Es384,
+        TokenAlgorithm::EdDsa,
+    ];
+    let keys = asymmetric.map(SigningKey::generate).into_iter();
+    let secret = SigningKey::from_secret(TokenAlgorithm::Hs256, SECRET);
+    for key in keys.chain([secret]) {
+        let issuer = TokenIssuer::with_key(key?).build()?;
+        let verifier = issuer.verifier().build()?;
+        let token = issuer.issue(&UserId::new("user-1")?, &SessionId::new("session-1")?, [])?;
+        assert_eq!(verifier.verify(token.expose())?.subject(), "user-1");
+        let (signed, _) = token.expose().rsplit_once('.').ok_or("no signature")?;
+        assert!(verifier.verify(&format!("{signed}.AAAA")).is_err());
+    }
+    Ok(())
+}
+
+fn encode() -> jsonwebtoken::errors::Result<String> {
+    let claims = [("sub", "user-1")].into_iter().collect::<std::collections::BTreeMap<_, _>>();
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    assert!(
+        panic::catch_unwind(encode).is_err(),
+        "with one backend alone this shows nothing"
+    );
+    issue_and_verify()?;
+    let installed = rust_crypto::DEFAULT_PROVIDER.install_default();
+    installed.map_err(|_| "another provider is installed")?;
+    encode()?;
+    issue_and_verify()?;
+    println!("both backends: tokens are issued and verified");
+    Ok(())
+}
