@@ -118,6 +118,7 @@ struct Details {
     price: Option<Money>,
     expired_at: Option<super::clock::Timestamp>,
     violated: Vec<Box<str>>,
+    lacking_scope: Option<Box<str>>,
     allowed: Vec<Box<str>>,
 }
 
@@ -189,6 +190,16 @@ impl Denial {
     pub fn allowing<'a>(mut self, methods: impl IntoIterator<Item = &'a str>) -> Self {
         self.details_mut().allowed = methods.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Which scopes a token must have for it, for the challenge of RFC 6750 section 3.
+    pub(crate) fn lacking_scope(mut self, scopes: &[Box<str>]) -> Self {
+        self.details_mut().lacking_scope = Some(scopes.join(" ").into());
+        self
+    }
+
+    pub(crate) fn required_scope(&self) -> Option<&str> {
+        self.details.as_ref()?.lacking_scope.as_deref()
     }
 
     fn details_mut(&mut self) -> &mut Details {

@@ -26,7 +26,23 @@ use super::{
 /// assert!(caller.has_role("operator"));
 /// ```
 #[derive(Clone)]
-pub struct Principal(Arc<Identity>);
+pub struct Principal(Arc<Identity>, Option<Arc<Scopes>>);
+
+/// What a token's client was let do. Beside the identity: a login's tokens may differ in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scopes(Box<[Box<str>]>);
+
+impl Scopes {
+    /// None at all costs nothing.
+    pub(crate) fn shared(scopes: impl Into<Box<[Box<str>]>>) -> Option<Arc<Self>> {
+        let scopes = scopes.into();
+        (!scopes.is_empty()).then(|| Arc::new(Self(scopes)))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+}
 
 struct Identity {
     subject: Arc<str>,
@@ -50,6 +66,7 @@ impl Principal {
         let subject: Arc<str> = subject.into();
         PrincipalBuilder {
             roles: Vec::new(),
+            scopes: Vec::new(),
             identity: Identity {
                 account: AccountId::of_shared(&subject).ok(),
                 meter: Arc::clone(&subject),
@@ -111,6 +128,23 @@ impl Principal {
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|held| held == role)
+    }
+
+    /// The scopes of the token, if it is one (RFC 6749 section 3.3): what its client was let do. What the user may do is in the
+    /// roles.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.1.iter().flat_map(|scopes| scopes.iter())
+    }
+
+    /// Whether the token has that scope.
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes().any(|held| held == scope)
+    }
+
+    /// The same caller, by a token of these scopes.
+    pub(crate) fn with_scopes(&self, scopes: Option<&Arc<Scopes>>) -> Self {
+        Self(Arc::clone(&self.0), scopes.map(Arc::clone))
     }
 
     /// The one resource that the credential is good for; `None`: not bound to one.
@@ -196,6 +230,7 @@ fn no_budgets() -> Arc<[BudgetId]> {
 pub struct PrincipalBuilder {
     identity: Identity,
     roles: Vec<Box<str>>,
+    scopes: Vec<Box<str>>,
 }
 
 impl PrincipalBuilder {
@@ -220,6 +255,12 @@ impl PrincipalBuilder {
     /// One more role.
     pub fn role(mut self, role: &str) -> Self {
         self.roles.push(role.into());
+        self
+    }
+
+    /// One more scope of the token.
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.scopes.push(scope.into());
         self
     }
 
@@ -276,7 +317,7 @@ impl PrincipalBuilder {
     pub fn build(self) -> Principal {
         let mut identity = self.identity;
         identity.roles = self.roles.into();
-        Principal(Arc::new(identity))
+        Principal(Arc::new(identity), Scopes::shared(self.scopes))
     }
 }
 

@@ -154,10 +154,12 @@ impl JwtPolicy {
             return Decision::Ready(admit(&verified));
         };
         match sessions.peek(&verified) {
-            Some(answer) => Decision::Ready(verdict(answer)),
+            Some(answer) => Decision::Ready(verdict(&verified, answer)),
             None => {
                 let sessions = sessions.clone();
-                Decision::pending(async move { verdict(sessions.resolve(&verified).await) })
+                Decision::pending(
+                    async move { verdict(&verified, sessions.resolve(&verified).await) },
+                )
             }
         }
     }
@@ -175,7 +177,9 @@ impl JwtPolicy {
             match (verified, sessions) {
                 (Err(error), _) => Verdict::Refuse(error.into()),
                 (Ok(verified), None) => admit(&verified),
-                (Ok(verified), Some(sessions)) => verdict(sessions.resolve(&verified).await),
+                (Ok(verified), Some(sessions)) => {
+                    verdict(&verified, sessions.resolve(&verified).await)
+                }
             }
         })
     }
@@ -209,9 +213,16 @@ impl Policy for JwtPolicy {
     }
 }
 
-fn verdict(answer: Result<Arc<ResolvedSession>, SessionError>) -> Verdict<Identified> {
+/// The user is who the login says by now; what the client may do is in its token alone.
+fn verdict(
+    token: &VerifiedToken,
+    answer: Result<Arc<ResolvedSession>, SessionError>,
+) -> Verdict<Identified> {
     match answer {
-        Ok(session) => Verdict::Admit(Identified::new(session.principal().clone())),
+        Ok(session) => {
+            let principal = session.principal().with_scopes(token.shared_scopes());
+            Verdict::Admit(Identified::new(principal))
+        }
         Err(error) => Verdict::Refuse(error.into()),
     }
 }

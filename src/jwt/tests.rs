@@ -209,3 +209,50 @@ async fn every_attack_is_401_and_none_is_500() {
     assert_eq!(answer(&layer, bearer(&huge)).await.0, 401);
     assert_eq!(answer(&layer, bearer(&good)).await.0, 200);
 }
+
+#[tokio::test]
+async fn the_user_is_who_the_login_says_and_the_scopes_are_those_of_the_token() {
+    use http_body_util::BodyExt;
+
+    use crate::{
+        domain::principal::Principal,
+        login::{Logins, NewUser, Passwords},
+        store::MemoryStore,
+    };
+
+    let store = Arc::new(MemoryStore::new());
+    let cheap = Passwords::builder().memory_kib(64).iterations(1).build();
+    let logins = Logins::builder(store.clone(), store, issuer())
+        .with_passwords(cheap.unwrap())
+        .build()
+        .unwrap();
+    let ann = NewUser::new("ann@example.org", "correct horse").role("viewer");
+    let user = logins.register(ann).await.unwrap();
+    let login = logins
+        .login("ann@example.org", "correct horse")
+        .await
+        .unwrap();
+    let token = |scope: &str| {
+        let claims = serde_json::json!({
+            "sub": user.id.as_str(), "sid": login.session.as_str(), "exp": 4_000_000_000_u64,
+            "roles": ["admin"], "scope": scope,
+        });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let layer = layer().sessions(logins.resolver().clone());
+    let seen = service_fn(async |request: Request<()>| {
+        let caller = request.extensions().get::<Principal>().unwrap();
+        let (roles, scopes): (Vec<_>, Vec<_>) =
+            (caller.roles().collect(), caller.scopes().collect());
+        Ok::<_, Infallible>(Response::new(format!("{roles:?} {scopes:?}")))
+    });
+    // Cold and warm, and another token of the same login.
+    for scope in ["documents chat", "documents chat", "", "chat"] {
+        let request = bearer(&token(scope)).body(()).unwrap();
+        let answer = layer.layer(seen).oneshot(request).await.unwrap();
+        let scopes: Vec<_> = scope.split_ascii_whitespace().collect();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("{:?} {scopes:?}", ["viewer"]));
+    }
+}

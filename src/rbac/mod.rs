@@ -5,6 +5,8 @@
 //!   authenticated (the log says which layer is missing).
 //! - Stands inside an authenticating layer. It judges the method and the full path of the request's first
 //!   line, also inside nested axum routers; method-override headers and `Host` play no part.
+//! - A token of an OAuth client may have to have a scope besides
+//!   ([`Requirement::add_scope`]); one that lacks it is told so (RFC 6750 section 3.1).
 //! - Asks no store: roles come with the [`Principal`](crate::Principal), permissions from the [`RoleSet`].
 //!   No decision is remembered.
 //!

@@ -39,6 +39,7 @@ enum Refusal<'a> {
     OtherMethods(Methods<'a>),
     Nobody,
     Lacking(&'a Requirement),
+    LackingScope(&'a Requirement),
     OtherResource,
     BoundElsewhere,
     OtherTenant,
@@ -105,6 +106,13 @@ impl RbacPolicy {
         };
         if !self.fulfils(&principal.roles(), requirement) {
             return Err(Refusal::Lacking(requirement));
+        }
+        if !requirement
+            .scopes()
+            .iter()
+            .all(|scope| principal.has_scope(scope))
+        {
+            return Err(Refusal::LackingScope(requirement));
         }
         if let Some(name) = &self.tenant_parameter {
             let tenant = principal.tenant().ok_or(Refusal::NoTenant)?;
@@ -218,6 +226,11 @@ impl Refusal<'_> {
                 DenialKind::NotPermitted,
                 format!("{who} lacks {requirement}").into(),
             ),
+            Self::LackingScope(requirement) => {
+                let reason = format!("{who} lacks {requirement}");
+                let denial = Denial::new(DenialKind::NotPermitted).because(reason);
+                return denial.lacking_scope(requirement.scopes());
+            }
             Self::OtherResource => (
                 DenialKind::NotPermitted,
                 format!("{who} is bound to another resource").into(),

@@ -53,6 +53,51 @@ fn table() -> RbacLayer {
 }
 
 #[test]
+fn a_scope_bounds_what_a_role_grants() {
+    let roles = RoleSet::viewer_operator_admin();
+    let required = Requirement::permission("read").add_scope("documents");
+    let layer = RbacLayer::require(&roles, required);
+    let caller = |role: &str, scopes: &[&str]| {
+        let caller = Principal::builder("user-1", CredentialKind::Token).role(role);
+        let caller = scopes
+            .iter()
+            .fold(caller, |caller, scope| caller.scope(scope));
+        Some(caller.build())
+    };
+    let judge = |principal| judged(&layer, &request("GET", "/", principal));
+    let refused = Some(DenialKind::NotPermitted);
+    assert_eq!(judge(caller("viewer", &["chat", "documents"])), None);
+    for scopes in [
+        &[][..],
+        &["chat"],
+        &["document"],
+        &["documents:read"],
+        &["Documents"],
+    ] {
+        assert_eq!(judge(caller("admin", scopes)), refused, "{scopes:?}");
+    }
+    assert_eq!(
+        judge(caller("nobody", &["documents"])),
+        refused,
+        "no more than its user"
+    );
+    assert_eq!(
+        judge(caller("documents", &[])),
+        refused,
+        "a role is no scope"
+    );
+    assert_eq!(judge(None), Some(DenialKind::CredentialMissing));
+
+    let two = RbacLayer::require(&roles, Requirement::scope("a").add_scope("b"));
+    let judge = |principal| judged(&two, &request("GET", "/", principal));
+    assert_eq!(judge(caller("nobody", &["b", "c", "a"])), None);
+    assert_eq!(judge(caller("admin", &["a"])), refused);
+    let anyone = RbacLayer::require(&roles, Requirement::nothing().add_scope("a"));
+    let nobody = judged(&anyone, &request("GET", "/", None));
+    assert_eq!(nobody, Some(DenialKind::CredentialMissing));
+}
+
+#[test]
 fn no_spelling_of_a_path_gets_round_the_table() {
     let layer = table();
     for path in [

@@ -1,8 +1,10 @@
 //! What of a token's claims becomes of its principal.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
+
+use crate::domain::principal::Scopes;
 
 use super::{
     TokenConfigError, TokenError, TokenErrorKind,
@@ -10,6 +12,35 @@ use super::{
 };
 
 const STEPS_MAX: usize = 8;
+
+/// The claim that scopes are in, unless another was named.
+const SCOPE: &str = "scope";
+/// More than roles: large providers have hundreds, and issue tokens for many of them.
+const SCOPES_MAX: usize = 256;
+
+/// An array of strings, or one string of words that blanks part.
+fn words(
+    found: Option<&Value>,
+    most: usize,
+    odd: &'static str,
+) -> Result<Box<[Box<str>]>, TokenError> {
+    let words: Box<[Box<str>]> = match found {
+        None => Box::default(),
+        Some(Value::String(words)) => words.split_ascii_whitespace().map(Into::into).collect(),
+        Some(Value::Array(items)) => {
+            let texts = items.iter().map(|item| item.as_str().map(Into::into));
+            let texts = texts.collect::<Option<_>>();
+            texts.ok_or(TokenError::malformed(odd))?
+        }
+        Some(_) => return Err(TokenError::malformed(odd)),
+    };
+    if words.len() > most {
+        return Err(TokenError::malformed(
+            "the token has more than 64 roles or 256 scopes",
+        ));
+    }
+    Ok(words)
+}
 
 /// The way to a claim: its name, and those of members within it (`realm_access`, `roles`).
 #[derive(Clone, Debug)]
@@ -45,6 +76,7 @@ impl ClaimPath {
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
     pub(super) roles: Option<ClaimPath>,
+    pub(super) scopes: Option<ClaimPath>,
     pub(super) attributes: Vec<(Box<str>, ClaimPath)>,
     pub(super) required: Vec<Box<str>>,
 }
@@ -52,7 +84,8 @@ pub(super) struct Mapping {
 impl Mapping {
     pub(super) fn check(&self) -> Result<(), TokenConfigError> {
         let paths = self.attributes.iter().map(|(_, path)| path);
-        paths.chain(&self.roles).try_for_each(ClaimPath::check)?;
+        let mut paths = paths.chain(&self.roles).chain(&self.scopes);
+        paths.try_for_each(ClaimPath::check)?;
         if self.required.iter().any(|name| name.is_empty()) {
             return Err(TokenConfigError::ClaimPath);
         }
@@ -62,30 +95,35 @@ impl Mapping {
     /// The claims that must be kept to be read here.
     pub(super) fn roots(&self) -> impl Iterator<Item = &str> {
         let paths = self.attributes.iter().map(|(_, path)| path);
-        let roots = paths.chain(&self.roles).filter_map(ClaimPath::root);
-        roots.chain(self.required.iter().map(AsRef::as_ref))
+        let paths = paths.chain(&self.roles).chain(&self.scopes);
+        let roots = paths.filter_map(ClaimPath::root);
+        let scope = self.scopes.is_none().then_some(SCOPE);
+        roots
+            .chain(scope)
+            .chain(self.required.iter().map(AsRef::as_ref))
     }
 
     /// An array of strings, or one string of words that blanks part (RFC 8693 section 4.2).
     pub(super) fn roles(&self, claims: &mut Claims<'_>) -> Result<Box<[Box<str>]>, TokenError> {
-        const ODD: TokenError = TokenError::malformed("the roles are neither a list nor words");
         let Some(path) = &self.roles else {
             let roles = claims.roles.take().map(|roles| roles.0).unwrap_or_default();
             return Ok(roles.into_iter().map(Into::into).collect());
         };
-        let roles: Box<[Box<str>]> = match path.find(&claims.kept) {
-            None => Box::default(),
-            Some(Value::String(words)) => words.split_ascii_whitespace().map(Into::into).collect(),
-            Some(Value::Array(items)) => {
-                let texts = items.iter().map(|item| item.as_str().map(Into::into));
-                texts.collect::<Option<_>>().ok_or(ODD)?
-            }
-            Some(_) => return Err(ODD),
+        words(
+            path.find(&claims.kept),
+            LIST_LENGTH_MAX,
+            "the roles are neither a list nor words",
+        )
+    }
+
+    /// What a client may do: `scope` (RFC 8693 section 4.2, RFC 9068 section 2.2.3), or what was named instead.
+    pub(super) fn scopes(&self, claims: &Claims<'_>) -> Result<Option<Arc<Scopes>>, TokenError> {
+        let found = match &self.scopes {
+            Some(path) => path.find(&claims.kept),
+            None => claims.kept.get(SCOPE),
         };
-        if roles.len() > LIST_LENGTH_MAX {
-            return Err(TokenError::malformed("the token has more than 64 roles"));
-        }
-        Ok(roles)
+        let scopes = words(found, SCOPES_MAX, "the scopes are neither a list nor words")?;
+        Ok(Scopes::shared(scopes))
     }
 
     pub(super) fn attributes(

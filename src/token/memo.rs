@@ -122,6 +122,7 @@ mod tests {
             not_before: None,
             expires_at: Timestamp::MAX,
             roles: Box::default(),
+            scopes: None,
             kept: BTreeMap::new(),
             keys: 0,
             attributes: BTreeMap::new(),

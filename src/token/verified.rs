@@ -1,11 +1,18 @@
 //! What a good token says.
 
-use std::{collections::BTreeMap, fmt, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
 use crate::domain::{
-    SessionId, clock::Timestamp, credential::CredentialKind, principal::Principal,
+    SessionId,
+    clock::Timestamp,
+    credential::CredentialKind,
+    principal::{Principal, Scopes},
 };
 
 /// What a token is for: its `token_use` claim.
@@ -43,6 +50,7 @@ pub struct VerifiedToken {
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
+    pub(super) scopes: Option<Arc<Scopes>>,
     pub(super) kept: BTreeMap<String, Value>,
     /// By which generation of the verifier's keys it was found good.
     pub(super) keys: u64,
@@ -81,6 +89,7 @@ impl VerifiedToken {
                 .fold(principal, |principal, role| principal.role(role))
                 .attributes(self.attributes.clone())
                 .build()
+                .with_scopes(self.scopes.as_ref())
         })
     }
 
@@ -112,6 +121,16 @@ impl VerifiedToken {
     /// [`roles_from`](super::TokenVerifierBuilder::roles_from) names.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.roles.iter().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn shared_scopes(&self) -> Option<&Arc<Scopes>> {
+        self.scopes.as_ref()
+    }
+
+    /// What its client was let do: `scope`, or what [`scopes_from`](super::TokenVerifierBuilder::scopes_from) names.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let scopes = self.scopes.iter();
+        scopes.flat_map(|scopes| scopes.iter())
     }
 
     /// Another claim, one that [`add_claim`](super::TokenVerifierBuilder::add_claim) named.

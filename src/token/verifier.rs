@@ -266,6 +266,7 @@ impl Rules {
         self.judge_use(claims.token_use.as_deref())?;
         self.mapping.check_required(&claims)?;
         let roles = self.mapping.roles(&mut claims)?;
+        let scopes = self.mapping.scopes(&claims)?;
         let attributes = self.mapping.attributes(&claims)?;
         let NumericDate(expires_at) = claims
             .expires_at
@@ -289,6 +290,7 @@ impl Rules {
             not_before: claims.not_before.map(|date| date.0),
             expires_at,
             roles,
+            scopes,
             kept: claims.kept,
             keys: 0,
             attributes,
@@ -389,6 +391,13 @@ impl TokenVerifierBuilder {
     /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it has no roles.
     pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.roles = Some(ClaimPath::new(path));
+        self
+    }
+
+    /// The way to the claim that has the scopes, instead of `scope`: `["scp"]` with some issuers. An array of strings, or a
+    /// string of words; a token without it has none.
+    pub fn scopes_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
+        self.rules.mapping.scopes = Some(ClaimPath::new(path));
         self
     }
 

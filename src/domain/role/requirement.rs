@@ -12,9 +12,15 @@ use super::Permission;
 /// assert_eq!(Requirement::permission("documents:read").to_string(), "documents:read");
 /// assert_eq!(Requirement::any_of(["read", "write"]).to_string(), "any of read, write");
 /// assert_eq!(Requirement::role("admin").to_string(), "role admin");
+/// let both = Requirement::permission("read").add_scope("documents");
+/// assert_eq!(both.to_string(), "read, by a token of scope documents");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Requirement(Rule);
+pub struct Requirement {
+    rule: Rule,
+    /// What a token must be for, besides; most require none.
+    scopes: Option<Arc<[Box<str>]>>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -29,13 +35,13 @@ impl Requirement {
     /// Nothing at all: whoever comes, known or not.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self(Rule::Nothing)
+        Self::of(Rule::Nothing)
     }
 
     /// To be somebody: any credential will do.
     #[must_use]
     pub const fn authenticated() -> Self {
-        Self(Rule::Authenticated)
+        Self::of(Rule::Authenticated)
     }
 
     /// One permission.
@@ -47,7 +53,7 @@ impl Requirement {
     /// Every one of several permissions. Of none, it is [`Requirement::authenticated`].
     #[must_use]
     pub fn all_of(permissions: impl IntoIterator<Item = impl Into<Permission>>) -> Self {
-        Self(Rule::AllOf(
+        Self::of(Rule::AllOf(
             permissions.into_iter().map(Into::into).collect(),
         ))
     }
@@ -55,7 +61,7 @@ impl Requirement {
     /// At least one of several permissions. Of none, nobody fulfils it.
     #[must_use]
     pub fn any_of(permissions: impl IntoIterator<Item = impl Into<Permission>>) -> Self {
-        Self(Rule::AnyOf(
+        Self::of(Rule::AnyOf(
             permissions.into_iter().map(Into::into).collect(),
         ))
     }
@@ -63,11 +69,38 @@ impl Requirement {
     /// A role, by its name alone: one that includes it is not enough. Permissions age better.
     #[must_use]
     pub fn role(role: &str) -> Self {
-        Self(Rule::Role(Arc::from(role)))
+        Self::of(Rule::Role(Arc::from(role)))
+    }
+
+    /// A token of that scope (RFC 6749 section 3.3), whatever its user may do. A scope says what somebody has let a client
+    /// do in their name; no key and no session cookie has one, so none fulfils it.
+    #[must_use]
+    pub fn scope(scope: &str) -> Self {
+        Self::authenticated().add_scope(scope)
+    }
+
+    /// And a token of that scope: a client may do no more than its user, and no more than the user has let it. Of several,
+    /// all are required.
+    #[must_use]
+    pub fn add_scope(mut self, scope: &str) -> Self {
+        if self.rule == Rule::Nothing {
+            self.rule = Rule::Authenticated;
+        }
+        let before = self.scopes.iter().flat_map(|scopes| scopes.iter().cloned());
+        self.scopes = Some(before.chain([scope.into()]).collect());
+        self
+    }
+
+    const fn of(rule: Rule) -> Self {
+        Self { rule, scopes: None }
     }
 
     pub(crate) fn rule(&self) -> &Rule {
-        &self.0
+        &self.rule
+    }
+
+    pub(crate) fn scopes(&self) -> &[Box<str>] {
+        self.scopes.as_deref().unwrap_or_default()
     }
 }
 
@@ -86,15 +119,25 @@ impl From<&str> for Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (label, permissions) = match &self.0 {
-            Rule::Nothing => return f.write_str("nothing"),
-            Rule::Authenticated => return f.write_str("a credential"),
-            Rule::Role(role) => return write!(f, "role {role}"),
-            Rule::AllOf(all) if all.is_empty() => return f.write_str("a credential"),
-            Rule::AllOf(all) if all.len() == 1 => ("", all),
-            Rule::AllOf(all) => ("all of ", all),
-            Rule::AnyOf(any) if any.is_empty() => return f.write_str("what nobody has"),
-            Rule::AnyOf(any) => ("any of ", any),
+        write!(f, "{}", self.rule)?;
+        if self.scopes().is_empty() {
+            return Ok(());
+        }
+        write!(f, ", by a token of scope {}", self.scopes().join(" "))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (label, permissions) = match self {
+            Self::Nothing => return f.write_str("nothing"),
+            Self::Authenticated => return f.write_str("a credential"),
+            Self::Role(role) => return write!(f, "role {role}"),
+            Self::AllOf(all) if all.is_empty() => return f.write_str("a credential"),
+            Self::AllOf(all) if all.len() == 1 => ("", all),
+            Self::AllOf(all) => ("all of ", all),
+            Self::AnyOf(any) if any.is_empty() => return f.write_str("what nobody has"),
+            Self::AnyOf(any) => ("any of ", any),
         };
         f.write_str(label)?;
         for (place, permission) in permissions.iter().enumerate() {

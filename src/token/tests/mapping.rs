@@ -43,6 +43,43 @@ fn roles_come_from_where_the_issuer_puts_them() {
 }
 
 #[test]
+fn scopes_are_words_or_a_list_and_no_roles() {
+    let plain = |builder: TokenVerifierBuilder| builder;
+    let scopes = |token: &VerifiedToken| token.scopes().map(str::to_owned).collect::<Vec<_>>();
+    let token = verify(
+        plain,
+        r#","scope":"chat:read  chat:write","roles":["user"]"#,
+    )
+    .unwrap();
+    assert_eq!(scopes(&token), ["chat:read", "chat:write"]);
+    let principal = token.principal();
+    assert!(principal.has_scope("chat:read") && !principal.has_scope("user"));
+    assert!(principal.has_role("user") && !principal.has_role("chat:read"));
+    for none in [
+        "",
+        r#","scope":"""#,
+        r#","scope":" ""#,
+        r#","scope":[]"#,
+        r#","scp":"a""#,
+    ] {
+        let token = verify(plain, none).unwrap();
+        assert!(scopes(&token).is_empty(), "{none}");
+        assert_eq!(token.principal().scopes().count(), 0);
+    }
+    for odd in ["1", "null", "true", r#"{"a":1}"#, r#"["a",1]"#] {
+        let more = format!(r#","scope":{odd}"#);
+        assert_eq!(verify(plain, &more).unwrap_err(), Kind::Malformed, "{odd}");
+    }
+    let many = format!(r#","scope":"{}a""#, "a ".repeat(256));
+    assert_eq!(verify(plain, &many).unwrap_err(), Kind::Malformed);
+    let elsewhere = |builder: TokenVerifierBuilder| builder.scopes_from(["scp"]);
+    let token = verify(elsewhere, r#","scp":["a","b"],"scope":"c""#).unwrap();
+    assert_eq!(scopes(&token), ["a", "b"]);
+    let built = TokenVerifier::hs256(CANARY).scopes_from([]).build();
+    assert_eq!(built.unwrap_err(), TokenConfigError::ClaimPath);
+}
+
+#[test]
 fn attributes_are_strings_of_the_principal() {
     let tenant = |builder: TokenVerifierBuilder| {
         builder

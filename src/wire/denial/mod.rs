@@ -172,6 +172,9 @@ impl Denials {
         if let Some(methods) = allowed(denial) {
             headers.insert(ALLOW, methods);
         }
+        if let Some(challenge) = denial.required_scope().and_then(insufficient_scope) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(seconds) = denial.wait_secs() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -214,6 +217,16 @@ impl Denials {
             _ => HeaderValue::from_static("Bearer error=\"invalid_token\""),
         }
     }
+}
+
+/// RFC 6750, 3.1. A scope that no challenge can carry (RFC 6749, 3.3) is left out, with the challenge.
+fn insufficient_scope(scopes: &str) -> Option<HeaderValue> {
+    let fits = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if !scopes.bytes().all(fits) {
+        return None;
+    }
+    let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\"");
+    HeaderValue::from_str(&challenge).ok()
 }
 
 impl Default for Denials {

@@ -45,6 +45,31 @@ fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
 }
 
 #[test]
+fn a_403_for_want_of_a_scope_names_it() {
+    let challenge = |scopes: &[&str]| {
+        let scopes: Vec<Box<str>> = scopes.iter().map(|scope| (*scope).into()).collect();
+        let denial = Denial::new(DenialKind::NotPermitted).lacking_scope(&scopes);
+        let (response, _) = answer(&Denials::default(), &denial, "/");
+        assert_eq!(response.status(), 403);
+        let challenge = response.headers().get(WWW_AUTHENTICATE);
+        challenge.map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        challenge(&["documents", "chat:read"]).unwrap(),
+        r#"Bearer error="insufficient_scope", scope="documents chat:read""#
+    );
+    for odd in ["a\"b", "a\\b", "a\r\nb", "é"] {
+        assert_eq!(challenge(&[odd]), None, "{odd}");
+    }
+    let (response, _) = answer(
+        &Denials::default(),
+        &Denial::new(DenialKind::NotPermitted),
+        "/",
+    );
+    assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+}
+
+#[test]
 fn waits_are_whole_seconds_rounded_up_and_never_zero() {
     for (wait, header) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2")] {
         let wait = Duration::from_millis(wait);
