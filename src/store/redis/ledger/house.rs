@@ -66,7 +66,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Ends in order: nothing on its way, no open holds, not on the list. The second time it does nothing.
+/// Ends in order: nothing on its way, no open holds, not on the list. What can't be written in time is tried on, and
+/// what is held is not given back: a settlement that waits must find its hold. Once it has ended well it does nothing.
 pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
     let mut house = shared.house.lock().await;
     if shared.has_left() {
@@ -75,6 +76,7 @@ pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
     shared.closed.store(true, Ordering::Release);
     let deadline = shared.settings.deadline.saturating_mul(3);
     let waited = timeout(deadline, shared.errands.wait()).await;
+    waited.map_err(|_| Failure::slow())?;
     let instance = shared.desk.instance();
     shared.bury(instance, "").await?;
     for _ in 0..LEAVING_TURNS {
@@ -84,7 +86,7 @@ pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
     }
     shared.note_left();
     shared.closing.notify_one();
-    waited.map_err(|_| Failure::slow())
+    Ok(())
 }
 
 impl House {

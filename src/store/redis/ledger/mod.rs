@@ -89,7 +89,9 @@ impl RedisLedger {
     /// Writes what is on its way, resolves what is still held and ends. Calls fail with `Unavailable` from then on.
     ///
     /// # Errors
-    /// `Unavailable` when the server doesn't answer: then other processes resolve what is held.
+    /// `Unavailable` when what is on its way isn't written within three deadlines, or the server doesn't answer. It is
+    /// tried on for a while in the background, and closing can be tried again; what is held then is resolved by other
+    /// processes, as if this one had died.
     pub async fn close(&self) -> Result<(), StoreError> {
         let left = house::leave(&self.0.shared).await;
         left.map_err(|failure| failure.error)

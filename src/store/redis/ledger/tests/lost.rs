@@ -125,11 +125,14 @@ async fn a_settlement_waits_for_a_server_that_comes_back_with_its_books() {
     for answer in answers {
         assert!(answer.await.is_err());
     }
+    // It doesn't give back what is about to be settled.
+    let closed = ledger.close().await;
+    assert_eq!(closed.unwrap_err().kind(), StoreErrorKind::Unavailable);
     server.restart();
-    until(async || ledger.flush().await.is_ok()).await;
+    until(async || ledger.close().await.is_ok()).await;
+    let (ledger, _) = super::ledger(&server, |it| it).await;
     assert_eq!(books(&ledger).await, (350, 0));
     assert_eq!(rows(&ledger).await.len(), 50);
-    ledger.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
