@@ -39,6 +39,7 @@ mod leasing;
 mod ledger;
 mod people;
 mod rate;
+mod statement;
 mod static_keys;
 
 mod memory;
@@ -89,4 +90,5 @@ pub use redis::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
+pub use statement::Statement;
 pub use static_keys::{StaticKeyError, StaticKeys};

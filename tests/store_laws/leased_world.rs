@@ -20,9 +20,9 @@ use crate::{
     leases::{Place, silent, time_goes_on},
 };
 
-const DAILY: i64 = 500;
-const TOTAL: i64 = 1_500;
-const DEPOSIT: i64 = 2_000;
+const DAILY: i64 = 250;
+const TOTAL: i64 = 400;
+const DEPOSIT: i64 = 400;
 
 struct Node<S> {
     store: S,
@@ -105,7 +105,7 @@ impl<P: Place> World<P> {
         let (key, team) = ([budget("key-1")], [budget("key-1"), budget("team")]);
         let budgets: [&[BudgetId]; 4] = [&key, &team, &[], &[]];
         let budgets = self.dice.pick(&budgets);
-        let mut wish = request(&account("ann"), budgets, self.dice.between(1, 20));
+        let mut wish = request(&account("ann"), budgets, self.dice.between(1, 12));
         wish.lifetime = Duration::from_secs(360_000);
         let at = self.some_node();
         let node = &mut self.nodes[at];
@@ -213,7 +213,7 @@ impl<P: Place> World<P> {
                 82..90 => self.tell().await,
                 90..97 => self.pass_time().await,
                 97..99 => {
-                    let amount = self.dice.between(1, 50);
+                    let amount = self.dice.between(1, 20);
                     self.deposited += amount;
                     let credit = tollgate::usage::Credit {
                         account: account("ann"),
@@ -259,8 +259,8 @@ fn setting(name: &str, default: u64) -> u64 {
     set.map_or(default, |text| text.parse().unwrap())
 }
 
-pub(crate) async fn whatever_happens<P: Place>(place: impl AsyncFn() -> Option<P>) {
-    let (seeds, steps) = (setting("LEASES_SEEDS", 10), setting("LEASES_STEPS", 200));
+pub(crate) async fn whatever_happens<P: Place>(seeds: u64, place: impl AsyncFn() -> Option<P>) {
+    let (seeds, steps) = (setting("LEASES_SEEDS", seeds), setting("LEASES_STEPS", 300));
     let first = setting("LEASES_FIRST_SEED", 0);
     let mut all = Tally::default();
     for seed in first..first + seeds {

@@ -434,7 +434,7 @@ macro_rules! laws {
             #[tokio::test]
             async fn in_no_world_is_a_limit_passed() {
                 let place = async || crate::postgres_server::database().await.map(Database);
-                crate::leased_world::whatever_happens(place).await;
+                crate::leased_world::whatever_happens(3, place).await;
             }
 
             $(
@@ -464,7 +464,7 @@ macro_rules! laws {
             #[tokio::test]
             async fn in_no_world_is_a_limit_passed() {
                 let place = async || Some(Folder(tempfile::tempdir().unwrap()));
-                crate::leased_world::whatever_happens(place).await;
+                crate::leased_world::whatever_happens(10, place).await;
             }
 
             $(

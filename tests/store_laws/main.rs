@@ -55,6 +55,7 @@ mod redis_sessions;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod sessions;
+mod statement;
 mod static_keys;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod two_processes;
@@ -229,6 +230,8 @@ laws! {
         log::usage_is_listed_newest_first_a_page_at_a_time,
         log::transactions_are_payments_and_charges_in_their_order,
         log::another_account_s_cursor_leads_nowhere,
+        statement::what_there_was_and_what_moved_is_what_there_is,
+        statement::a_statement_holds_while_the_account_moves,
         races::money_for_ten_serves_ten_of_a_hundred,
         races::a_limit_for_ten_serves_ten_of_a_hundred,
         races::a_hundred_payments_with_one_reference_are_one,

@@ -1,0 +1,168 @@
+//! Statements of an account for a period.
+
+use std::time::Duration;
+
+use tollgate::{
+    clock::{Clock, Timestamp},
+    store::{Ledger, MemoryStore, Statement, StoreErrorKind},
+    usage::Adjustment,
+};
+
+use crate::engines::{
+    LedgerEngine, Time, account, costs, hold, kind, later, nanos, now, pay, request,
+};
+
+async fn spend(store: &impl Ledger, charged: i64) {
+    let held = hold(store, &account("ann"), &[], charged).await.unwrap();
+    store.settle(held, costs(charged)).await.unwrap();
+}
+
+async fn correct(store: &impl Ledger, amount: i64) {
+    let adjustment = Adjustment {
+        account: account("ann"),
+        amount: nanos(amount),
+        reference: format!("correction-{amount}"),
+    };
+    store.adjust(adjustment).await.unwrap();
+}
+
+fn sums(statement: &Statement) -> [i64; 5] {
+    let Statement {
+        opening,
+        paid_in,
+        taken_back,
+        charged,
+        closing,
+        ..
+    } = statement;
+    [opening, paid_in, taken_back, charged, closing].map(|sum| sum.nanos())
+}
+
+pub(crate) async fn what_there_was_and_what_moved_is_what_there_is<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let ann = account("ann");
+    let read = async |from, to| Statement::read(&store, &ann, from, to).await;
+    let never = read(later(0), later(9)).await.unwrap();
+    assert_eq!((sums(&never), never.is_whole), ([0; 5], true));
+    // A hundred seconds for each of these.
+    pay(&store, &ann, 1_000).await;
+    clock.advance(Duration::from_secs(100));
+    spend(&store, 10).await;
+    spend(&store, 0).await;
+    pay(&store, &account("bob"), 50).await;
+    clock.advance(Duration::from_secs(100));
+    spend(&store, 20).await;
+    correct(&store, -300).await;
+    correct(&store, 7).await;
+    clock.advance(Duration::from_secs(100));
+    // What is held, and how far the account may go, moves nothing.
+    let _open = store.hold(request(&ann, &[], 100)).await.unwrap().unwrap();
+    store.set_credit_line(&ann, nanos(500)).await.unwrap();
+    let expected = [
+        (0, 400, [0, 1_007, 300, 30, 677]),
+        (0, 100, [0, 1_000, 0, 0, 1_000]),
+        (100, 200, [1_000, 0, 0, 10, 990]),
+        (100, 300, [1_000, 7, 300, 30, 677]),
+        (200, 300, [990, 7, 300, 20, 677]),
+        (200, 200, [990, 0, 0, 0, 990]),
+        (300, 400, [677, 0, 0, 0, 677]),
+        (-100, 0, [0; 5]),
+    ];
+    for (from, to, expected) in expected {
+        let origin = now() - Duration::from_secs(100);
+        let moment = |secs: i64| origin + Duration::from_secs((secs + 100).try_into().unwrap());
+        let statement = read(moment(from), moment(to)).await.unwrap();
+        assert_eq!(sums(&statement), expected, "from {from} to {to}");
+        assert!(statement.is_whole);
+        assert_eq!((statement.from, statement.to), (moment(from), moment(to)));
+    }
+    let backwards = read(later(1), later(0)).await;
+    assert_eq!(kind(backwards), StoreErrorKind::Refused);
+}
+
+pub(crate) async fn a_statement_holds_while_the_account_moves<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let ann = account("ann");
+    pay(&store, &ann, 1_000_000).await;
+    spend(&store, 5).await;
+    clock.advance(Duration::from_secs(10));
+    let began = clock.now();
+    let spender = store.clone();
+    let spending = tokio::spawn(async move {
+        for _ in 0..300 {
+            spend(&spender, 1).await;
+        }
+    });
+    let mut read = 0;
+    while !spending.is_finished() {
+        match Statement::read(&store, &ann, began, Timestamp::MAX).await {
+            Ok(statement) => {
+                let [opening, _, _, charged, closing] = sums(&statement);
+                assert_eq!((opening, closing), (999_995, 999_995 - charged));
+                read += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Busy),
+        }
+        tokio::task::yield_now().await;
+    }
+    spending.await.unwrap();
+    let last = Statement::read(&store, &ann, began, Timestamp::MAX).await;
+    assert_eq!(sums(&last.unwrap())[3], 300);
+    assert!(read > 0, "it was never read");
+}
+
+#[tokio::test]
+async fn a_log_that_has_forgotten_says_so_and_nothing_wrong() {
+    let clock = Time::default();
+    let store = MemoryStore::builder()
+        .with_clock(clock.clone())
+        .usage_rows_max(3)
+        .build();
+    let ann = account("ann");
+    pay(&store, &ann, 1_000).await;
+    for charged in 1..=5 {
+        clock.advance(Duration::from_secs(100));
+        spend(&store, charged).await;
+        pay(&store, &ann, 10 * charged).await;
+    }
+    // Charges of 3, 4 and 5 are left, and every payment.
+    let read = async |from, to| Statement::read(&store, &ann, later(from), later(to)).await;
+    let forgotten = read(0, 1_000).await.unwrap();
+    assert!(!forgotten.is_whole);
+    assert_eq!(forgotten.from, later(300));
+    let opening = 1_000 + 10 + 20 - 1 - 2;
+    let closing = opening + 30 + 40 + 50 - 3 - 4 - 5;
+    assert_eq!(sums(&forgotten), [opening, 120, 0, 12, closing]);
+    // A payment from before the period says nothing about charges that stood between.
+    let unsure = read(250, 1_000).await.unwrap();
+    assert!(!unsure.is_whole && unsure.from == later(300));
+    let known = read(350, 450).await.unwrap();
+    assert!(known.is_whole);
+    assert_eq!(sums(&known), [opening + 30 - 3, 40, 0, 4, opening + 70 - 7]);
+    assert_eq!(kind(read(0, 200).await), StoreErrorKind::NotFound);
+    assert_eq!(
+        closing,
+        store.balance(&ann).await.unwrap().available().nanos()
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_changes_no_sum() {
+    let clock = Time::default();
+    let store = MemoryStore::builder().with_clock(clock.clone()).build();
+    pay(&store, &account("ann"), 1_000).await;
+    for (secs, charged) in [(100, 1), (300, 2), (200, 4), (400, 8), (50, 16)] {
+        clock.set(later(secs));
+        spend(&store, charged).await;
+    }
+    for (from, to) in [(0, 500), (150, 350), (100, 200), (250, 450), (60, 500)] {
+        let read = Statement::read(&store, &account("ann"), later(from), later(to)).await;
+        let statement = read.unwrap();
+        let [opening, paid_in, _, charged, closing] = sums(&statement);
+        assert_eq!(opening + paid_in - charged, closing, "from {from} to {to}");
+    }
+}
