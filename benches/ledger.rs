@@ -1,5 +1,5 @@
-//! What a call's money costs: hold and settle, in memory and on the disk, and beside it what SQLite itself
-//! can do with one update and one insert a deduction in transactions of the same size.
+//! What a call's money costs: hold and settle, in memory, from a lease, and on the disk, and beside it what SQLite
+//! itself can do with one update and one insert a deduction in transactions of the same size.
 //!
 //! `cargo bench --features sqlite --bench ledger`
 #![allow(missing_docs, reason = "criterion's macros make public items")]
@@ -23,7 +23,7 @@ use rusqlite::{Connection, params};
 use tollgate::{
     clock::Timestamp,
     money::Money,
-    store::{AccountId, BudgetId, KeyId, Ledger, MemoryStore, SqliteStore},
+    store::{AccountId, BudgetId, KeyId, LeasedLedger, Ledger, MemoryStore, SqliteStore},
     usage::{Call, Credit, Expiry, HoldRequest, Outcome, Settlement},
 };
 
@@ -75,7 +75,7 @@ fn names(number: u64) -> (AccountId, Arc<[BudgetId]>) {
 }
 
 /// `total` deductions by 256 callers over `accounts` accounts.
-async fn deduct(store: &SqliteStore, total: u64, accounts: u64) -> Duration {
+async fn deduct(store: &(impl Ledger + Clone), total: u64, accounts: u64) -> Duration {
     let left = Arc::new(AtomicU64::new(total));
     let started = Instant::now();
     let callers: Vec<_> = (0..IN_FLIGHT)
@@ -175,6 +175,35 @@ fn beside_raw(_: &mut Criterion) {
     runtime.block_on(store.close()).unwrap();
 }
 
+/// `total` deductions by one caller, in bursts, after each of which what was served is written down: that is not in the
+/// time, nor is it in a call's.
+fn in_bursts(runtime: &tokio::runtime::Runtime, ledger: &LeasedLedger, total: u64) -> Duration {
+    const BURST: u64 = 8_192;
+    let (account, budgets) = names(0);
+    let now = Timestamp::now();
+    let mut spent = Duration::ZERO;
+    let mut left = total;
+    while left > 0 {
+        let started = Instant::now();
+        for _ in 0..left.min(BURST) {
+            // What the lease doesn't cover goes to the store, and counts.
+            let held = match ledger.hold(request(&account, &budgets, now)).into_ready() {
+                Ok(held) => held,
+                Err(pending) => runtime.block_on(pending),
+            };
+            let settled = ledger.settle(held.unwrap().unwrap(), settlement());
+            match settled.into_ready() {
+                Ok(settled) => settled.unwrap(),
+                Err(pending) => runtime.block_on(pending).unwrap(),
+            }
+        }
+        spent = spent.saturating_add(started.elapsed());
+        left = left.saturating_sub(BURST);
+        runtime.block_on(ledger.flush()).unwrap();
+    }
+    spent
+}
+
 fn ledger(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -202,9 +231,28 @@ fn ledger(criterion: &mut Criterion) {
     for number in 0..IN_FLIGHT {
         runtime.block_on(fund(&store, &names(number).0));
     }
+    let leased = runtime.block_on(async {
+        let builder = LeasedLedger::builder(store.clone());
+        builder
+            .lease_max(Money::from_dollars(1_000_000).unwrap())
+            .start()
+            .unwrap()
+    });
+    in_bursts(&runtime, &leased, 100_000);
+    group.bench_function("lease on sqlite: hold and settle", |bencher| {
+        bencher.iter_custom(|total| in_bursts(&runtime, &leased, total));
+    });
     group
         .sample_size(10)
         .measurement_time(Duration::from_secs(8));
+    group.bench_function(
+        "lease on sqlite: hold and settle, 256 in flight, one account, written down meanwhile",
+        |bencher| {
+            bencher.iter_custom(|total| runtime.block_on(deduct(&leased, total, 1)));
+        },
+    );
+    println!("leases: {:?}", leased.statistics());
+    runtime.block_on(leased.close()).unwrap();
     group.bench_function(
         "sqlite: hold and settle, 256 in flight, one account",
         |bencher| {
