@@ -5,6 +5,7 @@ use std::{
     pin::pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
+    time::Duration,
 };
 
 use tokio::{
@@ -23,6 +24,14 @@ const PASSES_MAX: u32 = 8;
 
 /// Passes in which a node that ends reports what is left.
 const LAST_PASSES_MAX: u32 = 100;
+
+/// Passes that somebody waits for: more than take all that can wait to be told. One that the store does not take counts
+/// for many, or who waits would do so for long.
+const ERRAND_PASSES: u32 = 64;
+const FAILED_PASS: u32 = 24;
+
+/// How long a node that ends waits before it tries again what the store did not take.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Those who wait for a report at once.
 const ERRANDS_MAX: usize = 8_192;
@@ -46,7 +55,7 @@ impl Accounts {
         if !is_full {
             errands.push(Errand {
                 account,
-                passes_left: PASSES_MAX,
+                passes_left: ERRAND_PASSES,
                 reply,
             });
         }
@@ -104,10 +113,10 @@ async fn work(accounts: &Accounts, is_tick: bool) {
     let mut is_tick = is_tick;
     for _ in 0..PASSES_MAX {
         let mut waiting = std::mem::take(&mut *lock(&accounts.errands));
-        let mut is_urgent = pass(accounts, is_tick).await;
+        let passed = pass(accounts, is_tick).await;
         is_tick = false;
-        waiting.retain_mut(|errand| errand.waits(accounts));
-        is_urgent |= !waiting.is_empty();
+        waiting.retain_mut(|errand| errand.waits(accounts, passed));
+        let is_urgent = passed.is_urgent || !waiting.is_empty();
         lock(&accounts.errands).append(&mut waiting);
         if !is_urgent {
             return;
@@ -119,9 +128,10 @@ async fn work(accounts: &Accounts, is_tick: bool) {
 
 impl Errand {
     /// Answers if it is time to, which leaves nobody waiting.
-    fn waits(&mut self, accounts: &Accounts) -> bool {
+    fn waits(&mut self, accounts: &Accounts, passed: Passed) -> bool {
         let is_clear = accounts.is_clear(self.account.as_ref());
-        self.passes_left = self.passes_left.saturating_sub(1);
+        let cost = if passed.has_failed { FAILED_PASS } else { 1 };
+        self.passes_left = self.passes_left.saturating_sub(cost);
         if !is_clear && self.passes_left > 0 {
             return true;
         }
@@ -137,8 +147,16 @@ impl Errand {
     }
 }
 
-/// Sends what is due and takes the answers; whether there is more to do at once.
-async fn pass(accounts: &Accounts, is_tick: bool) -> bool {
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    /// There is more to do at once.
+    is_urgent: bool,
+    /// The store did not take everything.
+    has_failed: bool,
+}
+
+/// Sends what is due and takes the answers.
+async fn pass(accounts: &Accounts, is_tick: bool) -> Passed {
     let outgoing = accounts.due(is_tick);
     let mut sent = Vec::with_capacity(outgoing.len());
     // All are on their way before one is waited for.
@@ -146,10 +164,11 @@ async fn pass(accounts: &Accounts, is_tick: bool) -> bool {
         let answer = accounts.store.lease(Arc::clone(&outgoing.step));
         sent.push((outgoing, answer));
     }
-    let mut is_urgent = false;
+    let mut passed = Passed::default();
     for (outgoing, answer) in sent {
         let answer = answer.await;
         if let Err(error) = &answer {
+            passed.has_failed = true;
             tracing::error!(
                 target: "tollgate::ledger",
                 %error,
@@ -159,23 +178,24 @@ async fn pass(accounts: &Accounts, is_tick: bool) -> bool {
                 "the store did not take a step of a lease"
             );
         }
-        is_urgent |= accounts.answered(&outgoing, &answer);
+        passed.is_urgent |= accounts.answered(&outgoing, &answer);
     }
-    is_urgent
+    passed
 }
 
 /// Ends in order: what is open is resolved, what was served is told, what is left is given back.
 async fn leave(accounts: &Accounts) {
-    accounts.abandon();
     for _ in 0..LAST_PASSES_MAX {
         accounts.close(None, false);
+        // Each time: one may have been granted while the others were resolved.
+        accounts.abandon();
         accounts.owe_all(None);
-        let is_urgent = pass(accounts, true).await;
+        let passed = pass(accounts, true).await;
         if accounts.is_empty() {
             break;
         }
-        if !is_urgent {
-            sleep(accounts.settings.report_every).await;
+        if !passed.is_urgent {
+            sleep(RETRY_AFTER).await;
         }
     }
     let unreported = accounts.places.load(Ordering::Acquire);
