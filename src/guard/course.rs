@@ -294,7 +294,13 @@ impl<A: Course, B: Course> Course for Then<A, B> {
         match waiting {
             Either::Outer(waiting) => {
                 let progress = self.outer.resume(waiting, request, outer, context);
-                self.go_on(progress, request, inner)
+                match self.go_on(progress, request, inner) {
+                    // It has only begun to wait: nobody would wake it.
+                    Progress::Waiting(Either::Inner(waiting)) => {
+                        inside(self.inner.resume(waiting, request, inner, context))
+                    }
+                    progress => progress,
+                }
             }
             Either::Inner(waiting) => inside(self.inner.resume(waiting, request, inner, context)),
         }
