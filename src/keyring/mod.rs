@@ -1,6 +1,7 @@
 //! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
 //! finds them, warm from memory.
 
+mod error;
 mod hashing;
 mod import;
 mod mixed;
@@ -10,8 +11,9 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use error::KeyringError;
 pub use hashing::{InvalidPepper, Pepper};
 pub use resolver::{
     KeyRefusal, KeyResolver, KeyResolverBuilder, PendingKey, Resolution, ResolvedKey,
 };
-pub use ring::{Keyring, KeyringError, NewKey};
+pub use ring::{Keyring, NewKey};

@@ -15,6 +15,7 @@
 //! API keys are none of this module's business: a new password leaves them alone.
 
 mod builder;
+mod ends;
 mod error;
 mod logins;
 mod passwords;
