@@ -1,0 +1,261 @@
+//! A million keys: what a cold one costs, by one indexed read, and a warm one, in time and in memory.
+//!
+//! `KEYS=100000` sets how many.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a bench that fails ends"
+)]
+
+#[path = "../tests/support/postgres.rs"]
+mod postgres_server;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use tollgate::{
+    clock::Timestamp,
+    key::{KeyDigest, KeyRecord},
+    keyring::{KeyResolver, Resolution},
+    store::{BudgetId, KeyId, KeyLookup, KeyStore, PostgresStore, SqliteStore, StoreFuture},
+};
+
+const FEW: usize = 1_000;
+const ROUNDS: usize = 300;
+const SLICE: usize = 1_000;
+const COLD: usize = 5_000;
+
+fn key(number: usize) -> String {
+    format!("a-key-of-somebody-{number}")
+}
+
+fn record(digest: KeyDigest, name: &str) -> KeyRecord {
+    // As long as those that a keyring makes.
+    let id = format!("key-00000000-0000-0000-0000-{name:0>12}");
+    let (id, lineage) = (KeyId::new(&id).unwrap(), BudgetId::new(&id).unwrap());
+    let mut record = KeyRecord::new(
+        id,
+        lineage,
+        digest,
+        "user-1234567890",
+        Timestamp::UNIX_EPOCH,
+    );
+    record.preview = "ps_live_abcd...xyz9".to_owned();
+    record.name = "a name of a key".to_owned();
+    record.roles = vec!["user".to_owned()];
+    record
+}
+
+/// Numbers that follow no order.
+struct Shuffled(u64);
+
+impl Shuffled {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % below
+    }
+}
+
+/// Has every key, and remembers none.
+#[derive(Debug)]
+struct Endless;
+
+impl KeyLookup for Endless {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        let name: String = digest.as_bytes()[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        StoreFuture::ready(Ok(Some(record(*digest, &name))))
+    }
+}
+
+fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+async fn fill(keys: &KeyResolver, texts: &[String]) {
+    for text in texts {
+        if let Resolution::Pending(found) = keys.resolve(text) {
+            drop(found.await.unwrap());
+        }
+    }
+}
+
+/// How long a slice takes, a call.
+fn slice(keys: &KeyResolver, asked: &[&str]) -> Duration {
+    let begin = Instant::now();
+    for text in asked {
+        assert!(matches!(keys.resolve(text), Resolution::Ready(Ok(_))));
+    }
+    begin.elapsed() / asked.len() as u32
+}
+
+async fn warm(count: usize) {
+    let texts: Vec<_> = (0..count).map(key).collect();
+    let resolver = |capacity: usize| {
+        KeyResolver::builder(Endless)
+            .capacity(capacity as u64)
+            .ttl(Duration::from_secs(86_400))
+            .build()
+    };
+    let (few, many) = (resolver(2 * FEW), resolver(2 * count));
+    fill(&few, &texts[..FEW]).await;
+    let before = resident_bytes();
+    fill(&many, &texts).await;
+    let each = (resident_bytes() - before) / count;
+    println!("{count} remembered keys: {each} bytes each");
+    let mut random = Shuffled(7);
+    let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let mut some = |below| -> Vec<&str> {
+            (0..SLICE)
+                .map(|_| texts[random.next(below)].as_str())
+                .collect()
+        };
+        let (a, b) = (some(FEW), some(count));
+        of_few.push(slice(&few, &a));
+        of_many.push(slice(&many, &b));
+    }
+    of_few.sort();
+    of_many.sort();
+    let (a, b) = (of_few[ROUNDS / 10], of_many[ROUNDS / 10]);
+    let ratio = b.as_nanos() as f64 / a.as_nanos() as f64;
+    println!("a warm key, any of {FEW}: {a:?}; any of {count}: {b:?}; {ratio:.2} times");
+}
+
+async fn cold(engine: &str, store: &impl KeyLookup, count: usize) {
+    let mut random = Shuffled(11);
+    let mut times = Vec::with_capacity(COLD);
+    for _ in 0..COLD {
+        let digest = KeyDigest::of(&key(random.next(count)));
+        let begin = Instant::now();
+        assert!(store.find(&digest).await.unwrap().is_some());
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    let (half, most) = (times[COLD / 2], times[COLD * 99 / 100]);
+    println!("{engine}: a cold key of {count}: {half:?} in the median, {most:?} in 99 of 100");
+}
+
+async fn sqlite(count: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tollgate.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store
+        .insert(record(KeyDigest::of("template"), "t"), None)
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let mut connection = rusqlite::Connection::open(&path).unwrap();
+    let filling = connection.transaction().unwrap();
+    {
+        let mut insert = filling
+            .prepare(
+                "INSERT INTO api_key (id, digest, preview, name, owner, roles, networks, created_at,
+                 lineage, metadata) SELECT ?1, ?2, preview, name, owner || ?1, roles, networks,
+                 created_at, ?1, metadata FROM api_key WHERE position = 1",
+            )
+            .unwrap();
+        for number in 0..count {
+            let digest = KeyDigest::of(&key(number));
+            let id = format!("key-{number}");
+            insert
+                .execute(rusqlite::params![id, digest.as_bytes()])
+                .unwrap();
+        }
+    }
+    filling.commit().unwrap();
+    let plan: String = connection
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT * FROM api_key WHERE digest = x'00'",
+            [],
+            |row| row.get(3),
+        )
+        .unwrap();
+    println!(
+        "SQLite: {plan}; {} MB",
+        fs::metadata(&path).unwrap().len() / 1_000_000
+    );
+    assert!(plan.contains("SEARCH api_key USING INDEX"), "{plan}");
+    drop(connection);
+    let store = SqliteStore::open(&path).await.unwrap();
+    cold("SQLite", &store, count).await;
+    store.close().await.unwrap();
+}
+
+async fn postgres(count: usize) {
+    let Some(place) = postgres_server::database().await else {
+        return;
+    };
+    let pool = postgres_server::pool(place, 4).await;
+    let store = PostgresStore::builder(pool.clone()).open().await.unwrap();
+    store
+        .insert(record(KeyDigest::of("template"), "t"), None)
+        .await
+        .unwrap();
+    // Nobody listens, and a million pieces of news would take a while.
+    let filling = "ALTER TABLE tollgate.api_key DISABLE TRIGGER USER;
+         INSERT INTO tollgate.api_key (id, digest, preview, name, owner, roles, networks, created_at,
+             lineage, metadata)
+         SELECT 'key-' || number, sha256(('a-key-of-somebody-' || number)::bytea), preview, name,
+             owner || number, roles, networks, created_at, 'key-' || number, metadata
+         FROM tollgate.api_key, generate_series(0, $1 - 1) AS number;
+         ALTER TABLE tollgate.api_key ENABLE TRIGGER USER;
+         ANALYZE tollgate.api_key;";
+    for step in filling.split_inclusive(';') {
+        if step.contains("$1") {
+            let query = sqlx::query(sqlx::AssertSqlSafe(step));
+            query
+                .bind(i32::try_from(count).unwrap())
+                .execute(&pool)
+                .await
+                .unwrap();
+        } else if !step.trim().is_empty() {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(step))
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+    }
+    let plan: String =
+        sqlx::query_scalar("EXPLAIN SELECT * FROM tollgate.api_key WHERE digest = $1")
+            .bind(&[0_u8; 32][..])
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    println!("PostgreSQL: {plan}");
+    assert!(
+        plan.contains("Index Scan using api_key_digest_key"),
+        "{plan}"
+    );
+    cold("PostgreSQL", &store, count).await;
+    store.close().await.unwrap();
+}
+
+fn main() {
+    let count = std::env::var("KEYS").map_or(1_000_000, |count| count.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        warm(count).await;
+        sqlite(count).await;
+        postgres(count).await;
+    });
+}
