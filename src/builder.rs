@@ -15,7 +15,7 @@ use crate::{
     },
     guard::{Authenticator, Gate, Guard, Identified, Policy, Skip, Then, Unless},
     ip_allow::{IpAllowLayer, IpAllowPolicy},
-    rate_limit::{RateLimitLayer, RateLimitPolicy},
+    rate_limit::{ConcurrencyLimitLayer, ConcurrencyLimitPolicy, RateLimitLayer, RateLimitPolicy},
     rbac::{RbacLayer, RbacPolicy},
     request_id::{RequestIdLayer, RequestIdPolicy},
     spending_limit::{PriceTable, SpendingLimitLayer, SpendingLimitPolicy},
@@ -26,7 +26,7 @@ use crate::{
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
 /// From the outside in: request id → audit → house style → allowed addresses → rate limit by address →
-/// authentication → permission → rate limit by principal → spending. What isn't set isn't there.
+/// authentication → permission → requests under way → rate limit by principal → spending. What isn't set isn't there.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,6 +69,7 @@ impl Tollgate {
             allowed: None,
             per_client_ip: None,
             per_principal: None,
+            concurrency: None,
             rate_store: None,
             requirement: None,
             authorization: None,
@@ -105,6 +106,13 @@ pub enum TollgateError {
     TrustsEveryAddress,
 }
 
+/// By what known callers are limited.
+#[derive(Debug)]
+enum PrincipalLimit {
+    Quotas(Quotas),
+    Layer(RateLimitLayer),
+}
+
 /// Makes a [`TollgateLayer`].
 #[must_use]
 pub struct TollgateBuilder<A> {
@@ -114,7 +122,8 @@ pub struct TollgateBuilder<A> {
     audit: AuditLayer,
     allowed: Option<Vec<IpNet>>,
     per_client_ip: Option<Quotas>,
-    per_principal: Option<Quotas>,
+    per_principal: Option<PrincipalLimit>,
+    concurrency: Option<ConcurrencyLimitLayer>,
     rate_store: Option<Arc<dyn RateStore>>,
     requirement: Option<RbacLayer>,
     authorization: Option<RbacLayer>,
@@ -170,6 +179,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             allowed,
             per_client_ip,
             per_principal,
+            concurrency,
             rate_store,
             requirement,
             authorization,
@@ -183,6 +193,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             allowed,
             per_client_ip,
             per_principal,
+            concurrency,
             rate_store,
             requirement,
             authorization,
@@ -207,7 +218,22 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 
     /// Limits each principal.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
-        self.per_principal = Some(quotas.into());
+        self.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
+        self
+    }
+
+    /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It counts in the
+    /// store and by the clock that it has itself; its own denials and skips don't count here. Takes the place of
+    /// [`per_principal`](Self::per_principal).
+    pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
+        self.per_principal = Some(PrincipalLimit::Layer(layer));
+        self
+    }
+
+    /// Limits how many requests known callers have under way at once, as `layer` says, whose own denials and skips don't
+    /// count here.
+    pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
+        self.concurrency = Some(layer);
         self
     }
 
@@ -260,9 +286,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             let layer = RateLimitLayer::per_client_ip(quotas).client_address(address);
             rate(layer, "client-ip")
         });
-        let inner_rate = self
-            .per_principal
-            .map(|quotas| rate(RateLimitLayer::per_principal(quotas), "principal"));
+        let inner_rate = self.per_principal.map(|limit| match limit {
+            PrincipalLimit::Quotas(quotas) => {
+                rate(RateLimitLayer::per_principal(quotas), "principal")
+            }
+            PrincipalLimit::Layer(layer) => layer.into_policy(),
+        });
+        let concurrency = self.concurrency.map(ConcurrencyLimitLayer::into_policy);
         let allowed = self.allowed.map(|networks| {
             let layer = IpAllowLayer::new(networks);
             layer.client_address(self.address.clone()).into_policy()
@@ -283,8 +313,11 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
                     inner: Then {
                         outer: authorization.map(Gate::new),
                         inner: Then {
-                            outer: inner_rate.map(Gate::new),
-                            inner: spending.map(Gate::new),
+                            outer: concurrency.map(Gate::new),
+                            inner: Then {
+                                outer: inner_rate.map(Gate::new),
+                                inner: spending.map(Gate::new),
+                            },
                         },
                     },
                 },
@@ -308,6 +341,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             ("require", self.requirement.is_some()),
             ("authorize", self.authorization.is_some()),
             ("per_principal", self.per_principal.is_some()),
+            ("concurrency", self.concurrency.is_some()),
             ("spending", self.spending.is_some()),
         ];
         if self.authentication.is_none()
@@ -368,7 +402,8 @@ pub struct TollgateLayer<A: Policy> {
 /// Whom and what a request that isn't spared is asked, from the outside in.
 type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Then<Option<Gate<RateLimitPolicy>>, Known<A>>>;
 type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<RbacPolicy>>, Counted>>;
-type Counted = Then<Option<Gate<RateLimitPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
+type Counted = Then<Option<Gate<ConcurrencyLimitPolicy>>, Paying>;
+type Paying = Then<Option<Gate<RateLimitPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
 
 /// All gates of a [`TollgateLayer`].
 type WholeCourse<A> = Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Asked<A>>>>;

@@ -277,3 +277,59 @@ async fn a_failure_of_the_service_is_told_to_all_and_a_client_that_leaves_drops_
         assert_eq!(left, ["a is dropped", "b is dropped", "c is dropped"]);
     }
 }
+
+#[tokio::test]
+async fn the_whole_stack_takes_limits_with_settings_of_their_own() {
+    use tollgate::{
+        JwtLayer, RateHeaderDialect, RateLimitLayer, Tollgate,
+        quota::Quota,
+        rate_limit::ConcurrencyLimitLayer,
+        store::{SessionId, UserId},
+        token::{TokenIssuer, TokenVerifier},
+    };
+    const SECRET: &[u8] = b"thirty-two bytes or more, please!";
+    let verifier = TokenVerifier::hs256(SECRET).build().unwrap();
+    let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+    let (user, session) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());
+    let token = issuer.issue(&user, &session, ["viewer"]).unwrap();
+    let limit = RateLimitLayer::per_principal(Quota::per_hour(10))
+        .cost(|_| 4)
+        .add_headers(RateHeaderDialect::OpenAiRequests);
+    let gate = Tollgate::builder()
+        .authenticate(JwtLayer::new(verifier))
+        .with_rate_limit(limit)
+        .concurrency(ConcurrencyLimitLayer::per_principal(1))
+        .build()
+        .unwrap();
+    let service = tower::Layer::layer(
+        &gate,
+        service_fn(|_: Request<()>| {
+            ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
+                "hello",
+            ))))
+        }),
+    );
+    let request = || {
+        let bearer = format!("Bearer {}", token.expose());
+        Request::get("/")
+            .header("authorization", bearer)
+            .body(())
+            .unwrap()
+    };
+    let first = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(first.headers()["x-ratelimit-remaining-requests"], "6");
+    let beside = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(beside.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        !beside
+            .headers()
+            .contains_key("x-ratelimit-remaining-requests")
+    );
+    first.into_body().collect().await.unwrap();
+    for (status, left) in [(200, "2"), (429, "2")] {
+        let answer = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
+        assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], left);
+        answer.into_body().collect().await.unwrap();
+    }
+}

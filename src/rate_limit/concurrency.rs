@@ -78,6 +78,10 @@ impl ConcurrencyLimitLayer {
         }
     }
 
+    pub(crate) fn into_policy(self) -> ConcurrencyLimitPolicy {
+        self.gate.policy().clone()
+    }
+
     /// Whose address counts, where addresses are counted; the peer's unless set.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
