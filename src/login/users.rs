@@ -57,10 +57,11 @@ impl Logins {
             .change(Change::User(user.clone()), async move {
                 // In this order: whoever is not active opens no login after the others are ended.
                 let updated = users.update_user(&user, update).await?;
-                sessions.end_sessions_of(&user, at).await?;
                 if updated.is_some() {
+                    // Also where ending the logins fails: the user is out.
                     record(AuditAction::USER_UPDATE, &user, "active=false");
                 }
+                sessions.end_sessions_of(&user, at).await?;
                 Ok(updated)
             })
             .await?;

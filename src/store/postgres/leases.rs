@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::{HashMap, HashSet};
-use sqlx::{PgPool, Row, postgres::PgConnection, types::Json};
+use sqlx::{
+    PgPool, Row,
+    postgres::{PgConnection, PgRow},
+    types::Json,
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -317,28 +321,35 @@ pub(super) async fn orphaned(
     now: Timestamp,
 ) -> Result<Vec<Orphaned>, Failure> {
     let rows = sqlx::query(ORPHANED).bind(step).fetch_all(pool).await?;
-    rows.iter()
-        .map(|row| {
-            let id = LeaseId {
-                instance: row.try_get::<i64, _>(0)?.cast_unsigned(),
-                number: row.try_get::<i64, _>(1)?.cast_unsigned(),
-            };
-            let account: AccountId = name(row, 2)?;
-            let Json(budgets): Json<Vec<BudgetId>> = row.try_get(3)?;
-            let expiry = match row.try_get(4)? {
-                true => Expiry::Charge,
-                false => Expiry::Release,
-            };
-            Ok(Orphaned {
-                id,
-                call: abandoned_call(id, &account, now),
-                account,
-                budgets,
-                expiry,
-                settlement: Settlement::new(Money::ZERO, Outcome::Abandoned),
-            })
+    let read = |row: &PgRow| -> Result<Orphaned, Failure> {
+        let id = LeaseId {
+            instance: row.try_get::<i64, _>(0)?.cast_unsigned(),
+            number: row.try_get::<i64, _>(1)?.cast_unsigned(),
+        };
+        let account: AccountId = name(row, 2)?;
+        let Json(budgets): Json<Vec<BudgetId>> = row.try_get(3)?;
+        let expiry = match row.try_get(4)? {
+            true => Expiry::Charge,
+            false => Expiry::Release,
+        };
+        Ok(Orphaned {
+            id,
+            call: abandoned_call(id, &account, now),
+            account,
+            budgets,
+            expiry,
+            settlement: Settlement::new(Money::ZERO, Outcome::Abandoned),
         })
-        .collect()
+    };
+    // One that can't be read must not keep the others set aside.
+    let readable = rows.iter().filter_map(|row| match read(row) {
+        Ok(orphaned) => Some(orphaned),
+        Err(Failure { error, .. }) => {
+            tracing::error!(target: "tollgate::ledger", %error, "a lease of a dead process can't be read");
+            None
+        }
+    });
+    Ok(readable.collect())
 }
 
 /// Forgets leases that were resolved long ago; `false`: there may be more.

@@ -8,7 +8,10 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        ACCEPT_RANGES, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    },
     uri::PathAndQuery,
 };
 
@@ -134,8 +137,11 @@ impl Denials {
         &self,
         denial: &Denial,
         request: &RefusedRequest,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
     ) -> Response<Bytes> {
+        for name in OF_A_BODY {
+            headers.remove(name);
+        }
         let own = self.with_own_message(denial);
         let spoken = own.as_ref().unwrap_or(denial);
         let mut response = if request.is_grpc {
@@ -164,9 +170,9 @@ impl Denials {
             request_id: request.request_id.as_deref(),
         };
         let body = self.style(request.path()).render(denial, &context);
-        headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, body.content_type);
-        if denial.kind().is_authentication() {
+        // A challenge that stands already is the application's own: of another scheme, perhaps.
+        if denial.kind().is_authentication() && !headers.contains_key(WWW_AUTHENTICATE) {
             headers.insert(WWW_AUTHENTICATE, self.challenge(denial.kind()));
         }
         if let Some(methods) = allowed(denial) {
@@ -274,6 +280,20 @@ impl fmt::Debug for RefusedRequest {
             .finish_non_exhaustive()
     }
 }
+
+/// What is said of a body (RFC 9110, 8; RFC 9530), and means nothing of the one that takes its place.
+const OF_A_BODY: [HeaderName; 10] = [
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    ETAG,
+    LAST_MODIFIED,
+    TRANSFER_ENCODING,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
 
 /// RFC 9110, 10.2.1.
 fn allowed(denial: &Denial) -> Option<HeaderValue> {

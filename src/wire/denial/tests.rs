@@ -176,3 +176,40 @@ fn a_problem_names_the_limits_that_were_exceeded() {
     assert_eq!(body["type"], "about:blank");
     assert_eq!(body.get("violated-policies"), None);
 }
+
+#[test]
+fn what_was_said_of_the_body_before_is_not_said_of_the_refusal() {
+    let denials = Denials::new(DenialFormat::Detail);
+    let mut before = HeaderMap::new();
+    for (name, value) in [
+        ("content-length", "9"),
+        ("content-encoding", "gzip"),
+        ("etag", "\"v1\""),
+        ("content-digest", "sha-256=:x:"),
+        ("x-kept", "1"),
+        ("www-authenticate", "Basic realm=\"own\""),
+    ] {
+        before.insert(name, HeaderValue::from_static(value));
+    }
+    let denial = Denial::new(DenialKind::CredentialInvalid);
+    for is_grpc in [false, true] {
+        let request = RefusedRequest {
+            target: None,
+            request_id: None,
+            is_grpc,
+        };
+        let answer = denials.respond_to(&denial, &request, before.clone());
+        let headers = answer.headers();
+        assert_eq!(headers["x-kept"], "1");
+        for name in [
+            "content-length",
+            "content-encoding",
+            "etag",
+            "content-digest",
+        ] {
+            assert!(!headers.contains_key(name), "{name}, gRPC: {is_grpc}");
+        }
+        // The application's own scheme: a browser asks for a password.
+        assert_eq!(headers["www-authenticate"], "Basic realm=\"own\"");
+    }
+}
