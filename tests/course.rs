@@ -333,3 +333,58 @@ async fn the_whole_stack_takes_limits_with_settings_of_their_own() {
         answer.into_body().collect().await.unwrap();
     }
 }
+
+/// A buffer of many pieces that shows one at a time, as `Buf` allows.
+struct Beads(&'static [u8]);
+
+impl bytes::Buf for Beads {
+    fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.get(..1).unwrap_or_default()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.0 = self.0.get(count..).unwrap_or_default();
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_a_buffer_does_not_show_are_paid_for() {
+    use tollgate::{
+        CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer,
+        money::Money,
+        store::{AccountId, Ledger, MemoryStore},
+        usage::Credit,
+    };
+    let store = MemoryStore::new();
+    let account = AccountId::new("ann").unwrap();
+    let credit = Credit {
+        account: account.clone(),
+        amount: Money::from_dollars(1).unwrap(),
+        reference: "r".into(),
+    };
+    store.credit(credit).await.unwrap();
+    let a_nano = Price::per_million_bytes(Money::from_nanos(1_000_000), 1_000);
+    let prices = PriceTable::new().route("GET", "/", a_nano).unwrap();
+    let layer = SpendingLimitLayer::new(store.clone(), prices);
+    let service = tower::Layer::layer(
+        &layer,
+        service_fn(|_: Request<()>| {
+            ready(Ok::<_, Infallible>(Response::new(Full::new(Beads(
+                &[7; 100],
+            )))))
+        }),
+    );
+    let mut request = Request::new(());
+    let ann = Principal::builder("ann", CredentialKind::ApiKey).build();
+    request.extensions_mut().insert(ann);
+    let answer = service.oneshot(request).await.unwrap();
+    drop(answer.into_body().collect().await.unwrap());
+    assert_eq!(
+        store.balance(&account).await.unwrap().settled,
+        Money::from_nanos(100)
+    );
+}

@@ -36,6 +36,12 @@ pub trait Meter: Send + 'static {
         let _ = piece;
     }
 
+    /// So many bytes are about to go out that can't be shown: of a buffer with many pieces of which it only shows the
+    /// first. The standard buffers show all.
+    fn unseen(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
     /// Trailers are about to go out.
     fn trailers(&mut self, trailers: &HeaderMap) {
         let _ = trailers;
@@ -232,10 +238,14 @@ fn note<D: Buf>(meter: &mut impl Meter, frame: &Frame<D>, remaining: &mut Option
         } else {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let count = data.chunks_vectored(&mut pieces);
-            pieces
-                .iter()
-                .take(count)
-                .for_each(|piece| meter.data(piece));
+            let mut unseen = data.remaining();
+            for piece in pieces.iter().take(count) {
+                unseen = unseen.saturating_sub(piece.len());
+                meter.data(piece);
+            }
+            if unseen > 0 {
+                meter.unseen(unseen);
+            }
         }
     }
     if let Some(trailers) = frame.trailers_ref() {

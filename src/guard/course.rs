@@ -334,6 +334,12 @@ impl<M: Meter> Meter for Option<M> {
         }
     }
 
+    fn unseen(&mut self, bytes: usize) {
+        if let Some(meter) = self {
+            meter.unseen(bytes);
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         if let Some(meter) = self {
             meter.trailers(trailers);
@@ -356,6 +362,11 @@ impl<A: Meter, B: Meter> Meter for Meters<A, B> {
     fn data(&mut self, piece: &[u8]) {
         self.inner.data(piece);
         self.outer.data(piece);
+    }
+
+    fn unseen(&mut self, bytes: usize) {
+        self.inner.unseen(bytes);
+        self.outer.unseen(bytes);
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {

@@ -301,6 +301,15 @@ impl Meter for SpendingMeter {
         self.0.keep_alive();
     }
 
+    /// They are paid for; what they say of usage is missing, and an answer that can't be repeated isn't kept.
+    fn unseen(&mut self, bytes: usize) {
+        let length = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);
+        if let Some(recording) = &mut self.0.recording {
+            recording.give_up();
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         self.0.seen.grpc_failed |= grpc_has_failed(trailers);
         if let Some(recording) = &mut self.0.recording {

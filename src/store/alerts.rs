@@ -1,6 +1,10 @@
 //! Who is told when a soft limit is passed.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use crate::domain::budget::SpendingAlert;
 
@@ -28,8 +32,12 @@ impl Alerts {
                 spent = %alert.spent,
                 "a soft limit was passed"
             );
-            if let Some(listener) = &self.0 {
-                listener(&alert);
+            let Some(listener) = &self.0 else {
+                continue;
+            };
+            // Whoever tells has calls to answer and money to keep: a listener's panic is the listener's alone.
+            if catch_unwind(AssertUnwindSafe(|| listener(&alert))).is_err() {
+                tracing::error!(target: "tollgate::ledger", "the listener for soft limits panicked");
             }
         }
     }

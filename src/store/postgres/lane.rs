@@ -251,7 +251,8 @@ impl Lane {
             }
         }
         connection.close_on_drop();
-        if progress.committing && !failure.answered {
+        // An answer is no proof: a backend that is ended between its commit and its answer says so, too.
+        if progress.committing {
             self.take_back(batch);
         }
         Err(failure)
