@@ -8,7 +8,7 @@
     reason = "a test that fails ends"
 )]
 
-use std::{collections::BTreeMap, convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -25,6 +25,9 @@ use tollgate::{
     usage::{Call, Credit, Outcome, Settlement, UsageEntry},
 };
 use tower::{Layer, ServiceExt, service_fn};
+
+mod payers;
+mod repeats;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
@@ -136,6 +139,18 @@ impl Gate {
     async fn held(&self) -> Money {
         self.ledger.balance(&account()).await.unwrap().held
     }
+}
+
+/// The status, whether it is a repetition, and the body of an answer.
+async fn said<B>(answer: Response<B>) -> (u16, bool, String)
+where
+    B: Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let replayed = answer.headers().contains_key("idempotency-replayed");
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, replayed, String::from_utf8(body.to_vec()).unwrap())
 }
 
 fn nanos(row: &UsageEntry) -> i64 {
@@ -396,159 +411,6 @@ async fn a_stream_that_goes_on_keeps_its_hold() {
     assert_eq!(gate.rows().await, 1);
 }
 
-struct Idempotent<S> {
-    gate: Gate,
-    service: S,
-}
-
-async fn said<B>(answer: Response<B>) -> (u16, bool, String)
-where
-    B: Body<Data = Bytes>,
-    B::Error: std::fmt::Debug,
-{
-    let replayed = answer.headers().contains_key("idempotency-replayed");
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, replayed, String::from_utf8(body.to_vec()).unwrap())
-}
-
-#[tokio::test]
-async fn a_retry_is_charged_once_and_gets_the_same_answer() {
-    let gate = Gate::new().await;
-    let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let layer = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new().answer_bytes_max(16));
-    let handler = service_fn(move |request: Request<()>| {
-        let number = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        async move {
-            let mut answer = match request.headers().get("x-long") {
-                Some(_) => answer("text/plain", &["0123456789", "0123456789"]),
-                None => answer("text/plain", &[&format!("call {number}")]),
-            };
-            if request.headers().contains_key("x-fail") {
-                *answer.status_mut() = StatusCode::BAD_GATEWAY;
-            }
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let it = Idempotent {
-        service: layer.layer(handler),
-        gate,
-    };
-    let call = |key: &'static str, headers: &'static [(&'static str, &'static str)]| {
-        let service = it.service.clone();
-        async move { said(service.oneshot(request_with(key, headers)).await.unwrap()).await }
-    };
-    let first = call("key-1", &[("idempotency-key", "a")]).await;
-    assert_eq!(first, (200, false, "call 0".to_owned()));
-    for _ in 0..3 {
-        let again = call("key-1", &[("idempotency-key", "a")]).await;
-        assert_eq!(again, (200, true, "call 0".to_owned()));
-    }
-    assert_eq!(it.gate.rows().await, 1);
-    let (status, ..) = call("key-2", &[("idempotency-key", "a")]).await;
-    assert_eq!(status, 422, "another credential");
-    let other = call("key-1", &[("idempotency-key", "b")]).await;
-    assert_eq!(other, (200, false, "call 1".to_owned()));
-    assert_eq!(call("key-1", &[]).await.2, "call 2");
-
-    let long = &[("idempotency-key", "long"), ("x-long", "1")];
-    assert_eq!(call("key-1", long).await.0, 200);
-    assert_eq!(call("key-1", long).await.0, 409, "too long to be kept");
-
-    let failing = &[("idempotency-key", "f"), ("x-fail", "1")];
-    assert_eq!(call("key-1", failing).await.0, 502);
-    assert_eq!(
-        call("key-1", failing).await.0,
-        502,
-        "nothing was charged: again"
-    );
-    assert_eq!(call("key-1", &[("idempotency-key", "f")]).await.0, 200);
-
-    for bad in [
-        &[("idempotency-key", "")][..],
-        &[("idempotency-key", "x"), ("idempotency-key", "x")],
-    ] {
-        let bad = request_with("key-1", bad);
-        assert_eq!(it.service.clone().oneshot(bad).await.unwrap().status(), 400);
-    }
-    let balance = it.gate.ledger.balance(&account()).await.unwrap();
-    assert_eq!(balance.settled, dollars("5"));
-}
-
-#[tokio::test]
-async fn while_the_first_call_is_under_way_its_key_is_taken() {
-    let gate = Gate::new().await;
-    let layer = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
-    let key = &[("idempotency-key", "a")];
-    let first = service
-        .clone()
-        .oneshot(request_with("key-1", key))
-        .await
-        .unwrap();
-    let second = service.clone().oneshot(request_with("key-1", key)).await;
-    assert_eq!(second.unwrap().status(), 409);
-    assert_eq!(said(first).await.0, 200);
-    let third = service.oneshot(request_with("key-1", key)).await.unwrap();
-    assert_eq!(said(third).await, (200, true, "hello".to_owned()));
-}
-
-#[tokio::test]
-async fn too_many_calls_at_once_are_too_many_of_the_caller_alone() {
-    let ledger = MemoryStore::builder().open_holds_per_account_max(1).build();
-    pay_in(&ledger).await;
-    let prices = PriceTable::new().route("POST", "/chat", Price::flat(dollars("1")));
-    let layer = SpendingLimitLayer::new(ledger, prices.unwrap());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
-    let first = service.clone().oneshot(request()).await.unwrap();
-    let second = service.clone().oneshot(request()).await.unwrap();
-    assert_eq!(second.status(), 429);
-    assert_eq!(second.headers()["retry-after"], "1");
-    assert_eq!(said(first).await.0, 200);
-    let third = service.oneshot(request()).await.unwrap();
-    assert_eq!(third.status(), 200);
-}
-
-#[tokio::test]
-async fn another_method_or_target_is_another_request() {
-    let gate = Gate::new().await;
-    let price = || Price::flat(dollars("1"));
-    let prices = PriceTable::new()
-        .route("POST", "/chat", price())
-        .and_then(|table| table.route("PUT", "/chat", price()))
-        .and_then(|table| table.route("POST", "/other", price()))
-        .unwrap();
-    let layer = SpendingLimitLayer::new(gate.ledger.clone(), prices)
-        .idempotency_keys(IdempotencyKeys::new());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
-    let request = |method: Method, target: &str| {
-        let mut request = request_with("key-1", &[("idempotency-key", "a")]);
-        *request.method_mut() = method;
-        *request.uri_mut() = target.parse().unwrap();
-        service.clone().oneshot(request)
-    };
-    let first = request(Method::POST, "/chat").await.unwrap();
-    assert_eq!(said(first).await.0, 200);
-    for (method, target) in [
-        (Method::PUT, "/chat"),
-        (Method::POST, "/other"),
-        (Method::POST, "/chat?a=b"),
-    ] {
-        assert_eq!(request(method, target).await.unwrap().status(), 422);
-    }
-    assert_eq!(gate.rows().await, 1);
-}
-
 #[tokio::test]
 async fn a_buffer_in_many_pieces_is_read_whole() {
     use bytes::Buf;
@@ -566,105 +428,4 @@ async fn a_buffer_in_many_pieces_is_read_whole() {
     let answer = service.oneshot(request()).await.unwrap();
     answer.into_body().collect().await.unwrap();
     assert_eq!(nanos(&gate.last().await), 7 * 1_000 + 5 * 10_000);
-}
-
-#[tokio::test]
-async fn a_team_within_a_tenant_pays_and_its_budget_holds() {
-    let gate = Gate::new().await;
-    let team = BudgetId::new("team:a").unwrap();
-    let limits = SpendingLimits {
-        daily: Some(dollars("2.5")),
-        ..SpendingLimits::default()
-    };
-    let set = gate.ledger.set_limits(&account(), &team, limits);
-    set.await.unwrap();
-    let layer = gate
-        .layer(Price::flat(dollars("1")))
-        .cost_headers()
-        .account(|_| AccountId::new("ann"))
-        .add_budget(|caller| {
-            let team = caller.attribute("team");
-            team.map(|team| BudgetId::new(&format!("team:{team}")))
-                .transpose()
-        });
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
-    let call = |subject: &str, team: &str| {
-        let mut request = request();
-        let attributes = BTreeMap::from([("team".to_owned(), team.to_owned())]);
-        let caller = Principal::builder(subject, CredentialKind::ApiKey).attributes(attributes);
-        request.extensions_mut().insert(caller.build());
-        service.clone().oneshot(request)
-    };
-    for (subject, team, status) in [
-        ("bob", "a", 200),
-        ("carol", "a", 200),
-        ("dave", "a", 402),
-        ("dave", "b", 200),
-        ("dave", &*"x".repeat(300), 403),
-    ] {
-        let answer = call(subject, team).await.unwrap();
-        if team == "a" && status == 200 {
-            assert!(answer.headers().contains_key("x-budget-remaining"));
-        }
-        assert_eq!(said(answer).await.0, status, "{subject} {team}");
-    }
-    let row = gate.last().await;
-    assert_eq!(
-        (&*row.call.principal, row.call.account.as_str()),
-        ("dave", "ann")
-    );
-    let spent = gate.ledger.budget(&account(), &team).await.unwrap();
-    assert_eq!(spent.total.settled, dollars("2"));
-}
-
-#[tokio::test]
-async fn the_log_is_exported_whole_and_harmless() {
-    let gate = Gate::new().await;
-    let settlement = Settlement {
-        status: Some(200),
-        latency: Duration::from_millis(7),
-        model: Some(Arc::from("=1+1,\"x\"")),
-        input_tokens: Some(3),
-        ..Settlement::new(Money::ZERO, Outcome::Completed)
-    };
-    for number in 0..1_201 {
-        let call = Call {
-            request_id: Arc::from(format!("-{number}")),
-            account: account(),
-            principal: Arc::from("ann"),
-            key: None,
-            route: Arc::from("GET /models"),
-            started_at: gate.clock.now(),
-        };
-        gate.ledger.record(call, settlement.clone()).await.unwrap();
-        gate.clock.advance(Duration::from_secs(1));
-    }
-    let read = async |export: UsageExport| {
-        let bytes = export.collect().await.unwrap().to_bytes();
-        String::from_utf8(bytes.to_vec()).unwrap()
-    };
-    let csv = read(UsageExport::csv(gate.ledger.clone(), account())).await;
-    let lines: Vec<&str> = csv.split_terminator("\r\n").collect();
-    assert_eq!(lines.len(), 1_202);
-    assert_eq!(
-        lines[1],
-        "1202,2026-01-01T00:20:00Z,2026-01-01T00:20:00Z,'-1200,ann,ann,,GET /models,\
-         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,,,7"
-    );
-    let json = read(UsageExport::json_lines(gate.ledger.clone(), account())).await;
-    assert_eq!(json.lines().count(), 1_201);
-    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
-    assert_eq!(first["request_id"], "-1200");
-    assert_eq!(first["model"], "=1+1,\"x\"");
-    assert_eq!(first["charged"], 0);
-    let since = gate.clock.now() - Duration::from_secs(600);
-    let export = UsageExport::json_lines(gate.ledger.clone(), account()).since(since);
-    assert_eq!(read(export).await.lines().count(), 600);
-    let bob = AccountId::new("bob").unwrap();
-    assert_eq!(
-        read(UsageExport::json_lines(gate.ledger.clone(), bob)).await,
-        ""
-    );
 }

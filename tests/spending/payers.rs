@@ -1,0 +1,106 @@
+//! Who pays, within which budgets, and what is exported of it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+#[tokio::test]
+async fn a_team_within_a_tenant_pays_and_its_budget_holds() {
+    let gate = Gate::new().await;
+    let team = BudgetId::new("team:a").unwrap();
+    let limits = SpendingLimits {
+        daily: Some(dollars("2.5")),
+        ..SpendingLimits::default()
+    };
+    let set = gate.ledger.set_limits(&account(), &team, limits);
+    set.await.unwrap();
+    let layer = gate
+        .layer(Price::flat(dollars("1")))
+        .cost_headers()
+        .account(|_| AccountId::new("ann"))
+        .add_budget(|caller| {
+            let team = caller.attribute("team");
+            team.map(|team| BudgetId::new(&format!("team:{team}")))
+                .transpose()
+        });
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+    }));
+    let call = |subject: &str, team: &str| {
+        let mut request = request();
+        let attributes = BTreeMap::from([("team".to_owned(), team.to_owned())]);
+        let caller = Principal::builder(subject, CredentialKind::ApiKey).attributes(attributes);
+        request.extensions_mut().insert(caller.build());
+        service.clone().oneshot(request)
+    };
+    for (subject, team, status) in [
+        ("bob", "a", 200),
+        ("carol", "a", 200),
+        ("dave", "a", 402),
+        ("dave", "b", 200),
+        ("dave", &*"x".repeat(300), 403),
+    ] {
+        let answer = call(subject, team).await.unwrap();
+        if team == "a" && status == 200 {
+            assert!(answer.headers().contains_key("x-budget-remaining"));
+        }
+        assert_eq!(said(answer).await.0, status, "{subject} {team}");
+    }
+    let row = gate.last().await;
+    assert_eq!(
+        (&*row.call.principal, row.call.account.as_str()),
+        ("dave", "ann")
+    );
+    let spent = gate.ledger.budget(&account(), &team).await.unwrap();
+    assert_eq!(spent.total.settled, dollars("2"));
+}
+
+#[tokio::test]
+async fn the_log_is_exported_whole_and_harmless() {
+    let gate = Gate::new().await;
+    let settlement = Settlement {
+        status: Some(200),
+        latency: Duration::from_millis(7),
+        model: Some(Arc::from("=1+1,\"x\"")),
+        input_tokens: Some(3),
+        ..Settlement::new(Money::ZERO, Outcome::Completed)
+    };
+    for number in 0..1_201 {
+        let call = Call {
+            request_id: Arc::from(format!("-{number}")),
+            account: account(),
+            principal: Arc::from("ann"),
+            key: None,
+            route: Arc::from("GET /models"),
+            started_at: gate.clock.now(),
+        };
+        gate.ledger.record(call, settlement.clone()).await.unwrap();
+        gate.clock.advance(Duration::from_secs(1));
+    }
+    let read = async |export: UsageExport| {
+        let bytes = export.collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    };
+    let csv = read(UsageExport::csv(gate.ledger.clone(), account())).await;
+    let lines: Vec<&str> = csv.split_terminator("\r\n").collect();
+    assert_eq!(lines.len(), 1_202);
+    assert_eq!(
+        lines[1],
+        "1202,2026-01-01T00:20:00Z,2026-01-01T00:20:00Z,'-1200,ann,ann,,GET /models,\
+         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,,,7"
+    );
+    let json = read(UsageExport::json_lines(gate.ledger.clone(), account())).await;
+    assert_eq!(json.lines().count(), 1_201);
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["request_id"], "-1200");
+    assert_eq!(first["model"], "=1+1,\"x\"");
+    assert_eq!(first["charged"], 0);
+    let since = gate.clock.now() - Duration::from_secs(600);
+    let export = UsageExport::json_lines(gate.ledger.clone(), account()).since(since);
+    assert_eq!(read(export).await.lines().count(), 600);
+    let bob = AccountId::new("bob").unwrap();
+    assert_eq!(
+        read(UsageExport::json_lines(gate.ledger.clone(), bob)).await,
+        ""
+    );
+}
