@@ -257,8 +257,12 @@ if taken ~= 0 then
     answer[2 * i + 3], answer[2 * i + 4] = rule.left(w), reset
   end
   redis.call('HSET', KEYS[1], unpack(fields))
-  -- A second on top, so that nothing is forgotten before it is idle.
-  redis.call('PEXPIRE', KEYS[1], format(ONE, ceil(lifetime / 1000) + 1000))
+  -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this call
+  -- doesn't name, so its life is lengthened and never cut; a new hash has no end yet, which is -1.
+  lifetime = ceil(lifetime / 1000) + 1000
+  if redis.call('PTTL', KEYS[1]) < lifetime then
+    redis.call('PEXPIRE', KEYS[1], format(ONE, lifetime))
+  end
 else
   for i = 1, count do
     answer[2 * i + 3], answer[2 * i + 4] = windows[i].left, kinds[i].reset(windows[i])

@@ -218,6 +218,56 @@ async fn other_numbers_forget_nothing_that_was_used() {
 }
 
 #[tokio::test]
+async fn calls_that_name_other_windows_neither_reset_a_count_nor_cut_its_life() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let limiter = limiter(&server).await;
+    let remote = limiter.0.remote();
+    let often = Quotas::from(Quota::per_second(1_000));
+    let seldom = Quotas::from([
+        Quota::per(Duration::from_secs(86_400), 3).named("bucket"),
+        Quota::calendar(CalendarPeriod::Month, 50),
+    ]);
+    let client = Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut admitted = 0;
+    let mut longest = 0;
+    for _ in 0..10 {
+        admitted += usize::from(admits(&limiter, "a", &seldom).await);
+        let taken = remote.take(&key("a"), &often, 1).await.unwrap();
+        assert!(taken.is_admitted());
+        let correction = Correction {
+            units: -1,
+            taken_at: taken.taken_at,
+        };
+        remote.correct(&key("a"), &often, correction).await.unwrap();
+        let names: Vec<String> = redis::cmd("KEYS")
+            .arg("*")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        let lives: i64 = redis::cmd("PTTL")
+            .arg(&names[0])
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        longest = longest.max(lives);
+        // A test that takes a minute has failed otherwise.
+        assert!(lives > longest - 60_000, "{lives} of {longest}");
+    }
+    assert_eq!(admitted, 3);
+    assert!(
+        longest > 28_000_000,
+        "a bucket of a third of a day: {longest}"
+    );
+    assert_eq!(
+        left(&remote.peek(&key("a"), &seldom).await.unwrap()),
+        [0, 47]
+    );
+}
+
+#[tokio::test]
 async fn an_address_that_is_none_is_refused_and_a_password_is_not_told() {
     let error = RedisRateLimiter::builder("http://user:secret@host/")
         .build()

@@ -21,7 +21,7 @@ use crate::{
         clock::Timestamp,
         quota::{CalendarPeriod, Quota, Quotas},
     },
-    store::RateOutcome,
+    store::{Correction, RateOutcome},
 };
 
 const CASES: u32 = 60;
@@ -199,6 +199,39 @@ fn a_day_admits_its_number_once_whatever_the_clock_does() {
             if answer.decision.is_admitted() {
                 (latest, used) = (day.max(latest), begun + cost);
             }
+        }
+        Ok(())
+    });
+}
+
+/// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
+#[test]
+fn windows_keep_their_own_counts_whichever_are_named() {
+    let windows = [
+        Quota::per_second(9),
+        Quota::per(std::time::Duration::from_secs(86_400), 9).named("bucket"),
+        Quota::per_hour(9).strict(),
+        Quota::calendar(CalendarPeriod::Month, 9),
+    ];
+    let calls = vec((1_usize..16, 1_u32..4, -3_i64..4), 1..40);
+    cases(&calls, |runtime, script, calls| {
+        let mut used = [0_i64; 4];
+        for (mask, cost, units) in calls {
+            let named: Vec<_> = (0..4).filter(|i| mask & (1 << i) != 0).collect();
+            let quotas = Quotas::new(named.iter().map(|i| windows[*i].clone())).unwrap();
+            let fits = named.iter().all(|i| used[*i] + i64::from(cost) <= 9);
+            let taken = runtime.block_on(script.ask(&quotas, Operation::Take(cost)));
+            prop_assert_eq!(taken.decision.is_admitted(), fits);
+            let taken_at = taken.decision.taken_at;
+            let correction = Operation::Correct(Correction { units, taken_at });
+            runtime.block_on(script.ask(&quotas, correction));
+            for i in &named {
+                used[*i] = (used[*i] + if fits { i64::from(cost) } else { 0 } + units).max(0);
+            }
+            let all = runtime.block_on(script.ask(&windows.clone().into(), Operation::Peek));
+            let left = all.decision.readings.as_slice().iter();
+            let left: Vec<_> = left.map(|reading| i64::from(reading.remaining)).collect();
+            prop_assert_eq!(left, used.map(|used| (9 - used).max(0)));
         }
         Ok(())
     });
