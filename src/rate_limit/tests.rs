@@ -17,7 +17,7 @@ use crate::{
         clock::{Clock, ManualClock, SystemClock},
         credential::CredentialKind,
         principal::Principal,
-        quota::{Quota, Quotas},
+        quota::{CalendarPeriod, Quota, Quotas},
     },
     store::{
         Correction, MemoryRateLimiter, RateDecision, RateKey, RateStore, Readings, StoreError,
@@ -80,6 +80,40 @@ async fn each_caller_has_the_quotas_of_its_key_its_tier_or_the_layer() {
     );
     plans.remove("pro");
     assert_eq!(admitted(&layer, || of(caller("b", "pro"))).await, 0);
+}
+
+/// One subject, whose requests differ in their windows from path to path: visits to one path give nothing back
+/// on the other.
+#[tokio::test]
+async fn plans_by_path_reset_nothing_by_turns() {
+    let plans = Plans::by(|head| (head.path() == "/models").then_some("models"))
+        .add_tier("models", Quota::per_second(1_000));
+    let day = Quota::calendar(CalendarPeriod::Day, 3);
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let at = |path: &'static str| {
+        let mut request = of(caller("a", "free"));
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    let store = MemoryRateLimiter::new(10, Arc::clone(&clock));
+    let layer = RateLimitLayer::per(RateLimitKey::subject(), day)
+        .plans(plans)
+        .with_clock(Arc::clone(&clock));
+    for layer in [layer.clone(), layer.clone().with_store("limit", store)] {
+        let service = layer.layer(service_fn(hello));
+        for round in 0..10 {
+            let answer = service.clone().oneshot(at("/models")).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
+            assert!(policy.contains("second") && !policy.contains("day"));
+            let answer = service.clone().oneshot(at("/chat")).await.unwrap();
+            let expected = match round {
+                0..3 => StatusCode::OK,
+                _ => StatusCode::TOO_MANY_REQUESTS,
+            };
+            assert_eq!(answer.status(), expected, "{round}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -158,7 +158,8 @@ impl fmt::Debug for RateKey {
 /// Counts requests by key, for one process or for many.
 ///
 /// The quotas come with each call, so that they may differ from key to key and change while running;
-/// what was used under a window's name stays used when its numbers change.
+/// what was used under a window's name stays used when its numbers change, and when other calls for the
+/// same key name other windows. A call judges, reads and corrects the windows that it names, and no others.
 pub trait RateStore: fmt::Debug + Send + Sync + 'static {
     /// Takes `cost` units from every window of `key`, or from none: all or nothing, in one step. Nothing
     /// is written when it refuses, or when the cost is 0.

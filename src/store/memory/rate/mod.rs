@@ -3,6 +3,7 @@
 //! Each window's next state is staged and written only when every window admits, so a refused request
 //! has consumed nothing from any.
 
+mod entry;
 mod gcra;
 mod shard;
 mod strict;
@@ -34,10 +35,14 @@ const TEND_INTERVAL_NANOS: u64 = 500_000_000;
 
 /// Counts requests by key against several quotas at once, in this process's memory.
 ///
-/// Memory is bounded: at most `capacity` keys are kept (about 120 bytes each, 200 with a strict quota).
+/// Memory is bounded: at most `capacity` keys are kept (about 140 bytes each, 220 with a strict quota).
 /// A key whose windows are full again is forgotten within half a minute of traffic, which changes
 /// nothing. When all are in use, new keys share one bucket: nobody's count is reset, and a flood of new
 /// keys gets no more than one key would.
+///
+/// A key that is asked about under differing quotas keeps the windows that a call doesn't name as long as
+/// anything is used in them, at most sixteen. Where more are in use, a call that names others is refused
+/// until one of them is full again: nothing that was used is forgotten.
 pub struct MemoryRateLimiter {
     shards: Box<[Mutex<Shard>]>,
     capacity_of_shard: usize,

@@ -6,17 +6,14 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::{
     RateLimiterStatistics,
-    window::{self, Judgement, Moment},
+    entry::Entry,
+    window::{self, Moment},
 };
 use crate::{
-    domain::{
-        clock::Clock,
-        quota::{Quota, Quotas},
-    },
+    domain::{clock::Clock, quota::Quotas},
     store::{Correction, RateDecision, RateOutcome, Readings},
 };
 
@@ -24,9 +21,6 @@ use crate::{
 const SWEEP_FLOOR: usize = 256;
 /// How long a shard rests between two sweeps.
 const SWEEP_INTERVAL_NANOS: u64 = 1_000_000_000;
-
-/// The states of all windows of one key, one after the other.
-type Words = SmallVec<[u64; 3]>;
 
 /// How much room there is, and by which clock it is made.
 pub(super) struct Room<'a> {
@@ -70,9 +64,10 @@ impl Shard {
         room: &Room<'_>,
     ) -> RateDecision {
         let entry = self.entry(key, quotas, room);
-        entry.follow(quotas, room.clock);
-        let outcome = entry.take(cost, now);
-        let readings = entry.read(now);
+        let (outcome, readings) = match entry.follow(quotas, room.clock) {
+            Ok(()) => (entry.take(cost, now), entry.read(now)),
+            Err(full) => (RateOutcome::Refused(full.wait), full.readings),
+        };
         let count = match outcome {
             RateOutcome::Admitted => &mut self.statistics.admitted,
             RateOutcome::Refused(_) | RateOutcome::TooCostly => &mut self.statistics.refused,
@@ -94,10 +89,7 @@ impl Shard {
         room: &Room<'_>,
     ) {
         let entry = self.entry(key, quotas, room);
-        entry.follow(quotas, room.clock);
-        for (quota, words) in parts(&entry.quotas, &mut entry.words) {
-            window::correct(quota, words, correction, now);
-        }
+        entry.correct(quotas, correction, now, room.clock);
     }
 
     pub(super) fn peek(
@@ -108,14 +100,13 @@ impl Shard {
         clock: &dyn Clock,
     ) -> Readings {
         let mut entry = match self.entries.get(&key) {
-            Some(entry) => Entry {
-                quotas: entry.quotas.clone(),
-                words: entry.words.clone(),
-            },
+            Some(entry) => entry.clone(),
             None => Entry::fresh(quotas),
         };
-        entry.follow(quotas, clock);
-        entry.read(now)
+        match entry.follow(quotas, clock) {
+            Ok(()) => entry.read(now),
+            Err(full) => full.readings,
+        }
     }
 
     pub(super) fn reset(&mut self, key: u64) {
@@ -164,100 +155,6 @@ impl Shard {
         }
         self.swept_at_nanos = now.nanos.max(1);
     }
-}
-
-/// One key: what it was counted against last, and what it has used.
-#[derive(Debug)]
-struct Entry {
-    quotas: Quotas,
-    words: Words,
-}
-
-impl Entry {
-    fn fresh(quotas: &Quotas) -> Self {
-        let count = quotas.as_slice().iter().map(window::words_of).sum();
-        Self {
-            quotas: quotas.clone(),
-            words: SmallVec::from_elem(0, count),
-        }
-    }
-
-    /// Goes over to other quotas: what was used in a window stays used in the one of the same name.
-    fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) {
-        if self.quotas.is(quotas) {
-            return;
-        }
-        if self.quotas == *quotas {
-            self.quotas = quotas.clone();
-            return;
-        }
-        // By both clocks: the old ones may count days where the new ones don't.
-        let now = &Moment::whole(clock);
-        let mut next = Self::fresh(quotas);
-        for (quota, words) in parts(&next.quotas, &mut next.words) {
-            let old =
-                parts(&self.quotas, &mut self.words).find(|(old, _)| old.name() == quota.name());
-            let Some((old, old_words)) = old else {
-                continue;
-            };
-            if old == quota {
-                words.copy_from_slice(old_words);
-            } else {
-                let correction = Correction {
-                    units: window::used(old, old_words, now),
-                    taken_at: now.taken_at(),
-                };
-                window::correct(quota, words, correction, now);
-            }
-        }
-        *self = next;
-    }
-
-    /// Takes from every window or from none.
-    fn take(&mut self, cost: NonZeroU32, now: &Moment) -> RateOutcome {
-        let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
-        let mut outcome = RateOutcome::Admitted;
-        for (quota, words) in parts(&self.quotas, &mut self.words) {
-            match (window::judge(quota, words, cost, now), outcome) {
-                (Judgement::Admit(next), _) => staged.push(next),
-                (Judgement::Never, _) => return RateOutcome::TooCostly,
-                (Judgement::Wait(wait), RateOutcome::Refused(longest)) => {
-                    outcome = RateOutcome::Refused(longest.max(wait));
-                }
-                (Judgement::Wait(wait), _) => outcome = RateOutcome::Refused(wait),
-            }
-        }
-        if outcome == RateOutcome::Admitted {
-            for ((quota, words), next) in parts(&self.quotas, &mut self.words).zip(staged) {
-                window::commit(quota, words, next, cost, now);
-            }
-        }
-        outcome
-    }
-
-    fn read(&mut self, now: &Moment) -> Readings {
-        parts(&self.quotas, &mut self.words)
-            .map(|(quota, words)| window::read(quota, words, now))
-            .collect()
-    }
-
-    fn is_idle(&mut self, now: &Moment) -> bool {
-        parts(&self.quotas, &mut self.words)
-            .all(|(quota, words)| window::is_idle(quota, words, now))
-    }
-}
-
-/// Each quota with the words that are its own.
-fn parts<'a>(
-    quotas: &'a Quotas,
-    mut words: &'a mut [u64],
-) -> impl Iterator<Item = (&'a Quota, &'a mut [u64])> {
-    quotas.as_slice().iter().map(move |quota| {
-        let all = std::mem::take(&mut words);
-        let (own, rest) = all.split_at_mut(window::words_of(quota).min(all.len()));
-        words = rest;
-        (quota, own)
-    })
 }
 
 /// The keys of the maps are hashes already.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
+mod apart;
+
 use std::{collections::VecDeque, time::Duration};
 
 use proptest::prelude::*;

@@ -1,0 +1,216 @@
+//! One key: what it was counted against last, and what it has used.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use smallvec::SmallVec;
+
+use super::window::{self, Judgement, Moment};
+use crate::{
+    domain::{
+        clock::Clock,
+        quota::{Quota, Quotas},
+    },
+    store::{Correction, RateOutcome, Readings},
+};
+
+/// Windows in use that a key keeps beside those that it was asked about last.
+pub(super) const ASIDE_MAX: usize = 16;
+
+/// The states of all windows of one key, one after the other.
+type Words = SmallVec<[u64; 3]>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    quotas: Quotas,
+    words: Words,
+    /// Windows of other names, that were asked about before and are in use still. Most keys have none, so that
+    /// is the size of a pointer.
+    aside: Option<Box<AllAside>>,
+}
+
+type AllAside = SmallVec<[Aside; 1]>;
+
+/// A window that waits until it is asked about again.
+#[derive(Clone, Debug)]
+struct Aside {
+    quota: Quota,
+    words: Words,
+}
+
+/// So many windows of other names are in use that no more can be kept.
+#[derive(Debug)]
+pub(super) struct NoRoom {
+    /// Until enough of them are full again.
+    pub(super) wait: Duration,
+    /// Of the windows that were asked about.
+    pub(super) readings: Readings,
+}
+
+impl Entry {
+    pub(super) fn fresh(quotas: &Quotas) -> Self {
+        let count = quotas.as_slice().iter().map(window::words_of).sum();
+        Self {
+            quotas: quotas.clone(),
+            words: SmallVec::from_elem(0, count),
+            aside: None,
+        }
+    }
+
+    /// Goes over to other quotas: what was used in a window stays used in the one of the same name, and the
+    /// windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
+    pub(super) fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
+        if self.quotas.is(quotas) {
+            return Ok(());
+        }
+        if self.quotas == *quotas {
+            self.quotas = quotas.clone();
+            return Ok(());
+        }
+        // By both clocks: the old ones may count days where the new ones don't.
+        self.go_over(quotas, &Moment::whole(clock))
+    }
+
+    fn go_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<(), NoRoom> {
+        let mut next = Self::fresh(quotas);
+        for (quota, words) in parts(&next.quotas, &mut next.words) {
+            let old = self.windows().find(|(old, _)| old.name() == quota.name());
+            let Some((old, old_words)) = old else {
+                continue;
+            };
+            if old == quota {
+                words.copy_from_slice(old_words);
+            } else {
+                let correction = Correction {
+                    units: window::used(old, old_words, now),
+                    taken_at: now.taken_at(),
+                };
+                window::correct(quota, words, correction, now);
+            }
+        }
+        let is_asked = |name| quotas.as_slice().iter().any(|quota| quota.name() == name);
+        let others = self.windows().filter(|(quota, words)| {
+            !is_asked(quota.name()) && !window::is_idle(quota, words, now)
+        });
+        let aside: AllAside = others
+            .map(|(quota, words)| Aside {
+                quota: quota.clone(),
+                words: SmallVec::from_slice(words),
+            })
+            .collect();
+        if aside.len() > ASIDE_MAX {
+            return Err(NoRoom {
+                wait: until_room(&aside, now),
+                readings: next.read(now),
+            });
+        }
+        next.aside = (!aside.is_empty()).then(|| Box::new(aside));
+        *self = next;
+        Ok(())
+    }
+
+    /// Takes from every window that is asked about, or from none.
+    pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> RateOutcome {
+        let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
+        let mut outcome = RateOutcome::Admitted;
+        for (quota, words) in parts(&self.quotas, &mut self.words) {
+            match (window::judge(quota, words, cost, now), outcome) {
+                (Judgement::Admit(next), _) => staged.push(next),
+                (Judgement::Never, _) => return RateOutcome::TooCostly,
+                (Judgement::Wait(wait), RateOutcome::Refused(longest)) => {
+                    outcome = RateOutcome::Refused(longest.max(wait));
+                }
+                (Judgement::Wait(wait), _) => outcome = RateOutcome::Refused(wait),
+            }
+        }
+        if outcome == RateOutcome::Admitted {
+            for ((quota, words), next) in parts(&self.quotas, &mut self.words).zip(staged) {
+                window::commit(quota, words, next, cost, now);
+            }
+        }
+        outcome
+    }
+
+    /// Corrects the windows that have these names, by the numbers that they have now, and no others.
+    pub(super) fn correct(
+        &mut self,
+        quotas: &Quotas,
+        correction: Correction,
+        now: &Moment,
+        clock: &dyn Clock,
+    ) {
+        if self.quotas.is(quotas) {
+            for (quota, words) in parts(&self.quotas, &mut self.words) {
+                window::correct(quota, words, correction, now);
+            }
+            return;
+        }
+        let now = &Moment::whole(clock);
+        for quota in quotas.as_slice() {
+            let window = self.windows().find(|(own, _)| own.name() == quota.name());
+            if let Some((own, words)) = window {
+                window::correct(own, words, correction, now);
+            } else {
+                self.begin_aside(quota, correction, now);
+            }
+        }
+    }
+
+    /// Corrects a window that nothing is used of. What would be owed by it is lost where there is no room:
+    /// nothing can be refused any more.
+    fn begin_aside(&mut self, quota: &Quota, correction: Correction, now: &Moment) {
+        let mut words = SmallVec::from_elem(0, window::words_of(quota));
+        window::correct(quota, &mut words, correction, now);
+        if window::is_idle(quota, &words, now) {
+            return;
+        }
+        let aside = self.aside.get_or_insert_default();
+        aside.retain(|aside| !window::is_idle(&aside.quota, &aside.words, now));
+        if aside.len() < ASIDE_MAX {
+            let quota = quota.clone();
+            aside.push(Aside { quota, words });
+        }
+    }
+
+    /// What is left in the windows that are asked about.
+    pub(super) fn read(&mut self, now: &Moment) -> Readings {
+        parts(&self.quotas, &mut self.words)
+            .map(|(quota, words)| window::read(quota, words, now))
+            .collect()
+    }
+
+    /// Whether all windows are as if nobody had ever come.
+    pub(super) fn is_idle(&mut self, now: &Moment) -> bool {
+        self.windows()
+            .all(|(quota, words)| window::is_idle(quota, words, now))
+    }
+
+    /// Those that are asked about, and those that are kept aside.
+    fn windows(&mut self) -> impl Iterator<Item = (&Quota, &mut [u64])> {
+        let aside = self.aside.iter_mut().flat_map(|all| all.iter_mut());
+        let aside = aside.map(|aside| (&aside.quota, aside.words.as_mut_slice()));
+        parts(&self.quotas, &mut self.words).chain(aside)
+    }
+}
+
+/// Until so many of these are full again that the others are no more than is kept.
+fn until_room(aside: &[Aside], now: &Moment) -> Duration {
+    let resets = aside.iter();
+    let resets = resets.map(|aside| window::read(&aside.quota, &aside.words, now).reset);
+    let mut resets: SmallVec<[Duration; 2 * ASIDE_MAX]> = resets.collect();
+    resets.sort_unstable_by(|one, other| other.cmp(one));
+    let last = resets.get(ASIDE_MAX).copied();
+    last.unwrap_or_default().max(Duration::from_nanos(1))
+}
+
+/// Each quota with the words that are its own.
+fn parts<'a>(
+    quotas: &'a Quotas,
+    mut words: &'a mut [u64],
+) -> impl Iterator<Item = (&'a Quota, &'a mut [u64])> {
+    quotas.as_slice().iter().map(move |quota| {
+        let all = std::mem::take(&mut words);
+        let (own, rest) = all.split_at_mut(window::words_of(quota).min(all.len()));
+        words = rest;
+        (quota, own)
+    })
+}

@@ -1,0 +1,147 @@
+//! One key under quotas whose windows differ: visits to some give nothing back in the others.
+
+use super::*;
+
+/// The windows of four rules, each with a name of its own.
+fn four() -> [Quota; 4] {
+    [
+        Quota::per_second(9).burst(9),
+        Quota::per(Duration::from_secs(86_400), 9).named("bucket"),
+        Quota::per_hour(9).strict(),
+        Quota::calendar(CalendarPeriod::Month, 9),
+    ]
+}
+
+#[test]
+fn a_window_that_a_call_does_not_name_keeps_its_count() {
+    let [second, day, hour, month] = four();
+    let (limiter, clock) = limiter(10);
+    let often = Quotas::from(second);
+    let seldom = Quotas::from([day, hour, month]);
+    let mut admitted = 0;
+    for _ in 0..40 {
+        admitted += usize::from(admits(&limiter, "a", &seldom));
+        assert!(admits(&limiter, "a", &often), "it has its own");
+        assert_eq!(limiter.peek("a", &often).as_slice().len(), 1);
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(admitted, 9);
+    assert!(limiter.peek("a", &seldom).remaining() == 0);
+    limiter.reset("a");
+    assert!(admits(&limiter, "a", &seldom), "and a reset forgets it all");
+}
+
+#[test]
+fn a_correction_touches_the_windows_that_it_names() {
+    let [second, day, hour, month] = four();
+    let (limiter, _) = limiter(10);
+    let (often, seldom) = (Quotas::from(second), Quotas::from([day, hour, month]));
+    let first = limiter.take("a", &often, 5);
+    assert!(limiter.take("a", &seldom, 4).is_admitted());
+    let correct = |quotas: &Quotas, units| {
+        let taken_at = first.taken_at;
+        limiter.correct("a", quotas, Correction { units, taken_at });
+    };
+    let left = |quotas| limiter.peek("a", quotas).remaining();
+    correct(&often, -3);
+    assert_eq!((left(&often), left(&seldom)), (7, 5));
+    correct(&often, 4);
+    assert_eq!((left(&often), left(&seldom)), (3, 5));
+    let unknown = Quotas::from([Quota::per_second(9), Quota::per_minute(9)]);
+    correct(&unknown, 1);
+    let readings = limiter.peek("a", &unknown);
+    let remaining = readings.as_slice().iter().map(|reading| reading.remaining);
+    assert_eq!(remaining.collect::<Vec<_>>(), [2, 8]);
+    assert_eq!(left(&seldom), 5);
+}
+
+#[test]
+fn where_no_more_windows_fit_a_call_waits_and_no_count_is_lost() {
+    let (limiter, clock) = limiter(10);
+    let window = |i: u64| -> Quotas {
+        let period = Duration::from_secs(100 * (i + 1));
+        Quota::per(period, 1).named(&format!("window-{i}")).into()
+    };
+    let room = u64::try_from(entry::ASIDE_MAX).unwrap() + 1;
+    for i in 0..room {
+        assert!(admits(&limiter, "a", &window(i)), "{i}");
+    }
+    let refused = limiter.take("a", &window(room), 1);
+    let shortest = Duration::from_secs(100);
+    assert_eq!(refused.outcome, RateOutcome::Refused(shortest));
+    assert_eq!(refused.readings.as_slice().len(), 1);
+    assert_eq!(limiter.statistics().refused, 1);
+    for i in 0..room {
+        assert!(!admits(&limiter, "a", &window(i)), "{i} was forgotten");
+    }
+    clock.advance(shortest);
+    assert!(admits(&limiter, "a", &window(room)));
+    assert!(!admits(&limiter, "a", &window(room - 1)));
+}
+
+#[test]
+fn the_bucket_of_a_crowd_is_not_reset_by_callers_whose_windows_differ() {
+    let (limiter, _) = limiter(SHARDS);
+    let full = Quota::per_hour(1).into();
+    for key in 0..10_000 {
+        let _ = limiter.take(&("full", key), &full, 1);
+    }
+    let [second, day, ..] = four();
+    let (often, seldom) = (Quotas::from(second), Quotas::from(day));
+    let mut admitted = 0;
+    for key in 0..10_000 {
+        admitted += usize::from(limiter.take(&("new", key), &seldom, 1).is_admitted());
+        let _ = limiter.take(&("newer", key), &often, 1);
+    }
+    assert!(admitted <= 9 * SHARDS, "{admitted}");
+    assert!(admitted > 0);
+}
+
+/// A window that nobody asks about keeps its key, and an idle one doesn't.
+#[test]
+fn a_key_is_kept_for_a_window_that_is_aside() {
+    let [second, day, ..] = four();
+    let (often, seldom) = (Quotas::from(second), Quotas::from(day));
+    let (limiter, clock) = limiter(10_000);
+    assert!(limiter.take("a", &seldom, 1).is_admitted());
+    assert!(limiter.take("a", &often, 1).is_admitted());
+    let tend = || {
+        for _ in 0..SHARDS {
+            clock.advance(Duration::from_millis(500));
+            let _ = limiter.take("b", &often, 1);
+        }
+    };
+    tend();
+    assert_eq!(limiter.len(), 2);
+    assert_eq!(limiter.peek("a", &seldom).remaining(), 8);
+    clock.advance(Duration::from_secs(86_400));
+    tend();
+    assert_eq!(limiter.len(), 1);
+}
+
+proptest! {
+    /// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
+    #[test]
+    fn windows_keep_their_own_counts_whichever_are_named(
+        calls in prop::collection::vec((1_usize..16, 1_u32..4, -3_i64..4), 1..60),
+    ) {
+        let (limiter, _) = limiter(10);
+        let mut used = [0_i64; 4];
+        for (mask, cost, units) in calls {
+            let named: Vec<_> = (0..4).filter(|i| mask & (1 << i) != 0).collect();
+            let quotas = Quotas::new(named.iter().map(|i| four()[*i].clone())).unwrap();
+            let fits = named.iter().all(|i| used[*i] + i64::from(cost) <= 9);
+            let decision = limiter.take("a", &quotas, cost);
+            prop_assert_eq!(decision.is_admitted(), fits);
+            let taken_at = decision.taken_at;
+            limiter.correct("a", &quotas, Correction { units, taken_at });
+            for i in &named {
+                used[*i] = (used[*i] + if fits { i64::from(cost) } else { 0 } + units).max(0);
+            }
+            let all = limiter.peek("a", &four().into());
+            let left = all.as_slice().iter().map(|reading| i64::from(reading.remaining));
+            let expected = used.map(|used| (9 - used).max(0));
+            prop_assert_eq!(left.collect::<Vec<_>>(), expected);
+        }
+    }
+}
