@@ -19,7 +19,7 @@ use redis::{
 };
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use super::connections::{CONNECT_MAX, ping, within};
+use super::connections::{CONNECT_MAX, look, within};
 use crate::store::{
     Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
 };
@@ -210,6 +210,8 @@ impl Shared {
             .set_push_sender(hear);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = within(connecting).await?;
+        // What is told to a replica, its master doesn't hear.
+        look(connection.clone()).await?;
         within(connection.subscribe(&self.channel)).await?;
         Ok(connection)
     }
@@ -271,7 +273,7 @@ async fn listen(
                 let text = "the connection to Redis ended";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, text));
             }
-            () = sleep(SILENCE) => ping(connection.clone()).await?,
+            () = sleep(SILENCE) => look(connection.clone()).await?,
         }
     }
     Ok(())

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisResult, aio::MultiplexedConnection};
-use tokio::time::{error::Elapsed, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::connections::Connections;
+use super::connections::{Connections, Repeat};
 use crate::{
     domain::clock::{Clock, SystemClock},
     store::{
@@ -24,6 +24,24 @@ struct Inner {
     deadline: Duration,
     breaker: Breaker,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Copy)]
+enum Things<'a> {
+    One(&'a Cmd),
+    All(&'a Pipeline),
+}
+
+impl Things<'_> {
+    async fn put<T: FromRedisValue>(
+        self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<T> {
+        match self {
+            Self::One(command) => command.query_async(connection).await,
+            Self::All(commands) => commands.query_async(connection).await,
+        }
+    }
 }
 
 impl Link {
@@ -47,49 +65,55 @@ impl Link {
     }
 
     /// Asks for one thing. After a failure it may have been done or not.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let (slot, mut connection) = self.connection()?;
-        let answer = command.query_async(&mut connection);
-        self.judge(slot, timeout(self.0.deadline, answer).await)
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        repeat: Repeat,
+    ) -> Result<T, StoreError> {
+        self.judge(self.put(Things::One(command), repeat)).await
     }
 
-    /// Asks for several things in one round trip.
+    /// Asks for several things in one round trip, once.
     pub(super) async fn ask_all<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
     ) -> Result<T, StoreError> {
-        let (slot, mut connection) = self.connection()?;
-        let answers = commands.query_async(&mut connection);
-        self.judge(slot, timeout(self.0.deadline, answers).await)
+        let answers = self.put(Things::All(commands), Repeat::Never);
+        self.judge(answers).await
     }
 
-    fn connection(&self) -> Result<(usize, MultiplexedConnection), StoreError> {
+    async fn put<T: FromRedisValue>(
+        &self,
+        things: Things<'_>,
+        repeat: Repeat,
+    ) -> Result<T, StoreError> {
+        let connections = &self.0.connections;
+        let mut line = connections.next().await?;
+        loop {
+            match things.put(&mut line.connection).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => line = connections.another(line, &error, repeat).await?,
+            }
+        }
+    }
+
+    async fn judge<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         if self.0.breaker.is_open() {
             let text = "Redis can't be reached";
             return Err(StoreError::new(StoreErrorKind::Unavailable, text));
         }
-        let found = self.0.connections.next();
-        found.inspect_err(|error| self.failed(Failure::Final, error))
-    }
-
-    fn judge<T>(
-        &self,
-        slot: usize,
-        answer: Result<RedisResult<T>, Elapsed>,
-    ) -> Result<T, StoreError> {
-        let (error, failure) = match answer {
+        let (error, failure) = match timeout(self.0.deadline, answer).await {
             Ok(Ok(answer)) => {
                 self.0.breaker.succeeded();
                 return Ok(answer);
             }
-            Ok(Err(error)) => {
-                let error = self.0.connections.failed(slot, &error);
-                let failure = match error.kind() {
-                    StoreErrorKind::Unavailable => Failure::Final,
-                    _ => Failure::Passing,
-                };
-                (error, failure)
+            Ok(Err(error)) if error.kind() == StoreErrorKind::Unavailable => {
+                (error, Failure::Final)
             }
+            Ok(Err(error)) => (error, Failure::Passing),
             Err(_) => {
                 let text = "Redis did not answer in time";
                 let error = StoreError::new(StoreErrorKind::Unavailable, text);

@@ -23,7 +23,7 @@ pub use invalidations::{RedisInvalidations, RedisInvalidationsBuilder};
 pub use ledger::{RedisLedger, RedisLedgerBuilder};
 pub use sessions::{RedisSessions, RedisSessionsBuilder};
 
-use connections::Connections;
+use connections::{Connections, Repeat};
 use redis::Client;
 use script::{Answer, Invocation, Operation};
 
@@ -263,9 +263,14 @@ impl Servers {
     ) -> Result<Vec<i64>, StoreError> {
         match self {
             Self::One(connections) => {
-                let (slot, mut connection) = connections.of(digest)?;
-                let answer = invocation.call(&mut connection).await;
-                answer.map_err(|error| connections.failed(slot, &error))
+                let repeat = invocation.operation.repeat();
+                let mut line = connections.of(digest).await?;
+                loop {
+                    match invocation.call(&mut line.connection).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => line = connections.another(line, &error, repeat).await?,
+                    }
+                }
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
@@ -280,9 +285,15 @@ impl Servers {
         forget.arg(name);
         match self {
             Self::One(connections) => {
-                let (slot, mut connection) = connections.of(digest)?;
-                let gone = forget.exec_async(&mut connection).await;
-                gone.map_err(|error| connections.failed(slot, &error))
+                let mut line = connections.of(digest).await?;
+                loop {
+                    match forget.exec_async(&mut line.connection).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => {
+                            line = connections.another(line, &error, Repeat::Safe).await?;
+                        }
+                    }
+                }
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {

@@ -5,6 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 use smallvec::SmallVec;
 
+use super::connections::Repeat;
 use crate::{
     domain::{
         clock::Timestamp,
@@ -30,6 +31,17 @@ pub(super) enum Operation {
     Correct(Correction),
     /// Say what is left.
     Peek,
+}
+
+impl Operation {
+    /// Taken twice is too strict for a moment; given back twice would be too much for somebody. A correction that is
+    /// lost leaves what was taken.
+    pub(super) const fn repeat(self) -> Repeat {
+        match self {
+            Self::Correct(Correction { units, .. }) if units < 0 => Repeat::Never,
+            _ => Repeat::Safe,
+        }
+    }
 }
 
 /// A call of the script: it owns what it needs.

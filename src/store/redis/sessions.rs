@@ -9,7 +9,7 @@ use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 use redis::{Client, Cmd};
 use serde::{Deserialize, Serialize};
 
-use super::link::Link;
+use super::{connections::Repeat, link::Link};
 use crate::{
     domain::{
         SessionId, UserId,
@@ -224,7 +224,7 @@ impl Inner {
             .arg(session.id.as_str())
             .arg(session.expires_at.as_millisecond())
             .arg(long_ago.unwrap_or(Timestamp::MIN).as_millisecond());
-        if self.link.ask(&open).await? {
+        if self.link.ask(&open, Repeat::Never).await? {
             return Ok(true);
         }
         Err(StoreError::new(
@@ -235,7 +235,7 @@ impl Inner {
 
     async fn find(&self, id: &SessionId) -> Result<Option<String>, StoreError> {
         let mut find = redis::cmd("GET");
-        self.link.ask(find.arg(self.name(id))).await
+        self.link.ask(find.arg(self.name(id)), Repeat::Safe).await
     }
 
     fn change(
@@ -275,7 +275,7 @@ impl Inner {
                 }
                 Step::End(after, outcome) => (self.change(&before, &after, None)?, outcome),
             };
-            if self.link.ask(&change).await? {
+            if self.link.ask(&change, Repeat::Never).await? {
                 return Ok(Some(outcome));
             }
         }
@@ -316,7 +316,7 @@ impl Inner {
         let mut list = redis::cmd("ZRANGE");
         let last = skipped.saturating_add(CHUNK).saturating_sub(1);
         list.arg(self.open_of(user)).arg(skipped).arg(last);
-        let names: Vec<String> = self.link.ask(list.arg("REV")).await?;
+        let names: Vec<String> = self.link.ask(list.arg("REV"), Repeat::Safe).await?;
         let ids = names.iter().map(|name| SessionId::new(name));
         let ids: Vec<_> = ids
             .collect::<Result<_, _>>()
@@ -328,7 +328,7 @@ impl Inner {
         for id in &ids {
             read.arg(self.name(id));
         }
-        let texts: Vec<Option<String>> = self.link.ask(&read).await?;
+        let texts: Vec<Option<String>> = self.link.ask(&read, Repeat::Safe).await?;
         Ok(ids.into_iter().zip(texts).collect())
     }
 

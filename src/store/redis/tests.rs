@@ -3,6 +3,7 @@
 #[cfg(feature = "redis-cluster")]
 pub(super) mod cluster;
 mod counts;
+mod failover;
 mod models;
 mod outage;
 
@@ -26,6 +27,19 @@ async fn limiter(server: &RedisServer) -> RedisRateLimiter {
     limiter.connect().await.unwrap();
     limiter
 }
+
+/// Gives a server an order, over a connection of its own.
+pub(super) async fn order(server: &RedisServer, words: &[&str]) {
+    let client = Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let (verb, arguments) = words.split_first().unwrap();
+    let mut command = redis::cmd(verb);
+    command.arg(arguments);
+    command.exec_async(&mut connection).await.unwrap();
+}
+
+/// What ends all connections but the one that says it.
+pub(super) const HANG_UP: &[&str] = &["CLIENT", "KILL", "TYPE", "normal"];
 
 async fn admits(limiter: &RedisRateLimiter, name: &str, quotas: &Quotas) -> bool {
     let decision = limiter.0.remote().take(&key(name), quotas, 1).await;

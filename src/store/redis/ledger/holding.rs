@@ -16,7 +16,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::{StoreError, StoreErrorKind},
+    store::{StoreError, StoreErrorKind, redis::connections::Repeat},
 };
 
 /// How often a hold is tried by a process that finds that it was taken for dead.
@@ -145,7 +145,10 @@ impl Shared {
     pub(super) fn ask_to_hold(&self, id: HoldId, request: &HoldRequest, call: &str) -> Question {
         let (now, windows) = (self.settings.clock.now(), self.windows());
         let names = self.names.account(&request.call.account);
+        // Where it went over a connection that broke, another server may be asked now, which doesn't know yet that
+        // this process may have open holds there.
         let mut question = Question::script(&HOLD, &names.to_hold(id.instance))
+            .repeat(Repeat::Never)
             .arg(Self::number(id))
             .arg(request.amount.nanos())
             .arg(windows.day)
@@ -280,8 +283,9 @@ impl Shared {
         is_given_up: bool,
     ) -> Result<bool, Failure> {
         let keys = self.names.account(account).to_settle(id.instance);
-        let question = |_| {
+        let question = |again| {
             Question::script(&SETTLE, &keys)
+                .repeat(once_unless(again))
                 .arg(Self::number(id))
                 .arg(charged.nanos())
                 .arg(settlement)
@@ -345,6 +349,7 @@ impl Shared {
         let written = codec::write_settlement(settlement)?;
         Ok(move |again| {
             Question::script(&RECORD, &keys)
+                .repeat(once_unless(again))
                 .arg(&written_call)
                 .arg(&written)
                 .arg(self.settings.clock.now().to_string())
@@ -353,6 +358,11 @@ impl Shared {
                 .arg(u8::from(again))
         })
     }
+}
+
+/// What knows that it may have been heard before may be heard twice.
+const fn once_unless(again: bool) -> Repeat {
+    if again { Repeat::Safe } else { Repeat::Never }
 }
 
 struct Hex<'a>(&'a [u8]);

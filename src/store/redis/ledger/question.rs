@@ -7,6 +7,8 @@ use redis::{
     aio::ConnectionLike,
 };
 
+use crate::store::redis::connections::Repeat;
+
 /// A script, and the name under which a server knows it.
 #[derive(Debug)]
 pub(super) struct Code {
@@ -38,6 +40,7 @@ code!(INSTANCE: "instance.lua");
 pub(super) struct Question {
     code: Option<&'static Code>,
     command: Cmd,
+    pub(super) repeat: Repeat,
 }
 
 impl Question {
@@ -48,6 +51,7 @@ impl Question {
         Self {
             code: Some(code),
             command,
+            repeat: Repeat::Safe,
         }
     }
 
@@ -56,7 +60,14 @@ impl Question {
         Self {
             code: None,
             command: redis::cmd(name),
+            repeat: Repeat::Safe,
         }
+    }
+
+    /// Whether it may be put twice without being told so: it may, unless set.
+    pub(super) const fn repeat(mut self, repeat: Repeat) -> Self {
+        self.repeat = repeat;
+        self
     }
 
     pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {

@@ -34,7 +34,7 @@ use crate::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
         rate::{Breaker, Failure as Gravity},
-        redis::Servers,
+        redis::{Servers, connections::is_broken},
     },
 };
 
@@ -155,6 +155,12 @@ impl Shared {
         self.in_doubt.store(true, Ordering::Release);
     }
 
+    /// Who holds next enters first: the server may have forgotten that it did, or another one may be in its place.
+    fn doubt(&self) {
+        self.desk.doubt();
+        self.put_doubt_back();
+    }
+
     pub(super) fn windows(&self) -> Windows {
         self.settings.calendar.windows(self.settings.clock.now())
     }
@@ -196,9 +202,18 @@ impl Shared {
         let away = |_| Failure::unsent("not connected to Redis");
         match &self.servers {
             Servers::One(connections) => {
-                let (slot, mut connection) = connections.of(&[way; 16]).map_err(away)?;
-                let answer = question.ask(&mut connection).await;
-                answer.map_err(|error| Failure::told(&error, connections.failed(slot, &error)))
+                let mut line = connections.of(&[way; 16]).await.map_err(away)?;
+                loop {
+                    let error = match question.ask(&mut line.connection).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => error,
+                    };
+                    if is_broken(&error) {
+                        self.doubt();
+                    }
+                    let another = connections.another(line, &error, question.repeat).await;
+                    line = another.map_err(|kept| Failure::told(&error, kept))?;
+                }
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(cluster) => {
@@ -251,9 +266,7 @@ impl Shared {
                     return;
                 };
                 if shared.servers.revive().await.is_ok() {
-                    // Who holds next enters first: the server may have forgotten that it did.
-                    shared.desk.doubt();
-                    shared.put_doubt_back();
+                    shared.doubt();
                     shared.breaker.close(shared.settings.clock.elapsed());
                     tracing::info!(target: "tollgate::redis", "the ledger's server is back");
                     return;

@@ -5,7 +5,10 @@ use futures_util::FutureExt;
 use super::*;
 use crate::store::{
     StoreErrorKind,
-    redis::ledger::{codec::HoldAnswer, codec::hold_answer, shared::Shared},
+    redis::{
+        ledger::{codec::HoldAnswer, codec::hold_answer, shared::Shared},
+        tests::{HANG_UP, order},
+    },
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -252,4 +255,27 @@ async fn a_hold_that_is_sent_twice_is_one() {
     );
     assert_eq!(first, second);
     assert_eq!(books(&ledger).await, (0, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_the_server_ended_are_made_anew_and_money_is_moved_once() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let open = hold(&ledger, &clock, 5).await;
+    order(&server, HANG_UP).await;
+    assert_eq!(books(&ledger).await, (0, 5));
+    order(&server, HANG_UP).await;
+    ledger.settle(open, costs(3)).await.unwrap();
+    assert_eq!(books(&ledger).await, (3, 0));
+    order(&server, HANG_UP).await;
+    if let Err(error) = ledger.hold(request(&account("ann"), &clock, 10)).await {
+        assert_ne!(error.kind(), StoreErrorKind::Unavailable, "others go on");
+    }
+    let next = hold(&ledger, &clock, 7).await;
+    ledger.settle(next, costs(7)).await.unwrap();
+    until(async || ledger.flush().await.is_ok()).await;
+    let (settled, _) = books(&ledger).await;
+    assert_eq!(settled, 10);
 }
