@@ -14,7 +14,7 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Outcome, Settlement},
     },
-    store::StoreError,
+    store::{StoreError, redis::connections::is_wrapped},
 };
 
 pub(super) fn corrupt(what: &str) -> StoreError {
@@ -251,7 +251,55 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
     })
 }
 
+/// Errors that pass.
+const PASSING: &[&str] = &[
+    "-READONLY",
+    "-MASTERDOWN",
+    "-MISCONF",
+    "-OOM",
+    "-LOADING",
+    "-NOREPLICAS",
+    "-BUSY",
+];
+
 /// Whether the server itself says that the same would fail again.
 pub(super) fn is_hopeless(error: &RedisError) -> bool {
-    matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT"))
+    matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT")) && !is_wrapped(error, PASSING)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+    use super::*;
+
+    fn error(detail: &str) -> RedisError {
+        let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+        RedisError::from((
+            kind,
+            "An error was signalled by the server",
+            detail.to_owned(),
+        ))
+    }
+
+    #[test]
+    fn what_passes_is_not_hopeless_within_a_script_either() {
+        for code in [
+            "READONLY",
+            "MASTERDOWN",
+            "MISCONF",
+            "OOM",
+            "LOADING",
+            "NOREPLICAS",
+            "BUSY",
+        ] {
+            let script = "Error running script (call to f_6b1b): @user_script:12:";
+            let wrapped = error(&format!("{script} -{code} some more words"));
+            assert!(!is_hopeless(&wrapped), "{code}");
+        }
+        assert!(is_hopeless(&error("unknown command 'EVALSHA'")));
+        let defect =
+            "Error running script (call to f_6b1b): @user_script:3: attempt to call a nil value";
+        assert!(is_hopeless(&error(defect)));
+    }
 }
