@@ -72,11 +72,45 @@ struct Owner(Arc<Shared>);
 struct Shared {
     channel: String,
     listeners: Listeners,
-    waiting: Mutex<VecDeque<Change>>,
+    waiting: Mutex<Waiting>,
     /// There is something to tell, or nobody left to tell it for.
     wake: Notify,
     owned: AtomicBool,
     stands: AtomicBool,
+}
+
+/// Changes that wait to be told.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: VecDeque<Change>,
+    /// How often all that waited became one: what was taken out before isn't in it any more.
+    overflows: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, change: &Change) {
+        if self.changes.len() < WAITING_MAX {
+            self.changes.push_back(change.clone());
+            return;
+        }
+        self.overflows = self.overflows.wrapping_add(1);
+        self.changes.clear();
+        self.changes.push_back(Change::Everything);
+    }
+
+    /// What is to be told next, and what [`told`](Self::told) must know.
+    fn next(&self) -> (Vec<Change>, u64) {
+        let next = self.changes.iter().take(TOLD_AT_ONCE).cloned();
+        (next.collect(), self.overflows)
+    }
+
+    /// The first ones were told, unless all has become one meanwhile, which wasn't.
+    fn told(&mut self, count: usize, overflows: u64) {
+        if self.overflows == overflows {
+            let count = count.min(self.changes.len());
+            self.changes.drain(..count);
+        }
+    }
 }
 
 /// Settings of [`RedisInvalidations`].
@@ -151,14 +185,7 @@ impl Invalidations for RedisInvalidations {
 impl ChangeListener for RedisInvalidations {
     fn changed(&self, change: &Change) {
         let shared = &self.0.0;
-        let mut waiting = shared.waiting();
-        if waiting.len() >= WAITING_MAX {
-            waiting.clear();
-            waiting.push_back(Change::Everything);
-        } else {
-            waiting.push_back(change.clone());
-        }
-        drop(waiting);
+        shared.waiting().push(change);
         shared.wake.notify_one();
     }
 }
@@ -171,7 +198,7 @@ impl Drop for Owner {
 }
 
 impl Shared {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<Change>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -219,10 +246,7 @@ impl Shared {
     /// What can't be told waits on, in its order.
     async fn tell(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
         loop {
-            let next: Vec<_> = {
-                let waiting = self.waiting();
-                waiting.iter().take(TOLD_AT_ONCE).cloned().collect()
-            };
+            let (next, overflows) = self.waiting().next();
             if next.is_empty() {
                 return Ok(());
             }
@@ -232,11 +256,7 @@ impl Shared {
                 command.arg(change.to_text()).ignore();
             }
             within(publish.exec_async(connection)).await?;
-            let mut waiting = self.waiting();
-            // Only those that were told: meanwhile all may have become one.
-            let told = waiting.iter().zip(&next).take_while(|(a, b)| a == b);
-            let told = told.count();
-            waiting.drain(..told);
+            self.waiting().told(next.len(), overflows);
         }
     }
 }
@@ -293,5 +313,36 @@ impl fmt::Debug for RedisInvalidationsBuilder {
         f.debug_struct("RedisInvalidationsBuilder")
             .field("channel", &self.channel)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overflow(waiting: &mut Waiting) {
+        let before = waiting.overflows;
+        while waiting.overflows == before {
+            waiting.push(&Change::Everything);
+        }
+    }
+
+    #[test]
+    fn what_overflows_while_it_is_told_is_told_too() {
+        let mut waiting = Waiting::default();
+        overflow(&mut waiting);
+        let (next, overflows) = waiting.next();
+        assert_eq!(next, [Change::Everything]);
+        overflow(&mut waiting);
+        waiting.told(next.len(), overflows);
+        let (next, overflows) = waiting.next();
+        assert_eq!(
+            next,
+            [Change::Everything],
+            "it came after the one that was told"
+        );
+        waiting.push(&Change::Everything);
+        waiting.told(next.len(), overflows);
+        assert_eq!(waiting.changes.len(), 1, "and so did this one");
     }
 }
