@@ -11,17 +11,26 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-use super::connections::{CONNECT_MAX, unavailable, within};
+use super::connections::{CONNECT_MAX, Repeat, is_broken, unavailable, within};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often a command is sent anew: once because a key has moved, and once because it is on its way. There
 /// is a deadline on all of it.
 const RETRIES: u32 = 2;
 
-/// A connection to every node. Made by [`revive`](Self::revive) alone, which one task at a time calls.
+/// Two connections to every node. Made by [`revive`](Self::revive) alone, which one task at a time calls.
 pub(super) struct Cluster {
     client: ClusterClient,
-    connection: Mutex<Option<ClusterConnection>>,
+    /// A client that sends nothing twice, not even after a key that has moved: redis-rs tells the reasons apart for
+    /// itself alone.
+    once: ClusterClient,
+    connections: Mutex<Option<Connections>>,
+}
+
+#[derive(Clone)]
+struct Connections {
+    repeating: ClusterConnection,
+    once: ClusterConnection,
 }
 
 impl Cluster {
@@ -31,28 +40,39 @@ impl Cluster {
         for node in &nodes {
             Client::open(node.as_str())?;
         }
-        let client = ClusterClientBuilder::new(nodes)
-            .connection_timeout(CONNECT_MAX)
-            .response_timeout(CONNECT_MAX)
-            .retries(RETRIES)
-            .build()?;
+        let client = |nodes, retries| {
+            ClusterClientBuilder::new(nodes)
+                .connection_timeout(CONNECT_MAX)
+                .response_timeout(CONNECT_MAX)
+                .retries(retries)
+                .build()
+        };
         Ok(Self {
-            client,
-            connection: Mutex::default(),
+            once: client(nodes.clone(), 0)?,
+            client: client(nodes, RETRIES)?,
+            connections: Mutex::default(),
         })
     }
 
-    pub(super) fn connection(&self) -> Result<ClusterConnection, StoreError> {
-        let connection = self.lock().clone();
-        connection.ok_or_else(|| {
+    pub(super) fn connection(&self, repeat: Repeat) -> Result<ClusterConnection, StoreError> {
+        let Some(connections) = self.lock().clone() else {
             let text = "not connected to the Redis cluster";
-            StoreError::new(StoreErrorKind::Unavailable, text)
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+        };
+        Ok(match repeat {
+            Repeat::Safe | Repeat::SameServer => connections.repeating,
+            Repeat::Never => connections.once,
         })
     }
 
     /// Takes note of an error. The connection stays: it finds lost nodes again by itself, and whoever looks
-    /// whether the cluster is back makes another if it doesn't.
-    pub(super) fn failed(error: &RedisError) -> StoreError {
+    /// whether the cluster is back makes another if it doesn't. What was sent once fails alone: a key that has moved
+    /// is no reason to ask nobody any more.
+    pub(super) fn failed(error: &RedisError, repeat: Repeat) -> StoreError {
+        let is_gone = error.is_cluster_error() || is_broken(error);
+        if is_gone && repeat == Repeat::Never {
+            return StoreError::internal("the Redis cluster may not have heard what is said once");
+        }
         if error.is_cluster_error() {
             let text = "a part of the Redis cluster is gone";
             return StoreError::new(StoreErrorKind::Unavailable, text);
@@ -65,20 +85,30 @@ impl Cluster {
     /// again and again.
     pub(super) async fn revive(&self) -> Result<(), StoreError> {
         let known = self.lock().clone();
-        let mut connection = match known {
-            Some(connection) => connection,
-            None => within(self.client.get_async_connection()).await?,
+        let connections = match known {
+            Some(connections) => connections,
+            None => Connections {
+                repeating: within(self.client.get_async_connection()).await?,
+                once: within(self.once.get_async_connection()).await?,
+            },
         };
-        let ping = redis::cmd("PING");
-        let answered = within(ping.exec_async(&mut connection)).await;
-        *self.lock() = answered.is_ok().then_some(connection);
+        let answered = connections.clone().answer().await;
+        *self.lock() = answered.is_ok().then_some(connections);
         answered
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ClusterConnection>> {
-        self.connection
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connections>> {
+        self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    async fn answer(mut self) -> Result<(), StoreError> {
+        let ping = redis::cmd("PING");
+        within(ping.exec_async(&mut self.repeating)).await?;
+        within(ping.exec_async(&mut self.once)).await
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Line {
 pub(super) enum Repeat {
     /// Heard twice, it does what it does heard once, or takes more and never less.
     Safe,
+    /// The same, where it is the same store that hears it. A cluster's client sees to that.
+    SameServer,
     Never,
 }
 
@@ -126,7 +128,7 @@ impl Connections {
                 is_second: true,
                 ..fresh
             }),
-            Repeat::Never => {
+            Repeat::SameServer | Repeat::Never => {
                 let text = "the connection to Redis ended before the answer";
                 Err(StoreError::internal(text))
             }

@@ -92,7 +92,7 @@ impl RedisRateLimiter {
     }
 
     /// Begins a limiter on a cluster, of which these are some nodes: the others are found through them. Each
-    /// process has one connection to every node. A cluster of which a part is gone is taken for gone until a
+    /// process has two connections to every node: over one of them nothing is sent twice. A cluster of which a part is gone is taken for gone until a
     /// replica has taken over.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisRateLimiterBuilder {
@@ -274,8 +274,9 @@ impl Servers {
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
-                let answer = invocation.call(&mut cluster.connection()?).await;
-                answer.map_err(|error| cluster::Cluster::failed(&error))
+                let repeat = invocation.operation.repeat();
+                let answer = invocation.call(&mut cluster.connection(repeat)?).await;
+                answer.map_err(|error| cluster::Cluster::failed(&error, repeat))
             }
         }
     }
@@ -297,8 +298,9 @@ impl Servers {
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
-                let gone = forget.exec_async(&mut cluster.connection()?).await;
-                gone.map_err(|error| cluster::Cluster::failed(&error))
+                let repeat = Repeat::Safe;
+                let gone = forget.exec_async(&mut cluster.connection(repeat)?).await;
+                gone.map_err(|error| cluster::Cluster::failed(&error, repeat))
             }
         }
     }

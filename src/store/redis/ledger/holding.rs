@@ -148,7 +148,7 @@ impl Shared {
         // Where it went over a connection that broke, another server may be asked now, which doesn't know yet that
         // this process may have open holds there.
         let mut question = Question::script(&HOLD, &names.to_hold(id.instance))
-            .repeat(Repeat::Never)
+            .repeat(Repeat::SameServer)
             .arg(Self::number(id))
             .arg(request.amount.nanos())
             .arg(windows.day)

@@ -217,9 +217,10 @@ impl Shared {
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(cluster) => {
-                let mut connection = cluster.connection().map_err(away)?;
+                let repeat = question.repeat;
+                let mut connection = cluster.connection(repeat).map_err(away)?;
                 let answer = question.ask(&mut connection).await;
-                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error)))
+                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error, repeat)))
             }
         }
     }
