@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use crate::domain::{
     books::{LeaseStanding, LeaseStep},
     budget::Windows,
     clock::{Clock, Timestamp},
+    money::Money,
 };
 
 /// The shortest silence after which a process counts as dead: two missed signs of life, at least, or one that lives
@@ -38,6 +39,26 @@ pub trait LeaseStore: Ledger {
     fn windows(&self, now: Timestamp) -> Windows;
 }
 
+/// Says what can't be written down, because its lease is not known.
+pub(super) fn tell_lost(step: &LeaseStep) {
+    if step.served.is_empty() {
+        return;
+    }
+    let charges = step.served.iter().map(|served| served.settlement.charged);
+    let charged = charges.fold(Money::ZERO, |sum, charge| {
+        sum.saturating_add(charge.max(Money::ZERO))
+    });
+    tracing::error!(
+        target: "tollgate::ledger",
+        lease = %step.id,
+        account = %step.account,
+        step = step.number,
+        rows = step.served.len(),
+        %charged,
+        "calls are not charged: there is no such lease, unless this is the last step of one, sent twice"
+    );
+}
+
 /// As whom a store is known to the others of its place, and for how long it surely is.
 ///
 /// A store says every two seconds that it lives; one that has been silent for five, or longer, is taken for dead by
@@ -50,11 +71,25 @@ pub struct Tenure {
     until: AtomicU64,
     /// Microseconds since 1970.
     until_of_day: AtomicI64,
+    /// Who writes, one at a time; those who read look at the others alone.
+    confirmed: Mutex<Confirmed>,
+}
+
+#[derive(Debug, Default)]
+struct Confirmed {
+    elapsed: Duration,
+    has_ended: bool,
 }
 
 impl Tenure {
-    /// Notes a sign of life that is written down; the readings are from before it was.
+    /// Notes a sign of life that is written down; the readings are from before it was. One that is older than what is
+    /// known says nothing: it may be that of an instance which was replaced meanwhile.
     pub(super) fn confirm(&self, instance: u64, elapsed: Duration, now: Timestamp) {
+        let mut confirmed = self.confirmed();
+        if confirmed.has_ended || elapsed < confirmed.elapsed {
+            return;
+        }
+        confirmed.elapsed = elapsed;
         let until = elapsed.saturating_add(TRUST).as_micros();
         let until_of_day = now.saturating_add(TRUST).unwrap_or(Timestamp::MAX);
         // The name first: with the name of old and the time of new, somebody would spend on.
@@ -67,7 +102,15 @@ impl Tenure {
 
     /// The store takes leave.
     pub(super) fn end(&self) {
+        let mut confirmed = self.confirmed();
+        confirmed.has_ended = true;
         self.until.store(0, Ordering::SeqCst);
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, Confirmed> {
+        self.confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As whom the store is known now.
@@ -116,5 +159,18 @@ mod tests {
         tenure.confirm(8, clock.elapsed(), clock.now());
         tenure.end();
         assert!(!holds(8));
+        tenure.confirm(8, clock.elapsed(), clock.now());
+        assert!(!holds(8), "it has taken leave");
+    }
+
+    #[test]
+    fn a_late_sign_of_life_does_not_bring_back_who_was_replaced() {
+        let (tenure, clock) = (Tenure::default(), ManualClock::default());
+        let (late, late_of_day) = (clock.elapsed(), clock.now());
+        clock.advance(Duration::from_millis(1));
+        tenure.confirm(8, clock.elapsed(), clock.now());
+        tenure.confirm(7, late, late_of_day);
+        assert!(!tenure.holds(7, clock.elapsed(), clock.now()));
+        assert!(tenure.holds(8, clock.elapsed(), clock.now()));
     }
 }

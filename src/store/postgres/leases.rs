@@ -26,7 +26,7 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Outcome, Settlement},
     },
-    store::{LeaseStore, StoreFuture, Tenure},
+    store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
 
 /// How long a lease that was resolved without its node is remembered, so that what comes late is counted once.
@@ -254,7 +254,10 @@ impl Desk {
         let mut lease = match Lease::due(stored, step, may_open) {
             Due::Take(lease) => lease,
             Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, windows)),
-            Due::Gone => return Ok(LeaseStanding::default()),
+            Due::Gone => {
+                tell_lost(step);
+                return Ok(LeaseStanding::default());
+            }
         };
         let stepped = lease.take(account, step, windows);
         let standing = lease.standing(account, &step.budgets, windows);

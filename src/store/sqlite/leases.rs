@@ -19,7 +19,7 @@ use crate::{
         money::Money,
         usage::{Expiry, Outcome, Settlement},
     },
-    store::{LeaseStore, StoreFuture, Tenure},
+    store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
 
 /// How long a lease that was resolved without its node is remembered, so that what comes late is counted once.
@@ -85,7 +85,10 @@ impl Desk<'_> {
         let mut lease = match Lease::due(stored, step, may_open) {
             Due::Take(lease) => lease,
             Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, windows)),
-            Due::Gone => return Ok(LeaseStanding::default()),
+            Due::Gone => {
+                tell_lost(step);
+                return Ok(LeaseStanding::default());
+            }
         };
         let stepped = lease.take(account, step, windows);
         for (served, charged) in step.served.iter().zip(stepped.charged) {
