@@ -32,7 +32,11 @@ pub(crate) fn silent(store: impl LeaseStore) -> LeasedLedger {
 }
 
 /// Calls until one was paid for from a lease; returns its hold and how many calls were charged 10 before.
-async fn leased(ledger: &LeasedLedger, owner: &AccountId, budgets: &[BudgetId]) -> (Hold, i64) {
+pub(crate) async fn leased(
+    ledger: &LeasedLedger,
+    owner: &AccountId,
+    budgets: &[BudgetId],
+) -> (Hold, i64) {
     for before in 0..10_000 {
         let here = ledger.statistics().held_here;
         let held = hold(ledger, owner, budgets, 10).await.unwrap();

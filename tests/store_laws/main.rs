@@ -22,6 +22,8 @@ mod engines;
 mod keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased;
+#[cfg(feature = "sqlite")]
+mod leased_failures;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased_world;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

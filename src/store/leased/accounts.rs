@@ -12,11 +12,11 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::Notify;
 
-use super::{agent::Errand, builder::Settings, share::Share};
+use super::{builder::Settings, errands::Errands, share::Share};
 use crate::{
     domain::{
-        AccountId,
-        books::{Grant, LeaseId, LeaseStanding, LeaseStep, Served},
+        AccountId, BudgetId,
+        books::{Grant, LeaseId, Served},
         clock::Clock,
         money::Money,
         usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
@@ -35,7 +35,7 @@ const SHARES_MAX: usize = 16;
 /// How long an account of which there was too little left to be shared is not leased again.
 const EXACT_FOR: Duration = Duration::from_secs(1);
 
-type Shard = HashMap<AccountId, Account>;
+pub(super) type Shard = HashMap<AccountId, Account>;
 
 pub(super) struct Accounts {
     pub(super) store: Arc<dyn LeaseStore>,
@@ -43,31 +43,41 @@ pub(super) struct Accounts {
     pub(super) settings: Settings,
     /// Wakes the agent before its time.
     pub(super) urgent: Notify,
-    pub(super) errands: Mutex<Vec<Errand>>,
+    pub(super) errands: Mutex<Errands>,
     pub(super) is_closed: AtomicBool,
     pub(super) held_here: AtomicU64,
     pub(super) held_in_store: AtomicU64,
     /// Holds that are open here, and rows that the store doesn't have yet.
     pub(super) places: AtomicUsize,
     pub(super) leases: AtomicUsize,
-    shards: [Mutex<Shard>; SHARDS],
+    pub(super) shards: [Mutex<Shard>; SHARDS],
     chooser: DefaultHashBuilder,
-    known: AtomicUsize,
+    pub(super) known: AtomicUsize,
     instance: u64,
     numbers: AtomicU64,
 }
 
 #[derive(Default)]
-struct Account {
-    shares: Vec<Share>,
-    open: HashMap<u64, OpenHold>,
+pub(super) struct Account {
+    pub(super) shares: Vec<Share>,
+    pub(super) open: HashMap<u64, OpenHold>,
     /// No open hold ends before that.
     quiet_until: Option<Duration>,
     /// Nothing is leased before that.
     exact_until: Duration,
+    /// Nothing that one of these budgets counts is leased before that.
+    exact: Vec<(Arc<[BudgetId]>, Duration)>,
 }
 
-struct OpenHold {
+/// Of what there is too little left to be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scarce<'a> {
+    Account,
+    /// Other budgets of the account may have enough.
+    Budgets(&'a Arc<[BudgetId]>),
+}
+
+pub(super) struct OpenHold {
     call: Call,
     amount: Money,
     lease: LeaseId,
@@ -82,14 +92,8 @@ pub(super) enum Held {
     No(HoldRequest),
 }
 
-/// A step that is to be sent, and of which lease.
-pub(super) struct Outgoing {
-    pub(super) account: AccountId,
-    pub(super) step: Arc<LeaseStep>,
-}
-
 impl Account {
-    fn share(&mut self, lease: LeaseId) -> Option<&mut Share> {
+    pub(super) fn share(&mut self, lease: LeaseId) -> Option<&mut Share> {
         self.shares.iter_mut().find(|share| share.id == lease)
     }
 
@@ -99,8 +103,34 @@ impl Account {
         self.open.insert(number, hold);
     }
 
+    /// Leases nothing of what is scarce until then.
+    pub(super) fn be_exact(&mut self, scarce: Scarce<'_>, elapsed: Duration) {
+        let until = elapsed.saturating_add(EXACT_FOR);
+        self.exact.retain(|(_, end)| elapsed < *end);
+        match scarce {
+            Scarce::Budgets(budgets) if self.exact.len() < SHARES_MAX => {
+                self.exact.push((Arc::clone(budgets), until));
+            }
+            Scarce::Budgets(_) | Scarce::Account => self.exact_until = until,
+        }
+    }
+
+    pub(super) fn is_exact(&self, budgets: &[BudgetId], elapsed: Duration) -> bool {
+        let concerns = |(scarce, end): &(Arc<[BudgetId]>, Duration)| {
+            elapsed < *end && scarce.iter().any(|budget| budgets.contains(budget))
+        };
+        elapsed < self.exact_until || self.exact.iter().any(concerns)
+    }
+
+    /// Whether nothing is to be remembered of it.
+    pub(super) fn is_forgotten(&self, elapsed: Duration) -> bool {
+        self.shares.is_empty()
+            && elapsed >= self.exact_until
+            && self.exact.iter().all(|(_, end)| elapsed >= *end)
+    }
+
     /// Ends the holds whose time is over.
-    fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
+    pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
         if self.quiet_until.is_none_or(|end| elapsed < end) {
             return;
         }
@@ -148,7 +178,7 @@ impl Accounts {
         clippy::indexing_slicing,
         reason = "a byte modulo the number of shards is below it"
     )]
-    fn shard(&self, account: &AccountId) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, account: &AccountId) -> MutexGuard<'_, Shard> {
         let [byte, ..] = self.chooser.hash_one(account).to_be_bytes();
         lock(&self.shards[usize::from(byte) % SHARDS])
     }
@@ -307,6 +337,19 @@ impl Accounts {
         shares.any(|share| !share.is_watched())
     }
 
+    /// Whether it has one of which the end would free something of what is scarce.
+    pub(super) fn has_scarce(&self, account: &AccountId, scarce: Scarce<'_>) -> bool {
+        let Scarce::Budgets(budgets) = scarce else {
+            return self.has_lease(account);
+        };
+        let shard = self.shard(account);
+        let mut shares = shard
+            .get(account)
+            .into_iter()
+            .flat_map(|known| &known.shares);
+        shares.any(|share| !share.is_watched() && share.counts_in(budgets))
+    }
+
     /// Whether something of the account is still to be told; then somebody waits for it.
     pub(super) fn owe(&self, account: &AccountId) -> bool {
         let mut shard = self.shard(account);
@@ -321,12 +364,25 @@ impl Accounts {
     }
 
     /// Ends the leases of an account, or of all.
-    pub(super) fn close(&self, account: Option<&AccountId>, is_scarce: bool) {
-        let until = self.clock.elapsed().saturating_add(EXACT_FOR);
+    pub(super) fn close(&self, account: Option<&AccountId>) {
         self.each(account, |account| {
             account.shares.iter_mut().for_each(Share::close);
-            if is_scarce {
-                account.exact_until = until;
+        });
+    }
+
+    /// Ends the leases of an account from which what is scarce can be spent.
+    pub(super) fn close_scarce(&self, account: &AccountId, scarce: Scarce<'_>) {
+        let elapsed = self.clock.elapsed();
+        self.each(Some(account), |account| {
+            account.be_exact(scarce, elapsed);
+            for share in &mut account.shares {
+                let is_concerned = match scarce {
+                    Scarce::Account => true,
+                    Scarce::Budgets(scarce) => share.counts_in(scarce),
+                };
+                if is_concerned {
+                    share.close();
+                }
             }
         });
     }
@@ -362,7 +418,7 @@ impl Accounts {
         self.leases.load(Ordering::Acquire) == 0
     }
 
-    fn each(&self, account: Option<&AccountId>, mut act: impl FnMut(&mut Account)) {
+    pub(super) fn each(&self, account: Option<&AccountId>, mut act: impl FnMut(&mut Account)) {
         match account {
             Some(id) => {
                 if let Some(account) = self.shard(id).get_mut(id) {
@@ -376,133 +432,9 @@ impl Accounts {
             }
         }
     }
-
-    /// What is to be sent now, and forgets what is over. `is_tick`: what waits for its time is due.
-    pub(super) fn due(&self, is_tick: bool) -> Vec<Outgoing> {
-        let (elapsed, instance) = (self.clock.elapsed(), self.store.tenure().instance());
-        let windows = self.store.windows(self.clock.now());
-        let mut outgoing = Vec::new();
-        for shard in &self.shards {
-            lock(shard).retain(|id, account| {
-                account.resolve(elapsed, &*self.clock);
-                self.look_at(
-                    id,
-                    account,
-                    is_tick,
-                    elapsed,
-                    |share| {
-                        let is_idle =
-                            elapsed.saturating_sub(share.last_used) >= self.settings.idle_after;
-                        let is_ours = share.id.instance == instance;
-                        if is_idle || !is_ours || share.is_of_before(windows) {
-                            share.close();
-                        }
-                    },
-                    &mut outgoing,
-                );
-                let keep = !account.shares.is_empty() || elapsed < account.exact_until;
-                if !keep {
-                    Gauge::leave(&self.known, 1);
-                }
-                keep
-            });
-        }
-        outgoing
-    }
-
-    fn look_at(
-        &self,
-        id: &AccountId,
-        account: &mut Account,
-        is_tick: bool,
-        elapsed: Duration,
-        check: impl Fn(&mut Share),
-        outgoing: &mut Vec<Outgoing>,
-    ) {
-        let Settings {
-            expiry,
-            lease_max,
-            busy_from,
-            leases_max,
-            ..
-        } = self.settings;
-        let may_open = elapsed >= account.exact_until && !self.is_closed.load(Ordering::Acquire);
-        for share in &mut account.shares {
-            if share.is_busy(busy_from) {
-                if may_open && Gauge::enter(&self.leases, leases_max) {
-                    match self.name() {
-                        Some(name) => outgoing.push(Outgoing {
-                            account: id.clone(),
-                            step: share.open(id, name, expiry, lease_max),
-                        }),
-                        None => Gauge::leave(&self.leases, 1),
-                    }
-                }
-            } else if !share.is_watched() {
-                check(share);
-                let step = share.next_step(id, expiry, lease_max, is_tick);
-                outgoing.extend(step.map(|step| Outgoing {
-                    account: id.clone(),
-                    step,
-                }));
-            }
-            if is_tick {
-                share.look_back(lease_max);
-            }
-        }
-        account.shares.retain(|share| {
-            let is_over = share.is_over();
-            if is_over && !share.is_watched() {
-                Gauge::leave(&self.leases, 1);
-            }
-            !is_over
-        });
-    }
-
-    fn name(&self) -> Option<LeaseId> {
-        Some(LeaseId {
-            instance: self.store.tenure().instance(),
-            number: random().ok()?,
-        })
-    }
-
-    /// The store's answer to a step; whether there is more to do at once.
-    pub(super) fn answered(
-        &self,
-        sent: &Outgoing,
-        answer: &Result<LeaseStanding, StoreError>,
-    ) -> bool {
-        let mut shard = self.shard(&sent.account);
-        let Some(account) = shard.get_mut(&sent.account) else {
-            return false;
-        };
-        let Some(share) = account.share(sent.step.id) else {
-            return false;
-        };
-        let (answered, is_over) = match answer {
-            Ok(standing) => share.answered(standing),
-            Err(error) => (share.failed(is_passing(error)), false),
-        };
-        let is_urgent = answer.is_ok() && !is_over && share.is_urgent();
-        if is_over {
-            account.shares.retain(|share| share.id != sent.step.id);
-            Gauge::leave(&self.leases, 1);
-        }
-        if answered.is_scarce {
-            account.exact_until = self.clock.elapsed().saturating_add(EXACT_FOR);
-        }
-        drop(shard);
-        Gauge::leave(&self.places, answered.rows);
-        is_urgent
-    }
 }
 
-fn is_passing(error: &StoreError) -> bool {
-    use crate::store::StoreErrorKind::{Busy, Unavailable};
-    matches!(error.kind(), Unavailable | Busy)
-}
-
-fn random() -> Result<u64, StoreError> {
+pub(super) fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|_| StoreError::internal("no random numbers"))
 }
 

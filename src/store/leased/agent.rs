@@ -1,216 +1,213 @@
 //! The task that takes leases, reports and gives back: at intervals, and before where that is wanted.
+//!
+//! Of each lease one step is under way at a time, and no lease waits for another's. Whatever ends the task, nothing is
+//! granted and nobody waits afterwards.
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, oneshot},
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    task::{JoinError, JoinSet},
+    time::{Interval, MissedTickBehavior, Sleep, interval, sleep, timeout},
 };
 
-use super::accounts::{Accounts, lock};
+use super::{accounts::Accounts, steps::Outgoing};
 use crate::{
-    domain::AccountId,
+    domain::{AccountId, books::LeaseStanding},
     store::{StoreError, StoreErrorKind},
 };
 
-/// Passes that follow each other at once, because there is more to do.
-const PASSES_MAX: u32 = 8;
+/// After that a step that is not answered is sent again: it is taken once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Passes in which a node that ends reports what is left.
-const LAST_PASSES_MAX: u32 = 100;
+/// Answers after which others have their turn.
+const ANSWERS_AT_ONCE: usize = 1_024;
 
-/// Passes that somebody waits for: more than take all that can wait to be told. One that the store does not take counts
-/// for many, or who waits would do so for long.
-const ERRAND_PASSES: u32 = 64;
-const FAILED_PASS: u32 = 24;
-
-/// How long a node that ends waits before it tries again what the store did not take.
+/// How long what the store did not take waits while somebody waits for it.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Those who wait for a report at once.
-const ERRANDS_MAX: usize = 8_192;
+/// How long a node that ends tries to tell what is left.
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(15);
 
-/// Somebody waits until nothing is owed or withheld of an account, or of all.
-pub(super) struct Errand {
-    account: Option<AccountId>,
-    passes_left: u32,
-    reply: oneshot::Sender<Result<(), StoreError>>,
+pub(super) struct Agent {
+    accounts: Arc<Accounts>,
+    /// At most one of each lease.
+    answers: JoinSet<Answer>,
+    /// Of these the store did not take a step, since errands were looked at.
+    failed: Vec<AccountId>,
+    retry: Option<Pin<Box<Sleep>>>,
 }
 
-impl Accounts {
-    /// Waits until what is owed and withheld now of an account, or of all, is with the store.
-    pub(super) fn cleared(
-        &self,
-        account: Option<AccountId>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        let mut errands = lock(&self.errands);
-        let is_full = errands.len() >= ERRANDS_MAX;
-        if !is_full {
-            errands.push(Errand {
-                account,
-                passes_left: ERRAND_PASSES,
-                reply,
+struct Answer {
+    sent: Outgoing,
+    answer: Result<LeaseStanding, StoreError>,
+}
+
+enum Event {
+    /// It is time for everything.
+    Tick,
+    /// Something does not wait for its time.
+    Urgent,
+    Answer(Result<Answer, JoinError>),
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.accounts.end();
+    }
+}
+
+impl Agent {
+    pub(super) fn new(accounts: Arc<Accounts>) -> Self {
+        Self {
+            accounts,
+            answers: JoinSet::new(),
+            failed: Vec::new(),
+            retry: None,
+        }
+    }
+
+    /// The agent's work, until the node ends and everything is told.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(self.accounts.settings.report_every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.accounts.is_closed.load(Ordering::Acquire) {
+            match self.next(&mut ticks).await {
+                Event::Tick => self.send(None, true),
+                Event::Urgent => self.send(None, false),
+                Event::Answer(answer) => {
+                    if self.take(answer).is_err() {
+                        return;
+                    }
+                }
+            }
+            self.answer_errands();
+        }
+        if timeout(LEAVE_WITHIN, self.leave()).await.is_err() {
+            tracing::error!(target: "tollgate::ledger", "the store did not let a node end in time");
+        }
+    }
+
+    async fn next(&mut self, ticks: &mut Interval) -> Event {
+        let accounts = Arc::clone(&self.accounts);
+        let mut urgent = pin!(accounts.urgent.notified());
+        poll_fn(|context| {
+            if ticks.poll_tick(context).is_ready() {
+                return Poll::Ready(Event::Tick);
+            }
+            if urgent.as_mut().poll(context).is_ready() || self.poll_retry(context).is_ready() {
+                return Poll::Ready(Event::Urgent);
+            }
+            match self.answers.poll_join_next(context) {
+                Poll::Ready(Some(answer)) => Poll::Ready(Event::Answer(answer)),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn poll_retry(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(retry) = &mut self.retry else {
+            return Poll::Pending;
+        };
+        let retry = retry.as_mut().poll(context);
+        if retry.is_ready() {
+            self.retry = None;
+        }
+        retry
+    }
+
+    /// Sends what is due of an account, or of all.
+    fn send(&mut self, account: Option<&AccountId>, is_tick: bool) {
+        let outgoing = self.accounts.due(account, is_tick);
+        for sent in outgoing {
+            let answer = self.accounts.store.lease(Arc::clone(&sent.step));
+            self.answers.spawn(async move {
+                let answer = timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| {
+                    let text = "a step of a lease was not answered in time";
+                    Err(StoreError::new(StoreErrorKind::Unavailable, text))
+                });
+                Answer { sent, answer }
             });
         }
-        drop(errands);
-        self.urgent.notify_one();
-        async move {
-            if is_full {
-                let text = "too many calls wait for a report of leases";
-                return Err(StoreError::new(StoreErrorKind::Busy, text));
-            }
-            answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Takes an answer, and those that are there besides. One that broke off leaves nothing to rely on.
+    fn take(&mut self, first: Result<Answer, JoinError>) -> Result<(), JoinError> {
+        let told = |error: &JoinError| {
+            tracing::error!(target: "tollgate::ledger", %error, "a step of a lease broke off");
+        };
+        self.take_one(&first.inspect_err(told)?);
+        for _ in 1..ANSWERS_AT_ONCE {
+            let Some(answer) = self.answers.try_join_next() else {
+                break;
+            };
+            self.take_one(&answer.inspect_err(told)?);
         }
+        Ok(())
     }
-}
 
-fn ended() -> StoreError {
-    StoreError::new(
-        StoreErrorKind::Unavailable,
-        "the leases of this node have ended",
-    )
-}
-
-pub(super) fn unreported_rows() -> StoreError {
-    StoreError::new(
-        StoreErrorKind::Unavailable,
-        "the store does not take what was served from leases",
-    )
-}
-
-/// The agent's work, until the node ends and everything is told.
-pub(super) async fn run(accounts: Arc<Accounts>) {
-    let mut ticks = interval(accounts.settings.report_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !accounts.is_closed.load(Ordering::Acquire) {
-        let is_tick = next(&mut ticks, &accounts.urgent).await;
-        work(&accounts, is_tick).await;
-    }
-    leave(&accounts).await;
-}
-
-/// Waits until something is to be done; `true`: it is time for everything.
-async fn next(ticks: &mut Interval, urgent: &Notify) -> bool {
-    let mut urgent = pin!(urgent.notified());
-    poll_fn(|context| {
-        if ticks.poll_tick(context).is_ready() {
-            return Poll::Ready(true);
-        }
-        urgent.as_mut().poll(context).map(|()| false)
-    })
-    .await
-}
-
-/// Does what is due, and goes on while there is more to do at once.
-async fn work(accounts: &Accounts, is_tick: bool) {
-    let mut is_tick = is_tick;
-    for _ in 0..PASSES_MAX {
-        let mut waiting = std::mem::take(&mut *lock(&accounts.errands));
-        let passed = pass(accounts, is_tick).await;
-        is_tick = false;
-        waiting.retain_mut(|errand| errand.waits(accounts, passed));
-        let is_urgent = passed.is_urgent || !waiting.is_empty();
-        lock(&accounts.errands).append(&mut waiting);
-        if !is_urgent {
-            return;
-        }
-    }
-    // It goes on after others had their turn.
-    accounts.urgent.notify_one();
-}
-
-impl Errand {
-    /// Answers if it is time to, which leaves nobody waiting.
-    fn waits(&mut self, accounts: &Accounts, passed: Passed) -> bool {
-        let is_clear = accounts.is_clear(self.account.as_ref());
-        let cost = if passed.has_failed { FAILED_PASS } else { 1 };
-        self.passes_left = self.passes_left.saturating_sub(cost);
-        if !is_clear && self.passes_left > 0 {
-            return true;
-        }
-        let (answer, _) = oneshot::channel();
-        let answer = std::mem::replace(&mut self.reply, answer);
-        // Whoever asked may have gone.
-        let _ = answer.send(if is_clear {
-            Ok(())
-        } else {
-            Err(unreported_rows())
-        });
-        false
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Passed {
-    /// There is more to do at once.
-    is_urgent: bool,
-    /// The store did not take everything.
-    has_failed: bool,
-}
-
-/// Sends what is due and takes the answers.
-async fn pass(accounts: &Accounts, is_tick: bool) -> Passed {
-    let outgoing = accounts.due(is_tick);
-    let mut sent = Vec::with_capacity(outgoing.len());
-    // All are on their way before one is waited for.
-    for outgoing in outgoing {
-        let answer = accounts.store.lease(Arc::clone(&outgoing.step));
-        sent.push((outgoing, answer));
-    }
-    let mut passed = Passed::default();
-    for (outgoing, answer) in sent {
-        let answer = answer.await;
-        if let Err(error) = &answer {
-            passed.has_failed = true;
+    fn take_one(&mut self, Answer { sent, answer }: &Answer) {
+        if let Err(error) = answer {
             tracing::error!(
                 target: "tollgate::ledger",
                 %error,
-                lease = %outgoing.step.id,
-                account = %outgoing.account,
-                rows = outgoing.step.served.len(),
+                lease = %sent.step.id,
+                account = %sent.account,
+                rows = sent.step.served.len(),
                 "the store did not take a step of a lease"
             );
+            if !self.failed.contains(&sent.account) {
+                self.failed.push(sent.account.clone());
+            }
         }
-        passed.is_urgent |= accounts.answered(&outgoing, &answer);
+        if self.accounts.answered(sent, answer) {
+            self.send(Some(&sent.account), false);
+        }
     }
-    passed
-}
 
-/// Ends in order: what is open is resolved, what was served is told, what is left is given back.
-async fn leave(accounts: &Accounts) {
-    for _ in 0..LAST_PASSES_MAX {
-        accounts.close(None, false);
-        // Each time: one may have been granted while the others were resolved.
-        accounts.abandon();
-        accounts.owe_all(None);
-        let passed = pass(accounts, true).await;
-        if accounts.is_empty() {
-            break;
+    fn answer_errands(&mut self) {
+        let others_wait = self.accounts.answer_errands(&self.failed);
+        if others_wait && !self.failed.is_empty() && self.retry.is_none() {
+            self.retry = Some(Box::pin(sleep(RETRY_AFTER)));
         }
-        if !passed.is_urgent {
-            sleep(RETRY_AFTER).await;
+        self.failed.clear();
+    }
+
+    /// Ends in order: what is open is resolved, what was served is told, what is left is given back.
+    async fn leave(&mut self) {
+        loop {
+            self.accounts.close(None);
+            // Each time: one may have been granted while the others were resolved.
+            self.accounts.abandon();
+            self.accounts.owe_all(None);
+            self.send(None, true);
+            if self.accounts.is_empty() && self.answers.is_empty() {
+                return;
+            }
+            let is_idle = self.answers.is_empty();
+            // A slow one does not keep the others waiting.
+            let round = timeout(RETRY_AFTER, self.collect()).await;
+            let must_pause = is_idle || !self.failed.is_empty();
+            self.answer_errands();
+            match round {
+                Ok(Err(_)) => return,
+                Ok(Ok(())) if must_pause => sleep(RETRY_AFTER).await,
+                Ok(Ok(())) | Err(_) => {}
+            }
         }
     }
-    let unreported = accounts.places.load(Ordering::Acquire);
-    if unreported > 0 {
-        tracing::error!(
-            target: "tollgate::ledger",
-            rows = unreported,
-            "a node ended before the store took what it had served"
-        );
-    }
-    for errand in lock(&accounts.errands).drain(..) {
-        let _ = errand.reply.send(if unreported == 0 {
-            Ok(())
-        } else {
-            Err(unreported_rows())
-        });
+
+    /// Takes the answers of all that is under way.
+    async fn collect(&mut self) -> Result<(), JoinError> {
+        while let Some(answer) = self.answers.join_next().await {
+            self.take(answer)?;
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::{Ends, LeasedLedger, accounts::Accounts, agent};
+use super::{Ends, LeasedLedger, accounts::Accounts, agent::Agent};
 use crate::{
     domain::{money::Money, usage::Expiry},
     store::{LeaseStore, StoreError, StoreErrorKind},
@@ -115,7 +115,8 @@ impl LeasedLedgerBuilder {
             StoreError::new(StoreErrorKind::Unavailable, "no Tokio runtime to report on")
         })?;
         let accounts = Arc::new(Accounts::new(self.store, self.settings)?);
-        let agent = runtime.spawn(agent::run(Arc::clone(&accounts)));
+        // It is there before it is spawned: a runtime that ends drops it without having run it.
+        let agent = runtime.spawn(Agent::new(Arc::clone(&accounts)).run());
         Ok(LeasedLedger {
             accounts: Arc::clone(&accounts),
             ends: Arc::new(Ends::new(accounts, agent)),

@@ -26,12 +26,22 @@
 //! - **Bounds.** Leases, calls under way and rows that wait; see [`LeasedLedgerBuilder`]. Beyond them a call goes to the
 //!   store.
 //! - **When the store fails**, leases last for up to four seconds. Then calls are refused as by the store itself; what was
-//!   served is reported as soon as it answers.
+//!   served is reported as soon as it answers. Until then the rows pile up: no more than
+//!   [`unreported_max`](LeasedLedgerBuilder::unreported_max) of them, and of no more money than was leased. A node that dies before
+//!   its store is back loses all of them, not those of one interval.
+//! - **One account does not wait for another.** Of each lease one step is under way; a row that is locked holds up its own
+//!   account. Who waits for a report waits for five seconds, then gets `Unavailable`.
+//! - **When the reporting task ends** (closed, its runtime gone, a panic), nothing is granted here any more: every call goes to
+//!   the store. What was not reported is not charged, and said in the log.
+//! - **What the fence can't see:** a virtual machine that was stopped and goes on with both of its clocks where they stood. It spends
+//!   what it has leased until the answer to its next report; that is charged, as an overrun.
 
 mod accounts;
 mod agent;
 mod builder;
+mod errands;
 mod share;
+mod steps;
 
 use std::{
     fmt,
@@ -42,7 +52,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use self::accounts::{Accounts, Held, lock};
+use self::accounts::{Accounts, Held, Scarce, lock};
 use super::{
     AccountId, BudgetId, Ledger, Page, Paged, StoreError, StoreFuture, leasing::LeaseStore,
 };
@@ -140,7 +150,7 @@ impl LeasedLedger {
     /// # Errors
     /// `Unavailable` when the store doesn't take it.
     pub fn give_back(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        self.accounts.close(None, false);
+        self.accounts.close(None);
         self.accounts.owe_all(None);
         self.accounts.cleared(None)
     }
@@ -148,22 +158,27 @@ impl LeasedLedger {
     /// Resolves calls that are still under way, reports everything and gives everything back. The store stays open. Other
     /// clones ask the store for everything from then on.
     ///
+    /// It takes 15 seconds at most; what the store has not taken by then is lost, and said so in the log.
+    ///
     /// # Errors
-    /// `Unavailable` when the store didn't take everything.
+    /// `Unavailable` when the store didn't take everything, `Internal` when the reporting task had died.
     pub async fn close(self) -> Result<(), StoreError> {
         self.ends.begin();
         let agent = lock(&self.ends.agent).take();
-        if let Some(agent) = agent
-            && agent.await.is_err()
-        {
-            return Err(StoreError::internal(
-                "the task that reports leases had died",
-            ));
+        if let Some(agent) = agent {
+            // A runtime that nobody drives does not end it at all.
+            let limit = agent::LEAVE_WITHIN.saturating_mul(2);
+            let ended = errands::within(limit, agent).await;
+            if matches!(ended, Some(Err(_))) {
+                return Err(StoreError::internal(
+                    "the task that reports leases had died",
+                ));
+            }
         }
-        match self.accounts.places.load(Ordering::Acquire) {
-            0 => Ok(()),
-            _ => Err(agent::unreported_rows()),
+        if self.accounts.has_unreported() || !self.accounts.is_empty() {
+            return Err(errands::unreported_rows());
         }
+        Ok(())
     }
 
     /// What it did, and has.
@@ -184,15 +199,17 @@ impl LeasedLedger {
         let first = accounts.store.hold(request.clone());
         StoreFuture::new(async move {
             let answer = first.await?;
-            let for_money = matches!(
-                answer,
-                Err(HoldRefusal::InsufficientCredits | HoldRefusal::LimitReached(_))
-            );
+            let scarce = match answer {
+                Err(HoldRefusal::InsufficientCredits) => Scarce::Account,
+                // Who spends by other budgets goes on.
+                Err(HoldRefusal::LimitReached(_)) => Scarce::Budgets(&request.budgets),
+                _ => return Ok(answer),
+            };
             let account = &request.call.account;
-            if !for_money || !accounts.has_lease(account) {
+            if !accounts.has_scarce(account, scarce) {
                 return Ok(answer);
             }
-            accounts.close(Some(account), true);
+            accounts.close_scarce(account, scarce);
             accounts.cleared(Some(account.clone())).await?;
             accounts.store.hold(request).await
         })
@@ -227,11 +244,11 @@ impl LeasedLedger {
         let accounts = Arc::clone(&self.accounts);
         let account = account.clone();
         StoreFuture::new(async move {
-            accounts.close(Some(&account), false);
+            accounts.close(Some(&account));
             accounts.cleared(Some(account.clone())).await?;
             let answer = change(&*accounts.store).await?;
             // One that was taken meanwhile.
-            accounts.close(Some(&account), false);
+            accounts.close(Some(&account));
             accounts.cleared(Some(account)).await?;
             Ok(answer)
         })

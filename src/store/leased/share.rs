@@ -28,6 +28,9 @@ const PART_OF_LEFT: i64 = 8;
 /// How often a step is tried that the store refuses for good.
 const ATTEMPTS: u32 = 10;
 
+/// How often the pause doubles that follows so many attempts: to 32 intervals.
+const DOUBLINGS_MAX: u32 = 5;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// There is no lease: calls are counted, whether one is worth it.
@@ -60,7 +63,13 @@ pub(super) struct Share {
     left: Left,
     served: Vec<Served>,
     under_way: Option<UnderWay>,
+    /// The answer to the step under way is awaited; otherwise it is to be sent again.
+    is_sent: bool,
     failures: u32,
+    /// Steps that were given up since one was taken.
+    given_up: u32,
+    /// Intervals in which nothing is sent.
+    pause: u32,
     /// How much shall be free.
     wish: Money,
     /// Granted since the last look at intervals.
@@ -85,7 +94,13 @@ pub(super) struct Answered {
     /// Rows that the store has now, or never will.
     pub(super) rows: usize,
     /// There is too little left to be shared.
-    pub(super) is_scarce: bool,
+    pub(super) scarcity: Option<Scarcity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scarcity {
+    /// Not only what its budgets have left.
+    pub(super) is_of_account: bool,
 }
 
 fn times(amount: Money, factor: u32) -> Money {
@@ -112,7 +127,10 @@ impl Share {
             left: Left::default(),
             served: Vec::new(),
             under_way: None,
+            is_sent: false,
             failures: 0,
+            given_up: 0,
+            pause: 0,
             wish: Money::ZERO,
             drawn: Money::ZERO,
             largest: Money::ZERO,
@@ -125,6 +143,11 @@ impl Share {
     pub(super) fn is_of(&self, budgets: &Arc<[BudgetId]>) -> bool {
         let is_current = !matches!(self.phase, Phase::Closing | Phase::Dead);
         is_current && (Arc::ptr_eq(&self.budgets, budgets) || self.budgets == *budgets)
+    }
+
+    /// Whether what is spent from it counts in one of these budgets.
+    pub(super) fn counts_in(&self, budgets: &[BudgetId]) -> bool {
+        self.budgets.iter().any(|budget| budgets.contains(budget))
     }
 
     pub(super) fn is_watched(&self) -> bool {
@@ -229,6 +252,7 @@ impl Share {
     /// Whether it should not wait for the next interval.
     pub(super) fn is_urgent(&self) -> bool {
         self.under_way.is_none()
+            && self.pause == 0
             && (self.served.len() >= ROWS_AT_ONCE
                 || self.withholds()
                 || (self.phase == Phase::Open && self.is_short && self.wanted() > self.free()))
@@ -236,13 +260,22 @@ impl Share {
 
     /// Whether there is so little left that every call asks the store.
     fn is_scarce(&self) -> bool {
-        let one = Money::from_nanos(1);
-        self.part_of_left() < times(self.largest, CALLS_MIN).max(one)
+        self.is_little(self.left.least())
     }
 
-    fn part_of_left(&self) -> Money {
-        let total = self.left.least().saturating_add(self.free());
-        part(total, PART_OF_LEFT)
+    fn scarcity(&self) -> Scarcity {
+        Scarcity {
+            is_of_account: self.is_little(self.left.account),
+        }
+    }
+
+    fn is_little(&self, left: Money) -> bool {
+        let one = Money::from_nanos(1);
+        self.part_of(left) < times(self.largest, CALLS_MIN).max(one)
+    }
+
+    fn part_of(&self, left: Money) -> Money {
+        part(left.saturating_add(self.free()), PART_OF_LEFT)
     }
 
     /// How much shall be free: as much as was drawn lately makes likely, and little of what is left.
@@ -250,7 +283,7 @@ impl Share {
         if self.is_scarce() {
             return Money::ZERO;
         }
-        self.wish.min(self.part_of_left())
+        self.wish.min(self.part_of(self.left.least()))
     }
 
     /// At intervals: what was drawn since the last one tells how much is wanted.
@@ -296,8 +329,14 @@ impl Share {
         lease_max: Money,
         is_tick: bool,
     ) -> Option<Arc<LeaseStep>> {
+        self.pause = self.pause.saturating_sub(u32::from(is_tick));
+        if self.pause > 0 || self.is_sent {
+            return None;
+        }
         if let Some(under_way) = &self.under_way {
-            return Some(Arc::clone(&under_way.step));
+            let is_due = is_tick || self.owes() || self.withholds();
+            self.is_sent = is_due;
+            return is_due.then(|| Arc::clone(&under_way.step));
         }
         let is_due = is_tick || self.is_urgent() || self.owes();
         if matches!(self.phase, Phase::Watched | Phase::Opening) || !is_due {
@@ -337,9 +376,7 @@ impl Share {
         kept: Money,
         ends: bool,
     ) -> Arc<LeaseStep> {
-        let charged = served.iter().fold(Money::ZERO, |sum, served| {
-            sum.saturating_add(served.settlement.charged.max(Money::ZERO))
-        });
+        let charged = served.iter().fold(Money::ZERO, add_charge);
         self.offered = self.free().saturating_sub(kept).max(Money::ZERO);
         let still_spent = self.spent.saturating_sub(charged);
         let step = Arc::new(LeaseStep {
@@ -355,6 +392,7 @@ impl Share {
                 .saturating_add(kept),
             ends,
         });
+        self.is_sent = true;
         self.under_way = Some(UnderWay {
             step: Arc::clone(&step),
             charged,
@@ -367,6 +405,7 @@ impl Share {
         let Some(UnderWay { step, charged }) = self.under_way.take() else {
             return (Answered::default(), false);
         };
+        (self.failures, self.given_up) = (0, 0);
         let mut answered = self.told(step.served.len(), charged);
         self.step = step.number;
         if !standing.is_open {
@@ -386,18 +425,20 @@ impl Share {
             }
         }
         if step.ends || (step.number == 1 && standing.amount.is_zero()) {
-            answered.is_scarce = !step.ends;
+            answered.scarcity = (!step.ends).then(|| self.scarcity());
             return (answered, true);
         }
         if self.phase == Phase::Open && self.is_scarce() {
-            answered.is_scarce = true;
+            answered.scarcity = Some(self.scarcity());
             self.phase = Phase::Closing;
         }
         (answered, false)
     }
 
-    /// The store did not take the step. It is sent again, unless it is refused for good.
+    /// The store did not take the step. It is sent again, unless it is refused for good: then what it told is lost, and the
+    /// lease goes on towards its end, or what is set aside for it would be kept from everybody until this process ends.
     pub(super) fn failed(&mut self, is_passing: bool) -> Answered {
+        self.is_sent = false;
         if !is_passing {
             self.failures = self.failures.saturating_add(1);
         }
@@ -414,20 +455,38 @@ impl Share {
             account = %step.account,
             rows = step.served.len(),
             %charged,
-            "the store refuses what was served from a lease: it is given up"
+            "the store refuses a step of a lease: the calls that it tells of are not charged"
         );
-        self.amount = Money::ZERO;
-        self.phase = Phase::Dead;
+        // Something of it may have been taken all the same: no other step has its number.
+        self.step = step.number;
+        self.given_up = self.given_up.saturating_add(1).min(DOUBLINGS_MAX);
+        self.pause = 2_u32.saturating_pow(self.given_up);
+        self.close();
         self.told(step.served.len(), charged)
     }
 
+    /// Rows that the store has not said it knows of, and what they charge.
+    pub(super) fn untold(&self) -> (usize, Money) {
+        let sent = self.under_way.as_ref();
+        let (rows, charged) = sent.map_or((0, Money::ZERO), |under_way| {
+            (under_way.step.served.len(), under_way.charged)
+        });
+        let rows = self.served.len().saturating_add(rows);
+        (rows, self.served.iter().fold(charged, add_charge))
+    }
+
     fn told(&mut self, rows: usize, charged: Money) -> Answered {
+        self.is_sent = false;
         self.offered = Money::ZERO;
         self.spent = self.spent.saturating_sub(charged);
         self.owed = self.owed.saturating_sub(rows);
         Answered {
             rows,
-            is_scarce: false,
+            scarcity: None,
         }
     }
+}
+
+fn add_charge(sum: Money, served: &Served) -> Money {
+    sum.saturating_add(served.settlement.charged.max(Money::ZERO))
 }
