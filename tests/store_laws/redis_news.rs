@@ -1,6 +1,10 @@
 //! News of changes over Redis, of stores that can't tell of them: two processes with one file of keys.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use tollgate::{
     key::{KeyDigest, KeyFormat, KeyUpdate},
@@ -19,12 +23,23 @@ use crate::{
 const TTL: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(20);
 
+/// What was told, in order.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Change>>);
+
+impl ChangeListener for Heard {
+    fn changed(&self, change: &Change) {
+        self.0.lock().unwrap().push(change.clone());
+    }
+}
+
 struct Process {
     resolver: KeyResolver,
     ring: Keyring,
     store: FileKeyStore,
     news: RedisInvalidations,
     clock: Time,
+    heard: Arc<Heard>,
 }
 
 impl Process {
@@ -42,6 +57,10 @@ impl Process {
             .with_clock(clock.clone())
             .build();
         resolver.follow(&news);
+        // After the resolver, so that what this has heard the resolver knows.
+        let heard = Arc::new(Heard::default());
+        let listener: Weak<Heard> = Arc::downgrade(&heard);
+        news.subscribe(listener);
         let ring = Keyring::new(store.clone(), format, resolver.clone())
             .with_clock(clock.clone())
             .add_listener(news.clone());
@@ -51,7 +70,14 @@ impl Process {
             store,
             news,
             clock,
+            heard,
         }
+    }
+
+    /// The news of a key's creation come after the creation, and make who has just read the key read it again.
+    async fn has_heard_of(&self, digest: KeyDigest) {
+        let news = Change::Key(digest);
+        soon(async || self.heard.0.lock().unwrap().contains(&news)).await;
     }
 
     async fn resolve(&self, key: &str) -> Result<(), KeyRefusal> {
@@ -103,6 +129,7 @@ async fn a_key_that_another_process_revokes_is_refused_within_a_second() {
     let [here, there] = two(&folder.path().join("keys.json"), &server).await;
     let (key, record) = there.ring.create("ann", NewKey::default()).await.unwrap();
     let key = key.expose();
+    here.has_heard_of(record.digest).await;
     soon(async || here.resolve(key).await.is_ok()).await;
     // Nobody has told yet: what is remembered holds.
     let mut unsaid = KeyUpdate::default();
@@ -126,6 +153,7 @@ async fn with_redis_gone_the_ttl_holds_and_when_it_is_back_nothing_was_missed() 
     for _ in 0..3 {
         let (key, record) = there.ring.create("ann", NewKey::default()).await.unwrap();
         let key = key.expose().to_owned();
+        here.has_heard_of(record.digest).await;
         soon(async || here.resolve(&key).await.is_ok()).await;
         keys.push((key, record.id));
     }
@@ -253,18 +281,11 @@ fn what_is_no_address_or_has_no_runtime_is_refused() {
 /// Follows by itself whoever it is subscribed to.
 #[tokio::test]
 async fn a_newcomer_is_told_to_forget_everything() {
-    #[derive(Default)]
-    struct Heard(std::sync::Mutex<Vec<Change>>);
-    impl ChangeListener for Heard {
-        fn changed(&self, change: &Change) {
-            self.0.lock().unwrap().push(change.clone());
-        }
-    }
     let news = RedisInvalidations::builder("redis://127.0.0.1:1/")
         .build()
         .unwrap();
-    let heard = std::sync::Arc::new(Heard::default());
-    let weak: std::sync::Weak<Heard> = std::sync::Arc::downgrade(&heard);
+    let heard = Arc::new(Heard::default());
+    let weak: Weak<Heard> = Arc::downgrade(&heard);
     news.subscribe(weak);
     assert_eq!(*heard.0.lock().unwrap(), [Change::Everything]);
 }
