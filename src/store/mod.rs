@@ -41,6 +41,8 @@ mod people;
 mod rate;
 mod statement;
 mod static_keys;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod vigil;
 
 mod memory;
 #[cfg(feature = "postgres")]

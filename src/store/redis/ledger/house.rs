@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{AccountId, usage::HoldId},
-    store::StoreError,
+    store::{StoreError, vigil::Vigil},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -45,9 +45,7 @@ pub(super) struct House {
     beat_due: Duration,
     sweep_due: Duration,
     tidy_due: Duration,
-    /// Other instances: their last count, and when it was seen first.
-    seen: HashMap<u64, (i64, Duration)>,
-    looked_at: Duration,
+    vigil: Vigil<u64>,
 }
 
 /// Keeps house until the ledger is closed.
@@ -111,7 +109,7 @@ impl House {
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.resolve_overdue(shared, elapsed).await?;
-            self.bury_the_silent(shared, elapsed).await?;
+            self.bury_the_silent(shared).await?;
             let dead = Question::command("SMEMBERS").arg(shared.names.dead());
             let dead: Vec<String> = shared.ask(shared.house_way(), &dead).await?;
             for instance in dead {
@@ -154,33 +152,22 @@ impl House {
     }
 
     /// Takes those for dead who have said nothing for too long.
-    async fn bury_the_silent(
-        &mut self,
-        shared: &Arc<Shared>,
-        elapsed: Duration,
-    ) -> Result<(), Failure> {
+    async fn bury_the_silent(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
+        let clock = &shared.settings.clock;
         let beats = Question::command("HGETALL").arg(shared.names.beats());
+        let asked = clock.elapsed();
         let beats: Vec<(String, i64)> = shared.ask(shared.house_way(), &beats).await?;
+        let looked = (asked, clock.elapsed());
         let mut others: HashMap<u64, i64> = HashMap::with_capacity(beats.len());
         for (instance, beats) in beats {
             others.insert(number(&instance)?, beats);
         }
         others.remove(&shared.desk.instance());
-        // Only who is silent under our eyes is silent: the server may have been away, or this process stopped.
-        let gap = elapsed.saturating_sub(self.looked_at);
-        if gap.saturating_mul(2) > shared.settings.recover_after {
-            self.seen.clear();
-        }
-        self.looked_at = elapsed;
-        self.seen
-            .retain(|instance, _| others.contains_key(instance));
-        for (instance, beats) in others {
-            let since = self.seen.entry(instance).or_insert((beats, elapsed));
-            if since.0 != beats {
-                *since = (beats, elapsed);
-            } else if elapsed.saturating_sub(since.1) >= shared.settings.recover_after {
-                shared.bury(instance, &beats.to_string()).await?;
-            }
+        let dead = self
+            .vigil
+            .look(&others, looked, shared.settings.recover_after);
+        for (instance, beats) in dead {
+            shared.bury(instance, &beats.to_string()).await?;
         }
         Ok(())
     }
