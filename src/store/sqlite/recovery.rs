@@ -1,8 +1,9 @@
 //! What the writer does besides: it says that it lives, and clears up after those who don't.
 //!
 //! An instance is an open store. Its row in `instance` is refreshed every two seconds. Whoever sees the
-//! same reading for longer than the recovery time, measured on a monotonic clock of its own, takes the
-//! instance for dead and deletes the row; holds of an instance without a row are given back. So neither
+//! same reading for longer than the recovery time, measured on a monotonic clock of its own, suspects the
+//! instance, leaves the lock to others for a moment, and if the reading is still the same takes it for dead and
+//! deletes the row; holds of an instance without a row are given back. So neither
 //! a clock that is set nor a machine that slept gives holds back that are under way; and a process that
 //! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
 //! were given back change nothing.
@@ -18,12 +19,15 @@ use super::{
     convert::{Failure, micros, moment, money, name, principal},
     once,
 };
-use crate::domain::{
-    AccountId,
-    books::Left,
-    budget::Windows,
-    clock::Timestamp,
-    usage::{Call, Expiry, Hold, HoldId, Settlement},
+use crate::{
+    domain::{
+        AccountId,
+        books::Left,
+        budget::Windows,
+        clock::Timestamp,
+        usage::{Call, Expiry, Hold, HoldId, Settlement},
+    },
+    store::vigil::Vigil,
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -43,8 +47,9 @@ pub(super) struct House {
     sweep_due: Duration,
     /// A sign of life in this transaction, by both clocks; it counts once it is committed.
     beat: Option<(Duration, Timestamp)>,
-    /// Other instances: their last reading, and when it was seen first.
-    seen: HashMap<i64, (i64, Duration)>,
+    vigil: Vigil<i64>,
+    /// Who has been silent for too long, and what it said last.
+    suspects: HashMap<i64, i64>,
 }
 
 const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
@@ -61,7 +66,8 @@ impl House {
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
             beat: None,
-            seen: HashMap::new(),
+            vigil: Vigil::default(),
+            suspects: HashMap::new(),
         }
     }
 
@@ -113,6 +119,16 @@ impl House {
         }
     }
 
+    /// Whether somebody is taken for dead who may only wait for the lock.
+    pub(super) fn suspects_somebody(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
+    /// Whether nobody else has the file open, as far as is known.
+    pub(super) fn is_alone(&self) -> bool {
+        self.vigil.is_alone()
+    }
+
     /// Whether there is something to do now, calls or not.
     pub(super) fn is_due(&self, elapsed: Duration) -> bool {
         elapsed >= self.beat_due.min(self.sweep_due)
@@ -143,7 +159,7 @@ impl Desk<'_> {
         }
         if self.elapsed >= self.house.sweep_due {
             let all_done = self.sweep()?;
-            self.house.sweep_due = if all_done {
+            self.house.sweep_due = if all_done && !self.house.suspects_somebody() {
                 self.elapsed.saturating_add(SWEEP_EVERY)
             } else {
                 Duration::ZERO
@@ -165,6 +181,7 @@ impl Desk<'_> {
         self.house.beat_due = Duration::ZERO;
         self.house.beat = None;
         self.house.sweep_due = Duration::ZERO;
+        self.house.suspects.clear();
     }
 
     fn register(&mut self) -> Result<(), Failure> {
@@ -204,7 +221,8 @@ impl Desk<'_> {
         Ok(self.prune()? && forgotten && all_done)
     }
 
-    /// Deletes the rows of instances that have been silent for too long.
+    /// Deletes the rows of instances that have been silent for too long: at the second look, before which the lock
+    /// was free for a while. One that was kept from writing by this process, or by another, has written by then.
     fn bury_the_dead(&mut self) -> Result<(), Failure> {
         let own = self.house.instance.cast_signed();
         let mut look = self
@@ -213,16 +231,19 @@ impl Desk<'_> {
         let others = look
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<HashMap<i64, i64>, _>>()?;
-        self.house.seen.retain(|id, _| others.contains_key(id));
+        // While this transaction goes on nobody can say anything.
+        let looked = (self.elapsed, self.elapsed);
+        let recover_after = self.settings.recover_after;
+        let silent = self.house.vigil.look(&others, looked, recover_after);
+        let suspects = std::mem::take(&mut self.house.suspects);
         let mut bury = self
             .connection
             .prepare_cached("DELETE FROM instance WHERE id = ?")?;
-        for (id, reading) in others {
-            let seen = self.house.seen.entry(id).or_insert((reading, self.elapsed));
-            if seen.0 != reading {
-                *seen = (reading, self.elapsed);
-            } else if self.elapsed.saturating_sub(seen.1) >= self.settings.recover_after {
+        for (id, reading) in silent {
+            if suspects.get(&id) == Some(&reading) {
                 bury.execute([id])?;
+            } else {
+                self.house.suspects.insert(id, reading);
             }
         }
         Ok(())

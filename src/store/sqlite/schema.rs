@@ -15,6 +15,11 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long one statement waits for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a writer tries for the lock meanwhile. SQLite's own handler waits 100 ms in the end, and misses the moments
+/// in which another that has much to write leaves the lock alone.
+const TRY_EVERY: Duration = Duration::from_millis(2);
+const TRIES_MAX: i32 = 1_000;
+
 /// How often opening is tried while other processes open the same file.
 const OPEN_ATTEMPTS: u32 = 5;
 
@@ -315,13 +320,21 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
 }
 
 /// The connection that writes, with the tables up to date.
+fn try_again(tries: i32) -> bool {
+    std::thread::sleep(TRY_EVERY);
+    tries < TRIES_MAX
+}
+
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
     create_file(path)?;
     let mut attempts = OPEN_ATTEMPTS;
     loop {
         let mut connection = connect(path)?;
         match prepare_writer(&mut connection) {
-            Ok(()) => return Ok(connection),
+            Ok(()) => {
+                connection.busy_handler(Some(try_again))?;
+                return Ok(connection);
+            }
             // Changing to WAL doesn't always wait for a process that does the same, and a migration that
             // another process was first with fails, whatever it fails with.
             Err(_) if attempts > 1 => {

@@ -38,6 +38,15 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How long it waits before it tries again what the disk refused.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// How long the lock is left to others before somebody is taken for dead who may only have waited for it. A writer
+/// tries every 2 ms; where SQLite's own handler waits, every 100 ms.
+const SUSPICION: Duration = Duration::from_millis(400);
+
+/// For how long it writes without a rest while others have the file open, and the rest, in which they get the lock:
+/// SQLite has no queue for it, so who has it nearly always gets it again.
+const RESTLESS: Duration = Duration::from_millis(500);
+const REST: Duration = Duration::from_millis(5);
+
 /// How often a closing writer tries, before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 20;
 
@@ -52,6 +61,8 @@ pub(super) struct Writer<'c> {
     /// Settlements that the disk refused. They go first in the next transaction.
     again: Vec<Command>,
     touched: HashMap<KeyId, Timestamp>,
+    /// When it last left the lock alone.
+    rested_at: Duration,
     closing: bool,
 }
 
@@ -100,6 +111,7 @@ impl<'c> Writer<'c> {
             gauge,
             again: Vec::new(),
             touched: HashMap::new(),
+            rested_at: Duration::ZERO,
             closing: false,
         };
         // The first transaction registers the instance, and gives back what orphans left.
@@ -158,10 +170,15 @@ impl<'c> Writer<'c> {
         }
         if batch.is_empty() {
             let patience = if self.closing { Duration::ZERO } else { IDLE };
+            let asked = self.desk.settings.clock.elapsed();
             match self.queue.recv_timeout(patience) {
                 Ok(command) => self.admit(command, batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.closing = true,
+            }
+            let elapsed = self.desk.settings.clock.elapsed();
+            if elapsed.saturating_sub(asked) >= REST {
+                self.rested_at = elapsed;
             }
         }
         for command in self.queue.try_iter().take(BATCH_MAX).collect::<Vec<_>>() {
@@ -243,7 +260,24 @@ impl<'c> Writer<'c> {
         answer_failure(command, error);
     }
 
+    /// Leaves the lock to others, where somebody may wait for it in vain.
+    fn give_way(&mut self) {
+        let rest = if self.desk.house.suspects_somebody() {
+            SUSPICION
+        } else if self.desk.house.is_alone() {
+            return;
+        } else {
+            REST
+        };
+        let clock = &self.desk.settings.clock;
+        if rest == SUSPICION || clock.elapsed().saturating_sub(self.rested_at) >= RESTLESS {
+            std::thread::sleep(rest);
+            self.rested_at = clock.elapsed();
+        }
+    }
+
     fn transaction(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
+        self.give_way();
         self.desk.begin()?;
         for command in &mut *batch {
             // Settlements first of all, lest one be resolved that only had to wait for the disk.
