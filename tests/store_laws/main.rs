@@ -57,6 +57,8 @@ mod redis_sessions;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod sessions;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod silence;
 mod statement;
 mod static_keys;
 #[cfg(any(feature = "postgres", feature = "redis"))]

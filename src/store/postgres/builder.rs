@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Inner, PostgresStore, Queue, Settings, Shared, house::House, instance::Instance, lane::Lane,
-    schema,
+    pulse, schema,
 };
 use crate::{
     domain::{
@@ -180,6 +180,7 @@ impl PostgresStoreBuilder {
             hasher: DefaultHashBuilder::default(),
             instance: Mutex::new(Arc::new(Instance::new()?)),
             tenure: Tenure::default(),
+            pulse: tokio::sync::Mutex::default(),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
             events: Mutex::default(),
@@ -201,6 +202,7 @@ impl PostgresStoreBuilder {
             keeper.end_lanes().await;
             return Err(failure.error);
         }
+        tokio::spawn(pulse::keep(Arc::clone(&shared)));
         tokio::spawn(keeper.run());
         Ok(PostgresStore(Arc::new(Inner { shared, house })))
     }

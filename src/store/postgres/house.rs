@@ -1,4 +1,4 @@
-//! What is done at intervals: saying that this process lives, and clearing up after those who don't.
+//! What is done at intervals besides saying that this process lives: clearing up after those who don't.
 //!
 //! An instance is an open store. Its row in `instance` counts on every two seconds. Whoever sees the
 //! same count for longer than the recovery time, measured on a monotonic clock of its own, takes the
@@ -9,12 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hashbrown::HashMap;
-use sqlx::{
-    Row,
-    postgres::{PgConnection, PgRow},
-    types::Json,
-};
+use sqlx::{Row, postgres::PgRow, types::Json};
 use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot},
     task::JoinHandle,
@@ -25,8 +20,7 @@ use super::{
     Shared, answered,
     command::{Command, Reply},
     convert::{Failure, Moment, moment, money, name, name_or_none, principal},
-    instance::Instance,
-    leases, once,
+    leases, once, pulse,
 };
 use crate::{
     domain::{
@@ -39,13 +33,12 @@ use crate::{
     store::StoreError,
 };
 
-const BEAT_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it looks whether something is due.
-const IDLE: Duration = Duration::from_millis(250);
+pub(super) const IDLE: Duration = Duration::from_millis(250);
 
-/// How long it waits for the lanes: or a lane that is held up would keep it from saying that this process lives.
+/// How long it waits for the lanes: or one that is held up would keep it from all else.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds resolved, and rows pruned, in one go: others wait meanwhile.
@@ -63,10 +56,7 @@ pub(super) struct House {
     shared: Arc<Shared>,
     errands: UnboundedReceiver<Errand>,
     lanes: Vec<JoinHandle<()>>,
-    beat_due: Duration,
     sweep_due: Duration,
-    /// Other instances: their last count, and when it was seen first.
-    seen: HashMap<i64, (i64, Duration)>,
     /// Holds on their way to be resolved.
     resolving: Vec<oneshot::Receiver<Result<(), StoreError>>>,
 }
@@ -84,11 +74,6 @@ const ORPHANED: &str = "WITH RECURSIVE holder AS (
      )
      SELECT id FROM holder WHERE id IS NOT NULL
      AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
-
-/// Not one whose transaction is under way: it lives.
-const BURY: &str = "DELETE FROM tollgate.instance WHERE id IN (
-         SELECT id FROM tollgate.instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
-     )";
 
 const PRUNE: &str = "WITH oldest AS (
          SELECT position, settled_at FROM tollgate.usage ORDER BY position LIMIT $3
@@ -108,23 +93,6 @@ const TOUCH: &str = "WITH used AS (
      UPDATE tollgate.api_key SET last_used_at = used.at FROM used
      WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
 
-/// Makes an instance known.
-pub(super) async fn register(
-    connection: &mut PgConnection,
-    instance: &Instance,
-    shared: &Shared,
-) -> Result<(), Failure> {
-    let clock = &shared.settings.clock;
-    let (elapsed, now) = (clock.elapsed(), clock.now());
-    sqlx::query("INSERT INTO tollgate.instance (id, beats, seen_at) VALUES ($1, 0, now())")
-        .bind(instance.id())
-        .execute(connection)
-        .await?;
-    let id = instance.id().cast_unsigned();
-    shared.tenure.confirm(id, elapsed, now);
-    Ok(())
-}
-
 impl House {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -135,9 +103,7 @@ impl House {
             shared,
             errands,
             lanes,
-            beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
-            seen: HashMap::new(),
             resolving: Vec::new(),
         }
     }
@@ -145,7 +111,7 @@ impl House {
     pub(super) async fn move_in(&mut self) -> Result<(), Failure> {
         let work = async {
             let mut connection = self.shared.pool.acquire().await?;
-            register(&mut connection, &self.shared.instance(), &self.shared).await
+            pulse::register(&mut connection, &self.shared.instance(), &self.shared).await
         };
         self.in_time(work).await?;
         self.turn(self.shared.settings.deadline).await
@@ -188,12 +154,7 @@ impl House {
     /// Does what is due. What the lanes are asked for is waited for no longer than `patience`.
     async fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
         let elapsed = self.shared.settings.clock.elapsed();
-        if elapsed >= self.beat_due {
-            // Whatever comes of it, not again at once.
-            self.beat_due = elapsed.saturating_add(SWEEP_EVERY);
-            self.in_time(self.beat()).await?;
-            self.beat_due = elapsed.saturating_add(BEAT_EVERY);
-        }
+        self.shared.pulse.lock().await.turn(&self.shared).await?;
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.in_time(self.touch()).await?;
@@ -205,37 +166,11 @@ impl House {
         Ok(())
     }
 
-    async fn beat(&self) -> Result<(), Failure> {
-        let instance = self.shared.instance();
-        let mut connection = self.shared.pool.acquire().await?;
-        let clock = &self.shared.settings.clock;
-        let (elapsed, now) = (clock.elapsed(), clock.now());
-        let beat = "UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = $1";
-        let known = sqlx::query(beat)
-            .bind(instance.id())
-            .execute(&mut *connection)
-            .await?
-            .rows_affected();
-        if known == 0 {
-            self.shared
-                .register_anew(&mut connection, &instance)
-                .await?;
-        } else {
-            let id = instance.id().cast_unsigned();
-            self.shared.tenure.confirm(id, elapsed, now);
-        }
-        Ok(())
-    }
-
     /// `false`: there is more to do.
     async fn sweep(&mut self, elapsed: Duration, patience: Duration) -> Result<bool, Failure> {
         let own = self.shared.instance().id();
         let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
         let mut all_done = self.resolve(own, ended, patience).await?;
-        let bury = bury_the_dead(&self.shared, &mut self.seen, elapsed);
-        timeout(self.shared.settings.deadline, bury)
-            .await
-            .unwrap_or_else(|_| Err(Failure::slow()))?;
         let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&self.shared.pool);
         let orphaned: Vec<i64> = self.in_time(async { Ok(orphaned.await?) }).await?;
         for instance in orphaned {
@@ -408,6 +343,8 @@ impl House {
         self.shared.close();
         let mut left = self.flush_lanes().await;
         left = left.and(self.take_leave().await.map_err(|failure| failure.error));
+        // Where something stays behind, others find it once this process is silent.
+        self.shared.pulse.lock().await.end();
         self.end_lanes().await;
         if let Err(error) = &left {
             tracing::error!(target: "tollgate::postgres", %error, "closed badly");
@@ -416,17 +353,19 @@ impl House {
     }
 
     async fn take_leave(&mut self) -> Result<(), Failure> {
-        let own = self.shared.instance().id();
         for _ in 0..LEAVING_STEPS {
             let patience = self.shared.settings.deadline;
+            let own = self.shared.instance().id();
             if self.resolve(own, i64::MAX, patience).await? {
                 break;
             }
         }
         self.in_time(self.touch()).await?;
         self.in_time(self.shared.write_events()).await?;
+        // Or a beat after that would make this process known again.
+        self.shared.pulse.lock().await.end();
         let gone = sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
-            .bind(own)
+            .bind(self.shared.instance().id())
             .execute(&self.shared.pool);
         self.in_time(async { Ok(gone.await?) }).await?;
         self.resolve_leases(self.shared.settings.deadline).await?;
@@ -442,34 +381,6 @@ impl House {
             let _ = lane.await;
         }
     }
-}
-
-/// Deletes the rows of instances that have been silent for too long.
-async fn bury_the_dead(
-    shared: &Shared,
-    seen: &mut HashMap<i64, (i64, Duration)>,
-    elapsed: Duration,
-) -> Result<(), Failure> {
-    let others: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT id, beats FROM tollgate.instance WHERE id <> $1")
-            .bind(shared.instance().id())
-            .fetch_all(&shared.pool)
-            .await?;
-    let others: HashMap<i64, i64> = others.into_iter().collect();
-    seen.retain(|id, _| others.contains_key(id));
-    for (id, beats) in others {
-        let since = seen.entry(id).or_insert((beats, elapsed));
-        if since.0 != beats {
-            *since = (beats, elapsed);
-        } else if elapsed.saturating_sub(since.1) >= shared.settings.recover_after {
-            sqlx::query(BURY)
-                .bind(id)
-                .bind(beats)
-                .execute(&shared.pool)
-                .await?;
-        }
-    }
-    Ok(())
 }
 
 fn read_hold(instance: i64, row: &PgRow) -> Result<Hold, Failure> {

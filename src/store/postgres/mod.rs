@@ -37,6 +37,7 @@ mod listing;
 mod logins;
 mod once;
 mod people;
+mod pulse;
 mod schema;
 mod statements;
 mod write;
@@ -64,7 +65,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::{command::Command, convert::Failure, house::Errand, instance::Instance};
+use self::{command::Command, convert::Failure, house::Errand, instance::Instance, pulse::Pulse};
 use super::{
     StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, changes::Listeners,
     gauge::Gauge,
@@ -132,6 +133,7 @@ struct Shared {
     hasher: DefaultHashBuilder,
     instance: Mutex<Arc<Instance>>,
     tenure: Tenure,
+    pulse: tokio::sync::Mutex<Pulse>,
     /// One at a time finds out that it was taken for dead.
     registering: tokio::sync::Mutex<()>,
     /// Uses of keys that are not written down yet; at most as many as the queue is long.
@@ -254,8 +256,8 @@ impl Shared {
     }
 
     fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         self.tenure.end();
-        self.closed.store(true, Ordering::Release);
         self.closing.notify_one();
     }
 
@@ -284,6 +286,15 @@ impl Shared {
         Arc::clone(&instance.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Notes a sign of life that is written down; one who takes leave still gives them, and spends no more.
+    fn confirm(&self, instance: &Instance, elapsed: Duration, now: Timestamp) {
+        let id = instance.id().cast_unsigned();
+        self.tenure.confirm(id, elapsed, now);
+        if self.closed.load(Ordering::SeqCst) {
+            self.tenure.end();
+        }
+    }
+
     /// Goes on as another instance than `old`, which is not known any more.
     async fn register_anew(
         &self,
@@ -295,7 +306,7 @@ impl Shared {
             return Ok(());
         }
         let new = Arc::new(Instance::new()?);
-        house::register(connection, &new, self).await?;
+        pulse::register(connection, &new, self).await?;
         *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let lost = old.lose();
         Gauge::leave(&self.gauge.open_holds, lost);
