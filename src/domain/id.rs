@@ -12,6 +12,13 @@ const LENGTH_MAX: usize = 255;
 #[error("an identifier has 1 to {LENGTH_MAX} bytes")]
 pub struct InvalidId;
 
+fn check(name: &str) -> Result<(), InvalidId> {
+    if name.is_empty() || name.len() > LENGTH_MAX {
+        return Err(InvalidId);
+    }
+    Ok(())
+}
+
 macro_rules! shared_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -25,9 +32,7 @@ macro_rules! shared_name {
             /// # Errors
             /// [`InvalidId`] when it is empty or longer.
             pub fn new(name: &str) -> Result<Self, InvalidId> {
-                if name.is_empty() || name.len() > LENGTH_MAX {
-                    return Err(InvalidId);
-                }
+                check(name)?;
                 Ok(Self(Arc::from(name)))
             }
 
@@ -36,19 +41,22 @@ macro_rules! shared_name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+        }
 
-            /// The same, of a text that is kept anyway.
-            #[allow(dead_code, reason = "not every name is made of another")]
-            pub(crate) fn of_shared(name: &Arc<str>) -> Result<Self, InvalidId> {
-                if name.is_empty() || name.len() > LENGTH_MAX {
-                    return Err(InvalidId);
-                }
-                Ok(Self(Arc::clone(name)))
+        /// Shares the text.
+        impl TryFrom<Arc<str>> for $name {
+            type Error = InvalidId;
+
+            fn try_from(name: Arc<str>) -> Result<Self, InvalidId> {
+                check(&name)?;
+                Ok(Self(name))
             }
+        }
 
-            #[allow(dead_code, reason = "not every name is made of another")]
-            pub(crate) fn shared(&self) -> &Arc<str> {
-                &self.0
+        /// Shares the text.
+        impl From<&$name> for Arc<str> {
+            fn from(name: &$name) -> Self {
+                Self::clone(&name.0)
             }
         }
 

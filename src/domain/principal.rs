@@ -68,7 +68,7 @@ impl Principal {
             roles: Vec::new(),
             scopes: Vec::new(),
             identity: Identity {
-                account: AccountId::of_shared(&subject).ok(),
+                account: AccountId::try_from(Arc::clone(&subject)).ok(),
                 meter: Arc::clone(&subject),
                 subject,
                 credential,
@@ -308,7 +308,7 @@ impl PrincipalBuilder {
 
     /// The same, counted as that budget is.
     pub(crate) fn metered_as_budget(mut self, budget: &BudgetId) -> Self {
-        self.identity.meter = Arc::clone(budget.shared());
+        self.identity.meter = budget.into();
         self
     }
 

@@ -67,7 +67,7 @@ impl ResolvedKey {
     fn new(record: KeyRecord) -> Self {
         let lineage = if record.lineage.as_str() == record.id.as_str() {
             // As long as it wasn't rotated, it is one text.
-            BudgetId::of_shared(record.id.shared()).unwrap_or(record.lineage)
+            BudgetId::try_from(Arc::from(&record.id)).unwrap_or(record.lineage)
         } else {
             record.lineage
         };

@@ -1,0 +1,143 @@
+//! A course of one gate.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Request};
+
+use super::{Admission, Answer, Course, Progress};
+use crate::{
+    guard::{BodyEnd, Decision, Gate, Meter, PendingVerdict, Permit, Policy, Verdict, event},
+    store::StoreFuture,
+    wire::RequestHead,
+};
+
+/// The permit of one gate; none where the gate was passed by.
+#[derive(Debug)]
+pub struct Passed<P>(Option<P>);
+
+impl<P> Default for Passed<P> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<P: Permit> Admission for Passed<P> {
+    type Meter = Option<P::Meter>;
+
+    fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Option<P::Meter>) {
+        if let Some(permit) = self.0.take() {
+            answer.marked_by(permit, meter);
+        }
+    }
+
+    fn inner_failed(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.inner_failed();
+        }
+    }
+}
+
+impl<P: Policy> Gate<P> {
+    fn judge<B>(
+        &self,
+        verdict: Verdict<P::Permit>,
+        request: &mut Request<B>,
+        Passed(permit): &mut Passed<P::Permit>,
+    ) -> Progress<PendingVerdict<P::Permit>> {
+        let name = self.policy().name();
+        let head = RequestHead::of(request);
+        let denial = match verdict {
+            Verdict::Answer(answer) if !self.is_shadow() => {
+                event::admitted(name, &head, self.counted());
+                return Progress::Stopped(answer);
+            }
+            Verdict::Answer(_) => None,
+            Verdict::Admit(admitted) => {
+                *permit = Some(admitted);
+                None
+            }
+            Verdict::Refuse(denial) | Verdict::Abstain(denial) => Some(denial),
+            Verdict::RefuseMarked(denial, marking) => {
+                *permit = Some(marking);
+                Some(denial)
+            }
+        };
+        match denial {
+            None if self.policy().judges() => event::admitted(name, &head, self.counted()),
+            None => {}
+            Some(denial) => {
+                event::refused(name, &head, &denial, self.is_shadow());
+                if !self.is_shadow() {
+                    let response = self.denials().respond(&denial, &head);
+                    return Progress::Stopped(Box::new(response));
+                }
+            }
+        }
+        if let Some(permit) = permit {
+            permit.mark_request(request.extensions_mut());
+        }
+        Progress::Admitted
+    }
+}
+
+impl<P: Policy> Course for Gate<P> {
+    type Admission = Passed<P::Permit>;
+    type Waiting = PendingVerdict<P::Permit>;
+
+    fn enter<B>(
+        &self,
+        request: &mut Request<B>,
+        admission: &mut Self::Admission,
+    ) -> Progress<Self::Waiting> {
+        let head = RequestHead::of(request);
+        if self.skips(&head) {
+            return Progress::Admitted;
+        }
+        match self.policy().decide(&head) {
+            Decision::Ready(verdict) => self.judge(verdict, request, admission),
+            Decision::Pending(verdict) => Progress::Waiting(verdict),
+        }
+    }
+
+    fn resume<B>(
+        &self,
+        mut waiting: Self::Waiting,
+        request: &mut Request<B>,
+        admission: &mut Self::Admission,
+        context: &mut Context<'_>,
+    ) -> Progress<Self::Waiting> {
+        match Pin::new(&mut waiting).poll(context) {
+            Poll::Ready(verdict) => self.judge(verdict, request, admission),
+            Poll::Pending => Progress::Waiting(waiting),
+        }
+    }
+}
+
+/// The meter of one gate, where it left one.
+impl<M: Meter> Meter for Option<M> {
+    fn data(&mut self, piece: &[u8]) {
+        if let Some(meter) = self {
+            meter.data(piece);
+        }
+    }
+
+    fn unseen(&mut self, bytes: usize) {
+        if let Some(meter) = self {
+            meter.unseen(bytes);
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(meter) = self {
+            meter.trailers(trailers);
+        }
+    }
+
+    fn end(self, how: BodyEnd) -> Option<StoreFuture<()>> {
+        self?.end(how)
+    }
+}

@@ -1,0 +1,147 @@
+//! One course after another.
+
+use std::task::Context;
+
+use http::{HeaderMap, Request};
+
+use super::{Admission, Answer, Course, Progress, both};
+use crate::{
+    guard::{BodyEnd, Meter},
+    store::StoreFuture,
+};
+
+/// One course, then another further in.
+#[derive(Clone, Debug)]
+pub struct Then<A, B> {
+    /// The first.
+    pub outer: A,
+    /// Whoever is through the first comes to this.
+    pub inner: B,
+}
+
+/// The proofs of a [`Then`].
+#[derive(Debug, Default)]
+pub struct Both<A, B> {
+    // Dropped in this order: what the inner one counts when it goes, the outer one sees.
+    inner: B,
+    outer: A,
+}
+
+/// Which part of a [`Then`] waits.
+#[derive(Debug)]
+pub enum Either<W, V> {
+    /// The first.
+    Outer(W),
+    /// The second.
+    Inner(V),
+}
+
+impl<A: Course, B: Course> Then<A, B> {
+    /// Whoever is through the outer course goes into the inner one.
+    fn go_on<R>(
+        &self,
+        progress: Progress<A::Waiting>,
+        request: &mut Request<R>,
+        admission: &mut B::Admission,
+    ) -> Progress<Either<A::Waiting, B::Waiting>> {
+        match progress {
+            Progress::Admitted => inside(self.inner.enter(request, admission)),
+            Progress::Stopped(response) => Progress::Stopped(response),
+            Progress::Waiting(waiting) => Progress::Waiting(Either::Outer(waiting)),
+        }
+    }
+}
+
+fn inside<W, V>(progress: Progress<V>) -> Progress<Either<W, V>> {
+    match progress {
+        Progress::Admitted => Progress::Admitted,
+        Progress::Stopped(response) => Progress::Stopped(response),
+        Progress::Waiting(waiting) => Progress::Waiting(Either::Inner(waiting)),
+    }
+}
+
+impl<A: Course, B: Course> Course for Then<A, B> {
+    type Admission = Both<A::Admission, B::Admission>;
+    type Waiting = Either<A::Waiting, B::Waiting>;
+
+    fn enter<R>(
+        &self,
+        request: &mut Request<R>,
+        admission: &mut Self::Admission,
+    ) -> Progress<Self::Waiting> {
+        let progress = self.outer.enter(request, &mut admission.outer);
+        self.go_on(progress, request, &mut admission.inner)
+    }
+
+    fn resume<R>(
+        &self,
+        waiting: Self::Waiting,
+        request: &mut Request<R>,
+        admission: &mut Self::Admission,
+        context: &mut Context<'_>,
+    ) -> Progress<Self::Waiting> {
+        let Both { inner, outer } = admission;
+        match waiting {
+            Either::Outer(waiting) => {
+                let progress = self.outer.resume(waiting, request, outer, context);
+                match self.go_on(progress, request, inner) {
+                    // It has only begun to wait: nobody would wake it.
+                    Progress::Waiting(Either::Inner(waiting)) => {
+                        inside(self.inner.resume(waiting, request, inner, context))
+                    }
+                    progress => progress,
+                }
+            }
+            Either::Inner(waiting) => inside(self.inner.resume(waiting, request, inner, context)),
+        }
+    }
+}
+
+impl<A: Admission, B: Admission> Admission for Both<A, B> {
+    type Meter = Meters<A::Meter, B::Meter>;
+
+    fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter) {
+        self.inner.mark(answer, &mut meter.inner);
+        let was_replaced = answer.replaced.is_some();
+        self.outer.mark(answer, &mut meter.outer);
+        if !was_replaced && answer.replaced.is_some() {
+            // A body that is replaced further out is seen to its end by nobody.
+            meter.inner = B::Meter::default();
+        }
+    }
+
+    fn inner_failed(&mut self) {
+        self.inner.inner_failed();
+        self.outer.inner_failed();
+    }
+}
+
+/// The meters of a [`Then`] on one body; the inner one sees everything first.
+#[derive(Debug, Default)]
+pub struct Meters<A, B> {
+    inner: B,
+    outer: A,
+}
+
+impl<A: Meter, B: Meter> Meter for Meters<A, B> {
+    fn data(&mut self, piece: &[u8]) {
+        self.inner.data(piece);
+        self.outer.data(piece);
+    }
+
+    fn unseen(&mut self, bytes: usize) {
+        self.inner.unseen(bytes);
+        self.outer.unseen(bytes);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.inner.trailers(trailers);
+        self.outer.trailers(trailers);
+    }
+
+    fn end(self, how: BodyEnd) -> Option<StoreFuture<()>> {
+        let inner = self.inner.end(how);
+        let outer = self.outer.end(how);
+        both(inner, outer)
+    }
+}
