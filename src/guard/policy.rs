@@ -56,7 +56,7 @@ pub enum Verdict<P> {
     /// The request goes no further, and this is its answer: it was served before.
     Answer(Box<Response<Bytes>>),
     /// The request goes no further, and the permit marks the refusal: a limiter tells what is left.
-    RefuseMarked(Denial, P),
+    RefuseMarked(Box<Denial>, P),
     /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
     /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused like this.
     Abstain(Denial),

@@ -1,6 +1,12 @@
 //! What requests are counted by.
 
-use std::{borrow::Cow, fmt, hash::Hash, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use http::HeaderName;
 use smallvec::SmallVec;
@@ -125,8 +131,11 @@ impl RateLimitKey {
 
     /// What this request is counted by.
     pub(super) fn of<'a>(&self, head: &RequestHead<'a>) -> Result<Counted<'a>, Denial> {
-        let parts: Result<_, Denial> = self.0.iter().map(|by| by.part(head)).collect();
-        parts.map(Counted)
+        let mut parts = SmallVec::new();
+        for by in &self.0 {
+            parts.push(by.part(head)?);
+        }
+        Ok(Counted(parts))
     }
 }
 
@@ -169,10 +178,10 @@ fn route<'a>(head: &RequestHead<'a>) -> &'a str {
 }
 
 /// What a request is counted by. It borrows from the head, and costs no allocation.
-#[derive(Debug, Hash)]
+#[derive(Debug)]
 pub(super) struct Counted<'a>(SmallVec<[Part<'a>; 2]>);
 
-#[derive(Debug, Hash)]
+#[derive(Debug)]
 enum Part<'a> {
     Address(IpAddr),
     Text(Cow<'a, str>),
@@ -186,20 +195,32 @@ impl Counted<'_> {
     pub(super) fn name(&self, scope: &Arc<str>) -> RateKey {
         let mut bytes = Vec::with_capacity(64);
         for part in &self.0 {
-            part.write(&mut bytes);
+            part.each(|kind, piece| {
+                bytes.push(kind);
+                bytes.extend_from_slice(&piece.len().to_be_bytes());
+                bytes.extend_from_slice(piece);
+            });
         }
         RateKey::new(scope, &bytes)
     }
 }
 
+/// In few pieces: it is hashed with every request. One limiter counts by the same kinds of parts always.
+impl Hash for Counted<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for part in &self.0 {
+            part.each(|kind, piece| {
+                state.write(piece);
+                let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                state.write_u64(length.rotate_right(8) | u64::from(kind));
+            });
+        }
+    }
+}
+
 impl Part<'_> {
-    /// Writes kind, length and bytes, so that no two ways to come by a name are the same.
-    fn write(&self, to: &mut Vec<u8>) {
-        let mut put = |kind: u8, bytes: &[u8]| {
-            to.push(kind);
-            to.extend_from_slice(&bytes.len().to_be_bytes());
-            to.extend_from_slice(bytes);
-        };
+    /// Its kind and its bytes: with the length no two ways to come by a name are the same.
+    fn each(&self, mut put: impl FnMut(u8, &[u8])) {
         match self {
             Self::Address(IpAddr::V4(address)) => put(b'4', &address.octets()),
             Self::Address(IpAddr::V6(address)) => put(b'6', &address.octets()),

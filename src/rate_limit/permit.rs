@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{Extensions, StatusCode};
 
 use crate::{
-    domain::{charge::Charge, clock::Timestamp, quota::Quotas},
+    domain::{charge::Charge, quota::Quotas},
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
     wire::RateHeaders,
@@ -17,7 +17,7 @@ pub(super) struct Shown {
     pub(super) headers: RateHeaders,
     pub(super) quotas: Quotas,
     pub(super) readings: Readings,
-    pub(super) now: Option<Timestamp>,
+    pub(super) unix_secs: u64,
 }
 
 /// What is left to the client, and what has to be corrected when the answer is over.
@@ -49,7 +49,7 @@ impl Permit for RateLimitPermit {
         let (quotas, readings) = (&shown.quotas, &shown.readings);
         shown
             .headers
-            .write(response.headers, quotas, readings, shown.now);
+            .write(response.headers, quotas, readings, shown.unix_secs);
         match self.settlement {
             None => Tail::Body,
             Some(mut settlement) => {

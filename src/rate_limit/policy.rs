@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
-        clock::{Clock, Timestamp},
+        clock::Clock,
         denial::{Denial, DenialKind},
         principal::Principal,
         quota::Quotas,
@@ -103,7 +103,7 @@ impl RateLimitPolicy {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,
             cost,
-            now: settings.headers.tells_time().then(|| settings.clock.now()),
+            unix_secs: settings.headers.unix_secs(settings.clock.as_ref()),
         };
         match self.place(counted) {
             Place::Here(limiter) => {
@@ -170,7 +170,7 @@ struct Judge {
     headers: RateHeaders,
     retry_jitter: Duration,
     cost: u32,
-    now: Option<Timestamp>,
+    unix_secs: u64,
 }
 
 impl Judge {
@@ -194,7 +194,7 @@ impl Judge {
             headers: self.headers,
             quotas,
             readings: decision.readings,
-            now: self.now,
+            unix_secs: self.unix_secs,
         };
         match decision.outcome {
             RateOutcome::Admitted => {
@@ -206,12 +206,12 @@ impl Judge {
                 let denial = Denial::new(DenialKind::RateLimited)
                     .retry_after(wait)
                     .violating(self.exceeded(&shown));
-                Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
+                Verdict::RefuseMarked(Box::new(denial), RateLimitPermit::new(shown, None))
             }
             RateOutcome::TooCostly => {
                 let denial = Denial::new(DenialKind::TooLarge)
                     .because("the request costs more than its quota ever holds");
-                Verdict::RefuseMarked(denial, RateLimitPermit::new(shown, None))
+                Verdict::RefuseMarked(Box::new(denial), RateLimitPermit::new(shown, None))
             }
         }
     }

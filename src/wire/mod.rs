@@ -7,11 +7,11 @@ mod credential;
 mod denial;
 mod grpc;
 mod head;
+mod number;
 mod origin;
 mod path;
 mod rate_headers;
 mod request_id;
-mod texts;
 
 pub(crate) use client_address::counted_as;
 pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader, PeerAddress};

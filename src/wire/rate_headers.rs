@@ -1,14 +1,19 @@
 //! What a client is told of its limits, in the dialects that are in use.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
+use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 
-use super::texts::Texts;
+use super::number::number;
 use crate::{
-    domain::{clock::Timestamp, denial::whole_secs_up, quota::Quotas},
+    domain::{
+        clock::Clock,
+        denial::whole_secs_up,
+        quota::{Quotas, Told},
+    },
     store::{Readings, WindowReading},
 };
 
@@ -53,6 +58,9 @@ const TOKENS: Names = [
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
+/// A list of so many bytes is put together without an allocation.
+const ROOM: usize = 160;
+
 /// The dialects that a layer speaks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateHeaders([Option<RateHeaderDialect>; 5], Chosen);
@@ -84,9 +92,13 @@ impl RateHeaders {
         }
     }
 
-    /// Whether the time of day is told.
-    pub(crate) fn tells_time(&self) -> bool {
-        self.0.contains(&Some(RateHeaderDialect::XRateLimitEpoch))
+    /// Seconds since 1970-01-01T00:00:00Z, where a dialect tells the time of day; 0 otherwise.
+    pub(crate) fn unix_secs(&self, clock: &dyn Clock) -> u64 {
+        if self.0.contains(&Some(RateHeaderDialect::XRateLimitEpoch)) {
+            u64::try_from(clock.now().as_second()).unwrap_or(0)
+        } else {
+            0
+        }
     }
 
     /// Writes the headers, but none that an inner limiter, which knows the caller better, has written.
@@ -95,108 +107,103 @@ impl RateHeaders {
         headers: &mut HeaderMap,
         quotas: &Quotas,
         readings: &Readings,
-        now: Option<Timestamp>,
+        unix_secs: u64,
     ) {
         let readings = readings.as_slice();
-        let pairs = quotas.as_slice().iter().zip(readings).enumerate();
-        let tightest = pairs.min_by_key(|(_, (_, reading))| reading.remaining);
-        let Some((index, (_, reading))) = tightest else {
+        let tightest = readings.iter().enumerate();
+        let tightest = tightest.min_by_key(|(_, reading)| reading.remaining);
+        let Some((index, reading)) = tightest else {
             return;
         };
-        let limit = || text(quotas.limit_text(index));
-        let seconds = |texts: &mut Texts| texts.push_number(whole_seconds(reading.reset));
-        let words = |texts: &mut Texts| texts.push(&in_words(reading.reset));
-        let mut fields = Fields::new(headers);
+        let told = quotas.told();
+        let tightest = Tightest {
+            limit: told.limits.get(index).unwrap_or(&told.policy),
+            reading,
+        };
         for dialect in self.0.iter().flatten() {
             match dialect {
-                RateHeaderDialect::Draft => fields.draft(quotas, readings),
-                RateHeaderDialect::XRateLimit => fields.three(&X, limit, reading, seconds),
-                RateHeaderDialect::XRateLimitEpoch => {
-                    let now = now.map_or(0, |now| u64::try_from(now.as_second()).unwrap_or(0));
-                    let epoch = now.saturating_add(whole_seconds(reading.reset));
-                    fields.three(&X, limit, reading, |texts| texts.push_number(epoch));
+                RateHeaderDialect::Draft => write_all(headers, quotas, readings),
+                RateHeaderDialect::XRateLimit => {
+                    tightest.write(headers, X, |reset| number(whole_seconds(reset)));
                 }
-                RateHeaderDialect::OpenAiRequests => fields.three(&REQUESTS, limit, reading, words),
-                RateHeaderDialect::OpenAiTokens => fields.three(&TOKENS, limit, reading, words),
+                RateHeaderDialect::XRateLimitEpoch => tightest.write(headers, X, |reset| {
+                    number(unix_secs.saturating_add(whole_seconds(reset)))
+                }),
+                RateHeaderDialect::OpenAiRequests => tightest.write(headers, REQUESTS, in_words),
+                RateHeaderDialect::OpenAiTokens => tightest.write(headers, TOKENS, in_words),
             }
         }
-        fields.write();
     }
 }
 
-/// Fields on their way into the headers. The texts that are made for this answer share one allocation.
-struct Fields<'a> {
-    headers: &'a mut HeaderMap,
-    texts: Texts,
-    made: SmallVec<[(HeaderName, Range<usize>); 4]>,
+/// The window of which the dialects speak that know one window.
+struct Tightest<'a> {
+    limit: &'a HeaderValue,
+    reading: &'a WindowReading,
 }
 
-impl<'a> Fields<'a> {
-    fn new(headers: &'a mut HeaderMap) -> Self {
-        Self {
-            headers,
-            texts: Texts::default(),
-            made: SmallVec::new(),
-        }
-    }
-
-    fn three(
-        &mut self,
-        names: &Names,
-        limit: impl Fn() -> HeaderValue,
-        reading: &WindowReading,
-        push_reset: impl Fn(&mut Texts),
+impl Tightest<'_> {
+    fn write(
+        &self,
+        headers: &mut HeaderMap,
+        names: Names,
+        reset: impl FnOnce(Duration) -> HeaderValue,
     ) {
         let [of_limit, of_remaining, of_reset] = names;
-        let http::header::Entry::Vacant(vacant) = self.headers.entry(of_limit) else {
+        let Entry::Vacant(vacant) = headers.entry(of_limit) else {
             return;
         };
-        vacant.insert(limit());
-        self.texts.push_number(reading.remaining.into());
-        self.end_field(of_remaining);
-        push_reset(&mut self.texts);
-        self.end_field(of_reset);
-    }
-
-    fn draft(&mut self, quotas: &Quotas, readings: &[WindowReading]) {
-        let [rate_limit, policy] = DRAFT;
-        let http::header::Entry::Vacant(vacant) = self.headers.entry(policy) else {
-            return;
-        };
-        vacant.insert(text(quotas.policy_text()));
-        let mut separator = "\"";
-        for (quota, reading) in quotas.as_slice().iter().zip(readings) {
-            self.texts.push(separator);
-            self.texts.push(quota.name());
-            self.texts.push("\";r=");
-            self.texts.push_number(reading.remaining.into());
-            self.texts.push(";t=");
-            self.texts.push_number(whole_seconds(reading.reset));
-            separator = ", \"";
-        }
-        self.end_field(&rate_limit);
-    }
-
-    /// What was pushed since the last field is the value of this one.
-    fn end_field(&mut self, name: &HeaderName) {
-        let range = self.texts.end_value();
-        self.made.push((name.clone(), range));
-    }
-
-    fn write(self) {
-        if self.made.is_empty() {
-            return;
-        }
-        let texts = self.texts.share();
-        for (name, range) in self.made {
-            self.headers.insert(name, text(&texts.slice(range)));
-        }
+        vacant.insert(self.limit.clone());
+        headers.insert(of_remaining, number(self.reading.remaining.into()));
+        headers.insert(of_reset, reset(self.reading.reset));
     }
 }
 
-/// A text that holds nothing but printable ASCII.
-fn text(text: &Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text.clone()).unwrap_or(HeaderValue::from_static(""))
+/// Every window, as the draft has it: one list of the policies, and one of what is left.
+fn write_all(headers: &mut HeaderMap, quotas: &Quotas, readings: &[WindowReading]) {
+    let [rate_limit, policy] = DRAFT;
+    let Entry::Vacant(vacant) = headers.entry(policy) else {
+        return;
+    };
+    let told = quotas.told();
+    vacant.insert(told.policy.clone());
+    let mut room = [0; ROOM];
+    let mut rest = room.as_mut_slice();
+    let list = match push_all(&mut rest, told, readings) {
+        Ok(()) => {
+            let used = ROOM.saturating_sub(rest.len());
+            HeaderValue::from_bytes(room.get(..used).unwrap_or_default())
+        }
+        Err(_) => {
+            let mut long = Vec::new();
+            // A vector takes all that it is given.
+            let _ = push_all(&mut long, told, readings);
+            HeaderValue::from_bytes(&long)
+        }
+    };
+    if let Ok(list) = list {
+        headers.insert(rate_limit, list);
+    }
+}
+
+/// `"second";r=9;t=1, "minute";r=3;t=58`
+fn push_all(list: &mut impl Write, told: &Told, readings: &[WindowReading]) -> io::Result<()> {
+    for (opening, reading) in told.openings.iter().zip(readings) {
+        list.write_all(opening.as_bytes())?;
+        push(list, reading.remaining.into())?;
+        list.write_all(b";t=")?;
+        push(list, whole_seconds(reading.reset))?;
+    }
+    Ok(())
+}
+
+/// The short ones, which most are, without a call.
+fn push(list: &mut impl Write, number: u64) -> io::Result<()> {
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => list.write_all(&[b'0' | digit]),
+        Ok(two @ 10..=99) => list.write_all(&[b'0' | two / 10, b'0' | two % 10]),
+        _ => list.write_all(itoa::Buffer::new().format(number).as_bytes()),
+    }
 }
 
 /// Whole seconds rounded up; 0 when there is nothing to wait for.
@@ -209,7 +216,12 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// `0s`, `20ms`, `8.5s`, `6m0s`, `1h0m5s`, rounded up.
-fn in_words(wait: Duration) -> String {
+fn in_words(wait: Duration) -> HeaderValue {
+    let words = words(wait);
+    words.parse().unwrap_or(HeaderValue::from_static(""))
+}
+
+fn words(wait: Duration) -> String {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     let over = |number: u64, by: u64| {
@@ -256,8 +268,8 @@ mod tests {
             headers.add(*dialect);
         }
         let mut map = HeaderMap::new();
-        let now = "2026-01-01T00:00:00Z".parse().ok();
-        headers.write(&mut map, &quotas.into(), &readings(of), now);
+        let unix_secs = 1_767_225_600;
+        headers.write(&mut map, &quotas.into(), &readings(of), unix_secs);
         map
     }
 
@@ -280,7 +292,7 @@ mod tests {
         let mut map = write(&[], &[(9, 100), (3, 57_001)]);
         let before = map.clone();
         let outer = Quotas::from(Quota::per_minute(7));
-        RateHeaders::default().write(&mut map, &outer, &readings(&[(1, 0)]), None);
+        RateHeaders::default().write(&mut map, &outer, &readings(&[(1, 0)]), 0);
         assert_eq!(map, before);
     }
 

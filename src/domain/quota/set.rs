@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
+use http::HeaderValue;
 
 use super::{Quota, Rule};
 use crate::domain::denial::whole_secs_up;
@@ -20,12 +20,42 @@ pub struct Quotas(Arc<Set>);
 struct Set {
     quotas: Box<[Quota]>,
     is_calendar: bool,
-    /// Told with every answer, and so made once: the policies in the words of `RateLimit-Policy`, and the
-    /// limits.
-    policy_text: Bytes,
-    limit_texts: Box<[Bytes]>,
+    told: Told,
     /// The share that was asked for first: a process asks for one.
     share: OnceLock<(NonZeroU32, Quotas)>,
+}
+
+/// What is told of the quotas with every answer, and so made once.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// All of them, in the words of `RateLimit-Policy`.
+    pub(crate) policy: HeaderValue,
+    /// Each one's limit.
+    pub(crate) limits: Box<[HeaderValue]>,
+    /// What stands before each one's remaining units in `RateLimit`: `"second";r=`, then `, "minute";r=`.
+    pub(crate) openings: Box<[Box<str>]>,
+}
+
+impl Told {
+    fn of(quotas: &[Quota]) -> Self {
+        // Names are printable ASCII.
+        let value = |text: String| text.parse().unwrap_or(HeaderValue::from_static(""));
+        let policy = |quota: &Quota| {
+            let seconds = whole_secs_up(quota.period());
+            format!("\"{}\";q={};w={seconds}", quota.name(), quota.limit())
+        };
+        let policies: Vec<String> = quotas.iter().map(policy).collect();
+        let limits = quotas.iter().map(|quota| quota.limit().into());
+        let separators = std::iter::once("").chain(std::iter::repeat(", "));
+        let openings = quotas.iter().zip(separators).map(|(quota, separator)| {
+            format!("{separator}\"{}\";r=", quota.name()).into_boxed_str()
+        });
+        Self {
+            policy: value(policies.join(", ")),
+            limits: limits.collect(),
+            openings: openings.collect(),
+        }
+    }
 }
 
 /// There is no quota: that would be no limit.
@@ -51,15 +81,8 @@ impl Quotas {
         let is_calendar = quotas
             .iter()
             .any(|quota| matches!(quota.rule(), Rule::Calendar(..)));
-        let policy = |quota: &Quota| {
-            let seconds = whole_secs_up(quota.period());
-            format!("\"{}\";q={};w={seconds}", quota.name(), quota.limit())
-        };
-        let policies: Vec<String> = quotas.iter().map(policy).collect();
-        let limits = quotas.iter().map(|quota| quota.limit().to_string().into());
         Self(Arc::new(Set {
-            policy_text: policies.join(", ").into(),
-            limit_texts: limits.collect(),
+            told: Told::of(&quotas),
             quotas: quotas.into(),
             is_calendar,
             share: OnceLock::new(),
@@ -85,13 +108,8 @@ impl Quotas {
         }
     }
 
-    pub(crate) fn policy_text(&self) -> &Bytes {
-        &self.0.policy_text
-    }
-
-    pub(crate) fn limit_text(&self, index: usize) -> &Bytes {
-        let text = self.0.limit_texts.get(index);
-        text.unwrap_or(&self.0.policy_text)
+    pub(crate) fn told(&self) -> &Told {
+        &self.0.told
     }
 
     /// Whether one of them counts days or months, so that the time of day matters.

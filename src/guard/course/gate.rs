@@ -63,7 +63,7 @@ impl<P: Policy> Gate<P> {
             Verdict::Refuse(denial) | Verdict::Abstain(denial) => Some(denial),
             Verdict::RefuseMarked(denial, marking) => {
                 *permit = Some(marking);
-                Some(denial)
+                Some(*denial)
             }
         };
         match denial {

@@ -55,7 +55,11 @@ impl Readings {
 
 impl FromIterator<WindowReading> for Readings {
     fn from_iter<I: IntoIterator<Item = WindowReading>>(readings: I) -> Self {
-        Self(readings.into_iter().collect())
+        let mut all = SmallVec::new();
+        for reading in readings {
+            all.push(reading);
+        }
+        Self(all)
     }
 }
 

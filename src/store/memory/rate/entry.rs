@@ -108,26 +108,32 @@ impl Entry {
         Ok(())
     }
 
-    /// Takes from every window that is asked about, or from none.
-    pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> RateOutcome {
+    /// Takes from every window that is asked about, or from none; and what is left then.
+    pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
         let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
         let mut outcome = RateOutcome::Admitted;
         for (quota, words) in parts(&self.quotas, &mut self.words) {
             match (window::judge(quota, words, cost, now), outcome) {
                 (Judgement::Admit(next), _) => staged.push(next),
-                (Judgement::Never, _) => return RateOutcome::TooCostly,
+                (Judgement::Never, _) => {
+                    outcome = RateOutcome::TooCostly;
+                    break;
+                }
                 (Judgement::Wait(wait), RateOutcome::Refused(longest)) => {
                     outcome = RateOutcome::Refused(longest.max(wait));
                 }
                 (Judgement::Wait(wait), _) => outcome = RateOutcome::Refused(wait),
             }
         }
-        if outcome == RateOutcome::Admitted {
-            for ((quota, words), next) in parts(&self.quotas, &mut self.words).zip(staged) {
-                window::commit(quota, words, next, cost, now);
-            }
+        if outcome != RateOutcome::Admitted {
+            return (outcome, self.read(now));
         }
-        outcome
+        let windows = parts(&self.quotas, &mut self.words).zip(staged);
+        let readings = windows.map(|((quota, words), next)| {
+            window::commit(quota, words, next, cost, now);
+            window::read(quota, words, now)
+        });
+        (outcome, readings.collect())
     }
 
     /// Corrects the windows that have these names, by the numbers that they have now, and no others.

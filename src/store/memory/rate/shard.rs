@@ -65,7 +65,7 @@ impl Shard {
     ) -> RateDecision {
         let entry = self.entry(key, quotas, room);
         let (outcome, readings) = match entry.follow(quotas, room.clock) {
-            Ok(()) => (entry.take(cost, now), entry.read(now)),
+            Ok(()) => entry.take(cost, now),
             Err(full) => (RateOutcome::Refused(full.wait), full.readings),
         };
         let count = match outcome {
