@@ -50,6 +50,41 @@ pub(super) fn number(number: u64) -> HeaderValue {
     }
 }
 
+/// A text that is put together in a room of its own, which is long enough for all of it.
+pub(super) struct Text<'a> {
+    room: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn new(room: &'a mut [u8]) -> Self {
+        Self { room, used: 0 }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, text: &[u8]) {
+        let end = self.used.saturating_add(text.len());
+        if let Some(room) = self.room.get_mut(self.used..end) {
+            room.copy_from_slice(text);
+            self.used = end;
+        }
+    }
+
+    /// The short ones, which most are, without a call.
+    #[inline]
+    pub(super) fn push_number(&mut self, number: u64) {
+        match u8::try_from(number) {
+            Ok(digit @ 0..=9) => self.push(&[b'0' | digit]),
+            Ok(two @ 10..=99) => self.push(&[b'0' | (two / 10), b'0' | (two % 10)]),
+            _ => self.push(itoa::Buffer::new().format(number).as_bytes()),
+        }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.room.get(..self.used).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +95,11 @@ mod tests {
             assert_eq!(number(small), small.to_string());
         }
         assert_eq!(number(u64::MAX), u64::MAX.to_string());
+        for small in (0..=2_000).chain([u64::MAX]) {
+            let mut room = [0; 20];
+            let mut text = Text::new(&mut room);
+            text.push_number(small);
+            assert_eq!(text.as_bytes(), small.to_string().as_bytes());
+        }
     }
 }

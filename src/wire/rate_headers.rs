@@ -1,19 +1,12 @@
 //! What a client is told of its limits, in the dialects that are in use.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 
-use super::number::number;
+use super::number::{Text, number};
 use crate::{
-    domain::{
-        clock::Clock,
-        denial::whole_secs_up,
-        quota::{Quotas, Told},
-    },
+    domain::{clock::Clock, denial::whole_secs_up, quota::Quotas},
     store::{Readings, WindowReading},
 };
 
@@ -167,42 +160,21 @@ fn write_all(headers: &mut HeaderMap, quotas: &Quotas, readings: &[WindowReading
     };
     let told = quotas.told();
     vacant.insert(told.policy.clone());
-    let mut room = [0; ROOM];
-    let mut rest = room.as_mut_slice();
-    let list = match push_all(&mut rest, told, readings) {
-        Ok(()) => {
-            let used = ROOM.saturating_sub(rest.len());
-            HeaderValue::from_bytes(room.get(..used).unwrap_or_default())
-        }
-        Err(_) => {
-            let mut long = Vec::new();
-            // A vector takes all that it is given.
-            let _ = push_all(&mut long, told, readings);
-            HeaderValue::from_bytes(&long)
-        }
-    };
-    if let Ok(list) = list {
-        headers.insert(rate_limit, list);
-    }
-}
-
-/// `"second";r=9;t=1, "minute";r=3;t=58`
-fn push_all(list: &mut impl Write, told: &Told, readings: &[WindowReading]) -> io::Result<()> {
+    let (mut here, mut long) = ([0; ROOM], Vec::new());
+    let mut list = Text::new(if told.room <= ROOM {
+        here.as_mut_slice()
+    } else {
+        long.resize(told.room, 0);
+        &mut long
+    });
     for (opening, reading) in told.openings.iter().zip(readings) {
-        list.write_all(opening.as_bytes())?;
-        push(list, reading.remaining.into())?;
-        list.write_all(b";t=")?;
-        push(list, whole_seconds(reading.reset))?;
+        list.push(opening.as_bytes());
+        list.push_number(reading.remaining.into());
+        list.push(b";t=");
+        list.push_number(whole_seconds(reading.reset));
     }
-    Ok(())
-}
-
-/// The short ones, which most are, without a call.
-fn push(list: &mut impl Write, number: u64) -> io::Result<()> {
-    match u8::try_from(number) {
-        Ok(digit @ 0..=9) => list.write_all(&[b'0' | digit]),
-        Ok(two @ 10..=99) => list.write_all(&[b'0' | two / 10, b'0' | two % 10]),
-        _ => list.write_all(itoa::Buffer::new().format(number).as_bytes()),
+    if let Ok(list) = HeaderValue::from_bytes(list.as_bytes()) {
+        headers.insert(rate_limit, list);
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
 };
 
 pub use calendar::{CalendarPeriod, UnknownZone, Zone};
-pub(crate) use set::Told;
 pub use set::{NoQuota, Quotas};
 
 #[cfg(feature = "redis")]

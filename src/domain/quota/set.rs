@@ -34,7 +34,12 @@ pub(crate) struct Told {
     pub(crate) limits: Box<[HeaderValue]>,
     /// What stands before each one's remaining units in `RateLimit`: `"second";r=`, then `, "minute";r=`.
     pub(crate) openings: Box<[Box<str>]>,
+    /// So many bytes hold all of `RateLimit`, whatever is left.
+    pub(crate) room: usize,
 }
+
+/// The longest that may follow an opening: two numbers, and what stands between them.
+const NUMBERS_LENGTH_MAX: usize = 10 + 3 + 20;
 
 impl Told {
     fn of(quotas: &[Quota]) -> Self {
@@ -50,10 +55,13 @@ impl Told {
         let openings = quotas.iter().zip(separators).map(|(quota, separator)| {
             format!("{separator}\"{}\";r=", quota.name()).into_boxed_str()
         });
+        let openings: Box<[Box<str>]> = openings.collect();
+        let room = |opening: &Box<str>| opening.len().saturating_add(NUMBERS_LENGTH_MAX);
         Self {
             policy: value(policies.join(", ")),
             limits: limits.collect(),
-            openings: openings.collect(),
+            room: openings.iter().map(room).sum(),
+            openings,
         }
     }
 }
