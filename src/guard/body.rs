@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::store::StoreFuture;
+use crate::store::{StoreError, StoreFuture};
 
 /// Pieces of one buffer that a meter sees; those in use with HTTP have one or two.
 const PIECES_MAX: usize = 16;
@@ -87,8 +87,13 @@ struct Metered<B: Body, M> {
     meter: Option<M>,
     /// Bytes until the announced length is reached: a server stops asking there.
     remaining: Option<u64>,
-    settling: Option<StoreFuture<()>>,
-    /// What goes out when the settling is done.
+    /// In a box, because few answers wait, and all are moved.
+    held: Option<Box<Held<B>>>,
+}
+
+/// The end of a body, held back until it is written down what became of it.
+struct Held<B: Body> {
+    settling: StoreFuture<()>,
     last: Option<Result<Frame<B::Data>, B::Error>>,
 }
 
@@ -105,8 +110,7 @@ impl<B: Body, M: Meter> GateBody<B, M> {
             inner: body,
             meter: Some(meter),
             remaining: announced,
-            settling: None,
-            last: None,
+            held: None,
         };
         Self {
             kind: Kind::Metered(metered),
@@ -168,12 +172,12 @@ type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error
 
 impl<B: Body, M: Meter> Metered<B, M> {
     fn is_over(&self) -> bool {
-        self.meter.is_none() && self.settling.is_none() && self.last.is_none()
+        self.meter.is_none() && self.held.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let inner = self.inner.size_hint();
-        let held = match &self.last {
+        let held = match self.held.as_ref().and_then(|held| held.last.as_ref()) {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Buf::remaining),
             _ => 0,
         };
@@ -187,42 +191,50 @@ impl<B: Body, M: Meter> Metered<B, M> {
     }
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled<B> {
-        loop {
-            let mut this = self.as_mut().project();
-            if let Some(settling) = this.settling {
-                if let Err(error) = ready!(Pin::new(settling).poll(context)) {
-                    tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
+        let mut this = self.as_mut().project();
+        let held = match this.held {
+            Some(held) => held,
+            None => {
+                let Some(meter) = this.meter else {
+                    return this.inner.poll_frame(context);
+                };
+                let frame = ready!(this.inner.as_mut().poll_frame(context));
+                let end = match &frame {
+                    None => Some(BodyEnd::Complete),
+                    Some(Err(_)) => Some(BodyEnd::Failed),
+                    Some(Ok(frame)) => {
+                        note(meter, frame, this.remaining);
+                        let over = frame.is_trailers()
+                            || *this.remaining == Some(0)
+                            || this.inner.is_end_stream();
+                        over.then_some(BodyEnd::Complete)
+                    }
+                };
+                let settling = match end {
+                    Some(end) => this.meter.take().and_then(|meter| meter.end(end)),
+                    None => None,
+                };
+                match settling.map(StoreFuture::into_ready) {
+                    None => return Poll::Ready(frame),
+                    Some(Ok(settled)) => {
+                        told(settled);
+                        return Poll::Ready(frame);
+                    }
+                    Some(Err(settling)) => this.held.insert(Box::new(Held {
+                        settling,
+                        last: frame,
+                    })),
                 }
-                *this.settling = None;
-                return Poll::Ready(this.last.take());
             }
-            if let Some(last) = this.last.take() {
-                return Poll::Ready(Some(last));
-            }
-            let Some(meter) = this.meter else {
-                return this.inner.poll_frame(context);
-            };
-            let frame = ready!(this.inner.as_mut().poll_frame(context));
-            let end = match &frame {
-                None => Some(BodyEnd::Complete),
-                Some(Err(_)) => Some(BodyEnd::Failed),
-                Some(Ok(frame)) => {
-                    note(meter, frame, this.remaining);
-                    let over = frame.is_trailers()
-                        || *this.remaining == Some(0)
-                        || this.inner.is_end_stream();
-                    over.then_some(BodyEnd::Complete)
-                }
-            };
-            let Some(end) = end else {
-                return Poll::Ready(frame);
-            };
-            *this.settling = this.meter.take().and_then(|meter| meter.end(end));
-            *this.last = frame;
-            if this.settling.is_none() {
-                return Poll::Ready(this.last.take());
-            }
-        }
+        };
+        told(ready!(Pin::new(&mut held.settling).poll(context)));
+        Poll::Ready(this.held.take().and_then(|held| held.last))
+    }
+}
+
+fn told(settled: Result<(), StoreError>) {
+    if let Err(error) = settled {
+        tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
     }
 }
 

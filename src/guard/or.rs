@@ -14,13 +14,13 @@ use crate::{
 
 /// The permit of every authenticating layer: it puts the [`Principal`] into the request's extensions.
 #[derive(Debug)]
-pub struct Identified(Principal);
+pub struct Identified(Option<Principal>);
 
 impl Identified {
     /// Proof that the request is the principal's.
     #[must_use]
     pub fn new(principal: Principal) -> Self {
-        Self(principal)
+        Self(Some(principal))
     }
 }
 
@@ -28,8 +28,10 @@ impl Permit for Identified {
     type Meter = NoMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        trail::authenticated(&self.0);
-        extensions.insert(self.0.clone());
+        if let Some(principal) = self.0.take() {
+            trail::authenticated(&principal);
+            extensions.insert(principal);
+        }
     }
 
     fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {

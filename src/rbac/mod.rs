@@ -43,8 +43,9 @@ mod table;
 
 use std::sync::Arc;
 
+pub use crate::wire::InvalidRoute;
 pub use policy::{Explanation, RbacPolicy};
-pub use table::{InvalidRoute, RouteTable};
+pub use table::RouteTable;
 
 use self::policy::Asked;
 use crate::{

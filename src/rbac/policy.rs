@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::table::{Found, Methods, RouteTable};
+use super::table::RouteTable;
 use crate::{
     domain::{
         denial::{Denial, DenialKind},
@@ -10,7 +10,7 @@ use crate::{
         role::{Permission, Requirement, RoleSet, Rule},
     },
     guard::{Decision, Policy, Verdict},
-    wire::{RequestHead, is_normal_path},
+    wire::{Found, Methods, RequestHead, is_normal_path},
 };
 
 /// The decision of an [`RbacLayer`](super::RbacLayer).
@@ -36,7 +36,7 @@ pub(super) enum Asked {
 enum Refusal<'a> {
     UnnormalPath,
     UnknownRoute,
-    OtherMethods(Methods<'a>),
+    OtherMethods(Methods<'a, Requirement>),
     Nobody,
     Lacking(&'a Requirement),
     LackingScope(&'a Requirement),
@@ -82,7 +82,7 @@ impl RbacPolicy {
                 Found::OtherMethods(methods) => refused(Refusal::OtherMethods(methods)),
                 Found::Route {
                     pattern,
-                    requirement,
+                    value: requirement,
                     parameters,
                 } => Ruling {
                     pattern: Some(pattern),

@@ -58,11 +58,12 @@ mod table;
 mod terms;
 
 pub use crate::domain::charge::Charge;
+pub use crate::wire::InvalidRoute;
 pub use export::UsageExport;
 pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
 pub use open_hold::{SpendingMeter, SpendingPermit};
 pub use policy::SpendingLimitPolicy;
 pub use price::{CostSource, Price, TokenBound};
-pub use table::{InvalidRoute, PriceTable};
+pub use table::PriceTable;
 pub use terms::{Charging, MissingUsage};

@@ -245,13 +245,14 @@ impl fmt::Debug for OpenHold {
     }
 }
 
-/// The proof that a request is paid for. Dropped, it settles.
+/// The proof that a request is paid for. Dropped, it settles. In a box: it goes from the decision into the future of the
+/// answer and on into the body, and is large.
 #[derive(Debug)]
-pub struct SpendingPermit(OpenHold);
+pub struct SpendingPermit(Box<OpenHold>);
 
 impl SpendingPermit {
     pub(super) fn new(open: OpenHold) -> Self {
-        Self(open)
+        Self(Box::new(open))
     }
 }
 
@@ -286,7 +287,7 @@ impl Permit for SpendingPermit {
 
 /// Settles when the body has ended. Dropped before, it settles for a client that left.
 #[derive(Debug)]
-pub struct SpendingMeter(OpenHold);
+pub struct SpendingMeter(Box<OpenHold>);
 
 impl Meter for SpendingMeter {
     fn data(&mut self, piece: &[u8]) {

@@ -1,30 +1,16 @@
 //! The price of every route.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
-
-use http::Method;
-use matchit::Router;
+use std::{fmt, sync::Arc};
 
 use super::Price;
-use crate::wire::{RequestHead, is_normal_path};
-
-/// A route can't be in the table: why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("route {route}: {why}")]
-pub struct InvalidRoute {
-    route: String,
-    why: String,
-}
+use crate::wire::{Found, InvalidRoute, Methods, RequestHead, Routes};
 
 /// The price of every route. What isn't in the table is refused: what has no price isn't sold.
 ///
 /// Path patterns are those of axum: `/documents/{id}`, `/files/{*rest}`; no pattern matches an
 /// un-normal path. HEAD costs what GET costs.
 #[derive(Clone, Default)]
-pub struct PriceTable {
-    routes: Arc<BTreeMap<String, BTreeMap<String, PricedRoute>>>,
-    matcher: Arc<Router<String>>,
-}
+pub struct PriceTable(Routes<PricedRoute>);
 
 /// A route with its price, and the name by which logs know it.
 #[derive(Clone, Debug)]
@@ -65,20 +51,8 @@ impl fmt::Debug for Pricing {
 pub(super) enum Priced<'a> {
     Route(&'a PricedRoute),
     /// These methods are in the table, but not this one.
-    OtherMethods(Methods<'a>),
+    OtherMethods(Methods<'a, PricedRoute>),
     Unknown,
-}
-
-/// The methods of a route.
-pub(super) struct Methods<'a>(&'a BTreeMap<String, PricedRoute>);
-
-impl<'a> Methods<'a> {
-    /// Their names; with GET comes HEAD.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
-        let head = self.0.contains_key("GET") && !self.0.contains_key("HEAD");
-        let names = self.0.keys().map(String::as_str);
-        names.chain(head.then_some("HEAD"))
-    }
 }
 
 impl PriceTable {
@@ -95,10 +69,8 @@ impl PriceTable {
     /// is there already, a negative price, or one by models that names none or is nested.
     pub fn route(self, method: &str, pattern: &str, price: Price) -> Result<Self, InvalidRoute> {
         if price.is_unsound() {
-            return Err(InvalidRoute {
-                route: format!("{method} {pattern}"),
-                why: "negative price, or no models".to_owned(),
-            });
+            let why = "negative price, or no models";
+            return Err(InvalidRoute::new(method, pattern, why));
         }
         self.add(method, pattern, Pricing::Same(price))
     }
@@ -118,66 +90,26 @@ impl PriceTable {
         self.add(method, pattern, Pricing::Each(Arc::new(price)))
     }
 
-    fn add(mut self, method: &str, pattern: &str, pricing: Pricing) -> Result<Self, InvalidRoute> {
-        let name = format!("{method} {pattern}");
-        let invalid = |why: &str| InvalidRoute {
-            route: name.clone(),
-            why: why.to_owned(),
-        };
-        let known = Method::from_bytes(method.as_bytes()).is_ok();
-        if !known || method.bytes().any(|byte| byte.is_ascii_lowercase()) {
-            return Err(invalid("no method"));
-        }
-        let routes = Arc::make_mut(&mut self.routes);
-        if !routes.contains_key(pattern) {
-            let matcher = Arc::make_mut(&mut self.matcher);
-            matcher
-                .insert(pattern, pattern.to_owned())
-                .map_err(|error| invalid(&error.to_string()))?;
-        }
-        let route = PricedRoute {
-            pricing,
-            name: Arc::from(name.as_str()),
-        };
-        let methods = routes.entry(pattern.to_owned()).or_default();
-        if methods.insert(method.to_owned(), route).is_some() {
-            return Err(invalid("twice"));
-        }
-        Ok(self)
+    fn add(self, method: &str, pattern: &str, pricing: Pricing) -> Result<Self, InvalidRoute> {
+        let name = format!("{method} {pattern}").into();
+        let route = PricedRoute { pricing, name };
+        self.0.add(method, pattern, route).map(Self)
     }
 
     pub(super) fn find(&self, head: &RequestHead<'_>) -> Priced<'_> {
-        let path = head.path();
-        if !is_normal_path(path) {
-            return Priced::Unknown;
-        }
-        let Some(methods) = self
-            .matcher
-            .at(path)
-            .ok()
-            .and_then(|found| self.routes.get(found.value))
-        else {
-            return Priced::Unknown;
-        };
-        let as_get = (head.method == Method::HEAD)
-            .then(|| methods.get("GET"))
-            .flatten();
-        match methods.get(head.method.as_str()).or(as_get) {
-            Some(route) => Priced::Route(route),
-            None => Priced::OtherMethods(Methods(methods)),
+        match self.0.find(head.method, head.path()) {
+            Found::Route { value, .. } => Priced::Route(value),
+            Found::OtherMethods(methods) => Priced::OtherMethods(methods),
+            Found::Unknown | Found::Unnormal => Priced::Unknown,
         }
     }
 }
 
 impl fmt::Debug for PriceTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.0.iter();
         f.debug_map()
-            .entries(
-                self.routes
-                    .values()
-                    .flat_map(BTreeMap::values)
-                    .map(|route| (&route.name, &route.pricing)),
-            )
+            .entries(rows.map(|(_, _, route)| (&route.name, &route.pricing)))
             .finish()
     }
 }

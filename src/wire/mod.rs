@@ -12,6 +12,7 @@ mod origin;
 mod path;
 mod rate_headers;
 mod request_id;
+mod routes;
 
 pub(crate) use client_address::counted_as;
 pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader, PeerAddress};
@@ -19,6 +20,7 @@ pub use denial::{DenialBody, DenialContext, DenialFormat, Denials, RenderDenial}
 pub use head::RequestHead;
 pub use origin::{InvalidOrigin, Origin};
 pub use request_id::RequestId;
+pub use routes::InvalidRoute;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::CostHeader;
@@ -29,6 +31,7 @@ pub(crate) use origin::is_cross_site;
 pub(crate) use path::is_normal_path;
 pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::RateHeaders;
+pub(crate) use routes::{Found, Methods, Routes};
 
 /// A refusal as a gRPC status, in the words that clients read.
 #[cfg(feature = "tonic")]

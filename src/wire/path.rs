@@ -5,6 +5,41 @@
 /// Refused, not repaired: empty segments, `.` and `..` segments, `\`, control characters, escapes that
 /// are broken, that hide `/`, `\`, `.` or a control character, or that write out an unreserved character.
 pub(crate) fn is_normal_path(path: &str) -> bool {
+    is_plain(path) || is_normal(path)
+}
+
+/// Bytes that can't be read in two ways, wherever they stand.
+static ORDINARY: [bool; 256] = ordinary();
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "run by the compiler"
+)]
+const fn ordinary() -> [bool; 256] {
+    let mut all = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 0x7f {
+        all[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_');
+        byte += 1;
+    }
+    all
+}
+
+/// Most paths are made of nothing else; that is seen in one pass without a branch.
+#[expect(clippy::indexing_slicing, reason = "every byte has its place")]
+fn is_plain(path: &str) -> bool {
+    let mut previous = 0;
+    let plain = path.bytes().fold(true, |plain, byte| {
+        let doubled = (byte == b'/') & (previous == b'/');
+        previous = byte;
+        plain & ORDINARY[usize::from(byte)] & !doubled
+    });
+    plain & path.starts_with('/')
+}
+
+fn is_normal(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else {
         return false;
     };

@@ -35,11 +35,20 @@ impl Alphabet {
         }
     }
 
-    fn contains(self, byte: u8) -> bool {
-        byte.is_ascii_digit()
-            || byte.is_ascii_lowercase()
-            || (self != Self::LowerAlphanumeric && byte.is_ascii_uppercase())
-            || (self == Self::Base64Url && matches!(byte, b'-' | b'_'))
+    /// Whether a text is made of these characters alone. Without a branch for each: many are looked at in one step.
+    fn spells(self, text: &str) -> bool {
+        fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
+            text.bytes().fold(true, |all, byte| all & fits(byte))
+        }
+        match self {
+            Self::LowerAlphanumeric => all(text, |byte| {
+                byte.is_ascii_digit() | byte.is_ascii_lowercase()
+            }),
+            Self::Base62 => all(text, |byte| byte.is_ascii_alphanumeric()),
+            Self::Base64Url => all(text, |byte| {
+                byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_')
+            }),
+        }
     }
 
     /// As a regular expression's class has them.
@@ -256,8 +265,7 @@ impl KeyFormat {
         let fits = |(start, _): &&(String, Option<String>)| text.starts_with(start.as_str());
         let (start, environment) = self.starts.iter().find(fits).ok_or(MalformedKey)?;
         let body = text.get(start.len()..).ok_or(MalformedKey)?;
-        let well_formed = body.len() == usize::from(self.length)
-            && body.bytes().all(|byte| self.alphabet.contains(byte));
+        let well_formed = body.len() == usize::from(self.length) && self.alphabet.spells(body);
         if !well_formed {
             return Err(MalformedKey);
         }
