@@ -56,11 +56,13 @@ impl Told {
             format!("{separator}\"{}\";r=", quota.name()).into_boxed_str()
         });
         let openings: Box<[Box<str>]> = openings.collect();
-        let room = |opening: &Box<str>| opening.len().saturating_add(NUMBERS_LENGTH_MAX);
+        let lengths = openings.iter().map(|opening| opening.len());
         Self {
             policy: value(policies.join(", ")),
             limits: limits.collect(),
-            room: openings.iter().map(room).sum(),
+            room: lengths
+                .map(|length| length.saturating_add(NUMBERS_LENGTH_MAX))
+                .sum(),
             openings,
         }
     }
