@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     IssueError, KeyError, SigningKey, TokenAlgorithm, TokenConfigError, TokenUse, TokenVerifier,
-    TokenVerifierBuilder, live::Signing, verifier::TOKEN_LENGTH_MAX,
+    TokenVerifierBuilder, VerifyingKey, live::Signing, verifier::TOKEN_LENGTH_MAX,
 };
 use crate::domain::{
     SessionId, UserId,
@@ -93,6 +93,7 @@ impl TokenIssuer {
     fn builder(key: Result<SigningKey, KeyError>) -> TokenIssuerBuilder {
         TokenIssuerBuilder {
             key,
+            retired: Vec::new(),
             issuer: None,
             audience: None,
             lifetime: LIFETIME,
@@ -106,13 +107,19 @@ impl TokenIssuer {
         self.0.lifetime
     }
 
-    /// Signs with another key from now on. Tokens of those before are good until they expire, as long as that is within
-    /// `overlap`: its verifiers take them, and [`jwks`](Self::jwks) goes on to publish their keys.
+    /// Signs with another key from now on. Tokens of the one before are good until they expire, as long as that is within
+    /// `overlap`: its verifiers take them, and [`jwks`](Self::jwks) goes on to publish the key. With no overlap, after a
+    /// theft say, they are refused at once. A process that starts later is told of the keys before by
+    /// [`add_retired`](TokenIssuerBuilder::add_retired).
     ///
-    /// Publish the next key before it signs, for verifiers that look only now and then: [`announce`](Self::announce).
+    /// Publish the next key before it signs, for verifiers that look only now and then, and for processes that rotate a
+    /// little later: [`announce`](Self::announce).
+    ///
+    /// A secret has no name of its own. One of the standing keys may be without; the next is given one, by
+    /// [`SigningKey::kid`], which its tokens then say.
     ///
     /// # Errors
-    /// [`KeyError`]: a name that is missing or there already, or a secret where there were private keys.
+    /// [`KeyError`]: a name that is there already, a second key without one, or a secret where there were private keys.
     pub fn rotate(&self, next: SigningKey, overlap: Duration) -> Result<(), KeyError> {
         self.0.keys.rotate(next, overlap, self.0.clock.now())
     }
@@ -269,6 +276,7 @@ impl fmt::Debug for TokenIssuer {
 #[must_use]
 pub struct TokenIssuerBuilder {
     key: Result<SigningKey, KeyError>,
+    retired: Vec<(VerifyingKey, Timestamp)>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Duration,
@@ -276,6 +284,24 @@ pub struct TokenIssuerBuilder {
 }
 
 impl TokenIssuerBuilder {
+    /// One more key that signed before this process began: until then its tokens are good, and it is published. It has the
+    /// name that its tokens say; a secret may have none, if no other key has none.
+    ///
+    /// ```
+    /// use tollgate::token::{SigningKey, TokenAlgorithm, TokenIssuer, VerifyingKey};
+    ///
+    /// let (old, new) = (b"the secret of before, without name", b"the secret of today, which has one");
+    /// let key = SigningKey::from_secret(TokenAlgorithm::Hs256, new)?.kid("2026-02")?;
+    /// let issuer = TokenIssuer::with_key(key)
+    ///     .add_retired(VerifyingKey::from_secret(TokenAlgorithm::Hs256, old)?, "2026-02-08T00:00:00Z".parse()?)
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_retired(mut self, key: VerifyingKey, until: Timestamp) -> Self {
+        self.retired.push((key, until));
+        self
+    }
+
     /// The tokens' `iss`; none unless set.
     pub fn issuer(mut self, issuer: &str) -> Self {
         self.issuer = Some(issuer.into());
@@ -316,8 +342,15 @@ impl TokenIssuerBuilder {
         if lifetime.is_zero() || lifetime > LIFETIME_MAX {
             return Err(TokenConfigError::Lifetime);
         }
+        // A name is what a public key is found by in the set that is published.
+        let has_a_name = |key: &VerifyingKey| key.name().is_some();
+        let nameless_fit = |key: &VerifyingKey| has_a_name(key) || key.algorithm().is_symmetric();
+        if !self.retired.iter().all(|(key, _)| nameless_fit(key)) {
+            return Err(KeyError::NoKid.into());
+        }
+        let keys = Signing::new(key, self.retired, self.clock.now())?;
         Ok(TokenIssuer(Arc::new(Inner {
-            keys: Arc::new(Signing::new(key)?),
+            keys: Arc::new(keys),
             issuer: self.issuer,
             audience: self.audience,
             lifetime,

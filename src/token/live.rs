@@ -5,8 +5,8 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -130,6 +130,8 @@ pub(super) struct Signing {
     current: RwLock<Arc<Signer>>,
     others: Mutex<Others>,
     shared: Shared,
+    /// When the next of the retired keys ends, in milliseconds since 1970.
+    ends_at: AtomicI64,
 }
 
 /// A key with the header of what it signs.
@@ -139,9 +141,9 @@ pub(super) struct Signer {
     pub(super) header: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Others {
-    /// Keys that signed before, with the moment from which on nobody needs them.
+    /// Keys that signed before, with the moment from which on they verify nothing more.
     retired: Vec<(VerifyingKey, Timestamp)>,
     announced: Option<VerifyingKey>,
 }
@@ -164,14 +166,26 @@ impl Signer {
 }
 
 impl Signing {
-    pub(super) fn new(key: SigningKey) -> Result<Self, KeyError> {
-        let shared = Shared::default();
-        shared.replace(key.verifying().clone().into());
-        Ok(Self {
+    /// `retired` are those that signed before, each with the moment from which on it verifies nothing more.
+    pub(super) fn new(
+        key: SigningKey,
+        retired: Vec<(VerifyingKey, Timestamp)>,
+        now: Timestamp,
+    ) -> Result<Self, KeyError> {
+        let signing = Self {
             current: RwLock::new(Arc::new(Signer::new(key)?)),
             others: Mutex::default(),
-            shared,
-        })
+            shared: Shared::default(),
+            ends_at: AtomicI64::new(i64::MAX),
+        };
+        let mut others = Others {
+            retired,
+            announced: None,
+        };
+        others.end(now);
+        let keys = others.with(signing.current().key.verifying())?;
+        signing.publish(&mut signing.others(), others, keys);
+        Ok(signing)
     }
 
     pub(super) fn current(&self) -> Arc<Signer> {
@@ -184,63 +198,92 @@ impl Signing {
         overlap: Duration,
         now: Timestamp,
     ) -> Result<(), KeyError> {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.current();
-        let mut retired = others.retired.clone();
-        retired.retain(|(_, end)| *end > now);
+        let mut place = self.others();
+        let mut others = place.clone();
         let end = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
-        retired.push((before.key.verifying().clone(), end));
-        let announced = others
+        others
+            .retired
+            .push((self.current().key.verifying().clone(), end));
+        // The one before too, where it has no time left.
+        others.end(now);
+        others
             .announced
             .take_if(|key| key.name() == next.verifying().name());
-        let keys = [next.verifying().clone()].into_iter();
-        let keys = keys.chain(retired.iter().map(|(key, _)| key.clone()));
-        let keys = match VerifyingKeys::new(keys.chain(others.announced.clone())) {
-            Ok(keys) => keys,
-            Err(error) => {
-                others.announced = others.announced.take().or(announced);
-                return Err(error);
-            }
-        };
+        let keys = others.with(next.verifying())?;
         let signer = Arc::new(Signer::new(next)?);
-        others.retired = retired;
         // Verifiers first: nothing is signed that they would refuse.
-        self.shared.replace(keys);
+        self.publish(&mut place, others, keys);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = signer;
         Ok(())
     }
 
     pub(super) fn announce(&self, next: &SigningKey, now: Timestamp) -> Result<(), KeyError> {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = next.verifying().clone();
-        let keys = self.standing(&others, now).chain([next.clone()]);
-        let keys = VerifyingKeys::new(keys)?;
-        others.announced = Some(next);
-        self.shared.replace(keys);
+        let mut place = self.others();
+        let mut others = place.clone();
+        others.end(now);
+        others.announced = Some(next.verifying().clone());
+        let keys = others.with(self.current().key.verifying())?;
+        self.publish(&mut place, others, keys);
         Ok(())
     }
 
     pub(super) fn jwks(&self, now: Timestamp) -> String {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let announced = others.announced.clone();
-        match VerifyingKeys::new(self.standing(&others, now).chain(announced)) {
-            Ok(keys) => keys.to_jwks(),
-            Err(_) => json!({ "keys": [] }).to_string(),
+        self.end(now);
+        match self.shared.keys() {
+            (Some(keys), _) => keys.to_jwks(),
+            (None, _) => json!({ "keys": [] }).to_string(),
         }
     }
 
-    /// The key that signs, and those that did not long ago.
-    fn standing(&self, others: &Others, now: Timestamp) -> impl Iterator<Item = VerifyingKey> {
-        let retired = others.retired.iter().filter(|(_, end)| *end > now);
-        let retired: Vec<_> = retired.map(|(key, _)| key.clone()).collect();
-        [self.current().key.verifying().clone()]
-            .into_iter()
-            .chain(retired)
+    /// Forgets the keys whose time is over: one comparison while there is none.
+    fn end(&self, now: Timestamp) {
+        if now.as_millisecond() < self.ends_at.load(Ordering::Acquire) {
+            return;
+        }
+        let mut place = self.others();
+        let mut others = place.clone();
+        // Another may have been faster; and what ends within this millisecond is still there.
+        if !others.end(now) {
+            return;
+        }
+        // Of fewer keys than before, which were a set.
+        if let Ok(keys) = others.with(self.current().key.verifying()) {
+            self.publish(&mut place, others, keys);
+        }
+    }
+
+    fn publish(&self, place: &mut MutexGuard<'_, Others>, others: Others, keys: VerifyingKeys) {
+        let ends = others.retired.iter().map(|(_, end)| end.as_millisecond());
+        let ends_at = ends.min().unwrap_or(i64::MAX);
+        **place = others;
+        self.shared.replace(keys);
+        self.ends_at.store(ends_at, Ordering::Release);
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Others {
+    /// Leaves out the keys whose time is over; whether there was one.
+    fn end(&mut self, now: Timestamp) -> bool {
+        let before = self.retired.len();
+        self.retired.retain(|(_, end)| *end > now);
+        self.retired.len() < before
+    }
+
+    /// All keys that verify, with the one that signs.
+    fn with(&self, current: &VerifyingKey) -> Result<VerifyingKeys, KeyError> {
+        let retired = self.retired.iter().map(|(key, _)| key);
+        let keys = [current].into_iter().chain(retired).chain(&self.announced);
+        VerifyingKeys::with_one_nameless(keys.cloned())
     }
 }
 
 impl KeySource for Signing {
-    fn generation(&self, _: Timestamp) -> u64 {
+    fn generation(&self, now: Timestamp) -> u64 {
+        self.end(now);
         self.shared.generation()
     }
 

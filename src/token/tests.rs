@@ -6,6 +6,7 @@ mod jwks_file;
 mod keys;
 mod mapping;
 mod private_jwk;
+mod rotation;
 #[cfg(unix)]
 mod secret_file;
 mod segments;

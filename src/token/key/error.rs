@@ -37,8 +37,8 @@ pub enum KeyError {
     /// A `kid` has 1 to 255 bytes.
     #[error("kid: 1 to 255 bytes")]
     Kid,
-    /// Among several keys each is chosen by its `kid`.
-    #[error("keys: one of several has no kid")]
+    /// Among several keys each is chosen by its `kid`; at most one may be declared that of tokens without.
+    #[error("keys: one of several has no kid, or one too many")]
     NoKid,
     /// Two keys of one name.
     #[error("keys: a kid is there twice")]

@@ -20,7 +20,8 @@ pub(super) const KEYS_MAX: usize = 64;
 /// One key or several, of which a token's `kid` names one. A clone is a reference count.
 ///
 /// - One key alone: a token may leave the `kid` out; one that it says must be the key's, if that has one.
-/// - Several: each has a `kid` of its own, and a token must name one. None is tried because another didn't fit.
+/// - Several: each has a `kid` of its own, and a token must name one. None is tried because another didn't fit. Only what
+///   [`add_nameless`](Self::add_nameless) added is for tokens that name none.
 #[derive(Clone, Debug)]
 pub struct VerifyingKeys(Arc<[VerifyingKey]>);
 
@@ -30,13 +31,42 @@ impl VerifyingKeys {
     /// # Errors
     /// [`KeyError`]: `Empty`, `TooMany`, `NoKid`, `DuplicateKid`, `Mixed`.
     pub fn new(keys: impl IntoIterator<Item = VerifyingKey>) -> Result<Self, KeyError> {
+        let keys = Self::with_one_nameless(keys)?;
+        // One that was left without a name by mistake would be every nameless token's.
+        if keys.0.len() > 1 && keys.0.iter().any(|key| key.name().is_none()) {
+            return Err(KeyError::NoKid);
+        }
+        Ok(keys)
+    }
+
+    /// One more key: the one of tokens without a `kid`. For those that were signed before keys had names; there is one such
+    /// key at most, and it is no other token's, whatever its own name is.
+    ///
+    /// ```
+    /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey, VerifyingKeys};
+    ///
+    /// let secret = |secret| VerifyingKey::from_secret(TokenAlgorithm::Hs256, secret);
+    /// let keys = VerifyingKeys::from(secret(b"the secret of 2026 and of no other")?.kid("2026")?)
+    ///     .add_nameless(secret(b"the secret of before, nameless yet")?)?;
+    /// let second = keys.add_nameless(secret(b"one more that has no name of its own")?).unwrap_err();
+    /// assert_eq!(second, KeyError::NoKid);
+    /// # Ok::<(), KeyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new); `NoKid` when there is one without a name already.
+    pub fn add_nameless(self, key: VerifyingKey) -> Result<Self, KeyError> {
+        Self::with_one_nameless(self.0.iter().cloned().chain([key.nameless()]))
+    }
+
+    /// As [`new`](Self::new), but one of several may be nameless.
+    pub(in crate::token) fn with_one_nameless(
+        keys: impl IntoIterator<Item = VerifyingKey>,
+    ) -> Result<Self, KeyError> {
         let keys: Vec<VerifyingKey> = keys.into_iter().take(KEYS_MAX.saturating_add(1)).collect();
         let (first, others) = keys.split_first().ok_or(KeyError::Empty)?;
         if keys.len() > KEYS_MAX {
             return Err(KeyError::TooMany);
-        }
-        if others.is_empty() {
-            return Ok(Self(keys.into()));
         }
         let symmetric = first.algorithm().is_symmetric();
         if others
@@ -47,9 +77,9 @@ impl VerifyingKeys {
         }
         let mut names = Vec::with_capacity(keys.len());
         for key in &keys {
-            let name = key.name().ok_or(KeyError::NoKid)?;
+            let name = key.name();
             if names.contains(&name) {
-                return Err(KeyError::DuplicateKid);
+                return Err(name.map_or(KeyError::NoKid, |_| KeyError::DuplicateKid));
             }
             names.push(name);
         }
@@ -139,20 +169,21 @@ impl VerifyingKeys {
     fn choose(&self, kid: Option<&str>) -> Result<&VerifyingKey, TokenError> {
         const UNKNOWN: TokenError =
             TokenError::new(TokenErrorKind::UnknownKey, "there is no key of that kid");
+        const UNNAMED: TokenError = TokenError::new(
+            TokenErrorKind::UnknownKey,
+            "the token doesn't say by which of several keys it is signed",
+        );
         match (&*self.0, kid) {
             ([only], None) => Ok(only),
             ([only], Some(kid)) => match only.name() {
                 Some(name) if name != kid => Err(UNKNOWN),
                 _ => Ok(only),
             },
-            (_, None) => Err(TokenError::new(
-                TokenErrorKind::UnknownKey,
-                "the token doesn't say by which of several keys it is signed",
-            )),
-            (keys, Some(kid)) => keys
+            // Whoever names none is the nameless one's, if there is one.
+            (keys, kid) => keys
                 .iter()
-                .find(|key| key.name() == Some(kid))
-                .ok_or(UNKNOWN),
+                .find(|key| key.name() == kid)
+                .ok_or(kid.map_or(UNNAMED, |_| UNKNOWN)),
         }
     }
 }

@@ -107,6 +107,11 @@ impl VerifyingKey {
         self.kid.as_deref()
     }
 
+    pub(super) fn nameless(mut self) -> Self {
+        self.kid = None;
+        self
+    }
+
     pub(super) fn public(
         algorithm: TokenAlgorithm,
         numbers: PublicNumbers,
