@@ -142,13 +142,14 @@ pub struct JwtPolicy {
 
 impl JwtPolicy {
     fn judge(&self, token: &str) -> Decision<Identified> {
-        let outcome = self.verifier.verify(token);
-        if let Some(keys) = self.verifier.wait_for_key(token, &outcome) {
-            return self.judge_after(keys, token.to_owned());
-        }
-        let verified = match outcome {
+        let verified = match self.verifier.verify(token) {
             Ok(verified) => verified,
-            Err(error) => return Decision::Ready(Verdict::Refuse(error.into())),
+            Err(error) => {
+                return match self.verifier.wait_for_key(token, error) {
+                    Ok(keys) => self.judge_after(keys, token.to_owned()),
+                    Err(error) => Decision::Ready(Verdict::Refuse(error.into())),
+                };
+            }
         };
         let Some(sessions) = &self.sessions else {
             return Decision::Ready(admit(&verified));

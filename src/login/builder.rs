@@ -1,7 +1,7 @@
 //! Makes [`Logins`].
 
 use std::{
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -120,7 +120,7 @@ impl LoginsBuilder {
             refresher,
             password_length_min: self.password_length_min,
             deadline: self.deadline,
-            purged_at: AtomicI64::new(0),
+            purge_at: AtomicU64::new(0),
             audience: self.audience,
         })))
     }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,7 +37,7 @@ use crate::{
     trail,
 };
 
-const PURGE_INTERVAL_SECS: i64 = 3_600;
+const PURGE_INTERVAL_SECS: u64 = 3_600;
 
 /// Registers users, logs them in and out, and changes them.
 ///
@@ -55,8 +55,8 @@ pub(super) struct Inner {
     pub(super) refresher: Option<Refresher>,
     pub(super) password_length_min: usize,
     pub(super) deadline: Duration,
-    /// When logins whose time is over were last forgotten, in seconds since 1970.
-    pub(super) purged_at: AtomicI64,
+    /// When logins whose time is over are to be forgotten next, in seconds of the clock that never steps back.
+    pub(super) purge_at: AtomicU64,
     pub(super) audience: Audience,
 }
 
@@ -299,19 +299,11 @@ impl Logins {
 
     /// Forgets the logins whose time is over, once an hour: what is kept is bounded by the logins of their lifetime.
     async fn purge(&self) {
-        let (now, latest) = (
-            self.now().as_second(),
-            self.0.purged_at.load(Ordering::Relaxed),
-        );
-        let order = (Ordering::Relaxed, Ordering::Relaxed);
-        let due = now.saturating_sub(latest) >= PURGE_INTERVAL_SECS;
-        if !due
-            || self
-                .0
-                .purged_at
-                .compare_exchange(latest, now, order.0, order.1)
-                .is_err()
-        {
+        let now = self.clock().elapsed().as_secs();
+        let next = now.saturating_add(PURGE_INTERVAL_SECS);
+        let (set, seen) = (Ordering::Relaxed, Ordering::Relaxed);
+        let due = |at: u64| (now >= at).then_some(next);
+        if self.0.purge_at.fetch_update(set, seen, due).is_err() {
             return;
         }
         if let Err(error) = self

@@ -41,9 +41,12 @@ pub(super) trait KeySource: fmt::Debug + Send + Sync {
     }
 
     /// A wait for keys that may come, for a token that names one which isn't there; `None` when that is in vain.
-    fn wait_for(&self, kid: Option<&str>) -> Option<Wait> {
+    ///
+    /// # Errors
+    /// When nobody can say whether it is.
+    fn wait_for(&self, kid: Option<&str>) -> Result<Option<Wait>, TokenError> {
         let _ = kid;
-        None
+        Ok(None)
     }
 }
 

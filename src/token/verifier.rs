@@ -146,33 +146,30 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        let outcome = self.verify(token);
-        match self.wait_for_key(token, &outcome) {
-            None => outcome,
-            Some(keys) => {
-                keys.await;
+        match self.verify(token) {
+            Ok(verified) => Ok(verified),
+            Err(error) => {
+                self.wait_for_key(token, error)?.await;
                 self.verify(token)
             }
         }
     }
 
-    /// A wait after which it may be another outcome.
-    pub(crate) fn wait_for_key(
-        &self,
-        token: &str,
-        outcome: &Result<Arc<VerifiedToken>, TokenError>,
-    ) -> Option<Wait> {
+    /// A wait after which it may be another outcome than `error`; or what it is, where waiting is in vain.
+    pub(crate) fn wait_for_key(&self, token: &str, error: TokenError) -> Result<Wait, TokenError> {
         let Source::Live(source) = &self.0.keys else {
-            return None;
+            return Err(error);
         };
-        let kind = outcome.as_ref().err()?.kind();
-        if !matches!(kind, TokenErrorKind::UnknownKey | TokenErrorKind::NoKeys) {
-            return None;
+        if !matches!(
+            error.kind(),
+            TokenErrorKind::UnknownKey | TokenErrorKind::NoKeys
+        ) {
+            return Err(error);
         }
         let mut json = Vec::new();
-        let segments = Segments::of(token).ok()?;
-        let header = header::read(segments.header, &mut json).ok()?;
-        source.wait_for(header.kid.as_deref())
+        let segments = Segments::of(token)?;
+        let header = header::read(segments.header, &mut json)?;
+        source.wait_for(header.kid.as_deref())?.ok_or(error)
     }
 
     fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenError> {

@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -29,6 +29,7 @@ pub(super) struct FakeStore {
     hook: Mutex<Option<Hook>>,
     pub(super) failing: AtomicBool,
     pub(super) hanging: AtomicBool,
+    pub(super) purges: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -228,6 +229,7 @@ impl SessionStore for FakeStore {
     }
 
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
+        self.purges.fetch_add(1, Ordering::AcqRel);
         self.answer(|rows| {
             let over = |row: &mut SessionRecord| row.expires_at < before;
             Ok(rows.sessions.extract_if(.., over).map(|_| 1).sum())

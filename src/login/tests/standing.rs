@@ -262,3 +262,21 @@ async fn a_change_is_told_to_the_resolver_although_the_caller_hung_up() {
     tokio::task::yield_now().await;
     assert_eq!(world.verdict(&token).await, "Ended");
 }
+
+#[tokio::test]
+async fn logins_that_are_over_are_forgotten_once_an_hour_whatever_the_time_of_day() {
+    let (world, _) = World::with_ann().await;
+    let purges = async || {
+        world.login().await;
+        world.store.purges.load(Ordering::Acquire)
+    };
+    let now = world.clock.now();
+    let year = Duration::from_secs(365 * 86_400);
+    world.clock.set(now.checked_add(year).unwrap());
+    assert_eq!(purges().await, 1);
+    world.clock.set(now);
+    world.clock.advance(Duration::from_secs(3_599));
+    assert_eq!(purges().await, 1);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(purges().await, 2);
+}

@@ -12,6 +12,8 @@
 mod fetch;
 mod file;
 #[cfg(feature = "jwks")]
+mod source;
+#[cfg(feature = "jwks")]
 mod url;
 
 use std::{io, path::PathBuf};

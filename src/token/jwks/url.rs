@@ -1,51 +1,29 @@
-//! Keys at an address: fetched when they are needed, and seldom.
+//! Keys at an address.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
-
-use hashbrown::HashSet;
-use serde::Deserialize;
-use tokio::{
-    runtime::Handle,
-    sync::{Mutex as Turn, Semaphore},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     JwksError,
     fetch::{Allowances, Fetcher},
+    source::{FRESH_MAX, FRESH_MIN, Handed, Place, Settings, Source, configuration_of},
 };
 use crate::{
-    domain::clock::{Clock, SystemClock, Timestamp},
-    token::{
-        TokenKeys, VerifyingKeys,
-        live::{KeySource, Shared, Source, Wait},
-    },
+    domain::clock::{Clock, SystemClock},
+    token::{TokenKeys, live},
 };
 
 const REFRESH: Duration = Duration::from_secs(600);
 const COOLDOWN: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Whatever the headers say, keys are fetched again within this time, and not before that.
-const FRESH_MAX: Duration = Duration::from_secs(86_400);
-const FRESH_MIN: Duration = Duration::from_secs(60);
-/// Names of no key that are remembered. Beyond them the cooldown alone holds.
-const ABSENT_MAX: usize = 1_024;
-/// Requests that wait for a fetch at once; the next are told that the keys can't be had.
-const WAITING_MAX: usize = 1_024;
 
 /// A JWK set at an `https` address, or where an OpenID provider says that it is. A clone is a reference count.
 ///
 /// - Known keys never wait: a refresh goes on beside them, and one that fails leaves them as they are.
-/// - A token with an unknown `kid` waits for a fetch, if the last one was a cooldown ago or more; all who wait share it. A
-///   `kid` that a fetch didn't bring is remembered. So a flood of made-up ones costs one fetch in a cooldown.
-/// - While there were never any keys, or an unknown `kid` can't be looked up because the source fails, tokens are
-///   answered with 503, never 401.
+/// - A token with an unknown `kid` waits for a fetch, if the last one was a cooldown ago or more; all who wait share it, and
+///   it goes on when they hang up. A `kid` that it didn't bring is not fetched for in the next two cooldowns. So a flood of
+///   made-up ones costs one fetch in a cooldown.
+/// - While there were never any keys, or an unknown `kid` can't be looked up because the source fails or too many (1,024)
+///   wait for it, tokens are answered with 503, never 401.
 /// - No redirect is followed, no proxy asked, nothing beyond 256 KiB read, no address of a private network connected to.
 ///
 /// ```
@@ -56,43 +34,7 @@ const WAITING_MAX: usize = 1_024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct JwksUrl(Arc<Inner>);
-
-struct Inner {
-    place: Place,
-    fetcher: Fetcher,
-    shared: Shared,
-    refresh: Duration,
-    cooldown: Duration,
-    clock: Arc<dyn Clock>,
-    /// When the keys are to be fetched again, in seconds since 1970.
-    refresh_at: AtomicI64,
-    state: Mutex<State>,
-    /// Whose turn it is to fetch.
-    turn: Arc<Turn<()>>,
-    waiting: Arc<Semaphore>,
-}
-
-enum Place {
-    Keys(String),
-    Provider(String),
-}
-
-#[derive(Default)]
-struct State {
-    /// When a fetch last began, on the clock that never steps back, and how many there were.
-    attempted: Option<Duration>,
-    attempts: u64,
-    in_flight: bool,
-    failing: bool,
-    absent: HashSet<Box<str>>,
-}
-
-#[derive(Deserialize)]
-struct Provider {
-    issuer: String,
-    jwks_uri: String,
-}
+pub struct JwksUrl(Arc<Source>);
 
 impl JwksUrl {
     /// Begins with the address of a JWK set.
@@ -110,206 +52,13 @@ impl JwksUrl {
     /// # Errors
     /// [`JwksError`].
     pub async fn fetch(&self) -> Result<(), JwksError> {
-        let _turn = self.0.turn.lock().await;
         self.0.fetch().await
-    }
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a fetch may begin.
-    fn may_begin(&self, state: &State) -> bool {
-        let now = self.clock.elapsed();
-        state
-            .attempted
-            .is_none_or(|at| now.saturating_sub(at) >= self.cooldown)
-    }
-
-    /// A refresh beside those who verify, if it is time and there is a runtime to do it.
-    fn refresh_beside(self: &Arc<Self>) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        // Taken before the task begins, so that whoever waits for a key waits for this fetch.
-        let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
-            return;
-        };
-        {
-            let mut state = self.state();
-            if state.in_flight || !self.may_begin(&state) {
-                return;
-            }
-            state.begin(self.clock.elapsed());
-        }
-        let this = Arc::clone(self);
-        runtime.spawn(async move {
-            let outcome = this.download().await;
-            // The error is in the log; the keys stay.
-            let _ = this.settle(outcome);
-            drop(turn);
-        });
-    }
-
-    async fn fetch(&self) -> Result<(), JwksError> {
-        self.state().begin(self.clock.elapsed());
-        // Also when whoever waits for it hangs up.
-        let guard = InFlight(self);
-        let outcome = self.download().await;
-        std::mem::forget(guard);
-        self.settle(outcome)
-    }
-
-    async fn download(&self) -> Result<(VerifyingKeys, Duration), JwksError> {
-        let url = match &self.place {
-            Place::Keys(url) => self.fetcher.check(url)?,
-            Place::Provider(issuer) => {
-                let configuration = configuration_of(issuer);
-                let url = self.fetcher.check(&configuration)?;
-                let document = self.fetcher.fetch(url).await?;
-                let provider: Provider =
-                    serde_json::from_slice(&document.json).map_err(|_| JwksError::Discovery)?;
-                if provider.issuer != *issuer {
-                    return Err(JwksError::Discovery);
-                }
-                self.fetcher.check(&provider.jwks_uri)?
-            }
-        };
-        let document = self.fetcher.fetch(url).await?;
-        let keys = VerifyingKeys::from_public_jwks(&document.json)?;
-        let fresh = document.max_age.unwrap_or(self.refresh);
-        Ok((
-            keys,
-            fresh
-                .clamp(FRESH_MIN, FRESH_MAX)
-                .min(self.refresh.max(FRESH_MIN)),
-        ))
-    }
-
-    fn settle(
-        &self,
-        outcome: Result<(VerifyingKeys, Duration), JwksError>,
-    ) -> Result<(), JwksError> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        state.in_flight = false;
-        let (outcome, next) = match outcome {
-            Ok((keys, fresh)) => {
-                state.failing = false;
-                let same = self
-                    .shared
-                    .keys()
-                    .0
-                    .is_some_and(|known| known.to_jwks() == keys.to_jwks());
-                if !same {
-                    state.absent.clear();
-                    self.shared.replace(keys);
-                }
-                (Ok(()), fresh)
-            }
-            Err(error) => {
-                state.failing = true;
-                tracing::warn!(target: "tollgate", %error, "keys of tokens could not be fetched");
-                (Err(error), self.cooldown)
-            }
-        };
-        let next = now.saturating_add(next).unwrap_or(Timestamp::MAX);
-        self.refresh_at.store(next.as_second(), Ordering::Release);
-        outcome
-    }
-
-    /// Waits for a fetch that is under way, or makes one.
-    async fn wait_for(self: Arc<Self>, kid: Option<Box<str>>, seen: u64) {
-        let Ok(_place) = Arc::clone(&self.waiting).try_acquire_owned() else {
-            return;
-        };
-        let _turn = self.turn.lock().await;
-        let begins = {
-            let state = self.state();
-            state.attempts == seen && self.may_begin(&state)
-        };
-        if begins {
-            // The error is in the log, and in what the token is told.
-            let _ = self.fetch().await;
-        }
-        let Some(kid) = kid else { return };
-        let known = self.shared.keys().0.is_some_and(|keys| keys.has(&kid));
-        let mut state = self.state();
-        if !known && !state.failing && state.absent.len() < ABSENT_MAX {
-            state.absent.insert(kid);
-        }
-    }
-}
-
-impl State {
-    fn begin(&mut self, at: Duration) {
-        self.attempted = Some(at);
-        self.attempts = self.attempts.saturating_add(1);
-        self.in_flight = true;
-    }
-}
-
-/// Takes the flight back when its future is dropped.
-struct InFlight<'a>(&'a Inner);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.state().in_flight = false;
-    }
-}
-
-/// OpenID Connect Discovery section 4.1: a slash at the end is taken away before the path is added.
-fn configuration_of(issuer: &str) -> String {
-    let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
-    format!("{issuer}/.well-known/openid-configuration")
-}
-
-/// The source as a verifier has it: an `Arc` of its own, to be handed to tasks.
-#[derive(Debug)]
-struct Handed(Arc<Inner>);
-
-impl KeySource for Handed {
-    fn generation(&self, now: Timestamp) -> u64 {
-        if now.as_second() >= self.0.refresh_at.load(Ordering::Acquire) {
-            self.0.refresh_beside();
-        }
-        self.0.shared.generation()
-    }
-
-    fn keys(&self) -> (Option<VerifyingKeys>, u64) {
-        self.0.shared.keys()
-    }
-
-    fn is_failing(&self) -> bool {
-        self.0.state().failing
-    }
-
-    fn wait_for(&self, kid: Option<&str>) -> Option<Wait> {
-        let state = self.0.state();
-        let worth_it = state.in_flight
-            || (self.0.may_begin(&state) && kid.is_none_or(|kid| !state.absent.contains(kid)));
-        if !worth_it {
-            return None;
-        }
-        let seen = state.attempts;
-        drop(state);
-        let this = Arc::clone(&self.0);
-        Some(Box::pin(this.wait_for(kid.map(Into::into), seen)))
     }
 }
 
 impl From<JwksUrl> for TokenKeys {
     fn from(url: JwksUrl) -> Self {
-        Self(Source::Live(Arc::new(Handed(url.0))))
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Place::Keys(place) | Place::Provider(place)) = &self.place;
-        f.debug_tuple("JwksUrl").field(place).finish()
+        Self(live::Source::Live(Arc::new(Handed(url.0))))
     }
 }
 
@@ -398,19 +147,13 @@ impl JwksUrlBuilder {
             Place::Keys(url) => fetcher.check(url)?,
             Place::Provider(issuer) => fetcher.check(&configuration_of(issuer))?,
         };
-        Ok(JwksUrl(Arc::new(Inner {
+        Ok(JwksUrl(Arc::new(Source::new(Settings {
             place: self.place,
             fetcher,
-            shared: Shared::default(),
             refresh: self.refresh,
             cooldown: self.cooldown,
             clock: self.clock,
-            // Nothing to refresh before the first token.
-            refresh_at: AtomicI64::new(i64::MAX),
-            state: Mutex::default(),
-            turn: Arc::default(),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
-        })))
+        }))))
     }
 }
 

@@ -1,13 +1,17 @@
 //! Keys at an address, which a real server of this process answers.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::watch,
 };
 
 use super::*;
@@ -17,6 +21,8 @@ struct Source {
     url: String,
     told: Arc<Mutex<String>>,
     hits: Arc<AtomicUsize>,
+    /// Nothing is answered while it is false.
+    answers: watch::Sender<bool>,
 }
 
 fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -35,13 +41,16 @@ impl Source {
             url: url.clone(),
             told: told.clone(),
             hits: hits.clone(),
+            answers: watch::Sender::new(true),
         };
+        let mut answers = source.answers.subscribe();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 hits.fetch_add(1, Ordering::SeqCst);
                 let mut request = vec![0; 4_096];
                 let length = stream.read(&mut request).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let _ = answers.wait_for(|answers| *answers).await;
                 let mut text = told.lock().unwrap().clone();
                 if request.starts_with("GET /.well-known/openid-configuration ") {
                     let body = format!(r#"{{"issuer":"{url}","jwks_uri":"{url}/keys"}}"#);
@@ -66,6 +75,24 @@ impl Source {
         *self.told.lock().unwrap() = answer(status, headers, body);
     }
 
+    fn hold(&self) {
+        self.answers.send_replace(false);
+    }
+
+    fn release(&self) {
+        self.answers.send_replace(true);
+    }
+
+    async fn is_asked(&self, times: usize) {
+        let asked = async {
+            while self.hits() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(10), asked);
+        asked.await.expect("it is asked");
+    }
+
     fn hits(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
     }
@@ -74,7 +101,7 @@ impl Source {
         JwksUrl::at(&format!("{}/keys", self.url))
             .dangerous_allow_http()
             .dangerous_allow_private_addresses()
-            .deadline(Duration::from_millis(500))
+            .deadline(Duration::from_secs(2))
             .with_clock(clock.clone())
             .build()
             .unwrap()
@@ -144,6 +171,161 @@ async fn a_flood_of_unknown_keys_costs_one_fetch_in_a_cooldown() {
         );
     }
     assert_eq!(source.hits(), 4);
+}
+
+/// Polled once, and dropped.
+async fn hang_up(verifier: &TokenVerifier, token: &str) {
+    let call = verdict(verifier, token);
+    assert_eq!(futures_util::poll!(Box::pin(call)), Poll::Pending);
+}
+
+async fn comes_true(what: impl Fn() -> bool) {
+    let true_at_last = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let true_at_last = tokio::time::timeout(Duration::from_secs(10), true_at_last);
+    true_at_last.await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn a_fetch_goes_on_when_whoever_waits_for_it_hangs_up() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let issuer = signer(&clock);
+    source.tell("200 OK", "", &issuer.jwks());
+    source.hold();
+    let verifier = verifier(source.keys(&clock), &clock);
+    let good = token(&issuer);
+    for _ in 0..3 {
+        hang_up(&verifier, &good).await;
+    }
+    source.is_asked(1).await;
+    source.release();
+    comes_true(|| verifier.verify(&good).is_ok()).await;
+    assert_eq!(source.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_came_after_a_fetch_began_is_not_taken_for_absent() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let (issuer, next) = (signer(&clock), signer(&clock));
+    source.tell("200 OK", "", &issuer.jwks());
+    source.hold();
+    let verifier = verifier(source.keys(&clock), &clock);
+    let (first, second) = (made_up("x"), token(&next));
+    let mut first = Box::pin(verdict(&verifier, &first));
+    assert_eq!(futures_util::poll!(&mut first), Poll::Pending);
+    source.is_asked(1).await;
+    // The set that is answered may have been read before the next key was there.
+    let mut waits = Box::pin(verdict(&verifier, &second));
+    assert_eq!(futures_util::poll!(&mut waits), Poll::Pending);
+    source.release();
+    assert_eq!(first.await, Err(Kind::UnknownKey));
+    assert_eq!(waits.await, Err(Kind::UnknownKey));
+    source.tell("200 OK", "", &next.jwks());
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &second).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_up_before_its_key_was_there_is_forgotten() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let (issuer, next) = (signer(&clock), signer(&clock));
+    source.tell("200 OK", "", &issuer.jwks());
+    let verifier = verifier(source.keys(&clock), &clock);
+    let new = token(&next);
+    assert_eq!(verdict(&verifier, &new).await, Err(Kind::UnknownKey));
+    source.tell("200 OK", "", &next.jwks());
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(verdict(&verifier, &new).await, Err(Kind::UnknownKey));
+    assert_eq!(source.hits(), 1);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(verdict(&verifier, &new).await, Ok(()));
+}
+
+#[tokio::test]
+async fn whom_the_line_has_no_place_for_is_told_to_come_again() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let issuer = signer(&clock);
+    let keys = source.keys(&clock);
+    source.tell("200 OK", "", &issuer.jwks());
+    keys.fetch().await.unwrap();
+    let verifier = verifier(keys, &clock);
+    clock.advance(Duration::from_secs(30));
+    source.hold();
+    let bad = made_up("x");
+    let mut line: Vec<_> = (0..1_024)
+        .map(|_| Box::pin(verdict(&verifier, &bad)))
+        .collect();
+    for place in &mut line {
+        assert_eq!(futures_util::poll!(place), Poll::Pending);
+    }
+    let strange = token(&signer(&clock));
+    assert_eq!(verdict(&verifier, &strange).await, Err(Kind::NoKeys));
+    assert_eq!(verdict(&verifier, &token(&issuer)).await, Ok(()));
+    source.release();
+    let outcomes = futures_util::future::join_all(line).await;
+    assert!(outcomes.iter().all(|it| *it == Err(Kind::UnknownKey)));
+    assert_eq!(verdict(&verifier, &strange).await, Err(Kind::UnknownKey));
+    assert_eq!(source.hits(), 2);
+}
+
+#[tokio::test]
+async fn keys_are_refreshed_although_the_time_of_day_steps_back() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let (issuer, next) = (signer(&clock), signer(&clock));
+    let now = clock.now();
+    let year = Duration::from_secs(365 * 86_400);
+    clock.set(now.checked_add(year).unwrap());
+    source.tell("200 OK", "cache-control: max-age=120\r\n", &issuer.jwks());
+    let keys = source.keys(&clock);
+    keys.fetch().await.unwrap();
+    let verifier = verifier(keys, &clock);
+    clock.set(now);
+    let good = token(&issuer);
+    source.tell("200 OK", "", &next.jwks());
+    for _ in 0..119 {
+        verifier.verify(&good).unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    // And on, which costs a look and no fetch.
+    clock.set(now.checked_add(year).unwrap());
+    let _ = verifier.verify(&good);
+    clock.set(now);
+    verifier.verify(&good).unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(source.hits(), 1);
+    clock.advance(Duration::from_secs(1));
+    let _ = verifier.verify(&good);
+    comes_true(|| verifier.verify(&token(&next)).is_ok()).await;
+    assert_eq!(source.hits(), 2);
+}
+
+#[test]
+fn a_runtime_that_ends_ends_a_fetch_and_no_one_hangs() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+    };
+    let clock = Arc::new(ManualClock::default());
+    // The source outlives the runtime of whoever asks first.
+    let others = tokio::runtime::Runtime::new().unwrap();
+    let source = others.block_on(Source::new());
+    let issuer = signer(&clock);
+    source.tell("200 OK", "", &issuer.jwks());
+    source.hold();
+    let verifier = verifier(source.keys(&clock), &clock);
+    let good = token(&issuer);
+    let first = runtime().unwrap();
+    first.block_on(hang_up(&verifier, &good));
+    drop(first);
+    assert_eq!(verifier.verify(&good).unwrap_err().kind(), Kind::NoKeys);
+    source.release();
+    clock.advance(Duration::from_secs(30));
+    let second = runtime().unwrap();
+    assert_eq!(second.block_on(verdict(&verifier, &good)), Ok(()));
 }
 
 #[tokio::test]
@@ -240,14 +422,7 @@ async fn keys_are_refreshed_beside_those_who_verify() {
     verifier
         .verify(&good)
         .expect("whoever finds it due doesn't wait");
-    let renewed = async {
-        while verifier.verify(&token(&next)).is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), renewed)
-        .await
-        .expect("it is fetched");
+    comes_true(|| verifier.verify(&token(&next)).is_ok()).await;
     assert_eq!(source.hits(), 2);
     assert!(
         verifier.verify(&good).is_err(),

@@ -1,0 +1,361 @@
+//! When keys at an address are fetched, and who waits for them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use serde::Deserialize;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+
+use super::{JwksError, fetch::Fetcher};
+use crate::{
+    domain::clock::{Clock, Timestamp},
+    token::{
+        TokenError, TokenErrorKind, VerifyingKeys,
+        live::{KeySource, Shared, Wait},
+    },
+};
+
+/// Whatever the headers say, keys are fetched again within this time, and not before that.
+pub(super) const FRESH_MAX: Duration = Duration::from_secs(86_400);
+pub(super) const FRESH_MIN: Duration = Duration::from_secs(60);
+/// Names of no key that are remembered. Beyond them the cooldown alone holds.
+const ABSENT_MAX: usize = 1_024;
+/// For how many cooldowns. After one, a name that somebody goes on to make up would take the next fetch too, always before
+/// a key that is new; and a name that was made up before its key was there must not be lost for long.
+const ABSENT_FOR: u32 = 2;
+/// Tokens that wait for a fetch at once; the next are told that the keys can't be had.
+const WAITING_MAX: usize = 1_024;
+/// How long nobody looks again after a look for which there was no runtime to fetch in.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the keys are.
+pub(super) enum Place {
+    Keys(String),
+    Provider(String),
+}
+
+/// What a builder says.
+pub(super) struct Settings {
+    pub(super) place: Place,
+    pub(super) fetcher: Fetcher,
+    pub(super) refresh: Duration,
+    pub(super) cooldown: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+pub(super) struct Source {
+    settings: Settings,
+    shared: Shared,
+    state: Mutex<State>,
+    /// In the seconds of the day between these, counted from 1970, nobody looks whether it is time to fetch: the clock that
+    /// never steps back needn't be read for each token.
+    quiet_from: AtomicI64,
+    quiet_until: AtomicI64,
+    /// Which fetch was the last that is over.
+    over: watch::Sender<u64>,
+    waiting: Arc<Semaphore>,
+}
+
+/// All moments are those of the clock that never steps back.
+#[derive(Default)]
+struct State {
+    /// How many fetches there were: one after the other, each known by its number.
+    begun: u64,
+    began_at: Option<Duration>,
+    in_flight: bool,
+    /// The last that brought keys.
+    succeeded: u64,
+    /// Whether the last that is over brought none.
+    failing: bool,
+    refresh_at: Option<Duration>,
+    /// Names that a fetch didn't bring which began after they were asked for, with the moment of that.
+    absent: HashMap<Box<str>, Duration>,
+}
+
+#[derive(Deserialize)]
+struct Provider {
+    issuer: String,
+    jwks_uri: String,
+}
+
+impl Source {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            shared: Shared::default(),
+            state: Mutex::default(),
+            // Nothing to refresh before the first token.
+            quiet_from: AtomicI64::new(i64::MIN),
+            quiet_until: AtomicI64::new(i64::MAX),
+            over: watch::Sender::new(0),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+        }
+    }
+
+    /// Fetches now, whenever the last time was; after the fetch that is under way, if there is one.
+    pub(super) async fn fetch(self: &Arc<Self>) -> Result<(), JwksError> {
+        const NO_END: JwksError = JwksError::Answer("the fetch came to no end");
+        let runtime = Handle::try_current();
+        let runtime = runtime.map_err(|_| JwksError::Answer("no Tokio runtime is here"))?;
+        loop {
+            match self.begin_or_meet(&runtime) {
+                Ok(fetch) => return fetch.await.unwrap_or(Err(NO_END)),
+                Err(other) => self.end_of(other).await,
+            }
+        }
+    }
+
+    /// The number of the other fetch where there is one under way.
+    fn begin_or_meet(
+        self: &Arc<Self>,
+        runtime: &Handle,
+    ) -> Result<JoinHandle<Result<(), JwksError>>, u64> {
+        let state = self.state();
+        if state.in_flight {
+            return Err(state.begun);
+        }
+        Ok(self.begin(state, runtime))
+    }
+
+    /// Begins a fetch, in a task of its own: whoever waits for it may hang up.
+    fn begin(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        runtime: &Handle,
+    ) -> JoinHandle<Result<(), JwksError>> {
+        state.begun = state.begun.saturating_add(1);
+        state.began_at = Some(self.settings.clock.elapsed());
+        state.in_flight = true;
+        self.quiet_until.store(i64::MAX, Ordering::Release);
+        self.quiet_from.store(i64::MIN, Ordering::Release);
+        let mut flight = Flight {
+            source: Arc::clone(self),
+            number: state.begun,
+            is_over: false,
+        };
+        // A runtime that is being shut down drops the task right here, and with it the flight, which takes the lock.
+        drop(state);
+        runtime.spawn(async move {
+            let outcome = flight.source.download().await;
+            flight.land(outcome)
+        })
+    }
+
+    async fn end_of(&self, fetch: u64) {
+        let mut over = self.over.subscribe();
+        // It fails when there is no sender any more, and that is `self`.
+        let _ = over.wait_for(|over| *over >= fetch).await;
+    }
+
+    /// Refreshes, if it is time and there is a runtime to do it in; or sees for how long it isn't.
+    fn look(self: &Arc<Self>, second: i64) {
+        let state = self.state();
+        if state.in_flight {
+            return;
+        }
+        let now = self.settings.clock.elapsed();
+        let refresh_at = state.refresh_at.unwrap_or(Duration::MAX);
+        let left = refresh_at.saturating_sub(now);
+        match Handle::try_current() {
+            Ok(runtime) if left.is_zero() => drop(self.begin(state, &runtime)),
+            // The time of day was set, perhaps.
+            _ => self.be_quiet(second, left.max(PAUSE)),
+        }
+    }
+
+    fn be_quiet(&self, from: i64, duration: Duration) {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let until = from.saturating_add(seconds);
+        self.quiet_until.store(until, Ordering::Release);
+        self.quiet_from.store(from, Ordering::Release);
+    }
+
+    async fn download(&self) -> Result<(VerifyingKeys, Duration), JwksError> {
+        let url = match &self.settings.place {
+            Place::Keys(url) => self.settings.fetcher.check(url)?,
+            Place::Provider(issuer) => {
+                let configuration = configuration_of(issuer);
+                let url = self.settings.fetcher.check(&configuration)?;
+                let document = self.settings.fetcher.fetch(url).await?;
+                let provider: Provider =
+                    serde_json::from_slice(&document.json).map_err(|_| JwksError::Discovery)?;
+                if provider.issuer != *issuer {
+                    return Err(JwksError::Discovery);
+                }
+                self.settings.fetcher.check(&provider.jwks_uri)?
+            }
+        };
+        let document = self.settings.fetcher.fetch(url).await?;
+        let keys = VerifyingKeys::from_public_jwks(&document.json)?;
+        let fresh = document.max_age.unwrap_or(self.settings.refresh);
+        Ok((
+            keys,
+            fresh
+                .clamp(FRESH_MIN, FRESH_MAX)
+                .min(self.settings.refresh.max(FRESH_MIN)),
+        ))
+    }
+
+    /// Remembers a name that none of the keys has, if a fetch says so that began after `seen`.
+    fn miss(&self, kid: Box<str>, seen: u64) {
+        let known = self.shared.keys().0.is_some_and(|keys| keys.has(&kid));
+        let now = self.settings.clock.elapsed();
+        let mut state = self.state();
+        if known || state.succeeded <= seen {
+            return;
+        }
+        if state.absent.len() >= ABSENT_MAX {
+            state.absent.retain(|_, at| self.is_recent(*at, now));
+        }
+        if state.absent.len() < ABSENT_MAX {
+            state.absent.insert(kid, now);
+        }
+    }
+
+    fn is_recent(&self, at: Duration, now: Duration) -> bool {
+        now.saturating_sub(at) < self.settings.cooldown.saturating_mul(ABSENT_FOR)
+    }
+
+    /// Whether a fetch for a key of that name isn't in vain, nor too soon.
+    fn is_worth_it(&self, state: &State, kid: Option<&str>) -> bool {
+        let now = self.settings.clock.elapsed();
+        let rested = |at| now.saturating_sub(at) >= self.settings.cooldown;
+        let missed = kid.and_then(|kid| state.absent.get(kid));
+        state.began_at.is_none_or(rested) && !missed.is_some_and(|at| self.is_recent(*at, now))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A fetch under way. However it ends, whoever waits for it is told.
+struct Flight {
+    source: Arc<Source>,
+    number: u64,
+    is_over: bool,
+}
+
+impl Flight {
+    fn land(
+        &mut self,
+        outcome: Result<(VerifyingKeys, Duration), JwksError>,
+    ) -> Result<(), JwksError> {
+        self.is_over = true;
+        let source = &self.source;
+        let settings = &source.settings;
+        let mut state = source.state();
+        let (outcome, fresh) = match outcome {
+            Ok((keys, fresh)) => {
+                state.succeeded = self.number;
+                let known = source.shared.keys().0;
+                if known.is_none_or(|known| known.to_jwks() != keys.to_jwks()) {
+                    state.absent.clear();
+                    source.shared.replace(keys);
+                }
+                (Ok(()), fresh.max(settings.cooldown))
+            }
+            Err(error) => {
+                tracing::warn!(target: "tollgate", %error, "keys of tokens could not be fetched");
+                (Err(error), settings.cooldown)
+            }
+        };
+        state.failing = outcome.is_err();
+        state.in_flight = false;
+        state.refresh_at = settings.clock.elapsed().checked_add(fresh);
+        source.be_quiet(settings.clock.now().as_second(), fresh);
+        source.over.send_replace(self.number);
+        outcome
+    }
+}
+
+impl Drop for Flight {
+    /// The runtime is shut down, or the task has panicked.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _ = self.land(Err(JwksError::Answer("the fetch came to no end")));
+        }
+    }
+}
+
+/// OpenID Connect Discovery section 4.1: a slash at the end is taken away before the path is added.
+pub(super) fn configuration_of(issuer: &str) -> String {
+    let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
+    format!("{issuer}/.well-known/openid-configuration")
+}
+
+/// The source as a verifier has it: an `Arc` of its own, to be handed to tasks.
+#[derive(Debug)]
+pub(super) struct Handed(pub(super) Arc<Source>);
+
+impl KeySource for Handed {
+    fn generation(&self, now: Timestamp) -> u64 {
+        let Self(source) = self;
+        let second = now.as_second();
+        if second < source.quiet_from.load(Ordering::Acquire)
+            || second >= source.quiet_until.load(Ordering::Acquire)
+        {
+            source.look(second);
+        }
+        source.shared.generation()
+    }
+
+    fn keys(&self) -> (Option<VerifyingKeys>, u64) {
+        self.0.shared.keys()
+    }
+
+    fn is_failing(&self) -> bool {
+        self.0.state().failing
+    }
+
+    fn wait_for(&self, kid: Option<&str>) -> Result<Option<Wait>, TokenError> {
+        const FULL: TokenError = TokenError::new(
+            TokenErrorKind::NoKeys,
+            "too many tokens wait for keys already",
+        );
+        let Self(source) = self;
+        let state = source.state();
+        let seen = state.begun;
+        let fetch = if state.in_flight {
+            drop(state);
+            seen
+        } else {
+            if !source.is_worth_it(&state, kid) {
+                return Ok(None);
+            }
+            let Ok(runtime) = Handle::try_current() else {
+                return Ok(None);
+            };
+            drop(source.begin(state, &runtime));
+            seen.saturating_add(1)
+        };
+        let place = Arc::clone(&source.waiting).try_acquire_owned();
+        let place = place.map_err(|_| FULL)?;
+        let (source, kid) = (Arc::clone(source), kid.map(Box::from));
+        Ok(Some(Box::pin(async move {
+            source.end_of(fetch).await;
+            if let Some(kid) = kid {
+                source.miss(kid, seen);
+            }
+            drop(place);
+        })))
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Place::Keys(place) | Place::Provider(place)) = &self.settings.place;
+        f.debug_tuple("JwksUrl").field(place).finish()
+    }
+}
