@@ -1,5 +1,6 @@
 //! The attacks of the books, each with the verdict it must get. The signer here signs anything.
 
+mod edwards;
 #[cfg(feature = "jwks")]
 mod jwks;
 mod jwks_file;

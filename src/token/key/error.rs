@@ -22,6 +22,9 @@ pub enum KeyError {
     /// The modulus has the mark of a generator whose keys can be factored (ROCA, CVE-2017-15361).
     #[error("key: an RSA modulus that can be factored (ROCA)")]
     Roca,
+    /// An Ed25519 point whose order divides eight: anybody can sign for it.
+    #[error("key: an Ed25519 point of small order, for which anybody can sign")]
+    SmallOrder,
     /// Its `use` or `key_ops` is for something else (RFC 7517 sections 4.2 and 4.3).
     #[error("key: its use or key_ops is not that of signatures")]
     WrongUse,

@@ -7,7 +7,7 @@ use aws_lc_rs::{
 
 use jsonwebtoken::DecodingKey;
 
-use super::{KeyError, TokenAlgorithm, algorithm::Means, rsa};
+use super::{KeyError, TokenAlgorithm, algorithm::Means, edwards, rsa};
 
 /// A public key by its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,9 @@ impl PublicNumbers {
                 parsed(ParsedPublicKey::new(verify, &point))?;
                 Ok(DecodingKey::from_ec_der(&point))
             }
-            (Means::Ed, Self::Ed { x }) if x.len() == 32 => {
+            (Means::Ed, Self::Ed { x }) => {
+                let point: &[u8; 32] = (**x).try_into().map_err(|_| KeyError::Unreadable)?;
+                edwards::check(point)?;
                 parsed(ParsedPublicKey::new(&ED25519, x))?;
                 Ok(DecodingKey::from_ed_der(x))
             }

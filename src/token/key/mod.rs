@@ -3,6 +3,7 @@
 //! Which algorithm is used is never the token's to say: the header is compared with the key's, not obeyed.
 
 mod algorithm;
+mod edwards;
 mod error;
 mod jwk;
 mod material;

@@ -18,7 +18,7 @@ const KID_LENGTH_MAX: usize = 255;
 /// A key that checks signatures, with its one algorithm, and its name among others. A clone is a reference count.
 ///
 /// Weak keys are refused when they are made: short secrets, RSA keys of less than 2,048 bits or with the mark of ROCA,
-/// points that are on another curve, the text of a public key as a secret.
+/// points that are on another curve or of small order, the text of a public key as a secret.
 ///
 /// ```
 /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};

@@ -1,0 +1,43 @@
+//! Encodings of points that are no Ed25519 keys.
+
+use super::KeyError;
+
+/// The `y` of the eight points whose order divides eight, little end first: 1 (the identity), -1, 0, and two that four
+/// share. By such a key there are signatures that fit any message, or every eighth, and whoever knows how makes them:
+/// RFC 8032 leaves it to the verifier, and the libraries leave it to the user.
+const SMALL: [[u8; 32]; 5] = [
+    y(1, 0, 0),
+    y(0xec, 0xff, 0x7f),
+    y(0, 0, 0),
+    [
+        38, 232, 149, 143, 194, 178, 39, 176, 69, 195, 244, 137, 242, 239, 152, 240, 213, 223, 172,
+        5, 211, 198, 51, 57, 177, 56, 2, 136, 109, 83, 252, 5,
+    ],
+    [
+        199, 23, 106, 112, 61, 77, 216, 79, 186, 60, 11, 118, 13, 16, 103, 15, 42, 32, 83, 250, 44,
+        57, 204, 198, 78, 199, 253, 119, 146, 172, 3, 122,
+    ],
+];
+
+const fn y(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut y = [middle; 32];
+    let [low, .., high] = &mut y;
+    (*low, *high) = (first, last);
+    y
+}
+
+/// Refuses what anybody could sign for, and what isn't the one way to write a point (RFC 8032 section 5.1.3).
+pub(super) fn check(point: &[u8; 32]) -> Result<(), KeyError> {
+    let mut y = *point;
+    // The sign of x.
+    let [first, middle @ .., last] = &mut y;
+    *last &= 0x7f;
+    // 2^255 - 19 or more: a smaller number, written another way.
+    if *last == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *first >= 0xed {
+        return Err(KeyError::Unreadable);
+    }
+    if SMALL.contains(&y) {
+        return Err(KeyError::SmallOrder);
+    }
+    Ok(())
+}
