@@ -89,7 +89,8 @@ impl Passwords {
     }
 
     /// Compares a password with the stored hash of a user, or with a hash of nothing when there is no such user:
-    /// in the same time.
+    /// in the same time, also where the hash was made with lower parameters than today's. One that was made with higher ones
+    /// takes longer, so lowering them tells who was there before.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -148,7 +149,13 @@ impl Inner {
                 .map(|dummy| self.hasher.verify_password(password, &dummy));
             return PasswordCheck::Mismatch;
         };
-        if self.hasher.verify_password(password, &hash).is_err() {
+        let fits = self.hasher.verify_password(password, &hash).is_ok();
+        // Nobody sees by the time that a user is there whose password was hashed before the parameters rose.
+        if let Some(rest) = difference(&params, self.hasher.params()) {
+            let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, rest);
+            let _ = self::hash(&hasher, password);
+        }
+        if !fits {
             PasswordCheck::Mismatch
         } else if self.is_above(&hash, &params) {
             PasswordCheck::MatchToRehash
@@ -167,6 +174,18 @@ impl Inner {
             || params.t_cost() < today.t_cost()
             || params.p_cost() < today.p_cost()
     }
+}
+
+/// Parameters that take about as long as today's take longer than those stored; `None` where they take no longer.
+fn difference(stored: &Params, today: &Params) -> Option<Params> {
+    // Blocks that are written: what the time goes by.
+    let blocks =
+        |params: &Params| u64::from(params.m_cost()).saturating_mul(params.t_cost().into());
+    let more = blocks(today).checked_sub(blocks(stored))?;
+    let memory = more.checked_div(today.t_cost().into())?;
+    let memory = u32::try_from(memory).ok()?;
+    // Too few to be measured are none.
+    Params::new(memory, today.t_cost(), today.p_cost(), None).ok()
 }
 
 /// A stored hash of Argon2 that takes no more than we would take ourselves: a damaged row must not take the machine.
@@ -263,5 +282,34 @@ impl PasswordsBuilder {
             line: Arc::new(Semaphore::new(line.min(Semaphore::MAX_PERMITS))),
             slots: Arc::new(Semaphore::new(slots)),
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(stored: [u32; 3], today: [u32; 3]) -> Option<(u32, u32)> {
+        let params = |[m, t, p]: [u32; 3]| Params::new(m, t, p, None).unwrap();
+        let rest = difference(&params(stored), &params(today))?;
+        Some((rest.m_cost(), rest.t_cost()))
+    }
+
+    #[test]
+    fn what_a_lower_hash_takes_less_is_spent_all_the_same() {
+        assert_eq!(rest([19_456, 2, 1], [19_456, 2, 1]), None);
+        assert_eq!(rest([4_096, 1, 1], [19_456, 2, 1]), Some((17_408, 2)));
+        assert_eq!(rest([19_456, 2, 1], [19_456, 3, 1]), Some((6_485, 3)));
+        assert_eq!(
+            rest([65_536, 1, 1], [19_456, 2, 1]),
+            None,
+            "it takes longer"
+        );
+        assert_eq!(
+            rest([19_452, 2, 1], [19_456, 2, 1]),
+            None,
+            "next to nothing"
+        );
+        assert_eq!(rest([8, 1, 1], [1 << 20, 64, 4]), Some(((1 << 20) - 1, 64)));
     }
 }
