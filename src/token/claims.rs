@@ -23,6 +23,8 @@ pub(super) struct Claims<'de> {
     pub(super) id: Option<Cow<'de, str>>,
     pub(super) session: Option<Cow<'de, str>>,
     pub(super) token_use: Option<Cow<'de, str>>,
+    /// Not the header's: some providers say here what a token is.
+    pub(super) typ: Option<Cow<'de, str>>,
     pub(super) roles: Option<List<'de>>,
     pub(super) kept: BTreeMap<String, Value>,
 }
@@ -30,6 +32,8 @@ pub(super) struct Claims<'de> {
 /// Reads [`Claims`], with those others that were asked for.
 pub(super) struct ClaimsSeed<'a> {
     pub(super) kept: &'a [Box<str>],
+    /// Whether `roles` is a claim like any other.
+    pub(super) roles_elsewhere: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for ClaimsSeed<'_> {
@@ -48,38 +52,99 @@ impl<'de> Visitor<'de> for ClaimsSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let depth = DEPTH_MAX.saturating_sub(1);
         let mut claims = Claims::default();
         let mut others = Names::default();
         while let Some(Text(name)) = members.next_key()? {
-            match name.as_ref() {
-                "iss" => set_once(&mut claims.issuer, text(&mut members)?)?,
-                "sub" => set_once(&mut claims.subject, text(&mut members)?)?,
-                "jti" => set_once(&mut claims.id, text(&mut members)?)?,
-                "sid" => set_once(&mut claims.session, text(&mut members)?)?,
-                "token_use" => set_once(&mut claims.token_use, text(&mut members)?)?,
-                "aud" => set_once(&mut claims.audience, members.next_value()?)?,
-                "exp" => set_once(&mut claims.expires_at, members.next_value()?)?,
-                "nbf" => set_once(&mut claims.not_before, members.next_value()?)?,
-                "iat" => set_once(&mut claims.issued_at, members.next_value()?)?,
-                "roles" => set_once(&mut claims.roles, members.next_value()?)?,
-                _ => {
-                    let depth = DEPTH_MAX.saturating_sub(1);
-                    if self.kept.iter().any(|kept| **kept == *name) {
-                        let value = checked_value(members.next_value()?, depth)?;
-                        claims.kept.insert(name.clone().into_owned(), value);
-                    } else {
-                        members.next_value_seed(Checked { depth })?;
-                    }
-                    others.admit(name)?;
+            let place = self.place(&name);
+            let raw = if self.kept.iter().any(|kept| **kept == *name) {
+                let raw: &RawValue = members.next_value()?;
+                let value = checked_value(raw, depth)?;
+                claims.kept.insert(name.clone().into_owned(), value);
+                Some(raw)
+            } else {
+                None
+            };
+            match (place, raw) {
+                (Some(place), None) => members.next_value_seed(Filling(place, &mut claims))?,
+                (Some(place), Some(raw)) => {
+                    let mut value = serde_json::Deserializer::from_str(raw.get());
+                    let read = Filling(place, &mut claims).deserialize(&mut value);
+                    read.map_err(A::Error::custom)?;
                 }
+                (None, None) => members.next_value_seed(Checked { depth })?,
+                (None, Some(_)) => {}
+            }
+            if place.is_none() {
+                others.admit(name)?;
             }
         }
         Ok(claims)
     }
 }
 
-fn text<'de, A: MapAccess<'de>>(members: &mut A) -> Result<Cow<'de, str>, A::Error> {
-    members.next_value::<Text<'de>>().map(|text| text.0)
+/// A claim that has a place of its own in [`Claims`], and a type.
+#[derive(Clone, Copy)]
+enum Place {
+    Issuer,
+    Subject,
+    Audience,
+    ExpiresAt,
+    NotBefore,
+    IssuedAt,
+    Id,
+    Session,
+    TokenUse,
+    Typ,
+    Roles,
+}
+
+impl ClaimsSeed<'_> {
+    fn place(&self, name: &str) -> Option<Place> {
+        Some(match name {
+            "iss" => Place::Issuer,
+            "sub" => Place::Subject,
+            "aud" => Place::Audience,
+            "exp" => Place::ExpiresAt,
+            "nbf" => Place::NotBefore,
+            "iat" => Place::IssuedAt,
+            "jti" => Place::Id,
+            "sid" => Place::Session,
+            "token_use" => Place::TokenUse,
+            "typ" => Place::Typ,
+            // Of any type where they are not the roles.
+            "roles" if !self.roles_elsewhere => Place::Roles,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads a value into its place, where there was none yet.
+struct Filling<'a, 'de>(Place, &'a mut Claims<'de>);
+
+impl<'de> DeserializeSeed<'de> for Filling<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        let Self(place, claims) = self;
+        match place {
+            Place::Issuer => set_once(&mut claims.issuer, text(value)?),
+            Place::Subject => set_once(&mut claims.subject, text(value)?),
+            Place::Audience => set_once(&mut claims.audience, Texts::deserialize(value)?),
+            Place::ExpiresAt => set_once(&mut claims.expires_at, NumericDate::deserialize(value)?),
+            Place::NotBefore => set_once(&mut claims.not_before, NumericDate::deserialize(value)?),
+            Place::IssuedAt => set_once(&mut claims.issued_at, NumericDate::deserialize(value)?),
+            Place::Id => set_once(&mut claims.id, text(value)?),
+            Place::Session => set_once(&mut claims.session, text(value)?),
+            Place::TokenUse => set_once(&mut claims.token_use, text(value)?),
+            Place::Typ => set_once(&mut claims.typ, text(value)?),
+            Place::Roles => set_once(&mut claims.roles, List::deserialize(value)?),
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Cow<'de, str>, D::Error> {
+    Text::deserialize(value).map(|text| text.0)
 }
 
 fn checked_value<E: Error>(raw: &RawValue, depth: usize) -> Result<Value, E> {

@@ -92,7 +92,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// The claims that must be kept to be read here.
+    /// The claims that must be kept to be read here, whether or not they have a place of their own besides.
     pub(super) fn roots(&self) -> impl Iterator<Item = &str> {
         let paths = self.attributes.iter().map(|(_, path)| path);
         let paths = paths.chain(&self.roles).chain(&self.scopes);
@@ -144,19 +144,7 @@ impl Mapping {
     }
 
     pub(super) fn check_required(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
-        let is_there = |name: &str| match name {
-            "iss" => claims.issuer.is_some(),
-            "sub" => claims.subject.is_some(),
-            "aud" => claims.audience.is_some(),
-            "exp" => claims.expires_at.is_some(),
-            "nbf" => claims.not_before.is_some(),
-            "iat" => claims.issued_at.is_some(),
-            "jti" => claims.id.is_some(),
-            "sid" => claims.session.is_some(),
-            "token_use" => claims.token_use.is_some(),
-            "roles" => claims.roles.is_some(),
-            other => claims.kept.get(other).is_some_and(|value| !value.is_null()),
-        };
+        let is_there = |name: &str| claims.kept.get(name).is_some_and(|value| !value.is_null());
         if self.required.iter().all(|name| is_there(name)) {
             Ok(())
         } else {

@@ -12,7 +12,8 @@
 //! | an empty signature, or another key's | `BadSignature` |
 //! | `exp` now or before | `Expired` |
 //! | `nbf` or `iat` in the future | `NotYetValid` |
-//! | another `iss`; an `aud` without us; another `typ` or `token_use` | `WrongIssuer`, `WrongAudience`, `WrongUse` |
+//! | another `iss`; an `aud` without us | `WrongIssuer`, `WrongAudience` |
+//! | another `typ` or `token_use`; a claim `typ` of an ID, refresh or log-out token | `WrongUse` |
 //! | without a claim that it must have; issued too long ago | `MissingClaim`, `TooOld` |
 //!
 //! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.

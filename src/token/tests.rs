@@ -404,6 +404,38 @@ fn issuer_audience_and_use_must_be_ours() {
 }
 
 #[test]
+fn what_some_providers_say_in_a_claim_is_heard() {
+    for other in ["ID", "Refresh", "Offline", "Logout", "Serialized-ID", "id"] {
+        let claims = good_claims(&format!(r#","typ":"{other}""#));
+        refused(&sign(HEADER, &claims), Kind::WrongUse);
+    }
+    for fine in ["Bearer", "DPoP", "JWT", ""] {
+        accepted(&sign(HEADER, good_claims(&format!(r#","typ":"{fine}""#))));
+    }
+    for odd in ["1", "null", r#"["ID"]"#] {
+        refused(
+            &sign(HEADER, good_claims(&format!(r#","typ":{odd}"#))),
+            Kind::Malformed,
+        );
+    }
+    refused(
+        &sign(HEADER, good_claims(r#","typ":"Bearer","typ":"ID""#)),
+        Kind::Malformed,
+    );
+    let clock = Arc::new(ManualClock::default());
+    let refresh = builder(&clock)
+        .token_use(TokenUse::Refresh)
+        .build()
+        .unwrap();
+    let says = |typ: &str| {
+        let more = format!(r#","token_use":"refresh","typ":"{typ}""#);
+        refresh.verify(&sign(HEADER, good_claims(&more)))
+    };
+    says("Refresh").unwrap();
+    assert_eq!(says("ID").unwrap_err().kind(), Kind::WrongUse);
+}
+
+#[test]
 fn other_claims_are_kept_when_asked_for_and_checked_all_the_same() {
     let clock = Arc::new(ManualClock::default());
     let verifier = builder(&clock).add_claim("realm").build().unwrap();

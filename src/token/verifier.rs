@@ -24,6 +24,12 @@ use crate::domain::{
 pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
 const SUBJECT_LENGTH_MAX: usize = 255;
+
+/// What the claim `typ` is in Keycloak's tokens that call nothing. Its access tokens have `Bearer` or `DPoP` there, and all of
+/// them have `JWT` in the header.
+const NO_CALLERS: &[&str] = &["ID", "Serialized-ID", "Logout"];
+/// Of its refresh tokens.
+const REFRESHING: &[&str] = &["Refresh", "Offline"];
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 const AGE_MAX_MIN: Duration = Duration::from_secs(1);
 const CACHE_CAPACITY: usize = 50_000;
@@ -193,6 +199,7 @@ impl TokenVerifier {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let seed = ClaimsSeed {
             kept: &self.0.rules.claims,
+            roles_elsewhere: self.0.rules.mapping.roles.is_some(),
         };
         seed.deserialize(&mut deserializer)
             .and_then(|claims| deserializer.end().map(|()| claims))
@@ -260,7 +267,7 @@ impl fmt::Debug for TokenVerifier {
 impl Rules {
     fn judge(&self, mut claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
         self.judge_addresses(&claims)?;
-        self.judge_use(claims.token_use.as_deref())?;
+        self.judge_use(claims.token_use.as_deref(), claims.typ.as_deref())?;
         self.mapping.check_required(&claims)?;
         let roles = self.mapping.roles(&mut claims)?;
         let scopes = self.mapping.scopes(&claims)?;
@@ -322,12 +329,18 @@ impl Rules {
     }
 
     /// Who doesn't say what a token is for expects an access token, and takes one that doesn't say either.
-    fn judge_use(&self, token_use: Option<&str>) -> Result<(), TokenError> {
-        let fits = match (token_use, self.token_use) {
-            (None, expected) => expected.is_none(),
-            (Some(token_use), expected) => token_use == expected.unwrap_or_default().as_str(),
+    fn judge_use(&self, token_use: Option<&str>, typ: Option<&str>) -> Result<(), TokenError> {
+        let expected = self.token_use.unwrap_or_default();
+        let fits = match token_use {
+            None => self.token_use.is_none(),
+            Some(token_use) => token_use == expected.as_str(),
         };
-        if fits {
+        let is_one_of = |types: &[&str]| {
+            typ.is_some_and(|typ| types.iter().any(|it| typ.eq_ignore_ascii_case(it)))
+        };
+        let foreign =
+            is_one_of(NO_CALLERS) || (expected == TokenUse::Access && is_one_of(REFRESHING));
+        if fits && !foreign {
             Ok(())
         } else {
             Err(TokenError::new(
@@ -360,7 +373,11 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// The `typ` that a token's header must have, `at+jwt` say. Unless set: `JWT`, or none.
+    /// The `typ` that a token's header must have, `at+jwt` say (RFC 9068 section 2.1). Unless set: `JWT`, or none.
+    ///
+    /// Set it where the issuer does: it is what tells an access token from an ID token (RFC 8725 section 3.11). Where it
+    /// doesn't, an ID token is kept out by the audience, which is the client and not the API, and by what issuers say of
+    /// their own: `token_use`, or a claim `typ` of `ID`, `Refresh`, `Offline` or `Logout`.
     pub fn typ(mut self, typ: &str) -> Self {
         self.rules.typ = Some(typ.into());
         self
@@ -378,14 +395,16 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// One more claim to keep for [`VerifiedToken::claim`]; others are checked for their form and dropped.
+    /// One more claim to keep for [`VerifiedToken::claim`], whatever else is made of it; others are checked for their form and
+    /// dropped.
     pub fn add_claim(mut self, name: &str) -> Self {
         self.rules.claims.push(name.into());
         self
     }
 
     /// The way to the claim that has the roles, instead of `roles`: `["realm_access", "roles"]`, or `["scope"]`
-    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it has no roles.
+    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it has no roles. `["roles"]` is
+    /// the usual place, but takes words too; unless it is named here, the claim `roles` is then one like any other.
     pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.roles = Some(ClaimPath::new(path));
         self

@@ -43,6 +43,59 @@ fn roles_come_from_where_the_issuer_puts_them() {
 }
 
 #[test]
+fn the_usual_place_of_roles_may_be_named_and_may_be_anothers() {
+    let roles = |token: Arc<VerifiedToken>| token.roles().map(str::to_owned).collect::<Vec<_>>();
+    let named = |builder: TokenVerifierBuilder| builder.roles_from(["roles"]);
+    for written in [r#"["a","b"]"#, r#""a b""#] {
+        let token = verify(named, &format!(r#","roles":{written}"#)).unwrap();
+        assert_eq!(roles(token), ["a", "b"], "{written}");
+    }
+    assert!(roles(verify(named, "").unwrap()).is_empty());
+    let odd = verify(named, r#","roles":{"a":1}"#);
+    assert_eq!(odd.unwrap_err(), Kind::Malformed);
+    let twice = verify(named, r#","roles":["a"],"roles":["b"]"#);
+    assert_eq!(twice.unwrap_err(), Kind::Malformed);
+    let nested = |builder: TokenVerifierBuilder| builder.roles_from(["realm_access", "roles"]);
+    for other in [r#""admin""#, "1", "null", r#"{"a":1}"#] {
+        let more = format!(r#","roles":{other},"realm_access":{{"roles":["a"]}}"#);
+        assert_eq!(roles(verify(nested, &more).unwrap()), ["a"], "{other}");
+        let twice = format!(r#"{more},"roles":[]"#);
+        assert_eq!(verify(nested, &twice).unwrap_err(), Kind::Malformed);
+    }
+}
+
+#[test]
+fn claims_that_are_always_read_can_be_kept_and_mapped_too() {
+    let kept = |builder: TokenVerifierBuilder| {
+        builder
+            .add_attribute_from("issuer", ["iss"])
+            .add_claim("aud")
+            .add_claim("roles")
+            .add_claim("exp")
+            .add_required_claim("sid")
+    };
+    let token = verify(kept, r#","sid":"s","roles":["a"]"#).unwrap();
+    assert_eq!(token.principal().attribute("issuer"), Some("api"));
+    assert_eq!(token.claim("aud").unwrap(), "web");
+    assert_eq!(token.claim("exp").unwrap(), NOW + 60);
+    assert_eq!(token.claim("roles").unwrap()[0], "a");
+    assert_eq!(token.claim("sub"), None);
+    // And are read as ever.
+    assert_eq!(token.roles().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(token.session().unwrap().as_str(), "s");
+    for odd in [
+        r#","sid":"s","sid":"s""#,
+        r#","sid":"s","iss":"api""#,
+        r#","sid":"s","roles":"a""#,
+        r#","sid":1"#,
+        r#","sid":null"#,
+    ] {
+        assert_eq!(verify(kept, odd).unwrap_err(), Kind::Malformed, "{odd}");
+    }
+    assert_eq!(verify(kept, "").unwrap_err(), Kind::MissingClaim);
+}
+
+#[test]
 fn scopes_are_words_or_a_list_and_no_roles() {
     let plain = |builder: TokenVerifierBuilder| builder;
     let scopes = |token: &VerifiedToken| token.scopes().map(str::to_owned).collect::<Vec<_>>();
@@ -103,6 +156,28 @@ fn what_is_required_must_be_there() {
             .add_required_claim("client_id")
     };
     verify(required, r#","jti":"1","client_id":"c""#).unwrap();
+    let all = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid"];
+    let all = all.into_iter().chain(["token_use", "roles", "typ"]);
+    let more = [
+        r#","nbf":1"#,
+        r#","iat":1"#,
+        r#","jti":"1""#,
+        r#","sid":"s""#,
+        r#","token_use":"access""#,
+        r#","roles":[]"#,
+        r#","typ":"Bearer""#,
+    ];
+    let strict = |mut builder: TokenVerifierBuilder| {
+        for name in all.clone() {
+            builder = builder.add_required_claim(name);
+        }
+        builder
+    };
+    verify(strict, &more.concat()).unwrap();
+    for one in more {
+        let lacking = more.concat().replace(one, "");
+        assert_eq!(verify(strict, &lacking).unwrap_err(), Kind::MissingClaim);
+    }
     for lacking in [
         "",
         r#","jti":"1""#,
