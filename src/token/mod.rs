@@ -35,6 +35,7 @@ mod key;
 mod live;
 mod mapping;
 mod memo;
+mod rules;
 mod secret;
 mod strict;
 mod verified;

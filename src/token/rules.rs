@@ -1,0 +1,169 @@
+//! What a token must say.
+
+use std::time::Duration;
+
+use super::{
+    TokenError, TokenErrorKind, TokenUse, VerifiedToken,
+    claims::{Claims, NumericDate},
+    mapping::Mapping,
+    verified::PrincipalOnce,
+};
+use crate::domain::{SessionId, clock::Timestamp};
+
+const SUBJECT_LENGTH_MAX: usize = 255;
+
+/// What the claim `typ` is in Keycloak's tokens that call nothing. Its access tokens have `Bearer` or `DPoP` there, and all of
+/// them have `JWT` in the header.
+const NO_CALLERS: &[&str] = &["ID", "Serialized-ID", "Logout"];
+/// Of its refresh tokens.
+const REFRESHING: &[&str] = &["Refresh", "Offline"];
+/// What a verifier asks of what a token says.
+pub(super) struct Rules {
+    pub(super) issuer: Option<Box<str>>,
+    pub(super) audience: Option<Box<str>>,
+    pub(super) typ: Option<Box<str>>,
+    pub(super) token_use: Option<TokenUse>,
+    pub(super) leeway: Duration,
+    pub(super) age_max: Option<Duration>,
+    pub(super) claims: Vec<Box<str>>,
+    pub(super) mapping: Mapping,
+}
+
+impl Rules {
+    /// Everything but the time.
+    pub(super) fn judge(&self, mut claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
+        self.judge_addresses(&claims)?;
+        self.judge_use(claims.token_use.as_deref(), claims.typ.as_deref())?;
+        self.mapping.check_required(&claims)?;
+        let roles = self.mapping.roles(&mut claims)?;
+        let scopes = self.mapping.scopes(&claims)?;
+        let attributes = self.mapping.attributes(&claims)?;
+        let NumericDate(expires_at) = claims
+            .expires_at
+            .ok_or(TokenError::malformed("the token has no exp"))?;
+        let subject = claims
+            .subject
+            .filter(|subject| !subject.is_empty() && subject.len() <= SUBJECT_LENGTH_MAX)
+            .ok_or(TokenError::malformed(
+                "the token has no sub of 1 to 255 bytes",
+            ))?;
+        let session = claims
+            .session
+            .map(|session| SessionId::new(&session))
+            .transpose()
+            .map_err(|_| TokenError::malformed("sid has 1 to 255 bytes"))?;
+        Ok(VerifiedToken {
+            subject: subject.into(),
+            session,
+            id: claims.id.map(Into::into),
+            issued_at: claims.issued_at.map(|date| date.0),
+            not_before: claims.not_before.map(|date| date.0),
+            expires_at,
+            roles,
+            scopes,
+            kept: claims.kept,
+            keys: 0,
+            attributes,
+            principal: PrincipalOnce::default(),
+        })
+    }
+
+    /// Who issued it, and for whom.
+    fn judge_addresses(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
+        if let Some(expected) = self.issuer.as_deref()
+            && claims.issuer.as_deref() != Some(expected)
+        {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongIssuer,
+                "the token is another issuer's",
+            ));
+        }
+        // RFC 7519 section 4.1.3: who doesn't find itself in `aud` refuses, so who has no name does.
+        let meant_for_us = match (&claims.audience, self.audience.as_deref()) {
+            (Some(audience), Some(expected)) => audience.contains(expected),
+            (None, None) => true,
+            _ => false,
+        };
+        if meant_for_us {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::WrongAudience,
+                "the token is meant for another audience",
+            ))
+        }
+    }
+
+    /// Who doesn't say what a token is for expects an access token, and takes one that doesn't say either.
+    fn judge_use(&self, token_use: Option<&str>, typ: Option<&str>) -> Result<(), TokenError> {
+        let expected = self.token_use.unwrap_or_default();
+        let fits = match token_use {
+            None => self.token_use.is_none(),
+            Some(token_use) => token_use == expected.as_str(),
+        };
+        let is_one_of = |types: &[&str]| {
+            typ.is_some_and(|typ| types.iter().any(|it| typ.eq_ignore_ascii_case(it)))
+        };
+        let foreign =
+            is_one_of(NO_CALLERS) || (expected == TokenUse::Access && is_one_of(REFRESHING));
+        if fits && !foreign {
+            Ok(())
+        } else {
+            Err(TokenError::new(
+                TokenErrorKind::WrongUse,
+                "the token is for another use",
+            ))
+        }
+    }
+
+    /// The one part of a verdict that changes with time, looked at on every use.
+    pub(super) fn judge_time(
+        &self,
+        token: &VerifiedToken,
+        now: Timestamp,
+    ) -> Result<(), TokenError> {
+        let leeway = self.leeway;
+        let earliest = now.saturating_sub(leeway).unwrap_or(Timestamp::MIN);
+        let latest = now.saturating_add(leeway).unwrap_or(Timestamp::MAX);
+        if token.expires_at <= earliest {
+            let at = token.expires_at;
+            return Err(TokenError::new(
+                TokenErrorKind::Expired { at },
+                "the token has expired",
+            ));
+        }
+        if [token.not_before, token.issued_at]
+            .into_iter()
+            .flatten()
+            .any(|moment| moment > latest)
+        {
+            return Err(TokenError::new(
+                TokenErrorKind::NotYetValid,
+                "the token begins in the future",
+            ));
+        }
+        match self.age_max {
+            Some(age_max) => judge_age(token, earliest, age_max),
+            None => Ok(()),
+        }
+    }
+}
+
+fn judge_age(
+    token: &VerifiedToken,
+    earliest: Timestamp,
+    age_max: Duration,
+) -> Result<(), TokenError> {
+    let issued_at = token.issued_at.ok_or(TokenError::new(
+        TokenErrorKind::MissingClaim,
+        "the token doesn't say when it was issued",
+    ))?;
+    let end = issued_at.saturating_add(age_max).unwrap_or(Timestamp::MAX);
+    if end <= earliest {
+        return Err(TokenError::new(
+            TokenErrorKind::TooOld,
+            "the token was issued too long ago",
+        ));
+    }
+    Ok(())
+}
