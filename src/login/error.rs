@@ -24,6 +24,8 @@ pub enum LoginErrorKind {
     InvalidEmail,
     /// The password is too short or too long; the text says which, for the client. 422.
     WeakPassword(&'static str),
+    /// More than 64 roles, or longer ones than a token holds: nobody could log in with them. 422.
+    TooManyRoles,
     /// There is no such user. 404.
     UnknownUser,
     /// The refresh token's time is over, or its login's. 401.
@@ -65,6 +67,7 @@ impl fmt::Display for LoginError {
             LoginErrorKind::InvalidCredentials => f.write_str("invalid credentials"),
             LoginErrorKind::EmailTaken => f.write_str("the address is taken"),
             LoginErrorKind::InvalidEmail => f.write_str("the address is not one"),
+            LoginErrorKind::TooManyRoles => f.write_str("more roles than a token holds"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
             LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
             LoginErrorKind::RefreshInvalid(text) => write!(f, "no good refresh token: {text}"),
@@ -122,6 +125,8 @@ impl From<LoginError> for Denial {
             LoginErrorKind::WeakPassword(text) => {
                 Self::new(DenialKind::Unprocessable).with_message(text)
             }
+            LoginErrorKind::TooManyRoles => Self::new(DenialKind::Unprocessable)
+                .with_message("These are more roles than a user can have."),
             LoginErrorKind::UnknownUser => Self::new(DenialKind::NotFound),
             LoginErrorKind::RefreshExpired { at } => Self::new(DenialKind::CredentialExpired)
                 .of_credential(CredentialKind::Token)

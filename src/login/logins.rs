@@ -33,7 +33,7 @@ use crate::{
         Audience, Change, ChangeListener, SessionStore, StoreError, StoreErrorKind, StoreFuture,
         UserStore,
     },
-    token::{IssuedToken, TokenIssuer},
+    token::{IssueError, IssuedToken, TokenIssuer},
     trail,
 };
 
@@ -95,12 +95,13 @@ impl Logins {
     /// Makes a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `EmailTaken`; `Busy`, `Store`, `Internal`.
+    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `EmailTaken`; `Busy`, `Store`, `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
-        let hash = self.0.passwords.hash(user.password()).await?;
         let id = UserId::new(&random_name("user")?).map_err(|_| internal("a user id"))?;
+        self.check_roles(&id, &user.roles)?;
+        let hash = self.0.passwords.hash(user.password()).await?;
         let mut record = UserRecord::new(id, &user.email, hash, self.now());
         record.roles = user.roles;
         record.attributes = user.attributes;
@@ -236,6 +237,15 @@ impl Logins {
         }
     }
 
+    /// Whether there could be a token with these roles: who has more is not to learn it at the next login.
+    pub(super) fn check_roles(&self, user: &UserId, roles: &[String]) -> Result<(), LoginError> {
+        let roles = roles.iter().map(String::as_str);
+        match self.0.issuer.check_roles(user, &new_session()?, roles) {
+            Err(IssueError::TooLong) => Err(LoginError::new(LoginErrorKind::TooManyRoles)),
+            outcome => Ok(outcome?),
+        }
+    }
+
     /// The password is at hand only now. That it could not be hashed anew keeps nobody out.
     async fn rehash(&self, user: &UserRecord, password: &str) {
         let Ok(hash) = self.0.passwords.hash(password).await else {
@@ -251,8 +261,7 @@ impl Logins {
     }
 
     async fn open(&self, user: UserRecord) -> Result<Login, LoginError> {
-        let session =
-            SessionId::new(&random_name("session")?).map_err(|_| internal("a login id"))?;
+        let session = new_session()?;
         let roles = user.roles.iter().map(String::as_str);
         let token = self.0.issuer.issue(&user.id, &session, roles)?;
         let now = self.now();
@@ -390,6 +399,10 @@ fn too_slow() -> StoreError {
         StoreErrorKind::Unavailable,
         "the store did not answer in time",
     )
+}
+
+fn new_session() -> Result<SessionId, LoginError> {
+    SessionId::new(&random_name("session")?).map_err(|_| internal("a login id"))
 }
 
 /// A name that nobody guesses: 122 random bits.

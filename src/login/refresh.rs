@@ -196,6 +196,9 @@ impl Logins {
             .await?
             .filter(|user| user.active)
             .ok_or_else(|| invalid("the user is gone or not active"))?;
+        let roles = user.roles.iter().map(String::as_str);
+        self.issuer()
+            .check_roles(&user.id, &presented.session, roles)?;
         let (session, rotated) = match refresher.tokens.rotation {
             Some(rotation) => {
                 let session = self

@@ -14,10 +14,10 @@ use crate::{
 };
 
 impl Logins {
-    /// Replaces a user's roles, and returns the user.
+    /// Replaces a user's roles, 64 at most, and returns the user.
     ///
     /// # Errors
-    /// `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `UnknownUser`, `Store`.
     pub async fn set_roles(
         &self,
         user: &UserId,
@@ -94,12 +94,15 @@ impl Logins {
     /// active again, which after [`deactivate`](Self::deactivate) they don't.
     ///
     /// # Errors
-    /// `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `UnknownUser`, `Store`.
     pub async fn update(
         &self,
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
+        if let Some(roles) = &update.roles {
+            self.check_roles(user, roles)?;
+        }
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let what = described(&update);
         self.change(Change::User(user.clone()), async move {

@@ -137,7 +137,7 @@ pub enum IssueError {
     /// The crypto library refused to sign.
     #[error("the token could not be signed")]
     Signing,
-    /// More roles, or longer ones, than a token of 16 KiB holds.
+    /// More than 64 roles, or more than a token of 16 KiB holds.
     #[error("the token would be longer than a verifier takes")]
     TooLong,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     IssueError, KeyError, SigningKey, TokenAlgorithm, TokenConfigError, TokenUse, TokenVerifier,
-    TokenVerifierBuilder, VerifyingKey, live::Signing, verifier::TOKEN_LENGTH_MAX,
+    TokenVerifierBuilder, VerifyingKey, claims::LIST_LENGTH_MAX, live::Signing,
 };
 use crate::domain::{
     SessionId, UserId,
@@ -65,6 +65,9 @@ struct IssuedClaims<'a> {
     #[serde(rename = "gen", skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
 }
+
+/// As long as every token's own.
+const ANY_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The claim that says the how-manieth refresh token of its login a token is.
 pub(crate) const GENERATION: &str = "gen";
@@ -155,7 +158,7 @@ impl TokenIssuer {
     /// Issues an access token to a user for one login.
     ///
     /// # Errors
-    /// [`IssueError`].
+    /// [`IssueError`]; `TooLong` with more than 64 roles, which no verifier takes.
     pub fn issue<'a>(
         &self,
         user: &UserId,
@@ -173,13 +176,28 @@ impl TokenIssuer {
         roles: impl IntoIterator<Item = &'a str>,
         latest: Timestamp,
     ) -> Result<IssuedToken, IssueError> {
-        let roles = roles.into_iter().collect();
+        let roles = bounded(roles)?;
         let (issued_at, expires_at) = self.times(self.0.lifetime, latest)?;
         self.sign(&IssuedClaims {
             roles,
             ..self.claims(user, session, issued_at, expires_at, &random_id()?)
         })
         .map(|token| IssuedToken::new(token, issued_at, expires_at))
+    }
+
+    /// Whether a login's token with these roles is one that verifiers take.
+    pub(crate) fn check_roles<'a>(
+        &self,
+        user: &UserId,
+        session: &SessionId,
+        roles: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), IssueError> {
+        let (roles, end) = (bounded(roles)?, Timestamp::MAX);
+        let json = to_json(&IssuedClaims {
+            roles,
+            ..self.claims(user, session, end, end, ANY_ID)
+        })?;
+        self.0.keys.current().check_length(json.len())
     }
 
     /// Issues a refresh token, which says what it is and is good for nothing else.
@@ -239,19 +257,31 @@ impl TokenIssuer {
     }
 
     fn sign(&self, claims: &IssuedClaims<'_>) -> Result<SecretString, IssueError> {
-        let json = serde_json::to_vec(claims).map_err(|_| IssueError::Signing)?;
+        let json = to_json(claims)?;
         let key = self.0.keys.current();
+        key.check_length(json.len())?;
         let mut token = key.header.clone();
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(json, &mut token);
         let signature = key.key.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        if token.len() > TOKEN_LENGTH_MAX {
-            return Err(IssueError::TooLong);
-        }
         Ok(SecretString::from(token))
     }
+}
+
+fn to_json(claims: &IssuedClaims<'_>) -> Result<Vec<u8>, IssueError> {
+    serde_json::to_vec(claims).map_err(|_| IssueError::Signing)
+}
+
+/// As many as a verifier takes.
+fn bounded<'a>(roles: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>, IssueError> {
+    let one_more = LIST_LENGTH_MAX.saturating_add(1);
+    let roles: Vec<&str> = roles.into_iter().take(one_more).collect();
+    if roles.len() > LIST_LENGTH_MAX {
+        return Err(IssueError::TooLong);
+    }
+    Ok(roles)
 }
 
 /// 128 random bits as text.

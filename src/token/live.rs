@@ -14,7 +14,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::{KeyError, SigningKey, TokenError, TokenErrorKind, VerifyingKey, VerifyingKeys};
+use super::{
+    IssueError, KeyError, SigningKey, TokenError, TokenErrorKind, VerifyingKey, VerifyingKeys,
+    verifier::TOKEN_LENGTH_MAX,
+};
 use crate::domain::clock::Timestamp;
 
 /// Where a [`TokenVerifier`](super::TokenVerifier) has its keys from.
@@ -165,6 +168,22 @@ impl Signer {
             key,
             header: URL_SAFE_NO_PAD.encode(header),
         })
+    }
+
+    /// Whether a token of claims of that length is one that verifiers take.
+    pub(super) fn check_length(&self, claims: usize) -> Result<(), IssueError> {
+        let parts = [claims, self.key.signature_length()];
+        let parts = parts.map(|length| base64::encoded_len(length, false));
+        let length = parts
+            .into_iter()
+            // Each with its dot.
+            .try_fold(self.header.len(), |sum, part| {
+                sum.checked_add(part?)?.checked_add(1)
+            });
+        match length {
+            Some(0..=TOKEN_LENGTH_MAX) => Ok(()),
+            _ => Err(IssueError::TooLong),
+        }
     }
 }
 

@@ -178,6 +178,36 @@ fn issued_tokens_have_the_documented_header_and_verify() {
 }
 
 #[test]
+fn what_no_verifier_takes_is_not_issued() {
+    let clock = Arc::new(ManualClock::default());
+    let issuer = TokenIssuer::hs256(CANARY).with_clock(clock.clone());
+    let issuer = issuer.build().unwrap();
+    let verifier = issuer.verifier().build().unwrap();
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+    let issue = |roles: &[&str]| {
+        let issued = issuer.issue(&user, &session, roles.iter().copied());
+        let foretold = issuer.check_roles(&user, &session, roles.iter().copied());
+        assert_eq!(issued.as_ref().map(drop).map_err(|it| *it), foretold);
+        issued
+    };
+    let most = issue(&["r"; 64]).unwrap();
+    let roles = verifier.verify(most.expose()).unwrap();
+    assert_eq!(roles.roles().count(), 64);
+    assert_eq!(issue(&["r"; 65]).unwrap_err(), IssueError::TooLong);
+    let mut longest = 0;
+    for length in 12_000..12_200 {
+        match issue(&["r".repeat(length).as_str()]) {
+            Ok(token) => {
+                verifier.verify(token.expose()).unwrap();
+                longest = token.expose().len();
+            }
+            Err(error) => assert_eq!(error, IssueError::TooLong),
+        }
+    }
+    assert!((16_380..=16_384).contains(&longest), "{longest}");
+}
+
+#[test]
 fn no_secret_and_no_token_is_in_any_text() {
     let (verifier, clock) = setup();
     let token = issue(&clock);

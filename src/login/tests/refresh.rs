@@ -319,3 +319,21 @@ async fn settings_of_refresh_tokens_that_make_no_sense_are_refused() {
     assert!(kind(outcome).starts_with("RefreshInvalid"));
     assert!(world.login().await.0.refresh_token.is_none());
 }
+
+#[tokio::test]
+async fn what_no_token_holds_uses_no_refresh_token_up() {
+    let world = Refreshing::new(RefreshTokens::rotating(WEEK)).await;
+    let login = world.login().await;
+    // Past what is looked at here: by another hand.
+    let update = |roles: usize| UserUpdate {
+        roles: Some(vec!["r".to_owned(); roles]),
+        ..UserUpdate::default()
+    };
+    let store = &world.store;
+    store.update_user(&login.user.id, update(65)).await.unwrap();
+    let outcome = world.logins.refresh(refresh_of(&login)).await;
+    assert!(kind(outcome).starts_with("Internal"));
+    store.update_user(&login.user.id, update(64)).await.unwrap();
+    let next = world.logins.refresh(refresh_of(&login)).await.unwrap();
+    assert_eq!(world.verdict(&next).await, "ok");
+}

@@ -280,3 +280,28 @@ async fn logins_that_are_over_are_forgotten_once_an_hour_whatever_the_time_of_da
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(purges().await, 2);
 }
+
+#[tokio::test]
+async fn a_user_has_as_many_roles_as_a_token_holds() {
+    let (world, ann) = World::with_ann().await;
+    let roles = |count: usize, length: usize| vec!["r".repeat(length); count];
+    for too_many in [roles(65, 1), roles(64, 1_000), roles(1, 16_384)] {
+        let error = world.logins.set_roles(&ann.id, too_many.clone()).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error.kind(), Kind::TooManyRoles));
+        assert_eq!(Denial::from(error).kind(), DenialKind::Unprocessable);
+        let mut bob = NewUser::new("bob@example.org", PASSWORD);
+        for role in &too_many {
+            bob = bob.role(role);
+        }
+        assert_eq!(kind(world.logins.register(bob).await), "TooManyRoles");
+    }
+    assert_eq!(world.logins.user(&ann.id).await.unwrap(), Some(ann.clone()));
+    world
+        .logins
+        .set_roles(&ann.id, roles(64, 100))
+        .await
+        .unwrap();
+    let (_, token) = world.login().await;
+    assert_eq!(token.roles().count(), 64);
+}

@@ -192,6 +192,17 @@ impl SigningKey {
         &self.verifying
     }
 
+    /// In bytes.
+    pub(in crate::token) fn signature_length(&self) -> usize {
+        match (&self.material, self.verifying.algorithm().means()) {
+            (Material::Secret(key), _) => key.algorithm().tag_len(),
+            (Material::Rsa(pair), _) => pair.public_modulus_len(),
+            // Two numbers: of ECDSA, or the point and the number of EdDSA.
+            (Material::Ec(_), Means::Ec { length, .. }) => length.saturating_mul(2),
+            (Material::Ec(_) | Material::Ed(_), _) => 64,
+        }
+    }
+
     pub(in crate::token) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IssueError> {
         let failed = |_| IssueError::Signing;
         match (&self.material, self.verifying.algorithm().means()) {

@@ -50,6 +50,7 @@ fn every_algorithm_signs_what_it_verifies() {
         );
         let issuer = issuer(again, &clock);
         let token = token(&issuer);
+        assert_eq!(key.sign(b"x").unwrap().len(), key.signature_length());
         // By what everybody can read, and by nothing else.
         let published = VerifyingKeys::from_public_jwks(issuer.jwks().as_bytes()).unwrap();
         let verifier = TokenVerifier::builder(published)
@@ -74,6 +75,7 @@ fn every_algorithm_signs_what_it_verifies() {
         let short = VerifyingKey::from_secret(algorithm, &vec![7; length - 1]).unwrap_err();
         assert_eq!(short, KeyError::SecretTooShort);
         let key = SigningKey::from_secret(algorithm, &vec![7; length]).unwrap();
+        assert_eq!(key.sign(b"x").unwrap().len(), key.signature_length());
         let issuer = issuer(key, &clock);
         let verifier = issuer.verifier().build().unwrap();
         verifier.verify(token(&issuer).expose()).unwrap();
