@@ -26,21 +26,29 @@ use super::{
 /// assert!(caller.has_role("operator"));
 /// ```
 #[derive(Clone)]
-pub struct Principal(Arc<Identity>, Option<Arc<Scopes>>);
+pub struct Principal(Arc<Identity>, Option<Arc<Grant>>, Option<Timestamp>);
 
-/// What a token's client was let do. Beside the identity: a login's tokens may differ in it.
+/// What a token says beside the identity, of which a login's tokens may say different things: what its client was let
+/// do, and what the issuer tells of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scopes(Box<[Box<str>]>);
+pub(crate) struct Grant {
+    scopes: Box<[Box<str>]>,
+    attributes: BTreeMap<String, String>,
+}
 
-impl Scopes {
+impl Grant {
     /// None at all costs nothing.
-    pub(crate) fn shared(scopes: impl Into<Box<[Box<str>]>>) -> Option<Arc<Self>> {
+    pub(crate) fn shared(
+        scopes: impl Into<Box<[Box<str>]>>,
+        attributes: BTreeMap<String, String>,
+    ) -> Option<Arc<Self>> {
         let scopes = scopes.into();
-        (!scopes.is_empty()).then(|| Arc::new(Self(scopes)))
+        (!scopes.is_empty() || !attributes.is_empty())
+            .then(|| Arc::new(Self { scopes, attributes }))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(AsRef::as_ref)
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scopes.iter().map(AsRef::as_ref)
     }
 }
 
@@ -133,7 +141,7 @@ impl Principal {
     /// The scopes of the token, if it is one (RFC 6749 section 3.3): what its client was let do. What the user may do is in the
     /// roles.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.1.iter().flat_map(|scopes| scopes.iter())
+        self.1.iter().flat_map(|grant| grant.scopes())
     }
 
     /// Whether the token has that scope.
@@ -142,9 +150,9 @@ impl Principal {
         self.scopes().any(|held| held == scope)
     }
 
-    /// The same caller, by a token of these scopes.
-    pub(crate) fn with_scopes(&self, scopes: Option<&Arc<Scopes>>) -> Self {
-        Self(Arc::clone(&self.0), scopes.map(Arc::clone))
+    /// The same caller, by a token that grants this and ends then.
+    pub(crate) fn by_token(&self, grant: Option<&Arc<Grant>>, expires_at: Timestamp) -> Self {
+        Self(Arc::clone(&self.0), grant.map(Arc::clone), Some(expires_at))
     }
 
     /// The one resource that the credential is good for; `None`: not bound to one.
@@ -188,16 +196,21 @@ impl Principal {
         self.0.quotas.as_ref()
     }
 
-    /// When the credential ends.
+    /// When the credential ends: of a token and its login, what ends sooner.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.0.expires_at
+        match (self.0.expires_at, self.2) {
+            (Some(login), Some(token)) => Some(login.min(token)),
+            (one, other) => one.or(other),
+        }
     }
 
-    /// What the application keeps of the caller.
+    /// What the application keeps of the caller; or else what was mapped from the claims of the token.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.0.attributes.get(name).map(String::as_str)
+        let own = self.0.attributes.get(name);
+        own.or_else(|| self.1.as_ref()?.attributes.get(name))
+            .map(String::as_str)
     }
 
     /// What rate limits per principal count by: the key with all it was rotated into, or else the subject.
@@ -317,7 +330,8 @@ impl PrincipalBuilder {
     pub fn build(self) -> Principal {
         let mut identity = self.identity;
         identity.roles = self.roles.into();
-        Principal(Arc::new(identity), Scopes::shared(self.scopes))
+        let grant = Grant::shared(self.scopes, BTreeMap::new());
+        Principal(Arc::new(identity), grant, None)
     }
 }
 

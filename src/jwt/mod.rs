@@ -107,7 +107,9 @@ impl JwtLayer {
         Self { gate }
     }
 
-    /// Also asks whether the token's login still stands; a token without a login is refused then.
+    /// Also asks whether the token's login still stands; a token without a login is refused then. The
+    /// [`Principal`](crate::Principal) is then the user as the store has it now, roles and attributes; of the token are the
+    /// scopes, the attributes that the user has none of, and the end, if it is sooner than the login's.
     #[must_use]
     pub fn sessions(self, sessions: SessionResolver) -> Self {
         Self {
@@ -214,16 +216,14 @@ impl Policy for JwtPolicy {
     }
 }
 
-/// The user is who the login says by now; what the client may do is in its token alone.
+/// The user is who the login says by now; what the client may do, what else the issuer tells, and for how long, is in its
+/// token alone.
 fn verdict(
     token: &VerifiedToken,
     answer: Result<Arc<ResolvedSession>, SessionError>,
 ) -> Verdict<Identified> {
     match answer {
-        Ok(session) => {
-            let principal = session.principal().with_scopes(token.shared_scopes());
-            Verdict::Admit(Identified::new(principal))
-        }
+        Ok(session) => Verdict::Admit(Identified::new(token.principal_of(session.principal()))),
         Err(error) => Verdict::Refuse(error.into()),
     }
 }

@@ -8,7 +8,9 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 use crate::{
-    store::{SessionId, UserId},
+    domain::principal::Principal,
+    login::{Login, Logins, NewUser, Passwords},
+    store::{MemoryStore, SessionId, UserId},
     token::TokenIssuer,
 };
 
@@ -210,49 +212,84 @@ async fn every_attack_is_401_and_none_is_500() {
     assert_eq!(answer(&layer, bearer(&good)).await.0, 200);
 }
 
-#[tokio::test]
-async fn the_user_is_who_the_login_says_and_the_scopes_are_those_of_the_token() {
-    use http_body_util::BodyExt;
-
-    use crate::{
-        domain::principal::Principal,
-        login::{Logins, NewUser, Passwords},
-        store::MemoryStore,
-    };
-
+/// Ann, a viewer, who has logged in: until in a minute.
+async fn ann() -> (Logins, Login) {
     let store = Arc::new(MemoryStore::new());
     let cheap = Passwords::builder().memory_kib(64).iterations(1).build();
     let logins = Logins::builder(store.clone(), store, issuer())
         .with_passwords(cheap.unwrap())
         .build()
         .unwrap();
-    let ann = NewUser::new("ann@example.org", "correct horse").role("viewer");
-    let user = logins.register(ann).await.unwrap();
-    let login = logins
-        .login("ann@example.org", "correct horse")
-        .await
-        .unwrap();
-    let token = |scope: &str| {
-        let claims = serde_json::json!({
-            "sub": user.id.as_str(), "sid": login.session.as_str(), "exp": 4_000_000_000_u64,
-            "roles": ["admin"], "scope": scope,
-        });
-        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-    };
-    let layer = layer().sessions(logins.resolver().clone());
-    let seen = service_fn(async |request: Request<()>| {
-        let caller = request.extensions().get::<Principal>().unwrap();
-        let (roles, scopes): (Vec<_>, Vec<_>) =
-            (caller.roles().collect(), caller.scopes().collect());
-        Ok::<_, Infallible>(Response::new(format!("{roles:?} {scopes:?}")))
+    let ann = NewUser::new("ann@example.org", "correct horse");
+    let ann = ann.role("viewer").attribute("username", "ann");
+    logins.register(ann).await.unwrap();
+    let login = logins.login("ann@example.org", "correct horse").await;
+    (logins, login.unwrap())
+}
+
+/// A token of that login, with other claims.
+fn token_of(login: &Login, more: serde_json::Value) -> String {
+    let mut claims = serde_json::json!({
+        "sub": login.user.id.as_str(), "sid": login.session.as_str(), "exp": 4_000_000_000_u64,
+        "roles": ["admin"],
     });
+    let serde_json::Value::Object(more) = more else {
+        panic!("claims");
+    };
+    claims.as_object_mut().unwrap().extend(more);
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+async fn caller(layer: &JwtLayer, token: &str) -> Principal {
+    let seen = service_fn(async |request: Request<()>| {
+        let caller = request.extensions().get::<Principal>().cloned();
+        let mut answer = Response::new(String::new());
+        answer.extensions_mut().insert(caller.unwrap());
+        Ok::<_, Infallible>(answer)
+    });
+    let request = bearer(token).body(()).unwrap();
+    let answer = layer.layer(seen).oneshot(request).await.unwrap();
+    answer.extensions().get::<Principal>().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_user_is_who_the_login_says_and_the_scopes_are_those_of_the_token() {
+    let (logins, login) = ann().await;
+    let layer = layer().sessions(logins.resolver().clone());
     // Cold and warm, and another token of the same login.
     for scope in ["documents chat", "documents chat", "", "chat"] {
-        let request = bearer(&token(scope)).body(()).unwrap();
-        let answer = layer.layer(seen).oneshot(request).await.unwrap();
+        let token = token_of(&login, serde_json::json!({ "scope": scope }));
+        let caller = caller(&layer, &token).await;
         let scopes: Vec<_> = scope.split_ascii_whitespace().collect();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body, format!("{:?} {scopes:?}", ["viewer"]));
+        assert_eq!(caller.scopes().collect::<Vec<_>>(), scopes);
+        assert_eq!(caller.roles().collect::<Vec<_>>(), ["viewer"]);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_ends_with_the_token_or_the_login_and_the_user_s_attributes_come_first() {
+    let (logins, login) = ann().await;
+    let verifier = issuer().verifier();
+    let verifier = verifier
+        .add_attribute_from("tenant", ["org", "id"])
+        .add_attribute_from("username", ["name"])
+        .build()
+        .unwrap();
+    let alone = JwtLayer::new(verifier);
+    let with_logins = alone.clone().sessions(logins.resolver().clone());
+    let end = login.token.expires_at().as_second();
+    for (exp, org) in [(end - 20, "acme"), (end + 20, "acme"), (end - 10, "evil")] {
+        let more = serde_json::json!({ "exp": exp, "org": { "id": org }, "name": "eve" });
+        let token = token_of(&login, more);
+        let caller_alone = caller(&alone, &token).await;
+        assert_eq!(caller_alone.expires_at().unwrap().as_second(), exp);
+        assert_eq!(caller_alone.attribute("username"), Some("eve"));
+        for _ in ["cold", "warm"] {
+            let caller = caller(&with_logins, &token).await;
+            assert_eq!(caller.expires_at().unwrap().as_second(), exp.min(end));
+            assert_eq!(caller.tenant(), Some(org));
+            assert_eq!(caller.attribute("username"), Some("ann"));
+        }
     }
 }

@@ -65,7 +65,8 @@ impl ResolvedSession {
         self.expires_at
     }
 
-    /// Who is calling: with the roles and attributes that the user has now, whatever the token says.
+    /// Who is calling: with the roles and attributes that the user has now, whatever the token says, until the login's
+    /// end. A layer adds what is the token's alone.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal

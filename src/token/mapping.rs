@@ -1,10 +1,8 @@
 //! What of a token's claims becomes of its principal.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
-
-use crate::domain::principal::Scopes;
 
 use super::{
     TokenConfigError, TokenError, TokenErrorKind,
@@ -117,13 +115,12 @@ impl Mapping {
     }
 
     /// What a client may do: `scope` (RFC 8693 section 4.2, RFC 9068 section 2.2.3), or what was named instead.
-    pub(super) fn scopes(&self, claims: &Claims<'_>) -> Result<Option<Arc<Scopes>>, TokenError> {
+    pub(super) fn scopes(&self, claims: &Claims<'_>) -> Result<Box<[Box<str>]>, TokenError> {
         let found = match &self.scopes {
             Some(path) => path.find(&claims.kept),
             None => claims.kept.get(SCOPE),
         };
-        let scopes = words(found, SCOPES_MAX, "the scopes are neither a list nor words")?;
-        Ok(Scopes::shared(scopes))
+        words(found, SCOPES_MAX, "the scopes are neither a list nor words")
     }
 
     pub(super) fn attributes(

@@ -122,10 +122,9 @@ mod tests {
             not_before: None,
             expires_at: Timestamp::MAX,
             roles: Box::default(),
-            scopes: None,
+            grant: None,
             kept: BTreeMap::new(),
             keys: 0,
-            attributes: BTreeMap::new(),
             principal: Default::default(),
         })
     }

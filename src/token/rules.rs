@@ -8,7 +8,7 @@ use super::{
     mapping::Mapping,
     verified::PrincipalOnce,
 };
-use crate::domain::{SessionId, clock::Timestamp};
+use crate::domain::{SessionId, clock::Timestamp, principal::Grant};
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 
@@ -60,10 +60,9 @@ impl Rules {
             not_before: claims.not_before.map(|date| date.0),
             expires_at,
             roles,
-            scopes,
+            grant: Grant::shared(scopes, attributes),
             kept: claims.kept,
             keys: 0,
-            attributes,
             principal: PrincipalOnce::default(),
         })
     }

@@ -12,7 +12,7 @@ use crate::domain::{
     SessionId,
     clock::Timestamp,
     credential::CredentialKind,
-    principal::{Principal, Scopes},
+    principal::{Grant, Principal},
 };
 
 /// What a token is for: its `token_use` claim.
@@ -50,11 +50,10 @@ pub struct VerifiedToken {
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
-    pub(super) scopes: Option<Arc<Scopes>>,
+    pub(super) grant: Option<Arc<Grant>>,
     pub(super) kept: BTreeMap<String, Value>,
     /// By which generation of the verifier's keys it was found good.
     pub(super) keys: u64,
-    pub(super) attributes: BTreeMap<String, String>,
     pub(super) principal: PrincipalOnce,
 }
 
@@ -80,16 +79,14 @@ impl VerifiedToken {
     #[must_use]
     pub fn principal(&self) -> &Principal {
         self.principal.0.get_or_init(|| {
-            let mut principal = Principal::builder(&self.subject, CredentialKind::Token)
-                .expires_at(self.expires_at);
+            let mut principal = Principal::builder(&self.subject, CredentialKind::Token);
             if let Some(session) = &self.session {
                 principal = principal.session(session.clone());
             }
             self.roles()
                 .fold(principal, |principal, role| principal.role(role))
-                .attributes(self.attributes.clone())
                 .build()
-                .with_scopes(self.scopes.as_ref())
+                .by_token(self.grant.as_ref(), self.expires_at)
         })
     }
 
@@ -123,14 +120,14 @@ impl VerifiedToken {
         self.roles.iter().map(AsRef::as_ref)
     }
 
-    pub(crate) fn shared_scopes(&self) -> Option<&Arc<Scopes>> {
-        self.scopes.as_ref()
+    /// The caller whom the login knows, by this token.
+    pub(crate) fn principal_of(&self, login: &Principal) -> Principal {
+        login.by_token(self.grant.as_ref(), self.expires_at)
     }
 
     /// What its client was let do: `scope`, or what [`scopes_from`](super::TokenVerifierBuilder::scopes_from) names.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        let scopes = self.scopes.iter();
-        scopes.flat_map(|scopes| scopes.iter())
+        self.grant.iter().flat_map(|grant| grant.scopes())
     }
 
     /// Another claim, one that [`add_claim`](super::TokenVerifierBuilder::add_claim) named.
