@@ -77,9 +77,11 @@ impl<'t, T> Methods<'t, T> {
 
     /// Their names; with GET comes HEAD.
     pub(crate) fn names(self) -> impl Iterator<Item = &'t str> {
-        let implied = self.of(&Method::GET).is_some() && self.of(&Method::HEAD).is_none();
-        let names = self.0.iter().map(|(method, _)| method.as_str());
-        names.chain(implied.then_some("HEAD"))
+        let implied = self.of(&Method::HEAD).is_none();
+        self.0.iter().flat_map(move |(method, _)| {
+            let head = (implied && method == Method::GET).then_some("HEAD");
+            std::iter::once(method.as_str()).chain(head)
+        })
     }
 }
 
