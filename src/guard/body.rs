@@ -14,6 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use super::unwinding;
 use crate::store::{StoreError, StoreFuture};
 
 /// Pieces of one buffer that a meter sees; those in use with HTTP have one or two.
@@ -195,15 +196,21 @@ impl<B: Body, M: Meter> Metered<B, M> {
         let held = match this.held {
             Some(held) => held,
             None => {
-                let Some(meter) = this.meter else {
+                if this.meter.is_none() {
                     return this.inner.poll_frame(context);
+                }
+                let fail = |meter: &mut Option<M>| {
+                    // On its way when it is dropped; nobody can wait.
+                    drop(meter.take().and_then(|meter| meter.end(BodyEnd::Failed)));
                 };
-                let frame = ready!(this.inner.as_mut().poll_frame(context));
+                let asked =
+                    unwinding::asked(this.meter, fail, || this.inner.as_mut().poll_frame(context));
+                let frame = ready!(asked);
                 let end = match &frame {
                     None => Some(BodyEnd::Complete),
                     Some(Err(_)) => Some(BodyEnd::Failed),
                     Some(Ok(frame)) => {
-                        note(meter, frame, this.remaining);
+                        note(this.meter, frame, this.remaining);
                         let over = frame.is_trailers()
                             || *this.remaining == Some(0)
                             || this.inner.is_end_stream();
@@ -239,30 +246,37 @@ fn told(settled: Result<(), StoreError>) {
 }
 
 /// Shows a frame to the meter, and counts it against the announced length.
-fn note<D: Buf>(meter: &mut impl Meter, frame: &Frame<D>, remaining: &mut Option<u64>) {
+fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &Frame<D>, remaining: &mut Option<u64>) {
     if let Some(data) = frame.data_ref() {
         let length = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
         if let Some(remaining) = remaining {
             *remaining = remaining.saturating_sub(length);
         }
-        if data.chunk().len() == data.remaining() {
-            meter.data(data.chunk());
-        } else {
-            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = data.chunks_vectored(&mut pieces);
-            let mut unseen = data.remaining();
-            for piece in pieces.iter().take(count) {
-                unseen = unseen.saturating_sub(piece.len());
-                meter.data(piece);
-            }
-            if unseen > 0 {
-                meter.unseen(unseen);
-            }
+        let unseen = show(data, |piece| meter.data(piece));
+        if unseen > 0 {
+            meter.unseen(unseen);
         }
     }
     if let Some(trailers) = frame.trailers_ref() {
         meter.trailers(trailers);
     }
+}
+
+/// Shows what is in a buffer without taking it out, and returns how many bytes it doesn't show: some of many pieces
+/// show only the first.
+pub(crate) fn show(data: &impl Buf, mut look: impl FnMut(&[u8])) -> usize {
+    if data.chunk().len() == data.remaining() {
+        look(data.chunk());
+        return 0;
+    }
+    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+    let count = data.chunks_vectored(&mut pieces);
+    let mut unseen = data.remaining();
+    for piece in pieces.iter().take(count) {
+        unseen = unseen.saturating_sub(piece.len());
+        look(piece);
+    }
+    unseen
 }
 
 /// Hands `bytes` out as a `D`, if `D` is one of the standard buffers.

@@ -13,7 +13,9 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::{Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both};
+use super::{
+    Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both, unwinding,
+};
 use crate::{store::StoreFuture, wire::is_grpc};
 
 type MeterOf<C> = <<C as Course>::Admission as Admission>::Meter;
@@ -164,7 +166,10 @@ where
                     admission,
                     bodiless,
                 } => {
-                    let answer = ready!(answer.poll(context));
+                    let asked = unwinding::asked(admission, C::Admission::inner_failed, || {
+                        answer.poll(context)
+                    });
+                    let answer = ready!(asked);
                     let response = match answer {
                         Ok(response) => response,
                         Err(error) => {

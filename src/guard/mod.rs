@@ -47,6 +47,7 @@ mod gate;
 mod or;
 mod policy;
 mod service;
+mod unwinding;
 
 pub use body::{BodyEnd, GateBody, Meter, NoMeter};
 pub use course::{Admission, Answer, Both, Course, Either, Meters, Passed, Progress, Then, Unless};
@@ -56,4 +57,5 @@ pub use or::{Authenticator, Identified, Or, OrLayer};
 pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict};
 pub use service::Guard;
 
+pub(crate) use body::show;
 pub(crate) use gate::{Skip, layer};

@@ -26,6 +26,7 @@ use tollgate::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
+mod endings;
 mod payers;
 mod repeats;
 
