@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// What waits for an engine's writer, in numbers.
 ///
 /// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
-/// changes and touches are refused beyond the queue's capacity, a settlement has had a hold, of which
-/// only so many may be open, and rows without a hold and audit events have bounds of their own.
+/// changes and touches are refused beyond the queue's capacity, a settlement or an extension has a hold, of which
+/// only so many may be open (and of extensions one a hold under way), and rows without a hold and audit events have bounds of their own.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     pub(super) queued: AtomicUsize,

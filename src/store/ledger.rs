@@ -24,7 +24,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
     /// Lets a hold live for `lifetime` from now on. `false`: it isn't open any more. Like a settlement it is
-    /// on its way as soon as this returns.
+    /// on its way as soon as this returns, and isn't refused because much is waiting: whoever asks waits for the
+    /// answer before he asks again for the same hold.
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool>;
 
     /// Writes a usage row for a call that cost nothing and had no hold; what the settlement says was

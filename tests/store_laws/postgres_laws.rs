@@ -286,6 +286,7 @@ async fn behind_a_lock_calls_end_and_settlements_go_on() {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 10).await.unwrap();
+    let stays = hold(&store, &ann, &[], 0).await.unwrap();
     let blocker = pool(place, 1).await;
     let mut lock = blocker.begin().await.unwrap();
     sqlx::raw_sql("LOCK tollgate.account IN EXCLUSIVE MODE")
@@ -301,6 +302,8 @@ async fn behind_a_lock_calls_end_and_settlements_go_on() {
         StoreErrorKind::Busy,
         "the queue has an end"
     );
+    let longer = store.extend(&stays, Duration::from_secs(600)).await;
+    assert_eq!(kind(longer), unavailable, "but for what is open already");
     for answer in waiting {
         assert!(answer.await.is_err());
     }
@@ -314,6 +317,7 @@ async fn behind_a_lock_calls_end_and_settlements_go_on() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    store.settle(stays, costs(0)).await.unwrap();
     balances(&store, &ann, 100, 0).await;
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(10));
 }

@@ -224,6 +224,7 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 10).await.unwrap();
+    let stays = hold(&store, &ann, &[], 0).await.unwrap();
     let blocker = Connection::open(&path).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let unavailable = StoreErrorKind::Unavailable;
@@ -235,6 +236,8 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
         StoreErrorKind::Busy,
         "the queue has an end"
     );
+    let longer = store.extend(&stays, Duration::from_secs(600)).await;
+    assert_eq!(kind(longer), unavailable, "but for what is open already");
     for answer in waiting {
         assert!(answer.await.is_err());
     }
@@ -251,6 +254,7 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
     }
     let _ = store.flush().await;
     let _ = store.flush().await;
+    store.settle(stays, costs(0)).await.unwrap();
     let balance = store.balance(&ann).await.unwrap();
     assert_eq!((balance.settled, balance.held), (nanos(10), nanos(0)));
 }

@@ -151,7 +151,6 @@ impl Lane {
                 return;
             }
             Command::Hold { .. }
-            | Command::Extend { .. }
             | Command::Pay { .. }
             | Command::Lease { .. }
             | Command::SetCreditLine { .. }
@@ -159,6 +158,7 @@ impl Lane {
                 Gauge::leave(&self.shared.gauge.queued, 1);
             }
             Command::Settle { .. }
+            | Command::Extend { .. }
             | Command::Record { .. }
             | Command::EndLease { .. }
             | Command::Flush(_) => {}

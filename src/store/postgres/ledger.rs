@@ -90,7 +90,8 @@ impl Ledger for PostgresStore {
             answer: None,
             reply,
         };
-        self.queue(command, receiver)
+        // Not refused: it belongs to an open hold.
+        self.send(command, receiver)
     }
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {

@@ -42,6 +42,8 @@ pub(super) enum Command {
     },
     Audit(Box<AuditEvent>),
     Job(Box<dyn Job>),
+    /// A job that is never refused: it belongs to an open hold.
+    Extend(Box<dyn Job>),
     Flush(Reply<()>),
     Close,
 }

@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 
 use super::{
     SqliteStore,
-    batch::{ACCOUNT, find_budget, read_account},
+    batch::{ACCOUNT, Desk, find_budget, read_account},
     busy, closed,
-    command::Command,
+    command::{Booking, Command},
     listing,
 };
 use crate::{
@@ -80,7 +80,10 @@ impl Ledger for SqliteStore {
 
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
         let id = hold.id;
-        self.book(move |desk| desk.extend(id, lifetime).map(Ok))
+        let (reply, answer) = oneshot::channel();
+        let work = move |desk: &mut Desk<'_>| desk.extend(id, lifetime).map(Ok);
+        let job = Box::new(Booking::new(work, reply));
+        self.0.send(Command::Extend(job), answer)
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {

@@ -196,7 +196,8 @@ impl<'c> Writer<'c> {
                 Gauge::leave(&self.gauge.queued, 1);
             }
             Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
-            Command::Settle { .. } | Command::Audit(_) | Command::Flush(_) => {}
+            Command::Settle { .. } | Command::Extend(_) | Command::Audit(_) | Command::Flush(_) => {
+            }
         }
         if let Command::Touch { key, at } = command {
             let latest = self.touched.entry(key).or_insert(at);
@@ -280,14 +281,14 @@ impl<'c> Writer<'c> {
         self.give_way();
         self.desk.begin()?;
         for command in &mut *batch {
-            // Settlements first of all, lest one be resolved that only had to wait for the disk.
-            if let Command::Settle { .. } = command {
+            // Settlements first of all, lest one be resolved that only had to wait for the disk; and so with extensions.
+            if is_of_a_hold(command) {
                 run_command(&mut self.desk, command)?;
             }
         }
         self.desk.keep_house()?;
         for command in batch {
-            if !matches!(command, Command::Settle { .. }) {
+            if !is_of_a_hold(command) {
                 run_command(&mut self.desk, command)?;
             }
         }
@@ -364,7 +365,7 @@ impl<'c> Writer<'c> {
                 let _ = reply.send(Ok(()));
             }
             Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
-            Command::Job(job) => job.finish(Ok(())),
+            Command::Job(job) | Command::Extend(job) => job.finish(Ok(())),
             Command::Touch { .. } | Command::Close => {}
         }
     }
@@ -402,6 +403,10 @@ impl<'c> Writer<'c> {
     }
 }
 
+fn is_of_a_hold(command: &Command) -> bool {
+    matches!(command, Command::Settle { .. } | Command::Extend(_))
+}
+
 fn run_command(desk: &mut Desk<'_>, command: &mut Command) -> Result<(), Failure> {
     match command {
         Command::Hold {
@@ -430,7 +435,7 @@ fn run_command(desk: &mut Desk<'_>, command: &mut Command) -> Result<(), Failure
             call, settlement, ..
         } => desk.record(call, settlement)?,
         Command::Audit(event) => desk.audit(event)?,
-        Command::Job(job) => job.run(desk)?,
+        Command::Job(job) | Command::Extend(job) => job.run(desk)?,
         Command::Touch { .. } | Command::Flush(_) | Command::Close => {}
     }
     Ok(())
@@ -447,7 +452,7 @@ fn answer_failure(command: Command, error: &StoreError) {
         Command::Record { reply, .. } | Command::Flush(reply) => {
             let _ = reply.send(Err(error.clone()));
         }
-        Command::Job(job) => job.finish(Err(error.clone())),
+        Command::Job(job) | Command::Extend(job) => job.finish(Err(error.clone())),
         Command::Audit(_) | Command::Touch { .. } | Command::Close => {}
     }
 }
