@@ -125,6 +125,7 @@ pub(crate) async fn chat_completions(
     };
     charge.add_input_tokens(prompt);
     if chat.stream == Some(true) {
+        charge.add_output_tokens(0);
         let events = reply.stream(&content, charge);
         return Ok(Sse::new(events)
             .keep_alive(KeepAlive::default())

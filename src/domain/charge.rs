@@ -39,6 +39,7 @@ struct Counters {
     tokens_are_set: AtomicBool,
     input: AtomicU64,
     output: AtomicU64,
+    output_is_told: AtomicBool,
     model: OnceLock<Arc<str>>,
 }
 
@@ -62,8 +63,12 @@ impl Charge {
     }
 
     /// So many more tokens were written.
+    ///
+    /// Who counts while a stream runs begins with zero. Of a call that ends early, of which only the input was counted, nobody
+    /// knows what was written by then, and the bytes that went out are charged for.
     pub fn add_output_tokens(&self, tokens: u64) {
         add(&self.0.output, tokens);
+        self.0.output_is_told.store(true, Ordering::Release);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
@@ -75,6 +80,11 @@ impl Charge {
         // A name that is there already stays.
         let readable: String = model.chars().filter(|c| !c.is_control()).collect();
         let _ = self.0.model.set(Arc::from(readable));
+    }
+
+    /// Whether tokens written were ever counted, if only zero.
+    pub(crate) fn tells_output(&self) -> bool {
+        self.0.output_is_told.load(Ordering::Acquire)
     }
 
     pub(crate) fn model(&self) -> Option<&Arc<str>> {

@@ -9,8 +9,8 @@
 //!   have, so that one caller can't use up the places of all.
 //! - Stands innermost: what another layer refuses costs nothing.
 //! - Charges answers below 400. Unless set otherwise, an error of the handler or of its body costs
-//!   nothing; a stream that the client leaves costs what was counted by then, or else what can have been
-//!   produced at most; a call of which nobody tells what it used costs its hold.
+//!   nothing; a stream that the client leaves costs what was counted by then, or what can have been
+//!   produced at most where the count hadn't come to its end; a call of which nobody tells what it used costs its hold.
 //! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
 //!   answer's body ([`CostSource`]).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is
@@ -50,6 +50,7 @@
 mod export;
 mod idempotency;
 mod layer;
+mod lifeline;
 mod meter;
 mod open_hold;
 mod policy;

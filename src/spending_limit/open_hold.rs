@@ -7,6 +7,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use super::{
     Charge, CostSource, Price,
     idempotency::Recording,
+    lifeline::Lifeline,
     meter::{Reader, Tokens},
     price::Counts,
     terms::{Charging, CostHeaders, MissingUsage, Terms},
@@ -41,8 +42,8 @@ pub(super) struct OpenHold {
     pub(super) terms: Terms,
     pub(super) seen: Seen,
     pub(super) recording: Option<Box<Recording>>,
-    /// When the hold is to live longer.
-    pub(super) extend_at: Duration,
+    /// Where its hold ends by the clock.
+    pub(super) lifeline: Option<Box<Lifeline>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -75,16 +76,18 @@ impl OpenHold {
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
         let tokens = self.tokens();
-        if let (None, Some(tokens)) = (self.charge.tokens(), tokens) {
+        let all_tokens = tokens.filter(|_| self.counted_all(outcome));
+        if let (None, Some(tokens)) = (self.charge.tokens(), all_tokens) {
             // What the answer said, an outer limit in tokens counts too.
             self.charge.add_input_tokens(tokens.input);
             self.charge.add_output_tokens(tokens.output);
         }
+        let now = self.clock.elapsed();
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
-            latency: self.clock.elapsed().saturating_sub(self.started),
+            latency: now.saturating_sub(self.started),
             input_tokens: tokens.map(|tokens| tokens.input),
-            output_tokens: tokens.map(|tokens| tokens.output),
+            output_tokens: all_tokens.map(|tokens| tokens.output),
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),
             ..Settlement::new(charged, outcome)
@@ -117,18 +120,20 @@ impl OpenHold {
         if self.seen.has_failed() {
             return Money::ZERO;
         }
-        let answered = self.seen.status.is_some();
         let charging = match outcome {
             Outcome::Failed => self.terms.failed,
             Outcome::Disconnected => self.terms.disconnected,
-            _ => return self.counted(answered).unwrap_or_else(|| self.missing(held)),
+            _ => {
+                let used = self.used(outcome, held);
+                return used.unwrap_or_else(|| self.missing(held));
+            }
         };
         match charging {
             Charging::Nothing => Money::ZERO,
             Charging::Hold => held,
-            Charging::Counted => self.counted(answered).unwrap_or_else(|| {
-                if answered {
-                    self.price.produced(held, self.seen.bytes)
+            Charging::Counted => self.used(outcome, held).unwrap_or_else(|| {
+                if self.is_answered() {
+                    self.price.produced(held, &self.counts())
                 } else {
                     Money::ZERO
                 }
@@ -143,20 +148,42 @@ impl OpenHold {
         }
     }
 
-    /// The cost as far as it was told or counted; what the price says by itself counts once there is an answer.
-    fn counted(&self, answered: bool) -> Option<Money> {
+    fn is_answered(&self) -> bool {
+        self.seen.status.is_some()
+    }
+
+    /// What was used, as far as it was told or counted; what the price says by itself counts once there is an
+    /// answer. Where nobody told more than how it began, what went out counts too.
+    fn used(&self, outcome: Outcome, held: Money) -> Option<Money> {
         if let Some(cost) = self.charge.cost().or(self.seen.cost) {
             return Some(cost);
         }
-        let tokens = self.tokens();
-        if !answered && tokens.is_none() {
-            return None;
+        let counts = self.counts();
+        match counts.tokens {
+            None if !self.is_answered() => None,
+            Some(_) if self.is_answered() && !self.counted_all(outcome) => {
+                Some(self.price.produced(held, &counts))
+            }
+            _ => self.price.counted(&counts),
         }
-        self.price.counted(&Counts {
-            tokens,
+    }
+
+    fn counts(&self) -> Counts<'_> {
+        Counts {
+            tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
-        })
+        }
+    }
+
+    /// Whether the tokens that were counted are all that there were.
+    fn counted_all(&self, outcome: Outcome) -> bool {
+        let is_over = outcome == Outcome::Completed;
+        if self.charge.tokens().is_some() {
+            return is_over || self.charge.tells_output();
+        }
+        let reader = self.seen.reader.as_ref();
+        reader.is_some_and(|reader| reader.are_final(is_over))
     }
 
     /// Looks at the answer's head.
@@ -188,7 +215,7 @@ impl OpenHold {
         let cost = if self.seen.has_failed() {
             Some(Money::ZERO)
         } else if self.price.is_flat() {
-            self.counted(true)
+            self.used(Outcome::Completed, hold.amount)
         } else {
             self.charge.cost().or(self.seen.cost)
         };
@@ -204,25 +231,11 @@ impl OpenHold {
 
     /// A stream that goes on keeps its hold.
     fn keep_alive(&mut self) {
-        let lifetime = self.terms.lifetime;
-        if lifetime >= Hold::AS_LONG_AS_ITS_CALL {
-            return;
-        }
-        let now = self.clock.elapsed();
-        if now < self.extend_at {
-            return;
-        }
-        self.extend_at = now.saturating_add(half(lifetime));
-        if let Some(Reservation::Held(hold)) = &self.open {
-            // On its way when this returns; whether it was in time shows when it is settled.
-            drop(self.ledger.extend(hold, lifetime));
+        if let (Some(lifeline), Some(Reservation::Held(hold))) = (&mut self.lifeline, &self.open) {
+            let extend = |lifetime| self.ledger.extend(hold, lifetime);
+            lifeline.keep(self.clock.elapsed(), extend);
         }
     }
-}
-
-/// When half of a lifetime is over, it is to be made longer.
-pub(super) fn half(lifetime: Duration) -> Duration {
-    lifetime.checked_div(2).unwrap_or(lifetime)
 }
 
 impl Drop for OpenHold {

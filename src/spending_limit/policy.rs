@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     Charge, Price, PriceTable, SpendingPermit,
     idempotency::{self, Answers},
-    open_hold::{OpenHold, Reservation, Seen, half},
+    lifeline::Lifeline,
+    open_hold::{OpenHold, Reservation, Seen},
     table::Priced,
     terms::Terms,
 };
@@ -227,7 +228,6 @@ impl SpendingLimitPolicy {
             }
             _ => None,
         };
-        let extend_at = wish.started.saturating_add(half(self.terms.lifetime));
         SpendingPermit::new(OpenHold {
             open: Some(reservation),
             started: wish.started,
@@ -236,7 +236,7 @@ impl SpendingLimitPolicy {
             terms: self.terms,
             seen: Seen::default(),
             recording,
-            extend_at,
+            lifeline: Lifeline::new(self.terms.lifetime, wish.started),
             ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock),
         })

@@ -241,36 +241,59 @@ impl Price {
                 Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
             Kind::Models(prices) => {
-                let named = counts.model.and_then(|model| prices.get(model));
-                match named {
-                    Some(price) => price.counted(counts),
-                    None => prices
-                        .values()
-                        .filter_map(|price| price.counted(counts))
-                        .max(),
+                if let Some(price) = named(prices, counts) {
+                    return price.counted(counts);
                 }
+                let costs = prices.values().map(|price| price.counted(counts));
+                costs.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
     }
 
-    /// What a stream cost at most that was left when `bytes` had gone out, of which nobody knows how many
-    /// tokens they were: a token is at least a byte.
-    pub(super) fn produced(&self, held: Money, bytes: u64) -> Money {
-        let Kind::Tokens(TokenPrice {
-            output,
-            output_bound: TokenBound::Fixed(bound),
-            ..
-        }) = &self.kind
-        else {
-            return held;
-        };
-        let not_written = output.per_million(bound.saturating_sub(bytes));
-        held.saturating_sub(not_written.unwrap_or(Money::ZERO))
-            .max(Money::ZERO)
+    /// What a call cost at most that ended when `bytes` had gone out, of which nobody knows how many tokens
+    /// they were: a token is at least a byte. No less than was counted, and no more than the hold where that is less.
+    pub(super) fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
+        match &self.kind {
+            Kind::Tokens(price) => price.produced(held, counts),
+            Kind::Models(prices) => match named(prices, counts) {
+                Some(price) => price.produced(held, counts),
+                None => {
+                    let costs = prices.values().map(|price| price.produced(held, counts));
+                    costs.max().unwrap_or(held)
+                }
+            },
+            Kind::Flat(_) | Kind::Bytes { .. } => self.counted(counts).unwrap_or(held),
+        }
     }
 }
 
+fn named<'a>(prices: &'a BTreeMap<Box<str>, Price>, counts: &Counts<'_>) -> Option<&'a Price> {
+    counts.model.and_then(|model| prices.get(model))
+}
+
 impl TokenPrice {
+    fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
+        let bound = match self.output_bound {
+            TokenBound::Fixed(bound) => bound,
+            TokenBound::BodyBytes { .. } => u64::MAX,
+        };
+        let written = counts.bytes.min(bound);
+        let Some(tokens) = counts.tokens else {
+            // What was read is in the hold, with all that could have been written.
+            let not_written = match self.output_bound {
+                TokenBound::Fixed(bound) => bound.saturating_sub(written),
+                TokenBound::BodyBytes { .. } => 0,
+            };
+            let not_written = self.output.per_million(not_written).unwrap_or(Money::ZERO);
+            return held.saturating_sub(not_written).max(Money::ZERO);
+        };
+        let most = Tokens {
+            output: tokens.output.max(written),
+            ..tokens
+        };
+        self.cost(most).min(held).max(self.cost(tokens))
+    }
+
     fn cost(&self, tokens: Tokens) -> Money {
         let part = |price: Money, tokens| price.per_million(tokens).unwrap_or(Money::MAX);
         let fresh = tokens.input.saturating_sub(tokens.cached);
@@ -372,8 +395,44 @@ mod tests {
     fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
         let price = by_token();
         let held = nanos(100 * 500 + 10 * 1_500);
-        assert_eq!(price.produced(held, 0), nanos(100 * 500));
-        assert_eq!(price.produced(held, 4), nanos(100 * 500 + 4 * 1_500));
-        assert_eq!(price.produced(held, 400), held);
+        let left = |tokens, bytes| {
+            let counts = Counts {
+                tokens,
+                bytes,
+                model: None,
+            };
+            price.produced(held, &counts)
+        };
+        assert_eq!(left(None, 0), nanos(100 * 500));
+        assert_eq!(left(None, 4), nanos(100 * 500 + 4 * 1_500));
+        assert_eq!(left(None, 400), held);
+        let begun = counts(7, 1).tokens;
+        assert_eq!(left(begun, 0), nanos(7 * 500 + 1_500));
+        assert_eq!(left(begun, 4), nanos(7 * 500 + 4 * 1_500));
+        assert_eq!(left(begun, 400), nanos(7 * 500 + 10 * 1_500));
+        let beyond = counts(7, 99).tokens;
+        assert_eq!(left(beyond, 400), nanos(7 * 500 + 99 * 1_500));
+        let read_all = counts(1_000, 0).tokens;
+        assert_eq!(
+            left(read_all, 400),
+            nanos(1_000 * 500),
+            "no less than was counted"
+        );
+    }
+
+    #[test]
+    fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
+        let mixed = Price::by_model([("flat", Price::flat(nanos(1))), ("large", by_token())]);
+        assert_eq!(mixed.counted(&Counts::default()), None);
+        let held = mixed.hold(&HeaderMap::new()).unwrap();
+        assert_eq!(
+            mixed.produced(held, &Counts::default()),
+            held.saturating_sub(nanos(10 * 1_500))
+        );
+        let flat = Counts {
+            model: Some("flat"),
+            ..Counts::default()
+        };
+        assert_eq!(mixed.counted(&flat), Some(nanos(1)));
     }
 }

@@ -7,7 +7,8 @@ pub enum Charging {
     /// Nothing.
     Nothing,
     /// What had been counted by then. Where nothing had, the hold; of a token price no more than if every
-    /// byte that went out had been a token.
+    /// byte that went out had been a token. A count that hadn't come to its end (a stream's first event told what
+    /// was read, a handler counted its input) is taken for no less than that.
     Counted,
     /// All that was held.
     Hold,

@@ -6,6 +6,110 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::*;
 
+const START: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-x\",\
+    \"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
+const DELTA: &str =
+    "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n";
+const PIECE: &str = "data: {}\n\n";
+
+/// Takes so many frames of an answer of `pieces`, and leaves.
+async fn take(
+    gate: &Gate,
+    layer: &SpendingLimitLayer,
+    pieces: &'static [&'static str],
+    frames: usize,
+) -> UsageEntry {
+    let service = layer.layer(service_fn(move |_: Request<()>| async {
+        Ok::<_, Infallible>(answer("text/event-stream", pieces))
+    }));
+    let mut body = service.oneshot(request()).await.unwrap().into_body();
+    for _ in 0..frames {
+        let _ = body.frame().await;
+    }
+    drop(body);
+    gate.last().await
+}
+
+#[tokio::test]
+async fn the_first_event_of_a_stream_is_not_all_that_it_used() {
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token().cost_from(CostSource::Body));
+    let of = |read: i64, written: i64| read * 1_000 + written * 10_000;
+
+    let row = take(&gate, &layer, &[START, PIECE, PIECE, DELTA], 2).await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    assert_eq!(nanos(&row), of(25, 100), "more bytes than may be written");
+    let told = (row.settlement.input_tokens, row.settlement.output_tokens);
+    assert_eq!(told, (Some(25), None), "nobody knows what was written");
+
+    let wide = by_token().output_bound(TokenBound::Fixed(100_000));
+    let wide = gate.layer(wide.cost_from(CostSource::Body));
+    let bytes = i64::try_from(START.len() + 2 * PIECE.len()).unwrap();
+    let row = take(&gate, &wide, &[START, PIECE, PIECE, DELTA], 3).await;
+    assert_eq!(nanos(&row), of(25, bytes), "a token is at least a byte");
+
+    let row = take(&gate, &layer, &[START, PIECE, DELTA, PIECE], 3).await;
+    assert_eq!(nanos(&row), of(25, 15), "the last count was there");
+    assert_eq!(row.settlement.output_tokens, Some(15));
+
+    let row = take(&gate, &layer, &[START, PIECE], 9).await;
+    assert_eq!(row.settlement.outcome, Outcome::Completed);
+    assert_eq!(nanos(&row), of(25, 100), "cut off further in");
+    let row = take(&gate, &layer, &[START, PIECE, DELTA], 9).await;
+    assert_eq!(nanos(&row), of(25, 15));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_for() {
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token().cost_from(CostSource::Body));
+    let broken = async |_| {
+        let frames = [
+            Ok(Frame::data(Bytes::from(START))),
+            Err(std::io::Error::other("gone")),
+        ];
+        let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
+        let value = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(CONTENT_TYPE, value);
+        response
+    };
+    let counted = layer.failed_calls(Charging::Counted);
+    let (_, row) = gate.call(counted, broken).await;
+    assert_eq!(row.settlement.outcome, Outcome::Failed);
+    assert_eq!(nanos(&row), 25 * 1_000 + 100 * 10_000);
+}
+
+/// A handler that counts as `count` says before it answers, and a client who takes one frame of two.
+async fn leave_after(count: fn(&Charge)) -> i64 {
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token());
+    let service = layer.layer(service_fn(move |request: Request<()>| {
+        count(request.extensions().get::<Charge>().unwrap());
+        async { Ok::<_, Infallible>(answer("text/plain", &["one ", "two "])) }
+    }));
+    let mut body = service.oneshot(request()).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    nanos(&gate.last().await)
+}
+
+#[tokio::test]
+async fn a_handler_that_counted_its_input_has_not_counted_its_output() {
+    let input_alone = leave_after(|charge| charge.add_input_tokens(7)).await;
+    assert_eq!(input_alone, 7 * 1_000 + 4 * 10_000, "four bytes");
+    let as_it_goes = leave_after(|charge| {
+        charge.add_input_tokens(7);
+        charge.add_output_tokens(0);
+        charge.add_output_tokens(1);
+    });
+    assert_eq!(as_it_goes.await, 7 * 1_000 + 10_000);
+    let told = leave_after(|charge| {
+        charge.add_input_tokens(7);
+        charge.set(Money::from_nanos(3));
+    });
+    assert_eq!(told.await, 3);
+}
+
 #[tokio::test]
 async fn a_panic_that_is_caught_further_out_is_a_failure() {
     let gate = Gate::new().await;

@@ -44,7 +44,8 @@ impl Usage {
         })
     }
 
-    fn set(&mut self, section: Section, key: &[u8], count: u64) {
+    /// `false`: it is no count of ours.
+    fn set(&mut self, section: Section, key: &[u8], count: u64) -> bool {
         let place = match (section, key) {
             (Section::Usage, b"prompt_tokens" | b"input_tokens") => &mut self.input,
             (Section::Usage, b"completion_tokens" | b"output_tokens") => &mut self.output,
@@ -52,9 +53,10 @@ impl Usage {
             (Section::Usage, b"cache_read_input_tokens") => &mut self.cache_read,
             (Section::Usage, b"cache_creation_input_tokens") => &mut self.cache_written,
             (Section::Details, b"cached_tokens") => &mut self.cached,
-            _ => return,
+            _ => return false,
         };
         *place = Some(count);
+        true
     }
 }
 
@@ -66,8 +68,10 @@ enum Section {
     Other,
     /// The whole text.
     Root,
-    /// `response` (OpenAI's response events), `message` (Anthropic's first event).
-    Envelope,
+    /// `response` (OpenAI's response events).
+    Response,
+    /// `message` (Anthropic's first event): what it says was used is what was used by then.
+    Message,
     /// `usage`.
     Usage,
     /// `prompt_tokens_details`, `input_tokens_details`.
@@ -93,6 +97,9 @@ enum Inside {
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
     usage: Usage,
+    is_final: bool,
+    /// There was a count in the usage that is read now.
+    counts: bool,
     model: Option<Arc<str>>,
     inside: Inside,
     depth: usize,
@@ -107,6 +114,11 @@ pub(super) struct Scanner {
 impl Scanner {
     pub(super) fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Whether there was a whole `usage` that speaks of all of the answer.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_final
     }
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
@@ -179,10 +191,7 @@ impl Scanner {
             }
             b',' => self.keyed = false,
             b'{' | b'[' => self.open(byte == b'{'),
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                self.keyed = false;
-            }
+            b'}' | b']' => self.close(),
             b'-' => self.inside = Inside::Number(None),
             b'0'..=b'9' => self.inside = Inside::Number(append(0, byte)),
             _ => {}
@@ -193,18 +202,31 @@ impl Scanner {
         let key: &[u8] = if self.keyed { &self.key } else { b"" };
         let section = match (is_object, self.section(), key) {
             (true, _, _) if self.depth == 0 => Section::Root,
-            (true, Section::Root, b"response" | b"message") => Section::Envelope,
-            (true, Section::Root | Section::Envelope, b"usage") => Section::Usage,
+            (true, Section::Root, b"response") => Section::Response,
+            (true, Section::Root, b"message") => Section::Message,
+            (true, Section::Root | Section::Response | Section::Message, b"usage") => {
+                Section::Usage
+            }
             (true, Section::Usage, b"prompt_tokens_details" | b"input_tokens_details") => {
                 Section::Details
             }
             _ => Section::Other,
         };
+        if section == Section::Usage {
+            self.counts = false;
+        }
         if let Some(place) = self.sections.get_mut(self.depth) {
             *place = section;
         }
         self.depth = self.depth.saturating_add(1);
         self.keyed = false;
+    }
+
+    fn close(&mut self) {
+        let is_usage = self.section() == Section::Usage;
+        self.depth = self.depth.saturating_sub(1);
+        self.keyed = false;
+        self.is_final |= is_usage && self.counts && self.section() != Section::Message;
     }
 
     fn section(&self) -> Section {
@@ -217,7 +239,7 @@ impl Scanner {
         if let Inside::Number(Some(count)) = self.inside
             && self.keyed
         {
-            self.usage.set(self.section(), &self.key, count);
+            self.counts |= self.usage.set(self.section(), &self.key, count);
         }
         if let Inside::Number(_) = self.inside {
             self.inside = Inside::Structure;
@@ -225,7 +247,10 @@ impl Scanner {
     }
 
     fn end_text(&mut self) {
-        let in_place = matches!(self.section(), Section::Root | Section::Envelope);
+        let in_place = matches!(
+            self.section(),
+            Section::Root | Section::Response | Section::Message
+        );
         if self.keyed && in_place && self.key == b"model" && self.text.len() <= TEXT_MAX {
             let known = self.model.as_deref().map(str::as_bytes) == Some(&self.text);
             if !known

@@ -60,6 +60,15 @@ impl Reader {
         self.scanner().usage().tokens()
     }
 
+    /// Whether these are all of the answer's, and not what had been used when a stream began. Of a stream its end
+    /// proves nothing: it may have been cut off further in.
+    pub(super) fn are_final(&self, is_over: bool) -> bool {
+        match &self.0 {
+            Kind::Json(scanner) => is_over || scanner.is_final(),
+            Kind::Events(events) => events.scanner().is_final(),
+        }
+    }
+
     /// The model that the answer names.
     pub(super) fn model(&self) -> Option<&Arc<str>> {
         self.scanner().model()

@@ -126,6 +126,30 @@ fn reads_the_shapes_of_streams() {
 }
 
 #[test]
+fn a_count_is_final_when_it_speaks_of_the_whole_answer() {
+    let are_final = |media_type, text: &str| {
+        let mut reader = Reader::for_body(&headers(media_type)).unwrap();
+        reader.feed(text.as_bytes());
+        (reader.are_final(false), reader.are_final(true))
+    };
+    let event = |data: &str| are_final("text/event-stream", &format!("data: {data}\n\n"));
+    assert_eq!(event(r#"{"usage":{"output_tokens":1}}"#), (true, true));
+    let response = r#"{"response":{"usage":{"output_tokens":1}}}"#;
+    assert_eq!(event(response), (true, true));
+    for text in [
+        r#"{"message":{"usage":{"output_tokens":1}}}"#,
+        r#"{"message":{"usage":{"output_tokens":1}},"usage":{}}"#,
+        r#"{"usage":{"output_tokens":1"#,
+        r#"{"usage":{"x_tokens":1}}"#,
+        r#"{"usage":null,"x":"_tokens"}"#,
+    ] {
+        assert_eq!(event(text), (false, false), "{text}");
+    }
+    let cut = r#"{"usage":{"prompt_tokens":19"#;
+    assert_eq!(are_final("application/json", cut), (false, true));
+}
+
+#[test]
 fn a_stream_that_breaks_off_or_lies_counts_nothing() {
     let broken_off = CHAT.split(",\"completion_tokens").next().unwrap();
     assert_eq!(events(&format!("{broken_off}\n\n")), Some((5, 0, 0)));

@@ -1,0 +1,146 @@
+//! A hold that ends by the clock is made to live longer while its answer goes out.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use crate::{domain::usage::Hold, store::StoreFuture};
+
+/// Of a lifetime, the part after which it begins anew, and the part after which an attempt that failed is made again:
+/// eight more before the end.
+const DUE_AFTER: u32 = 3;
+const AGAIN_AFTER: u32 = 12;
+
+/// The lifetime of one hold, on the monotonic clock.
+pub(super) struct Lifeline {
+    lifetime: Duration,
+    /// It is open until then, unless it was settled.
+    ends: Duration,
+    due: Duration,
+    /// Asked for at that time. One at once: so no more are under way than holds are open, and the ledger needs refuse
+    /// none.
+    extending: Option<(Duration, StoreFuture<bool>)>,
+}
+
+impl Lifeline {
+    /// Of a hold that was asked for at `now`; `None`: it lives as long as its call.
+    pub(super) fn new(lifetime: Duration, now: Duration) -> Option<Box<Self>> {
+        let is_limited = lifetime < Hold::AS_LONG_AS_ITS_CALL;
+        is_limited.then(|| {
+            Box::new(Self {
+                lifetime,
+                ends: now.saturating_add(lifetime),
+                due: now.saturating_add(part(lifetime, DUE_AFTER)),
+                extending: None,
+            })
+        })
+    }
+
+    pub(super) fn is_open(&self, now: Duration) -> bool {
+        now < self.ends
+    }
+
+    /// Something goes out: the call is alive.
+    pub(super) fn keep(
+        &mut self,
+        now: Duration,
+        extend: impl FnOnce(Duration) -> StoreFuture<bool>,
+    ) {
+        if self.extending.is_none() && now >= self.due {
+            self.extending = Some((now, extend(self.lifetime)));
+        }
+        let Some((asked, extending)) = &mut self.extending else {
+            return;
+        };
+        // It is on its way whether or not it is awaited; the next frame looks again.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let Poll::Ready(answer) = Pin::new(extending).poll(&mut nobody) else {
+            return;
+        };
+        let asked = *asked;
+        self.extending = None;
+        self.due = match answer {
+            Ok(true) => {
+                self.ends = asked.saturating_add(self.lifetime);
+                asked.saturating_add(part(self.lifetime, DUE_AFTER))
+            }
+            // It was resolved, and nothing brings it back.
+            Ok(false) => Duration::MAX,
+            Err(_) => now.saturating_add(part(self.lifetime, AGAIN_AFTER)),
+        };
+    }
+}
+
+fn part(of: Duration, divisor: u32) -> Duration {
+    of.checked_div(divisor).unwrap_or(of)
+}
+
+impl fmt::Debug for Lifeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifeline")
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::pending};
+
+    use super::*;
+    use crate::store::{StoreError, StoreErrorKind};
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn asked(line: &mut Lifeline, now: u64, answer: StoreFuture<bool>) -> bool {
+        let was_asked = Cell::new(false);
+        line.keep(secs(now), |lifetime| {
+            assert_eq!(lifetime, secs(60));
+            was_asked.set(true);
+            answer
+        });
+        was_asked.get()
+    }
+
+    fn yes() -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(true))
+    }
+
+    #[test]
+    fn a_ledger_that_is_busy_is_asked_again_in_time() {
+        let busy = || StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, "full")));
+        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        assert!(!asked(&mut line, 19, yes()));
+        assert!(asked(&mut line, 20, busy()));
+        assert!(!asked(&mut line, 24, yes()), "not with every frame");
+        assert!(asked(&mut line, 25, busy()));
+        assert!(asked(&mut line, 30, yes()));
+        assert!(line.is_open(secs(89)) && !line.is_open(secs(90)));
+        assert!(!asked(&mut line, 49, yes()));
+        assert!(asked(&mut line, 50, yes()));
+    }
+
+    #[test]
+    fn one_extension_is_under_way_at_once() {
+        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        assert!(asked(&mut line, 20, StoreFuture::new(pending())));
+        for now in 21..60 {
+            assert!(!asked(&mut line, now, yes()), "{now}");
+        }
+        assert!(!line.is_open(secs(60)), "nobody said that it lives longer");
+    }
+
+    #[test]
+    fn what_was_resolved_is_let_be_and_what_ends_with_its_call_needs_nothing() {
+        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        assert!(asked(&mut line, 20, StoreFuture::ready(Ok(false))));
+        assert!(!asked(&mut line, 1_000_000, yes()));
+        assert!(Lifeline::new(Hold::AS_LONG_AS_ITS_CALL, secs(0)).is_none());
+    }
+}
