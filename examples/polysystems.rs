@@ -19,8 +19,8 @@ use axum::{
 };
 use support::{StartError, Stores, client_address, optional, serve, setting};
 use tollgate::{
-    ApiKeyLayer, DenialFormat, Denials, JwtLayer, Price, PriceTable, RateLimitLayer, RbacLayer,
-    SpendingLimitLayer, TokenBound, Tollgate,
+    ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
+    PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
     clock::{Clock, SystemClock},
     key::{Alphabet, KeyFormat},
     keyring::{KeyResolver, Keyring},
@@ -139,12 +139,14 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .layer(tokens)
         .layer(per_caller.clone());
     let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
-    let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?);
+    let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?)
+        .idempotency_keys(IdempotencyKeys::new());
     let api = |permission| {
         ServiceBuilder::new()
             .layer(keys.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
             .layer(per_caller.clone())
+            .layer(BodyDigestLayer::new())
             .layer(spending.clone())
     };
     let (read, call) = (api("api:read"), api("api:call"));

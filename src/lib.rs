@@ -126,8 +126,8 @@ pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{
-    Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price, PriceTable,
-    SpendingLimitLayer, TokenBound, UsageExport,
+    BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
+    PriceTable, SpendingLimitLayer, TokenBound, UsageExport,
 };
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,

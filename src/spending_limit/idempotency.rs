@@ -3,10 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
+use super::body_digest::BodyDigest;
 use crate::{
     domain::{
         AccountId,
@@ -18,8 +22,10 @@ use crate::{
     wire::RequestHead,
 };
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// RFC 9530.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// The longest key, in bytes.
 const KEY_LENGTH_MAX: usize = 255;
@@ -28,8 +34,10 @@ const KEY_LENGTH_MAX: usize = 255;
 ///
 /// The ledger remembers the keys of an account, so that a retry is charged once whatever instance it comes to.
 /// The answers are kept in this process's memory, within bounds; a retry whose answer isn't there is refused (409)
-/// and not charged. While the first call is under way others are refused too (409); a key that comes back with another
-/// method, target or credential is refused (422); a call that cost nothing leaves its key free.
+/// and not charged. While the first call is under way others are refused too (409); a call that cost nothing leaves its
+/// key free. A key that comes back with another method, target, credential, `content-type`, `content-encoding`,
+/// `content-length` or `content-digest` is refused (422); with another body of the same length too where a
+/// [`BodyDigestLayer`](crate::BodyDigestLayer) stands further out: this layer reads no bodies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,6 +101,8 @@ pub(super) struct Answers {
 }
 
 struct Answer {
+    /// When the ledger may forget the key, on the monotonic clock: from then on it names another call.
+    until: Duration,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
@@ -141,18 +151,38 @@ impl Answers {
                 "An Idempotency-Key has 1 to 255 visible characters",
             ));
         }
+        let body = match head.extensions.get::<BodyDigest>() {
+            None => None,
+            Some(BodyDigest::Whole(digest)) => Some(digest),
+            Some(BodyDigest::TooLong) => {
+                let why = "the body of a request with an Idempotency-Key is too long";
+                return Err(Denial::new(DenialKind::TooLarge).because(why));
+            }
+            Some(BodyDigest::BrokenOff) => {
+                return Err(malformed("The request's body broke off"));
+            }
+        };
         Ok(Some(Idempotency {
             key: Arc::from(key),
-            fingerprint: fingerprint(head, principal),
+            fingerprint: fingerprint(head, principal, body),
             keep_for: self.settings.keep_for,
         }))
     }
 
-    /// Begins to keep the answer of a call.
-    pub(super) fn recording(&self, account: AccountId, call: Idempotency) -> Recording {
+    /// Begins to keep the answer of a call that began at `started` and holds money. What was kept under its key is
+    /// of a call that the ledger has forgotten.
+    pub(super) fn recording(
+        &self,
+        account: AccountId,
+        call: Idempotency,
+        started: Duration,
+    ) -> Recording {
+        let key = (account, call.key, call.fingerprint);
+        self.kept.invalidate(&key);
         Recording {
             answers: self.clone(),
-            key: (account, call.key, call.fingerprint),
+            key,
+            until: started.saturating_add(call.keep_for),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Some(Vec::new()),
@@ -160,9 +190,14 @@ impl Answers {
     }
 
     /// The answer of a call that was charged before, if it is here.
-    pub(super) fn find(&self, account: AccountId, call: &Idempotency) -> Option<Response<Bytes>> {
+    pub(super) fn find(
+        &self,
+        account: AccountId,
+        call: &Idempotency,
+        now: Duration,
+    ) -> Option<Response<Bytes>> {
         let key = (account, Arc::clone(&call.key), call.fingerprint);
-        let answer = self.kept.get(&key)?;
+        let answer = self.kept.get(&key).filter(|answer| now < answer.until)?;
         let mut response = Response::new(answer.body.clone());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers.clone();
@@ -196,8 +231,8 @@ pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
     )
 }
 
-/// Of all that must be the same in a repetition: method, target, and who calls with what.
-fn fingerprint(head: &RequestHead<'_>, principal: &Principal) -> [u8; 32] {
+/// Of all that must be the same in a repetition: method, target, who calls with what, and the body as far as it is known.
+fn fingerprint(head: &RequestHead<'_>, principal: &Principal, body: Option<&[u8; 32]>) -> [u8; 32] {
     let credential = match (principal.key(), principal.session()) {
         (Some(key), _) => key.as_str(),
         (None, Some(session)) => session.as_str(),
@@ -213,16 +248,33 @@ fn fingerprint(head: &RequestHead<'_>, principal: &Principal) -> [u8; 32] {
     ];
     let mut hash = Sha256::new();
     for part in parts {
-        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(part);
+        add_part(&mut hash, part.as_bytes());
     }
+    for name in [
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_DIGEST,
+    ] {
+        for line in head.headers.get_all(&name) {
+            add_part(&mut hash, name.as_str().as_bytes());
+            add_part(&mut hash, line.as_bytes());
+        }
+    }
+    add_part(&mut hash, body.map_or(&[], <[u8; 32]>::as_slice));
     hash.finalize().into()
+}
+
+fn add_part(hash: &mut Sha256, part: &[u8]) {
+    hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(part);
 }
 
 /// An answer on its way, of which a copy is taken as long as it is small enough.
 pub(super) struct Recording {
     answers: Answers,
     key: AnswerKey,
+    until: Duration,
     status: StatusCode,
     headers: HeaderMap,
     body: Option<Vec<u8>>,
@@ -250,13 +302,15 @@ impl Recording {
         self.body = None;
     }
 
-    /// The answer went out to its end, and was charged.
+    /// The answer is going out to its end, and is charged: by that settlement, which comes after this, the ledger keeps
+    /// the key. Of what cost nothing the key is free, and the next who uses it wants an answer of his own.
     pub(super) fn keep(self) {
         if self.answers.settings.answer_bytes_max == 0 {
             return;
         }
         let Some(body) = self.body else { return };
         let answer = Answer {
+            until: self.until,
             status: self.status,
             headers: self.headers,
             body: body.into(),

@@ -14,7 +14,8 @@
 //! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
 //!   answer's body ([`CostSource`]).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is
-//!   refused with 409 (under way, or not kept) or 422 (another request).
+//!   refused with 409 (under way, or not kept) or 422 (another request). A [`BodyDigestLayer`] further out makes
+//!   its body part of what must be the same.
 //! - With a durable ledger the last frame of an answer goes out when its settlement is written, so that
 //!   an answered call is never missing from the usage log.
 //!
@@ -47,6 +48,7 @@
 //! # Ok(()) }
 //! ```
 
+mod body_digest;
 mod export;
 mod idempotency;
 mod layer;
@@ -60,6 +62,7 @@ mod terms;
 
 pub use crate::domain::charge::Charge;
 pub use crate::wire::InvalidRoute;
+pub use body_digest::{BodyDigestFuture, BodyDigestLayer, BodyDigestService, DigestedBody};
 pub use export::UsageExport;
 pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;

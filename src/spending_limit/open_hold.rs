@@ -94,6 +94,8 @@ impl OpenHold {
         };
         if let Some(recording) = self.recording.take()
             && outcome == Outcome::Completed
+            && !charged.is_zero()
+            && self.is_open(now)
         {
             recording.keep();
         }
@@ -235,6 +237,12 @@ impl OpenHold {
             let extend = |lifetime| self.ledger.extend(hold, lifetime);
             lifeline.keep(self.clock.elapsed(), extend);
         }
+    }
+
+    /// Whether its hold can't have been resolved by the clock.
+    fn is_open(&self, now: Duration) -> bool {
+        let lifeline = self.lifeline.as_ref();
+        lifeline.is_none_or(|lifeline| lifeline.is_open(now))
     }
 }
 

@@ -200,7 +200,7 @@ impl SpendingLimitPolicy {
     fn refused(&self, refusal: HoldRefusal, wish: &Wish) -> Verdict<SpendingPermit> {
         if refusal == HoldRefusal::AlreadySettled
             && let (Some(answers), Some((account, idempotency))) = (&self.answers, &wish.named)
-            && let Some(answer) = answers.find(account.clone(), idempotency)
+            && let Some(answer) = answers.find(account.clone(), idempotency, self.clock.elapsed())
         {
             return Verdict::Answer(Box::new(answer));
         }
@@ -223,9 +223,11 @@ impl SpendingLimitPolicy {
 
     fn open(&self, wish: Wish, reservation: Reservation) -> SpendingPermit {
         let recording = match (&self.answers, wish.named) {
-            (Some(answers), Some((account, idempotency))) => {
-                Some(Box::new(answers.recording(account, idempotency)))
-            }
+            (Some(answers), Some((account, idempotency))) => Some(Box::new(answers.recording(
+                account,
+                idempotency,
+                wish.started,
+            ))),
             _ => None,
         };
         SpendingPermit::new(OpenHold {

@@ -1,5 +1,10 @@
 //! Retries under an `Idempotency-Key`, and calls beside each other.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http_body_util::Full;
+use tollgate::{BodyDigestLayer, spending_limit::DigestedBody};
+
 use super::*;
 
 struct Idempotent<S> {
@@ -142,4 +147,202 @@ async fn another_method_or_target_is_another_request() {
         assert_eq!(request(method, target).await.unwrap().status(), 422);
     }
     assert_eq!(gate.rows().await, 1);
+}
+
+#[tokio::test]
+async fn no_answer_is_said_again_but_that_of_the_call_that_was_charged() {
+    let gate = Gate::new().await;
+    let keys = IdempotencyKeys::new()
+        .answer_bytes_max(8)
+        .keep_for(Duration::from_secs(60));
+    let price = by_token().cost_from(CostSource::Handler);
+    let layer = gate.layer(price).idempotency_keys(keys);
+    let calls = Arc::new(AtomicU64::new(0));
+    let service = layer.layer(service_fn(move |request: Request<()>| {
+        let number = calls.fetch_add(1, Ordering::SeqCst);
+        let is = |name| request.headers().contains_key(name);
+        let body = format!(
+            "call {number}{}",
+            if is("x-long") { " is long" } else { "" }
+        );
+        let tokens = u64::from(!is("x-free"));
+        let charge = request.extensions().get::<Charge>().unwrap();
+        charge.add_output_tokens(tokens);
+        async move { Ok::<_, Infallible>(answer("text/plain", &[&body])) }
+    }));
+    let call = |headers: &'static [(&'static str, &'static str)]| {
+        let service = service.clone();
+        async move {
+            said(
+                service
+                    .oneshot(request_with("key-1", headers))
+                    .await
+                    .unwrap(),
+            )
+            .await
+        }
+    };
+    let free = &[("idempotency-key", "a"), ("x-free", "1")];
+    assert_eq!(call(free).await, (200, false, "call 0".to_owned()));
+    let long = &[("idempotency-key", "a"), ("x-long", "1")];
+    assert_eq!(call(long).await.2, "call 1 is long", "the key was free");
+    let again = call(&[("idempotency-key", "a")]).await;
+    assert_eq!(again.0, 409, "what was charged is not kept");
+
+    let kept = &[("idempotency-key", "b")];
+    assert_eq!(call(kept).await, (200, false, "call 2".to_owned()));
+    gate.clock.advance(Duration::from_secs(59));
+    assert_eq!(call(kept).await, (200, true, "call 2".to_owned()));
+    gate.clock.advance(Duration::from_secs(1));
+    let late = &[("idempotency-key", "b"), ("x-long", "1")];
+    assert_eq!(
+        call(late).await.2,
+        "call 3 is long",
+        "the key was forgotten"
+    );
+    assert_eq!(
+        call(kept).await.0,
+        409,
+        "the first answer is another call's"
+    );
+}
+
+#[tokio::test]
+async fn the_answer_of_a_call_whose_hold_had_ended_is_not_kept() {
+    let gate = Gate::new().await;
+    let layer = gate
+        .layer(Price::flat(dollars("1")))
+        .hold_lifetime(Duration::from_secs(60))
+        .idempotency_keys(IdempotencyKeys::new().answer_bytes_max(8));
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let is_long = request.headers().contains_key("x-long");
+        let body = if is_long { "the second" } else { "first" };
+        Ok::<_, Infallible>(answer("text/plain", &[body]))
+    }));
+    let call = |headers: &'static [(&'static str, &'static str)]| {
+        service.clone().oneshot(request_with("key-1", headers))
+    };
+    let slow = call(&[("idempotency-key", "a")]).await.unwrap();
+    gate.clock.advance(Duration::from_secs(60));
+    let second = call(&[("idempotency-key", "a"), ("x-long", "1")])
+        .await
+        .unwrap();
+    assert_eq!(said(second).await.2, "the second");
+    assert_eq!(said(slow).await.2, "first");
+    let third = call(&[("idempotency-key", "a")]).await.unwrap();
+    assert_eq!(third.status(), 409);
+}
+
+/// The statuses of calls with one key, whose bodies are these, and the bodies that the handler read.
+async fn with_bodies(layer: BodyDigestLayer, bodies: &[&str]) -> (Vec<u16>, Vec<String>) {
+    let gate = Gate::new().await;
+    let charged = gate
+        .layer(Price::flat(dollars("1")))
+        .idempotency_keys(IdempotencyKeys::new());
+    let read = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = read.clone();
+    let service = layer.layer(charged.layer(service_fn(
+        move |request: Request<DigestedBody<Full<Bytes>>>| {
+            let read = read.clone();
+            async move {
+                let size = request.body().size_hint().exact();
+                let body = said(Response::new(request.into_body())).await.2;
+                assert_eq!(size, u64::try_from(body.len()).ok());
+                read.lock().unwrap().push(body);
+                Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+            }
+        },
+    )));
+    let mut statuses = Vec::new();
+    for body in bodies {
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let request = request_with("key-1", &[("idempotency-key", "a")]).map(|()| body);
+        let answer = service.clone().oneshot(request).await.unwrap();
+        statuses.push(said(answer).await.0);
+    }
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    (statuses, seen)
+}
+
+#[tokio::test]
+async fn another_body_is_another_request_where_bodies_are_read() {
+    let (statuses, read) = with_bodies(BodyDigestLayer::new(), &["one", "two", "one", ""]).await;
+    assert_eq!(statuses, [200, 422, 200, 422]);
+    assert_eq!(
+        read,
+        ["one"],
+        "the handler has all of the first, and no other"
+    );
+    let short = BodyDigestLayer::new().bytes_max(3);
+    let (statuses, read) = with_bodies(short, &["four", "one", "two", "four"]).await;
+    assert_eq!(statuses, [413, 200, 422, 413]);
+    assert_eq!(read, ["one"]);
+}
+
+#[tokio::test]
+async fn a_body_of_many_pieces_is_read_to_its_end_and_one_that_breaks_off_is_refused() {
+    let gate = Gate::new().await;
+    let charged = gate
+        .layer(Price::flat(dollars("1")))
+        .idempotency_keys(IdempotencyKeys::new());
+    let service =
+        BodyDigestLayer::new().layer(charged.layer(service_fn(async |request: Request<_>| {
+            let body = BodyExt::collect(request.into_body()).await.unwrap();
+            assert_eq!(body.to_bytes().len() % 10, 0);
+            Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+        })));
+    let call = |key: &'static str, pieces: usize, end: Option<std::io::Error>| {
+        let piece = || Ok(Frame::data(Bytes::from_static(b"0123456789")));
+        let frames: Vec<_> = std::iter::repeat_with(piece).take(pieces).collect();
+        let frames = frames.into_iter().chain(end.map(Err));
+        let body = StreamBody::new(stream::iter(frames));
+        let request = request_with("key-1", &[("idempotency-key", key)]).map(|()| body);
+        let answer = service.clone().oneshot(request);
+        async { answer.await.unwrap() }
+    };
+    let first = call("a", 1_000, None).await;
+    assert_eq!(said(first).await.0, 200);
+    assert_eq!(said(call("a", 1_000, None).await).await.0, 200);
+    assert_eq!(call("a", 999, None).await.status(), 422);
+    let gone = std::io::Error::other("gone");
+    assert_eq!(call("b", 2, Some(gone)).await.status(), 400);
+    assert_eq!(
+        call("b", 5_000, None).await.status(),
+        413,
+        "a frame takes memory too"
+    );
+    assert_eq!(gate.rows().await, 1);
+}
+
+#[tokio::test]
+async fn what_the_head_says_of_the_body_is_part_of_what_must_be_the_same() {
+    let gate = Gate::new().await;
+    let layer = gate
+        .layer(Price::flat(dollars("1")))
+        .idempotency_keys(IdempotencyKeys::new());
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+    }));
+    let call = |headers: &'static [(&'static str, &'static str)]| {
+        service.clone().oneshot(request_with("key-1", headers))
+    };
+    const KEY: (&str, &str) = ("idempotency-key", "a");
+    let first = call(&[KEY, ("content-length", "3")]).await.unwrap();
+    assert_eq!(said(first).await.0, 200);
+    let others: [&'static [_]; 5] = [
+        &[KEY],
+        &[KEY, ("content-length", "4")],
+        &[KEY, ("content-length", "3"), ("content-type", "text/plain")],
+        &[KEY, ("content-length", "3"), ("content-encoding", "gzip")],
+        &[
+            KEY,
+            ("content-length", "3"),
+            ("content-digest", "sha-256=:AA==:"),
+        ],
+    ];
+    for other in others {
+        assert_eq!(call(other).await.unwrap().status(), 422, "{other:?}");
+    }
+    let again = call(&[KEY, ("content-length", "3")]).await.unwrap();
+    assert!(said(again).await.1);
 }

@@ -1,0 +1,345 @@
+//! Reads the bodies of requests with an `Idempotency-Key` before they go on.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http::{Request, request};
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use sha2::{Digest, Sha256};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::idempotency::IDEMPOTENCY_KEY;
+use crate::guard::show;
+
+/// A frame takes memory of its own, whatever is in it: so many may come as have so many bytes each, and a few more.
+const FRAME_BYTES: u64 = 256;
+const FRAMES_MIN: u64 = 16;
+
+/// What is known of a request's body, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum BodyDigest {
+    /// The SHA-256 of all of it.
+    Whole([u8; 32]),
+    TooLong,
+    BrokenOff,
+}
+
+/// Makes the body part of what must be the same when an `Idempotency-Key` comes back: with another body it is refused
+/// with 422 (draft-ietf-httpapi-idempotency-key-header, 2.4), and not answered by what was said to the first.
+///
+/// A [`SpendingLimitLayer`](crate::SpendingLimitLayer) decides by the head alone, before anything was read, and what the first
+/// call's body was must be known to every instance. So this layer stands further out, inside of authentication where
+/// that can be. It reads the body of a request that has the header, keeps its frames, hands them on when all is there, and leaves their
+/// SHA-256 for the fingerprint that the ledger keeps. Requests without the header pass it by.
+///
+/// A body above [`bytes_max`](Self::bytes_max) is refused with 413, and one that breaks off with 400, where money would be held.
+/// A client that wants an answer before it has sent all of its body (a stream in both directions) must not send the header.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::convert::Infallible;
+/// use tollgate::store::{AccountId, Ledger, MemoryStore};
+/// use tollgate::{BodyDigestLayer, CredentialKind, IdempotencyKeys, Price, PriceTable, Principal, SpendingLimitLayer, usage::Credit};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// let ledger = MemoryStore::new();
+/// let (account, amount) = (AccountId::new("user-1")?, "1".parse()?);
+/// ledger.credit(Credit { account, amount, reference: "first".into() }).await?;
+/// let prices = PriceTable::new().route("POST", "/chat", Price::flat("0.0020".parse()?))?;
+/// let chat = service_fn(async |_: http::Request<_>| Ok::<_, Infallible>(http::Response::new("hello".to_owned())));
+///
+/// let charged = SpendingLimitLayer::new(ledger, prices).idempotency_keys(IdempotencyKeys::new());
+/// let service = BodyDigestLayer::new().layer(charged.layer(chat));
+/// let call = |body: &str| {
+///     let request = http::Request::post("/chat").header("idempotency-key", "a");
+///     let mut request = request.body(body.to_owned()).unwrap();
+///     request.extensions_mut().insert(Principal::builder("user-1", CredentialKind::ApiKey).build());
+///     service.clone().oneshot(request)
+/// };
+/// let answer = call("one").await?;
+/// assert_eq!(answer.status(), 200);
+/// http_body_util::BodyExt::collect(answer.into_body()).await?;
+/// assert_eq!(call("one").await?.headers()["idempotency-replayed"], "true");
+/// assert_eq!(call("two").await?.status(), 422);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it does nothing until it is a layer of a service"]
+pub struct BodyDigestLayer {
+    bytes_max: u64,
+}
+
+impl BodyDigestLayer {
+    /// Reads up to 1 MiB.
+    pub const fn new() -> Self {
+        Self {
+            bytes_max: 1_048_576,
+        }
+    }
+
+    /// The longest body that is read, in bytes; it may have a frame in every 256 of them. About that much memory a request with
+    /// the header may take until its body was read.
+    pub const fn bytes_max(mut self, bytes: u64) -> Self {
+        self.bytes_max = bytes;
+        self
+    }
+}
+
+impl Default for BodyDigestLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for BodyDigestLayer {
+    type Service = BodyDigestService<S>;
+
+    fn layer(&self, inner: S) -> BodyDigestService<S> {
+        BodyDigestService {
+            inner,
+            bytes_max: self.bytes_max,
+        }
+    }
+}
+
+/// The service of a [`BodyDigestLayer`].
+#[derive(Clone, Debug)]
+pub struct BodyDigestService<S> {
+    inner: S,
+    bytes_max: u64,
+}
+
+impl<S, B> Service<Request<B>> for BodyDigestService<S>
+where
+    S: Service<Request<DigestedBody<B>>> + Clone,
+    B: Body,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BodyDigestFuture<S, B>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = if request.headers().contains_key(IDEMPOTENCY_KEY) {
+            // The service that said it was ready is the one that is called.
+            let fresh = self.inner.clone();
+            let (head, body) = request.into_parts();
+            State::Reading(Some(Box::new(Reading {
+                service: mem::replace(&mut self.inner, fresh),
+                head,
+                body: Box::pin(body),
+                frames: VecDeque::new(),
+                hash: Sha256::new(),
+                room: self.bytes_max,
+                frames_room: (self.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
+            })))
+        } else {
+            State::Calling(self.inner.call(request.map(DigestedBody::unread)))
+        };
+        BodyDigestFuture { state }
+    }
+}
+
+/// The answer of a [`BodyDigestService`], on its way.
+#[pin_project]
+pub struct BodyDigestFuture<S, B>
+where
+    S: Service<Request<DigestedBody<B>>>,
+    B: Body,
+{
+    #[pin]
+    state: State<S, B>,
+}
+
+#[pin_project(project = StateProjection)]
+enum State<S, B>
+where
+    S: Service<Request<DigestedBody<B>>>,
+    B: Body,
+{
+    Reading(Option<Box<Reading<S, B>>>),
+    Calling(#[pin] S::Future),
+}
+
+struct Reading<S, B: Body> {
+    service: S,
+    head: request::Parts,
+    body: Pin<Box<B>>,
+    frames: Frames<B>,
+    hash: Sha256,
+    /// Bytes and frames that may still come.
+    room: u64,
+    frames_room: u64,
+}
+
+type Frames<B> = VecDeque<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
+impl<S, B: Body> Reading<S, B> {
+    /// Reads on, to the end or as far as it is allowed.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<BodyDigest> {
+        if self.body.size_hint().lower() > self.room {
+            return Poll::Ready(BodyDigest::TooLong);
+        }
+        loop {
+            let Some(frame) = ready!(self.body.as_mut().poll_frame(context)) else {
+                let digest = mem::take(&mut self.hash).finalize();
+                return Poll::Ready(BodyDigest::Whole(digest.into()));
+            };
+            let found = match &frame {
+                Ok(frame) => self.note(frame),
+                Err(_) => Some(BodyDigest::BrokenOff),
+            };
+            self.frames.push_back(frame);
+            if let Some(found) = found {
+                return Poll::Ready(found);
+            }
+        }
+    }
+
+    /// `Some`: it can't be read to its end.
+    fn note(&mut self, frame: &Frame<B::Data>) -> Option<BodyDigest> {
+        let data = frame.data_ref();
+        let length = data.map_or(0, Buf::remaining);
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let room = self.room.checked_sub(length);
+        let frames = self.frames_room.checked_sub(1);
+        let (Some(room), Some(frames)) = (room, frames) else {
+            return Some(BodyDigest::TooLong);
+        };
+        (self.room, self.frames_room) = (room, frames);
+        let unseen = data.map_or(0, |data| show(data, |piece| self.hash.update(piece)));
+        (unseen > 0).then_some(BodyDigest::TooLong)
+    }
+}
+
+impl<S, B> Future for BodyDigestFuture<S, B>
+where
+    S: Service<Request<DigestedBody<B>>>,
+    B: Body,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let reading = match state.as_mut().project() {
+                StateProjection::Calling(answer) => return answer.poll(context),
+                StateProjection::Reading(reading) => reading,
+            };
+            let Some(digest) = reading.as_mut().map(|reading| reading.poll(context)) else {
+                return Poll::Pending;
+            };
+            let digest = ready!(digest);
+            if let Some(mut reading) = reading.take().map(|reading| *reading) {
+                reading.head.extensions.insert(digest);
+                let body = DigestedBody::read(reading.frames, reading.body);
+                let request = Request::from_parts(reading.head, body);
+                state.set(State::Calling(reading.service.call(request)));
+            }
+        }
+    }
+}
+
+/// The body of a request that went through a [`BodyDigestService`]: as it was.
+#[pin_project]
+pub struct DigestedBody<B: Body> {
+    #[pin]
+    kind: Kind<B>,
+}
+
+#[pin_project(project = KindProjection)]
+enum Kind<B: Body> {
+    Unread(#[pin] B),
+    Read {
+        frames: Frames<B>,
+        /// What wasn't read.
+        rest: Pin<Box<B>>,
+    },
+}
+
+impl<B: Body> DigestedBody<B> {
+    fn unread(body: B) -> Self {
+        Self {
+            kind: Kind::Unread(body),
+        }
+    }
+
+    fn read(frames: Frames<B>, rest: Pin<Box<B>>) -> Self {
+        Self {
+            kind: Kind::Read { frames, rest },
+        }
+    }
+}
+
+impl<B: Body> Body for DigestedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Unread(body) => body.poll_frame(context),
+            KindProjection::Read { frames, rest } => match frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None if rest.is_end_stream() => Poll::Ready(None),
+                None => rest.as_mut().poll_frame(context),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Unread(body) => body.is_end_stream(),
+            Kind::Read { frames, rest } => frames.is_empty() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (frames, rest) = match &self.kind {
+            Kind::Unread(body) => return body.size_hint(),
+            Kind::Read { frames, rest } => (frames, rest.size_hint()),
+        };
+        let kept = frames.iter().flatten().filter_map(Frame::data_ref);
+        let kept = kept.map(Buf::remaining).fold(0, usize::saturating_add);
+        let kept = u64::try_from(kept).unwrap_or(u64::MAX);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(kept));
+        }
+        hint.set_lower(rest.lower().saturating_add(kept));
+        hint
+    }
+}
+
+impl<S, B> fmt::Debug for BodyDigestFuture<S, B>
+where
+    S: Service<Request<DigestedBody<B>>>,
+    B: Body,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyDigestFuture").finish_non_exhaustive()
+    }
+}
+
+impl<B: Body> fmt::Debug for DigestedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Unread(_) => "DigestedBody(unread)",
+            Kind::Read { .. } => "DigestedBody(read)",
+        })
+    }
+}
