@@ -1,5 +1,6 @@
 //! `kill -9` under load, again and again: what was answered is there, once, and nothing stays held. Clients
-//! are killed on one SQLite file and on one Redis; and Redis itself is, under its clients.
+//! are killed on one SQLite file, one PostgreSQL and one Redis, and with a lease in hand; and Redis itself is, under its
+//! clients.
 //!
 //! `KILLS=100` sets how often.
 
@@ -15,28 +16,36 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Write},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use tollgate::{
-    clock::{Clock, ManualClock},
+    clock::{Clock, ManualClock, SystemClock},
     money::Money,
-    store::{AccountId, BudgetId, Ledger, Page, SqliteStore},
+    store::{AccountId, BudgetId, Ledger, Page, SqliteStore, StoreError},
     usage::{Call, Credit, Expiry, HoldRequest, Idempotency, Outcome, Settlement, UsageEntry},
 };
 
+mod on_leases;
+#[cfg(feature = "postgres")]
+mod on_postgres;
 #[cfg(feature = "redis")]
 mod on_redis;
 
-/// The file or the address of a Redis, and which life it is.
+/// The file, or the address of a server, and which life it is.
 const PLACE: &str = "TOLLGATE_KILLS_PLACE";
 const LIFE: &str = "TOLLGATE_KILLS_LIFE";
 
 const ACCOUNTS: u64 = 4;
 const CALLERS: u64 = 32;
 const PAYMENT: i64 = 1_000;
+
+/// How long lives are at least: a server answers later than a file.
+const SHORT: Duration = Duration::from_millis(20);
+const LONG: Duration = Duration::from_millis(300);
 
 fn account(number: u64) -> AccountId {
     AccountId::new(&format!("account-{}", number % ACCOUNTS)).unwrap()
@@ -83,19 +92,34 @@ fn payment(caller: u64, name: &str) -> Credit {
 }
 
 async fn call<S: Ledger>(store: &S, caller: u64, name: &str, round: u64) {
-    let request = request(caller, name, round);
-    let Ok(hold) = store.hold(request).await.unwrap() else {
-        store.credit(payment(caller, name)).await.unwrap();
-        say(&format!("paid {}", account(caller)));
-        return;
+    let hold = match store.hold(request(caller, name, round)).await {
+        Ok(Ok(hold)) => hold,
+        Ok(Err(_)) => {
+            if told(&store.credit(payment(caller, name)).await) {
+                say(&format!("paid {}", account(caller)));
+            }
+            return;
+        }
+        failed => {
+            told(&failed);
+            return tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     };
     if round % 16 == 5 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let cost = i64::try_from(round % 13).unwrap();
     let settlement = Settlement::new(Money::from_nanos(cost), Outcome::Completed);
-    store.settle(hold, settlement).await.unwrap();
-    say(&format!("charged {name} {cost}"));
+    if told(&store.settle(hold, settlement).await) {
+        say(&format!("charged {name} {cost}"));
+    }
+}
+
+fn told<T>(answer: &Result<T, StoreError>) -> bool {
+    if let Err(error) = answer {
+        say(&format!("failed {error}"));
+    }
+    answer.is_ok()
 }
 
 /// No test: the process that is killed.
@@ -107,6 +131,13 @@ async fn child_that_calls_until_it_is_killed() {
     #[cfg(feature = "redis")]
     if place.starts_with("redis:") {
         call_until_killed(on_redis::open(&place).await, &life).await;
+    }
+    #[cfg(feature = "postgres")]
+    if place.starts_with("postgres:") {
+        call_until_killed(on_postgres::open(&place).await, &life).await;
+    }
+    if let Some(place) = place.strip_prefix("leased:") {
+        call_until_killed(on_leases::open(place).await, &life).await;
     }
     call_until_killed(SqliteStore::open(place).await.unwrap(), &life).await;
 }
@@ -131,11 +162,25 @@ async fn call_until_killed<S: Ledger + Clone>(store: S, life: &str) {
 /// What one life was answered, to the last whole line.
 #[derive(Default)]
 struct Answered {
-    charged: HashMap<String, i64>,
+    /// What was charged, and when that was heard.
+    charged: HashMap<String, (i64, Duration)>,
     paid: HashMap<String, i64>,
+    /// Holds that it granted itself, from leases.
+    leased: u64,
+    failures: usize,
+    died: Option<Duration>,
+    /// It was stopped for so long that others took it for dead.
+    was_stopped: bool,
 }
 
-fn live_and_die(place: &str, life: u64) -> Answered {
+/// A process that calls, and what is heard of it.
+struct Caller {
+    process: Child,
+    hearing: JoinHandle<Answered>,
+}
+
+/// Comes back when its store is open.
+fn begin(place: &str, life: u64) -> Caller {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "child_that_calls_until_it_is_killed",
@@ -150,7 +195,7 @@ fn live_and_die(place: &str, life: u64) -> Answered {
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let (is_open, opened) = mpsc::channel();
-    let reading = std::thread::spawn(move || {
+    let hearing = std::thread::spawn(move || {
         let (mut answered, mut line) = (Answered::default(), String::new());
         loop {
             line.clear();
@@ -162,21 +207,43 @@ fn live_and_die(place: &str, life: u64) -> Answered {
                 ["open"] => is_open.send(()).unwrap(),
                 ["charged", name, cost] => {
                     let cost = cost.parse().unwrap();
-                    assert!(answered.charged.insert(name.to_owned(), cost).is_none());
+                    let heard = (cost, SystemClock.elapsed());
+                    assert!(answered.charged.insert(name.to_owned(), heard).is_none());
                 }
                 ["paid", account] => {
                     *answered.paid.entry(account.to_owned()).or_default() += PAYMENT
                 }
+                ["leased", holds] => answered.leased = holds.parse().unwrap(),
+                ["failed", ..] => answered.failures += 1,
                 _ => {}
             }
         }
     });
     opened.recv_timeout(Duration::from_secs(60)).unwrap();
-    // Every life is cut at another moment of its batches.
-    std::thread::sleep(Duration::from_micros(20_000 + life * 7_919 % 150_000));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reading.join().unwrap()
+    Caller {
+        process: child,
+        hearing,
+    }
+}
+
+impl Caller {
+    /// What it was answered in its life.
+    fn kill(mut self) -> Answered {
+        let died = Some(SystemClock.elapsed());
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        Answered {
+            died,
+            ..self.hearing.join().unwrap()
+        }
+    }
+}
+
+/// One that lives for at least so long; each is cut at another moment of its batches.
+fn live_and_die(place: &str, life: u64, at_least: Duration) -> Answered {
+    let caller = begin(place, life);
+    std::thread::sleep(at_least + Duration::from_micros(life * 7_919 % 150_000));
+    caller.kill()
 }
 
 /// The rows of the log that came since `seen`, newest first.
@@ -204,16 +271,12 @@ struct Books {
     abandoned: usize,
 }
 
-async fn check<S: Ledger>(
-    (store, clock): (&S, &ManualClock),
-    life: u64,
-    answered: &mut Answered,
-    books: &mut [Books],
-) {
-    for _ in 0..8 {
-        clock.advance(Duration::from_secs(1));
-        store.flush().await.unwrap();
-    }
+fn all_books() -> Vec<Books> {
+    (0..ACCOUNTS).map(|_| Books::default()).collect()
+}
+
+/// What is in the books after a life, and was told in it. What is left in `answered` isn't there.
+async fn check<S: Ledger>(store: &S, life: u64, answered: &mut Answered, books: &mut [Books]) {
     let own = format!("{life}-");
     for (number, books) in (0..).zip(books) {
         let account = account(number);
@@ -231,8 +294,9 @@ async fn check<S: Ledger>(
             if row.settlement.outcome == Outcome::Abandoned {
                 books.abandoned += 1;
                 assert_eq!(charged, 0);
-                assert!(!answered.charged.contains_key(&name), "{name} was answered");
-            } else if let Some(said) = answered.charged.remove(&name) {
+                let said = answered.charged.remove(&name).is_some();
+                assert!(!said || answered.was_stopped, "{name} was answered");
+            } else if let Some((said, _)) = answered.charged.remove(&name) {
                 books.answered += 1;
                 assert_eq!(charged, said, "{name}");
             }
@@ -251,7 +315,15 @@ async fn check<S: Ledger>(
             balance.available().nanos() + balance.settled.nanos()
         );
     }
-    let lost: Vec<_> = answered.charged.keys().collect();
+}
+
+/// What else was answered is there; but a node with leases has the last to itself.
+fn nothing_is_lost(life: u64, answered: &Answered, kept_back: Option<Duration>) {
+    let died = answered.died.unwrap();
+    let is_lost = |heard: Duration| kept_back.is_none_or(|time| heard + time < died);
+    let missing = answered.charged.iter();
+    let lost = missing.filter(|(_, (_, heard))| is_lost(*heard));
+    let lost: Vec<_> = lost.map(|(name, _)| name).collect();
     assert!(
         lost.is_empty(),
         "answered and lost in life {life}: {lost:?}"
@@ -265,20 +337,29 @@ fn kills(unless_set: u64) -> u64 {
 /// Kills one client after the other, each at its own moment, and looks at what `open` finds then.
 async fn kill_clients<S: Ledger + Clone, T>(
     place: &str,
-    kills: u64,
+    (kills, at_least): (u64, Duration),
+    kept_back: Option<Duration>,
     open: impl AsyncFn(Arc<ManualClock>) -> S,
     close: impl AsyncFn(S) -> T,
 ) {
-    let mut books: Vec<Books> = (0..ACCOUNTS).map(|_| Books::default()).collect();
+    let (mut books, mut leased) = (all_books(), 0);
     for life in 0..kills {
         let place = place.to_owned();
-        let lived = tokio::task::spawn_blocking(move || live_and_die(&place, life));
+        let lived = tokio::task::spawn_blocking(move || live_and_die(&place, life, at_least));
         let mut answered = lived.await.unwrap();
         let clock = Arc::new(ManualClock::default());
         let store = open(clock.clone()).await;
-        check((&store, &clock), life, &mut answered, &mut books).await;
+        for _ in 0..8 {
+            clock.advance(Duration::from_secs(1));
+            store.flush().await.unwrap();
+        }
+        check(&store, life, &mut answered, &mut books).await;
+        nothing_is_lost(life, &answered, kept_back);
+        assert_eq!(answered.failures, 0);
+        leased += answered.leased;
         close(store).await;
     }
+    assert_eq!(leased > 0, kept_back.is_some());
     let answered: usize = books.iter().map(|books| books.answered).sum();
     let abandoned: usize = books.iter().map(|books| books.abandoned).sum();
     eprintln!("{kills} kills: {answered} answered settlements, {abandoned} holds given back");
@@ -294,5 +375,12 @@ async fn what_was_answered_is_there_once_after_each_of_many_kills() {
         builder.open().await.unwrap()
     };
     let close = async |store: SqliteStore| store.close().await.unwrap();
-    kill_clients(path.to_str().unwrap(), kills(20), open, close).await;
+    kill_clients(
+        path.to_str().unwrap(),
+        (kills(20), SHORT),
+        None,
+        open,
+        close,
+    )
+    .await;
 }

@@ -17,7 +17,8 @@ use tollgate::{
 };
 
 use super::{
-    ACCOUNTS, CALLERS, PAYMENT, account, key, kill_clients, kills, payment, request, rows_since,
+    ACCOUNTS, CALLERS, LONG, PAYMENT, account, key, kill_clients, kills, payment, request,
+    rows_since,
 };
 
 #[allow(
@@ -49,7 +50,7 @@ async fn what_was_answered_is_there_once_after_each_of_many_kills() {
     let open =
         async |clock: Arc<ManualClock>| builder(&url).with_clock(clock).open().await.unwrap();
     let close = async |ledger: RedisLedger| ledger.close().await.unwrap();
-    kill_clients(&url, kills(10), open, close).await;
+    kill_clients(&url, (kills(10), LONG), None, open, close).await;
 }
 
 /// What callers were told.
