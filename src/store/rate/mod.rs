@@ -1,21 +1,27 @@
 //! Where requests are counted.
 
 #[cfg(feature = "redis")]
+mod alone;
+#[cfg(feature = "redis")]
 mod breaker;
 #[cfg(feature = "redis")]
 mod local;
 #[cfg(feature = "redis")]
 mod resilient;
 #[cfg(feature = "redis")]
+mod statistics;
+#[cfg(feature = "redis")]
 #[cfg(test)]
 mod tests;
 
 #[cfg(feature = "redis")]
+pub use alone::Degraded;
+#[cfg(feature = "redis")]
 pub(crate) use breaker::{Breaker, Failure};
 #[cfg(feature = "redis")]
-pub use resilient::{Degraded, SharedRateStatistics};
-#[cfg(feature = "redis")]
 pub(crate) use resilient::{Manner, RemoteRateStore, Resilient};
+#[cfg(feature = "redis")]
+pub use statistics::SharedRateStatistics;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -3,7 +3,15 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -16,28 +24,42 @@ use crate::{
         clock::{Clock, ManualClock},
         quota::{Quota, Quotas},
     },
-    store::{MemoryRateLimiter, StoreFuture},
+    store::{MemoryRateLimiter, StoreError, StoreErrorKind, StoreFuture},
 };
 
-/// The script's rules, by the engine in memory.
+/// The script's rules, by the engine in memory; until it is gone.
 #[derive(Clone, Debug)]
-struct Remote(Arc<MemoryRateLimiter>);
+struct Remote(Arc<MemoryRateLimiter>, Arc<AtomicBool>);
+
+impl Remote {
+    fn is_gone(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
+
+    fn answer<T: Send + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
+        if self.is_gone() {
+            let gone = StoreError::new(StoreErrorKind::Unavailable, "gone");
+            return StoreFuture::ready(Err(gone));
+        }
+        answer
+    }
+}
 
 impl RateStore for Remote {
     fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
-        self.0.take(key, quotas, cost)
+        self.answer(RateStore::take(&self.0, key, quotas, cost))
     }
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
-        self.0.correct(key, quotas, correction)
+        self.answer(RateStore::correct(&self.0, key, quotas, correction))
     }
 
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
-        self.0.peek(key, quotas)
+        self.answer(RateStore::peek(&self.0, key, quotas))
     }
 
     fn reset(&self, key: &RateKey) -> StoreFuture<()> {
-        self.0.reset(key)
+        self.answer(RateStore::reset(&self.0, key))
     }
 }
 
@@ -54,28 +76,41 @@ impl RemoteRateStore for Remote {
         let taken = if plenty { units } else { cost };
         let decision = limiter.take(key, quotas, taken);
         let taken = if decision.is_admitted() { taken } else { 0 };
-        StoreFuture::ready(Ok((decision, taken)))
+        self.answer(StoreFuture::ready(Ok((decision, taken))))
     }
 
     fn revive(&self) -> StoreFuture<()> {
-        StoreFuture::ready(Ok(()))
+        self.answer(StoreFuture::ready(Ok(())))
     }
 }
 
 fn processes(count: usize, lease: u32) -> (Vec<Resilient<Remote>>, Arc<ManualClock>) {
+    let (processes, clock, _) = with_fate(count, lease, Degraded::closed());
+    (processes, clock)
+}
+
+/// Processes, their clock, and what makes their store be gone.
+fn with_fate(
+    count: usize,
+    lease: u32,
+    degraded: Degraded,
+) -> (Vec<Resilient<Remote>>, Arc<ManualClock>, Arc<AtomicBool>) {
     let clock = Arc::new(ManualClock::default());
     clock.advance(Duration::from_secs(1));
     let shared: Arc<dyn Clock> = clock.clone();
-    let remote = Remote(Arc::new(MemoryRateLimiter::new(10, Arc::clone(&shared))));
+    let limiter = MemoryRateLimiter::new(10, Arc::clone(&shared));
+    let remote = Remote(Arc::new(limiter), Arc::default());
+    let fate = Arc::clone(&remote.1);
     let manner = Manner {
         deadline: Duration::from_secs(1),
-        degraded: Degraded::closed(),
+        degraded,
         lease,
         capacity: 10,
         clock: shared,
     };
     let process = || Resilient::new(remote.clone(), manner.clone());
-    (std::iter::repeat_with(process).take(count).collect(), clock)
+    let processes = std::iter::repeat_with(process).take(count).collect();
+    (processes, clock, fate)
 }
 
 fn now<T>(answer: impl Future<Output = T>) -> T {
@@ -201,4 +236,61 @@ fn what_was_decided_is_counted_once_wherever_it_was() {
     assert!(take(), "and no refusal is remembered");
     clock.advance(Duration::from_secs(1));
     assert!(take());
+}
+
+/// A key that one process serves all the time begins with an empty share when the store goes, and not in debt.
+#[test]
+fn a_busy_key_waits_for_one_unit_of_its_share_when_the_store_goes() {
+    let (processes, clock, fate) = with_fate(2, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from([Quota::per_minute(600), Quota::per_second(50)]);
+    let key = RateKey::new(&"test".into(), b"a");
+    let take = || now(process.take(&key, &quotas, 1)).unwrap();
+    for _ in 0..36_000 {
+        clock.advance(Duration::from_millis(100));
+        assert!(take().is_admitted(), "an hour at the full rate");
+    }
+    fate.store(true, Ordering::Relaxed);
+    let RateOutcome::Refused(wait) = take().outcome else {
+        panic!("the share is used up");
+    };
+    assert!(wait <= Duration::from_millis(200), "{wait:?}");
+    assert!(process.statistics().is_degraded);
+    clock.advance(wait);
+    assert!(take().is_admitted());
+    clock.advance(Duration::from_secs(60));
+    let admitted = (0..600).filter(|_| take().is_admitted()).count();
+    assert_eq!(admitted, 25, "half of a second's, and not more");
+}
+
+/// What fits the quota is not refused for ever because a process has only a share of it.
+#[test]
+fn what_fits_the_whole_is_not_too_costly_for_a_share() {
+    let three = NonZeroU32::new(3).unwrap();
+    let (processes, clock, fate) = with_fate(1, 0, Degraded::local(three));
+    fate.store(true, Ordering::Relaxed);
+    let process = &processes[0];
+    let take = |name: &[u8], quotas: &Quotas, cost| {
+        let key = RateKey::new(&"test".into(), name);
+        now(process.take(&key, quotas, cost)).unwrap().outcome
+    };
+    let quotas = Quotas::from(Quota::per_minute(10_000));
+    assert_eq!(take(b"a", &quotas, 10_001), RateOutcome::TooCostly);
+    let mut admitted = 0;
+    for _ in 0..600 {
+        match take(b"a", &quotas, 4_000) {
+            RateOutcome::Admitted => admitted += 4_000,
+            RateOutcome::Refused(wait) => assert!(wait <= Duration::from_secs(72)),
+            RateOutcome::TooCostly => panic!("it fits"),
+        }
+        clock.advance(Duration::from_secs(1));
+    }
+    // Ten minutes of a third, and one share at once.
+    assert!((30_000..=36_000).contains(&admitted), "{admitted}");
+
+    let strict = Quotas::from(Quota::per_minute(10_000).strict());
+    assert_eq!(take(b"b", &strict, 3_334), RateOutcome::Admitted);
+    let later = RateOutcome::Refused(Duration::from_secs(1));
+    assert_eq!(take(b"c", &strict, 4_000), later, "never overdrawn");
+    assert_eq!(take(b"c", &strict, 10_001), RateOutcome::TooCostly);
 }

@@ -60,8 +60,8 @@ const CAPACITY: usize = 1_000_000;
 /// # What it keeps to
 ///
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
-/// - While it doesn't, each process admits its share of each quota, less what it had admitted before. Who
-///   asked in the last 25 ms may be counted in both places.
+/// - While it doesn't, each process admits its share of each quota, less what it had admitted before: see
+///   [`Degraded::local`]. Who asked in the last 25 ms may be counted in both places.
 /// - When Redis comes back, its counts hold; what processes admitted by themselves isn't added to them.
 ///   A server that lost its memory begins anew.
 ///

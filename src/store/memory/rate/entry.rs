@@ -80,11 +80,8 @@ impl Entry {
             if old == quota {
                 words.copy_from_slice(old_words);
             } else {
-                let correction = Correction {
-                    units: window::used(old, old_words, now),
-                    taken_at: now.taken_at(),
-                };
-                window::correct(quota, words, correction, now);
+                let used = window::used(old, old_words, now);
+                window::add(quota, words, used, now);
             }
         }
         let is_asked = |name| quotas.as_slice().iter().any(|quota| quota.name() == name);
@@ -110,10 +107,19 @@ impl Entry {
 
     /// Takes from every window that is asked about, or from none; and what is left then.
     pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
+        self.take_each(now, |_| cost)
+    }
+
+    /// The same where a request costs not as much in every window.
+    pub(super) fn take_each(
+        &mut self,
+        now: &Moment,
+        cost: impl Fn(&Quota) -> NonZeroU32,
+    ) -> (RateOutcome, Readings) {
         let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
         let mut outcome = RateOutcome::Admitted;
         for (quota, words) in parts(&self.quotas, &mut self.words) {
-            match (window::judge(quota, words, cost, now), outcome) {
+            match (window::judge(quota, words, cost(quota), now), outcome) {
                 (Judgement::Admit(next), _) => staged.push(next),
                 (Judgement::Never, _) => {
                     outcome = RateOutcome::TooCostly;
@@ -130,7 +136,7 @@ impl Entry {
         }
         let windows = parts(&self.quotas, &mut self.words).zip(staged);
         let readings = windows.map(|((quota, words), next)| {
-            window::commit(quota, words, next, cost, now);
+            window::commit(quota, words, next, cost(quota), now);
             window::read(quota, words, now)
         });
         (outcome, readings.collect())
@@ -144,28 +150,46 @@ impl Entry {
         now: &Moment,
         clock: &dyn Clock,
     ) {
+        self.change_each(quotas, now, clock, |quota, words, now| {
+            window::correct(quota, words, correction, now);
+        });
+    }
+
+    /// Changes what is used of the windows that have these names.
+    pub(super) fn change_each(
+        &mut self,
+        quotas: &Quotas,
+        now: &Moment,
+        clock: &dyn Clock,
+        change: impl Fn(&Quota, &mut [u64], &Moment),
+    ) {
         if self.quotas.is(quotas) {
-            for (quota, words) in parts(&self.quotas, &mut self.words) {
-                window::correct(quota, words, correction, now);
-            }
+            self.change_own(|quota, words| change(quota, words, now));
             return;
         }
         let now = &Moment::whole(clock);
         for quota in quotas.as_slice() {
             let window = self.windows().find(|(own, _)| own.name() == quota.name());
             if let Some((own, words)) = window {
-                window::correct(own, words, correction, now);
+                change(own, words, now);
             } else {
-                self.begin_aside(quota, correction, now);
+                let mut words = SmallVec::from_elem(0, window::words_of(quota));
+                change(quota, &mut words, now);
+                self.begin_aside(quota, words, now);
             }
         }
     }
 
-    /// Corrects a window that nothing is used of. What would be owed by it is lost where there is no room:
+    /// Changes what is used of the windows that are asked about.
+    pub(super) fn change_own(&mut self, change: impl Fn(&Quota, &mut [u64])) {
+        for (quota, words) in parts(&self.quotas, &mut self.words) {
+            change(quota, words);
+        }
+    }
+
+    /// Keeps a window that nothing was used of. What would be owed by it is lost where there is no room:
     /// nothing can be refused any more.
-    fn begin_aside(&mut self, quota: &Quota, correction: Correction, now: &Moment) {
-        let mut words = SmallVec::from_elem(0, window::words_of(quota));
-        window::correct(quota, &mut words, correction, now);
+    fn begin_aside(&mut self, quota: &Quota, words: Words, now: &Moment) {
         if window::is_idle(quota, &words, now) {
             return;
         }

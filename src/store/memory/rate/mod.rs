@@ -6,6 +6,8 @@
 mod entry;
 mod gcra;
 mod shard;
+#[cfg(any(test, feature = "redis"))]
+mod share;
 mod strict;
 mod window;
 
@@ -20,6 +22,7 @@ use std::{
     },
 };
 
+use entry::Entry;
 use shard::{Room, Shard};
 use window::Moment;
 
@@ -107,6 +110,16 @@ impl MemoryRateLimiter {
     /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing.
     #[must_use]
     pub fn take(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, cost: u32) -> RateDecision {
+        self.take_by(key, quotas, cost, Entry::take)
+    }
+
+    fn take_by(
+        &self,
+        key: &(impl Hash + ?Sized),
+        quotas: &Quotas,
+        cost: u32,
+        take: impl FnOnce(&mut Entry, NonZeroU32, &Moment) -> (RateOutcome, Readings),
+    ) -> RateDecision {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let Some(cost) = NonZeroU32::new(cost) else {
             return RateDecision {
@@ -117,7 +130,8 @@ impl MemoryRateLimiter {
         };
         self.tend(now.nanos);
         let (shard, hash) = self.place(key);
-        lock(shard).take(hash, quotas, cost, &now, &self.room())
+        let take = |entry: &mut Entry| take(entry, cost, &now);
+        lock(shard).take(hash, quotas, &now, &self.room(), take)
     }
 
     /// Corrects what was taken.
@@ -125,12 +139,6 @@ impl MemoryRateLimiter {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let (shard, hash) = self.place(key);
         lock(shard).correct(hash, quotas, correction, &now, &self.room());
-    }
-
-    /// Now, by the clocks of this limiter.
-    #[cfg(any(test, feature = "redis"))]
-    pub(crate) fn now(&self) -> crate::store::TakenAt {
-        Moment::whole(self.clock.as_ref()).taken_at()
     }
 
     /// What is left to `key`.

@@ -1,9 +1,6 @@
 //! A part of the keys, under one lock.
 
-use std::{
-    hash::{BuildHasherDefault, Hasher},
-    num::NonZeroU32,
-};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
@@ -59,13 +56,13 @@ impl Shard {
         &mut self,
         key: u64,
         quotas: &Quotas,
-        cost: NonZeroU32,
         now: &Moment,
         room: &Room<'_>,
+        take: impl FnOnce(&mut Entry) -> (RateOutcome, Readings),
     ) -> RateDecision {
         let entry = self.entry(key, quotas, room);
         let (outcome, readings) = match entry.follow(quotas, room.clock) {
-            Ok(()) => entry.take(cost, now),
+            Ok(()) => take(entry),
             Err(full) => (RateOutcome::Refused(full.wait), full.readings),
         };
         let count = match outcome {
@@ -116,20 +113,36 @@ impl Shard {
     /// The entry of a key, or a new one. When there is no room, all new keys share one: the key that
     /// stands for it is a hash like any other, so one client in 2^64 would share it anyway.
     fn entry(&mut self, key: u64, quotas: &Quotas, room: &Room<'_>) -> &mut Entry {
-        let key = if self.entries.contains_key(&key) {
+        let key = if self.has_room(key, room) {
             key
         } else {
-            self.make_room(room);
-            if self.entries.len() < room.capacity {
-                key
-            } else {
-                self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
-                0
-            }
+            self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
+            0
         };
         self.entries
             .entry(key)
             .or_insert_with(|| Entry::fresh(quotas))
+    }
+
+    /// The entry of a key alone, or a new one where there is room.
+    pub(super) fn own_entry(
+        &mut self,
+        key: u64,
+        quotas: &Quotas,
+        room: &Room<'_>,
+    ) -> Option<&mut Entry> {
+        self.has_room(key, room).then(|| {
+            let entry = self.entries.entry(key);
+            entry.or_insert_with(|| Entry::fresh(quotas))
+        })
+    }
+
+    fn has_room(&mut self, key: u64, room: &Room<'_>) -> bool {
+        if self.entries.contains_key(&key) {
+            return true;
+        }
+        self.make_room(room);
+        self.entries.len() < room.capacity
     }
 
     /// Forgets the idle keys when the shard has doubled since it last did or is full, and not more often

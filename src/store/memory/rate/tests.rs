@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
 mod apart;
+mod share;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -113,7 +114,7 @@ fn the_largest_numbers_overflow_nothing() {
     }
     let far = Correction {
         units: i64::MAX,
-        taken_at: limiter.now(),
+        taken_at: limiter.take("a", &quotas, 0).taken_at,
     };
     limiter.correct("a", &quotas, far);
     assert!(!admits(&limiter, "a", &quotas));

@@ -135,6 +135,21 @@ pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading 
     }
 }
 
+/// Adds to what is used, also beyond what the window holds.
+pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
+    let units = i64::try_from(units).unwrap_or(i64::MAX);
+    let taken_at = now.taken_at();
+    correct(quota, words, Correction { units, taken_at }, now);
+}
+
+/// Takes from what is used, whenever that was.
+#[cfg(any(test, feature = "redis"))]
+pub(super) fn give_back(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
+    let units = i64::try_from(units).unwrap_or(i64::MAX).saturating_neg();
+    let taken_at = now.taken_at();
+    correct(quota, words, Correction { units, taken_at }, now);
+}
+
 /// Adds to what was used or takes from it, also beyond what the window holds.
 pub(super) fn correct(quota: &Quota, words: &mut [u64], correction: Correction, now: &Moment) {
     let taken_at = correction.taken_at;
@@ -174,15 +189,14 @@ pub(super) fn correct(quota: &Quota, words: &mut [u64], correction: Correction, 
 }
 
 /// How many units are in use: what other numbers for the same window begin with.
-pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> i64 {
-    let used = match quota.rule() {
+pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> u64 {
+    match quota.rule() {
         Rule::Rolling => first(words)
             .saturating_sub(now.nanos)
             .div_ceil(quota.interval_nanos().get()),
         Rule::Strict => strict::used(quota, words, now.nanos),
         Rule::Calendar(period, zone) => u64::from(Day::of(first(words), *period, zone, now).used),
-    };
-    i64::try_from(used).unwrap_or(i64::MAX)
+    }
 }
 
 /// Whether the window is as if nobody had ever come.
