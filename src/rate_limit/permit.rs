@@ -80,7 +80,7 @@ pub(super) struct Settlement {
     key: RateKey,
     quotas: Quotas,
     estimate: u32,
-    taken_at: Option<TakenAt>,
+    taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
     status: Option<StatusCode>,
 }
@@ -97,15 +97,15 @@ impl Settlement {
             key,
             quotas,
             estimate,
-            taken_at: None,
+            taken: None,
             charge: None,
             status: None,
         }
     }
 
-    /// It was taken at that time; before, there is nothing to correct.
-    pub(super) fn taken(mut self, at: TakenAt) -> Self {
-        self.taken_at = Some(at);
+    /// It was taken at that time, and left so much; before, there is nothing to correct.
+    pub(super) fn taken(mut self, at: TakenAt, left: &Readings) -> Self {
+        self.taken = Some((at, left.clone()));
         self
     }
 
@@ -125,14 +125,18 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
-        let Some(taken_at) = self.taken_at else {
+        let Some((taken_at, readings)) = self.taken.take() else {
             return;
         };
         let units = self.units();
         if units == 0 {
             return;
         }
-        let correction = Correction { units, taken_at };
+        let correction = Correction {
+            units,
+            taken_at,
+            readings,
+        };
         let corrected = self.store.correct(&self.key, &self.quotas, correction);
         if let Err(pending) = corrected.into_ready()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

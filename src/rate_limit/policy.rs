@@ -198,7 +198,8 @@ impl Judge {
         };
         match decision.outcome {
             RateOutcome::Admitted => {
-                let settlement = settlement.map(|settlement| settlement.taken(decision.taken_at));
+                let taken = |of: Settlement| of.taken(decision.taken_at, &shown.readings);
+                let settlement = settlement.map(taken);
                 Verdict::Admit(RateLimitPermit::new(shown, settlement))
             }
             RateOutcome::Refused(wait) => {

@@ -129,7 +129,7 @@ impl Alone {
     }
 
     /// Corrects what was taken from this process alone.
-    pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) {
+    pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
         if let Mode::Local(parts) = self.degraded.0 {
             self.counts.correct(key, &quotas.share(parts), correction);
         }

@@ -106,18 +106,26 @@ pub struct TakenAt {
     pub(crate) period_nanos: u64,
     /// Seconds since 1970-01-01T00:00:00Z; 0 where no calendar was looked at.
     pub(crate) unix_secs: i64,
+    /// Units of this key that had been given back before.
+    pub(crate) given_back: u64,
     /// By this process alone, because the shared store could not be asked.
     pub(crate) is_local: bool,
 }
 
 /// What a request cost in the end, where an estimate was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// What has gone from a window since can't be given back: of a calendar window when it is over, of a strict one when it
+/// has left the period, of a bucket what has drained. So what is used in the end is never more than the quota
+/// admits, whenever requests begin and end.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
     /// Units on top of what was taken; below zero they are given back. It is never refused: a window may
     /// be overdrawn, and then waits until that is made good.
     pub units: i64,
-    /// When the estimate was taken. What a window has forgotten since isn't corrected.
+    /// When the estimate was taken.
     pub taken_at: TakenAt,
+    /// What was left when it had been taken. A bucket of which this isn't told is given nothing back.
+    pub readings: Readings,
 }
 
 /// What requests are counted by, as a store names it: a scope, and a digest of whoever it is. The digest

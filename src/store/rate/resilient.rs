@@ -134,7 +134,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         let inner = &self.0;
         inner.denied.forget(key);
         if correction.taken_at.is_local {
-            inner.alone.correct(key, quotas, correction);
+            inner.alone.correct(key, quotas, &correction);
             return StoreFuture::ready(Ok(()));
         }
         inner.alone.count_along(key, quotas, correction.units);

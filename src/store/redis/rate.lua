@@ -4,19 +4,23 @@
 -- ARGV[1]  take | lease | correct | peek
 -- ARGV[2]  units; to correct, they may be below zero
 -- ARGV[3]  lease: how many units to take where there is plenty. correct: when they were taken, in µs
+-- ARGV[4]  correct alone: how many units had been given back by then
 -- then for each window its name, its rule, and the rule's numbers:
 --   gcra      an interval in ticks, ticks in a µs, the burst
 --   strict    the limit, the length of a slice in µs
 --   calendar  the limit, and four beginnings of windows in s: the last one's, this one's, the next ones'
+--   and to correct, the µs until all of it was there again when they had been taken
 --
--- Answers {1 taken | 0 refused | -1 never, units taken, µs to wait, now in µs, then for each window
--- what is left and the µs until all of it is}. Every number is an integer below 2^53, so that Lua's
--- doubles hold it exactly.
+-- Answers {1 taken | 0 refused | -1 never, units taken, µs to wait, now in µs, units given back so far, then
+-- for each window what is left and the µs until all of it is}. Every number is an integer below 2^53, so that
+-- Lua's doubles hold it exactly.
 --
 -- A server does nothing else meanwhile, so what every call goes through is written for speed: a rule is made when a
 -- window has it, a window is one table of its final size, and numbers are made text no more often than they must be.
 
 local SLICES, MOST = 16, 2 ^ 52
+-- The field for what was given back: no window can be called like that.
+local GIVEN = '"'
 local floor, ceil, match, format = math.floor, math.ceil, string.match, string.format
 -- Whole numbers as text; the quicker way has room for them where a long has 64 bits.
 local ONE, TWO = '%d', '%d %d'
@@ -29,6 +33,31 @@ local now = time[1] * 1000000 + time[2]
 
 local rules, make = {}, {}
 
+-- Units in use of what another rule has written: what this one begins with. The three can't be taken for each
+-- other: one has four numbers, one has commas.
+local function in_use(stored)
+  local t, debt, interval, ticks = match(stored, '^(%d+) (%d+) (%d+) (%d+)$')
+  if t then
+    return math.max(0, ceil((debt - math.max(0, now - t) * ticks) / interval))
+  end
+  local start, used, finish = match(stored, '^(%d+) (%d+) (%d+)$')
+  if start then
+    return finish * 1000000 > now and tonumber(used) or 0
+  end
+  local newest, counts, length = match(stored, '^(%d+) ([%d,]+) (%d+)$')
+  local sum, left = 0, 0
+  if newest then
+    left = newest - (floor(now / length) - SLICES)
+    for count in string.gmatch(counts, '%d+') do
+      if left < 0 then
+        break
+      end
+      sum, left = sum + count, left - 1
+    end
+  end
+  return sum
+end
+
 -- "t debt interval ticks": what is owed at t. It shrinks by so many ticks in a µs.
 function make.gcra()
   return {
@@ -37,7 +66,7 @@ function make.gcra()
       local interval, ticks = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
       local burst, rate = tonumber(ARGV[at + 2]), ARGV[at] .. ' ' .. ARGV[at + 1]
       local t, debt = now, 0
-      local since, owed, old_rate = match(stored or '', '^(%d+) (%d+) (.+)$')
+      local since, owed, old_rate = match(stored or '', '^(%d+) (%d+) (%d+ %d+)$')
       if since then
         local per, old = ticks, interval
         if old_rate ~= rate then
@@ -57,6 +86,8 @@ function make.gcra()
         if old ~= interval then
           debt = math.min(MOST, ceil(debt / old) * interval)
         end
+      elseif stored then
+        debt = math.min(MOST, in_use(stored) * interval)
       end
       return {
         most = burst, interval = interval, ticks = ticks, rate = rate,
@@ -73,8 +104,16 @@ function make.gcra()
     reset = function(w)
       return w.debt == 0 and 0 or ceil(w.debt / w.ticks) + (w.t - now)
     end,
-    add = function(w, units)
-      w.debt = math.max(0, math.min(MOST, w.debt + units * w.interval))
+    -- What was taken drains in its turn, so that no more of it can be given back than its place in the line has
+    -- left. What was given back since may have stood before it.
+    add = function(w, units, made)
+      local by = units * w.interval
+      if by < 0 then
+        local left = (made.owed - math.max(0, now - made.at)) * w.ticks - made.ahead * w.interval
+        by = -math.min(-by, w.debt, math.max(0, left))
+        made.given = math.max(made.given, ceil(-by / w.interval))
+      end
+      w.debt = math.min(MOST, w.debt + by)
     end,
     write = function(w)
       return format(TWO, w.t, w.debt) .. ' ' .. w.rate
@@ -102,8 +141,9 @@ function make.strict()
       for age = 0, SLICES do
         w.used[age] = 0
       end
-      local index, counts, old = match(stored or '', '^(%d+) ([%d,]+) (%d+)$')
+      local index, counts, old = match(stored or '', '^(%d+) (%d+,[%d,]+) (%d+)$')
       if not index then
+        w.used[0] = stored and math.min(MOST, in_use(stored)) or 0
         return w
       end
       index, old = tonumber(index), tonumber(old)
@@ -142,8 +182,8 @@ function make.strict()
       end
       return 0
     end,
-    add = function(w, units, at)
-      local age = at and w.index - floor(at / w.length) or 0
+    add = function(w, units, made)
+      local age = made and w.index - floor(made.at / w.length) or 0
       if w.used[age] then
         w.used[age] = math.max(0, math.min(MOST, w.used[age] + units))
       end
@@ -158,7 +198,7 @@ function make.strict()
   }
 end
 
--- "start used": what was used since then. Windows only move forward.
+-- "start used finish": what was used since then, until then. Windows only move forward.
 function make.calendar()
   return {
     numbers = 5,
@@ -172,9 +212,17 @@ function make.calendar()
       if not w.finish or w.finish <= second then
         w.finish = second + 1
       end
-      local start, used = match(stored or '', '^(%d+) (%d+)$')
-      if start and tonumber(start) >= w.start then
-        w.start, w.used = tonumber(start), tonumber(used)
+      w.ends = w.finish
+      local start, used, finish = match(stored or '', '^(%d+) (%d+) (%d+)$')
+      start, finish = tonumber(start), tonumber(finish)
+      if start and (start == w.start or finish > second) then
+        w.used = tonumber(used)
+        if start > w.start then
+          -- It began later, or the clock stepped back: what is used lasts as long as it would have.
+          w.start, w.ends = start, math.max(w.ends, finish)
+        end
+      elseif stored and not start then
+        w.used = math.min(MOST, in_use(stored))
       end
       return w
     end,
@@ -187,19 +235,20 @@ function make.calendar()
     reset = function(w)
       return w.used == 0 and 0 or w.finish * 1000000 - now
     end,
-    add = function(w, units, at)
-      if not at or w.start * 1000000 <= at then
+    add = function(w, units, made)
+      if not made or w.start * 1000000 <= made.at then
         w.used = math.max(0, math.min(MOST, w.used + units))
       end
     end,
     write = function(w)
-      return format(TWO, w.start, w.used)
+      return format(TWO, w.start, w.used) .. ' ' .. format(ONE, w.ends)
     end,
   }
 end
 
-local kinds, places, names = {}, {}, {}
-local at, count = 4, 0
+local kinds, places, names, owed = {}, {}, {}, {}
+local corrects = operation == 'correct'
+local at, count = corrects and 5 or 4, 0
 while ARGV[at] do
   local name = ARGV[at + 1]
   local rule = rules[name]
@@ -210,9 +259,14 @@ while ARGV[at] do
   count = count + 1
   kinds[count], places[count], names[count] = rule, at + 2, ARGV[at]
   at = at + 2 + rule.numbers
+  if corrects then
+    owed[count], at = tonumber(ARGV[at]), at + 1
+  end
 end
 
+names[count + 1] = GIVEN
 local stored = redis.call('HMGET', KEYS[1], unpack(names))
+local given = tonumber(stored[count + 1]) or 0
 local status, taken, wait, least = 1, cost, 0, MOST
 local windows = {}
 local takes = operation == 'take' or operation == 'lease'
@@ -242,19 +296,30 @@ if status ~= 1 or operation == 'peek' then
   taken = 0
 end
 
-local answer = { status, taken, wait, now }
+local answer = { status, taken, wait, now, given }
 if taken ~= 0 then
-  local moment = operation == 'correct' and extra or nil
+  local made
+  if corrects then
+    -- A key that was forgotten since has nothing left of what was taken.
+    local ahead = given - ARGV[4]
+    made = { at = extra, ahead = ahead < 0 and MOST or ahead, given = 0 }
+  end
   local fields, lifetime = {}, 0
   for i = 1, count do
     local rule, w = kinds[i], windows[i]
-    rule.add(w, taken, moment)
+    if corrects then
+      made.owed = owed[i]
+    end
+    rule.add(w, taken, made)
     fields[2 * i - 1], fields[2 * i] = names[i], rule.write(w)
     local reset = rule.reset(w)
     if reset > lifetime then
       lifetime = reset
     end
-    answer[2 * i + 3], answer[2 * i + 4] = rule.left(w), reset
+    answer[2 * i + 4], answer[2 * i + 5] = rule.left(w), reset
+  end
+  if corrects and made.given > 0 then
+    fields[2 * count + 1], fields[2 * count + 2] = GIVEN, format(ONE, given + made.given)
   end
   redis.call('HSET', KEYS[1], unpack(fields))
   -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this call
@@ -265,7 +330,7 @@ if taken ~= 0 then
   end
 else
   for i = 1, count do
-    answer[2 * i + 3], answer[2 * i + 4] = windows[i].left, kinds[i].reset(windows[i])
+    answer[2 * i + 4], answer[2 * i + 5] = windows[i].left, kinds[i].reset(windows[i])
   end
 end
 return answer

@@ -20,8 +20,11 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 /// The largest burst in ticks: half of what a window may owe, in a double that holds it exactly.
 const TICKS_MAX: u128 = 1 << 51;
 
+/// Beyond this Lua's doubles would round; no window owes so much.
+const MOST: i64 = 1 << 52;
+
 /// What the script is asked to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Operation {
     /// Take these units.
     Take(u32),
@@ -36,9 +39,9 @@ pub(super) enum Operation {
 impl Operation {
     /// Taken twice is too strict for a moment; given back twice would be too much for somebody. A correction that is
     /// lost leaves what was taken.
-    pub(super) const fn repeat(self) -> Repeat {
+    pub(super) const fn repeat(&self) -> Repeat {
         match self {
-            Self::Correct(Correction { units, .. }) if units < 0 => Repeat::Never,
+            Self::Correct(Correction { units, .. }) if *units < 0 => Repeat::Never,
             _ => Repeat::Safe,
         }
     }
@@ -77,30 +80,41 @@ impl Invocation {
 
     pub(super) fn command(&self, verb: &str, script: &str) -> Cmd {
         let quotas = self.quotas.as_slice();
-        let arguments = quotas.len().saturating_mul(7).saturating_add(7);
+        let arguments = quotas.len().saturating_mul(8).saturating_add(8);
         let length = quotas.len().saturating_mul(64);
         let length = length.saturating_add(script.len()).saturating_add(160);
         let mut command = Cmd::with_capacity(arguments, length);
         command.arg(verb).arg(script).arg(1).arg(&self.name);
-        match self.operation {
+        let mut readings = None;
+        match &self.operation {
             Operation::Take(cost) => command.arg("take").arg(cost).arg(0),
             Operation::Lease { cost, units } => command.arg("lease").arg(cost).arg(units),
-            Operation::Correct(Correction { units, taken_at }) => {
-                let at = taken_at.period_nanos.checked_div(1_000).unwrap_or(0);
-                // Beyond this Lua's doubles would round; no window owes so much.
-                let most = 1_i64 << 52;
+            Operation::Correct(correction) => {
+                readings = Some(correction.readings.as_slice());
+                let TakenAt {
+                    period_nanos,
+                    given_back,
+                    ..
+                } = correction.taken_at;
                 command
                     .arg("correct")
-                    .arg(units.clamp(most.saturating_neg(), most))
-                    .arg(at)
+                    .arg(correction.units.clamp(MOST.saturating_neg(), MOST))
+                    .arg(period_nanos.checked_div(1_000).unwrap_or(0))
+                    .arg(given_back)
             }
             Operation::Peek => command.arg("peek").arg(0).arg(0),
         };
-        for quota in quotas {
+        for (at, quota) in quotas.iter().enumerate() {
             let (rule, numbers) = numbers(quota, self.now);
             command.arg(quota.name()).arg(rule);
             for number in numbers {
                 command.arg(number);
+            }
+            if let Some(readings) = readings {
+                let owed = readings
+                    .get(at)
+                    .map_or(0, |reading| reading.reset.as_micros());
+                command.arg(i64::try_from(owed).unwrap_or(MOST).min(MOST));
             }
         }
         command
@@ -108,7 +122,7 @@ impl Invocation {
 
     /// Reads the script's answer.
     pub(super) fn read(answer: &[i64]) -> Result<Answer, StoreError> {
-        let [status, taken, wait, now, windows @ ..] = answer else {
+        let [status, taken, wait, now, given_back, windows @ ..] = answer else {
             return Err(StoreError::internal(
                 "the rate limit script answered too little",
             ));
@@ -138,6 +152,7 @@ impl Invocation {
                 taken_at: TakenAt {
                     period_nanos: now.saturating_mul(1_000),
                     unix_secs: i64::try_from(secs).unwrap_or(i64::MAX),
+                    given_back: u64::try_from(*given_back).unwrap_or(0),
                     is_local: false,
                 },
             },
@@ -209,8 +224,9 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_an_error() {
         assert!(Invocation::read(&[]).is_err());
-        assert!(Invocation::read(&[1, 1, 0]).is_err());
-        let answer = Invocation::read(&[0, 0, 0, 5_000_000, 3, 7]).unwrap();
+        assert!(Invocation::read(&[1, 1, 0, 5_000_000]).is_err());
+        let answer = Invocation::read(&[0, 0, 0, 5_000_000, 2, 3, 7]).unwrap();
+        assert_eq!(answer.decision.taken_at.given_back, 2);
         assert_eq!(
             answer.decision.outcome,
             RateOutcome::Refused(Duration::from_micros(1))

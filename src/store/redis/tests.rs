@@ -2,6 +2,7 @@
 
 #[cfg(feature = "redis-cluster")]
 pub(super) mod cluster;
+mod corrections;
 mod counts;
 mod failover;
 mod models;
@@ -167,22 +168,28 @@ async fn an_estimate_is_corrected_both_ways() {
         Quota::calendar(CalendarPeriod::Month, 100),
     ]);
     let estimate = remote.take(&key("a"), &quotas, 50).await.unwrap();
-    let correct = async |units, taken_at| {
-        let correction = Correction { units, taken_at };
+    let correct = async |units, taken: &RateDecision| {
+        let correction = models::correction(units, taken);
         remote
             .correct(&key("a"), &quotas, correction)
             .await
             .unwrap();
         left(&remote.peek(&key("a"), &quotas).await.unwrap())
     };
-    assert_eq!(correct(-30, estimate.taken_at).await, [80, 80, 80]);
+    assert_eq!(correct(-30, &estimate).await, [80, 80, 80]);
+    let long_ago = RateDecision {
+        taken_at: TakenAt::default(),
+        ..estimate.clone()
+    };
     assert_eq!(
-        correct(30, TakenAt::default()).await,
+        correct(30, &long_ago).await,
         [50, 80, 80],
         "too late for windows that have ended"
     );
-    assert_eq!(correct(i64::MAX, estimate.taken_at).await, [0, 0, 0]);
-    assert_eq!(correct(i64::MIN, estimate.taken_at).await, [100, 100, 100]);
+    assert_eq!(correct(-30, &long_ago).await, [50, 80, 80]);
+    assert_eq!(correct(i64::MAX, &estimate).await, [0, 0, 0]);
+    let now = remote.take(&key("a"), &quotas, 0).await.unwrap();
+    assert_eq!(correct(i64::MIN, &now).await, [100, 100, 100]);
 }
 
 #[tokio::test]
@@ -254,6 +261,7 @@ async fn calls_that_name_other_windows_neither_reset_a_count_nor_cut_its_life() 
         let correction = Correction {
             units: -1,
             taken_at: taken.taken_at,
+            readings: taken.readings,
         };
         remote.correct(&key("a"), &often, correction).await.unwrap();
         let names: Vec<String> = redis::cmd("KEYS")

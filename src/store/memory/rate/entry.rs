@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use smallvec::SmallVec;
 
-use super::window::{self, Judgement, Moment};
+use super::window::{self, Judgement, Moment, Taken};
 use crate::{
     domain::{
         clock::Clock,
@@ -23,9 +23,17 @@ type Words = SmallVec<[u64; 3]>;
 pub(super) struct Entry {
     quotas: Quotas,
     words: Words,
-    /// Windows of other names, that were asked about before and are in use still. Most keys have none, so that
-    /// is the size of a pointer.
-    aside: Option<Box<AllAside>>,
+    /// Windows of other names, that were asked about before and are in use still; and what was given back. Most keys
+    /// have none, so that is the size of a pointer.
+    beside: Option<Box<Beside>>,
+}
+
+/// What few keys have.
+#[derive(Clone, Debug, Default)]
+struct Beside {
+    aside: AllAside,
+    /// Units that were given back, of whichever window most were.
+    given_back: u64,
 }
 
 type AllAside = SmallVec<[Aside; 1]>;
@@ -52,7 +60,7 @@ impl Entry {
         Self {
             quotas: quotas.clone(),
             words: SmallVec::from_elem(0, count),
-            aside: None,
+            beside: None,
         }
     }
 
@@ -100,7 +108,10 @@ impl Entry {
                 readings: next.read(now),
             });
         }
-        next.aside = (!aside.is_empty()).then(|| Box::new(aside));
+        let given_back = self.given_back();
+        if given_back > 0 || !aside.is_empty() {
+            next.beside = Some(Box::new(Beside { aside, given_back }));
+        }
         *self = next;
         Ok(())
     }
@@ -146,13 +157,30 @@ impl Entry {
     pub(super) fn correct(
         &mut self,
         quotas: &Quotas,
-        correction: Correction,
+        correction: &Correction,
         now: &Moment,
         clock: &dyn Clock,
     ) {
+        let (units, at) = (correction.units, correction.taken_at);
+        // A key that was forgotten since has nothing left of what was taken.
+        let ahead = self.given_back().checked_sub(at.given_back);
+        let ahead = ahead.unwrap_or(u64::MAX);
+        let mut readings = correction.readings.as_slice().iter();
+        let mut given_back = 0;
         self.change_each(quotas, now, clock, |quota, words, now| {
-            window::correct(quota, words, correction, now);
+            let owed = readings.next().map_or(Duration::ZERO, |left| left.reset);
+            let taken = Taken { at, owed, ahead };
+            given_back = window::correct(quota, words, units, taken, now).max(given_back);
         });
+        if given_back > 0 {
+            let beside = self.beside.get_or_insert_default();
+            beside.given_back = beside.given_back.saturating_add(given_back);
+        }
+    }
+
+    /// Units of this key that were given back so far.
+    pub(super) fn given_back(&self) -> u64 {
+        self.beside.as_ref().map_or(0, |beside| beside.given_back)
     }
 
     /// Changes what is used of the windows that have these names.
@@ -161,7 +189,7 @@ impl Entry {
         quotas: &Quotas,
         now: &Moment,
         clock: &dyn Clock,
-        change: impl Fn(&Quota, &mut [u64], &Moment),
+        mut change: impl FnMut(&Quota, &mut [u64], &Moment),
     ) {
         if self.quotas.is(quotas) {
             self.change_own(|quota, words| change(quota, words, now));
@@ -181,7 +209,7 @@ impl Entry {
     }
 
     /// Changes what is used of the windows that are asked about.
-    pub(super) fn change_own(&mut self, change: impl Fn(&Quota, &mut [u64])) {
+    pub(super) fn change_own(&mut self, mut change: impl FnMut(&Quota, &mut [u64])) {
         for (quota, words) in parts(&self.quotas, &mut self.words) {
             change(quota, words);
         }
@@ -193,7 +221,7 @@ impl Entry {
         if window::is_idle(quota, &words, now) {
             return;
         }
-        let aside = self.aside.get_or_insert_default();
+        let aside = &mut self.beside.get_or_insert_default().aside;
         aside.retain(|aside| !window::is_idle(&aside.quota, &aside.words, now));
         if aside.len() < ASIDE_MAX {
             let quota = quota.clone();
@@ -216,7 +244,8 @@ impl Entry {
 
     /// Those that are asked about, and those that are kept aside.
     fn windows(&mut self) -> impl Iterator<Item = (&Quota, &mut [u64])> {
-        let aside = self.aside.iter_mut().flat_map(|all| all.iter_mut());
+        let beside = self.beside.iter_mut();
+        let aside = beside.flat_map(|beside| beside.aside.iter_mut());
         let aside = aside.map(|aside| (&aside.quota, aside.words.as_mut_slice()));
         parts(&self.quotas, &mut self.words).chain(aside)
     }

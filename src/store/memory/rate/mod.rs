@@ -135,7 +135,7 @@ impl MemoryRateLimiter {
     }
 
     /// Corrects what was taken.
-    pub fn correct(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, correction: Correction) {
+    pub fn correct(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, correction: &Correction) {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let (shard, hash) = self.place(key);
         lock(shard).correct(hash, quotas, correction, &now, &self.room());
@@ -209,7 +209,7 @@ impl RateStore for MemoryRateLimiter {
     }
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
-        Self::correct(self, key, quotas, correction);
+        Self::correct(self, key, quotas, &correction);
         StoreFuture::ready(Ok(()))
     }
 

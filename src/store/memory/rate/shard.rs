@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{clock::Clock, quota::Quotas},
-    store::{Correction, RateDecision, RateOutcome, Readings},
+    store::{Correction, RateDecision, RateOutcome, Readings, TakenAt},
 };
 
 /// Keys of a shard below which idle ones are not looked for.
@@ -65,6 +65,7 @@ impl Shard {
             Ok(()) => take(entry),
             Err(full) => (RateOutcome::Refused(full.wait), full.readings),
         };
+        let given_back = entry.given_back();
         let count = match outcome {
             RateOutcome::Admitted => &mut self.statistics.admitted,
             RateOutcome::Refused(_) | RateOutcome::TooCostly => &mut self.statistics.refused,
@@ -73,7 +74,10 @@ impl Shard {
         RateDecision {
             outcome,
             readings,
-            taken_at: now.taken_at(),
+            taken_at: TakenAt {
+                given_back,
+                ..now.taken_at()
+            },
         }
     }
 
@@ -81,7 +85,7 @@ impl Shard {
         &mut self,
         key: u64,
         quotas: &Quotas,
-        correction: Correction,
+        correction: &Correction,
         now: &Moment,
         room: &Room<'_>,
     ) {

@@ -111,6 +111,19 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u6
     slices.write(words);
 }
 
+/// Takes `units` from the newest slices that have any.
+#[cfg(any(test, feature = "redis"))]
+pub(super) fn give_back(quota: &Quota, words: &mut [u64], units: u64, now: u64) {
+    let mut slices = Slices::read(quota, words, now);
+    let mut units = u32::try_from(units).unwrap_or(u32::MAX);
+    for count in &mut slices.used {
+        let by = units.min(*count);
+        *count = count.saturating_sub(by);
+        units = units.saturating_sub(by);
+    }
+    slices.write(words);
+}
+
 pub(super) fn used(quota: &Quota, words: &[u64], now: u64) -> u64 {
     Slices::read(quota, words, now).sum()
 }

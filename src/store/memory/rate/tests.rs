@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
 mod apart;
+mod given_back;
 mod share;
 
 use std::{collections::VecDeque, time::Duration};
@@ -27,6 +28,15 @@ fn limiter(capacity: usize) -> (MemoryRateLimiter, Arc<ManualClock>) {
 
 fn admits(limiter: &MemoryRateLimiter, key: &str, quotas: &Quotas) -> bool {
     limiter.take(key, quotas, 1).is_admitted()
+}
+
+/// Of what was taken then.
+fn correction(units: i64, taken: &RateDecision) -> Correction {
+    Correction {
+        units,
+        taken_at: taken.taken_at,
+        readings: taken.readings.clone(),
+    }
 }
 
 #[test]
@@ -112,20 +122,13 @@ fn the_largest_numbers_overflow_nothing() {
         let _ = limiter.take("a", &quotas, cost);
         clock.advance(Duration::from_secs(40_000_000_000));
     }
-    let far = Correction {
-        units: i64::MAX,
-        taken_at: limiter.take("a", &quotas, 0).taken_at,
+    let correct = |units| {
+        let now = limiter.take("a", &quotas, 0);
+        limiter.correct("a", &quotas, &correction(units, &now));
     };
-    limiter.correct("a", &quotas, far);
+    correct(i64::MAX);
     assert!(!admits(&limiter, "a", &quotas));
-    limiter.correct(
-        "a",
-        &quotas,
-        Correction {
-            units: i64::MIN,
-            ..far
-        },
-    );
+    correct(i64::MIN);
     assert!(admits(&limiter, "a", &quotas));
 }
 
@@ -139,8 +142,7 @@ fn an_estimate_is_corrected_both_ways() {
     ]);
     let estimate = limiter.take("a", &quotas, 50);
     let correct = |units| {
-        let taken_at = estimate.taken_at;
-        limiter.correct("a", &quotas, Correction { units, taken_at });
+        limiter.correct("a", &quotas, &correction(units, &estimate));
         limiter
             .peek("a", &quotas)
             .as_slice()

@@ -14,7 +14,7 @@ use crate::{
         clock::{Clock, Timestamp},
         quota::{CalendarPeriod, Quota, Quotas, Rule, Zone},
     },
-    store::{Correction, TakenAt, WindowReading},
+    store::{TakenAt, WindowReading},
 };
 
 /// Now, by both clocks.
@@ -46,6 +46,7 @@ impl Moment {
         TakenAt {
             period_nanos: self.nanos,
             unix_secs: self.unix.map_or(0, Timestamp::as_second),
+            given_back: 0,
             is_local: false,
         }
     }
@@ -137,55 +138,100 @@ pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading 
 
 /// Adds to what is used, also beyond what the window holds.
 pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
-    let units = i64::try_from(units).unwrap_or(i64::MAX);
-    let taken_at = now.taken_at();
-    correct(quota, words, Correction { units, taken_at }, now);
+    match quota.rule() {
+        Rule::Rolling => {
+            let by = quota.interval_nanos().get().saturating_mul(units);
+            let state = first(words).max(now.nanos).saturating_add(by);
+            // Room for governor's own sums.
+            set_first(words, state.min(u64::MAX >> 1));
+        }
+        Rule::Strict => {
+            let units = i64::try_from(units).unwrap_or(i64::MAX);
+            strict::add(quota, words, units, now.nanos, now.nanos);
+        }
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            let units = u32::try_from(units).unwrap_or(u32::MAX);
+            let used = day.used.saturating_add(units);
+            set_first(words, Day { used, ..day }.word());
+        }
+    }
 }
 
 /// Takes from what is used, whenever that was.
 #[cfg(any(test, feature = "redis"))]
 pub(super) fn give_back(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
-    let units = i64::try_from(units).unwrap_or(i64::MAX).saturating_neg();
-    let taken_at = now.taken_at();
-    correct(quota, words, Correction { units, taken_at }, now);
-}
-
-/// Adds to what was used or takes from it, also beyond what the window holds.
-pub(super) fn correct(quota: &Quota, words: &mut [u64], correction: Correction, now: &Moment) {
-    let taken_at = correction.taken_at;
     match quota.rule() {
         Rule::Rolling => {
-            let by = quota
-                .interval_nanos()
-                .get()
-                .saturating_mul(correction.units.unsigned_abs());
-            let state = first(words).max(now.nanos);
-            let next = if correction.units < 0 {
-                state.saturating_sub(by)
-            } else {
-                // Room for governor's own sums.
-                state.saturating_add(by).min(u64::MAX >> 1)
-            };
-            set_first(words, next);
+            let by = quota.interval_nanos().get().saturating_mul(units);
+            set_first(words, first(words).saturating_sub(by));
         }
-        Rule::Strict => {
-            let (at, units) = (taken_at.period_nanos, correction.units);
-            strict::add(quota, words, units, at, now.nanos);
-        }
+        Rule::Strict => strict::give_back(quota, words, units, now.nanos),
         Rule::Calendar(period, zone) => {
             let day = Day::of(first(words), *period, zone, now);
-            if i64::from(day.start) <= taken_at.unix_secs {
-                let units = i32::try_from(correction.units);
-                let most = if correction.units < 0 {
-                    i32::MIN
-                } else {
-                    i32::MAX
-                };
-                let used = day.used.saturating_add_signed(units.unwrap_or(most));
+            let units = u32::try_from(units).unwrap_or(u32::MAX);
+            let used = day.used.saturating_sub(units);
+            set_first(words, Day { used, ..day }.word());
+        }
+    }
+}
+
+/// What was taken, as one window of a key sees it later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) at: TakenAt,
+    /// From then until all of it would have drained.
+    pub(super) owed: Duration,
+    /// Units that were given back since.
+    pub(super) ahead: u64,
+}
+
+/// Adds to what was taken or takes from it, also beyond what the window holds. Says how many units a bucket has given
+/// back.
+pub(super) fn correct(
+    quota: &Quota,
+    words: &mut [u64],
+    units: i64,
+    taken: Taken,
+    now: &Moment,
+) -> u64 {
+    match (quota.rule(), u64::try_from(units)) {
+        (Rule::Rolling, Ok(units)) => add(quota, words, units, now),
+        (Rule::Rolling, Err(_)) => {
+            return give_back_undrained(quota, words, units.unsigned_abs(), taken, now);
+        }
+        (Rule::Strict, _) => strict::add(quota, words, units, taken.at.period_nanos, now.nanos),
+        (Rule::Calendar(period, zone), _) => {
+            let day = Day::of(first(words), *period, zone, now);
+            if i64::from(day.start) <= taken.at.unix_secs {
+                let most = if units < 0 { i32::MIN } else { i32::MAX };
+                let units = i32::try_from(units).unwrap_or(most);
+                let used = day.used.saturating_add_signed(units);
                 set_first(words, Day { used, ..day }.word());
             }
         }
     }
+    0
+}
+
+/// What was taken stands in a line that drains, and no more can be given back than its place has left. What was given
+/// back since may have stood before it, so that its turn came sooner.
+fn give_back_undrained(
+    quota: &Quota,
+    words: &mut [u64],
+    units: u64,
+    taken: Taken,
+    now: &Moment,
+) -> u64 {
+    let interval = quota.interval_nanos();
+    let waited = now.nanos.saturating_sub(taken.at.period_nanos);
+    let sooner = interval.get().saturating_mul(taken.ahead);
+    let undrained = nanos(taken.owed).saturating_sub(waited.saturating_add(sooner));
+    let state = first(words);
+    let by = interval.get().saturating_mul(units).min(undrained);
+    let by = by.min(state.saturating_sub(now.nanos));
+    set_first(words, state.saturating_sub(by));
+    by.div_ceil(interval.get())
 }
 
 /// How many units are in use: what other numbers for the same window begin with.

@@ -128,6 +128,7 @@ async fn a_cluster_counts_as_one_server_does_also_while_keys_move() {
             assert_eq!(left(&remote.peek(&key, &quotas).await.unwrap()), [3, 9]);
         }
     }
+    let now = remote.take(&key("1"), &quotas, 0).await.unwrap();
     let name = remote.name(&key("1"));
     let (from, to) = nodes.of(&name).await;
     nodes.migrate(&name, from, to).await;
@@ -136,7 +137,8 @@ async fn a_cluster_counts_as_one_server_does_also_while_keys_move() {
     for _ in 0..2 {
         let correction = Correction {
             units: -1,
-            taken_at: TakenAt::default(),
+            taken_at: now.taken_at,
+            readings: now.readings.clone(),
         };
         let corrected = limiter.correct(&key("1"), &quotas, correction).await;
         given_back += u32::from(corrected.is_ok());
@@ -145,7 +147,7 @@ async fn a_cluster_counts_as_one_server_does_also_while_keys_move() {
     assert!(!limiter.is_degraded());
     assert_eq!(
         left(&remote.peek(&key("1"), &quotas).await.unwrap()),
-        [given_back, 6]
+        [given_back, 6 + given_back]
     );
     assert_eq!(
         nodes.of(&name).await.0.port(),

@@ -103,8 +103,11 @@ async fn what_may_not_be_said_twice_fails_alone() {
 #[test]
 fn a_correction_that_gives_back_is_never_sent_twice() {
     let correct = |units| {
-        let taken_at = TakenAt::default();
-        Operation::Correct(Correction { units, taken_at })
+        Operation::Correct(Correction {
+            units,
+            taken_at: TakenAt::default(),
+            readings: Readings::default(),
+        })
     };
     assert_eq!(correct(-1).repeat(), Repeat::Never);
     assert_eq!(correct(1).repeat(), Repeat::Safe);

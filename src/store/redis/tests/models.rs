@@ -21,7 +21,7 @@ use crate::{
         clock::Timestamp,
         quota::{CalendarPeriod, Quota, Quotas},
     },
-    store::{Correction, RateOutcome},
+    store::{Correction, RateDecision, RateOutcome},
 };
 
 const CASES: u32 = 60;
@@ -31,16 +31,16 @@ const DAY: i64 = 86_400_000_000;
 
 /// A server, and the script with another source of time; and without the end of a key's life, which goes by
 /// the server's own.
-struct ByHand {
+pub(super) struct ByHand {
     connection: MultiplexedConnection,
     code: String,
     /// The case at hand: each has its keys.
     case: u32,
-    now: i64,
+    pub(super) now: i64,
 }
 
 impl ByHand {
-    async fn on(server: &RedisServer) -> Self {
+    pub(super) async fn on(server: &RedisServer) -> Self {
         let client = redis::Client::open(server.url()).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
         let timed = CODE.replace("redis.call('TIME')", "redis.call('LRANGE', 'clock', 0, 1)");
@@ -54,12 +54,12 @@ impl ByHand {
         }
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.case += 1;
         self.now = START;
     }
 
-    async fn ask(&mut self, quotas: &Quotas, operation: Operation) -> Answer {
+    pub(super) async fn ask(&mut self, quotas: &Quotas, operation: Operation) -> Answer {
         let (seconds, micros) = (self.now / 1_000_000, self.now % 1_000_000);
         let invocation = Invocation {
             name: format!("case:{}", self.case),
@@ -77,8 +77,17 @@ impl ByHand {
     }
 }
 
+/// Of what was taken then.
+pub(super) fn correction(units: i64, taken: &RateDecision) -> Correction {
+    Correction {
+        units,
+        taken_at: taken.taken_at,
+        readings: taken.readings.clone(),
+    }
+}
+
 /// Runs a property against a server; `law` is one case.
-fn cases<S: Strategy>(
+pub(super) fn cases<S: Strategy>(
     strategy: &S,
     law: impl Fn(&tokio::runtime::Runtime, &mut ByHand, S::Value) -> Result<(), TestCaseError>,
 ) {
@@ -222,8 +231,7 @@ fn windows_keep_their_own_counts_whichever_are_named() {
             let fits = named.iter().all(|i| used[*i] + i64::from(cost) <= 9);
             let taken = runtime.block_on(script.ask(&quotas, Operation::Take(cost)));
             prop_assert_eq!(taken.decision.is_admitted(), fits);
-            let taken_at = taken.decision.taken_at;
-            let correction = Operation::Correct(Correction { units, taken_at });
+            let correction = Operation::Correct(correction(units, &taken.decision));
             runtime.block_on(script.ask(&quotas, correction));
             for i in &named {
                 used[*i] = (used[*i] + if fits { i64::from(cost) } else { 0 } + units).max(0);

@@ -12,6 +12,18 @@ fn four() -> [Quota; 4] {
     ]
 }
 
+/// One window under five rules.
+fn one_name() -> [Quota; 5] {
+    [
+        Quota::per_hour(9),
+        Quota::per(Duration::from_secs(86_400), 9),
+        Quota::per_hour(9).strict(),
+        Quota::calendar(CalendarPeriod::Month, 9),
+        Quota::calendar(CalendarPeriod::Day, 9),
+    ]
+    .map(|quota| quota.named("window"))
+}
+
 #[test]
 fn a_window_that_a_call_does_not_name_keeps_its_count() {
     let [second, day, hour, month] = four();
@@ -39,8 +51,7 @@ fn a_correction_touches_the_windows_that_it_names() {
     let first = limiter.take("a", &often, 5);
     assert!(limiter.take("a", &seldom, 4).is_admitted());
     let correct = |quotas: &Quotas, units| {
-        let taken_at = first.taken_at;
-        limiter.correct("a", quotas, Correction { units, taken_at });
+        limiter.correct("a", quotas, &correction(units, &first));
     };
     let left = |quotas| limiter.peek("a", quotas).remaining();
     correct(&often, -3);
@@ -120,6 +131,23 @@ fn a_key_is_kept_for_a_window_that_is_aside() {
 }
 
 proptest! {
+    /// Whichever rule a window has, it begins with what was used under the one before.
+    #[test]
+    fn a_window_keeps_its_count_whatever_its_rule(
+        calls in prop::collection::vec((0_usize..5, 1_u32..4), 1..60),
+    ) {
+        let rules = one_name();
+        let (limiter, _) = limiter(10);
+        let mut used = 0;
+        for (rule, cost) in calls {
+            let quotas = Quotas::from(rules[rule].clone());
+            let fits = used + cost <= 9;
+            prop_assert_eq!(limiter.take("a", &quotas, cost).is_admitted(), fits);
+            used += if fits { cost } else { 0 };
+            prop_assert_eq!(limiter.peek("a", &quotas).remaining(), 9 - used);
+        }
+    }
+
     /// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
     #[test]
     fn windows_keep_their_own_counts_whichever_are_named(
@@ -133,8 +161,7 @@ proptest! {
             let fits = named.iter().all(|i| used[*i] + i64::from(cost) <= 9);
             let decision = limiter.take("a", &quotas, cost);
             prop_assert_eq!(decision.is_admitted(), fits);
-            let taken_at = decision.taken_at;
-            limiter.correct("a", &quotas, Correction { units, taken_at });
+            limiter.correct("a", &quotas, &correction(units, &decision));
             for i in &named {
                 used[*i] = (used[*i] + if fits { i64::from(cost) } else { 0 } + units).max(0);
             }

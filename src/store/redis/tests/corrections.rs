@@ -1,0 +1,143 @@
+//! What a window begins with under another rule, and what is given back of estimates; on a clock that is turned by hand.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    models::{ByHand, cases, correction},
+    script::Operation,
+    *,
+};
+
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// One window under five rules.
+fn one_name() -> [Quotas; 5] {
+    [
+        Quota::per_hour(9),
+        Quota::per(Duration::from_secs(86_400), 9),
+        Quota::per_hour(9).strict(),
+        Quota::calendar(CalendarPeriod::Month, 9),
+        Quota::calendar(CalendarPeriod::Day, 9),
+    ]
+    .map(|quota| Quotas::from(quota.named("window")))
+}
+
+/// Whichever rule a window has, it begins with what was used under the one before.
+#[test]
+fn a_window_keeps_its_count_whatever_its_rule() {
+    let calls = vec((0_usize..5, 1_u32..4), 1..60);
+    cases(&calls, |runtime, script, calls| {
+        let rules = one_name();
+        let mut used = 0;
+        for (rule, cost) in calls {
+            let taken = runtime.block_on(script.ask(&rules[rule], Operation::Take(cost)));
+            let fits = used + cost <= 9;
+            prop_assert_eq!(taken.decision.is_admitted(), fits);
+            used += if fits { cost } else { 0 };
+            prop_assert_eq!(taken.decision.readings.remaining(), 9 - used);
+        }
+        Ok(())
+    });
+}
+
+/// And what is over under the one before is nothing to it.
+#[tokio::test]
+async fn what_is_over_under_one_rule_is_over_under_another() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    let [hour, day_long, strict, month, day] = one_name();
+    let mut begun = script.now + 40 * DAY;
+    for (before, after, waits, left) in [
+        // Half of it has drained, and a part of one.
+        (&hour, &strict, 1_801 * SECOND, 4),
+        (&hour, &month, 1_799 * SECOND, 4),
+        (&hour, &day, 3_600 * SECOND, 9),
+        (&day_long, &hour, DAY / 9, 1),
+        (&strict, &hour, 3_500 * SECOND, 0),
+        (&strict, &day, 3_900 * SECOND, 9),
+        (&day, &hour, DAY - SECOND, 0),
+        (&day, &hour, DAY, 9),
+        (&day, &month, DAY, 9),
+        (&month, &day, DAY, 0),
+        (&month, &strict, 40 * DAY, 9),
+    ] {
+        script.begin();
+        script.now = begun;
+        let taken = script.ask(before, Operation::Take(9)).await;
+        assert!(taken.decision.is_admitted());
+        script.now += waits;
+        let answer = script.ask(after, Operation::Peek).await;
+        assert_eq!(left_of(&answer), left, "{before:?} then {after:?}");
+        begun += 100 * DAY;
+        begun -= begun.rem_euclid(DAY);
+    }
+}
+
+fn left_of(answer: &script::Answer) -> u32 {
+    answer.decision.readings.remaining()
+}
+
+#[tokio::test]
+async fn what_has_drained_is_not_given_back() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    script.begin();
+    let quotas = Quotas::from(Quota::per_minute(100));
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        script.now += 60 * SECOND;
+        streams.push(script.ask(&quotas, Operation::Take(100)).await.decision);
+    }
+    let mut admitted = 0;
+    for stream in streams {
+        assert!(stream.is_admitted());
+        let over = Operation::Correct(correction(-100, &stream));
+        script.ask(&quotas, over).await;
+        let next = script.ask(&quotas, Operation::Take(100)).await;
+        admitted += next.taken;
+    }
+    assert_eq!(admitted, 100, "one burst, however many are over at once");
+}
+
+/// Whenever requests begin and end, what those that began in any span of time use is no more than a burst and what
+/// drains in that time.
+#[test]
+fn what_is_used_in_the_end_is_what_the_rule_admits() {
+    const INTERVAL: i64 = 10_000;
+    let steps = vec((0_i64..120_000, 1_u32..20, 0_usize..8, 0_u32..20), 1..80);
+    cases(&(1_u32..20, steps), |runtime, script, (limit, steps)| {
+        let period = u64::from(limit) * INTERVAL.unsigned_abs();
+        let quotas = Quotas::from(Quota::per(Duration::from_micros(period), limit));
+        let (mut used, mut under_way) = (Vec::new(), Vec::new());
+        for (wait, estimate, which, use_of) in steps {
+            script.now += wait;
+            let taken = runtime.block_on(script.ask(&quotas, Operation::Take(estimate)));
+            if taken.decision.is_admitted() {
+                under_way.push((used.len(), estimate, taken.decision));
+                used.push((script.now, estimate));
+            }
+            if which < under_way.len() {
+                let (at, estimate, taken) = under_way.swap_remove(which);
+                used[at].1 = use_of.min(estimate);
+                let units = i64::from(used[at].1) - i64::from(estimate);
+                let over = Operation::Correct(correction(units, &taken));
+                runtime.block_on(script.ask(&quotas, over));
+            }
+        }
+        for (first, (began, _)) in used.iter().enumerate() {
+            let mut sum = 0;
+            for (at, units) in &used[first..] {
+                sum += i64::from(*units) * INTERVAL;
+                // Readings are in whole microseconds.
+                let room = i64::from(limit) * INTERVAL + (at - began);
+                prop_assert!(sum <= room + 100);
+            }
+        }
+        Ok(())
+    });
+}
