@@ -51,6 +51,15 @@ impl Clock for SystemClock {
     }
 }
 
+/// The moment so many microseconds after 1970. In the last second of time too, which jiff counts in seconds with
+/// nanoseconds alone.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn moment_of_micros(micros: i64) -> Option<Timestamp> {
+    let nanos = micros.rem_euclid(1_000_000).saturating_mul(1_000);
+    let seconds = micros.div_euclid(1_000_000);
+    Timestamp::new(seconds, i32::try_from(nanos).ok()?).ok()
+}
+
 #[cfg(any(test, feature = "test-util"))]
 mod manual {
     use std::sync::{Mutex, PoisonError};

@@ -271,6 +271,17 @@ pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(sto
     assert_eq!(store.find(&first.digest).await.unwrap(), Some(first));
 }
 
+/// "Never", for whoever has no null: it is a moment like any other, to the microsecond.
+pub(crate) async fn a_key_may_expire_in_the_last_second_of_time<S: Keys>(store: S) {
+    let last = Timestamp::MAX.as_second();
+    for (name, nanos) in [("whole", 0), ("cut", 999_999_000)] {
+        let mut key = key(name, "ann");
+        key.expires_at = Some(Timestamp::new(last, nanos).unwrap());
+        store.insert(key.clone(), None).await.unwrap();
+        assert_eq!(store.find(&key.digest).await.unwrap(), Some(key));
+    }
+}
+
 pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Keys>(store: S) {
     let mut expired = key("expired", "ann");
     expired.expires_at = Some(now());

@@ -179,6 +179,7 @@ key_laws! {
     a_touch_changes_one_column_and_never_goes_back,
     a_deleted_key_is_gone,
     a_key_gets_another_digest_if_it_has_the_old_one,
+    a_key_may_expire_in_the_last_second_of_time,
     active_keys_are_listed_by_their_last_use,
 }
 

@@ -10,7 +10,12 @@ use sqlx::{
 };
 
 use crate::{
-    domain::{AccountId, clock::Timestamp, money::Money, network::IpNet},
+    domain::{
+        AccountId,
+        clock::{Timestamp, moment_of_micros},
+        money::Money,
+        network::IpNet,
+    },
     store::{StoreError, StoreErrorKind},
 };
 
@@ -187,8 +192,8 @@ impl<'r> Decode<'r, Postgres> for Moment {
     /// Every statement that returns one is a prepared one, whose values come in binary form.
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         let micros = <i64 as Decode<Postgres>>::decode(value)?;
-        let moment = Timestamp::from_microsecond(micros.saturating_add(EPOCH_MICROS))?;
-        Ok(Self(moment))
+        let moment = moment_of_micros(micros.saturating_add(EPOCH_MICROS));
+        Ok(Self(moment.ok_or("a time out of range")?))
     }
 }
 

@@ -6,7 +6,11 @@ use rusqlite::{ErrorCode, Row, ffi};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    domain::{AccountId, clock::Timestamp, money::Money},
+    domain::{
+        AccountId,
+        clock::{Timestamp, moment_of_micros},
+        money::Money,
+    },
     store::{StoreError, StoreErrorKind},
 };
 
@@ -81,7 +85,7 @@ pub(super) fn micros(moment: Timestamp) -> i64 {
 }
 
 pub(super) fn moment(micros: i64) -> Result<Timestamp, Failure> {
-    Timestamp::from_microsecond(micros).map_err(|_| Failure::corrupt("a time out of range"))
+    moment_of_micros(micros).ok_or_else(|| Failure::corrupt("a time out of range"))
 }
 
 pub(super) fn moment_or_none(micros: Option<i64>) -> Result<Option<Timestamp>, Failure> {
