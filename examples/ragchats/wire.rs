@@ -146,6 +146,13 @@ impl Answer {
     }
 }
 
+#[derive(Serialize)]
+struct Error<'a> {
+    error: &'a str,
+    message: &'a str,
+    details: Value,
+}
+
 /// `{"error": CODE, "message": TEXT, "details": {…}}`
 #[derive(Debug)]
 pub(crate) struct Errors;
@@ -153,11 +160,11 @@ pub(crate) struct Errors;
 impl RenderDenial for Errors {
     fn render(&self, denial: &Denial, _: &DenialContext<'_>) -> DenialBody {
         let (code, text) = code_and_text(denial.kind());
-        DenialBody::json(&json!({
-            "error": code,
-            "message": denial.message().unwrap_or(text),
-            "details": details(denial),
-        }))
+        DenialBody::json(&Error {
+            error: code,
+            message: denial.message().unwrap_or(text),
+            details: details(denial),
+        })
     }
 }
 

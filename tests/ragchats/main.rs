@@ -119,5 +119,7 @@ pub(crate) fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     );
     assert!(body["details"].is_object(), "{body}");
     assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
+    let places = ["\"error\"", "\"message\"", "\"details\""].map(|name| answer.text().find(name));
+    assert!(places.is_sorted(), "as documented: {}", answer.text());
     body["details"].clone()
 }

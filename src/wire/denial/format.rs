@@ -1,8 +1,7 @@
 //! The house styles that come with the crate.
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{DenialBody, DenialContext, RenderDenial, message, title};
 use crate::domain::denial::{Denial, DenialKind};
@@ -34,31 +33,77 @@ impl RenderDenial for DenialFormat {
         let text = denial.message().map_or_else(|| message(denial), Into::into);
         match self {
             Self::Problem => problem(denial, context, title, &text),
-            Self::Detail => DenialBody::json(&json!({ "detail": text })),
-            Self::Error => DenialBody::json(&json!({ "error": title })),
-            Self::ErrorMessage => DenialBody::json(&json!({ "error": title, "message": text })),
+            Self::Detail => DenialBody::json(&Detail { detail: &text }),
+            Self::Error => DenialBody::json(&Error {
+                error: title,
+                message: None,
+            }),
+            Self::ErrorMessage => DenialBody::json(&Error {
+                error: title,
+                message: Some(&text),
+            }),
             Self::OpenAi => open_ai(denial, &text),
         }
     }
 }
 
+// Members are written in the order in which they are documented.
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    detail: &'a str,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    violated: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
 fn problem(denial: &Denial, context: &DenialContext<'_>, title: &str, text: &str) -> DenialBody {
-    let mut body = json!({
-        "type": "about:blank",
-        "title": title,
-        "status": context.status.as_u16(),
-        "detail": text,
-        "code": denial.kind().as_str(),
-    });
     let violated: Vec<&str> = denial.violated_policies().collect();
-    if let Some(members) = body.as_object_mut().filter(|_| !violated.is_empty()) {
-        members.insert("type".to_owned(), QUOTA_EXCEEDED.into());
-        members.insert("violated-policies".to_owned(), violated.into());
-    }
+    let body = DenialBody::json(&Problem {
+        kind: if violated.is_empty() {
+            "about:blank"
+        } else {
+            QUOTA_EXCEEDED
+        },
+        title,
+        status: context.status.as_u16(),
+        detail: text,
+        code: denial.kind().as_str(),
+        violated,
+    });
     DenialBody {
         content_type: HeaderValue::from_static("application/problem+json"),
-        bytes: Bytes::from(body.to_string()),
-        headers: Vec::new(),
+        ..body
     }
 }
 
@@ -78,10 +123,14 @@ fn open_ai(denial: &Denial, text: &str) -> DenialBody {
         DenialKind::Internal | DenialKind::Unavailable => ("server_error", None),
         _ => ("invalid_request_error", None),
     };
-    let code = code.map_or(Value::Null, Value::from);
-    let mut body = DenialBody::json(&json!({
-        "error": { "message": text, "type": kind, "param": Value::Null, "code": code }
-    }));
+    let mut body = DenialBody::json(&OpenAi {
+        error: OpenAiError {
+            message: text,
+            kind,
+            param: None,
+            code,
+        },
+    });
     if let Some(wait) = denial.wait() {
         let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000))
             .unwrap_or(u64::MAX)

@@ -14,6 +14,7 @@ use http::{
     },
     uri::PathAndQuery,
 };
+use serde::Serialize;
 
 use super::{RequestHead, grpc};
 use crate::domain::denial::{Denial, DenialKind};
@@ -45,12 +46,17 @@ pub struct DenialBody {
 }
 
 impl DenialBody {
-    /// A JSON body.
+    /// A JSON body. The members of a struct stay in their order; those of a [`serde_json::Value`] are sorted. What can't be
+    /// JSON (a map whose keys are no texts) is an empty object.
     #[must_use]
-    pub fn json(value: &serde_json::Value) -> Self {
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Self {
+        let bytes = serde_json::to_vec(value).unwrap_or_else(|error| {
+            tracing::error!(target: "tollgate", %error, "the body of a refusal can't be JSON");
+            b"{}".to_vec()
+        });
         Self {
             content_type: HeaderValue::from_static("application/json"),
-            bytes: Bytes::from(value.to_string()),
+            bytes: Bytes::from(bytes),
             headers: Vec::new(),
         }
     }

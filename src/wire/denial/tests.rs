@@ -213,3 +213,34 @@ fn what_was_said_of_the_body_before_is_not_said_of_the_refusal() {
         assert_eq!(headers["www-authenticate"], "Basic realm=\"own\"");
     }
 }
+
+#[test]
+fn members_are_written_in_their_documented_order() {
+    let limited = Denial::new(DenialKind::RateLimited).violating(["minute"]);
+    for (format, members) in [
+        (DenialFormat::ErrorMessage, &["error", "message"][..]),
+        (
+            DenialFormat::OpenAi,
+            &["error", "message", "type", "param", "code"],
+        ),
+        (
+            DenialFormat::Problem,
+            &[
+                "type",
+                "title",
+                "status",
+                "detail",
+                "code",
+                "violated-policies",
+            ],
+        ),
+    ] {
+        let (response, _) = answer(&Denials::new(format), &limited, "/");
+        let text = std::str::from_utf8(response.body()).unwrap();
+        let places: Vec<_> = members
+            .iter()
+            .map(|name| text.find(&format!("\"{name}\":")).unwrap())
+            .collect();
+        assert!(places.is_sorted(), "{text}");
+    }
+}
