@@ -37,6 +37,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Whatever counts or compares the addresses of clients needs a server that tells them: an axum router is served by
+//! `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells them by itself, and
+//! others put a [`PeerAddress`] into the extensions of each request. Where there is none the request is refused with 503.
+//!
 //! # A login, and a token that ends with it
 //!
 //! ```

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
 use http::{HeaderMap, HeaderName};
@@ -51,9 +51,30 @@ pub enum AddressError {
     TooManyHops,
 }
 
+impl AddressError {
+    /// For whoever refuses for it. A server that tells no peer address tells none of any request: how to mend that is
+    /// said once, aloud.
+    pub(crate) fn said(self) -> Self {
+        static SAID: Once = Once::new();
+        if self == Self::NoPeer {
+            SAID.call_once(say_how_to_tell_the_peer);
+        }
+        self
+    }
+}
+
+fn say_how_to_tell_the_peer() {
+    tracing::error!(
+        target: "tollgate",
+        "the server tells no peer address, and what counts or compares addresses refuses everybody: serve axum's router by \
+         `app.into_make_service_with_connect_info::<SocketAddr>()`; let other servers put a `tollgate::PeerAddress` into \
+         the extensions of each request"
+    );
+}
+
 impl From<AddressError> for Denial {
     fn from(error: AddressError) -> Self {
-        let kind = match error {
+        let kind = match error.said() {
             AddressError::NoPeer => DenialKind::Unavailable,
             AddressError::Unreadable | AddressError::TooManyHops => DenialKind::Malformed,
         };
@@ -161,6 +182,13 @@ impl ClientAddress {
             ForwardedHeader::Forwarded => {
                 self.first_untrusted(peer, head.headers, "forwarded", forwarded_for)
             }
+        }
+    }
+
+    /// Becomes what `outer` is, unless it has proxies of its own to trust.
+    pub(crate) fn inherit(&mut self, outer: &Self) {
+        if self.trusted.is_empty() {
+            self.clone_from(outer);
         }
     }
 

@@ -77,7 +77,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The address at the other end of the connection, as the server told it: [`PeerAddress`], axum's
-    /// `ConnectInfo<SocketAddr>`, or tonic's `TcpConnectInfo`.
+    /// `ConnectInfo<SocketAddr>` (in tests `MockConnectInfo<SocketAddr>`), or tonic's `TcpConnectInfo`.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         if let Some(PeerAddress(peer)) = self.extensions.get() {
@@ -87,6 +87,13 @@ impl<'a> RequestHead<'a> {
         if let Some(info) = self
             .extensions
             .get::<axum::extract::ConnectInfo<SocketAddr>>()
+        {
+            return Some(info.0);
+        }
+        #[cfg(feature = "axum")]
+        if let Some(info) = self
+            .extensions
+            .get::<axum::extract::connect_info::MockConnectInfo<SocketAddr>>()
         {
             return Some(info.0);
         }

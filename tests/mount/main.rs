@@ -7,7 +7,12 @@
     reason = "helpers of tests"
 )]
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -30,7 +35,7 @@ use tollgate::{
     usage::Credit,
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 
@@ -231,4 +236,46 @@ async fn a_grpc_refusal_is_http_200_with_a_status_and_no_body() {
             .to_bytes()
             .is_empty()
     );
+}
+
+/// What is written to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever forgets how axum tells it reads the remedy, once.
+#[tokio::test]
+async fn a_server_that_tells_no_peer_refuses_everybody_and_says_why() {
+    let log = Log::default();
+    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
+    let lines = lines.with_max_level(tracing::Level::ERROR);
+    let lines = lines.with_writer(move || writer.clone());
+    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (gate, ..) = gate().await;
+    let app = axum::Router::new().layer(gate);
+    let request = || Request::get("/").body(axum::body::Body::empty()).unwrap();
+    for _ in 0..2 {
+        let answer = app.clone().oneshot(request()).await.unwrap();
+        assert_eq!(answer.status(), 503);
+    }
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(
+        said.matches("into_make_service_with_connect_info").count(),
+        1,
+        "{said}"
+    );
+
+    let peer: SocketAddr = "192.0.2.7:1".parse().unwrap();
+    let tested = app.layer(axum::extract::connect_info::MockConnectInfo(peer));
+    assert_eq!(tested.oneshot(request()).await.unwrap().status(), 401);
 }
