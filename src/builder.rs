@@ -1,32 +1,37 @@
 //! Floor 5: the whole stack in the right order.
 
+mod layer;
+
 use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
-use tower_layer::Layer;
 
 use crate::{
-    audit::{AuditLayer, AuditSink, Audited},
-    denials::{DenialsLayer, DenialsPolicy},
+    audit::{AuditLayer, AuditSink},
+    denials::DenialsLayer,
     domain::{
         clock::{Clock, SystemClock},
         quota::Quotas,
         role::{Requirement, RoleSet},
     },
-    guard::{Authenticator, Gate, Guard, Identified, Policy, Skip, Then, Unless},
-    ip_allow::{IpAllowLayer, IpAllowPolicy},
-    rate_limit::{ConcurrencyLimitLayer, ConcurrencyLimitPolicy, RateLimitLayer, RateLimitPolicy},
-    rbac::{RbacLayer, RbacPolicy},
-    request_id::{RequestIdLayer, RequestIdPolicy},
-    spending_limit::{PriceTable, SpendingLimitLayer, SpendingLimitPolicy},
+    guard::{Authenticator, Gate, Identified, Policy, Skip, Then, Unless, is_preflight, on_paths},
+    ip_allow::IpAllowLayer,
+    rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
+    rbac::RbacLayer,
+    request_id::RequestIdLayer,
+    spending_limit::{PriceTable, SpendingLimitLayer},
     store::{Ledger, RateStore},
     wire::{ClientAddress, DenialFormat, Denials, RequestHead},
 };
 
+pub use layer::{NoAuthentication, TollgateLayer};
+
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
 /// From the outside in: request id → audit → house style → allowed addresses → rate limit by address →
-/// authentication → permission → requests under way → rate limit by principal → spending. What isn't set isn't there.
+/// authentication → requests under way → rate limit by principal → permission → spending. What isn't set isn't there.
+///
+/// A known caller's requests count whether or not they are permitted, and each answer tells what is left.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +80,8 @@ impl Tollgate {
             authorization: None,
             spending: None,
             skips: Vec::new(),
-            clock: SystemClock::shared(),
+            shadow: false,
+            clock: None,
         }
     }
 }
@@ -129,7 +135,9 @@ pub struct TollgateBuilder<A> {
     authorization: Option<RbacLayer>,
     spending: Option<SpendingLimitLayer>,
     skips: Vec<Skip>,
-    clock: Arc<dyn Clock>,
+    shadow: bool,
+    /// `None`: the machine's own time, but a layer that was handed in keeps its own.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
@@ -145,8 +153,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// How a client's address is found; the peer's unless set. It goes for every part of the gate that
-    /// counts or compares addresses but the authenticating layer, which has a setting of its own.
+    /// How a client's address is found; the peer's unless set. It goes for every part of the gate that counts or compares
+    /// addresses, layers that were handed in too, but for those that trust proxies of their own.
     pub fn client_address(mut self, address: ClientAddress) -> Self {
         self.address = address;
         self
@@ -165,6 +173,10 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 
     /// Limits each client address, before it is known who calls.
+    ///
+    /// The server has to tell the peer's address, or everybody is refused with 503: an axum router is served by
+    /// `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells it by itself, and others put
+    /// a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
         self.per_client_ip = Some(quotas.into());
         self
@@ -199,6 +211,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             authorization,
             spending: self.spending,
             skips: self.skips,
+            shadow: self.shadow,
             clock: self.clock,
         }
     }
@@ -209,8 +222,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`]. Its settings
-    /// (`skip`, `shadow`, `denials`) are not taken over.
+    /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`].
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
         self.authorization = Some(layer);
         self
@@ -222,16 +234,17 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It counts in the
-    /// store and by the clock that it has itself; its own denials and skips don't count here. Takes the place of
+    /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It goes by its own clock, and
+    /// counts in its own store, or where it has none, in the gate's, as `principal`. Takes the place of
     /// [`per_principal`](Self::per_principal).
+    ///
+    /// Its [`limits`](RateLimitLayer::limits) reach what the gate counts if it was given its store itself.
     pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
         self.per_principal = Some(PrincipalLimit::Layer(layer));
         self
     }
 
-    /// Limits how many requests known callers have under way at once, as `layer` says, whose own denials and skips don't
-    /// count here.
+    /// Limits how many requests known callers have under way at once, as `layer` says.
     pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
         self.concurrency = Some(layer);
         self
@@ -250,7 +263,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Charges as `layer` says, whose own denials, skips and clock don't count here.
+    /// Charges as `layer` says.
     pub fn with_spending(mut self, layer: SpendingLimitLayer) -> Self {
         self.spending = Some(layer);
         self
@@ -262,9 +275,27 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Another source of time, for limits and prices.
+    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    pub fn skip_paths<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Self {
+        self.skips.push(on_paths(paths));
+        self
+    }
+
+    /// Passes CORS preflight requests by.
+    pub fn skip_preflight(self) -> Self {
+        self.skip(is_preflight)
+    }
+
+    /// Decides, logs and counts, and lets everything through: a whole gate that is tried before it bites. A layer that
+    /// was handed in can be tried alone, by its own `shadow`.
+    pub fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    /// Another source of time, for limits, the audit log and prices.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -274,49 +305,48 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// [`TollgateError`] names the setting that can't be.
     pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
         self.check()?;
-        let rate = |layer: RateLimitLayer, scope| {
-            let layer = layer.with_clock(Arc::clone(&self.clock));
-            match &self.rate_store {
-                Some(store) => layer.with_store(scope, Arc::clone(store)).into_policy(),
-                None => layer.into_policy(),
-            }
+        let common = Common {
+            address: self.address,
+            shadow: self.shadow,
         };
-        let address = self.address.clone();
-        let outer_rate = self.per_client_ip.map(|quotas| {
-            let layer = RateLimitLayer::per_client_ip(quotas).client_address(address);
-            rate(layer, "client-ip")
+        let clock = self.clock.clone().unwrap_or_else(SystemClock::shared);
+        let shared = |layer: RateLimitLayer, scope| match &self.rate_store {
+            Some(store) => layer.inherit_store(scope, store),
+            None => layer,
+        };
+        let per_client_ip = self.per_client_ip.map(|quotas| {
+            let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
+            shared(layer, "client-ip").into_gate()
         });
-        let inner_rate = self.per_principal.map(|limit| match limit {
-            PrincipalLimit::Quotas(quotas) => {
-                rate(RateLimitLayer::per_principal(quotas), "principal")
-            }
-            PrincipalLimit::Layer(layer) => layer.into_policy(),
+        let per_principal = self.per_principal.map(|limit| {
+            let layer = match limit {
+                PrincipalLimit::Quotas(quotas) => {
+                    RateLimitLayer::per_principal(quotas).with_clock(Arc::clone(&clock))
+                }
+                PrincipalLimit::Layer(layer) => layer,
+            };
+            shared(layer, "principal").into_gate()
         });
-        let concurrency = self.concurrency.map(ConcurrencyLimitLayer::into_policy);
-        let allowed = self.allowed.map(|networks| {
-            let layer = IpAllowLayer::new(networks);
-            layer.client_address(self.address.clone()).into_policy()
+        let spending = self.spending.map(|layer| match self.clock {
+            Some(clock) => layer.with_clock(clock),
+            None => layer,
         });
-        let audit = self.audit.client_address(self.address);
-        let audit = audit.with_clock(Arc::clone(&self.clock));
         let requirement = self.authorization.or(self.requirement);
-        let spending = self
-            .spending
-            .map(|spending| spending.with_clock(Arc::clone(&self.clock)).into_policy());
-        let authorization = requirement.map(RbacLayer::into_policy);
-        let spared = Then {
-            outer: allowed.map(Gate::new),
+        let allowed = self.allowed.map(IpAllowLayer::new);
+        let audit = self.audit.client_address(common.address.clone());
+        let asked = Then {
+            outer: common.gate(allowed.map(IpAllowLayer::into_gate)),
             inner: Then {
-                outer: outer_rate.map(Gate::new),
+                outer: common.gate(per_client_ip),
                 inner: Then {
-                    outer: self.authentication,
+                    outer: common.gate(self.authentication),
                     inner: Then {
-                        outer: authorization.map(Gate::new),
+                        outer: common.gate(self.concurrency.map(ConcurrencyLimitLayer::into_gate)),
                         inner: Then {
-                            outer: concurrency.map(Gate::new),
+                            outer: common.gate(per_principal),
                             inner: Then {
-                                outer: inner_rate.map(Gate::new),
-                                inner: spending.map(Gate::new),
+                                outer: common.gate(requirement.map(RbacLayer::into_gate)),
+                                inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
                             },
                         },
                     },
@@ -327,13 +357,10 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             outer: RequestIdLayer::new().into_gate(),
             inner: Then {
                 outer: self.denials.into_gate(),
-                inner: Unless::new(self.skips, spared),
+                inner: Unless::new(self.skips, asked),
             },
         };
-        Ok(TollgateLayer {
-            audit,
-            course: Arc::new(course),
-        })
+        Ok(TollgateLayer::new(audit.with_clock(clock), course))
     }
 
     fn check(&self) -> Result<(), TollgateError> {
@@ -365,6 +392,19 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 }
 
+/// What goes for every gate of the stack.
+struct Common {
+    address: ClientAddress,
+    shadow: bool,
+}
+
+impl Common {
+    fn gate<P: Policy + Clone>(&self, gate: Option<Gate<P>>) -> Option<Gate<P>> {
+        let gate = gate?.map_policy(|policy| policy.inherit_address(&self.address));
+        Some(if self.shadow { gate.shadow() } else { gate })
+    }
+}
+
 impl<A> fmt::Debug for TollgateBuilder<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TollgateBuilder")
@@ -376,89 +416,5 @@ impl<A> fmt::Debug for TollgateBuilder<A> {
     }
 }
 
-/// The authentication of a gate that has none. There is no value of this type.
-#[derive(Clone, Debug)]
-pub enum NoAuthentication {}
-
-impl Policy for NoAuthentication {
-    type Permit = Identified;
-
-    fn name(&self) -> &'static str {
-        match *self {}
-    }
-
-    fn decide(&self, _: &RequestHead<'_>) -> crate::guard::Decision<Identified> {
-        match *self {}
-    }
-}
-
-/// The whole gate. A clone is a few reference counts.
-#[derive(Clone, Debug)]
-pub struct TollgateLayer<A: Policy> {
-    audit: AuditLayer,
-    course: Arc<WholeCourse<A>>,
-}
-
-/// Whom and what a request that isn't spared is asked, from the outside in.
-type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Then<Option<Gate<RateLimitPolicy>>, Known<A>>>;
-type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<RbacPolicy>>, Counted>>;
-type Counted = Then<Option<Gate<ConcurrencyLimitPolicy>>, Paying>;
-type Paying = Then<Option<Gate<RateLimitPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
-
-/// All gates of a [`TollgateLayer`].
-type WholeCourse<A> = Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Asked<A>>>>;
-
-impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
-    type Service = Audited<Guard<S, Arc<WholeCourse<A>>>>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        self.audit
-            .layer(Guard::new(inner, Arc::clone(&self.course)))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl AuditSink for Nowhere {
-        fn record(&self, _: crate::audit::AuditEvent) {}
-    }
-
-    fn refused<A: Policy<Permit = Identified> + Clone>(builder: TollgateBuilder<A>) -> String {
-        builder.build().unwrap_err().to_string()
-    }
-
-    #[test]
-    fn contradictions_are_refused_by_the_name_of_the_setting() {
-        let gate = Tollgate::builder;
-        let everything = || RbacLayer::authenticated();
-        assert_eq!(
-            refused(gate().authorize(everything())),
-            "authorize: needs `authenticate`"
-        );
-        assert_eq!(
-            refused(gate().allow_addresses([])),
-            "allow_addresses: allows nobody"
-        );
-        let everybody = ["0.0.0.0/0".parse().unwrap()];
-        let trusting =
-            ClientAddress::peer().trusting(everybody, crate::wire::ForwardedHeader::XForwardedFor);
-        assert_eq!(
-            refused(gate().client_address(trusting)),
-            "client_address: trusts every address"
-        );
-        let secret = b"thirty-two bytes or more, please!";
-        let verifier = crate::token::TokenVerifier::hs256(secret).build().unwrap();
-        let known = gate().authenticate(crate::jwt::JwtLayer::new(verifier));
-        let both = known
-            .require(&RoleSet::viewer_operator_admin(), "read")
-            .authorize(everything());
-        assert_eq!(refused(both), "authorize: contradicts `require`");
-        let one = gate().audit(Nowhere).allow_addresses(everybody);
-        assert!(one.build().is_ok());
-    }
-}
+mod tests;

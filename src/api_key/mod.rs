@@ -130,6 +130,10 @@ impl Policy for ApiKeyPolicy {
         "api_key"
     }
 
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        self.address.inherit(address);
+    }
+
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let key = match self.key(head) {
             Ok(key) => key,
@@ -207,11 +211,14 @@ fn judge(
     };
     let networks = key.networks();
     if !networks.is_empty() {
-        let allowed = address()
-            .is_ok_and(|address| networks.iter().any(|network| network.contains(&address)));
-        if !allowed {
+        let why = match address() {
+            Ok(address) if networks.iter().any(|network| network.contains(&address)) => None,
+            Ok(_) => Some("is used from outside its networks".to_owned()),
+            Err(error) => Some(format!("is bound to networks, and {}", error.said())),
+        };
+        if let Some(why) = why {
             let id = key.principal().key().map_or("a key", KeyId::as_str);
-            let reason = format!("{id} is used from outside its networks");
+            let reason = format!("{id} {why}");
             return Verdict::Refuse(denial(DenialKind::AddressRefused).because(reason));
         }
     }

@@ -38,6 +38,21 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
     }
 }
 
+/// Says that somebody outside of the gates refused a request: an interceptor of a service.
+#[cfg(feature = "tonic")]
+pub(crate) fn refused_outside(by: &'static str, request_id: Option<&RequestId>, denial: &Denial) {
+    tracing::info!(
+        target: "tollgate",
+        layer = by,
+        decision = "refuse",
+        kind = denial.kind().as_str(),
+        reason = denial.reason(),
+        request_id = request_id.map(RequestId::as_str),
+    );
+    count(by, "refuse", denial.kind().as_str());
+    trail::refused(by, denial);
+}
+
 /// The counter of a layer's admissions. What names it is made once: it is counted on with every request.
 #[derive(Default)]
 pub(super) struct Counted {

@@ -68,18 +68,14 @@ impl<P: Clone> Gate<P> {
     /// Passes requests by whose full path is one of `paths`, letter by letter.
     #[must_use]
     pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let paths: Vec<Box<str>> = paths.into_iter().map(Into::into).collect();
-        self.skip(move |head| paths.iter().any(|path| path.as_ref() == head.path()))
+        let skip = on_paths(paths);
+        self.change(|settings| settings.skips.push(skip))
     }
 
     /// Passes CORS preflight requests by: `OPTIONS` with `origin` and `access-control-request-method`.
     #[must_use]
     pub fn skip_preflight(self) -> Self {
-        self.skip(|head| {
-            head.method == Method::OPTIONS
-                && head.headers.contains_key("origin")
-                && head.headers.contains_key("access-control-request-method")
-        })
+        self.skip(is_preflight)
     }
 
     /// Decides, logs and counts, and lets everything through: for trying a limit before it bites.
@@ -122,6 +118,19 @@ impl<P: Clone> Gate<P> {
         change(Arc::make_mut(&mut self.0));
         self
     }
+}
+
+/// Whether a request's full path is one of `paths`.
+pub(crate) fn on_paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> Skip {
+    let paths: Vec<Box<str>> = paths.into_iter().map(Into::into).collect();
+    Arc::new(move |head| paths.iter().any(|path| path.as_ref() == head.path()))
+}
+
+/// Whether a browser asks whether it may ask.
+pub(crate) fn is_preflight(head: &RequestHead<'_>) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key("origin")
+        && head.headers.contains_key("access-control-request-method")
 }
 
 impl<P: Clone> Clone for Settings<P> {

@@ -58,4 +58,6 @@ pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, 
 pub use service::Guard;
 
 pub(crate) use body::show;
-pub(crate) use gate::{Skip, layer};
+#[cfg(feature = "tonic")]
+pub(crate) use event::refused_outside;
+pub(crate) use gate::{Skip, is_preflight, layer, on_paths};

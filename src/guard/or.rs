@@ -9,7 +9,7 @@ use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail,
 use crate::{
     domain::{denial::DenialKind, principal::Principal},
     trail,
-    wire::{Denials, RequestHead},
+    wire::{ClientAddress, Denials, RequestHead},
 };
 
 /// The permit of every authenticating layer: it puts the [`Principal`] into the request's extensions.
@@ -80,6 +80,22 @@ where
     pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self {
             gate: self.gate.skip(skip),
+        }
+    }
+
+    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    #[must_use]
+    pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            gate: self.gate.skip_paths(paths),
+        }
+    }
+
+    /// Passes CORS preflight requests by.
+    #[must_use]
+    pub fn skip_preflight(self) -> Self {
+        Self {
+            gate: self.gate.skip_preflight(),
         }
     }
 
@@ -154,6 +170,11 @@ where
 
     fn name(&self) -> &'static str {
         "authentication"
+    }
+
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        self.first.inherit_address(address);
+        self.second.inherit_address(address);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -11,7 +11,11 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::{Meter, NoMeter};
-use crate::{domain::denial::Denial, store::StoreFuture, wire::RequestHead};
+use crate::{
+    domain::denial::Denial,
+    store::StoreFuture,
+    wire::{ClientAddress, RequestHead},
+};
 
 /// Decides about requests by their heads.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
@@ -24,6 +28,12 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// Whether it judges at all. One that only marks requests makes no events and no counts.
     fn judges(&self) -> bool {
         true
+    }
+
+    /// Takes over the way in which the gate around it finds a client's address, unless it has one of its own. Most look at
+    /// no address.
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        let _ = address;
     }
 
     /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.

@@ -75,8 +75,8 @@ impl IpAllowLayer {
         }
     }
 
-    pub(crate) fn into_policy(self) -> IpAllowPolicy {
-        self.gate.policy().clone()
+    pub(crate) fn into_gate(self) -> Gate<IpAllowPolicy> {
+        self.gate
     }
 
     fn of(networks: Option<Arc<[IpNet]>>) -> Self {
@@ -109,6 +109,10 @@ impl Policy for IpAllowPolicy {
 
     fn name(&self) -> &'static str {
         "ip_allow"
+    }
+
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        self.address.inherit(address);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Located> {

@@ -78,8 +78,8 @@ impl ConcurrencyLimitLayer {
         }
     }
 
-    pub(crate) fn into_policy(self) -> ConcurrencyLimitPolicy {
-        self.gate.policy().clone()
+    pub(crate) fn into_gate(self) -> Gate<ConcurrencyLimitPolicy> {
+        self.gate
     }
 
     /// Whose address counts, where addresses are counted; the peer's unless set.
@@ -106,6 +106,10 @@ impl Policy for ConcurrencyLimitPolicy {
 
     fn name(&self) -> &'static str {
         "concurrency_limit"
+    }
+
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        self.key.inherit_address(address);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<InFlight> {

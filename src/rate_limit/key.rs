@@ -129,6 +129,15 @@ impl RateLimitKey {
         }
     }
 
+    /// The way in which a gate finds the address, where the address is counted in no way of the key's own.
+    pub(super) fn inherit_address(&mut self, address: &ClientAddress) {
+        for by in &mut self.0 {
+            if let By::Address(own) = by {
+                own.inherit(address);
+            }
+        }
+    }
+
     /// What this request is counted by.
     pub(super) fn of<'a>(&self, head: &RequestHead<'a>) -> Result<Counted<'a>, Denial> {
         let mut parts = SmallVec::new();

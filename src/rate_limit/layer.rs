@@ -152,6 +152,14 @@ impl RateLimitLayer {
         self.change(|policy| policy.engine = engine)
     }
 
+    /// Counts in `store`, unless it was given one of its own.
+    pub(crate) fn inherit_store(self, scope: &str, store: &Arc<dyn RateStore>) -> Self {
+        match self.gate.policy().engine {
+            Engine::Memory(_) => self.with_store(scope, Arc::clone(store)),
+            Engine::Shared(..) => self,
+        }
+    }
+
     /// What operators may ask and do while the layer is at work. Take it after the last setting: a change
     /// of `capacity` or `with_clock` begins with empty counts.
     #[must_use]
@@ -159,8 +167,8 @@ impl RateLimitLayer {
         RateLimits::new(self.gate.policy())
     }
 
-    pub(crate) fn into_policy(self) -> RateLimitPolicy {
-        self.gate.policy().clone()
+    pub(crate) fn into_gate(self) -> Gate<RateLimitPolicy> {
+        self.gate
     }
 
     fn change(self, change: impl FnOnce(&mut RateLimitPolicy)) -> Self {

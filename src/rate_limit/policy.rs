@@ -16,7 +16,7 @@ use crate::{
     },
     guard::{Decision, Policy, Verdict},
     store::{MemoryRateLimiter, RateDecision, RateKey, RateOutcome, RateStore, StoreError},
-    wire::{RateHeaders, RequestHead},
+    wire::{ClientAddress, RateHeaders, RequestHead},
 };
 
 type Cost = dyn Fn(&RequestHead<'_>) -> u32 + Send + Sync;
@@ -154,6 +154,10 @@ impl Policy for RateLimitPolicy {
 
     fn name(&self) -> &'static str {
         "rate_limit"
+    }
+
+    fn inherit_address(&mut self, address: &ClientAddress) {
+        self.settings.key.inherit_address(address);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {

@@ -136,8 +136,8 @@ impl RbacLayer {
         self.gate.policy().explain(head)
     }
 
-    pub(crate) fn into_policy(self) -> RbacPolicy {
-        self.gate.policy().clone()
+    pub(crate) fn into_gate(self) -> Gate<RbacPolicy> {
+        self.gate
     }
 
     fn new(roles: &RoleSet, asked: Asked) -> Self {

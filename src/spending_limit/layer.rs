@@ -155,7 +155,7 @@ impl SpendingLimitLayer {
         }
     }
 
-    pub(crate) fn into_policy(self) -> SpendingLimitPolicy {
-        self.gate.policy().clone()
+    pub(crate) fn into_gate(self) -> Gate<SpendingLimitPolicy> {
+        self.gate
     }
 }

@@ -1,0 +1,68 @@
+//! What is built: all gates, in their order.
+
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use crate::{
+    audit::{AuditLayer, Audited},
+    denials::DenialsPolicy,
+    guard::{Decision, Gate, Guard, Identified, Policy, Then, Unless},
+    ip_allow::IpAllowPolicy,
+    rate_limit::{ConcurrencyLimitPolicy, RateLimitPolicy},
+    rbac::RbacPolicy,
+    request_id::RequestIdPolicy,
+    spending_limit::SpendingLimitPolicy,
+    wire::RequestHead,
+};
+
+/// The authentication of a gate that has none. There is no value of this type.
+#[derive(Clone, Debug)]
+pub enum NoAuthentication {}
+
+impl Policy for NoAuthentication {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn decide(&self, _: &RequestHead<'_>) -> Decision<Identified> {
+        match *self {}
+    }
+}
+
+/// The whole gate. A clone is a few reference counts.
+#[derive(Clone, Debug)]
+pub struct TollgateLayer<A: Policy> {
+    audit: AuditLayer,
+    course: Arc<WholeCourse<A>>,
+}
+
+/// Whom and what a request that isn't spared is asked, from the outside in.
+type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Then<Option<Gate<RateLimitPolicy>>, Known<A>>>;
+type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Counted>>;
+type Counted = Then<Option<Gate<RateLimitPolicy>>, Paying>;
+type Paying = Then<Option<Gate<RbacPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
+
+/// All gates of a [`TollgateLayer`].
+pub(super) type WholeCourse<A> =
+    Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Asked<A>>>>;
+
+impl<A: Policy> TollgateLayer<A> {
+    pub(super) fn new(audit: AuditLayer, course: WholeCourse<A>) -> Self {
+        Self {
+            audit,
+            course: Arc::new(course),
+        }
+    }
+}
+
+impl<S, A: Policy<Permit = Identified>> Layer<S> for TollgateLayer<A> {
+    type Service = Audited<Guard<S, Arc<WholeCourse<A>>>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.audit
+            .layer(Guard::new(inner, Arc::clone(&self.course)))
+    }
+}
