@@ -5,6 +5,8 @@
 //! - Refuses with `UNAUTHENTICATED` where no layer authenticated anybody (the log says so), and with
 //!   `PERMISSION_DENIED` who lacks the permission. A refused call costs nothing.
 //! - Asks no store.
+//! - What is refused here is logged, counted, and recorded by an [`AuditLayer`](crate::AuditLayer) on the server, as what a
+//!   layer refuses is; a handler's own refusals are recorded.
 //! - Every refusal of this crate is a status with details in `grpc-status-details-bin`: `ErrorInfo` with a
 //!   reason (domain `tollgate`), `RetryInfo` where waiting helps, `QuotaFailure` where money is the reason.
 //!   A handler gets the same by `Err(denial.into())`.
@@ -17,8 +19,10 @@ use crate::{
         principal::Principal,
         role::{Permission, RoleSet},
     },
+    guard,
     spending_limit::Charge,
-    wire::grpc_status,
+    trail,
+    wire::{RequestId, grpc_status},
 };
 
 /// Who is calling.
@@ -29,7 +33,7 @@ pub fn principal<T>(request: &Request<T>) -> Result<&Principal, Status> {
     request.extensions().get().ok_or_else(|| {
         let denial = Denial::new(DenialKind::CredentialMissing)
             .because("no principal: an authenticating layer must stand on the server");
-        refuse(&denial)
+        refuse(request, &denial)
     })
 }
 
@@ -42,26 +46,22 @@ pub fn charge<T>(request: &Request<T>) -> Result<&Charge, Status> {
     request.extensions().get().ok_or_else(|| {
         let denial = Denial::new(DenialKind::Internal)
             .because("no charge: a spending layer must stand on the server");
-        refuse(&denial)
+        refuse(request, &denial)
     })
 }
 
-/// The status of a refusal, with its details.
+/// The status of a refusal, with its details. Of whom a handler refuses so, the audit log tells.
 impl From<Denial> for Status {
     fn from(denial: Denial) -> Self {
+        trail::refused_by_the_application(&denial);
         grpc_status(&denial)
     }
 }
 
-/// The status, and a line in the log.
-fn refuse(denial: &Denial) -> Status {
-    tracing::info!(
-        target: "tollgate",
-        layer = "tonic",
-        decision = "refuse",
-        kind = denial.kind().as_str(),
-        reason = denial.reason(),
-    );
+/// The status, told of as the refusals of layers are.
+fn refuse<T>(request: &Request<T>, denial: &Denial) -> Status {
+    let request_id = request.extensions().get::<RequestId>();
+    guard::refused_outside("tonic", request_id, denial);
     grpc_status(denial)
 }
 
@@ -109,9 +109,76 @@ impl Interceptor for RequirePermission {
             Ok(request)
         } else {
             let lacking = format!("{} lacks {}", caller.metered_as(), self.permission.as_str());
-            Err(refuse(
-                &Denial::new(DenialKind::NotPermitted).because(lacking),
-            ))
+            let denial = Denial::new(DenialKind::NotPermitted).because(lacking);
+            Err(refuse(&request, &denial))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{
+        audit::{AuditFilter, AuditLayer, AuditTrail},
+        domain::credential::CredentialKind,
+        request_id::RequestIdLayer,
+        store::{AuditLog, MemoryStore, Page},
+    };
+
+    #[tokio::test]
+    async fn whom_an_interceptor_or_a_handler_refuses_is_in_the_audit_log() {
+        let store = MemoryStore::new();
+        let require =
+            RequirePermission::new(&RoleSet::viewer_operator_admin(), Permission::new("write"));
+        let call = service_fn(async |request: http::Request<()>| {
+            let asked = require.clone().call(Request::from_http(request));
+            let status = asked.map_or_else(
+                |refused| refused,
+                |_| {
+                    Denial::new(DenialKind::NotPermitted)
+                        .because("not yours")
+                        .into()
+                },
+            );
+            Ok::<_, Infallible>(status.into_http::<String>())
+        });
+        let service = RequestIdLayer::new()
+            .layer(AuditLayer::new(AuditTrail::new(store.clone())).layer(call));
+        for role in [None, Some("viewer"), Some("operator")] {
+            let mut request = http::Request::post("/demo.Echo/Say");
+            request = request.header("x-request-id", role.unwrap_or("nobody"));
+            let mut request = request.body(()).unwrap();
+            if let Some(role) = role {
+                let caller = Principal::builder(role, CredentialKind::Token).role(role);
+                request.extensions_mut().insert(caller.build());
+            }
+            service.clone().oneshot(request).await.unwrap();
+        }
+        let entries = store.entries(AuditFilter::default(), Page::first(10)).await;
+        let mut told: Vec<_> = entries
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|entry| {
+                let event = entry.event;
+                let of = event.request_id.unwrap().to_string();
+                (of, event.action.as_str().to_owned(), event.reason.unwrap())
+            })
+            .collect();
+        told.sort();
+        let expected = [
+            ("nobody", "authenticate", "no principal"),
+            ("operator", "application", "not yours"),
+            ("viewer", "tonic", "viewer lacks write"),
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for ((of, action, reason), expected) in told.iter().zip(expected) {
+            assert_eq!((of.as_str(), action.as_str()), (expected.0, expected.1));
+            assert!(reason.contains(expected.2), "{reason}");
         }
     }
 }

@@ -212,6 +212,12 @@ pub(crate) fn authenticated(principal: &Principal) {
     });
 }
 
+/// Records what a handler refused, where no layer was heard of that did.
+#[cfg(feature = "tonic")]
+pub(crate) fn refused_by_the_application(denial: &Denial) {
+    let _ = SCOPE.try_with(|scope| scope.refused_by_the_application(denial));
+}
+
 /// Records what a layer refused.
 pub(crate) fn refused(layer: &'static str, denial: &Denial) {
     let _ = SCOPE.try_with(|scope| scope.refused(layer, denial));
