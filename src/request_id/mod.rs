@@ -1,7 +1,8 @@
 //! A name for every request: [`RequestIdLayer`].
 //!
 //! - Refuses nothing. Stands outermost, so that every answer and every log row names the request.
-//! - Takes the caller's `x-request-id` if it is well-formed, and makes one otherwise.
+//! - Takes the name that a layer of this kind further out has given, or else the caller's `x-request-id` if it is
+//!   well-formed, and makes one otherwise.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -78,14 +79,19 @@ impl Policy for RequestIdPolicy {
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<RequestIdPermit> {
-        let mut sent = head.headers.get_all(X_REQUEST_ID).iter();
-        let id = match (sent.next(), sent.next()) {
-            (Some(only), None) => RequestId::from_header(only),
-            _ => None,
-        };
+        let id = head.request_id().cloned().or_else(|| sent_in(head));
         Decision::Ready(Verdict::Admit(RequestIdPermit(
             id.unwrap_or_else(RequestId::generate),
         )))
+    }
+}
+
+/// What the caller calls the request.
+fn sent_in(head: &RequestHead<'_>) -> Option<RequestId> {
+    let mut sent = head.headers.get_all(X_REQUEST_ID).iter();
+    match (sent.next(), sent.next()) {
+        (Some(only), None) => RequestId::from_header(only),
+        _ => None,
     }
 }
 
@@ -106,5 +112,31 @@ impl Permit for RequestIdPermit {
             response.headers.insert(X_REQUEST_ID, value);
         }
         Tail::Body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_request_has_one_name_however_many_layers_there_are() {
+        let told = async |request: Request<()>| {
+            let name = request.extensions().get::<RequestId>().unwrap();
+            let answer = Response::builder().header("x-told", name.as_str());
+            Ok::<_, Infallible>(answer.body(String::new()).unwrap())
+        };
+        let layer = RequestIdLayer::new();
+        let service = layer.layer(layer.layer(layer.layer(service_fn(told))));
+        let answer = service.clone().oneshot(Request::new(())).await.unwrap();
+        assert_eq!(answer.headers()[X_REQUEST_ID], answer.headers()["x-told"]);
+        let named = Request::get("/").header(X_REQUEST_ID, "order-7");
+        let answer = service.oneshot(named.body(()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["x-told"], "order-7");
     }
 }
