@@ -78,6 +78,12 @@ pub trait ChangeListener: Send + Sync + 'static {
     fn changed(&self, change: &Change);
 }
 
+impl<T: ChangeListener + ?Sized> ChangeListener for Arc<T> {
+    fn changed(&self, change: &Change) {
+        T::changed(self, change);
+    }
+}
+
 /// Tells of changes that are made elsewhere: the push channel of a store.
 ///
 /// It makes a revocation quick, never sure: a channel can be cut. What a resolver remembers has a time to live all

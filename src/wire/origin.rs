@@ -34,6 +34,29 @@ pub struct Origin {
     host: Box<str>,
 }
 
+impl Origin {
+    /// The origin of an address of the application's: `https://app.example.com` of
+    /// `https://app.example.com/app/api/auth`.
+    ///
+    /// ```
+    /// use tollgate::Origin;
+    ///
+    /// let origin = Origin::of_url("https://app.example.com:8443/app/api/auth?x=1")?;
+    /// assert_eq!(origin.to_string(), "https://app.example.com:8443");
+    /// # Ok::<(), tollgate::InvalidOrigin>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidOrigin`], where it has no scheme or no host.
+    pub fn of_url(url: &str) -> Result<Self, InvalidOrigin> {
+        let (_, rest) = url.split_once("://").ok_or(InvalidOrigin)?;
+        let path = rest
+            .find(['/', '?', '#'])
+            .map_or("", |at| rest.split_at(at).1);
+        url.strip_suffix(path).ok_or(InvalidOrigin)?.parse()
+    }
+}
+
 impl FromStr for Origin {
     type Err = InvalidOrigin;
 
