@@ -1,6 +1,6 @@
 //! The API that is sold, behind a key: demo answers, so that a client can compute what they cost.
 
-use std::convert::Infallible;
+use std::{borrow::Cow, convert::Infallible};
 
 use axum::{
     Json,
@@ -27,14 +27,15 @@ pub(crate) struct Chat {
     stream: Option<bool>,
 }
 
+/// As OpenAI's clients send it: a message that calls tools has no content.
 #[derive(Deserialize)]
 struct Message {
     #[serde(rename = "role")]
     _role: String,
-    content: Content,
+    content: Option<Content>,
 }
 
-/// A text, or the parts of one, as OpenAI's clients may send it.
+/// A text, or the parts of one.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Content {
@@ -42,16 +43,22 @@ enum Content {
     Parts(Vec<Part>),
 }
 
+/// A picture or a sound has no text.
 #[derive(Deserialize)]
 struct Part {
-    text: String,
+    text: Option<String>,
 }
 
-impl Content {
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Parts(parts) => parts.iter().map(|part| part.text.as_str()).collect(),
+impl Message {
+    /// Words of two parts are two words.
+    fn text(&self) -> Cow<'_, str> {
+        match &self.content {
+            None => Cow::Borrowed(""),
+            Some(Content::Text(text)) => Cow::Borrowed(text),
+            Some(Content::Parts(parts)) => {
+                let texts = parts.iter().filter_map(|part| part.text.as_deref());
+                Cow::Owned(texts.collect::<Vec<_>>().join("\n"))
+            }
         }
     }
 }
@@ -67,18 +74,18 @@ impl Chat {
         let last = self.messages.last().ok_or_else(|| {
             Denial::new(DenialKind::Unprocessable).with_message("messages: must not be empty")
         })?;
-        match last.content.text() {
+        match last.text() {
             text if text == "!fail" => {
                 Err(Denial::new(DenialKind::Internal).because("asked to fail"))
             }
-            text => Ok(text),
+            text => Ok(text.into_owned()),
         }
     }
 
     fn prompt_tokens(&self) -> u64 {
         self.messages
             .iter()
-            .map(|message| tokens(&message.content.text()))
+            .map(|message| tokens(&message.text()))
             .sum()
     }
 }
@@ -169,12 +176,15 @@ impl Reply {
             .to_string()
     }
 
-    /// A chunk a word, each charged as it is made; then the usage; then the end.
+    /// Who speaks, and then a chunk a word, each charged as it is made; the usage; the end. Clients put the pieces of
+    /// one member together, so that what is said twice is there twice.
     fn stream(
         self,
         content: &str,
         charge: Charge,
     ) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+        let speaker = json!({ "role": "assistant", "content": "" });
+        let start = [self.chunk(&speaker, &Value::Null)];
         let end = [
             self.chunk(&json!({}), &json!("stop")),
             self.object("chat.completion.chunk", &json!([]), &self.usage())
@@ -187,12 +197,10 @@ impl Reply {
             .collect();
         let chunks = stream::iter(words).map(move |word| {
             charge.add_output_tokens(tokens(&word));
-            self.chunk(
-                &json!({ "role": "assistant", "content": word }),
-                &Value::Null,
-            )
+            self.chunk(&json!({ "content": word }), &Value::Null)
         });
-        chunks
+        stream::iter(start)
+            .chain(chunks)
             .chain(stream::iter(end))
             .map(|data| Ok(Event::default().data(data)))
     }

@@ -82,6 +82,55 @@ async fn a_completion_costs_its_words() {
     }
 }
 
+/// Whatever a message of OpenAI's may be: parts of a text, a picture, a call of a tool that has no text.
+#[tokio::test]
+async fn each_part_of_a_message_counts_by_its_own_words() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let picture = json!({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}});
+    let call =
+        json!([{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
+    let cases = [
+        (
+            json!([{"role": "user", "content": [text("a"), text("b")]}]),
+            2,
+            "a b",
+        ),
+        (
+            json!([
+                {"role": "system", "content": [text("be brief")]},
+                {"role": "user", "content": [text("what is"), picture, text("this?")]},
+            ]),
+            5,
+            "what is this?",
+        ),
+        (
+            json!([
+                {"role": "user", "content": "one two"},
+                {"role": "assistant", "content": null, "tool_calls": call},
+                {"role": "tool", "tool_call_id": "1", "content": "three"},
+            ]),
+            3,
+            "three",
+        ),
+        (json!([{"role": "assistant", "tool_calls": call}]), 0, ""),
+    ];
+    let mut expected = DOLLAR;
+    for (messages, words_in, echoed) in cases {
+        let body = json!({"model": key.model(&server).await, "messages": messages});
+        let call = server.post(PATH).key(&key.value).json(&body);
+        let body = call.send().await.expect(200).json();
+        let content = body["choices"][0]["message"]["content"].as_str().unwrap();
+        assert_eq!(words(content), words(echoed));
+        let words_out = i64::try_from(words(echoed).len()).unwrap();
+        is_usage(&body["usage"], words_in, words_out);
+        expected -= cost(words_in, words_out);
+        assert_eq!(account.settled(&server).await, expected);
+    }
+}
+
 /// The payloads of `data:` lines.
 fn events(body: &str) -> Vec<&str> {
     body.lines()
@@ -115,15 +164,28 @@ fn is_event_stream(answer: &Answer, text: &str, words_in: i64) {
         words_in,
         i64::try_from(expected.len()).unwrap(),
     );
-    let said: String = content
+    let deltas: Vec<&Value> = content
         .iter()
-        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+        .map(|chunk| &chunk["choices"][0]["delta"])
+        .collect();
+    let said: String = deltas
+        .iter()
+        .filter_map(|delta| delta["content"].as_str())
         .collect();
     assert_eq!(words(&said), expected);
+    // Who speaks is said first and once: clients put the pieces of a member together.
+    let ([first, said @ ..], Some((finish, unfinished))) = (&deltas[..], content.split_last())
+    else {
+        panic!("a start and an end")
+    };
+    assert_eq!(**first, json!({"role": "assistant", "content": ""}));
+    assert!(said.iter().all(|delta| delta.get("role").is_none()));
+    assert_eq!(finish["choices"][0]["delta"], json!({}));
+    assert_eq!(finish["choices"][0]["finish_reason"], "stop");
     assert!(
-        content
+        unfinished
             .iter()
-            .any(|chunk| chunk["choices"][0]["finish_reason"] == "stop")
+            .all(|chunk| chunk["choices"][0]["finish_reason"].is_null())
     );
     assert!(
         content.iter().all(|chunk| chunk["usage"].is_null()),
