@@ -30,7 +30,7 @@ mod pb {
     pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/demo.bin");
 }
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use generate::Command;
 use pb::{
@@ -74,8 +74,8 @@ async fn run() -> Result<(), StartError> {
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
         Command::Serve => {
             let gate = gate(&stores, keys, &secret)?;
-            let stop = Stop::on_signal()?;
-            let server = serve(gate, &roles, &stores, listen(50_051).await?, stop.clone());
+            let (listener, stop) = listen(50_051).await?;
+            let server = serve(gate, &roles, &stores, listener, stop.clone());
             run_until(stop, server).await?;
         }
     }
@@ -83,14 +83,7 @@ async fn run() -> Result<(), StartError> {
 }
 
 fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
-    let format = KeyFormat::builder("demo").build()?;
-    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
-        .add_format(format.clone())
-        .ttl(Duration::from_secs(2))
-        .build();
-    stores.tell_keys(&resolver);
-    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
-    Ok((ring, resolver))
+    Ok(stores.keyring(KeyFormat::builder("demo").build()?))
 }
 
 /// Every method has its price; who is asked for a permission stands at the services.

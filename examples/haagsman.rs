@@ -16,7 +16,7 @@ use axum::{
     Router,
     routing::{delete, get, patch, post, put},
 };
-use support::{StartError, Stores, client_address, optional, serve, setting};
+use support::{StartError, Stores, client_address, serve, setting};
 use tollgate::{
     ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     audit::{Act, AuditAction, AuditEvent, AuditTrail},
@@ -24,12 +24,12 @@ use tollgate::{
     denial::DenialKind,
     key::{Alphabet, KeyFormat},
     keyring::{KeyResolver, Keyring, NewKey},
-    login::{Logins, NewUser, RefreshTokens},
+    login::{Logins, RefreshTokens},
     quota::Quota,
     rbac::{InvalidRoute, RouteTable},
     role::{Requirement, RoleSet},
     store::AuditLog,
-    token::{SigningSecret, TokenIssuer, TokenVerifier},
+    token::{SigningSecret, TokenIssuer},
 };
 use tower::ServiceBuilder;
 
@@ -70,6 +70,7 @@ async fn run() -> Result<(), StartError> {
 /// Prints one key, and keeps its hash.
 async fn generate_key(role: &str) -> Result<Stores, StartError> {
     let stores = Stores::open("haagsman").await?;
+    stores.must_outlive("generate-key")?;
     let (ring, _) = keys(&stores)?;
     let new = NewKey {
         name: format!("generated for {role}"),
@@ -86,19 +87,13 @@ async fn generate_key(role: &str) -> Result<Stores, StartError> {
     Ok(stores)
 }
 
-/// Keys like `hai_` and 43 characters. Two seconds: how long this process may go on with a key that
-/// another one revoked.
+/// Keys like `hai_` and 43 characters.
 fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
     let format = KeyFormat::builder("hai")
         .alphabet(Alphabet::Base64Url)
         .length(43)
         .build()?;
-    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
-        .add_format(format.clone())
-        .ttl(Duration::from_secs(2))
-        .build();
-    stores.tell_keys(&resolver);
-    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
+    let (ring, resolver) = stores.keyring(format);
     Ok((ring.with_roles(RoleSet::viewer_operator_admin()), resolver))
 }
 
@@ -109,20 +104,9 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .issuer("haagsman")
         .lifetime(Duration::from_secs(u64::from(minutes) * 60))
         .build()?;
-    let verifier = TokenVerifier::hs256(secret.expose())
-        .issuer("haagsman")
-        .build()?;
+    let verifier = issuer.verifier().build()?;
     let refresh = RefreshTokens::rotating(Duration::from_secs(u64::from(days) * 86_400));
-    let (users, sessions) = (Arc::clone(&stores.users), Arc::clone(&stores.sessions));
-    let logins = Logins::builder(users, sessions, issuer)
-        .refresh(refresh)
-        .build()?;
-    if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
-        logins
-            .ensure_user(NewUser::new(&email, &password).role("admin"))
-            .await?;
-    }
-    stores.tell_logins(logins.resolver());
+    let logins = stores.logins(issuer, Some(refresh)).await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }

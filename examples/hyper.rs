@@ -65,7 +65,7 @@ async fn run() -> Result<(), StartError> {
         Command::Serve => {
             let gate = gate(&stores, keys, &secret)?;
             let routes = Routes::new(&roles, Arc::clone(&stores.ledger));
-            let (listener, stop) = (listen(8_081).await?, Stop::on_signal()?);
+            let (listener, stop) = listen(8_081).await?;
             run_until(stop.clone(), serve(gate, routes, listener, stop)).await?;
         }
     }
@@ -73,14 +73,7 @@ async fn run() -> Result<(), StartError> {
 }
 
 fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
-    let format = KeyFormat::builder("demo").build()?;
-    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
-        .add_format(format.clone())
-        .ttl(Duration::from_secs(2))
-        .build();
-    stores.tell_keys(&resolver);
-    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
-    Ok((ring, resolver))
+    Ok(stores.keyring(KeyFormat::builder("demo").build()?))
 }
 
 fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Gate, StartError> {

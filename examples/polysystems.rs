@@ -17,18 +17,18 @@ use axum::{
     Router,
     routing::{MethodRouter, delete, get, post, put},
 };
-use support::{StartError, Stores, client_address, optional, serve, setting};
+use support::{StartError, Stores, client_address, serve, setting};
 use tollgate::{
     ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
     PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
     clock::{Clock, SystemClock},
     key::{Alphabet, KeyFormat},
     keyring::{KeyResolver, Keyring},
-    login::{Logins, NewUser},
+    login::Logins,
     quota::Quota,
     role::{Permission, RoleSet},
     store::Ledger,
-    token::{SigningSecret, TokenIssuer, TokenVerifier},
+    token::{SigningSecret, TokenIssuer},
 };
 use tower::ServiceBuilder;
 
@@ -86,20 +86,14 @@ fn prices() -> Result<PriceTable, StartError> {
         .route("POST", "/v1/chat/completions", by_token)?)
 }
 
-/// Keys like `ps_live_` and 32 characters. Two seconds: how long another process may go on with a key
-/// that this one revoked.
+/// Keys like `ps_live_` and 32 characters.
 fn keys(stores: &Stores, roles: &RoleSet) -> Result<(Keyring, KeyResolver), StartError> {
     let format = KeyFormat::builder("ps")
         .environments(["live", "test"])
         .alphabet(Alphabet::LowerAlphanumeric)
         .length(32)
         .build()?;
-    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
-        .add_format(format.clone())
-        .ttl(Duration::from_secs(2))
-        .build();
-    stores.tell_keys(&resolver);
-    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver.clone());
+    let (ring, resolver) = stores.keyring(format);
     Ok((ring.with_roles(roles.clone()), resolver))
 }
 
@@ -108,21 +102,8 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .issuer("polysystems")
         .lifetime(Duration::from_secs(24 * 3_600))
         .build()?;
-    let verifier = TokenVerifier::hs256(secret.expose())
-        .issuer("polysystems")
-        .build()?;
-    let logins = Logins::builder(
-        Arc::clone(&stores.users),
-        Arc::clone(&stores.sessions),
-        issuer,
-    )
-    .build()?;
-    stores.tell_logins(logins.resolver());
-    if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
-        logins
-            .ensure_user(NewUser::new(&email, &password).role("admin"))
-            .await?;
-    }
+    let verifier = issuer.verifier().build()?;
+    let logins = stores.logins(issuer, None).await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }
@@ -144,8 +125,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let api = |permission| {
         ServiceBuilder::new()
             .layer(keys.clone())
-            .layer(RbacLayer::require(&roles, Permission::new(permission)))
             .layer(per_caller.clone())
+            .layer(RbacLayer::require(&roles, Permission::new(permission)))
             .layer(BodyDigestLayer::new())
             .layer(spending.clone())
     };

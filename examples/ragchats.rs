@@ -16,13 +16,13 @@ use axum::{
     Router,
     routing::{MethodRouter, get, post},
 };
-use support::{StartError, Stores, client_address, optional, serve, setting};
+use support::{StartError, Stores, client_address, serve, setting};
 use tollgate::{
     ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
-    keyring::{KeyResolver, Keyring},
-    login::{Logins, NewUser, RefreshTokens},
+    keyring::Keyring,
+    login::{Logins, RefreshTokens},
     quota::Quota,
     token::{SigningSecret, TokenIssuer},
 };
@@ -62,33 +62,16 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .lifetime(access)
         .build()?;
     let verifier = issuer.verifier().build()?;
-    let logins = Logins::builder(
-        Arc::clone(&stores.users),
-        Arc::clone(&stores.sessions),
-        issuer,
-    )
-    .refresh(RefreshTokens::reusable(refresh))
-    .build()?;
-    if let (Some(email), Some(password)) = (optional("ADMIN_EMAIL"), optional("ADMIN_PASSWORD")) {
-        logins
-            .ensure_user(NewUser::new(&email, &password).role("admin"))
-            .await?;
-    }
-    stores.tell_logins(logins.resolver());
+    let refresh = RefreshTokens::reusable(refresh);
+    let logins = stores.logins(issuer, Some(refresh)).await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }
 
 /// Keys like `rag_` and 43 characters.
 fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
-    let format = KeyFormat::builder("rag").build()?;
-    let resolver = KeyResolver::builder(Arc::clone(&stores.keys))
-        .add_format(format.clone())
-        .ttl(Duration::from_secs(2))
-        .build();
-    stores.tell_keys(&resolver);
-    let layer = ApiKeyLayer::new(resolver.clone()).client_address(client_address()?);
-    let ring = Keyring::new(Arc::clone(&stores.keys), format, resolver);
+    let (ring, resolver) = stores.keyring(KeyFormat::builder("rag").build()?);
+    let layer = ApiKeyLayer::new(resolver).client_address(client_address()?);
     Ok((ring, layer))
 }
 
@@ -103,8 +86,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .layer(per_caller.clone());
     let agent = ServiceBuilder::new()
         .layer(by_key)
-        .layer(RbacLayer::authenticated().scope_from_path("bot_id"))
-        .layer(per_caller);
+        .layer(per_caller)
+        .layer(RbacLayer::authenticated().scope_from_path("bot_id"));
     let everybody = stores
         .limits
         .share_all(Tollgate::builder())

@@ -1,6 +1,7 @@
 //! A dashboard with an API: sessions of NextAuth, keys made in the dashboard, keys of the environment.
 //!
-//! `cargo run --example workspace --features axum,sqlite`; the README tells how to call it.
+//! `cargo run --example workspace --features axum,sqlite`; the README tells its settings. With the feature `redis` as well,
+//! several processes share their rate limits through `REDIS_URL`.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -20,9 +21,11 @@ use axum::{
     http::StatusCode,
     routing::{delete, get, post},
 };
-use support::{RateLimits, StartError, client_address_by, optional, serve, setting};
+use support::{
+    RateLimits, StartError, all_of, client_address_by, optional, secret, serve, setting,
+};
 use tollgate::{
-    ApiKeyLayer, ForwardedHeader, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
+    ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
     Tollgate,
     axum::JsonBody,
     denial::Denial,
@@ -31,7 +34,7 @@ use tollgate::{
     network::{self, IpNet},
     quota::Quota,
     role::{Permission, RoleSet},
-    store::{FileKeyStore, KeyId, KeyLookup, Page, StaticKeys},
+    store::{FileKeyStore, KeyId, KeyLookup, StaticKeys},
     token::{SessionCookieVerifier, SigningSecret},
 };
 use tower::ServiceBuilder;
@@ -73,11 +76,15 @@ async fn run() -> Result<(), StartError> {
 /// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
 fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
     let mut admin = StaticKeys::new();
-    if let Some(key) = optional("ADMIN_API_KEY") {
-        admin = admin.add_key("admin", key.trim(), ["admin"])?;
+    if let Some(key) = optional("ADMIN_API_KEY")? {
+        admin = admin
+            .add_key("admin", key.trim(), ["admin"])
+            .map_err(|error| format!("ADMIN_API_KEY: {error}"))?;
     }
-    let list = optional("VALID_API_KEYS").unwrap_or_default();
-    let clients = StaticKeys::new().add_list("client", &list, ["client"])?;
+    let list = optional("VALID_API_KEYS")?.unwrap_or_default();
+    let clients = StaticKeys::new()
+        .add_list("client", &list, ["client"])
+        .map_err(|error| format!("VALID_API_KEYS: {error}"))?;
     Ok(KeyResolver::builder(file.clone().or(admin).or(clients))
         .ttl(KEY_TTL)
         .negative_ttl(KEY_TTL)
@@ -87,21 +94,18 @@ fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
 /// Without a secret there are no sessions: no cookie was made with one that nobody knows.
 fn sessions() -> Result<SessionCookieLayer, StartError> {
     let random = SigningSecret::generate()?;
-    let secret = optional("NEXTAUTH_SECRET");
-    let secret = match &secret {
-        Some(secret) => secret.as_bytes(),
-        None => random.expose(),
-    };
+    let secret = secret("NEXTAUTH_SECRET").filter(|secret| !secret.is_empty());
+    let secret = secret.as_deref().unwrap_or(random.expose());
     let mut verifier = SessionCookieVerifier::next_auth(secret).add_role(DASHBOARD);
     if secret.len() < 32 {
         tracing::warn!("NEXTAUTH_SECRET: under 32 bytes, whoever has a cookie may find it");
         verifier = verifier.dangerous_short_secret();
     }
     let layer = SessionCookieLayer::new(verifier.build()?);
-    Ok(match optional("NEXTAUTH_URL") {
+    Ok(match optional("NEXTAUTH_URL")? {
+        // The application's, with the path of NextAuth where it isn't the usual one.
         Some(url) => layer.add_trusted_origin(
-            url.parse()
-                .map_err(|error| format!("NEXTAUTH_URL: {error}"))?,
+            Origin::of_url(url.trim()).map_err(|error| format!("NEXTAUTH_URL: {error}"))?,
         ),
         None => layer,
     })
@@ -109,7 +113,7 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
 
 /// `ALLOWED_IPS`: `*` or addresses and networks with commas; everywhere unless set.
 fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
-    let text = optional("ALLOWED_IPS").unwrap_or_else(|| "*".to_owned());
+    let text = optional("ALLOWED_IPS")?.unwrap_or_else(|| "*".to_owned());
     let entries: Vec<_> = text
         .split(',')
         .map(str::trim)
@@ -146,12 +150,18 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     let may = |permission| {
         ServiceBuilder::new()
             .layer(anybody.clone())
+            .layer(limit.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
     };
-    let everybody = Tollgate::builder()
+    let everybody = limits
+        .share_all(Tollgate::builder())
         .denials(Texts)
         .cover_plain_errors()
         .client_address(client)
+        .per_client_ip(Quota::per_minute(setting(
+            "IP_RATE_LIMIT_PER_MINUTE",
+            6_000,
+        )?))
         .build()?;
     let user = sessions.exclusive();
     let app = App {
@@ -160,10 +170,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     };
     // A gate on a route's methods leaves the router's own 404 and 405 to everybody.
     Ok(Router::new()
-        .route(
-            "/api/ask",
-            post(ask).route_layer(limit).route_layer(may("ask")),
-        )
+        .route("/api/ask", post(ask).route_layer(may("ask")))
         .route("/api/admin/stats", get(stats).route_layer(may("stats")))
         .route(
             "/api/keys",
@@ -186,15 +193,8 @@ async fn stats(State(app): State<App>) -> Json<Stats> {
 }
 
 async fn list_keys(State(app): State<App>, user: Principal) -> Result<Json<Vec<Key>>, Denial> {
-    let (mut page, mut keys) = (Page::first(1_000), Vec::new());
-    loop {
-        let part = app.keys.list(user.subject(), page).await?;
-        keys.extend(part.items.into_iter().map(Key::from));
-        match part.next_cursor {
-            Some(cursor) => page = Page::first(1_000).after(cursor),
-            None => return Ok(Json(keys)),
-        }
-    }
+    let keys = all_of(&app.keys, &user).await?;
+    Ok(Json(keys.into_iter().map(Key::from).collect()))
 }
 
 async fn create_key(

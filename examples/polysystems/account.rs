@@ -7,19 +7,14 @@ use axum::{
 };
 use std::time::Duration;
 use tollgate::{
-    Principal,
-    axum::JsonBody,
-    budget::SpendingLimits,
-    denial::Denial,
-    keyring::NewKey,
-    login::NewUser,
-    store::{KeyId, Page},
+    Principal, axum::JsonBody, denial::Denial, keyring::NewKey, login::NewUser, store::KeyId,
     usage::Credit,
 };
 use uuid::Uuid;
 
 use crate::{
     App,
+    support::all_of,
     wire::{
         BalanceView, ChangePassword, CreateKey, Items, Key, Limits, LoggedIn, Login, PageQuery,
         Register, RotateKey, SetLimits, TopUp, TransactionView, Usage, User,
@@ -91,12 +86,9 @@ pub(crate) async fn create_key(
 }
 
 pub(crate) async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<Key>> {
-    let keys = app.keys.list(caller.subject(), Page::first(1_000)).await?;
+    let (now, keys) = (app.clock.now(), all_of(&app.keys, &caller).await?);
     Ok(Json(
-        keys.items
-            .into_iter()
-            .map(|key| Key::listed(key, app.clock.now()))
-            .collect(),
+        keys.into_iter().map(|key| Key::listed(key, now)).collect(),
     ))
 }
 
@@ -142,19 +134,10 @@ pub(crate) async fn set_limits(
     JsonBody(limits): JsonBody<SetLimits>,
 ) -> Answer<Limits> {
     let key = app.keys.get(caller.subject(), &id).await?;
-    let SetLimits {
-        daily_limit: daily,
-        monthly_limit: monthly,
-    } = limits;
-    let limits = SpendingLimits {
-        daily,
-        monthly,
-        ..SpendingLimits::default()
-    };
-    let budget = app
-        .ledger
-        .set_limits(caller.require_account()?, &key.lineage, limits)
-        .await?;
+    let account = caller.require_account()?;
+    let present = app.ledger.budget(account, &key.lineage).await?;
+    let limits = limits.over(present.limits);
+    let budget = app.ledger.set_limits(account, &key.lineage, limits).await?;
     Ok(Json(Limits::of(id.to_string(), &budget)))
 }
 

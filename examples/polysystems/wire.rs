@@ -1,8 +1,10 @@
 //! The shapes that go over the wire, as the service's documentation shows them.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use jiff::{fmt::temporal::Pieces, tz::TimeZone};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use tollgate::{
     books::{Balance, Budget},
+    budget::SpendingLimits,
     clock::Timestamp,
     key::{ApiKey, KeyRecord},
     money::Money,
@@ -34,6 +36,7 @@ pub(crate) struct ChangePassword {
 #[derive(Deserialize)]
 pub(crate) struct CreateKey {
     pub(crate) name: String,
+    #[serde(default, deserialize_with = "end")]
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) environment: Option<String>,
     pub(crate) roles: Option<Vec<String>>,
@@ -45,9 +48,24 @@ pub(crate) struct CreateKey {
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     let networks = texts.iter().map(|text| tollgate::network::parse(text));
-    networks
-        .collect::<Result<_, _>>()
-        .map_err(serde::de::Error::custom)
+    networks.collect::<Result<_, _>>().map_err(Error::custom)
+}
+
+/// A moment of the last days of the year 9999, which stand for never, is the last one that can be told.
+fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    text.parse::<Timestamp>().map(Some).or_else(|error| {
+        let last_day = Timestamp::MAX.to_zoned(TimeZone::UTC).date();
+        let is_later = |pieces: &Pieces<'_>| {
+            pieces.date() >= last_day && pieces.time().is_some() && pieces.offset().is_some()
+        };
+        match Pieces::parse(&text).ok().filter(is_later) {
+            Some(_) => Ok(Some(Timestamp::MAX)),
+            None => Err(Error::custom(error)),
+        }
+    })
 }
 
 #[derive(Deserialize)]
@@ -55,12 +73,27 @@ pub(crate) struct RotateKey {
     pub(crate) overlap_seconds: Option<u64>,
 }
 
+/// A limit that isn't named stays as it is; only `null` lifts one.
 #[derive(Deserialize)]
 pub(crate) struct SetLimits {
-    #[serde(default)]
-    pub(crate) daily_limit: Option<Money>,
-    #[serde(default)]
-    pub(crate) monthly_limit: Option<Money>,
+    #[serde(default, deserialize_with = "named")]
+    daily_limit: Option<Option<Money>>,
+    #[serde(default, deserialize_with = "named")]
+    monthly_limit: Option<Option<Money>>,
+}
+
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Money>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl SetLimits {
+    pub(crate) fn over(self, present: SpendingLimits) -> SpendingLimits {
+        SpendingLimits {
+            daily: self.daily_limit.unwrap_or(present.daily),
+            monthly: self.monthly_limit.unwrap_or(present.monthly),
+            ..present
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -64,11 +64,7 @@ pub(crate) async fn key(
     stores: &Stores,
     ring: &Keyring,
 ) -> Result<String, StartError> {
-    if !stores.outlive_the_process() {
-        return Err(
-            "generate-key: DATABASE_URL must name a database that outlives this command".into(),
-        );
-    }
+    stores.must_outlive("generate-key")?;
     let new = NewKey {
         name: format!("{}'s", wanted.user),
         roles: vec![wanted.role],

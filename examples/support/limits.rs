@@ -18,7 +18,7 @@ impl RateLimits {
     /// `redis://…`. A server that is away now doesn't stop the start: until it is there, this process
     /// counts by itself.
     pub(crate) async fn open(server: &str) -> Result<Self, StartError> {
-        match optional("REDIS_URL") {
+        match optional("REDIS_URL")? {
             None => Ok(Self(None)),
             Some(url) => Ok(Self(Some(shared(&url, server).await?))),
         }

@@ -5,16 +5,22 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod limits;
+mod settings;
 mod stores;
 
-use std::{env, error::Error, io::IsTerminal, str::FromStr, time::Duration};
+use std::{error::Error, io::IsTerminal, time::Duration};
 
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tollgate::{ClientAddress, ForwardedHeader};
+use tollgate::{
+    Principal,
+    key::KeyRecord,
+    keyring::{Keyring, KeyringError},
+    store::Page,
+};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -28,6 +34,10 @@ pub(crate) use self::axum::serve;
     reason = "not every server shares them without a database"
 )]
 pub(crate) use self::limits::RateLimits;
+#[allow(unused_imports, reason = "not every server has all of them")]
+pub(crate) use self::settings::{
+    client_address, client_address_by, optional, read_env_file, secret, setting,
+};
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;
 
@@ -59,63 +69,34 @@ pub(crate) fn log_always(target: &'static str) {
         .init();
 }
 
-/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it before there
-/// are other threads.
-pub(crate) fn read_env_file(name: &str) -> Result<(), StartError> {
-    match dotenvy::from_path(name) {
-        Err(error) if error.not_found() => Ok(()),
-        // The error itself may repeat a line, and so a secret.
-        Err(_) => Err(format!("{name}: can't be read as NAME=value lines").into()),
-        Ok(()) => Ok(()),
+/// Every key of the caller's, newest first: how many one may have, the keyring bounds.
+pub(crate) async fn all_of(
+    keys: &Keyring,
+    caller: &Principal,
+) -> Result<Vec<KeyRecord>, KeyringError> {
+    const AT_ONCE: u16 = 1_000;
+    let (mut page, mut all) = (Page::first(AT_ONCE), Vec::new());
+    loop {
+        let part = keys.list(caller.subject(), page).await?;
+        all.extend(part.items);
+        match part.next_cursor {
+            Some(cursor) => page = Page::first(AT_ONCE).after(cursor),
+            None => return Ok(all),
+        }
     }
 }
 
-/// A setting from the environment, or `default`. One that can't be read stops the start.
-pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> Result<T, StartError>
-where
-    T::Err: std::fmt::Display,
-{
-    match env::var(name) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|error| format!("{name}: {error}").into()),
-        Err(env::VarError::NotPresent) => Ok(default),
-        Err(error) => Err(format!("{name}: {error}").into()),
-    }
-}
-
-/// A setting that may be missing; an empty one is missing.
-pub(crate) fn optional(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|text| !text.is_empty())
-}
-
-/// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
-pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
-    client_address_by(ForwardedHeader::XForwardedFor)
-}
-
-/// The same, by another header.
-pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress, StartError> {
-    let text = optional("TRUSTED_PROXIES").unwrap_or_default();
-    let networks = text
-        .split(',')
-        .map(str::trim)
-        .filter(|network| !network.is_empty());
-    let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
-    let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
-    Ok(ClientAddress::peer().trusting(networks, header))
-}
-
-/// Listens where `HOST` and `PORT` say, and says so on stdout.
-pub(crate) async fn listen(port: u16) -> Result<TcpListener, StartError> {
-    let host = optional("HOST").unwrap_or_else(|| "127.0.0.1".into());
+/// Listens where `HOST` and `PORT` say, and says so on stdout. Whoever reads that may already tell it to stop: the
+/// signals are waited for before.
+pub(crate) async fn listen(port: u16) -> Result<(TcpListener, Stop), StartError> {
+    let stop = Stop::on_signal()?;
+    let host = optional("HOST")?.unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
     let listener = TcpListener::bind((host.as_str(), port))
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(listener)
+    Ok((listener, stop))
 }
 
 /// SIGTERM or ctrl-c, for everybody who waits for it.
@@ -124,7 +105,7 @@ pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// Begins to listen for the signals.
-    pub(crate) fn on_signal() -> Result<Self, StartError> {
+    fn on_signal() -> Result<Self, StartError> {
         let (stop, stopped) = watch::channel(false);
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate())?,

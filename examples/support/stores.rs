@@ -1,24 +1,28 @@
 //! Where everything is kept.
 
 use std::{
-    env,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tollgate::{
-    keyring::KeyResolver,
-    login::SessionResolver,
+    key::KeyFormat,
+    keyring::{KeyResolver, Keyring},
+    login::{Logins, NewUser, RefreshTokens},
     store::{
-        AuditLog, Invalidations, KeyStore, Ledger, MemoryStore, SessionStore, SqliteStore,
-        StoreError, UserStore,
+        AuditLog, ChangeListener, Invalidations, KeyStore, Ledger, MemoryStore, SessionStore,
+        SqliteStore, StoreError, UserStore,
     },
-    token::SigningSecret,
+    token::{SigningSecret, TokenIssuer},
 };
 #[cfg(feature = "postgres")]
 use {sqlx::postgres::PgPoolOptions, tollgate::store::PostgresStore};
 
-use super::{StartError, limits::RateLimits, optional};
+use super::{StartError, limits::RateLimits, optional, secret};
+
+/// How long this process may go on with a key that another one revoked, should the news of it be lost.
+const KEY_TTL: Duration = Duration::from_secs(2);
 
 /// Where everything is kept, as `DATABASE_URL` and `REDIS_URL` say.
 pub(crate) struct Stores {
@@ -30,6 +34,8 @@ pub(crate) struct Stores {
     pub(crate) audit: Arc<dyn AuditLog>,
     /// What other processes change, where they say so.
     changes: Option<Arc<dyn Invalidations>>,
+    /// Who tells them what this one does, where the store doesn't.
+    herald: Option<Arc<dyn ChangeListener>>,
     /// Where a secret lies that was made here; nowhere, when nothing outlives the process.
     secret: Option<PathBuf>,
     engine: Engine,
@@ -46,7 +52,7 @@ impl Stores {
     /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), `postgres://…`, or `memory:`.
     pub(crate) async fn open(name: &str) -> Result<Self, StartError> {
         let limits = RateLimits::open(name).await?;
-        let url = optional("DATABASE_URL").unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
+        let url = optional("DATABASE_URL")?.unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
         if url.starts_with("memory:") {
             return Ok(Self::of(MemoryStore::new(), limits, Engine::Memory));
         }
@@ -63,7 +69,27 @@ impl Stores {
             .map_err(|error| format!("DATABASE_URL: {error}"))?;
         let mut stores = Self::of(store.clone(), limits, Engine::Sqlite(store));
         stores.secret = Some(path.with_extension("jwt-secret"));
+        if let Some(url) = optional("REDIS_URL")? {
+            stores.share_news(&url, name)?;
+        }
         Ok(stores)
+    }
+
+    /// For a store that several processes have open, and that tells none of them what another changes.
+    #[cfg(feature = "redis")]
+    fn share_news(&mut self, url: &str, name: &str) -> Result<(), StartError> {
+        let news = tollgate::store::RedisInvalidations::builder(url)
+            .channel(&format!("{name}:changes"))
+            .build()
+            .map_err(|error| format!("REDIS_URL: {error}"))?;
+        self.changes = Some(Arc::new(news.clone()));
+        self.herald = Some(Arc::new(news));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn share_news(&mut self, _: &str, _: &str) -> Result<(), StartError> {
+        Err("REDIS_URL: this build was made without the feature `redis`".into())
     }
 
     #[cfg(feature = "postgres")]
@@ -105,35 +131,71 @@ impl Stores {
             limits,
             audit: store,
             changes: None,
+            herald: None,
             secret: None,
             engine,
         }
     }
 
-    /// Whether what is kept is still there when this process has ended.
-    pub(crate) fn outlive_the_process(&self) -> bool {
-        !matches!(self.engine, Engine::Memory)
-    }
-
-    /// Lets the resolver forget at once what other processes change, where they say so.
-    pub(crate) fn tell_keys(&self, resolver: &KeyResolver) {
-        if let Some(changes) = &self.changes {
-            resolver.follow(changes);
+    /// For a command whose result has to be there still when it has ended.
+    pub(crate) fn must_outlive(&self, command: &str) -> Result<(), StartError> {
+        match self.engine {
+            Engine::Memory => Err(format!(
+                "{command}: DATABASE_URL must name a database that outlives this command"
+            )
+            .into()),
+            _ => Ok(()),
         }
     }
 
-    /// The same, of logins.
-    pub(crate) fn tell_logins(&self, resolver: &SessionResolver) {
+    /// Keys of that format: who makes and ends them, and who finds them.
+    pub(crate) fn keyring(&self, format: KeyFormat) -> (Keyring, KeyResolver) {
+        let resolver = KeyResolver::builder(Arc::clone(&self.keys))
+            .add_format(format.clone())
+            .ttl(KEY_TTL)
+            .build();
         if let Some(changes) = &self.changes {
             resolver.follow(changes);
         }
+        let ring = Keyring::new(Arc::clone(&self.keys), format, resolver.clone());
+        let ring = match &self.herald {
+            Some(herald) => ring.add_listener(Arc::clone(herald)),
+            None => ring,
+        };
+        (ring, resolver)
     }
 
-    /// `JWT_SECRET`, or one that is made once and kept: beside the database's file, or in `./data`, where the database
+    /// Logins with tokens of `issuer`'s, and the administrator whom `ADMIN_EMAIL` and `ADMIN_PASSWORD` name.
+    pub(crate) async fn logins(
+        &self,
+        issuer: TokenIssuer,
+        refresh: Option<RefreshTokens>,
+    ) -> Result<Logins, StartError> {
+        let (users, sessions) = (Arc::clone(&self.users), Arc::clone(&self.sessions));
+        let mut logins = Logins::builder(users, sessions, issuer);
+        if let Some(refresh) = refresh {
+            logins = logins.refresh(refresh);
+        }
+        if let Some(herald) = &self.herald {
+            logins = logins.add_listener(Arc::clone(herald));
+        }
+        let logins = logins.build()?;
+        if let Some(changes) = &self.changes {
+            logins.resolver().follow(changes);
+        }
+        let (email, password) = (optional("ADMIN_EMAIL")?, optional("ADMIN_PASSWORD")?);
+        if let (Some(email), Some(password)) = (email, password) {
+            let admin = NewUser::new(&email, &password).role("admin");
+            logins.ensure_user(admin).await?;
+        }
+        Ok(logins)
+    }
+
+    /// `JWT_SECRET`, which an empty one is too, and too short; or one that is made once and kept: beside the database's file, or in `./data`, where the database
     /// is none. Processes on several machines must be given the same.
     pub(crate) fn signing_secret(&self) -> Result<SigningSecret, StartError> {
-        if let Ok(secret) = env::var("JWT_SECRET") {
-            return SigningSecret::from_bytes(secret.as_bytes())
+        if let Some(secret) = secret("JWT_SECRET") {
+            return SigningSecret::from_bytes(&secret)
                 .map_err(|error| format!("JWT_SECRET: {error}").into());
         }
         let Some(path) = &self.secret else {

@@ -9,12 +9,12 @@ use tollgate::{
     store::KeyId,
 };
 
-/// `{"error"}`, in the documentation's words.
 /// Moments are told to the second.
 fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 
+/// `{"error"}`, in the documentation's words.
 #[derive(Debug)]
 pub(crate) struct Texts;
 

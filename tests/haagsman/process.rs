@@ -30,6 +30,15 @@ async fn a_key_that_is_made_beside_the_running_server_works_at_once() {
 #[tokio::test]
 async fn wrong_arguments_make_no_key() {
     let home = home();
+    let forgetful = home.launch().env("DATABASE_URL", "memory:");
+    let refused = forgetful.args(&["generate-key"]).run().await;
+    assert_ne!(refused.code, Some(0));
+    assert_eq!(refused.stdout, "");
+    assert!(
+        refused.stderr.contains("DATABASE_URL"),
+        "{}",
+        refused.stderr
+    );
     for arguments in [
         &["generate-key", "--role", "root"][..],
         &["generate-key", "--role"],

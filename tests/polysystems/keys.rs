@@ -203,6 +203,36 @@ async fn an_expiry_is_kept_as_it_was_said() {
     }
 }
 
+/// What stands for never where there is no null: further than a moment can be.
+#[tokio::test]
+async fn the_last_days_of_9999_are_a_time_to_expire() {
+    let home = home();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    for expiry in [
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59.999999999+00:00",
+        "9999-12-30T23:00:00-12:00",
+    ] {
+        let key = account
+            .key_with(&server, json!({"expires_at": expiry}))
+            .await;
+        key.health(&server).await.expect(200);
+        let listed = account.listed(&server, &key.id).await;
+        assert!(time(&listed["expires_at"]) > "9999-12-30T00:00:00Z".parse().unwrap());
+    }
+    for expiry in [
+        "9999-12-31",
+        "9999-12-32T00:00:00Z",
+        "9999-12-31T25:00:00Z",
+        "10000-01-01T00:00:00Z",
+    ] {
+        let body = json!({"name": "x", "expires_at": expiry});
+        let call = server.post("/api/keys").bearer(&account.token).json(&body);
+        call.send().await.refused(&[400, 422]);
+    }
+}
+
 /// A warm key, too: what is remembered of it is not its admission.
 #[tokio::test]
 async fn a_key_ends_when_it_expires() {

@@ -235,3 +235,39 @@ async fn an_empty_account_is_told_so_before_its_limit() {
     account.top_up(&server, "1").await;
     key.chat(&server, "Hello!").send().await.limit_exceeded();
 }
+
+/// A limit that isn't named is no wish to lift it.
+#[tokio::test]
+async fn only_null_lifts_a_limit() {
+    let home = home();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    let key = account.key(&server).await;
+    let set = async |body: &str| {
+        let call = server.put(&format!("/api/keys/{}/limits", key.id));
+        let call = call.bearer(&account.token).body(body);
+        let stored = call.send().await.expect(200).json();
+        (
+            stored["daily_limit"].clone(),
+            stored["monthly_limit"].clone(),
+        )
+    };
+    let number = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let (daily, monthly) = (number("1"), number("10"));
+    for (body, expected) in [
+        (r#"{"daily_limit": 1.00}"#, (daily.clone(), Value::Null)),
+        (
+            r#"{"monthly_limit": 10.00}"#,
+            (daily.clone(), monthly.clone()),
+        ),
+        ("{}", (daily.clone(), monthly.clone())),
+        (r#"{"dayly_limit": 5}"#, (daily.clone(), monthly.clone())),
+        (r#"{"daily_limit": null}"#, (Value::Null, monthly)),
+        (
+            r#"{"daily_limit": 1, "monthly_limit": null}"#,
+            (daily, Value::Null),
+        ),
+    ] {
+        assert_eq!(set(body).await, expected, "{body}");
+    }
+}

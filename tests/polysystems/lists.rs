@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
+
 use crate::support::{Account, CHAT_PRICE, PROCESS_PRICE, after, home, nanos, now};
 
 const USAGE: &str = "/api/monitoring/usage";
@@ -214,4 +216,29 @@ async fn amounts_are_written_exactly() {
     assert_eq!(answer.money("balance"), nanos(amount) + 1);
     let newest = &account.transactions(&server).await[0];
     assert_eq!(newest.money("amount"), nanos(amount));
+}
+
+/// More than a store hands out at once; what is revoked is listed too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_key_is_in_the_list() {
+    const AT_ONCE: usize = 10;
+    let home = home();
+    let server = home.launch().unhurried().start().await;
+    let account = Account::new(&server).await;
+    let mut made = BTreeSet::new();
+    for _ in 0..1_020 / AT_ONCE {
+        let keys = (0..AT_ONCE).map(|_| async {
+            let key = account.key(&server).await;
+            account.revoke(&server, &key.id).send().await.expect(200);
+            key.id
+        });
+        made.extend(join_all(keys).await);
+    }
+    let keys = account.keys(&server).await;
+    let listed: BTreeSet<String> = keys
+        .iter()
+        .map(|key| key["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys.len(), 1_020);
+    assert_eq!(listed, made);
 }

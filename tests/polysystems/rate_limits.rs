@@ -206,3 +206,19 @@ async fn behind_a_trusted_proxy_each_client_has_its_own() {
             .refused(&[429]);
     }
 }
+
+/// What a key may not do counts too: nobody tries as often as they like.
+#[tokio::test]
+async fn a_key_that_may_not_is_counted_and_told_so() {
+    let home = home();
+    let (server, account, _) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "5").await;
+    let viewer = account
+        .key_with(&server, serde_json::json!({"roles": ["viewer"]}))
+        .await;
+    for remaining in (0..5).rev() {
+        let refused = viewer.chat(&server, "Hello!").send().await.refused(&[403]);
+        is_five_a_minute(&refused, remaining);
+    }
+    is_refused_for_a_while(viewer.chat(&server, "Hello!").send().await);
+    is_refused_for_a_while(viewer.health(&server).await);
+}

@@ -41,6 +41,75 @@ async fn a_secret_is_counted_in_bytes() {
     }
 }
 
+/// Random bytes are a secret too, and no reason to make another.
+#[tokio::test]
+async fn a_secret_need_not_be_text() {
+    let secret = [&[0x80, 0xff, 0xfe][..], &[b'x'; 29]].concat();
+    let home = home();
+    let launch = || home.launch().env_bytes("JWT_SECRET", &secret);
+    let server = launch().start().await;
+    let account = Account::new(&server).await;
+    account.me(&server).await.expect(200);
+    assert!(private_files(&home).is_empty());
+    server.stop().await.without_panic();
+    let server = launch().start().await;
+    account.me(&server).await.expect(200);
+
+    for short in [&[0xff; 31][..], b""] {
+        let refused = home.launch().env_bytes("JWT_SECRET", short).refused().await;
+        assert!(refused.stderr.contains("JWT_SECRET"), "{}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_is_no_text_stops_the_start() {
+    for name in [
+        "HOST",
+        "PORT",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "ADMIN_EMAIL",
+        "ADMIN_PASSWORD",
+        "TRUSTED_PROXIES",
+        "IP_RATE_LIMIT_PER_MINUTE",
+    ] {
+        let home = home();
+        let ended = home.launch().env_bytes(name, b"odd\xff").refused().await;
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("odd"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_setting_is_one_that_is_not_set() {
+    let home = home();
+    let names = [
+        "HOST",
+        "REDIS_URL",
+        "ADMIN_EMAIL",
+        "ADMIN_PASSWORD",
+        "TRUSTED_PROXIES",
+        "IP_RATE_LIMIT_PER_MINUTE",
+        "KEY_RATE_LIMIT_PER_MINUTE",
+    ];
+    let launch = names
+        .iter()
+        .fold(home.launch(), |launch, name| launch.env(name, ""));
+    let server = launch.start().await;
+    let account = Account::new(&server).await;
+    let me = account.me(&server).await.expect(200);
+    assert_eq!(me.number("x-ratelimit-limit"), 600);
+}
+
+/// Whoever starts a server may change their mind as soon as it says that it is there.
+#[tokio::test]
+async fn a_signal_right_after_the_ready_line_ends_the_server_well() {
+    let home = home();
+    for _ in 0..8 {
+        home.start().await.stop().await.without_panic();
+    }
+}
+
 #[tokio::test]
 async fn another_secret_ends_every_token_and_no_key() {
     let home = home();

@@ -1,4 +1,5 @@
-//! Two processes on one file and one Redis: one limit for both, whatever becomes of Redis.
+//! Two processes on one file and one Redis: one limit for both, whatever becomes of Redis, and
+//! what one does the other knows.
 
 use std::time::Duration;
 
@@ -134,4 +135,36 @@ async fn a_redis_that_is_not_there_yet_stops_no_start_and_a_bad_address_does() {
         .refused()
         .await;
     assert!(ended.stderr.contains("REDIS_URL"), "{}", ended.stderr);
+}
+
+/// What two rounds of a cache's memory can't be taken for.
+const AT_ONCE: Duration = Duration::from_millis(700);
+
+/// A key is believed for two seconds where nothing is heard of it. A busy machine may be late, but not each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_one_process_revokes_is_refused_by_the_other_at_once() {
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    let home = home();
+    let start = async || {
+        let launch = home.launch().env("REDIS_URL", &redis.url());
+        launch.unhurried().start().await
+    };
+    let (one, other) = (start().await, start().await);
+    let account = Account::new(&one).await;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let key = account.key(&one).await;
+        key.health(&other).await.expect(200);
+        let warm = Instant::now();
+        account.revoke(&one, &key.id).send().await.expect(200);
+        while key.health(&other).await.status != 401 {
+            assert!(warm.elapsed() < Duration::from_secs(10), "it goes on");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        waits.push(warm.elapsed());
+    }
+    waits.sort();
+    assert!(waits[0] < AT_ONCE, "{waits:?}");
 }

@@ -87,3 +87,22 @@ async fn agents_made_at_once_are_all_there() {
     let agents = ann.get("/api/agents/").await.expect(200).json();
     assert_eq!(agents.as_array().unwrap().len(), made.len());
 }
+
+/// What a key may not do counts too, and its limit is told.
+#[tokio::test]
+async fn a_key_at_another_agent_is_counted() {
+    let home = home();
+    let limited = home.launch().env("RATE_LIMIT_PER_MINUTE", "3");
+    let server = limited.start().await;
+    let ann = Person::new(&server, "ann").await;
+    let agent = ann.agent("one").await;
+    let key = ann.key(&agent).await;
+    for left in [2, 1, 0] {
+        let answer = query(&server, "another", &key).await;
+        refused(&answer, 403, "permission_denied");
+        assert_eq!(answer.number("x-ratelimit-limit"), 3);
+        assert_eq!(answer.number("x-ratelimit-remaining"), left);
+    }
+    let answer = query(&server, &agent, &key).await;
+    refused(&answer, 429, "rate_limited");
+}

@@ -73,7 +73,7 @@ async fn no_key_opens_these_routes_not_even_beside_a_session() {
 #[tokio::test]
 async fn a_page_of_another_site_makes_no_key() {
     let home = home();
-    let trusting = launch(&home).env("NEXTAUTH_URL", "https://app.example.com");
+    let trusting = launch(&home).env("NEXTAUTH_URL", "https://app.example.com/app/api/auth");
     let server = trusting.start().await;
     let session = Cookie::of("ann");
     let made = make_key(&server, &session).await;

@@ -154,6 +154,17 @@ async fn clients_are_limited_each_by_its_key_and_others_are_not() {
         // Three an hour: the next in twenty minutes.
         assert!((1_190..=1_200).contains(&answer.number("retry-after")));
     }
+    // What a client may not do counts too, and its limit is told.
+    for left in [2, 1, 0] {
+        let answer = server.get("/api/admin/stats").key("client-key-3");
+        let answer = answer.send().await.expect(403);
+        assert_eq!(answer.number("x-ratelimit-remaining"), left);
+    }
+    let answer = ask(&server).key("client-key-3").send().await;
+    refused(&answer, 429, "Rate limit exceeded");
+    // A stranger has the limit of an address.
+    let stranger = ask(&server).send().await.expect(401);
+    assert_eq!(stranger.number("x-ratelimit-limit"), 6_000);
     for _ in 0..10 {
         ask(&server).key(ADMIN).send().await.expect(200);
         session.on(ask(&server)).send().await.expect(200);

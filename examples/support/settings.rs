@@ -1,0 +1,64 @@
+//! Settings from the environment. An empty one is one that isn't set; one that can't be read stops the start.
+
+use std::{env, os::unix::ffi::OsStringExt, str::FromStr};
+
+use tollgate::{ClientAddress, ForwardedHeader};
+
+use super::StartError;
+
+/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it before there
+/// are other threads.
+pub(crate) fn read_env_file(name: &str) -> Result<(), StartError> {
+    match dotenvy::from_path(name) {
+        Err(error) if error.not_found() => Ok(()),
+        // The error itself may repeat a line, and so a secret.
+        Err(_) => Err(format!("{name}: can't be read as NAME=value lines").into()),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A setting, or `default`.
+pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> Result<T, StartError>
+where
+    T::Err: std::fmt::Display,
+{
+    match optional(name)? {
+        Some(text) => {
+            let parsed = text.trim().parse();
+            parsed.map_err(|error| format!("{name}: {error}").into())
+        }
+        None => Ok(default),
+    }
+}
+
+/// A setting that may be missing.
+pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        // The error itself repeats the text, and so perhaps a secret.
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{name}: is no UTF-8").into()),
+    }
+}
+
+/// A secret, as the bytes that it is, whatever they are.
+pub(crate) fn secret(name: &str) -> Option<Vec<u8>> {
+    env::var_os(name).map(OsStringExt::into_vec)
+}
+
+/// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
+pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
+    client_address_by(ForwardedHeader::XForwardedFor)
+}
+
+/// The same, by another header.
+pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress, StartError> {
+    let text = optional("TRUSTED_PROXIES")?.unwrap_or_default();
+    let networks = text
+        .split(',')
+        .map(str::trim)
+        .filter(|network| !network.is_empty());
+    let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
+    let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
+    Ok(ClientAddress::peer().trusting(networks, header))
+}
