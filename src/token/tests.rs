@@ -187,13 +187,15 @@ fn what_no_verifier_takes_is_not_issued() {
     let issue = |roles: &[&str]| {
         let issued = issuer.issue(&user, &session, roles.iter().copied());
         let foretold = issuer.check_roles(&user, &session, roles.iter().copied());
-        assert_eq!(issued.as_ref().map(drop).map_err(|it| *it), foretold);
+        // Of a time that has two digits more.
+        assert!(issued.is_ok() || foretold == Err(IssueError::TooLong));
         issued
     };
     let most = issue(&["r"; 64]).unwrap();
     let roles = verifier.verify(most.expose()).unwrap();
     assert_eq!(roles.roles().count(), 64);
     assert_eq!(issue(&["r"; 65]).unwrap_err(), IssueError::TooLong);
+    assert_eq!(issuer.check_roles(&user, &session, ["r"; 64]), Ok(()));
     let mut longest = 0;
     for length in 12_000..12_200 {
         match issue(&["r".repeat(length).as_str()]) {
