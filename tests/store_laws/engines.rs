@@ -332,4 +332,13 @@ pub(crate) mod alone {
         let server = crate::redis_server::RedisServer::start()?;
         Some((crate::redis_sessions::on(&server).await, server))
     }
+
+    #[cfg(feature = "redis-cluster")]
+    pub(crate) async fn redis_cluster() -> Option<(
+        tollgate::store::RedisSessions,
+        crate::redis_server::RedisServer,
+    )> {
+        let server = crate::redis_sessions::cluster_of_one()?;
+        Some((crate::redis_sessions::on_cluster(&server).await, server))
+    }
 }

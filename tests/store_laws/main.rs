@@ -162,6 +162,8 @@ macro_rules! session_laws {
             laws_of! { sessions on postgres: $($law,)* }
             #[cfg(feature = "redis")]
             laws_of! { sessions on redis: $($law,)* }
+            #[cfg(feature = "redis-cluster")]
+            laws_of! { sessions on redis_cluster: $($law,)* }
             #[cfg(feature = "sqlite")]
             laws_of! { sessions on sqlite: $($law,)* }
         }

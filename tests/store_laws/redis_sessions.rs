@@ -29,6 +29,33 @@ pub(crate) async fn on(server: &RedisServer) -> RedisSessions {
     sessions
 }
 
+/// One node that keeps all slots: what would be in two of them is refused all the same.
+#[cfg(feature = "redis-cluster")]
+pub(crate) fn cluster_of_one() -> Option<RedisServer> {
+    let server = RedisServer::start_with(&["--cluster-enabled", "yes"])?;
+    let mut raw = raw(&server);
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("ADDSLOTS").arg((0..16_384).collect::<Vec<_>>());
+    slots.exec(&mut raw).unwrap();
+    loop {
+        let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut raw).unwrap();
+        if info.contains("cluster_state:ok") {
+            return Some(server);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(feature = "redis-cluster")]
+pub(crate) async fn on_cluster(server: &RedisServer) -> RedisSessions {
+    let sessions = RedisSessions::cluster([server.url().as_str()])
+        .deadline(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    sessions.connect().await.unwrap();
+    sessions
+}
+
 fn raw(server: &RedisServer) -> redis::Connection {
     let client = redis::Client::open(server.url()).unwrap();
     client.get_connection().unwrap()
@@ -158,6 +185,16 @@ async fn of_two_connections_one_exchanges_a_refresh_token() {
         return;
     };
     let stores = [on(&server).await, on(&server).await];
+    of_two_processes_one_exchanges_a_refresh_token(stores).await;
+}
+
+#[cfg(feature = "redis-cluster")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_clients_of_a_cluster_one_exchanges_a_refresh_token() {
+    let Some(server) = cluster_of_one() else {
+        return;
+    };
+    let stores = [on_cluster(&server).await, on_cluster(&server).await];
     of_two_processes_one_exchanges_a_refresh_token(stores).await;
 }
 

@@ -14,8 +14,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    RedisResult, Value, aio::MultiplexedConnection,
 };
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
@@ -116,15 +116,21 @@ impl Waiting {
 /// Settings of [`RedisInvalidations`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisInvalidationsBuilder {
-    url: String,
+    urls: Vec<String>,
     channel: String,
 }
 
 impl RedisInvalidations {
     /// Begins with the server at `url`: `redis://user:password@host:port`.
     pub fn builder(url: &str) -> RedisInvalidationsBuilder {
+        Self::cluster([url])
+    }
+
+    /// Begins with a cluster, of which these are nodes: what one is told all of them tell, so it is connected to one, and to
+    /// the next when that is gone.
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisInvalidationsBuilder {
         RedisInvalidationsBuilder {
-            url: url.to_owned(),
+            urls: nodes.into_iter().map(str::to_owned).collect(),
             channel: "tollgate".to_owned(),
         }
     }
@@ -146,16 +152,12 @@ impl RedisInvalidationsBuilder {
     /// Connects in the background, now and whenever the connection ends.
     ///
     /// # Errors
-    /// When the address can't be read, or there is no Tokio runtime here.
+    /// When an address can't be read, there is none, or there is no Tokio runtime here.
     pub fn build(self) -> Result<RedisInvalidations, StoreError> {
         let refused = |text| StoreError::new(StoreErrorKind::Refused, text);
-        let address = self.url.into_connection_info();
-        let address = address.map_err(|_| refused("no address of a Redis server"))?;
-        // What is pushed comes between answers, which the older protocol doesn't know.
-        let settings = address.redis_settings().clone();
-        let settings = settings.set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(address.set_redis_settings(settings))
-            .map_err(|_| refused("no address of a Redis server"))?;
+        let clients: RedisResult<Vec<Client>> = self.urls.iter().map(|url| client(url)).collect();
+        let clients = clients.ok().filter(|clients| !clients.is_empty());
+        let clients = clients.ok_or_else(|| refused("no address of a Redis server"))?;
         let runtime = Handle::try_current().map_err(|_| refused("no Tokio runtime is here"))?;
         let shared = Arc::new(Shared {
             channel: self.channel,
@@ -165,7 +167,7 @@ impl RedisInvalidationsBuilder {
             owned: AtomicBool::new(true),
             stands: AtomicBool::new(false),
         });
-        runtime.spawn(stand(Arc::clone(&shared), client));
+        runtime.spawn(stand(Arc::clone(&shared), clients));
         Ok(RedisInvalidations(Arc::new(Owner(shared))))
     }
 }
@@ -261,10 +263,21 @@ impl Shared {
     }
 }
 
-async fn stand(shared: Arc<Shared>, client: Client) {
+/// What is pushed comes between answers, which the older protocol doesn't know.
+fn client(url: &str) -> RedisResult<Client> {
+    let address = url.into_connection_info()?;
+    let settings = address.redis_settings().clone();
+    let settings = settings.set_protocol(ProtocolVersion::RESP3);
+    Client::open(address.set_redis_settings(settings))
+}
+
+async fn stand(shared: Arc<Shared>, clients: Vec<Client>) {
     let mut patience = RETRY_AFTER;
-    while shared.is_wanted() {
-        let ended = listen(&shared, &client, &mut patience).await;
+    for client in clients.iter().cycle() {
+        if !shared.is_wanted() {
+            return;
+        }
+        let ended = listen(&shared, client, &mut patience).await;
         shared.stands.store(false, Ordering::Release);
         if let Err(error) = ended {
             tracing::warn!(target: "tollgate::redis", %error, "changes elsewhere are not heard of");

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisResult, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, aio::ConnectionLike};
 use tokio::time::{sleep, timeout};
 
-use super::connections::{Connections, Repeat};
+#[cfg(feature = "redis-cluster")]
+use super::cluster::Cluster;
+use super::{Servers, connections::Repeat};
 use crate::{
     domain::clock::{Clock, SystemClock},
     store::{
@@ -20,7 +22,7 @@ pub(super) struct Link(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    connections: Connections,
+    servers: Servers,
     deadline: Duration,
     breaker: Breaker,
     clock: Arc<dyn Clock>,
@@ -33,10 +35,7 @@ enum Things<'a> {
 }
 
 impl Things<'_> {
-    async fn put<T: FromRedisValue>(
-        self,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<T> {
+    async fn put<T: FromRedisValue>(self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         match self {
             Self::One(command) => command.query_async(connection).await,
             Self::All(commands) => commands.query_async(connection).await,
@@ -46,9 +45,9 @@ impl Things<'_> {
 
 impl Link {
     /// Nothing is connected yet: [`connect`](Self::connect).
-    pub(super) fn new(client: Client, connections: usize, deadline: Duration) -> Self {
+    pub(super) fn new(servers: Servers, deadline: Duration) -> Self {
         Self(Arc::new(Inner {
-            connections: Connections::new(client, connections),
+            servers,
             deadline,
             breaker: Breaker::default(),
             clock: SystemClock::shared(),
@@ -57,7 +56,7 @@ impl Link {
 
     /// Connects, and tells whether that went well. If not, it is tried again in the background.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
-        let outcome = self.0.connections.revive().await;
+        let outcome = self.0.servers.revive().await;
         if let Err(error) = &outcome {
             self.failed(Failure::Final, error);
         }
@@ -87,12 +86,20 @@ impl Link {
         things: Things<'_>,
         repeat: Repeat,
     ) -> Result<T, StoreError> {
-        let connections = &self.0.connections;
-        let mut line = connections.next().await?;
-        loop {
-            match things.put(&mut line.connection).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => line = connections.another(line, &error, repeat).await?,
+        match &self.0.servers {
+            Servers::One(connections) => {
+                let mut line = connections.next().await?;
+                loop {
+                    match things.put(&mut line.connection).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => line = connections.another(line, &error, repeat).await?,
+                    }
+                }
+            }
+            #[cfg(feature = "redis-cluster")]
+            Servers::Cluster(cluster) => {
+                let answer = things.put(&mut cluster.connection(repeat)?).await;
+                answer.map_err(|error| Cluster::failed(&error, repeat))
             }
         }
     }
@@ -142,7 +149,7 @@ impl Link {
                 let Some(inner) = link.upgrade() else {
                     return;
                 };
-                if inner.connections.revive().await.is_ok() {
+                if inner.servers.revive().await.is_ok() {
                     inner.breaker.close(inner.clock.elapsed());
                     tracing::info!(target: "tollgate::redis", "Redis is back");
                     return;

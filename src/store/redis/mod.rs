@@ -1,5 +1,5 @@
-//! What several processes share through Redis or Valkey (6.2 and later): rate limits here, on a server or a cluster; money,
-//! logins and news of changes, each in a room of its own, on a server.
+//! What several processes share through Redis or Valkey (6.2 and later), on a server or a cluster: rate limits here; money,
+//! logins and news of changes, each in a room of its own.
 //!
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a

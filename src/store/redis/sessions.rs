@@ -1,15 +1,15 @@
 //! Logins that several processes share, through Redis or Valkey (6.2 and later).
 //!
 //! A login is one text, changed by compare-and-set, so that the rule of what an exchange does is the domain's and in one
-//! place. Beside it each user has a sorted set of open logins by their end. Both are changed in one step, so they are on
-//! one server; the names have one hash tag all the same, for proxies that go by it.
+//! place. Beside it each user has a sorted set of open logins by their end. Both are changed in one step, and a login is found
+//! by its own name alone, so all of them are in one slot of a cluster: on one node, and its replicas.
 
 use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
-use redis::{Client, Cmd};
+use redis::Cmd;
 use serde::{Deserialize, Serialize};
 
-use super::{connections::Repeat, link::Link};
+use super::{Place, connections::Repeat, link::Link};
 use crate::{
     domain::{
         SessionId, UserId,
@@ -74,7 +74,7 @@ struct Inner {
 /// Settings of [`RedisSessions`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisSessionsBuilder {
-    url: String,
+    place: Place,
     connections: usize,
     prefix: String,
     deadline: Duration,
@@ -83,8 +83,22 @@ pub struct RedisSessionsBuilder {
 impl RedisSessions {
     /// Begins with the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisSessionsBuilder {
+        Self::at(Place::Server(url.to_owned()))
+    }
+
+    /// Begins with a cluster, of which these are some nodes: the others are found through them. The logins of a
+    /// [`prefix`](RedisSessionsBuilder::prefix) are all on one of the nodes, and go on from its replica when it is gone. Each
+    /// process has two connections to every node: over one of them nothing is sent twice.
+    #[cfg(feature = "redis-cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-cluster")))]
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisSessionsBuilder {
+        let nodes = nodes.into_iter().map(str::to_owned);
+        Self::at(Place::Cluster(nodes.collect()))
+    }
+
+    fn at(place: Place) -> RedisSessionsBuilder {
         RedisSessionsBuilder {
-            url: url.to_owned(),
+            place,
             connections: CONNECTIONS,
             prefix: "tollgate".to_owned(),
             deadline: DEADLINE,
@@ -101,7 +115,7 @@ impl RedisSessions {
 }
 
 impl RedisSessionsBuilder {
-    /// How many connections calls are spread over; 4 unless set, at least 1.
+    /// How many connections to a server calls are spread over; 4 unless set, at least 1.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self
@@ -124,11 +138,9 @@ impl RedisSessionsBuilder {
     /// # Errors
     /// When the address can't be read.
     pub fn build(self) -> Result<RedisSessions, StoreError> {
-        let client = Client::open(self.url).map_err(|_| {
-            StoreError::new(StoreErrorKind::Refused, "no address of a Redis server")
-        })?;
+        let servers = self.place.servers(self.connections)?;
         Ok(RedisSessions(Arc::new(Inner {
-            link: Link::new(client, self.connections, self.deadline),
+            link: Link::new(servers, self.deadline),
             prefix: self.prefix,
         })))
     }

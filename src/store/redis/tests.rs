@@ -2,6 +2,8 @@
 
 #[cfg(feature = "redis-cluster")]
 pub(super) mod cluster;
+#[cfg(feature = "redis-cluster")]
+mod cluster_logins;
 mod corrections;
 mod counts;
 mod failover;

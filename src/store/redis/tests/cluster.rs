@@ -75,7 +75,7 @@ impl Nodes {
     }
 
     /// The node that keeps a key, and another.
-    async fn of(&self, name: &str) -> (&RedisServer, &RedisServer) {
+    pub(super) async fn of(&self, name: &str) -> (&RedisServer, &RedisServer) {
         let mut keeps = Vec::new();
         for node in &self.0 {
             let names: Vec<String> = Self::say(node, &["KEYS", "*"]).await;
@@ -85,8 +85,12 @@ impl Nodes {
         (&self.0[at], &self.0[(at + 1) % 3])
     }
 
-    /// Moves a key and its slot from one node to the other.
-    async fn migrate(&self, name: &str, from: &RedisServer, to: &RedisServer) {
+    pub(super) fn kill(&mut self, node: usize) {
+        self.0[node].kill();
+    }
+
+    /// Moves the slot of a key, with all that is in it, from one node to the other.
+    pub(super) async fn migrate(&self, name: &str, from: &RedisServer, to: &RedisServer) {
         let slot: u16 = Self::say(from, &["CLUSTER", "KEYSLOT", name]).await;
         let slot = slot.to_string();
         let source: String = Self::say(from, &["CLUSTER", "MYID"]).await;
@@ -95,8 +99,12 @@ impl Nodes {
         Self::say::<()>(to, &[&set[..], &["IMPORTING", &source]].concat()).await;
         Self::say::<()>(from, &[&set[..], &["MIGRATING", &target]].concat()).await;
         let port = to.port().to_string();
-        let migrate = ["MIGRATE", "127.0.0.1", &port, name, "0", "5000"];
-        Self::say::<()>(from, &migrate).await;
+        let inside = ["CLUSTER", "GETKEYSINSLOT", &slot, "10000"];
+        let inside: Vec<String> = Self::say(from, &inside).await;
+        for name in inside {
+            let migrate = ["MIGRATE", "127.0.0.1", &port, &name, "0", "5000"];
+            Self::say::<()>(from, &migrate).await;
+        }
         for node in [to, from] {
             Self::say::<()>(node, &[&set[..], &["NODE", &target]].concat()).await;
         }

@@ -79,7 +79,7 @@ async fn what_may_not_be_said_twice_fails_alone() {
         return;
     };
     let client = Client::open(server.url()).unwrap();
-    let link = Link::new(client, 4, PATIENCE);
+    let link = Link::new(Servers::One(Connections::new(client, 4)), PATIENCE);
     link.connect().await.unwrap();
     let (get, count) = (
         redis::cmd("GET").arg("n").clone(),
