@@ -211,15 +211,19 @@ async fn an_unknown_user_takes_the_time_of_a_known_one() {
     let stored = [today.hash(PASSWORD).await.unwrap(), before];
     let callers = [Some(&*stored[0]), Some(&*stored[1]), None];
     let mut times = [Duration::MAX; 3];
-    for _ in 0..20 {
+    // The shortest of many: others are at work on this machine.
+    for _ in 0..200 {
         for (caller, time) in callers.iter().zip(&mut times) {
             let start = std::time::Instant::now();
             today.verify("wrong", *caller).await.unwrap();
             *time = start.elapsed().min(*time);
         }
+        let [shortest, longest] = [times.iter().min(), times.iter().max()].map(Option::unwrap);
+        if *shortest * 3 > *longest * 2 {
+            return;
+        }
     }
-    let [shortest, longest] = [times.iter().min(), times.iter().max()].map(Option::unwrap);
-    assert!(*shortest * 2 > *longest, "{times:?}");
+    panic!("{times:?}");
 }
 
 #[tokio::test]
