@@ -263,11 +263,12 @@ impl Signing {
             return;
         }
         let mut place = self.others();
-        let mut others = place.clone();
         // Another may have been faster; and what ends within this millisecond is still there.
-        if !others.end(now) {
+        if place.retired.iter().all(|(_, end)| *end > now) {
             return;
         }
+        let mut others = place.clone();
+        others.end(now);
         // Of fewer keys than before, which were a set.
         if let Ok(keys) = others.with(self.current().key.verifying()) {
             self.publish(&mut place, others, keys);
@@ -288,11 +289,9 @@ impl Signing {
 }
 
 impl Others {
-    /// Leaves out the keys whose time is over; whether there was one.
-    fn end(&mut self, now: Timestamp) -> bool {
-        let before = self.retired.len();
+    /// Leaves out the keys whose time is over.
+    fn end(&mut self, now: Timestamp) {
         self.retired.retain(|(_, end)| *end > now);
-        self.retired.len() < before
     }
 
     /// All keys that verify, with the one that signs.
