@@ -4,10 +4,12 @@
 //! place. Beside it each user has a sorted set of open logins by their end. Both are changed in one step, and a login is found
 //! by its own name alone, so all of them are in one slot of a cluster: on one node, and its replicas.
 
+mod written;
+
 use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
 use redis::Cmd;
-use serde::{Deserialize, Serialize};
+use written::{STAYS, kept, read, write};
 
 use super::{Place, connections::Repeat, link::Link};
 use crate::{
@@ -25,8 +27,6 @@ const CHANGE: &str = include_str!("change_login.lua");
 const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long a login stays beyond its end: the clocks of processes differ, and who comes late is told why.
-const STAYS: Duration = Duration::from_secs(3_600);
 /// Attempts to change one login. Each that fails means that another has succeeded, and a login is changed by the token
 /// that is good, which there is one of, or by its end.
 const ATTEMPTS_MAX: usize = 16;
@@ -154,55 +154,6 @@ impl fmt::Debug for RedisSessionsBuilder {
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }
-}
-
-/// A login as it is written down, under its name.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    user: UserId,
-    created_at: Timestamp,
-    expires_at: Timestamp,
-    ended_at: Option<Timestamp>,
-    generation: u64,
-    refreshed_at: Option<Timestamp>,
-    password_version: Option<u64>,
-}
-
-fn write(session: &SessionRecord) -> Result<String, StoreError> {
-    let written = Written {
-        user: session.user.clone(),
-        created_at: session.created_at,
-        expires_at: session.expires_at,
-        ended_at: session.ended_at,
-        generation: session.generation,
-        refreshed_at: session.refreshed_at,
-        password_version: session.password_version,
-    };
-    serde_json::to_string(&written)
-        .map_err(|_| StoreError::internal("a login could not be written down"))
-}
-
-fn read(id: &SessionId, text: &str) -> Result<SessionRecord, StoreError> {
-    let written: Written = serde_json::from_str(text)
-        .map_err(|_| StoreError::internal("a login in Redis can't be read"))?;
-    Ok(SessionRecord {
-        id: id.clone(),
-        user: written.user,
-        created_at: written.created_at,
-        expires_at: written.expires_at,
-        ended_at: written.ended_at,
-        generation: written.generation,
-        refreshed_at: written.refreshed_at,
-        password_version: written.password_version,
-    })
-}
-
-/// For how long a login that goes on from `from` is kept.
-fn kept(session: &SessionRecord, from: Timestamp) -> i64 {
-    let left = session.expires_at.duration_since(from).as_millis().max(0);
-    let stays = STAYS.as_millis();
-    let kept = left.unsigned_abs().saturating_add(stays);
-    i64::try_from(kept).unwrap_or(i64::MAX)
 }
 
 /// What a read login is to become.
