@@ -4,6 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{SessionId, UserId, clock::Timestamp};
 
+/// The most attributes of a user.
+const ATTRIBUTES_MAX: usize = 128;
+/// Their names and values together, in bytes: each login of the user that is in memory has them.
+const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
+
 /// A user as stored: no clear password, but its hash, which [`Debug`] leaves out.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,7 +23,7 @@ pub struct UserRecord {
     pub password_version: u64,
     /// Names in the application's [`RoleSet`](super::role::RoleSet).
     pub roles: Vec<String>,
-    /// What the application keeps of a user: names, flags.
+    /// What the application keeps of a user: names, flags. At most 128, of 32,768 bytes together.
     pub attributes: BTreeMap<String, String>,
     /// Whether the user may log in and use what was issued.
     pub active: bool,
@@ -40,6 +45,19 @@ impl UserRecord {
             active: true,
             created_at,
         }
+    }
+
+    /// Whether it may be stored: its attributes are within their bounds.
+    pub(crate) fn attributes_fit(&self) -> bool {
+        let length = |(name, value): (&String, &String)| name.len().saturating_add(value.len());
+        self.attributes.len() <= ATTRIBUTES_MAX
+            && self.attributes.iter().map(length).sum::<usize>() <= ATTRIBUTES_LENGTH_MAX
+    }
+
+    /// Whether it may not be stored as `change` has made it. One that had more attributes before there was a bound may still
+    /// be shut out.
+    pub(crate) fn is_overfilled_by(&self, change: &UserUpdate) -> bool {
+        !change.attributes.is_empty() && !self.attributes_fit()
     }
 
     /// Changes what `change` names.

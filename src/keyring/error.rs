@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        KeyId,
         denial::{Denial, DenialKind},
         key::GenerateKeyError,
     },
@@ -18,7 +19,19 @@ pub enum KeyringError {
     /// The key is revoked or expired already.
     #[error("the key is no longer active")]
     NotActive,
-    /// A role that the maker of the key doesn't have.
+    /// The key was rotated before. A key is replaced once.
+    #[error("the key was rotated before, into {by}")]
+    Superseded {
+        /// The key that replaced it.
+        by: KeyId,
+    },
+    /// The owner has so many keys already, those that have ended included.
+    #[error("the owner has {max} keys already")]
+    TooMany {
+        /// How many there may be ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
+        max: u32,
+    },
+    /// A role, a resource or another right that the maker of the key doesn't have.
     #[error("a key can't have more rights than its maker")]
     Escalation,
     /// A setting can't be: which, and why.
@@ -41,8 +54,14 @@ impl From<KeyringError> for Denial {
             KeyringError::NotActive => {
                 Self::new(DenialKind::Conflict).with_message("The key is no longer active")
             }
+            KeyringError::Superseded { by } => Self::new(DenialKind::Conflict).with_message(
+                format!("The key was rotated before, into {by}: rotate that one"),
+            ),
+            KeyringError::TooMany { max } => Self::new(DenialKind::Conflict).with_message(format!(
+                "There are {max} keys already: delete those that have ended"
+            )),
             KeyringError::Escalation => Self::new(DenialKind::NotPermitted)
-                .with_message("roles: a key can't have more rights than its maker"),
+                .with_message("A key can't have more rights than its maker"),
             KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),
             KeyringError::Generate(GenerateKeyError::UnknownEnvironment) => {
                 Self::new(DenialKind::Unprocessable)
@@ -62,7 +81,7 @@ impl From<StoreError> for Denial {
             StoreErrorKind::Unavailable | StoreErrorKind::Busy | StoreErrorKind::Internal => {
                 DenialKind::Unavailable
             }
-            StoreErrorKind::Conflict => DenialKind::Conflict,
+            StoreErrorKind::Conflict | StoreErrorKind::Full => DenialKind::Conflict,
             StoreErrorKind::NotFound => DenialKind::NotFound,
             StoreErrorKind::Refused => DenialKind::Unprocessable,
         };

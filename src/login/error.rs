@@ -8,7 +8,7 @@ use crate::{
         credential::CredentialKind,
         denial::{Denial, DenialKind},
     },
-    store::StoreError,
+    store::{StoreError, StoreErrorKind},
     token::IssueError,
 };
 
@@ -26,6 +26,8 @@ pub enum LoginErrorKind {
     WeakPassword(&'static str),
     /// More than 64 roles, or longer ones than a token holds: nobody could log in with them. 422.
     TooManyRoles,
+    /// The user would have more attributes than 128, or than 32,768 bytes of them. 422.
+    TooManyAttributes,
     /// There is no such user. 404.
     UnknownUser,
     /// The refresh token's time is over, or its login's. 401.
@@ -59,6 +61,10 @@ impl LoginError {
     pub const fn kind(&self) -> &LoginErrorKind {
         &self.0
     }
+
+    pub(super) fn is_full(&self) -> bool {
+        matches!(&self.0, LoginErrorKind::Store(error) if error.kind() == StoreErrorKind::Full)
+    }
 }
 
 impl fmt::Display for LoginError {
@@ -68,6 +74,7 @@ impl fmt::Display for LoginError {
             LoginErrorKind::EmailTaken => f.write_str("the address is taken"),
             LoginErrorKind::InvalidEmail => f.write_str("the address is not one"),
             LoginErrorKind::TooManyRoles => f.write_str("more roles than a token holds"),
+            LoginErrorKind::TooManyAttributes => f.write_str("the user has too many attributes"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
             LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
             LoginErrorKind::RefreshInvalid(text) => write!(f, "no good refresh token: {text}"),
@@ -127,6 +134,8 @@ impl From<LoginError> for Denial {
             }
             LoginErrorKind::TooManyRoles => Self::new(DenialKind::Unprocessable)
                 .with_message("These are more roles than a user can have."),
+            LoginErrorKind::TooManyAttributes => Self::new(DenialKind::Unprocessable)
+                .with_message("This is more than is kept of a user."),
             LoginErrorKind::UnknownUser => Self::new(DenialKind::NotFound),
             LoginErrorKind::RefreshExpired { at } => Self::new(DenialKind::CredentialExpired)
                 .of_credential(CredentialKind::Token)

@@ -95,7 +95,8 @@ impl Logins {
     /// Makes a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `EmailTaken`; `Busy`, `Store`, `Internal`.
+    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `EmailTaken`; `Busy`, `Store`,
+    /// `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
@@ -105,6 +106,9 @@ impl Logins {
         let mut record = UserRecord::new(id, &user.email, hash, self.now());
         record.roles = user.roles;
         record.attributes = user.attributes;
+        if !record.attributes_fit() {
+            return Err(LoginError::new(LoginErrorKind::TooManyAttributes));
+        }
         let stored = self.await_store(self.0.users.insert_user(record.clone()));
         match stored.await {
             Ok(()) => {

@@ -94,7 +94,7 @@ impl Logins {
     /// active again, which after [`deactivate`](Self::deactivate) they don't.
     ///
     /// # Errors
-    /// `TooManyRoles`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `TooManyAttributes`, `UnknownUser`, `Store`.
     pub async fn update(
         &self,
         user: &UserId,
@@ -105,15 +105,19 @@ impl Logins {
         }
         let (users, user) = (Arc::clone(self.users_store()), user.clone());
         let what = described(&update);
-        self.change(Change::User(user.clone()), async move {
+        let updated = self.change(Change::User(user.clone()), async move {
             let updated = users.update_user(&user, update).await?;
             if updated.is_some() {
                 record(AuditAction::USER_UPDATE, &user, &what);
             }
             Ok(updated)
-        })
-        .await?
-        .ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
+        });
+        match updated.await {
+            Err(error) if error.is_full() => {
+                Err(LoginError::new(LoginErrorKind::TooManyAttributes))
+            }
+            updated => updated?.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser)),
+        }
     }
 }
 

@@ -82,6 +82,8 @@ pub enum StoreErrorKind {
     NotFound,
     /// The store refuses the value: an amount out of range.
     Refused,
+    /// There are as many of the kind already as there may be.
+    Full,
     /// The store answered what it never should: corruption, or a defect.
     Internal,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Page, Paged, SessionId, StoreFuture, UserId};
+use super::{Page, Paged, SessionId, StoreError, StoreErrorKind, StoreFuture, UserId};
 use crate::domain::{
     clock::Timestamp,
     user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate},
@@ -23,6 +23,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>>;
 
     /// Changes columns of a user and returns it as stored; `None` when there is none.
+    ///
+    /// Fails with `Full` when the user had more attributes than there may be then; nothing is changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
     /// Replaces the password and ends every login of the user that is kept here, in one step, if the user's password
@@ -86,4 +88,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets logins whose time was over before `before`; returns how many: none where they leave by themselves.
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
+}
+
+/// Why a user isn't changed.
+pub(super) fn overfilled() -> StoreError {
+    let text = "the user has as many attributes as there may be";
+    StoreError::new(StoreErrorKind::Full, text)
 }

@@ -75,6 +75,56 @@ pub(crate) async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _
     assert_eq!(unknown.await.unwrap(), None);
 }
 
+pub(crate) async fn a_user_has_only_so_many_attributes<S: Engine>(store: S, _: Time) {
+    let mut ann = user("ann");
+    let name = |number: usize| format!("agent-{number}");
+    for number in 0..127 {
+        ann.attributes.insert(name(number), "1".to_owned());
+    }
+    store.insert_user(ann.clone()).await.unwrap();
+    let change = |number, value: &str| {
+        let mut change = UserUpdate::default();
+        change.attributes.insert(name(number), value.to_owned());
+        store.update_user(&ann.id, change)
+    };
+    let full = change(0, &"a".repeat(32_768)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann.clone()));
+    let answers = [
+        change(127, "2"),
+        change(128, "2"),
+        change(129, "2"),
+        change(130, "2"),
+    ];
+    let mut stored = 0;
+    for answer in answers {
+        match answer.await {
+            Ok(_) => stored += 1,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Full),
+        }
+    }
+    assert_eq!(stored, 1, "one more, and no other");
+    let user = change(0, "3").await.unwrap().unwrap();
+    assert_eq!(user.attributes.len(), 128);
+    assert_eq!(user.attributes.get("agent-0").unwrap(), "3");
+    // Who has too many from before there was a bound may be shut out.
+    let mut bob = user_with(&ann, "bob");
+    for number in 127..200 {
+        bob.attributes.insert(name(number), "1".to_owned());
+    }
+    store.insert_user(bob.clone()).await.unwrap();
+    let mut shut_out = UserUpdate::default();
+    shut_out.active = Some(false);
+    let shut_out = store.update_user(&bob.id, shut_out).await.unwrap();
+    assert!(!shut_out.unwrap().active);
+}
+
+fn user_with(other: &UserRecord, name: &str) -> UserRecord {
+    let mut user = user(name);
+    user.attributes.clone_from(&other.attributes);
+    user
+}
+
 pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store: S, _: Time) {
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();

@@ -14,7 +14,7 @@ use crate::{
             RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
         },
     },
-    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
+    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
 };
 
 #[derive(Default)]
@@ -196,11 +196,16 @@ impl UserStore for MemoryStore {
 
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
         let mut people = lock(&self.0.people);
-        let changed = people.users.get_mut(id).map(|(_, user)| {
-            user.apply(change);
-            user.clone()
-        });
-        StoreFuture::ready(Ok(changed))
+        let Some((_, user)) = people.users.get_mut(id) else {
+            return StoreFuture::ready(Ok(None));
+        };
+        let mut changed = user.clone();
+        changed.apply(change.clone());
+        if changed.is_overfilled_by(&change) {
+            return StoreFuture::ready(Err(overfilled()));
+        }
+        user.clone_from(&changed);
+        StoreFuture::ready(Ok(Some(changed)))
     }
 
     fn change_password(

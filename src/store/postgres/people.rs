@@ -19,7 +19,7 @@ use crate::{
         page::{Page, Paged},
         user::{UserRecord, UserUpdate, normal_email},
     },
-    store::{StoreError, StoreErrorKind, StoreFuture, UserStore},
+    store::{StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
 };
 
 /// Ends in `WHERE`.
@@ -156,8 +156,15 @@ impl UserStore for PostgresStore {
                 .bind(id.as_str())
                 .fetch_optional(&mut *transaction)
                 .await?;
+            let stored = read_one(stored.as_ref())?;
+            if stored
+                .as_ref()
+                .is_some_and(|user| user.is_overfilled_by(&change))
+            {
+                return Err(overfilled().into());
+            }
             transaction.commit().await?;
-            read_one(stored.as_ref())
+            Ok(stored)
         })
     }
 

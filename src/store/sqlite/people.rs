@@ -15,7 +15,7 @@ use crate::{
             RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
         },
     },
-    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore},
+    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
 };
 
 macro_rules! select {
@@ -122,6 +122,9 @@ fn update_user(
         return Ok(None);
     };
     user.apply(change.clone());
+    if user.is_overfilled_by(change) {
+        return Err(overfilled().into());
+    }
     if change.roles.is_some() {
         connection
             .prepare_cached("UPDATE user SET roles = ? WHERE id = ?")?
