@@ -14,6 +14,9 @@ use super::{
     quota::Quotas,
 };
 
+/// The attribute that names a caller's tenant.
+pub(crate) const TENANT: &str = "tenant";
+
 /// Who is calling: the outcome of an authentication. A clone is a reference count.
 ///
 /// An authenticating layer puts it into the request's extensions; later layers and handlers read it there.
@@ -164,7 +167,7 @@ impl Principal {
     /// The tenant that the caller belongs to: the attribute `tenant`.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.attribute("tenant")
+        self.attribute(TENANT)
     }
 
     /// Whose money is spent: the account that was set, or one named like the subject. `None` when the

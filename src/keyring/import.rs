@@ -2,12 +2,10 @@
 
 use super::{
     Keyring, KeyringError, NewKey,
+    bounds::settle_new,
     ring::{fresh_id, lineage_of},
 };
-use crate::domain::{
-    audit::AuditAction,
-    key::{KeyDigest, KeyProof, KeyRecord},
-};
+use crate::domain::key::{KeyDigest, KeyProof, KeyRecord};
 
 /// The shortest key that is taken as random, and the shortest that somebody chose, in bytes.
 const RANDOM_LENGTH_MIN: usize = 22;
@@ -70,14 +68,15 @@ impl Keyring {
         owner: &str,
         stored: (KeyDigest, KeyProof),
         preview: String,
-        new: NewKey,
+        mut new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
+        settle_new(owner, &mut new)?;
         self.check_roles(&new.roles)?;
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
-        let mut record = self.record(owner, new, id, lineage, stored.0)?;
+        let mut record = self.record(owner, new, id, lineage, stored.0);
         (record.proof, record.preview) = (stored.1, preview);
-        self.insert(AuditAction::KEY_CREATE, record, None).await
+        self.insert(record).await
     }
 }
 

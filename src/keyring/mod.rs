@@ -1,9 +1,11 @@
 //! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
 //! finds them, warm from memory.
 
+mod bounds;
 mod error;
 mod hashing;
 mod import;
+mod makers;
 mod mixed;
 mod resolver;
 mod ring;

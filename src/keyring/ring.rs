@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::{KeyResolver, KeyringError};
+use super::{
+    KeyResolver, KeyringError,
+    bounds::{settle_new, settle_update},
+};
 use crate::{
     domain::{
         BudgetId, KeyId,
         audit::{Act, AuditAction, AuditOutcome},
         clock::{Clock, SystemClock, Timestamp},
-        key::{ApiKey, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, RotationOf},
+        key::{ApiKey, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, Rotation, RotationOutcome},
         page::{Page, Paged},
-        principal::Principal,
         quota::Quotas,
         role::RoleSet,
     },
@@ -21,12 +23,10 @@ use crate::{
     trail,
 };
 
-/// The longest name of a key, in bytes.
-const NAME_LENGTH_MAX: usize = 255;
-/// The most networks of a key.
-const NETWORKS_MAX: usize = 64;
 /// The longest overlap of a rotation.
 const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
+/// How many keys an owner has at most, unless set otherwise.
+const KEYS_PER_OWNER_MAX: u32 = 1_000;
 
 /// A key to be made.
 #[derive(Clone, Debug, Default)]
@@ -35,17 +35,17 @@ pub struct NewKey {
     pub name: String,
     /// One of the format's environments; `None` where it has none.
     pub environment: Option<String>,
-    /// Its roles.
+    /// Its roles, at most 64 of at most 64 bytes; one that is named twice counts once.
     pub roles: Vec<String>,
-    /// The one resource that it is good for.
+    /// The one resource that it is good for: at most 255 bytes.
     pub resource: Option<String>,
     /// The networks that it may be used from, at most 64; empty: from anywhere.
     pub networks: Vec<IpNet>,
-    /// Rate quotas of its own, which take the place of those of the tier or the layer.
+    /// Rate quotas of its own, at most 16, which take the place of those of the tier or the layer.
     pub quotas: Option<Quotas>,
     /// From when on it is refused as expired. A moment of the past is taken as it is.
     pub expires_at: Option<Timestamp>,
-    /// What the application keeps of it.
+    /// What the application keeps of it, which become the attributes of whoever uses it: at most 32, of 4,096 bytes together.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -78,6 +78,8 @@ pub struct Keyring {
     format: KeyFormat,
     resolver: KeyResolver,
     roles: Option<RoleSet>,
+    pub(super) free_attributes: Vec<Box<str>>,
+    keys_per_owner_max: u32,
     clock: Arc<dyn Clock>,
     audience: Audience,
 }
@@ -91,6 +93,8 @@ impl Keyring {
             format,
             resolver,
             roles: None,
+            free_attributes: Vec::new(),
+            keys_per_owner_max: KEYS_PER_OWNER_MAX,
             clock: SystemClock::shared(),
             audience: Audience::default(),
         }
@@ -111,6 +115,14 @@ impl Keyring {
         self
     }
 
+    /// How many keys an owner has at most, those that have ended and were not deleted included; 1,000 unless set. The store
+    /// keeps to it exactly, however many are made at once.
+    #[must_use]
+    pub fn keys_per_owner_max(mut self, keys: u32) -> Self {
+        self.keys_per_owner_max = keys;
+        self
+    }
+
     /// Another source of time.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -125,51 +137,51 @@ impl Keyring {
     pub async fn create(
         &self,
         owner: &str,
-        new: NewKey,
+        mut new: NewKey,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        settle_new(owner, &mut new)?;
         self.check_roles(&new.roles)?;
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
-        let (key, record) = self.make(owner, new, id, lineage)?;
-        self.insert(AuditAction::KEY_CREATE, record, None)
-            .await
-            .map(|record| (key, record))
+        self.create_as(owner, new, id, lineage).await
     }
 
-    /// Makes a key for whom somebody is, with no more rights than they have: each role of the key must
-    /// be included by one of the maker's ([`Keyring::with_roles`] says what roles include). A key that
-    /// makes a key hands its own bounds on: its resource, networks, end and budget.
-    ///
-    /// # Errors
-    /// [`KeyringError`]; `Escalation` for a role or a resource that the maker doesn't have.
-    pub async fn create_for(
+    /// Of what was looked at before.
+    pub(super) async fn create_as(
         &self,
-        maker: &Principal,
+        owner: &str,
         new: NewKey,
+        id: KeyId,
+        lineage: BudgetId,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        let includes = |held: &str, wanted: &str| match &self.roles {
-            Some(roles) => roles.includes(held, wanted),
-            None => held == wanted,
-        };
-        let has = |wanted: &String| maker.roles().any(|held| includes(held, wanted));
-        self.check_roles(&new.roles)?;
-        if !new.roles.iter().all(has) {
-            return Err(KeyringError::Escalation);
-        }
-        let Some(id) = maker.key() else {
-            return self.create(maker.subject(), new).await;
-        };
-        let own = self.get(maker.subject(), id).await?;
-        let lineage = own.lineage.clone();
-        let new = within(new, own)?;
-        let (key, record) = self.make(maker.subject(), new, fresh_id()?, lineage)?;
-        self.insert(AuditAction::KEY_CREATE, record, None)
-            .await
-            .map(|record| (key, record))
+        let key = self.format.generate(new.environment.as_deref())?;
+        let (digest, proof) = self.resolver.hash(key.expose());
+        let mut record = self.record(owner, new, id, lineage, digest);
+        record.proof = proof;
+        key.preview().clone_into(&mut record.preview);
+        let record = self.insert(record).await?;
+        Ok((key, record))
     }
 
     pub(super) fn resolver(&self) -> &KeyResolver {
         &self.resolver
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn is_free(&self, attribute: &str) -> bool {
+        let names = &self.free_attributes;
+        names.iter().any(|name| name.as_ref() == attribute)
+    }
+
+    /// Whether who holds one role has the other.
+    pub(super) fn includes(&self, held: &str, wanted: &str) -> bool {
+        match &self.roles {
+            Some(roles) => roles.includes(held, wanted),
+            None => held == wanted,
+        }
     }
 
     pub(super) fn check_roles(&self, names: &[String]) -> Result<(), KeyringError> {
@@ -182,11 +194,14 @@ impl Keyring {
         Err(KeyringError::Invalid("roles: there is no such role"))
     }
 
-    /// Replaces a key by a new one with the same settings and the same spending; the old one goes on
-    /// for `overlap` (at most 90 days), or until its own end if that is earlier.
+    /// Replaces a key by a new one with the same settings, as they stand at that moment, and the same spending; the old one goes
+    /// on for `overlap` (at most 90 days), or until its own end if that is earlier.
+    ///
+    /// A key is replaced once: of several rotations at the same time one makes a key. Whoever lost that one's answer rotates
+    /// the new key, which [`KeyringError::Superseded`] names, or makes another.
     ///
     /// # Errors
-    /// [`KeyringError`]; `NotActive` for a key that is revoked or expired.
+    /// [`KeyringError`]; `NotActive` for a key that is revoked or expired, `Superseded` for one that was rotated before.
     pub async fn rotate(
         &self,
         owner: &str,
@@ -196,34 +211,30 @@ impl Keyring {
         if overlap > OVERLAP_MAX {
             return Err(KeyringError::Invalid("overlap: at most 90 days"));
         }
+        // For its environment, which never changes.
         let old = self.get(owner, id).await?;
-        let now = self.clock.now();
-        if !old.is_active(now) {
-            return Err(KeyringError::NotActive);
-        }
-        let overlap_ends_at = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
-        let rotation = RotationOf {
-            replaced: old.id.clone(),
-            overlap_ends_at,
+        let key = self.format.generate(old.environment.as_deref())?;
+        let (digest, proof) = self.resolver.hash(key.expose());
+        let now = self.now();
+        let rotation = Rotation {
+            owner: owner.to_owned(),
+            replaced: id.clone(),
+            overlap_ends_at: now.saturating_add(overlap).unwrap_or(Timestamp::MAX),
             at: now,
+            id: fresh_id()?,
+            digest,
+            proof,
+            preview: key.preview().to_owned(),
         };
-        let new = NewKey {
-            name: old.name,
-            environment: old.environment,
-            roles: old.roles,
-            resource: old.resource,
-            networks: old.networks,
-            quotas: old.quotas,
-            expires_at: old.expires_at,
-            metadata: old.metadata,
-        };
-        let (key, mut record) = self.make(owner, new, fresh_id()?, old.lineage)?;
-        record.rotated_from = Some(old.id);
-        let rotation = Some((rotation, old.digest));
-        let record = self
-            .insert(AuditAction::KEY_ROTATE, record, rotation)
-            .await?;
-        Ok((key, record))
+        let act = act(AuditAction::KEY_ROTATE, &rotation.id);
+        let rotated = self.store.rotate(rotation, Some(self.keys_per_owner_max));
+        let outcome = self.finish(act, rotated, touched_by).await;
+        match outcome.map_err(|error| self.refused(error))? {
+            RotationOutcome::Rotated { successor, .. } => Ok((key, *successor)),
+            RotationOutcome::Unknown => Err(KeyringError::NotFound),
+            RotationOutcome::NotActive => Err(KeyringError::NotActive),
+            RotationOutcome::Superseded { by } => Err(KeyringError::Superseded { by }),
+        }
     }
 
     /// One key of an owner.
@@ -253,9 +264,9 @@ impl Keyring {
         &self,
         owner: &str,
         id: &KeyId,
-        change: KeyUpdate,
+        mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        check_bounds(change.name.as_deref(), change.networks.as_deref())?;
+        settle_update(&mut change)?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         self.change(AuditAction::KEY_UPDATE, owner, id, change)
             .await
@@ -285,7 +296,7 @@ impl Keyring {
         record.ok_or(KeyringError::NotFound)
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         action: AuditAction,
         owner: &str,
@@ -297,21 +308,6 @@ impl Keyring {
         record.ok_or(KeyringError::NotFound)
     }
 
-    fn make(
-        &self,
-        owner: &str,
-        new: NewKey,
-        id: KeyId,
-        lineage: BudgetId,
-    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        let key = self.format.generate(new.environment.as_deref())?;
-        let (digest, proof) = self.resolver.hash(key.expose());
-        let mut record = self.record(owner, new, id, lineage, digest)?;
-        record.proof = proof;
-        key.preview().clone_into(&mut record.preview);
-        Ok((key, record))
-    }
-
     pub(super) fn record(
         &self,
         owner: &str,
@@ -319,8 +315,7 @@ impl Keyring {
         id: KeyId,
         lineage: BudgetId,
         digest: KeyDigest,
-    ) -> Result<KeyRecord, KeyringError> {
-        check_bounds(Some(&new.name), Some(&new.networks))?;
+    ) -> KeyRecord {
         let mut record = KeyRecord::new(id, lineage, digest, owner, self.clock.now());
         record.name = new.name;
         record.environment = new.environment;
@@ -330,24 +325,27 @@ impl Keyring {
         record.quotas = new.quotas;
         record.expires_at = new.expires_at;
         record.metadata = new.metadata;
+        record
+    }
+
+    pub(super) async fn insert(&self, record: KeyRecord) -> Result<KeyRecord, KeyringError> {
+        let act = act(AuditAction::KEY_CREATE, &record.id);
+        let inserted = self
+            .store
+            .insert(record.clone(), Some(self.keys_per_owner_max));
+        // Somebody may have asked for it before it was.
+        let digest = record.digest;
+        let outcome = self.finish(act, inserted, move |()| vec![digest]).await;
+        outcome.map_err(|error| self.refused(error))?;
         Ok(record)
     }
 
-    pub(super) async fn insert(
-        &self,
-        action: AuditAction,
-        record: KeyRecord,
-        rotation: Option<(RotationOf, KeyDigest)>,
-    ) -> Result<KeyRecord, KeyringError> {
-        let (rotation, replaced) = rotation.unzip();
-        // Somebody may have asked for the new key before it was.
-        let digests: Vec<_> = replaced.into_iter().chain([record.digest]).collect();
-        let inserted = self.store.insert(record.clone(), rotation);
-        let act = act(action, &record.id);
-        match self.finish(act, inserted, move |()| digests).await {
-            Ok(()) => Ok(record),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(KeyringError::NotActive),
-            Err(error) => Err(error.into()),
+    fn refused(&self, error: StoreError) -> KeyringError {
+        match error.kind() {
+            StoreErrorKind::Full => KeyringError::TooMany {
+                max: self.keys_per_owner_max,
+            },
+            _ => error.into(),
         }
     }
 
@@ -392,16 +390,6 @@ fn act(action: AuditAction, id: &KeyId) -> Act {
     Act::new(action).target(id.as_str())
 }
 
-fn check_bounds(name: Option<&str>, networks: Option<&[IpNet]>) -> Result<(), KeyringError> {
-    if name.is_some_and(|name| name.len() > NAME_LENGTH_MAX) {
-        return Err(KeyringError::Invalid("name: at most 255 bytes"));
-    }
-    if networks.is_some_and(|networks| networks.len() > NETWORKS_MAX) {
-        return Err(KeyringError::Invalid("networks: at most 64"));
-    }
-    Ok(())
-}
-
 /// Whether a change that failed like this may have been made all the same.
 fn may_have_happened(failure: StoreErrorKind) -> bool {
     matches!(
@@ -410,37 +398,23 @@ fn may_have_happened(failure: StoreErrorKind) -> bool {
     )
 }
 
+/// The new key too: somebody may have asked for it before it was.
+fn touched_by(outcome: RotationOutcome) -> Vec<KeyDigest> {
+    match outcome {
+        RotationOutcome::Rotated {
+            replaced,
+            successor,
+        } => vec![replaced, successor.digest],
+        _ => Vec::new(),
+    }
+}
+
 fn digests_of(record: Option<KeyRecord>) -> Vec<KeyDigest> {
     record.into_iter().map(|record| record.digest).collect()
 }
 
 pub(super) fn fresh_id() -> Result<KeyId, KeyringError> {
     KeyId::new(&format!("key-{}", Uuid::new_v4())).map_err(|_| KeyringError::Invalid("id"))
-}
-
-/// A new key within the bounds of the key that makes it.
-fn within(mut new: NewKey, own: KeyRecord) -> Result<NewKey, KeyringError> {
-    if let Some(bound) = own.resource {
-        if new.resource.as_ref().is_some_and(|wanted| *wanted != bound) {
-            return Err(KeyringError::Escalation);
-        }
-        new.resource = Some(bound);
-    }
-    if new.networks.is_empty() {
-        new.networks = own.networks;
-    } else if !own.networks.is_empty() {
-        let inside = |wanted: &IpNet| own.networks.iter().any(|bound| bound.contains(wanted));
-        if !new.networks.iter().all(inside) {
-            return Err(KeyringError::Escalation);
-        }
-    }
-    new.expires_at = match (new.expires_at, own.expires_at) {
-        (Some(wanted), Some(bound)) => Some(wanted.min(bound)),
-        (wanted, bound) => wanted.or(bound),
-    };
-    // Both are counted under one lineage, and so by the same quotas.
-    new.quotas = own.quotas;
-    Ok(new)
 }
 
 pub(super) fn lineage_of(id: &KeyId) -> Result<BudgetId, KeyringError> {

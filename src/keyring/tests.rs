@@ -1,3 +1,7 @@
+mod bounds;
+mod makers;
+mod rotation;
+
 use std::time::Duration;
 
 use super::*;
@@ -5,6 +9,7 @@ use crate::{
     domain::{
         KeyId,
         key::{KeyDigest, KeyFormat, KeyProof, KeyRecord, KeyUpdate},
+        principal::Principal,
         quota::{Quota, Quotas},
         role::RoleSet,
     },
@@ -33,6 +38,14 @@ async fn resolve(keys: &KeyResolver, key: &str) -> Result<KeyId, KeyRefusal> {
         Resolution::Pending(found) => found.await,
     };
     found.map(|key| key.principal().key().unwrap().clone())
+}
+
+async fn principal_of(keys: &KeyResolver, key: &str) -> Principal {
+    let found = match keys.resolve(key) {
+        Resolution::Ready(found) => found,
+        Resolution::Pending(found) => found.await,
+    };
+    found.unwrap().principal().clone()
 }
 
 fn is_warm(keys: &KeyResolver, key: &str) -> bool {
@@ -305,47 +318,4 @@ fn a_pepper_is_long_named_and_shown_to_nobody() {
         assert!(Pepper::new(name, secret).is_err());
     }
     assert_eq!(format!("{:?}", pepper("one")), "Pepper(one)");
-}
-
-#[tokio::test]
-async fn a_key_that_makes_a_key_hands_its_bounds_on() {
-    let store = MemoryStore::new();
-    let keys = builder(&store).build();
-    let owned = ring(&store, &keys).with_roles(RoleSet::viewer_operator_admin());
-    let quotas = Some(Quotas::from(Quota::per_minute(5)));
-    let network = "192.0.2.0/24".parse().unwrap();
-    let end = crate::domain::clock::Timestamp::MAX;
-    let new = NewKey {
-        roles: vec!["operator".to_owned()],
-        resource: Some("agent-1".to_owned()),
-        networks: vec![network],
-        expires_at: Some(end),
-        quotas: quotas.clone(),
-        ..NewKey::default()
-    };
-    let (key, parent) = owned.create("ann", new).await.unwrap();
-    let found = match keys.resolve(key.expose()) {
-        Resolution::Ready(found) => found.unwrap(),
-        Resolution::Pending(found) => found.await.unwrap(),
-    };
-    let maker = found.principal();
-
-    let (_, child) = owned.create_for(maker, NewKey::default()).await.unwrap();
-    assert_eq!(
-        (child.resource.as_deref(), child.networks, child.expires_at),
-        (Some("agent-1"), vec![network], Some(end))
-    );
-    assert_eq!((child.lineage, child.quotas), (parent.lineage, quotas));
-
-    let refused: [fn(&mut NewKey); 3] = [
-        |new| new.roles = vec!["admin".to_owned()],
-        |new| new.resource = Some("agent-2".to_owned()),
-        |new| new.networks = vec!["192.0.0.0/16".parse().unwrap()],
-    ];
-    for widen in refused {
-        let mut new = NewKey::default();
-        widen(&mut new);
-        let answer = owned.create_for(maker, new).await;
-        assert!(matches!(answer, Err(KeyringError::Escalation)));
-    }
 }

@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{KeyId, Page, Paged, StoreFuture};
+use super::{KeyId, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::Timestamp,
-    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
+    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
 };
 
 /// Finds keys: all that authentication needs, and all that a store of one's own must do.
@@ -154,12 +154,18 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrKeys<A, B> {
 
 /// Keeps keys.
 pub trait KeyStore: KeyLookup {
-    /// Stores a new key. With `rotation`, in the same step ends the replaced key at the end of the
-    /// overlap or its own, whichever is earlier.
+    /// Stores a new key, unless its owner has `owned_max` keys, whatever their state; `None`: as many as there will be. However
+    /// many are made at once, there are never more.
     ///
-    /// Fails with `Conflict` when the id or the digest is taken, with `NotFound` when the key to
-    /// replace is unknown, of another owner, or no longer active.
-    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()>;
+    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner has so many.
+    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()>;
+
+    /// In one step stores a new key with all the settings that the old one has at that moment, and ends the old one at the end of
+    /// the overlap or its own, whichever is earlier. Of several rotations of one key the first one counts. The bound is that
+    /// of [`insert`](Self::insert).
+    ///
+    /// Fails as [`insert`](Self::insert) does.
+    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome>;
 
     /// One key of one owner; another owner's is `None`, like one that never was.
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
@@ -193,8 +199,12 @@ impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
 }
 
 impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
-    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
-        T::insert(self, record, rotation)
+    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
+        T::insert(self, record, owned_max)
+    }
+
+    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
+        T::rotate(self, rotation, owned_max)
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
@@ -214,10 +224,27 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
     }
 }
 
+/// Why a key is not stored: its name or its digest is there already.
+pub(super) fn taken() -> StoreError {
+    let text = "the id or the digest of the key is taken";
+    StoreError::new(StoreErrorKind::Conflict, text)
+}
+
+/// Why a key is not stored: its owner has enough.
+pub(super) fn full() -> StoreError {
+    let text = "the owner has as many keys as there may be";
+    StoreError::new(StoreErrorKind::Full, text)
+}
+
+/// Whether one more is too many.
+pub(super) fn is_full(owned: usize, owned_max: Option<u32>) -> bool {
+    owned_max.is_some_and(|max| u32::try_from(owned).is_ok_and(|owned| owned >= max))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{MemoryStore, StaticKeys, StoreError, StoreErrorKind};
+    use crate::store::{MemoryStore, StaticKeys};
 
     #[derive(Debug)]
     struct Failing;

@@ -2,7 +2,7 @@
 
 use tollgate::{
     clock::Timestamp,
-    key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, RotationOf},
+    key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
     quota::{CalendarPeriod, Quota},
     store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
 };
@@ -21,12 +21,17 @@ fn key(name: &str, owner: &str) -> KeyRecord {
     key
 }
 
-fn rotation(of: &str, overlap_ends_at: Timestamp) -> Option<RotationOf> {
-    Some(RotationOf {
+fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
+    Rotation {
+        owner: "ann".to_owned(),
         replaced: id(of),
         overlap_ends_at,
         at: now(),
-    })
+        id: id(into),
+        digest: KeyDigest::of(&format!("ps_live_{into}")),
+        proof: KeyProof::Sha256,
+        preview: "ps_live_abcd...xyz9".to_owned(),
+    }
 }
 
 async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecord> {
@@ -55,6 +60,7 @@ pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Keys>
     full.expires_at = Some("9999-12-30T00:00:00Z".parse().unwrap());
     full.last_used_at = Some(later(1));
     full.rotated_from = Some(id("key-0"));
+    full.rotated_to = Some(id("key-2"));
     full.metadata.insert("team".to_owned(), "é".to_owned());
     assert_eq!(store.find(&full.digest).await.unwrap(), None);
     store.insert(full.clone(), None).await.unwrap();
@@ -85,14 +91,98 @@ pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Keys>(stor
     short.expires_at = Some(later(10));
     store.insert(short, None).await.unwrap();
     store.insert(key("long", "ann"), None).await.unwrap();
-    for (of, new) in [("short", "short-2"), ("long", "long-2")] {
-        let rotation = rotation(of, later(60));
-        store.insert(key(new, "ann"), rotation).await.unwrap();
-        assert!(get(&store, "ann", new).await.is_some());
+    for (of, into) in [("short", "short-2"), ("long", "long-2")] {
+        let rotated = store.rotate(rotation(of, into, later(60)), None).await;
+        let successor = match rotated.unwrap() {
+            RotationOutcome::Rotated {
+                replaced,
+                successor,
+            } => {
+                assert_eq!(replaced, key(of, "ann").digest);
+                *successor
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(get(&store, "ann", into).await, Some(successor.clone()));
+        assert_eq!(
+            store.find(&successor.digest).await.unwrap(),
+            Some(successor)
+        );
     }
-    let ends = |key: Option<KeyRecord>| key.unwrap().expires_at;
-    assert_eq!(ends(get(&store, "ann", "short").await), Some(later(10)));
-    assert_eq!(ends(get(&store, "ann", "long").await), Some(later(60)));
+    let end = async |name| get(&store, "ann", name).await.unwrap().expires_at;
+    assert_eq!(end("short").await, Some(later(10)));
+    assert_eq!(end("short-2").await, Some(later(10)), "its own end");
+    assert_eq!(end("long").await, Some(later(60)));
+    assert_eq!(end("long-2").await, None, "and not that of the overlap");
+}
+
+pub(crate) async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: Keys>(store: S) {
+    let mut old = key("old", "ann");
+    old.environment = Some("live".to_owned());
+    old.roles = vec!["operator".to_owned()];
+    old.lineage = BudgetId::new("ancestor").unwrap();
+    store.insert(old.clone(), None).await.unwrap();
+    let mut change = KeyUpdate::default();
+    change.name = Some("renamed".to_owned());
+    change.roles = Some(vec!["viewer".to_owned()]);
+    change.resource = Some(Some("agent-1".to_owned()));
+    change.networks = Some(vec!["192.0.2.0/24".parse().unwrap()]);
+    change.quotas = Some(Some(Quota::per_minute(5).into()));
+    change.metadata = Some([("team".to_owned(), "red".to_owned())].into());
+    change.expires_at = Some(Some(later(500)));
+    let changed = store.update("ann", &id("old"), change).await.unwrap();
+    store.touch(&id("old"), later(1));
+    store.written().await;
+    let mut rotation = rotation("old", "new", later(60));
+    rotation.proof = "hmac-sha256:2026".parse().unwrap();
+    rotation.at = later(2);
+    store.rotate(rotation.clone(), None).await.unwrap();
+
+    let mut expected = changed.unwrap();
+    expected.id = id("new");
+    expected.digest = rotation.digest;
+    expected.proof = rotation.proof;
+    expected.preview = rotation.preview;
+    expected.created_at = later(2);
+    expected.rotated_from = Some(id("old"));
+    assert_eq!(get(&store, "ann", "new").await, Some(expected));
+    let replaced = get(&store, "ann", "old").await.unwrap();
+    assert_eq!(replaced.rotated_to, Some(id("new")));
+    assert_eq!(replaced.last_used_at, Some(later(1)));
+}
+
+pub(crate) async fn a_key_is_rotated_once<S: Keys>(store: S) {
+    store.insert(key("old", "ann"), None).await.unwrap();
+    let rotate = |into: String| {
+        let store = store.clone();
+        let rotation = rotation("old", &into, later(60));
+        tokio::spawn(async move { store.rotate(rotation, Some(9)).await.unwrap() })
+    };
+    let tasks: Vec<_> = (0..16)
+        .map(|number| rotate(format!("new-{number}")))
+        .collect();
+    let (mut winner, mut losers) = (None, Vec::new());
+    for task in tasks {
+        match task.await.unwrap() {
+            RotationOutcome::Rotated { successor, .. } => {
+                assert_eq!(winner.replace(successor.id), None, "one wins");
+            }
+            RotationOutcome::Superseded { by } => losers.push(by),
+            other => panic!("{other:?}"),
+        }
+    }
+    let winner = winner.unwrap();
+    assert_eq!(losers, vec![winner.clone(); 15]);
+    assert_eq!(
+        store.list("ann", Page::first(9)).await.unwrap().items.len(),
+        2
+    );
+    // Also when that one is gone: nobody knows any more how long the old one would have lived.
+    store.delete("ann", &winner).await.unwrap();
+    let again = store.rotate(rotation("old", "late", later(90)), None).await;
+    assert_eq!(again.unwrap(), RotationOutcome::Superseded { by: winner });
+    let old = get(&store, "ann", "old").await.unwrap();
+    assert_eq!(old.expires_at, Some(later(60)));
 }
 
 pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Keys>(store: S) {
@@ -103,18 +193,52 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     for old in [expired, revoked, key("bobs", "bob")] {
         store.insert(old, None).await.unwrap();
     }
-    for of in ["expired", "revoked", "bobs", "nobodys"] {
-        let answer = store
-            .insert(key("new", "ann"), rotation(of, later(60)))
-            .await;
-        assert_eq!(kind(answer), StoreErrorKind::NotFound, "{of}");
+    for (of, expected) in [
+        ("expired", RotationOutcome::NotActive),
+        ("revoked", RotationOutcome::NotActive),
+        ("bobs", RotationOutcome::Unknown),
+        ("nobodys", RotationOutcome::Unknown),
+    ] {
+        let outcome = store.rotate(rotation(of, "new", later(60)), None).await;
+        assert_eq!(outcome.unwrap(), expected, "{of}");
         assert_eq!(get(&store, "ann", "new").await, None);
     }
     assert_eq!(get(&store, "bob", "bobs").await, Some(key("bobs", "bob")));
     store.insert(key("key-1", "ann"), None).await.unwrap();
-    let answer = store.insert(key("bobs", "ann"), rotation("key-1", later(60)));
-    assert_eq!(kind(answer.await), StoreErrorKind::Conflict);
-    assert_eq!(get(&store, "ann", "key-1").await.unwrap().expires_at, None);
+    let taken = store.rotate(rotation("key-1", "bobs", later(60)), None);
+    assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
+    let full = store.rotate(rotation("key-1", "new", later(60)), Some(3));
+    assert_eq!(kind(full.await), StoreErrorKind::Full);
+    assert_eq!(get(&store, "ann", "new").await, None);
+    assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
+}
+
+pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(store: S) {
+    let mut ended = key("ended", "ann");
+    ended.revoked_at = Some(now());
+    store.insert(ended, Some(5)).await.unwrap();
+    let insert = |name: String| {
+        let store = store.clone();
+        let record = key(&name, "ann");
+        tokio::spawn(async move { store.insert(record, Some(5)).await })
+    };
+    let tasks: Vec<_> = (0..16)
+        .map(|number| insert(format!("key-{number}")))
+        .collect();
+    let mut stored = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(()) => stored += 1,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Full),
+        }
+    }
+    assert_eq!(stored, 4, "exactly, with the one that has ended");
+    store.insert(key("bobs", "bob"), Some(1)).await.unwrap();
+    store.delete("ann", &id("ended")).await.unwrap();
+    store.insert(key("next", "ann"), Some(5)).await.unwrap();
+    let full = store.insert(key("late", "ann"), Some(5)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
+    assert_eq!(get(&store, "ann", "late").await, None);
 }
 
 pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {

@@ -4,10 +4,12 @@ mod digest;
 mod format;
 mod proof;
 mod record;
+mod rotation;
 
 pub use digest::KeyDigest;
 pub use format::{
     Alphabet, ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
 };
 pub use proof::{InvalidProof, KeyProof, Rehash};
-pub use record::{KeyRecord, KeyUpdate, RotationOf};
+pub use record::{KeyRecord, KeyUpdate};
+pub use rotation::{Rotation, RotationOutcome};

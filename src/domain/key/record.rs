@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{KeyDigest, KeyProof, Rehash};
+use super::{KeyDigest, KeyProof, Rehash, Rotation, RotationOutcome};
 use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
 /// A key as stored.
@@ -43,6 +43,8 @@ pub struct KeyRecord {
     pub last_used_at: Option<Timestamp>,
     /// The key that this one replaced.
     pub rotated_from: Option<KeyId>,
+    /// The key that replaced this one. There is one at most, for good: also when that one is deleted.
+    pub rotated_to: Option<KeyId>,
     /// What its spending and its rate are counted under: kept through rotations.
     pub lineage: BudgetId,
     /// What the application keeps of it.
@@ -76,6 +78,7 @@ impl KeyRecord {
             revoked_at: None,
             last_used_at: None,
             rotated_from: None,
+            rotated_to: None,
             lineage,
             metadata: BTreeMap::new(),
         }
@@ -119,9 +122,32 @@ impl KeyRecord {
         fits
     }
 
-    /// Ends it at `end`, unless it ends before.
-    pub(crate) fn end_by(&mut self, end: Timestamp) {
+    /// Replaces it by a new key, by the rules that hold in every engine: an engine makes the step atomic and durable. What it
+    /// must write has changed in `self`, and the successor must be stored.
+    ///
+    /// # Errors
+    /// The outcome where nothing is to be written.
+    pub(crate) fn rotate(&mut self, rotation: &Rotation) -> Result<Self, RotationOutcome> {
+        if let Some(by) = &self.rotated_to {
+            return Err(RotationOutcome::Superseded { by: by.clone() });
+        }
+        if !self.is_active(rotation.at) {
+            return Err(RotationOutcome::NotActive);
+        }
+        let successor = Self {
+            id: rotation.id.clone(),
+            digest: rotation.digest,
+            proof: rotation.proof.clone(),
+            preview: rotation.preview.clone(),
+            created_at: rotation.at,
+            last_used_at: None,
+            rotated_from: Some(self.id.clone()),
+            ..self.clone()
+        };
+        let end = rotation.overlap_ends_at;
         self.expires_at = Some(self.expires_at.map_or(end, |own| own.min(end)));
+        self.rotated_to = Some(successor.id.clone());
+        Ok(successor)
     }
 
     /// Whether it is good at `now`: neither revoked nor expired.
@@ -151,15 +177,4 @@ pub struct KeyUpdate {
     pub expires_at: Option<Option<Timestamp>>,
     /// Revoked at that moment, unless it was revoked before.
     pub revoked_at: Option<Timestamp>,
-}
-
-/// How a key is replaced by another, in one step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationOf {
-    /// The key to replace: it must be active at `at`.
-    pub replaced: KeyId,
-    /// Until when it goes on working, if it would otherwise work for longer.
-    pub overlap_ends_at: Timestamp,
-    /// The moment of the rotation.
-    pub at: Timestamp,
 }

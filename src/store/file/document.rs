@@ -11,11 +11,14 @@ use crate::{
     domain::{
         BudgetId, KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, RotationOf},
+        key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
         quota::Quotas,
     },
-    store::{StoreError, StoreErrorKind},
+    store::{
+        StoreError, StoreErrorKind,
+        keys::{full, is_full, taken},
+    },
 };
 
 /// The form that is written; a file of a later one is not touched.
@@ -67,6 +70,8 @@ struct Entry {
     last_used_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotated_from: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotated_to: Option<KeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lineage: Option<BudgetId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -120,6 +125,7 @@ impl Entry {
             revoked_at: record.revoked_at,
             last_used_at: record.last_used_at,
             rotated_from: record.rotated_from,
+            rotated_to: record.rotated_to,
             lineage: Some(record.lineage),
             metadata: record.metadata,
             others,
@@ -145,6 +151,7 @@ impl Entry {
         record.revoked_at = self.revoked_at;
         record.last_used_at = self.last_used_at;
         record.rotated_from = self.rotated_from;
+        record.rotated_to = self.rotated_to;
         record.metadata = self.metadata;
         Ok((record, self.others))
     }
@@ -255,26 +262,36 @@ impl Document {
     pub(super) fn insert(
         &mut self,
         record: KeyRecord,
-        rotation: Option<&RotationOf>,
+        owned_max: Option<u32>,
     ) -> Result<(), StoreError> {
-        if self.is_taken(&record) {
-            let text = "the id or the digest of the key is taken";
-            return Err(StoreError::new(StoreErrorKind::Conflict, text));
-        }
-        if let Some(rotation) = rotation {
-            let replaced = self
-                .get_mut(&record.owner, &rotation.replaced)
-                .filter(|replaced| replaced.is_active(rotation.at));
-            let Some(replaced) = replaced else {
-                let text = "there is no active key to replace";
-                return Err(StoreError::new(StoreErrorKind::NotFound, text));
-            };
-            replaced.end_by(rotation.overlap_ends_at);
-        }
-        let last = self.keys.last_key_value().map_or(0, |(last, _)| *last);
-        self.place(last.saturating_add(1), record, BTreeMap::new());
-        self.changed = true;
+        self.check_room(&record, owned_max)?;
+        self.add(record);
         Ok(())
+    }
+
+    pub(super) fn rotate(
+        &mut self,
+        rotation: &Rotation,
+        owned_max: Option<u32>,
+    ) -> Result<RotationOutcome, StoreError> {
+        let (owner, id) = (&rotation.owner, &rotation.replaced);
+        let Some(mut old) = self.get(owner, id).cloned() else {
+            return Ok(RotationOutcome::Unknown);
+        };
+        let successor = match old.rotate(rotation) {
+            Ok(successor) => successor,
+            Err(outcome) => return Ok(outcome),
+        };
+        self.check_room(&successor, owned_max)?;
+        let replaced = old.digest;
+        if let Some(stored) = self.get_mut(owner, id) {
+            *stored = old;
+        }
+        self.add(successor.clone());
+        Ok(RotationOutcome::Rotated {
+            replaced,
+            successor: Box::new(successor),
+        })
     }
 
     pub(super) fn update(
@@ -341,8 +358,28 @@ impl Document {
         (record.owner == owner).then_some(record)
     }
 
+    fn check_room(&self, record: &KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
+        if self.is_taken(record) {
+            return Err(taken());
+        }
+        let own = self
+            .keys
+            .values()
+            .filter(|(key, _)| key.owner == record.owner);
+        if is_full(own.count(), owned_max) {
+            return Err(full());
+        }
+        Ok(())
+    }
+
     fn is_taken(&self, record: &KeyRecord) -> bool {
         self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest)
+    }
+
+    fn add(&mut self, record: KeyRecord) {
+        let last = self.keys.last_key_value().map_or(0, |(last, _)| *last);
+        self.place(last.saturating_add(1), record, BTreeMap::new());
+        self.changed = true;
     }
 
     fn place(&mut self, position: u64, record: KeyRecord, others: BTreeMap<String, Value>) {

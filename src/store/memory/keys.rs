@@ -9,10 +9,13 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
-    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+    store::{
+        KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture,
+        keys::{full, is_full, taken},
+    },
 };
 
 #[derive(Default)]
@@ -35,25 +38,49 @@ impl Keys {
         (record.owner == owner).then_some(record)
     }
 
-    fn insert(
+    fn insert(&mut self, record: KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
+        self.check_room(&record, owned_max)?;
+        self.place(record);
+        Ok(())
+    }
+
+    fn rotate(
         &mut self,
-        record: KeyRecord,
-        rotation: Option<&RotationOf>,
-    ) -> Result<(), StoreError> {
+        rotation: &Rotation,
+        owned_max: Option<u32>,
+    ) -> Result<RotationOutcome, StoreError> {
+        let (owner, id) = (&rotation.owner, &rotation.replaced);
+        let Some(mut old) = self.owned(owner, id).cloned() else {
+            return Ok(RotationOutcome::Unknown);
+        };
+        let successor = match old.rotate(rotation) {
+            Ok(successor) => successor,
+            Err(outcome) => return Ok(outcome),
+        };
+        self.check_room(&successor, owned_max)?;
+        let replaced = old.digest;
+        if let Some(stored) = self.owned(owner, id) {
+            *stored = old;
+        }
+        self.place(successor.clone());
+        Ok(RotationOutcome::Rotated {
+            replaced,
+            successor: Box::new(successor),
+        })
+    }
+
+    fn check_room(&self, record: &KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
         if self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest) {
-            let text = "the id or the digest of the key is taken";
-            return Err(StoreError::new(StoreErrorKind::Conflict, text));
+            return Err(taken());
         }
-        if let Some(rotation) = rotation {
-            let replaced = self
-                .owned(&record.owner, &rotation.replaced)
-                .filter(|replaced| replaced.is_active(rotation.at));
-            let Some(replaced) = replaced else {
-                let text = "there is no active key to replace";
-                return Err(StoreError::new(StoreErrorKind::NotFound, text));
-            };
-            replaced.end_by(rotation.overlap_ends_at);
+        let owned = self.by_owner.get(&record.owner).map_or(0, BTreeMap::len);
+        if is_full(owned, owned_max) {
+            return Err(full());
         }
+        Ok(())
+    }
+
+    fn place(&mut self, record: KeyRecord) {
         self.made = self.made.saturating_add(1);
         self.by_digest.insert(record.digest, record.id.clone());
         self.by_owner
@@ -61,7 +88,6 @@ impl Keys {
             .or_default()
             .insert(self.made, record.id.clone());
         self.by_id.insert(record.id.clone(), (self.made, record));
-        Ok(())
     }
 
     fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {
@@ -142,8 +168,12 @@ impl KeyLookup for MemoryStore {
 }
 
 impl KeyStore for MemoryStore {
-    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
-        StoreFuture::ready(lock(&self.0.keys).insert(record, rotation.as_ref()))
+    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
+        StoreFuture::ready(lock(&self.0.keys).insert(record, owned_max))
+    }
+
+    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
+        StoreFuture::ready(lock(&self.0.keys).rotate(&rotation, owned_max))
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

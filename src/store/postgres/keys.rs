@@ -18,11 +18,17 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
-    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+    store::{
+        KeyLookup, KeyStore, StoreFuture,
+        keys::{full, taken},
+    },
 };
+
+/// Tells turns of owners from other advisory locks of the database: the first bytes of "keys of tollgate".
+const TURN: i64 = 0x6b65_7973_206f_6620;
 
 /// Ends in `WHERE`.
 macro_rules! select {
@@ -30,7 +36,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas FROM tollgate.api_key WHERE ",
+             metadata, proof, quotas, rotated_to FROM tollgate.api_key WHERE ",
             $condition
         )
     };
@@ -78,6 +84,7 @@ fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
         quotas: row
             .try_get::<Option<Json<_>>, _>(18)?
             .map(|Json(quotas)| quotas),
+        rotated_to: name_or_none(row, 19)?,
     };
     Ok((uncount(row.try_get(0)?)?, record))
 }
@@ -100,41 +107,16 @@ async fn find_owned(
     read_one(found.as_ref())
 }
 
-/// Ends the replaced key; whoever rotates it at the same time waits, and finds it ended or ending.
-async fn replace(
-    connection: &mut PgConnection,
-    owner: &str,
-    rotation: &RotationOf,
-) -> Result<(), Failure> {
-    let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
-        .bind(rotation.replaced.as_str())
-        .bind(owner)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let replaced = read_one(found.as_ref())?.filter(|replaced| replaced.is_active(rotation.at));
-    let Some(mut replaced) = replaced else {
-        let text = "there is no active key to replace";
-        return Err(StoreError::new(StoreErrorKind::NotFound, text).into());
-    };
-    replaced.end_by(rotation.overlap_ends_at);
-    sqlx::query("UPDATE tollgate.api_key SET expires_at = $1 WHERE id = $2")
-        .bind(moments(replaced.expires_at))
-        .bind(replaced.id.as_str())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 async fn insert(
     connection: &mut PgConnection,
     record: &KeyRecord,
-    rotation: Option<&RotationOf>,
+    owned_max: Option<u32>,
 ) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
          networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
-         proof, quotas)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+         proof, quotas, rotated_to)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
          ON CONFLICT DO NOTHING",
     )
     .bind(record.id.as_str())
@@ -155,17 +137,84 @@ async fn insert(
     .bind(Json(&record.metadata))
     .bind(record.proof.to_string())
     .bind(record.quotas.as_ref().map(Json))
+    .bind(record.rotated_to.as_ref().map(|id| id.as_str()))
     .execute(&mut *connection)
     .await?
     .rows_affected();
     if inserted == 0 {
-        let text = "the id or the digest of the key is taken";
-        return Err(StoreError::new(StoreErrorKind::Conflict, text).into());
+        return Err(taken().into());
     }
-    match rotation {
-        Some(rotation) => replace(connection, &record.owner, rotation).await,
-        None => Ok(()),
+    check_room(connection, &record.owner, owned_max).await
+}
+
+/// Whether the owner has too many, the new one included. Reads no more of the index than the bound.
+async fn check_room(
+    connection: &mut PgConnection,
+    owner: &str,
+    owned_max: Option<u32>,
+) -> Result<(), Failure> {
+    let Some(max) = owned_max.map(i64::from) else {
+        return Ok(());
+    };
+    let owned: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2 + 1) AS own",
+    )
+    .bind(owner)
+    .bind(max)
+    .fetch_one(connection)
+    .await?;
+    if owned > max {
+        return Err(full().into());
     }
+    Ok(())
+}
+
+/// Whoever makes a key for the same owner at the same time waits for this transaction's end, so that each counts what the
+/// others made.
+async fn take_turn(
+    connection: &mut PgConnection,
+    owner: &str,
+    owned_max: Option<u32>,
+) -> Result<(), Failure> {
+    if owned_max.is_some() {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+            .bind(owner)
+            .bind(TURN)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whoever rotates the same key at the same time waits, and finds it replaced.
+async fn rotate(
+    connection: &mut PgConnection,
+    rotation: &Rotation,
+    owned_max: Option<u32>,
+) -> Result<RotationOutcome, Failure> {
+    let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
+        .bind(rotation.replaced.as_str())
+        .bind(&rotation.owner)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(mut old) = read_one(found.as_ref())? else {
+        return Ok(RotationOutcome::Unknown);
+    };
+    let successor = match old.rotate(rotation) {
+        Ok(successor) => successor,
+        Err(outcome) => return Ok(outcome),
+    };
+    insert(&mut *connection, &successor, owned_max).await?;
+    sqlx::query("UPDATE tollgate.api_key SET expires_at = $1, rotated_to = $2 WHERE id = $3")
+        .bind(moments(old.expires_at))
+        .bind(successor.id.as_str())
+        .bind(old.id.as_str())
+        .execute(connection)
+        .await?;
+    Ok(RotationOutcome::Rotated {
+        replaced: old.digest,
+        successor: Box::new(successor),
+    })
 }
 
 impl KeyLookup for PostgresStore {
@@ -223,12 +272,27 @@ impl KeyLookup for PostgresStore {
 }
 
 impl KeyStore for PostgresStore {
-    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
+    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
-            insert(&mut transaction, &record, rotation.as_ref()).await?;
+            take_turn(&mut transaction, &record.owner, owned_max).await?;
+            insert(&mut transaction, &record, owned_max).await?;
             transaction.commit().await?;
             Ok(())
+        })
+    }
+
+    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
+        self.ask(move |shared| async move {
+            let (owner, id) = (&rotation.owner, &rotation.replaced);
+            if !is_storable(id.as_str()) || !is_storable(owner) {
+                return Ok(RotationOutcome::Unknown);
+            }
+            let mut transaction = shared.begin().await?;
+            take_turn(&mut transaction, owner, owned_max).await?;
+            let outcome = rotate(&mut transaction, &rotation, owned_max).await?;
+            transaction.commit().await?;
+            Ok(outcome)
         })
     }
 

@@ -115,6 +115,17 @@ where
     T::try_from(text).map_err(|_| Failure::corrupt("a name of no length, or too long"))
 }
 
+/// A name that may be NULL.
+pub(super) fn name_or_none<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, Failure>
+where
+    T: TryFrom<String>,
+{
+    let text: Option<String> = row.get(column)?;
+    text.map(T::try_from)
+        .transpose()
+        .map_err(|_| Failure::corrupt("a name of no length, or too long"))
+}
+
 /// Who called, where it is not called like its account.
 pub(super) fn principal(
     row: &Row<'_>,

@@ -4,16 +4,21 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     Command, Gauge, SqliteStore,
-    convert::{Failure, from_json, micros, moment, moment_or_none, name, to_json, uncount},
+    convert::{
+        Failure, from_json, micros, moment, moment_or_none, name, name_or_none, to_json, uncount,
+    },
 };
 use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, RotationOf},
+        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
-    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture},
+    store::{
+        KeyLookup, KeyStore, StoreFuture,
+        keys::{full, taken},
+    },
 };
 
 /// Ends in `WHERE`.
@@ -22,7 +27,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas FROM api_key WHERE ",
+             metadata, proof, quotas, rotated_to FROM api_key WHERE ",
             $condition
         )
     };
@@ -44,10 +49,7 @@ fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
         expires_at: moment_or_none(row.get(11)?)?,
         revoked_at: moment_or_none(row.get(12)?)?,
         last_used_at: moment_or_none(row.get(13)?)?,
-        rotated_from: match row.get::<_, Option<String>>(14)? {
-            None => None,
-            Some(_) => Some(name(row, 14)?),
-        },
+        rotated_from: name_or_none(row, 14)?,
         lineage: name(row, 15)?,
         metadata: from_json(row, 16)?,
         proof: row
@@ -55,6 +57,7 @@ fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
             .parse()
             .map_err(|_| Failure::corrupt("a key of no known scheme"))?,
         quotas: from_json(row, 18)?,
+        rotated_to: name_or_none(row, 19)?,
     };
     Ok((uncount(row.get(0)?)?, record))
 }
@@ -73,35 +76,22 @@ fn find_owned(
 fn insert(
     connection: &Connection,
     record: &KeyRecord,
-    rotation: Option<&RotationOf>,
+    owned_max: Option<u32>,
 ) -> Result<(), Failure> {
-    let taken = connection
+    let taken_already = connection
         .prepare_cached("SELECT 1 FROM api_key WHERE id = ? OR digest = ?")?
         .exists(params![record.id.as_str(), record.digest.as_bytes()])?;
-    if taken {
-        let text = "the id or the digest of the key is taken";
-        return Err(StoreError::new(StoreErrorKind::Conflict, text).into());
+    if taken_already {
+        return Err(taken().into());
     }
-    if let Some(rotation) = rotation {
-        let replaced = find_owned(connection, &record.owner, &rotation.replaced)?
-            .filter(|replaced| replaced.is_active(rotation.at));
-        let Some(mut replaced) = replaced else {
-            let text = "there is no active key to replace";
-            return Err(StoreError::new(StoreErrorKind::NotFound, text).into());
-        };
-        replaced.end_by(rotation.overlap_ends_at);
-        connection
-            .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ?")?
-            .execute(params![
-                replaced.expires_at.map(micros),
-                replaced.id.as_str()
-            ])?;
+    if is_full(connection, &record.owner, owned_max)? {
+        return Err(full().into());
     }
     connection
         .prepare_cached(
             "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+             metadata, proof, quotas, rotated_to) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             record.id.as_str(),
@@ -122,8 +112,46 @@ fn insert(
             to_json(&record.metadata)?,
             record.proof.to_string(),
             to_json(&record.quotas)?,
+            record.rotated_to.as_ref().map(|id| id.as_str()),
         ])?;
     Ok(())
+}
+
+/// Reads no more of the index than the bound.
+fn is_full(connection: &Connection, owner: &str, owned_max: Option<u32>) -> Result<bool, Failure> {
+    let Some(max) = owned_max else {
+        return Ok(false);
+    };
+    let owned: u32 = connection
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
+        .query_row(params![owner, max], |row| row.get(0))?;
+    Ok(owned >= max)
+}
+
+fn rotate(
+    connection: &Connection,
+    rotation: &Rotation,
+    owned_max: Option<u32>,
+) -> Result<RotationOutcome, Failure> {
+    let Some(mut old) = find_owned(connection, &rotation.owner, &rotation.replaced)? else {
+        return Ok(RotationOutcome::Unknown);
+    };
+    let successor = match old.rotate(rotation) {
+        Ok(successor) => successor,
+        Err(outcome) => return Ok(outcome),
+    };
+    insert(connection, &successor, owned_max)?;
+    connection
+        .prepare_cached("UPDATE api_key SET expires_at = ?, rotated_to = ? WHERE id = ?")?
+        .execute(params![
+            old.expires_at.map(micros),
+            successor.id.as_str(),
+            old.id.as_str()
+        ])?;
+    Ok(RotationOutcome::Rotated {
+        replaced: old.digest,
+        successor: Box::new(successor),
+    })
 }
 
 /// Each column by itself: what isn't named is not rewritten, so that nothing undoes a change beside it.
@@ -245,8 +273,12 @@ impl KeyLookup for SqliteStore {
 }
 
 impl KeyStore for SqliteStore {
-    fn insert(&self, record: KeyRecord, rotation: Option<RotationOf>) -> StoreFuture<()> {
-        self.change(move |connection| insert(connection, &record, rotation.as_ref()))
+    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
+        self.change(move |connection| insert(connection, &record, owned_max))
+    }
+
+    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
+        self.change(move |connection| rotate(connection, &rotation, owned_max))
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

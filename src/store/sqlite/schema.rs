@@ -260,6 +260,15 @@ CREATE TABLE lease (
 CREATE INDEX lease_by_end ON lease (ended_at) WHERE ended_at IS NOT NULL;
 ";
 
+/// A key is replaced once. Of those that were replaced more than once before that, the latest successor is it.
+const ROTATIONS: &str = "
+ALTER TABLE api_key ADD COLUMN rotated_to TEXT;
+UPDATE api_key SET rotated_to = next.id
+    FROM (SELECT rotated_from, id, max(position) FROM api_key
+          WHERE rotated_from IS NOT NULL GROUP BY rotated_from) AS next
+    WHERE api_key.id = next.rotated_from;
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -307,7 +316,9 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let steps = [FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES];
+    let steps = [
+        FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES, ROTATIONS,
+    ];
     Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {
@@ -319,12 +330,12 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
         })
 }
 
-/// The connection that writes, with the tables up to date.
 fn try_again(tries: i32) -> bool {
     std::thread::sleep(TRY_EVERY);
     tries < TRIES_MAX
 }
 
+/// The connection that writes, with the tables up to date.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
     create_file(path)?;
     let mut attempts = OPEN_ATTEMPTS;

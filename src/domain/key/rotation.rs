@@ -1,0 +1,47 @@
+//! How a key is replaced by another.
+
+use super::{KeyDigest, KeyProof, KeyRecord};
+use crate::domain::{KeyId, clock::Timestamp};
+
+/// A key is to be replaced by a new one, which gets its settings and its lineage as they stand at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Whose key it is.
+    pub owner: String,
+    /// The key to replace.
+    pub replaced: KeyId,
+    /// Until when it goes on working, if it would otherwise work for longer.
+    pub overlap_ends_at: Timestamp,
+    /// The moment of the rotation.
+    pub at: Timestamp,
+    /// The new key's public name.
+    pub id: KeyId,
+    /// What the new key is looked up by.
+    pub digest: KeyDigest,
+    /// Of which scheme that is.
+    pub proof: KeyProof,
+    /// What may be shown of the new key.
+    pub preview: String,
+}
+
+/// What came of a [`Rotation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RotationOutcome {
+    /// The new key is stored, and the old one ends.
+    Rotated {
+        /// What the old key is looked up by.
+        replaced: KeyDigest,
+        /// The new key.
+        successor: Box<KeyRecord>,
+    },
+    /// The owner has no such key.
+    Unknown,
+    /// The key is revoked or expired.
+    NotActive,
+    /// The key was replaced before.
+    Superseded {
+        /// By which.
+        by: KeyId,
+    },
+}

@@ -1,0 +1,111 @@
+//! How much a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
+use ipnet::IpNet;
+
+use super::{KeyringError, NewKey};
+use crate::domain::{key::KeyUpdate, quota::Quotas};
+
+/// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects of at most 255.
+const TEXT_LENGTH_MAX: usize = 255;
+/// As many as a token's list of roles has at most.
+const ROLES_MAX: usize = 64;
+const ROLE_LENGTH_MAX: usize = 64;
+const NETWORKS_MAX: usize = 64;
+const QUOTAS_MAX: usize = 16;
+const QUOTA_NAME_LENGTH_MAX: usize = 64;
+const METADATA_MAX: usize = 32;
+/// Of names and values together, in bytes.
+const METADATA_LENGTH_MAX: usize = 4_096;
+
+/// What of a key is as large as somebody wants it to be; `None` where it isn't set.
+#[derive(Default)]
+struct Columns<'a> {
+    name: Option<&'a str>,
+    resource: Option<&'a str>,
+    roles: Option<&'a [String]>,
+    networks: Option<&'a [IpNet]>,
+    quotas: Option<&'a Quotas>,
+    metadata: Option<&'a BTreeMap<String, String>>,
+}
+
+impl Columns<'_> {
+    fn check(&self) -> Result<(), KeyringError> {
+        let is_long = |text: &str| text.len() > TEXT_LENGTH_MAX;
+        let many_roles = |roles: &[String]| {
+            roles.len() > ROLES_MAX || roles.iter().any(|role| role.len() > ROLE_LENGTH_MAX)
+        };
+        let many_quotas = |quotas: &Quotas| {
+            let quotas = quotas.as_slice();
+            let is_long = |name: &str| name.len() > QUOTA_NAME_LENGTH_MAX;
+            quotas.len() > QUOTAS_MAX || quotas.iter().any(|quota| is_long(quota.name()))
+        };
+        let much_metadata = |metadata: &BTreeMap<String, String>| {
+            let length = |(name, value): (&String, &String)| name.len().saturating_add(value.len());
+            metadata.len() > METADATA_MAX
+                || metadata.iter().map(length).sum::<usize>() > METADATA_LENGTH_MAX
+        };
+        let refused = if self.name.is_some_and(is_long) {
+            "name: at most 255 bytes"
+        } else if self.resource.is_some_and(is_long) {
+            "resource: at most 255 bytes"
+        } else if self.roles.is_some_and(many_roles) {
+            "roles: at most 64, of at most 64 bytes each"
+        } else if self.networks.is_some_and(|all| all.len() > NETWORKS_MAX) {
+            "networks: at most 64"
+        } else if self.quotas.is_some_and(many_quotas) {
+            "quotas: at most 16, with names of at most 64 bytes"
+        } else if self.metadata.is_some_and(much_metadata) {
+            "metadata: at most 32 entries, and 4,096 bytes"
+        } else {
+            return Ok(());
+        };
+        Err(KeyringError::Invalid(refused))
+    }
+}
+
+/// Leaves one of each role, and refuses what is too much.
+pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
+    if owner.len() > TEXT_LENGTH_MAX {
+        return Err(KeyringError::Invalid("owner: at most 255 bytes"));
+    }
+    keep_one_of_each(&mut new.roles);
+    let columns = Columns {
+        name: Some(&new.name),
+        resource: new.resource.as_deref(),
+        roles: Some(&new.roles),
+        networks: Some(&new.networks),
+        quotas: new.quotas.as_ref(),
+        metadata: Some(&new.metadata),
+    };
+    columns.check()
+}
+
+/// The same of a change.
+pub(super) fn settle_update(change: &mut KeyUpdate) -> Result<(), KeyringError> {
+    if let Some(roles) = &mut change.roles {
+        keep_one_of_each(roles);
+    }
+    let columns = Columns {
+        name: change.name.as_deref(),
+        resource: change.resource.as_ref().and_then(Option::as_deref),
+        roles: change.roles.as_deref(),
+        networks: change.networks.as_deref(),
+        quotas: change.quotas.as_ref().and_then(Option::as_ref),
+        metadata: change.metadata.as_ref(),
+    };
+    columns.check()
+}
+
+fn keep_one_of_each(roles: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    roles.retain(|role| {
+        let is_new = !seen.contains(role);
+        if is_new {
+            seen.insert(role.clone());
+        }
+        is_new
+    });
+}

@@ -1,0 +1,282 @@
+//! Keys that are made and changed for whom somebody is, within the rights that they have.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{
+    Keyring, KeyringError, NewKey,
+    bounds::{settle_new, settle_update},
+    ring::{fresh_id, lineage_of},
+};
+use crate::domain::{
+    KeyId,
+    audit::AuditAction,
+    clock::Timestamp,
+    key::{ApiKey, KeyRecord, KeyUpdate},
+    principal::{Principal, TENANT},
+};
+
+impl Keyring {
+    /// An attribute that says nothing of rights (a label, say), so that a maker may give a key whatever value of it. All others
+    /// may mean rights (a tenant, a tier), and a key gets none of them that its maker doesn't have.
+    #[must_use]
+    pub fn add_free_attribute(mut self, name: &str) -> Self {
+        self.free_attributes.push(name.into());
+        self
+    }
+
+    /// Makes a key for whom somebody is, with no more rights than they have.
+    ///
+    /// - Each role must be included by one of the maker's ([`with_roles`](Self::with_roles) says what roles include).
+    /// - The maker's resource, environment, tenant and quotas, where it has any, are the key's; to ask for others is refused.
+    /// - Other metadata, which become the attributes of whoever uses the key, must be attributes of the maker, but for
+    ///   [free ones](Self::add_free_attribute).
+    /// - A key that makes a key hands on all its bounds: also its networks, its end, its metadata and its budget.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended.
+    pub async fn create_for(
+        &self,
+        maker: &Principal,
+        mut new: NewKey,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        settle_new(maker.subject(), &mut new)?;
+        self.check_roles(&new.roles)?;
+        let rights = self.rights_of(maker).await?;
+        let mut new = rights.hand_on(new)?;
+        // With what was handed on it may be too much.
+        settle_new(maker.subject(), &mut new)?;
+        let id = fresh_id()?;
+        let lineage = match rights.key {
+            Some(own) => own.lineage,
+            None => lineage_of(&id)?,
+        };
+        self.create_as(maker.subject(), new, id, lineage).await
+    }
+
+    /// Changes columns of a key of whom somebody is, within the rights that they have: neither a key that has more is changed, nor
+    /// one given more. The rules are those of [`create_for`](Self::create_for); of metadata only
+    /// [free ones](Self::add_free_attribute) change, and quotas only by a maker that has none of its own.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended.
+    pub async fn update_for(
+        &self,
+        maker: &Principal,
+        id: &KeyId,
+        mut change: KeyUpdate,
+    ) -> Result<KeyRecord, KeyringError> {
+        settle_update(&mut change)?;
+        self.check_roles(change.roles.as_deref().unwrap_or_default())?;
+        let rights = self.rights_of(maker).await?;
+        let target = self.get(maker.subject(), id).await?;
+        let mut change = rights.narrow(change, &target)?;
+        settle_update(&mut change)?;
+        self.change(AuditAction::KEY_UPDATE, maker.subject(), id, change)
+            .await
+    }
+
+    /// Of a key as they are stored now: what is remembered of it may have been taken away.
+    async fn rights_of<'a>(&'a self, maker: &'a Principal) -> Result<Rights<'a>, KeyringError> {
+        let key = match maker.key() {
+            Some(id) => Some(self.get(maker.subject(), id).await?),
+            None => None,
+        };
+        if key.as_ref().is_some_and(|key| !key.is_active(self.now())) {
+            return Err(KeyringError::NotActive);
+        }
+        Ok(Rights {
+            ring: self,
+            maker,
+            key,
+        })
+    }
+}
+
+/// What a maker has, and so may give.
+struct Rights<'a> {
+    ring: &'a Keyring,
+    maker: &'a Principal,
+    key: Option<KeyRecord>,
+}
+
+impl Rights<'_> {
+    /// A new key within them.
+    fn hand_on(&self, mut new: NewKey) -> Result<NewKey, KeyringError> {
+        self.check_roles(&new.roles)?;
+        if let Some(bound) = self.resource() {
+            new.resource = same_or(new.resource, Some(bound))?;
+        }
+        if self.has_environment() {
+            new.environment = same_or(new.environment, self.environment())?;
+        }
+        new.metadata = self.metadata(new.metadata)?;
+        new.networks = self.networks(new.networks)?;
+        new.expires_at = self.end(new.expires_at);
+        // Who has quotas as a key is counted under one lineage with the new key, and so by the same.
+        if self.has_own_quotas() {
+            new.quotas = match &self.key {
+                Some(own) => own.quotas.clone(),
+                None => self.maker.quotas().cloned(),
+            };
+        }
+        Ok(new)
+    }
+
+    /// A change of a key that is within them, so that it stays so.
+    fn narrow(&self, mut change: KeyUpdate, target: &KeyRecord) -> Result<KeyUpdate, KeyringError> {
+        self.check_covers(target)?;
+        if let Some(roles) = &change.roles {
+            self.check_roles(roles)?;
+        }
+        if let (Some(bound), Some(wanted)) = (self.resource(), change.resource.take()) {
+            change.resource = Some(same_or(wanted, Some(bound))?);
+        }
+        if change.quotas.is_some() && self.has_own_quotas() {
+            return Err(KeyringError::Escalation);
+        }
+        if let Some(networks) = change.networks.take() {
+            change.networks = Some(self.networks(networks)?);
+        }
+        if let Some(end) = change.expires_at.take() {
+            change.expires_at = Some(self.end(end));
+        }
+        if let Some(metadata) = change.metadata.take() {
+            change.metadata = Some(self.relabel(metadata, target)?);
+        }
+        Ok(change)
+    }
+
+    fn check_covers(&self, target: &KeyRecord) -> Result<(), KeyringError> {
+        self.check_roles(&target.roles)?;
+        let same = |bound: Option<&str>, of_target: &Option<String>| bound == of_target.as_deref();
+        let within = (self.resource().is_none() || same(self.resource(), &target.resource))
+            && (!self.has_environment() || same(self.environment(), &target.environment))
+            && self.contains(&target.networks)
+            && target
+                .metadata
+                .iter()
+                .all(|attribute| self.may_give(attribute));
+        if within {
+            return Ok(());
+        }
+        Err(KeyringError::Escalation)
+    }
+
+    fn check_roles(&self, wanted: &[String]) -> Result<(), KeyringError> {
+        let held: Vec<&str> = match &self.key {
+            Some(own) => own.roles.iter().map(String::as_str).collect(),
+            None => self.maker.roles().collect(),
+        };
+        let has = |wanted: &String| held.iter().any(|held| self.ring.includes(held, wanted));
+        if wanted.iter().all(has) {
+            return Ok(());
+        }
+        Err(KeyringError::Escalation)
+    }
+
+    /// The maker's own where it has any and none is asked for.
+    fn networks(&self, wanted: Vec<IpNet>) -> Result<Vec<IpNet>, KeyringError> {
+        match &self.key {
+            Some(own) if wanted.is_empty() => Ok(own.networks.clone()),
+            _ if self.contains(&wanted) => Ok(wanted),
+            _ => Err(KeyringError::Escalation),
+        }
+    }
+
+    /// Whether all of them are within the maker's own; no network is from anywhere.
+    fn contains(&self, networks: &[IpNet]) -> bool {
+        let own: &[IpNet] = self.key.as_ref().map_or(&[], |own| &own.networks);
+        let inside = |network: &IpNet| own.iter().any(|bound| bound.contains(network));
+        own.is_empty() || (!networks.is_empty() && networks.iter().all(inside))
+    }
+
+    /// No later than the end of a key that makes it. A token's end is none of the keys that its user makes.
+    fn end(&self, wanted: Option<Timestamp>) -> Option<Timestamp> {
+        let bound = self.key.as_ref().and_then(|own| own.expires_at);
+        match (wanted, bound) {
+            (Some(wanted), Some(bound)) => Some(wanted.min(bound)),
+            (wanted, bound) => wanted.or(bound),
+        }
+    }
+
+    /// Those of a new key.
+    fn metadata(
+        &self,
+        wanted: BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, KeyringError> {
+        if !wanted.iter().all(|attribute| self.may_give(attribute)) {
+            return Err(KeyringError::Escalation);
+        }
+        let mut handed_on = match &self.key {
+            Some(own) => own.metadata.clone(),
+            None => BTreeMap::new(),
+        };
+        handed_on.retain(|name, _| !self.ring.is_free(name));
+        if let Some(tenant) = self.attribute(TENANT) {
+            handed_on.insert(TENANT.to_owned(), tenant.to_owned());
+        }
+        handed_on.extend(wanted);
+        Ok(handed_on)
+    }
+
+    /// Those of a key that there is: what isn't free stays as it is.
+    fn relabel(
+        &self,
+        wanted: BTreeMap<String, String>,
+        target: &KeyRecord,
+    ) -> Result<BTreeMap<String, String>, KeyringError> {
+        let stays = |(name, value): (&String, &String)| {
+            self.ring.is_free(name) || target.metadata.get(name) == Some(value)
+        };
+        if !wanted.iter().all(stays) {
+            return Err(KeyringError::Escalation);
+        }
+        let mut metadata = target.metadata.clone();
+        metadata.retain(|name, _| !self.ring.is_free(name));
+        metadata.extend(wanted);
+        Ok(metadata)
+    }
+
+    fn may_give(&self, (name, value): (&String, &String)) -> bool {
+        self.ring.is_free(name) || self.attribute(name) == Some(value.as_str())
+    }
+
+    fn has_environment(&self) -> bool {
+        self.key.is_some() || self.maker.environment().is_some()
+    }
+
+    fn has_own_quotas(&self) -> bool {
+        self.key.is_some() || self.maker.quotas().is_some()
+    }
+
+    fn resource(&self) -> Option<&str> {
+        match &self.key {
+            Some(own) => own.resource.as_deref(),
+            None => self.maker.resource(),
+        }
+    }
+
+    fn environment(&self) -> Option<&str> {
+        match &self.key {
+            Some(own) => own.environment.as_deref(),
+            None => self.maker.environment(),
+        }
+    }
+
+    fn attribute(&self, name: &str) -> Option<&str> {
+        match &self.key {
+            Some(own) => own.metadata.get(name).map(String::as_str),
+            None => self.maker.attribute(name),
+        }
+    }
+}
+
+/// The maker's own, if nothing else is asked for.
+fn same_or(wanted: Option<String>, own: Option<&str>) -> Result<Option<String>, KeyringError> {
+    match wanted {
+        Some(wanted) if own != Some(wanted.as_str()) => Err(KeyringError::Escalation),
+        _ => Ok(own.map(str::to_owned)),
+    }
+}

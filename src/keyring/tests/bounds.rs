@@ -1,0 +1,110 @@
+use super::*;
+
+fn refused<T>(answer: Result<T, KeyringError>, column: &str) {
+    match answer {
+        Err(KeyringError::Invalid(why)) => assert!(why.starts_with(column), "{column}: {why}"),
+        Err(other) => panic!("{column}: {other:?}"),
+        Ok(_) => panic!("{column} was taken"),
+    }
+}
+
+fn repeat(what: &str, times: usize) -> Vec<String> {
+    (0..times).map(|number| format!("{what}{number}")).collect()
+}
+
+#[tokio::test]
+async fn a_role_that_is_named_often_is_one() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build());
+    let roles = vec!["user".to_owned(), "admin".to_owned()];
+    let new = NewKey {
+        roles: [roles.clone(), vec!["user".to_owned(); 290_000]].concat(),
+        ..NewKey::default()
+    };
+    let (_, record) = owned.create("ann", new.clone()).await.unwrap();
+    assert_eq!(record.roles, roles);
+    let change = KeyUpdate {
+        roles: Some(new.roles),
+        ..KeyUpdate::default()
+    };
+    let updated = owned.update("ann", &record.id, change).await.unwrap();
+    assert_eq!(updated.roles, roles);
+}
+
+#[tokio::test]
+async fn what_is_as_large_as_a_client_likes_has_a_bound() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build());
+    let (_, record) = owned.create("ann", NewKey::default()).await.unwrap();
+    type Widen = fn(&mut NewKey, usize);
+    let columns: [(&str, usize, Widen); 8] = [
+        ("name", 255, |new, length| new.name = "n".repeat(length)),
+        ("resource", 255, |new, length| {
+            new.resource = Some("r".repeat(length));
+        }),
+        ("roles", 64, |new, count| new.roles = repeat("role", count)),
+        ("roles", 64, |new, length| {
+            new.roles = vec!["r".repeat(length)];
+        }),
+        ("networks", 64, |new, count| {
+            new.networks = vec!["10.0.0.0/8".parse().unwrap(); count];
+        }),
+        ("quotas", 16, |new, count| {
+            new.quotas = Some(Quotas::new(vec![Quota::per_minute(1); count]).unwrap());
+        }),
+        ("metadata", 32, |new, count| {
+            let names = repeat("name", count).into_iter();
+            new.metadata = names.map(|name| (name, String::new())).collect();
+        }),
+        ("metadata", 4_095, |new, length| {
+            new.metadata = [("n".to_owned(), "v".repeat(length))].into();
+        }),
+    ];
+    for (column, most, widen) in columns {
+        let mut fits = NewKey::default();
+        widen(&mut fits, most);
+        owned.create("ann", fits).await.unwrap();
+        let mut wide = NewKey::default();
+        widen(&mut wide, most + 1);
+        refused(owned.create("ann", wide.clone()).await, column);
+        let old = "sk-0123456789abcdefghijABCDEFGHIJ";
+        refused(owned.import("ann", old, wide.clone()).await, column);
+        let change = KeyUpdate {
+            name: Some(wide.name),
+            resource: Some(wide.resource),
+            roles: Some(wide.roles),
+            networks: Some(wide.networks),
+            quotas: Some(wide.quotas),
+            metadata: Some(wide.metadata),
+            ..KeyUpdate::default()
+        };
+        refused(owned.update("ann", &record.id, change).await, column);
+    }
+    let long = "o".repeat(256);
+    refused(owned.create(&long, NewKey::default()).await, "owner");
+}
+
+#[tokio::test]
+async fn an_owner_has_so_many_keys() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build()).keys_per_owner_max(2);
+    let (_, first) = owned.create("ann", NewKey::default()).await.unwrap();
+    owned.create("bob", NewKey::default()).await.unwrap();
+    owned.revoke("ann", &first.id).await.unwrap();
+    let (_, second) = owned.create("ann", NewKey::default()).await.unwrap();
+    let full = |answer| matches!(answer, Err(KeyringError::TooMany { max: 2 }));
+    let answer = owned.create("ann", NewKey::default()).await;
+    assert!(full(answer.map(|_| ())));
+    let answer = owned.rotate("ann", &second.id, Duration::ZERO).await;
+    assert!(full(answer.map(|_| ())));
+    let unchanged = owned.get("ann", &second.id).await.unwrap();
+    assert_eq!(unchanged, second, "a rotation without room ends nothing");
+    let old = "sk-0123456789abcdefghijABCDEFGHIJ";
+    let answer = owned.import("ann", old, NewKey::default()).await;
+    assert!(full(answer.map(|_| ())));
+    owned.delete("ann", &first.id).await.unwrap();
+    owned
+        .rotate("ann", &second.id, Duration::ZERO)
+        .await
+        .unwrap();
+}

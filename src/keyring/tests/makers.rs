@@ -1,0 +1,238 @@
+use super::*;
+use crate::domain::{clock::Timestamp, credential::CredentialKind};
+
+fn escalates<T>(answer: Result<T, KeyringError>, what: &str) {
+    let error = answer.err();
+    assert!(matches!(error, Some(KeyringError::Escalation)), "{what}");
+}
+
+fn labelled(name: &str, value: &str) -> std::collections::BTreeMap<String, String> {
+    [(name.to_owned(), value.to_owned())].into()
+}
+
+struct World {
+    ring: Keyring,
+    keys: KeyResolver,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = MemoryStore::new();
+        let keys = builder(&store).build();
+        let format = KeyFormat::live_and_test("ps").unwrap();
+        let ring = Keyring::new(store, format, keys.clone())
+            .with_roles(RoleSet::viewer_operator_admin())
+            .add_free_attribute("label");
+        Self { ring, keys }
+    }
+
+    async fn key(&self, new: NewKey) -> (Principal, KeyRecord) {
+        let (key, record) = self.ring.create("ann", new).await.unwrap();
+        (principal_of(&self.keys, key.expose()).await, record)
+    }
+
+    async fn make(&self, maker: &Principal, new: NewKey) -> Result<KeyRecord, KeyringError> {
+        Ok(self.ring.create_for(maker, new).await?.1)
+    }
+}
+
+fn bounded_key() -> NewKey {
+    NewKey {
+        environment: Some("test".to_owned()),
+        roles: vec!["operator".to_owned()],
+        resource: Some("agent-1".to_owned()),
+        networks: vec!["192.0.2.0/24".parse().unwrap()],
+        expires_at: Some(Timestamp::MAX),
+        quotas: Some(Quotas::from(Quota::per_minute(5))),
+        metadata: [labelled("tenant", "acme"), labelled("label", "ci")]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ..NewKey::default()
+    }
+}
+
+type Widening<T> = (&'static str, fn(&mut T));
+
+/// What a maker of that key must not give.
+const WIDER: [Widening<NewKey>; 6] = [
+    ("role", |new| new.roles = vec!["admin".to_owned()]),
+    ("resource", |new| new.resource = Some("agent-2".to_owned())),
+    ("environment", |new| {
+        new.environment = Some("live".to_owned())
+    }),
+    ("network", |new| {
+        new.networks = vec!["192.0.0.0/16".parse().unwrap()]
+    }),
+    ("tenant", |new| new.metadata = labelled("tenant", "other")),
+    ("tier", |new| new.metadata = labelled("tier", "gold")),
+];
+
+#[tokio::test]
+async fn a_key_that_makes_a_key_hands_its_bounds_on() {
+    let world = World::new();
+    let (maker, parent) = world.key(bounded_key()).await;
+    let child = world.make(&maker, NewKey::default()).await.unwrap();
+    assert_eq!(child.environment, parent.environment);
+    assert_eq!(child.resource, parent.resource);
+    assert_eq!(child.networks, parent.networks);
+    assert_eq!(child.expires_at, parent.expires_at);
+    assert_eq!(child.lineage, parent.lineage);
+    assert_eq!(child.quotas, parent.quotas);
+    assert_eq!(child.metadata, labelled("tenant", "acme"), "not the label");
+    let labelled_child = NewKey {
+        environment: Some("test".to_owned()),
+        metadata: labelled("label", "nightly"),
+        ..NewKey::default()
+    };
+    let child = world.make(&maker, labelled_child).await.unwrap();
+    assert_eq!(child.metadata.get("label").unwrap(), "nightly");
+    for (what, widen) in WIDER {
+        let mut new = NewKey::default();
+        widen(&mut new);
+        escalates(world.make(&maker, new).await, what);
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_no_tenant_makes_none_of_a_tenant() {
+    let world = World::new();
+    let (maker, _) = world
+        .key(NewKey {
+            environment: Some("live".to_owned()),
+            ..NewKey::default()
+        })
+        .await;
+    let new = NewKey {
+        metadata: labelled("tenant", "acme"),
+        ..NewKey::default()
+    };
+    escalates(world.make(&maker, new).await, "tenant");
+    let child = world.make(&maker, NewKey::default()).await.unwrap();
+    assert_eq!(child.environment.as_deref(), Some("live"));
+}
+
+#[tokio::test]
+async fn a_user_makes_keys_within_tenant_resource_environment_and_quotas() {
+    let world = World::new();
+    let quotas = Quotas::from(Quota::per_minute(7));
+    let maker = Principal::builder("ann", CredentialKind::Token)
+        .role("operator")
+        .resource("agent-1")
+        .environment("test")
+        .quotas(quotas.clone())
+        .expires_at(Timestamp::UNIX_EPOCH)
+        .attributes(
+            [labelled("tenant", "acme"), labelled("email", "a@b")]
+                .into_iter()
+                .flatten()
+                .collect(),
+        )
+        .build();
+    let made = world.make(&maker, NewKey::default()).await.unwrap();
+    assert_eq!(made.resource.as_deref(), Some("agent-1"));
+    assert_eq!(made.environment.as_deref(), Some("test"));
+    assert_eq!(made.metadata, labelled("tenant", "acme"));
+    assert_eq!(made.quotas, Some(quotas));
+    assert_eq!(made.expires_at, None, "a token's end is not the key's");
+    for (what, widen) in WIDER {
+        // A user is at no network.
+        if what != "network" {
+            let mut new = NewKey::default();
+            widen(&mut new);
+            escalates(world.make(&maker, new).await, what);
+        }
+    }
+    let free = Principal::builder("ann", CredentialKind::Token).build();
+    let new = NewKey {
+        environment: Some("live".to_owned()),
+        resource: Some("agent-2".to_owned()),
+        ..NewKey::default()
+    };
+    world.make(&free, new).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_maker_changes_keys_within_its_rights_alone() {
+    let world = World::new();
+    let (maker, _) = world.key(bounded_key()).await;
+    let target = world.make(&maker, bounded_key()).await.unwrap();
+    let update = |id: KeyId, change: KeyUpdate| {
+        let (ring, maker) = (world.ring.clone(), maker.clone());
+        async move { ring.update_for(&maker, &id, change).await }
+    };
+    let change = KeyUpdate {
+        name: Some("renamed".to_owned()),
+        roles: Some(vec!["viewer".to_owned()]),
+        networks: Some(Vec::new()),
+        metadata: Some(labelled("label", "nightly")),
+        expires_at: Some(None),
+        ..KeyUpdate::default()
+    };
+    let changed = update(target.id.clone(), change).await.unwrap();
+    assert_eq!(changed.name, "renamed");
+    assert_eq!(changed.networks, target.networks, "never from anywhere");
+    assert_eq!(changed.expires_at, Some(Timestamp::MAX), "nor for ever");
+    assert_eq!(changed.metadata.get("tenant").unwrap(), "acme");
+    assert_eq!(changed.metadata.get("label").unwrap(), "nightly");
+
+    let wider: [Widening<KeyUpdate>; 6] = [
+        ("role", |change| {
+            change.roles = Some(vec!["admin".to_owned()])
+        }),
+        ("resource", |change| {
+            change.resource = Some(Some("agent-2".to_owned()))
+        }),
+        ("network", |change| {
+            change.networks = Some(vec!["0.0.0.0/0".parse().unwrap()]);
+        }),
+        ("quotas", |change| change.quotas = Some(None)),
+        ("tenant", |change| {
+            change.metadata = Some(labelled("tenant", "other"))
+        }),
+        ("tier", |change| {
+            change.metadata = Some(labelled("tier", "gold"))
+        }),
+    ];
+    for (what, widen) in wider {
+        let mut change = KeyUpdate::default();
+        widen(&mut change);
+        escalates(update(target.id.clone(), change).await, what);
+    }
+    let unbound = KeyUpdate {
+        resource: Some(None),
+        ..KeyUpdate::default()
+    };
+    let bound = update(target.id.clone(), unbound).await.unwrap();
+    assert_eq!(bound.resource.as_deref(), Some("agent-1"));
+
+    // A key of the same owner that has more is none of its business.
+    for (what, widen) in WIDER {
+        let mut more = bounded_key();
+        widen(&mut more);
+        let (_, more) = world.key(more).await;
+        escalates(update(more.id, KeyUpdate::default()).await, what);
+    }
+    let (_, foreign) = world.ring.create("bob", bounded_key()).await.unwrap();
+    let answer = update(foreign.id, KeyUpdate::default()).await;
+    assert!(matches!(answer, Err(KeyringError::NotFound)));
+}
+
+#[tokio::test]
+async fn what_was_taken_from_a_maker_is_not_given_on() {
+    let world = World::new();
+    let (maker, own) = world.key(bounded_key()).await;
+    let narrow = KeyUpdate {
+        roles: Some(vec!["viewer".to_owned()]),
+        ..KeyUpdate::default()
+    };
+    world.ring.update("ann", &own.id, narrow).await.unwrap();
+    let new = NewKey {
+        roles: vec!["operator".to_owned()],
+        ..NewKey::default()
+    };
+    escalates(world.make(&maker, new).await, "a role of a moment ago");
+    world.ring.revoke("ann", &own.id).await.unwrap();
+    let answer = world.make(&maker, NewKey::default()).await;
+    assert!(matches!(answer, Err(KeyringError::NotActive)));
+}
