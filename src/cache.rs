@@ -224,8 +224,8 @@ where
             Err(_) => Err(too_slow()),
         };
         match answer {
-            Err(error) => self.recall_old(key).map(Some).ok_or(error),
-            found => found,
+            Err(error) if is_failure(&error) => self.recall_old(key).map(Some).ok_or(error),
+            answer => answer,
         }
     }
 
@@ -348,12 +348,16 @@ where
             .await
             .unwrap_or_else(|_| Err(too_slow()));
         let failed_at = match &answer {
-            Ok(_) => 0,
-            Err(_) => {
-                u64::try_from(self.clock.elapsed().as_nanos()).map_or(u64::MAX, |at| at.max(1))
+            Ok(_) => Some(0),
+            Err(error) if is_failure(error) => {
+                let now = u64::try_from(self.clock.elapsed().as_nanos());
+                Some(now.map_or(u64::MAX, |at| at.max(1)))
             }
+            Err(_) => None,
         };
-        self.failed_at.store(failed_at, Ordering::Relaxed);
+        if let Some(failed_at) = failed_at {
+            self.failed_at.store(failed_at, Ordering::Relaxed);
+        }
         if let (Ok(None), Some(rate)) = (&answer, &self.absences) {
             rate.note(began_at);
         }
@@ -470,6 +474,15 @@ where
             }
         })
         .build_with_hasher(hasher.clone())
+}
+
+/// Whether the store has failed. That there is no room at the moment, with it or before it, is no failure: a crowd can bring
+/// it about, and must not so prolong the life of what it was once let do.
+fn is_failure(error: &StoreError) -> bool {
+    matches!(
+        error.kind(),
+        StoreErrorKind::Unavailable | StoreErrorKind::Internal
+    )
 }
 
 fn too_slow() -> StoreError {

@@ -274,6 +274,31 @@ async fn an_old_value_is_served_while_the_store_fails_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_full_line_is_no_failure_that_old_values_are_served_for() {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(SECOND);
+    let cache = Numbers::new(BOUNDS, clock.clone())
+        .stale_if_error(60 * SECOND)
+        .absences_per_second(10);
+    assert_eq!(fill(&cache, 1, Some(7)).await, Some(7));
+    clock.advance(30 * SECOND);
+    for absent in 100..200 {
+        let _ = cache.load(&absent, SECOND, || ready(Ok(None))).await;
+    }
+    let refused = cache.load(&1, SECOND, || ready(Ok(None))).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    clock.advance(2 * SECOND);
+    let full = || ready(Err(StoreError::new(StoreErrorKind::Busy, "full")));
+    let refused = cache.load(&1, SECOND, full).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
+    assert_eq!(cache.peek(&1), Lookup::Unknown);
+    assert_eq!(cache.statistics().stale_hits, 0);
+    let answer = cache.load(&1, SECOND, failing).await.unwrap();
+    assert_eq!(answer, Some(Arc::new(7)), "of a failing store it is");
+}
+
+#[tokio::test]
 async fn without_that_choice_no_old_value_is_served() {
     let (cache, clock) = cache();
     assert_eq!(fill(&cache, 1, Some(7)).await, Some(7));

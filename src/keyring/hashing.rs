@@ -1,10 +1,11 @@
 //! From a key in clear to what a store knows it by.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use aws_lc_rs::hmac;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
+use tokio::time::timeout;
 
 use crate::{
     domain::key::{KeyDigest, KeyProof},
@@ -89,7 +90,15 @@ struct Weak {
 pub(super) struct Hashing {
     pepper: Option<Pepper>,
     old_peppers: Vec<Pepper>,
+    next_peppers: Vec<Pepper>,
     weak: Option<Weak>,
+}
+
+/// What a key may be stored by, other than today's scheme.
+pub(super) struct Other {
+    pub(super) digest: KeyDigest,
+    /// Whether it is stored anew under today's scheme when it is found so.
+    pub(super) is_outdated: bool,
 }
 
 impl Hashing {
@@ -99,6 +108,10 @@ impl Hashing {
 
     pub(super) fn add_old_pepper(&mut self, pepper: Pepper) {
         self.old_peppers.push(pepper);
+    }
+
+    pub(super) fn add_next_pepper(&mut self, pepper: Pepper) {
+        self.next_peppers.push(pepper);
     }
 
     pub(super) fn set_weak(&mut self, passwords: Passwords, start: usize) {
@@ -115,7 +128,10 @@ impl Hashing {
 
     /// Whether a key may be stored otherwise than new ones are.
     pub(super) fn is_mixed(&self) -> bool {
-        self.pepper.is_some() || !self.old_peppers.is_empty() || self.weak.is_some()
+        self.pepper.is_some()
+            || !self.old_peppers.is_empty()
+            || !self.next_peppers.is_empty()
+            || self.weak.is_some()
     }
 
     /// What a key of today's scheme is stored by, and what it is remembered by in memory.
@@ -134,14 +150,24 @@ impl Hashing {
         }
     }
 
-    /// What it would be stored by under the schemes of before.
-    pub(super) fn older(&self, key: &str) -> SmallVec<[KeyDigest; 2]> {
-        let peppered = self
-            .old_peppers
-            .iter()
-            .filter_map(|pepper| pepper.digest(key));
-        let plain = self.pepper.as_ref().map(|_| KeyDigest::of(key));
-        peppered.chain(plain).collect()
+    /// What it would be stored by under the schemes of before and of tomorrow.
+    pub(super) fn others(&self, key: &str) -> SmallVec<[Other; 2]> {
+        let under = |peppers: &[Pepper], is_outdated| {
+            let digests = peppers.iter().filter_map(|pepper| pepper.digest(key));
+            let others = digests.map(|digest| Other {
+                digest,
+                is_outdated,
+            });
+            others.collect::<SmallVec<[Other; 2]>>()
+        };
+        let plain = self.pepper.as_ref().map(|_| Other {
+            digest: KeyDigest::of(key),
+            is_outdated: true,
+        });
+        let mut others = under(&self.old_peppers, true);
+        others.extend(plain);
+        others.extend(under(&self.next_peppers, false));
+        others
     }
 
     /// What a secret that somebody chose is looked up by: its public start.
@@ -164,11 +190,12 @@ impl Hashing {
         Ok(Some((digest, KeyProof::Argon2id { hash: hash.into() })))
     }
 
-    /// Compares with a stored hash, or with none in the same time.
+    /// Compares with a stored hash, or with none in the same time. Whoever waits longer than `deadline` for a turn gets none.
     pub(super) async fn compare(
         &self,
         key: &str,
         proof: Option<&KeyProof>,
+        deadline: Duration,
     ) -> Result<PasswordCheck, StoreError> {
         let Some(weak) = &self.weak else {
             return Ok(PasswordCheck::Mismatch);
@@ -177,14 +204,15 @@ impl Hashing {
             Some(KeyProof::Argon2id { hash }) => Some(hash.as_ref()),
             _ => None,
         };
-        weak.passwords.verify(key, hash).await.map_err(no_turn)
+        let check = timeout(deadline, weak.passwords.verify(key, hash)).await;
+        check.unwrap_or(Err(PasswordError::Busy)).map_err(no_turn)
     }
 }
 
-fn no_turn(error: PasswordError) -> StoreError {
-    let kind = match error {
-        PasswordError::Busy => StoreErrorKind::Busy,
-        _ => StoreErrorKind::Internal,
-    };
-    StoreError::new(kind, "a key could not be compared by Argon2id")
+/// Whatever the reason, it is none of the store's.
+fn no_turn(_: PasswordError) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Busy,
+        "a key could not be hashed or compared by Argon2id",
+    )
 }

@@ -54,12 +54,13 @@ impl Inner {
         let (None, Some(clear)) = (&found, clear) else {
             return Ok(found);
         };
-        for older in self.hashing.older(clear) {
-            if let Some(record) = self.find_as(&older, digest).await?
+        for other in self.hashing.others(clear) {
+            if let Some(record) = self.find_as(&other.digest, digest).await?
                 && !matches!(record.proof, KeyProof::Argon2id { .. })
             {
-                let proof = self.hashing.proof();
-                self.upgrade(&record, *digest, proof);
+                if other.is_outdated {
+                    self.upgrade(&record, *digest, self.hashing.proof());
+                }
                 return Ok(Some(record));
             }
         }
@@ -99,7 +100,9 @@ impl Inner {
         let stored = self.store.find(&start).await?;
         // An unknown start takes as long as a wrong secret.
         let proof = stored.as_ref().map(|record| &record.proof);
-        let check = self.hashing.compare(clear, proof).await?;
+        // Half of the deadline: so a long wait for a turn isn't taken for a store that doesn't answer.
+        let wait = self.deadline.checked_div(2).unwrap_or_default();
+        let check = self.hashing.compare(clear, proof, wait).await?;
         if check == PasswordCheck::Mismatch {
             return Ok(None);
         }
@@ -116,8 +119,7 @@ impl Inner {
 
     /// A text of a known format is no secret that somebody chose.
     fn is_weak(&self, clear: &str) -> bool {
-        let known = |format: &crate::domain::key::KeyFormat| format.parse(clear).is_ok();
-        self.hashing.takes_weak() && !self.formats.iter().any(known)
+        self.hashing.takes_weak() && !self.has_form(clear)
     }
 
     /// Beside the request: a store that can't is asked again the next time.

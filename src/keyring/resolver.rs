@@ -178,7 +178,7 @@ pub(super) struct Inner {
     pub(super) formats: Vec<KeyFormat>,
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     touch_interval: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -208,6 +208,24 @@ impl KeyResolverBuilder {
 
     /// Keys are stored as HMAC-SHA-256 under this pepper, so that a store that gets about tells nothing. Keys that are stored
     /// as SHA-256, or under an old pepper, go on, and are stored anew when they are used.
+    ///
+    /// **Where several processes share a store**, a pepper (the first one too) comes in two steps, since a process that doesn't
+    /// know it refuses the keys that another has stored anew under it:
+    ///
+    /// 1. every process gets to know it by [`add_next_pepper`](Self::add_next_pepper), and goes on with the one of before;
+    /// 2. when every process does, it is set here, one process after the other, and the one of before is handed to
+    ///    [`add_old_pepper`](Self::add_old_pepper).
+    ///
+    /// ```
+    /// # use tollgate::{keyring::{KeyResolver, Pepper}, store::MemoryStore};
+    /// # fn main() -> Result<(), tollgate::keyring::InvalidPepper> {
+    /// # let store = MemoryStore::new();
+    /// let old = Pepper::new("2025", b"thirty-two bytes or more, please!")?;
+    /// let new = Pepper::new("2026", b"thirty-two others, or a few more.")?;
+    /// let step_1 = KeyResolver::builder(store.clone()).pepper(old.clone()).add_next_pepper(new.clone());
+    /// let step_2 = KeyResolver::builder(store).pepper(new).add_old_pepper(old);
+    /// # Ok(()) }
+    /// ```
     pub fn pepper(mut self, pepper: Pepper) -> Self {
         self.hashing.set_pepper(pepper);
         self
@@ -220,9 +238,17 @@ impl KeyResolverBuilder {
         self
     }
 
+    /// A pepper that another process may store keys under already: they are found, and stay as they are. See
+    /// [`pepper`](Self::pepper). Each costs another look-up for a key that isn't in memory.
+    pub fn add_next_pepper(mut self, pepper: Pepper) -> Self {
+        self.hashing.add_next_pepper(pepper);
+        self
+    }
+
     /// Also takes secrets that people chose, imported by [`Keyring::import_weak`](super::Keyring::import_weak): they are found by
     /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`.
-    /// A text that looks like a key of a known format is never compared so; without a format every unknown key is.
+    /// A text that begins like a key of a known format is never compared so, and refused without a look-up when it is none; without
+    /// a format every unknown key is compared.
     pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
         self.hashing.set_weak(passwords, start);
         self
@@ -253,7 +279,8 @@ impl KeyResolverBuilder {
     }
 
     /// For how long beyond its `ttl` a key goes on being believed while the store fails; not at all unless set. A key that was
-    /// revoked elsewhere may work for so much longer then: a choice between two evils, and yours.
+    /// revoked elsewhere may work for so much longer then: a choice between two evils, and yours. A full line, of the store's or of
+    /// ours, is no failure: then it is 503.
     pub fn stale_if_error(mut self, beyond_ttl: Duration) -> Self {
         self.stale = beyond_ttl;
         self
@@ -328,7 +355,7 @@ impl KeyResolver {
     /// does.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
-        self.0.takes_anything() || self.0.formats.iter().any(|format| format.claims(text))
+        self.0.takes_anything() || self.0.is_claimed(text)
     }
 
     /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
@@ -445,10 +472,20 @@ impl Inner {
         }
     }
 
+    /// What begins like a key of a format and is none is nothing else either: no flood of wrong checksums comes near
+    /// the store, or Argon2id.
     fn is_well_formed(&self, key: &str) -> bool {
         key.len() <= KEY_LENGTH_MAX
-            && (self.takes_anything()
-                || self.formats.iter().any(|format| format.parse(key).is_ok()))
+            && (self.has_form(key) || (self.takes_anything() && !self.is_claimed(key)))
+    }
+
+    /// Whether it is a key of a known format, as far as that is seen without a look-up.
+    pub(super) fn has_form(&self, key: &str) -> bool {
+        self.formats.iter().any(|format| format.parse(key).is_ok())
+    }
+
+    fn is_claimed(&self, text: &str) -> bool {
+        self.formats.iter().any(|format| format.claims(text))
     }
 
     async fn load(

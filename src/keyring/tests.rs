@@ -1,5 +1,6 @@
 mod bounds;
 mod makers;
+mod peppers;
 mod rotation;
 
 use std::time::Duration;

@@ -1,0 +1,96 @@
+use super::*;
+
+/// The two steps of a change of peppers, with a process of each step at every moment.
+#[tokio::test]
+async fn a_pepper_changes_without_a_key_that_is_refused_anywhere() {
+    let store = MemoryStore::new();
+    let build = || builder(&store).ttl(Duration::ZERO);
+    let before = build().pepper(pepper("one")).build();
+    let knowing = build()
+        .pepper(pepper("one"))
+        .add_next_pepper(pepper("two"))
+        .build();
+    let after = build()
+        .pepper(pepper("two"))
+        .add_old_pepper(pepper("one"))
+        .build();
+
+    let (key, record) = ring(&store, &before)
+        .create("ann", NewKey::default())
+        .await
+        .unwrap();
+    for keys in [&before, &knowing, &before, &knowing] {
+        assert_eq!(resolve(keys, key.expose()).await.unwrap(), record.id);
+    }
+    let same = store.get("ann", &record.id).await.unwrap().unwrap();
+    assert_eq!(same.proof, peppered("one"), "nothing is written in step 1");
+
+    assert_eq!(resolve(&after, key.expose()).await.unwrap(), record.id);
+    let anew = stored_as(&store, &record.id, &peppered("two")).await;
+    let (fresh, new) = ring(&store, &after)
+        .create("ann", NewKey::default())
+        .await
+        .unwrap();
+    for keys in [&knowing, &after, &knowing, &after] {
+        assert_eq!(resolve(keys, key.expose()).await.unwrap(), record.id);
+        assert_eq!(resolve(keys, fresh.expose()).await.unwrap(), new.id);
+        tokio::task::yield_now().await;
+    }
+    let stored = store.get("ann", &record.id).await.unwrap().unwrap();
+    assert_eq!(stored.digest, anew.digest, "and nobody writes it back");
+
+    ring(&store, &after)
+        .revoke("ann", &record.id)
+        .await
+        .unwrap();
+    for keys in [&knowing, &after] {
+        let refused = resolve(keys, key.expose()).await.unwrap_err();
+        assert!(matches!(refused, KeyRefusal::Revoked));
+    }
+}
+
+/// The first pepper, in a fleet that has none.
+#[tokio::test]
+async fn the_first_pepper_comes_in_two_steps_too() {
+    let store = MemoryStore::new();
+    let build = || builder(&store).ttl(Duration::ZERO);
+    let knowing = build().add_next_pepper(pepper("one")).build();
+    let after = build().pepper(pepper("one")).build();
+    let (key, record) = ring(&store, &knowing)
+        .create("ann", NewKey::default())
+        .await
+        .unwrap();
+    assert_eq!(record.proof, KeyProof::Sha256);
+    assert_eq!(resolve(&after, key.expose()).await.unwrap(), record.id);
+    stored_as(&store, &record.id, &peppered("one")).await;
+    assert_eq!(resolve(&knowing, key.expose()).await.unwrap(), record.id);
+}
+
+#[tokio::test]
+async fn garbage_that_begins_like_a_key_is_neither_looked_up_nor_compared() {
+    let store = MemoryStore::new();
+    let format = KeyFormat::live_and_test("ps").unwrap();
+    let keys = builder(&store)
+        .add_format(format.clone())
+        .weak_keys(passwords(1), 6)
+        .build();
+    let key = format.generate(Some("live")).unwrap();
+    let wrong = if key.expose().ends_with('0') {
+        "1"
+    } else {
+        "0"
+    };
+    let garbage = [&key.expose()[..key.expose().len() - 1], wrong].concat();
+    for text in [garbage.as_str(), "ps_live_", "ps_hunter2"] {
+        let answer = keys.resolve(text);
+        assert!(
+            matches!(answer, Resolution::Ready(Err(KeyRefusal::Malformed))),
+            "{text}: {answer:?}"
+        );
+    }
+    assert_eq!(keys.statistics().loads, 0);
+    // A good form, and a text that is of no format, are looked up.
+    for text in [key.expose(), "team-7hunter2"] {
+        assert!(matches!(keys.resolve(text), Resolution::Pending(_)));
+    }
+}
