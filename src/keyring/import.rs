@@ -5,7 +5,7 @@ use super::{
     bounds::settle_new,
     ring::{fresh_id, lineage_of},
 };
-use crate::domain::key::{KeyDigest, KeyProof, KeyRecord};
+use crate::domain::key::{KeyDigest, KeyProof, KeyRecord, is_speakable};
 
 /// The shortest key that is taken as random, and the shortest that somebody chose, in bytes.
 const RANDOM_LENGTH_MIN: usize = 22;
@@ -16,14 +16,30 @@ const PREVIEW_SHOWN: usize = 4;
 
 impl Keyring {
     /// Takes over a key of an older system: a random one, of at least 22 characters and so of 128 bits in any usual alphabet.
-    /// It is stored like one of our own; the resolver must take its form ([`add_format`](super::KeyResolverBuilder::add_format)
-    /// with [`without_checksum`](crate::key::KeyFormatBuilder::without_checksum), or no format at all).
+    /// It is stored like one of our own; the resolver must take its form
+    /// ([`add_foreign_format`](super::KeyResolverBuilder::add_foreign_format), or no format at all), and the environment must be one
+    /// of the keyring's format, so that the key can be rotated into one of our own.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::key::{Alphabet, ForeignFormat, KeyFormat};
+    /// use tollgate::keyring::{KeyResolver, Keyring, NewKey};
+    /// use tollgate::store::MemoryStore;
+    ///
+    /// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+    /// let old = ForeignFormat::builder(Alphabet::Base62, 32..=48).prefix("sk-").build()?;
+    /// let keys = KeyResolver::builder(store.clone()).add_format(format.clone()).add_foreign_format(old).build();
+    /// let ring = Keyring::new(store, format, keys);
+    /// ring.import("user-1", "sk-0123456789abcdefghijABCDEFGHIJKL", NewKey::default()).await?;
+    /// assert!(ring.import("user-1", "pk-0123456789abcdefghijABCDEFGHIJKL", NewKey::default()).await.is_err());
+    /// # Ok(()) }
+    /// ```
     ///
     /// Where only SHA-256 digests are at hand, they go into the store as they are:
     /// [`KeyRecord::new`](crate::key::KeyRecord::new) with [`KeyDigest::from_bytes`](crate::key::KeyDigest::from_bytes).
     ///
     /// # Errors
-    /// [`KeyringError`].
+    /// [`KeyringError`]; `Invalid` for a key that the resolver would refuse by its form.
     pub async fn import(
         &self,
         owner: &str,
@@ -31,6 +47,11 @@ impl Keyring {
         new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
         check(key, RANDOM_LENGTH_MIN)?;
+        if !self.resolver().takes(key) {
+            return Err(KeyringError::Invalid(
+                "key: the resolver takes none of this form (formats, foreign formats)",
+            ));
+        }
         let stored = self.resolver().hash(key);
         let tail = key.get(key.len().saturating_sub(PREVIEW_SHOWN)..);
         let preview = format!(
@@ -46,7 +67,7 @@ impl Keyring {
     /// ([`weak_keys`](super::KeyResolverBuilder::weak_keys)): no two such keys may begin alike.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Invalid` where the resolver takes no such keys.
+    /// [`KeyringError`]; `Invalid` where the resolver takes no such keys, and for one that begins like a key of a format.
     pub async fn import_weak(
         &self,
         owner: &str,
@@ -54,10 +75,14 @@ impl Keyring {
         new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
         check(key, CHOSEN_LENGTH_MIN)?;
+        let unfit = KeyringError::Invalid(
+            "key: longer than its public start and of no format, where the resolver takes weak keys",
+        );
+        if !self.resolver().takes_weak(key) {
+            return Err(unfit);
+        }
         let Some((stored, shown)) = self.resolver().hash_weak(key).await? else {
-            return Err(KeyringError::Invalid(
-                "key: longer than its public start, where the resolver takes weak keys",
-            ));
+            return Err(unfit);
         };
         self.take(owner, stored, format!("{}...", start(key, shown)), new)
             .await
@@ -72,6 +97,7 @@ impl Keyring {
     ) -> Result<KeyRecord, KeyringError> {
         settle_new(owner, &mut new)?;
         self.check_roles(&new.roles)?;
+        self.check_environment(new.environment.as_deref())?;
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
         let mut record = self.record(owner, new, id, lineage, stored.0);
@@ -81,8 +107,7 @@ impl Keyring {
 }
 
 fn check(key: &str, length_min: usize) -> Result<(), KeyringError> {
-    let speakable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';');
-    if (length_min..=LENGTH_MAX).contains(&key.len()) && key.bytes().all(speakable) {
+    if (length_min..=LENGTH_MAX).contains(&key.len()) && key.bytes().all(is_speakable) {
         return Ok(());
     }
     Err(KeyringError::Invalid(

@@ -118,7 +118,7 @@ impl Inner {
     }
 
     /// A text of a known format is no secret that somebody chose.
-    fn is_weak(&self, clear: &str) -> bool {
+    pub(super) fn is_weak(&self, clear: &str) -> bool {
         self.hashing.takes_weak() && !self.has_form(clear)
     }
 

@@ -21,7 +21,7 @@ use crate::{
         BudgetId,
         clock::{Clock, SystemClock, Timestamp},
         credential::CredentialKind,
-        key::{KeyDigest, KeyFormat, KeyProof, KeyRecord},
+        key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord},
         principal::Principal,
     },
     login::Passwords,
@@ -175,7 +175,8 @@ pub struct KeyResolver(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) store: Arc<dyn KeyLookup>,
     pub(super) cache: RevocableCache<KeyDigest, Arc<ResolvedKey>>,
-    pub(super) formats: Vec<KeyFormat>,
+    formats: Vec<KeyFormat>,
+    foreign_formats: Vec<ForeignFormat>,
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
     pub(super) deadline: Duration,
@@ -189,6 +190,7 @@ pub(super) struct Inner {
 pub struct KeyResolverBuilder {
     store: Arc<dyn KeyLookup>,
     formats: Vec<KeyFormat>,
+    foreign_formats: Vec<ForeignFormat>,
     hashing: Hashing,
     bounds: CacheBounds,
     stale: Duration,
@@ -203,6 +205,12 @@ impl KeyResolverBuilder {
     /// every text of up to 512 bytes is looked up.
     pub fn add_format(mut self, format: KeyFormat) -> Self {
         self.formats.push(format);
+        self
+    }
+
+    /// What keys that were made elsewhere and [imported](super::Keyring::import) look like.
+    pub fn add_foreign_format(mut self, format: ForeignFormat) -> Self {
+        self.foreign_formats.push(format);
         self
     }
 
@@ -321,6 +329,7 @@ impl KeyResolverBuilder {
                 .absences_per_second(self.unknown_rate),
             store: self.store,
             formats: self.formats,
+            foreign_formats: self.foreign_formats,
             hashing: self.hashing,
             aliases: Aliases::default(),
             deadline: self.deadline,
@@ -336,6 +345,7 @@ impl KeyResolver {
         KeyResolverBuilder {
             store: Arc::new(store),
             formats: Vec::new(),
+            foreign_formats: Vec::new(),
             hashing: Hashing::default(),
             bounds: CacheBounds {
                 capacity: 100_000,
@@ -428,6 +438,16 @@ impl KeyResolver {
         Ok(count)
     }
 
+    /// Whether a text is looked up at all.
+    pub(super) fn takes(&self, key: &str) -> bool {
+        self.0.is_well_formed(key)
+    }
+
+    /// Whether a text is compared by Argon2id when it isn't found.
+    pub(super) fn takes_weak(&self, key: &str) -> bool {
+        self.0.is_well_formed(key) && self.0.is_weak(key)
+    }
+
     /// What a new key is stored by.
     pub(super) fn hash(&self, key: &str) -> (KeyDigest, KeyProof) {
         (self.0.hashing.digest(key), self.0.hashing.proof())
@@ -461,7 +481,7 @@ impl ChangeListener for Inner {
 
 impl Inner {
     fn takes_anything(&self) -> bool {
-        self.formats.is_empty() || self.hashing.takes_weak()
+        (self.formats.is_empty() && self.foreign_formats.is_empty()) || self.hashing.takes_weak()
     }
 
     /// By its digest in the store, which may not be the one in memory.
@@ -482,10 +502,12 @@ impl Inner {
     /// Whether it is a key of a known format, as far as that is seen without a look-up.
     pub(super) fn has_form(&self, key: &str) -> bool {
         self.formats.iter().any(|format| format.parse(key).is_ok())
+            || self.foreign_formats.iter().any(|form| form.matches(key))
     }
 
     fn is_claimed(&self, text: &str) -> bool {
         self.formats.iter().any(|format| format.claims(text))
+            || self.foreign_formats.iter().any(|form| form.claims(text))
     }
 
     async fn load(

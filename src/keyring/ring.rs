@@ -14,7 +14,10 @@ use crate::{
         BudgetId, KeyId,
         audit::{Act, AuditAction, AuditOutcome},
         clock::{Clock, SystemClock, Timestamp},
-        key::{ApiKey, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, Rotation, RotationOutcome},
+        key::{
+            ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, Rotation,
+            RotationOutcome,
+        },
         page::{Page, Paged},
         quota::Quotas,
         role::RoleSet,
@@ -182,6 +185,13 @@ impl Keyring {
             Some(roles) => roles.includes(held, wanted),
             None => held == wanted,
         }
+    }
+
+    pub(super) fn check_environment(&self, name: Option<&str>) -> Result<(), KeyringError> {
+        if self.format.has_environment(name) {
+            return Ok(());
+        }
+        Err(GenerateKeyError::UnknownEnvironment.into())
     }
 
     pub(super) fn check_roles(&self, names: &[String]) -> Result<(), KeyringError> {

@@ -1,4 +1,5 @@
 mod bounds;
+mod forms;
 mod makers;
 mod peppers;
 mod rotation;

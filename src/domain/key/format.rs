@@ -5,70 +5,15 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::KeyDigest;
+use super::{Alphabet, KeyDigest};
 
 /// Random bits that a key must have besides its checksum (OWASP ASVS 5.0, 6.5.2 and 11.5.1).
 const RANDOM_BITS_MIN: u32 = 128;
 /// The longest random part with its checksum, in characters.
 const LENGTH_MAX: u8 = 128;
+const SEPARATOR_LENGTH_MAX: usize = 4;
 /// Characters of the random part that a preview shows at each end.
 const PREVIEW_SHOWN: usize = 4;
-
-/// The characters of the random part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Alphabet {
-    /// `0-9a-z`: 5.17 bits a character.
-    LowerAlphanumeric,
-    /// `0-9A-Za-z`: 5.95 bits a character.
-    Base62,
-    /// `A-Za-z0-9-_`: 6 bits a character.
-    Base64Url,
-}
-
-impl Alphabet {
-    const fn characters(self) -> &'static [u8] {
-        match self {
-            Self::LowerAlphanumeric => b"0123456789abcdefghijklmnopqrstuvwxyz",
-            Self::Base62 => b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-            Self::Base64Url => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-        }
-    }
-
-    /// Whether a text is made of these characters alone. Without a branch for each: many are looked at in one step.
-    fn spells(self, text: &str) -> bool {
-        fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
-            text.bytes().fold(true, |all, byte| all & fits(byte))
-        }
-        match self {
-            Self::LowerAlphanumeric => all(text, |byte| {
-                byte.is_ascii_digit() | byte.is_ascii_lowercase()
-            }),
-            Self::Base62 => all(text, |byte| byte.is_ascii_alphanumeric()),
-            Self::Base64Url => all(text, |byte| {
-                byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_')
-            }),
-        }
-    }
-
-    /// As a regular expression's class has them.
-    const fn class(self) -> &'static str {
-        match self {
-            Self::LowerAlphanumeric => "0-9a-z",
-            Self::Base62 => "0-9A-Za-z",
-            Self::Base64Url => "0-9A-Za-z_-",
-        }
-    }
-
-    /// Thousandths of a bit in a character, rounded down.
-    const fn millibits(self) -> u32 {
-        match self {
-            Self::LowerAlphanumeric => 5_169,
-            Self::Base62 => 5_954,
-            Self::Base64Url => 6_000,
-        }
-    }
-}
 
 /// A key format can't be: which setting is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +22,9 @@ pub enum KeyFormatError {
     /// `prefix` or an environment is empty or has other characters than `a-z`, `A-Z` and `0-9`.
     #[error("prefix and environments: 1 to 16 letters and digits each")]
     Label,
+    /// `separator` is too long or has other characters than `-`, `_`, `.` and `~`.
+    #[error("separator: at most 4 of the characters `-`, `_`, `.` and `~`")]
+    Separator,
     /// `length` leaves fewer than 128 random bits besides the checksum, or is over 128.
     #[error(
         "length: at least 128 random bits besides the checksum, at most {LENGTH_MAX} characters"
@@ -89,7 +37,8 @@ pub enum KeyFormatError {
 #[error("not a key of this format")]
 pub struct MalformedKey;
 
-/// What the keys of a service look like: `prefix_environment_random`, the last six characters a checksum.
+/// What the keys of a service look like: `prefix_environment_random`, the last six characters a checksum. Keys that were made
+/// elsewhere have a [`ForeignFormat`](super::ForeignFormat).
 ///
 /// The checksum (CRC-32 of all before it) lets garbage be refused before it is hashed or looked up; it
 /// is no protection and needs none.
@@ -114,6 +63,7 @@ pub struct KeyFormat {
     /// `prefix_` or `prefix_environment_`, with the environment's name.
     starts: Vec<(String, Option<String>)>,
     prefix: String,
+    separator: String,
     alphabet: Alphabet,
     length: u8,
     checksum: bool,
@@ -125,6 +75,7 @@ pub struct KeyFormat {
 pub struct KeyFormatBuilder {
     prefix: String,
     environments: Vec<String>,
+    separator: String,
     alphabet: Alphabet,
     length: u8,
     checksum: bool,
@@ -134,6 +85,13 @@ impl KeyFormatBuilder {
     /// The environments that stand behind the prefix; none unless set.
     pub fn environments<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.environments = names.into_iter().map(str::to_owned).collect();
+        self
+    }
+
+    /// What stands behind the prefix and behind the environment: at most 4 of `-`, `_`, `.` and `~`; `_` unless set. Without any,
+    /// every text that begins with the prefix means to be a key.
+    pub fn separator(mut self, separator: &str) -> Self {
+        separator.clone_into(&mut self.separator);
         self
     }
 
@@ -166,28 +124,33 @@ impl KeyFormatBuilder {
         if !label(&self.prefix) || !self.environments.iter().all(|name| label(name)) {
             return Err(KeyFormatError::Label);
         }
+        let separates = |byte| matches!(byte, b'-' | b'_' | b'.' | b'~');
+        if self.separator.len() > SEPARATOR_LENGTH_MAX || !self.separator.bytes().all(separates) {
+            return Err(KeyFormatError::Separator);
+        }
         let random = u32::from(self.length).saturating_sub(if self.checksum { 6 } else { 0 });
         let millibits = random.saturating_mul(self.alphabet.millibits());
         if self.length > LENGTH_MAX || millibits < RANDOM_BITS_MIN.saturating_mul(1_000) {
             return Err(KeyFormatError::Length);
         }
-        let prefix = self.prefix;
-        let starts = if self.environments.is_empty() {
-            vec![(format!("{prefix}_"), None)]
-        } else {
-            let start = |name: String| (format!("{prefix}_{name}_"), Some(name));
-            self.environments.into_iter().map(start).collect()
-        };
-        let prefix = format!("{prefix}_");
         let Self {
             alphabet,
             length,
             checksum,
+            separator,
             ..
         } = self;
+        let prefix = format!("{}{separator}", self.prefix);
+        let starts = if self.environments.is_empty() {
+            vec![(prefix.clone(), None)]
+        } else {
+            let start = |name: String| (format!("{prefix}{name}{separator}"), Some(name));
+            self.environments.into_iter().map(start).collect()
+        };
         Ok(KeyFormat {
             starts,
             prefix,
+            separator,
             alphabet,
             length,
             checksum,
@@ -196,11 +159,12 @@ impl KeyFormatBuilder {
 }
 
 impl KeyFormat {
-    /// Begins a format whose keys start with `prefix_`.
+    /// Begins a format whose keys start with `prefix_`, unless another [`separator`](KeyFormatBuilder::separator) is set.
     pub fn builder(prefix: &str) -> KeyFormatBuilder {
         KeyFormatBuilder {
             prefix: prefix.to_owned(),
             environments: Vec::new(),
+            separator: "_".to_owned(),
             alphabet: Alphabet::Base62,
             length: 32,
             checksum: true,
@@ -244,10 +208,12 @@ impl KeyFormat {
             .collect();
         let environment = match environments.as_slice() {
             [] => String::new(),
-            several => format!("(?:{})_", several.join("|")),
+            several => format!("(?:{}){}", several.join("|"), self.separator),
         };
-        let characters = self.alphabet.class();
-        let (prefix, length) = (&self.prefix, self.length);
+        // Of the characters of a separator only the dot means something to a regular expression.
+        let literal = |text: &str| text.replace('.', r"\.");
+        let (prefix, environment) = (literal(&self.prefix), literal(&environment));
+        let (characters, length) = (self.alphabet.class(), self.length);
         format!(r"\b{prefix}{environment}[{characters}]{{{length}}}")
     }
 
@@ -262,13 +228,12 @@ impl KeyFormat {
     /// # Errors
     /// [`MalformedKey`]: wrong start, length, character or checksum.
     pub fn parse(&self, text: &str) -> Result<Option<&str>, MalformedKey> {
-        let fits = |(start, _): &&(String, Option<String>)| text.starts_with(start.as_str());
-        let (start, environment) = self.starts.iter().find(fits).ok_or(MalformedKey)?;
-        let body = text.get(start.len()..).ok_or(MalformedKey)?;
-        let well_formed = body.len() == usize::from(self.length) && self.alphabet.spells(body);
-        if !well_formed {
-            return Err(MalformedKey);
-        }
+        // No two starts fit: of one length they differ, and of two lengths the rest has the right one once.
+        let fits = |(start, _): &&(String, Option<String>)| {
+            let body = text.strip_prefix(start.as_str());
+            body.is_some_and(|body| self.is_body(body))
+        };
+        let (_, environment) = self.starts.iter().find(fits).ok_or(MalformedKey)?;
         if self.checksum {
             let end = text.len().checked_sub(6).ok_or(MalformedKey)?;
             let (covered, sum) = text.split_at_checked(end).ok_or(MalformedKey)?;
@@ -277,6 +242,17 @@ impl KeyFormat {
             }
         }
         Ok(environment.as_deref())
+    }
+
+    fn is_body(&self, body: &str) -> bool {
+        body.len() == usize::from(self.length) && self.alphabet.spells(body)
+    }
+
+    /// Whether there is such an environment; `None` is one where the format has none.
+    pub(crate) fn has_environment(&self, environment: Option<&str>) -> bool {
+        self.starts
+            .iter()
+            .any(|(_, name)| name.as_deref() == environment)
     }
 
     /// Makes a new key from the system's randomness.

@@ -1,14 +1,19 @@
 //! API keys: what they look like, what is kept of them, and nothing that is secret for longer than it must be.
 
+mod alphabet;
 mod digest;
+mod foreign;
 mod format;
 mod proof;
 mod record;
 mod rotation;
 
+pub use alphabet::Alphabet;
 pub use digest::KeyDigest;
+pub(crate) use foreign::is_speakable;
+pub use foreign::{ForeignFormat, ForeignFormatBuilder, ForeignFormatError};
 pub use format::{
-    Alphabet, ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
+    ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
 };
 pub use proof::{InvalidProof, KeyProof, Rehash};
 pub use record::{KeyRecord, KeyUpdate};

@@ -13,6 +13,7 @@ fn polysystems() -> KeyFormat {
 #[test]
 fn every_alphabet_makes_keys_that_it_takes_back() {
     for alphabet in [
+        Alphabet::Hex,
         Alphabet::LowerAlphanumeric,
         Alphabet::Base62,
         Alphabet::Base64Url,
@@ -79,6 +80,35 @@ fn a_format_with_too_little_randomness_cannot_be() {
         polysystems().generate(Some("prod")).unwrap_err(),
         GenerateKeyError::UnknownEnvironment
     );
+}
+
+#[test]
+fn a_format_separates_as_it_likes() {
+    for (separator, start) in [
+        ("-", "ps-live"),
+        (".", "ps.live"),
+        ("", "pslive"),
+        ("__", "ps__live"),
+    ] {
+        let format = KeyFormat::builder("ps")
+            .environments(["live", "live2"])
+            .separator(separator)
+            .build()
+            .unwrap();
+        let pattern = regex::Regex::new(&format!("{}$", format.pattern())).unwrap();
+        for environment in ["live", "live2"] {
+            let key = format.generate(Some(environment)).unwrap();
+            assert_eq!(format.parse(key.expose()), Ok(Some(environment)));
+            assert!(key.expose().starts_with(start) && format.claims(key.expose()));
+            assert!(pattern.is_match(key.expose()), "{pattern}");
+            let other = key.expose().replacen(start, "ps_live", 1);
+            assert!(format.parse(&other).is_err(), "another separator");
+        }
+    }
+    for separator in ["_____", "a", ",", " ", "é"] {
+        let format = KeyFormat::builder("ps").separator(separator).build();
+        assert_eq!(format, Err(KeyFormatError::Separator));
+    }
 }
 
 #[test]

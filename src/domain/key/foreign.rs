@@ -1,0 +1,190 @@
+//! What keys look like that were made elsewhere.
+
+use std::ops::RangeInclusive;
+
+use super::Alphabet;
+
+/// The longest key of all, in bytes.
+const LENGTH_MAX: u16 = 512;
+const PREFIX_LENGTH_MAX: usize = 64;
+
+/// What keys that were made elsewhere look like: an old system's, a partner's. They have no checksum, so that garbage of
+/// the form is told apart by a look-up only.
+///
+/// ```
+/// use tollgate::key::{Alphabet, ForeignFormat};
+///
+/// let sk = ForeignFormat::builder(Alphabet::Base64Url, 20..=164).prefix("sk-").build()?;
+/// assert!(sk.matches("sk-proj-AbCdEfGhIjKlMnOpQrSt"));
+/// assert!(sk.claims("sk-short") && !sk.matches("sk-short"));
+///
+/// let pat = ForeignFormat::builder(Alphabet::Base62, 82..=82).prefix("github_pat_").add_characters("_").build()?;
+/// assert!(pat.matches(&format!("github_pat_{}", "0".repeat(82))));
+///
+/// let bare = ForeignFormat::builder(Alphabet::Hex, 32..=64).build()?;
+/// assert!(bare.matches("0123456789abcdef0123456789abcdef"));
+/// assert!(ForeignFormat::uuid().matches("6ba7b810-9dad-11d1-80b4-00c04fd430c8"));
+/// # Ok::<(), tollgate::key::ForeignFormatError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignFormat {
+    prefix: String,
+    alphabet: Alphabet,
+    characters: String,
+    length: RangeInclusive<u16>,
+}
+
+/// A foreign format can't be: which setting is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForeignFormatError {
+    /// `prefix` is over 64 bytes, or it or a further character is one that keys are not sent with.
+    #[error("prefix and characters: printable ASCII but for `,`, `;` and `\"`")]
+    Characters,
+    /// `length` is empty, or over 512 with the prefix.
+    #[error("length: 1 to {LENGTH_MAX} characters, with the prefix")]
+    Length,
+}
+
+/// Makes a [`ForeignFormat`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ForeignFormatBuilder(ForeignFormat);
+
+impl ForeignFormatBuilder {
+    /// What every key begins with, to the letter; nothing unless set. Without it a text means to be a key when all of it has
+    /// the form: then characters and lengths should leave out what another layer takes for its own.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.0.prefix);
+        self
+    }
+
+    /// Characters that may stand behind the prefix besides the alphabet's.
+    pub fn add_characters(mut self, characters: &str) -> Self {
+        self.0.characters.push_str(characters);
+        self
+    }
+
+    /// The format.
+    ///
+    /// # Errors
+    /// [`ForeignFormatError`] names the setting.
+    pub fn build(self) -> Result<ForeignFormat, ForeignFormatError> {
+        let format = self.0;
+        let mut literal = format.prefix.bytes().chain(format.characters.bytes());
+        if format.prefix.len() > PREFIX_LENGTH_MAX || !literal.all(is_speakable) {
+            return Err(ForeignFormatError::Characters);
+        }
+        let prefix = u16::try_from(format.prefix.len()).unwrap_or(u16::MAX);
+        let longest = format.length.end().saturating_add(prefix);
+        if *format.length.start() == 0 || format.length.is_empty() || longest > LENGTH_MAX {
+            return Err(ForeignFormatError::Length);
+        }
+        Ok(format)
+    }
+}
+
+impl ForeignFormat {
+    /// Begins a format of so many characters of an alphabet, those of a prefix not counted.
+    pub fn builder(alphabet: Alphabet, length: RangeInclusive<u16>) -> ForeignFormatBuilder {
+        ForeignFormatBuilder(Self {
+            prefix: String::new(),
+            alphabet,
+            characters: String::new(),
+            length,
+        })
+    }
+
+    /// A UUID in small letters: at most 122 random bits.
+    #[must_use]
+    pub fn uuid() -> Self {
+        Self {
+            prefix: String::new(),
+            alphabet: Alphabet::Hex,
+            characters: "-".to_owned(),
+            length: 36..=36,
+        }
+    }
+
+    /// Whether a text means to be a key of this format: whether it has the prefix, or where there is none, the form.
+    #[must_use]
+    pub fn claims(&self, text: &str) -> bool {
+        if self.prefix.is_empty() {
+            self.matches(text)
+        } else {
+            text.starts_with(&self.prefix)
+        }
+    }
+
+    /// Whether a text has the form of such a key.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let Some(body) = text.strip_prefix(&self.prefix) else {
+            return false;
+        };
+        let belongs =
+            |byte: u8| self.alphabet.contains(byte) || self.characters.as_bytes().contains(&byte);
+        u16::try_from(body.len()).is_ok_and(|length| self.length.contains(&length))
+            && body.bytes().all(belongs)
+    }
+}
+
+/// Whether keys are sent with such a character: visible, and none that separates or quotes in a header.
+pub(crate) const fn is_speakable(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_the_prefix_the_characters_and_the_length() {
+        let format = ForeignFormat::builder(Alphabet::Base62, 4..=6)
+            .prefix("sk-")
+            .add_characters(".")
+            .build()
+            .unwrap();
+        for good in ["sk-abcd", "sk-AB.9zZ"] {
+            assert!(format.claims(good) && format.matches(good), "{good}");
+        }
+        for bad in ["sk-abc", "sk-abcdefg", "sk-ab_d", "sk-abcé", "sk-"] {
+            assert!(format.claims(bad) && !format.matches(bad), "{bad}");
+        }
+        for other in ["", "sk", "SK-abcd", "abcd"] {
+            assert!(!format.claims(other) && !format.matches(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn without_a_prefix_only_the_whole_form_is_a_claim() {
+        let uuid = ForeignFormat::uuid();
+        assert!(uuid.claims("6ba7b810-9dad-11d1-80b4-00c04fd430c8"));
+        for other in [
+            "6ba7b810-9dad-11d1-80b4",
+            "eyJhbGciOiJIUzI1NiJ9.e30.AAAA",
+            "",
+        ] {
+            assert!(!uuid.claims(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_no_key_is_sent_with_is_in_no_format() {
+        let build = |prefix: &str, more: &str, length| {
+            let builder = ForeignFormat::builder(Alphabet::Hex, length).prefix(prefix);
+            builder.add_characters(more).build().map(|_| ())
+        };
+        assert_eq!(build("sk-", "+/=", 1..=509), Ok(()));
+        for (prefix, more) in [("a b", ""), ("", ","), ("é", ""), (&"p".repeat(65), "")] {
+            assert_eq!(
+                build(prefix, more, 1..=9),
+                Err(ForeignFormatError::Characters)
+            );
+        }
+        #[expect(clippy::reversed_empty_ranges, reason = "it is to be refused")]
+        for length in [0..=9, 9..=8, 1..=510] {
+            assert_eq!(build("sk-", "", length), Err(ForeignFormatError::Length));
+        }
+    }
+}
