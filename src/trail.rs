@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, futures::TaskLocalFuture};
 
 use crate::{
     domain::{
+        KeyId,
         audit::{Act, AuditAction, AuditEvent, AuditOutcome, bounded},
         clock::Clock,
         denial::{Denial, DenialKind},
@@ -113,15 +114,21 @@ pub(crate) struct Scope {
 
 impl Scope {
     fn record(&self, act: Act) {
+        self.record_of(None, act);
+    }
+
+    /// What was done with that key; `None`: with the caller's, if there is one.
+    fn record_of(&self, key: Option<&KeyId>, act: Act) {
         if act.outcome != AuditOutcome::Success {
             self.told.store(true, Ordering::Relaxed);
         }
         let mut event = AuditEvent::new(self.clock.now(), act);
+        event.key = key.cloned();
         event.address = self.address;
         event.request_id = self.request_id.get().cloned();
         event.route.clone_from(&self.route);
         if let Some(caller) = self.caller.get() {
-            event.key = caller.key().cloned();
+            event.key = event.key.or_else(|| caller.key().cloned());
             if event.actor.is_none() {
                 event.actor = Some(bounded(caller.subject()));
             }
@@ -158,7 +165,11 @@ impl Scope {
             "" => kind.as_str().to_owned(),
             reason => format!("{}: {reason}", kind.as_str()),
         };
-        self.record(Act::new(action).outcome(outcome).because(&why));
+        let act = Act::new(action).outcome(outcome).because(&why);
+        match denial.holder() {
+            Some(holder) => self.record_of(holder.key.as_ref(), act.actor(&holder.subject)),
+            None => self.record(act),
+        }
     }
 }
 

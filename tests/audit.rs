@@ -12,12 +12,14 @@ use std::{
 };
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tollgate::{
     ApiKeyLayer, AuditLayer, Denials, PeerAddress, RateLimitLayer, RequestHead, RequestIdLayer,
     Tollgate,
     audit::{
         Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, AuditSink, AuditTrail,
     },
+    clock::Timestamp,
     denial::{Denial, DenialKind},
     key::KeyFormat,
     keyring::{KeyResolver, Keyring, NewKey},
@@ -115,6 +117,51 @@ async fn authentications_and_refusals_are_recorded_with_where_they_came_from() {
         assert!(!written.contains(secret), "{written}");
     }
     assert!(events.iter().all(|event| event.actor.is_none()));
+}
+
+#[tokio::test]
+async fn a_refused_key_that_there_is_names_its_owner_in_the_log_alone() {
+    let (ring, keys) = keys();
+    let revoked = ring.create("user-1", NewKey::default()).await.unwrap();
+    ring.revoke("user-1", &revoked.1.id).await.unwrap();
+    let expired = NewKey {
+        expires_at: Some(Timestamp::UNIX_EPOCH),
+        ..NewKey::default()
+    };
+    let expired = ring.create("user-1", expired).await.unwrap();
+    let elsewhere = NewKey {
+        networks: vec!["10.0.0.0/8".parse().unwrap()],
+        ..NewKey::default()
+    };
+    let elsewhere = ring.create("user-1", elsewhere).await.unwrap();
+    let seen = Seen::default();
+    let hello = service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = ServiceBuilder::new()
+        .layer(AuditLayer::new(seen.clone()))
+        .layer(ApiKeyLayer::new(keys))
+        .service(hello);
+    for ((key, record), status, action) in [
+        (revoked, 401, "authenticate"),
+        (expired, 401, "authenticate"),
+        (elsewhere, 403, "api_key"),
+    ] {
+        // Cold, and then warm.
+        for _ in 0..2 {
+            let sent = request(Some(key.expose()));
+            let answer = service.clone().oneshot(sent).await.unwrap();
+            assert_eq!(answer.status(), status);
+            let headers = format!("{:?}", answer.headers());
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let told = format!("{headers}{}", String::from_utf8_lossy(&body));
+            assert!(!told.contains(record.id.as_str()) && !told.contains("user-1"));
+            let [event] = <[AuditEvent; 1]>::try_from(seen.take()).unwrap();
+            assert_eq!(event.action.as_str(), action);
+            assert_eq!(event.outcome, AuditOutcome::Refused);
+            assert_eq!(event.actor.as_deref(), Some("user-1"));
+            assert_eq!(event.key, Some(record.id.clone()));
+            assert!(!event.is_of_a_stranger());
+        }
+    }
 }
 
 #[tokio::test]

@@ -217,9 +217,7 @@ fn judge(
             Err(error) => Some(format!("is bound to networks, and {}", error.said())),
         };
         if let Some(why) = why {
-            let id = key.principal().key().map_or("a key", KeyId::as_str);
-            let reason = format!("{id} {why}");
-            return Verdict::Refuse(denial(DenialKind::AddressRefused).because(reason));
+            return Verdict::Refuse(of_known(&key, DenialKind::AddressRefused, &why));
         }
     }
     Verdict::Admit(Identified::new(Principal::clone(key.principal())))
@@ -229,12 +227,23 @@ fn refused(refusal: KeyRefusal) -> Denial {
     match refusal {
         KeyRefusal::Malformed => denial(DenialKind::CredentialInvalid).because("malformed key"),
         KeyRefusal::Unknown => denial(DenialKind::CredentialInvalid).because("unknown key"),
-        KeyRefusal::Revoked => denial(DenialKind::CredentialInvalid).because("revoked key"),
-        KeyRefusal::Expired { at } => denial(DenialKind::CredentialExpired).expired_at(at),
+        KeyRefusal::Revoked { key } => of_known(&key, DenialKind::CredentialInvalid, "is revoked"),
+        KeyRefusal::Expired { at, key } => {
+            of_known(&key, DenialKind::CredentialExpired, "has expired").expired_at(at)
+        }
         KeyRefusal::Store(error) => {
             denial(DenialKind::Unavailable).because(format!("the key store failed: {error}"))
         }
     }
+}
+
+/// The refusal of a key that there is: the operator and the audit log read whose, the client doesn't.
+fn of_known(key: &ResolvedKey, kind: DenialKind, why: &str) -> Denial {
+    let principal = key.principal();
+    let id = principal.key().map_or("a key", KeyId::as_str);
+    denial(kind)
+        .because(format!("{id} {why}"))
+        .held_by(principal.subject(), principal.key())
 }
 
 fn denial(kind: DenialKind) -> Denial {

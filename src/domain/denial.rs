@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use super::{credential::CredentialKind, money::Money};
+use super::{KeyId, credential::CredentialKind, money::Money};
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +120,14 @@ struct Details {
     violated: Vec<Box<str>>,
     lacking_scope: Option<Box<str>>,
     allowed: Vec<Box<str>>,
+    holder: Option<Holder>,
+}
+
+/// Whose credential was refused: for the audit log, and in no answer.
+#[derive(Clone)]
+pub(crate) struct Holder {
+    pub(crate) subject: Box<str>,
+    pub(crate) key: Option<KeyId>,
 }
 
 impl Denial {
@@ -200,6 +208,19 @@ impl Denial {
 
     pub(crate) fn required_scope(&self) -> Option<&str> {
         self.details.as_ref()?.lacking_scope.as_deref()
+    }
+
+    /// Whose credential it was, where that is known although it is refused.
+    pub(crate) fn held_by(mut self, subject: &str, key: Option<&KeyId>) -> Self {
+        self.details_mut().holder = Some(Holder {
+            subject: subject.into(),
+            key: key.cloned(),
+        });
+        self
+    }
+
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.details.as_ref()?.holder.as_ref()
     }
 
     fn details_mut(&mut self) -> &mut Details {

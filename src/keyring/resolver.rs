@@ -43,11 +43,16 @@ pub enum KeyRefusal {
     /// There is no such key.
     Unknown,
     /// It was revoked.
-    Revoked,
+    Revoked {
+        /// Whose it was.
+        key: Arc<ResolvedKey>,
+    },
     /// It expired.
     Expired {
         /// When.
         at: Timestamp,
+        /// Whose it was.
+        key: Arc<ResolvedKey>,
     },
     /// The store can't tell. This is no verdict on the key.
     Store(StoreError),
@@ -112,12 +117,13 @@ impl ResolvedKey {
         &self.principal
     }
 
-    fn judge(&self, clock: &dyn Clock) -> Result<(), KeyRefusal> {
+    fn judge(self: &Arc<Self>, clock: &dyn Clock) -> Result<(), KeyRefusal> {
+        let key = || Arc::clone(self);
         if self.revoked {
-            return Err(KeyRefusal::Revoked);
+            return Err(KeyRefusal::Revoked { key: key() });
         }
         match self.principal.expires_at() {
-            Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at }),
+            Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at, key: key() }),
             _ => Ok(()),
         }
     }

@@ -72,7 +72,7 @@ pub struct NewKey {
 ///
 /// ring.revoke("user-1", &record.id).await?;
 /// let Resolution::Pending(found) = resolver.resolve(key.expose()) else { panic!("forgotten") };
-/// assert!(matches!(found.await, Err(KeyRefusal::Revoked)));
+/// assert!(matches!(found.await, Err(KeyRefusal::Revoked { .. })));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]

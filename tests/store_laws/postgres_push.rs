@@ -96,7 +96,10 @@ async fn a_key_that_another_process_revokes_is_refused_within_a_second() {
     let id = &follower.record.id;
     follower.there.update("ann", id, revoke).await.unwrap();
     assert!(follower.is_refused_within(Duration::from_secs(1)).await);
-    assert!(matches!(follower.resolve().await, Err(KeyRefusal::Revoked)));
+    assert!(matches!(
+        follower.resolve().await,
+        Err(KeyRefusal::Revoked { .. })
+    ));
     follower.here.clone().close().await.unwrap();
 }
 

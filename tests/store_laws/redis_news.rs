@@ -139,7 +139,10 @@ async fn a_key_that_another_process_revokes_is_refused_within_a_second() {
     here.resolve(key).await.unwrap();
     there.ring.revoke("ann", &record.id).await.unwrap();
     assert!(here.is_refused_within(key, Duration::from_secs(1)).await);
-    assert!(matches!(here.resolve(key).await, Err(KeyRefusal::Revoked)));
+    assert!(matches!(
+        here.resolve(key).await,
+        Err(KeyRefusal::Revoked { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,7 +45,7 @@ async fn a_pepper_changes_without_a_key_that_is_refused_anywhere() {
         .unwrap();
     for keys in [&knowing, &after] {
         let refused = resolve(keys, key.expose()).await.unwrap_err();
-        assert!(matches!(refused, KeyRefusal::Revoked));
+        assert!(matches!(refused, KeyRefusal::Revoked { .. }));
     }
 }
 
