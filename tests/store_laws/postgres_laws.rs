@@ -146,6 +146,32 @@ async fn tables_of_a_newer_version_are_left_alone() {
 }
 
 #[tokio::test]
+async fn of_keys_that_were_rotated_before_the_latest_successor_is_known() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let (store, _) = postgres_on(place.clone()).await;
+    for (name, of) in [("old", None), ("lost", Some("old")), ("new", Some("old"))] {
+        let mut record = record(name);
+        record.rotated_from = of.map(|of| KeyId::new(of).unwrap());
+        store.insert(record, None).await.unwrap();
+    }
+    let pool = pool(place, 1).await;
+    for step in [
+        "ALTER TABLE tollgate.api_key DROP COLUMN rotated_to",
+        include_str!("../../src/store/postgres/schema_6.sql"),
+    ] {
+        sqlx::raw_sql(step).execute(&pool).await.unwrap();
+    }
+    let found: Vec<(String, String)> =
+        sqlx::query_as("SELECT id, rotated_to FROM tollgate.api_key WHERE rotated_to IS NOT NULL")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(found, [("old".to_owned(), "new".to_owned())]);
+}
+
+#[tokio::test]
 async fn no_clear_secret_is_in_the_database() {
     let Some(place) = database().await else {
         return;

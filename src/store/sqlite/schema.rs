@@ -364,3 +364,35 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_keys_that_were_rotated_before_the_latest_successor_is_known() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(FIRST).unwrap();
+        for (id, of) in [
+            ("old", None),
+            ("lost", Some("old")),
+            ("new", Some("old")),
+            ("orphan", Some("deleted")),
+        ] {
+            let insert = "INSERT INTO api_key (id, digest, preview, name, owner, roles, networks, created_at,
+                rotated_from, lineage, metadata)
+                VALUES (?, randomblob(32), '', '', 'ann', '[]', '[]', 0, ?, 'old', '{}')";
+            connection.execute(insert, [Some(id), of]).unwrap();
+        }
+        connection.execute_batch(ROTATIONS).unwrap();
+        let mut list = connection
+            .prepare("SELECT id, rotated_to FROM api_key WHERE rotated_to IS NOT NULL")
+            .unwrap();
+        let found: Vec<(String, String)> = list
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(found, [("old".to_owned(), "new".to_owned())]);
+    }
+}
