@@ -2,6 +2,7 @@
 //! finds them, warm from memory.
 
 mod bounds;
+mod builder;
 mod error;
 mod hashing;
 mod import;
@@ -13,9 +14,8 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use builder::KeyResolverBuilder;
 pub use error::KeyringError;
 pub use hashing::{InvalidPepper, Pepper};
-pub use resolver::{
-    KeyRefusal, KeyResolver, KeyResolverBuilder, PendingKey, Resolution, ResolvedKey,
-};
+pub use resolver::{KeyRefusal, KeyResolver, PendingKey, Resolution, ResolvedKey};
 pub use ring::{Keyring, NewKey};

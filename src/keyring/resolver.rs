@@ -14,25 +14,21 @@ use std::{
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use super::{Pepper, hashing::Hashing, mixed::Aliases};
+use super::{KeyResolverBuilder, hashing::Hashing, mixed::Aliases};
 use crate::{
-    cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
+    cache::{CacheStatistics, Lookup, RevocableCache},
     domain::{
         BudgetId,
-        clock::{Clock, SystemClock, Timestamp},
+        clock::{Clock, Timestamp},
         credential::CredentialKind,
         key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord},
         principal::Principal,
     },
-    login::Passwords,
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
 
 /// The longest key that is hashed, in bytes.
 const KEY_LENGTH_MAX: usize = 512;
-
-/// How often the store is asked in vain, unless set otherwise.
-const UNKNOWN_KEYS_PER_SECOND: u32 = 10_000;
 
 /// Why a key is not taken.
 #[derive(Clone, Debug)]
@@ -176,195 +172,24 @@ impl fmt::Debug for PendingKey {
 /// remembered apart from those that do, for a shorter time and in a space of their own. A failing
 /// store is never remembered.
 #[derive(Clone)]
-pub struct KeyResolver(Arc<Inner>);
+pub struct KeyResolver(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) store: Arc<dyn KeyLookup>,
     pub(super) cache: RevocableCache<KeyDigest, Arc<ResolvedKey>>,
-    formats: Vec<KeyFormat>,
-    foreign_formats: Vec<ForeignFormat>,
+    pub(super) formats: Vec<KeyFormat>,
+    pub(super) foreign_formats: Vec<ForeignFormat>,
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
     pub(super) deadline: Duration,
-    touch_interval: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-/// Makes a [`KeyResolver`].
-#[derive(Debug)]
-#[must_use]
-pub struct KeyResolverBuilder {
-    store: Arc<dyn KeyLookup>,
-    formats: Vec<KeyFormat>,
-    foreign_formats: Vec<ForeignFormat>,
-    hashing: Hashing,
-    bounds: CacheBounds,
-    stale: Duration,
-    unknown_rate: u32,
-    deadline: Duration,
-    touch_interval: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-impl KeyResolverBuilder {
-    /// What keys look like; what looks otherwise is refused without a look-up. Without any format
-    /// every text of up to 512 bytes is looked up.
-    pub fn add_format(mut self, format: KeyFormat) -> Self {
-        self.formats.push(format);
-        self
-    }
-
-    /// What keys that were made elsewhere and [imported](super::Keyring::import) look like.
-    pub fn add_foreign_format(mut self, format: ForeignFormat) -> Self {
-        self.foreign_formats.push(format);
-        self
-    }
-
-    /// Keys are stored as HMAC-SHA-256 under this pepper, so that a store that gets about tells nothing. Keys that are stored
-    /// as SHA-256, or under an old pepper, go on, and are stored anew when they are used.
-    ///
-    /// **Where several processes share a store**, a pepper (the first one too) comes in two steps, since a process that doesn't
-    /// know it refuses the keys that another has stored anew under it:
-    ///
-    /// 1. every process gets to know it by [`add_next_pepper`](Self::add_next_pepper), and goes on with the one of before;
-    /// 2. when every process does, it is set here, one process after the other, and the one of before is handed to
-    ///    [`add_old_pepper`](Self::add_old_pepper).
-    ///
-    /// ```
-    /// # use tollgate::{keyring::{KeyResolver, Pepper}, store::MemoryStore};
-    /// # fn main() -> Result<(), tollgate::keyring::InvalidPepper> {
-    /// # let store = MemoryStore::new();
-    /// let old = Pepper::new("2025", b"thirty-two bytes or more, please!")?;
-    /// let new = Pepper::new("2026", b"thirty-two others, or a few more.")?;
-    /// let step_1 = KeyResolver::builder(store.clone()).pepper(old.clone()).add_next_pepper(new.clone());
-    /// let step_2 = KeyResolver::builder(store).pepper(new).add_old_pepper(old);
-    /// # Ok(()) }
-    /// ```
-    pub fn pepper(mut self, pepper: Pepper) -> Self {
-        self.hashing.set_pepper(pepper);
-        self
-    }
-
-    /// One more pepper that stored keys may still have. Each costs another look-up for a key that isn't in memory; when no
-    /// stored key names it any more ([`KeyRecord::proof`]), it can go.
-    pub fn add_old_pepper(mut self, pepper: Pepper) -> Self {
-        self.hashing.add_old_pepper(pepper);
-        self
-    }
-
-    /// A pepper that another process may store keys under already: they are found, and stay as they are. See
-    /// [`pepper`](Self::pepper). Each costs another look-up for a key that isn't in memory.
-    pub fn add_next_pepper(mut self, pepper: Pepper) -> Self {
-        self.hashing.add_next_pepper(pepper);
-        self
-    }
-
-    /// Also takes secrets that people chose, imported by [`Keyring::import_weak`](super::Keyring::import_weak): they are found by
-    /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`.
-    /// A text that begins like a key of a known format is never compared so, and refused without a look-up when it is none; without
-    /// a format every unknown key is compared.
-    pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
-        self.hashing.set_weak(passwords, start);
-        self
-    }
-
-    /// How long a key is believed without asking the store again; 30 s unless set.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.bounds.ttl = ttl;
-        self
-    }
-
-    /// How long it is believed that a key doesn't exist; 5 s unless set.
-    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.bounds.negative_ttl = ttl;
-        self
-    }
-
-    /// How many keys are remembered; 100,000 unless set.
-    pub fn capacity(mut self, keys: u64) -> Self {
-        self.bounds.capacity = keys;
-        self
-    }
-
-    /// How many keys that don't exist are remembered; 100,000 unless set.
-    pub fn negative_capacity(mut self, keys: u64) -> Self {
-        self.bounds.negative_capacity = keys;
-        self
-    }
-
-    /// For how long beyond its `ttl` a key goes on being believed while the store fails; not at all unless set. A key that was
-    /// revoked elsewhere may work for so much longer then: a choice between two evils, and yours. A full line, of the store's or of
-    /// ours, is no failure: then it is 503.
-    pub fn stale_if_error(mut self, beyond_ttl: Duration) -> Self {
-        self.stale = beyond_ttl;
-        self
-    }
-
-    /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
-    /// that whatever isn't in memory is refused with 503 for a moment. It takes a flood of keys without a checksum to get
-    /// there.
-    pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
-        self.unknown_rate = limit;
-        self
-    }
-
-    /// How long the store may take; 3 s unless set. Then the request is refused with 503.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// How often the use of a key is noted in the store; once a second unless set.
-    pub fn touch_interval(mut self, interval: Duration) -> Self {
-        self.touch_interval = interval;
-        self
-    }
-
-    /// Another source of time.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The resolver.
-    #[must_use]
-    pub fn build(self) -> KeyResolver {
-        KeyResolver(Arc::new(Inner {
-            cache: RevocableCache::new(self.bounds, Arc::clone(&self.clock))
-                .stale_if_error(self.stale)
-                .absences_per_second(self.unknown_rate),
-            store: self.store,
-            formats: self.formats,
-            foreign_formats: self.foreign_formats,
-            hashing: self.hashing,
-            aliases: Aliases::default(),
-            deadline: self.deadline,
-            touch_interval: self.touch_interval,
-            clock: self.clock,
-        }))
-    }
+    pub(super) touch_interval: Duration,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl KeyResolver {
     /// Begins a resolver of the keys in `store`.
     pub fn builder(store: impl KeyLookup) -> KeyResolverBuilder {
-        KeyResolverBuilder {
-            store: Arc::new(store),
-            formats: Vec::new(),
-            foreign_formats: Vec::new(),
-            hashing: Hashing::default(),
-            bounds: CacheBounds {
-                capacity: 100_000,
-                ttl: Duration::from_secs(30),
-                negative_capacity: 100_000,
-                negative_ttl: Duration::from_secs(5),
-            },
-            stale: Duration::ZERO,
-            unknown_rate: UNKNOWN_KEYS_PER_SECOND,
-            deadline: Duration::from_secs(3),
-            touch_interval: Duration::from_secs(1),
-            clock: SystemClock::shared(),
-        }
+        KeyResolverBuilder::new(Arc::new(store))
     }
 
     /// Whether a text means to be a key: whether it begins like one. Without formats, and where weak keys are taken, everything
