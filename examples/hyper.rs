@@ -1,4 +1,5 @@
-//! A server on hyper and nothing above it: no router, no framework, the same gate.
+//! A server on hyper and nothing above it: no router, no framework, the same gate. `tests/hyper-alone` builds it with what
+//! it names and nothing else.
 //!
 //! `cargo run --example hyper --features sqlite -- generate-key --role admin` prints a key; without a command
 //! it serves `GET /hello` (free), `POST /echo` ($0.0020, operators) and `GET /admin/accounts/{account}` (admins).

@@ -93,14 +93,3 @@ async fn a_body_that_is_too_large_is_refused_and_free() {
     assert_eq!(told.text(), r#"{"available":10,"held":0}"#);
     server.stop().await.without_panic();
 }
-
-/// It is built with the feature `sqlite` alone, and names no framework.
-#[test]
-fn it_stands_on_hyper_alone() {
-    let source = include_str!("../../examples/hyper.rs");
-    let shared = include_str!("../../examples/support/generate.rs");
-    assert!(![source, shared].iter().any(|text| text.contains("axum")));
-    let manifest = include_str!("../../Cargo.toml");
-    let entry = "[[example]]\nname = \"hyper\"\nrequired-features = [\"sqlite\"]\n";
-    assert!(manifest.contains(entry));
-}
