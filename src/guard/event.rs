@@ -142,6 +142,8 @@ mod tests {
             admitted("jwt", &head, &counted);
             refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), false);
             refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), true);
+            #[cfg(feature = "tonic")]
+            refused_outside("rbac", None, &Denial::new(DenialKind::NotPermitted));
         });
         let admission = "tollgate_decisions_total layer=jwt decision=admit kind=";
         let refusal = |decision| {
@@ -152,6 +154,8 @@ mod tests {
             admission.to_owned(),
             refusal("refuse"),
             refusal("shadow_refuse"),
+            #[cfg(feature = "tonic")]
+            refusal("refuse"),
         ];
         assert_eq!(*names.0.lock().unwrap(), expected);
     }

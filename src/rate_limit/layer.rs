@@ -28,7 +28,8 @@ pub struct RateLimitLayer {
 guard::layer!(RateLimitLayer, RateLimitPolicy);
 
 impl RateLimitLayer {
-    /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6.
+    /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6. The server has to tell the peer's: see
+    /// [`RequestHead::peer`].
     #[must_use]
     pub fn per_client_ip(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)

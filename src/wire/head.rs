@@ -77,7 +77,8 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The address at the other end of the connection, as the server told it: [`PeerAddress`], axum's
-    /// `ConnectInfo<SocketAddr>` (in tests `MockConnectInfo<SocketAddr>`), or tonic's `TcpConnectInfo`.
+    /// `ConnectInfo<SocketAddr>` (in tests `MockConnectInfo<SocketAddr>`), or tonic's `TcpConnectInfo`. An
+    /// axum router tells it when it is served by `app.into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         if let Some(PeerAddress(peer)) = self.extensions.get() {
