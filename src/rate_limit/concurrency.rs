@@ -1,12 +1,14 @@
 //! How many requests are under way at once.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::hash_map::RandomState,
     fmt,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+use hashbrown::HashTable;
 
 use super::RateLimitKey;
 use crate::{
@@ -117,12 +119,7 @@ impl Policy for ConcurrencyLimitPolicy {
             Ok(counted) => counted,
             Err(denial) => return Decision::Ready(Verdict::Refuse(denial)),
         };
-        let [high, low] = self
-            .counts
-            .hashers
-            .each_ref()
-            .map(|hasher| hasher.hash_one(&counted));
-        let key = (u128::from(high) << 64) | u128::from(low);
+        let key = self.counts.hasher.hash_one(&counted);
         Decision::Ready(match InFlight::begin(&self.counts, key, self.most) {
             Some(under_way) => Verdict::Admit(under_way),
             None => Verdict::Refuse(
@@ -134,14 +131,22 @@ impl Policy for ConcurrencyLimitPolicy {
     }
 }
 
-/// Requests under way, by a keyed hash of whose they are.
+/// Requests under way, by a keyed hash of whose they are: as good as a name, see
+/// [`MemoryRateLimiter`](crate::store::MemoryRateLimiter).
+#[derive(Default)]
 struct Counts {
-    hashers: [RandomState; 2],
-    under_way: Mutex<HashMap<u128, u32>>,
+    hasher: RandomState,
+    under_way: Mutex<HashTable<Count>>,
+}
+
+/// Of one client.
+struct Count {
+    key: u64,
+    requests: u32,
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashTable<Count>> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -151,17 +156,19 @@ impl Counts {
 /// A request under way. Dropped, it is over.
 pub struct InFlight {
     counts: Arc<Counts>,
-    key: u128,
+    key: u64,
 }
 
 impl InFlight {
-    fn begin(counts: &Arc<Counts>, key: u128, most: u32) -> Option<Self> {
+    fn begin(counts: &Arc<Counts>, key: u64, most: u32) -> Option<Self> {
         let mut under_way = counts.lock();
-        let count = under_way.entry(key).or_insert(0);
-        if *count >= most {
+        let place = under_way.entry(key, |count| count.key == key, |count| count.key);
+        let place = place.or_insert(Count { key, requests: 0 });
+        let count = place.into_mut();
+        if count.requests >= most {
             return None;
         }
-        *count = count.saturating_add(1);
+        count.requests = count.requests.saturating_add(1);
         drop(under_way);
         let counts = Arc::clone(counts);
         Some(Self { counts, key })
@@ -171,14 +178,17 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut under_way = self.counts.lock();
-        match under_way.get_mut(&self.key) {
-            Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => drop(under_way.remove(&self.key)),
+        if let Ok(mut place) = under_way.find_entry(self.key, |count| count.key == self.key) {
+            let count = place.get_mut();
+            count.requests = count.requests.saturating_sub(1);
+            if count.requests == 0 {
+                place.remove();
+            }
         }
         // The memory of a burst is given back with its requests.
         let clients = under_way.len().max(CLIENTS_KEPT);
         if clients.saturating_mul(8) < under_way.capacity() {
-            under_way.shrink_to(clients.saturating_mul(2));
+            under_way.shrink_to(clients.saturating_mul(2), |count| count.key);
         }
     }
 }
@@ -195,15 +205,6 @@ impl Meter for InFlight {
     fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
         drop(self);
         None
-    }
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self {
-            hashers: [RandomState::new(), RandomState::new()],
-            under_way: Mutex::default(),
-        }
     }
 }
 
