@@ -14,7 +14,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both, unwinding,
+    Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both, nesting, unwinding,
 };
 use crate::{store::StoreFuture, wire::is_grpc};
 
@@ -121,7 +121,7 @@ where
             Progress::Admitted => {
                 let bodiless = request.method() == Method::HEAD;
                 Self::Answering {
-                    answer: service.call(request),
+                    answer: nesting::inside::<C::Admission, _>(|| service.call(request)),
                     admission,
                     bodiless,
                 }
@@ -167,7 +167,7 @@ where
                     bodiless,
                 } => {
                     let asked = unwinding::asked(admission, C::Admission::inner_failed, || {
-                        answer.poll(context)
+                        nesting::inside::<C::Admission, _>(|| answer.poll(context))
                     });
                     let answer = ready!(asked);
                     let response = match answer {

@@ -44,6 +44,7 @@ mod course;
 mod event;
 mod future;
 mod gate;
+mod nesting;
 mod or;
 mod policy;
 mod service;
@@ -61,3 +62,4 @@ pub(crate) use body::show;
 #[cfg(feature = "tonic")]
 pub(crate) use event::refused_outside;
 pub(crate) use gate::{Skip, is_preflight, layer, on_paths};
+pub(crate) use nesting::is_inside;

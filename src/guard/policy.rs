@@ -14,7 +14,7 @@ use super::{Meter, NoMeter};
 use crate::{
     domain::denial::Denial,
     store::StoreFuture,
-    wire::{ClientAddress, RequestHead},
+    wire::{ClientAddress, RequestHead, ToldLimits},
 };
 
 /// Decides about requests by their heads.
@@ -98,6 +98,8 @@ pub struct ResponseMarks<'a> {
     pub headers: &'a mut HeaderMap,
     /// What outer layers may read: a refusal's [`Denial`] is there.
     pub extensions: &'a mut Extensions,
+    /// Limits that were told further in, in this guard.
+    pub(crate) told: &'a mut ToldLimits,
 }
 
 /// What follows the head of an answer.
@@ -119,6 +121,9 @@ pub enum Tail<M> {
 pub trait Permit: Send + 'static {
     /// What it may leave on the response body; [`NoMeter`] for most.
     type Meter: Meter;
+
+    /// Whether it tells what is left of a limit.
+    const TELLS_LIMITS: bool = false;
 
     /// Leaves on the request what inner layers and the handler may read.
     fn mark_request(&mut self, extensions: &mut Extensions) {

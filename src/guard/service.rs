@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Admission, Course, GateBody, GuardFuture, Progress, future::Waiting};
+use super::{Admission, Course, GateBody, GuardFuture, Progress, future::Waiting, nesting};
 
 /// A service with gates in front of it. A clone is the inner service's clone and a reference count.
 pub struct Guard<S, C> {
@@ -61,7 +61,8 @@ where
         match self.course.enter(&mut request, &mut admission) {
             Progress::Admitted => {
                 let bodiless = request.method() == Method::HEAD;
-                GuardFuture::answering(self.inner.call(request), admission, bodiless)
+                let answer = nesting::inside::<C::Admission, _>(|| self.inner.call(request));
+                GuardFuture::answering(answer, admission, bodiless)
             }
             Progress::Stopped(response) => GuardFuture::stopped(*response, admission),
             Progress::Waiting(waiting) => {

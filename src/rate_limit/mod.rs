@@ -1,7 +1,8 @@
 //! How often may they come: [`RateLimitLayer`].
 //!
 //! - Refuses with 429 and `retry-after`. Every answer says what is left: `RateLimit`,
-//!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`.
+//!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`. Of several limiters the
+//!   innermost tells, which knows the caller best; fields of these names that a handler sends are written over.
 //! - Stands outside authentication when it counts by address, and inside when it counts by principal. A
 //!   limit per principal without a principal refuses with 401 and says so in the log; a limit by
 //!   address refuses with 503 where the server tells no address, and with 400 where a trusted proxy

@@ -6,9 +6,9 @@ use http::{Extensions, StatusCode};
 
 use crate::{
     domain::{charge::Charge, quota::Quotas},
-    guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
+    guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
-    wire::RateHeaders,
+    wire::{RateHeaders, ToldLimits},
 };
 
 /// What is left to the client, to be written on the answer.
@@ -37,6 +37,8 @@ impl RateLimitPermit {
 impl Permit for RateLimitPermit {
     type Meter = RateLimitMeter;
 
+    const TELLS_LIMITS: bool = true;
+
     fn mark_request(&mut self, extensions: &mut Extensions) {
         if let Some(settlement) = &mut self.settlement {
             let charge = extensions.get_or_insert_with(Charge::new);
@@ -46,10 +48,19 @@ impl Permit for RateLimitPermit {
 
     fn mark_response(self, response: ResponseMarks<'_>) -> Tail<RateLimitMeter> {
         let shown = self.shown;
-        let (quotas, readings) = (&shown.quotas, &shown.readings);
-        shown
-            .headers
-            .write(response.headers, quotas, readings, shown.unix_secs);
+        if let Some(further_in) = response.extensions.get::<ToldLimits>() {
+            response.told.add(*further_in);
+        }
+        shown.headers.write(
+            response.headers,
+            &shown.quotas,
+            &shown.readings,
+            shown.unix_secs,
+            response.told,
+        );
+        if guard::is_inside() {
+            response.extensions.insert(*response.told);
+        }
         match self.settlement {
             None => Tail::Body,
             Some(mut settlement) => {

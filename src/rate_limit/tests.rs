@@ -2,6 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
+mod headers;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request, Response, StatusCode};

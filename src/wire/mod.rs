@@ -30,7 +30,7 @@ pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};
 pub(crate) use origin::is_cross_site;
 pub(crate) use path::is_normal_path;
 pub use rate_headers::RateHeaderDialect;
-pub(crate) use rate_headers::RateHeaders;
+pub(crate) use rate_headers::{RateHeaders, ToldLimits};
 pub(crate) use routes::{Found, Methods, Routes};
 
 /// A refusal as a gRPC status, in the words that clients read.

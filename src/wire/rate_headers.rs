@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::number::{Text, number};
 use crate::{
@@ -94,13 +94,15 @@ impl RateHeaders {
         }
     }
 
-    /// Writes the headers, but none that an inner limiter, which knows the caller better, has written.
+    /// Writes the headers, over whatever else bears their names (a handler passes on those of a service that it asks
+    /// itself); but none that an inner limiter, which knows the caller better, has `told`.
     pub(crate) fn write(
         &self,
         headers: &mut HeaderMap,
         quotas: &Quotas,
         readings: &Readings,
         unix_secs: u64,
+        told_limits: &mut ToldLimits,
     ) {
         let readings = readings.as_slice();
         let tightest = readings.iter().enumerate();
@@ -114,6 +116,9 @@ impl RateHeaders {
             reading,
         };
         for dialect in self.0.iter().flatten() {
+            if !told_limits.is_first(*dialect) {
+                continue;
+            }
             match dialect {
                 RateHeaderDialect::Draft => write_all(headers, quotas, readings),
                 RateHeaderDialect::XRateLimit => {
@@ -126,6 +131,29 @@ impl RateHeaders {
                 RateHeaderDialect::OpenAiTokens => tightest.write(headers, TOKENS, in_words),
             }
         }
+    }
+}
+
+/// In which header fields limits have been told on an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ToldLimits(u8);
+
+impl ToldLimits {
+    pub(crate) const fn add(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// Whether nothing has been told in the fields of this dialect yet; now it has.
+    const fn is_first(&mut self, dialect: RateHeaderDialect) -> bool {
+        let fields = match dialect {
+            RateHeaderDialect::Draft => 1,
+            RateHeaderDialect::XRateLimit | RateHeaderDialect::XRateLimitEpoch => 2,
+            RateHeaderDialect::OpenAiRequests => 4,
+            RateHeaderDialect::OpenAiTokens => 8,
+        };
+        let is_first = self.0 & fields == 0;
+        self.0 |= fields;
+        is_first
     }
 }
 
@@ -143,10 +171,7 @@ impl Tightest<'_> {
         reset: impl FnOnce(Duration) -> HeaderValue,
     ) {
         let [of_limit, of_remaining, of_reset] = names;
-        let Entry::Vacant(vacant) = headers.entry(of_limit) else {
-            return;
-        };
-        vacant.insert(self.limit.clone());
+        headers.insert(of_limit, self.limit.clone());
         headers.insert(of_remaining, number(self.reading.remaining.into()));
         headers.insert(of_reset, reset(self.reading.reset));
     }
@@ -155,11 +180,8 @@ impl Tightest<'_> {
 /// Every window, as the draft has it: one list of the policies, and one of what is left.
 fn write_all(headers: &mut HeaderMap, quotas: &Quotas, readings: &[WindowReading]) {
     let [rate_limit, policy] = DRAFT;
-    let Entry::Vacant(vacant) = headers.entry(policy) else {
-        return;
-    };
     let told = quotas.told();
-    vacant.insert(told.policy.clone());
+    headers.insert(policy, told.policy.clone());
     let (mut here, mut long) = ([0; ROOM], Vec::new());
     let mut list = Text::new(if told.room <= ROOM {
         here.as_mut_slice()
@@ -241,7 +263,8 @@ mod tests {
         }
         let mut map = HeaderMap::new();
         let unix_secs = 1_767_225_600;
-        headers.write(&mut map, &quotas.into(), &readings(of), unix_secs);
+        let told = &mut ToldLimits::default();
+        headers.write(&mut map, &quotas.into(), &readings(of), unix_secs, told);
         map
     }
 
@@ -260,12 +283,26 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_limiter_has_the_word() {
-        let mut map = write(&[], &[(9, 100), (3, 57_001)]);
-        let before = map.clone();
-        let outer = Quotas::from(Quota::per_minute(7));
-        RateHeaders::default().write(&mut map, &outer, &readings(&[(1, 0)]), 0);
-        assert_eq!(map, before);
+    fn the_inner_limiter_has_the_word_and_nobody_else() {
+        let [inner, outer] = [5, 7].map(|limit| Quotas::from(Quota::per_minute(limit)));
+        let mut map = HeaderMap::new();
+        for name in [&X[0], &X[2], &X[2], &DRAFT[0], &REQUESTS[0]] {
+            map.append(name, "99".parse().unwrap());
+        }
+        let headers = RateHeaders::default();
+        let (readings, mut told) = (readings(&[(1, 0)]), ToldLimits::default());
+        headers.write(&mut map, &inner, &readings, 0, &mut told);
+        headers.write(&mut map, &outer, &readings, 0, &mut told);
+        assert_eq!(map["x-ratelimit-limit"], "5");
+        assert_eq!(map["ratelimit-policy"], "\"minute\";q=5;w=60");
+        assert_eq!(map["ratelimit"], "\"minute\";r=1;t=0");
+        assert_eq!(map[&X[2]], "0");
+        assert_eq!(map[&REQUESTS[0]], "99", "none of ours");
+        assert_eq!(map.len(), 6, "each once");
+        let mut other = RateHeaders::default();
+        other.add(RateHeaderDialect::OpenAiRequests);
+        other.write(&mut map, &outer, &readings, 0, &mut told);
+        assert_eq!(map[&REQUESTS[0]], "7");
     }
 
     #[test]

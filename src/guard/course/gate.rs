@@ -28,6 +28,8 @@ impl<P> Default for Passed<P> {
 impl<P: Permit> Admission for Passed<P> {
     type Meter = Option<P::Meter>;
 
+    const TELLS_LIMITS: bool = P::TELLS_LIMITS;
+
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Option<P::Meter>) {
         if let Some(permit) = self.0.take() {
             answer.marked_by(permit, meter);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, response};
 
 use super::{Meter, Permit, ResponseMarks, Tail};
-use crate::store::StoreFuture;
+use crate::{store::StoreFuture, wire::ToldLimits};
 
 pub use gate::Passed;
 pub use spared::Unless;
@@ -59,6 +59,9 @@ pub trait Admission: Default + Send + 'static {
     /// Where what they leave on the answer's body is kept. The default has nothing.
     type Meter: Meter + Default;
 
+    /// Whether one of the permits tells what is left of a limit.
+    const TELLS_LIMITS: bool;
+
     /// Marks the answer, the innermost first, and puts into `meter` what is to watch the body.
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter);
 
@@ -72,6 +75,8 @@ pub struct Answer<'a> {
     status: StatusCode,
     headers: &'a mut HeaderMap,
     extensions: &'a mut Extensions,
+    /// Limits that gates further in have told.
+    told: ToldLimits,
     /// Another body in place of the inner service's.
     pub(super) replaced: Option<Bytes>,
     /// What has to be written down before the head goes out.
@@ -86,6 +91,7 @@ impl<'a> Answer<'a> {
             status: head.status,
             headers: &mut head.headers,
             extensions: &mut head.extensions,
+            told: ToldLimits::default(),
             replaced: None,
             settling: None,
             is_metered: false,
@@ -101,6 +107,7 @@ impl<'a> Answer<'a> {
             status: self.status,
             headers: self.headers,
             extensions: self.extensions,
+            told: &mut self.told,
         };
         match permit.mark_response(marks) {
             Tail::Body => {}

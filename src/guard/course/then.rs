@@ -100,6 +100,8 @@ impl<A: Course, B: Course> Course for Then<A, B> {
 impl<A: Admission, B: Admission> Admission for Both<A, B> {
     type Meter = Meters<A::Meter, B::Meter>;
 
+    const TELLS_LIMITS: bool = A::TELLS_LIMITS || B::TELLS_LIMITS;
+
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter) {
         self.inner.mark(answer, &mut meter.inner);
         let was_replaced = answer.replaced.is_some();
