@@ -43,6 +43,22 @@ async fn every_route_costs_its_price() {
 }
 
 #[tokio::test]
+async fn a_retry_under_an_idempotency_key_is_charged_once() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    let path = "/api/yggdrasil/query";
+    let call = |text| key.paid(&server, path, text).header("idempotency-key", "a");
+    let first = call("Hello!").send().await.expect(200);
+    let again = call("Hello!").send().await.expect(200);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.json(), first.json());
+    call("Other!").send().await.refusal(&[422]);
+    assert_eq!(account.settled(&server).await, DOLLAR - QUERY_PRICE);
+    assert_eq!(account.usage(&server).await.len(), 1);
+}
+
+#[tokio::test]
 async fn free_routes_are_free() {
     let home = home();
     let server = home.start().await;
