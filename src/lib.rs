@@ -88,6 +88,7 @@
 mod builder;
 mod cache;
 mod domain;
+mod sync;
 mod trail;
 
 pub mod api_key;

@@ -2,13 +2,11 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use super::money::Money;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// The longest name of a model that is kept, in bytes.
 const MODEL_LENGTH_MAX: usize = 128;

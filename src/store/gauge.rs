@@ -1,6 +1,6 @@
 //! Counts places that are taken, so that what waits has a bound.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What waits for an engine's writer, in numbers.
 ///

@@ -41,6 +41,9 @@ mod people;
 mod rate;
 mod statement;
 mod static_keys;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+mod tenure;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod vigil;
 
@@ -70,7 +73,7 @@ pub use keys::{KeyLookup, KeyStore, OrKeys};
 pub use leased::{LeaseStatistics, LeasedLedger, LeasedLedgerBuilder};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
-pub use leasing::{LeaseStore, Tenure};
+pub use leasing::LeaseStore;
 pub use ledger::Ledger;
 pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateLimiterStatistics};
 pub use people::{SessionStore, UserStore};
@@ -94,3 +97,6 @@ pub use redis::{
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 pub use statement::Statement;
 pub use static_keys::{StaticKeyError, StaticKeys};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+pub use tenure::Tenure;

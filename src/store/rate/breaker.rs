@@ -1,9 +1,8 @@
 //! Whether a store that is asked over the network is worth asking.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Failures in a row that open the breaker.
 const FAILURES_MAX: u32 = 3;
