@@ -17,6 +17,7 @@ const SUBJECT_LENGTH_MAX: usize = 255;
 const NO_CALLERS: &[&str] = &["ID", "Serialized-ID", "Logout"];
 /// Of its refresh tokens.
 const REFRESHING: &[&str] = &["Refresh", "Offline"];
+
 /// What a verifier asks of what a token says.
 pub(super) struct Rules {
     pub(super) issuer: Option<Box<str>>,
