@@ -129,6 +129,7 @@ impl Shard {
     }
 
     /// The entry of a key alone, or a new one where there is room.
+    #[cfg(any(test, feature = "redis"))]
     pub(super) fn own_entry(
         &mut self,
         key: u64,
