@@ -19,8 +19,8 @@ use crate::{
 
 const LIMIT: usize = 60;
 const PROCESSES: usize = 2;
-/// Connections of one process.
-const CONNECTIONS: usize = 4;
+/// Connections of one process: four that count, and one for news of changes.
+const CONNECTIONS: usize = 5;
 const WORKERS: usize = 8;
 const PHASE: Duration = Duration::from_millis(1_500);
 /// No answer takes longer: far more than the deadline, so that a busy machine is no failure.
