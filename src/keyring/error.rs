@@ -25,8 +25,8 @@ pub enum KeyringError {
         /// The key that replaced it.
         by: KeyId,
     },
-    /// The owner has so many keys already, those that have ended included.
-    #[error("the owner has {max} keys already")]
+    /// The owner has so many good keys already, or ten times as many with those that have ended.
+    #[error("the owner has {max} good keys already, or ten times as many of any state")]
     TooMany {
         /// How many there may be ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
         max: u32,
@@ -58,7 +58,7 @@ impl From<KeyringError> for Denial {
                 format!("The key was rotated before, into {by}: rotate that one"),
             ),
             KeyringError::TooMany { max } => Self::new(DenialKind::Conflict).with_message(format!(
-                "There are {max} keys already: delete those that have ended"
+                "There are {max} keys already, or too many that have ended: delete some"
             )),
             KeyringError::Escalation => Self::new(DenialKind::NotPermitted)
                 .with_message("A key can't have more rights than its maker"),

@@ -1,6 +1,6 @@
 //! Keys that are made and changed for whom somebody is, within the rights that they have.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
@@ -75,6 +75,21 @@ impl Keyring {
         settle_update(&mut change)?;
         self.change(AuditAction::KEY_UPDATE, maker.subject(), id, change)
             .await
+    }
+
+    /// Replaces a key of whom somebody is, as [`rotate`](Self::rotate) does, if it has no more rights than they have.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `Escalation` for a key with rights that the maker doesn't have.
+    pub async fn rotate_for(
+        &self,
+        maker: &Principal,
+        id: &KeyId,
+        overlap: Duration,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        let rights = self.rights_of(maker).await?;
+        rights.check_covers(&self.get(maker.subject(), id).await?)?;
+        self.rotate(maker.subject(), id, overlap).await
     }
 
     /// Of a key as they are stored now: what is remembered of it may have been taken away.

@@ -15,8 +15,8 @@ use crate::{
         audit::{Act, AuditAction, AuditOutcome},
         clock::{Clock, SystemClock, Timestamp},
         key::{
-            ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, Rotation,
-            RotationOutcome,
+            ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner,
+            Rotation, RotationOutcome,
         },
         page::{Page, Paged},
         quota::Quotas,
@@ -28,8 +28,10 @@ use crate::{
 
 /// The longest overlap of a rotation.
 const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
-/// How many keys an owner has at most, unless set otherwise.
+/// How many keys an owner has at most that are good, unless set otherwise.
 const KEYS_PER_OWNER_MAX: u32 = 1_000;
+/// So many times as many are kept of an owner.
+const KEPT_FOR_EACH_LIVE: u32 = 10;
 
 /// A key to be made.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +84,7 @@ pub struct Keyring {
     resolver: KeyResolver,
     roles: Option<RoleSet>,
     pub(super) free_attributes: Vec<Box<str>>,
-    keys_per_owner_max: u32,
+    keys_per_owner: KeysPerOwner,
     clock: Arc<dyn Clock>,
     audience: Audience,
 }
@@ -97,7 +99,7 @@ impl Keyring {
             resolver,
             roles: None,
             free_attributes: Vec::new(),
-            keys_per_owner_max: KEYS_PER_OWNER_MAX,
+            keys_per_owner: bounds_of(KEYS_PER_OWNER_MAX),
             clock: SystemClock::shared(),
             audience: Audience::default(),
         }
@@ -118,11 +120,12 @@ impl Keyring {
         self
     }
 
-    /// How many keys an owner has at most, those that have ended and were not deleted included; 1,000 unless set. The store
-    /// keeps to it exactly, however many are made at once.
+    /// How many keys an owner has at most that are good at a time; 1,000 unless set. While the overlap of a rotation lasts, there
+    /// may be one more. Of those that have ended, and were not deleted, ten times as many are kept with them. The store keeps to
+    /// it exactly, however many are made at once.
     #[must_use]
     pub fn keys_per_owner_max(mut self, keys: u32) -> Self {
-        self.keys_per_owner_max = keys;
+        self.keys_per_owner = bounds_of(keys);
         self
     }
 
@@ -237,7 +240,7 @@ impl Keyring {
             preview: key.preview().to_owned(),
         };
         let act = act(AuditAction::KEY_ROTATE, &rotation.id);
-        let rotated = self.store.rotate(rotation, Some(self.keys_per_owner_max));
+        let rotated = self.store.rotate(rotation, Some(self.keys_per_owner));
         let outcome = self.finish(act, rotated, touched_by).await;
         match outcome.map_err(|error| self.refused(error))? {
             RotationOutcome::Rotated { successor, .. } => Ok((key, *successor)),
@@ -340,9 +343,7 @@ impl Keyring {
 
     pub(super) async fn insert(&self, record: KeyRecord) -> Result<KeyRecord, KeyringError> {
         let act = act(AuditAction::KEY_CREATE, &record.id);
-        let inserted = self
-            .store
-            .insert(record.clone(), Some(self.keys_per_owner_max));
+        let inserted = self.store.insert(record.clone(), Some(self.keys_per_owner));
         // Somebody may have asked for it before it was.
         let digest = record.digest;
         let outcome = self.finish(act, inserted, move |()| vec![digest]).await;
@@ -353,7 +354,7 @@ impl Keyring {
     fn refused(&self, error: StoreError) -> KeyringError {
         match error.kind() {
             StoreErrorKind::Full => KeyringError::TooMany {
-                max: self.keys_per_owner_max,
+                max: self.keys_per_owner.live_max,
             },
             _ => error.into(),
         }
@@ -393,6 +394,13 @@ impl Keyring {
         });
         task.await
             .unwrap_or_else(|_| Err(StoreError::internal("the change was cut off")))
+    }
+}
+
+fn bounds_of(live_max: u32) -> KeysPerOwner {
+    KeysPerOwner {
+        live_max,
+        kept_max: live_max.saturating_mul(KEPT_FOR_EACH_LIVE),
     }
 }
 

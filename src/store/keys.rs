@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{KeyId, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::Timestamp,
-    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+    key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
 };
 
 /// Finds keys: all that authentication needs, and all that a store of one's own must do.
@@ -154,18 +154,22 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrKeys<A, B> {
 
 /// Keeps keys.
 pub trait KeyStore: KeyLookup {
-    /// Stores a new key, unless its owner has `owned_max` keys, whatever their state; `None`: as many as there will be. However
-    /// many are made at once, there are never more.
+    /// Stores a new key, if its owner may have another at the moment when it is made; `None`: as many as there will be. However many are
+    /// made at once, there are never more.
     ///
     /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner has so many.
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()>;
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()>;
 
     /// In one step stores a new key with all the settings that the old one has at that moment, and ends the old one at the end of
     /// the overlap or its own, whichever is earlier. Of several rotations of one key the first one counts. The bound is that
     /// of [`insert`](Self::insert).
     ///
     /// Fails as [`insert`](Self::insert) does.
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome>;
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome>;
 
     /// One key of one owner; another owner's is `None`, like one that never was.
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
@@ -199,12 +203,16 @@ impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
 }
 
 impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
-        T::insert(self, record, owned_max)
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        T::insert(self, record, bounds)
     }
 
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
-        T::rotate(self, rotation, owned_max)
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        T::rotate(self, rotation, bounds)
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
@@ -234,11 +242,6 @@ pub(super) fn taken() -> StoreError {
 pub(super) fn full() -> StoreError {
     let text = "the owner has as many keys as there may be";
     StoreError::new(StoreErrorKind::Full, text)
-}
-
-/// Whether one more is too many.
-pub(super) fn is_full(owned: usize, owned_max: Option<u32>) -> bool {
-    owned_max.is_some_and(|max| u32::try_from(owned).is_ok_and(|owned| owned >= max))
 }
 
 #[cfg(test)]

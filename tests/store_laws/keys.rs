@@ -2,7 +2,9 @@
 
 use tollgate::{
     clock::Timestamp,
-    key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+    key::{
+        KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome,
+    },
     quota::{CalendarPeriod, Quota},
     store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
 };
@@ -19,6 +21,10 @@ fn key(name: &str, owner: &str) -> KeyRecord {
     let mut key = KeyRecord::new(id(name), lineage, digest, owner, now());
     key.name = name.to_owned();
     key
+}
+
+fn at_most(live_max: u32, kept_max: u32) -> Option<KeysPerOwner> {
+    Some(KeysPerOwner { live_max, kept_max })
 }
 
 fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
@@ -156,7 +162,7 @@ pub(crate) async fn a_key_is_rotated_once<S: Keys>(store: S) {
     let rotate = |into: String| {
         let store = store.clone();
         let rotation = rotation("old", &into, later(60));
-        tokio::spawn(async move { store.rotate(rotation, Some(9)).await.unwrap() })
+        tokio::spawn(async move { store.rotate(rotation, at_most(9, 9)).await.unwrap() })
     };
     let tasks: Vec<_> = (0..16)
         .map(|number| rotate(format!("new-{number}")))
@@ -207,20 +213,24 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let taken = store.rotate(rotation("key-1", "bobs", later(60)), None);
     assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
-    let full = store.rotate(rotation("key-1", "new", later(60)), Some(3));
+    let full = store.rotate(rotation("key-1", "new", later(60)), at_most(3, 3));
     assert_eq!(kind(full.await), StoreErrorKind::Full);
     assert_eq!(get(&store, "ann", "new").await, None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
 pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(store: S) {
-    let mut ended = key("ended", "ann");
-    ended.revoked_at = Some(now());
-    store.insert(ended, Some(5)).await.unwrap();
+    let mut revoked = key("revoked", "ann");
+    revoked.revoked_at = Some(now());
+    let mut expired = key("expired", "ann");
+    expired.expires_at = Some(now());
+    for ended in [revoked, expired] {
+        store.insert(ended, at_most(4, 7)).await.unwrap();
+    }
     let insert = |name: String| {
         let store = store.clone();
         let record = key(&name, "ann");
-        tokio::spawn(async move { store.insert(record, Some(5)).await })
+        tokio::spawn(async move { store.insert(record, at_most(4, 7)).await })
     };
     let tasks: Vec<_> = (0..16)
         .map(|number| insert(format!("key-{number}")))
@@ -232,13 +242,36 @@ pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(st
             Err(error) => assert_eq!(error.kind(), StoreErrorKind::Full),
         }
     }
-    assert_eq!(stored, 4, "exactly, with the one that has ended");
-    store.insert(key("bobs", "bob"), Some(1)).await.unwrap();
-    store.delete("ann", &id("ended")).await.unwrap();
-    store.insert(key("next", "ann"), Some(5)).await.unwrap();
-    let full = store.insert(key("late", "ann"), Some(5)).await;
-    assert_eq!(kind(full), StoreErrorKind::Full);
+    assert_eq!(stored, 4, "exactly, and those that have ended don't count");
+    store
+        .insert(key("bobs", "bob"), at_most(1, 1))
+        .await
+        .unwrap();
+    // Of those that are kept they do: there is room for one more.
+    let ended = |name| {
+        let mut ended = key(name, "ann");
+        ended.expires_at = Some(now());
+        store.insert(ended, at_most(4, 7))
+    };
+    ended("last").await.unwrap();
+    assert_eq!(kind(ended("late").await), StoreErrorKind::Full);
     assert_eq!(get(&store, "ann", "late").await, None);
+    store.delete("ann", &id("revoked")).await.unwrap();
+    let full = store.insert(key("late", "ann"), at_most(4, 7)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
+    // A rotation is held to both; what it replaces is not counted as good.
+    let living = store.list("ann", Page::first(9)).await.unwrap().items;
+    let living: Vec<_> = living
+        .iter()
+        .filter(|key| key.expires_at.is_none())
+        .collect();
+    let of = |key: &KeyRecord, into| rotation(key.id.as_str(), into, later(60));
+    let rotated = store.rotate(of(living[0], "next"), at_most(4, 7)).await;
+    assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
+    let full = store.rotate(of(living[1], "beyond"), at_most(4, 99)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
+    let full = store.rotate(of(living[1], "beyond"), at_most(99, 7)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
 }
 
 pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {

@@ -4,6 +4,7 @@ mod alphabet;
 mod digest;
 mod foreign;
 mod format;
+mod owned;
 mod proof;
 mod record;
 mod rotation;
@@ -15,6 +16,7 @@ pub use foreign::{ForeignFormat, ForeignFormatBuilder, ForeignFormatError};
 pub use format::{
     ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
 };
+pub use owned::KeysPerOwner;
 pub use proof::{InvalidProof, KeyProof, Rehash};
 pub use record::{KeyRecord, KeyUpdate};
 pub use rotation::{Rotation, RotationOutcome};

@@ -85,26 +85,52 @@ async fn what_is_as_large_as_a_client_likes_has_a_bound() {
 }
 
 #[tokio::test]
-async fn an_owner_has_so_many_keys() {
+async fn an_owner_has_so_many_good_keys_and_ten_times_as_many_of_any_state() {
+    const HOUR: Duration = Duration::from_secs(3_600);
     let store = MemoryStore::new();
     let owned = ring(&store, &builder(&store).build()).keys_per_owner_max(2);
-    let (_, first) = owned.create("ann", NewKey::default()).await.unwrap();
+    let make = || owned.create("ann", NewKey::default());
+    let full = |error| {
+        assert!(
+            matches!(error, KeyringError::TooMany { max: 2 }),
+            "{error:?}"
+        )
+    };
+    let (_, first) = make().await.unwrap();
+    let (_, second) = make().await.unwrap();
     owned.create("bob", NewKey::default()).await.unwrap();
-    owned.revoke("ann", &first.id).await.unwrap();
-    let (_, second) = owned.create("ann", NewKey::default()).await.unwrap();
-    let full = |answer| matches!(answer, Err(KeyringError::TooMany { max: 2 }));
-    let answer = owned.create("ann", NewKey::default()).await;
-    assert!(full(answer.map(|_| ())));
-    let answer = owned.rotate("ann", &second.id, Duration::ZERO).await;
-    assert!(full(answer.map(|_| ())));
+    full(make().await.unwrap_err());
+    let old = "sk-0123456789abcdefghijABCDEFGHIJ";
+    full(
+        owned
+            .import("ann", old, NewKey::default())
+            .await
+            .unwrap_err(),
+    );
+    // Both could be rotated away at once; while an overlap lasts it is one at a time.
+    let (_, first) = owned.rotate("ann", &first.id, HOUR).await.unwrap();
+    let answer = owned.rotate("ann", &second.id, HOUR).await;
+    full(answer.unwrap_err());
     let unchanged = owned.get("ann", &second.id).await.unwrap();
     assert_eq!(unchanged, second, "a rotation without room ends nothing");
-    let old = "sk-0123456789abcdefghijABCDEFGHIJ";
-    let answer = owned.import("ann", old, NewKey::default()).await;
-    assert!(full(answer.map(|_| ())));
-    owned.delete("ann", &first.id).await.unwrap();
-    owned
+    let replaced = first.rotated_from.clone().unwrap();
+    owned.revoke("ann", &replaced).await.unwrap();
+    let (_, mut newest) = owned
         .rotate("ann", &second.id, Duration::ZERO)
+        .await
+        .unwrap();
+    for _ in 5..=20 {
+        newest = owned
+            .rotate("ann", &newest.id, Duration::ZERO)
+            .await
+            .unwrap()
+            .1;
+    }
+    let denied = owned.rotate("ann", &newest.id, Duration::ZERO).await;
+    full(denied.unwrap_err());
+    owned.delete("ann", &replaced).await.unwrap();
+    owned
+        .rotate("ann", &newest.id, Duration::ZERO)
         .await
         .unwrap();
 }

@@ -211,8 +211,12 @@ async fn a_maker_changes_keys_within_its_rights_alone() {
         let mut more = bounded_key();
         widen(&mut more);
         let (_, more) = world.key(more).await;
+        let rotated = world.ring.rotate_for(&maker, &more.id, Duration::ZERO);
+        escalates(rotated.await, what);
         escalates(update(more.id, KeyUpdate::default()).await, what);
     }
+    let rotated = world.ring.rotate_for(&maker, &target.id, Duration::ZERO);
+    assert_eq!(rotated.await.unwrap().1.rotated_from, Some(target.id));
     let (_, foreign) = world.ring.create("bob", bounded_key()).await.unwrap();
     let answer = update(foreign.id, KeyUpdate::default()).await;
     assert!(matches!(answer, Err(KeyringError::NotFound)));

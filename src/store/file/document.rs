@@ -11,13 +11,16 @@ use crate::{
     domain::{
         BudgetId, KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyProof, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+        key::{
+            KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation,
+            RotationOutcome,
+        },
         page::{Page, Paged},
         quota::Quotas,
     },
     store::{
         StoreError, StoreErrorKind,
-        keys::{full, is_full, taken},
+        keys::{full, taken},
     },
 };
 
@@ -262,9 +265,9 @@ impl Document {
     pub(super) fn insert(
         &mut self,
         record: KeyRecord,
-        owned_max: Option<u32>,
+        bounds: Option<KeysPerOwner>,
     ) -> Result<(), StoreError> {
-        self.check_room(&record, owned_max)?;
+        self.check_room(&record, bounds)?;
         self.add(record);
         Ok(())
     }
@@ -272,7 +275,7 @@ impl Document {
     pub(super) fn rotate(
         &mut self,
         rotation: &Rotation,
-        owned_max: Option<u32>,
+        bounds: Option<KeysPerOwner>,
     ) -> Result<RotationOutcome, StoreError> {
         let (owner, id) = (&rotation.owner, &rotation.replaced);
         let Some(mut old) = self.get(owner, id).cloned() else {
@@ -282,7 +285,7 @@ impl Document {
             Ok(successor) => successor,
             Err(outcome) => return Ok(outcome),
         };
-        self.check_room(&successor, owned_max)?;
+        self.check_room(&successor, bounds)?;
         let replaced = old.digest;
         if let Some(stored) = self.get_mut(owner, id) {
             *stored = old;
@@ -358,15 +361,17 @@ impl Document {
         (record.owner == owner).then_some(record)
     }
 
-    fn check_room(&self, record: &KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
+    fn check_room(
+        &self,
+        record: &KeyRecord,
+        bounds: Option<KeysPerOwner>,
+    ) -> Result<(), StoreError> {
         if self.is_taken(record) {
             return Err(taken());
         }
-        let own = self
-            .keys
-            .values()
-            .filter(|(key, _)| key.owner == record.owner);
-        if is_full(own.count(), owned_max) {
+        let all = self.keys.values().map(|(key, _)| key);
+        let owned = all.filter(|key| key.owner == record.owner);
+        if bounds.is_some_and(|bounds| !bounds.have_room(record, owned)) {
             return Err(full());
         }
         Ok(())

@@ -31,7 +31,7 @@ use self::{
 use super::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
-    key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+    key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
 };
 
 /// How long a change may take, the wait for its turn included.
@@ -370,12 +370,16 @@ impl KeyLookup for FileKeyStore {
 }
 
 impl KeyStore for FileKeyStore {
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
-        self.change(move |document| document.insert(record, owned_max))
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        self.change(move |document| document.insert(record, bounds))
     }
 
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
-        self.change(move |document| document.rotate(&rotation, owned_max))
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        self.change(move |document| document.rotate(&rotation, bounds))
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -9,12 +9,12 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
     store::{
         KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture,
-        keys::{full, is_full, taken},
+        keys::{full, taken},
     },
 };
 
@@ -38,8 +38,12 @@ impl Keys {
         (record.owner == owner).then_some(record)
     }
 
-    fn insert(&mut self, record: KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
-        self.check_room(&record, owned_max)?;
+    fn insert(
+        &mut self,
+        record: KeyRecord,
+        bounds: Option<KeysPerOwner>,
+    ) -> Result<(), StoreError> {
+        self.check_room(&record, bounds)?;
         self.place(record);
         Ok(())
     }
@@ -47,7 +51,7 @@ impl Keys {
     fn rotate(
         &mut self,
         rotation: &Rotation,
-        owned_max: Option<u32>,
+        bounds: Option<KeysPerOwner>,
     ) -> Result<RotationOutcome, StoreError> {
         let (owner, id) = (&rotation.owner, &rotation.replaced);
         let Some(mut old) = self.owned(owner, id).cloned() else {
@@ -57,7 +61,7 @@ impl Keys {
             Ok(successor) => successor,
             Err(outcome) => return Ok(outcome),
         };
-        self.check_room(&successor, owned_max)?;
+        self.check_room(&successor, bounds)?;
         let replaced = old.digest;
         if let Some(stored) = self.owned(owner, id) {
             *stored = old;
@@ -69,12 +73,18 @@ impl Keys {
         })
     }
 
-    fn check_room(&self, record: &KeyRecord, owned_max: Option<u32>) -> Result<(), StoreError> {
+    fn check_room(
+        &self,
+        record: &KeyRecord,
+        bounds: Option<KeysPerOwner>,
+    ) -> Result<(), StoreError> {
         if self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest) {
             return Err(taken());
         }
-        let owned = self.by_owner.get(&record.owner).map_or(0, BTreeMap::len);
-        if is_full(owned, owned_max) {
+        let ids = self.by_owner.get(&record.owner).into_iter();
+        let owned = ids.flat_map(BTreeMap::values);
+        let owned = owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key));
+        if bounds.is_some_and(|bounds| !bounds.have_room(record, owned)) {
             return Err(full());
         }
         Ok(())
@@ -168,12 +178,16 @@ impl KeyLookup for MemoryStore {
 }
 
 impl KeyStore for MemoryStore {
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
-        StoreFuture::ready(lock(&self.0.keys).insert(record, owned_max))
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        StoreFuture::ready(lock(&self.0.keys).insert(record, bounds))
     }
 
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
-        StoreFuture::ready(lock(&self.0.keys).rotate(&rotation, owned_max))
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        StoreFuture::ready(lock(&self.0.keys).rotate(&rotation, bounds))
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

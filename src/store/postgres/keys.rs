@@ -18,7 +18,7 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
     store::{
@@ -110,8 +110,9 @@ async fn find_owned(
 async fn insert(
     connection: &mut PgConnection,
     record: &KeyRecord,
-    owned_max: Option<u32>,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
+    check_room(&mut *connection, record, bounds).await?;
     let inserted = sqlx::query(
         "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
          networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
@@ -144,29 +145,40 @@ async fn insert(
     if inserted == 0 {
         return Err(taken().into());
     }
-    check_room(connection, &record.owner, owned_max).await
+    Ok(())
 }
 
-/// Whether the owner has too many, the new one included. Reads no more of the index than the bound.
+/// Reads indexes alone, and no more of them than the bounds.
 async fn check_room(
     connection: &mut PgConnection,
-    owner: &str,
-    owned_max: Option<u32>,
+    record: &KeyRecord,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
-    let Some(max) = owned_max.map(i64::from) else {
+    let Some(bounds) = bounds else {
         return Ok(());
     };
-    let owned: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2 + 1) AS own",
+    let counted = sqlx::query(
+        "SELECT (SELECT count(*) FROM (
+             SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept),
+         (SELECT count(*) FROM (
+             SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+             AND (expires_at IS NULL OR expires_at > $3) AND id IS DISTINCT FROM $4 LIMIT $5) AS live)",
     )
-    .bind(owner)
-    .bind(max)
+    .bind(&record.owner)
+    .bind(i64::from(bounds.kept_max))
+    .bind(Moment(record.created_at))
+    .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
+    .bind(i64::from(bounds.live_max))
     .fetch_one(connection)
     .await?;
-    if owned > max {
-        return Err(full().into());
+    let count = |column| -> Result<u32, Failure> {
+        let count: i64 = counted.try_get(column)?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    };
+    if bounds.has_room(record, count(1)?, count(0)?) {
+        return Ok(());
     }
-    Ok(())
+    Err(full().into())
 }
 
 /// Whoever makes a key for the same owner at the same time waits for this transaction's end, so that each counts what the
@@ -174,9 +186,9 @@ async fn check_room(
 async fn take_turn(
     connection: &mut PgConnection,
     owner: &str,
-    owned_max: Option<u32>,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
-    if owned_max.is_some() {
+    if bounds.is_some() {
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
             .bind(owner)
             .bind(TURN)
@@ -190,7 +202,7 @@ async fn take_turn(
 async fn rotate(
     connection: &mut PgConnection,
     rotation: &Rotation,
-    owned_max: Option<u32>,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<RotationOutcome, Failure> {
     let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
         .bind(rotation.replaced.as_str())
@@ -204,7 +216,7 @@ async fn rotate(
         Ok(successor) => successor,
         Err(outcome) => return Ok(outcome),
     };
-    insert(&mut *connection, &successor, owned_max).await?;
+    insert(&mut *connection, &successor, bounds).await?;
     sqlx::query("UPDATE tollgate.api_key SET expires_at = $1, rotated_to = $2 WHERE id = $3")
         .bind(moments(old.expires_at))
         .bind(successor.id.as_str())
@@ -272,25 +284,29 @@ impl KeyLookup for PostgresStore {
 }
 
 impl KeyStore for PostgresStore {
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
-            take_turn(&mut transaction, &record.owner, owned_max).await?;
-            insert(&mut transaction, &record, owned_max).await?;
+            take_turn(&mut transaction, &record.owner, bounds).await?;
+            insert(&mut transaction, &record, bounds).await?;
             transaction.commit().await?;
             Ok(())
         })
     }
 
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
         self.ask(move |shared| async move {
             let (owner, id) = (&rotation.owner, &rotation.replaced);
             if !is_storable(id.as_str()) || !is_storable(owner) {
                 return Ok(RotationOutcome::Unknown);
             }
             let mut transaction = shared.begin().await?;
-            take_turn(&mut transaction, owner, owned_max).await?;
-            let outcome = rotate(&mut transaction, &rotation, owned_max).await?;
+            take_turn(&mut transaction, owner, bounds).await?;
+            let outcome = rotate(&mut transaction, &rotation, bounds).await?;
             transaction.commit().await?;
             Ok(outcome)
         })

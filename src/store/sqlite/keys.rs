@@ -12,7 +12,7 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, Rehash, Rotation, RotationOutcome},
+        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
     store::{
@@ -76,7 +76,7 @@ fn find_owned(
 fn insert(
     connection: &Connection,
     record: &KeyRecord,
-    owned_max: Option<u32>,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
     let taken_already = connection
         .prepare_cached("SELECT 1 FROM api_key WHERE id = ? OR digest = ?")?
@@ -84,7 +84,9 @@ fn insert(
     if taken_already {
         return Err(taken().into());
     }
-    if is_full(connection, &record.owner, owned_max)? {
+    if let Some(bounds) = bounds
+        && !has_room(connection, record, bounds)?
+    {
         return Err(full().into());
     }
     connection
@@ -117,21 +119,36 @@ fn insert(
     Ok(())
 }
 
-/// Reads no more of the index than the bound.
-fn is_full(connection: &Connection, owner: &str, owned_max: Option<u32>) -> Result<bool, Failure> {
-    let Some(max) = owned_max else {
-        return Ok(false);
-    };
-    let owned: u32 = connection
+/// Reads indexes alone, and no more of them than the bounds.
+fn has_room(
+    connection: &Connection,
+    record: &KeyRecord,
+    bounds: KeysPerOwner,
+) -> Result<bool, Failure> {
+    let kept: u32 = connection
         .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
-        .query_row(params![owner, max], |row| row.get(0))?;
-    Ok(owned >= max)
+        .query_row(params![record.owner, bounds.kept_max], |row| row.get(0))?;
+    let live: u32 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? AND revoked_at IS NULL
+             AND (expires_at IS NULL OR expires_at > ?) AND id IS NOT ? LIMIT ?)",
+        )?
+        .query_row(
+            params![
+                record.owner,
+                micros(record.created_at),
+                record.rotated_from.as_ref().map(|id| id.as_str()),
+                bounds.live_max
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(bounds.has_room(record, live, kept))
 }
 
 fn rotate(
     connection: &Connection,
     rotation: &Rotation,
-    owned_max: Option<u32>,
+    bounds: Option<KeysPerOwner>,
 ) -> Result<RotationOutcome, Failure> {
     let Some(mut old) = find_owned(connection, &rotation.owner, &rotation.replaced)? else {
         return Ok(RotationOutcome::Unknown);
@@ -140,7 +157,7 @@ fn rotate(
         Ok(successor) => successor,
         Err(outcome) => return Ok(outcome),
     };
-    insert(connection, &successor, owned_max)?;
+    insert(connection, &successor, bounds)?;
     connection
         .prepare_cached("UPDATE api_key SET expires_at = ?, rotated_to = ? WHERE id = ?")?
         .execute(params![
@@ -273,12 +290,16 @@ impl KeyLookup for SqliteStore {
 }
 
 impl KeyStore for SqliteStore {
-    fn insert(&self, record: KeyRecord, owned_max: Option<u32>) -> StoreFuture<()> {
-        self.change(move |connection| insert(connection, &record, owned_max))
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        self.change(move |connection| insert(connection, &record, bounds))
     }
 
-    fn rotate(&self, rotation: Rotation, owned_max: Option<u32>) -> StoreFuture<RotationOutcome> {
-        self.change(move |connection| rotate(connection, &rotation, owned_max))
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        self.change(move |connection| rotate(connection, &rotation, bounds))
     }
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

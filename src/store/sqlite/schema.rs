@@ -260,13 +260,16 @@ CREATE TABLE lease (
 CREATE INDEX lease_by_end ON lease (ended_at) WHERE ended_at IS NOT NULL;
 ";
 
-/// A key is replaced once. Of those that were replaced more than once before that, the latest successor is it.
+/// A key is replaced once. Of those that were replaced more than once before that, the latest successor is it. By the index
+/// the keys of an owner that are good are counted.
 const ROTATIONS: &str = "
 ALTER TABLE api_key ADD COLUMN rotated_to TEXT;
 UPDATE api_key SET rotated_to = next.id
     FROM (SELECT rotated_from, id, max(position) FROM api_key
           WHERE rotated_from IS NOT NULL GROUP BY rotated_from) AS next
     WHERE api_key.id = next.rotated_from;
+
+CREATE INDEX api_key_live ON api_key (owner, expires_at, id) WHERE revoked_at IS NULL;
 ";
 
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
