@@ -25,7 +25,7 @@ fn what_has_drained_is_not_given_back() {
 
 #[test]
 fn what_was_given_back_before_it_brings_a_place_in_the_line_nearer() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(1_000);
     let quotas = Quota::per_minute(60).into();
     let first = limiter.take("a", &quotas, 30);
     let second = limiter.take("a", &quotas, 30);
