@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
 mod headers;
+mod letter;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
