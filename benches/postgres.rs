@@ -38,7 +38,7 @@ const SECONDS: u64 = 4;
 fn request(account: &AccountId, budgets: &Arc<[BudgetId]>) -> HoldRequest {
     HoldRequest {
         call: Call {
-            request_id: Arc::from("01J9ZQ4M5T8Q0R3S6V7W9X2Y4Z"),
+            request_id: "01J9ZQ4M5T8Q0R3S6V7W9X2Y4Z".into(),
             account: account.clone(),
             principal: Arc::from(account.as_str()),
             key: Some(KeyId::new("key_8f14e45fceea167a").unwrap()),

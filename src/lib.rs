@@ -118,7 +118,7 @@ pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, To
 pub use cache::CacheStatistics;
 pub use denials::DenialsLayer;
 pub use domain::{
-    books, budget, clock,
+    RequestId, books, budget, clock,
     credential::CredentialKind,
     denial, key, money, network,
     principal::{Principal, PrincipalBuilder},
@@ -137,7 +137,7 @@ pub use spending_limit::{
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
     ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,
-    RequestHead, RequestId,
+    RequestHead,
 };
 
 /// The README's code compiles.

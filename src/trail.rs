@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, futures::TaskLocalFuture};
 
 use crate::{
     domain::{
-        KeyId,
+        KeyId, RequestId,
         audit::{Act, AuditAction, AuditEvent, AuditOutcome, bounded},
         clock::Clock,
         denial::{Denial, DenialKind},
@@ -105,7 +105,7 @@ pub(crate) struct Scope {
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) address: Option<IpAddr>,
-    pub(crate) request_id: OnceLock<Arc<str>>,
+    pub(crate) request_id: OnceLock<RequestId>,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) caller: OnceLock<Principal>,
     /// Whether it was told already that something was refused.
@@ -210,8 +210,8 @@ pub fn record(act: Act) {
 }
 
 /// The request that is under way is called so from now on, if it had no name.
-pub(crate) fn named(request_id: &Arc<str>) {
-    let _ = SCOPE.try_with(|scope| scope.request_id.set(Arc::clone(request_id)));
+pub(crate) fn named(request_id: &RequestId) {
+    let _ = SCOPE.try_with(|scope| scope.request_id.set(request_id.clone()));
 }
 
 /// Records that a caller authenticated, and knows the caller from now on.

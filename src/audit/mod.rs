@@ -54,6 +54,7 @@ pub use crate::{
 };
 use crate::{
     domain::{
+        RequestId,
         audit::bounded,
         clock::{Clock, SystemClock},
         denial::Denial,
@@ -216,9 +217,9 @@ where
 }
 
 /// The name that an outer layer has given the request; a layer further in may still do it.
-fn named(head: &RequestHead<'_>) -> OnceLock<Arc<str>> {
+fn named(head: &RequestHead<'_>) -> OnceLock<RequestId> {
     let id = head.request_id();
-    id.map_or_else(OnceLock::new, |id| Arc::clone(id.shared()).into())
+    id.map_or_else(OnceLock::new, |id| id.clone().into())
 }
 
 /// The refusal that an answer is.

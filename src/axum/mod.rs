@@ -32,11 +32,12 @@ pub use json::JsonBody;
 
 use crate::{
     domain::{
+        RequestId,
         denial::{Denial, DenialKind},
         principal::Principal,
     },
     spending_limit::Charge,
-    wire::{ClientIp, Denials, RefusedRequest, RequestId},
+    wire::{ClientIp, Denials, RefusedRequest},
 };
 
 /// Written in the style of RFC 9457; a [`DenialsLayer`](crate::DenialsLayer) further out writes it in

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
-use super::{KeyId, clock::Timestamp};
+use super::{KeyId, RequestId, clock::Timestamp};
 
 /// The longest name of an action that is kept, in bytes.
 const ACTION_LENGTH_MAX: usize = 64;
@@ -177,7 +177,7 @@ pub struct AuditEvent {
     /// How it ended.
     pub outcome: AuditOutcome,
     /// In which request.
-    pub request_id: Option<Arc<str>>,
+    pub request_id: Option<RequestId>,
     /// Method and path of that request, without its query.
     pub route: Option<Arc<str>>,
     /// To whom or to what.

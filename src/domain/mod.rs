@@ -1,4 +1,4 @@
-//! Floor 0: plain values and rules. No HTTP, no async, no I/O.
+//! Floor 0: plain values and rules. No async, no I/O, and of HTTP only the field values that tell of quotas.
 
 pub(crate) mod audit;
 pub mod books;
@@ -18,5 +18,7 @@ pub mod usage;
 pub mod user;
 
 mod id;
+mod request_id;
 
 pub use id::{AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId};
+pub use request_id::RequestId;

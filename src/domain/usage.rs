@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    AccountId, BudgetId, KeyId,
+    AccountId, BudgetId, KeyId, RequestId,
     books::{Grant, Left},
     budget::Windows,
     clock::Timestamp,
@@ -36,7 +36,7 @@ impl fmt::Display for HoldId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The request's id, as in its `x-request-id`.
-    pub request_id: Arc<str>,
+    pub request_id: RequestId,
     /// Whose money.
     pub account: AccountId,
     /// Who called: the [`Principal`](crate::Principal)'s subject.

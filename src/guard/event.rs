@@ -1,9 +1,9 @@
 //! One event and one counter for every decision.
 
 use crate::{
-    domain::denial::Denial,
+    domain::{RequestId, denial::Denial},
     trail,
-    wire::{RequestHead, RequestId},
+    wire::RequestHead,
 };
 
 /// Says that a request was admitted.

@@ -22,9 +22,10 @@
 use http::{Extensions, HeaderName};
 
 use crate::{
+    domain::RequestId,
     guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
     trail,
-    wire::{RequestHead, RequestId},
+    wire::RequestHead,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -103,7 +104,7 @@ impl Permit for RequestIdPermit {
     type Meter = NoMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        trail::named(self.0.shared());
+        trail::named(&self.0);
         extensions.insert(self.0.clone());
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AccountId, BudgetId, InvalidId,
+        AccountId, BudgetId, InvalidId, RequestId,
         books::HoldRefusal,
         clock::Clock,
         denial::{Denial, DenialKind},
@@ -22,7 +22,7 @@ use crate::{
     },
     guard::{Decision, Policy, Verdict},
     store::{Ledger, StoreError},
-    wire::{RequestHead, RequestId},
+    wire::RequestHead,
 };
 
 /// How soon who has too many calls under way may try again: one of them may end at any moment.
@@ -144,8 +144,8 @@ impl SpendingLimitPolicy {
         let account = self.payer.account(principal)?;
         let named = idempotency.map(|idempotency| (account.clone(), idempotency));
         let request_id = match head.request_id() {
-            Some(id) => Arc::clone(id.shared()),
-            None => Arc::clone(RequestId::generate().shared()),
+            Some(id) => id.clone(),
+            None => RequestId::generate(),
         };
         let call = Call {
             request_id,

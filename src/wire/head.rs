@@ -4,7 +4,8 @@ use std::{fmt, net::SocketAddr};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQuery};
 
-use super::{PeerAddress, RequestId, grpc};
+use super::{PeerAddress, grpc};
+use crate::domain::RequestId;
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
 #[derive(Clone, Copy)]

@@ -19,7 +19,6 @@ pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader,
 pub use denial::{DenialBody, DenialContext, DenialFormat, Denials, RenderDenial};
 pub use head::RequestHead;
 pub use origin::{InvalidOrigin, Origin};
-pub use request_id::RequestId;
 pub use routes::InvalidRoute;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};

@@ -1,5 +1,8 @@
 //! Numbers as values of header fields.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use http::HeaderValue;
 
 /// Numbers below this cost no allocation.
@@ -32,56 +35,69 @@ const fn digits() -> [u8; 3 * SMALL] {
 
 /// A whole number in decimal.
 pub(super) fn number(number: u64) -> HeaderValue {
+    small(number).unwrap_or_else(|| {
+        let text = itoa::Buffer::new().format(number).parse();
+        text.unwrap_or(HeaderValue::from_static(""))
+    })
+}
+
+/// A number that costs no allocation.
+pub(super) fn small(number: u64) -> Option<HeaderValue> {
     let leading_zeros = match number {
         0..=9 => 2,
         10..=99 => 1,
         _ => 0,
     };
-    let small = usize::try_from(number).ok().and_then(|number| {
-        let start = number.checked_mul(3)?;
-        DIGITS.get(start.checked_add(leading_zeros)?..start.checked_add(3)?)
-    });
-    match small {
-        Some(digits) => HeaderValue::from_static(digits),
-        None => itoa::Buffer::new()
-            .format(number)
-            .parse()
-            .unwrap_or(HeaderValue::from_static("")),
-    }
+    let number = usize::try_from(number).ok()?;
+    let start = number.checked_mul(3)?;
+    let digits = DIGITS.get(start.checked_add(leading_zeros)?..start.checked_add(3)?)?;
+    Some(HeaderValue::from_static(digits))
 }
 
 /// A text that is put together in a room of its own, which is long enough for all of it.
-pub(super) struct Text<'a> {
-    room: &'a mut [u8],
+pub(super) struct Text<R> {
+    room: R,
     used: usize,
 }
 
-impl<'a> Text<'a> {
-    pub(super) fn new(room: &'a mut [u8]) -> Self {
+impl<R: AsRef<[u8]> + AsMut<[u8]>> Text<R> {
+    pub(super) fn new(room: R) -> Self {
         Self { room, used: 0 }
     }
 
     #[inline]
     pub(super) fn push(&mut self, text: &[u8]) {
         let end = self.used.saturating_add(text.len());
-        if let Some(room) = self.room.get_mut(self.used..end) {
+        if let Some(room) = self.room.as_mut().get_mut(self.used..end) {
             room.copy_from_slice(text);
             self.used = end;
         }
     }
 
-    /// The short ones, which most are, without a call.
+    /// The short ones, which most are, without a call. Says where it stands.
     #[inline]
-    pub(super) fn push_number(&mut self, number: u64) {
+    pub(super) fn push_number(&mut self, number: u64) -> Range<usize> {
+        let start = self.used;
         match u8::try_from(number) {
             Ok(digit @ 0..=9) => self.push(&[b'0' | digit]),
             Ok(two @ 10..=99) => self.push(&[b'0' | (two / 10), b'0' | (two % 10)]),
             _ => self.push(itoa::Buffer::new().format(number).as_bytes()),
         }
+        start..self.used
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.room.get(..self.used).unwrap_or_default()
+    /// The text, to be shared: one allocation, however many parts are cut from it.
+    pub(super) fn into_bytes(self) -> Bytes
+    where
+        R: Send + 'static,
+    {
+        Bytes::from_owner(self)
+    }
+}
+
+impl<R: AsRef<[u8]>> AsRef<[u8]> for Text<R> {
+    fn as_ref(&self) -> &[u8] {
+        self.room.as_ref().get(..self.used).unwrap_or_default()
     }
 }
 
@@ -96,10 +112,13 @@ mod tests {
         }
         assert_eq!(number(u64::MAX), u64::MAX.to_string());
         for small in (0..=2_000).chain([u64::MAX]) {
-            let mut room = [0; 20];
-            let mut text = Text::new(&mut room);
-            text.push_number(small);
-            assert_eq!(text.as_bytes(), small.to_string().as_bytes());
+            let mut text = Text::new([0; 24]);
+            text.push(b"a=");
+            let digits = text.push_number(small);
+            assert_eq!(
+                text.into_bytes().slice(digits),
+                small.to_string().as_bytes()
+            );
         }
     }
 }

@@ -1,12 +1,17 @@
 //! What a client is told of its limits, in the dialects that are in use.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::number::{Text, number};
+use super::number::{Text, number, small};
 use crate::{
-    domain::{clock::Clock, denial::whole_secs_up, quota::Quotas},
+    domain::{
+        clock::Clock,
+        denial::whole_secs_up,
+        quota::{Quotas, Told},
+    },
     store::{Readings, WindowReading},
 };
 
@@ -111,16 +116,20 @@ impl RateHeaders {
             return;
         };
         let told = quotas.told();
-        let tightest = Tightest {
+        let mut tightest = Tightest {
+            index,
             limit: told.limits.get(index).unwrap_or(&told.policy),
             reading,
+            remaining: None,
         };
         for dialect in self.0.iter().flatten() {
             if !told_limits.is_first(*dialect) {
                 continue;
             }
             match dialect {
-                RateHeaderDialect::Draft => write_all(headers, quotas, readings),
+                RateHeaderDialect::Draft => {
+                    write_all(headers, quotas, readings, &mut tightest);
+                }
                 RateHeaderDialect::XRateLimit => {
                     tightest.write(headers, X, |reset| number(whole_seconds(reset)));
                 }
@@ -159,8 +168,11 @@ impl ToldLimits {
 
 /// The window of which the dialects speak that know one window.
 struct Tightest<'a> {
+    index: usize,
     limit: &'a HeaderValue,
     reading: &'a WindowReading,
+    /// Where the digits are made already.
+    remaining: Option<HeaderValue>,
 }
 
 impl Tightest<'_> {
@@ -172,32 +184,54 @@ impl Tightest<'_> {
     ) {
         let [of_limit, of_remaining, of_reset] = names;
         headers.insert(of_limit, self.limit.clone());
-        headers.insert(of_remaining, number(self.reading.remaining.into()));
+        let remaining = self.remaining.clone();
+        let remaining = remaining.unwrap_or_else(|| number(self.reading.remaining.into()));
+        headers.insert(of_remaining, remaining);
         headers.insert(of_reset, reset(self.reading.reset));
     }
 }
 
 /// Every window, as the draft has it: one list of the policies, and one of what is left.
-fn write_all(headers: &mut HeaderMap, quotas: &Quotas, readings: &[WindowReading]) {
+fn write_all(
+    headers: &mut HeaderMap,
+    quotas: &Quotas,
+    readings: &[WindowReading],
+    tightest: &mut Tightest<'_>,
+) {
     let [rate_limit, policy] = DRAFT;
     let told = quotas.told();
     headers.insert(policy, told.policy.clone());
-    let (mut here, mut long) = ([0; ROOM], Vec::new());
-    let mut list = Text::new(if told.room <= ROOM {
-        here.as_mut_slice()
+    let (list, digits) = if told.room <= ROOM {
+        list([0; ROOM], told, readings, tightest.index)
     } else {
-        long.resize(told.room, 0);
-        &mut long
-    });
-    for (opening, reading) in told.openings.iter().zip(readings) {
+        list(vec![0; told.room], told, readings, tightest.index)
+    };
+    if small(tightest.reading.remaining.into()).is_none() {
+        tightest.remaining = HeaderValue::from_maybe_shared(list.slice(digits)).ok();
+    }
+    if let Ok(list) = HeaderValue::from_maybe_shared(list) {
+        headers.insert(rate_limit, list);
+    }
+}
+
+/// `"second";r=9;t=1, "minute";r=3;t=58`, and where in it stands what is left in one of them.
+fn list<R: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
+    room: R,
+    told: &Told,
+    readings: &[WindowReading],
+    tightest: usize,
+) -> (Bytes, Range<usize>) {
+    let (mut list, mut left) = (Text::new(room), 0..0);
+    for (index, (opening, reading)) in told.openings.iter().zip(readings).enumerate() {
         list.push(opening.as_bytes());
-        list.push_number(reading.remaining.into());
+        let digits = list.push_number(reading.remaining.into());
+        if index == tightest {
+            left = digits;
+        }
         list.push(b";t=");
         list.push_number(whole_seconds(reading.reset));
     }
-    if let Ok(list) = HeaderValue::from_bytes(list.as_bytes()) {
-        headers.insert(rate_limit, list);
-    }
+    (list.into_bytes(), left)
 }
 
 /// Whole seconds rounded up; 0 when there is nothing to wait for.
@@ -280,6 +314,26 @@ mod tests {
         assert_eq!(map["x-ratelimit-remaining"], "3");
         assert_eq!(map["x-ratelimit-reset"], "58");
         assert_eq!(map.len(), 5);
+        let map = write(&[], &[(4_000_000_000, 0), (1_234, 57_001)]);
+        assert_eq!(
+            map["ratelimit"],
+            "\"second\";r=4000000000;t=0, \"ab\";r=1234;t=58"
+        );
+        assert_eq!(map["x-ratelimit-remaining"], "1234");
+    }
+
+    #[test]
+    fn a_long_list_is_told_whole() {
+        let quotas: Vec<_> = (1..20_u32)
+            .map(|number| Quota::per_minute(number).named(&format!("window-{number}")))
+            .collect();
+        let quotas = Quotas::new(quotas).unwrap();
+        let mut map = HeaderMap::new();
+        let left = readings(&[(7, 1); 19]);
+        RateHeaders::default().write(&mut map, &quotas, &left, 0, &mut ToldLimits::default());
+        let list = map["ratelimit"].to_str().unwrap();
+        assert!(list.starts_with("\"window-1\";r=7;t=1, "), "{list}");
+        assert!(list.ends_with(", \"window-19\";r=7;t=1"), "{list}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn say(line: &str) {
 fn request(caller: u64, name: &str, round: u64) -> HoldRequest {
     HoldRequest {
         call: Call {
-            request_id: Arc::from(name),
+            request_id: name.into(),
             account: account(caller),
             principal: Arc::from("somebody"),
             key: None,

@@ -167,7 +167,7 @@ impl World {
         };
         let request = HoldRequest {
             call: Call {
-                request_id: Arc::from("request"),
+                request_id: "request".into(),
                 account: account.clone(),
                 principal: Arc::from("somebody"),
                 key: None,

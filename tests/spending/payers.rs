@@ -67,7 +67,7 @@ async fn the_log_is_exported_whole_and_harmless() {
     };
     for number in 0..1_201 {
         let call = Call {
-            request_id: Arc::from(format!("-{number}")),
+            request_id: format!("-{number}").into(),
             account: account(),
             principal: Arc::from("ann"),
             key: None,

@@ -189,7 +189,7 @@ pub(crate) fn nanos(nanos: i64) -> Money {
 
 pub(crate) fn call(account: &AccountId, request_id: &str) -> Call {
     Call {
-        request_id: Arc::from(request_id),
+        request_id: request_id.into(),
         account: account.clone(),
         principal: Arc::from(account.as_str()),
         key: None,

@@ -13,7 +13,7 @@ use crate::engines::{
 
 async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, charged: i64) {
     let mut wish = request(account, &[], charged);
-    wish.call.request_id = Arc::from(request_id);
+    wish.call.request_id = request_id.into();
     let hold = store.hold(wish).await.unwrap().unwrap();
     store.settle(hold, costs(charged)).await.unwrap();
 }
@@ -22,7 +22,7 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let called = Call {
-        request_id: Arc::from("request-7"),
+        request_id: "request-7".into(),
         account: ann.clone(),
         principal: Arc::from("somebody at ann's"),
         key: Some(KeyId::new("key-1").unwrap()),

@@ -11,6 +11,7 @@ use std::{
 };
 
 pub use calendar::{CalendarPeriod, UnknownZone, Zone};
+pub(crate) use set::Told;
 pub use set::{NoQuota, Quotas};
 
 #[cfg(feature = "redis")]

@@ -188,7 +188,7 @@ impl Accounts {
         let call = &request.call;
         let outlives_us =
             request.expiry == Expiry::Charge && self.settings.expiry == Expiry::Release;
-        let texts = [&call.request_id, &call.principal, &call.route];
+        let texts = [call.request_id.as_str(), &call.principal, &call.route];
         request.idempotency.is_none()
             && request.amount > Money::ZERO
             && !outlives_us

@@ -17,7 +17,10 @@ use http::{
 use serde::Serialize;
 
 use super::{RequestHead, grpc};
-use crate::domain::denial::{Denial, DenialKind};
+use crate::domain::{
+    RequestId,
+    denial::{Denial, DenialKind},
+};
 
 pub use format::DenialFormat;
 pub(crate) use text::{message, title};
@@ -259,7 +262,7 @@ impl<S: RenderDenial> From<S> for Denials {
 #[derive(Clone, Default)]
 pub(crate) struct RefusedRequest {
     target: Option<PathAndQuery>,
-    request_id: Option<Arc<str>>,
+    request_id: Option<RequestId>,
     pub(crate) is_grpc: bool,
 }
 
@@ -267,7 +270,7 @@ impl RefusedRequest {
     pub(crate) fn of(head: &RequestHead<'_>) -> Self {
         Self {
             target: head.target().cloned(),
-            request_id: head.request_id().map(|id| Arc::clone(id.shared())),
+            request_id: head.request_id().cloned(),
             is_grpc: head.is_grpc(),
         }
     }

@@ -32,7 +32,7 @@ fn account(name: &str) -> AccountId {
 
 fn call(account: &AccountId, clock: &ManualClock) -> Call {
     Call {
-        request_id: Arc::from("request-1"),
+        request_id: "request-1".into(),
         account: account.clone(),
         principal: Arc::from("somebody"),
         key: None,
