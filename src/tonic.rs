@@ -15,6 +15,7 @@ use tonic::{Request, Status, service::Interceptor};
 
 use crate::{
     domain::{
+        RequestId,
         denial::{Denial, DenialKind},
         principal::Principal,
         role::{Permission, RoleSet},
@@ -22,7 +23,7 @@ use crate::{
     guard,
     spending_limit::Charge,
     trail,
-    wire::{RequestId, grpc_status},
+    wire::grpc_status,
 };
 
 /// Who is calling.

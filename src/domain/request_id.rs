@@ -1,6 +1,6 @@
 //! The name of one request.
 
-use std::{fmt, ops::Deref};
+use std::{borrow::Cow, fmt, ops::Deref};
 
 use bytes::Bytes;
 
@@ -39,6 +39,12 @@ impl Deref for RequestId {
 impl From<String> for RequestId {
     fn from(text: String) -> Self {
         Self(text.into())
+    }
+}
+
+impl From<Cow<'_, str>> for RequestId {
+    fn from(text: Cow<'_, str>) -> Self {
+        Self(text.into_owned().into())
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tollgate::{
+    RequestId,
     books::{Balance, Budget, HoldRefusal},
     budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
     store::{AccountId, BudgetId},
@@ -23,7 +24,7 @@ struct Open {
     ends: Duration,
     expiry: Expiry,
     key: Option<Arc<str>>,
-    request_id: Arc<str>,
+    request_id: RequestId,
     /// Whether somebody got it: an answer can be lost.
     delivered: bool,
 }

@@ -1,6 +1,6 @@
 //! The audit log: events wait in memory, and are written many at a time.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::sync::{PoisonError, atomic::Ordering};
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -191,16 +191,15 @@ fn storable(mut event: AuditEvent) -> AuditEvent {
     event.actor = mend(event.actor);
     event.target = mend(event.target);
     event.reason = mend(event.reason);
-    let mend = |text: Option<Arc<str>>| text.map(|text| Arc::from(without_nul(&text)));
-    event.request_id = mend(event.request_id);
-    event.route = mend(event.route);
+    event.request_id = event.request_id.map(|id| without_nul(&id).into());
+    event.route = event.route.map(|route| without_nul(&route).into());
     event.action = AuditAction::named(without_nul(event.action.as_str()));
     event
 }
 
 fn read_entry(row: &PgRow) -> Result<(u64, AuditEntry), Failure> {
     let outcome = AuditOutcome::from_name(row.try_get(6)?);
-    let shared = |column| Ok::<_, Failure>(row.try_get::<Option<&str>, _>(column)?.map(Arc::from));
+    let text = |column| row.try_get::<Option<&str>, _>(column);
     let mut event = AuditEvent::new(
         moment(row, 1)?,
         Act::new(AuditAction::named(row.try_get(5)?)),
@@ -213,8 +212,8 @@ fn read_entry(row: &PgRow) -> Result<(u64, AuditEntry), Failure> {
         .map(str::parse)
         .transpose()
         .map_err(|_| Failure::corrupt("an address that is none"))?;
-    event.request_id = shared(7)?;
-    event.route = shared(8)?;
+    event.request_id = text(7)?.map(Into::into);
+    event.route = text(8)?.map(Into::into);
     event.target = row.try_get(9)?;
     event.reason = row.try_get(10)?;
     let position = uncount(row.try_get(0)?)?;

@@ -1,6 +1,6 @@
 //! The audit log: events share the transactions of whatever else is written.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Row, params};
 
@@ -102,8 +102,8 @@ fn read_entry(row: &Row<'_>) -> Result<AuditEntry, Failure> {
             Some(parsed.map_err(|_| Failure::corrupt("an address that is none"))?)
         }
     };
-    event.request_id = text(7)?.map(Arc::from);
-    event.route = text(8)?.map(Arc::from);
+    event.request_id = text(7)?.map(Into::into);
+    event.route = text(8)?.map(Into::into);
     event.target = text(9)?;
     event.reason = text(10)?;
     Ok(AuditEntry {
