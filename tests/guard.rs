@@ -294,7 +294,7 @@ async fn a_client_that_leaves_and_a_panic_drop_the_permit() {
             .unwrap_err()
             .is_panic()
     );
-    assert_eq!(diary.read(), ["dropped"]);
+    assert_eq!(diary.read(), ["inner failed"]);
 
     let (gate, diary) = metering();
     let service = gate.layer(service_fn(async |_: Request<()>| {
