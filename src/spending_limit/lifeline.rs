@@ -50,19 +50,26 @@ impl Lifeline {
         now: Duration,
         extend: impl FnOnce(Duration) -> StoreFuture<bool>,
     ) {
+        self.collect();
         if self.extending.is_none() && now >= self.due {
             self.extending = Some((now, extend(self.lifetime)));
+            self.collect();
         }
+    }
+
+    /// What has been answered. An attempt is on its way whether or not it is awaited; the next frame looks again.
+    fn collect(&mut self) {
         let Some((asked, extending)) = &mut self.extending else {
             return;
         };
-        // It is on its way whether or not it is awaited; the next frame looks again.
         let mut nobody = Context::from_waker(Waker::noop());
         let Poll::Ready(answer) = Pin::new(extending).poll(&mut nobody) else {
             return;
         };
         let asked = *asked;
         self.extending = None;
+        // From when it was asked for: frames may be so rare that the answer is old, and the next attempt due, when
+        // it is seen.
         self.due = match answer {
             Ok(true) => {
                 self.ends = asked.saturating_add(self.lifetime);
@@ -70,7 +77,7 @@ impl Lifeline {
             }
             // It was resolved, and nothing brings it back.
             Ok(false) => Duration::MAX,
-            Err(_) => now.saturating_add(part(self.lifetime, AGAIN_AFTER)),
+            Err(_) => asked.saturating_add(part(self.lifetime, AGAIN_AFTER)),
         };
     }
 }
@@ -89,7 +96,10 @@ impl fmt::Debug for Lifeline {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::pending};
+    use std::{
+        cell::Cell,
+        future::{pending, poll_fn},
+    };
 
     use super::*;
     use crate::store::{StoreError, StoreErrorKind};
@@ -112,9 +122,23 @@ mod tests {
         StoreFuture::ready(Ok(true))
     }
 
+    fn busy() -> StoreFuture<bool> {
+        StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, "full")))
+    }
+
+    /// An answer that has to come from elsewhere: it isn't there at the first look.
+    fn later(answer: StoreFuture<bool>) -> StoreFuture<bool> {
+        let (mut answer, mut was_seen) = (answer, false);
+        StoreFuture::new(poll_fn(move |context| {
+            if std::mem::replace(&mut was_seen, true) {
+                return Pin::new(&mut answer).poll(context);
+            }
+            Poll::Pending
+        }))
+    }
+
     #[test]
     fn a_ledger_that_is_busy_is_asked_again_in_time() {
-        let busy = || StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, "full")));
         let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
         assert!(!asked(&mut line, 19, yes()));
         assert!(asked(&mut line, 20, busy()));
@@ -124,6 +148,25 @@ mod tests {
         assert!(line.is_open(secs(89)) && !line.is_open(secs(90)));
         assert!(!asked(&mut line, 49, yes()));
         assert!(asked(&mut line, 50, yes()));
+    }
+
+    #[test]
+    fn a_frame_within_each_lifetime_is_enough_whenever_the_answer_comes() {
+        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        for frame in 1..100 {
+            let now = frame * 48;
+            assert!(asked(&mut line, now, later(yes())), "{now}");
+            // It lives for another lifetime, of which the next frame hears.
+            assert!(line.is_open(secs(now + 11)), "{now}");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_seen_late_is_tried_again_at_once() {
+        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        assert!(asked(&mut line, 20, later(busy())));
+        assert!(asked(&mut line, 48, yes()));
+        assert!(line.is_open(secs(107)));
     }
 
     #[test]
