@@ -38,6 +38,8 @@ pub(super) struct OpenHold {
     /// When the call began, on the monotonic clock.
     pub(super) started: Duration,
     pub(super) price: Price,
+    /// As the request says.
+    pub(super) request_bytes: Option<u64>,
     pub(super) charge: Charge,
     pub(super) terms: Terms,
     pub(super) seen: Seen,
@@ -175,6 +177,7 @@ impl OpenHold {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
+            request_bytes: self.request_bytes,
         }
     }
 

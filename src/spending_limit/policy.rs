@@ -7,6 +7,7 @@ use super::{
     idempotency::{self, Answers},
     lifeline::Lifeline,
     open_hold::{OpenHold, Reservation, Seen},
+    price::request_bytes,
     table::Priced,
     terms::Terms,
 };
@@ -107,6 +108,7 @@ type Prepared = (Call, Arc<[BudgetId]>, Wish);
 /// What is still to be known of a call once the ledger has it.
 struct Wish {
     price: Price,
+    request_bytes: Option<u64>,
     amount: Money,
     /// When it began, on the monotonic clock.
     started: Duration,
@@ -134,7 +136,8 @@ impl SpendingLimitPolicy {
         let price = route.price(head).ok_or_else(|| {
             Denial::new(DenialKind::Internal).because("the price is negative, or of no models")
         })?;
-        let amount = price.hold(head.headers).ok_or_else(|| {
+        let request_bytes = request_bytes(head.headers);
+        let amount = price.hold(request_bytes).ok_or_else(|| {
             Denial::new(DenialKind::TooLarge).because("no amount could cover the request")
         })?;
         let idempotency = match &self.answers {
@@ -157,6 +160,7 @@ impl SpendingLimitPolicy {
         };
         let wish = Wish {
             price,
+            request_bytes,
             amount,
             started: self.clock.elapsed(),
             named,
@@ -234,6 +238,7 @@ impl SpendingLimitPolicy {
             open: Some(reservation),
             started: wish.started,
             price: wish.price,
+            request_bytes: wish.request_bytes,
             charge: Charge::new(),
             terms: self.terms,
             seen: Seen::default(),

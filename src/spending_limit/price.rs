@@ -73,19 +73,17 @@ pub enum TokenBound {
 }
 
 impl TokenBound {
-    fn tokens(self, headers: &HeaderMap) -> u64 {
+    fn tokens(self, request_bytes: Option<u64>) -> u64 {
         match self {
             Self::Fixed(tokens) => tokens,
-            Self::BodyBytes { unknown } => {
-                let length = headers
-                    .get(CONTENT_LENGTH)
-                    .and_then(|length| length.to_str().ok());
-                length
-                    .and_then(|length| length.parse().ok())
-                    .unwrap_or(unknown)
-            }
+            Self::BodyBytes { unknown } => request_bytes.unwrap_or(unknown),
         }
     }
+}
+
+/// How long the request says that its body is.
+pub(super) fn request_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl Price {
@@ -212,21 +210,21 @@ impl Price {
         }
     }
 
-    /// What is held before the request; `None` where that would be more than any amount.
-    pub(super) fn hold(&self, headers: &HeaderMap) -> Option<Money> {
+    /// What is held before a request whose body is so long; `None` where that would be more than any amount.
+    pub(super) fn hold(&self, request_bytes: Option<u64>) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
             Kind::Tokens(price) => {
                 let dearest = price.input.max(price.cached_input);
-                let read = dearest.per_million(price.input_bound.tokens(headers))?;
+                let read = dearest.per_million(price.input_bound.tokens(request_bytes))?;
                 let written = price
                     .output
-                    .per_million(price.output_bound.tokens(headers))?;
+                    .per_million(price.output_bound.tokens(request_bytes))?;
                 read.checked_add(written)
             }
             Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
             Kind::Models(prices) => {
-                let holds = prices.values().map(|price| price.hold(headers));
+                let holds = prices.values().map(|price| price.hold(request_bytes));
                 holds.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
@@ -255,13 +253,17 @@ impl Price {
     pub(super) fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
         match &self.kind {
             Kind::Tokens(price) => price.produced(held, counts),
-            Kind::Models(prices) => match named(prices, counts) {
-                Some(price) => price.produced(held, counts),
-                None => {
-                    let costs = prices.values().map(|price| price.produced(held, counts));
-                    costs.max().unwrap_or(held)
+            Kind::Models(prices) => {
+                // The dearest was held for: of another, no more than its own hold was for the call.
+                let produced = |price: &Self| {
+                    let own = price.hold(counts.request_bytes).unwrap_or(held);
+                    price.produced(own.min(held), counts)
+                };
+                match named(prices, counts) {
+                    Some(price) => produced(price),
+                    None => prices.values().map(produced).max().unwrap_or(held),
                 }
-            },
+            }
             Kind::Flat(_) | Kind::Bytes { .. } => self.counted(counts).unwrap_or(held),
         }
     }
@@ -307,8 +309,10 @@ impl TokenPrice {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts<'a> {
     pub(super) tokens: Option<Tokens>,
+    /// Of the answer.
     pub(super) bytes: u64,
     pub(super) model: Option<&'a str>,
+    pub(super) request_bytes: Option<u64>,
 }
 
 #[cfg(test)]
@@ -339,8 +343,12 @@ mod tests {
     fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
         let price = by_token();
         let mut headers = HeaderMap::new();
+        assert_eq!(request_bytes(&headers), None);
         headers.insert(CONTENT_LENGTH, 100.into());
-        assert_eq!(price.hold(&headers), Some(nanos(100 * 500 + 10 * 1_500)));
+        assert_eq!(
+            price.hold(request_bytes(&headers)),
+            Some(nanos(100 * 500 + 10 * 1_500))
+        );
         assert_eq!(
             price.counted(&Counts::default()),
             None,
@@ -365,7 +373,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_whatever_they_are() {
         let price = Price::per_million_bytes(nanos(2_000_000), 100);
-        assert_eq!(price.hold(&HeaderMap::new()), Some(nanos(200)));
+        assert_eq!(price.hold(None), Some(nanos(200)));
         let sent = Counts {
             bytes: 150,
             ..Counts::default()
@@ -377,9 +385,7 @@ mod tests {
     fn a_model_that_nobody_knows_costs_as_the_dearest() {
         let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
         let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_LENGTH, 100.into());
-        assert_eq!(models.hold(&headers), by_token().hold(&headers));
+        assert_eq!(models.hold(Some(100)), by_token().hold(Some(100)));
         for (model, cost) in [("small", 20), ("large", 20_000), ("other", 20_000)] {
             let counted = Counts {
                 model: Some(model),
@@ -399,7 +405,7 @@ mod tests {
             let counts = Counts {
                 tokens,
                 bytes,
-                model: None,
+                ..Counts::default()
             };
             price.produced(held, &counts)
         };
@@ -421,10 +427,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_was_left_costs_what_its_own_model_does() {
+        let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(2_000_000));
+        let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
+        let held = models.hold(Some(100)).unwrap();
+        let left = |model, bytes| {
+            let counts = Counts {
+                bytes,
+                model: Some(model),
+                request_bytes: Some(100),
+                ..Counts::default()
+            };
+            models.produced(held, &counts)
+        };
+        assert_eq!(left("small", 4), nanos(100 + 4 * 2));
+        assert_eq!(Some(left("small", 5_000)), cheap.hold(Some(100)));
+        for dearest in ["large", "other"] {
+            assert_eq!(left(dearest, 4), nanos(100 * 500 + 4 * 1_500), "{dearest}");
+            assert_eq!(left(dearest, 5_000), held, "{dearest}");
+        }
+    }
+
+    #[test]
     fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
         let mixed = Price::by_model([("flat", Price::flat(nanos(1))), ("large", by_token())]);
         assert_eq!(mixed.counted(&Counts::default()), None);
-        let held = mixed.hold(&HeaderMap::new()).unwrap();
+        let held = mixed.hold(None).unwrap();
         assert_eq!(
             mixed.produced(held, &Counts::default()),
             held.saturating_sub(nanos(10 * 1_500))
