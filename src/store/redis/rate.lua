@@ -1,4 +1,5 @@
--- One decision about all windows of one key, in one step. Nothing is written unless something is taken.
+-- One decision about all windows of one key, in one step. Nothing is written unless something is taken, or a
+-- window has another rule than before.
 --
 -- KEYS[1]  the key's hash: a field for each window, called like the window
 -- ARGV[1]  take | lease | correct | peek
@@ -91,7 +92,7 @@ function make.gcra()
       end
       return {
         most = burst, interval = interval, ticks = ticks, rate = rate,
-        capacity = interval * burst, t = t, debt = debt, left = 0,
+        capacity = interval * burst, t = t, debt = debt, left = 0, turned = stored and not since,
       }
     end,
     left = function(w)
@@ -144,6 +145,7 @@ function make.strict()
       local index, counts, old = match(stored or '', '^(%d+) (%d+,[%d,]+) (%d+)$')
       if not index then
         w.used[0] = stored and math.min(MOST, in_use(stored)) or 0
+        w.turned = stored
         return w
       end
       index, old = tonumber(index), tonumber(old)
@@ -198,7 +200,8 @@ function make.strict()
   }
 end
 
--- "start used finish": what was used since then, until then. Windows only move forward.
+-- "start used finish": what was used since then, until then. Windows only move forward. Fields of before have no
+-- finish: they last as long as this rule says.
 function make.calendar()
   return {
     numbers = 5,
@@ -213,8 +216,9 @@ function make.calendar()
         w.finish = second + 1
       end
       w.ends = w.finish
-      local start, used, finish = match(stored or '', '^(%d+) (%d+) (%d+)$')
-      start, finish = tonumber(start), tonumber(finish)
+      local start, used, finish = match(stored or '', '^(%d+) (%d+) ?(%d*)$')
+      start = tonumber(start)
+      finish = tonumber(finish) or start and start >= w.start and w.finish or 0
       if start and (start == w.start or finish > second) then
         w.used = tonumber(used)
         if start > w.start then
@@ -222,7 +226,7 @@ function make.calendar()
           w.start, w.ends = start, math.max(w.ends, finish)
         end
       elseif stored and not start then
-        w.used = math.min(MOST, in_use(stored))
+        w.used, w.turned = math.min(MOST, in_use(stored)), true
       end
       return w
     end,
@@ -297,40 +301,43 @@ if status ~= 1 or operation == 'peek' then
 end
 
 local answer = { status, taken, wait, now, given }
-if taken ~= 0 then
-  local made
-  if corrects then
-    -- A key that was forgotten since has nothing left of what was taken.
-    local ahead = given - ARGV[4]
-    made = { at = extra, ahead = ahead < 0 and MOST or ahead, given = 0 }
-  end
-  local fields, lifetime = {}, 0
-  for i = 1, count do
-    local rule, w = kinds[i], windows[i]
+local made
+if corrects then
+  -- A key that was forgotten since has nothing left of what was taken.
+  local ahead = given - ARGV[4]
+  made = { at = extra, ahead = ahead < 0 and MOST or ahead, given = 0 }
+end
+local fields, written, lifetime = {}, 0, 0
+for i = 1, count do
+  local rule, w = kinds[i], windows[i]
+  if taken ~= 0 then
     if corrects then
       made.owed = owed[i]
     end
     rule.add(w, taken, made)
-    fields[2 * i - 1], fields[2 * i] = names[i], rule.write(w)
-    local reset = rule.reset(w)
+    w.left = rule.left(w)
+  end
+  local reset = rule.reset(w)
+  -- What another rule has written goes by this one's from the first call on, also where that is refused.
+  if taken ~= 0 or takes and w.turned then
+    fields[written + 1], fields[written + 2] = names[i], rule.write(w)
+    written = written + 2
     if reset > lifetime then
       lifetime = reset
     end
-    answer[2 * i + 4], answer[2 * i + 5] = rule.left(w), reset
   end
-  if corrects and made.given > 0 then
-    fields[2 * count + 1], fields[2 * count + 2] = GIVEN, format(ONE, given + made.given)
-  end
+  answer[2 * i + 4], answer[2 * i + 5] = w.left, reset
+end
+if corrects and made.given > 0 then
+  fields[written + 1], fields[written + 2] = GIVEN, format(ONE, given + made.given)
+end
+if written > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
   -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this call
   -- doesn't name, so its life is lengthened and never cut; a new hash has no end yet, which is -1.
   lifetime = ceil(lifetime / 1000) + 1000
   if redis.call('PTTL', KEYS[1]) < lifetime then
     redis.call('PEXPIRE', KEYS[1], format(ONE, lifetime))
-  end
-else
-  for i = 1, count do
-    answer[2 * i + 4], answer[2 * i + 5] = windows[i].left, kinds[i].reset(windows[i])
   end
 end
 return answer

@@ -76,6 +76,54 @@ async fn what_is_over_under_one_rule_is_over_under_another() {
     }
 }
 
+/// Whoever asks meanwhile and is refused: the wait that they were told is all.
+#[tokio::test]
+async fn a_window_goes_by_its_new_rule_from_the_first_call_on() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    let [hour, _, strict, month, day] = one_name();
+    for before in [&strict, &month, &day] {
+        for after in [&hour, &strict] {
+            script.begin();
+            assert_eq!(script.ask(before, Operation::Take(9)).await.taken, 9);
+            let refused = script.ask(after, Operation::Take(1)).await.decision;
+            let RateOutcome::Refused(wait) = refused.outcome else {
+                panic!("{before:?} then {after:?}: {refused:?}");
+            };
+            let wait = i64::try_from(wait.as_micros()).unwrap();
+            script.now += wait / 2;
+            assert_eq!(script.ask(after, Operation::Take(1)).await.taken, 0);
+            script.now += wait - wait / 2;
+            let admitted = script.ask(after, Operation::Take(1)).await;
+            assert_eq!(admitted.taken, 1, "{before:?} then {after:?}");
+        }
+    }
+}
+
+/// Fields of calendar windows had no end once.
+#[tokio::test]
+async fn a_day_that_was_counted_before_an_upgrade_is_counted() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    let [.., day] = one_name();
+    for (start, left) in [(0, 2), (-DAY, 9)] {
+        script.begin();
+        let start = (script.now + start) / SECOND;
+        let field = format!("{start} 7");
+        script.order("HSET", &["window", &field]).await;
+        let answer = script.ask(&day, Operation::Peek).await;
+        assert_eq!(left_of(&answer), left, "{field}");
+        let taken = script.ask(&day, Operation::Take(left)).await;
+        assert_eq!((taken.taken, left_of(&taken)), (left, 0), "{field}");
+        script.now += DAY;
+        assert_eq!(left_of(&script.ask(&day, Operation::Peek).await), 9);
+    }
+}
+
 fn left_of(answer: &script::Answer) -> u32 {
     answer.decision.readings.remaining()
 }

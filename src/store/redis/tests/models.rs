@@ -59,6 +59,14 @@ impl ByHand {
         self.now = START;
     }
 
+    /// Has the server do something else with the hash of the case at hand.
+    pub(super) async fn order(&mut self, verb: &str, words: &[&str]) {
+        let mut command = redis::cmd(verb);
+        command.arg(format!("case:{}", self.case)).arg(words);
+        let done: Result<(), _> = command.exec_async(&mut self.connection).await;
+        done.unwrap();
+    }
+
     pub(super) async fn ask(&mut self, quotas: &Quotas, operation: Operation) -> Answer {
         let (seconds, micros) = (self.now / 1_000_000, self.now % 1_000_000);
         let invocation = Invocation {
