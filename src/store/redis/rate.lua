@@ -20,8 +20,8 @@
 -- window has it, a window is one table of its final size, and numbers are made text no more often than they must be.
 
 local SLICES, MOST = 16, 2 ^ 52
--- The field for what was given back: no window can be called like that.
-local GIVEN = '"'
+-- The fields for what was given back, and for when the hash began: no window can be called like that.
+local GIVEN, BEGAN = '"', '""'
 local floor, ceil, match, format = math.floor, math.ceil, string.match, string.format
 -- Whole numbers as text; the quicker way has room for them where a long has 64 bits.
 local ONE, TWO = '%d', '%d %d'
@@ -268,7 +268,7 @@ while ARGV[at] do
   end
 end
 
-names[count + 1] = GIVEN
+names[count + 1], names[count + 2] = GIVEN, corrects and BEGAN or nil
 local stored = redis.call('HMGET', KEYS[1], unpack(names))
 local given = tonumber(stored[count + 1]) or 0
 local status, taken, wait, least = 1, cost, 0, MOST
@@ -296,14 +296,17 @@ end
 if operation == 'lease' and status == 1 and extra > cost and least >= 2 * extra then
   taken = extra
 end
-if status ~= 1 or operation == 'peek' then
+-- What was taken before the hash began was forgotten with the one before it: what is there is others'. One of before
+-- doesn't say when it began.
+local began = corrects and tonumber(stored[count + 2] or 0)
+if status ~= 1 or operation == 'peek' or corrects and cost < 0 and extra < began then
   taken = 0
 end
 
 local answer = { status, taken, wait, now, given }
 local made
 if corrects then
-  -- A key that was forgotten since has nothing left of what was taken.
+  -- Less than there was: a server that had not heard of all of it has taken over.
   local ahead = given - ARGV[4]
   made = { at = extra, ahead = ahead < 0 and MOST or ahead, given = 0 }
 end
@@ -336,7 +339,11 @@ if written > 0 then
   -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this call
   -- doesn't name, so its life is lengthened and never cut; a new hash has no end yet, which is -1.
   lifetime = ceil(lifetime / 1000) + 1000
-  if redis.call('PTTL', KEYS[1]) < lifetime then
+  local lives = redis.call('PTTL', KEYS[1])
+  if lives < 0 then
+    redis.call('HSETNX', KEYS[1], BEGAN, format(ONE, now))
+  end
+  if lives < lifetime then
     redis.call('PEXPIRE', KEYS[1], format(ONE, lifetime))
   end
 end

@@ -23,6 +23,8 @@ type Words = SmallVec<[u64; 3]>;
 pub(super) struct Entry {
     quotas: Quotas,
     words: Words,
+    /// On the clock that periods are measured by. What was taken before was forgotten with another entry.
+    began_nanos: u64,
     /// Windows of other names, that were asked about before and are in use still; and what was given back. Most keys
     /// have none, so that is the size of a pointer.
     beside: Option<Box<Beside>>,
@@ -55,13 +57,19 @@ pub(super) struct NoRoom {
 }
 
 impl Entry {
-    pub(super) fn fresh(quotas: &Quotas) -> Self {
+    pub(super) fn fresh(quotas: &Quotas, began_nanos: u64) -> Self {
         let count = quotas.as_slice().iter().map(window::words_of).sum();
         Self {
             quotas: quotas.clone(),
             words: SmallVec::from_elem(0, count),
+            began_nanos,
             beside: None,
         }
+    }
+
+    /// Whoever comes looked at the clock before the entry was theirs: it may be younger by as much.
+    pub(super) fn begins_by(&mut self, nanos: u64) {
+        self.began_nanos = self.began_nanos.min(nanos);
     }
 
     /// Goes over to other quotas: what was used in a window stays used in the one of the same name, and the
@@ -79,7 +87,7 @@ impl Entry {
     }
 
     fn go_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<(), NoRoom> {
-        let mut next = Self::fresh(quotas);
+        let mut next = Self::fresh(quotas, self.began_nanos);
         for (quota, words) in parts(&next.quotas, &mut next.words) {
             let old = self.windows().find(|(old, _)| old.name() == quota.name());
             let Some((old, old_words)) = old else {
@@ -162,7 +170,10 @@ impl Entry {
         clock: &dyn Clock,
     ) {
         let (units, at) = (correction.units, correction.taken_at);
-        // A key that was forgotten since has nothing left of what was taken.
+        if units < 0 && at.period_nanos < self.began_nanos {
+            return;
+        }
+        // One that was crowded out is corrected where others' were given back.
         let ahead = self.given_back().checked_sub(at.given_back);
         let ahead = ahead.unwrap_or(u64::MAX);
         let mut readings = correction.readings.as_slice().iter();

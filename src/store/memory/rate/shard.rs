@@ -60,7 +60,7 @@ impl Shard {
         room: &Room<'_>,
         take: impl FnOnce(&mut Entry) -> (RateOutcome, Readings),
     ) -> RateDecision {
-        let entry = self.entry(key, quotas, room);
+        let entry = self.entry(key, quotas, now, room);
         let (outcome, readings) = match entry.follow(quotas, room.clock) {
             Ok(()) => take(entry),
             Err(full) => (RateOutcome::Refused(full.wait), full.readings),
@@ -89,7 +89,7 @@ impl Shard {
         now: &Moment,
         room: &Room<'_>,
     ) {
-        let entry = self.entry(key, quotas, room);
+        let entry = self.entry(key, quotas, now, room);
         entry.correct(quotas, correction, now, room.clock);
     }
 
@@ -102,7 +102,7 @@ impl Shard {
     ) -> Readings {
         let mut entry = match self.entries.get(&key) {
             Some(entry) => entry.clone(),
-            None => Entry::fresh(quotas),
+            None => Entry::fresh(quotas, now.nanos),
         };
         match entry.follow(quotas, clock) {
             Ok(()) => entry.read(now),
@@ -116,16 +116,17 @@ impl Shard {
 
     /// The entry of a key, or a new one. When there is no room, all new keys share one: the key that
     /// stands for it is a hash like any other, so one client in 2^64 would share it anyway.
-    fn entry(&mut self, key: u64, quotas: &Quotas, room: &Room<'_>) -> &mut Entry {
+    fn entry(&mut self, key: u64, quotas: &Quotas, now: &Moment, room: &Room<'_>) -> &mut Entry {
         let key = if self.has_room(key, room) {
             key
         } else {
             self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
             0
         };
-        self.entries
-            .entry(key)
-            .or_insert_with(|| Entry::fresh(quotas))
+        let entry = self.entries.entry(key);
+        let entry = entry.or_insert_with(|| Entry::fresh(quotas, now.nanos));
+        entry.begins_by(now.nanos);
+        entry
     }
 
     /// The entry of a key alone, or a new one where there is room.
@@ -134,11 +135,12 @@ impl Shard {
         &mut self,
         key: u64,
         quotas: &Quotas,
+        now: &Moment,
         room: &Room<'_>,
     ) -> Option<&mut Entry> {
         self.has_room(key, room).then(|| {
             let entry = self.entries.entry(key);
-            entry.or_insert_with(|| Entry::fresh(quotas))
+            entry.or_insert_with(|| Entry::fresh(quotas, now.nanos))
         })
     }
 

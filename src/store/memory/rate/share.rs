@@ -21,7 +21,7 @@ impl MemoryRateLimiter {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
-        let Some(entry) = shard.own_entry(hash, quotas, &self.room()) else {
+        let Some(entry) = shard.own_entry(hash, quotas, &now, &self.room()) else {
             return;
         };
         entry.change_each(

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     domain::{
         clock::ManualClock,
-        quota::{CalendarPeriod, Quota, Zone},
+        quota::{CalendarPeriod, Quota, Rule, Zone},
     },
     store::WindowReading,
 };

@@ -152,6 +152,28 @@ async fn what_has_drained_is_not_given_back() {
     assert_eq!(admitted, 100, "one burst, however many are over at once");
 }
 
+#[tokio::test]
+async fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    for quotas in one_name() {
+        script.begin();
+        let before = script.ask(&quotas, Operation::Take(5)).await.decision;
+        script.now += SECOND;
+        script.order("DEL", &[]).await;
+        let after = script.ask(&quotas, Operation::Take(9)).await.decision;
+        assert!(before.is_admitted() && after.is_admitted());
+        for (taken, left) in [(before, 0), (after, 4)] {
+            let over = Operation::Correct(correction(-4, &taken));
+            script.ask(&quotas, over).await;
+            let answer = script.ask(&quotas, Operation::Peek).await;
+            assert_eq!(left_of(&answer), left, "{quotas:?}");
+        }
+    }
+}
+
 /// Whenever requests begin and end, what those that began in any span of time use is no more than a burst and what
 /// drains in that time.
 #[test]

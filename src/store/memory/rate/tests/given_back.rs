@@ -47,6 +47,40 @@ fn what_was_given_back_before_it_brings_a_place_in_the_line_nearer() {
     );
 }
 
+/// Swept when idle, or reset: what others take then is theirs.
+#[test]
+fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
+    for quota in [
+        Quota::per_hour(3_600),
+        Quota::per_hour(3_600).strict(),
+        Quota::calendar(CalendarPeriod::Day, 3_600),
+    ] {
+        let (limiter, clock) = limiter(10);
+        let quotas = Quotas::from(quota);
+        let first = limiter.take("a", &quotas, 1_800);
+        let second = limiter.take("a", &quotas, 1_800);
+        assert!(first.is_admitted() && second.is_admitted());
+        if *quotas.as_slice()[0].rule() == Rule::Rolling {
+            limiter.correct("a", &quotas, &correction(-1_800, &first));
+            clock.advance(Duration::from_secs(1_800));
+            for _ in 0..SHARDS {
+                clock.advance(Duration::from_millis(500));
+                let _ = limiter.take("other", &quotas, 1);
+            }
+            assert_eq!(limiter.len(), 1, "it was idle");
+        } else {
+            limiter.reset("a");
+        }
+        clock.advance(Duration::from_secs(1));
+        let third = limiter.take("a", &quotas, 3_600);
+        assert!(third.is_admitted());
+        limiter.correct("a", &quotas, &correction(-1_750, &second));
+        assert_eq!(limiter.peek("a", &quotas).remaining(), 0);
+        limiter.correct("a", &quotas, &correction(-100, &third));
+        assert_eq!(limiter.peek("a", &quotas).remaining(), 100);
+    }
+}
+
 /// A key in use all the time gets back what it doesn't use, also where each stream lasts longer than its estimate
 /// takes to drain.
 #[test]
