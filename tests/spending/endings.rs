@@ -149,3 +149,22 @@ async fn a_panic_that_is_caught_further_out_is_a_failure() {
     assert_eq!(gate.rows().await, 2);
     assert_eq!(gate.held().await, Money::ZERO);
 }
+
+#[tokio::test]
+async fn of_a_cheap_model_no_more_is_charged_than_was_held_for_it() {
+    let gate = Gate::new().await;
+    let cheap = Price::per_million_tokens(dollars("0.1"), dollars("0.1"));
+    let layer = gate.layer(Price::by_model([("small", cheap), ("large", by_token())]));
+    let service = layer.layer(service_fn(async |request: Request<()>| {
+        let charge = request.extensions().get::<Charge>().unwrap();
+        charge.set_model("small");
+        Ok::<_, Infallible>(answer("text/plain", &["one ", "two "]))
+    }));
+    let request = request_with("key-1", &[("content-length", "40")]);
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let row = gate.last().await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    assert_eq!((nanos(&row), row.held.nanos()), ((40 + 4) * 100, HELD));
+}
