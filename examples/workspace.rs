@@ -1,7 +1,8 @@
 //! A dashboard with an API: sessions of NextAuth, keys made in the dashboard, keys of the environment.
 //!
 //! `cargo run --example workspace --features axum,sqlite`; the README tells its settings. With the feature `redis` as well,
-//! several processes share their rate limits through `REDIS_URL`.
+//! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit by
+//! address would meet sessions and the administrator too, which have none.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -153,15 +154,10 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
             .layer(limit.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
     };
-    let everybody = limits
-        .share_all(Tollgate::builder())
+    let everybody = Tollgate::builder()
         .denials(Texts)
         .cover_plain_errors()
         .client_address(client)
-        .per_client_ip(Quota::per_minute(setting(
-            "IP_RATE_LIMIT_PER_MINUTE",
-            6_000,
-        )?))
         .build()?;
     let user = sessions.exclusive();
     let app = App {
