@@ -135,8 +135,7 @@ pub(crate) async fn set_limits(
 ) -> Answer<Limits> {
     let key = app.keys.get(caller.subject(), &id).await?;
     let account = caller.require_account()?;
-    let present = app.ledger.budget(account, &key.lineage).await?;
-    let limits = limits.over(present.limits);
+    let limits = limits.into();
     let budget = app.ledger.set_limits(account, &key.lineage, limits).await?;
     Ok(Json(Limits::of(id.to_string(), &budget)))
 }

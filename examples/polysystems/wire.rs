@@ -73,25 +73,19 @@ pub(crate) struct RotateKey {
     pub(crate) overlap_seconds: Option<u64>,
 }
 
-/// A limit that isn't named stays as it is; only `null` lifts one.
+/// All of them at once, as a PUT has it: one that isn't named is none.
 #[derive(Deserialize)]
 pub(crate) struct SetLimits {
-    #[serde(default, deserialize_with = "named")]
-    daily_limit: Option<Option<Money>>,
-    #[serde(default, deserialize_with = "named")]
-    monthly_limit: Option<Option<Money>>,
+    daily_limit: Option<Money>,
+    monthly_limit: Option<Money>,
 }
 
-fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Money>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-impl SetLimits {
-    pub(crate) fn over(self, present: SpendingLimits) -> SpendingLimits {
-        SpendingLimits {
-            daily: self.daily_limit.unwrap_or(present.daily),
-            monthly: self.monthly_limit.unwrap_or(present.monthly),
-            ..present
+impl From<SetLimits> for SpendingLimits {
+    fn from(limits: SetLimits) -> Self {
+        Self {
+            daily: limits.daily_limit,
+            monthly: limits.monthly_limit,
+            ..Self::default()
         }
     }
 }

@@ -236,9 +236,9 @@ async fn an_empty_account_is_told_so_before_its_limit() {
     key.chat(&server, "Hello!").send().await.limit_exceeded();
 }
 
-/// A limit that isn't named is no wish to lift it.
+/// Nothing is kept of what was there: of two at once one wins whole.
 #[tokio::test]
-async fn only_null_lifts_a_limit() {
+async fn limits_are_replaced_both_at_once() {
     let home = home();
     let server = home.start().await;
     let account = Account::new(&server).await;
@@ -255,18 +255,17 @@ async fn only_null_lifts_a_limit() {
     let number = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let (daily, monthly) = (number("1"), number("10"));
     for (body, expected) in [
-        (r#"{"daily_limit": 1.00}"#, (daily.clone(), Value::Null)),
         (
-            r#"{"monthly_limit": 10.00}"#,
+            r#"{"daily_limit": 1.00, "monthly_limit": 10.00}"#,
             (daily.clone(), monthly.clone()),
         ),
-        ("{}", (daily.clone(), monthly.clone())),
-        (r#"{"dayly_limit": 5}"#, (daily.clone(), monthly.clone())),
-        (r#"{"daily_limit": null}"#, (Value::Null, monthly)),
+        (r#"{"daily_limit": 1.00}"#, (daily.clone(), Value::Null)),
+        (r#"{"monthly_limit": 10.00}"#, (Value::Null, monthly)),
         (
             r#"{"daily_limit": 1, "monthly_limit": null}"#,
             (daily, Value::Null),
         ),
+        ("{}", (Value::Null, Value::Null)),
     ] {
         assert_eq!(set(body).await, expected, "{body}");
     }
