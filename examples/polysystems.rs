@@ -32,6 +32,9 @@ use tollgate::{
 };
 use tower::ServiceBuilder;
 
+/// What axum's extractors read of a body at most: with an `Idempotency-Key` it is no less.
+const BODY_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
+
 /// What the handlers work with.
 #[derive(Clone)]
 struct App {
@@ -127,7 +130,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             .layer(keys.clone())
             .layer(per_caller.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
-            .layer(BodyDigestLayer::new())
+            .layer(BodyDigestLayer::new().bytes_max(BODY_BYTES_MAX))
             .layer(spending.clone())
     };
     let (read, call) = (api("api:read"), api("api:call"));

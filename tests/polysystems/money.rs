@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Account, CHAT_PRICE, PRICED, QUERY_PRICE, demo_body, home};
+use crate::support::{
+    Account, CHAT_PRICE, PRICED, PROCESS_PRICE, QUERY_PRICE, demo_body, home,
+};
 
 const DOLLAR: i64 = 1_000_000_000;
 
@@ -56,6 +58,23 @@ async fn a_retry_under_an_idempotency_key_is_charged_once() {
     call("Other!").send().await.refusal(&[422]);
     assert_eq!(account.settled(&server).await, DOLLAR - QUERY_PRICE);
     assert_eq!(account.usage(&server).await.len(), 1);
+}
+
+/// The largest body that is taken without the header is taken with it.
+#[tokio::test]
+async fn an_idempotency_key_makes_no_body_too_large() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    let call = |bytes: usize| {
+        let body = format!("\"{}\"", "x".repeat(bytes - 2));
+        let call = server.post("/api/omm/process").key(&key.value);
+        call.header("idempotency-key", "a").body(body)
+    };
+    const MAX: usize = 2 * 1_024 * 1_024;
+    call(MAX + 1).send().await.refusal(&[413]);
+    call(MAX).send().await.expect(200);
+    assert_eq!(account.settled(&server).await, DOLLAR - PROCESS_PRICE);
 }
 
 #[tokio::test]
