@@ -70,7 +70,7 @@ async fn run() -> Result<(), StartError> {
     let secret = stores.signing_secret()?;
     let (ring, keys) = keys(&stores)?;
     match command {
-        Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, &ring).await?),
+        Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
         Command::Serve => {
             let gate = gate(&stores, keys, &secret)?;

@@ -29,6 +29,9 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::Errors;
 
+/// They are spread over a hundred agents, and no route ends one.
+const KEYS_PER_USER_MAX: u32 = 10_000;
+
 /// What the handlers work with.
 #[derive(Clone)]
 struct App {
@@ -71,6 +74,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
 /// Keys like `rag_` and 43 characters.
 fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
     let (ring, resolver) = stores.keyring(KeyFormat::builder("rag").build()?);
+    let ring = ring.keys_per_owner_max(KEYS_PER_USER_MAX);
     let layer = ApiKeyLayer::new(resolver).client_address(client_address()?);
     Ok((ring, layer))
 }

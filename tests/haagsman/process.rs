@@ -27,6 +27,17 @@ async fn a_key_that_is_made_beside_the_running_server_works_at_once() {
     refused(&written, 403);
 }
 
+/// They are all the service's own, and never end.
+#[tokio::test]
+async fn there_may_be_as_many_generated_keys_as_are_wanted() {
+    let home = home();
+    home.fill("service").await;
+    let viewer = key(&home, "viewer").await;
+    let server = start(&home).await;
+    let answer = server.get("/api/v1/triage").key(&viewer).send().await;
+    answer.expect(200);
+}
+
 #[tokio::test]
 async fn wrong_arguments_make_no_key() {
     let home = home();

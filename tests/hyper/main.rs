@@ -58,6 +58,16 @@ async fn each_role_has_its_routes() {
 }
 
 #[tokio::test]
+async fn a_user_may_have_as_many_generated_keys_as_are_wanted() {
+    let demo = Demo::of("hyper");
+    demo.home().fill("viewer").await;
+    let viewer = demo.key("viewer").await;
+    let server = demo.start(&[]).await;
+    let hello = server.get("/hello").key(&viewer).send().await;
+    assert_eq!(hello.status, 200);
+}
+
+#[tokio::test]
 async fn refusals_are_json_of_one_shape() {
     let demo = Demo::of("hyper");
     let poor = ["generate-key", "--role", "operator", "--balance", "0"];

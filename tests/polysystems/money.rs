@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Account, CHAT_PRICE, PRICED, PROCESS_PRICE, QUERY_PRICE, demo_body, home,
-};
+use crate::support::{Account, CHAT_PRICE, PRICED, PROCESS_PRICE, QUERY_PRICE, demo_body, home};
 
 const DOLLAR: i64 = 1_000_000_000;
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Person, home, query, refused};
+use crate::{PASSWORD, Person, home, query, refused};
 
 #[tokio::test]
 async fn an_agent_answers_to_its_own_key_alone() {
@@ -105,4 +105,18 @@ async fn a_key_at_another_agent_is_counted() {
     }
     let answer = query(&server, &agent, &key).await;
     refused(&answer, 429, "rate_limited");
+}
+
+/// No route ends a key, so that a thousand would be a user's last.
+#[tokio::test]
+async fn a_user_may_have_more_than_a_thousand_keys() {
+    let home = home();
+    let server = home.start().await;
+    let person = Person::new(&server, "ann").await;
+    let agent = person.agent("one").await;
+    let body = json!({ "email": person.email, "password": PASSWORD });
+    let login = server.post("/api/auth/login/").json(&body).send().await;
+    let login = login.expect(200).json();
+    home.fill(login["user"]["id"].as_str().unwrap()).await;
+    person.key(&agent).await;
 }

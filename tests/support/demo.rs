@@ -10,6 +10,10 @@ impl Demo {
         Self(Home::of(example))
     }
 
+    pub(crate) fn home(&self) -> &Home {
+        &self.0
+    }
+
     /// Runs a command of the example's, and returns what it printed.
     pub(crate) async fn command(&self, arguments: &[&str]) -> String {
         self.0.launch().arguments(arguments).printed().await

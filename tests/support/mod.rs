@@ -4,6 +4,8 @@
 
 mod call;
 mod demo;
+#[cfg(feature = "sqlite")]
+mod keys;
 mod raw;
 mod server;
 
