@@ -49,24 +49,41 @@ pub(crate) type StartError = Box<dyn Error + Send + Sync>;
 
 /// Logs go to stderr; `RUST_LOG` says which.
 pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    log_as_asked(|filter| {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .init();
+    });
 }
 
 /// Logs go to stderr; `RUST_LOG` says which, besides those of `target`, which are always there.
 pub(crate) fn log_always(target: &'static str) {
-    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let always = filter_fn(move |event| event.target().starts_with(target));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(asked.or(always)))
-        .init();
+    log_as_asked(|filter| {
+        let always = filter_fn(move |event| event.target().starts_with(target));
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr);
+        tracing_subscriber::registry()
+            .with(lines.with_filter(filter.or(always)))
+            .init();
+    });
+}
+
+/// Begins to log. A `RUST_LOG` that can't be read is told of in the log, and is `info`.
+fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
+    let asked = optional("RUST_LOG").and_then(|text| {
+        let filter = EnvFilter::try_new(text.as_deref().unwrap_or("info"));
+        filter.map_err(|error| format!("RUST_LOG: {error}").into())
+    });
+    match asked {
+        Ok(filter) => begin(filter),
+        Err(error) => {
+            begin(EnvFilter::new("info"));
+            tracing::warn!(%error, "it is taken for `info`");
+        }
+    }
 }
 
 /// Every key of the caller's, newest first: how many one may have, the keyring bounds.

@@ -9,7 +9,7 @@ use std::{
 use tollgate::{
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
-    login::{Logins, NewUser, RefreshTokens},
+    login::{LoginErrorKind, Logins, NewUser, RefreshTokens},
     store::{
         AuditLog, ChangeListener, Invalidations, KeyStore, Ledger, MemoryStore, SessionStore,
         SqliteStore, StoreError, UserStore,
@@ -186,7 +186,12 @@ impl Stores {
         let (email, password) = (optional("ADMIN_EMAIL")?, optional("ADMIN_PASSWORD")?);
         if let (Some(email), Some(password)) = (email, password) {
             let admin = NewUser::new(&email, &password).role("admin");
-            logins.ensure_user(admin).await?;
+            let made = logins.ensure_user(admin).await;
+            made.map_err(|error| match error.kind() {
+                LoginErrorKind::InvalidEmail => format!("ADMIN_EMAIL: {error}"),
+                LoginErrorKind::WeakPassword(_) => format!("ADMIN_PASSWORD: {error}"),
+                _ => format!("the first administrator can't be made: {error}"),
+            })?;
         }
         Ok(logins)
     }

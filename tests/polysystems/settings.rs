@@ -101,6 +101,38 @@ async fn an_empty_setting_is_one_that_is_not_set() {
     assert_eq!(me.number("x-ratelimit-limit"), 600);
 }
 
+#[tokio::test]
+async fn an_administrator_who_cannot_be_stops_the_start_by_the_setting() {
+    let good = ("root@example.com", "The First Password 123!");
+    for (email, password, named) in [
+        ("no-address", good.1, "ADMIN_EMAIL"),
+        (good.0, "short", "ADMIN_PASSWORD"),
+    ] {
+        let home = home();
+        let launch = home.launch().env("ADMIN_EMAIL", email);
+        let ended = launch.env("ADMIN_PASSWORD", password).refused().await;
+        assert!(ended.stderr.contains(named), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("no-address"), "{}", ended.stderr);
+    }
+}
+
+/// At `info` it is told where the secret lies.
+#[tokio::test]
+async fn an_empty_or_unreadable_rust_log_is_info_and_the_latter_is_told_of() {
+    for (asked, is_told_of) in [
+        (&b""[..], false),
+        (b"tollgate==loud", true),
+        (b"\xff", true),
+    ] {
+        let home = home();
+        let launch = home.launch().without("JWT_SECRET");
+        let server = launch.env_bytes("RUST_LOG", asked).start().await;
+        let said = server.stop().await.stderr;
+        assert!(said.contains("JWT_SECRET"), "{said}");
+        assert_eq!(said.contains("RUST_LOG"), is_told_of, "{said}");
+    }
+}
+
 /// Whoever starts a server may change their mind as soon as it says that it is there.
 #[tokio::test]
 async fn a_signal_right_after_the_ready_line_ends_the_server_well() {
