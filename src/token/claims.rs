@@ -24,7 +24,7 @@ pub(super) struct Claims<'de> {
     pub(super) session: Option<Cow<'de, str>>,
     pub(super) token_use: Option<Cow<'de, str>>,
     /// Not the header's: some providers say here what a token is.
-    pub(super) typ: Option<Cow<'de, str>>,
+    pub(super) typ: Option<Typ<'de>>,
     pub(super) roles: Option<List<'de>>,
     pub(super) kept: BTreeMap<String, Value>,
 }
@@ -137,7 +137,7 @@ impl<'de> DeserializeSeed<'de> for Filling<'_, 'de> {
             Place::Id => set_once(&mut claims.id, text(value)?),
             Place::Session => set_once(&mut claims.session, text(value)?),
             Place::TokenUse => set_once(&mut claims.token_use, text(value)?),
-            Place::Typ => set_once(&mut claims.typ, text(value)?),
+            Place::Typ => set_once(&mut claims.typ, Typ::deserialize(value)?),
             Place::Roles => set_once(&mut claims.roles, List::deserialize(value)?),
         }
     }
@@ -145,6 +145,30 @@ impl<'de> DeserializeSeed<'de> for Filling<'_, 'de> {
 
 fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Cow<'de, str>, D::Error> {
     Text::deserialize(value).map(|text| text.0)
+}
+
+/// No registered claim, so whoever likes has there what it likes: what is no string says nothing of use.
+pub(super) struct Typ<'de>(Option<Cow<'de, str>>);
+
+impl Typ<'_> {
+    pub(super) fn text(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl<'de> Deserialize<'de> for Typ<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let mut value = serde_json::Deserializer::from_str(raw);
+        if raw.starts_with('"') {
+            let typ = text(&mut value).map_err(D::Error::custom)?;
+            return Ok(Self(Some(typ)));
+        }
+        let depth = DEPTH_MAX.saturating_sub(1);
+        let checked = Checked { depth }.deserialize(&mut value);
+        checked.map_err(D::Error::custom)?;
+        Ok(Self(None))
+    }
 }
 
 fn checked_value<E: Error>(raw: &RawValue, depth: usize) -> Result<Value, E> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     TokenError, TokenErrorKind, TokenUse, VerifiedToken,
-    claims::{Claims, NumericDate},
+    claims::{Claims, NumericDate, Typ},
     mapping::Mapping,
     verified::PrincipalOnce,
 };
@@ -34,7 +34,8 @@ impl Rules {
     /// Everything but the time.
     pub(super) fn judge(&self, mut claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
         self.judge_addresses(&claims)?;
-        self.judge_use(claims.token_use.as_deref(), claims.typ.as_deref())?;
+        let typ = claims.typ.as_ref().and_then(Typ::text);
+        self.judge_use(claims.token_use.as_deref(), typ)?;
         self.mapping.check_required(&claims)?;
         let roles = self.mapping.roles(&mut claims)?;
         let scopes = self.mapping.scopes(&claims)?;

@@ -157,16 +157,22 @@ fn what_some_providers_say_in_a_claim_is_heard() {
     for fine in ["Bearer", "DPoP", "JWT", ""] {
         accepted(&sign(HEADER, good_claims(&format!(r#","typ":"{fine}""#))));
     }
-    for odd in ["1", "null", r#"["ID"]"#] {
-        refused(
-            &sign(HEADER, good_claims(&format!(r#","typ":{odd}"#))),
-            Kind::Malformed,
-        );
+    for odd in ["1", "null", "true", r#"["ID"]"#, r#"{"a":"ID"}"#] {
+        accepted(&sign(HEADER, good_claims(&format!(r#","typ":{odd}"#))));
     }
     refused(
-        &sign(HEADER, good_claims(r#","typ":"Bearer","typ":"ID""#)),
-        Kind::Malformed,
+        &sign(HEADER, good_claims(r#","typ":"I\u0044""#)),
+        Kind::WrongUse,
     );
+    let deep = format!("{}{}", "[".repeat(17), "]".repeat(17));
+    for malformed in [
+        r#","typ":"Bearer","typ":"ID""#,
+        r#","typ":1,"typ":"Bearer""#,
+        r#","typ":{"a":1,"a":2}"#,
+        &format!(r#","typ":{deep}"#),
+    ] {
+        refused(&sign(HEADER, good_claims(malformed)), Kind::Malformed);
+    }
     let clock = Arc::new(ManualClock::default());
     let refresh = builder(&clock)
         .token_use(TokenUse::Refresh)
