@@ -120,9 +120,11 @@ impl Keyring {
         self
     }
 
-    /// How many keys an owner has at most that are good at a time; 1,000 unless set. While the overlap of a rotation lasts, there
-    /// may be one more. Of those that have ended, and were not deleted, ten times as many are kept with them. The store keeps to
-    /// it exactly, however many are made at once.
+    /// How many keys an owner has at most that are good when another is made; 1,000 unless set. With those that have ended, and were
+    /// not deleted, ten times as many are kept. The store keeps to it exactly, however many are made at once.
+    ///
+    /// A rotation is refused only where as many are kept and all are good: what it replaces goes on for the overlap alone, and the
+    /// oldest key that has ended makes room for the new one.
     #[must_use]
     pub fn keys_per_owner_max(mut self, keys: u32) -> Self {
         self.keys_per_owner = bounds_of(keys);

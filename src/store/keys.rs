@@ -161,10 +161,10 @@ pub trait KeyStore: KeyLookup {
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()>;
 
     /// In one step stores a new key with all the settings that the old one has at that moment, and ends the old one at the end of
-    /// the overlap or its own, whichever is earlier. Of several rotations of one key the first one counts. The bound is that
-    /// of [`insert`](Self::insert).
+    /// the overlap or its own, whichever is earlier. Of several rotations of one key the first one counts. Where as many keys are
+    /// kept as may be, the oldest one of the owner that has ended is deleted in the same step.
     ///
-    /// Fails as [`insert`](Self::insert) does.
+    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when as many are kept as may be and all are good.
     fn rotate(
         &self,
         rotation: Rotation,

@@ -213,8 +213,6 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let taken = store.rotate(rotation("key-1", "bobs", later(60)), None);
     assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
-    let full = store.rotate(rotation("key-1", "new", later(60)), at_most(3, 3));
-    assert_eq!(kind(full.await), StoreErrorKind::Full);
     assert_eq!(get(&store, "ann", "new").await, None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
@@ -259,19 +257,30 @@ pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(st
     store.delete("ann", &id("revoked")).await.unwrap();
     let full = store.insert(key("late", "ann"), at_most(4, 7)).await;
     assert_eq!(kind(full), StoreErrorKind::Full);
-    // A rotation is held to both; what it replaces is not counted as good.
     let living = store.list("ann", Page::first(9)).await.unwrap().items;
     let living: Vec<_> = living
         .iter()
         .filter(|key| key.expires_at.is_none())
         .collect();
-    let of = |key: &KeyRecord, into| rotation(key.id.as_str(), into, later(60));
-    let rotated = store.rotate(of(living[0], "next"), at_most(4, 7)).await;
-    assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
-    let full = store.rotate(of(living[1], "beyond"), at_most(4, 99)).await;
-    assert_eq!(kind(full), StoreErrorKind::Full);
-    let full = store.rotate(of(living[1], "beyond"), at_most(99, 7)).await;
-    assert_eq!(kind(full), StoreErrorKind::Full);
+    // A rotation is held to neither, and takes the place of the oldest that has ended.
+    let mut next = living[0].id.clone();
+    for (number, gone) in ["expired", "last"].into_iter().enumerate() {
+        assert!(get(&store, "ann", gone).await.is_some());
+        let into = format!("next-{number}");
+        let rotation = rotation(next.as_str(), &into, later(60));
+        let rotated = store.rotate(rotation, at_most(4, 6)).await;
+        assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
+        assert_eq!(get(&store, "ann", gone).await, None);
+        next = id(&into);
+    }
+    let full = store.rotate(rotation(next.as_str(), "beyond", later(60)), at_most(4, 6));
+    assert_eq!(kind(full.await), StoreErrorKind::Full, "all are good");
+    assert_eq!(get(&store, "ann", "beyond").await, None);
+    assert_eq!(
+        get(&store, "ann", next.as_str()).await.unwrap().expires_at,
+        None
+    );
+    assert!(get(&store, "bob", "bobs").await.is_some());
 }
 
 pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {

@@ -1,16 +1,21 @@
 //! How many keys an owner has at most.
 
 use super::KeyRecord;
+use crate::domain::KeyId;
 
 /// How many keys an owner has at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysPerOwner {
-    /// That are good at a time: neither revoked nor expired. The key that a rotation replaces isn't counted then, so that while its
-    /// overlap lasts there may be one more.
+    /// That are good at a time, neither revoked nor expired, when another is made. A rotation isn't held to it: what it replaces
+    /// goes on for the overlap alone.
     pub live_max: u32,
-    /// That are kept, whatever their state.
+    /// That are kept, whatever their state. For the key that a rotation makes the oldest goes that has ended.
     pub kept_max: u32,
 }
+
+/// All keys of an owner that are kept are good, and they are as many as may be.
+#[derive(Debug)]
+pub(crate) struct NoRoom;
 
 impl KeysPerOwner {
     /// Whether an owner who has these may have another key.
@@ -19,12 +24,10 @@ impl KeysPerOwner {
         another: &KeyRecord,
         owned: impl Iterator<Item = &'a KeyRecord>,
     ) -> bool {
-        let now = another.created_at;
         let (mut live, mut kept) = (0_u32, 0_u32);
         for key in owned {
             kept = kept.saturating_add(1);
-            let is_replaced = another.rotated_from.as_ref() == Some(&key.id);
-            if key.is_active(now) && !is_replaced {
+            if key.is_active(another.created_at) {
                 live = live.saturating_add(1);
             }
         }
@@ -35,5 +38,24 @@ impl KeysPerOwner {
     pub(crate) fn has_room(self, another: &KeyRecord, live: u32, kept: u32) -> bool {
         let is_live = another.is_active(another.created_at);
         kept < self.kept_max && (!is_live || live < self.live_max)
+    }
+
+    /// Which of these, oldest first, goes for the successor of one of them; `None` where there is room.
+    pub(crate) fn make_room<'a>(
+        self,
+        successor: &KeyRecord,
+        owned: impl Iterator<Item = &'a KeyRecord>,
+    ) -> Result<Option<KeyId>, NoRoom> {
+        let (mut kept, mut ended) = (0_u32, None);
+        for key in owned {
+            kept = kept.saturating_add(1);
+            if ended.is_none() && !key.is_active(successor.created_at) {
+                ended = Some(&key.id);
+            }
+        }
+        if kept < self.kept_max {
+            return Ok(None);
+        }
+        ended.cloned().map(Some).ok_or(NoRoom)
     }
 }

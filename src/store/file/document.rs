@@ -267,7 +267,10 @@ impl Document {
         record: KeyRecord,
         bounds: Option<KeysPerOwner>,
     ) -> Result<(), StoreError> {
-        self.check_room(&record, bounds)?;
+        self.check_taken(&record)?;
+        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
+            return Err(full());
+        }
         self.add(record);
         Ok(())
     }
@@ -285,7 +288,13 @@ impl Document {
             Ok(successor) => successor,
             Err(outcome) => return Ok(outcome),
         };
-        self.check_room(&successor, bounds)?;
+        self.check_taken(&successor)?;
+        if let Some(bounds) = bounds {
+            let room = bounds.make_room(&successor, self.owned_by(owner));
+            if let Some(ended) = room.map_err(|_| full())? {
+                self.delete(owner, &ended);
+            }
+        }
         let replaced = old.digest;
         if let Some(stored) = self.get_mut(owner, id) {
             *stored = old;
@@ -361,20 +370,17 @@ impl Document {
         (record.owner == owner).then_some(record)
     }
 
-    fn check_room(
-        &self,
-        record: &KeyRecord,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<(), StoreError> {
+    fn check_taken(&self, record: &KeyRecord) -> Result<(), StoreError> {
         if self.is_taken(record) {
             return Err(taken());
         }
-        let all = self.keys.values().map(|(key, _)| key);
-        let owned = all.filter(|key| key.owner == record.owner);
-        if bounds.is_some_and(|bounds| !bounds.have_room(record, owned)) {
-            return Err(full());
-        }
         Ok(())
+    }
+
+    /// Oldest first.
+    fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
+        let all = self.keys.values().map(|(key, _)| key);
+        all.filter(move |key| key.owner == owner)
     }
 
     fn is_taken(&self, record: &KeyRecord) -> bool {

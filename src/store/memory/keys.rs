@@ -43,7 +43,10 @@ impl Keys {
         record: KeyRecord,
         bounds: Option<KeysPerOwner>,
     ) -> Result<(), StoreError> {
-        self.check_room(&record, bounds)?;
+        self.check_taken(&record)?;
+        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
+            return Err(full());
+        }
         self.place(record);
         Ok(())
     }
@@ -61,7 +64,13 @@ impl Keys {
             Ok(successor) => successor,
             Err(outcome) => return Ok(outcome),
         };
-        self.check_room(&successor, bounds)?;
+        self.check_taken(&successor)?;
+        if let Some(bounds) = bounds {
+            let room = bounds.make_room(&successor, self.owned_by(owner));
+            if let Some(ended) = room.map_err(|_| full())? {
+                self.delete(owner, &ended);
+            }
+        }
         let replaced = old.digest;
         if let Some(stored) = self.owned(owner, id) {
             *stored = old;
@@ -73,21 +82,18 @@ impl Keys {
         })
     }
 
-    fn check_room(
-        &self,
-        record: &KeyRecord,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<(), StoreError> {
+    fn check_taken(&self, record: &KeyRecord) -> Result<(), StoreError> {
         if self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest) {
             return Err(taken());
         }
-        let ids = self.by_owner.get(&record.owner).into_iter();
-        let owned = ids.flat_map(BTreeMap::values);
-        let owned = owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key));
-        if bounds.is_some_and(|bounds| !bounds.have_room(record, owned)) {
-            return Err(full());
-        }
         Ok(())
+    }
+
+    /// Oldest first.
+    fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
+        let ids = self.by_owner.get(owner).into_iter();
+        let owned = ids.flat_map(BTreeMap::values);
+        owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key))
     }
 
     fn place(&mut self, record: KeyRecord) {

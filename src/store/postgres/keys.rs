@@ -107,12 +107,7 @@ async fn find_owned(
     read_one(found.as_ref())
 }
 
-async fn insert(
-    connection: &mut PgConnection,
-    record: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    check_room(&mut *connection, record, bounds).await?;
+async fn insert(connection: &mut PgConnection, record: &KeyRecord) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
          networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
@@ -157,28 +152,63 @@ async fn check_room(
     let Some(bounds) = bounds else {
         return Ok(());
     };
-    let counted = sqlx::query(
-        "SELECT (SELECT count(*) FROM (
-             SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept),
-         (SELECT count(*) FROM (
-             SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
-             AND (expires_at IS NULL OR expires_at > $3) AND id IS DISTINCT FROM $4 LIMIT $5) AS live)",
+    let live: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+         AND (expires_at IS NULL OR expires_at > $2) LIMIT $3) AS live",
     )
     .bind(&record.owner)
-    .bind(i64::from(bounds.kept_max))
     .bind(Moment(record.created_at))
-    .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
     .bind(i64::from(bounds.live_max))
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
-    let count = |column| -> Result<u32, Failure> {
-        let count: i64 = counted.try_get(column)?;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    };
-    if bounds.has_room(record, count(1)?, count(0)?) {
+    let kept = kept(connection, &record.owner, bounds).await?;
+    if bounds.has_room(record, u32::try_from(live).unwrap_or(u32::MAX), kept) {
         return Ok(());
     }
     Err(full().into())
+}
+
+/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
+async fn make_room(
+    connection: &mut PgConnection,
+    successor: &KeyRecord,
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    let Some(bounds) = bounds else {
+        return Ok(());
+    };
+    if kept(&mut *connection, &successor.owner, bounds).await? < bounds.kept_max {
+        return Ok(());
+    }
+    let gone = sqlx::query(
+        "DELETE FROM tollgate.api_key WHERE id = (SELECT id FROM tollgate.api_key WHERE owner = $1
+         AND (revoked_at IS NOT NULL OR expires_at <= $2) ORDER BY position LIMIT 1)",
+    )
+    .bind(&successor.owner)
+    .bind(Moment(successor.created_at))
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if gone == 0 {
+        return Err(full().into());
+    }
+    Ok(())
+}
+
+/// At most as many as there may be.
+async fn kept(
+    connection: &mut PgConnection,
+    owner: &str,
+    bounds: KeysPerOwner,
+) -> Result<u32, Failure> {
+    let kept: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept",
+    )
+    .bind(owner)
+    .bind(i64::from(bounds.kept_max))
+    .fetch_one(connection)
+    .await?;
+    Ok(u32::try_from(kept).unwrap_or(u32::MAX))
 }
 
 /// Whoever makes a key for the same owner at the same time waits for this transaction's end, so that each counts what the
@@ -216,7 +246,8 @@ async fn rotate(
         Ok(successor) => successor,
         Err(outcome) => return Ok(outcome),
     };
-    insert(&mut *connection, &successor, bounds).await?;
+    make_room(&mut *connection, &successor, bounds).await?;
+    insert(&mut *connection, &successor).await?;
     sqlx::query("UPDATE tollgate.api_key SET expires_at = $1, rotated_to = $2 WHERE id = $3")
         .bind(moments(old.expires_at))
         .bind(successor.id.as_str())
@@ -288,7 +319,8 @@ impl KeyStore for PostgresStore {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
             take_turn(&mut transaction, &record.owner, bounds).await?;
-            insert(&mut transaction, &record, bounds).await?;
+            check_room(&mut transaction, &record, bounds).await?;
+            insert(&mut transaction, &record).await?;
             transaction.commit().await?;
             Ok(())
         })

@@ -73,21 +73,12 @@ fn find_owned(
     Ok(found.map(|(_, record)| record))
 }
 
-fn insert(
-    connection: &Connection,
-    record: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
+fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
     let taken_already = connection
         .prepare_cached("SELECT 1 FROM api_key WHERE id = ? OR digest = ?")?
         .exists(params![record.id.as_str(), record.digest.as_bytes()])?;
     if taken_already {
         return Err(taken().into());
-    }
-    if let Some(bounds) = bounds
-        && !has_room(connection, record, bounds)?
-    {
-        return Err(full().into());
     }
     connection
         .prepare_cached(
@@ -120,29 +111,60 @@ fn insert(
 }
 
 /// Reads indexes alone, and no more of them than the bounds.
-fn has_room(
+fn check_room(
     connection: &Connection,
     record: &KeyRecord,
-    bounds: KeysPerOwner,
-) -> Result<bool, Failure> {
-    let kept: u32 = connection
-        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
-        .query_row(params![record.owner, bounds.kept_max], |row| row.get(0))?;
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    let Some(bounds) = bounds else {
+        return Ok(());
+    };
     let live: u32 = connection
         .prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? AND revoked_at IS NULL
-             AND (expires_at IS NULL OR expires_at > ?) AND id IS NOT ? LIMIT ?)",
+             AND (expires_at IS NULL OR expires_at > ?) LIMIT ?)",
         )?
         .query_row(
-            params![
-                record.owner,
-                micros(record.created_at),
-                record.rotated_from.as_ref().map(|id| id.as_str()),
-                bounds.live_max
-            ],
+            params![record.owner, micros(record.created_at), bounds.live_max],
             |row| row.get(0),
         )?;
-    Ok(bounds.has_room(record, live, kept))
+    if bounds.has_room(record, live, kept(connection, &record.owner, bounds)?) {
+        return Ok(());
+    }
+    Err(full().into())
+}
+
+/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
+fn make_room(
+    connection: &Connection,
+    successor: &KeyRecord,
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    let Some(bounds) = bounds else {
+        return Ok(());
+    };
+    let owner = &successor.owner;
+    if kept(connection, owner, bounds)? < bounds.kept_max {
+        return Ok(());
+    }
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM api_key WHERE position = (SELECT position FROM api_key WHERE owner = ?
+             AND (revoked_at IS NOT NULL OR expires_at <= ?) ORDER BY position LIMIT 1)",
+        )?
+        .execute(params![owner, micros(successor.created_at)])?;
+    if gone == 0 {
+        return Err(full().into());
+    }
+    Ok(())
+}
+
+/// At most as many as there may be.
+fn kept(connection: &Connection, owner: &str, bounds: KeysPerOwner) -> Result<u32, Failure> {
+    let kept = connection
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
+        .query_row(params![owner, bounds.kept_max], |row| row.get(0))?;
+    Ok(kept)
 }
 
 fn rotate(
@@ -157,7 +179,8 @@ fn rotate(
         Ok(successor) => successor,
         Err(outcome) => return Ok(outcome),
     };
-    insert(connection, &successor, bounds)?;
+    make_room(connection, &successor, bounds)?;
+    insert(connection, &successor)?;
     connection
         .prepare_cached("UPDATE api_key SET expires_at = ?, rotated_to = ? WHERE id = ?")?
         .execute(params![
@@ -291,7 +314,10 @@ impl KeyLookup for SqliteStore {
 
 impl KeyStore for SqliteStore {
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
-        self.change(move |connection| insert(connection, &record, bounds))
+        self.change(move |connection| {
+            check_room(connection, &record, bounds)?;
+            insert(connection, &record)
+        })
     }
 
     fn rotate(
