@@ -25,6 +25,9 @@ pub enum KeyringError {
         /// The key that replaced it.
         by: KeyId,
     },
+    /// The key was changed between the look at what it may do and the step. Done again, it is looked at anew.
+    #[error("the key was changed meanwhile")]
+    Changed,
     /// The owner has so many good keys already, or ten times as many with those that have ended.
     #[error("the owner has {max} good keys already, or ten times as many of any state")]
     TooMany {
@@ -57,6 +60,8 @@ impl From<KeyringError> for Denial {
             KeyringError::Superseded { by } => Self::new(DenialKind::Conflict).with_message(
                 format!("The key was rotated before, into {by}: rotate that one"),
             ),
+            KeyringError::Changed => Self::new(DenialKind::Conflict)
+                .with_message("The key was changed meanwhile: try again"),
             KeyringError::TooMany { max } => Self::new(DenialKind::Conflict).with_message(format!(
                 "There are {max} keys already, or too many that have ended: delete some"
             )),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     Keyring, KeyringError, NewKey,
     bounds::{settle_new, settle_update},
-    ring::{fresh_id, lineage_of},
+    ring::{check_overlap, fresh_id, lineage_of},
 };
 use crate::domain::{
     KeyId,
@@ -77,19 +77,24 @@ impl Keyring {
             .await
     }
 
-    /// Replaces a key of whom somebody is, as [`rotate`](Self::rotate) does, if it has no more rights than they have.
+    /// Replaces a key of whom somebody is, as [`rotate`](Self::rotate) does, if it has no more rights than they have. A key replaces
+    /// itself, and others of its own budget with the bounds that it hands on.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for a key with rights that the maker doesn't have.
+    /// [`KeyringError`]; `Escalation` for a key with rights that the maker doesn't have, `Changed` for one that was changed while
+    /// it was looked at.
     pub async fn rotate_for(
         &self,
         maker: &Principal,
         id: &KeyId,
         overlap: Duration,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        check_overlap(overlap)?;
         let rights = self.rights_of(maker).await?;
-        rights.check_covers(&self.get(maker.subject(), id).await?)?;
-        self.rotate(maker.subject(), id, overlap).await
+        let target = self.get(maker.subject(), id).await?;
+        rights.check_covers(&target)?;
+        let seen = Some(Box::new(target.clone()));
+        self.replace(&target, overlap, seen).await
     }
 
     /// Of a key as they are stored now: what is remembered of it may have been taken away.
@@ -172,11 +177,26 @@ impl Rights<'_> {
             && target
                 .metadata
                 .iter()
-                .all(|attribute| self.may_give(attribute));
+                .all(|attribute| self.may_give(attribute))
+            && self
+                .key
+                .as_ref()
+                .is_none_or(|own| self.handed_on(own, target));
         if within {
             return Ok(());
         }
         Err(KeyringError::Escalation)
+    }
+
+    /// Whether a key has the bounds that `own` hands on to each that it makes.
+    fn handed_on(&self, own: &KeyRecord, target: &KeyRecord) -> bool {
+        let has = |(name, value): (&String, &String)| {
+            self.ring.is_free(name) || target.metadata.get(name) == Some(value)
+        };
+        own.lineage == target.lineage
+            && own.quotas == target.quotas
+            && self.end(target.expires_at) == target.expires_at
+            && own.metadata.iter().all(has)
     }
 
     fn check_roles(&self, wanted: &[String]) -> Result<(), KeyringError> {

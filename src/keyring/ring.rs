@@ -223,23 +223,32 @@ impl Keyring {
         id: &KeyId,
         overlap: Duration,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        if overlap > OVERLAP_MAX {
-            return Err(KeyringError::Invalid("overlap: at most 90 days"));
-        }
+        check_overlap(overlap)?;
         // For its environment, which never changes.
         let old = self.get(owner, id).await?;
+        self.replace(&old, overlap, None).await
+    }
+
+    /// The key that was looked at; where the look counts, as it was then.
+    pub(super) async fn replace(
+        &self,
+        old: &KeyRecord,
+        overlap: Duration,
+        seen: Option<Box<KeyRecord>>,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
         let key = self.format.generate(old.environment.as_deref())?;
         let (digest, proof) = self.resolver.hash(key.expose());
         let now = self.now();
         let rotation = Rotation {
-            owner: owner.to_owned(),
-            replaced: id.clone(),
+            owner: old.owner.clone(),
+            replaced: old.id.clone(),
             overlap_ends_at: now.saturating_add(overlap).unwrap_or(Timestamp::MAX),
             at: now,
             id: fresh_id()?,
             digest,
             proof,
             preview: key.preview().to_owned(),
+            seen,
         };
         let act = act(AuditAction::KEY_ROTATE, &rotation.id);
         let rotated = self.store.rotate(rotation, Some(self.keys_per_owner));
@@ -249,6 +258,7 @@ impl Keyring {
             RotationOutcome::Unknown => Err(KeyringError::NotFound),
             RotationOutcome::NotActive => Err(KeyringError::NotActive),
             RotationOutcome::Superseded { by } => Err(KeyringError::Superseded { by }),
+            RotationOutcome::Changed => Err(KeyringError::Changed),
         }
     }
 
@@ -404,6 +414,13 @@ fn bounds_of(live_max: u32) -> KeysPerOwner {
         live_max,
         kept_max: live_max.saturating_mul(KEPT_FOR_EACH_LIVE),
     }
+}
+
+pub(super) fn check_overlap(overlap: Duration) -> Result<(), KeyringError> {
+    if overlap <= OVERLAP_MAX {
+        return Ok(());
+    }
+    Err(KeyringError::Invalid("overlap: at most 90 days"))
 }
 
 fn act(action: AuditAction, id: &KeyId) -> Act {

@@ -37,6 +37,7 @@ fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
         digest: KeyDigest::of(&format!("ps_live_{into}")),
         proof: KeyProof::Sha256,
         preview: "ps_live_abcd...xyz9".to_owned(),
+        seen: None,
     }
 }
 
@@ -213,6 +214,13 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let taken = store.rotate(rotation("key-1", "bobs", later(60)), None);
     assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
+    // Nor does one with other settings than were seen; its name is none of them.
+    let mut seen = key("key-1", "ann");
+    let mut differently = rotation("key-1", "new", later(60));
+    seen.roles = vec!["viewer".to_owned()];
+    differently.seen = Some(Box::new(seen));
+    let outcome = store.rotate(differently, None).await.unwrap();
+    assert_eq!(outcome, RotationOutcome::Changed);
     assert_eq!(get(&store, "ann", "new").await, None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
@@ -267,7 +275,8 @@ pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(st
     for (number, gone) in ["expired", "last"].into_iter().enumerate() {
         assert!(get(&store, "ann", gone).await.is_some());
         let into = format!("next-{number}");
-        let rotation = rotation(next.as_str(), &into, later(60));
+        let mut rotation = rotation(next.as_str(), &into, later(60));
+        rotation.seen = get(&store, "ann", next.as_str()).await.map(Box::new);
         let rotated = store.rotate(rotation, at_most(4, 6)).await;
         assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
         assert_eq!(get(&store, "ann", gone).await, None);

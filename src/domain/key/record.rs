@@ -134,6 +134,13 @@ impl KeyRecord {
         if !self.is_active(rotation.at) {
             return Err(RotationOutcome::NotActive);
         }
+        if rotation
+            .seen
+            .as_ref()
+            .is_some_and(|seen| !self.has_settings_of(seen))
+        {
+            return Err(RotationOutcome::Changed);
+        }
         let successor = Self {
             id: rotation.id.clone(),
             digest: rotation.digest,
@@ -148,6 +155,16 @@ impl KeyRecord {
         self.expires_at = Some(self.expires_at.map_or(end, |own| own.min(end)));
         self.rotated_to = Some(successor.id.clone());
         Ok(successor)
+    }
+
+    /// Whether all that may be changed, and says what it is good for, is as it was then.
+    fn has_settings_of(&self, seen: &Self) -> bool {
+        self.roles == seen.roles
+            && self.resource == seen.resource
+            && self.networks == seen.networks
+            && self.quotas == seen.quotas
+            && self.expires_at == seen.expires_at
+            && self.metadata == seen.metadata
     }
 
     /// Whether it is good at `now`: neither revoked nor expired.

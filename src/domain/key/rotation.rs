@@ -22,6 +22,8 @@ pub struct Rotation {
     pub proof: KeyProof,
     /// What may be shown of the new key.
     pub preview: String,
+    /// The key as whoever asks looked at it, where that is what they may rotate: one with other settings is left as it is.
+    pub seen: Option<Box<KeyRecord>>,
 }
 
 /// What came of a [`Rotation`].
@@ -44,4 +46,6 @@ pub enum RotationOutcome {
         /// By which.
         by: KeyId,
     },
+    /// The key has other settings than were [seen](Rotation::seen).
+    Changed,
 }

@@ -240,3 +240,48 @@ async fn what_was_taken_from_a_maker_is_not_given_on() {
     let answer = world.make(&maker, NewKey::default()).await;
     assert!(matches!(answer, Err(KeyringError::NotActive)));
 }
+
+/// A key that was stolen is no way to one with fewer bounds of the same owner.
+#[tokio::test]
+async fn a_key_touches_no_key_with_another_budget_or_fewer_bounds() {
+    let world = World::new();
+    let (maker, own) = world.key(bounded_key()).await;
+    let (_, apart) = world.key(bounded_key()).await;
+    let rotate = |id: KeyId| {
+        let (ring, maker) = (world.ring.clone(), maker.clone());
+        async move { ring.rotate_for(&maker, &id, Duration::ZERO).await }
+    };
+    let update = |id: KeyId| {
+        let (ring, maker) = (world.ring.clone(), maker.clone());
+        async move { ring.update_for(&maker, &id, KeyUpdate::default()).await }
+    };
+    escalates(rotate(apart.id.clone()).await, "budget");
+    escalates(update(apart.id).await, "budget");
+    let earlier = KeyUpdate {
+        expires_at: Some(Some("9999-01-01T00:00:00Z".parse().unwrap())),
+        ..KeyUpdate::default()
+    };
+    let wider: [Widening<KeyUpdate>; 3] = [
+        ("end", |change| change.expires_at = Some(None)),
+        ("quotas", |change| change.quotas = Some(None)),
+        ("tenant", |change| {
+            change.metadata = Some(labelled("label", "ci"))
+        }),
+    ];
+    for (what, widen) in wider {
+        let child = world.make(&maker, NewKey::default()).await.unwrap();
+        world
+            .ring
+            .update("ann", &child.id, earlier.clone())
+            .await
+            .unwrap();
+        update(child.id.clone()).await.unwrap();
+        let mut change = KeyUpdate::default();
+        widen(&mut change);
+        world.ring.update("ann", &child.id, change).await.unwrap();
+        escalates(rotate(child.id.clone()).await, what);
+        escalates(update(child.id).await, what);
+    }
+    let (_, successor) = rotate(own.id.clone()).await.unwrap();
+    assert_eq!(successor.rotated_from, Some(own.id), "itself it may");
+}
