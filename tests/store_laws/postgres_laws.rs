@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use tollgate::{
-    key::{KeyDigest, KeyFormat, KeyRecord},
+    key::{KeyDigest, KeyFormat, KeyRecord, KeysPerOwner},
     keyring::{KeyResolver, Keyring, NewKey},
     store::{
         BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, PostgresStore, SessionStore,
@@ -467,4 +467,49 @@ async fn of_two_pools_one_exchanges_a_refresh_token() {
         postgres_on(place).await.0,
     ];
     of_two_processes_one_exchanges_a_refresh_token(stores).await;
+}
+
+/// As the store takes it, here for another process that is in the middle of making one of the owner's keys.
+const TURN: &str = "SELECT pg_advisory_lock(hashtextextended('ann', 7738725070078436896))";
+
+#[tokio::test]
+async fn one_owner_s_crowd_leaves_the_connections_to_others() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let (store, _) = postgres_on(place.clone()).await;
+    let elsewhere = pool(place, 1).await;
+    let mut held = elsewhere.acquire().await.unwrap();
+    sqlx::query(TURN).execute(&mut *held).await.unwrap();
+    let bounds = Some(KeysPerOwner {
+        live_max: 1_000,
+        kept_max: 1_000,
+    });
+    let crowd: Vec<_> = (0..600)
+        .map(|number| tokio::spawn(store.insert(record(&format!("key-{number}")), bounds)))
+        .collect();
+    // All of them have asked by then.
+    for _ in 0..20 {
+        let id = KeyId::new("key-0").unwrap();
+        assert_eq!(store.get("ann", &id).await.unwrap(), None, "not yet");
+    }
+    held.close().await.unwrap();
+    let (mut made, mut busy) = (0, 0);
+    for asked in crowd {
+        match asked.await.unwrap() {
+            Ok(()) => made += 1,
+            // It got no turn, so nobody has to wonder whether it was made.
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::Busy, "{error}");
+                busy += 1;
+            }
+        }
+    }
+    assert!(made > 0 && busy >= 600 - 512, "{made} {busy}");
+    let listed: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tollgate.api_key WHERE owner = 'ann'")
+            .fetch_one(&elsewhere)
+            .await
+            .unwrap();
+    assert_eq!(listed, made);
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Inner, PostgresStore, Queue, Settings, Shared, house::House, instance::Instance, lane::Lane,
-    pulse, schema,
+    pulse, schema, turns::Turns,
 };
 use crate::{
     domain::{
@@ -183,6 +183,7 @@ impl PostgresStoreBuilder {
             pulse: tokio::sync::Mutex::default(),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
+            turns: Turns::new(),
             events: Mutex::default(),
             writing_events: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
@@ -208,13 +209,14 @@ impl PostgresStoreBuilder {
     }
 }
 
+/// Each statement sees what was committed before it, whatever the server's default: who waited for a lock counts what others made.
 /// The server gives up before the caller does, and what a process leaves that was cut off holds nobody up for longer
 /// than its holds do.
 fn begin(deadline: Duration) -> (Arc<str>, Arc<str>) {
     let millis = deadline.as_millis();
     let patience = millis.saturating_sub(millis >> 3).max(1);
     let begin = format!(
-        "BEGIN; SET LOCAL statement_timeout = {patience};
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {patience};
          SET LOCAL idle_in_transaction_session_timeout = {}",
         millis.max(1)
     );

@@ -211,8 +211,8 @@ async fn kept(
     Ok(u32::try_from(kept).unwrap_or(u32::MAX))
 }
 
-/// Whoever makes a key for the same owner at the same time waits for this transaction's end, so that each counts what the
-/// others made.
+/// Whoever makes a key for the same owner in another process at the same time waits for this transaction's end, so that each
+/// counts what the others made.
 async fn take_turn(
     connection: &mut PgConnection,
     owner: &str,
@@ -317,6 +317,7 @@ impl KeyLookup for PostgresStore {
 impl KeyStore for PostgresStore {
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
         self.ask(move |shared| async move {
+            let _turn = shared.key_turn(&record.owner).await?;
             let mut transaction = shared.begin().await?;
             take_turn(&mut transaction, &record.owner, bounds).await?;
             check_room(&mut transaction, &record, bounds).await?;
@@ -336,6 +337,7 @@ impl KeyStore for PostgresStore {
             if !is_storable(id.as_str()) || !is_storable(owner) {
                 return Ok(RotationOutcome::Unknown);
             }
+            let _turn = shared.key_turn(owner).await?;
             let mut transaction = shared.begin().await?;
             take_turn(&mut transaction, owner, bounds).await?;
             let outcome = rotate(&mut transaction, &rotation, bounds).await?;

@@ -40,6 +40,7 @@ mod people;
 mod pulse;
 mod schema;
 mod statements;
+mod turns;
 mod write;
 
 use std::{
@@ -65,7 +66,14 @@ use tokio::{
     time::timeout,
 };
 
-use self::{command::Command, convert::Failure, house::Errand, instance::Instance, pulse::Pulse};
+use self::{
+    command::Command,
+    convert::Failure,
+    house::Errand,
+    instance::Instance,
+    pulse::Pulse,
+    turns::{Taken, Turns},
+};
 use super::{
     StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, changes::Listeners,
     gauge::Gauge,
@@ -138,6 +146,7 @@ struct Shared {
     registering: tokio::sync::Mutex<()>,
     /// Uses of keys that are not written down yet; at most as many as the queue is long.
     touched: Mutex<HashMap<KeyId, Timestamp>>,
+    turns: Turns,
     /// Audit events that are not written yet; at most as many as the queue is long.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,
@@ -318,6 +327,13 @@ impl Shared {
             );
         }
         Ok(())
+    }
+
+    /// The turn of whoever makes a key; what is left of the deadline is the database's.
+    async fn key_turn(&self, owner: &str) -> Result<Taken<'_>, Failure> {
+        let deadline = self.settings.deadline;
+        let patience = deadline.checked_div(2).unwrap_or(deadline);
+        self.turns.take(owner, patience).await
     }
 
     /// A transaction for changes outside the books.
