@@ -281,7 +281,8 @@ impl Keyring {
         Ok(self.store.list(owner, page).await?)
     }
 
-    /// Changes columns of a key.
+    /// Changes columns of a key. One that has expired goes on with a later end, if its owner may have another good key
+    /// ([`keys_per_owner_max`](Self::keys_per_owner_max)); one that was rotated ends with its overlap at the latest, whatever end it is given.
     ///
     /// # Errors
     /// [`KeyringError`].
@@ -326,10 +327,12 @@ impl Keyring {
         action: AuditAction,
         owner: &str,
         id: &KeyId,
-        change: KeyUpdate,
+        mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
+        change.bounds = Some(self.keys_per_owner);
         let changed = self.store.update(owner, id, change);
-        let record = self.finish(act(action, id), changed, digests_of).await?;
+        let outcome = self.finish(act(action, id), changed, digests_of).await;
+        let record = outcome.map_err(|error| self.refused(error))?;
         record.ok_or(KeyringError::NotFound)
     }
 

@@ -178,6 +178,8 @@ pub trait KeyStore: KeyLookup {
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>>;
 
     /// Changes columns of one key of one owner and returns it as stored; `None` when there is none.
+    ///
+    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as the change's bounds say.
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>>;
 
     /// Deletes one key of one owner and returns what it was; `None` when there was none.

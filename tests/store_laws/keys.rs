@@ -1,5 +1,7 @@
 //! Keys.
 
+mod bounds;
+
 use tollgate::{
     clock::Timestamp,
     key::{
@@ -10,6 +12,11 @@ use tollgate::{
 };
 
 use crate::engines::{Keys, kind, later, now};
+
+pub(crate) use bounds::{
+    a_rotated_key_ends_with_its_overlap_at_the_latest, an_expired_key_goes_on_where_there_is_room,
+    an_owner_has_only_so_many_keys_and_others_theirs,
+};
 
 fn id(name: &str) -> KeyId {
     KeyId::new(name).unwrap()
@@ -223,73 +230,6 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     assert_eq!(outcome, RotationOutcome::Changed);
     assert_eq!(get(&store, "ann", "new").await, None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
-}
-
-pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(store: S) {
-    let mut revoked = key("revoked", "ann");
-    revoked.revoked_at = Some(now());
-    let mut expired = key("expired", "ann");
-    expired.expires_at = Some(now());
-    for ended in [revoked, expired] {
-        store.insert(ended, at_most(4, 7)).await.unwrap();
-    }
-    let insert = |name: String| {
-        let store = store.clone();
-        let record = key(&name, "ann");
-        tokio::spawn(async move { store.insert(record, at_most(4, 7)).await })
-    };
-    let tasks: Vec<_> = (0..16)
-        .map(|number| insert(format!("key-{number}")))
-        .collect();
-    let mut stored = 0;
-    for task in tasks {
-        match task.await.unwrap() {
-            Ok(()) => stored += 1,
-            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Full),
-        }
-    }
-    assert_eq!(stored, 4, "exactly, and those that have ended don't count");
-    store
-        .insert(key("bobs", "bob"), at_most(1, 1))
-        .await
-        .unwrap();
-    // Of those that are kept they do: there is room for one more.
-    let ended = |name| {
-        let mut ended = key(name, "ann");
-        ended.expires_at = Some(now());
-        store.insert(ended, at_most(4, 7))
-    };
-    ended("last").await.unwrap();
-    assert_eq!(kind(ended("late").await), StoreErrorKind::Full);
-    assert_eq!(get(&store, "ann", "late").await, None);
-    store.delete("ann", &id("revoked")).await.unwrap();
-    let full = store.insert(key("late", "ann"), at_most(4, 7)).await;
-    assert_eq!(kind(full), StoreErrorKind::Full);
-    let living = store.list("ann", Page::first(9)).await.unwrap().items;
-    let living: Vec<_> = living
-        .iter()
-        .filter(|key| key.expires_at.is_none())
-        .collect();
-    // A rotation is held to neither, and takes the place of the oldest that has ended.
-    let mut next = living[0].id.clone();
-    for (number, gone) in ["expired", "last"].into_iter().enumerate() {
-        assert!(get(&store, "ann", gone).await.is_some());
-        let into = format!("next-{number}");
-        let mut rotation = rotation(next.as_str(), &into, later(60));
-        rotation.seen = get(&store, "ann", next.as_str()).await.map(Box::new);
-        let rotated = store.rotate(rotation, at_most(4, 6)).await;
-        assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
-        assert_eq!(get(&store, "ann", gone).await, None);
-        next = id(&into);
-    }
-    let full = store.rotate(rotation(next.as_str(), "beyond", later(60)), at_most(4, 6));
-    assert_eq!(kind(full.await), StoreErrorKind::Full, "all are good");
-    assert_eq!(get(&store, "ann", "beyond").await, None);
-    assert_eq!(
-        get(&store, "ann", next.as_str()).await.unwrap().expires_at,
-        None
-    );
-    assert!(get(&store, "bob", "bobs").await.is_some());
 }
 
 pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {

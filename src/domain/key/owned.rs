@@ -1,7 +1,7 @@
 //! How many keys an owner has at most.
 
 use super::KeyRecord;
-use crate::domain::KeyId;
+use crate::domain::{KeyId, clock::Timestamp};
 
 /// How many keys an owner has at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,16 @@ impl KeysPerOwner {
     pub(crate) fn has_room(self, another: &KeyRecord, live: u32, kept: u32) -> bool {
         let is_live = another.is_active(another.created_at);
         kept < self.kept_max && (!is_live || live < self.live_max)
+    }
+
+    /// Whether one that has ended may be good again beside these.
+    pub(crate) fn have_one_back<'a>(
+        self,
+        now: Timestamp,
+        owned: impl Iterator<Item = &'a KeyRecord>,
+    ) -> bool {
+        let live = owned.filter(|key| key.is_active(now)).count();
+        u32::try_from(live).is_ok_and(|live| live < self.live_max)
     }
 
     /// Which of these, oldest first, goes for the successor of one of them; `None` where there is room.

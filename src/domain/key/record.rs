@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{KeyDigest, KeyProof, Rehash, Rotation, RotationOutcome};
+use super::{KeyDigest, KeyProof, KeysPerOwner, Rehash, Rotation, RotationOutcome};
 use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
 /// A key as stored.
@@ -105,11 +105,27 @@ impl KeyRecord {
             self.metadata = metadata;
         }
         if let Some(expires_at) = change.expires_at {
-            self.expires_at = expires_at;
+            self.expires_at = self.end_within(expires_at);
         }
         if self.revoked_at.is_none() {
             self.revoked_at = change.revoked_at;
         }
+    }
+
+    /// A key that was replaced ends with its overlap at the latest: another is good in its place.
+    fn end_within(&self, wanted: Option<Timestamp>) -> Option<Timestamp> {
+        match (wanted, self.expires_at) {
+            (Some(wanted), Some(own)) if self.rotated_to.is_some() => Some(wanted.min(own)),
+            (None, own) if self.rotated_to.is_some() => own,
+            (wanted, _) => wanted,
+        }
+    }
+
+    /// Whether a change makes it good again at `now`.
+    pub(crate) fn comes_back(&self, change: &KeyUpdate, now: Timestamp) -> bool {
+        let ends = change.expires_at.map(|end| self.end_within(end));
+        let goes_on = ends.is_some_and(|end| end.is_none_or(|end| now < end));
+        goes_on && !self.is_active(now) && self.revoked_at.or(change.revoked_at).is_none()
     }
 
     /// Gives it another digest and proof, if it still has the old digest. Whether it did.
@@ -190,8 +206,10 @@ pub struct KeyUpdate {
     pub quotas: Option<Option<Quotas>>,
     /// What the application keeps of it, as a whole.
     pub metadata: Option<BTreeMap<String, String>>,
-    /// A new expiry; `Some(None)`: none.
+    /// A new expiry; `Some(None)`: none. A key that was replaced goes on no longer than it would.
     pub expires_at: Option<Option<Timestamp>>,
     /// Revoked at that moment, unless it was revoked before.
     pub revoked_at: Option<Timestamp>,
+    /// How many keys its owner may have, where the change lets one that has expired go on; `None`: as many as there will be.
+    pub bounds: Option<KeysPerOwner>,
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::clock::Timestamp;
 
 fn refused<T>(answer: Result<T, KeyringError>, column: &str) {
     match answer {
@@ -128,4 +129,24 @@ async fn an_owner_has_so_many_good_keys_and_ten_times_as_many_of_any_state() {
     assert!(matches!(gone, Err(KeyringError::NotFound)));
     owned.get("ann", &first.id).await.unwrap();
     full(make().await.unwrap_err());
+}
+
+#[tokio::test]
+async fn keys_that_were_made_expired_go_on_within_the_bound() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build()).keys_per_owner_max(1);
+    owned.create("ann", NewKey::default()).await.unwrap();
+    let expired = NewKey {
+        expires_at: Some(Timestamp::UNIX_EPOCH),
+        ..NewKey::default()
+    };
+    let (_, expired) = owned.create("ann", expired).await.unwrap();
+    let change = KeyUpdate {
+        expires_at: Some(None),
+        ..KeyUpdate::default()
+    };
+    let answer = owned.update("ann", &expired.id, change).await;
+    assert!(matches!(answer, Err(KeyringError::TooMany { max: 1 })));
+    let unchanged = owned.get("ann", &expired.id).await.unwrap();
+    assert_eq!(unchanged, expired);
 }

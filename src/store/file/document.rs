@@ -311,13 +311,25 @@ impl Document {
         owner: &str,
         id: &KeyId,
         change: KeyUpdate,
-    ) -> Option<KeyRecord> {
-        let record = self.get_mut(owner, id)?;
+        now: Timestamp,
+    ) -> Result<Option<KeyRecord>, StoreError> {
+        let comes_back = self
+            .get(owner, id)
+            .is_some_and(|key| key.comes_back(&change, now));
+        if let Some(bounds) = change.bounds
+            && comes_back
+            && !bounds.have_one_back(now, self.owned_by(owner))
+        {
+            return Err(full());
+        }
+        let Some(record) = self.get_mut(owner, id) else {
+            return Ok(None);
+        };
         let before = record.clone();
         record.apply(change);
         let after = record.clone();
         self.changed |= before != after;
-        Some(after)
+        Ok(Some(after))
     }
 
     pub(super) fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {

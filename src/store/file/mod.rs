@@ -394,7 +394,8 @@ impl KeyStore for FileKeyStore {
 
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.change(move |document| Ok(document.update(&owner, &id, change)))
+        let now = self.0.clock.now();
+        self.change(move |document| document.update(&owner, &id, change, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

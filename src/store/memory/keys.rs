@@ -138,6 +138,28 @@ impl Keys {
         Paged::from_rows(page, rows)
     }
 
+    fn update(
+        &mut self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        now: Timestamp,
+    ) -> Result<Option<KeyRecord>, StoreError> {
+        let comes_back = self
+            .owned(owner, id)
+            .is_some_and(|key| key.comes_back(&change, now));
+        if let Some(bounds) = change.bounds
+            && comes_back
+            && !bounds.have_one_back(now, self.owned_by(owner))
+        {
+            return Err(full());
+        }
+        Ok(self.owned(owner, id).map(|record| {
+            record.apply(change);
+            record.clone()
+        }))
+    }
+
     fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {
         self.owned(owner, id)?;
         let (position, record) = self.by_id.remove(id)?;
@@ -206,11 +228,8 @@ impl KeyStore for MemoryStore {
     }
 
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
-        let changed = lock(&self.0.keys).owned(owner, id).map(|record| {
-            record.apply(change);
-            record.clone()
-        });
-        StoreFuture::ready(Ok(changed))
+        let now = self.0.clock.now();
+        StoreFuture::ready(lock(&self.0.keys).update(owner, id, change, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -47,7 +47,7 @@ const UPDATE: &str = "UPDATE tollgate.api_key SET
      name = coalesce($3, name),
      roles = coalesce($4, roles),
      networks = coalesce($5, networks),
-     expires_at = CASE WHEN $6 THEN $7 ELSE expires_at END,
+     expires_at = CASE WHEN NOT $6 THEN expires_at WHEN rotated_to IS NULL THEN $7 ELSE least(expires_at, $7) END,
      revoked_at = coalesce(revoked_at, $8),
      resource = CASE WHEN $9 THEN $10 ELSE resource END,
      quotas = CASE WHEN $11 THEN $12 ELSE quotas END,
@@ -152,20 +152,31 @@ async fn check_room(
     let Some(bounds) = bounds else {
         return Ok(());
     };
+    let live = live(&mut *connection, &record.owner, record.created_at, bounds).await?;
+    let kept = kept(connection, &record.owner, bounds).await?;
+    if bounds.has_room(record, live, kept) {
+        return Ok(());
+    }
+    Err(full().into())
+}
+
+/// At most as many as there may be.
+async fn live(
+    connection: &mut PgConnection,
+    owner: &str,
+    now: Timestamp,
+    bounds: KeysPerOwner,
+) -> Result<u32, Failure> {
     let live: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
          AND (expires_at IS NULL OR expires_at > $2) LIMIT $3) AS live",
     )
-    .bind(&record.owner)
-    .bind(Moment(record.created_at))
+    .bind(owner)
+    .bind(Moment(now))
     .bind(i64::from(bounds.live_max))
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await?;
-    let kept = kept(connection, &record.owner, bounds).await?;
-    if bounds.has_room(record, u32::try_from(live).unwrap_or(u32::MAX), kept) {
-        return Ok(());
-    }
-    Err(full().into())
+    Ok(u32::try_from(live).unwrap_or(u32::MAX))
 }
 
 /// For the successor of a key: of as many as may be kept the oldest goes that has ended.
@@ -211,7 +222,7 @@ async fn kept(
     Ok(u32::try_from(kept).unwrap_or(u32::MAX))
 }
 
-/// Whoever makes a key for the same owner in another process at the same time waits for this transaction's end, so that each
+/// Whoever makes a key for the same owner, or lets one go on, in another process at the same time waits for this transaction's end, so that each
 /// counts what the others made.
 async fn take_turn(
     connection: &mut PgConnection,
@@ -383,7 +394,23 @@ impl KeyStore for PostgresStore {
             if !is_storable(id.as_str()) || !is_storable(&owner) {
                 return Ok(None);
             }
+            // Only a new end can make a key good again.
+            let bounds = change.bounds.filter(|_| change.expires_at.is_some());
+            let _turn = match bounds {
+                Some(_) => Some(shared.key_turn(&owner).await?),
+                None => None,
+            };
             let mut transaction = shared.begin().await?;
+            take_turn(&mut transaction, &owner, bounds).await?;
+            if let Some(bounds) = bounds {
+                let now = shared.settings.clock.now();
+                let key = find_owned(&mut transaction, &owner, &id).await?;
+                if key.is_some_and(|key| key.comes_back(&change, now))
+                    && live(&mut transaction, &owner, now, bounds).await? >= bounds.live_max
+                {
+                    return Err(full().into());
+                }
+            }
             sqlx::query(UPDATE)
                 .bind(id.as_str())
                 .bind(&owner)

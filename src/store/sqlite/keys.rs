@@ -119,19 +119,29 @@ fn check_room(
     let Some(bounds) = bounds else {
         return Ok(());
     };
-    let live: u32 = connection
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? AND revoked_at IS NULL
-             AND (expires_at IS NULL OR expires_at > ?) LIMIT ?)",
-        )?
-        .query_row(
-            params![record.owner, micros(record.created_at), bounds.live_max],
-            |row| row.get(0),
-        )?;
+    let live = live(connection, &record.owner, record.created_at, bounds)?;
     if bounds.has_room(record, live, kept(connection, &record.owner, bounds)?) {
         return Ok(());
     }
     Err(full().into())
+}
+
+/// At most as many as there may be.
+fn live(
+    connection: &Connection,
+    owner: &str,
+    now: Timestamp,
+    bounds: KeysPerOwner,
+) -> Result<u32, Failure> {
+    let live = connection
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? AND revoked_at IS NULL
+             AND (expires_at IS NULL OR expires_at > ?) LIMIT ?)",
+        )?
+        .query_row(params![owner, micros(now), bounds.live_max], |row| {
+            row.get(0)
+        })?;
+    Ok(live)
 }
 
 /// For the successor of a key: of as many as may be kept the oldest goes that has ended.
@@ -200,7 +210,18 @@ fn update(
     owner: &str,
     id: &KeyId,
     change: &KeyUpdate,
+    now: Timestamp,
 ) -> Result<Option<KeyRecord>, Failure> {
+    let Some(mut record) = find_owned(connection, owner, id)? else {
+        return Ok(None);
+    };
+    if let Some(bounds) = change.bounds
+        && record.comes_back(change, now)
+        && live(connection, owner, now, bounds)? >= bounds.live_max
+    {
+        return Err(full().into());
+    }
+    record.apply(change.clone());
     let id_text = id.as_str();
     if let Some(name) = &change.name {
         connection
@@ -232,22 +253,21 @@ fn update(
             .prepare_cached("UPDATE api_key SET metadata = ? WHERE id = ? AND owner = ?")?
             .execute([to_json(metadata)?.as_str(), id_text, owner])?;
     }
-    update_ends(connection, owner, id, change)?;
+    update_ends(connection, &record, change)?;
     find_owned(connection, owner, id)
 }
 
 /// When it ends, and since when it is revoked.
 fn update_ends(
     connection: &Connection,
-    owner: &str,
-    id: &KeyId,
+    record: &KeyRecord,
     change: &KeyUpdate,
 ) -> Result<(), Failure> {
-    let id_text = id.as_str();
-    if let Some(expires_at) = change.expires_at {
+    let (id_text, owner) = (record.id.as_str(), &record.owner);
+    if change.expires_at.is_some() {
         connection
             .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ? AND owner = ?")?
-            .execute(params![expires_at.map(micros), id_text, owner])?;
+            .execute(params![record.expires_at.map(micros), id_text, owner])?;
     }
     if let Some(revoked_at) = change.revoked_at {
         connection
@@ -354,7 +374,8 @@ impl KeyStore for SqliteStore {
 
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.change(move |connection| update(connection, &owner, &id, &change))
+        let now = self.0.settings.clock.now();
+        self.change(move |connection| update(connection, &owner, &id, &change, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -1,0 +1,125 @@
+//! How many keys an owner has, and how long one goes on that was replaced.
+
+use super::*;
+
+pub(crate) async fn an_owner_has_only_so_many_keys_and_others_theirs<S: Keys>(store: S) {
+    let mut revoked = key("revoked", "ann");
+    revoked.revoked_at = Some(now());
+    let mut expired = key("expired", "ann");
+    expired.expires_at = Some(now());
+    for ended in [revoked, expired] {
+        store.insert(ended, at_most(4, 7)).await.unwrap();
+    }
+    let insert = |name: String| {
+        let store = store.clone();
+        let record = key(&name, "ann");
+        tokio::spawn(async move { store.insert(record, at_most(4, 7)).await })
+    };
+    let tasks: Vec<_> = (0..16)
+        .map(|number| insert(format!("key-{number}")))
+        .collect();
+    let mut stored = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(()) => stored += 1,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Full),
+        }
+    }
+    assert_eq!(stored, 4, "exactly, and those that have ended don't count");
+    store
+        .insert(key("bobs", "bob"), at_most(1, 1))
+        .await
+        .unwrap();
+    // Of those that are kept they do: there is room for one more.
+    let ended = |name| {
+        let mut ended = key(name, "ann");
+        ended.expires_at = Some(now());
+        store.insert(ended, at_most(4, 7))
+    };
+    ended("last").await.unwrap();
+    assert_eq!(kind(ended("late").await), StoreErrorKind::Full);
+    assert_eq!(get(&store, "ann", "late").await, None);
+    store.delete("ann", &id("revoked")).await.unwrap();
+    let full = store.insert(key("late", "ann"), at_most(4, 7)).await;
+    assert_eq!(kind(full), StoreErrorKind::Full);
+    let living = store.list("ann", Page::first(9)).await.unwrap().items;
+    let living: Vec<_> = living
+        .iter()
+        .filter(|key| key.expires_at.is_none())
+        .collect();
+    // A rotation is held to neither, and takes the place of the oldest that has ended.
+    let mut next = living[0].id.clone();
+    for (number, gone) in ["expired", "last"].into_iter().enumerate() {
+        assert!(get(&store, "ann", gone).await.is_some());
+        let into = format!("next-{number}");
+        let mut rotation = rotation(next.as_str(), &into, later(60));
+        rotation.seen = get(&store, "ann", next.as_str()).await.map(Box::new);
+        let rotated = store.rotate(rotation, at_most(4, 6)).await;
+        assert!(matches!(rotated, Ok(RotationOutcome::Rotated { .. })));
+        assert_eq!(get(&store, "ann", gone).await, None);
+        next = id(&into);
+    }
+    let full = store.rotate(rotation(next.as_str(), "beyond", later(60)), at_most(4, 6));
+    assert_eq!(kind(full.await), StoreErrorKind::Full, "all are good");
+    assert_eq!(get(&store, "ann", "beyond").await, None);
+    assert_eq!(
+        get(&store, "ann", next.as_str()).await.unwrap().expires_at,
+        None
+    );
+    assert!(get(&store, "bob", "bobs").await.is_some());
+}
+
+pub(crate) async fn an_expired_key_goes_on_where_there_is_room<S: Keys>(store: S) {
+    for name in ["first", "second"] {
+        let mut expired = key(name, "ann");
+        expired.expires_at = Some(now());
+        store.insert(expired, at_most(2, 9)).await.unwrap();
+    }
+    for (name, owner) in [("key-1", "ann"), ("bobs", "bob")] {
+        store.insert(key(name, owner), at_most(2, 9)).await.unwrap();
+    }
+    let mut go_on = KeyUpdate::default();
+    go_on.expires_at = Some(None);
+    go_on.bounds = at_most(2, 9);
+    let tasks = ["first", "second"].map(|name| {
+        let (store, change) = (store.clone(), go_on.clone());
+        tokio::spawn(async move { store.update("ann", &id(name), change).await })
+    });
+    let mut full = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(record) => assert_eq!(record.unwrap().expires_at, None),
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::Full);
+                full += 1;
+            }
+        }
+    }
+    assert_eq!(full, 1, "one of them takes the place");
+    // Whatever else is changed needs none, nor does a good key that gets another end.
+    let again = store.update("ann", &id("key-1"), go_on.clone()).await;
+    assert_eq!(again.unwrap().unwrap().expires_at, None);
+    let mut rename = go_on.clone();
+    rename.name = Some("renamed".to_owned());
+    rename.expires_at = Some(Some(now()));
+    for name in ["first", "second"] {
+        let renamed = store.update("ann", &id(name), rename.clone()).await;
+        assert_eq!(renamed.unwrap().unwrap().name, "renamed");
+    }
+}
+
+pub(crate) async fn a_rotated_key_ends_with_its_overlap_at_the_latest<S: Keys>(store: S) {
+    store.insert(key("old", "ann"), None).await.unwrap();
+    let rotated = store.rotate(rotation("old", "new", later(60)), None).await;
+    rotated.unwrap();
+    for (wanted, end) in [(None, 60), (Some(90), 60), (Some(30), 30), (Some(60), 30)] {
+        let mut change = KeyUpdate::default();
+        change.expires_at = Some(wanted.map(later));
+        let changed = store.update("ann", &id("old"), change).await.unwrap();
+        assert_eq!(changed.unwrap().expires_at, Some(later(end)), "{wanted:?}");
+    }
+    let mut change = KeyUpdate::default();
+    change.expires_at = Some(Some(later(90)));
+    let changed = store.update("ann", &id("new"), change).await.unwrap();
+    assert_eq!(changed.unwrap().expires_at, Some(later(90)));
+}
