@@ -74,7 +74,7 @@ fn bearer<'a>(head: &RequestHead<'a>) -> Found<'a> {
 
 /// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
 fn looks_like_a_token(text: &str) -> bool {
-    text.bytes().filter(|byte| *byte == b'.').count() >= 2
+    text.split('.').nth(2).is_some()
 }
 
 impl fmt::Debug for Place {
