@@ -67,6 +67,8 @@ pub(super) struct Account {
     exact_until: Duration,
     /// Nothing that one of these budgets counts is leased before that.
     exact: Vec<(Arc<[BudgetId]>, Duration)>,
+    /// How often the store has answered to a step of its leases.
+    pub(super) answers: u64,
 }
 
 /// Of what there is too little left to be shared.
@@ -335,6 +337,12 @@ impl Accounts {
             .into_iter()
             .flat_map(|known| &known.shares);
         shares.any(|share| !share.is_watched())
+    }
+
+    /// How often the store has answered to a step of the account's leases.
+    pub(super) fn answers(&self, account: &AccountId) -> u64 {
+        let shard = self.shard(account);
+        shard.get(account).map_or(0, |known| known.answers)
     }
 
     /// Whether it has one of which the end would free something of what is scarce.

@@ -192,10 +192,12 @@ impl LeasedLedger {
         }
     }
 
-    /// Asks the store, and again if it refuses while this node has money of the account: then that is given back.
+    /// Asks the store, and again if it refuses while this node has money of the account: then that is given back. One
+    /// that it had when the store refused may have come back by now.
     fn hold_in_store(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let accounts = Arc::clone(&self.accounts);
         accounts.held_in_store.fetch_add(1, Ordering::Relaxed);
+        let before = accounts.answers(&request.call.account);
         let first = accounts.store.hold(request.clone());
         StoreFuture::new(async move {
             let answer = first.await?;
@@ -206,7 +208,7 @@ impl LeasedLedger {
                 _ => return Ok(answer),
             };
             let account = &request.call.account;
-            if !accounts.has_scarce(account, scarce) {
+            if !accounts.has_scarce(account, scarce) && accounts.answers(account) == before {
                 return Ok(answer);
             }
             accounts.close_scarce(account, scarce);

@@ -213,10 +213,12 @@ impl Share {
         self.served.len() == ROWS_AT_ONCE || self.phase == Phase::Closing
     }
 
-    /// Grants nothing any more.
+    /// Grants nothing any more; where there is no lease yet, calls until now are no reason for one.
     pub(super) fn close(&mut self) {
-        if matches!(self.phase, Phase::Opening | Phase::Open) {
-            self.phase = Phase::Closing;
+        match self.phase {
+            Phase::Opening | Phase::Open => self.phase = Phase::Closing,
+            Phase::Watched => self.missed = 0,
+            Phase::Closing | Phase::Dead => {}
         }
     }
 

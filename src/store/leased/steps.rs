@@ -138,6 +138,7 @@ impl Accounts {
         let Some(account) = shard.get_mut(&sent.account) else {
             return false;
         };
+        account.answers = account.answers.wrapping_add(1);
         let Some(share) = account.share(sent.step.id) else {
             return false;
         };
