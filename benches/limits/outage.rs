@@ -118,9 +118,8 @@ fn print(seconds: &[Mutex<Second>]) {
     }
     all.micros.sort_unstable();
     // What the rule gives in that time, with its burst, and a burst anew at each return: the server that
-    // was killed has lost its counts, and the other doesn't know what was admitted without it. At each loss no more than
-    // the shares hold, which are a burst together: who admitted less than its share before has some of it left.
-    let bound = u64::from(LIMIT) * u64::from(SECONDS + 1 + 2 + 2);
+    // was killed has lost its counts, and the other doesn't know what was admitted without it.
+    let bound = u64::from(LIMIT) * u64::from(SECONDS + 1 + 2);
     println!(
         "  all: {admitted} admitted, at most {bound}; {failed} failed; p99 {} µs, max {} µs",
         all.part(99),
