@@ -27,8 +27,9 @@ enum Mode {
 
 impl Degraded {
     /// Each process counts by itself against one of `parts` equal shares of every quota: as many parts
-    /// as there are processes keep the sum. What a process had admitted before the loss counts, but no key begins with
-    /// less than nothing left.
+    /// as there are processes keep the sum. A key begins with its part of what was left of the whole when the store last
+    /// said so, in whole units, and what its share has gained since: all of the share where all was left, and nothing
+    /// where nothing was, but never with less.
     ///
     /// A request that fits the quota and not the share takes a share of which all is there, and the share owes the
     /// rest. A strict or a calendar quota is never overdrawn: such a request is told to try again, until the store
@@ -61,7 +62,7 @@ impl Default for Degraded {
 /// The answers of this process alone.
 pub(super) struct Alone {
     degraded: Degraded,
-    /// Counts along while the store is there, so that what was admitted counts when it is gone.
+    /// Each key's part of what the store said last, for when it is gone.
     counts: MemoryRateLimiter,
 }
 
@@ -79,10 +80,18 @@ impl Alone {
         self.counts.len()
     }
 
-    /// Counts what was counted in the store.
-    pub(super) fn count_along(&self, key: &RateKey, quotas: &Quotas, units: i64) {
+    /// Hears what the store has left.
+    pub(super) fn adopt(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
         if let Mode::Local(parts) = self.degraded.0 {
-            self.counts.count_along(key, &quotas.share(parts), units);
+            self.counts.adopt(key, quotas, &quotas.share(parts), left);
+        }
+    }
+
+    /// Counts a correction that the store didn't hear. What it gives back has drained in part, which only the store
+    /// knows, so that none of it is.
+    pub(super) fn miss(&self, key: &RateKey, quotas: &Quotas, units: i64) {
+        if let (Mode::Local(parts), Ok(units)) = (self.degraded.0, u64::try_from(units)) {
+            self.counts.use_up(key, &quotas.share(parts), units);
         }
     }
 

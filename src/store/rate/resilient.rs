@@ -29,6 +29,14 @@ pub(crate) trait RemoteRateStore: RateStore {
         units: u32,
     ) -> StoreFuture<(RateDecision, u32)>;
 
+    /// Corrects what was taken, and says what is left then.
+    fn correct_and_read(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        correction: Correction,
+    ) -> StoreFuture<Readings>;
+
     /// Finds out whether the store is alive, and connects where that is missing.
     fn revive(&self) -> StoreFuture<()>;
 }
@@ -137,14 +145,22 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             inner.alone.correct(key, quotas, &correction);
             return StoreFuture::ready(Ok(()));
         }
-        inner.alone.count_along(key, quotas, correction.units);
+        let units = correction.units;
         if inner.breaker.is_open() {
+            inner.alone.miss(key, quotas, units);
             return StoreFuture::ready(Ok(()));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let correct = inner.remote.correct(&key, &quotas, correction);
-            inner.ask(correct).await
+            let correct = inner.remote.correct_and_read(&key, &quotas, correction);
+            match inner.ask(correct).await {
+                Ok(left) => inner.alone.adopt(&key, &quotas, &left),
+                Err(error) => {
+                    inner.alone.miss(&key, &quotas, units);
+                    return Err(error);
+                }
+            }
+            Ok(())
         })
     }
 
@@ -155,8 +171,13 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let peeked = inner.ask(inner.remote.peek(&key, &quotas)).await;
-            peeked.or_else(|_| inner.alone.peek(&key, &quotas))
+            match inner.ask(inner.remote.peek(&key, &quotas)).await {
+                Ok(left) => {
+                    inner.alone.adopt(&key, &quotas, &left);
+                    Ok(left)
+                }
+                Err(_) => inner.alone.peek(&key, &quotas),
+            }
         })
     }
 
@@ -210,7 +231,7 @@ impl<R: RemoteRateStore> Inner<R> {
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
         let decision = self.remote.take(key, quotas, cost).await?;
-        self.note(key, quotas, cost, &decision, cost);
+        self.note(key, quotas, cost, &decision);
         Ok(decision)
     }
 
@@ -235,7 +256,7 @@ impl<R: RemoteRateStore> Inner<R> {
         count(&self.counters.round_trips);
         let asked = self.remote.lease(key, quotas, cost, self.manner.lease);
         let (decision, taken) = asked.await?;
-        self.note(key, quotas, cost, &decision, taken);
+        self.note(key, quotas, cost, &decision);
         let left = taken.saturating_sub(cost);
         lease.note(left);
         if left == 0 {
@@ -252,13 +273,10 @@ impl<R: RemoteRateStore> Inner<R> {
         })
     }
 
-    fn note(&self, key: &RateKey, quotas: &Quotas, cost: u32, decision: &RateDecision, taken: u32) {
-        if decision.is_admitted() {
-            self.alone.count_along(key, quotas, i64::from(taken));
-        } else {
-            let now = self.manner.clock.elapsed();
-            self.denied.note(key, quotas, cost, decision, now);
-        }
+    fn note(&self, key: &RateKey, quotas: &Quotas, cost: u32, decision: &RateDecision) {
+        self.alone.adopt(key, quotas, &decision.readings);
+        let now = self.manner.clock.elapsed();
+        self.denied.note(key, quotas, cost, decision, now);
     }
 
     fn degraded(

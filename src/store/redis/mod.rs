@@ -60,8 +60,9 @@ const CAPACITY: usize = 1_000_000;
 /// # What it keeps to
 ///
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
-/// - While it doesn't, each process admits its share of each quota, less what it had admitted before: see
-///   [`Degraded::local`]. Who asked in the last 25 ms may be counted in both places.
+/// - While it doesn't, each process admits its share of each quota, beginning with its part of what Redis had left: see
+///   [`Degraded::local`]. Processes that had heard of a key lately have no more together than Redis had, but for shares
+///   that are rounded up; one that had not, at most its share. Who asked in the last 25 ms may be counted in both places.
 /// - When Redis comes back, its counts hold; what processes admitted by themselves isn't added to them.
 ///   A server that lost its memory begins anew.
 ///
@@ -353,8 +354,8 @@ impl RateStore for Remote {
     }
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
-        let answer = self.start(key, quotas, Operation::Correct(correction));
-        StoreFuture::new(async { answer.await.map(drop) })
+        let corrected = self.correct_and_read(key, quotas, correction);
+        StoreFuture::new(async { corrected.await.map(drop) })
     }
 
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
@@ -381,6 +382,16 @@ impl RemoteRateStore for Remote {
             let answer = answer.await?;
             Ok((answer.decision, answer.taken))
         })
+    }
+
+    fn correct_and_read(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        correction: Correction,
+    ) -> StoreFuture<Readings> {
+        let answer = self.start(key, quotas, Operation::Correct(correction));
+        StoreFuture::new(async { Ok(answer.await?.decision.readings) })
     }
 
     fn revive(&self) -> StoreFuture<()> {

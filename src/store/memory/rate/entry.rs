@@ -72,6 +72,12 @@ impl Entry {
         self.began_nanos = self.began_nanos.min(nanos);
     }
 
+    /// What was taken before now counts no more.
+    #[cfg(any(test, feature = "redis"))]
+    pub(super) fn begin_anew(&mut self, now: &Moment) {
+        self.began_nanos = now.nanos;
+    }
+
     /// Goes over to other quotas: what was used in a window stays used in the one of the same name, and the
     /// windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
     pub(super) fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {

@@ -144,6 +144,11 @@ impl Shard {
         })
     }
 
+    #[cfg(any(test, feature = "redis"))]
+    pub(super) fn has(&self, key: u64) -> bool {
+        self.entries.contains_key(&key)
+    }
+
     fn has_room(&mut self, key: u64, room: &Room<'_>) -> bool {
         if self.entries.contains_key(&key) {
             return true;

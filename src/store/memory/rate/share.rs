@@ -1,6 +1,6 @@
 //! What a limiter does that is a process's share of one elsewhere.
 
-use std::{hash::Hash, num::NonZeroU32};
+use std::{hash::Hash, num::NonZeroU32, time::Duration};
 
 use super::{
     MemoryRateLimiter,
@@ -10,33 +10,58 @@ use super::{
 };
 use crate::{
     domain::quota::{Quota, Quotas, Rule},
-    store::{RateDecision, RateOutcome, Readings},
+    store::{RateDecision, RateOutcome, Readings, WindowReading},
 };
 
 impl MemoryRateLimiter {
-    /// Counts what was counted elsewhere, up to where nothing is left: a share may be used up by what the whole
-    /// admitted, and owes nothing for it. Of a key that finds no room for a count of its own nothing is counted, or
-    /// the crowd would pay for it.
-    pub(crate) fn count_along(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, units: i64) {
-        let now = Moment::of(self.clock.as_ref(), quotas);
+    /// Makes what is left of a share what its part is of what is left of the whole, and forgets what the share itself has
+    /// admitted. Of a key that finds no room for a count of its own nothing is kept, or the crowd would pay for it.
+    pub(crate) fn adopt(
+        &self,
+        key: &(impl Hash + ?Sized),
+        whole: &Quotas,
+        share: &Quotas,
+        readings: &Readings,
+    ) {
+        let now = Moment::of(self.clock.as_ref(), share);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
-        let Some(entry) = shard.own_entry(hash, quotas, &now, &self.room()) else {
+        let mut of_whole = whole.as_slice().iter().zip(readings.as_slice());
+        let is_full = |(whole, left): (&Quota, &WindowReading)| {
+            left.remaining >= whole.burst_size() && left.reset.is_zero()
+        };
+        if !shard.has(hash) && of_whole.clone().all(is_full) {
+            return;
+        }
+        let Some(entry) = shard.own_entry(hash, share, &now, &self.room()) else {
             return;
         };
-        entry.change_each(
-            quotas,
-            &now,
-            self.clock.as_ref(),
-            |quota, words, now| match u64::try_from(units) {
-                Ok(units) => {
-                    let used = window::used(quota, words, now);
-                    let left = u64::from(quota.burst_size()).saturating_sub(used);
-                    window::add(quota, words, units.min(left), now);
-                }
-                Err(_) => window::give_back(quota, words, units.unsigned_abs(), now),
-            },
-        );
+        // Where there is no room for further windows, requests are refused without a look at these.
+        if entry.follow(share, self.clock.as_ref()).is_err() {
+            return;
+        }
+        entry.begin_anew(&now);
+        entry.change_own(|share, words| {
+            if let Some((whole, left)) = of_whole.next() {
+                window::write(share, words, part(whole, share, *left), &now);
+            }
+        });
+    }
+
+    /// Counts what the whole will hear no more of, up to where nothing is left: a share owes nothing for the whole.
+    pub(crate) fn use_up(&self, key: &(impl Hash + ?Sized), share: &Quotas, units: u64) {
+        let now = Moment::of(self.clock.as_ref(), share);
+        let (shard, hash) = self.place(key);
+        let mut shard = lock(shard);
+        let Some(entry) = shard.own_entry(hash, share, &now, &self.room()) else {
+            return;
+        };
+        let clock = self.clock.as_ref();
+        entry.change_each(share, &now, clock, |quota, words, now| {
+            let used = window::used(quota, words, now);
+            let left = u64::from(quota.burst_size()).saturating_sub(used);
+            window::add(quota, words, units.min(left), now);
+        });
     }
 
     /// Takes `cost` units from every window, or from none. A rolling window of which all is there admits more than
@@ -68,4 +93,32 @@ impl Entry {
         });
         (outcome, self.read(now))
     }
+}
+
+/// What is left of a share: all of it where all is left of the whole, nothing where nothing is, and between them its
+/// part, in whole units. A bucket of a share fills in the time in which the whole does.
+fn part(whole: &Quota, share: &Quota, left: WindowReading) -> WindowReading {
+    let bursts = [share, whole].map(|quota| u64::from(quota.burst_size()));
+    let remaining = of(left.remaining.into(), bursts);
+    let fill = |quota: &Quota| {
+        let burst = u64::from(quota.burst_size());
+        quota.interval_nanos().get().saturating_mul(burst)
+    };
+    let reset = match share.rule() {
+        Rule::Rolling => {
+            Duration::from_nanos(of(window::nanos(left.reset), [fill(share), fill(whole)]))
+        }
+        Rule::Strict | Rule::Calendar(..) => left.reset,
+    };
+    WindowReading {
+        remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+        reset,
+    }
+}
+
+/// So much times one number by the other.
+fn of(amount: u64, [times, by]: [u64; 2]) -> u64 {
+    let product = u128::from(amount).saturating_mul(u128::from(times));
+    let quotient = product.checked_div(u128::from(by)).unwrap_or(0);
+    u64::try_from(quotient).unwrap_or(u64::MAX)
 }

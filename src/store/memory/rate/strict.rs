@@ -111,15 +111,22 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u6
     slices.write(words);
 }
 
-/// Takes `units` from the newest slices that have any.
+/// Makes it so many that are used. What is missing is added to the slice that is gone with the last of them, after
+/// `reset`; what is too much is taken from the oldest, which would go first.
 #[cfg(any(test, feature = "redis"))]
-pub(super) fn give_back(quota: &Quota, words: &mut [u64], units: u64, now: u64) {
+pub(super) fn write(quota: &Quota, words: &mut [u64], used: u32, reset: Duration, now: u64) {
     let mut slices = Slices::read(quota, words, now);
-    let mut units = u32::try_from(units).unwrap_or(u32::MAX);
-    for count in &mut slices.used {
-        let by = units.min(*count);
+    let (sum, used) = (slices.sum(), u64::from(used));
+    let mut surplus = u32::try_from(sum.saturating_sub(used)).unwrap_or(u32::MAX);
+    for count in slices.used.iter_mut().rev() {
+        let by = surplus.min(*count);
         *count = count.saturating_sub(by);
-        units = units.saturating_sub(by);
+        surplus = surplus.saturating_sub(by);
+    }
+    let last = (0..KEPT).rev().find(|age| slices.until_gone(*age) >= reset);
+    if let Some(count) = slices.used.get_mut(last.unwrap_or(0)) {
+        let missing = u32::try_from(used.saturating_sub(sum)).unwrap_or(u32::MAX);
+        *count = count.saturating_add(missing);
     }
     slices.write(words);
 }

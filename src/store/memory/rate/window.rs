@@ -158,19 +158,23 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
     }
 }
 
-/// Takes from what is used, whenever that was.
+/// Makes the window one of which that is left, whatever it was: what [`read`] reads, the other way round.
 #[cfg(any(test, feature = "redis"))]
-pub(super) fn give_back(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
+pub(super) fn write(quota: &Quota, words: &mut [u64], left: WindowReading, now: &Moment) {
+    let used = quota.burst_size().saturating_sub(left.remaining);
     match quota.rule() {
         Rule::Rolling => {
-            let by = quota.interval_nanos().get().saturating_mul(units);
-            set_first(words, first(words).saturating_sub(by));
+            // The units tell what is owed but for a part of one, which the time tells. It tells no more: a clock that
+            // stepped back makes it as long as it likes.
+            let interval = quota.interval_nanos().get();
+            let most = interval.saturating_mul(u64::from(used));
+            let least = most.saturating_sub(interval.saturating_sub(1));
+            let owed = nanos(left.reset).clamp(least, most);
+            set_first(words, now.nanos.saturating_add(owed));
         }
-        Rule::Strict => strict::give_back(quota, words, units, now.nanos),
+        Rule::Strict => strict::write(quota, words, used, left.reset, now.nanos),
         Rule::Calendar(period, zone) => {
             let day = Day::of(first(words), *period, zone, now);
-            let units = u32::try_from(units).unwrap_or(u32::MAX);
-            let used = day.used.saturating_sub(units);
             set_first(words, Day { used, ..day }.word());
         }
     }

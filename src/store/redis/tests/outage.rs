@@ -21,7 +21,7 @@ async fn a_refusal_that_holds_is_not_asked_about_again() {
     assert!(limiter.take(&a, &quotas, 1).await.unwrap().is_admitted());
 }
 
-/// A share for each, when there is nobody to ask; what was admitted before counts.
+/// A share for each, when there is nobody to ask: the same part of what was left as of the whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_server_this_process_counts_by_itself() {
     let Some(mut server) = RedisServer::start() else {
@@ -62,8 +62,8 @@ async fn without_the_server_this_process_counts_by_itself() {
     };
     assert_eq!(
         count(&local, "a").await,
-        15,
-        "a fourth, less what was admitted before"
+        22,
+        "a fourth of 90, in whole units"
     );
     assert_eq!(count(&local, "b").await, 25);
     assert_eq!(count(&open, "a").await, 60);

@@ -1,0 +1,136 @@
+//! What processes have together when their store goes.
+
+use super::*;
+
+/// What is free of a bucket of so many.
+fn free(bucket: &mut Bucket, limit: u32, now_ms: u64) -> u32 {
+    limit - u32::try_from(bucket.held(now_ms)).unwrap()
+}
+
+/// Two processes share 100 a second, and one of them serves three requests of four. Whoever serves less has no more left for
+/// that when the store goes, however often.
+#[test]
+fn whoever_served_less_has_no_more_than_was_left() {
+    let (processes, clock, fate) = with_fate(2, 0, Degraded::default());
+    let quotas = Quotas::from(Quota::per_second(100));
+    let key = RateKey::new(&"test".into(), b"a");
+    let take = |process: usize| {
+        let taken = now(processes[process].take(&key, &quotas, 1));
+        taken.unwrap().is_admitted()
+    };
+    let (mut with, mut without) = ([0_u32; 2], [0_u32; 2]);
+    for process in [0, 0, 0, 1].into_iter().cycle().take(4 * 300) {
+        clock.advance(Duration::from_micros(2_500));
+        with[process] += u32::from(take(process));
+    }
+    assert!(
+        with[0] > 2 * with[1] && with[0] + with[1] <= 400,
+        "{with:?}"
+    );
+    fate.store(true, Ordering::Relaxed);
+    for process in [0, 0, 0, 1].into_iter().cycle().take(4 * 300) {
+        clock.advance(Duration::from_micros(2_500));
+        without[process] += u32::from(take(process));
+    }
+    assert!(
+        without
+            .iter()
+            .all(|admitted| (148..=150).contains(admitted)),
+        "{without:?}"
+    );
+}
+
+/// A correction tells what is left as a request does, also where another process took all.
+#[test]
+fn a_correction_is_heard_of_before_the_store_goes() {
+    let (processes, _, fate) = with_fate(1, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_hour(100));
+    let key = RateKey::new(&"test".into(), b"a");
+    let take = |cost| now(process.take(&key, &quotas, cost)).unwrap();
+    let correct = |taken: &RateDecision, units| {
+        let (taken_at, readings) = (taken.taken_at, taken.readings.clone());
+        let correction = Correction {
+            units,
+            taken_at,
+            readings,
+        };
+        now(process.correct(&key, &quotas, correction))
+    };
+    let (first, second) = (take(40), take(40));
+    correct(&first, -30).unwrap();
+    fate.store(true, Ordering::Relaxed);
+    assert!(
+        !take(26).is_admitted() && take(5).is_admitted(),
+        "a half of 50"
+    );
+    correct(&second, -30).unwrap();
+    assert!(
+        !take(21).is_admitted(),
+        "what the store doesn't hear is not given back"
+    );
+    correct(&second, 15).unwrap();
+    assert!(
+        !take(6).is_admitted() && take(5).is_admitted(),
+        "but used it is"
+    );
+}
+
+proptest! {
+    /// Each process has its part of what it knows to be left, what has drained since, and what it took ahead: nothing is
+    /// forgotten that others took before that, and none is in debt.
+    #[test]
+    fn each_has_its_part_of_what_it_heard_last(
+        parts in 1_u32..5,
+        units in 1_u32..40,
+        lease in 0_u32..9,
+        steps in prop::collection::vec((0_usize..3, 0_u64..120, 1_u32..4), 0..60),
+    ) {
+        let degraded = Degraded::local(NonZeroU32::new(parts).unwrap());
+        let (processes, clock, fate) = with_fate(3, lease, degraded);
+        let limit = parts * units;
+        let quotas = Quotas::from(Quota::per(Duration::from_millis(u64::from(limit) * INTERVAL_MS), limit));
+        let key = RateKey::new(&"test".into(), b"a");
+        let (mut bucket, mut now_ms) = (Bucket::default(), 0);
+        // What each knows: how the bucket stood, and what it has in hand until when.
+        let mut known = [(); 3].map(|()| (Bucket::default(), 0, 0));
+        for (at, wait, cost) in steps {
+            clock.advance(Duration::from_millis(wait));
+            now_ms += wait;
+            let process = &processes[at];
+            let before = process.statistics();
+            let decision = now(process.take(&key, &quotas, cost)).unwrap();
+            let (heard, in_hand, until) = &mut known[at];
+            if process.statistics().round_trips == before.round_trips {
+                *in_hand -= if decision.is_admitted() { cost } else { 0 };
+                continue;
+            }
+            if decision.is_admitted() {
+                let plenty = lease > cost && free(&mut bucket, limit, now_ms) >= 2 * lease;
+                let taken = if plenty { lease } else { cost };
+                bucket.add(taken, now_ms);
+                if plenty {
+                    (*in_hand, *until) = (taken - cost, now_ms + 1_000);
+                }
+            }
+            *heard = Bucket(bucket.0.clone());
+        }
+        fate.store(true, Ordering::Relaxed);
+        clock.advance(Duration::from_millis(5));
+        now_ms += 5;
+        for (process, (heard, in_hand, until)) in processes.iter().zip(&mut known) {
+            let ahead = if now_ms < *until { *in_hand } else { 0 };
+            let expected = ahead + free(heard, limit, now_ms) / parts;
+            let mut admitted = 0;
+            let wait = loop {
+                match now(process.take(&key, &quotas, 1)).unwrap().outcome {
+                    RateOutcome::Admitted => admitted += 1,
+                    RateOutcome::Refused(wait) => break wait,
+                    RateOutcome::TooCostly => panic!("one is not too costly"),
+                }
+            };
+            prop_assert_eq!(admitted, expected);
+            prop_assert!(wait <= Duration::from_millis(u64::from(parts) * INTERVAL_MS));
+        }
+    }
+}
