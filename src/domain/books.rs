@@ -7,16 +7,23 @@
 //! - deposited + credit line = available + held + settled;
 //! - in every window with a limit, settled + held ≤ limit when a hold is granted; only a settlement
 //!   above its hold (an overrun) can pass it, and then new holds wait.
+//!
+//! A hold counts in the day and the month in which it began, and so does what it comes to. In a window that rolls it counts for
+//! as long as it is open, and what it comes to from then on ([`RollingWindow`]).
 
 mod lease;
+mod rolling;
+
+use std::time::Duration;
 
 use super::{
     AccountId, BudgetId,
-    budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
+    budget::{BudgetWindow, Moment, RollingWindow, SpendingAlert, SpendingLimits, Windows},
     money::Money,
 };
 
 pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};
+pub use rolling::Rolling;
 
 /// The money of one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +75,10 @@ impl Spent {
         limit.map(|limit| limit.saturating_sub(self.settled).saturating_sub(self.held))
     }
 
+    fn unless(self, is_over: bool) -> Self {
+        if is_over { Self::default() } else { self }
+    }
+
     fn hold(&mut self, amount: Money) {
         self.held = self.held.saturating_add(amount);
     }
@@ -92,9 +103,9 @@ struct Passed {
 
 /// Limits of its own within an account, and what was spent against them. Spending is counted whether
 /// or not there is a limit, so that one that is set later counts what came before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// The limits.
+    /// The limits. They are changed by [`set_limits`](Self::set_limits).
     pub limits: SpendingLimits,
     /// The windows that `day` and `month` speak of.
     pub windows: Windows,
@@ -104,44 +115,144 @@ pub struct Budget {
     pub month: Spent,
     /// Spent ever.
     pub total: Spent,
+    /// Charged in the window that rolls; `None`: there never was a limit of one. What is held is that of `total`: all that is
+    /// held counts. A limit that is taken away leaves it, so that one of the same length goes on where it was.
+    pub rolling: Option<Box<Rolling>>,
 }
 
 impl Budget {
-    /// As it stands in `now`: a window that has ended since the last hold counts as empty.
+    /// As it stands `now`: a window that has ended since the last hold counts as empty.
     #[must_use]
-    pub(crate) fn rolled(mut self, now: Windows) -> Self {
-        self.roll(now);
+    pub(crate) fn rolled(mut self, now: Moment) -> Self {
+        self.roll(now.windows, now.second);
         self
     }
 
     /// Begins new windows where they have begun. Never goes back.
-    fn roll(&mut self, windows: Windows) {
-        if windows.day > self.windows.day {
-            self.day = Spent::default();
-        }
-        if windows.month > self.windows.month {
-            self.month = Spent::default();
-        }
+    fn roll(&mut self, windows: Windows, second: i64) {
+        self.day = self.day.unless(windows.day > self.windows.day);
+        self.month = self.month.unless(windows.month > self.windows.month);
         self.windows = self.windows.max(windows);
-    }
-
-    fn left(&self) -> Option<Money> {
-        let day = self.day.left(self.limits.daily);
-        let month = self.month.left(self.limits.monthly);
-        let total = self.total.left(self.limits.total);
-        [day, month, total].into_iter().flatten().min()
-    }
-
-    fn refuses(&self, amount: Money) -> Option<BudgetWindow> {
-        if !self.day.admits(amount, self.limits.daily) {
-            Some(BudgetWindow::Day)
-        } else if !self.month.admits(amount, self.limits.monthly) {
-            Some(BudgetWindow::Month)
-        } else if !self.total.admits(amount, self.limits.total) {
-            Some(BudgetWindow::Total)
-        } else {
-            None
+        if let Some(rolling) = &mut self.rolling {
+            rolling.roll(second);
         }
+    }
+
+    /// Sets the limits, which count for the next hold; what was spent before counts too.
+    ///
+    /// In a window that rolls and had no limit, or one of another length, that is what the other window knew, and at least
+    /// what was spent in the day or the month if all of it lies within the new one. It counts as late as it may have been
+    /// spent: what of these no slice tells counts as spent now.
+    pub fn set_limits(&mut self, limits: SpendingLimits, now: Moment) {
+        self.roll(now.windows, now.second);
+        if let Some(limit) = limits.rolling {
+            self.count_in(limit.window, now.second);
+            let soft = self.limits.rolling.and_then(|before| before.soft);
+            if let Some(rolling) = &mut self.rolling
+                && soft != limit.soft
+            {
+                rolling.tell_anew();
+            }
+        }
+        self.limits = limits;
+    }
+
+    fn count_in(&mut self, window: RollingWindow, second: i64) {
+        let known = self.rolling.as_deref();
+        if known.is_some_and(|rolling| rolling.window() == window) {
+            return;
+        }
+        let mut rolling = match known {
+            Some(known) => known.recut(window, second),
+            None => Rolling::new(window, second),
+        };
+        let is_within = |start: i64| second.saturating_sub(start) <= window.seconds();
+        if is_within(self.windows.month) {
+            rolling.at_least(self.month.settled);
+        } else if is_within(self.windows.day) {
+            rolling.at_least(self.day.settled);
+        }
+        self.rolling = Some(Box::new(rolling));
+    }
+
+    /// What counts in `second` in the window that rolls, of what was charged and what is held.
+    fn spent_rolling(&self, second: i64) -> Spent {
+        let rolling = self.rolling.as_deref();
+        Spent {
+            settled: rolling.map_or(Money::ZERO, |rolling| rolling.settled_at(second)),
+            held: self.total.held,
+        }
+    }
+
+    /// What is left of the tightest limit.
+    fn left(&self, now: Moment) -> Option<Money> {
+        let day = self.day.unless(now.windows.day > self.windows.day);
+        let month = self.month.unless(now.windows.month > self.windows.month);
+        let limits = &self.limits;
+        let rolling = limits.rolling.and_then(|rolling| rolling.limit);
+        let lefts = [
+            day.left(limits.daily),
+            month.left(limits.monthly),
+            self.total.left(limits.total),
+            rolling.and_then(|limit| self.spent_rolling(now.second).left(Some(limit))),
+        ];
+        lefts.into_iter().flatten().min()
+    }
+
+    fn refuses(&self, amount: Money, second: i64) -> Option<HoldRefusal> {
+        let limits = &self.limits;
+        if !self.day.admits(amount, limits.daily) {
+            Some(HoldRefusal::LimitReached(BudgetWindow::Day))
+        } else if !self.month.admits(amount, limits.monthly) {
+            Some(HoldRefusal::LimitReached(BudgetWindow::Month))
+        } else if !self.total.admits(amount, limits.total) {
+            Some(HoldRefusal::LimitReached(BudgetWindow::Total))
+        } else {
+            let limit = limits.rolling?.limit?;
+            let spent = self.spent_rolling(second);
+            (!spent.admits(amount, Some(limit))).then(|| HoldRefusal::RollingLimitReached {
+                wait: self.wait(limit, amount, second),
+            })
+        }
+    }
+
+    fn wait(&self, limit: Money, amount: Money, second: i64) -> Option<Duration> {
+        let room = limit.checked_sub(self.total.held)?.checked_sub(amount)?;
+        let rolling = self.rolling.as_deref()?;
+        (!room.is_negative())
+            .then(|| rolling.wait(room, second))
+            .flatten()
+    }
+
+    /// Ends a hold; returns which soft limits that passed.
+    fn settle(
+        &mut self,
+        stamp: Windows,
+        held: Money,
+        charged: Money,
+        second: i64,
+    ) -> [(BudgetWindow, Option<Passed>); 4] {
+        let soft = self.limits.soft;
+        let mut passed = [
+            (BudgetWindow::Day, None),
+            (BudgetWindow::Month, None),
+            (
+                BudgetWindow::Total,
+                self.total.settle(held, charged, soft.total),
+            ),
+            (BudgetWindow::Rolling, None),
+        ];
+        if self.windows.day == stamp.day {
+            passed[0].1 = self.day.settle(held, charged, soft.daily);
+        }
+        if self.windows.month == stamp.month {
+            passed[1].1 = self.month.settle(held, charged, soft.monthly);
+        }
+        if let Some(rolling) = &mut self.rolling {
+            let soft = self.limits.rolling.and_then(|rolling| rolling.soft);
+            passed[3].1 = rolling.settle(charged, second, soft);
+        }
+        passed
     }
 }
 
@@ -192,6 +303,13 @@ pub enum HoldRefusal {
     /// A budget's limit does not.
     #[error("the limit of a {0:?} is reached")]
     LimitReached(BudgetWindow),
+    /// A budget's limit of a window that rolls does not.
+    #[error("the limit of a rolling window is reached")]
+    RollingLimitReached {
+        /// After what time enough will have left the window, if nothing more is charged until then. `None`: waiting alone
+        /// won't do, as the amount and what is held are more than the limit.
+        wait: Option<Duration>,
+    },
     /// The amount is negative.
     #[error("a hold can't be negative")]
     NegativeAmount,
@@ -250,7 +368,7 @@ pub fn hold(
     books: &mut impl Books,
     budgets: &[BudgetId],
     amount: Money,
-    now: Windows,
+    now: Moment,
 ) -> Result<Grant, HoldRefusal> {
     if amount.is_negative() {
         return Err(HoldRefusal::NegativeAmount);
@@ -258,12 +376,12 @@ pub fn hold(
     if books.balance().available() < amount {
         return Err(HoldRefusal::InsufficientCredits);
     }
-    let stamp = each(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows));
+    let windows = stamp(books, budgets, now.windows);
     for id in each(budgets) {
         let budget = books.budget(id);
-        budget.roll(stamp);
-        if let Some(window) = budget.refuses(amount) {
-            return Err(HoldRefusal::LimitReached(window));
+        budget.roll(windows, now.second);
+        if let Some(refusal) = budget.refuses(amount, now.second) {
+            return Err(refusal);
         }
     }
     let balance = books.balance();
@@ -277,12 +395,14 @@ pub fn hold(
         budget.day.hold(amount);
         budget.month.hold(amount);
         budget.total.hold(amount);
-        left.budgets = [left.budgets, budget.left()].into_iter().flatten().min();
+        left.budgets = [left.budgets, budget.left(now)].into_iter().flatten().min();
     }
-    Ok(Grant {
-        windows: stamp,
-        left,
-    })
+    Ok(Grant { windows, left })
+}
+
+/// The windows in which a hold counts: the latest that any of its budgets has seen.
+fn stamp(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Windows {
+    each(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows))
 }
 
 /// Each budget once: one that is named twice is one budget.
@@ -300,7 +420,8 @@ fn each(budgets: &[BudgetId]) -> impl Iterator<Item = &BudgetId> {
     })
 }
 
-/// Ends a hold of `account`: gives `held` back and takes `charged`, in the windows that were stamped on it.
+/// Ends a hold of `account`: gives `held` back and takes `charged`, in the windows that were stamped on it, and from `second`
+/// (since 1970-01-01T00:00:00Z) on in those that roll.
 ///
 /// `charged` may be less than, equal to or more than `held`; a negative one counts as nothing, and no
 /// more is taken than keeps the sum of all charges within what [`Money`] holds.
@@ -311,6 +432,7 @@ pub fn settle(
     stamp: Windows,
     held: Money,
     charged: Money,
+    second: i64,
 ) -> Settled {
     let balance = books.balance();
     let room = Money::MAX.saturating_sub(balance.settled);
@@ -322,22 +444,7 @@ pub fn settle(
         ..Settled::default()
     };
     for id in each(budgets) {
-        let budget = books.budget(id);
-        let soft = budget.limits.soft;
-        let mut passed: [(BudgetWindow, Option<Passed>); 3] = [
-            (BudgetWindow::Day, None),
-            (BudgetWindow::Month, None),
-            (
-                BudgetWindow::Total,
-                budget.total.settle(held, charged, soft.total),
-            ),
-        ];
-        if budget.windows.day == stamp.day {
-            passed[0].1 = budget.day.settle(held, charged, soft.daily);
-        }
-        if budget.windows.month == stamp.month {
-            passed[1].1 = budget.month.settle(held, charged, soft.monthly);
-        }
+        let passed = books.budget(id).settle(stamp, held, charged, second);
         let alerts = passed.into_iter().filter_map(|(window, passed)| {
             passed.map(|passed| SpendingAlert {
                 account: account.clone(),

@@ -1,10 +1,14 @@
-//! Spending limits, and the calendar windows that they are counted in.
+//! Spending limits, and the windows that they are counted in.
+
+mod rolling;
 
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{ToSpan, tz::TimeZone};
 
 use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
+
+pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};
 
 /// How much may be spent in a window. `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub struct SpendingLimits {
     pub monthly: Option<Money>,
     /// Ever.
     pub total: Option<Money>,
+    /// In every span of a length of one's own. It has a soft limit of its own.
+    pub rolling: Option<RollingLimit>,
     /// What is told, and refused to nobody.
     pub soft: SoftLimits,
 }
@@ -36,12 +42,14 @@ impl SpendingLimits {
     pub(crate) fn are_sound(&self) -> bool {
         let hard = [self.daily, self.monthly, self.total];
         let soft = [self.soft.daily, self.soft.monthly, self.soft.total];
-        let mut limits = hard.into_iter().chain(soft).flatten();
+        let rolling = self.rolling.map(|rolling| [rolling.limit, rolling.soft]);
+        let limits = hard.into_iter().chain(soft);
+        let mut limits = limits.chain(rolling.into_iter().flatten()).flatten();
         !limits.any(Money::is_negative)
     }
 }
 
-/// A soft limit was passed: told once for each limit and window.
+/// A soft limit was passed: told once for each limit and window; of a window that rolls, once in its length at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpendingAlert {
     /// Whose money.
@@ -65,6 +73,17 @@ pub enum BudgetWindow {
     Month,
     /// From the beginning.
     Total,
+    /// The last seconds, minutes, days: a [`RollingWindow`].
+    Rolling,
+}
+
+/// A moment as budgets see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since 1970-01-01T00:00:00Z, for windows that roll.
+    pub second: i64,
+    /// The day and the month that it lies in.
+    pub windows: Windows,
 }
 
 /// The day and the month that a moment lies in, by their first seconds since 1970-01-01T00:00:00Z.
@@ -142,6 +161,15 @@ impl Calendar {
             *latest = self.look_up(now);
         }
         latest.0
+    }
+
+    /// `now`, with its day and its month.
+    #[must_use]
+    pub fn moment(&self, now: Timestamp) -> Moment {
+        Moment {
+            second: now.as_second(),
+            windows: self.windows(now),
+        }
     }
 
     fn look_up(&self, now: Timestamp) -> (Windows, i64) {

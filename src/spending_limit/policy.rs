@@ -215,14 +215,18 @@ impl SpendingLimitPolicy {
             let denial = Denial::new(DenialKind::RateLimited).because(refusal.to_string());
             return Verdict::Refuse(denial.retry_after(ONE_CALL));
         }
-        let kind = match refusal {
-            HoldRefusal::LimitReached(_) => DenialKind::SpendingLimitReached,
-            _ => DenialKind::InsufficientCredits,
+        let (kind, wait) = match refusal {
+            HoldRefusal::LimitReached(_) => (DenialKind::SpendingLimitReached, None),
+            HoldRefusal::RollingLimitReached { wait } => (DenialKind::SpendingLimitReached, wait),
+            _ => (DenialKind::InsufficientCredits, None),
         };
         let denial = Denial::new(kind)
             .price(wish.amount)
             .because(refusal.to_string());
-        Verdict::Refuse(denial)
+        Verdict::Refuse(match wait {
+            Some(wait) => denial.retry_after(wait),
+            None => denial,
+        })
     }
 
     fn open(&self, wish: Wish, reservation: Reservation) -> SpendingPermit {

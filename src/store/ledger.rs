@@ -49,7 +49,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance>;
 
     /// Sets the limits of a budget of the account and returns the budget. They count for the next
-    /// hold; what was spent before counts too. Fails with `Refused` when one is below zero.
+    /// hold; what was spent before counts too, in a window that rolls as far as
+    /// [`Budget::set_limits`](crate::books::Budget::set_limits) can know of it. Fails with `Refused` when one is below zero.
     fn set_limits(
         &self,
         account: &AccountId,
@@ -58,7 +59,7 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     ) -> StoreFuture<Budget>;
 
     /// A budget of the account as it stands now: a day or month that has ended since the last hold
-    /// counts as empty. One that never was is empty.
+    /// counts as empty, and what has left a window that rolls is left out. One that never was is empty.
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget>;
 
     /// The usage log of an account, newest first.

@@ -39,6 +39,8 @@ mod leasing;
 mod ledger;
 mod people;
 mod rate;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod rolling;
 mod statement;
 mod static_keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -3,7 +3,7 @@
 //! compared with an oracle that keeps them in another way.
 //!
 //! What is checked:
-//! 1. when a hold is granted, settled + held ≤ limit in every window, and what was set aside was there;
+//! 1. when a hold is granted, settled + held ≤ limit in every window, those that roll too, and what was set aside was there;
 //! 2. deposits and corrections + credit line = available + held + settled;
 //! 3. every hold ends exactly once, and none is left in the end;
 //! 4. the sum of the usage log is the sum of what was settled.

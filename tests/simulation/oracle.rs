@@ -10,7 +10,7 @@ use std::{
 use tollgate::{
     RequestId,
     books::{Balance, Budget, HoldRefusal},
-    budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
+    budget::{BudgetWindow, RollingWindow, SpendingAlert, SpendingLimits, Windows},
     store::{AccountId, BudgetId},
     usage::{Expiry, Hold, HoldId, HoldRequest},
 };
@@ -45,6 +45,34 @@ struct Known {
 
 type Window = (AccountId, BudgetId, BudgetWindow, i64);
 
+/// All that was ever charged in a window that rolls, with the second by which it counts.
+struct Rolling {
+    window: RollingWindow,
+    charges: Vec<(i64, i128)>,
+    /// The latest second at which it was looked at.
+    seen: i64,
+    told: Option<i64>,
+}
+
+impl Rolling {
+    fn width(&self) -> i64 {
+        self.window.slice().as_secs() as i64
+    }
+
+    /// Time goes back by less than a slice.
+    fn by(&self, second: i64) -> i64 {
+        second.max(self.seen - self.seen.rem_euclid(self.width()))
+    }
+
+    fn settled(&self, second: i64) -> i128 {
+        let (now, width) = (self.by(second), self.width());
+        let length = self.window.length().as_secs() as i64;
+        let counts = |at: i64| at - at.rem_euclid(width) + width + length > now;
+        let charges = self.charges.iter().filter(|(at, _)| counts(*at));
+        charges.map(|(_, amount)| amount).sum()
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Oracle {
     accounts: HashMap<AccountId, Account>,
@@ -54,6 +82,9 @@ pub(crate) struct Oracle {
     limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
     known: HashMap<(AccountId, Arc<str>), Known>,
     told: HashSet<(Window, i64)>,
+    rolling: HashMap<(AccountId, BudgetId), Rolling>,
+    /// The time of day.
+    second: i64,
     pub(crate) expired: usize,
 }
 
@@ -63,8 +94,15 @@ fn begin(window: BudgetWindow, windows: Windows) -> i64 {
     match window {
         BudgetWindow::Day => windows.day,
         BudgetWindow::Month => windows.month,
-        BudgetWindow::Total => 0,
+        BudgetWindow::Total | BudgetWindow::Rolling => 0,
     }
+}
+
+/// Each once, in their order.
+fn in_order(budgets: &[BudgetId]) -> Vec<BudgetId> {
+    let mut seen = HashSet::new();
+    let each = budgets.iter().filter(|budget| seen.insert(*budget));
+    each.cloned().collect()
 }
 
 fn distinct(budgets: &[BudgetId]) -> Vec<BudgetId> {
@@ -103,31 +141,87 @@ impl Oracle {
 
     /// Which limit doesn't cover the amount.
     fn over(&self, request: &HoldRequest, windows: Windows) -> HashSet<BudgetWindow> {
+        let each = distinct(&request.budgets).into_iter();
+        each.flat_map(|budget| self.over_in(&budget, request, windows))
+            .collect()
+    }
+
+    fn over_in(
+        &self,
+        budget: &BudgetId,
+        request: &HoldRequest,
+        windows: Windows,
+    ) -> HashSet<BudgetWindow> {
         let account = &request.call.account;
         let amount = i128::from(request.amount.nanos());
         let mut over = HashSet::new();
-        for budget in distinct(&request.budgets) {
-            let limits = self.limits.get(&(account.clone(), budget.clone()));
-            let limits = limits.copied().unwrap_or_default();
-            for window in WINDOWS {
-                let limit = match window {
-                    BudgetWindow::Day => limits.daily,
-                    BudgetWindow::Month => limits.monthly,
-                    BudgetWindow::Total => limits.total,
-                };
-                let place = (
-                    account.clone(),
-                    budget.clone(),
-                    window,
-                    begin(window, windows),
-                );
-                let spent = self.settled_in(&place) + self.held_in(&place);
-                if limit.is_some_and(|limit| spent + amount > i128::from(limit.nanos())) {
-                    over.insert(window);
-                }
+        let limits = self.limits.get(&(account.clone(), budget.clone()));
+        let limits = limits.copied().unwrap_or_default();
+        for window in WINDOWS {
+            let limit = match window {
+                BudgetWindow::Day => limits.daily,
+                BudgetWindow::Month => limits.monthly,
+                BudgetWindow::Total => limits.total,
+                BudgetWindow::Rolling => unreachable!("it has no beginning"),
+            };
+            let place = (
+                account.clone(),
+                budget.clone(),
+                window,
+                begin(window, windows),
+            );
+            let spent = self.settled_in(&place) + self.held_in(&place);
+            if limit.is_some_and(|limit| spent + amount > i128::from(limit.nanos())) {
+                over.insert(window);
             }
         }
+        let left = self.left_rolling(account, budget, self.second);
+        if left.is_some_and(|left| amount > left) {
+            over.insert(BudgetWindow::Rolling);
+        }
         over
+    }
+
+    /// What a budget's window that rolls admits in a second.
+    fn left_rolling(&self, account: &AccountId, budget: &BudgetId, second: i64) -> Option<i128> {
+        let place = (account.clone(), budget.clone());
+        let limit = self.limits.get(&place)?.rolling?.limit?;
+        let all = (place.0.clone(), place.1.clone(), BudgetWindow::Total, 0);
+        let settled = self.rolling[&place].settled(second);
+        Some(i128::from(limit.nanos()) - settled - self.held_in(&all))
+    }
+
+    fn look(&mut self, account: &AccountId, budget: &BudgetId) {
+        let place = (account.clone(), budget.clone());
+        if let Some(rolling) = self.rolling.get_mut(&place) {
+            rolling.seen = rolling.seen.max(self.second);
+        }
+    }
+
+    /// A hold that a limit refuses has looked at budgets up to the one that refuses it.
+    fn look_until_refused(&mut self, request: &HoldRequest, windows: Windows) {
+        for budget in in_order(&request.budgets) {
+            self.look(&request.call.account, &budget);
+            if !self.over_in(&budget, request, windows).is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// After that time, and no earlier, it fits into each window that rolls.
+    fn check_wait(&self, request: &HoldRequest, wait: Option<Duration>) {
+        let amount = i128::from(request.amount.nanos());
+        let is_full = |second: i64| {
+            let mut each = in_order(&request.budgets).into_iter();
+            each.any(|budget| {
+                let left = self.left_rolling(&request.call.account, &budget, second);
+                left.is_some_and(|left| amount > left)
+            })
+        };
+        match wait {
+            Some(wait) => assert!(is_full(self.second + wait.as_secs() as i64 - 1)),
+            None => assert!(is_full(i64::MAX / 4)),
+        }
     }
 
     fn repeats(&self, request: &HoldRequest, now: Duration) -> Option<HoldRefusal> {
@@ -162,11 +256,22 @@ impl Oracle {
             Ok(hold) => hold,
             Err(HoldRefusal::NegativeAmount) => return assert!(amount < 0),
             Err(HoldRefusal::InsufficientCredits) => return assert!(!covered),
-            Err(HoldRefusal::LimitReached(window)) => return assert!(over.contains(window)),
+            Err(HoldRefusal::LimitReached(window)) => {
+                assert!(over.contains(window));
+                return self.look_until_refused(request, windows);
+            }
+            Err(HoldRefusal::RollingLimitReached { wait }) => {
+                assert!(over.contains(&BudgetWindow::Rolling));
+                self.check_wait(request, *wait);
+                return self.look_until_refused(request, windows);
+            }
             // The clients of a world are fewer than that.
             Err(HoldRefusal::TooManyOpen) => panic!("refused one of a few open holds"),
             Err(refusal) => return assert_eq!(repeats, Some(*refusal)),
         };
+        for budget in &in_order(&request.budgets) {
+            self.look(account, budget);
+        }
         assert!(amount >= 0, "granted less than nothing");
         assert!(covered, "granted what wasn't there");
         assert!(over.is_empty(), "granted over a limit: {over:?}");
@@ -212,6 +317,12 @@ impl Oracle {
                 let place = (open.account.clone(), budget.clone(), window, from);
                 *self.settled.entry(place).or_default() += charged;
             }
+            self.look(&open.account, budget);
+            let place = (open.account.clone(), budget.clone());
+            if let Some(rolling) = self.rolling.get_mut(&place) {
+                let at = rolling.by(self.second);
+                rolling.charges.push((at, charged));
+            }
         }
         if let Some(key) = open.key {
             let place = (open.account.clone(), key);
@@ -227,7 +338,8 @@ impl Oracle {
     }
 
     /// What has been open for too long ends before anything else happens in its account.
-    pub(crate) fn expire(&mut self, account: &AccountId, now: Duration) {
+    pub(crate) fn expire(&mut self, account: &AccountId, now: Duration, second: i64) {
+        self.second = second;
         let over: Vec<_> = self
             .open
             .iter()
@@ -273,10 +385,25 @@ impl Oracle {
     }
 
     pub(crate) fn limits(&mut self, account: &AccountId, budget: &BudgetId, to: SpendingLimits) {
-        self.limits.insert((account.clone(), budget.clone()), to);
+        let place = (account.clone(), budget.clone());
+        let before = self.limits.insert(place.clone(), to);
+        let soft = |limits: SpendingLimits| limits.rolling.and_then(|rolling| rolling.soft);
+        if let Some(limit) = to.rolling {
+            let second = self.second;
+            let rolling = self.rolling.entry(place).or_insert_with(|| Rolling {
+                window: limit.window,
+                charges: Vec::new(),
+                seen: second,
+                told: None,
+            });
+            if before.and_then(soft) != soft(to) {
+                rolling.told = None;
+            }
+        }
+        self.look(account, budget);
     }
 
-    /// Nothing is told twice of one window.
+    /// Nothing is told twice of one window, nor of one that rolls within its length.
     pub(crate) fn told(&mut self, alert: &SpendingAlert, windows: Windows) {
         let from = begin(alert.window, windows);
         let window = (
@@ -286,6 +413,14 @@ impl Oracle {
             from,
         );
         assert!(alert.spent >= alert.limit);
+        if alert.window == BudgetWindow::Rolling {
+            let place = (alert.account.clone(), alert.budget.clone());
+            let rolling = self.rolling.get_mut(&place).unwrap();
+            let (now, length) = (rolling.by(self.second), rolling.window.length());
+            let again = rolling.told.replace(now);
+            let since = again.map_or(i64::MAX, |told| now - told);
+            return assert!(since >= length.as_secs() as i64, "told too soon: {alert:?}");
+        }
         assert!(
             self.told.insert((window, alert.limit.nanos())),
             "told twice: {alert:?}"
@@ -337,6 +472,13 @@ impl Oracle {
             let expected = (self.settled_in(&place), self.held_in(&place));
             assert_eq!(found, expected, "{window:?} of {id}");
         }
+        let rolling = &self.rolling[&(account.clone(), id.clone())];
+        let found = budget.rolling.as_ref().unwrap().settled();
+        assert_eq!(
+            i128::from(found.nanos()),
+            rolling.settled(self.second),
+            "of {id}"
+        );
     }
 
     /// The log has a row for each call that ended, and their sum is what was settled.

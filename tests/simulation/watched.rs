@@ -75,8 +75,8 @@ impl Watched {
 
     /// Every look at an account ends what is over in it.
     pub(crate) fn expire(&self, account: &AccountId) {
-        let now = self.clock.elapsed();
-        self.oracle.lock().unwrap().expire(account, now);
+        let (now, second) = (self.clock.elapsed(), self.clock.now().as_second());
+        self.oracle.lock().unwrap().expire(account, now, second);
     }
 
     /// The windows in which a hold has to count: the latest that any of its budgets has seen.
@@ -160,6 +160,7 @@ impl Ledger for Watched {
     }
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
+        self.expire(&call.account);
         self.oracle.lock().unwrap().record(&call.account);
         self.store.record(call, settlement)
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use tollgate::{
-    budget::{SoftLimits, SpendingLimits},
+    budget::{RollingLimit, RollingWindow, SoftLimits, SpendingLimits},
     clock::{Clock, Timestamp},
     money::Money,
     store::{AccountId, BudgetId, Ledger, Page},
@@ -82,6 +82,9 @@ pub(crate) struct World {
     tally: Tally,
 }
 
+/// The seconds of each budget's window that rolls: of one that doesn't end with a slice, of an hour, of a day.
+const WINDOWS: [u64; 3] = [301, 3_600, 86_400];
+
 /// A second hold of the same name, as a reply that came twice would be.
 fn copy(hold: &Hold) -> Hold {
     Hold {
@@ -102,7 +105,7 @@ impl World {
         let ledger = Watched::new(dice.clone());
         let names = ["ann", "bob"];
         let budgets = ["key-1", "key-2", "team"];
-        Self {
+        let world = Self {
             caller: Caller::new(&ledger, dice.clone()),
             accounts: names.map(|name| AccountId::new(name).unwrap()).to_vec(),
             budgets: budgets.map(|name| BudgetId::new(name).unwrap()).to_vec(),
@@ -114,7 +117,18 @@ impl World {
             begun: 0,
             payments: Vec::new(),
             tally: Tally::default(),
+        };
+        // Windows that roll are counted from the beginning.
+        for account in &world.accounts {
+            for (budget, window) in world.budgets.iter().zip(WINDOWS) {
+                let limits = SpendingLimits {
+                    rolling: Some(world.rolling(window, None, None)),
+                    ..SpendingLimits::default()
+                };
+                world.limit(account, budget, limits);
+            }
         }
+        world
     }
 
     pub(crate) fn run(mut self, steps: u64) -> Tally {
@@ -340,9 +354,21 @@ impl World {
             .then(|| Money::from_nanos(self.dice.between(0, 200)))
     }
 
+    fn rolling(&self, seconds: u64, limit: Option<Money>, soft: Option<Money>) -> RollingLimit {
+        RollingLimit {
+            window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
+            limit,
+            soft,
+        }
+    }
+
     fn set_limits(&mut self, account: &AccountId) {
-        let budget = self.dice.pick(&self.budgets).clone();
+        let place = usize::try_from(self.dice.roll(3)).unwrap();
+        let budget = self.budgets[place].clone();
+        let (limit, soft) = (self.some_limit(), self.some_limit());
+        let rolling = self.rolling(WINDOWS[place], limit, soft);
         let limits = SpendingLimits {
+            rolling: (!self.dice.one_in(4)).then_some(rolling),
             daily: self.some_limit(),
             monthly: self.some_limit(),
             total: self.some_limit().filter(|_| self.dice.one_in(4)),
@@ -352,10 +378,14 @@ impl World {
                 total: self.some_limit(),
             },
         };
+        self.limit(account, &budget, limits);
+    }
+
+    fn limit(&self, account: &AccountId, budget: &BudgetId, limits: SpendingLimits) {
         self.ledger.expire(account);
-        at_once(self.ledger.set_limits(account, &budget, limits)).unwrap();
+        at_once(self.ledger.set_limits(account, budget, limits)).unwrap();
         let mut oracle = self.ledger.oracle.lock().unwrap();
-        oracle.limits(account, &budget, limits);
+        oracle.limits(account, budget, limits);
     }
 
     fn set_credit_line(&mut self, account: &AccountId) {

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use tollgate::{
     Charge, Charging, CostSource, CredentialKind, IdempotencyKeys, MissingUsage, Price, PriceTable,
     Principal, SpendingLimitLayer, TokenBound, UsageExport,
-    budget::SpendingLimits,
+    budget::{RollingLimit, RollingWindow, SpendingLimits},
     clock::{Clock, ManualClock},
     money::Money,
     store::{AccountId, BudgetId, KeyId, Ledger, MemoryStore, Page},

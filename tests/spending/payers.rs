@@ -56,6 +56,56 @@ async fn a_team_within_a_tenant_pays_and_its_budget_holds() {
 }
 
 #[tokio::test]
+async fn who_has_spent_what_a_rolling_window_admits_is_told_when_to_come_again() {
+    let gate = Gate::new().await;
+    let budgets = ["5h", "7d"].map(|name| BudgetId::new(&format!("key-1:{name}")).unwrap());
+    for (budget, (hours, limit)) in budgets.iter().zip([(5, "2"), (7 * 24, "3.5")]) {
+        let window = RollingWindow::new(Duration::from_secs(hours * 3_600)).unwrap();
+        let limits = SpendingLimits {
+            rolling: Some(RollingLimit::new(window, dollars(limit))),
+            ..SpendingLimits::default()
+        };
+        let set = gate.ledger.set_limits(&account(), budget, limits);
+        set.await.unwrap();
+    }
+    let two = budgets.clone();
+    let layer = two.into_iter().fold(
+        gate.layer(Price::flat(dollars("1"))).cost_headers(),
+        |layer, budget| layer.add_budget(move |_| Ok(Some(budget.clone()))),
+    );
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+    }));
+    let call = async || {
+        let answer = service.clone().oneshot(request()).await.unwrap();
+        let headers = answer.headers();
+        let field = |name| {
+            headers
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        let fields = (field("x-budget-remaining"), field("retry-after"));
+        (said(answer).await.0, fields.0, fields.1)
+    };
+    let left = |left: &str| (200_u16, Some(left.to_owned()), None);
+    let refused = |wait: u64| (402, None, Some(wait.to_string()));
+    // The first second of a slice of either window, five minutes and 168: both fit into 14 hours.
+    let second = u64::try_from(gate.clock.now().as_second()).unwrap();
+    gate.clock
+        .advance(Duration::from_secs(50_400 - second % 50_400));
+    assert_eq!(call().await, left("1"));
+    assert_eq!(call().await, left("0"));
+    assert_eq!(call().await, refused(18_300));
+    gate.clock.advance(Duration::from_secs(18_300));
+    assert_eq!(call().await, left("0.5"));
+    assert_eq!(call().await, refused(604_800 + 10_080 - 18_300));
+    for budget in &budgets {
+        let spent = gate.ledger.budget(&account(), budget).await.unwrap();
+        assert_eq!(spent.total.settled, dollars("3"));
+    }
+}
+
+#[tokio::test]
 async fn the_log_is_exported_whole_and_harmless() {
     let gate = Gate::new().await;
     let settlement = Settlement {

@@ -18,10 +18,13 @@ use crate::{
     dice::Dice,
     engines::{Time, account, balances, budget, costs, nanos, pay, request},
     leases::{Place, silent, time_goes_on},
+    rolling::rolling,
 };
 
 const DAILY: i64 = 250;
 const TOTAL: i64 = 400;
+/// In any minute.
+const ROLLING: i64 = 120;
 const DEPOSIT: i64 = 400;
 
 struct Node<S> {
@@ -39,6 +42,7 @@ pub(crate) struct Tally {
     here: usize,
     in_store: usize,
     refused: usize,
+    rolling: usize,
     killed: usize,
     lost: i64,
     days: usize,
@@ -64,7 +68,7 @@ impl<P: Place> World<P> {
             let limits = SpendingLimits {
                 daily: daily.map(nanos),
                 total: total.map(nanos),
-                ..SpendingLimits::default()
+                ..rolling(60, ROLLING)
             };
             let set = watcher.0.set_limits(&ann, &budget(name), limits);
             set.await.unwrap();
@@ -118,6 +122,7 @@ impl<P: Place> World<P> {
                 }
                 node.holds.push(hold);
             }
+            Err(HoldRefusal::RollingLimitReached { .. }) => self.tally.rolling += 1,
             Err(HoldRefusal::InsufficientCredits | HoldRefusal::LimitReached(_)) => {
                 self.tally.refused += 1;
             }
@@ -193,6 +198,9 @@ impl<P: Place> World<P> {
         );
         for name in ["key-1", "team"] {
             let budget = store.budget(&ann, &budget(name)).await.unwrap();
+            let in_any_minute = budget.rolling.as_ref().unwrap().settled();
+            let all = in_any_minute.saturating_add(budget.total.held);
+            assert!(all <= nanos(ROLLING), "{name}: {budget:?}");
             let windows = [
                 (budget.day, budget.limits.daily),
                 (budget.total, budget.limits.total),
@@ -270,6 +278,7 @@ pub(crate) async fn whatever_happens<P: Place>(seeds: u64, place: impl AsyncFn()
         all.here += tally.here;
         all.in_store += tally.in_store;
         all.refused += tally.refused;
+        all.rolling += tally.rolling;
         all.killed += tally.killed;
         all.lost += tally.lost;
         all.days += tally.days;
@@ -277,7 +286,7 @@ pub(crate) async fn whatever_happens<P: Place>(seeds: u64, place: impl AsyncFn()
     eprintln!("{seeds} seeds of {steps} steps: {all:?}");
     // A world in which something never happens proves nothing about it.
     if seeds >= 10 {
-        let least = [all.here, all.in_store, all.refused, all.killed, all.days];
+        let least = [all.here, all.in_store, all.rolling, all.killed, all.days];
         assert!(
             least.iter().all(|count| *count > 5) && all.lost > 0,
             "{all:?}"

@@ -56,6 +56,7 @@ mod redis_server;
 mod redis_sessions;
 #[cfg(feature = "sqlite")]
 mod restart;
+mod rolling;
 mod sessions;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod silence;
@@ -245,6 +246,11 @@ laws! {
         log::another_account_s_cursor_leads_nowhere,
         statement::what_there_was_and_what_moved_is_what_there_is,
         statement::a_statement_holds_while_the_account_moves,
+        rolling::a_charge_counts_until_its_slice_has_left_the_window,
+        rolling::what_is_held_counts_until_its_end_and_its_charge_from_then_on,
+        rolling::a_rolling_limit_that_is_changed_forgets_nothing,
+        rolling::a_soft_rolling_limit_is_told_once_in_the_length_of_its_window,
+        rolling::a_rolling_limit_for_ten_serves_ten_of_a_hundred,
         races::money_for_ten_serves_ten_of_a_hundred,
         races::a_limit_for_ten_serves_ten_of_a_hundred,
         races::a_hundred_payments_with_one_reference_are_one,

@@ -17,6 +17,7 @@ use crate::{
         sqlite, usage,
     },
     people::{user, user_id},
+    rolling::rolling,
     sessions::{of_two_processes_one_exchanges_a_refresh_token, session, session_id},
 };
 
@@ -76,6 +77,38 @@ async fn everything_is_there_after_a_restart() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["tollgate.db"], "no write-ahead log is left behind");
+}
+
+#[tokio::test]
+async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ann, key) = (account("ann"), [budget("key-1")]);
+    let store = open(folder.path()).await;
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &key, 30).await.unwrap();
+    store.settle(held, costs(30)).await.unwrap();
+    store.close().await.unwrap();
+    let file = Connection::open(folder.path().join("tollgate.db")).unwrap();
+    let before = "ALTER TABLE budget DROP COLUMN rolling; PRAGMA user_version = 8";
+    file.execute_batch(before).unwrap();
+    drop(file);
+
+    let store = open(folder.path()).await;
+    let found = store.budget(&ann, &key[0]).await.unwrap();
+    assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
+    let limits = rolling(86_400, 50);
+    store.set_limits(&ann, &key[0], limits).await.unwrap();
+    let held = hold(&store, &ann, &key, 15).await.unwrap();
+    store.settle(held, costs(15)).await.unwrap();
+    let kept = store.budget(&ann, &key[0]).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = open(folder.path()).await;
+    let found = store.budget(&ann, &key[0]).await.unwrap();
+    assert_eq!((&found, found.limits), (&kept, limits));
+    assert_eq!(found.rolling.unwrap().settled(), nanos(45));
+    assert!(hold(&store, &ann, &key, 6).await.is_err());
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use std::{fmt, sync::Arc};
 use super::{
     super::{
         AccountId, BudgetId,
-        budget::{SpendingAlert, Windows},
+        budget::{Moment, SpendingAlert, Windows},
         clock::Timestamp,
         money::Money,
         usage::{Call, Expiry, Settlement},
     },
-    Books, Left, Settled, each, hold, settle,
+    Books, Left, Settled, each, hold, settle, stamp,
 };
 
 /// Of what is left of an account or a budget, a lease grows by no more than this part at a time: near the end leases
@@ -129,14 +129,14 @@ impl Lease {
     }
 
     /// Takes a step: charges what was served, and fits the lease to what is wanted of it.
-    pub fn take(&mut self, books: &mut impl Books, step: &LeaseStep, now: Windows) -> Stepped {
+    pub fn take(&mut self, books: &mut impl Books, step: &LeaseStep, now: Moment) -> Stepped {
         if step.number == 1 {
-            self.windows = stamp(books, &step.budgets, now);
+            self.windows = stamp(books, &step.budgets, now.windows);
         }
         self.step = step.number;
         let mut stepped = Stepped::default();
         for served in &step.served {
-            let settled = self.charge(books, step, served.settlement.charged);
+            let settled = self.charge(books, step, served.settlement.charged, now.second);
             stepped.charged.push(settled.charged);
             stepped.alerts.extend(settled.alerts);
         }
@@ -147,7 +147,13 @@ impl Lease {
     }
 
     /// Charges a call: from what is set aside as far as that goes, and beyond it what it cost beyond.
-    fn charge(&mut self, books: &mut impl Books, step: &LeaseStep, cost: Money) -> Settled {
+    fn charge(
+        &mut self,
+        books: &mut impl Books,
+        step: &LeaseStep,
+        cost: Money,
+        second: i64,
+    ) -> Settled {
         let cost = cost.max(Money::ZERO);
         let (held, charged) = match &mut self.prepaid {
             None => {
@@ -162,24 +168,36 @@ impl Lease {
             }
         };
         let (account, budgets) = (&step.account, &step.budgets);
-        settle(books, account, budgets, self.windows, held, charged)
+        settle(books, account, budgets, self.windows, held, charged, second)
     }
 
-    fn fit(&mut self, books: &mut impl Books, step: &LeaseStep, now: Windows) {
+    fn fit(&mut self, books: &mut impl Books, step: &LeaseStep, now: Moment) {
         let (account, budgets) = (&step.account, &step.budgets);
         let target = step.target.max(Money::ZERO);
         let surplus = self.amount.saturating_sub(target);
         if surplus > Money::ZERO {
-            let _nothing_charged =
-                settle(books, account, budgets, self.windows, surplus, Money::ZERO);
+            let nothing = Money::ZERO;
+            let _nothing_charged = settle(
+                books,
+                account,
+                budgets,
+                self.windows,
+                surplus,
+                nothing,
+                now.second,
+            );
             self.amount = target;
             return;
         }
         // In other windows it is another lease.
-        if stamp(books, budgets, now) != self.windows {
+        if stamp(books, budgets, now.windows) != self.windows {
             return;
         }
-        let part = left(books, budgets, self.windows).least().nanos();
+        let here = Moment {
+            windows: self.windows,
+            ..now
+        };
+        let part = left(books, budgets, here).least().nanos();
         let part = Money::from_nanos(part.checked_div(PART_OF_LEFT).unwrap_or_default());
         let wanted = target.saturating_sub(self.amount).min(part);
         if wanted > Money::ZERO && hold(books, budgets, wanted, now).is_ok() {
@@ -200,9 +218,10 @@ impl Lease {
         account: &AccountId,
         budgets: &[BudgetId],
         expiry: Expiry,
+        second: i64,
     ) -> Settled {
-        let charged = expiry.charged(self.amount);
-        let settled = settle(books, account, budgets, self.windows, self.amount, charged);
+        let (held, charged) = (self.amount, expiry.charged(self.amount));
+        let settled = settle(books, account, budgets, self.windows, held, charged, second);
         self.amount = Money::ZERO;
         self.prepaid = Some(settled.charged);
         settled
@@ -214,7 +233,7 @@ impl Lease {
         &self,
         books: &mut impl Books,
         budgets: &[BudgetId],
-        now: Windows,
+        now: Moment,
     ) -> LeaseStanding {
         LeaseStanding {
             is_open: self.prepaid.is_none(),
@@ -238,14 +257,9 @@ pub fn abandoned_call(id: LeaseId, account: &AccountId, now: Timestamp) -> Call 
     }
 }
 
-/// The windows in which a hold would count.
-fn stamp(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Windows {
-    each(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows))
-}
-
-fn left(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Left {
+fn left(books: &mut impl Books, budgets: &[BudgetId], now: Moment) -> Left {
     let account = books.balance().available();
-    let lefts = each(budgets).filter_map(|id| books.budget(id).rolled(now).left());
+    let lefts = each(budgets).filter_map(|id| books.budget(id).left(now));
     Left {
         account,
         budgets: lefts.min(),

@@ -20,19 +20,28 @@ impl Books for Loaded {
     }
 }
 
-fn ann() -> AccountId {
+pub(super) fn ann() -> AccountId {
     AccountId::new("ann").unwrap()
 }
 
-fn key() -> BudgetId {
+pub(super) fn key() -> BudgetId {
     BudgetId::new("key-1").unwrap()
 }
 
-fn day(number: i64) -> Windows {
-    Windows {
-        day: number * 86_400,
-        month: 0,
+fn day(number: i64) -> Moment {
+    Moment {
+        second: number * 86_400,
+        windows: Windows {
+            day: number * 86_400,
+            month: 0,
+        },
     }
+}
+
+/// Ends a hold of ann's.
+fn end(books: &mut Loaded, ids: &[BudgetId], stamp: Windows, held: i64, charged: i64) -> Settled {
+    let (held, charged) = (Money::from_nanos(held), Money::from_nanos(charged));
+    settle(books, &ann(), ids, stamp, held, charged, stamp.day)
 }
 
 fn funded(nanos: i64) -> Loaded {
@@ -74,24 +83,10 @@ fn a_call_over_midnight_counts_where_it_began() {
     let today = hold(&mut books, &[key()], Money::from_nanos(10), day(2))
         .unwrap()
         .windows;
-    let _ = settle(
-        &mut books,
-        &ann(),
-        &[key()],
-        yesterday,
-        Money::from_nanos(10),
-        Money::from_nanos(10),
-    );
+    let _ = end(&mut books, &[key()], yesterday, 10, 10);
     assert_eq!(books.budget(&key()).day.settled, Money::ZERO);
-    let _ = settle(
-        &mut books,
-        &ann(),
-        &[key()],
-        today,
-        Money::from_nanos(10),
-        Money::from_nanos(4),
-    );
-    let budget = *books.budget(&key());
+    let _ = end(&mut books, &[key()], today, 10, 4);
+    let budget = books.budget(&key());
     assert_eq!(
         (budget.day.settled, budget.day.held),
         (Money::from_nanos(4), Money::ZERO)
@@ -132,9 +127,8 @@ fn a_budget_that_is_named_twice_counts_once() {
         .unwrap()
         .windows;
     assert_eq!(books.budget(&key()).day.held, Money::from_nanos(10));
-    let ten = Money::from_nanos(10);
-    let _ = settle(&mut books, &ann(), &twice, stamp, ten, ten);
-    assert_eq!(books.budget(&key()).total.settled, ten);
+    let _ = end(&mut books, &twice, stamp, 10, 10);
+    assert_eq!(books.budget(&key()).total.settled, Money::from_nanos(10));
 }
 
 #[test]
@@ -142,8 +136,7 @@ fn no_charge_is_larger_than_the_books_can_hold() {
     let mut books = funded(10);
     let mut logged = 0_i64;
     for charged in [7, i64::MAX, i64::MAX, 1] {
-        let charged = Money::from_nanos(charged);
-        let settled = settle(&mut books, &ann(), &[], day(1), Money::ZERO, charged);
+        let settled = end(&mut books, &[], day(1).windows, 0, charged);
         logged = logged.checked_add(settled.charged.nanos()).unwrap();
         assert_eq!(books.balance.settled.nanos(), logged);
     }
@@ -178,11 +171,11 @@ fn a_soft_limit_is_told_once_in_a_window() {
     books.budget(&key()).limits.soft.daily = Some(Money::from_nanos(10));
     let mut told = Vec::new();
     for (today, charged) in [(1, 4), (1, 5), (1, 1), (1, 20), (2, 9), (2, 2), (2, 9)] {
-        let charged = Money::from_nanos(charged);
-        let stamp = hold(&mut books, &[key()], charged, day(today))
+        let amount = Money::from_nanos(charged);
+        let stamp = hold(&mut books, &[key()], amount, day(today))
             .unwrap()
             .windows;
-        let settled = settle(&mut books, &ann(), &[key()], stamp, charged, charged);
+        let settled = end(&mut books, &[key()], stamp, charged, charged);
         told.extend(settled.alerts.into_iter().map(|alert| alert.spent.nanos()));
     }
     assert_eq!(told, [10, 11]);
@@ -194,14 +187,7 @@ fn an_overrun_is_recorded_and_new_holds_wait() {
     let stamp = hold(&mut books, &[], Money::from_nanos(10), day(1))
         .unwrap()
         .windows;
-    let _ = settle(
-        &mut books,
-        &ann(),
-        &[],
-        stamp,
-        Money::from_nanos(10),
-        Money::from_nanos(15),
-    );
+    let _ = end(&mut books, &[], stamp, 10, 15);
     assert_eq!(books.balance.available(), Money::from_nanos(-5));
     assert!(hold(&mut books, &[], Money::from_nanos(1), day(1)).is_err());
 }
@@ -221,12 +207,12 @@ proptest! {
             let amount = Money::from_nanos(amount);
             if let Ok(Grant { windows: stamp, .. }) = hold(&mut books, &[key()], amount, day(today)) {
                 open.push((stamp, amount));
-                let budget = *books.budget(&key());
+                let budget = books.budget(&key());
                 let spent = budget.day.settled.nanos() + budget.day.held.nanos();
                 prop_assert!(spent <= limit + overrun);
             }
             if settles && let Some((stamp, held)) = open.pop() {
-                let _ = settle(&mut books, &ann(), &[key()], stamp, held, Money::from_nanos(charged));
+                let _ = end(&mut books, &[key()], stamp, held.nanos(), charged);
                 charged_total += charged;
                 overrun += (charged - held.nanos()).max(0);
             }

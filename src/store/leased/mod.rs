@@ -204,7 +204,9 @@ impl LeasedLedger {
             let scarce = match answer {
                 Err(HoldRefusal::InsufficientCredits) => Scarce::Account,
                 // Who spends by other budgets goes on.
-                Err(HoldRefusal::LimitReached(_)) => Scarce::Budgets(&request.budgets),
+                Err(HoldRefusal::LimitReached(_) | HoldRefusal::RollingLimitReached { .. }) => {
+                    Scarce::Budgets(&request.budgets)
+                }
                 _ => return Ok(answer),
             };
             let account = &request.call.account;

@@ -142,6 +142,7 @@ impl Inner {
         hold: OpenHold,
         mut settlement: Settlement,
     ) -> Vec<SpendingAlert> {
+        let now = self.clock.now();
         let settled = books::settle(
             account,
             &hold.call.account,
@@ -149,12 +150,12 @@ impl Inner {
             hold.windows,
             hold.amount,
             settlement.charged,
+            now.as_second(),
         );
         settlement.charged = settled.charged;
         if let Some(key) = &hold.idempotency_key {
             account.once.end(key, !settled.charged.is_zero());
         }
-        let now = self.clock.now();
         lock(&self.log).append(&mut account.latest, hold.call, hold.amount, settlement, now);
         settled.alerts
     }
@@ -219,7 +220,7 @@ impl Inner {
     }
 
     fn hold(&self, request: HoldRequest) -> Result<Hold, HoldRefusal> {
-        let windows = self.calendar.windows(self.clock.now());
+        let now = self.calendar.moment(self.clock.now());
         let id = request.call.account.clone();
         self.with_account(&id, |account| {
             let elapsed = || self.clock.elapsed();
@@ -231,7 +232,7 @@ impl Inner {
             if account.open.len() >= self.open_holds_per_account_max {
                 return Err(HoldRefusal::TooManyOpen);
             }
-            let grant = books::hold(account, &request.budgets, request.amount, windows)?;
+            let grant = books::hold(account, &request.budgets, request.amount, now)?;
             if let Some(wish) = &request.idempotency {
                 account.once.begin(wish, elapsed());
             }
@@ -396,18 +397,17 @@ impl Ledger for MemoryStore {
         if !limits.are_sound() {
             return StoreFuture::ready(Err(StoreError::negative_limit()));
         }
-        let now = self.0.calendar.windows(self.0.clock.now());
+        let now = self.0.calendar.moment(self.0.clock.now());
         StoreFuture::ready(Ok(self.0.with_account(account, |account| {
             let budget = account.budget(budget);
-            *budget = budget.rolled(now);
-            budget.limits = limits;
-            *budget
+            budget.set_limits(limits, now);
+            budget.clone()
         })))
     }
 
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
-        let now = self.0.calendar.windows(self.0.clock.now());
-        let known = |account: &mut Account| account.budgets.get(budget).copied();
+        let now = self.0.calendar.moment(self.0.clock.now());
+        let known = |account: &mut Account| account.budgets.get(budget).cloned();
         let found = self.0.with_known(account, known).flatten();
         StoreFuture::ready(Ok(found.unwrap_or_default().rolled(now)))
     }

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, Grant, HoldRefusal},
-        budget::{SpendingAlert, Windows},
+        budget::{Moment, SpendingAlert, Windows},
         clock::Timestamp,
         money::Money,
         usage::{Hold, HoldId, HoldRequest, Settlement},
@@ -96,7 +96,8 @@ pub(super) struct Desk {
     /// The moment of the transaction.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
-    pub(super) windows: Windows,
+    /// The same, as budgets see it.
+    pub(super) moment: Moment,
 }
 
 impl Desk {
@@ -162,11 +163,10 @@ impl Desk {
                     answer,
                     ..
                 } => {
-                    let windows = self.windows;
+                    let now = self.moment;
                     let budget = self.account(account)?.budget(budget);
-                    *budget = budget.rolled(windows);
-                    budget.limits = *limits;
-                    *answer = Some(*budget);
+                    budget.set_limits(*limits, now);
+                    *answer = Some(budget.clone());
                 }
                 Command::Settle { .. } | Command::Flush(_) | Command::Close => {}
             }
@@ -211,7 +211,7 @@ impl Desk {
         place: usize,
         request: &HoldRequest,
     ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Failure> {
-        let (windows, elapsed, now) = (self.windows, self.elapsed, self.now);
+        let (moment, elapsed, now) = (self.moment, self.elapsed, self.now);
         let number = self.account(&request.call.account)?.number;
         if let (Some(wish), Some(number)) = (&request.idempotency, number)
             && let Some(refusal) = self.keys.refuses(number, wish, now)
@@ -223,7 +223,7 @@ impl Desk {
         if account.open >= open_max {
             return Ok(Err(HoldRefusal::TooManyOpen));
         }
-        let grant = match books::hold(account, &request.budgets, request.amount, windows) {
+        let grant = match books::hold(account, &request.budgets, request.amount, moment) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -261,7 +261,7 @@ impl Desk {
             return Ok(());
         }
         let owner = &hold.call.account;
-        let number = self.number(owner)?;
+        let (number, second) = (self.number(owner)?, self.moment.second);
         let account = self.account(owner)?;
         if instance.granted(hold.id) {
             account.open = account.open.saturating_sub(1);
@@ -273,6 +273,7 @@ impl Desk {
             hold.windows,
             hold.amount,
             settlement.charged,
+            second,
         );
         self.alerts.extend(settled.alerts);
         if let Some(key) = &hold.idempotency_key {

@@ -347,7 +347,7 @@ impl Lane {
             extended: statements::extend_holds(connection, instance, elapsed, batch).await?,
             alerts: Vec::new(),
             elapsed,
-            windows: settings.calendar.windows(now),
+            moment: settings.calendar.moment(now),
         })
     }
 

@@ -247,20 +247,20 @@ impl Desk {
         place: usize,
         step: &LeaseStep,
     ) -> Result<LeaseStanding, Failure> {
-        let (id, windows) = (step.id, self.windows);
+        let (id, now) = (step.id, self.moment);
         let may_open = id.instance == instance.id().cast_unsigned();
         let stored = self.leases.known.get(&id).copied();
         let account = self.account(&step.account)?;
         let mut lease = match Lease::due(stored, step, may_open) {
             Due::Take(lease) => lease,
-            Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, windows)),
+            Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, now)),
             Due::Gone => {
                 tell_lost(step);
                 return Ok(LeaseStanding::default());
             }
         };
-        let stepped = lease.take(account, step, windows);
-        let standing = lease.standing(account, &step.budgets, windows);
+        let stepped = lease.take(account, step, now);
+        let standing = lease.standing(account, &step.budgets, now);
         if lease.is_done_with(step) && stepped.charged.is_empty() {
             self.leases.end(id);
             return Ok(standing);
@@ -290,10 +290,11 @@ impl Desk {
         let Some(mut lease) = known.filter(|lease| lease.prepaid.is_none()) else {
             return Ok(());
         };
-        let held = lease.amount;
+        let (held, second) = (lease.amount, self.moment.second);
         let number = self.number(&ended.account)?;
         let account = self.account(&ended.account)?;
-        let settled = lease.resolve(account, &ended.account, &ended.budgets, ended.expiry);
+        let (owner, budgets) = (&ended.account, &ended.budgets);
+        let settled = lease.resolve(account, owner, budgets, ended.expiry, second);
         tracing::warn!(
             target: "tollgate::ledger",
             lease = %ended.id,

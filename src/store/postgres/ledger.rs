@@ -196,14 +196,14 @@ impl Ledger for PostgresStore {
         let (account, budget) = (account.clone(), budget.clone());
         self.ask(move |shared| async move {
             let settings = &shared.settings;
-            let now = settings.calendar.windows(settings.clock.now());
+            let now = settings.calendar.moment(settings.clock.now());
             if !is_storable(account.as_str()) || !is_storable(budget.as_str()) {
                 return Ok(Budget::default().rolled(now));
             }
             let found = sqlx::query(
                 "SELECT account, budget.id, daily, monthly, total, day, month, day_settled, day_held,
                  month_settled, month_held, total_settled, total_held, soft_daily,
-                 soft_monthly, soft_total FROM tollgate.budget JOIN tollgate.account ON number = account
+                 soft_monthly, soft_total, rolling FROM tollgate.budget JOIN tollgate.account ON number = account
                  WHERE account.id = $1 AND budget.id = $2",
             )
             .bind(account.as_str())

@@ -11,12 +11,15 @@ use super::{
     convert::{Failure, Moment, money, name},
     instance::Instance,
 };
-use crate::domain::{
-    AccountId,
-    books::{Balance, Budget, Spent},
-    budget::{SoftLimits, SpendingLimits, Windows},
-    money::Money,
-    usage::HoldId,
+use crate::{
+    domain::{
+        AccountId,
+        books::{Balance, Budget, Spent},
+        budget::{SoftLimits, SpendingLimits, Windows},
+        money::Money,
+        usage::HoldId,
+    },
+    store::rolling,
 };
 
 /// In one order everywhere, so that two transactions never wait for each other.
@@ -25,8 +28,8 @@ const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FRO
 
 const BUDGETS: &str =
     "SELECT account, id, daily, monthly, total, day, month, day_settled, day_held,
-     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total
-     FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total,
+     rolling FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
      JOIN tollgate.budget USING (account, id)";
 
 const END_HOLDS: &str =
@@ -130,7 +133,7 @@ pub(super) async fn load_budgets(
         if let Some(account) = owner.and_then(|owner| accounts.get_mut(owner)) {
             let budget = read_budget(row)?;
             let loaded = LoadedBudget {
-                budget,
+                budget: budget.clone(),
                 stored: Some(budget),
             };
             account.budgets.insert(name(row, 1)?, loaded);
@@ -152,7 +155,7 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
             held: money(row, held)?,
         })
     };
-    Ok(Budget {
+    let mut budget = Budget {
         limits: SpendingLimits {
             daily: limit(2)?,
             monthly: limit(3)?,
@@ -162,6 +165,7 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
                 monthly: limit(14)?,
                 total: limit(15)?,
             },
+            rolling: None,
         },
         windows: Windows {
             day: row.try_get(5)?,
@@ -170,7 +174,13 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
         day: spent(7, 8)?,
         month: spent(9, 10)?,
         total: spent(11, 12)?,
-    })
+        rolling: None,
+    };
+    if let Some(text) = row.try_get::<Option<&str>, _>(16)? {
+        let corrupt = || Failure::corrupt("a rolling window");
+        rolling::read(text, &mut budget).ok_or_else(corrupt)?;
+    }
+    Ok(budget)
 }
 
 /// Deletes the holds that the batch settles; says which of them were there.

@@ -7,11 +7,14 @@ use super::{
     command::Command,
     convert::{Failure, Moment, count},
 };
-use crate::domain::{
-    BudgetId,
-    books::Budget,
-    money::Money,
-    usage::{Call, Expiry, Settlement},
+use crate::{
+    domain::{
+        BudgetId,
+        books::Budget,
+        money::Money,
+        usage::{Call, Expiry, Settlement},
+    },
+    store::rolling,
 };
 
 const WRITE: &str = "WITH accounts AS (
@@ -23,18 +26,19 @@ const WRITE: &str = "WITH accounts AS (
      ), budgets AS (
          INSERT INTO tollgate.budget AS old (account, id, daily, monthly, total, soft_daily,
              soft_monthly, soft_total, day, month, day_settled, day_held, month_settled, month_held,
-             total_settled, total_held)
+             total_settled, total_held, rolling)
          SELECT * FROM unnest($6::bigint[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
              $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
              $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[],
-             $21::bigint[])
+             $21::bigint[], $53::text[])
          ON CONFLICT (account, id) DO UPDATE SET daily = excluded.daily, monthly = excluded.monthly,
              total = excluded.total, soft_daily = excluded.soft_daily,
              soft_monthly = excluded.soft_monthly, soft_total = excluded.soft_total,
              day = excluded.day, month = excluded.month,
              day_settled = excluded.day_settled, day_held = excluded.day_held,
              month_settled = excluded.month_settled, month_held = excluded.month_held,
-             total_settled = excluded.total_settled, total_held = excluded.total_held
+             total_settled = excluded.total_settled, total_held = excluded.total_held,
+             rolling = excluded.rolling
      ), holds AS (
          INSERT INTO tollgate.hold (instance, number, ends, account, amount, day, month, budgets,
              request_id, principal, key, route, started_at, charges, idempotency_key)
@@ -123,7 +127,8 @@ pub(super) async fn write_back(
         .bind(usage.input_tokens)
         .bind(usage.output_tokens)
         .bind(usage.bytes)
-        .bind(usage.model);
+        .bind(usage.model)
+        .bind(budgets.rolling);
     query.execute(connection).await?;
     Ok(())
 }
@@ -165,6 +170,7 @@ struct BudgetColumns<'a> {
     limits: [Vec<Option<i64>>; 6],
     /// Windows, and what was settled and held in a day, a month, ever.
     counts: [Vec<i64>; 8],
+    rolling: Vec<Option<String>>,
 }
 
 impl<'a> BudgetColumns<'a> {
@@ -175,7 +181,7 @@ impl<'a> BudgetColumns<'a> {
                 continue;
             };
             for (id, loaded) in &account.budgets {
-                if loaded.stored != Some(loaded.budget) {
+                if loaded.stored.as_ref() != Some(&loaded.budget) {
                     columns.push(number, id, &loaded.budget);
                 }
             }
@@ -211,6 +217,7 @@ impl<'a> BudgetColumns<'a> {
         for (column, count) in self.counts.iter_mut().zip(counts) {
             column.push(count);
         }
+        self.rolling.push(rolling::write(budget));
     }
 }
 

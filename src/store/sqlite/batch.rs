@@ -9,12 +9,15 @@ use hashbrown::{HashMap, hash_map::Entry};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::{Settings, convert::Failure, recovery::House};
-use crate::domain::{
-    AccountId, BudgetId,
-    books::{Balance, Books, Budget, Spent},
-    budget::{SoftLimits, SpendingAlert, SpendingLimits, Windows},
-    clock::Timestamp,
-    money::Money,
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{Balance, Books, Budget, Spent},
+        budget::{Moment, SoftLimits, SpendingAlert, SpendingLimits, Windows},
+        clock::Timestamp,
+        money::Money,
+    },
+    store::rolling,
 };
 
 pub(super) struct Desk<'c> {
@@ -26,7 +29,8 @@ pub(super) struct Desk<'c> {
     /// The moment of the transaction.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
-    pub(super) windows: Windows,
+    /// The same, as budgets see it.
+    pub(super) moment: Moment,
     pub(super) house: House,
     pub(super) tally: Tally,
     /// To be told when this is committed.
@@ -94,14 +98,14 @@ impl<'c> Statements<'c> {
             insert_budget: connection.prepare(
                 "INSERT INTO budget (daily, monthly, total, day, month, day_settled, day_held,
                  month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly,
-                 soft_total, account, id)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 soft_total, rolling, account, id)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             update_budget: connection.prepare(
                 "UPDATE budget SET daily = ?, monthly = ?, total = ?, day = ?, month = ?,
                  day_settled = ?, day_held = ?, month_settled = ?, month_held = ?,
                  total_settled = ?, total_held = ?, soft_daily = ?, soft_monthly = ?,
-                 soft_total = ? WHERE account = ? AND id = ?",
+                 soft_total = ?, rolling = ? WHERE account = ? AND id = ?",
             )?,
             next: connection.prepare("SELECT next FROM log")?,
             update_next: connection.prepare("UPDATE log SET next = ?")?,
@@ -114,7 +118,7 @@ pub(super) const ACCOUNT: &str =
      FROM account WHERE id = ?";
 
 const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_settled, day_held,
-     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total, rolling
      FROM budget WHERE account = ? AND id = ?";
 
 /// An account as it stands in the transaction.
@@ -199,7 +203,7 @@ fn read_budget(
                 held: Money::from_nanos(row.get(held)?),
             })
         };
-        Ok(Budget {
+        let budget = Budget {
             limits: SpendingLimits {
                 daily: limit(0)?,
                 monthly: limit(1)?,
@@ -209,6 +213,7 @@ fn read_budget(
                     monthly: limit(12)?,
                     total: limit(13)?,
                 },
+                rolling: None,
             },
             windows: Windows {
                 day: row.get(3)?,
@@ -217,9 +222,18 @@ fn read_budget(
             day: spent(5, 6)?,
             month: spent(7, 8)?,
             total: spent(9, 10)?,
-        })
+            rolling: None,
+        };
+        Ok((budget, row.get::<_, Option<String>>(14)?))
     });
-    Ok(found.optional()?)
+    let Some((mut budget, rolling)) = found.optional()? else {
+        return Ok(None);
+    };
+    if let Some(text) = rolling {
+        let corrupt = || Failure::corrupt("a rolling window");
+        rolling::read(&text, &mut budget).ok_or_else(corrupt)?;
+    }
+    Ok(Some(budget))
 }
 
 /// A budget as a reader finds it.
@@ -256,7 +270,7 @@ pub(super) fn load<'a>(
         if !account.budgets.contains_key(budget) {
             let stored = read_budget(&mut statements.budget, number, budget)?;
             let loaded = LoadedBudget {
-                budget: stored.unwrap_or_default(),
+                budget: stored.clone().unwrap_or_default(),
                 stored,
             };
             account.budgets.insert(budget.clone(), loaded);
@@ -298,8 +312,8 @@ impl Account {
             ])?;
         }
         for (id, loaded) in &self.budgets {
-            let budget = loaded.budget;
-            if loaded.stored == Some(budget) {
+            let budget = &loaded.budget;
+            if loaded.stored.as_ref() == Some(budget) {
                 continue;
             }
             let limits = budget.limits;
@@ -331,6 +345,7 @@ impl Account {
                 soft_daily,
                 soft_monthly,
                 soft_total,
+                rolling::write(budget),
                 number,
                 id.as_str(),
             ])?;
@@ -368,7 +383,7 @@ impl<'c> Desk<'c> {
             log: Log::default(),
             now: Timestamp::UNIX_EPOCH,
             elapsed: Duration::ZERO,
-            windows: Windows::default(),
+            moment: Moment::default(),
             settings,
             house,
             tally: Tally::default(),
@@ -384,7 +399,7 @@ impl<'c> Desk<'c> {
             .execute([])?;
         self.now = self.settings.clock.now();
         self.elapsed = self.settings.clock.elapsed();
-        self.windows = self.settings.calendar.windows(self.now);
+        self.moment = self.settings.calendar.moment(self.now);
         Ok(())
     }
 

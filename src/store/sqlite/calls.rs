@@ -42,7 +42,7 @@ impl Desk<'_> {
         if open.saturating_add_signed(account.opened) >= self.settings.open_holds_per_account_max {
             return Ok(Err(HoldRefusal::TooManyOpen));
         }
-        let grant = match books::hold(account, &request.budgets, request.amount, self.windows) {
+        let grant = match books::hold(account, &request.budgets, request.amount, self.moment) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -100,6 +100,7 @@ impl Desk<'_> {
             hold.windows,
             hold.amount,
             settlement.charged,
+            self.moment.second,
         );
         self.alerts.extend(settled.alerts);
         if let (Some(key), Some(number)) = (&hold.idempotency_key, account.number) {
@@ -209,9 +210,8 @@ impl Desk<'_> {
         let account = load(&mut self.accounts, &mut self.statements, id, only)?;
         account.stored_number(&mut self.statements, id)?;
         let budget = account.budget(budget);
-        *budget = budget.rolled(self.windows);
-        budget.limits = limits;
-        Ok(*budget)
+        budget.set_limits(limits, self.moment);
+        Ok(budget.clone())
     }
 }
 

@@ -74,7 +74,7 @@ impl Desk<'_> {
                 read_lease(row, 0)
             })
             .optional()?;
-        let windows = self.windows;
+        let now = self.moment;
         let may_open = id.instance == self.house.instance();
         let account = load(
             &mut self.accounts,
@@ -84,13 +84,13 @@ impl Desk<'_> {
         )?;
         let mut lease = match Lease::due(stored, step, may_open) {
             Due::Take(lease) => lease,
-            Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, windows)),
+            Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, now)),
             Due::Gone => {
                 tell_lost(step);
                 return Ok(LeaseStanding::default());
             }
         };
-        let stepped = lease.take(account, step, windows);
+        let stepped = lease.take(account, step, now);
         for (served, charged) in step.served.iter().zip(stepped.charged) {
             let row = UsageRow {
                 call: &served.call,
@@ -102,7 +102,7 @@ impl Desk<'_> {
             row.append(account, &mut self.log, &mut self.statements)?;
         }
         self.alerts.extend(stepped.alerts);
-        let standing = lease.standing(account, &step.budgets, windows);
+        let standing = lease.standing(account, &step.budgets, now);
         if lease.is_done_with(step) {
             self.connection
                 .prepare_cached("DELETE FROM lease WHERE instance = ? AND number = ?")?
@@ -173,7 +173,8 @@ impl Desk<'_> {
         );
         let account = load(&mut self.accounts, &mut self.statements, &owner, &budgets)?;
         let held = lease.amount;
-        let settled = lease.resolve(account, &owner, &budgets, expiry);
+        let second = self.moment.second;
+        let settled = lease.resolve(account, &owner, &budgets, expiry, second);
         self.alerts.extend(settled.alerts);
         if !settled.charged.is_zero() {
             let row = UsageRow {

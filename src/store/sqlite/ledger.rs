@@ -140,7 +140,7 @@ impl Ledger for SqliteStore {
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
         let (account, budget) = (account.clone(), budget.clone());
         let settings = &self.0.settings;
-        let now = settings.calendar.windows(settings.clock.now());
+        let now = settings.calendar.moment(settings.clock.now());
         self.0.readers.read(move |connection| {
             let found = find_budget(connection, &account, &budget)?;
             Ok(found.unwrap_or_default().rolled(now))

@@ -272,6 +272,11 @@ UPDATE api_key SET rotated_to = next.id
 CREATE INDEX api_key_live ON api_key (owner, expires_at, id) WHERE revoked_at IS NULL;
 ";
 
+/// The window that rolls: as words, because a budget has none or all of it. NULL: it never had a limit of one.
+const ROLLING: &str = "
+ALTER TABLE budget ADD COLUMN rolling TEXT;
+";
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -320,7 +325,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
     let steps = [
-        FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES, ROTATIONS,
+        FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES, ROTATIONS, ROLLING,
     ];
     Migrations::new(steps.map(M::up).to_vec())
         .to_latest(connection)

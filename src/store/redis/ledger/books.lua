@@ -104,6 +104,94 @@ local function budget_of(stored)
   return budget
 end
 
+-- The window that rolls is a field of its own: its seconds, its limit ("off": there is none any more) and soft limit, the
+-- latest slice, when the soft limit was told, then the number of each slice and what was charged in it, oldest first.
+local function rolling_of(stored)
+  if not stored then
+    return nil
+  end
+  local words = {}
+  for word in string.gmatch(stored, '%S+') do
+    words[#words + 1] = word
+  end
+  local rolling = {
+    seconds = tonumber(words[1]),
+    limit = words[2],
+    soft = words[3],
+    latest = tonumber(words[4]),
+    told = tonumber(words[5]),
+    settled = ZERO,
+  }
+  rolling.width = math.ceil(rolling.seconds / 60)
+  for i = 6, #words, 2 do
+    local slice = { tonumber(words[i]), amount(words[i + 1]) }
+    rolling[#rolling + 1] = slice
+    rolling.settled = plus(rolling.settled, slice[2])
+  end
+  return rolling
+end
+
+local function rolling_words(rolling)
+  local words = {
+    string.format('%.0f', rolling.seconds),
+    rolling.limit,
+    rolling.soft,
+    string.format('%.0f', rolling.latest),
+    rolling.told and string.format('%.0f', rolling.told) or '-',
+  }
+  for _, slice in ipairs(rolling) do
+    words[#words + 1] = string.format('%.0f', slice[1])
+    words[#words + 1] = text(slice[2])
+  end
+  return table.concat(words, ' ')
+end
+
+-- Time never goes back.
+local function not_before(rolling, second)
+  return math.max(second, rolling.latest * rolling.width)
+end
+
+-- When nothing of a slice is in the window any more.
+local function end_of(rolling, slice)
+  return (slice[1] + 1) * rolling.width + rolling.seconds
+end
+
+-- Lets go what has left the window.
+local function roll_on(rolling, second)
+  local now = not_before(rolling, second)
+  rolling.latest = math.floor(now / rolling.width)
+  local gone = 0
+  while rolling[gone + 1] and end_of(rolling, rolling[gone + 1]) <= now do
+    gone = gone + 1
+    rolling.settled = minus(rolling.settled, rolling[gone][2])
+  end
+  if gone > 0 then
+    for i = 1, #rolling do
+      rolling[i] = rolling[i + gone]
+    end
+  end
+end
+
+-- Counts a charge in a slice, which is no earlier than any.
+local function count_in(rolling, number, charged)
+  if charged[1] == 0 and charged[2] == 0 then
+    return
+  end
+  rolling.settled = plus(rolling.settled, charged)
+  local last = rolling[#rolling]
+  if last and last[1] >= number then
+    last[2] = plus(last[2], charged)
+  else
+    rolling[#rolling + 1] = { number, charged }
+  end
+end
+
+local function limit_of(rolling)
+  if rolling and rolling.limit ~= '-' and rolling.limit ~= 'off' then
+    return amount(rolling.limit)
+  end
+end
+
 local function words_of(budget)
   local words = {}
   for i = 1, 3 do
@@ -116,12 +204,15 @@ local function words_of(budget)
 end
 
 -- Begins windows anew where they have begun. Never goes back.
-local function roll(budget, day, month)
+local function roll(budget, day, month, second)
   if day > budget.day then
     budget.day, budget[1].settled, budget[1].held = day, ZERO, ZERO
   end
   if month > budget.month then
     budget.month, budget[2].settled, budget[2].held = month, ZERO, ZERO
+  end
+  if budget.rolling then
+    roll_on(budget.rolling, second)
   end
 end
 
@@ -131,10 +222,14 @@ local function load(books, ids)
   for _, id in ipairs(ids) do
     fields[#fields + 1] = 'b:' .. id
   end
+  for _, id in ipairs(ids) do
+    fields[#fields + 1] = 'r:' .. id
+  end
   local found = redis.call('HMGET', books, unpack(fields))
   local budgets = {}
   for i in ipairs(ids) do
     budgets[i] = budget_of(found[i + 4])
+    budgets[i].rolling = rolling_of(found[i + 4 + #ids])
   end
   return balance_of(found), budgets
 end
@@ -143,6 +238,9 @@ local function save(books, balance, ids, budgets)
   local fields = { 'settled', text(balance.settled), 'held', text(balance.held) }
   for i, id in ipairs(ids) do
     fields[#fields + 1], fields[#fields + 2] = 'b:' .. id, words_of(budgets[i])
+    if budgets[i].rolling then
+      fields[#fields + 1], fields[#fields + 2] = 'r:' .. id, rolling_words(budgets[i].rolling)
+    end
   end
   redis.call('HSET', books, unpack(fields))
 end

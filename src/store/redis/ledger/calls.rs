@@ -198,12 +198,13 @@ impl Ledger for RedisLedger {
         }
         let (account, budget) = (account.clone(), budget.clone());
         self.ask(move |shared| async move {
-            let (now, soft) = (shared.windows(), limits.soft);
+            let (now, soft) = (shared.moment(), limits.soft);
             let keys = [shared.names.account(&account).books()];
             let mut question = Question::script(&LIMITS, &keys)
                 .arg(budget.as_str())
-                .arg(now.day)
-                .arg(now.month);
+                .arg(now.windows.day)
+                .arg(now.windows.month)
+                .arg(now.second);
             let hard = [limits.daily, limits.monthly, limits.total];
             for limit in hard
                 .into_iter()
@@ -211,21 +212,33 @@ impl Ledger for RedisLedger {
             {
                 question = question.arg(codec::limit(limit));
             }
-            let answer: String = shared.ask(shared.way(account.as_str()), &question).await?;
-            Ok(codec::budget(&answer)?)
+            question = match limits.rolling {
+                None => question.arg("-").arg("-").arg("-"),
+                Some(rolling) => question
+                    .arg(rolling.window.length().as_secs())
+                    .arg(codec::limit(rolling.limit))
+                    .arg(codec::limit(rolling.soft)),
+            };
+            let answer: (String, String) =
+                shared.ask(shared.way(account.as_str()), &question).await?;
+            let rolling = Some(answer.1.as_str()).filter(|rolling| !rolling.is_empty());
+            Ok(codec::budget(&answer.0, rolling)?)
         })
     }
 
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
         let (account, budget) = (account.clone(), budget.clone());
         self.ask(move |shared| async move {
-            let question = Question::command("HGET")
+            let question = Question::command("HMGET")
                 .arg(shared.names.account(&account).books())
-                .arg(format!("b:{}", budget.as_str()));
+                .arg(format!("b:{}", budget.as_str()))
+                .arg(format!("r:{}", budget.as_str()));
             let way = shared.way(account.as_str());
-            let found: Option<String> = shared.ask(way, &question).await?;
-            let found = found.as_deref().map(codec::budget).transpose()?;
-            Ok(found.unwrap_or_default().rolled(shared.windows()))
+            let (found, rolling): (Option<String>, Option<String>) =
+                shared.ask(way, &question).await?;
+            let read = |text: &str| codec::budget(text, rolling.as_deref());
+            let found = found.as_deref().map(read).transpose()?;
+            Ok(found.unwrap_or_default().rolled(shared.moment()))
         })
     }
 

@@ -14,7 +14,7 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Outcome, Settlement},
     },
-    store::{StoreError, redis::connections::is_wrapped},
+    store::{StoreError, redis::connections::is_wrapped, rolling},
 };
 
 pub(super) fn corrupt(what: &str) -> StoreError {
@@ -62,8 +62,8 @@ pub(super) fn balance(words: &[Option<String>]) -> Result<Balance, StoreError> {
     })
 }
 
-/// A budget as `books.lua` writes it.
-pub(super) fn budget(text: &str) -> Result<Budget, StoreError> {
+/// A budget as `books.lua` writes it, with its window that rolls, where it has one.
+pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreError> {
     let words: Vec<&str> = text.split(' ').collect();
     let [limits @ .., day, month, a, b, c, d, e, f] = words.as_slice() else {
         return Err(corrupt("budget"));
@@ -78,7 +78,7 @@ pub(super) fn budget(text: &str) -> Result<Budget, StoreError> {
             held: money(held)?,
         })
     };
-    Ok(Budget {
+    let mut budget = Budget {
         limits: SpendingLimits {
             daily: limit_or_none(daily)?,
             monthly: limit_or_none(monthly)?,
@@ -88,6 +88,7 @@ pub(super) fn budget(text: &str) -> Result<Budget, StoreError> {
                 monthly: limit_or_none(soft_monthly)?,
                 total: limit_or_none(soft_total)?,
             },
+            rolling: None,
         },
         windows: Windows {
             day: second(day)?,
@@ -96,7 +97,12 @@ pub(super) fn budget(text: &str) -> Result<Budget, StoreError> {
         day: spent(a, b)?,
         month: spent(c, d)?,
         total: spent(e, f)?,
-    })
+        rolling: None,
+    };
+    if let Some(text) = rolling {
+        rolling::read(text, &mut budget).ok_or_else(|| corrupt("rolling window"))?;
+    }
+    Ok(budget)
 }
 
 /// What became of a hold.
@@ -123,6 +129,15 @@ pub(super) fn hold_answer(words: &[String]) -> Result<HoldAnswer, StoreError> {
         "day" => HoldRefusal::LimitReached(BudgetWindow::Day),
         "month" => HoldRefusal::LimitReached(BudgetWindow::Month),
         "total" => HoldRefusal::LimitReached(BudgetWindow::Total),
+        "rolling" => HoldRefusal::RollingLimitReached {
+            wait: match details {
+                [word] if word == "-" => None,
+                [word] => Some(Duration::from_secs(
+                    word.parse().map_err(|_| corrupt("wait"))?,
+                )),
+                _ => return Err(corrupt("answer")),
+            },
+        },
         "in_progress" => HoldRefusal::InProgress,
         "already_settled" => HoldRefusal::AlreadySettled,
         "other_request" => HoldRefusal::OtherRequest,
@@ -161,6 +176,7 @@ pub(super) fn alerts(
                 "1" => BudgetWindow::Day,
                 "2" => BudgetWindow::Month,
                 "3" => BudgetWindow::Total,
+                "4" => BudgetWindow::Rolling,
                 _ => return Err(corrupt("window")),
             },
             limit: money(limit)?,

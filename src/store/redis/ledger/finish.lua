@@ -1,7 +1,7 @@
 -- Ends an open hold. `keys`: books, once, once by end, open, usage, charges. Without `charged` the hold
 -- is resolved by its own policy. Adds the soft limits that were passed to `passed`, four words each, and
 -- returns whether there was such a hold.
-local function finish(keys, number, charged, settlement, now, rows_max, passed)
+local function finish(keys, number, charged, settlement, now, second, rows_max, passed)
   local packed = redis.call('HGET', keys.open, number)
   if not packed then
     return false
@@ -19,6 +19,13 @@ local function finish(keys, number, charged, settlement, now, rows_max, passed)
   balance.held = bounded(minus(balance.held, held))
   balance.settled = bounded(plus(balance.settled, charged))
 
+  local function tell(n, window, soft, settled)
+    local words = { ids[n], tostring(window), soft, text(settled) }
+    for _, word in ipairs(words) do
+      passed[#passed + 1] = word
+    end
+  end
+
   local same = { 0, 0, true }
   for n, budget in ipairs(budgets) do
     same[1], same[2] = budget.day == day, budget.month == month
@@ -30,11 +37,22 @@ local function finish(keys, number, charged, settlement, now, rows_max, passed)
         if window.soft ~= '-' then
           local soft = amount(window.soft)
           if less(before, soft) and not less(window.settled, soft) then
-            local words = { ids[n], tostring(i), window.soft, text(window.settled) }
-            for _, word in ipairs(words) do
-              passed[#passed + 1] = word
-            end
+            tell(n, i, window.soft, window.settled)
           end
+        end
+      end
+    end
+    local rolling = budget.rolling
+    if rolling then
+      roll_on(rolling, second)
+      local before, at = rolling.settled, not_before(rolling, second)
+      count_in(rolling, rolling.latest, charged)
+      if rolling.soft ~= '-' then
+        local soft = amount(rolling.soft)
+        local is_passed = less(before, soft) and not less(rolling.settled, soft)
+        if is_passed and (not rolling.told or at >= rolling.told + rolling.seconds) then
+          rolling.told = at
+          tell(n, 4, rolling.soft, rolling.settled)
         end
       end
     end

@@ -2,12 +2,13 @@
 --
 -- KEYS  books, once, once by end, the instance's open holds, its marks
 -- ARGV  number, amount, day, month, expiry, call, idempotency key or '', fingerprint, now in ms,
---       when the key may be forgotten in ms, then the names of budgets, each once
+--       when the key may be forgotten in ms, now in seconds, then the names of budgets, each once
 --
--- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or one word: why not.
+-- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or why not: one word, or {'rolling', after
+-- how many seconds enough has left the window or '-'}.
 
 local number, wanted, day, month = ARGV[1], amount(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local key, now = ARGV[7], tonumber(ARGV[9])
+local key, now, second = ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[11])
 
 -- Whoever was taken for dead opens nothing; nor does a call that was given up before it came here.
 local marks = redis.call('SMISMEMBER', KEYS[5], '*', number)
@@ -20,12 +21,19 @@ end
 -- What was opened, and what can be set aside after that.
 local function answer(balance, budgets)
   local left
+  local function leave(limit, settled, held)
+    local rest = bounded(minus(bounded(minus(limit, settled)), held))
+    left = left and least(left, rest) or rest
+  end
   for _, budget in ipairs(budgets) do
+    local limit = limit_of(budget.rolling)
+    if limit then
+      roll_on(budget.rolling, second)
+      leave(limit, budget.rolling.settled, budget[3].held)
+    end
     for _, window in ipairs(budget) do
       if window.limit ~= '-' then
-        local rest = bounded(minus(amount(window.limit), window.settled))
-        rest = bounded(minus(rest, window.held))
-        left = left and least(left, rest) or rest
+        leave(amount(window.limit), window.settled, window.held)
       end
     end
   end
@@ -62,7 +70,7 @@ end
 if less(wanted, ZERO) then
   return { 'negative' }
 end
-local ids = { unpack(ARGV, 11) }
+local ids = { unpack(ARGV, 12) }
 local balance, budgets = load(KEYS[1], ids)
 if less(available(balance), wanted) then
   return { 'insufficient' }
@@ -70,14 +78,33 @@ end
 for _, budget in ipairs(budgets) do
   day, month = math.max(day, budget.day), math.max(month, budget.month)
 end
+-- After what time no more than `room` counts, if nothing more is charged.
+local function wait(rolling, room)
+  if less(room, ZERO) then
+    return '-'
+  end
+  local settled = rolling.settled
+  for _, slice in ipairs(rolling) do
+    settled = minus(settled, slice[2])
+    if not less(room, settled) then
+      return string.format('%.0f', end_of(rolling, slice) - second)
+    end
+  end
+  return '-'
+end
+
 local REFUSALS = { 'day', 'month', 'total' }
 for _, budget in ipairs(budgets) do
-  roll(budget, day, month)
+  roll(budget, day, month, second)
   for i, window in ipairs(budget) do
     local after = plus(plus(window.settled, window.held), wanted)
     if window.limit ~= '-' and less(amount(window.limit), after) then
       return { REFUSALS[i] }
     end
+  end
+  local limit, held = limit_of(budget.rolling), budget[3].held
+  if limit and less(limit, plus(plus(budget.rolling.settled, held), wanted)) then
+    return { 'rolling', wait(budget.rolling, minus(minus(limit, held), wanted)) }
   end
 end
 

@@ -143,7 +143,8 @@ impl Shared {
     }
 
     pub(super) fn ask_to_hold(&self, id: HoldId, request: &HoldRequest, call: &str) -> Question {
-        let (now, windows) = (self.settings.clock.now(), self.windows());
+        let now = self.settings.clock.now();
+        let windows = self.settings.calendar.windows(now);
         let names = self.names.account(&request.call.account);
         // Where it went over a connection that broke, another server may be asked now, which doesn't know yet that
         // this process may have open holds there.
@@ -166,6 +167,7 @@ impl Shared {
                     .arg(ends.as_millisecond())
             }
         };
+        question = question.arg(now.as_second());
         let mut named: Vec<&BudgetId> = Vec::with_capacity(request.budgets.len());
         for budget in &*request.budgets {
             if !named.contains(&budget) {
@@ -284,14 +286,16 @@ impl Shared {
     ) -> Result<bool, Failure> {
         let keys = self.names.account(account).to_settle(id.instance);
         let question = |again| {
+            let now = self.settings.clock.now();
             Question::script(&SETTLE, &keys)
                 .repeat(once_unless(again))
                 .arg(Self::number(id))
                 .arg(charged.nanos())
                 .arg(settlement)
-                .arg(self.settings.clock.now().to_string())
+                .arg(now.to_string())
                 .arg(self.settings.usage_rows_max)
                 .arg(u8::from(is_given_up))
+                .arg(now.as_second())
         };
         let insisted = self.insist(self.way(account.as_str()), question).await;
         self.desk.release(account, id);

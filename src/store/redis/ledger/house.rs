@@ -232,11 +232,13 @@ async fn abandon(
     numbers: &[u64],
 ) -> Result<bool, Failure> {
     let keys = shared.names.account(account).to_settle(instance);
+    let now = shared.settings.clock.now();
     let mut question = Question::script(&ABANDON, &keys)
         .arg(u8::from(numbers.is_empty()))
-        .arg(shared.settings.clock.now().to_string())
+        .arg(now.to_string())
         .arg(shared.settings.usage_rows_max)
-        .arg(STEP);
+        .arg(STEP)
+        .arg(now.as_second());
     for number in numbers {
         let id = HoldId {
             instance,

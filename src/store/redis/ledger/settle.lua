@@ -2,7 +2,7 @@
 --
 -- KEYS  books, once, once by end, the instance's open holds, its marks, usage, charges
 -- ARGV  number, charged, settlement, now, rows to keep, '1' where it is a hold given back whose grant
---       was never heard of
+--       was never heard of, now in seconds
 --
 -- Answers {'settled', the soft limits passed…} or {'gone'}.
 
@@ -15,7 +15,7 @@ local keys = {
   charges = KEYS[7],
 }
 local answer = { 'settled' }
-if finish(keys, ARGV[1], amount(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], answer) then
+if finish(keys, ARGV[1], amount(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[7]), ARGV[5], answer) then
   return answer
 end
 if ARGV[6] == '1' then

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     domain::{
-        budget::{Calendar, Windows},
+        budget::{Calendar, Moment},
         clock::Clock,
         usage::HoldId,
     },
@@ -161,8 +161,8 @@ impl Shared {
         self.put_doubt_back();
     }
 
-    pub(super) fn windows(&self) -> Windows {
-        self.settings.calendar.windows(self.settings.clock.now())
+    pub(super) fn moment(&self) -> Moment {
+        self.settings.calendar.moment(self.settings.clock.now())
     }
 
     /// Which connection questions about a thing go over: always the same, so that they stay in their order.

@@ -8,7 +8,7 @@ use super::{account, budget, call, request};
 use crate::{
     domain::{
         AccountId,
-        budget::{Calendar, SoftLimits, SpendingLimits},
+        budget::{Calendar, RollingLimit, RollingWindow, SoftLimits, SpendingLimits},
         clock::{Clock, ManualClock, Timestamp},
         money::Money,
         page::Page,
@@ -33,11 +33,19 @@ enum Step {
     Pay(i64),
     Adjust(i64),
     Line(i64),
-    Limits(u8, [Option<i64>; 6]),
+    Limits(u8, [Option<i64>; 6], Option<Rolling>),
     Wait(u32),
     Back(u32),
     Expire(usize),
     Record,
+}
+
+/// Seconds, limit, soft limit.
+type Rolling = (u64, Option<i64>, Option<i64>);
+
+fn rolling() -> impl Strategy<Value = Option<Rolling>> {
+    let seconds = prop::sample::select(vec![60_u64, 601, 7_200, 86_400, 20 * 86_400]);
+    prop::option::weighted(0.8, (seconds, limits(), limits()))
 }
 
 /// Everyday amounts, and those where doubles and `i64`s end.
@@ -52,12 +60,14 @@ fn amounts() -> impl Strategy<Value = i64> {
     ]
 }
 
-fn limits() -> impl Strategy<Value = Option<i64>> {
+/// Boxed, since a step has eight: a test's stack is small.
+fn limits() -> BoxedStrategy<Option<i64>> {
     prop_oneof![
         2 => Just(None),
         3 => (0_i64..3_000).prop_map(Some),
         1 => amounts().prop_map(|amount| Some(amount.saturating_abs())),
     ]
+    .boxed()
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -73,8 +83,9 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => amounts().prop_map(Step::Pay),
         1 => amounts().prop_map(Step::Adjust),
         1 => amounts().prop_map(|line| Step::Line(line.saturating_abs())),
-        2 => (0_u8..3, prop::array::uniform6(limits())).prop_map(|(id, limits)| Step::Limits(id, limits)),
-        2 => prop_oneof![1_u32..40, 30_000_u32..200_000, Just(86_400 * 20)].prop_map(Step::Wait),
+        2 => (0_u8..3, prop::array::uniform6(limits()), rolling())
+            .prop_map(|(id, limits, rolling)| Step::Limits(id, limits, rolling)),
+        3 => prop_oneof![1_u32..40, 40_u32..5_000, 30_000_u32..200_000, Just(86_400 * 20)].prop_map(Step::Wait),
         2 => any::<usize>().prop_map(Step::Expire),
         1 => Just(Step::Record),
     ]
@@ -205,7 +216,7 @@ impl Twins {
                 let right = self.memory.set_credit_line(&self.account, line).await;
                 self.same(right, self.redis.set_credit_line(&self.account, line).await);
             }
-            Step::Limits(id, limits) => {
+            Step::Limits(id, limits, rolling) => {
                 let [daily, monthly, total, soft_daily, soft_monthly, soft_total] =
                     limits.map(|limit| limit.map(Money::from_nanos));
                 let limits = SpendingLimits {
@@ -217,6 +228,11 @@ impl Twins {
                         monthly: soft_monthly,
                         total: soft_total,
                     },
+                    rolling: rolling.map(|(seconds, limit, soft)| RollingLimit {
+                        window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
+                        limit: limit.map(Money::from_nanos),
+                        soft: soft.map(Money::from_nanos),
+                    }),
                 };
                 let (memory, redis) = (&self.memory, &self.redis);
                 let right = memory.set_limits(&self.account, &budget(id), limits).await;

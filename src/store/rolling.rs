@@ -1,0 +1,104 @@
+//! How the window that rolls is written down: words that an operator can read.
+//!
+//! Seconds, limit, soft limit, the latest slice, when the soft limit was told; then each slice's number and what was charged
+//! in it, oldest first. `-`: none; `off` in the place of the limit: there is no limit of such a window any more.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::domain::{
+    books::{Budget, Rolling},
+    budget::{RollingLimit, RollingWindow},
+    money::Money,
+};
+
+/// `None`: the budget never had a limit of one.
+pub(super) fn write(budget: &Budget) -> Option<String> {
+    let rolling = budget.rolling.as_deref()?;
+    let optional =
+        |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let amount = |amount: Option<Money>| optional(amount.map(Money::nanos));
+    let (limit, soft) = match budget.limits.rolling {
+        Some(rolling) => (amount(rolling.limit), amount(rolling.soft)),
+        None => ("off".to_owned(), "-".to_owned()),
+    };
+    let (seconds, latest) = (rolling.window().length().as_secs(), rolling.latest());
+    let told_at = optional(rolling.told_at());
+    let mut text = format!("{seconds} {limit} {soft} {latest} {told_at}");
+    for (number, settled) in rolling.slices() {
+        // To a string can always be written.
+        let _ = write!(text, " {number} {}", settled.nanos());
+    }
+    Some(text)
+}
+
+/// Completes a budget. `None`: that was never written.
+pub(super) fn read(text: &str, budget: &mut Budget) -> Option<()> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [seconds, limit, soft, latest, told_at, slices @ ..] = words.as_slice() else {
+        return None;
+    };
+    let window = RollingWindow::new(Duration::from_secs(seconds.parse().ok()?)).ok()?;
+    let optional = |word: &str| match word {
+        "-" => Some(None),
+        number => number.parse::<i64>().ok().map(Some),
+    };
+    let amount = |word: &str| Some(optional(word)?.map(Money::from_nanos));
+    let slice = |pair: &[&str]| match pair {
+        [number, settled] => Some((
+            number.parse().ok()?,
+            Money::from_nanos(settled.parse().ok()?),
+        )),
+        _ => None,
+    };
+    let slices: Vec<(i64, Money)> = slices.chunks(2).map(slice).collect::<Option<_>>()?;
+    budget.limits.rolling = match *limit {
+        "off" => None,
+        limit => Some(RollingLimit {
+            window,
+            limit: amount(limit)?,
+            soft: amount(soft)?,
+        }),
+    };
+    let rolling = Rolling::stored(window, latest.parse().ok()?, optional(told_at)?, slices)?;
+    budget.rolling = Some(Box::new(rolling));
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(text: &str) -> Option<String> {
+        let mut budget = Budget::default();
+        read(text, &mut budget)?;
+        write(&budget)
+    }
+
+    #[test]
+    fn what_is_written_comes_out_again_and_nothing_else_does() {
+        for text in [
+            "60 - - 0 -",
+            "600 100 9223372036854775807 -7 -60",
+            "3600 off - 1000 - 940 1 999 2 1000 9223372036854775804",
+        ] {
+            assert_eq!(again(text).as_deref(), Some(text));
+        }
+        for text in [
+            "",
+            "59 - - 0 -",
+            "60 - - 0",
+            "60 - - 0 - 1",
+            "60 x - 0 -",
+            // Out of order, out of the window, of nothing, of more than there can be.
+            "3600 - - 1000 - 999 1 999 2",
+            "3600 - - 1000 - 1001 1",
+            "3600 - - 1000 - 900 1",
+            "3600 - - 1000 - 999 0",
+            "3600 - - 1000 - 999 -1",
+            "3600 - - 1000 - 999 1 1000 9223372036854775807",
+        ] {
+            assert_eq!(again(text), None, "{text}");
+        }
+        assert_eq!(write(&Budget::default()), None);
+    }
+}
