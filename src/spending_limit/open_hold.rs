@@ -73,6 +73,9 @@ impl OpenHold {
     /// Settles, once. The settlement is on its way when this returns.
     fn settle(&mut self, outcome: Outcome) -> Option<StoreFuture<()>> {
         let reservation = self.open.take()?;
+        if let Some(reader) = &mut self.seen.reader {
+            reader.catch_up();
+        }
         let charged = match &reservation {
             Reservation::Free(_) => Money::ZERO,
             Reservation::Held(hold) => self.cost(outcome, hold.amount),

@@ -139,8 +139,7 @@ impl Scanner {
             rest = match self.inside {
                 Inside::Text => self.read_text(rest),
                 Inside::Escape => {
-                    // A key or a name with an escape in it is none that matters.
-                    self.text.resize(TEXT_MAX.saturating_add(1), 0);
+                    self.forget_text();
                     self.inside = Inside::Text;
                     behind
                 }
@@ -160,23 +159,45 @@ impl Scanner {
         }
     }
 
-    /// Up to the next byte that matters in a string.
-    fn read_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        let end = memchr::memchr2(b'"', b'\\', rest);
-        let (text, behind) = rest.split_at(end.unwrap_or(rest.len()));
-        let room = TEXT_MAX.saturating_add(1).saturating_sub(self.text.len());
-        self.text
-            .extend_from_slice(text.get(..room).unwrap_or(text));
-        let Some((&byte, behind)) = behind.split_first() else {
-            return behind;
-        };
-        if byte == b'\\' {
-            self.inside = Inside::Escape;
-        } else {
-            self.inside = Inside::Structure;
-            self.end_text();
+    /// To the end of a string, or of what is there of it.
+    fn read_text<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
+        loop {
+            let Some(end) = memchr::memchr2(b'"', b'\\', rest) else {
+                self.keep(rest);
+                return &[];
+            };
+            let (text, behind) = rest.split_at(end);
+            self.keep(text);
+            match behind {
+                [b'"', behind @ ..] => {
+                    self.inside = Inside::Structure;
+                    self.end_text();
+                    return behind;
+                }
+                [_, _, behind @ ..] => {
+                    self.forget_text();
+                    rest = behind;
+                }
+                _ => {
+                    self.inside = Inside::Escape;
+                    return &[];
+                }
+            }
         }
-        behind
+    }
+
+    /// Keeps of a string as much as shows what it is, or that it is too long.
+    fn keep(&mut self, text: &[u8]) {
+        let room = TEXT_MAX.saturating_add(1).saturating_sub(self.text.len());
+        if room > 0 {
+            self.text
+                .extend_from_slice(text.get(..room).unwrap_or(text));
+        }
+    }
+
+    /// A key or a name with an escape in it is none that matters.
+    fn forget_text(&mut self) {
+        self.text.resize(TEXT_MAX.saturating_add(1), 0);
     }
 
     fn structure(&mut self, byte: u8) {

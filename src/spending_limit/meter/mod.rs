@@ -55,6 +55,13 @@ impl Reader {
         }
     }
 
+    /// Reads what was kept of what is not whole: no more may come.
+    pub(super) fn catch_up(&mut self) {
+        if let Kind::Events(events) = &mut self.0 {
+            events.catch_up();
+        }
+    }
+
     /// The tokens of the last `usage` that went by; counts that it didn't name are those of the one before.
     pub(super) fn tokens(&self) -> Option<Tokens> {
         self.scanner().usage().tokens()

@@ -1,17 +1,24 @@
 //! Finds `usage` in the events of a `text/event-stream` while they pass (HTML, 9.2.6).
 //!
-//! Nearly all bytes of a stream are in events that tell no usage. Those that lie whole in one piece are
-//! looked at by a vectorised search alone; only what holds a token count, or is cut by the end of a piece, is read.
+//! Nearly all bytes of a stream are in events that tell no usage. They are looked at by a vectorised search alone; only
+//! what holds a token count is read. An event that is cut by the end of a piece is kept until its end comes, since to
+//! read it takes ten times as long; one that is too long for that is read as it comes.
 
 use std::sync::LazyLock;
 
-use memchr::{memmem::Finder, memrchr_iter};
+use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
 
 use super::json::Scanner;
 
 /// All counts end so, and `"usage": null`, which may stand in every event, doesn't. A quotation mark
 /// within a string is escaped.
 static NEEDLE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_tokens\""));
+
+/// So much of an event is kept at most.
+const KEPT_MAX: usize = 8_192;
+
+/// Among so many events at the start of a stream is the one that names the model.
+const NAMING_MAX: u8 = 8;
 
 const DATA: &[u8] = b"data:";
 
@@ -33,6 +40,10 @@ pub(super) struct Events {
     after_return: bool,
     /// At the start of an event: what was before can't matter any more.
     between: bool,
+    /// The start of an event that is not read yet.
+    kept: Vec<u8>,
+    /// How many events are read though they hold no count, until a model is named.
+    naming: u8,
 }
 
 impl Events {
@@ -42,9 +53,12 @@ impl Events {
             line: Line::Name(0),
             after_return: false,
             between: true,
+            kept: Vec::new(),
+            naming: NAMING_MAX,
         }
     }
 
+    /// What was found; [`catch_up`](Self::catch_up) first, where the stream may have ended within an event.
     pub(super) fn scanner(&self) -> &Scanner {
         &self.scanner
     }
@@ -54,19 +68,69 @@ impl Events {
         if !self.between {
             rest = self.read_event(rest);
         }
-        if !self.between {
+        if !self.kept.is_empty() {
+            rest = self.end_kept(rest);
+        }
+        if rest.is_empty() {
             return;
         }
-        let (whole, tail) = rest.split_at(end_of_events(rest));
-        let mut whole = whole;
+        let (whole, cut) = rest.split_at(end_of_events(rest));
+        self.look_through(whole);
+        if cut.len() <= KEPT_MAX {
+            self.kept.extend_from_slice(cut);
+        } else {
+            self.read(cut);
+        }
+    }
+
+    /// Reads what was kept.
+    pub(super) fn catch_up(&mut self) {
+        let mut kept = std::mem::take(&mut self.kept);
+        self.read(&kept);
+        kept.clear();
+        self.kept = kept;
+    }
+
+    /// The piece goes on with what was kept. Returns what is behind that event.
+    fn end_kept<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let end = end_of_kept(&self.kept, piece);
+        let (more, behind) = piece.split_at(end.unwrap_or(piece.len()));
+        if self.kept.len().saturating_add(more.len()) > KEPT_MAX {
+            self.catch_up();
+            self.read(more);
+            return behind;
+        }
+        self.kept.extend_from_slice(more);
+        if end.is_some() {
+            let mut kept = std::mem::take(&mut self.kept);
+            self.look_through(&kept);
+            kept.clear();
+            self.kept = kept;
+        }
+        behind
+    }
+
+    /// Reads of whole events those that matter.
+    fn look_through(&mut self, mut whole: &[u8]) {
+        while self.naming > 0 && !whole.is_empty() {
+            whole = self.read_event(whole);
+            let is_named = self.scanner.model().is_some();
+            self.naming = if is_named {
+                0
+            } else {
+                self.naming.saturating_sub(1)
+            };
+        }
         while let Some(at) = NEEDLE.find(whole) {
             let (before, _) = whole.split_at(at);
             let (_, event) = whole.split_at(end_of_events(before));
             whole = self.read_event(event);
         }
-        let mut tail = tail;
-        while !tail.is_empty() {
-            tail = self.read_event(tail);
+    }
+
+    fn read(&mut self, mut rest: &[u8]) {
+        while !rest.is_empty() {
+            rest = self.read_event(rest);
         }
     }
 
@@ -129,4 +193,21 @@ fn end_of_events(piece: &[u8]) -> usize {
         }
     }
     0
+}
+
+/// Where the event ends in `piece` of which `kept` is the start: behind the first blank line.
+fn end_of_kept(kept: &[u8], piece: &[u8]) -> Option<usize> {
+    let is = |at: usize, back: usize, byte| {
+        let found = match at.checked_sub(back) {
+            Some(at) => piece.get(at),
+            None => kept
+                .iter()
+                .rev()
+                .nth(back.saturating_sub(at).saturating_sub(1)),
+        };
+        found == Some(&byte)
+    };
+    let is_blank = |at: &usize| is(*at, 1, b'\n') || (is(*at, 1, b'\r') && is(*at, 2, b'\n'));
+    let end = memchr_iter(b'\n', piece).find(is_blank)?;
+    Some(end.saturating_add(1))
 }

@@ -12,6 +12,7 @@ fn read_in(media_type: &'static str, text: &str, cut: usize) -> Option<(u64, u64
     for piece in text.as_bytes().chunks(cut.max(1)) {
         reader.feed(piece);
     }
+    reader.catch_up();
     let tokens = reader.tokens();
     tokens.map(|tokens| (tokens.input, tokens.cached, tokens.output))
 }
@@ -130,6 +131,7 @@ fn a_count_is_final_when_it_speaks_of_the_whole_answer() {
     let are_final = |media_type, text: &str| {
         let mut reader = Reader::for_body(&headers(media_type)).unwrap();
         reader.feed(text.as_bytes());
+        reader.catch_up();
         (reader.are_final(false), reader.are_final(true))
     };
     let event = |data: &str| are_final("text/event-stream", &format!("data: {data}\n\n"));
@@ -165,6 +167,7 @@ fn names_the_model_where_the_shapes_have_it() {
     let model = |media_type, text: &str| {
         let mut reader = Reader::for_body(&headers(media_type)).unwrap();
         reader.feed(text.as_bytes());
+        reader.catch_up();
         reader.model().map(ToString::to_string)
     };
     let json = "application/json";
@@ -180,6 +183,20 @@ fn names_the_model_where_the_shapes_have_it() {
     );
     let last = r#"data: {"model":"c","usage":{"prompt_tokens":1}}"#;
     assert_eq!(model("text/event-stream", last).as_deref(), Some("c"));
+}
+
+#[test]
+fn a_stream_that_is_left_early_has_named_its_model() {
+    let event = "data: {\"model\":\"gpt-x\",\"choices\":[{\"delta\":{\"content\":\"Hel\"}}],\"usage\":null}\n\n";
+    for cut in [1, 7, usize::MAX] {
+        let text = [": hello\n\n", event, event].concat();
+        let mut reader = Reader::for_body(&headers("text/event-stream")).unwrap();
+        for piece in text.as_bytes().chunks(cut.min(text.len())) {
+            reader.feed(piece);
+        }
+        assert_eq!(reader.model().map(AsRef::as_ref), Some("gpt-x"), "{cut}");
+        assert_eq!(reader.tokens(), None);
+    }
 }
 
 #[test]
@@ -209,23 +226,56 @@ fn a_hundred_deep_and_a_long_key_keep_little() {
     assert!(format!("{scanner:?}").len() < 4_000);
 }
 
+/// A stream of events: content of any size, comments, and counts here and there.
+fn streams() -> impl Strategy<Value = String> {
+    let chunk = |content: String| {
+        let choices = serde_json::json!([{"delta": {"content": content}}]);
+        serde_json::json!({"model": "gpt-x", "choices": choices, "usage": null}).to_string()
+    };
+    let counts = |(input, output): (u16, u16)| {
+        let usage = serde_json::json!({"prompt_tokens": input, "completion_tokens": output});
+        serde_json::json!({"model": "gpt-x", "choices": [], "usage": usage}).to_string()
+    };
+    let event = prop_oneof![
+        4 => "[ -~é]{0,80}".prop_map(move |text| format!("data: {}\n\n", chunk(text))),
+        1 => (7_000_usize..12_000).prop_map(move |size| format!("data: {}\n\n", chunk("\\x\n".repeat(size / 5)))),
+        1 => any::<(u16, u16)>().prop_map(move |pair| format!("event: x\ndata: {}\n\n", counts(pair))),
+        1 => "[ -~]{0,20}".prop_map(|text| format!(": {text}_tokens\"\n")),
+        1 => Just("\n".to_owned()),
+        1 => Just("data: {\"usage\":\ndata: {\"prompt_tokens\": 4}}\n\n".to_owned()),
+    ];
+    let ends = prop::sample::select(vec!["\n", "\r\n", "\r"]);
+    (prop::collection::vec(event, 1..16), ends)
+        .prop_map(|(events, end)| events.concat().replace('\n', end))
+}
+
+/// What a reader has found at the end of a body, and whether that is all.
+fn found(reader: &mut Reader) -> (Option<Tokens>, bool) {
+    reader.catch_up();
+    (reader.tokens(), reader.are_final(false))
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn however_a_stream_is_cut_it_says_the_same(
-        cuts in prop::collection::vec(1_usize..80, 1..40),
-        noise in prop::collection::vec("[ -~]{0,30}", 0..6),
+        text in streams(),
+        left_at in any::<prop::sample::Index>(),
+        cuts in prop::collection::vec(prop_oneof![1_usize..40, 1_usize..9_000], 1..40),
     ) {
-        let mut text = String::new();
-        for (index, noise) in noise.iter().enumerate() {
-            let content = serde_json::json!({"choices": [{"delta": {"content": noise}}], "usage": null});
-            text.push_str(&format!("data: {content}\n\n"));
-            if index == 2 {
-                text.push_str(CHAT);
-            }
+        let whole = text.as_bytes();
+        let whole = &whole[..=left_at.index(whole.len())];
+        let mut by_byte = Reader(Kind::Events(Events::new()));
+        for byte in whole {
+            by_byte.feed(std::slice::from_ref(byte));
         }
-        text.push_str("data: {\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":13}}\n\n");
+        let expected = found(&mut by_byte);
+        let mut at_once = Reader(Kind::Events(Events::new()));
+        at_once.feed(whole);
+        prop_assert_eq!(found(&mut at_once), expected);
         let mut reader = Reader(Kind::Events(Events::new()));
-        let mut rest = text.as_bytes();
+        let mut rest = whole;
         for cut in cuts.iter().cycle() {
             if rest.is_empty() {
                 break;
@@ -234,7 +284,27 @@ proptest! {
             reader.feed(piece);
             rest = behind;
         }
-        prop_assert_eq!(reader.tokens(), Some(Tokens { input: 11, cached: 0, output: 13 }));
+        prop_assert_eq!(found(&mut reader), expected);
+    }
+
+    #[test]
+    fn a_count_is_found_wherever_it_is_cut(at in 0_usize..CHAT.len(), again in 0_usize..CHAT.len()) {
+        let mut reader = Reader(Kind::Events(Events::new()));
+        let (first, second) = (at.min(again), at.max(again));
+        for piece in [&CHAT[..first], &CHAT[first..second], &CHAT[second..]] {
+            reader.feed(piece.as_bytes());
+        }
+        prop_assert_eq!(reader.tokens(), Some(Tokens { input: 5, cached: 0, output: 7 }));
+    }
+
+    #[test]
+    fn little_of_an_event_is_kept(sizes in prop::collection::vec(0_usize..30_000, 1..10)) {
+        let mut events = Events::new();
+        for size in sizes {
+            events.feed(&vec![b'x'; size]);
+            let kept = format!("{events:?}").len();
+            prop_assert!(kept < 60_000);
+        }
     }
 
     #[test]
