@@ -1,36 +1,43 @@
 //! A bounded cache whose entries can be taken back at once.
 //!
-//! **Revocation.** Every key belongs to one of 1,024 stripes, and every stripe has a generation. An entry carries
-//! its stripe's generation as it stood *before* the load began; an entry of another generation is no hit.
+//! **Revocation.** Every key belongs to one of 1,024 stripes, and every stripe has a generation. A value carries
+//! its stripe's generation as it stood *before* the load began; a value of another generation is no hit.
 //! [`RevocableCache::invalidate`] counts the generation on, so a load that raced a change may finish when it likes:
 //! what it read before the change is never served once `invalidate` has returned.
 //!
 //! **Age.** It is counted from before the load, by our own [`Clock`], and no use prolongs it. moka's own
-//! time-to-live only gives the memory back.
+//! expiry only gives the memory back.
 //!
-//! **Single flight.** Not moka's `try_get_with`: it hands a newcomer the answer of a load that began before a
-//! revocation, and panics a waiter that has seen 200 aborted leaders, which 200 hang-ups on a slow store are enough for.
+//! **Memory.** Values stand on a [`shelf`] of ours, and moka, which [keeps](keeper) the bound, knows their hashes alone: so a
+//! remembered key is one allocation of ours with its texts and the smallest entry that moka has, and a hit touches
+//! none of moka's lists.
 
-mod generations;
+mod flights;
+mod keeper;
 mod rate;
+mod shelf;
 
 use std::{
     fmt,
     future::Future,
-    hash::Hash,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use hashbrown::{DefaultHashBuilder, HashMap};
-use moka::{notification::RemovalCause, sync::Cache};
-use tokio::{sync::OnceCell, time::timeout};
+use hashbrown::DefaultHashBuilder;
+use moka::sync::Cache;
+use tokio::time::timeout;
 
-pub(crate) use self::generations::Snapshot;
-use self::{generations::Generations, rate::Rate};
+pub(crate) use self::shelf::{Remembered, Stamp};
+use self::{
+    flights::{Flight, Flights},
+    keeper::Keeper,
+    rate::Rate,
+    shelf::{Place, Shelf, Snapshot},
+};
 use crate::{
     domain::clock::Clock,
     store::{StoreError, StoreErrorKind},
@@ -38,9 +45,6 @@ use crate::{
 
 /// How long after a failure a store is not asked for what can be answered with an old value.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// moka refuses a time-to-live of a thousand years; what is older than a year is reloaded.
-const TTL_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// What the cache knows of a key, without asking anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,12 +95,11 @@ pub struct CacheStatistics {
 }
 
 /// A bounded cache in front of a store, see the [module](self).
-pub(crate) struct RevocableCache<K, V> {
-    values: Cache<K, Entry<V>, DefaultHashBuilder>,
-    absent: Cache<K, Entry<()>, DefaultHashBuilder>,
-    /// Bounded by the number of callers in [`RevocableCache::load`]: the last one out removes the flight.
-    flights: Mutex<HashMap<K, Listed<V>>>,
-    generations: Generations,
+pub(crate) struct RevocableCache<V: Remembered> {
+    shelf: Arc<Shelf<V>>,
+    keeper: Keeper,
+    absent: Cache<V::Key, Stamp, DefaultHashBuilder>,
+    flights: Flights<V::Key, V>,
     bounds: CacheBounds,
     /// For how long after its `ttl` a value is served while the store fails.
     stale: Duration,
@@ -108,26 +111,15 @@ pub(crate) struct RevocableCache<K, V> {
     counters: Counters,
 }
 
-#[derive(Clone)]
-struct Entry<V> {
-    value: V,
-    generation: u64,
+/// How the cache stood before values were read that nobody had asked for yet.
+pub(crate) struct BeforeFill {
+    generations: Snapshot,
     loaded_at: Duration,
 }
 
-struct Flight<V> {
-    generation: u64,
-    outcome: OnceCell<Result<Option<V>, StoreError>>,
-}
-
-struct Listed<V> {
-    flight: Arc<Flight<V>>,
-    seats: usize,
-}
-
+/// Hits are counted by the shelf.
 #[derive(Default)]
 struct Counters {
-    hits: AtomicU64,
     negative_hits: AtomicU64,
     misses: AtomicU64,
     loads: AtomicU64,
@@ -135,24 +127,15 @@ struct Counters {
     evictions: Arc<AtomicU64>,
 }
 
-impl<K, V> RevocableCache<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+impl<V: Remembered> RevocableCache<V> {
     pub(crate) fn new(bounds: CacheBounds, clock: Arc<dyn Clock>) -> Self {
-        let hasher = DefaultHashBuilder::default();
-        let counters = Counters::default();
+        let (shelf, counters) = (Arc::new(Shelf::new()), Counters::default());
+        let evictions = &counters.evictions;
         Self {
-            values: bounded(bounds.capacity, bounds.ttl, &hasher, &counters.evictions),
-            absent: bounded(
-                bounds.negative_capacity,
-                bounds.negative_ttl,
-                &hasher,
-                &counters.evictions,
-            ),
-            flights: Mutex::new(HashMap::new()),
-            generations: Generations::new(hasher),
+            keeper: Keeper::new(bounds.capacity, bounds.ttl, &shelf, evictions),
+            absent: keeper::bounded(bounds.negative_capacity, bounds.negative_ttl, evictions),
+            shelf,
+            flights: Flights::new(),
             bounds,
             stale: Duration::ZERO,
             failed_at: AtomicU64::new(0),
@@ -164,13 +147,14 @@ where
 
     /// Serves values for so long beyond their `ttl` while the store fails. Begins with an empty cache.
     pub(crate) fn stale_if_error(mut self, stale: Duration) -> Self {
-        let (hasher, lifetime) = (
-            DefaultHashBuilder::default(),
-            self.bounds.ttl.saturating_add(stale),
-        );
         self.stale = stale;
         let evictions = &self.counters.evictions;
-        self.values = bounded(self.bounds.capacity, lifetime, &hasher, evictions);
+        self.keeper = Keeper::new(
+            self.bounds.capacity,
+            self.lifetime(),
+            &self.shelf,
+            evictions,
+        );
         self
     }
 
@@ -181,15 +165,20 @@ where
     }
 
     /// What is known of `key`. No I/O, no allocation, no waiting.
-    pub(crate) fn peek(&self, key: &K) -> Lookup<V> {
+    pub(crate) fn peek(&self, key: &V::Key) -> Lookup<V> {
         self.peek_at(key, self.clock.elapsed())
     }
 
     /// The same, for who has just looked at the clock.
-    pub(crate) fn peek_at(&self, key: &K, now: Duration) -> Lookup<V> {
-        let found = self.recall(key, now);
+    pub(crate) fn peek_at(&self, key: &V::Key, now: Duration) -> Lookup<V> {
+        let place = self.shelf.place(key);
+        let found = self.recall(place, key, now);
         let counter = match found {
-            Lookup::Hit(_) => &self.counters.hits,
+            Lookup::Hit(_) => {
+                let hits = self.shelf.count_hit(place);
+                self.keeper.note_sometimes(place, hits);
+                return found;
+            }
             Lookup::KnownAbsent => &self.counters.negative_hits,
             Lookup::Unknown => &self.counters.misses,
         };
@@ -199,107 +188,126 @@ where
 
     /// Loads `key`, once however many ask at the same time, and remembers the answer.
     ///
-    /// `fetch` is not called when somebody else's load will do; it has `deadline` to answer.
+    /// `fetch` is not called when somebody else's load will do; it has `deadline` to answer. What it answers with carries
+    /// the stamp that it was given.
     ///
     /// # Errors
     /// What `fetch` failed with, or `Unavailable` when it was too slow. A failure is not remembered.
     pub(crate) async fn load<F, Fut>(
         &self,
-        key: &K,
+        key: &V::Key,
         deadline: Duration,
         fetch: F,
     ) -> Result<Option<V>, StoreError>
     where
-        F: FnOnce() -> Fut,
+        F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        let boarding = self.board(key);
+        let place = self.shelf.place(key);
+        let boarding = self.flights.board(key, self.shelf.generation(place));
         let answer = boarding
             .flight
             .outcome
-            .get_or_init(|| self.fly(key, &boarding.flight, deadline, fetch));
+            .get_or_init(|| self.fly(place, key, &boarding.flight, deadline, fetch));
         // Twice: each leader that hangs up leaves the next one a deadline of its own, but not without end.
         let answer = match timeout(deadline.saturating_mul(2), answer).await {
             Ok(answer) => answer.clone(),
             Err(_) => Err(too_slow()),
         };
         match answer {
-            Err(error) if is_failure(&error) => self.recall_old(key).map(Some).ok_or(error),
+            Err(error) if is_failure(&error) => self.recall_old(place, key).map(Some).ok_or(error),
             answer => answer,
         }
     }
 
     /// How the cache stands before values are read that nobody has asked for yet.
-    pub(crate) fn before_fill(&self) -> (Snapshot, Duration) {
-        (self.generations.snapshot(), self.clock.elapsed())
-    }
-
-    /// Remembers a value that was read after `before`.
-    pub(crate) fn fill(&self, key: K, value: V, before: &(Snapshot, Duration)) {
-        if let Some(generation) = self.generations.of_then(&key, &before.0) {
-            let loaded_at = before.1;
-            self.values.insert(
-                key,
-                Entry {
-                    value,
-                    generation,
-                    loaded_at,
-                },
-            );
+    pub(crate) fn before_fill(&self) -> BeforeFill {
+        BeforeFill {
+            generations: self.shelf.snapshot(),
+            loaded_at: self.clock.elapsed(),
         }
     }
 
+    /// The stamp of what was read of `key` after `before`.
+    pub(crate) fn stamp_after(&self, before: &BeforeFill, key: &V::Key) -> Option<Stamp> {
+        let place = self.shelf.place(key);
+        let generation = Shelf::<V>::generation_then(place, &before.generations)?;
+        Some(Stamp::new(generation, before.loaded_at))
+    }
+
+    /// Remembers a value that nobody has asked for yet.
+    pub(crate) fn fill(&self, value: V) {
+        let place = self.shelf.place(value.key());
+        self.remember(place, value);
+    }
+
     /// Takes `key` back: nothing that was read of it before this call is served after it.
-    pub(crate) fn invalidate(&self, key: &K) {
-        self.generations.bump(key);
-        self.values.invalidate(key);
+    pub(crate) fn invalidate(&self, key: &V::Key) {
+        let place = self.shelf.place(key);
+        self.shelf.bump(place);
+        self.forget(place);
         self.absent.invalidate(key);
     }
 
     /// Takes every key back.
     pub(crate) fn invalidate_all(&self) {
-        self.generations.bump_all();
-        self.values.invalidate_all();
+        self.shelf.bump_all();
+        self.shelf.clear_all();
+        self.keeper.forget_all();
         self.absent.invalidate_all();
     }
 
     pub(crate) fn statistics(&self) -> CacheStatistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CacheStatistics {
-            hits: read(&self.counters.hits),
+            hits: self.shelf.hits(),
             negative_hits: read(&self.counters.negative_hits),
             misses: read(&self.counters.misses),
             loads: read(&self.counters.loads),
             stale_hits: read(&self.counters.stale_hits),
             evictions: read(&self.counters.evictions),
-            entries: self.values.entry_count(),
+            entries: self.shelf.len(),
             negative_entries: self.absent.entry_count(),
         }
     }
 
-    fn recall(&self, key: &K, now: Duration) -> Lookup<V> {
-        let generation = self.generations.of(key);
-        let young = |loaded_at, ttl| now.saturating_sub(loaded_at) < ttl;
-        if let Some(entry) = self.values.get(key)
-            && entry.generation == generation
+    fn recall(&self, place: Place, key: &V::Key, now: Duration) -> Lookup<V> {
+        let generation = self.shelf.generation(place);
+        let young = |stamp: Stamp, ttl| now.saturating_sub(stamp.loaded_at()) < ttl;
+        if let Some(value) = self.shelf.find(place, key)
+            && value.stamp().generation == generation
         {
-            if young(entry.loaded_at, self.bounds.ttl) {
-                return Lookup::Hit(entry.value);
+            if young(value.stamp(), self.bounds.ttl) {
+                return Lookup::Hit(value);
             }
-            if self.failed_lately(now) && young(entry.loaded_at, self.lifetime()) {
+            if self.failed_lately(now) && young(value.stamp(), self.lifetime()) {
                 self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
-                return Lookup::Hit(entry.value);
+                return Lookup::Hit(value);
             }
         }
         match self.absent.get(key) {
-            Some(entry)
-                if entry.generation == generation
-                    && young(entry.loaded_at, self.bounds.negative_ttl) =>
+            Some(stamp)
+                if stamp.generation == generation && young(stamp, self.bounds.negative_ttl) =>
             {
                 Lookup::KnownAbsent
             }
             _ => Lookup::Unknown,
         }
+    }
+
+    /// Told first, since to be told of what had ended already takes from the shelf what stands there. What has ended again before
+    /// it stood there is known by the second look.
+    fn remember(&self, place: Place, value: V) {
+        self.keeper.tell(place);
+        self.shelf.put(place, value);
+        if !self.keeper.knows(place) {
+            self.shelf.clear(place);
+        }
+    }
+
+    fn forget(&self, place: Place) {
+        self.shelf.clear(place);
+        self.keeper.forget(place);
     }
 
     fn lifetime(&self) -> Duration {
@@ -312,16 +320,19 @@ where
     }
 
     /// A value that is too old, for want of a younger one; never one that was taken back.
-    fn recall_old(&self, key: &K) -> Option<V> {
+    fn recall_old(&self, place: Place, key: &V::Key) -> Option<V> {
         if self.stale.is_zero() {
             return None;
         }
-        let entry = self.values.get(key)?;
-        let age = self.clock.elapsed().saturating_sub(entry.loaded_at);
-        let fits = entry.generation == self.generations.of(key) && age < self.lifetime();
-        fits.then(|| {
+        let value = self.shelf.find(place, key)?;
+        let age = self
+            .clock
+            .elapsed()
+            .saturating_sub(value.stamp().loaded_at());
+        let is_current = value.stamp().generation == self.shelf.generation(place);
+        (is_current && age < self.lifetime()).then(|| {
             self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
-            entry.value
+            value
         })
     }
 
@@ -364,116 +375,48 @@ where
         answer
     }
 
-    /// Joins the load that is under way if it began late enough, or else begins one.
-    fn board<'a>(&'a self, key: &'a K) -> Boarding<'a, K, V> {
-        let generation = self.generations.of(key);
-        let mut flights = self.flights();
-        let flight = match flights.get_mut(key) {
-            Some(listed) if listed.flight.generation >= generation => {
-                listed.seats = listed.seats.saturating_add(1);
-                Arc::clone(&listed.flight)
-            }
-            _ => {
-                let flight = Arc::new(Flight {
-                    generation,
-                    outcome: OnceCell::new(),
-                });
-                let listed = Listed {
-                    flight: Arc::clone(&flight),
-                    seats: 1,
-                };
-                flights.insert(key.clone(), listed);
-                flight
-            }
-        };
-        Boarding {
-            cache: self,
-            key,
-            flight,
-        }
-    }
-
     async fn fly<F, Fut>(
         &self,
-        key: &K,
+        place: Place,
+        key: &V::Key,
         flight: &Flight<V>,
         deadline: Duration,
         fetch: F,
     ) -> Result<Option<V>, StoreError>
     where
-        F: FnOnce() -> Fut,
+        F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
         // Another flight may have landed between the caller's look and this one's start.
-        match self.recall(key, self.clock.elapsed()) {
+        match self.recall(place, key, self.clock.elapsed()) {
             Lookup::Hit(value) => return Ok(Some(value)),
             Lookup::KnownAbsent => return Ok(None),
             Lookup::Unknown => {}
         }
-        let generation = flight.generation;
-        let loaded_at = self.clock.elapsed();
-        let found = self.ask(deadline, fetch).await?;
+        let stamp = Stamp::new(flight.generation, self.clock.elapsed());
+        let found = self.ask(deadline, || fetch(stamp)).await?;
         match &found {
-            Some(value) => self.values.insert(
-                key.clone(),
-                Entry {
-                    value: value.clone(),
-                    generation,
-                    loaded_at,
-                },
-            ),
+            Some(value) => {
+                // One that was asked for more often than others were comes in before them.
+                self.keeper.note(place);
+                self.remember(place, value.clone());
+            }
             None => {
                 // A value of before, stale by now, must not stay in memory beside the news that it is gone.
-                self.values.invalidate(key);
-                self.absent.insert(
-                    key.clone(),
-                    Entry {
-                        value: (),
-                        generation,
-                        loaded_at,
-                    },
-                );
+                self.forget(place);
+                self.absent.insert(key.clone(), stamp);
             }
         }
         Ok(found)
     }
 }
 
-impl<K, V> RevocableCache<K, V> {
-    fn flights(&self) -> MutexGuard<'_, HashMap<K, Listed<V>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K, V> fmt::Debug for RevocableCache<K, V> {
+impl<V: Remembered> fmt::Debug for RevocableCache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RevocableCache")
             .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
-}
-
-/// A cache that counts what it has to let go.
-fn bounded<K, V>(
-    capacity: u64,
-    lifetime: Duration,
-    hasher: &DefaultHashBuilder,
-    evictions: &Arc<AtomicU64>,
-) -> Cache<K, V, DefaultHashBuilder>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    let evictions = Arc::clone(evictions);
-    Cache::builder()
-        .max_capacity(capacity)
-        .time_to_live(lifetime.min(TTL_MAX))
-        .eviction_listener(move |_, _, cause| {
-            if cause == RemovalCause::Size {
-                evictions.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .build_with_hasher(hasher.clone())
 }
 
 /// Whether the store has failed. That there is no room at the moment, with it or before it, is no failure: a crowd can bring
@@ -490,29 +433,6 @@ fn too_slow() -> StoreError {
         StoreErrorKind::Unavailable,
         "the store did not answer in time",
     )
-}
-
-/// A seat on a flight; whoever leaves last, or leaves a landed one, removes the flight from the map.
-struct Boarding<'a, K: Hash + Eq, V> {
-    cache: &'a RevocableCache<K, V>,
-    key: &'a K,
-    flight: Arc<Flight<V>>,
-}
-
-impl<K: Hash + Eq, V> Drop for Boarding<'_, K, V> {
-    fn drop(&mut self) {
-        let mut flights = self.cache.flights();
-        let Some(listed) = flights.get_mut(self.key) else {
-            return;
-        };
-        if !Arc::ptr_eq(&listed.flight, &self.flight) {
-            return;
-        }
-        listed.seats = listed.seats.saturating_sub(1);
-        if listed.seats == 0 || self.flight.outcome.initialized() {
-            flights.remove(self.key);
-        }
-    }
 }
 
 #[cfg(test)]

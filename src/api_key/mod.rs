@@ -38,7 +38,6 @@ use crate::{
         KeyId,
         credential::CredentialKind,
         denial::{Denial, DenialKind},
-        principal::Principal,
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
@@ -220,7 +219,7 @@ fn judge(
             return Verdict::Refuse(of_known(&key, DenialKind::AddressRefused, &why));
         }
     }
-    Verdict::Admit(Identified::new(Principal::clone(key.principal())))
+    Verdict::Admit(Identified::new(key.principal()))
 }
 
 fn refused(refusal: KeyRefusal) -> Denial {
@@ -238,7 +237,7 @@ fn refused(refusal: KeyRefusal) -> Denial {
 }
 
 /// The refusal of a key that there is: the operator and the audit log read whose, the client doesn't.
-fn of_known(key: &ResolvedKey, kind: DenialKind, why: &str) -> Denial {
+fn of_known(key: &Arc<ResolvedKey>, kind: DenialKind, why: &str) -> Denial {
     let principal = key.principal();
     let id = principal.key().map_or("a key", KeyId::as_str);
     denial(kind)

@@ -43,6 +43,14 @@ macro_rules! shared_name {
             }
         }
 
+        #[allow(dead_code, reason = "not every name is shared")]
+        impl $name {
+            /// The text, to be shared.
+            pub(crate) fn shared(&self) -> &Arc<str> {
+                &self.0
+            }
+        }
+
         /// Shares the text.
         impl TryFrom<Arc<str>> for $name {
             type Error = InvalidId;

@@ -1,11 +1,12 @@
 //! Who is calling, once that is known.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, LazyLock},
-};
+mod identity;
 
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use ipnet::IpNet;
+
+pub(crate) use self::identity::{Identity, IdentityHolder, Standing};
 use super::{
     AccountId, BudgetId, KeyId, SessionId,
     clock::Timestamp,
@@ -29,7 +30,11 @@ pub(crate) const TENANT: &str = "tenant";
 /// assert!(caller.has_role("operator"));
 /// ```
 #[derive(Clone)]
-pub struct Principal(Arc<Identity>, Option<Arc<Grant>>, Option<Timestamp>);
+pub struct Principal(
+    Arc<dyn IdentityHolder>,
+    Option<Arc<Grant>>,
+    Option<Timestamp>,
+);
 
 /// What a token says beside the identity, of which a login's tokens may say different things: what its client was let
 /// do, and what the issuer tells of the user.
@@ -55,84 +60,63 @@ impl Grant {
     }
 }
 
-struct Identity {
-    subject: Arc<str>,
-    credential: CredentialKind,
-    key: Option<KeyId>,
-    session: Option<SessionId>,
-    environment: Option<Box<str>>,
-    roles: Box<[Box<str>]>,
-    resource: Option<Box<str>>,
-    account: Option<AccountId>,
-    budgets: Arc<[BudgetId]>,
-    quotas: Option<Quotas>,
-    expires_at: Option<Timestamp>,
-    attributes: BTreeMap<String, String>,
-    meter: Arc<str>,
-}
-
 impl Principal {
     /// Begins a principal: `subject` is the user or the owner of the key.
     pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
-        let subject: Arc<str> = subject.into();
         PrincipalBuilder {
-            roles: Vec::new(),
+            identity: Identity::new(subject, credential),
+            standing: Standing::default(),
             scopes: Vec::new(),
-            identity: Identity {
-                account: AccountId::try_from(Arc::clone(&subject)).ok(),
-                meter: Arc::clone(&subject),
-                subject,
-                credential,
-                key: None,
-                session: None,
-                environment: None,
-                roles: Box::default(),
-                resource: None,
-                budgets: no_budgets(),
-                quotas: None,
-                expires_at: None,
-                attributes: BTreeMap::new(),
-            },
         }
+    }
+
+    /// The one of an identity that is kept with other things.
+    pub(crate) fn of(holder: Arc<dyn IdentityHolder>) -> Self {
+        Self(holder, None, None)
+    }
+
+    fn identity(&self) -> &Identity {
+        self.0.identity()
     }
 
     /// The user, or the owner of the key.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.0.subject
+        self.shared_subject()
     }
 
     pub(crate) fn shared_subject(&self) -> &Arc<str> {
-        &self.0.subject
+        self.identity().subject()
     }
 
     /// How the caller authenticated.
     #[must_use]
     pub fn credential(&self) -> CredentialKind {
-        self.0.credential
+        self.identity().credential
     }
 
     /// The key that was used, if one was.
     #[must_use]
     pub fn key(&self) -> Option<&KeyId> {
-        self.0.key.as_ref()
+        self.identity().key()
     }
 
     /// The login that the token belongs to, if it belongs to one.
     #[must_use]
     pub fn session(&self) -> Option<&SessionId> {
-        self.0.session.as_ref()
+        self.identity().rare()?.session.as_ref()
     }
 
     /// The key's environment (`live`, `test`).
     #[must_use]
     pub fn environment(&self) -> Option<&str> {
-        self.0.environment.as_deref()
+        self.identity().standing.environment.as_deref()
     }
 
     /// The roles.
     pub fn roles(&self) -> impl Iterator<Item = &str> + Clone {
-        self.0.roles.iter().map(AsRef::as_ref)
+        let roles = &self.identity().standing.roles;
+        roles.iter().map(AsRef::as_ref)
     }
 
     /// Whether the caller has that role by name.
@@ -161,7 +145,7 @@ impl Principal {
     /// The one resource that the credential is good for; `None`: not bound to one.
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
-        self.0.resource.as_deref()
+        self.identity().rare()?.resource.as_deref()
     }
 
     /// The tenant that the caller belongs to: the attribute `tenant`.
@@ -174,7 +158,7 @@ impl Principal {
     /// subject can't name an account (longer than 255 bytes).
     #[must_use]
     pub fn account(&self) -> Option<&AccountId> {
-        self.0.account.as_ref()
+        self.identity().account()
     }
 
     /// Whose money is spent, or the refusal of a caller who can have none.
@@ -190,19 +174,19 @@ impl Principal {
     /// The budgets that must hold besides the account's balance.
     #[must_use]
     pub fn budgets(&self) -> &Arc<[BudgetId]> {
-        &self.0.budgets
+        &self.identity().budgets
     }
 
     /// The rate quotas of its own, which take the place of those of the tier or the layer.
     #[must_use]
     pub fn quotas(&self) -> Option<&Quotas> {
-        self.0.quotas.as_ref()
+        self.identity().rare()?.quotas.as_ref()
     }
 
     /// When the credential ends: of a token and its login, what ends sooner.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        match (self.0.expires_at, self.2) {
+        match (self.identity().expires_at(), self.2) {
             (Some(login), Some(token)) => Some(login.min(token)),
             (one, other) => one.or(other),
         }
@@ -211,7 +195,8 @@ impl Principal {
     /// What the application keeps of the caller; or else what was mapped from the claims of the token.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        let own = self.0.attributes.get(name);
+        let kept = self.identity().rare();
+        let own = kept.and_then(|rare| rare.attributes.get(name));
         own.or_else(|| self.1.as_ref()?.attributes.get(name))
             .map(String::as_str)
     }
@@ -219,33 +204,27 @@ impl Principal {
     /// What rate limits per principal count by: the key with all it was rotated into, or else the subject.
     #[must_use]
     pub fn metered_as(&self) -> &str {
-        &self.0.meter
+        self.identity().meter()
     }
 }
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal")
-            .field("subject", &self.0.subject)
-            .field("credential", &self.0.credential)
-            .field("key", &self.0.key)
-            .field("session", &self.0.session)
-            .field("roles", &self.0.roles)
+            .field("subject", &self.subject())
+            .field("credential", &self.credential())
+            .field("key", &self.key())
+            .field("session", &self.session())
+            .field("roles", &self.identity().standing.roles)
             .finish_non_exhaustive()
     }
-}
-
-/// Shared: whoever is no key has none.
-fn no_budgets() -> Arc<[BudgetId]> {
-    static NONE: LazyLock<Arc<[BudgetId]>> = LazyLock::new(|| Arc::from([]));
-    Arc::clone(&NONE)
 }
 
 /// Makes a [`Principal`].
 #[must_use]
 pub struct PrincipalBuilder {
     identity: Identity,
-    roles: Vec<Box<str>>,
+    standing: Standing,
     scopes: Vec<Box<str>>,
 }
 
@@ -258,19 +237,19 @@ impl PrincipalBuilder {
 
     /// The login that the token belongs to.
     pub fn session(mut self, session: SessionId) -> Self {
-        self.identity.session = Some(session);
+        self.identity.rare_mut().session = Some(session);
         self
     }
 
     /// The key's environment.
     pub fn environment(mut self, environment: &str) -> Self {
-        self.identity.environment = Some(environment.into());
+        self.standing.environment = Some(environment.into());
         self
     }
 
     /// One more role.
     pub fn role(mut self, role: &str) -> Self {
-        self.roles.push(role.into());
+        self.standing.roles.push(role.into());
         self
     }
 
@@ -282,13 +261,13 @@ impl PrincipalBuilder {
 
     /// The one resource that the credential is good for.
     pub fn resource(mut self, resource: &str) -> Self {
-        self.identity.resource = Some(resource.into());
+        self.identity.rare_mut().resource = Some(resource.into());
         self
     }
 
     /// Whose money is spent.
     pub fn account(mut self, account: AccountId) -> Self {
-        self.identity.account = Some(account);
+        self.identity.rare_mut().account = Some(account);
         self
     }
 
@@ -300,40 +279,64 @@ impl PrincipalBuilder {
 
     /// Rate quotas of its own.
     pub fn quotas(mut self, quotas: Quotas) -> Self {
-        self.identity.quotas = Some(quotas);
+        self.identity.rare_mut().quotas = Some(quotas);
         self
     }
 
     /// When the credential ends.
     pub fn expires_at(mut self, at: Timestamp) -> Self {
-        self.identity.expires_at = Some(at);
+        self.identity.set_end(at);
         self
     }
 
     /// What the application keeps of the caller.
     pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Self {
-        self.identity.attributes = attributes;
+        if !attributes.is_empty() {
+            self.identity.rare_mut().attributes = attributes;
+        }
         self
     }
 
     /// What rate limits per principal count by; the subject unless set.
     pub fn metered_as(mut self, meter: &str) -> Self {
-        self.identity.meter = meter.into();
+        self.identity.rare_mut().meter = Some(meter.into());
         self
     }
 
-    /// The same, counted as that budget is.
-    pub(crate) fn metered_as_budget(mut self, budget: &BudgetId) -> Self {
-        self.identity.meter = budget.into();
+    /// What its spending and its rate are counted under.
+    pub(crate) fn lineage(mut self, lineage: BudgetId) -> Self {
+        self.identity.set_lineage(lineage);
         self
+    }
+
+    /// The networks that the credential may be used from.
+    pub(crate) fn networks(mut self, networks: Vec<IpNet>) -> Self {
+        if !networks.is_empty() {
+            self.identity.rare_mut().networks = networks.into();
+        }
+        self
+    }
+
+    /// It was taken back: it is known, and refused.
+    pub(crate) fn revoked(mut self) -> Self {
+        self.identity.rare_mut().is_revoked = true;
+        self
+    }
+
+    /// The identity alone, with what many share as `share` has it. The scopes of a token are no part of it.
+    pub(crate) fn into_identity(self, share: impl FnOnce(Standing) -> Arc<Standing>) -> Identity {
+        let mut identity = self.identity;
+        identity.standing = share(self.standing);
+        identity
     }
 
     /// The principal.
     #[must_use]
     pub fn build(self) -> Principal {
-        let mut identity = self.identity;
-        identity.roles = self.roles.into();
-        let grant = Grant::shared(self.scopes, BTreeMap::new());
+        let mut builder = self;
+        let scopes = std::mem::take(&mut builder.scopes);
+        let grant = Grant::shared(scopes, BTreeMap::new());
+        let identity = builder.into_identity(Arc::new);
         Principal(Arc::new(identity), grant, None)
     }
 }
@@ -341,7 +344,7 @@ impl PrincipalBuilder {
 impl fmt::Debug for PrincipalBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PrincipalBuilder")
-            .field("subject", &self.identity.subject)
+            .field("subject", &self.identity.subject())
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{KeyResolver, Pepper, hashing::Hashing, mixed::Aliases, resolver::Inner};
+use super::{
+    KeyResolver, Pepper, hashing::Hashing, mixed::Aliases, resolver::Inner, standings::Standings,
+};
 use crate::{
     cache::{CacheBounds, RevocableCache},
     domain::{
@@ -184,6 +186,7 @@ impl KeyResolverBuilder {
             foreign_formats: self.foreign_formats,
             hashing: self.hashing,
             aliases: Aliases::default(),
+            standings: Standings::default(),
             deadline: self.deadline,
             touch_interval: self.touch_interval,
             clock: self.clock,

@@ -10,6 +10,7 @@ mod makers;
 mod mixed;
 mod resolver;
 mod ring;
+mod standings;
 
 #[cfg(test)]
 mod tests;

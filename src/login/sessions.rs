@@ -8,7 +8,7 @@ use std::{
 
 use super::{SessionError, SessionErrorKind};
 use crate::{
-    cache::{CacheBounds, CacheStatistics, Lookup, RevocableCache},
+    cache::{CacheBounds, CacheStatistics, Lookup, Remembered, RevocableCache, Stamp},
     domain::{
         SessionId, UserId,
         clock::{Clock, SystemClock, Timestamp},
@@ -29,6 +29,8 @@ const NEGATIVE_CAPACITY: u64 = 10_000;
 /// A login with its user, as they were a moment ago.
 #[derive(Clone, Debug)]
 pub struct ResolvedSession {
+    id: SessionId,
+    stamp: Stamp,
     user: UserId,
     expires_at: Timestamp,
     ended: bool,
@@ -37,7 +39,7 @@ pub struct ResolvedSession {
 }
 
 impl ResolvedSession {
-    fn new(session: &SessionRecord, user: UserRecord) -> Self {
+    fn new(session: SessionRecord, user: UserRecord, stamp: Stamp) -> Self {
         let mut principal = Principal::builder(user.id.as_str(), CredentialKind::Token)
             .session(session.id.clone())
             .expires_at(session.expires_at);
@@ -47,6 +49,8 @@ impl ResolvedSession {
         Self {
             expires_at: session.expires_at,
             ended: session.ended_at.is_some() || session.is_of_another_password(&user),
+            id: session.id,
+            stamp,
             active: user.active,
             user: user.id,
             principal: principal.attributes(user.attributes).build(),
@@ -90,6 +94,18 @@ impl ResolvedSession {
     }
 }
 
+impl Remembered for Arc<ResolvedSession> {
+    type Key = SessionId;
+
+    fn key(&self) -> &SessionId {
+        &self.id
+    }
+
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}
+
 /// Says whether the login that a token belongs to still stands, and who its user is by now.
 ///
 /// A logout, a new password, a disabled user or a lowered role counts on the next request in the process whose
@@ -104,7 +120,7 @@ pub struct SessionResolver(Arc<Inner>);
 struct Inner {
     users: Arc<dyn UserStore>,
     sessions: Arc<dyn SessionStore>,
-    cache: RevocableCache<SessionId, Arc<ResolvedSession>>,
+    cache: RevocableCache<Arc<ResolvedSession>>,
     deadline: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -157,7 +173,7 @@ impl SessionResolver {
         let resolved = self
             .0
             .cache
-            .load(session, self.0.deadline, || self.fetch(session))
+            .load(session, self.0.deadline, |stamp| self.fetch(session, stamp))
             .await
             .map_err(|error| SessionError::new(SessionErrorKind::Store(error)))?
             .ok_or_else(unknown)?;
@@ -195,12 +211,16 @@ impl SessionResolver {
         Ok(resolved)
     }
 
-    async fn fetch(&self, session: &SessionId) -> Result<Option<Arc<ResolvedSession>>, StoreError> {
+    async fn fetch(
+        &self,
+        session: &SessionId,
+        stamp: Stamp,
+    ) -> Result<Option<Arc<ResolvedSession>>, StoreError> {
         let Some(session) = self.0.sessions.session(session).await? else {
             return Ok(None);
         };
         let user = self.0.users.user(&session.user).await?;
-        Ok(user.map(|user| Arc::new(ResolvedSession::new(&session, user))))
+        Ok(user.map(|user| Arc::new(ResolvedSession::new(session, user, stamp))))
     }
 }
 

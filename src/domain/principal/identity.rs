@@ -1,0 +1,162 @@
+//! What is kept of a caller. There may be a million in memory: what most don't have is in a box apart, and what many have
+//! alike is shared.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroI64,
+    sync::{Arc, LazyLock},
+};
+
+use ipnet::IpNet;
+
+use crate::domain::{
+    AccountId, BudgetId, KeyId, SessionId, clock::Timestamp, credential::CredentialKind,
+    quota::Quotas,
+};
+
+/// Where an identity is: by itself, or with what else is kept of a credential, so that both are found in one step.
+pub(crate) trait IdentityHolder: Send + Sync {
+    fn identity(&self) -> &Identity;
+}
+
+/// Who is calling.
+pub(crate) struct Identity {
+    /// `None` where it can name no account: then it is in the box.
+    subject: Option<AccountId>,
+    pub(super) key: Option<KeyId>,
+    /// Shared with each call that is held for.
+    pub(super) budgets: Arc<[BudgetId]>,
+    pub(super) standing: Arc<Standing>,
+    rare: Option<Box<Rare>>,
+    end: Option<End>,
+    pub(super) credential: CredentialKind,
+    /// Whether its rate is counted as its spending is.
+    has_lineage: bool,
+}
+
+/// What few identities have.
+#[derive(Default)]
+pub(super) struct Rare {
+    subject: Option<Arc<str>>,
+    pub(super) session: Option<SessionId>,
+    pub(super) resource: Option<Box<str>>,
+    pub(super) account: Option<AccountId>,
+    pub(super) quotas: Option<Quotas>,
+    pub(super) attributes: BTreeMap<String, String>,
+    pub(super) meter: Option<Arc<str>>,
+    pub(super) networks: Box<[IpNet]>,
+    pub(super) is_revoked: bool,
+}
+
+/// What many identities have alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Standing {
+    pub(super) environment: Option<Box<str>>,
+    pub(super) roles: Vec<Box<str>>,
+}
+
+/// A moment in microseconds, as stores keep it: a third of the size.
+#[derive(Clone, Copy)]
+struct End(NonZeroI64);
+
+impl End {
+    /// Never later than `at`.
+    fn of(at: Timestamp) -> Self {
+        Self(NonZeroI64::new(at.as_microsecond()).unwrap_or(NonZeroI64::MIN))
+    }
+
+    fn timestamp(self) -> Timestamp {
+        let beyond = if self.0.is_positive() {
+            Timestamp::MAX
+        } else {
+            Timestamp::MIN
+        };
+        Timestamp::from_microsecond(self.0.get()).unwrap_or(beyond)
+    }
+}
+
+impl Identity {
+    pub(super) fn new(subject: &str, credential: CredentialKind) -> Self {
+        static NOTHING: LazyLock<Arc<Standing>> = LazyLock::new(Arc::default);
+        static NONE: LazyLock<Arc<[BudgetId]>> = LazyLock::new(|| Arc::from([]));
+        let name: Arc<str> = subject.into();
+        let mut identity = Self {
+            subject: AccountId::try_from(Arc::clone(&name)).ok(),
+            key: None,
+            budgets: Arc::clone(&NONE),
+            standing: Arc::clone(&NOTHING),
+            rare: None,
+            end: None,
+            credential,
+            has_lineage: false,
+        };
+        if identity.subject.is_none() {
+            identity.rare_mut().subject = Some(name);
+        }
+        identity
+    }
+
+    pub(super) fn subject(&self) -> &Arc<str> {
+        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+        match &self.subject {
+            Some(account) => account.shared(),
+            None => self
+                .rare()
+                .and_then(|rare| rare.subject.as_ref())
+                .unwrap_or(&NOBODY),
+        }
+    }
+
+    pub(super) fn account(&self) -> Option<&AccountId> {
+        let other = self.rare().and_then(|rare| rare.account.as_ref());
+        other.or(self.subject.as_ref())
+    }
+
+    pub(super) fn set_lineage(&mut self, lineage: BudgetId) {
+        self.budgets = Arc::from([lineage]);
+        self.has_lineage = true;
+    }
+
+    /// The networks that the credential may be used from; empty: from anywhere.
+    pub(crate) fn networks(&self) -> &[IpNet] {
+        self.rare().map_or(&[], |rare| &rare.networks)
+    }
+
+    /// Whether the credential was taken back.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.is_revoked)
+    }
+
+    pub(crate) fn key(&self) -> Option<&KeyId> {
+        self.key.as_ref()
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.end.map(End::timestamp)
+    }
+
+    pub(super) fn set_end(&mut self, at: Timestamp) {
+        self.end = Some(End::of(at));
+    }
+
+    pub(super) fn meter(&self) -> &str {
+        let other = self.rare().and_then(|rare| rare.meter.as_deref());
+        let lineage = self.budgets.first().filter(|_| self.has_lineage);
+        let lineage = lineage.map(BudgetId::as_str);
+        other.or(lineage).unwrap_or_else(|| self.subject())
+    }
+
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+impl IdentityHolder for Identity {
+    fn identity(&self) -> &Identity {
+        self
+    }
+}

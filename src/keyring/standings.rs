@@ -1,0 +1,65 @@
+//! What many keys have alike is kept once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashSet;
+
+use crate::domain::principal::Standing;
+
+/// The most that are shared at a time; a service has a few.
+const SHARED_MAX: usize = 1_024;
+
+/// The roles and environments of remembered keys.
+#[derive(Default)]
+pub(super) struct Standings(Mutex<HashSet<Arc<Standing>>>);
+
+impl Standings {
+    /// The same, as others have it.
+    pub(super) fn share(&self, standing: Standing) -> Arc<Standing> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shared.get(&standing) {
+            return Arc::clone(known);
+        }
+        let standing = Arc::new(standing);
+        if shared.len() >= SHARED_MAX {
+            shared.retain(|known| Arc::strong_count(known) > 1);
+        }
+        if shared.len() < SHARED_MAX {
+            shared.insert(Arc::clone(&standing));
+        }
+        standing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CredentialKind, Principal};
+
+    fn of_role(standings: &Standings, role: &str) -> Arc<Standing> {
+        let mut shared = None;
+        let principal = Principal::builder("ann", CredentialKind::ApiKey).role(role);
+        let _identity = principal.into_identity(|standing| {
+            let standing = standings.share(standing);
+            shared = Some(Arc::clone(&standing));
+            standing
+        });
+        shared.unwrap()
+    }
+
+    #[test]
+    fn what_is_alike_is_one_and_a_crowd_of_others_is_bounded() {
+        let standings = Standings::default();
+        let user = of_role(&standings, "user");
+        assert!(Arc::ptr_eq(&user, &of_role(&standings, "user")));
+        assert!(!Arc::ptr_eq(&user, &of_role(&standings, "admin")));
+        let held: Vec<_> = (0..2 * SHARED_MAX)
+            .map(|number| of_role(&standings, &number.to_string()))
+            .collect();
+        assert_eq!(standings.0.lock().unwrap().len(), SHARED_MAX);
+        drop(held);
+        assert!(Arc::ptr_eq(&user, &of_role(&standings, "user")));
+        let late = of_role(&standings, "late");
+        assert!(Arc::ptr_eq(&late, &of_role(&standings, "late")));
+    }
+}
