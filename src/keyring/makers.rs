@@ -17,6 +17,9 @@ use crate::domain::{
     principal::{Principal, TENANT},
 };
 
+/// How often a change is tried whose key others change at the same time.
+const UPDATE_ATTEMPTS_MAX: u32 = 4;
+
 impl Keyring {
     /// An attribute that says nothing of rights (a label, say), so that a maker may give a key whatever value of it. All others
     /// may mean rights (a tenant, a tier), and a key gets none of them that its maker doesn't have.
@@ -60,7 +63,8 @@ impl Keyring {
     /// [free ones](Self::add_free_attribute) change, and quotas only by a maker that has none of its own.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended.
+    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended, `Changed`
+    /// for a key whose free attributes are changed by somebody else at the same time, or whose settings by many.
     pub async fn update_for(
         &self,
         maker: &Principal,
@@ -69,12 +73,35 @@ impl Keyring {
     ) -> Result<KeyRecord, KeyringError> {
         settle_update(&mut change)?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
-        let rights = self.rights_of(maker).await?;
-        let target = self.get(maker.subject(), id).await?;
-        let mut change = rights.narrow(change, &target)?;
-        settle_update(&mut change)?;
-        self.change(AuditAction::KEY_UPDATE, maker.subject(), id, change)
-            .await
+        let mut target = self.get(maker.subject(), id).await?;
+        for _ in 0..UPDATE_ATTEMPTS_MAX {
+            let rights = self.rights_of(maker).await?;
+            let mut narrowed = rights.narrow(change.clone(), &target)?;
+            settle_update(&mut narrowed)?;
+            narrowed.seen = Some(Box::new(target.clone()));
+            let action = AuditAction::KEY_UPDATE;
+            match self.change(action, maker.subject(), id, narrowed).await {
+                Err(KeyringError::Changed) => {}
+                answer => return answer,
+            }
+            let changed = self.get(maker.subject(), id).await?;
+            // Metadata are set as a whole: those that somebody else has set meanwhile are not written over unseen.
+            if change.metadata.is_some() && !self.has_same_labels(&changed, &target) {
+                break;
+            }
+            target = changed;
+        }
+        Err(KeyringError::Changed)
+    }
+
+    /// Whether the free attributes are the same.
+    fn has_same_labels(&self, one: &KeyRecord, other: &KeyRecord) -> bool {
+        let labels = |key: &KeyRecord| -> BTreeMap<_, _> {
+            let mut labels = key.metadata.clone();
+            labels.retain(|name, _| self.is_free(name));
+            labels
+        };
+        labels(one) == labels(other)
     }
 
     /// Replaces a key of whom somebody is, as [`rotate`](Self::rotate) does, if it has no more rights than they have. A key replaces

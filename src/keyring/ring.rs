@@ -332,7 +332,10 @@ impl Keyring {
         change.bounds = Some(self.keys_per_owner);
         let changed = self.store.update(owner, id, change);
         let outcome = self.finish(act(action, id), changed, digests_of).await;
-        let record = outcome.map_err(|error| self.refused(error))?;
+        let record = outcome.map_err(|error| match error.kind() {
+            StoreErrorKind::Conflict => KeyringError::Changed,
+            _ => self.refused(error),
+        })?;
         record.ok_or(KeyringError::NotFound)
     }
 

@@ -1,6 +1,7 @@
 mod bounds;
 mod forms;
 mod makers;
+mod meddled;
 mod peppers;
 mod rotation;
 
@@ -47,7 +48,7 @@ async fn principal_of(keys: &KeyResolver, key: &str) -> Principal {
         Resolution::Ready(found) => found,
         Resolution::Pending(found) => found.await,
     };
-    found.unwrap().principal().clone()
+    found.unwrap().principal()
 }
 
 fn is_warm(keys: &KeyResolver, key: &str) -> bool {

@@ -179,7 +179,8 @@ pub trait KeyStore: KeyLookup {
 
     /// Changes columns of one key of one owner and returns it as stored; `None` when there is none.
     ///
-    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as the change's bounds say.
+    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as the change's bounds say, with
+    /// `Conflict` when the key has other settings than were [seen](KeyUpdate::seen), as it is at the moment of the change.
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>>;
 
     /// Deletes one key of one owner and returns what it was; `None` when there was none.
@@ -237,6 +238,12 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
 /// Why a key is not stored: its name or its digest is there already.
 pub(super) fn taken() -> StoreError {
     let text = "the id or the digest of the key is taken";
+    StoreError::new(StoreErrorKind::Conflict, text)
+}
+
+/// Why a key is not changed: somebody else has changed it since it was looked at.
+pub(super) fn changed_meanwhile() -> StoreError {
+    let text = "the key was changed meanwhile";
     StoreError::new(StoreErrorKind::Conflict, text)
 }
 

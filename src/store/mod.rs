@@ -29,6 +29,7 @@ mod file;
 mod future;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod gauge;
+mod held_keys;
 mod keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]

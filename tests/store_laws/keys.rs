@@ -232,6 +232,46 @@ pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
+pub(crate) async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S: Keys>(store: S) {
+    let made = key("key-1", "ann");
+    store.insert(made.clone(), None).await.unwrap();
+    let labelled = |seen: &KeyRecord, label: &str| {
+        let mut change = KeyUpdate::default();
+        change.metadata = Some([("label".to_owned(), label.to_owned())].into());
+        change.seen = Some(Box::new(seen.clone()));
+        change
+    };
+    let mut others = KeyUpdate::default();
+    others.roles = Some(vec!["viewer".to_owned()]);
+    store.update("ann", &made.id, others).await.unwrap();
+    let refused = store.update("ann", &made.id, labelled(&made, "a")).await;
+    assert_eq!(kind(refused), StoreErrorKind::Conflict);
+    let seen = get(&store, "ann", "key-1").await.unwrap();
+    assert_eq!((seen.roles.len(), seen.metadata.len()), (1, 0));
+    // Its name and its uses are none of its settings.
+    let mut named = KeyUpdate::default();
+    named.name = Some("another".to_owned());
+    store.update("ann", &made.id, named).await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|number| {
+            let (store, id) = (store.clone(), made.id.clone());
+            let change = labelled(&seen, &number.to_string());
+            tokio::spawn(async move { store.update("ann", &id, change).await })
+        })
+        .collect();
+    let mut changed = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(record) => changed.push(record.unwrap()),
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Conflict),
+        }
+    }
+    assert_eq!(changed.len(), 1, "of several that saw the same, one");
+    assert_eq!(get(&store, "ann", "key-1").await, changed.pop());
+    let absent = store.update("bob", &made.id, labelled(&seen, "b")).await;
+    assert_eq!(absent.unwrap(), None);
+}
+
 pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut revoke = KeyUpdate::default();

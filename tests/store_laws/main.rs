@@ -184,6 +184,7 @@ key_laws! {
     another_owner_s_key_is_like_none,
     keys_are_listed_newest_first_a_page_at_a_time,
     an_update_changes_what_it_names_and_no_revocation,
+    a_key_that_was_changed_since_it_was_seen_is_left_as_it_is,
     a_touch_changes_one_column_and_never_goes_back,
     a_deleted_key_is_gone,
     a_key_gets_another_digest_if_it_has_the_old_one,

@@ -150,11 +150,7 @@ impl KeyRecord {
         if !self.is_active(rotation.at) {
             return Err(RotationOutcome::NotActive);
         }
-        if rotation
-            .seen
-            .as_ref()
-            .is_some_and(|seen| !self.has_settings_of(seen))
-        {
+        if !self.is_as_seen(rotation.seen.as_deref()) {
             return Err(RotationOutcome::Changed);
         }
         let successor = Self {
@@ -173,8 +169,11 @@ impl KeyRecord {
         Ok(successor)
     }
 
-    /// Whether all that may be changed, and says what it is good for, is as it was then.
-    fn has_settings_of(&self, seen: &Self) -> bool {
+    /// Whether all that may be changed, and says what it is good for, is as it was when somebody looked, if that counts.
+    pub(crate) fn is_as_seen(&self, seen: Option<&Self>) -> bool {
+        let Some(seen) = seen else {
+            return true;
+        };
         self.roles == seen.roles
             && self.resource == seen.resource
             && self.networks == seen.networks
@@ -210,6 +209,8 @@ pub struct KeyUpdate {
     pub expires_at: Option<Option<Timestamp>>,
     /// Revoked at that moment, unless it was revoked before.
     pub revoked_at: Option<Timestamp>,
+    /// The key as whoever asks looked at it, where that is what they may change: one with other settings is left as it is.
+    pub seen: Option<Box<KeyRecord>>,
     /// How many keys its owner may have, where the change lets one that has expired go on; `None`: as many as there will be.
     pub bounds: Option<KeysPerOwner>,
 }

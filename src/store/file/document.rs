@@ -11,17 +11,11 @@ use crate::{
     domain::{
         BudgetId, KeyId,
         clock::Timestamp,
-        key::{
-            KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation,
-            RotationOutcome,
-        },
+        key::{KeyDigest, KeyProof, KeyRecord, Rehash},
         page::{Page, Paged},
         quota::Quotas,
     },
-    store::{
-        StoreError, StoreErrorKind,
-        keys::{full, taken},
-    },
+    store::{StoreError, StoreErrorKind, held_keys::HeldKeys},
 };
 
 /// The form that is written; a file of a later one is not touched.
@@ -232,11 +226,6 @@ impl Document {
         self.at(*self.by_digest.get(digest)?)
     }
 
-    pub(super) fn get(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord> {
-        self.at(*self.by_id.get(id)?)
-            .filter(|record| record.owner == owner)
-    }
-
     pub(super) fn contains(&self, id: &KeyId) -> bool {
         self.by_id.contains_key(id)
     }
@@ -262,76 +251,6 @@ impl Document {
         latest.cloned().collect()
     }
 
-    pub(super) fn insert(
-        &mut self,
-        record: KeyRecord,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<(), StoreError> {
-        self.check_taken(&record)?;
-        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
-            return Err(full());
-        }
-        self.add(record);
-        Ok(())
-    }
-
-    pub(super) fn rotate(
-        &mut self,
-        rotation: &Rotation,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<RotationOutcome, StoreError> {
-        let (owner, id) = (&rotation.owner, &rotation.replaced);
-        let Some(mut old) = self.get(owner, id).cloned() else {
-            return Ok(RotationOutcome::Unknown);
-        };
-        let successor = match old.rotate(rotation) {
-            Ok(successor) => successor,
-            Err(outcome) => return Ok(outcome),
-        };
-        self.check_taken(&successor)?;
-        if let Some(bounds) = bounds {
-            let room = bounds.make_room(&successor, self.owned_by(owner));
-            if let Some(ended) = room.map_err(|_| full())? {
-                self.delete(owner, &ended);
-            }
-        }
-        let replaced = old.digest;
-        if let Some(stored) = self.get_mut(owner, id) {
-            *stored = old;
-        }
-        self.add(successor.clone());
-        Ok(RotationOutcome::Rotated {
-            replaced,
-            successor: Box::new(successor),
-        })
-    }
-
-    pub(super) fn update(
-        &mut self,
-        owner: &str,
-        id: &KeyId,
-        change: KeyUpdate,
-        now: Timestamp,
-    ) -> Result<Option<KeyRecord>, StoreError> {
-        let comes_back = self
-            .get(owner, id)
-            .is_some_and(|key| key.comes_back(&change, now));
-        if let Some(bounds) = change.bounds
-            && comes_back
-            && !bounds.have_one_back(now, self.owned_by(owner))
-        {
-            return Err(full());
-        }
-        let Some(record) = self.get_mut(owner, id) else {
-            return Ok(None);
-        };
-        let before = record.clone();
-        record.apply(change);
-        let after = record.clone();
-        self.changed |= before != after;
-        Ok(Some(after))
-    }
-
     pub(super) fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {
         let Some(position) = self.by_id.get(&change.id).copied() else {
             return Ok(false);
@@ -353,15 +272,6 @@ impl Document {
         Ok(changed)
     }
 
-    pub(super) fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {
-        self.get(owner, id)?;
-        let position = self.by_id.remove(id)?;
-        let (record, _) = self.keys.remove(&position)?;
-        self.by_digest.remove(&record.digest);
-        self.changed = true;
-        Some(record)
-    }
-
     /// Notes uses; what isn't later than what stands there changes nothing.
     pub(super) fn touch(&mut self, id: &KeyId, at: Timestamp) {
         let touched = self.by_id.get(id).copied();
@@ -377,19 +287,19 @@ impl Document {
         self.keys.get(&position).map(|(record, _)| record)
     }
 
-    fn get_mut(&mut self, owner: &str, id: &KeyId) -> Option<&mut KeyRecord> {
-        let (record, _) = self.keys.get_mut(self.by_id.get(id)?)?;
-        (record.owner == owner).then_some(record)
+    fn place(&mut self, position: u64, record: KeyRecord, others: BTreeMap<String, Value>) {
+        self.by_id.insert(record.id.clone(), position);
+        self.by_digest.insert(record.digest, position);
+        self.keys.insert(position, (record, others));
+    }
+}
+
+impl HeldKeys for Document {
+    fn owned(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord> {
+        self.at(*self.by_id.get(id)?)
+            .filter(|record| record.owner == owner)
     }
 
-    fn check_taken(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        if self.is_taken(record) {
-            return Err(taken());
-        }
-        Ok(())
-    }
-
-    /// Oldest first.
     fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
         let all = self.keys.values().map(|(key, _)| key);
         all.filter(move |key| key.owner == owner)
@@ -405,9 +315,22 @@ impl Document {
         self.changed = true;
     }
 
-    fn place(&mut self, position: u64, record: KeyRecord, others: BTreeMap<String, Value>) {
-        self.by_id.insert(record.id.clone(), position);
-        self.by_digest.insert(record.digest, position);
-        self.keys.insert(position, (record, others));
+    fn replace(&mut self, record: KeyRecord) {
+        let position = self.by_id.get(&record.id);
+        if let Some((stored, _)) = position.and_then(|position| self.keys.get_mut(position))
+            && *stored != record
+        {
+            *stored = record;
+            self.changed = true;
+        }
+    }
+
+    fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {
+        self.owned(owner, id)?;
+        let position = self.by_id.remove(id)?;
+        let (record, _) = self.keys.remove(&position)?;
+        self.by_digest.remove(&record.digest);
+        self.changed = true;
+        Some(record)
     }
 }

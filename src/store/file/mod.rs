@@ -28,7 +28,10 @@ use self::{
     disk::{FileLock, Stamp},
     document::Document,
 };
-use super::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
+use super::{
+    KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture,
+    held_keys::HeldKeys,
+};
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
     key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
@@ -384,7 +387,7 @@ impl KeyStore for FileKeyStore {
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.read(move |document| document.get(&owner, &id).cloned())
+        self.read(move |document| document.owned(&owner, &id).cloned())
     }
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {

@@ -12,10 +12,7 @@ use crate::{
         key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
-    store::{
-        KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture,
-        keys::{full, taken},
-    },
+    store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture, held_keys::HeldKeys},
 };
 
 #[derive(Default)]
@@ -31,79 +28,6 @@ impl Keys {
     fn find(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
         let id = self.by_digest.get(digest)?;
         self.by_id.get(id).map(|(_, record)| record)
-    }
-
-    fn owned(&mut self, owner: &str, id: &KeyId) -> Option<&mut KeyRecord> {
-        let (_, record) = self.by_id.get_mut(id)?;
-        (record.owner == owner).then_some(record)
-    }
-
-    fn insert(
-        &mut self,
-        record: KeyRecord,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<(), StoreError> {
-        self.check_taken(&record)?;
-        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
-            return Err(full());
-        }
-        self.place(record);
-        Ok(())
-    }
-
-    fn rotate(
-        &mut self,
-        rotation: &Rotation,
-        bounds: Option<KeysPerOwner>,
-    ) -> Result<RotationOutcome, StoreError> {
-        let (owner, id) = (&rotation.owner, &rotation.replaced);
-        let Some(mut old) = self.owned(owner, id).cloned() else {
-            return Ok(RotationOutcome::Unknown);
-        };
-        let successor = match old.rotate(rotation) {
-            Ok(successor) => successor,
-            Err(outcome) => return Ok(outcome),
-        };
-        self.check_taken(&successor)?;
-        if let Some(bounds) = bounds {
-            let room = bounds.make_room(&successor, self.owned_by(owner));
-            if let Some(ended) = room.map_err(|_| full())? {
-                self.delete(owner, &ended);
-            }
-        }
-        let replaced = old.digest;
-        if let Some(stored) = self.owned(owner, id) {
-            *stored = old;
-        }
-        self.place(successor.clone());
-        Ok(RotationOutcome::Rotated {
-            replaced,
-            successor: Box::new(successor),
-        })
-    }
-
-    fn check_taken(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        if self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest) {
-            return Err(taken());
-        }
-        Ok(())
-    }
-
-    /// Oldest first.
-    fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
-        let ids = self.by_owner.get(owner).into_iter();
-        let owned = ids.flat_map(BTreeMap::values);
-        owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key))
-    }
-
-    fn place(&mut self, record: KeyRecord) {
-        self.made = self.made.saturating_add(1);
-        self.by_digest.insert(record.digest, record.id.clone());
-        self.by_owner
-            .entry_ref(record.owner.as_str())
-            .or_default()
-            .insert(self.made, record.id.clone());
-        self.by_id.insert(record.id.clone(), (self.made, record));
     }
 
     fn rehash(&mut self, change: &Rehash) -> Result<bool, StoreError> {
@@ -137,27 +61,38 @@ impl Keys {
             .collect();
         Paged::from_rows(page, rows)
     }
+}
 
-    fn update(
-        &mut self,
-        owner: &str,
-        id: &KeyId,
-        change: KeyUpdate,
-        now: Timestamp,
-    ) -> Result<Option<KeyRecord>, StoreError> {
-        let comes_back = self
-            .owned(owner, id)
-            .is_some_and(|key| key.comes_back(&change, now));
-        if let Some(bounds) = change.bounds
-            && comes_back
-            && !bounds.have_one_back(now, self.owned_by(owner))
-        {
-            return Err(full());
+impl HeldKeys for Keys {
+    fn owned(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord> {
+        let (_, record) = self.by_id.get(id)?;
+        (record.owner == owner).then_some(record)
+    }
+
+    fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
+        let ids = self.by_owner.get(owner).into_iter();
+        let owned = ids.flat_map(BTreeMap::values);
+        owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key))
+    }
+
+    fn is_taken(&self, record: &KeyRecord) -> bool {
+        self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest)
+    }
+
+    fn add(&mut self, record: KeyRecord) {
+        self.made = self.made.saturating_add(1);
+        self.by_digest.insert(record.digest, record.id.clone());
+        self.by_owner
+            .entry_ref(record.owner.as_str())
+            .or_default()
+            .insert(self.made, record.id.clone());
+        self.by_id.insert(record.id.clone(), (self.made, record));
+    }
+
+    fn replace(&mut self, record: KeyRecord) {
+        if let Some((_, stored)) = self.by_id.get_mut(&record.id) {
+            *stored = record;
         }
-        Ok(self.owned(owner, id).map(|record| {
-            record.apply(change);
-            record.clone()
-        }))
     }
 
     fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord> {

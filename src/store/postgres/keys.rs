@@ -1,17 +1,17 @@
 //! Keys.
 
-use sqlx::{
-    Row,
-    postgres::{PgConnection, PgRow},
-    types::Json,
-};
+mod room;
+mod rows;
 
+use sqlx::{postgres::PgConnection, types::Json};
+
+use self::{
+    room::{check_room, live, make_room, take_turn},
+    rows::{find_owned, insert, lock_owned, read_key, read_one, select},
+};
 use super::{
     PostgresStore,
-    convert::{
-        Failure, Moment, is_storable, moment, moment_or_none, moments, name, name_or_none,
-        network_texts, networks, uncount,
-    },
+    convert::{Failure, Moment, is_storable, moments, network_texts},
     listing::bounds,
 };
 use crate::{
@@ -23,24 +23,9 @@ use crate::{
     },
     store::{
         KeyLookup, KeyStore, StoreFuture,
-        keys::{full, taken},
+        keys::{changed_meanwhile, full},
     },
 };
-
-/// Tells turns of owners from other advisory locks of the database: the first bytes of "keys of tollgate".
-const TURN: i64 = 0x6b65_7973_206f_6620;
-
-/// Ends in `WHERE`.
-macro_rules! select {
-    ($condition:literal) => {
-        concat!(
-            "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
-             networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas, rotated_to FROM tollgate.api_key WHERE ",
-            $condition
-        )
-    };
-}
 
 /// Each column by itself: what isn't named stays as it is, so that nothing undoes a change beside it.
 const UPDATE: &str = "UPDATE tollgate.api_key SET
@@ -54,188 +39,28 @@ const UPDATE: &str = "UPDATE tollgate.api_key SET
      metadata = coalesce($13, metadata)
      WHERE id = $1 AND owner = $2";
 
-fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
-    let digest: [u8; 32] = row
-        .try_get::<&[u8], _>(2)?
-        .try_into()
-        .map_err(|_| Failure::corrupt("a digest of another length"))?;
-    let Json(metadata) = row.try_get(16)?;
-    let record = KeyRecord {
-        id: name(row, 1)?,
-        digest: KeyDigest::from_bytes(digest),
-        preview: row.try_get(3)?,
-        name: row.try_get(4)?,
-        owner: row.try_get(5)?,
-        environment: row.try_get(6)?,
-        roles: row.try_get(7)?,
-        resource: row.try_get(8)?,
-        networks: networks(row, 9)?,
-        created_at: moment(row, 10)?,
-        expires_at: moment_or_none(row, 11)?,
-        revoked_at: moment_or_none(row, 12)?,
-        last_used_at: moment_or_none(row, 13)?,
-        rotated_from: name_or_none(row, 14)?,
-        lineage: name(row, 15)?,
-        metadata,
-        proof: row
-            .try_get::<&str, _>(17)?
-            .parse()
-            .map_err(|_| Failure::corrupt("a key of no known scheme"))?,
-        quotas: row
-            .try_get::<Option<Json<_>>, _>(18)?
-            .map(|Json(quotas)| quotas),
-        rotated_to: name_or_none(row, 19)?,
-    };
-    Ok((uncount(row.try_get(0)?)?, record))
-}
-
-fn read_one(found: Option<&PgRow>) -> Result<Option<KeyRecord>, Failure> {
-    let found = found.map(read_key).transpose()?;
-    Ok(found.map(|(_, record)| record))
-}
-
-async fn find_owned(
+async fn update(
     connection: &mut PgConnection,
     owner: &str,
     id: &KeyId,
-) -> Result<Option<KeyRecord>, Failure> {
-    let found = sqlx::query(select!("id = $1 AND owner = $2"))
+    change: KeyUpdate,
+) -> Result<(), Failure> {
+    sqlx::query(UPDATE)
         .bind(id.as_str())
         .bind(owner)
-        .fetch_optional(connection)
+        .bind(&change.name)
+        .bind(&change.roles)
+        .bind(change.networks.as_deref().map(network_texts))
+        .bind(change.expires_at.is_some())
+        .bind(moments(change.expires_at.flatten()))
+        .bind(moments(change.revoked_at))
+        .bind(change.resource.is_some())
+        .bind(change.resource.flatten())
+        .bind(change.quotas.is_some())
+        .bind(change.quotas.flatten().map(Json))
+        .bind(change.metadata.map(Json))
+        .execute(connection)
         .await?;
-    read_one(found.as_ref())
-}
-
-async fn insert(connection: &mut PgConnection, record: &KeyRecord) -> Result<(), Failure> {
-    let inserted = sqlx::query(
-        "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
-         networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
-         proof, quotas, rotated_to)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(record.id.as_str())
-    .bind(record.digest.as_bytes().as_slice())
-    .bind(&record.preview)
-    .bind(&record.name)
-    .bind(&record.owner)
-    .bind(&record.environment)
-    .bind(&record.roles)
-    .bind(&record.resource)
-    .bind(network_texts(&record.networks))
-    .bind(Moment(record.created_at))
-    .bind(moments(record.expires_at))
-    .bind(moments(record.revoked_at))
-    .bind(moments(record.last_used_at))
-    .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
-    .bind(record.lineage.as_str())
-    .bind(Json(&record.metadata))
-    .bind(record.proof.to_string())
-    .bind(record.quotas.as_ref().map(Json))
-    .bind(record.rotated_to.as_ref().map(|id| id.as_str()))
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    if inserted == 0 {
-        return Err(taken().into());
-    }
-    Ok(())
-}
-
-/// Reads indexes alone, and no more of them than the bounds.
-async fn check_room(
-    connection: &mut PgConnection,
-    record: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    let Some(bounds) = bounds else {
-        return Ok(());
-    };
-    let live = live(&mut *connection, &record.owner, record.created_at, bounds).await?;
-    let kept = kept(connection, &record.owner, bounds).await?;
-    if bounds.has_room(record, live, kept) {
-        return Ok(());
-    }
-    Err(full().into())
-}
-
-/// At most as many as there may be.
-async fn live(
-    connection: &mut PgConnection,
-    owner: &str,
-    now: Timestamp,
-    bounds: KeysPerOwner,
-) -> Result<u32, Failure> {
-    let live: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
-         AND (expires_at IS NULL OR expires_at > $2) LIMIT $3) AS live",
-    )
-    .bind(owner)
-    .bind(Moment(now))
-    .bind(i64::from(bounds.live_max))
-    .fetch_one(connection)
-    .await?;
-    Ok(u32::try_from(live).unwrap_or(u32::MAX))
-}
-
-/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
-async fn make_room(
-    connection: &mut PgConnection,
-    successor: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    let Some(bounds) = bounds else {
-        return Ok(());
-    };
-    if kept(&mut *connection, &successor.owner, bounds).await? < bounds.kept_max {
-        return Ok(());
-    }
-    let gone = sqlx::query(
-        "DELETE FROM tollgate.api_key WHERE id = (SELECT id FROM tollgate.api_key WHERE owner = $1
-         AND (revoked_at IS NOT NULL OR expires_at <= $2) ORDER BY position LIMIT 1)",
-    )
-    .bind(&successor.owner)
-    .bind(Moment(successor.created_at))
-    .execute(connection)
-    .await?
-    .rows_affected();
-    if gone == 0 {
-        return Err(full().into());
-    }
-    Ok(())
-}
-
-/// At most as many as there may be.
-async fn kept(
-    connection: &mut PgConnection,
-    owner: &str,
-    bounds: KeysPerOwner,
-) -> Result<u32, Failure> {
-    let kept: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept",
-    )
-    .bind(owner)
-    .bind(i64::from(bounds.kept_max))
-    .fetch_one(connection)
-    .await?;
-    Ok(u32::try_from(kept).unwrap_or(u32::MAX))
-}
-
-/// Whoever makes a key for the same owner, or lets one go on, in another process at the same time waits for this transaction's end, so that each
-/// counts what the others made.
-async fn take_turn(
-    connection: &mut PgConnection,
-    owner: &str,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    if bounds.is_some() {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
-            .bind(owner)
-            .bind(TURN)
-            .execute(connection)
-            .await?;
-    }
     Ok(())
 }
 
@@ -245,12 +70,8 @@ async fn rotate(
     rotation: &Rotation,
     bounds: Option<KeysPerOwner>,
 ) -> Result<RotationOutcome, Failure> {
-    let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
-        .bind(rotation.replaced.as_str())
-        .bind(&rotation.owner)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(mut old) = read_one(found.as_ref())? else {
+    let old = lock_owned(&mut *connection, &rotation.owner, &rotation.replaced).await?;
+    let Some(mut old) = old else {
         return Ok(RotationOutcome::Unknown);
     };
     let successor = match old.rotate(rotation) {
@@ -402,6 +223,12 @@ impl KeyStore for PostgresStore {
             };
             let mut transaction = shared.begin().await?;
             take_turn(&mut transaction, &owner, bounds).await?;
+            if let Some(seen) = change.seen.as_deref()
+                && let Some(key) = lock_owned(&mut transaction, &owner, &id).await?
+                && !key.is_as_seen(Some(seen))
+            {
+                return Err(changed_meanwhile().into());
+            }
             if let Some(bounds) = bounds {
                 let now = shared.settings.clock.now();
                 let key = find_owned(&mut transaction, &owner, &id).await?;
@@ -411,22 +238,7 @@ impl KeyStore for PostgresStore {
                     return Err(full().into());
                 }
             }
-            sqlx::query(UPDATE)
-                .bind(id.as_str())
-                .bind(&owner)
-                .bind(&change.name)
-                .bind(&change.roles)
-                .bind(change.networks.as_deref().map(network_texts))
-                .bind(change.expires_at.is_some())
-                .bind(moments(change.expires_at.flatten()))
-                .bind(moments(change.revoked_at))
-                .bind(change.resource.is_some())
-                .bind(change.resource.flatten())
-                .bind(change.quotas.is_some())
-                .bind(change.quotas.flatten().map(Json))
-                .bind(change.metadata.map(Json))
-                .execute(&mut *transaction)
-                .await?;
+            update(&mut transaction, &owner, &id, change).await?;
             let stored = find_owned(&mut transaction, &owner, &id).await?;
             transaction.commit().await?;
             Ok(stored)
@@ -440,12 +252,7 @@ impl KeyStore for PostgresStore {
                 return Ok(None);
             }
             let mut transaction = shared.begin().await?;
-            let found = sqlx::query(select!("id = $1 AND owner = $2 FOR UPDATE"))
-                .bind(id.as_str())
-                .bind(&owner)
-                .fetch_optional(&mut *transaction)
-                .await?;
-            let found = read_one(found.as_ref())?;
+            let found = lock_owned(&mut transaction, &owner, &id).await?;
             sqlx::query("DELETE FROM tollgate.api_key WHERE id = $1 AND owner = $2")
                 .bind(id.as_str())
                 .bind(&owner)

@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         KeyLookup, KeyStore, StoreFuture,
-        keys::{full, taken},
+        keys::{changed_meanwhile, full, taken},
     },
 };
 
@@ -215,6 +215,9 @@ fn update(
     let Some(mut record) = find_owned(connection, owner, id)? else {
         return Ok(None);
     };
+    if !record.is_as_seen(change.seen.as_deref()) {
+        return Err(changed_meanwhile().into());
+    }
     if let Some(bounds) = change.bounds
         && record.comes_back(change, now)
         && live(connection, owner, now, bounds)? >= bounds.live_max

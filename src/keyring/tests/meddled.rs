@@ -1,0 +1,150 @@
+//! Changes of keys that somebody else changes at the same time.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::domain::{
+    credential::CredentialKind,
+    key::{KeysPerOwner, Rehash, Rotation, RotationOutcome},
+    page::{Page, Paged},
+};
+
+/// Makes another's changes, one before each of those that it is asked for.
+#[derive(Debug)]
+struct Meddler {
+    store: MemoryStore,
+    others: Mutex<Vec<KeyUpdate>>,
+}
+
+impl KeyLookup for Meddler {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        self.store.find(digest)
+    }
+
+    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+        self.store.rehash(change)
+    }
+}
+
+impl KeyStore for Meddler {
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        self.store.insert(record, bounds)
+    }
+
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        self.store.rotate(rotation, bounds)
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        self.store.get(owner, id)
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.store.list(owner, page)
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        if let Some(other) = self.others.lock().unwrap().pop() {
+            let made = self.store.update(owner, id, other).into_ready();
+            assert!(matches!(made, Ok(Ok(Some(_)))));
+        }
+        self.store.update(owner, id, change)
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        self.store.delete(owner, id)
+    }
+}
+
+fn set<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> KeyUpdate {
+    let pairs = pairs.into_iter();
+    KeyUpdate {
+        metadata: Some(
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        ),
+        ..KeyUpdate::default()
+    }
+}
+
+fn of_roles(roles: &[&str]) -> KeyUpdate {
+    KeyUpdate {
+        roles: Some(roles.iter().map(|role| (*role).to_owned()).collect()),
+        ..KeyUpdate::default()
+    }
+}
+
+/// What comes of a change by an operator of tier gold, of a key that others change beside it.
+async fn change_beside(
+    change: KeyUpdate,
+    others: Vec<KeyUpdate>,
+) -> (Result<KeyRecord, KeyringError>, KeyRecord) {
+    let store = MemoryStore::new();
+    let meddler = Arc::new(Meddler {
+        store: store.clone(),
+        others: Mutex::default(),
+    });
+    let ring = Keyring::new(
+        Arc::clone(&meddler),
+        KeyFormat::builder("ps").build().unwrap(),
+        builder(&store).build(),
+    );
+    let ring = ring
+        .with_roles(RoleSet::viewer_operator_admin())
+        .add_free_attribute("label");
+    let (_, key) = ring.create("ann", NewKey::default()).await.unwrap();
+    *meddler.others.lock().unwrap() = others;
+    let maker = Principal::builder("ann", CredentialKind::Token)
+        .role("operator")
+        .attributes([("tier".to_owned(), "gold".to_owned())].into())
+        .build();
+    let outcome = ring.update_for(&maker, &key.id, change).await;
+    let stored = ring.get("ann", &key.id).await.unwrap();
+    (outcome, stored)
+}
+
+#[tokio::test]
+async fn what_others_change_meanwhile_is_not_written_over() {
+    let (outcome, stored) =
+        change_beside(set([("label", "mine")]), vec![set([("tier", "gold")])]).await;
+    assert_eq!(outcome.unwrap(), stored);
+    assert_eq!(stored.metadata["tier"], "gold");
+    assert_eq!(stored.metadata["label"], "mine");
+}
+
+#[tokio::test]
+async fn metadata_that_two_set_at_once_are_the_first_one_s() {
+    let theirs = || vec![set([("label", "theirs")])];
+    let (outcome, stored) = change_beside(set([("label", "mine")]), theirs()).await;
+    assert!(matches!(outcome, Err(KeyringError::Changed)), "{outcome:?}");
+    assert_eq!(stored.metadata["label"], "theirs");
+    // Columns by themselves are no matter of who was first.
+    let (outcome, stored) = change_beside(of_roles(&["viewer"]), theirs()).await;
+    assert_eq!(outcome.unwrap(), stored);
+    assert_eq!(stored.roles, ["viewer"]);
+    assert_eq!(stored.metadata["label"], "theirs");
+}
+
+#[tokio::test]
+async fn a_key_that_gets_more_rights_meanwhile_is_not_changed() {
+    let (outcome, stored) =
+        change_beside(set([("label", "mine")]), vec![of_roles(&["admin"])]).await;
+    assert!(
+        matches!(outcome, Err(KeyringError::Escalation)),
+        "{outcome:?}"
+    );
+    assert!(stored.metadata.is_empty());
+}
+
+#[tokio::test]
+async fn who_never_comes_first_is_told_so() {
+    let others = (0..9).map(|number| of_roles(&[["viewer"], ["operator"]][number % 2]));
+    let (outcome, stored) = change_beside(set([("label", "mine")]), others.collect()).await;
+    assert!(matches!(outcome, Err(KeyringError::Changed)), "{outcome:?}");
+    assert!(stored.metadata.is_empty());
+}

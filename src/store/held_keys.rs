@@ -1,0 +1,103 @@
+//! Keys of an engine that has them all in memory: what its steps do, under its lock.
+
+use super::{
+    KeyId, StoreError,
+    keys::{changed_meanwhile, full, taken},
+};
+use crate::domain::{
+    clock::Timestamp,
+    key::{KeyRecord, KeyUpdate, KeysPerOwner, Rotation, RotationOutcome},
+};
+
+/// How an engine finds and places records; the steps stand on that, the same in each.
+pub(super) trait HeldKeys {
+    /// The key of that owner.
+    fn owned(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord>;
+
+    /// All keys of an owner, oldest first.
+    fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord>;
+
+    /// Whether its id or its digest is another's.
+    fn is_taken(&self, record: &KeyRecord) -> bool;
+
+    /// A new one, which is the owner's youngest.
+    fn add(&mut self, record: KeyRecord);
+
+    /// Takes the place of the one with its id, which has its digest.
+    fn replace(&mut self, record: KeyRecord);
+
+    fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord>;
+
+    /// See [`KeyStore::insert`](super::KeyStore::insert).
+    fn insert(
+        &mut self,
+        record: KeyRecord,
+        bounds: Option<KeysPerOwner>,
+    ) -> Result<(), StoreError> {
+        if self.is_taken(&record) {
+            return Err(taken());
+        }
+        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
+            return Err(full());
+        }
+        self.add(record);
+        Ok(())
+    }
+
+    /// See [`KeyStore::rotate`](super::KeyStore::rotate).
+    fn rotate(
+        &mut self,
+        rotation: &Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> Result<RotationOutcome, StoreError> {
+        let owner = &rotation.owner;
+        let Some(mut old) = self.owned(owner, &rotation.replaced).cloned() else {
+            return Ok(RotationOutcome::Unknown);
+        };
+        let successor = match old.rotate(rotation) {
+            Ok(successor) => successor,
+            Err(outcome) => return Ok(outcome),
+        };
+        if self.is_taken(&successor) {
+            return Err(taken());
+        }
+        if let Some(bounds) = bounds {
+            let room = bounds.make_room(&successor, self.owned_by(owner));
+            if let Some(ended) = room.map_err(|_| full())? {
+                self.delete(owner, &ended);
+            }
+        }
+        let replaced = old.digest;
+        self.replace(old);
+        self.add(successor.clone());
+        Ok(RotationOutcome::Rotated {
+            replaced,
+            successor: Box::new(successor),
+        })
+    }
+
+    /// See [`KeyStore::update`](super::KeyStore::update).
+    fn update(
+        &mut self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        now: Timestamp,
+    ) -> Result<Option<KeyRecord>, StoreError> {
+        let Some(mut record) = self.owned(owner, id).cloned() else {
+            return Ok(None);
+        };
+        if !record.is_as_seen(change.seen.as_deref()) {
+            return Err(changed_meanwhile());
+        }
+        if let Some(bounds) = change.bounds
+            && record.comes_back(&change, now)
+            && !bounds.have_one_back(now, self.owned_by(owner))
+        {
+            return Err(full());
+        }
+        record.apply(change);
+        self.replace(record.clone());
+        Ok(Some(record))
+    }
+}

@@ -1,0 +1,111 @@
+//! How many keys an owner may have, counted in the step that stores another.
+
+use sqlx::postgres::PgConnection;
+
+use super::super::convert::{Failure, Moment};
+use crate::{
+    domain::{
+        clock::Timestamp,
+        key::{KeyRecord, KeysPerOwner},
+    },
+    store::keys::full,
+};
+
+/// Tells turns of owners from other advisory locks of the database: the first bytes of "keys of tollgate".
+const TURN: i64 = 0x6b65_7973_206f_6620;
+
+/// Reads indexes alone, and no more of them than the bounds.
+pub(super) async fn check_room(
+    connection: &mut PgConnection,
+    record: &KeyRecord,
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    let Some(bounds) = bounds else {
+        return Ok(());
+    };
+    let live = live(&mut *connection, &record.owner, record.created_at, bounds).await?;
+    let kept = kept(connection, &record.owner, bounds).await?;
+    if bounds.has_room(record, live, kept) {
+        return Ok(());
+    }
+    Err(full().into())
+}
+
+/// At most as many as there may be.
+pub(super) async fn live(
+    connection: &mut PgConnection,
+    owner: &str,
+    now: Timestamp,
+    bounds: KeysPerOwner,
+) -> Result<u32, Failure> {
+    let live: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+         AND (expires_at IS NULL OR expires_at > $2) LIMIT $3) AS live",
+    )
+    .bind(owner)
+    .bind(Moment(now))
+    .bind(i64::from(bounds.live_max))
+    .fetch_one(connection)
+    .await?;
+    Ok(u32::try_from(live).unwrap_or(u32::MAX))
+}
+
+/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
+pub(super) async fn make_room(
+    connection: &mut PgConnection,
+    successor: &KeyRecord,
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    let Some(bounds) = bounds else {
+        return Ok(());
+    };
+    if kept(&mut *connection, &successor.owner, bounds).await? < bounds.kept_max {
+        return Ok(());
+    }
+    let gone = sqlx::query(
+        "DELETE FROM tollgate.api_key WHERE id = (SELECT id FROM tollgate.api_key WHERE owner = $1
+         AND (revoked_at IS NOT NULL OR expires_at <= $2) ORDER BY position LIMIT 1)",
+    )
+    .bind(&successor.owner)
+    .bind(Moment(successor.created_at))
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if gone == 0 {
+        return Err(full().into());
+    }
+    Ok(())
+}
+
+/// At most as many as there may be.
+async fn kept(
+    connection: &mut PgConnection,
+    owner: &str,
+    bounds: KeysPerOwner,
+) -> Result<u32, Failure> {
+    let kept: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept",
+    )
+    .bind(owner)
+    .bind(i64::from(bounds.kept_max))
+    .fetch_one(connection)
+    .await?;
+    Ok(u32::try_from(kept).unwrap_or(u32::MAX))
+}
+
+/// Whoever makes a key for the same owner, or lets one go on, in another process at the same time waits for this transaction's end, so that each
+/// counts what the others made.
+pub(super) async fn take_turn(
+    connection: &mut PgConnection,
+    owner: &str,
+    bounds: Option<KeysPerOwner>,
+) -> Result<(), Failure> {
+    if bounds.is_some() {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+            .bind(owner)
+            .bind(TURN)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
