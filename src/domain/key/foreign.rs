@@ -7,6 +7,8 @@ use super::Alphabet;
 /// The longest key of all, in bytes.
 const LENGTH_MAX: u16 = 512;
 const PREFIX_LENGTH_MAX: usize = 64;
+/// The shortest prefix that tells a key from other text, in bytes.
+const TELLING_PREFIX_LENGTH_MIN: usize = 3;
 
 /// What keys that were made elsewhere look like: an old system's, a partner's. They have no checksum, so that garbage of
 /// the form is told apart by a look-up only.
@@ -106,6 +108,40 @@ impl ForeignFormat {
         }
     }
 
+    /// A regular expression that finds keys of this format in other text, as [`KeyFormat::pattern`](super::KeyFormat::pattern)
+    /// does. `None` where the prefix has fewer than three characters: a scanner would take every UUID, hash or word for a key.
+    ///
+    /// ```
+    /// use tollgate::key::{Alphabet, ForeignFormat};
+    ///
+    /// let sk = ForeignFormat::builder(Alphabet::Base64Url, 20..=164).prefix("sk-").build()?;
+    /// assert_eq!(sk.pattern().as_deref(), Some(r"\bsk-[0-9A-Za-z_-]{20,164}"));
+    /// assert_eq!(ForeignFormat::uuid().pattern(), None);
+    /// # Ok::<(), tollgate::key::ForeignFormatError>(())
+    /// ```
+    #[must_use]
+    pub fn pattern(&self) -> Option<String> {
+        if self.prefix.len() < TELLING_PREFIX_LENGTH_MIN {
+            return None;
+        }
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let begin = match self.prefix.as_bytes().first() {
+            Some(first) if is_word(first) => r"\b",
+            // Before another character there is no boundary of words.
+            _ => "",
+        };
+        let prefix = literal(&self.prefix).replace(r"\-", "-");
+        let more = literal(&self.characters);
+        let characters = self.alphabet.class();
+        let (least, most) = (self.length.start(), self.length.end());
+        let length = if least == most {
+            least.to_string()
+        } else {
+            format!("{least},{most}")
+        };
+        Some(format!("{begin}{prefix}[{more}{characters}]{{{length}}}"))
+    }
+
     /// Whether a text means to be a key of this format: whether it has the prefix, or where there is none, the form.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
@@ -127,6 +163,18 @@ impl ForeignFormat {
         u16::try_from(body.len()).is_ok_and(|length| self.length.contains(&length))
             && body.bytes().all(belongs)
     }
+}
+
+/// As a regular expression says it, within a class and without.
+fn literal(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii_punctuation() && !matches!(character, '_' | '<' | '>') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    literal
 }
 
 /// Whether keys are sent with such a character: visible, and none that separates or quotes in a header.
@@ -166,6 +214,40 @@ mod tests {
             "",
         ] {
             assert!(!uuid.claims(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_scanner_finds_keys_whatever_they_are_made_of() {
+        let odd: String = (0..=127_u8)
+            .filter(|byte| is_speakable(*byte) && !byte.is_ascii_alphanumeric())
+            .map(char::from)
+            .collect();
+        for prefix in ["sk-", "$a^", "[.*", &odd] {
+            let format = ForeignFormat::builder(Alphabet::Hex, 4..=40)
+                .prefix(prefix)
+                .add_characters(&odd)
+                .build()
+                .unwrap();
+            let pattern = regex::Regex::new(&format.pattern().unwrap()).unwrap();
+            let key = format!("{prefix}{odd}0af");
+            assert!(format.matches(&key), "{key}");
+            let text = format!("key {key} and more");
+            assert_eq!(pattern.find(&text).unwrap().as_str(), key);
+            for other in [format!("{prefix}0ag0a"), odd.clone(), key.replace('0', "G")] {
+                let found = pattern.find(&other).map(|found| found.as_str());
+                assert!(found.is_none_or(|found| format.matches(found)), "{other}");
+            }
+            assert!(!pattern.is_match(&format!("{prefix}0agg")), "{pattern}");
+        }
+        for (prefix, length, expected) in [
+            ("key_", 32..=32, Some(r"\bkey_[0-9a-f]{32}")),
+            ("k_", 32..=32, None),
+            ("", 32..=64, None),
+        ] {
+            let format = ForeignFormat::builder(Alphabet::Hex, length).prefix(prefix);
+            let pattern = format.build().unwrap().pattern();
+            assert_eq!(pattern.as_deref(), expected);
         }
     }
 
