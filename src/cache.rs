@@ -12,6 +12,7 @@
 //! remembered key is one allocation of ours with its texts and the smallest entry that moka has, and a hit touches
 //! none of moka's lists.
 
+mod figures;
 mod flights;
 mod keeper;
 mod rate;
@@ -31,8 +32,13 @@ use hashbrown::DefaultHashBuilder;
 use moka::sync::Cache;
 use tokio::time::timeout;
 
-pub(crate) use self::shelf::{Remembered, Stamp};
+pub use self::figures::CacheStatistics;
+pub(crate) use self::{
+    figures::CacheBounds,
+    shelf::{Remembered, Stamp},
+};
 use self::{
+    figures::Counters,
     flights::{Flight, Flights},
     keeper::Keeper,
     rate::Rate,
@@ -57,43 +63,6 @@ pub(crate) enum Lookup<V> {
     Unknown,
 }
 
-/// The bounds of a cache.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CacheBounds {
-    /// How many values at most.
-    pub(crate) capacity: u64,
-    /// How long a value is served, counted from before it was loaded.
-    pub(crate) ttl: Duration,
-    /// How many absent keys are remembered at most; they never push out a value.
-    pub(crate) negative_capacity: u64,
-    /// How long an absent key is remembered.
-    pub(crate) negative_ttl: Duration,
-}
-
-/// How often a cache was asked, and what came of it, since it was made.
-///
-/// The figures are read one after the other, not at one instant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheStatistics {
-    /// Answered with a value from memory.
-    pub hits: u64,
-    /// Answered from memory that there is none.
-    pub negative_hits: u64,
-    /// Not answered from memory.
-    pub misses: u64,
-    /// Times the store was asked.
-    pub loads: u64,
-    /// Answered with a value that was too old, because the store failed.
-    pub stale_hits: u64,
-    /// Values and known absences that made room for others.
-    pub evictions: u64,
-    /// Values in memory, about.
-    pub entries: u64,
-    /// Known absences in memory, about.
-    pub negative_entries: u64,
-}
-
 /// A bounded cache in front of a store, see the [module](self).
 pub(crate) struct RevocableCache<V: Remembered> {
     shelf: Arc<Shelf<V>>,
@@ -115,16 +84,6 @@ pub(crate) struct RevocableCache<V: Remembered> {
 pub(crate) struct BeforeFill {
     generations: Snapshot,
     loaded_at: Duration,
-}
-
-/// Hits are counted by the shelf.
-#[derive(Default)]
-struct Counters {
-    negative_hits: AtomicU64,
-    misses: AtomicU64,
-    loads: AtomicU64,
-    stale_hits: AtomicU64,
-    evictions: Arc<AtomicU64>,
 }
 
 impl<V: Remembered> RevocableCache<V> {

@@ -8,9 +8,11 @@ mod hashing;
 mod import;
 mod makers;
 mod mixed;
+mod new_key;
 mod resolver;
 mod ring;
 mod standings;
+mod telling;
 
 #[cfg(test)]
 mod tests;
@@ -18,5 +20,6 @@ mod tests;
 pub use builder::KeyResolverBuilder;
 pub use error::KeyringError;
 pub use hashing::{InvalidPepper, Pepper};
+pub use new_key::NewKey;
 pub use resolver::{KeyRefusal, KeyResolver, PendingKey, Resolution, ResolvedKey};
-pub use ring::{Keyring, NewKey};
+pub use ring::Keyring;

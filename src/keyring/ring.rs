@@ -1,29 +1,27 @@
 //! Making, changing and ending keys.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::{
-    KeyResolver, KeyringError,
+    KeyResolver, KeyringError, NewKey,
     bounds::{settle_new, settle_update},
+    telling::{act, digests_of, touched_by},
 };
 use crate::{
     domain::{
         BudgetId, KeyId,
-        audit::{Act, AuditAction, AuditOutcome},
+        audit::AuditAction,
         clock::{Clock, SystemClock, Timestamp},
         key::{
             ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner,
             Rotation, RotationOutcome,
         },
         page::{Page, Paged},
-        quota::Quotas,
         role::RoleSet,
     },
-    store::{Audience, Change, ChangeListener, KeyStore, StoreError, StoreErrorKind, StoreFuture},
-    trail,
+    store::{Audience, ChangeListener, KeyStore, StoreError, StoreErrorKind},
 };
 
 /// The longest overlap of a rotation.
@@ -32,27 +30,6 @@ const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
 const KEYS_PER_OWNER_MAX: u32 = 1_000;
 /// So many times as many are kept of an owner.
 const KEPT_FOR_EACH_LIVE: u32 = 10;
-
-/// A key to be made.
-#[derive(Clone, Debug, Default)]
-pub struct NewKey {
-    /// What its owner calls it: at most 255 bytes.
-    pub name: String,
-    /// One of the format's environments; `None` where it has none.
-    pub environment: Option<String>,
-    /// Its roles, at most 64 of at most 64 bytes; one that is named twice counts once.
-    pub roles: Vec<String>,
-    /// The one resource that it is good for: at most 255 bytes.
-    pub resource: Option<String>,
-    /// The networks that it may be used from, at most 64; empty: from anywhere.
-    pub networks: Vec<IpNet>,
-    /// Rate quotas of its own, at most 16, which take the place of those of the tier or the layer.
-    pub quotas: Option<Quotas>,
-    /// From when on it is refused as expired. A moment of the past is taken as it is.
-    pub expires_at: Option<Timestamp>,
-    /// What the application keeps of it, which become the attributes of whoever uses it: at most 32, of 4,096 bytes together.
-    pub metadata: BTreeMap<String, String>,
-}
 
 /// Makes, lists, changes and ends the keys of a store. What it changes counts at once for its resolver.
 /// A clone is a few reference counts.
@@ -86,7 +63,7 @@ pub struct Keyring {
     pub(super) free_attributes: Vec<Box<str>>,
     keys_per_owner: KeysPerOwner,
     clock: Arc<dyn Clock>,
-    audience: Audience,
+    pub(super) audience: Audience,
 }
 
 impl Keyring {
@@ -377,42 +354,6 @@ impl Keyring {
             _ => error.into(),
         }
     }
-
-    /// Sees a change through in a task of its own, so that the resolver hears of it whoever hangs up
-    /// meanwhile, and so is the audit log. A change that may or may not have been made makes the resolver forget everything.
-    async fn finish<T: Clone + Send + Unpin + 'static>(
-        &self,
-        act: Act,
-        change: StoreFuture<T>,
-        changed: impl FnOnce(T) -> Vec<KeyDigest> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (resolver, audience) = (self.resolver.clone(), self.audience.clone());
-        let task = trail::spawn(async move {
-            let outcome = change.await;
-            match &outcome {
-                Ok(answer) => {
-                    let digests = changed(answer.clone());
-                    for digest in &digests {
-                        resolver.invalidate(digest);
-                        audience.tell(&Change::Key(*digest));
-                    }
-                    // None: there was no such key, so nothing was done.
-                    if !digests.is_empty() {
-                        trail::record(act);
-                    }
-                }
-                Err(error) if may_have_happened(error.kind()) => {
-                    resolver.invalidate_all();
-                    audience.tell(&Change::Everything);
-                    trail::record(act.outcome(AuditOutcome::Failed));
-                }
-                Err(_) => {}
-            }
-            outcome
-        });
-        task.await
-            .unwrap_or_else(|_| Err(StoreError::internal("the change was cut off")))
-    }
 }
 
 fn bounds_of(live_max: u32) -> KeysPerOwner {
@@ -427,33 +368,6 @@ pub(super) fn check_overlap(overlap: Duration) -> Result<(), KeyringError> {
         return Ok(());
     }
     Err(KeyringError::Invalid("overlap: at most 90 days"))
-}
-
-fn act(action: AuditAction, id: &KeyId) -> Act {
-    Act::new(action).target(id.as_str())
-}
-
-/// Whether a change that failed like this may have been made all the same.
-fn may_have_happened(failure: StoreErrorKind) -> bool {
-    matches!(
-        failure,
-        StoreErrorKind::Unavailable | StoreErrorKind::Internal
-    )
-}
-
-/// The new key too: somebody may have asked for it before it was.
-fn touched_by(outcome: RotationOutcome) -> Vec<KeyDigest> {
-    match outcome {
-        RotationOutcome::Rotated {
-            replaced,
-            successor,
-        } => vec![replaced, successor.digest],
-        _ => Vec::new(),
-    }
-}
-
-fn digests_of(record: Option<KeyRecord>) -> Vec<KeyDigest> {
-    record.into_iter().map(|record| record.digest).collect()
 }
 
 pub(super) fn fresh_id() -> Result<KeyId, KeyringError> {
