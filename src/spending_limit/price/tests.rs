@@ -1,0 +1,147 @@
+use super::*;
+use crate::spending_limit::meter::Tokens;
+
+fn nanos(nanos: i64) -> Money {
+    Money::from_nanos(nanos)
+}
+
+fn counts(input: u64, output: u64) -> Counts<'static> {
+    Counts {
+        tokens: Some(Tokens {
+            input,
+            cached: 0,
+            output,
+        }),
+        ..Counts::default()
+    }
+}
+
+fn by_token() -> Price {
+    Price::per_million_tokens(nanos(500_000_000), nanos(1_500_000_000))
+        .output_bound(TokenBound::Fixed(10))
+}
+
+#[test]
+fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
+    let price = by_token();
+    let mut headers = HeaderMap::new();
+    assert_eq!(request_bytes(&headers), None);
+    headers.insert(CONTENT_LENGTH, 100.into());
+    assert_eq!(
+        price.hold(request_bytes(&headers)),
+        Some(nanos(100 * 500 + 10 * 1_500))
+    );
+    assert_eq!(
+        price.counted(&Counts::default()),
+        None,
+        "missing isn't zero"
+    );
+    assert_eq!(price.counted(&counts(0, 0)), Some(Money::ZERO));
+    assert_eq!(
+        price.counted(&counts(3, 2)),
+        Some(nanos(3 * 500 + 2 * 1_500))
+    );
+    assert_eq!(price.counted(&counts(u64::MAX, 0)), Some(Money::MAX));
+}
+
+#[test]
+fn what_came_from_a_cache_has_its_own_price() {
+    let price = by_token().cached_input(nanos(50_000_000));
+    let mut counted = counts(10, 0);
+    counted.tokens.as_mut().unwrap().cached = 4;
+    assert_eq!(price.counted(&counted), Some(nanos(6 * 500 + 4 * 50)));
+}
+
+#[test]
+fn bytes_are_counted_whatever_they_are() {
+    let price = Price::per_million_bytes(nanos(2_000_000), 100);
+    assert_eq!(price.hold(None), Some(nanos(200)));
+    let sent = Counts {
+        bytes: 150,
+        ..Counts::default()
+    };
+    assert_eq!(price.counted(&sent), Some(nanos(300)));
+}
+
+#[test]
+fn a_model_that_nobody_knows_costs_as_the_dearest() {
+    let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
+    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
+    assert_eq!(models.hold(Some(100)), by_token().hold(Some(100)));
+    for (model, cost) in [("small", 20), ("large", 20_000), ("other", 20_000)] {
+        let counted = Counts {
+            model: Some(model),
+            ..counts(10, 10)
+        };
+        assert_eq!(models.counted(&counted), Some(nanos(cost)), "{model}");
+    }
+    assert!(Price::by_model([]).is_unsound());
+    assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_unsound());
+}
+
+#[test]
+fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
+    let price = by_token();
+    let held = nanos(100 * 500 + 10 * 1_500);
+    let left = |tokens, bytes| {
+        let counts = Counts {
+            tokens,
+            bytes,
+            ..Counts::default()
+        };
+        price.produced(held, &counts)
+    };
+    assert_eq!(left(None, 0), nanos(100 * 500));
+    assert_eq!(left(None, 4), nanos(100 * 500 + 4 * 1_500));
+    assert_eq!(left(None, 400), held);
+    let begun = counts(7, 1).tokens;
+    assert_eq!(left(begun, 0), nanos(7 * 500 + 1_500));
+    assert_eq!(left(begun, 4), nanos(7 * 500 + 4 * 1_500));
+    assert_eq!(left(begun, 400), nanos(7 * 500 + 10 * 1_500));
+    let beyond = counts(7, 99).tokens;
+    assert_eq!(left(beyond, 400), nanos(7 * 500 + 99 * 1_500));
+    let read_all = counts(1_000, 0).tokens;
+    assert_eq!(
+        left(read_all, 400),
+        nanos(1_000 * 500),
+        "no less than was counted"
+    );
+}
+
+#[test]
+fn a_stream_that_was_left_costs_what_its_own_model_does() {
+    let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(2_000_000));
+    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
+    let held = models.hold(Some(100)).unwrap();
+    let left = |model, bytes| {
+        let counts = Counts {
+            bytes,
+            model: Some(model),
+            request_bytes: Some(100),
+            ..Counts::default()
+        };
+        models.produced(held, &counts)
+    };
+    assert_eq!(left("small", 4), nanos(100 + 4 * 2));
+    assert_eq!(Some(left("small", 5_000)), cheap.hold(Some(100)));
+    for dearest in ["large", "other"] {
+        assert_eq!(left(dearest, 4), nanos(100 * 500 + 4 * 1_500), "{dearest}");
+        assert_eq!(left(dearest, 5_000), held, "{dearest}");
+    }
+}
+
+#[test]
+fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
+    let mixed = Price::by_model([("flat", Price::flat(nanos(1))), ("large", by_token())]);
+    assert_eq!(mixed.counted(&Counts::default()), None);
+    let held = mixed.hold(None).unwrap();
+    assert_eq!(
+        mixed.produced(held, &Counts::default()),
+        held.saturating_sub(nanos(10 * 1_500))
+    );
+    let flat = Counts {
+        model: Some("flat"),
+        ..Counts::default()
+    };
+    assert_eq!(mixed.counted(&flat), Some(nanos(1)));
+}
