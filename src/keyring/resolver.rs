@@ -4,25 +4,20 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use super::{KeyResolverBuilder, hashing::Hashing, mixed::Aliases, standings::Standings};
+use super::{
+    KeyResolverBuilder, ResolvedKey, hashing::Hashing, mixed::Aliases, standings::Standings,
+};
 use crate::{
-    cache::{CacheStatistics, Lookup, Remembered, RevocableCache, Stamp},
+    cache::{CacheStatistics, Lookup, RevocableCache, Stamp},
     domain::{
-        BudgetId,
         clock::{Clock, Timestamp},
-        credential::CredentialKind,
         key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord},
-        principal::{Identity, IdentityHolder, Principal},
     },
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
@@ -52,111 +47,6 @@ pub enum KeyRefusal {
     },
     /// The store can't tell. This is no verdict on the key.
     Store(StoreError),
-}
-
-/// A key that was found, and who it stands for. Of the record it keeps what a request needs, since there may be a
-/// million of them in memory.
-///
-/// In this order, what every hit looks at is in one line of memory or two.
-#[repr(C)]
-pub struct ResolvedKey {
-    digest: KeyDigest,
-    stamp: Stamp,
-    /// When its use is to be noted again, in milliseconds of the clock's own count.
-    touch_at: AtomicU64,
-    identity: Identity,
-}
-
-impl ResolvedKey {
-    /// `digest` is what it is known by in memory, which may not be what it is stored by.
-    fn new(record: KeyRecord, digest: KeyDigest, stamp: Stamp, standings: &Standings) -> Self {
-        let lineage = if record.lineage.as_str() == record.id.as_str() {
-            // As long as it wasn't rotated, it is one text.
-            BudgetId::try_from(Arc::from(&record.id)).unwrap_or(record.lineage)
-        } else {
-            record.lineage
-        };
-        let mut principal = Principal::builder(&record.owner, CredentialKind::ApiKey)
-            .key(record.id)
-            .lineage(lineage)
-            .networks(record.networks)
-            .attributes(record.metadata);
-        if let Some(quotas) = record.quotas {
-            principal = principal.quotas(quotas);
-        }
-        if let Some(environment) = &record.environment {
-            principal = principal.environment(environment);
-        }
-        if let Some(resource) = &record.resource {
-            principal = principal.resource(resource);
-        }
-        if let Some(end) = record.expires_at {
-            principal = principal.expires_at(end);
-        }
-        if record.revoked_at.is_some() {
-            principal = principal.revoked();
-        }
-        let principal = record
-            .roles
-            .iter()
-            .fold(principal, |principal, role| principal.role(role));
-        Self {
-            digest,
-            stamp,
-            touch_at: AtomicU64::new(0),
-            identity: principal.into_identity(|standing| standings.share(standing)),
-        }
-    }
-
-    /// The networks that it may be used from; empty: from anywhere.
-    #[must_use]
-    pub fn networks(&self) -> &[IpNet] {
-        self.identity.networks()
-    }
-
-    /// Who it stands for: a reference count.
-    #[must_use]
-    pub fn principal(self: &Arc<Self>) -> Principal {
-        let holder: Arc<Self> = Arc::clone(self);
-        Principal::of(holder)
-    }
-
-    fn judge(self: &Arc<Self>, clock: &dyn Clock) -> Result<(), KeyRefusal> {
-        let key = || Arc::clone(self);
-        if self.identity.is_revoked() {
-            return Err(KeyRefusal::Revoked { key: key() });
-        }
-        match self.identity.expires_at() {
-            Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at, key: key() }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl IdentityHolder for ResolvedKey {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-}
-
-impl Remembered for Arc<ResolvedKey> {
-    type Key = KeyDigest;
-
-    fn key(&self) -> &KeyDigest {
-        &self.digest
-    }
-
-    fn stamp(&self) -> Stamp {
-        self.stamp
-    }
-}
-
-impl fmt::Debug for ResolvedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResolvedKey")
-            .field("id", &self.identity.key())
-            .finish_non_exhaustive()
-    }
 }
 
 /// The answer to a key: there already, or waiting for the store.
@@ -396,23 +286,11 @@ impl Inner {
     ) -> Result<Arc<ResolvedKey>, KeyRefusal> {
         let clock = self.clock.as_ref();
         found.judge(clock)?;
-        let due = found.touch_at.load(Ordering::Relaxed);
-        if millis(now) >= due {
-            let next = millis(now.saturating_add(self.touch_interval));
-            let relaxed = Ordering::Relaxed;
-            let mine = found.touch_at.compare_exchange(due, next, relaxed, relaxed);
-            if mine.is_ok()
-                && let Some(id) = found.identity.key()
-            {
-                self.store.touch(id, clock.now());
-            }
+        if let Some(id) = found.note_use(now, self.touch_interval) {
+            self.store.touch(id, clock.now());
         }
         Ok(found)
     }
-}
-
-fn millis(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for KeyResolver {

@@ -1,0 +1,152 @@
+//! What is remembered of a key.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{KeyRefusal, standings::Standings};
+use crate::{
+    cache::{Remembered, Stamp},
+    domain::{
+        BudgetId, KeyId,
+        clock::Clock,
+        credential::CredentialKind,
+        key::{KeyDigest, KeyRecord},
+        principal::{Identity, IdentityHolder, Principal},
+    },
+};
+
+/// A key that was found, and who it stands for. Of the record it keeps what a request needs, since there may be a
+/// million of them in memory.
+///
+/// In this order, what every hit looks at is in one line of memory or two.
+#[repr(C)]
+pub struct ResolvedKey {
+    digest: KeyDigest,
+    stamp: Stamp,
+    /// When its use is to be noted again, in milliseconds of the clock's own count.
+    touch_at: AtomicU64,
+    identity: Identity,
+}
+
+impl ResolvedKey {
+    /// `digest` is what it is known by in memory, which may not be what it is stored by.
+    pub(super) fn new(
+        record: KeyRecord,
+        digest: KeyDigest,
+        stamp: Stamp,
+        standings: &Standings,
+    ) -> Self {
+        let lineage = if record.lineage.as_str() == record.id.as_str() {
+            // As long as it wasn't rotated, it is one text.
+            BudgetId::try_from(Arc::from(&record.id)).unwrap_or(record.lineage)
+        } else {
+            record.lineage
+        };
+        let mut principal = Principal::builder(&record.owner, CredentialKind::ApiKey)
+            .key(record.id)
+            .lineage(lineage)
+            .networks(record.networks)
+            .attributes(record.metadata);
+        if let Some(quotas) = record.quotas {
+            principal = principal.quotas(quotas);
+        }
+        if let Some(environment) = &record.environment {
+            principal = principal.environment(environment);
+        }
+        if let Some(resource) = &record.resource {
+            principal = principal.resource(resource);
+        }
+        if let Some(end) = record.expires_at {
+            principal = principal.expires_at(end);
+        }
+        if record.revoked_at.is_some() {
+            principal = principal.revoked();
+        }
+        let principal = record
+            .roles
+            .iter()
+            .fold(principal, |principal, role| principal.role(role));
+        Self {
+            digest,
+            stamp,
+            touch_at: AtomicU64::new(0),
+            identity: principal.into_identity(|standing| standings.share(standing)),
+        }
+    }
+
+    /// The networks that it may be used from; empty: from anywhere.
+    #[must_use]
+    pub fn networks(&self) -> &[IpNet] {
+        self.identity.networks()
+    }
+
+    /// Who it stands for: a reference count.
+    #[must_use]
+    pub fn principal(self: &Arc<Self>) -> Principal {
+        let holder: Arc<Self> = Arc::clone(self);
+        Principal::of(holder)
+    }
+
+    pub(super) fn judge(self: &Arc<Self>, clock: &dyn Clock) -> Result<(), KeyRefusal> {
+        let key = || Arc::clone(self);
+        if self.identity.is_revoked() {
+            return Err(KeyRefusal::Revoked { key: key() });
+        }
+        match self.identity.expires_at() {
+            Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at, key: key() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ResolvedKey {
+    /// Its id, where it is time to note that it is used; once in an interval, whoever asks.
+    pub(super) fn note_use(&self, now: Duration, interval: Duration) -> Option<&KeyId> {
+        let due = self.touch_at.load(Ordering::Relaxed);
+        if millis(now) < due {
+            return None;
+        }
+        let next = millis(now.saturating_add(interval));
+        let relaxed = Ordering::Relaxed;
+        let mine = self.touch_at.compare_exchange(due, next, relaxed, relaxed);
+        mine.ok().and_then(|_| self.identity.key())
+    }
+}
+
+impl IdentityHolder for ResolvedKey {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Remembered for Arc<ResolvedKey> {
+    type Key = KeyDigest;
+
+    fn key(&self) -> &KeyDigest {
+        &self.digest
+    }
+
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}
+
+impl fmt::Debug for ResolvedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResolvedKey")
+            .field("id", &self.identity.key())
+            .finish_non_exhaustive()
+    }
+}
+
+fn millis(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
