@@ -22,6 +22,9 @@
 mod calls;
 mod dice;
 mod oracle;
+#[macro_use]
+#[path = "../support/passing.rs"]
+mod passing;
 mod watched;
 mod world;
 

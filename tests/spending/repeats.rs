@@ -12,6 +12,16 @@ struct Idempotent<S> {
     service: S,
 }
 
+async fn hello(_: Request<()>) -> Result<Answer, Infallible> {
+    Ok(answer("text/plain", &["hello"]))
+}
+
+/// Each call costs a dollar, unless it is a repeated one.
+fn knows_repeats(gate: &Gate) -> SpendingLimitLayer {
+    gate.layer(Price::flat(dollars("1")))
+        .idempotency_keys(IdempotencyKeys::new())
+}
+
 #[tokio::test]
 async fn a_retry_is_charged_once_and_gets_the_same_answer() {
     let gate = Gate::new().await;
@@ -80,12 +90,8 @@ async fn a_retry_is_charged_once_and_gets_the_same_answer() {
 #[tokio::test]
 async fn while_the_first_call_is_under_way_its_key_is_taken() {
     let gate = Gate::new().await;
-    let layer = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
+    let layer = knows_repeats(&gate);
+    let service = layer.layer(service_fn(hello));
     let key = &[("idempotency-key", "a")];
     let first = service
         .clone()
@@ -105,9 +111,7 @@ async fn too_many_calls_at_once_are_too_many_of_the_caller_alone() {
     pay_in(&ledger).await;
     let prices = PriceTable::new().route("POST", "/chat", Price::flat(dollars("1")));
     let layer = SpendingLimitLayer::new(ledger, prices.unwrap());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
+    let service = layer.layer(service_fn(hello));
     let first = service.clone().oneshot(request()).await.unwrap();
     let second = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(second.status(), 429);
@@ -128,9 +132,7 @@ async fn another_method_or_target_is_another_request() {
         .unwrap();
     let layer = SpendingLimitLayer::new(gate.ledger.clone(), prices)
         .idempotency_keys(IdempotencyKeys::new());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
+    let service = layer.layer(service_fn(hello));
     let request = |method: Method, target: &str| {
         let mut request = request_with("key-1", &[("idempotency-key", "a")]);
         *request.method_mut() = method;
@@ -236,9 +238,7 @@ async fn the_answer_of_a_call_whose_hold_had_ended_is_not_kept() {
 /// The statuses of calls with one key, whose bodies are these, and the bodies that the handler read.
 async fn with_bodies(layer: BodyDigestLayer, bodies: &[&str]) -> (Vec<u16>, Vec<String>) {
     let gate = Gate::new().await;
-    let charged = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new());
+    let charged = knows_repeats(&gate);
     let read = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = read.clone();
     let service = layer.layer(charged.layer(service_fn(
@@ -282,9 +282,7 @@ async fn another_body_is_another_request_where_bodies_are_read() {
 #[tokio::test]
 async fn a_body_of_many_pieces_is_read_to_its_end_and_one_that_breaks_off_is_refused() {
     let gate = Gate::new().await;
-    let charged = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new());
+    let charged = knows_repeats(&gate);
     let service =
         BodyDigestLayer::new().layer(charged.layer(service_fn(async |request: Request<_>| {
             let body = BodyExt::collect(request.into_body()).await.unwrap();
@@ -317,12 +315,8 @@ async fn a_body_of_many_pieces_is_read_to_its_end_and_one_that_breaks_off_is_ref
 #[tokio::test]
 async fn what_the_head_says_of_the_body_is_part_of_what_must_be_the_same() {
     let gate = Gate::new().await;
-    let layer = gate
-        .layer(Price::flat(dollars("1")))
-        .idempotency_keys(IdempotencyKeys::new());
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(answer("text/plain", &["hello"]))
-    }));
+    let layer = knows_repeats(&gate);
+    let service = layer.layer(service_fn(hello));
     let call = |headers: &'static [(&'static str, &'static str)]| {
         service.clone().oneshot(request_with("key-1", headers))
     };

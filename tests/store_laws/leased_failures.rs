@@ -107,46 +107,7 @@ impl Ledger for Faulty {
         self.store.record(call, settlement)
     }
 
-    fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        self.store.credit(credit)
-    }
-
-    fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
-        self.store.adjust(adjustment)
-    }
-
-    fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
-        self.store.set_credit_line(account, line)
-    }
-
-    fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
-        self.store.balance(account)
-    }
-
-    fn set_limits(
-        &self,
-        account: &AccountId,
-        budget: &BudgetId,
-        limits: SpendingLimits,
-    ) -> StoreFuture<Budget> {
-        self.store.set_limits(account, budget, limits)
-    }
-
-    fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
-        self.store.budget(account, budget)
-    }
-
-    fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
-        self.store.usage(account, page)
-    }
-
-    fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
-        self.store.transactions(account, page)
-    }
-
-    fn flush(&self) -> StoreFuture<()> {
-        self.store.flush()
-    }
+    pass_on_books!(store);
 }
 
 async fn at_once<T>(answer: impl Future<Output = T>) -> T {

@@ -20,6 +20,10 @@ mod audit;
 mod dice;
 mod engines;
 mod keys;
+#[cfg(feature = "sqlite")]
+#[macro_use]
+#[path = "../support/passing.rs"]
+mod passing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased;
 #[cfg(feature = "sqlite")]
