@@ -208,10 +208,9 @@ impl<V: Remembered> RevocableCache<V> {
         self.absent.invalidate(key);
     }
 
-    /// Takes every key back.
+    /// Takes every key back. A million of them are given up a few at a time, when moka next tidies up.
     pub(crate) fn invalidate_all(&self) {
         self.shelf.bump_all();
-        self.shelf.clear_all();
         self.keeper.forget_all();
         self.absent.invalidate_all();
     }

@@ -180,13 +180,6 @@ impl<V: Remembered> Shelf<V> {
         }
     }
 
-    pub(super) fn clear_all(&self) {
-        for stripe in &self.stripes {
-            let gone = std::mem::take(&mut *stripe.write());
-            drop(gone);
-        }
-    }
-
     /// As all stripes stand now, for values that are about to be read.
     pub(super) fn snapshot(&self) -> Snapshot {
         let stripes = self.stripes.iter();

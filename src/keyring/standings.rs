@@ -34,7 +34,7 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CredentialKind, Principal};
+    use crate::domain::{credential::CredentialKind, principal::Principal};
 
     fn of_role(standings: &Standings, role: &str) -> Arc<Standing> {
         let mut shared = None;
