@@ -33,6 +33,27 @@ impl Alphabet {
         }
     }
 
+    /// The last six digits of a number that is written in these characters.
+    pub(super) fn spell(self, number: u32) -> [u8; 6] {
+        // A base that is known when this is compiled is divided by without a division.
+        fn digits<const BASE: u32>(number: u32, characters: &[u8]) -> [u8; 6] {
+            let (mut rest, mut digits) = (number, [0; 6]);
+            for place in digits.iter_mut().rev() {
+                let index = usize::try_from(rest.checked_rem(BASE).unwrap_or(0)).unwrap_or(0);
+                *place = characters.get(index).copied().unwrap_or(b'0');
+                rest = rest.checked_div(BASE).unwrap_or(0);
+            }
+            digits
+        }
+        let characters = self.characters();
+        match self {
+            Self::Hex => digits::<16>(number, characters),
+            Self::LowerAlphanumeric => digits::<36>(number, characters),
+            Self::Base62 => digits::<62>(number, characters),
+            Self::Base64Url => digits::<64>(number, characters),
+        }
+    }
+
     /// Whether a text is made of these characters alone. Without a branch for each: many are looked at in one step.
     pub(super) fn spells(self, text: &str) -> bool {
         fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {

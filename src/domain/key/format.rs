@@ -315,16 +315,7 @@ impl KeyFormat {
     }
 
     fn checksum_of(&self, covered: &str) -> [u8; 6] {
-        let characters = self.alphabet.characters();
-        let size = u32::try_from(characters.len()).unwrap_or(u32::MAX);
-        let mut rest = crc32fast::hash(covered.as_bytes());
-        let mut sum = [0_u8; 6];
-        for place in sum.iter_mut().rev() {
-            let index = usize::try_from(rest.checked_rem(size).unwrap_or(0)).unwrap_or(0);
-            *place = characters.get(index).copied().unwrap_or(b'0');
-            rest = rest.checked_div(size).unwrap_or(0);
-        }
-        sum
+        self.alphabet.spell(crc32fast::hash(covered.as_bytes()))
     }
 }
 
