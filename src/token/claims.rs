@@ -185,26 +185,13 @@ pub(super) struct NumericDate(pub(super) Timestamp);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumericDateVisitor;
-
-        impl Visitor<'_> for NumericDateVisitor {
-            type Value = NumericDate;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("seconds since 1970")
-            }
-
-            fn visit_u64<E: Error>(self, seconds: u64) -> Result<NumericDate, E> {
-                moment(Duration::from_secs(seconds))
-            }
-
-            fn visit_f64<E: Error>(self, seconds: f64) -> Result<NumericDate, E> {
-                moment(Duration::try_from_secs_f64(seconds).map_err(E::custom)?)
-            }
+        // The text of it: what a number is handed out as depends on the features that other crates switch on.
+        let number = <&RawValue>::deserialize(deserializer)?.get();
+        if let Ok(seconds) = number.parse::<u64>() {
+            return moment(Duration::from_secs(seconds));
         }
-
-        // Not `deserialize_u64`: it would round a fraction away in some formats.
-        deserializer.deserialize_any(NumericDateVisitor)
+        let seconds = number.parse::<f64>().map_err(D::Error::custom)?;
+        moment(Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)?)
     }
 }
 

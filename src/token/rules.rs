@@ -123,10 +123,10 @@ impl Rules {
         token: &VerifiedToken,
         now: Timestamp,
     ) -> Result<(), TokenError> {
-        let leeway = self.leeway;
-        let earliest = now.saturating_sub(leeway).unwrap_or(Timestamp::MIN);
-        let latest = now.saturating_add(leeway).unwrap_or(Timestamp::MAX);
-        if token.expires_at <= earliest {
+        // No arithmetic for a token that stands without leeway, as nearly all do.
+        let earliest = || now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
+        let latest = || now.saturating_add(self.leeway).unwrap_or(Timestamp::MAX);
+        if token.expires_at <= now && token.expires_at <= earliest() {
             let at = token.expires_at;
             return Err(TokenError::new(
                 TokenErrorKind::Expired { at },
@@ -136,7 +136,7 @@ impl Rules {
         if [token.not_before, token.issued_at]
             .into_iter()
             .flatten()
-            .any(|moment| moment > latest)
+            .any(|moment| moment > now && moment > latest())
         {
             return Err(TokenError::new(
                 TokenErrorKind::NotYetValid,
@@ -144,7 +144,7 @@ impl Rules {
             ));
         }
         match self.age_max {
-            Some(age_max) => judge_age(token, earliest, age_max),
+            Some(age_max) => judge_age(token, earliest(), age_max),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, TryLockError,
         atomic::{AtomicI64, Ordering},
     },
     time::SystemTime,
@@ -27,7 +27,8 @@ const LOOK_EVERY_SECS: i64 = 1;
 ///
 /// While tokens come, it is looked at once a second (one `stat`), and read again when it has changed. Replace it by renaming a
 /// new one over it, so that it is never seen half-written. A file that can't be read, or holds no acceptable set, changes
-/// nothing; an error in the log says so.
+/// nothing; an error in the log says so. In a runtime it is read on a thread of its own, so a changed file counts shortly
+/// after the next request, and a disk that hangs holds nobody up.
 #[derive(Clone)]
 pub struct JwksFile(Arc<Inner>);
 
@@ -87,7 +88,7 @@ impl JwksFile {
 
 impl Inner {
     /// Whoever finds that it is time looks; the others go on with what is there.
-    fn look(&self, now: Timestamp) {
+    fn look(self: &Arc<Self>, now: Timestamp) {
         let (second, latest) = (now.as_second(), self.looked_at.load(Ordering::Relaxed));
         let order = (Ordering::Relaxed, Ordering::Relaxed);
         let due = second.abs_diff(latest) >= LOOK_EVERY_SECS.unsigned_abs();
@@ -97,12 +98,30 @@ impl Inner {
                 .compare_exchange(latest, second, order.0, order.1)
                 .is_ok();
         if looks {
-            self.read_again();
+            self.read_aside();
+        }
+    }
+
+    /// On a thread of its own where others would wait for this one: a disk may hang, and a set takes milliseconds to judge.
+    /// Not on the runtime's, which waits for its blocking threads when it ends.
+    fn read_aside(self: &Arc<Self>) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return self.read_again();
+        }
+        let this = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("tollgate-jwks-file".to_owned());
+        if let Err(error) = thread.spawn(move || this.read_again()) {
+            tracing::error!(target: "tollgate", %error, "no thread to look at the keys with");
         }
     }
 
     fn read_again(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever finds it taken has looked a second too early: one thread at most waits for the disk.
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let there = std::fs::metadata(&self.path).map(|metadata| Mark::of(&metadata));
         if there.is_ok_and(|mark| mark == state.mark) && !state.failing {
             return;
@@ -144,20 +163,20 @@ fn read(path: &Path) -> Result<(VerifyingKeys, Mark), JwksError> {
     Ok((VerifyingKeys::from_jwks(&json)?, mark))
 }
 
-impl KeySource for Inner {
+impl KeySource for JwksFile {
     fn generation(&self, now: Timestamp) -> u64 {
-        self.look(now);
-        self.shared.generation()
+        self.0.look(now);
+        self.0.shared.generation()
     }
 
     fn keys(&self) -> (Option<VerifyingKeys>, u64) {
-        self.shared.keys()
+        self.0.shared.keys()
     }
 }
 
 impl From<JwksFile> for TokenKeys {
     fn from(file: JwksFile) -> Self {
-        Self(Source::Live(file.0))
+        Self(Source::Live(Arc::new(file)))
     }
 }
 

@@ -10,7 +10,7 @@ use aws_lc_rs::{
 };
 use jsonwebtoken::Algorithm;
 
-/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1). `none` is not among them.
+/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864). `none` is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenAlgorithm {
@@ -36,8 +36,10 @@ pub enum TokenAlgorithm {
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
-    /// Ed25519.
+    /// Ed25519, as RFC 8037 calls it: `EdDSA`.
     EdDsa,
+    /// Ed25519 by its own name (RFC 9864). A key has one of the two names, and so have its tokens.
+    Ed25519,
 }
 
 /// What the library does for an algorithm.
@@ -62,7 +64,7 @@ pub(super) enum Means {
 }
 
 impl TokenAlgorithm {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Hs256,
         Self::Hs384,
         Self::Hs512,
@@ -75,6 +77,7 @@ impl TokenAlgorithm {
         Self::Es256,
         Self::Es384,
         Self::EdDsa,
+        Self::Ed25519,
     ];
 
     /// What `alg` calls it.
@@ -93,6 +96,7 @@ impl TokenAlgorithm {
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
         }
     }
 
@@ -121,7 +125,7 @@ impl TokenAlgorithm {
             Self::Ps512 => Algorithm::PS512,
             Self::Es256 => Algorithm::ES256,
             Self::Es384 => Algorithm::ES384,
-            Self::EdDsa => Algorithm::EdDSA,
+            Self::EdDsa | Self::Ed25519 => Algorithm::EdDSA,
         }
     }
 
@@ -168,7 +172,7 @@ impl TokenAlgorithm {
                 curve: "P-384",
                 length: 48,
             },
-            Self::EdDsa => Means::Ed,
+            Self::EdDsa | Self::Ed25519 => Means::Ed,
         }
     }
 }

@@ -104,6 +104,15 @@ impl Jwk {
         secrets.iter().any(|secret| secret.is_some()) || self.oth.is_some()
     }
 
+    /// Whether by its own word it checks no signatures: RFC 7517 sections 4.2 and 4.3, where `key_ops` may stand for `use`.
+    pub(super) fn is_for_other_uses(&self) -> bool {
+        match (&self.usage, &self.key_ops) {
+            (Some(usage), _) => usage != "sig",
+            (None, Some(operations)) => !operations.iter().any(|one| one == "verify"),
+            (None, None) => false,
+        }
+    }
+
     pub(super) fn name(&self) -> Option<&str> {
         self.kid.as_deref()
     }
@@ -160,12 +169,7 @@ impl Jwk {
         let Some(alg) = &self.alg else {
             return Ok(implied);
         };
-        // RFC 9864 names the curve of what RFC 8037 calls EdDSA.
-        let named = match alg.as_str() {
-            "Ed25519" => Some(TokenAlgorithm::EdDsa),
-            name => TokenAlgorithm::of_name(name),
-        };
-        let Some(named) = named else {
+        let Some(named) = TokenAlgorithm::of_name(alg) else {
             // Key management, content encryption, and what is to come: not ours, unless it says that it signs.
             let signs = self.usage.as_deref() == Some("sig");
             return Err(if signs {
@@ -176,7 +180,8 @@ impl Jwk {
         };
         let fits = match (implied.means(), named.means()) {
             (Means::Secret { .. }, Means::Secret { .. })
-            | (Means::Rsa { .. }, Means::Rsa { .. }) => true,
+            | (Means::Rsa { .. }, Means::Rsa { .. })
+            | (Means::Ed, Means::Ed) => true,
             _ => implied == named,
         };
         if fits {

@@ -88,8 +88,8 @@ impl VerifyingKeys {
 
     /// The keys of a JWK set (RFC 7517 section 5), of a configuration: secrets may be in it.
     ///
-    /// Keys that aren't meant for us are left out: for encryption, of other types, curves or algorithms. A key that is,
-    /// and is weak or contradicts itself, makes the whole set unacceptable.
+    /// Keys that aren't meant for us are left out: for other uses than signatures (`use`, or `key_ops` without `verify`), of
+    /// other types, curves or algorithms. A key that is, and is weak or contradicts itself, makes the whole set unacceptable.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -111,7 +111,7 @@ impl VerifyingKeys {
 
     fn of_jwks(jwks: &[Jwk]) -> Result<Self, KeyError> {
         let mut keys = Vec::with_capacity(jwks.len());
-        for jwk in jwks {
+        for jwk in jwks.iter().filter(|jwk| !jwk.is_for_other_uses()) {
             match jwk.verifying() {
                 Ok(key) => keys.push(key),
                 Err(KeyError::Foreign) => {}

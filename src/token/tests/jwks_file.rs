@@ -66,3 +66,29 @@ fn what_is_no_key_file_is_said_at_once() {
     std::fs::write(&path, " ".repeat(300_000)).unwrap();
     assert!(matches!(JwksFile::open(&path), Err(JwksError::TooLarge)));
 }
+
+#[tokio::test]
+async fn in_a_runtime_nobody_waits_for_the_file() {
+    let clock = Arc::new(ManualClock::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    let (old, new) = (signer(&clock), signer(&clock));
+    std::fs::write(&path, old.jwks()).unwrap();
+    let verifier = TokenVerifier::builder(JwksFile::open(&path).unwrap())
+        .with_clock(clock.clone())
+        .build()
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, new.jwks()).unwrap();
+    let token = token(&new);
+    // Each look is at most a step of the clock away; the reading takes as long as it takes.
+    let counts = async {
+        while verifier.verify(token.expose()).is_err() {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), counts)
+        .await
+        .unwrap();
+}

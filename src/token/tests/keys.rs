@@ -340,3 +340,49 @@ fn no_private_key_is_in_any_text() {
         );
     }
 }
+
+#[test]
+fn a_set_leaves_out_what_is_for_other_uses() {
+    let named = |members: &str, kid: &str| format!(r#"{{{members},"kid":"{kid}"}}"#);
+    let ours = named(ED, "ours");
+    for other in [
+        named(&format!(r#"{EC},"key_ops":[]"#), "other"),
+        named(&format!(r#"{EC},"key_ops":["deriveBits"]"#), "other"),
+        named(&format!(r#"{EC},"use":"x509-svid""#), "other"),
+        named(
+            &format!(r#"{EC},"use":"enc","key_ops":["verify"]"#),
+            "other",
+        ),
+    ] {
+        let set = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{ours},{other}]}}"#).as_bytes());
+        assert_eq!(set.unwrap().to_jwks().matches("kid").count(), 1, "{other}");
+    }
+    let contrary = named(&format!(r#"{EC},"key_ops":["verify","encrypt"]"#), "other");
+    let set = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{ours},{contrary}]}}"#).as_bytes());
+    assert_eq!(set.unwrap_err(), KeyError::WrongUse);
+}
+
+#[test]
+fn a_key_has_one_of_the_two_names_of_its_algorithm_and_so_have_its_tokens() {
+    let private = format!(r#"{ED},"kid":"1","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A""#);
+    let issuer = |alg: &str| {
+        let jwk = format!(r#"{{{private},"alg":"{alg}"}}"#);
+        TokenIssuer::with_key(SigningKey::from_jwk(jwk.as_bytes()).unwrap())
+            .build()
+            .unwrap()
+    };
+    let issuers = [issuer("EdDSA"), issuer("Ed25519")];
+    for (at, issuer) in issuers.iter().enumerate() {
+        let verifier = TokenVerifier::builder(
+            VerifyingKeys::from_public_jwks(issuer.jwks().as_bytes()).unwrap(),
+        )
+        .build()
+        .unwrap();
+        let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+        let of = |issuer: &TokenIssuer| issuer.issue(&user, &session, []).unwrap();
+        verifier.verify(of(issuer).expose()).unwrap();
+        let other = of(&issuers[1 - at]);
+        let error = verifier.verify(other.expose()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+    }
+}

@@ -4,10 +4,14 @@
 
 use std::error::Error;
 
-use jsonwebtoken::crypto::{aws_lc, rust_crypto};
+use jsonwebtoken::{
+    EncodingKey, Header,
+    crypto::{aws_lc, rust_crypto},
+    encode,
+};
 use tollgate::{
     store::{SessionId, UserId},
-    token::{SigningKey, TokenAlgorithm, TokenIssuer},
+    token::{SigningKey, TokenAlgorithm, TokenIssuer, TokenVerifier},
 };
 
 fn issue_and_verify() -> Result<(), Box<dyn Error>> {
@@ -32,6 +36,25 @@ fn issue_and_verify() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Another dependency reads numbers as they are written; a token's dates mean what they mean.
+fn fractional_dates() -> Result<(), Box<dyn Error>> {
+    let secret = b"thirty-two bytes or more, please!";
+    let token = |iat: &str| -> Result<String, Box<dyn Error>> {
+        let claims = format!(r#"{{"sub":"user-1","exp":99999999999,"iat":{iat}}}"#);
+        let claims: serde_json::Value = serde_json::from_str(&claims)?;
+        let key = EncodingKey::from_secret(secret);
+        Ok(encode(&Header::default(), &claims, &key)?)
+    };
+    let verifier = TokenVerifier::hs256(secret).build()?;
+    for fine in ["1764128400.25", "1.7641284e9", "1764128400"] {
+        verifier.verify(&token(fine)?)?;
+    }
+    for odd in ["-1", "1e400", "\"1764128400\"", "null", "{}"] {
+        assert!(verifier.verify(&token(odd)?).is_err(), "{odd}");
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     // With one of them alone this would show nothing, and not compile.
     let both = [&aws_lc::DEFAULT_PROVIDER, &rust_crypto::DEFAULT_PROVIDER];
@@ -40,6 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let _ = provider.install_default();
         issue_and_verify()?;
     }
+    fractional_dates()?;
     println!("both backends: tokens are issued and verified");
     Ok(())
 }
