@@ -17,6 +17,8 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The most forwarding hops that are looked at.
 const HOPS_MAX: usize = 32;
+/// The most parts that one line of `Forwarded` is cut into.
+const PARTS_MAX: usize = 1_024;
 
 /// The address at the other end of a connection, for servers that put none of the known types into the
 /// extensions: plain hyper inserts this.
@@ -177,10 +179,10 @@ impl ClientAddress {
                 real_ip(head.headers).map(|client| client.unwrap_or(peer))
             }
             ForwardedHeader::XForwardedFor | ForwardedHeader::XForwardedForOrXRealIp => {
-                self.first_untrusted(peer, head.headers, X_FORWARDED_FOR, |hop| Some(hop))
+                self.first_untrusted(peer, head.headers, X_FORWARDED_FOR, listed, |hop| Some(hop))
             }
             ForwardedHeader::Forwarded => {
-                self.first_untrusted(peer, head.headers, "forwarded", forwarded_for)
+                self.first_untrusted(peer, head.headers, "forwarded", elements, node_of)
             }
         }
     }
@@ -208,17 +210,18 @@ impl ClientAddress {
         peer: IpAddr,
         headers: &HeaderMap,
         name: &'static str,
+        hops: fn(&str) -> Option<Vec<&str>>,
         node: fn(&str) -> Option<&str>,
     ) -> Result<IpAddr, AddressError> {
         let lines = headers.get_all(HeaderName::from_static(name));
         let mut client = peer;
-        let mut hops = 0_usize;
+        let mut count = 0_usize;
         let lines: Vec<_> = lines.iter().collect();
         for line in lines.into_iter().rev() {
             let line = line.to_str().map_err(|_| AddressError::Unreadable)?;
-            for hop in line.rsplit(',') {
-                hops = hops.saturating_add(1);
-                if hops > HOPS_MAX {
+            for hop in hops(line).ok_or(AddressError::Unreadable)? {
+                count = count.saturating_add(1);
+                if count > HOPS_MAX {
                     return Err(AddressError::TooManyHops);
                 }
                 let hop = node(hop.trim()).ok_or(AddressError::Unreadable)?;
@@ -250,19 +253,82 @@ fn real_ip(headers: &HeaderMap) -> Result<Option<IpAddr>, AddressError> {
     Ok(Some(client))
 }
 
-/// The `for` parameter of one element of `Forwarded`; `None` when there is none, or more than one
-/// (RFC 7239, 4).
-fn forwarded_for(element: &str) -> Option<&str> {
-    let mut found = element.split(';').filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        let value = value
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or(value);
-        name.eq_ignore_ascii_case("for").then_some(value)
-    });
-    let only = found.next()?;
-    found.next().is_none().then_some(only)
+/// What is between the commas, from the right; no more than is looked at.
+fn listed(line: &str) -> Option<Vec<&str>> {
+    let hops = line.rsplit(',').take(HOPS_MAX.saturating_add(1));
+    Some(hops.collect())
+}
+
+/// The elements of `Forwarded` (RFC 7239, 4), from the right. The line is read from its start: other parameters carry what
+/// a client chose (`host`), and a comma within quotes parts nothing.
+fn elements(line: &str) -> Option<Vec<&str>> {
+    let mut elements = split_outside_quotes(line, b',')?;
+    elements.reverse();
+    elements.truncate(HOPS_MAX.saturating_add(1));
+    Some(elements)
+}
+
+/// The `for` parameter of one element; `None` when there is none, or more than one, or something else is no parameter.
+fn node_of(element: &str) -> Option<&str> {
+    let mut node = None;
+    for pair in split_outside_quotes(element, b';')? {
+        let pair = pair.trim();
+        if pair.is_empty() {
+            continue;
+        }
+        let (name, value) = pair.split_once('=')?;
+        let inside = match value.strip_prefix('"') {
+            // Nothing follows the closing quote, and none closes before.
+            Some(rest) => rest
+                .strip_suffix('"')
+                .filter(|inside| quotes_are_escaped(inside))?,
+            None if value.contains('"') => return None,
+            None => value,
+        };
+        if name.eq_ignore_ascii_case("for") && node.replace(inside).is_some() {
+            return None;
+        }
+    }
+    node
+}
+
+/// Whether every quote in a quoted string has its backslash, and every backslash something to escape.
+fn quotes_are_escaped(inside: &str) -> bool {
+    let mut bytes = inside.bytes();
+    while let Some(byte) = bytes.next() {
+        let sound = match byte {
+            b'\\' => bytes.next().is_some(),
+            byte => byte != b'"',
+        };
+        if !sound {
+            return false;
+        }
+    }
+    true
+}
+
+/// The parts of a text between separators that stand in no quoted string; `None` when a quoted string has no end, or the
+/// parts none.
+fn split_outside_quotes(text: &str, separator: u8) -> Option<Vec<&str>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        if escaped {
+            escaped = false;
+        } else if quoted && byte == b'\\' {
+            escaped = true;
+        } else if byte == b'"' {
+            quoted = !quoted;
+        } else if byte == separator && !quoted {
+            if parts.len() >= PARTS_MAX {
+                return None;
+            }
+            parts.push(text.get(start..at)?);
+            start = at.saturating_add(1);
+        }
+    }
+    parts.push(text.get(start..)?);
+    (!quoted).then_some(parts)
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`; nothing else.

@@ -95,6 +95,23 @@ fn ports_brackets_and_quotes_are_understood() {
 }
 
 #[test]
+fn what_a_client_wrote_within_quotes_is_no_hop() {
+    for line in [
+        r#"for=7.7.7.7;host="x,for=6.6.6.6;y=""#,
+        r#"for=7.7.7.7;host="x,for=6.6.6.6""#,
+        r#"for=7.7.7.7;host="\"",for=10.0.0.3;host="a\",for=6.6.6.6""#,
+        r#"host="x;for=6.6.6.6";for="7.7.7.7""#,
+        "a line that is none, for=7.7.7.7;;proto=https",
+    ] {
+        let found = resolve(Some("10.0.0.1:1"), &[("forwarded", line)]);
+        assert_eq!(found, Ok("7.7.7.7".into()), "{line}");
+    }
+    let many = format!("{}for=7.7.7.7", "for=7.7.7.7,".repeat(2_000));
+    let found = resolve(Some("10.0.0.1:1"), &[("forwarded", &many)]);
+    assert_eq!(found, Err(AddressError::Unreadable));
+}
+
+#[test]
 fn a_whole_ipv6_prefix_counts_as_one_client() {
     let counted = |text: &str| counted_as(text.parse().unwrap()).to_string();
     assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
@@ -107,6 +124,13 @@ fn a_parameter_that_comes_twice_is_no_address() {
         "for=7.7.7.7;for=8.8.8.8",
         "for=7.7.7.7;FOR=10.0.0.1",
         "for=\"7.7.7.7, for=10.0.0.1\"",
+        "for=\"7.7.7.7;for=10.0.0.1\"",
+        "for=\"7.7.7.7\"x",
+        "for=\"7.7.7.7\"\"",
+        "for=7.7.7.7;host",
+        "for=7.7.7.7;host=\"a",
+        "for=7.7.7.7;host=a\"b\"",
+        "for=7.7.7.7;host=\"a\\\"",
         "proto=https",
         "for=_hidden",
         "for=",
