@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQuery};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::TE, uri::PathAndQuery};
 
 use super::{PeerAddress, grpc};
 use crate::domain::RequestId;
@@ -20,6 +20,11 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// What outer layers left for inner ones.
     pub extensions: &'a Extensions,
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let te = headers.get(TE).map(|te| te.as_bytes());
+    te.is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"))
 }
 
 impl<'a> RequestHead<'a> {
@@ -54,10 +59,12 @@ impl<'a> RequestHead<'a> {
         self.uri
     }
 
-    /// Whether the client speaks gRPC. That exists over HTTP/2 and later alone: whoever sends its media type over
-    /// HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
+    /// Whether the client speaks gRPC: over HTTP/2 and later; or with the `te: trailers` that every client of gRPC sends
+    /// and that gRPC-Web's calls are given when they are translated, whatever they came over. Whoever sends no more than
+    /// its media type over HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
     pub(crate) fn is_grpc(&self) -> bool {
-        self.version >= Version::HTTP_2 && grpc::is_grpc(self.headers)
+        grpc::is_grpc(self.headers)
+            && (self.version >= Version::HTTP_2 || takes_trailers(self.headers))
     }
 
     /// The pattern of the axum route that the layer is on, with what outer routers cut off:

@@ -34,7 +34,7 @@ async fn each_role_has_its_routes() {
     let admin = demo.key("admin").await;
     let server = demo.start(&[]).await;
     let missing = refused(server.get("/hello"), 401, "Missing token").await;
-    assert_eq!(missing.header("www-authenticate"), "Bearer");
+    assert_eq!(missing.header("www-authenticate"), r#"Bearer realm="api""#);
 
     let hello = server.get("/hello").key(&viewer).send().await;
     assert_ne!(hello.header("ratelimit"), "");

@@ -93,7 +93,10 @@ async fn call_over_http(address: SocketAddr, key: &ApiKey, store: &MemoryStore) 
     };
     let refused = call(None).await.unwrap();
     assert_eq!(refused.status(), 401);
-    assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+    assert_eq!(
+        refused.headers()["www-authenticate"],
+        r#"Bearer realm="api""#
+    );
     assert!(refused.headers().contains_key("x-request-id"));
     let body: serde_json::Value = refused.json().await.unwrap();
     assert_eq!(body["error"], "Missing API key");

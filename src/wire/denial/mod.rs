@@ -100,7 +100,8 @@ struct Styles {
     default: Arc<dyn RenderDenial>,
     prefixes: Vec<(Box<str>, Arc<dyn RenderDenial>)>,
     messages: Vec<(DenialKind, Box<str>)>,
-    realm: HeaderValue,
+    /// Of the challenges, without quotes.
+    realm: Box<str>,
 }
 
 impl Denials {
@@ -111,7 +112,7 @@ impl Denials {
             default: Arc::new(style),
             prefixes: Vec::new(),
             messages: Vec::new(),
-            realm: HeaderValue::from_static("Bearer"),
+            realm: "api".into(),
         }))
     }
 
@@ -131,6 +132,15 @@ impl Denials {
         Arc::make_mut(&mut self.0)
             .messages
             .push((kind, message.into()));
+        self
+    }
+
+    /// What is guarded, as challenges name it to the client (`realm`; RFC 9110, 11.5): `api` unless set. Of the text, characters
+    /// that a challenge can't carry are left out.
+    #[must_use]
+    pub fn realm(mut self, realm: &str) -> Self {
+        let fits = |character: &char| is_quotable(*character);
+        Arc::make_mut(&mut self.0).realm = realm.chars().filter(fits).collect();
         self
     }
 
@@ -187,7 +197,10 @@ impl Denials {
         if let Some(methods) = allowed(denial) {
             headers.insert(ALLOW, methods);
         }
-        if let Some(challenge) = denial.required_scope().and_then(insufficient_scope) {
+        if let Some(challenge) = denial
+            .required_scope()
+            .and_then(|scopes| self.insufficient_scope(scopes))
+        {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = denial.wait_secs() {
@@ -219,29 +232,34 @@ impl Denials {
         }
     }
 
-    /// RFC 6750, 3: an error code only where a credential was sent.
+    /// RFC 6750, 3: at least one parameter, and an error code only where a credential was sent.
     fn challenge(&self, kind: DenialKind) -> HeaderValue {
-        match kind {
-            DenialKind::CredentialMissing | DenialKind::LoginFailed => self.0.realm.clone(),
-            DenialKind::CredentialAmbiguous => {
-                HeaderValue::from_static("Bearer error=\"invalid_request\"")
+        self.bearer(match kind {
+            DenialKind::CredentialMissing | DenialKind::LoginFailed => "",
+            DenialKind::CredentialAmbiguous => ", error=\"invalid_request\"",
+            DenialKind::CredentialExpired => {
+                ", error=\"invalid_token\", error_description=\"expired\""
             }
-            DenialKind::CredentialExpired => HeaderValue::from_static(
-                "Bearer error=\"invalid_token\", error_description=\"expired\"",
-            ),
-            _ => HeaderValue::from_static("Bearer error=\"invalid_token\""),
-        }
+            _ => ", error=\"invalid_token\"",
+        })
+    }
+
+    /// RFC 6750, 3.1. A scope that no challenge can carry (RFC 6749, 3.3) is left out, with the challenge.
+    fn insufficient_scope(&self, scopes: &str) -> Option<HeaderValue> {
+        let parameters = || format!(", error=\"insufficient_scope\", scope=\"{scopes}\"");
+        let fits = scopes.chars().all(is_quotable);
+        fits.then(|| self.bearer(&parameters()))
+    }
+
+    fn bearer(&self, parameters: &str) -> HeaderValue {
+        let challenge = format!("Bearer realm=\"{}\"{parameters}", self.0.realm);
+        HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
     }
 }
 
-/// RFC 6750, 3.1. A scope that no challenge can carry (RFC 6749, 3.3) is left out, with the challenge.
-fn insufficient_scope(scopes: &str) -> Option<HeaderValue> {
-    let fits = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if !scopes.bytes().all(fits) {
-        return None;
-    }
-    let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\"");
-    HeaderValue::from_str(&challenge).ok()
+/// Whether a quoted string may hold it as it is.
+fn is_quotable(character: char) -> bool {
+    matches!(character, ' '..='~') && !matches!(character, '"' | '\\')
 }
 
 impl Default for Denials {

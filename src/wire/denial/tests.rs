@@ -39,9 +39,22 @@ fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
             .unwrap()
             .to_owned()
     };
-    assert_eq!(challenge(DenialKind::CredentialMissing), "Bearer");
+    assert_eq!(
+        challenge(DenialKind::CredentialMissing),
+        r#"Bearer realm="api""#
+    );
     assert!(challenge(DenialKind::CredentialInvalid).contains("invalid_token"));
     assert!(challenge(DenialKind::CredentialAmbiguous).contains("invalid_request"));
+}
+
+#[test]
+fn a_challenge_names_the_realm() {
+    let denials = Denials::default().realm("the \"big\" api\r\n\\é");
+    let (response, _) = answer(&denials, &Denial::new(DenialKind::CredentialInvalid), "/");
+    assert_eq!(
+        response.headers()[WWW_AUTHENTICATE],
+        r#"Bearer realm="the big api", error="invalid_token""#
+    );
 }
 
 #[test]
@@ -56,7 +69,7 @@ fn a_403_for_want_of_a_scope_names_it() {
     };
     assert_eq!(
         challenge(&["documents", "chat:read"]).unwrap(),
-        r#"Bearer error="insufficient_scope", scope="documents chat:read""#
+        r#"Bearer realm="api", error="insufficient_scope", scope="documents chat:read""#
     );
     for odd in ["a\"b", "a\\b", "a\r\nb", "é"] {
         assert_eq!(challenge(&[odd]), None, "{odd}");
@@ -110,6 +123,12 @@ fn grpc_is_answered_in_grpc_whatever_the_style() {
     let response = Denials::default().respond(&denial, &RequestHead::of(&request));
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert!(!response.headers().contains_key("grpc-status"));
+    // A call of gRPC-Web, translated: it came over HTTP/1.1, and goes on as gRPC.
+    request
+        .headers_mut()
+        .insert(http::header::TE, HeaderValue::from_static("trailers"));
+    let response = Denials::default().respond(&denial, &RequestHead::of(&request));
+    assert_eq!(response.headers()["grpc-status"], "16");
 }
 
 #[test]
