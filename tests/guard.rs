@@ -347,6 +347,9 @@ async fn a_refusal_has_a_body_whatever_the_inner_body_is() {
     assert!(refused(Empty::<Bytes>::new()).await > 10);
     assert!(refused(Full::new(std::collections::VecDeque::<u8>::new())).await > 10);
     assert!(refused(String::new()).await > 10);
+    assert!(refused(Full::new(bytes::BytesMut::new())).await > 10);
+    // What its pieces can't be made of is not announced either: a server would wait for it.
+    assert_eq!(refused(Full::new(b"hello".as_slice())).await, 0);
 }
 
 #[tokio::test]

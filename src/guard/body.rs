@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
@@ -152,7 +152,7 @@ where
         match &self.kind {
             Kind::Inner(body) => body.is_end_stream(),
             Kind::Metered(metered) => metered.is_over() && metered.inner.is_end_stream(),
-            Kind::Fixed(bytes) => bytes.is_none(),
+            Kind::Fixed(bytes) => bytes.is_none() || !is_standard::<B::Data>(),
         }
     }
 
@@ -161,7 +161,8 @@ where
             Kind::Inner(body) => body.size_hint(),
             Kind::Metered(metered) => metered.size_hint(),
             Kind::Fixed(bytes) => {
-                let length = bytes.as_ref().map_or(0, Bytes::len);
+                let told = bytes.as_ref().filter(|_| is_standard::<B::Data>());
+                let length = told.map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
         }
@@ -279,12 +280,19 @@ pub(crate) fn show(data: &impl Buf, mut look: impl FnMut(&[u8])) -> usize {
     unseen
 }
 
+/// Whether `D` is one of the buffers that bytes are handed out as.
+fn is_standard<D: 'static>() -> bool {
+    into_data::<D>(Bytes::new()).is_some()
+}
+
 /// Hands `bytes` out as a `D`, if `D` is one of the standard buffers.
 fn into_data<D: 'static>(bytes: Bytes) -> Option<D> {
     let mut slot: Option<D> = None;
     let place: &mut dyn Any = &mut slot;
     if let Some(place) = place.downcast_mut::<Option<Bytes>>() {
         *place = Some(bytes);
+    } else if let Some(place) = place.downcast_mut::<Option<BytesMut>>() {
+        *place = Some(bytes.into());
     } else if let Some(place) = place.downcast_mut::<Option<Vec<u8>>>() {
         *place = Some(bytes.into());
     } else if let Some(place) = place.downcast_mut::<Option<std::collections::VecDeque<u8>>>() {
