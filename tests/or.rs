@@ -113,3 +113,61 @@ async fn the_first_layer_with_a_credential_of_its_kind_decides() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_rival_in_a_header_of_ones_own_choice_is_seen_in_either_order() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let resolver = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    let ring = Keyring::new(store, format, resolver.clone());
+    let (one, _) = ring.create("one", NewKey::default()).await.unwrap();
+    let (other, _) = ring.create("other", NewKey::default()).await.unwrap();
+    let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+    let (user, login) = (
+        UserId::new("by-token").unwrap(),
+        SessionId::new("login-1").unwrap(),
+    );
+    let token = issuer.issue(&user, &login, []).unwrap();
+    let bearer = format!("Bearer {}", token.expose());
+
+    let keys = |header| ApiKeyLayer::new(resolver.clone()).header(HeaderName::from_static(header));
+    let tokens = || JwtLayer::new(TokenVerifier::hs256(SECRET).build().unwrap());
+    let keys_first = keys("x-acme").or(tokens()).or(keys("x-old"));
+    let tokens_first = tokens().or(keys("x-old").or(keys("x-acme")));
+    for (lines, taken_for) in [
+        (vec![("x-acme", one.expose())], "one"),
+        (vec![("x-old", other.expose())], "other"),
+        (vec![("authorization", bearer.as_str())], "by-token"),
+        (
+            vec![("x-old", one.expose()), ("x-acme", one.expose())],
+            "one",
+        ),
+        (
+            vec![("x-old", one.expose()), ("x-acme", other.expose())],
+            "401",
+        ),
+        (
+            vec![("authorization", &bearer), ("x-acme", one.expose())],
+            "401",
+        ),
+        (
+            vec![("authorization", &bearer), ("x-old", "acme_garbage")],
+            "401",
+        ),
+        (
+            vec![("x-old", one.expose()), ("x-old", one.expose())],
+            "401",
+        ),
+    ] {
+        assert_eq!(ask!(keys_first, &lines), taken_for, "keys first: {lines:?}");
+        assert_eq!(
+            ask!(tokens_first, &lines),
+            taken_for,
+            "tokens first: {lines:?}"
+        );
+    }
+}

@@ -41,7 +41,7 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
-    wire::{ClientAddress, Credential, Credentials, RequestHead},
+    wire::{ClientAddress, Credential, Credentials, KeyHeaders, RequestHead},
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -61,7 +61,7 @@ impl ApiKeyLayer {
         Self {
             gate: Gate::new(ApiKeyPolicy {
                 keys,
-                header: X_API_KEY,
+                headers: KeyHeaders::new(X_API_KEY),
                 address: ClientAddress::peer(),
                 networks: None,
             }),
@@ -72,7 +72,9 @@ impl ApiKeyLayer {
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| policy.header = name),
+            gate: self
+                .gate
+                .map_policy(|policy| policy.headers = KeyHeaders::new(name)),
         }
     }
 
@@ -116,7 +118,7 @@ impl Authenticator for ApiKeyLayer {
 #[derive(Clone, Debug)]
 pub struct ApiKeyPolicy {
     keys: KeyResolver,
-    header: HeaderName,
+    headers: KeyHeaders,
     address: ClientAddress,
     /// `None`: from anywhere.
     networks: Option<Arc<[IpNet]>>,
@@ -131,6 +133,14 @@ impl Policy for ApiKeyPolicy {
 
     fn inherit_address(&mut self, address: &ClientAddress) {
         self.address.inherit(address);
+    }
+
+    fn key_headers(&self) -> Vec<HeaderName> {
+        vec![self.headers.own().clone()]
+    }
+
+    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
+        self.headers.add_others(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
@@ -152,7 +162,7 @@ impl Policy for ApiKeyPolicy {
 impl ApiKeyPolicy {
     /// The key that the request carries, from where keys may come.
     fn key<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Verdict<Identified>> {
-        let credentials = Credentials::read(head.headers, &self.header);
+        let credentials = Credentials::read(head.headers, &self.headers);
         let credential = credentials.as_ref().map(Credentials::either);
         match (&credentials, credential) {
             (_, Ok(Credential::Absent)) => {

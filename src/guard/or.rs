@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::Extensions;
+use http::{Extensions, HeaderName};
 use tower_layer::Layer;
 
 use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict};
@@ -65,7 +65,7 @@ where
     pub(crate) fn new(first: Gate<A>, other: impl Authenticator<Policy = B>) -> Self {
         let second = other.into_gate().policy().clone();
         Self {
-            gate: first.with_policy(|first| Or { first, second }),
+            gate: first.with_policy(|first| Or::new(first, second)),
         }
     }
 
@@ -161,6 +161,15 @@ pub struct Or<A, B> {
     second: B,
 }
 
+impl<A: Policy, B: Policy> Or<A, B> {
+    /// Each knows where the other expects a key: of two credentials that disagree none counts, whichever is asked first.
+    fn new(mut first: A, mut second: B) -> Self {
+        second.inherit_key_headers(&first.key_headers());
+        first.inherit_key_headers(&second.key_headers());
+        Self { first, second }
+    }
+}
+
 impl<A, B> Policy for Or<A, B>
 where
     A: Policy<Permit = Identified>,
@@ -175,6 +184,17 @@ where
     fn inherit_address(&mut self, address: &ClientAddress) {
         self.first.inherit_address(address);
         self.second.inherit_address(address);
+    }
+
+    fn key_headers(&self) -> Vec<HeaderName> {
+        let mut headers = self.first.key_headers();
+        headers.extend(self.second.key_headers());
+        headers
+    }
+
+    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
+        self.first.inherit_key_headers(headers);
+        self.second.inherit_key_headers(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, Response, StatusCode};
 
 use super::{Meter, NoMeter};
 use crate::{
@@ -34,6 +34,17 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// no address.
     fn inherit_address(&mut self, address: &ClientAddress) {
         let _ = address;
+    }
+
+    /// The header fields in which it expects a key.
+    fn key_headers(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
+    /// Is told where the policies that it stands in line with expect keys ([`key_headers`](Self::key_headers)): a credential
+    /// there that disagrees with its own makes the request nobody's.
+    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
+        let _ = headers;
     }
 
     /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.

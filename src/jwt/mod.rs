@@ -37,6 +37,7 @@ mod tests;
 
 use std::{future::Future, sync::Arc};
 
+use http::HeaderName;
 use place::{Found, Place};
 
 use crate::{
@@ -66,14 +67,14 @@ impl JwtLayer {
             gate: Gate::new(JwtPolicy {
                 verifier,
                 sessions: None,
-                place: Place::Bearer,
+                place: Place::BEARER,
             }),
         }
     }
 
     /// Takes tokens from that cookie, and from no header. Browsers send cookies whoever makes them, so unsafe methods and
     /// upgrades that a page of another site causes (`Origin`, `Sec-Fetch-Site`) are refused with 403. A name with
-    /// `__Host-` can't be set by a page over http.
+    /// `__Host-` can't be set by a page over http. One that was cut in pieces (`NAME.0`, `NAME.1`, …) is put together.
     #[must_use]
     pub fn cookie(self, name: &str) -> Self {
         self.place(Place::Cookie {
@@ -197,6 +198,10 @@ impl Policy for JwtPolicy {
 
     fn name(&self) -> &'static str {
         "jwt"
+    }
+
+    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
+        self.place.add_key_headers(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

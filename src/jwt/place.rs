@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::HeaderName;
 
 use crate::wire::{
-    CookieValue, Credential, Credentials, Origin, RequestHead, is_cross_site, read_cookie,
+    CookieValue, Credential, Credentials, KeyHeaders, Origin, RequestHead, is_cross_site,
+    read_cookie,
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -15,8 +16,8 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 /// Where a request carries its token.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// `authorization: Bearer`.
-    Bearer,
+    /// `authorization: Bearer`, with no rival in the header fields of keys.
+    Bearer(KeyHeaders),
     /// A cookie, which browsers send whoever asks them to.
     Cookie {
         names: Arc<[Box<str>]>,
@@ -41,9 +42,17 @@ pub(super) enum Found<'a> {
 }
 
 impl Place {
+    pub(super) const BEARER: Self = Self::Bearer(KeyHeaders::new(X_API_KEY));
+
+    pub(super) fn add_key_headers(&mut self, headers: &[HeaderName]) {
+        if let Self::Bearer(places) = self {
+            places.add_others(headers);
+        }
+    }
+
     pub(super) fn read<'a>(&self, head: &RequestHead<'a>) -> Found<'a> {
         match self {
-            Self::Bearer => bearer(head),
+            Self::Bearer(places) => bearer(head, places),
             Self::Cookie { names, trusted } => match read_cookie(head.headers, names) {
                 CookieValue::Absent => Found::Nothing,
                 CookieValue::Unreadable => Found::Unreadable,
@@ -58,8 +67,8 @@ impl Place {
     }
 }
 
-fn bearer<'a>(head: &RequestHead<'a>) -> Found<'a> {
-    let Ok(credentials) = Credentials::read(head.headers, &X_API_KEY) else {
+fn bearer<'a>(head: &RequestHead<'a>, places: &KeyHeaders) -> Found<'a> {
+    let Ok(credentials) = Credentials::read(head.headers, places) else {
         return Found::Ambiguous;
     };
     match credentials.bearer {
@@ -74,13 +83,13 @@ fn bearer<'a>(head: &RequestHead<'a>) -> Found<'a> {
 
 /// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
 fn looks_like_a_token(text: &str) -> bool {
-    text.split('.').nth(2).is_some()
+    memchr::memchr_iter(b'.', text.as_bytes()).nth(1).is_some()
 }
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bearer => f.write_str("Bearer"),
+            Self::Bearer(places) => f.debug_tuple("Bearer").field(places).finish(),
             Self::Cookie { names, .. } => f.debug_tuple("Cookie").field(names).finish(),
             Self::Custom(_) => f.write_str("Custom"),
         }

@@ -75,6 +75,7 @@ impl SessionCookieLayer {
                 trusted: Arc::from([]),
                 cross_site: CrossSite::Refused,
                 others: Others::Ignored,
+                key_headers: vec![X_API_KEY],
             }),
         }
     }
@@ -135,6 +136,8 @@ pub struct SessionCookiePolicy {
     trusted: Arc<[Origin]>,
     cross_site: CrossSite,
     others: Others,
+    /// Where keys are expected.
+    key_headers: Vec<HeaderName>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +160,10 @@ impl Policy for SessionCookiePolicy {
         "session_cookie"
     }
 
+    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
+        self.key_headers.extend_from_slice(headers);
+    }
+
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         Decision::Ready(self.judge(head))
     }
@@ -165,9 +172,11 @@ impl Policy for SessionCookiePolicy {
 impl SessionCookiePolicy {
     fn judge(&self, head: &RequestHead<'_>) -> Verdict<Identified> {
         if matches!(self.others, Others::Refused)
-            && [X_API_KEY, AUTHORIZATION]
-                .iter()
-                .any(|name| head.headers.contains_key(name))
+            && (head.headers.contains_key(AUTHORIZATION)
+                || self
+                    .key_headers
+                    .iter()
+                    .any(|name| head.headers.contains_key(name)))
         {
             let denial = denial(DenialKind::CredentialInvalid);
             return Verdict::Refuse(

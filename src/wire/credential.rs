@@ -16,6 +16,16 @@ pub(crate) enum Credential<'a> {
     Text(&'a str),
 }
 
+impl Credential<'_> {
+    fn agrees_with(self, other: Self) -> Result<(), Ambiguous> {
+        match (self, other) {
+            (Self::Absent, _) | (_, Self::Absent) => Ok(()),
+            (Self::Text(one), Self::Text(other)) if one == other => Ok(()),
+            _ => Err(Ambiguous),
+        }
+    }
+}
+
 /// The credentials that a request carries: in the key header, and as a bearer token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials<'a> {
@@ -25,6 +35,34 @@ pub(crate) struct Credentials<'a> {
     pub(crate) bearer: Credential<'a>,
 }
 
+/// Where a key may stand: in a header of one's own, and in those of others who take credentials of the same requests.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyHeaders {
+    own: HeaderName,
+    others: Vec<HeaderName>,
+}
+
+impl KeyHeaders {
+    pub(crate) const fn new(own: HeaderName) -> Self {
+        Self {
+            own,
+            others: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn own(&self) -> &HeaderName {
+        &self.own
+    }
+
+    pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
+        for header in headers {
+            if *header != self.own && !self.others.contains(header) {
+                self.others.push(header.clone());
+            }
+        }
+    }
+}
+
 /// A credential was sent twice, or two were sent that disagree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous;
@@ -32,19 +70,17 @@ pub(crate) struct Ambiguous;
 impl<'a> Credentials<'a> {
     /// Reads both places. A line that comes twice is refused even when both are equal: intermediaries
     /// disagree about which one counts.
-    pub(crate) fn read(headers: &'a HeaderMap, key_header: &HeaderName) -> Result<Self, Ambiguous> {
-        let key = match only(headers, key_header)? {
-            None => Credential::Absent,
-            Some(value) => token(value.as_bytes()),
-        };
+    pub(crate) fn read(headers: &'a HeaderMap, places: &KeyHeaders) -> Result<Self, Ambiguous> {
+        let key = in_header(headers, &places.own)?;
         let bearer = match only(headers, &AUTHORIZATION)? {
             None => Credential::Absent,
             Some(value) => bearer(value),
         };
-        match (key, bearer) {
-            (Credential::Absent, _) | (_, Credential::Absent) => {}
-            (Credential::Text(key), Credential::Text(bearer)) if key == bearer => {}
-            _ => return Err(Ambiguous),
+        key.agrees_with(bearer)?;
+        for other in &places.others {
+            let other = in_header(headers, other)?;
+            key.agrees_with(other)?;
+            bearer.agrees_with(other)?;
         }
         Ok(Self {
             key_header: key,
@@ -59,6 +95,13 @@ impl<'a> Credentials<'a> {
             key => key,
         }
     }
+}
+
+fn in_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Credential<'a>, Ambiguous> {
+    Ok(match only(headers, name)? {
+        None => Credential::Absent,
+        Some(value) => token(value.as_bytes()),
+    })
 }
 
 fn only<'a>(
@@ -132,7 +175,9 @@ mod tests {
 
     fn read(lines: &[(&str, &[u8])]) -> Result<String, Ambiguous> {
         let map = headers(lines);
-        Ok(match Credentials::read(&map, &KEY)?.either() {
+        let mut places = KeyHeaders::new(KEY);
+        places.add_others(&[HeaderName::from_static("x-other"), KEY]);
+        Ok(match Credentials::read(&map, &places)?.either() {
             Credential::Text(text) => text.to_owned(),
             other => format!("{other:?}"),
         })
@@ -148,6 +193,23 @@ mod tests {
             Ok("k1".into())
         );
         assert_eq!(read(&[]), Ok("Absent".into()));
+    }
+
+    #[test]
+    fn a_key_in_the_header_of_another_layer_agrees_or_nothing_counts() {
+        assert_eq!(read(&[("x-other", b"k1")]), Ok("Absent".into()));
+        assert_eq!(
+            read(&[("x-other", b"k1"), ("x-api-key", b"k1")]),
+            Ok("k1".into())
+        );
+        for rival in [
+            [("x-other", b"k2".as_slice()), ("x-api-key", b"k1")],
+            [("x-other", b"k2"), ("authorization", b"Bearer k1")],
+            [("x-other", b""), ("authorization", b"Bearer k1")],
+            [("x-other", b"k1"), ("x-other", b"k1")],
+        ] {
+            assert_eq!(read(&rival), Err(Ambiguous), "{rival:?}");
+        }
     }
 
     #[test]

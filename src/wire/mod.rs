@@ -23,7 +23,7 @@ pub use routes::InvalidRoute;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::CostHeader;
-pub(crate) use credential::{Credential, Credentials};
+pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};
 pub(crate) use origin::is_cross_site;
