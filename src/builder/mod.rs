@@ -1,6 +1,7 @@
 //! Floor 5: the whole stack in the right order.
 
 mod layer;
+mod settings;
 
 use std::{fmt, sync::Arc};
 
@@ -14,8 +15,7 @@ use crate::{
         quota::Quotas,
         role::{Requirement, RoleSet},
     },
-    guard::{Authenticator, Gate, Identified, Policy, Skip, Then, Unless, is_preflight, on_paths},
-    ip_allow::IpAllowLayer,
+    guard::{Authenticator, Gate, Identified, Policy, Then, Unless, is_preflight, on_paths},
     rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
     rbac::RbacLayer,
     request_id::RequestIdLayer,
@@ -25,6 +25,8 @@ use crate::{
 };
 
 pub use layer::{NoAuthentication, TollgateLayer};
+pub use settings::TollgateError;
+use settings::{Allowed, PrincipalLimit, Settings};
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
@@ -68,108 +70,72 @@ impl Tollgate {
     pub fn builder() -> TollgateBuilder<NoAuthentication> {
         TollgateBuilder {
             authentication: None,
-            denials: DenialsLayer::new(DenialFormat::Problem),
-            address: ClientAddress::peer(),
-            audit: AuditLayer::off(),
-            allowed: None,
-            per_client_ip: None,
-            per_principal: None,
-            concurrency: None,
-            rate_store: None,
-            requirement: None,
-            authorization: None,
-            spending: None,
-            skips: Vec::new(),
-            shadow: false,
-            clock: None,
+            settings: Settings {
+                denials: DenialsLayer::new(DenialFormat::Problem),
+                address: ClientAddress::peer(),
+                audit: AuditLayer::off(),
+                allowed: None,
+                per_client_ip: None,
+                per_principal: None,
+                concurrency: None,
+                rate_store: None,
+                rate_scope: None,
+                requirement: None,
+                spending: None,
+                skips: Vec::new(),
+                shadow: false,
+                clock: None,
+            },
+            given: Vec::new(),
         }
     }
 }
 
-/// A setting contradicts another, or is missing: which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TollgateError {
-    /// The setting speaks of a principal, and nobody is authenticated.
-    #[error("{setting}: needs `authenticate`")]
-    NeedsAuthentication {
-        /// The setting.
-        setting: &'static str,
-    },
-    /// Two settings say different things of the same.
-    #[error("{setting}: contradicts `{other}`")]
-    Contradiction {
-        /// The setting.
-        setting: &'static str,
-        /// The other one.
-        other: &'static str,
-    },
-    /// The list of addresses is empty, so that nobody could come in.
-    #[error("allow_addresses: allows nobody")]
-    AllowsNobody,
-    /// Every address is trusted to tell for whom it speaks, so that anybody can be anybody.
-    #[error("client_address: trusts every address")]
-    TrustsEveryAddress,
-}
-
-/// By what known callers are limited.
-#[derive(Debug)]
-enum PrincipalLimit {
-    Quotas(Quotas),
-    Layer(RateLimitLayer),
-}
-
-/// Makes a [`TollgateLayer`].
+/// Makes a [`TollgateLayer`]. A setting that is there once can be set once: which of two was meant, nobody can say.
 #[must_use]
 pub struct TollgateBuilder<A> {
     authentication: Option<Gate<A>>,
-    denials: DenialsLayer,
-    address: ClientAddress,
-    audit: AuditLayer,
-    allowed: Option<Vec<IpNet>>,
-    per_client_ip: Option<Quotas>,
-    per_principal: Option<PrincipalLimit>,
-    concurrency: Option<ConcurrencyLimitLayer>,
-    rate_store: Option<Arc<dyn RateStore>>,
-    requirement: Option<RbacLayer>,
-    authorization: Option<RbacLayer>,
-    spending: Option<SpendingLimitLayer>,
-    skips: Vec<Skip>,
-    shadow: bool,
-    /// `None`: the machine's own time, but a layer that was handed in keeps its own.
-    clock: Option<Arc<dyn Clock>>,
+    settings: Settings,
+    /// Which settings were given, in order.
+    given: Vec<&'static str>,
 }
 
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// How refusals look, also those of handlers; problem details (RFC 9457) unless set.
     pub fn denials(mut self, denials: impl Into<Denials>) -> Self {
-        self.denials = self.denials.with_style(denials);
-        self
+        self.settings.denials = self.settings.denials.with_style(denials);
+        self.given("denials")
     }
 
     /// Also dresses errors of the service that nobody dressed: a router's 404, an extractor's 400.
     pub fn cover_plain_errors(mut self) -> Self {
-        self.denials = self.denials.cover_plain_errors();
+        self.settings.denials = self.settings.denials.cover_plain_errors();
         self
     }
 
     /// How a client's address is found; the peer's unless set. It goes for every part of the gate that counts or compares
     /// addresses, layers that were handed in too, but for those that trust proxies of their own.
     pub fn client_address(mut self, address: ClientAddress) -> Self {
-        self.address = address;
-        self
+        self.settings.address = address;
+        self.given("client_address")
     }
 
     /// Records authentications, refusals and acts.
     pub fn audit(mut self, sink: impl AuditSink) -> Self {
-        self.audit = AuditLayer::new(sink);
-        self
+        self.settings.audit = AuditLayer::new(sink);
+        self.given("audit")
     }
 
     /// Admits only who comes from one of `networks`, and leaves the [`ClientIp`](crate::ClientIp) on requests.
     pub fn allow_addresses(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
-        self.allowed = Some(networks.into_iter().collect());
-        self
+        self.settings.allowed = Some(Allowed::Networks(networks.into_iter().collect()));
+        self.given("allow_addresses")
+    }
+
+    /// Leaves the [`ClientIp`](crate::ClientIp) on requests, wherever they come from. Who has no address is refused.
+    pub fn locate_clients(mut self) -> Self {
+        self.settings.allowed = Some(Allowed::Everybody);
+        self.given("locate_clients")
     }
 
     /// Limits each client address, before it is known who calls.
@@ -178,106 +144,91 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells it by itself, and others put
     /// a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
-        self.per_client_ip = Some(quotas.into());
-        self
+        self.settings.per_client_ip = Some(quotas.into());
+        self.given("per_client_ip")
     }
 
     /// Finds out who calls.
     pub fn authenticate<B: Authenticator>(self, layer: B) -> TollgateBuilder<B::Policy> {
-        let Self {
-            denials,
-            address,
-            audit,
-            allowed,
-            per_client_ip,
-            per_principal,
-            concurrency,
-            rate_store,
-            requirement,
-            authorization,
-            ..
-        } = self;
+        let mut given = self.given;
+        given.push("authenticate");
         TollgateBuilder {
             authentication: Some(layer.into_gate()),
-            denials,
-            address,
-            audit,
-            allowed,
-            per_client_ip,
-            per_principal,
-            concurrency,
-            rate_store,
-            requirement,
-            authorization,
-            spending: self.spending,
-            skips: self.skips,
-            shadow: self.shadow,
-            clock: self.clock,
+            settings: self.settings,
+            given,
         }
     }
 
     /// Requires a permission of everybody, or any other [`Requirement`].
     pub fn require(mut self, roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
-        self.requirement = Some(RbacLayer::require(roles, requirement));
-        self
+        self.settings.requirement = Some(RbacLayer::require(roles, requirement));
+        self.given("require")
     }
 
     /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`].
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
-        self.authorization = Some(layer);
-        self
+        self.settings.requirement = Some(layer);
+        self.given("authorize")
     }
 
     /// Limits each principal.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
-        self.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
-        self
+        self.settings.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
+        self.given("per_principal")
     }
 
     /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It goes by its own clock, and
-    /// counts in its own store, or where it has none, in the gate's, as `principal`. Takes the place of
+    /// counts in its own store, or where it has none, in the gate's, as `principal`. Instead of
     /// [`per_principal`](Self::per_principal).
     ///
     /// Its [`limits`](RateLimitLayer::limits) reach what the gate counts if it was given its store itself.
     pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
-        self.per_principal = Some(PrincipalLimit::Layer(layer));
-        self
+        self.settings.per_principal = Some(PrincipalLimit::Layer(layer));
+        self.given("with_rate_limit")
     }
 
     /// Limits how many requests known callers have under way at once, as `layer` says.
     pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
-        self.concurrency = Some(layer);
-        self
+        self.settings.concurrency = Some(layer);
+        self.given("concurrency")
     }
 
     /// Counts in `store`, so that several processes act as one; in this process's memory unless set. The
-    /// limits are called `client-ip` and `principal` there.
+    /// limits are called `client-ip` and `principal` there: gates that are to count apart in one store have each a
+    /// [`rate_scope`](Self::rate_scope).
     pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
-        self.rate_store = Some(Arc::new(store));
-        self
+        self.settings.rate_store = Some(Arc::new(store));
+        self.given("with_rate_store")
+    }
+
+    /// What this gate's limits are called in the store: `jobs/client-ip` and `jobs/principal`, for `jobs`. All gates of one
+    /// scope count together, in whatever process.
+    pub fn rate_scope(mut self, scope: &str) -> Self {
+        self.settings.rate_scope = Some(scope.into());
+        self.given("rate_scope")
     }
 
     /// Charges for each request.
     pub fn spending(mut self, ledger: impl Ledger, prices: PriceTable) -> Self {
-        self.spending = Some(SpendingLimitLayer::new(ledger, prices));
-        self
+        self.settings.spending = Some(SpendingLimitLayer::new(ledger, prices));
+        self.given("spending")
     }
 
     /// Charges as `layer` says.
     pub fn with_spending(mut self, layer: SpendingLimitLayer) -> Self {
-        self.spending = Some(layer);
-        self
+        self.settings.spending = Some(layer);
+        self.given("with_spending")
     }
 
     /// Passes requests by for which `skip` says so: only their id and the style of errors are seen to.
     pub fn skip(mut self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.skips.push(Arc::new(skip));
+        self.settings.skips.push(Arc::new(skip));
         self
     }
 
     /// Passes requests by whose full path is one of `paths`, letter by letter.
     pub fn skip_paths<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Self {
-        self.skips.push(on_paths(paths));
+        self.settings.skips.push(on_paths(paths));
         self
     }
 
@@ -288,15 +239,18 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 
     /// Decides, logs and counts, and lets everything through: a whole gate that is tried before it bites. A layer that
     /// was handed in can be tried alone, by its own `shadow`.
+    ///
+    /// Whoever would be admitted is, with all that follows: limits are used up, and **real money is held and settled** for
+    /// whoever has it. Try prices on a ledger that is made for the trial.
     pub fn shadow(mut self) -> Self {
-        self.shadow = true;
+        self.settings.shadow = true;
         self
     }
 
     /// Another source of time, for limits, the audit log and prices.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = Some(clock);
-        self
+        self.settings.clock = Some(clock);
+        self.given("with_clock")
     }
 
     /// The gate.
@@ -304,21 +258,29 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// # Errors
     /// [`TollgateError`] names the setting that can't be.
     pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
-        self.check()?;
+        let Self {
+            authentication,
+            settings,
+            given,
+        } = self;
+        settings.check(&given, authentication.as_ref())?;
         let common = Common {
-            address: self.address,
-            shadow: self.shadow,
+            address: settings.address,
+            shadow: settings.shadow,
         };
-        let clock = self.clock.clone().unwrap_or_else(SystemClock::shared);
-        let shared = |layer: RateLimitLayer, scope| match &self.rate_store {
-            Some(store) => layer.inherit_store(scope, store),
+        let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
+        let shared = |layer: RateLimitLayer, name: &str| match &settings.rate_store {
+            Some(store) => match &settings.rate_scope {
+                Some(scope) => layer.inherit_store(&format!("{scope}/{name}"), store),
+                None => layer.inherit_store(name, store),
+            },
             None => layer,
         };
-        let per_client_ip = self.per_client_ip.map(|quotas| {
+        let per_client_ip = settings.per_client_ip.map(|quotas| {
             let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
             shared(layer, "client-ip").into_gate()
         });
-        let per_principal = self.per_principal.map(|limit| {
+        let per_principal = settings.per_principal.map(|limit| {
             let layer = match limit {
                 PrincipalLimit::Quotas(quotas) => {
                     RateLimitLayer::per_principal(quotas).with_clock(Arc::clone(&clock))
@@ -327,25 +289,25 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             };
             shared(layer, "principal").into_gate()
         });
-        let spending = self.spending.map(|layer| match self.clock {
+        let spending = settings.spending.map(|layer| match settings.clock {
             Some(clock) => layer.with_clock(clock),
             None => layer,
         });
-        let requirement = self.authorization.or(self.requirement);
-        let allowed = self.allowed.map(IpAllowLayer::new);
-        let audit = self.audit.client_address(common.address.clone());
+        let requirement = settings.requirement.map(RbacLayer::into_gate);
+        let audit = settings.audit.client_address(common.address.clone());
         let asked = Then {
-            outer: common.gate(allowed.map(IpAllowLayer::into_gate)),
+            outer: common.gate(settings.allowed.map(Allowed::into_gate)),
             inner: Then {
                 outer: common.gate(per_client_ip),
                 inner: Then {
-                    outer: common.gate(self.authentication),
+                    outer: common.gate(authentication),
                     inner: Then {
-                        outer: common.gate(self.concurrency.map(ConcurrencyLimitLayer::into_gate)),
+                        outer: common
+                            .gate(settings.concurrency.map(ConcurrencyLimitLayer::into_gate)),
                         inner: Then {
                             outer: common.gate(per_principal),
                             inner: Then {
-                                outer: common.gate(requirement.map(RbacLayer::into_gate)),
+                                outer: common.gate(requirement),
                                 inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
                             },
                         },
@@ -356,39 +318,16 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let course = Then {
             outer: RequestIdLayer::new().into_gate(),
             inner: Then {
-                outer: self.denials.into_gate(),
-                inner: Unless::new(self.skips, asked),
+                outer: settings.denials.into_gate(),
+                inner: Unless::new(settings.skips, asked),
             },
         };
         Ok(TollgateLayer::new(audit.with_clock(clock), course))
     }
 
-    fn check(&self) -> Result<(), TollgateError> {
-        let needing = [
-            ("require", self.requirement.is_some()),
-            ("authorize", self.authorization.is_some()),
-            ("per_principal", self.per_principal.is_some()),
-            ("concurrency", self.concurrency.is_some()),
-            ("spending", self.spending.is_some()),
-        ];
-        if self.authentication.is_none()
-            && let Some((setting, _)) = needing.into_iter().find(|(_, set)| *set)
-        {
-            return Err(TollgateError::NeedsAuthentication { setting });
-        }
-        if self.requirement.is_some() && self.authorization.is_some() {
-            return Err(TollgateError::Contradiction {
-                setting: "authorize",
-                other: "require",
-            });
-        }
-        if self.allowed.as_ref().is_some_and(Vec::is_empty) {
-            return Err(TollgateError::AllowsNobody);
-        }
-        if self.address.trusts_everybody() {
-            return Err(TollgateError::TrustsEveryAddress);
-        }
-        Ok(())
+    fn given(mut self, setting: &'static str) -> Self {
+        self.given.push(setting);
+        self
     }
 }
 
@@ -408,10 +347,10 @@ impl Common {
 impl<A> fmt::Debug for TollgateBuilder<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TollgateBuilder")
-            .field("per_client_ip", &self.per_client_ip)
-            .field("per_principal", &self.per_principal)
-            .field("requirement", &self.requirement)
-            .field("spending", &self.spending)
+            .field("per_client_ip", &self.settings.per_client_ip)
+            .field("per_principal", &self.settings.per_principal)
+            .field("requirement", &self.settings.requirement)
+            .field("spending", &self.settings.spending)
             .finish_non_exhaustive()
     }
 }

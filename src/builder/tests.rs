@@ -55,6 +55,34 @@ fn contradictions_are_refused_by_the_name_of_the_setting() {
         .require(&RoleSet::viewer_operator_admin(), "read")
         .authorize(everything());
     assert_eq!(refused(both), "authorize: contradicts `require`");
+    let verifier = || TokenVerifier::hs256(secret).build().unwrap();
+    let known = || gate().authenticate(JwtLayer::new(verifier()));
+    assert_eq!(
+        refused(known().authenticate(JwtLayer::new(verifier()))),
+        "authenticate: is set twice"
+    );
+    let roles = RoleSet::viewer_operator_admin();
+    assert_eq!(
+        refused(known().require(&roles, "configure").require(&roles, "read")),
+        "require: is set twice"
+    );
+    let per_hour = || RateLimitLayer::per_principal(Quota::per_hour(1));
+    assert_eq!(
+        refused(
+            known()
+                .with_rate_limit(per_hour())
+                .per_principal(Quota::per_hour(2))
+        ),
+        "with_rate_limit: contradicts `per_principal`"
+    );
+    assert_eq!(
+        refused(gate().with_rate_limit(per_hour())),
+        "with_rate_limit: needs `authenticate`"
+    );
+    assert_eq!(
+        refused(gate().locate_clients().allow_addresses(everybody)),
+        "allow_addresses: contradicts `locate_clients`"
+    );
     let one = gate().audit(Nowhere).allow_addresses(everybody);
     assert!(one.build().is_ok());
 }
