@@ -69,7 +69,7 @@ fn say_how_to_tell_the_peer() {
     tracing::error!(
         target: "tollgate",
         "the server tells no peer address, and what counts or compares addresses refuses everybody: serve axum's router by \
-         `app.into_make_service_with_connect_info::<SocketAddr>()`; let other servers put a `tollgate::PeerAddress` into \
+         `app.into_make_service_with_connect_info::<SocketAddr>()`, with tollgate's feature `axum`; let other servers put a `tollgate::PeerAddress` into \
          the extensions of each request"
     );
 }
@@ -137,8 +137,7 @@ impl fmt::Display for ClientIp {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientAddress {
-    trusted: Arc<[IpNet]>,
-    header: ForwardedHeader,
+    trusted: Arc<[(IpNet, ForwardedHeader)]>,
 }
 
 impl ClientAddress {
@@ -147,19 +146,19 @@ impl ClientAddress {
     pub fn peer() -> Self {
         Self {
             trusted: Arc::from([]),
-            header: ForwardedHeader::XForwardedFor,
         }
     }
 
-    /// The peer's address, unless it lies in `networks`: then the client that `header` names.
+    /// The peer's address, unless it lies in `networks`: then the client that `header` names. Networks add up; what of them
+    /// holds the peer first says which header is read.
     #[must_use]
     pub fn trusting(
         mut self,
         networks: impl IntoIterator<Item = IpNet>,
         header: ForwardedHeader,
     ) -> Self {
-        self.trusted = networks.into_iter().collect();
-        self.header = header;
+        let more = networks.into_iter().map(|network| (network, header));
+        self.trusted = self.trusted.iter().copied().chain(more).collect();
         self
     }
 
@@ -169,10 +168,10 @@ impl ClientAddress {
     /// [`AddressError`]: refuse the request.
     pub fn resolve(&self, head: &RequestHead<'_>) -> Result<IpAddr, AddressError> {
         let peer = head.peer().ok_or(AddressError::NoPeer)?.ip().to_canonical();
-        if !self.trusts(peer) {
+        let Some(header) = self.header_of(peer) else {
             return Ok(peer);
-        }
-        match self.header {
+        };
+        match header {
             ForwardedHeader::XForwardedForOrXRealIp
                 if !head.headers.contains_key(X_FORWARDED_FOR) =>
             {
@@ -196,13 +195,20 @@ impl ClientAddress {
 
     /// Whether some trusted network holds every address of its kind.
     pub(crate) fn trusts_everybody(&self) -> bool {
-        self.trusted.iter().any(|network| network.prefix_len() == 0)
+        self.trusted
+            .iter()
+            .any(|(network, _)| network.prefix_len() == 0)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted
-            .iter()
-            .any(|network| network.contains(&address))
+        self.header_of(address).is_some()
+    }
+
+    /// By which header a trusted proxy tells for whom it speaks.
+    fn header_of(&self, proxy: IpAddr) -> Option<ForwardedHeader> {
+        let mut trusted = self.trusted.iter();
+        let (_, header) = trusted.find(|(network, _)| network.contains(&proxy))?;
+        Some(*header)
     }
 
     fn first_untrusted(

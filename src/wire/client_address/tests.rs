@@ -187,3 +187,31 @@ fn text_that_is_no_ascii_fails_closed() {
     let found = address.resolve(&RequestHead::of(&request));
     assert_eq!(found, Err(AddressError::Unreadable));
 }
+
+#[test]
+fn trusted_networks_add_up_each_with_its_header() {
+    let address = ClientAddress::peer()
+        .trusting(
+            ["10.0.0.0/8".parse().unwrap()],
+            ForwardedHeader::XForwardedFor,
+        )
+        .trusting(
+            ["172.16.0.0/12".parse().unwrap()],
+            ForwardedHeader::Forwarded,
+        );
+    for (peer, client) in [
+        ("10.0.0.1:1", "7.7.7.7"),
+        ("172.16.0.1:1", "8.8.8.8"),
+        ("9.9.9.9:1", "9.9.9.9"),
+    ] {
+        let mut request = http::Request::builder()
+            .header(XFF, "7.7.7.7, 172.16.0.2")
+            .header("forwarded", "for=8.8.8.8, for=10.0.0.3")
+            .body(())
+            .unwrap();
+        let peer = crate::wire::PeerAddress(peer.parse().unwrap());
+        request.extensions_mut().insert(peer);
+        let found = address.resolve(&RequestHead::of(&request)).unwrap();
+        assert_eq!(found.to_string(), client);
+    }
+}
