@@ -177,7 +177,8 @@ impl Principal {
         &self.identity().budgets
     }
 
-    /// The rate quotas of its own, which take the place of those of the tier or the layer.
+    /// The rate quotas of its own, in requests, which take the place of those of the tier or
+    /// the layer.
     #[must_use]
     pub fn quotas(&self) -> Option<&Quotas> {
         self.identity().rare()?.quotas.as_ref()

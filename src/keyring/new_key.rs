@@ -19,7 +19,8 @@ pub struct NewKey {
     pub resource: Option<String>,
     /// The networks that it may be used from, at most 64; empty: from anywhere.
     pub networks: Vec<IpNet>,
-    /// Rate quotas of its own, at most 16, which take the place of those of the tier or the layer.
+    /// Rate quotas of its own, at most 16, in requests, which take the place of those of the tier or
+    /// the layer.
     pub quotas: Option<Quotas>,
     /// From when on it is refused as expired. A moment of the past is taken as it is.
     pub expires_at: Option<Timestamp>,

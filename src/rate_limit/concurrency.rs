@@ -25,7 +25,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const CLIENTS_KEPT: usize = 256;
 
 /// Limits how many requests of each client are under way at once: from the decision to the last byte of
-/// the answer. One too many is refused with 429, not made to wait.
+/// the answer; a connection that is handed over (101, CONNECT) is over with its head. One too many is refused with 429,
+/// not made to wait.
 ///
 /// It counts in this process. There is no more to remember than there are requests under way.
 ///

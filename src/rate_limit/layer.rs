@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Plans, RateLimitKey, RateLimitPolicy, RateLimits,
-    policy::{Engine, Settings, Unit},
+    policy::{Engine, OwnQuotas, Settings, Unit},
 };
 use crate::{
     domain::{
@@ -106,8 +106,34 @@ impl RateLimitLayer {
             .change(|policy| policy.settings.unit = Unit::Tokens)
     }
 
-    /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these; who is in no
-    /// tier of the table goes by the layer's.
+    /// Goes by the layer's quotas and plans alone, whatever a key's own record says: for a limit that is about something
+    /// else than a caller's requests as a whole. Of several layers that count by principal, one should go by the keys' own
+    /// quotas. (They are numbers of requests: a layer that counts [`tokens`](Self::tokens) never goes by them.)
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{CredentialKind, Principal, RateLimitLayer, quota::Quota};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let generous = Principal::builder("u", CredentialKind::ApiKey).quotas(Quota::per_minute(120).into()).build();
+    /// let dear = RateLimitLayer::per_principal(Quota::per_minute(1)).without_own_quotas();
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
+    /// let (service, mut statuses) = (dear.layer(hello), Vec::new());
+    /// for _ in 0..2 {
+    ///     let mut request = http::Request::new(());
+    ///     request.extensions_mut().insert(generous.clone());
+    ///     statuses.push(service.clone().oneshot(request).await?.status().as_u16());
+    /// }
+    /// assert_eq!(statuses, [200, 429]);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn without_own_quotas(self) -> Self {
+        self.change(|policy| policy.settings.own_quotas = OwnQuotas::Ignored)
+    }
+
+    /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these, unless it is
+    /// [told not to](Self::without_own_quotas); who is in no tier of the table goes by the layer's.
     #[must_use]
     pub fn plans(self, plans: Plans) -> Self {
         self.change(|policy| policy.settings.plans = Some(plans))

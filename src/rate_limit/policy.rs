@@ -34,11 +34,21 @@ pub(super) struct Settings {
     pub(super) key: RateLimitKey,
     pub(super) quotas: Quotas,
     pub(super) plans: Option<Plans>,
+    pub(super) own_quotas: OwnQuotas,
     pub(super) cost: Option<Arc<Cost>>,
     pub(super) headers: RateHeaders,
     pub(super) retry_jitter: Duration,
     pub(super) unit: Unit,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What the quotas of a key's record are to this layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnQuotas {
+    /// They take the place of the layer's.
+    ComeFirst,
+    /// Nothing: they are another layer's.
+    Ignored,
 }
 
 /// What the units of a quota are.
@@ -65,6 +75,7 @@ impl Settings {
             key,
             quotas,
             plans: None,
+            own_quotas: OwnQuotas::ComeFirst,
             cost: None,
             headers: RateHeaders::default(),
             retry_jitter: Duration::ZERO,
@@ -75,7 +86,10 @@ impl Settings {
 
     /// The key's own quotas, or those of its tier, or the layer's.
     pub(super) fn quotas(&self, head: &RequestHead<'_>) -> Quotas {
-        let own = || match self.key.is_principal() {
+        let counts_own = self.key.is_principal()
+            && self.own_quotas == OwnQuotas::ComeFirst
+            && self.unit == Unit::Requests;
+        let own = || match counts_own {
             true => head.extensions.get::<Principal>()?.quotas().cloned(),
             false => None,
         };

@@ -31,7 +31,8 @@ pub struct KeyRecord {
     pub resource: Option<String>,
     /// The networks that it may be used from; empty: from anywhere.
     pub networks: Vec<IpNet>,
-    /// Rate quotas of its own, which take the place of those of the tier or the layer.
+    /// Rate quotas of its own, in requests, which take the place of those of the tier or
+    /// the layer.
     pub quotas: Option<Quotas>,
     /// Since when.
     pub created_at: Timestamp,
