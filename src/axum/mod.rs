@@ -21,6 +21,8 @@
 
 mod json;
 
+use std::convert::Infallible;
+
 use axum::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -36,14 +38,16 @@ use crate::{
         denial::{Denial, DenialKind},
         principal::Principal,
     },
+    guard,
     spending_limit::Charge,
     wire::{ClientIp, Denials, RefusedRequest},
 };
 
 /// Written in the style of RFC 9457; a [`DenialsLayer`](crate::DenialsLayer) further out writes it in
-/// the house style.
+/// the house style. It is logged and counted as what a layer refuses is.
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
+        guard::refused_by_handler(&self);
         let headers = axum::http::HeaderMap::new();
         Denials::default()
             .respond_to(&self, &RefusedRequest::default(), headers)
@@ -63,17 +67,20 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
-/// Who is calling, if anybody was authenticated.
-impl<S: Sync> OptionalFromRequestParts<S> for Principal {
-    type Rejection = std::convert::Infallible;
+/// What a layer left, if it did: on routes that are sometimes outside of it.
+macro_rules! optional {
+    ($($what:ty),*) => {$(
+        impl<S: Sync> OptionalFromRequestParts<S> for $what {
+            type Rejection = Infallible;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &S,
-    ) -> Result<Option<Self>, std::convert::Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned())
-    }
+            async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+                Ok(parts.extensions.get::<Self>().cloned())
+            }
+        }
+    )*};
 }
+
+optional!(Principal, Charge, RequestId, ClientIp);
 
 /// The handle for the real cost. Refused with 500 where no [`SpendingLimitLayer`](crate::SpendingLimitLayer) is.
 impl<S: Sync> FromRequestParts<S> for Charge {
@@ -104,7 +111,9 @@ impl<S: Sync> FromRequestParts<S> for ClientIp {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Denial> {
         parts.extensions.get::<Self>().copied().ok_or_else(|| {
-            Denial::new(DenialKind::Internal).because("no client address: IpAllowLayer is missing")
+            Denial::new(DenialKind::Internal).because(
+                "no client address: IpAllowLayer, or the builder's locate_clients, is missing",
+            )
         })
     }
 }

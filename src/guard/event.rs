@@ -53,6 +53,23 @@ pub(crate) fn refused_outside(by: &'static str, request_id: Option<&RequestId>, 
     trail::refused(by, denial);
 }
 
+/// Says that a handler refused a request, or an extractor. The audit log has it from the answer.
+#[cfg(feature = "axum")]
+pub(crate) fn refused_by_handler(denial: &Denial) {
+    tracing::info!(
+        target: "tollgate",
+        layer = HANDLER,
+        decision = "refuse",
+        kind = denial.kind().as_str(),
+        reason = denial.reason(),
+    );
+    count(HANDLER, "refuse", denial.kind().as_str());
+}
+
+/// Who refuses, where it is no layer.
+#[cfg(feature = "axum")]
+const HANDLER: &str = "handler";
+
 /// The counter of a layer's admissions. What names it is made once: it is counted on with every request.
 #[derive(Default)]
 pub(super) struct Counted {
