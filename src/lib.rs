@@ -76,7 +76,7 @@
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
 //! | `redis` | `RedisRateLimiter`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, money, logins and news of changes that several processes share |
-//! | `redis-cluster` | `RedisRateLimiter::cluster` |
+//! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money of many processes, and news of changes |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | one counter a decision |

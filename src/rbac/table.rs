@@ -12,7 +12,7 @@ use crate::{
 /// Routes, by method and path pattern, with what each requires. What isn't in the table is refused to
 /// everybody.
 ///
-/// - Patterns are those of axum: `/users/{id}`, `/files/{*rest}`. They are matched on the full path as it
+/// - Patterns are those of axum: `/users/{id}`, `/files/{*rest}`; also `/{name}.json`. They are matched on the full path as it
 ///   came over the wire, letter by letter, and the more specific one wins.
 /// - A path that could mean two things (`//`, `.` and `..`, `\`, hidden or needless escapes) is refused.
 /// - HEAD is asked for like GET.

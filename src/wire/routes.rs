@@ -26,7 +26,7 @@ impl InvalidRoute {
 
 /// Something for each route: what it requires, or costs. A clone is a reference count.
 ///
-/// Patterns are those of axum. They are matched on the full path, letter by letter, and the more specific one
+/// Patterns are those of axum, and a parameter may stand with a prefix or a suffix (`/{name}.json`). They are matched on the full path, letter by letter, and the more specific one
 /// wins; a path that could mean two things has no route. HEAD is asked for like GET, unless it has a row of its own.
 #[derive(Debug)]
 pub(crate) struct Routes<T>(Arc<Inner<T>>);
@@ -103,6 +103,9 @@ impl<T: Clone> Routes<T> {
         let parsed = parsed.ok_or_else(|| invalid("no method"))?;
         if !is_normal_path(pattern) {
             return Err(invalid("no acceptable path can match it"));
+        }
+        if pattern.contains("/:") || pattern.contains("/*") {
+            return Err(invalid("parameters are written `{name}` and `{*rest}`"));
         }
         let inner = Arc::make_mut(&mut self.0);
         let methods = inner.methods_of(pattern).map_err(|why| invalid(&why))?;
