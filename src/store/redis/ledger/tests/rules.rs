@@ -91,6 +91,35 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Calls that come near the limits of windows that roll, and little else.
+fn rolling_steps() -> impl Strategy<Value = Step> {
+    let hold = (
+        0_i64..60,
+        prop::collection::vec(0_u8..2, 1..3),
+        any::<bool>(),
+    );
+    let soon = || prop::option::of(0_i64..150);
+    let limits = (
+        0_u8..2,
+        prop::sample::select(vec![60_u64, 61, 601]),
+        soon(),
+        soon(),
+    );
+    prop_oneof![
+        8 => hold.prop_map(|(amount, budgets, charge)| Step::Hold { amount, budgets, charge, key: None }),
+        8 => (any::<usize>(), 0_i64..80).prop_map(|(which, charged)| Step::Settle { which, charged }),
+        2 => limits.prop_map(|(id, seconds, limit, soft)| near(id, Some((seconds, limit, soft)))),
+        1 => (0_u8..2).prop_map(|id| near(id, None)),
+        6 => prop_oneof![1_u32..6, 1_u32..70, 55_u32..65, 500_u32..700].prop_map(Step::Wait),
+        1 => (1_u32..100).prop_map(Step::Back),
+        1 => any::<usize>().prop_map(Step::Expire),
+    ]
+}
+
+fn near(id: u8, rolling: Option<Rolling>) -> Step {
+    Step::Limits(id, [None; 6], rolling)
+}
+
 /// The domain's rules in memory, and the scripts, with one clock.
 struct Twins {
     memory: MemoryStore,
@@ -297,17 +326,27 @@ impl Twins {
 
 #[test]
 fn the_scripts_keep_the_rules_of_the_domain() {
-    compare(steps(), Duration::from_secs(40_000));
+    compare(&[], steps(), Duration::from_secs(40_000));
 }
 
 #[test]
 fn the_scripts_keep_the_rules_when_clocks_are_set_back() {
     // In memory keys are kept by a clock that isn't set.
     let steps = prop_oneof![9 => steps(), 1 => (0_u32..300_000).prop_map(Step::Back)];
-    compare(steps, Duration::from_secs(1_000_000_000));
+    compare(&[], steps, Duration::from_secs(1_000_000_000));
 }
 
-fn compare(steps: impl Strategy<Value = Step>, keep_for: Duration) {
+#[test]
+fn the_scripts_count_windows_that_roll_as_the_domain_does() {
+    let first = [
+        Step::Pay(1_000_000),
+        near(0, Some((60, Some(100), Some(50)))),
+        near(1, Some((601, Some(150), Some(20)))),
+    ];
+    compare(&first, rolling_steps(), Duration::from_secs(1));
+}
+
+fn compare(first: &[Step], steps: impl Strategy<Value = Step>, keep_for: Duration) {
     let Some(server) = RedisServer::start() else {
         return;
     };
@@ -346,7 +385,7 @@ fn compare(steps: impl Strategy<Value = Step>, keep_for: Duration) {
             latest: clock.now(),
         };
         runtime.block_on(async {
-            for step in steps {
+            for step in first.iter().cloned().chain(steps) {
                 twins.step(step).await;
                 twins.compare().await;
             }
