@@ -1,6 +1,6 @@
 //! How the window that rolls is written down: words that an operator can read.
 //!
-//! Seconds, limit, soft limit, the latest slice, when the soft limit was told; then each slice's number and what was charged
+//! Seconds, limit, soft limit, the latest second at which it was looked at, when the soft limit was told; then each slice's number and what was charged
 //! in it, oldest first. `-`: none; `off` in the place of the limit: there is no limit of such a window any more.
 
 use std::{fmt::Write, time::Duration};
@@ -79,7 +79,7 @@ mod tests {
         for text in [
             "60 - - 0 -",
             "600 100 9223372036854775807 -7 -60",
-            "3600 off - 1000 - 940 1 999 2 1000 9223372036854775804",
+            "3600 off - 60000 - 940 1 999 2 1000 9223372036854775804",
         ] {
             assert_eq!(again(text).as_deref(), Some(text));
         }
@@ -90,12 +90,12 @@ mod tests {
             "60 - - 0 - 1",
             "60 x - 0 -",
             // Out of order, out of the window, of nothing, of more than there can be.
-            "3600 - - 1000 - 999 1 999 2",
-            "3600 - - 1000 - 1001 1",
-            "3600 - - 1000 - 900 1",
-            "3600 - - 1000 - 999 0",
-            "3600 - - 1000 - 999 -1",
-            "3600 - - 1000 - 999 1 1000 9223372036854775807",
+            "3600 - - 60000 - 999 1 999 2",
+            "3600 - - 60000 - 1001 1",
+            "3600 - - 60000 - 939 1",
+            "3600 - - 60000 - 999 0",
+            "3600 - - 60000 - 999 -1",
+            "3600 - - 60000 - 999 1 1000 9223372036854775807",
         ] {
             assert_eq!(again(text), None, "{text}");
         }

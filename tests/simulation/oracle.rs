@@ -59,9 +59,9 @@ impl Rolling {
         self.window.slice().as_secs() as i64
     }
 
-    /// Time goes back by less than a slice.
+    /// Time never goes back.
     fn by(&self, second: i64) -> i64 {
-        second.max(self.seen - self.seen.rem_euclid(self.width()))
+        second.max(self.seen)
     }
 
     fn settled(&self, second: i64) -> i128 {

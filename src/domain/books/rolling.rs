@@ -12,7 +12,7 @@ use crate::domain::budget::RollingWindow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rolling {
     window: RollingWindow,
-    /// The latest slice that was ever looked at: a clock that is set back frees nothing.
+    /// The latest second at which it was looked at: a clock that is set back frees nothing.
     latest: i64,
     /// When the soft limit was told.
     told_at: Option<i64>,
@@ -32,7 +32,7 @@ impl Rolling {
     pub(super) fn new(window: RollingWindow, second: i64) -> Self {
         Self {
             window,
-            latest: window.slice_of(second),
+            latest: second,
             told_at: None,
             settled: Money::ZERO,
             slices: VecDeque::new(),
@@ -52,10 +52,11 @@ impl Rolling {
             told_at,
             ..Self::new(window, 0)
         };
-        let oldest = window.slice_of(window.start_of(latest).saturating_sub(window.seconds()));
-        let mut before = oldest.saturating_sub(2);
+        let last = window.slice_of(latest);
+        let oldest = window.slice_of(latest.saturating_sub(window.seconds()));
+        let mut before = oldest.saturating_sub(1);
         for (number, settled) in slices {
-            let is_next = before < number && number <= latest && settled > Money::ZERO;
+            let is_next = before < number && number <= last && settled > Money::ZERO;
             rolling.settled = rolling.settled.checked_add(settled).filter(|_| is_next)?;
             rolling.slices.push_back(Slice { number, settled });
             before = number;
@@ -78,7 +79,7 @@ impl Rolling {
     /// The first second, since 1970-01-01T00:00:00Z, of the slice in which charges count now.
     #[must_use]
     pub fn slice_start(&self) -> i64 {
-        self.window.start_of(self.latest)
+        self.window.start_of(self.window.slice_of(self.latest))
     }
 
     #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
@@ -101,13 +102,13 @@ impl Rolling {
 
     /// The second by which it is counted: time never goes back.
     fn not_before(&self, second: i64) -> i64 {
-        second.max(self.slice_start())
+        second.max(self.latest)
     }
 
     /// Lets go what has left the window.
     pub(super) fn roll(&mut self, second: i64) {
         let now = self.not_before(second);
-        self.latest = self.window.slice_of(now);
+        self.latest = now;
         while let Some(oldest) = self.slices.front().copied()
             && self.window.end_of(oldest.number) <= now
         {
@@ -134,9 +135,9 @@ impl Rolling {
     ) -> Option<Passed> {
         self.roll(second);
         let before = self.settled;
-        self.add(self.latest, charged);
+        let now = self.latest;
+        self.add(self.window.slice_of(now), charged);
         let limit = soft.filter(|soft| before < *soft && *soft <= self.settled)?;
-        let now = self.not_before(second);
         let told_until = |told_at: i64| told_at.saturating_add(self.window.seconds());
         if self
             .told_at
@@ -151,7 +152,7 @@ impl Rolling {
         })
     }
 
-    /// To the latest slice, or a later one.
+    /// To a slice that is no earlier than any.
     fn add(&mut self, number: i64, charged: Money) {
         if charged.is_zero() {
             return;
@@ -198,7 +199,7 @@ impl Rolling {
     pub(super) fn at_least(&mut self, settled: Money) {
         let missing = settled.saturating_sub(self.settled);
         if missing > Money::ZERO {
-            self.add(self.latest, missing);
+            self.add(self.window.slice_of(self.latest), missing);
         }
     }
 

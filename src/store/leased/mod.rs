@@ -11,6 +11,7 @@
 //!   eighth of what the store has left, so near the end they get small; where it would do for few calls there is none,
 //!   and the last cent is spent by exact holds.
 //! - **A lease ends** with the day or the month of its budgets, with the life of its store's instance, or when it is idle.
+//!   In a window that rolls it counts as held money does, and what was spent of it from its report on.
 //! - **Fenced.** A node spends a lease for no longer than four seconds after its store last said that it lives, by its
 //!   monotonic clock and by the time of day; after five at the soonest others take it for dead and resolve what it had.
 //!   Whatever it still reports then, each of its reports counts once: what was served is charged, beyond the limit if

@@ -105,7 +105,7 @@ local function budget_of(stored)
 end
 
 -- The window that rolls is a field of its own: its seconds, its limit ("off": there is none any more) and soft limit, the
--- latest slice, when the soft limit was told, then the number of each slice and what was charged in it, oldest first.
+-- latest second at which it was looked at, when the soft limit was told, then the number of each slice and what was charged in it, oldest first.
 local function rolling_of(stored)
   if not stored then
     return nil
@@ -146,9 +146,9 @@ local function rolling_words(rolling)
   return table.concat(words, ' ')
 end
 
--- Time never goes back.
-local function not_before(rolling, second)
-  return math.max(second, rolling.latest * rolling.width)
+-- The slice in which charges count.
+local function slice_of(rolling)
+  return math.floor(rolling.latest / rolling.width)
 end
 
 -- When nothing of a slice is in the window any more.
@@ -156,12 +156,11 @@ local function end_of(rolling, slice)
   return (slice[1] + 1) * rolling.width + rolling.seconds
 end
 
--- Lets go what has left the window.
+-- Lets go what has left the window. Time never goes back.
 local function roll_on(rolling, second)
-  local now = not_before(rolling, second)
-  rolling.latest = math.floor(now / rolling.width)
+  rolling.latest = math.max(second, rolling.latest)
   local gone = 0
-  while rolling[gone + 1] and end_of(rolling, rolling[gone + 1]) <= now do
+  while rolling[gone + 1] and end_of(rolling, rolling[gone + 1]) <= rolling.latest do
     gone = gone + 1
     rolling.settled = minus(rolling.settled, rolling[gone][2])
   end

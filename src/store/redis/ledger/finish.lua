@@ -45,8 +45,8 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
     local rolling = budget.rolling
     if rolling then
       roll_on(rolling, second)
-      local before, at = rolling.settled, not_before(rolling, second)
-      count_in(rolling, rolling.latest, charged)
+      local before, at = rolling.settled, rolling.latest
+      count_in(rolling, slice_of(rolling), charged)
       if rolling.soft ~= '-' then
         local soft = amount(rolling.soft)
         local is_passed = less(before, soft) and not less(rolling.settled, soft)

@@ -13,11 +13,11 @@ end
 
 -- The same charges in a window of another length: each counts as though it had come at the end of its slice.
 local function recut(known, seconds)
-  local width, now = math.ceil(seconds / 60), known and not_before(known, second) or second
+  local width, now = math.ceil(seconds / 60), known and known.latest or second
   local rolling = {
     seconds = seconds,
     width = width,
-    latest = math.floor(now / width),
+    latest = now,
     soft = known and known.soft,
     settled = ZERO,
   }
@@ -25,7 +25,7 @@ local function recut(known, seconds)
     local last = math.min((slice[1] + 1) * known.width - 1, now)
     count_in(rolling, math.floor(last / width), slice[2])
   end
-  roll_on(rolling, second)
+  roll_on(rolling, now)
   -- What surely lies within it and no slice tells counts as charged now.
   local sure = ZERO
   if second - budget.month <= seconds then
@@ -35,7 +35,7 @@ local function recut(known, seconds)
   end
   local missing = minus(sure, rolling.settled)
   if less(ZERO, missing) then
-    count_in(rolling, rolling.latest, missing)
+    count_in(rolling, slice_of(rolling), missing)
   end
   return rolling
 end
