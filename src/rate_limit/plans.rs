@@ -19,7 +19,8 @@ type Tier = dyn for<'a> Fn(&RequestHead<'a>) -> Option<&'a str> + Send + Sync;
 /// Requests that count together may be in different tiers, as where a tier is a path. Windows of one name are
 /// then one count, and windows of other names are counts of their own: a tier that has a `second` alone takes
 /// nothing from the `day` of another, and gives nothing back. Numbers of one name that differ measure the same
-/// use, which drains by those that were asked with last; give them names of their own where that is not meant.
+/// use, which drains by those that were asked with last, and never faster than by the most generous; give them names
+/// of their own where that is not meant.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, quota::Quota, rate_limit::Plans};

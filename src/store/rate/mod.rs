@@ -51,6 +51,19 @@ impl Readings {
         &self.0
     }
 
+    /// Of so many windows, of which nothing is left yet.
+    pub(crate) fn blank(count: usize) -> Self {
+        let blank = WindowReading {
+            remaining: 0,
+            reset: Duration::ZERO,
+        };
+        Self(SmallVec::from_elem(blank, count))
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [WindowReading] {
+        &mut self.0
+    }
+
     /// What is left in the tightest window.
     #[must_use]
     pub fn remaining(&self) -> u32 {

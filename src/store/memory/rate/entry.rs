@@ -16,8 +16,49 @@ use crate::{
 /// Windows in use that a key keeps beside those that it was asked about last.
 pub(super) const ASIDE_MAX: usize = 16;
 
-/// The states of all windows of one key, one after the other.
-type Words = SmallVec<[u64; 3]>;
+/// Words that have their place in the entry.
+const FEW: usize = 3;
+
+/// The states of windows, one after the other. An entry with a few of them fits one line of the processor's cache, which a
+/// `SmallVec` would not leave room for.
+#[derive(Clone, Debug)]
+enum Words {
+    /// As many of these as are needed.
+    Few([u64; FEW]),
+    Many(Box<[u64]>),
+}
+
+impl Words {
+    fn zeroed(count: usize) -> Self {
+        if count <= FEW {
+            Self::Few([0; FEW])
+        } else {
+            Self::Many(vec![0; count].into())
+        }
+    }
+
+    fn of(words: &[u64]) -> Self {
+        let mut own = Self::zeroed(words.len());
+        for (own, word) in own.as_mut_slice().iter_mut().zip(words) {
+            *own = *word;
+        }
+        own
+    }
+
+    fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::Few(words) => words,
+            Self::Many(words) => words,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u64] {
+        match self {
+            Self::Few(words) => words,
+            Self::Many(words) => words,
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -61,7 +102,7 @@ impl Entry {
         let count = quotas.as_slice().iter().map(window::words_of).sum();
         Self {
             quotas: quotas.clone(),
-            words: SmallVec::from_elem(0, count),
+            words: Words::zeroed(count),
             began_nanos,
             beside: None,
         }
@@ -80,10 +121,16 @@ impl Entry {
 
     /// Goes over to other quotas: what was used in a window stays used in the one of the same name, and the
     /// windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
+    #[inline]
     pub(super) fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
         if self.quotas.is(quotas) {
             return Ok(());
         }
+        self.follow_others(quotas, clock)
+    }
+
+    #[cold]
+    fn follow_others(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
         if self.quotas == *quotas {
             self.quotas = quotas.clone();
             return Ok(());
@@ -94,7 +141,7 @@ impl Entry {
 
     fn go_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<(), NoRoom> {
         let mut next = Self::fresh(quotas, self.began_nanos);
-        for (quota, words) in parts(&next.quotas, &mut next.words) {
+        for (quota, words) in parts(next.quotas.as_slice(), &mut next.words) {
             let old = self.windows().find(|(old, _)| old.name() == quota.name());
             let Some((old, old_words)) = old else {
                 continue;
@@ -113,7 +160,7 @@ impl Entry {
         let aside: AllAside = others
             .map(|(quota, words)| Aside {
                 quota: quota.clone(),
-                words: SmallVec::from_slice(words),
+                words: Words::of(words),
             })
             .collect();
         if aside.len() > ASIDE_MAX {
@@ -141,11 +188,12 @@ impl Entry {
         now: &Moment,
         cost: impl Fn(&Quota) -> NonZeroU32,
     ) -> (RateOutcome, Readings) {
-        let mut staged: SmallVec<[u64; 3]> = SmallVec::new();
+        let mut readings = Readings::blank(self.quotas.as_slice().len());
         let mut outcome = RateOutcome::Admitted;
-        for (quota, words) in parts(&self.quotas, &mut self.words) {
+        let windows = parts(self.quotas.as_slice(), &mut self.words);
+        for ((quota, words), reading) in windows.zip(readings.as_mut_slice()) {
             match (window::judge(quota, words, cost(quota), now), outcome) {
-                (Judgement::Admit(next), _) => staged.push(next),
+                (Judgement::Admit(left), _) => *reading = left,
                 (Judgement::Never, _) => {
                     outcome = RateOutcome::TooCostly;
                     break;
@@ -159,12 +207,11 @@ impl Entry {
         if outcome != RateOutcome::Admitted {
             return (outcome, self.read(now));
         }
-        let windows = parts(&self.quotas, &mut self.words).zip(staged);
-        let readings = windows.map(|((quota, words), next)| {
-            window::commit(quota, words, next, cost(quota), now);
-            window::read(quota, words, now)
-        });
-        (outcome, readings.collect())
+        let windows = parts(self.quotas.as_slice(), &mut self.words);
+        for ((quota, words), left) in windows.zip(readings.as_slice()) {
+            window::commit(quota, words, *left, cost(quota), now);
+        }
+        (outcome, readings)
     }
 
     /// Corrects the windows that have these names, by the numbers that they have now, and no others.
@@ -218,8 +265,8 @@ impl Entry {
             if let Some((own, words)) = window {
                 change(own, words, now);
             } else {
-                let mut words = SmallVec::from_elem(0, window::words_of(quota));
-                change(quota, &mut words, now);
+                let mut words = Words::zeroed(window::words_of(quota));
+                change(quota, words.as_mut_slice(), now);
                 self.begin_aside(quota, words, now);
             }
         }
@@ -227,7 +274,7 @@ impl Entry {
 
     /// Changes what is used of the windows that are asked about.
     pub(super) fn change_own(&mut self, mut change: impl FnMut(&Quota, &mut [u64])) {
-        for (quota, words) in parts(&self.quotas, &mut self.words) {
+        for (quota, words) in parts(self.quotas.as_slice(), &mut self.words) {
             change(quota, words);
         }
     }
@@ -235,11 +282,11 @@ impl Entry {
     /// Keeps a window that nothing was used of. What would be owed by it is lost where there is no room:
     /// nothing can be refused any more.
     fn begin_aside(&mut self, quota: &Quota, words: Words, now: &Moment) {
-        if window::is_idle(quota, &words, now) {
+        if window::is_idle(quota, words.as_slice(), now) {
             return;
         }
         let aside = &mut self.beside.get_or_insert_default().aside;
-        aside.retain(|aside| !window::is_idle(&aside.quota, &aside.words, now));
+        aside.retain(|aside| !window::is_idle(&aside.quota, aside.words.as_slice(), now));
         if aside.len() < ASIDE_MAX {
             let quota = quota.clone();
             aside.push(Aside { quota, words });
@@ -248,7 +295,7 @@ impl Entry {
 
     /// What is left in the windows that are asked about.
     pub(super) fn read(&mut self, now: &Moment) -> Readings {
-        parts(&self.quotas, &mut self.words)
+        parts(self.quotas.as_slice(), &mut self.words)
             .map(|(quota, words)| window::read(quota, words, now))
             .collect()
     }
@@ -263,15 +310,16 @@ impl Entry {
     fn windows(&mut self) -> impl Iterator<Item = (&Quota, &mut [u64])> {
         let beside = self.beside.iter_mut();
         let aside = beside.flat_map(|beside| beside.aside.iter_mut());
-        let aside = aside.map(|aside| (&aside.quota, aside.words.as_mut_slice()));
-        parts(&self.quotas, &mut self.words).chain(aside)
+        let aside =
+            aside.flat_map(|aside| parts(std::slice::from_ref(&aside.quota), &mut aside.words));
+        parts(self.quotas.as_slice(), &mut self.words).chain(aside)
     }
 }
 
 /// Until so many of these are full again that the others are no more than is kept.
 fn until_room(aside: &[Aside], now: &Moment) -> Duration {
     let resets = aside.iter();
-    let resets = resets.map(|aside| window::read(&aside.quota, &aside.words, now).reset);
+    let resets = resets.map(|aside| window::read(&aside.quota, aside.words.as_slice(), now).reset);
     let mut resets: SmallVec<[Duration; 2 * ASIDE_MAX]> = resets.collect();
     resets.sort_unstable_by(|one, other| other.cmp(one));
     let last = resets.get(ASIDE_MAX).copied();
@@ -280,10 +328,11 @@ fn until_room(aside: &[Aside], now: &Moment) -> Duration {
 
 /// Each quota with the words that are its own.
 fn parts<'a>(
-    quotas: &'a Quotas,
-    mut words: &'a mut [u64],
+    quotas: &'a [Quota],
+    words: &'a mut Words,
 ) -> impl Iterator<Item = (&'a Quota, &'a mut [u64])> {
-    quotas.as_slice().iter().map(move |quota| {
+    let mut words = words.as_mut_slice();
+    quotas.iter().map(move |quota| {
         let all = std::mem::take(&mut words);
         let (own, rest) = all.split_at_mut(window::words_of(quota).min(all.len()));
         words = rest;

@@ -10,16 +10,19 @@ use governor::{
     state::StateStore,
 };
 
-use super::window::Judgement;
 use crate::domain::quota::Quota;
 
-/// What one window's state becomes if it admits `cost` units, or how long to wait until it would.
-pub(super) fn stage(state: u64, quota: &Quota, cost: NonZeroU32, now: u64) -> Judgement {
-    let Some(rule) =
-        governor::Quota::with_period(Duration::from_nanos(quota.interval_nanos().get()))
-    else {
-        return Judgement::Never;
-    };
+/// What one window's state becomes if it admits `cost` units, or how long to wait until it would; nothing where it never
+/// would.
+#[inline]
+pub(super) fn stage(
+    state: u64,
+    quota: &Quota,
+    cost: NonZeroU32,
+    now: u64,
+) -> Result<u64, Option<Duration>> {
+    let interval = Duration::from_nanos(quota.interval_nanos().get());
+    let rule = governor::Quota::with_period(interval).ok_or(None)?;
     let stage = Stage {
         state: Some(state).filter(|state| *state > now),
         next: Cell::new(state),
@@ -33,9 +36,9 @@ pub(super) fn stage(state: u64, quota: &Quota, cost: NonZeroU32, now: u64) -> Ju
         },
     );
     match limiter.check_key_n(&Unkeyed, cost) {
-        Ok(Ok(())) => Judgement::Admit(limiter.into_state_store().next.get()),
-        Ok(Err(refusal)) => Judgement::Wait(wait(&refusal, now)),
-        Err(_) => Judgement::Never,
+        Ok(Ok(())) => Ok(limiter.into_state_store().next.get()),
+        Ok(Err(refusal)) => Err(Some(wait(&refusal, now))),
+        Err(_) => Err(None),
     }
 }
 

@@ -1,8 +1,6 @@
 //! A part of the keys, under one lock.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use super::{
     RateLimiterStatistics,
@@ -27,16 +25,32 @@ pub(super) struct Room<'a> {
 
 #[derive(Debug)]
 pub(super) struct Shard {
-    entries: HashMap<u64, Entry, BuildHasherDefault<HashedAlready>>,
+    slots: HashTable<Slot>,
     sweep_at: usize,
     swept_at_nanos: u64,
     pub(super) statistics: RateLimiterStatistics,
 }
 
+/// A key, and its count. Of a million keys hardly one is in the processor's cache: what a decision looks at is one line of it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slot {
+    key: u64,
+    entry: Entry,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+impl Slot {
+    fn key(&self) -> u64 {
+        self.key
+    }
+}
+
 impl Shard {
     pub(super) fn new() -> Self {
         Self {
-            entries: HashMap::default(),
+            slots: HashTable::new(),
             sweep_at: SWEEP_FLOOR,
             swept_at_nanos: 0,
             statistics: RateLimiterStatistics::default(),
@@ -44,12 +58,12 @@ impl Shard {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.slots.len()
     }
 
     #[cfg(test)]
     pub(super) fn room_for(&self) -> usize {
-        self.entries.capacity()
+        self.slots.capacity()
     }
 
     pub(super) fn take(
@@ -60,12 +74,14 @@ impl Shard {
         room: &Room<'_>,
         take: impl FnOnce(&mut Entry) -> (RateOutcome, Readings),
     ) -> RateDecision {
-        let entry = self.entry(key, quotas, now, room);
-        let (outcome, readings) = match entry.follow(quotas, room.clock) {
-            Ok(()) => take(entry),
-            Err(full) => (RateOutcome::Refused(full.wait), full.readings),
+        let take = |entry: &mut Entry| {
+            let (outcome, readings) = match entry.follow(quotas, room.clock) {
+                Ok(()) => take(entry),
+                Err(full) => (RateOutcome::Refused(full.wait), full.readings),
+            };
+            (outcome, readings, entry.given_back())
         };
-        let given_back = entry.given_back();
+        let (outcome, readings, given_back) = self.with_entry(key, quotas, now, room, take);
         let count = match outcome {
             RateOutcome::Admitted => &mut self.statistics.admitted,
             RateOutcome::Refused(_) | RateOutcome::TooCostly => &mut self.statistics.refused,
@@ -89,8 +105,9 @@ impl Shard {
         now: &Moment,
         room: &Room<'_>,
     ) {
-        let entry = self.entry(key, quotas, now, room);
-        entry.correct(quotas, correction, now, room.clock);
+        self.with_entry(key, quotas, now, room, |entry| {
+            entry.correct(quotas, correction, now, room.clock);
+        });
     }
 
     pub(super) fn peek(
@@ -100,8 +117,8 @@ impl Shard {
         now: &Moment,
         clock: &dyn Clock,
     ) -> Readings {
-        let mut entry = match self.entries.get(&key) {
-            Some(entry) => entry.clone(),
+        let mut entry = match self.slots.find(key, |slot| slot.key == key) {
+            Some(slot) => slot.entry.clone(),
             None => Entry::fresh(quotas, now.nanos),
         };
         match entry.follow(quotas, clock) {
@@ -111,56 +128,75 @@ impl Shard {
     }
 
     pub(super) fn reset(&mut self, key: u64) {
-        self.entries.remove(&key);
+        if let Ok(slot) = self.slots.find_entry(key, |slot| slot.key == key) {
+            slot.remove();
+        }
     }
 
-    /// The entry of a key, or a new one. When there is no room, all new keys share one: the key that
+    /// Does something with the entry of a key, or a new one. When there is no room, all new keys share one: the key that
     /// stands for it is a hash like any other, so one client in 2^64 would share it anyway.
-    fn entry(&mut self, key: u64, quotas: &Quotas, now: &Moment, room: &Room<'_>) -> &mut Entry {
-        let key = if self.has_room(key, room) {
-            key
-        } else {
-            self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
-            0
-        };
-        let entry = self.entries.entry(key);
-        let entry = entry.or_insert_with(|| Entry::fresh(quotas, now.nanos));
-        entry.begins_by(now.nanos);
-        entry
-    }
-
-    /// The entry of a key alone, or a new one where there is room.
-    #[cfg(any(test, feature = "redis"))]
-    pub(super) fn own_entry(
+    fn with_entry<T>(
         &mut self,
         key: u64,
         quotas: &Quotas,
         now: &Moment,
         room: &Room<'_>,
-    ) -> Option<&mut Entry> {
-        self.has_room(key, room).then(|| {
-            let entry = self.entries.entry(key);
-            entry.or_insert_with(|| Entry::fresh(quotas, now.nanos))
-        })
+        act: impl FnOnce(&mut Entry) -> T,
+    ) -> T {
+        if let Some(slot) = self.slots.find_mut(key, |slot| slot.key == key) {
+            slot.entry.begins_by(now.nanos);
+            return act(&mut slot.entry);
+        }
+        let key = if self.has_room(room) {
+            key
+        } else {
+            self.statistics.crowded_out = self.statistics.crowded_out.saturating_add(1);
+            0
+        };
+        let entry = self.entry(key, quotas, now);
+        entry.begins_by(now.nanos);
+        act(entry)
+    }
+
+    /// Does something with the entry of a key alone, or a new one where there is room.
+    #[cfg(any(test, feature = "redis"))]
+    pub(super) fn with_own_entry(
+        &mut self,
+        key: u64,
+        quotas: &Quotas,
+        now: &Moment,
+        room: &Room<'_>,
+        act: impl FnOnce(&mut Entry),
+    ) {
+        if self.has(key) || self.has_room(room) {
+            act(self.entry(key, quotas, now));
+        }
     }
 
     #[cfg(any(test, feature = "redis"))]
     pub(super) fn has(&self, key: u64) -> bool {
-        self.entries.contains_key(&key)
+        self.slots.find(key, |slot| slot.key == key).is_some()
     }
 
-    fn has_room(&mut self, key: u64, room: &Room<'_>) -> bool {
-        if self.entries.contains_key(&key) {
-            return true;
-        }
+    fn entry(&mut self, key: u64, quotas: &Quotas, now: &Moment) -> &mut Entry {
+        let slot = self.slots.entry(key, |slot| slot.key == key, Slot::key);
+        let fresh = || Slot {
+            key,
+            entry: Entry::fresh(quotas, now.nanos),
+        };
+        &mut slot.or_insert_with(fresh).into_mut().entry
+    }
+
+    /// Whether there is room for a key that isn't there yet.
+    fn has_room(&mut self, room: &Room<'_>) -> bool {
         self.make_room(room);
-        self.entries.len() < room.capacity
+        self.slots.len() < room.capacity
     }
 
     /// Forgets the idle keys when the shard has doubled since it last did or is full, and not more often
     /// than once a second.
     fn make_room(&mut self, room: &Room<'_>) {
-        if self.entries.len() >= self.sweep_at.min(room.capacity) {
+        if self.slots.len() >= self.sweep_at.min(room.capacity) {
             let now = window::nanos(room.clock.elapsed());
             let rested = now.saturating_sub(self.swept_at_nanos) >= SWEEP_INTERVAL_NANOS;
             if rested || self.swept_at_nanos == 0 {
@@ -172,28 +208,12 @@ impl Shard {
     /// Forgets the keys whose windows are all full again, and gives their memory back.
     pub(super) fn sweep(&mut self, clock: &dyn Clock) {
         let now = Moment::whole(clock);
-        self.entries.retain(|_, entry| !entry.is_idle(&now));
-        let kept = self.entries.len();
+        self.slots.retain(|slot| !slot.entry.is_idle(&now));
+        let kept = self.slots.len();
         self.sweep_at = kept.saturating_mul(2).max(SWEEP_FLOOR);
-        if self.sweep_at.saturating_mul(2) < self.entries.capacity() {
-            self.entries.shrink_to(self.sweep_at);
+        if self.sweep_at.saturating_mul(2) < self.slots.capacity() {
+            self.slots.shrink_to(self.sweep_at, Slot::key);
         }
         self.swept_at_nanos = now.nanos.max(1);
-    }
-}
-
-/// The keys of the maps are hashes already.
-#[derive(Debug, Default)]
-struct HashedAlready(u64);
-
-impl Hasher for HashedAlready {
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -33,18 +33,17 @@ impl MemoryRateLimiter {
         if !shard.has(hash) && of_whole.clone().all(is_full) {
             return;
         }
-        let Some(entry) = shard.own_entry(hash, share, &now, &self.room()) else {
-            return;
-        };
-        // Where there is no room for further windows, requests are refused without a look at these.
-        if entry.follow(share, self.clock.as_ref()).is_err() {
-            return;
-        }
-        entry.begin_anew(&now);
-        entry.change_own(|share, words| {
-            if let Some((whole, left)) = of_whole.next() {
-                window::write(share, words, part(whole, share, *left), &now);
+        shard.with_own_entry(hash, share, &now, &self.room(), |entry| {
+            // Where there is no room for further windows, requests are refused without a look at these.
+            if entry.follow(share, self.clock.as_ref()).is_err() {
+                return;
             }
+            entry.begin_anew(&now);
+            entry.change_own(|share, words| {
+                if let Some((whole, left)) = of_whole.next() {
+                    window::write(share, words, part(whole, share, *left), &now);
+                }
+            });
         });
     }
 
@@ -53,14 +52,13 @@ impl MemoryRateLimiter {
         let now = Moment::of(self.clock.as_ref(), share);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
-        let Some(entry) = shard.own_entry(hash, share, &now, &self.room()) else {
-            return;
-        };
         let clock = self.clock.as_ref();
-        entry.change_each(share, &now, clock, |quota, words, now| {
-            let used = window::used(quota, words, now);
-            let left = u64::from(quota.burst_size()).saturating_sub(used);
-            window::add(quota, words, units.min(left), now);
+        shard.with_own_entry(hash, share, &now, &self.room(), |entry| {
+            entry.change_each(share, &now, clock, |quota, words, now| {
+                let used = window::used(quota, words, now);
+                let left = u64::from(quota.burst_size()).saturating_sub(used);
+                window::add(quota, words, units.min(left), now);
+            });
         });
     }
 

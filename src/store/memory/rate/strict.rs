@@ -87,7 +87,12 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: u64) ->
     let (limit, cost) = (u64::from(quota.limit()), u64::from(cost.get()));
     let mut sum = slices.sum();
     if sum.saturating_add(cost) <= limit {
-        return Judgement::Admit(0);
+        let left = limit.saturating_sub(sum.saturating_add(cost));
+        let left = WindowReading {
+            remaining: u32::try_from(left).unwrap_or(0),
+            reset: slices.until_gone(0),
+        };
+        return Judgement::Admit(left);
     }
     for (age, count) in slices.used.iter().enumerate().rev() {
         sum = sum.saturating_sub(u64::from(*count));

@@ -58,14 +58,15 @@ fn since_start(clock: &dyn Clock) -> u64 {
 }
 
 pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let whole = duration.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// What one window says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It admits; its next state, where that is one word.
-    Admit(u64),
+    /// It admits, and that is left then.
+    Admit(WindowReading),
     /// It would admit after this time.
     Wait(Duration),
     /// It never holds so much.
@@ -86,7 +87,10 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment
         return Judgement::Never;
     }
     match quota.rule() {
-        Rule::Rolling => gcra::stage(first(words), quota, cost, now.nanos),
+        Rule::Rolling => match gcra::stage(first(words), quota, cost, now.nanos) {
+            Ok(next) => Judgement::Admit(read_bucket(quota, next, now)),
+            Err(wait) => wait.map_or(Judgement::Never, Judgement::Wait),
+        },
         Rule::Strict => strict::judge(quota, words, cost, now.nanos),
         Rule::Calendar(period, zone) => {
             let day = Day::of(first(words), *period, zone, now);
@@ -94,45 +98,48 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment
             if used > quota.limit() {
                 Judgement::Wait(day.left)
             } else {
-                Judgement::Admit(Day { used, ..day }.word())
+                Judgement::Admit(Day { used, ..day }.read(quota))
             }
         }
     }
 }
 
-/// Takes what was judged.
-pub(super) fn commit(quota: &Quota, words: &mut [u64], next: u64, cost: NonZeroU32, now: &Moment) {
+/// Takes what was judged: what is left then tells the next state.
+pub(super) fn commit(
+    quota: &Quota,
+    words: &mut [u64],
+    left: WindowReading,
+    cost: NonZeroU32,
+    now: &Moment,
+) {
     match quota.rule() {
-        Rule::Rolling | Rule::Calendar(..) => set_first(words, next),
+        Rule::Rolling => set_first(words, now.nanos.saturating_add(nanos(left.reset))),
         Rule::Strict => strict::add(quota, words, i64::from(cost.get()), now.nanos, now.nanos),
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            let used = quota.limit().saturating_sub(left.remaining);
+            set_first(words, Day { used, ..day }.word());
+        }
     }
 }
 
 /// What is left.
 pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading {
     match quota.rule() {
-        Rule::Rolling => {
-            let interval = quota.interval_nanos();
-            let owed = first(words).saturating_sub(now.nanos);
-            let burst = interval.get().saturating_mul(u64::from(quota.burst_size()));
-            let remaining = burst.saturating_sub(owed) / interval;
-            WindowReading {
-                remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-                reset: Duration::from_nanos(owed),
-            }
-        }
+        Rule::Rolling => read_bucket(quota, first(words), now),
         Rule::Strict => strict::read(quota, words, now.nanos),
-        Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
-            WindowReading {
-                remaining: quota.limit().saturating_sub(day.used),
-                reset: if day.used == 0 {
-                    Duration::ZERO
-                } else {
-                    day.left
-                },
-            }
-        }
+        Rule::Calendar(period, zone) => Day::of(first(words), *period, zone, now).read(quota),
+    }
+}
+
+fn read_bucket(quota: &Quota, state: u64, now: &Moment) -> WindowReading {
+    let interval = quota.interval_nanos();
+    let owed = state.saturating_sub(now.nanos);
+    let burst = interval.get().saturating_mul(u64::from(quota.burst_size()));
+    let remaining = burst.saturating_sub(owed) / interval;
+    WindowReading {
+        remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+        reset: Duration::from_nanos(owed),
     }
 }
 
@@ -284,6 +291,17 @@ impl Day {
             left: Duration::try_from(end.duration_since(moment))
                 .unwrap_or_default()
                 .max(Duration::from_nanos(1)),
+        }
+    }
+
+    fn read(self, quota: &Quota) -> WindowReading {
+        WindowReading {
+            remaining: quota.limit().saturating_sub(self.used),
+            reset: if self.used == 0 {
+                Duration::ZERO
+            } else {
+                self.left
+            },
         }
     }
 

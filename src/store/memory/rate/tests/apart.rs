@@ -148,6 +148,33 @@ proptest! {
         }
     }
 
+    /// Numbers of one name that differ measure one use. Whoever is asked about by turns gets no more, in whatever span of
+    /// time, than by the most generous of them alone.
+    #[test]
+    fn numbers_that_differ_admit_no_more_than_the_most_generous(
+        calls in prop::collection::vec((0_u64..200, 0_usize..3, 1_u32..4), 1..120),
+    ) {
+        let numbers = [(1_000, 10), (1_000, 40), (4_000, 20)].map(|(millis, limit)| {
+            Quotas::from(Quota::per(Duration::from_millis(millis), limit))
+        });
+        let (limiter, clock) = limiter(10);
+        let (mut now_ms, mut admitted) = (0, Vec::new());
+        for (wait, which, cost) in calls {
+            clock.advance(Duration::from_millis(wait));
+            now_ms += wait;
+            if limiter.take("a", &numbers[which], cost).is_admitted() {
+                admitted.push((now_ms, u64::from(cost)));
+            }
+        }
+        for (first, (began, _)) in admitted.iter().enumerate() {
+            let mut units = 0;
+            for (at, cost) in &admitted[first..] {
+                units += cost;
+                prop_assert!(units * 25 <= 40 * 25 + (at - began));
+            }
+        }
+    }
+
     /// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
     #[test]
     fn windows_keep_their_own_counts_whichever_are_named(
