@@ -137,6 +137,21 @@ impl Alone {
         decision
     }
 
+    /// Takes from the share what is asked of the store besides. Says what the share refuses.
+    pub(super) fn refuses(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        cost: u32,
+    ) -> Option<RateDecision> {
+        let Mode::Local(parts) = self.degraded.0 else {
+            return None;
+        };
+        let mut decision = self.take_of_share(key, quotas, &quotas.share(parts), cost);
+        decision.taken_at.is_local = true;
+        (!decision.is_admitted()).then_some(decision)
+    }
+
     /// Corrects what was taken from this process alone.
     pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
         if let Mode::Local(parts) = self.degraded.0 {

@@ -12,6 +12,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A breaker that opens again so soon begins with the longest pause.
 const STABLE: Duration = Duration::from_secs(5);
 
+/// When a store is back, every process has found that out after this time: after the longest pause, which is half as long
+/// again, and the look itself.
+const FOUND_BACK: Duration = Duration::from_secs(2);
+
 /// Opens after failures in a row; while it is open nothing is asked but by one task that looks whether
 /// the store is back, at growing intervals that differ from process to process.
 #[derive(Debug, Default)]
@@ -53,6 +57,12 @@ impl Breaker {
         self.closed_at_nanos.store(nanos, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         self.open.store(false, Ordering::Release);
+    }
+
+    /// Whether it is so lately that the store was found back that others may not have found it yet.
+    pub(crate) fn is_back_lately(&self, now: Duration) -> bool {
+        let closed_at = Duration::from_nanos(self.closed_at_nanos.load(Ordering::Relaxed));
+        !closed_at.is_zero() && now.saturating_sub(closed_at) < FOUND_BACK
     }
 
     /// The pauses between attempts, from now on.
@@ -111,7 +121,10 @@ mod tests {
                     && pause >= Duration::from_millis(most / 3 - 1)
             );
         }
+        assert!(!breaker.is_back_lately(Duration::from_secs(1)));
         breaker.close(Duration::from_secs(1));
+        assert!(breaker.is_back_lately(Duration::from_millis(2_999)));
+        assert!(!breaker.is_back_lately(Duration::from_secs(3)));
         assert!(breaker.pauses(Duration::from_secs(2)).next() >= PAUSE_MAX / 2);
         assert!(breaker.pauses(Duration::from_secs(9)).next() < PAUSE_MAX / 2);
     }

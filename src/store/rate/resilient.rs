@@ -126,6 +126,13 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             let decision = inner.degraded(key, quotas, cost);
             return StoreFuture::ready(decision.map(|decision| inner.counters.counted(decision)));
         }
+        // Those that haven't found the store back admit their shares: until all have, nobody takes more than its own.
+        let is_back_lately = inner.breaker.is_back_lately(now);
+        if is_back_lately && let Some(refused) = inner.alone.refuses(key, quotas, cost) {
+            count(&inner.counters.degraded);
+            return StoreFuture::ready(Ok(inner.counters.counted(refused)));
+        }
+        let leasing = leasing && !is_back_lately;
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
             let asked = if leasing {
@@ -154,7 +161,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         StoreFuture::new(async move {
             let correct = inner.remote.correct_and_read(&key, &quotas, correction);
             match inner.ask(correct).await {
-                Ok(left) => inner.alone.adopt(&key, &quotas, &left),
+                Ok(left) => inner.hear(&key, &quotas, &left),
                 Err(error) => {
                     inner.alone.miss(&key, &quotas, units);
                     return Err(error);
@@ -173,7 +180,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         StoreFuture::new(async move {
             match inner.ask(inner.remote.peek(&key, &quotas)).await {
                 Ok(left) => {
-                    inner.alone.adopt(&key, &quotas, &left);
+                    inner.hear(&key, &quotas, &left);
                     Ok(left)
                 }
                 Err(_) => inner.alone.peek(&key, &quotas),
@@ -274,9 +281,17 @@ impl<R: RemoteRateStore> Inner<R> {
     }
 
     fn note(&self, key: &RateKey, quotas: &Quotas, cost: u32, decision: &RateDecision) {
-        self.alone.adopt(key, quotas, &decision.readings);
+        self.hear(key, quotas, &decision.readings);
         let now = self.manner.clock.elapsed();
         self.denied.note(key, quotas, cost, decision, now);
+    }
+
+    /// Makes the share what its part is of what the store has left; not while the share itself is kept to.
+    fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
+        let now = self.manner.clock.elapsed();
+        if !self.breaker.is_back_lately(now) {
+            self.alone.adopt(key, quotas, left);
+        }
     }
 
     fn degraded(

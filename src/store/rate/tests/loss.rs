@@ -40,6 +40,34 @@ fn whoever_served_less_has_no_more_than_was_left() {
     );
 }
 
+/// Who hasn't found the store back admits its share still, so that until then no other takes more than its own.
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_the_store_back_keeps_to_its_share_until_all_have() {
+    let (processes, clock, fate) = with_fate(1, 8, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_second(100));
+    let key = RateKey::new(&"test".into(), b"a");
+    let admitted = async || {
+        let mut admitted = 0;
+        for _ in 0..200 {
+            let taken = process.take(&key, &quotas, 1).await.unwrap();
+            admitted += u32::from(taken.is_admitted());
+        }
+        admitted
+    };
+    fate.store(true, Ordering::Relaxed);
+    assert_eq!(admitted().await, 50);
+    fate.store(false, Ordering::Relaxed);
+    while process.statistics().is_degraded {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(admitted().await, 0, "nothing anew");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(admitted().await, 50, "a half");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(admitted().await, 100, "the whole");
+}
+
 /// A correction tells what is left as a request does, also where another process took all.
 #[test]
 fn a_correction_is_heard_of_before_the_store_goes() {
