@@ -41,7 +41,7 @@ fn request(account: &AccountId, budgets: &Arc<[BudgetId]>, now: Timestamp) -> Ho
             route: Arc::from("POST /v1/chat/completions"),
             started_at: now,
         },
-        budgets: Arc::clone(budgets),
+        budgets: Arc::clone(budgets).into(),
         amount: Money::from_nanos(2_000_000),
         lifetime: Duration::from_secs(600),
         expiry: Expiry::Release,

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::{ToSpan, tz::TimeZone};
 
+pub use super::budgets::Budgets;
 use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
 
 pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};

@@ -17,6 +17,7 @@ pub mod role;
 pub mod usage;
 pub mod user;
 
+mod budgets;
 mod id;
 mod request_id;
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 pub(crate) use self::identity::{Identity, IdentityHolder, Standing};
 use super::{
     AccountId, BudgetId, KeyId, SessionId,
+    budget::Budgets,
     clock::Timestamp,
     credential::CredentialKind,
     denial::{Denial, DenialKind},
@@ -173,8 +174,12 @@ impl Principal {
 
     /// The budgets that must hold besides the account's balance.
     #[must_use]
-    pub fn budgets(&self) -> &Arc<[BudgetId]> {
-        &self.identity().budgets
+    pub fn budgets(&self) -> &[BudgetId] {
+        self.identity().budgets()
+    }
+
+    pub(crate) fn shared_budgets(&self) -> Budgets {
+        self.identity().shared_budgets()
     }
 
     /// The rate quotas of its own, in requests, which take the place of those of the tier or
@@ -273,8 +278,8 @@ impl PrincipalBuilder {
     }
 
     /// The budgets that must hold besides the account's balance.
-    pub fn budgets(mut self, budgets: impl Into<Arc<[BudgetId]>>) -> Self {
-        self.identity.budgets = budgets.into();
+    pub fn budgets(mut self, budgets: impl Into<Budgets>) -> Self {
+        self.identity.rare_mut().budgets = Some(budgets.into());
         self
     }
 

@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    AccountId, BudgetId, KeyId, RequestId,
+    AccountId, KeyId, RequestId,
     books::{Grant, Left},
-    budget::Windows,
+    budget::{Budgets, Windows},
     clock::Timestamp,
     money::Money,
 };
@@ -55,7 +55,7 @@ pub struct HoldRequest {
     /// For which call.
     pub call: Call,
     /// Which budgets must hold besides the account's balance.
-    pub budgets: Arc<[BudgetId]>,
+    pub budgets: Budgets,
     /// How much: at least what the call will cost.
     pub amount: Money,
     /// How long the call may take before the hold is resolved without it.
@@ -108,7 +108,7 @@ pub struct Hold {
     /// For which call.
     pub call: Call,
     /// Which budgets count it.
-    pub budgets: Arc<[BudgetId]>,
+    pub budgets: Budgets,
     /// How much.
     pub amount: Money,
     /// In which windows it counts.

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         AccountId, BudgetId, InvalidId, RequestId,
         books::HoldRefusal,
+        budget::Budgets,
         clock::Clock,
         denial::{Denial, DenialKind},
         money::Money,
@@ -58,9 +59,9 @@ impl Payer {
         }
     }
 
-    fn budgets(&self, principal: &Principal) -> Result<Arc<[BudgetId]>, Denial> {
+    fn budgets(&self, principal: &Principal) -> Result<Budgets, Denial> {
         if self.budgets.is_empty() {
-            return Ok(Arc::clone(principal.budgets()));
+            return Ok(principal.shared_budgets());
         }
         let mut budgets = principal.budgets().to_vec();
         for of in &self.budgets {
@@ -103,7 +104,7 @@ impl Policy for SpendingLimitPolicy {
 }
 
 /// A call, the budgets that it must fit in, and what else is needed when it is held for.
-type Prepared = (Call, Arc<[BudgetId]>, Wish);
+type Prepared = (Call, Budgets, Wish);
 
 /// What is still to be known of a call once the ledger has it.
 struct Wish {
@@ -168,7 +169,7 @@ impl SpendingLimitPolicy {
         Ok((call, self.payer.budgets(principal)?, wish))
     }
 
-    fn hold(&self, call: Call, budgets: Arc<[BudgetId]>, wish: Wish) -> Decision<SpendingPermit> {
+    fn hold(&self, call: Call, budgets: Budgets, wish: Wish) -> Decision<SpendingPermit> {
         let named = wish.named.as_ref();
         let request = HoldRequest {
             call,

@@ -71,7 +71,7 @@ fn request(caller: u64, name: &str, round: u64) -> HoldRequest {
             route: Arc::from("POST /chat"),
             started_at: ManualClock::default().now(),
         },
-        budgets: Arc::from([key()]),
+        budgets: key().into(),
         amount: Money::from_nanos(10),
         lifetime: Duration::from_secs(600),
         expiry: Expiry::Release,

@@ -188,7 +188,7 @@ impl World {
                 route: Arc::from("POST /chat"),
                 started_at: self.ledger.clock.now(),
             },
-            budgets: self.some_budgets(),
+            budgets: self.some_budgets().into(),
             amount: Money::from_nanos(amount),
             lifetime: Duration::from_secs(self.dice.roll(200)),
             expiry: *self.dice.pick(&[Expiry::Release, Expiry::Charge]),

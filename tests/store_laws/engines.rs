@@ -201,7 +201,7 @@ pub(crate) fn call(account: &AccountId, request_id: &str) -> Call {
 pub(crate) fn request(account: &AccountId, budgets: &[BudgetId], amount: i64) -> HoldRequest {
     HoldRequest {
         call: call(account, "request-1"),
-        budgets: Arc::from(budgets),
+        budgets: budgets.into(),
         amount: nanos(amount),
         lifetime: Duration::from_secs(60),
         expiry: Expiry::Release,

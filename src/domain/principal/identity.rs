@@ -10,8 +10,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::domain::{
-    AccountId, BudgetId, KeyId, SessionId, clock::Timestamp, credential::CredentialKind,
-    quota::Quotas,
+    AccountId, BudgetId, KeyId, SessionId, budget::Budgets, clock::Timestamp,
+    credential::CredentialKind, quota::Quotas,
 };
 
 /// Where an identity is: by itself, or with what else is kept of a credential, so that both are found in one step.
@@ -24,14 +24,12 @@ pub(crate) struct Identity {
     /// `None` where it can name no account: then it is in the box.
     subject: Option<AccountId>,
     pub(super) key: Option<KeyId>,
-    /// Shared with each call that is held for.
-    pub(super) budgets: Arc<[BudgetId]>,
+    /// What its spending and its rate are counted under, of a key.
+    lineage: Option<BudgetId>,
     pub(super) standing: Arc<Standing>,
     rare: Option<Box<Rare>>,
     end: Option<End>,
     pub(super) credential: CredentialKind,
-    /// Whether its rate is counted as its spending is.
-    has_lineage: bool,
 }
 
 /// What few identities have.
@@ -41,6 +39,7 @@ pub(super) struct Rare {
     pub(super) session: Option<SessionId>,
     pub(super) resource: Option<Box<str>>,
     pub(super) account: Option<AccountId>,
+    pub(super) budgets: Option<Budgets>,
     pub(super) quotas: Option<Quotas>,
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) meter: Option<Arc<str>>,
@@ -78,17 +77,15 @@ impl End {
 impl Identity {
     pub(super) fn new(subject: &str, credential: CredentialKind) -> Self {
         static NOTHING: LazyLock<Arc<Standing>> = LazyLock::new(Arc::default);
-        static NONE: LazyLock<Arc<[BudgetId]>> = LazyLock::new(|| Arc::from([]));
         let name: Arc<str> = subject.into();
         let mut identity = Self {
             subject: AccountId::try_from(Arc::clone(&name)).ok(),
             key: None,
-            budgets: Arc::clone(&NONE),
+            lineage: None,
             standing: Arc::clone(&NOTHING),
             rare: None,
             end: None,
             credential,
-            has_lineage: false,
         };
         if identity.subject.is_none() {
             identity.rare_mut().subject = Some(name);
@@ -112,9 +109,24 @@ impl Identity {
         other.or(self.subject.as_ref())
     }
 
+    /// Those that were set, or else the lineage alone.
+    pub(super) fn budgets(&self) -> &[BudgetId] {
+        match self.rare().and_then(|rare| rare.budgets.as_ref()) {
+            Some(budgets) => budgets,
+            None => self.lineage.as_slice(),
+        }
+    }
+
+    /// The same, as calls are held under them.
+    pub(super) fn shared_budgets(&self) -> Budgets {
+        match self.rare().and_then(|rare| rare.budgets.as_ref()) {
+            Some(budgets) => budgets.clone(),
+            None => self.lineage.as_slice().into(),
+        }
+    }
+
     pub(super) fn set_lineage(&mut self, lineage: BudgetId) {
-        self.budgets = Arc::from([lineage]);
-        self.has_lineage = true;
+        self.lineage = Some(lineage);
     }
 
     /// The networks that the credential may be used from; empty: from anywhere.
@@ -141,8 +153,7 @@ impl Identity {
 
     pub(super) fn meter(&self) -> &str {
         let other = self.rare().and_then(|rare| rare.meter.as_deref());
-        let lineage = self.budgets.first().filter(|_| self.has_lineage);
-        let lineage = lineage.map(BudgetId::as_str);
+        let lineage = self.lineage.as_ref().map(BudgetId::as_str);
         other.or(lineage).unwrap_or_else(|| self.subject())
     }
 

@@ -76,7 +76,7 @@ pub(super) struct Account {
 pub(super) enum Scarce<'a> {
     Account,
     /// Other budgets of the account may have enough.
-    Budgets(&'a Arc<[BudgetId]>),
+    Budgets(&'a [BudgetId]),
 }
 
 pub(super) struct OpenHold {
@@ -111,7 +111,7 @@ impl Account {
         self.exact.retain(|(_, end)| elapsed < *end);
         match scarce {
             Scarce::Budgets(budgets) if self.exact.len() < SHARES_MAX => {
-                self.exact.push((Arc::clone(budgets), until));
+                self.exact.push((Arc::from(budgets), until));
             }
             Scarce::Budgets(_) | Scarce::Account => self.exact_until = until,
         }
@@ -273,7 +273,7 @@ impl Accounts {
             instance: 0,
             number: 0,
         };
-        let mut share = Share::watched(nameless, Arc::clone(&request.budgets));
+        let mut share = Share::watched(nameless, Arc::from(&*request.budgets));
         if share.miss(request.amount, elapsed, self.settings.busy_from) {
             self.urgent.notify_one();
         }

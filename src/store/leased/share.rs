@@ -140,9 +140,9 @@ impl Share {
         }
     }
 
-    pub(super) fn is_of(&self, budgets: &Arc<[BudgetId]>) -> bool {
+    pub(super) fn is_of(&self, budgets: &[BudgetId]) -> bool {
         let is_current = !matches!(self.phase, Phase::Closing | Phase::Dead);
-        is_current && (Arc::ptr_eq(&self.budgets, budgets) || self.budgets == *budgets)
+        is_current && *self.budgets == *budgets
     }
 
     /// Whether what is spent from it counts in one of these budgets.

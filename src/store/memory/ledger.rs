@@ -18,7 +18,7 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, HoldRefusal},
-        budget::{SpendingAlert, SpendingLimits, Windows},
+        budget::{Budgets, SpendingAlert, SpendingLimits, Windows},
         clock::Clock,
         money::Money,
         page::{Page, Paged},
@@ -57,7 +57,7 @@ pub(super) struct Account {
 
 struct OpenHold {
     call: Call,
-    budgets: Arc<[BudgetId]>,
+    budgets: Budgets,
     amount: Money,
     windows: Windows,
     /// `None`: with its call.

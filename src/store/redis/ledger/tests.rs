@@ -44,7 +44,7 @@ fn call(account: &AccountId, clock: &ManualClock) -> Call {
 fn request(account: &AccountId, clock: &ManualClock, amount: i64) -> HoldRequest {
     HoldRequest {
         call: call(account, clock),
-        budgets: Arc::from([budget(0)]),
+        budgets: budget(0).into(),
         amount: Money::from_nanos(amount),
         lifetime: Duration::MAX,
         expiry: Expiry::Release,
