@@ -9,7 +9,7 @@ use tollgate::{
     money::Money,
     store::{AccountId, Ledger, StoreError},
     tonic::{charge, principal},
-    usage::Credit,
+    usage::{Credit, is_reference},
 };
 use tonic::{Request, Response, Status};
 
@@ -124,6 +124,9 @@ impl Admin for Services {
         let payment = request.into_inner();
         let account = AccountId::new(&payment.account)
             .map_err(|error| Status::invalid_argument(format!("account: {error}")))?;
+        if !is_reference(&payment.reference) {
+            return Err(Status::invalid_argument("reference: 1 to 255 bytes"));
+        }
         let credit = Credit {
             account,
             amount: Money::from_nanos(payment.amount_nanos),

@@ -246,6 +246,16 @@ pub struct UsageEntry {
     pub settled_at: Timestamp,
 }
 
+/// The longest reference of a payment or a correction, in bytes.
+const REFERENCE_LENGTH_MAX: usize = 255;
+
+/// Whether a payment or a correction can have such a reference: one that is empty names nothing, and the second
+/// without a name would be taken for the first. It has 1 to 255 bytes.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    (1..=REFERENCE_LENGTH_MAX).contains(&text.len())
+}
+
 /// Money that is paid in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credit {
@@ -253,7 +263,8 @@ pub struct Credit {
     pub account: AccountId,
     /// How much, above zero.
     pub amount: Money,
-    /// Names the payment: the same reference again is the same payment, and is counted once.
+    /// Names the payment, with 1 to 255 bytes: the same reference again is the same payment, and is counted once.
+    /// References are those of all accounts.
     pub reference: String,
 }
 
@@ -264,8 +275,8 @@ pub struct Adjustment {
     pub account: AccountId,
     /// How much: above zero for the account, below zero against it.
     pub amount: Money,
-    /// Names the correction: the same reference again is the same correction. Payments and corrections
-    /// share their references.
+    /// Names the correction, with 1 to 255 bytes: the same reference again is the same correction. Payments and
+    /// corrections share their references.
     pub reference: String,
 }
 

@@ -124,6 +124,12 @@ impl StoreError {
         Self::new(StoreErrorKind::Refused, "amount out of range")
     }
 
+    /// A payment or a correction without a name, or with too long a one.
+    pub(crate) fn no_reference() -> Self {
+        let text = "a reference has 1 to 255 bytes";
+        Self::new(StoreErrorKind::Refused, text)
+    }
+
     /// A reference that names another movement of money.
     pub(crate) fn reference_taken() -> Self {
         let text = "the reference was used for another payment";

@@ -33,8 +33,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()>;
 
     /// Pays money in, once for each reference, and returns the balance. Fails with `Refused` when the
-    /// amount is not above zero or too large, with `Conflict` when the reference was used for another
-    /// amount or account.
+    /// amount is not above zero or too large, or the reference none ([`is_reference`](crate::usage::is_reference)),
+    /// with `Conflict` when the reference was used for another amount or account.
     fn credit(&self, credit: Credit) -> StoreFuture<Balance>;
 
     /// Corrects what was paid in, up or down, once for each reference, and returns the balance. Fails

@@ -215,6 +215,14 @@ async fn each_role_has_its_services() {
             "one payment"
         );
     }
+    for reference in [String::new(), "a".repeat(256)] {
+        let payment = TopUpRequest {
+            reference,
+            ..payment()
+        };
+        let refused = desk.top_up(with_key(payment, &admin)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
     server.stop().await.without_panic();
 }
 

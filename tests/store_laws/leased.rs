@@ -142,6 +142,7 @@ laws! {
     ledger::an_account_that_never_was_is_empty,
     ledger::a_reference_pays_once,
     ledger::a_payment_out_of_range_is_refused,
+    ledger::a_payment_without_a_name_is_refused,
     ledger::a_settlement_takes_what_the_call_cost,
     ledger::a_refused_hold_changes_nothing,
     ledger::a_free_call_is_logged_and_costs_nothing,

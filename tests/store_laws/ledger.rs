@@ -7,7 +7,7 @@ use tollgate::{
     budget::{BudgetWindow, SpendingLimits},
     money::Money,
     store::{Page, StoreErrorKind},
-    usage::{Credit, Outcome},
+    usage::{Adjustment, Credit, Outcome},
 };
 
 use crate::engines::{
@@ -76,6 +76,34 @@ pub(crate) async fn a_payment_out_of_range_is_refused<S: LedgerEngine>(store: S,
     credit(Money::MAX, "b").await.unwrap();
     assert_eq!(kind(credit(nanos(1), "c").await), StoreErrorKind::Refused);
     balances(&store, &ann, i64::MAX, 0).await;
+}
+
+pub(crate) async fn a_payment_without_a_name_is_refused<S: LedgerEngine>(store: S, _: Time) {
+    let ann = account("ann");
+    let credit = |reference: &str| Credit {
+        account: ann.clone(),
+        amount: nanos(5),
+        reference: reference.to_owned(),
+    };
+    let adjustment = |reference: &str| Adjustment {
+        account: ann.clone(),
+        amount: nanos(-1),
+        reference: reference.to_owned(),
+    };
+    // In bytes, not in characters.
+    for reference in ["", &"a".repeat(256), &"ä".repeat(128)] {
+        for _ in 0..2 {
+            let paid = kind(store.credit(credit(reference)).await);
+            assert_eq!(paid, StoreErrorKind::Refused, "{reference}");
+            let corrected = kind(store.adjust(adjustment(reference)).await);
+            assert_eq!(corrected, StoreErrorKind::Refused, "{reference}");
+        }
+    }
+    balances(&store, &ann, 0, 0).await;
+    let (longest, shortest) = ("a".repeat(255), "b");
+    store.credit(credit(&longest)).await.unwrap();
+    store.adjust(adjustment(shortest)).await.unwrap();
+    balances(&store, &ann, 4, 0).await;
 }
 
 pub(crate) async fn a_settlement_takes_what_the_call_cost<S: LedgerEngine>(store: S, _: Time) {

@@ -18,7 +18,8 @@ pub struct TopUpRequest {
     /// In nano-dollars, above zero.
     #[prost(int64, tag = "2")]
     pub amount_nanos: i64,
-    /// Names the payment: the same reference again is the same payment.
+    /// Names the payment, in 1 to 255 bytes: the same reference again is the same payment, and is counted once. Without one
+    /// nothing is paid in (INVALID_ARGUMENT).
     #[prost(string, tag = "3")]
     pub reference: ::prost::alloc::string::String,
 }

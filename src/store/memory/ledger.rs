@@ -24,7 +24,7 @@ use crate::{
         page::{Page, Paged},
         usage::{
             Adjustment, Call, Credit, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction,
-            UsageEntry,
+            UsageEntry, is_reference,
         },
     },
     store::{Ledger, StoreError, StoreFuture},
@@ -304,6 +304,9 @@ impl Inner {
         reference: String,
         rule: fn(&mut Balance, Money) -> Option<()>,
     ) -> Result<Balance, StoreError> {
+        if !is_reference(&reference) {
+            return Err(StoreError::no_reference());
+        }
         let mut payments = lock(&self.accounts.payments);
         if let Some((account, earlier)) = payments.get(&reference) {
             if *account != id || *earlier != amount {

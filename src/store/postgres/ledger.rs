@@ -18,7 +18,10 @@ use crate::{
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
-        usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+        usage::{
+            Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry,
+            is_reference,
+        },
     },
     store::{Ledger, StoreError, StoreErrorKind, StoreFuture, gauge::Gauge},
 };
@@ -109,6 +112,9 @@ impl Ledger for PostgresStore {
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
+        if !is_reference(&credit.reference) {
+            return StoreFuture::ready(Err(StoreError::no_reference()));
+        }
         let (reply, receiver) = oneshot::channel();
         let command = Command::Pay {
             account: credit.account,
@@ -122,6 +128,9 @@ impl Ledger for PostgresStore {
     }
 
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
+        if !is_reference(&adjustment.reference) {
+            return StoreFuture::ready(Err(StoreError::no_reference()));
+        }
         let (reply, receiver) = oneshot::channel();
         let command = Command::Pay {
             account: adjustment.account,

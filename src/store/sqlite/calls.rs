@@ -16,7 +16,7 @@ use crate::{
         budget::SpendingLimits,
         clock::Timestamp,
         money::Money,
-        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
+        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, is_reference},
     },
     store::StoreError,
 };
@@ -152,6 +152,9 @@ impl Desk<'_> {
         reference: &str,
         rule: fn(&mut Balance, Money) -> Option<()>,
     ) -> Result<Result<Balance, StoreError>, Failure> {
+        if !is_reference(reference) {
+            return Ok(Err(StoreError::no_reference()));
+        }
         let earlier = self
             .connection
             .prepare_cached(

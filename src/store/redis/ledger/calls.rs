@@ -18,7 +18,10 @@ use crate::{
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
-        usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
+        usage::{
+            Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry,
+            is_reference,
+        },
     },
     store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
 };
@@ -68,6 +71,9 @@ impl RedisLedger {
     }
 
     fn pay(&self, account: AccountId, amount: Money, reference: String) -> StoreFuture<Balance> {
+        if !is_reference(&reference) {
+            return StoreFuture::ready(Err(StoreError::no_reference()));
+        }
         self.ask(move |shared| async move { shared.pay(&account, amount, &reference).await })
     }
 }
