@@ -11,13 +11,18 @@ use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 /// The longest name of a model that is kept, in bytes.
 const MODEL_LENGTH_MAX: usize = 128;
 
-/// Tokens as they are paid for.
+/// Tokens as they are paid for. What was read from a cache and what was written to one are no more together than all that
+/// was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tokens {
     /// Read, all of them.
     pub(crate) input: u64,
     /// Of these, read from a cache.
     pub(crate) cached: u64,
+    /// Of all that was read, written to a cache.
+    pub(crate) cache_written: u64,
+    /// Of that, to be kept for an hour.
+    pub(crate) written_for_an_hour: u64,
     /// Written.
     pub(crate) output: u64,
 }
@@ -27,6 +32,9 @@ pub(crate) struct Tokens {
 ///
 /// What is set counts if it is set before the body ends; later it changes nothing. A cost above the
 /// hold is charged all the same, and new holds wait until it is covered.
+///
+/// An upgrade (101, or an answer to CONNECT) has no body: the call is settled with the head of the answer, and what a handler
+/// counts while it talks over the connection comes too late. Set its cost before it answers, or settle such use elsewhere.
 #[derive(Clone)]
 pub struct Charge(Arc<Counters>);
 
@@ -36,6 +44,9 @@ struct Counters {
     cost: AtomicI64,
     tokens_are_set: AtomicBool,
     input: AtomicU64,
+    cached: AtomicU64,
+    cache_written: AtomicU64,
+    written_for_an_hour: AtomicU64,
     output: AtomicU64,
     output_is_told: AtomicBool,
     model: OnceLock<Arc<str>>,
@@ -58,6 +69,26 @@ impl Charge {
     pub fn add_input_tokens(&self, tokens: u64) {
         add(&self.0.input, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    /// Of the tokens that were read and are counted as such, so many came from a cache
+    /// ([`Price::cached_input`](crate::Price::cached_input)).
+    pub fn add_cached_tokens(&self, tokens: u64) {
+        add(&self.0.cached, tokens);
+        self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    /// Of the tokens that were read and are counted as such, so many were written to a cache
+    /// ([`Price::cache_write`](crate::Price::cache_write)).
+    pub fn add_cache_write_tokens(&self, tokens: u64) {
+        add(&self.0.cache_written, tokens);
+        self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    /// The same, to be kept there for an hour ([`Price::cache_write_for_an_hour`](crate::Price::cache_write_for_an_hour)).
+    pub fn add_hour_cache_write_tokens(&self, tokens: u64) {
+        add(&self.0.written_for_an_hour, tokens);
+        self.add_cache_write_tokens(tokens);
     }
 
     /// So many more tokens were written.
@@ -97,10 +128,18 @@ impl Charge {
     /// `None` when nothing was ever counted, which is not the same as zero.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
         let set = self.0.tokens_are_set.load(Ordering::Acquire);
-        set.then(|| Tokens {
-            input: self.0.input.load(Ordering::Relaxed),
-            cached: 0,
-            output: self.0.output.load(Ordering::Relaxed),
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        set.then(|| {
+            let (cached, cache_written) = (count(&self.0.cached), count(&self.0.cache_written));
+            let for_an_hour = count(&self.0.written_for_an_hour);
+            Tokens {
+                // Parts that nobody counted as read were read all the same.
+                input: count(&self.0.input).max(cached.saturating_add(cache_written)),
+                cached,
+                cache_written,
+                written_for_an_hour: for_an_hour.min(cache_written),
+                output: count(&self.0.output),
+            }
         })
     }
 }

@@ -1,14 +1,16 @@
 //! What a request costs, before and after.
 
 mod cost;
+mod models;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
 pub(super) use self::cost::Counts;
+use self::models::Models;
 use crate::domain::money::Money;
 
 /// The price of a request.
@@ -34,13 +36,17 @@ enum Kind {
     Flat(Money),
     Tokens(TokenPrice),
     Bytes { per_million: Money, bound: u64 },
-    Models(Arc<BTreeMap<Box<str>, Price>>),
+    Models(Arc<Models>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TokenPrice {
     input: Money,
     cached_input: Money,
+    /// As `input` unless set.
+    cache_write: Option<Money>,
+    /// As `cache_write` unless set.
+    cache_write_for_an_hour: Option<Money>,
     output: Money,
     input_bound: TokenBound,
     output_bound: TokenBound,
@@ -103,6 +109,8 @@ impl Price {
         Self::of(Kind::Tokens(TokenPrice {
             input,
             cached_input: input,
+            cache_write: None,
+            cache_write_for_an_hour: None,
             output,
             input_bound: TokenBound::BodyBytes { unknown: 1_048_576 },
             output_bound: TokenBound::Fixed(4_096),
@@ -121,13 +129,28 @@ impl Price {
     /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the answer's body names. Since the
     /// request's body isn't read, the dearest is held for; it is also what a model that isn't named here costs.
     ///
+    /// A name with `*` at its end is that of all models that begin so: OpenAI answers a request for `gpt-4o` with the name
+    /// of its snapshot, `gpt-4o-2024-08-06`. A whole name comes before all of these, and the longest of these before
+    /// the others, so `gpt-4o*` is the price of `gpt-4o-mini` too, unless `gpt-4o-mini*` has its own.
+    ///
     /// The prices' own bounds count, and of this price the [`cost_from`](Self::cost_from).
+    ///
+    /// ```
+    /// use tollgate::{CostSource, Price, PriceTable};
+    ///
+    /// let large = Price::per_million_tokens("2.50".parse()?, "10".parse()?).cached_input("1.25".parse()?);
+    /// let small = Price::per_million_tokens("0.15".parse()?, "0.60".parse()?);
+    /// let chat = Price::by_model([("gpt-4o*", large), ("gpt-4o-mini*", small.clone())]).cost_from(CostSource::Body);
+    /// let prices = PriceTable::new().route("POST", "/v1/chat/completions", chat)?;
+    ///
+    /// // A `*` stands at the end, or nowhere.
+    /// let unclear = Price::by_model([("gpt-*-mini", small)]);
+    /// assert!(prices.route("POST", "/v1/responses", unclear).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn by_model<'a>(prices: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
-        let named = prices
-            .into_iter()
-            .map(|(model, price)| (model.into(), price));
-        Self::of(Kind::Models(Arc::new(named.collect())))
+        Self::of(Kind::Models(Arc::new(Models::new(prices))))
     }
 
     const fn of(kind: Kind) -> Self {
@@ -164,6 +187,26 @@ impl Price {
         self
     }
 
+    /// What a million tokens cost that were read and written to a cache, for whichever time; the same as others
+    /// unless set. Anthropic asks 1.25 times the price of input for what is kept for five minutes.
+    #[must_use]
+    pub const fn cache_write(mut self, price: Money) -> Self {
+        if let Kind::Tokens(tokens) = &mut self.kind {
+            tokens.cache_write = Some(price);
+        }
+        self
+    }
+
+    /// What a million of them cost that are kept there for an hour; the same as [`cache_write`](Self::cache_write)
+    /// unless set. Anthropic asks twice the price of input.
+    #[must_use]
+    pub const fn cache_write_for_an_hour(mut self, price: Money) -> Self {
+        if let Kind::Tokens(tokens) = &mut self.kind {
+            tokens.cache_write_for_an_hour = Some(price);
+        }
+        self
+    }
+
     /// Where the real cost is read.
     #[must_use]
     pub fn cost_from(mut self, source: CostSource) -> Self {
@@ -185,6 +228,15 @@ impl Price {
         matches!(self.kind, Kind::Flat(_))
     }
 
+    /// By what goes out, and not by the call.
+    pub(super) fn is_by_use(&self) -> bool {
+        match &self.kind {
+            Kind::Flat(_) => false,
+            Kind::Tokens(_) | Kind::Bytes { .. } => true,
+            Kind::Models(prices) => prices.all().any(Self::is_by_use),
+        }
+    }
+
     pub(super) fn is_by_bytes(&self) -> bool {
         matches!(self.kind, Kind::Bytes { .. })
     }
@@ -193,14 +245,12 @@ impl Price {
     pub(super) fn is_unsound(&self) -> bool {
         match &self.kind {
             Kind::Flat(price) => price.is_negative(),
-            Kind::Tokens(price) => [price.input, price.cached_input, price.output]
-                .into_iter()
-                .any(Money::is_negative),
+            Kind::Tokens(price) => price.output.is_negative() || price.is_read_below_zero(),
             Kind::Bytes { per_million, .. } => per_million.is_negative(),
             Kind::Models(prices) => {
                 let nested = |price: &Self| matches!(price.kind, Kind::Models(_));
                 let unsound = |price: &Self| nested(price) || price.is_unsound();
-                prices.is_empty() || prices.values().any(unsound)
+                !prices.are_clear() || prices.all().any(unsound)
             }
         }
     }

@@ -69,7 +69,7 @@ impl PriceTable {
     /// is there already, a negative price, or one by models that names none or is nested.
     pub fn route(self, method: &str, pattern: &str, price: Price) -> Result<Self, InvalidRoute> {
         if price.is_unsound() {
-            let why = "negative price, or no models";
+            let why = "negative price, no models, or a `*` within a model's name";
             return Err(InvalidRoute::new(method, pattern, why));
         }
         self.add(method, pattern, Pricing::Same(price))

@@ -10,14 +10,21 @@ const TEXT_MAX: usize = 128;
 /// What a response says that it used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
+    /// All that was read (OpenAI's chat).
+    prompt: Option<u64>,
+    /// All that was read (OpenAI's responses, which tell details), or what was neither read from a cache nor written
+    /// to one (Anthropic).
     input: Option<u64>,
     output: Option<u64>,
     total: Option<u64>,
-    /// Part of `input` (OpenAI).
+    /// Part of what was read (OpenAI).
     cached: Option<u64>,
-    /// Not part of `input` (Anthropic).
+    /// Beside `input` (Anthropic), part of `prompt` (LiteLLM).
     cache_read: Option<u64>,
     cache_written: Option<u64>,
+    /// Parts of `cache_written`, by how long it is kept.
+    written_for_minutes: Option<u64>,
+    written_for_an_hour: Option<u64>,
 }
 
 impl Usage {
@@ -27,19 +34,31 @@ impl Usage {
             let output = self.output.unwrap_or(0);
             self.total.map(|total| total.saturating_sub(output))
         };
-        if self.input.is_none() && self.output.is_none() && self.total.is_none() {
+        let counts = [self.prompt, self.input, self.output, self.total];
+        if counts.iter().all(Option::is_none) {
             return None;
         }
         let beside = self.cache_read.unwrap_or(0);
-        let input = self
-            .input
-            .or_else(by_total)
-            .unwrap_or(0)
-            .saturating_add(beside)
-            .saturating_add(self.cache_written.unwrap_or(0));
+        let for_an_hour = self.written_for_an_hour.unwrap_or(0);
+        let parts = self.written_for_minutes.unwrap_or(0);
+        let parts = parts.saturating_add(for_an_hour);
+        let written = self.cache_written.unwrap_or(0).max(parts);
+        let input = match (self.prompt, self.input) {
+            (Some(all), _) => all,
+            (None, Some(all)) if self.cached.is_some() => all,
+            (None, fresh) => fresh
+                .or_else(by_total)
+                .unwrap_or(0)
+                .saturating_add(beside)
+                .saturating_add(written),
+        };
+        let cached = self.cached.unwrap_or(beside).min(input);
+        let written = written.min(input.saturating_sub(cached));
         Some(Tokens {
             input,
-            cached: self.cached.unwrap_or(beside).min(input),
+            cached,
+            cache_written: written,
+            written_for_an_hour: for_an_hour.min(written),
             output: self.output.unwrap_or(0),
         })
     }
@@ -47,12 +66,15 @@ impl Usage {
     /// `false`: it is no count of ours.
     fn set(&mut self, section: Section, key: &[u8], count: u64) -> bool {
         let place = match (section, key) {
-            (Section::Usage, b"prompt_tokens" | b"input_tokens") => &mut self.input,
+            (Section::Usage, b"prompt_tokens") => &mut self.prompt,
+            (Section::Usage, b"input_tokens") => &mut self.input,
             (Section::Usage, b"completion_tokens" | b"output_tokens") => &mut self.output,
             (Section::Usage, b"total_tokens") => &mut self.total,
             (Section::Usage, b"cache_read_input_tokens") => &mut self.cache_read,
             (Section::Usage, b"cache_creation_input_tokens") => &mut self.cache_written,
             (Section::Details, b"cached_tokens") => &mut self.cached,
+            (Section::CacheCreation, b"ephemeral_5m_input_tokens") => &mut self.written_for_minutes,
+            (Section::CacheCreation, b"ephemeral_1h_input_tokens") => &mut self.written_for_an_hour,
             _ => return false,
         };
         *place = Some(count);
@@ -76,6 +98,8 @@ enum Section {
     Usage,
     /// `prompt_tokens_details`, `input_tokens_details`.
     Details,
+    /// `cache_creation` (Anthropic).
+    CacheCreation,
 }
 
 /// Deeper than that nothing matters.
@@ -231,6 +255,7 @@ impl Scanner {
             (true, Section::Usage, b"prompt_tokens_details" | b"input_tokens_details") => {
                 Section::Details
             }
+            (true, Section::Usage, b"cache_creation") => Section::CacheCreation,
             _ => Section::Other,
         };
         if section == Section::Usage {
@@ -272,7 +297,8 @@ impl Scanner {
             self.section(),
             Section::Root | Section::Response | Section::Message
         );
-        if self.keyed && in_place && self.key == b"model" && self.text.len() <= TEXT_MAX {
+        let fits = (1..=TEXT_MAX).contains(&self.text.len());
+        if self.keyed && in_place && self.key == b"model" && fits {
             let known = self.model.as_deref().map(str::as_bytes) == Some(&self.text);
             if !known
                 && let Ok(model) = std::str::from_utf8(&self.text)

@@ -17,7 +17,7 @@ static NEEDLE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_tokens
 /// So much of an event is kept at most.
 const KEPT_MAX: usize = 8_192;
 
-/// Among so many events at the start of a stream is the one that names the model.
+/// Among so many events with data at the start of a stream is the one that names the model.
 const NAMING_MAX: u8 = 8;
 
 const DATA: &[u8] = b"data:";
@@ -44,6 +44,8 @@ pub(super) struct Events {
     kept: Vec<u8>,
     /// How many events are read though they hold no count, until a model is named.
     naming: u8,
+    /// There was a line of data.
+    told: bool,
 }
 
 impl Events {
@@ -55,6 +57,7 @@ impl Events {
             between: true,
             kept: Vec::new(),
             naming: NAMING_MAX,
+            told: false,
         }
     }
 
@@ -113,12 +116,14 @@ impl Events {
     /// Reads of whole events those that matter.
     fn look_through(&mut self, mut whole: &[u8]) {
         while self.naming > 0 && !whole.is_empty() {
+            self.told = false;
             whole = self.read_event(whole);
             let is_named = self.scanner.model().is_some();
             self.naming = if is_named {
                 0
             } else {
-                self.naming.saturating_sub(1)
+                // Gateways keep a line open with comments until the model answers.
+                self.naming.saturating_sub(u8::from(self.told))
             };
         }
         while let Some(at) = NEEDLE.find(whole) {
@@ -158,6 +163,7 @@ impl Events {
                         Some(&expected) if expected == byte => {
                             let matched = matched.saturating_add(1);
                             if matched == DATA.len() {
+                                self.told = true;
                                 Line::Data
                             } else {
                                 Line::Name(matched)

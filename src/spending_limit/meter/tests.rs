@@ -60,6 +60,46 @@ fn reads_the_shapes_of_json_answers() {
 }
 
 #[test]
+fn what_is_a_part_of_the_input_is_not_added_to_it() {
+    let lite_llm = r#"{"usage":{"prompt_tokens":115,"completion_tokens":20,"total_tokens":135,
+        "prompt_tokens_details":{"cached_tokens":100,"cache_creation_tokens":5},
+        "cache_creation_input_tokens":5,"cache_read_input_tokens":100}}"#;
+    assert_eq!(json(lite_llm), Some((115, 100, 20)));
+    let without_details = r#"{"usage":{"cache_creation_input_tokens":5,"cache_read_input_tokens":100,
+        "prompt_tokens":115,"completion_tokens":20}}"#;
+    assert_eq!(json(without_details), Some((115, 100, 20)));
+    let responses = r#"{"usage":{"input_tokens":115,"input_tokens_details":{"cached_tokens":100},
+        "cache_read_input_tokens":100,"output_tokens":20}}"#;
+    assert_eq!(json(responses), Some((115, 100, 20)));
+    let more_than_all =
+        r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":100}}}"#;
+    assert_eq!(json(more_than_all), Some((7, 7, 0)));
+}
+
+#[test]
+fn what_is_written_to_a_cache_is_counted_by_its_time() {
+    let written = |usage: &str| {
+        let mut reader = Reader::for_body(&headers("application/json")).unwrap();
+        reader.feed(format!(r#"{{"usage":{{{usage}}}}}"#).as_bytes());
+        let tokens = reader.tokens().unwrap();
+        let by_time = (tokens.cache_written, tokens.written_for_an_hour);
+        (tokens.input, tokens.cached, by_time)
+    };
+    let counts =
+        r#""input_tokens":10,"cache_creation_input_tokens":9,"cache_read_input_tokens":100"#;
+    assert_eq!(written(counts), (119, 100, (9, 0)));
+    let by_time =
+        r#""cache_creation":{"ephemeral_5m_input_tokens":6,"ephemeral_1h_input_tokens":3}"#;
+    assert_eq!(written(&format!("{counts},{by_time}")), (119, 100, (9, 3)));
+    let alone = written(&format!(r#""input_tokens":10,{by_time}"#));
+    assert_eq!(alone, (19, 0, (9, 3)));
+    let beside_all = written(&format!(r#""prompt_tokens":19,{by_time}"#));
+    assert_eq!(beside_all, (19, 0, (9, 3)));
+    let elsewhere = r#""x":{"ephemeral_1h_input_tokens":3},"input_tokens":1"#;
+    assert_eq!(written(elsewhere), (1, 0, (0, 0)));
+}
+
+#[test]
 fn zero_is_a_count_and_nothing_is_none() {
     assert_eq!(
         json(r#"{"usage":{"prompt_tokens":0,"completion_tokens":0}}"#),
@@ -200,6 +240,34 @@ fn a_stream_that_is_left_early_has_named_its_model() {
 }
 
 #[test]
+fn the_first_events_name_the_model_whatever_they_tell_of_usage() {
+    let model = |text: &str, cut: usize| {
+        let mut reader = Reader::for_body(&headers("text/event-stream")).unwrap();
+        for piece in text.as_bytes().chunks(cut) {
+            reader.feed(piece);
+        }
+        reader.model().map(ToString::to_string)
+    };
+    let chunk = "data: {\"id\":\"1\",\"model\":\"gpt-x\",\"choices\":[],\"usage\":null}\n\n";
+    let response =
+        "event: response.created\ndata: {\"response\":{\"model\":\"gpt-x\",\"usage\":null}}\n\n";
+    let azure = "data: {\"model\":\"\",\"prompt_filter_results\":[]}\n\n";
+    let waiting = ": PROCESSING\n\n".repeat(100);
+    for text in [
+        chunk.to_owned(),
+        response.to_owned(),
+        format!("{azure}{chunk}"),
+        format!("{waiting}{chunk}"),
+    ] {
+        for cut in [usize::MAX, 7] {
+            assert_eq!(model(&text, cut).as_deref(), Some("gpt-x"), "{text}");
+        }
+    }
+    let nameless = "data: {}\n\n".repeat(8);
+    assert_eq!(model(&format!("{nameless}{chunk}"), usize::MAX), None);
+}
+
+#[test]
 fn only_what_can_be_read_is_read() {
     for media_type in [
         "text/html",
@@ -294,7 +362,7 @@ proptest! {
         for piece in [&CHAT[..first], &CHAT[first..second], &CHAT[second..]] {
             reader.feed(piece.as_bytes());
         }
-        prop_assert_eq!(reader.tokens(), Some(Tokens { input: 5, cached: 0, output: 7 }));
+        prop_assert_eq!(reader.tokens(), Some(Tokens { input: 5, output: 7, ..Tokens::default() }));
     }
 
     #[test]

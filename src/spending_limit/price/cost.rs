@@ -1,7 +1,5 @@
 //! What a price comes to: before a call, by what was counted of it, and by what went out where nothing was counted.
 
-use std::collections::BTreeMap;
-
 use super::{Kind, Price, TokenBound, TokenPrice};
 use crate::{domain::money::Money, spending_limit::meter::Tokens};
 
@@ -20,7 +18,7 @@ impl Price {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
             Kind::Tokens(price) => {
-                let dearest = price.input.max(price.cached_input);
+                let dearest = price.dearest_read();
                 let read = dearest.per_million(price.input_bound.tokens(request_bytes))?;
                 let written = price
                     .output
@@ -29,7 +27,7 @@ impl Price {
             }
             Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
             Kind::Models(prices) => {
-                let holds = prices.values().map(|price| price.hold(request_bytes));
+                let holds = prices.all().map(|price| price.hold(request_bytes));
                 holds.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
@@ -44,10 +42,10 @@ impl Price {
                 Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
             Kind::Models(prices) => {
-                if let Some(price) = named(prices, counts) {
+                if let Some(price) = prices.of(counts.model) {
                     return price.counted(counts);
                 }
-                let costs = prices.values().map(|price| price.counted(counts));
+                let costs = prices.all().map(|price| price.counted(counts));
                 costs.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
@@ -64,21 +62,54 @@ impl Price {
                     let own = price.hold(counts.request_bytes).unwrap_or(held);
                     price.produced(own.min(held), counts)
                 };
-                match named(prices, counts) {
+                match prices.of(counts.model) {
                     Some(price) => produced(price),
-                    None => prices.values().map(produced).max().unwrap_or(held),
+                    None => prices.all().map(produced).max().unwrap_or(held),
                 }
             }
             Kind::Flat(_) | Kind::Bytes { .. } => self.counted(counts).unwrap_or(held),
         }
     }
-}
 
-fn named<'a>(prices: &'a BTreeMap<Box<str>, Price>, counts: &Counts<'_>) -> Option<&'a Price> {
-    counts.model.and_then(|model| prices.get(model))
+    /// What had to be held for a call as far as it is known by now: where the model is, no more than for that.
+    pub(in crate::spending_limit) fn needed(&self, held: Money, counts: &Counts<'_>) -> Money {
+        let named = match &self.kind {
+            Kind::Models(prices) => prices.of(counts.model),
+            Kind::Flat(_) | Kind::Tokens(_) | Kind::Bytes { .. } => None,
+        };
+        let own = named.and_then(|price| price.hold(counts.request_bytes));
+        own.map_or(held, |own| own.min(held))
+    }
 }
 
 impl TokenPrice {
+    const fn written_price(&self) -> Money {
+        match self.cache_write {
+            Some(price) => price,
+            None => self.input,
+        }
+    }
+
+    const fn written_for_an_hour_price(&self) -> Money {
+        match self.cache_write_for_an_hour {
+            Some(price) => price,
+            None => self.written_price(),
+        }
+    }
+
+    const fn reads(&self) -> [Money; 4] {
+        let (written, for_an_hour) = (self.written_price(), self.written_for_an_hour_price());
+        [self.input, self.cached_input, written, for_an_hour]
+    }
+
+    pub(super) fn is_read_below_zero(&self) -> bool {
+        self.reads().into_iter().any(Money::is_negative)
+    }
+
+    fn dearest_read(&self) -> Money {
+        self.reads().into_iter().fold(self.input, Money::max)
+    }
+
     fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
         let bound = match self.output_bound {
             TokenBound::Fixed(bound) => bound,
@@ -103,9 +134,20 @@ impl TokenPrice {
 
     fn cost(&self, tokens: Tokens) -> Money {
         let part = |price: Money, tokens| price.per_million(tokens).unwrap_or(Money::MAX);
-        let fresh = tokens.input.saturating_sub(tokens.cached);
+        let for_minutes = tokens
+            .cache_written
+            .saturating_sub(tokens.written_for_an_hour);
+        let fresh = tokens
+            .input
+            .saturating_sub(tokens.cached)
+            .saturating_sub(tokens.cache_written);
         part(self.input, fresh)
             .saturating_add(part(self.cached_input, tokens.cached))
+            .saturating_add(part(self.written_price(), for_minutes))
+            .saturating_add(part(
+                self.written_for_an_hour_price(),
+                tokens.written_for_an_hour,
+            ))
             .saturating_add(part(self.output, tokens.output))
     }
 }

@@ -9,8 +9,8 @@ fn counts(input: u64, output: u64) -> Counts<'static> {
     Counts {
         tokens: Some(Tokens {
             input,
-            cached: 0,
             output,
+            ..Tokens::default()
         }),
         ..Counts::default()
     }
@@ -50,6 +50,30 @@ fn what_came_from_a_cache_has_its_own_price() {
     let mut counted = counts(10, 0);
     counted.tokens.as_mut().unwrap().cached = 4;
     assert_eq!(price.counted(&counted), Some(nanos(6 * 500 + 4 * 50)));
+}
+
+#[test]
+fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
+    let price = by_token();
+    let mut counted = counts(10, 0);
+    let tokens = counted.tokens.as_mut().unwrap();
+    (
+        tokens.cached,
+        tokens.cache_written,
+        tokens.written_for_an_hour,
+    ) = (1, 7, 3);
+    assert_eq!(price.counted(&counted), Some(nanos(10 * 500)));
+    let for_minutes = price.clone().cache_write(nanos(625_000_000));
+    let cost = nanos(3 * 500 + 7 * 625);
+    assert_eq!(for_minutes.counted(&counted), Some(cost));
+    let both = for_minutes.cache_write_for_an_hour(nanos(1_000_000_000));
+    let cost = nanos(3 * 500 + 4 * 625 + 3 * 1_000);
+    assert_eq!(both.counted(&counted), Some(cost));
+    // It may all be written for an hour.
+    let held = nanos(100 * 1_000 + 10 * 1_500);
+    assert_eq!(both.hold(Some(100)), Some(held));
+    assert!(price.clone().cache_write(nanos(-1)).is_unsound());
+    assert!(price.cache_write_for_an_hour(nanos(-1)).is_unsound());
 }
 
 #[test]
@@ -128,6 +152,40 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
         assert_eq!(left(dearest, 4), nanos(100 * 500 + 4 * 1_500), "{dearest}");
         assert_eq!(left(dearest, 5_000), held, "{dearest}");
     }
+}
+
+#[test]
+fn a_model_costs_by_its_name_or_by_the_longest_beginning() {
+    let flat = |cost| Price::flat(nanos(cost));
+    let prices = Price::by_model([
+        ("gpt-4o*", flat(3)),
+        ("gpt-4o-mini*", flat(2)),
+        ("gpt-4o-mini-2024", flat(1)),
+        ("o1", flat(4)),
+    ]);
+    assert!(!prices.is_unsound());
+    for (model, cost) in [
+        ("gpt-4o", 3),
+        ("gpt-4o-2024-08-06", 3),
+        ("gpt-4o-mini", 2),
+        ("gpt-4o-mini-2024-07-18", 2),
+        ("gpt-4o-mini-2024", 1),
+        ("o1", 4),
+        ("o1-mini", 4),
+        ("gpt-4", 4),
+    ] {
+        let counted = Counts {
+            model: Some(model),
+            ..Counts::default()
+        };
+        assert_eq!(prices.counted(&counted), Some(nanos(cost)), "{model}");
+    }
+    for unclear in ["*a", "a*b", "a**"] {
+        assert!(Price::by_model([(unclear, flat(1))]).is_unsound());
+    }
+    assert!(!Price::by_model([("*", flat(1))]).is_unsound());
+    let below = Price::by_model([("a*", flat(-1)), ("b", flat(1))]);
+    assert!(below.is_unsound());
 }
 
 #[test]
