@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     IdempotencyKeys, PriceTable, SpendingLimitPolicy,
     idempotency::Answers,
-    policy::Payer,
+    policy::{Payer, Till},
     terms::{Charging, CostHeaders, MissingUsage, Terms},
 };
 use crate::{
@@ -20,6 +20,15 @@ use crate::{
 };
 
 /// Charges for each request. See the [module](super).
+///
+/// # What a client can bring about
+/// - It leaves while its answer streams: [`disconnected_calls`](Self::disconnected_calls).
+/// - It breaks off its own request's body under a handler that reads it while it answers, so that the handler's stream
+///   ends with an error after some of it was delivered. Unless set, that costs nothing, like any failure. Where handlers
+///   stream while they read, set [`broken_streams`](Self::broken_streams) to [`Charging::Counted`].
+/// - It asks for an upgrade (101, or an answer to CONNECT). What goes over the connection then is no body, and isn't seen here:
+///   the call is settled at the head of its answer, by what was told or counted until then. Put no price by tokens or
+///   bytes on such a route; a flat one, or a limit on connections, holds.
 #[derive(Clone, Debug)]
 pub struct SpendingLimitLayer {
     gate: Gate<SpendingLimitPolicy>,
@@ -33,19 +42,23 @@ impl SpendingLimitLayer {
     pub fn new(ledger: impl Ledger, prices: PriceTable) -> Self {
         Self {
             gate: Gate::new(SpendingLimitPolicy {
-                ledger: Arc::new(ledger),
+                till: Arc::new(Till {
+                    ledger: Arc::new(ledger),
+                    clock: SystemClock::shared(),
+                    terms: Terms {
+                        failed: Charging::Nothing,
+                        broken: None,
+                        disconnected: Charging::Counted,
+                        missing: MissingUsage::ChargeHold,
+                        headers: CostHeaders::Off,
+                        lifetime: Hold::AS_LONG_AS_ITS_CALL,
+                        expiry: Expiry::Release,
+                    },
+                    upgrade_told: Arc::default(),
+                }),
                 prices,
-                terms: Terms {
-                    failed: Charging::Nothing,
-                    disconnected: Charging::Counted,
-                    missing: MissingUsage::ChargeHold,
-                    headers: CostHeaders::Off,
-                    lifetime: Hold::AS_LONG_AS_ITS_CALL,
-                    expiry: Expiry::Release,
-                },
                 answers: None,
                 payer: Payer::default(),
-                clock: SystemClock::shared(),
             }),
         }
     }
@@ -71,6 +84,14 @@ impl SpendingLimitLayer {
     #[must_use]
     pub fn failed_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.failed = charging)
+    }
+
+    /// What a call costs whose answer ends with an error, or a panic, after some of its body had gone out;
+    /// the same as [`failed_calls`](Self::failed_calls) unless set. A client whose own body is read meanwhile can bring that about
+    /// by breaking it off, and would have what was delivered for nothing.
+    #[must_use]
+    pub fn broken_streams(self, charging: Charging) -> Self {
+        self.terms(|terms| terms.broken = Some(charging))
     }
 
     /// What a call costs that its client left, or a timeout further out cut off; what was counted unless set.
@@ -145,13 +166,17 @@ impl SpendingLimitLayer {
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| policy.clock = clock),
+            gate: self
+                .gate
+                .map_policy(|policy| Arc::make_mut(&mut policy.till).clock = clock),
         }
     }
 
     fn terms(self, change: impl FnOnce(&mut Terms)) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| change(&mut policy.terms)),
+            gate: self
+                .gate
+                .map_policy(|policy| change(&mut Arc::make_mut(&mut policy.till).terms)),
         }
     }
 

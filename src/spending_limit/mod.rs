@@ -12,6 +12,7 @@
 //! - Charges answers below 400. Unless set otherwise, an error of the handler or of its body costs
 //!   nothing; a stream that the client leaves costs what was counted by then, or what can have been
 //!   produced at most where the count hadn't come to its end; a call of which nobody tells what it used costs its hold.
+//!   What a client can bring about by that stands at [`SpendingLimitLayer`].
 //! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
 //!   answer's body ([`CostSource`]).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is

@@ -1,6 +1,10 @@
 //! After the request was admitted: the hold, until it is settled, once, whatever happens.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{Extensions, HeaderMap, StatusCode};
 
@@ -9,17 +13,17 @@ use super::{
     idempotency::Recording,
     lifeline::Lifeline,
     meter::{Reader, Tokens},
+    policy::Till,
     price::Counts,
-    terms::{Charging, CostHeaders, MissingUsage, Terms},
+    terms::{Charging, CostHeaders, MissingUsage},
 };
 use crate::{
     domain::{
-        clock::Clock,
         money::Money,
         usage::{Call, Hold, Outcome, Settlement},
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
-    store::{Ledger, StoreFuture},
+    store::StoreFuture,
     wire::{CostHeader, grpc_has_failed},
 };
 
@@ -41,13 +45,11 @@ pub(super) struct OpenHold {
     /// As the request says.
     pub(super) request_bytes: Option<u64>,
     pub(super) charge: Charge,
-    pub(super) terms: Terms,
     pub(super) seen: Seen,
     pub(super) recording: Option<Box<Recording>>,
     /// Where its hold ends by the clock.
     pub(super) lifeline: Option<Box<Lifeline>>,
-    pub(super) ledger: Arc<dyn Ledger>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) till: Arc<Till>,
 }
 
 /// What was seen of the answer.
@@ -60,6 +62,8 @@ pub(super) struct Seen {
     cost: Option<Money>,
     reader: Option<Box<Reader>>,
     bytes: u64,
+    /// It ended with an error.
+    broken: bool,
 }
 
 impl Seen {
@@ -87,7 +91,7 @@ impl OpenHold {
             self.charge.add_input_tokens(tokens.input);
             self.charge.add_output_tokens(tokens.output);
         }
-        let now = self.clock.elapsed();
+        let now = self.till.clock.elapsed();
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),
@@ -105,8 +109,8 @@ impl OpenHold {
             recording.keep();
         }
         Some(match reservation {
-            Reservation::Free(call) => self.ledger.record(call, settlement),
-            Reservation::Held(hold) => self.ledger.settle(hold, settlement),
+            Reservation::Free(call) => self.till.ledger.record(call, settlement),
+            Reservation::Held(hold) => self.till.ledger.settle(hold, settlement),
         })
     }
 
@@ -128,8 +132,8 @@ impl OpenHold {
             return Money::ZERO;
         }
         let charging = match outcome {
-            Outcome::Failed => self.terms.failed,
-            Outcome::Disconnected => self.terms.disconnected,
+            Outcome::Failed => self.failed(),
+            Outcome::Disconnected => self.till.terms.disconnected,
             _ => {
                 let used = self.used(outcome, held);
                 return used.unwrap_or_else(|| self.missing(held));
@@ -148,9 +152,16 @@ impl OpenHold {
         }
     }
 
+    fn failed(&self) -> Charging {
+        let terms = &self.till.terms;
+        let delivered = self.seen.broken && self.seen.bytes > 0;
+        let broken = terms.broken.filter(|_| delivered);
+        broken.unwrap_or(terms.failed)
+    }
+
     fn missing(&self, held: Money) -> Money {
-        match self.terms.missing {
-            MissingUsage::ChargeHold => held,
+        match self.till.terms.missing {
+            MissingUsage::ChargeHold => self.price.needed(held, &self.counts()),
             MissingUsage::ChargeNothing => Money::ZERO,
         }
     }
@@ -215,6 +226,29 @@ impl OpenHold {
         }
     }
 
+    /// What goes over the connection from now on is no body.
+    fn note_upgrade(&self) {
+        let told = &self.till.upgrade_told;
+        if self.price.is_by_use()
+            && self.seen.status == Some(StatusCode::SWITCHING_PROTOCOLS)
+            && !told.load(Ordering::Relaxed)
+            && !told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                target: "tollgate",
+                route = self.route(),
+                "a route with a price by tokens or bytes upgrades its connection (101): what goes over it isn't counted"
+            );
+        }
+    }
+
+    fn route(&self) -> Option<&str> {
+        Some(match self.open.as_ref()? {
+            Reservation::Free(call) => &call.route,
+            Reservation::Held(hold) => &hold.call.route,
+        })
+    }
+
     /// Tells the client what it pays, as far as that is known before the body.
     fn tell_cost(&self, headers: &mut HeaderMap) {
         let Some(Reservation::Held(hold)) = &self.open else {
@@ -240,8 +274,8 @@ impl OpenHold {
     /// A stream that goes on keeps its hold.
     fn keep_alive(&mut self) {
         if let (Some(lifeline), Some(Reservation::Held(hold))) = (&mut self.lifeline, &self.open) {
-            let extend = |lifetime| self.ledger.extend(hold, lifetime);
-            lifeline.keep(self.clock.elapsed(), extend);
+            let extend = |lifetime| self.till.ledger.extend(hold, lifetime);
+            lifeline.keep(self.till.clock.elapsed(), extend);
         }
     }
 
@@ -294,7 +328,8 @@ impl Permit for SpendingPermit {
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {
         self.0.note_head(response.status, response.headers);
-        if self.0.terms.headers == CostHeaders::On {
+        self.0.note_upgrade();
+        if self.0.till.terms.headers == CostHeaders::On {
             self.0.tell_cost(response.headers);
         }
         if self.0.seen.has_failed() {
@@ -346,6 +381,7 @@ impl Meter for SpendingMeter {
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
+        self.0.seen.broken = how == BodyEnd::Failed;
         self.0.settle(match how {
             BodyEnd::Complete if !self.0.seen.has_failed() => Outcome::Completed,
             _ => Outcome::Failed,

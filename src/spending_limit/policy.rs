@@ -1,6 +1,10 @@
 //! Before the request: find the price, hold the money.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use super::{
     Charge, Price, PriceTable, SpendingPermit,
@@ -33,12 +37,20 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 /// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
 #[derive(Clone)]
 pub struct SpendingLimitPolicy {
-    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) till: Arc<Till>,
     pub(super) prices: PriceTable,
-    pub(super) terms: Terms,
     pub(super) answers: Option<Answers>,
     pub(super) payer: Payer,
+}
+
+/// What every call needs to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Till {
+    pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) terms: Terms,
+    /// It was said that an upgrade isn't counted.
+    pub(super) upgrade_told: Arc<AtomicBool>,
 }
 
 type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;
@@ -79,7 +91,7 @@ impl fmt::Debug for SpendingLimitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpendingLimitPolicy")
             .field("prices", &self.prices)
-            .field("terms", &self.terms)
+            .field("terms", &self.till.terms)
             .finish_non_exhaustive()
     }
 }
@@ -135,7 +147,8 @@ impl SpendingLimitPolicy {
                 .because("no principal: the layer must stand inside an authenticating one")
         })?;
         let price = route.price(head).ok_or_else(|| {
-            Denial::new(DenialKind::Internal).because("the price is negative, or of no models")
+            Denial::new(DenialKind::Internal)
+                .because("the price is negative, or of no clear models")
         })?;
         let request_bytes = request_bytes(head.headers);
         let amount = price.hold(request_bytes).ok_or_else(|| {
@@ -157,13 +170,13 @@ impl SpendingLimitPolicy {
             principal: Arc::clone(principal.shared_subject()),
             key: principal.key().cloned(),
             route: Arc::clone(&route.name),
-            started_at: self.clock.now(),
+            started_at: self.till.clock.now(),
         };
         let wish = Wish {
             price,
             request_bytes,
             amount,
-            started: self.clock.elapsed(),
+            started: self.till.clock.elapsed(),
             named,
         };
         Ok((call, self.payer.budgets(principal)?, wish))
@@ -175,11 +188,11 @@ impl SpendingLimitPolicy {
             call,
             budgets,
             amount: wish.amount,
-            lifetime: self.terms.lifetime,
-            expiry: self.terms.expiry,
+            lifetime: self.till.terms.lifetime,
+            expiry: self.till.terms.expiry,
             idempotency: named.map(|(_, idempotency)| idempotency.clone()),
         };
-        match self.ledger.hold(request).into_ready() {
+        match self.till.ledger.hold(request).into_ready() {
             Ok(answer) => Decision::Ready(self.judge(answer, wish)),
             Err(pending) => {
                 let policy = self.clone();
@@ -205,7 +218,8 @@ impl SpendingLimitPolicy {
     fn refused(&self, refusal: HoldRefusal, wish: &Wish) -> Verdict<SpendingPermit> {
         if refusal == HoldRefusal::AlreadySettled
             && let (Some(answers), Some((account, idempotency))) = (&self.answers, &wish.named)
-            && let Some(answer) = answers.find(account.clone(), idempotency, self.clock.elapsed())
+            && let Some(answer) =
+                answers.find(account.clone(), idempotency, self.till.clock.elapsed())
         {
             return Verdict::Answer(Box::new(answer));
         }
@@ -245,12 +259,10 @@ impl SpendingLimitPolicy {
             price: wish.price,
             request_bytes: wish.request_bytes,
             charge: Charge::new(),
-            terms: self.terms,
             seen: Seen::default(),
             recording,
-            lifeline: Lifeline::new(self.terms.lifetime, wish.started),
-            ledger: Arc::clone(&self.ledger),
-            clock: Arc::clone(&self.clock),
+            lifeline: Lifeline::new(self.till.terms.lifetime, wish.started),
+            till: Arc::clone(&self.till),
         })
     }
 }

@@ -18,7 +18,8 @@ pub enum Charging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissingUsage {
-    /// All that was held: no free ride by a handler that forgets to count.
+    /// All that was held: no free ride by a handler that forgets to count. Of a price by models, where the answer
+    /// names one, no more than was to be held for that.
     ChargeHold,
     /// Nothing.
     ChargeNothing,
@@ -28,6 +29,8 @@ pub enum MissingUsage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) failed: Charging,
+    /// As `failed` unless set.
+    pub(super) broken: Option<Charging>,
     pub(super) disconnected: Charging,
     pub(super) missing: MissingUsage,
     pub(super) headers: CostHeaders,

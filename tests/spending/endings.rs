@@ -1,6 +1,6 @@
 //! Calls that end before they should: what was counted by then is not all that was used.
 
-use std::panic::AssertUnwindSafe;
+use std::{io, panic::AssertUnwindSafe, sync::Mutex};
 
 use futures_util::{FutureExt, StreamExt};
 
@@ -73,10 +73,56 @@ async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_
         response.headers_mut().insert(CONTENT_TYPE, value);
         response
     };
-    let counted = layer.failed_calls(Charging::Counted);
+    let (_, row) = gate.call(layer.clone(), broken).await;
+    assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
+    let produced = 25 * 1_000 + 100 * 10_000;
+    let counted = layer.clone().failed_calls(Charging::Counted);
     let (_, row) = gate.call(counted, broken).await;
-    assert_eq!(row.settlement.outcome, Outcome::Failed);
-    assert_eq!(nanos(&row), 25 * 1_000 + 100 * 10_000);
+    let told = (row.settlement.outcome, nanos(&row));
+    assert_eq!(told, (Outcome::Failed, produced));
+    let counted = layer.clone().broken_streams(Charging::Counted);
+    let (_, row) = gate.call(counted.clone(), broken).await;
+    assert_eq!(nanos(&row), produced);
+    let free = layer.failed_calls(Charging::Hold);
+    let free = free.broken_streams(Charging::Nothing);
+    let (_, row) = gate.call(free, broken).await;
+    assert_eq!(nanos(&row), 0, "its own setting comes first");
+
+    // Nothing was delivered.
+    let at_once = async |_| {
+        let frames = [
+            Ok(Frame::data(Bytes::new())),
+            Err(std::io::Error::other("gone")),
+        ];
+        Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+    };
+    let (_, row) = gate.call(counted, at_once).await;
+    assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
+}
+
+#[tokio::test]
+async fn a_stream_costs_what_the_model_does_that_its_first_event_names() {
+    const FIRST: &str = "data: {\"model\":\"small-2024-07-18\",\"choices\":[],\"usage\":null}\n\n";
+    let gate = Gate::new().await;
+    let cheap = Price::per_million_tokens(dollars("0.1"), dollars("0.1"))
+        .input_bound(TokenBound::Fixed(40))
+        .output_bound(TokenBound::Fixed(5_000));
+    let small = (40 + 5_000) * 100;
+    let models = Price::by_model([("small*", cheap), ("large", by_token())]);
+    let layer = gate.layer(models.cost_from(CostSource::Body));
+
+    let row = take(&gate, &layer, &[FIRST, PIECE], 1).await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    assert_eq!(row.settlement.model.as_deref(), Some("small-2024-07-18"));
+    let bytes = i64::try_from(FIRST.len()).unwrap();
+    assert_eq!((nanos(&row), row.held.nanos()), ((40 + bytes) * 100, HELD));
+
+    let row = take(&gate, &layer, &[FIRST, PIECE], 9).await;
+    assert_eq!(row.settlement.outcome, Outcome::Completed);
+    assert_eq!(nanos(&row), small, "nothing was told but the model");
+
+    let row = take(&gate, &layer, &[PIECE, PIECE], 9).await;
+    assert_eq!(nanos(&row), HELD, "nor that");
 }
 
 /// A handler that counts as `count` says before it answers, and a client who takes one frame of two.
@@ -167,4 +213,49 @@ async fn of_a_cheap_model_no_more_is_charged_than_was_held_for_it() {
     let row = gate.last().await;
     assert_eq!(row.settlement.outcome, Outcome::Disconnected);
     assert_eq!((nanos(&row), row.held.nanos()), ((40 + 4) * 100, HELD));
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn that_an_upgrade_is_not_counted_is_said_once() {
+    let log = Log::default();
+    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
+    let lines = lines.with_writer(move || writer.clone());
+    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let gate = Gate::new().await;
+    let upgrade = async |charge: Charge| {
+        charge.add_input_tokens(7);
+        charge.add_output_tokens(0);
+        let mut response = answer("text/plain", &[]);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response
+    };
+    let flat = gate.layer(Price::flat(dollars("1")));
+    let (_, row) = gate.call(flat, upgrade).await;
+    assert_eq!(row.settlement.charged, dollars("1"));
+    let said = || {
+        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        said.matches("isn't counted").count()
+    };
+    assert_eq!(said(), 0, "it costs the same however much is said");
+    let layer = gate.layer(by_token());
+    for _ in 0..2 {
+        let (_, row) = gate.call(layer.clone(), upgrade).await;
+        assert_eq!(row.settlement.outcome, Outcome::Completed);
+        assert_eq!(nanos(&row), 7 * 1_000, "with the head of the answer");
+        assert_eq!(said(), 1);
+    }
 }
