@@ -54,10 +54,14 @@ struct App {
     asked: Arc<AtomicU64>,
 }
 
-fn main() {
+#[tokio::main]
+async fn main() {
     let read = support::read_env_file(".env.local");
     support::log_always("tollgate");
-    let served = read.and_then(|()| tokio::runtime::Runtime::new()?.block_on(run()));
+    let served = match read {
+        Ok(()) => run().await,
+        unread => unread,
+    };
     if let Err(error) = served {
         tracing::error!(%error, "the server ends");
         std::process::exit(1);
@@ -71,12 +75,16 @@ async fn run() -> Result<(), StartError> {
         .build();
     let limits = RateLimits::open("workspace").await?;
     serve(router(&file, &limits)?, 3000).await?;
-    Ok(file.flush().await?)
+    if let Err(error) = file.flush().await {
+        tracing::warn!(%error, "the last uses of keys are not written");
+    }
+    Ok(())
 }
 
 /// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
 fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
-    let mut admin = StaticKeys::new();
+    // Keys that are out there may be short: they are taken, with a warning.
+    let mut admin = StaticKeys::new().dangerous_short_keys();
     if let Some(key) = optional("ADMIN_API_KEY")? {
         admin = admin
             .add_key("admin", key.trim(), ["admin"])
@@ -84,6 +92,7 @@ fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
     }
     let list = optional("VALID_API_KEYS")?.unwrap_or_default();
     let clients = StaticKeys::new()
+        .dangerous_short_keys()
         .add_list("client", &list, ["client"])
         .map_err(|error| format!("VALID_API_KEYS: {error}"))?;
     Ok(KeyResolver::builder(file.clone().or(admin).or(clients))

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod env_file;
 mod limits;
 mod settings;
 mod stores;

@@ -1,20 +1,31 @@
 //! Settings from the environment. An empty one is one that isn't set; one that can't be read stops the start.
 
-use std::{env, os::unix::ffi::OsStringExt, str::FromStr};
+use std::{
+    collections::HashMap, env, fs, io::ErrorKind, os::unix::ffi::OsStringExt, str::FromStr,
+    sync::OnceLock,
+};
 
 use tollgate::{ClientAddress, ForwardedHeader};
 
-use super::StartError;
+use super::{StartError, env_file};
 
-/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it before there
-/// are other threads.
+/// What a file says, where one was read.
+static FILE: OnceLock<HashMap<String, String>> = OnceLock::new();
+
+/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it first.
 pub(crate) fn read_env_file(name: &str) -> Result<(), StartError> {
-    match dotenvy::from_path(name) {
-        Err(error) if error.not_found() => Ok(()),
-        // The error itself may repeat a line, and so a secret.
-        Err(_) => Err(format!("{name}: can't be read as NAME=value lines").into()),
-        Ok(()) => Ok(()),
+    match fs::read_to_string(name) {
+        Ok(text) => {
+            let _first = FILE.set(env_file::parse(&text));
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{name}: {error}").into()),
     }
+}
+
+fn of_file(name: &str) -> Option<String> {
+    FILE.get().and_then(|settings| settings.get(name)).cloned()
 }
 
 /// A setting, or `default`.
@@ -35,7 +46,7 @@ where
 pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
     match env::var(name) {
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotPresent) => Ok(of_file(name).filter(|text| !text.is_empty())),
         // The error itself repeats the text, and so perhaps a secret.
         Err(env::VarError::NotUnicode(_)) => Err(format!("{name}: is no UTF-8").into()),
     }
@@ -43,7 +54,8 @@ pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
 
 /// A secret, as the bytes that it is, whatever they are.
 pub(crate) fn secret(name: &str) -> Option<Vec<u8>> {
-    env::var_os(name).map(OsStringExt::into_vec)
+    let of_process = env::var_os(name).map(OsStringExt::into_vec);
+    of_process.or_else(|| of_file(name).map(String::into_bytes))
 }
 
 /// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.

@@ -38,6 +38,7 @@ const KEYS_MAX: usize = 1_024;
 #[derive(Clone, Default)]
 pub struct StaticKeys {
     keys: Vec<KeyRecord>,
+    takes_short: bool,
 }
 
 /// A key can't stand in the configuration. The key is not in the text.
@@ -50,7 +51,7 @@ pub enum StaticKeyError {
         /// Which name.
         name: String,
     },
-    /// Too short, too long, or with characters that a header can't carry.
+    /// Too short ([`StaticKeys::dangerous_short_keys`]), too long, or with characters that a header can't carry.
     #[error(
         "{name}: a key has {LENGTH_MIN} to {LENGTH_MAX} printable ASCII characters, and no blank, comma, semicolon or quote"
     )]
@@ -70,6 +71,14 @@ impl StaticKeys {
         Self::default()
     }
 
+    /// Takes shorter keys too, of one byte and more, and warns of each in the log: for keys that are in use and can't
+    /// be replaced yet. Whoever tries for long enough has such a key. Say so before the keys are added.
+    #[must_use]
+    pub fn dangerous_short_keys(mut self) -> Self {
+        self.takes_short = true;
+        self
+    }
+
     /// One more key, named and owned `name`. A key that is there already stays whose it is.
     ///
     /// # Errors
@@ -85,8 +94,12 @@ impl StaticKeys {
         let id = KeyId::new(name).map_err(bad_name)?;
         let lineage = BudgetId::new(name).map_err(bad_name)?;
         let speakable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';');
-        if !(LENGTH_MIN..=LENGTH_MAX).contains(&key.len()) || !key.bytes().all(speakable) {
+        let length_min = if self.takes_short { 1 } else { LENGTH_MIN };
+        if !(length_min..=LENGTH_MAX).contains(&key.len()) || !key.bytes().all(speakable) {
             return Err(StaticKeyError::Key { name: named() });
+        }
+        if key.len() < LENGTH_MIN {
+            tracing::warn!(target: "tollgate", name, "a key under {LENGTH_MIN} characters can be guessed: replace it");
         }
         let digest = KeyDigest::of(key);
         if self.among(&digest).is_some() {
@@ -172,6 +185,17 @@ mod tests {
         let twice = add("n", "long-enough").unwrap();
         assert!(twice.clone().add_key("n", "another-key", []).is_err());
         assert!(!format!("{twice:?}").contains("long-enough"));
+    }
+
+    #[tokio::test]
+    async fn a_short_key_is_taken_where_that_was_asked_for() {
+        let keys = StaticKeys::new().dangerous_short_keys();
+        assert!(keys.clone().add_key("n", "", []).is_err());
+        assert!(keys.clone().add_key("n", "a b", []).is_err());
+        let keys = keys.add_key("n", "s", []).unwrap();
+        let found = keys.find(&KeyDigest::of("s")).await.unwrap();
+        assert_eq!(found.map(|record| record.owner).as_deref(), Some("n"));
+        assert!(keys.find(&KeyDigest::of("")).await.unwrap().is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod addresses;
 mod cookie;
 mod dashboard;
+mod env_local;
 mod keys;
 mod priority;
 mod settings;

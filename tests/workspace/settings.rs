@@ -32,7 +32,7 @@ async fn env_local_is_read_and_the_process_s_own_wins() {
 #[tokio::test]
 async fn a_setting_that_cannot_be_is_named_without_its_secret() {
     for (name, value) in [
-        ("ADMIN_API_KEY", "short"),
+        ("ADMIN_API_KEY", "a \"short\" one"),
         ("VALID_API_KEYS", "client-key-1,with blank"),
         ("ALLOWED_IPS", "10.0.0.1,localhost"),
         ("API_RATE_LIMIT", "many"),
@@ -51,13 +51,67 @@ async fn a_setting_that_cannot_be_is_named_without_its_secret() {
         );
     }
     let home = home();
-    fs::write(
-        home.path().join(".env.local"),
-        "ADMIN_API_KEY='my-secret-key",
-    )
-    .unwrap();
+    let not_utf8 = b"ADMIN_API_KEY=my-secret-key\xff";
+    fs::write(home.path().join(".env.local"), not_utf8).unwrap();
     let ended = home.launch().refused().await;
     assert!(ended.stderr.contains(".env.local") && !ended.stderr.contains("my-secret"));
+}
+
+#[tokio::test]
+async fn env_local_is_read_as_the_application_beside_it_reads_it() {
+    let home = home();
+    let file = "# who's the administrator\n\
+        export ADMIN_API_KEY='the administrator's'\n\
+        ADMIN_API_KEY=\"key-of-the-administrator\" # the last one counts\n\
+        VALID_API_KEYS=client-key-1, client-key-2 # and no more\n\
+        ALLOWED_IPS=192.168.1.100, 127.0.0.1\n\
+        this is no assignment\n\
+        API_RATE_LIMIT = 7\n";
+    fs::write(home.path().join(".env.local"), file).unwrap();
+    let server = home.launch().start().await;
+    for key in ["key-of-the-administrator", "client-key-2"] {
+        ask(&server).key(key).send().await.expect(200);
+    }
+    let limited = ask(&server).key("client-key-1").send().await.expect(200);
+    assert_eq!(limited.number("x-ratelimit-limit"), 7);
+    server.stop().await;
+
+    // A stricter line below isn't passed over.
+    fs::write(
+        home.path().join(".env.local"),
+        "VALID_API_KEYS=client-key-1\nALLOWED_IPS=*\nALLOWED_IPS=192.168.1.100\n",
+    )
+    .unwrap();
+    let server = home.launch().start().await;
+    let elsewhere = ask(&server).key("client-key-1").send().await;
+    refused(&elsewhere, 403, "Access denied from this IP address");
+}
+
+#[tokio::test]
+async fn a_short_key_of_the_configuration_is_taken_with_a_warning() {
+    let home = home();
+    let server = launch(&home).env("ADMIN_API_KEY", "s3cret");
+    let server = server.env("VALID_API_KEYS", "x~z,client-key-2");
+    let server = server.start().await;
+    for key in ["s3cret", "x~z", "client-key-2"] {
+        ask(&server).key(key).send().await.expect(200);
+    }
+    refused(&ask(&server).key("x~").send().await, 401, "Invalid API key");
+    let said = server.stop().await.stderr;
+    assert_eq!(said.matches("can be guessed").count(), 2, "{said}");
+    assert!(!said.contains("s3cret") && !said.contains("x~z"), "{said}");
+}
+
+/// There is nothing to write, so that a file which can't be written to is nobody's concern.
+#[tokio::test]
+async fn the_end_touches_no_file_that_nothing_changed() {
+    let home = home();
+    fs::create_dir(home.path().join("workspaces")).unwrap();
+    fs::write(home.path().join("workspaces/api-keys.json"), "{ no JSON").unwrap();
+    let server = launch(&home).start().await;
+    let ended = server.stop().await;
+    assert!(!home.path().join("workspaces/api-keys.json.lock").exists());
+    ended.without_panic();
 }
 
 /// Unread, they would let in whoever comes.
