@@ -158,11 +158,15 @@ impl FileKeyStore {
         }
     }
 
-    /// Writes the times of last use that are not in the file yet: call it before the process ends.
+    /// Writes the times of last use that are not in the file yet: call it before the process ends. Where there are none, the
+    /// file isn't touched.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn flush(&self) -> Result<(), StoreError> {
+        if self.0.memory().touched.is_empty() {
+            return Ok(());
+        }
         self.change(|_| Ok(())).await
     }
 

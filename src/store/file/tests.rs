@@ -46,6 +46,20 @@ async fn finds(store: &FileKeyStore, name: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_flush_of_nothing_touches_no_file() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.flush().await.unwrap();
+    assert!(!bench.path().parent().unwrap().exists());
+    store.insert(key("key-1"), None).await.unwrap();
+    store.touch(&key("key-1").id, bench.clock.now());
+    fs::write(bench.path(), "{ no JSON").unwrap();
+    assert!(store.flush().await.is_err(), "there is something to write");
+    let other = bench.store();
+    other.flush().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_another_process_writes_is_seen_within_the_interval() {
     let bench = Bench::new();
     let (ours, theirs) = (bench.store(), bench.store());
