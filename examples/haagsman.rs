@@ -108,7 +108,9 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .build()?;
     let verifier = issuer.verifier().build()?;
     let refresh = RefreshTokens::rotating(Duration::from_secs(u64::from(days) * 86_400));
-    let logins = stores.logins(issuer, Some(refresh)).await?;
+    let logins = stores
+        .logins(issuer, |logins| logins.refresh(refresh))
+        .await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }

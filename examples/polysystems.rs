@@ -106,7 +106,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .lifetime(Duration::from_secs(24 * 3_600))
         .build()?;
     let verifier = issuer.verifier().build()?;
-    let logins = stores.logins(issuer, None).await?;
+    let logins = stores.logins(issuer, |logins| logins).await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }

@@ -66,7 +66,11 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
         .build()?;
     let verifier = issuer.verifier().build()?;
     let refresh = RefreshTokens::reusable(refresh);
-    let logins = stores.logins(issuer, Some(refresh)).await?;
+    let logins = stores.logins(issuer, |logins| {
+        // An id is a UUID and nothing else.
+        logins.refresh(refresh).user_id_prefix("")
+    });
+    let logins = logins.await?;
     let layer = JwtLayer::new(verifier).sessions(logins.resolver().clone());
     Ok((logins, layer))
 }

@@ -9,7 +9,7 @@ use std::{
 use tollgate::{
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
-    login::{LoginErrorKind, Logins, NewUser, RefreshTokens},
+    login::{LoginErrorKind, Logins, LoginsBuilder, NewUser},
     store::{
         AuditLog, ChangeListener, Invalidations, KeyStore, Ledger, MemoryStore, SessionStore,
         SqliteStore, StoreError, UserStore,
@@ -165,17 +165,14 @@ impl Stores {
         (ring, resolver)
     }
 
-    /// Logins with tokens of `issuer`'s, and the administrator whom `ADMIN_EMAIL` and `ADMIN_PASSWORD` name.
+    /// Logins with tokens of `issuer`'s, as the server sets them, and the administrator whom `ADMIN_EMAIL` and `ADMIN_PASSWORD` name.
     pub(crate) async fn logins(
         &self,
         issuer: TokenIssuer,
-        refresh: Option<RefreshTokens>,
+        set: impl FnOnce(LoginsBuilder) -> LoginsBuilder,
     ) -> Result<Logins, StartError> {
         let (users, sessions) = (Arc::clone(&self.users), Arc::clone(&self.sessions));
-        let mut logins = Logins::builder(users, sessions, issuer);
-        if let Some(refresh) = refresh {
-            logins = logins.refresh(refresh);
-        }
+        let mut logins = set(Logins::builder(users, sessions, issuer));
         if let Some(herald) = &self.herald {
             logins = logins.add_listener(Arc::clone(herald));
         }

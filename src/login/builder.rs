@@ -17,6 +17,8 @@ use crate::{
 };
 
 const PASSWORD_LENGTH_MIN: usize = 8;
+const USER_ID_PREFIX: &str = "user-";
+const USER_ID_PREFIX_LENGTH_MAX: usize = 200;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Makes [`Logins`].
@@ -29,6 +31,7 @@ pub struct LoginsBuilder {
     passwords: Option<Passwords>,
     resolver: Option<SessionResolver>,
     refresh: Option<RefreshTokens>,
+    user_id_prefix: String,
     password_length_min: usize,
     deadline: Duration,
     audience: Audience,
@@ -47,6 +50,7 @@ impl LoginsBuilder {
             passwords: None,
             resolver: None,
             refresh: None,
+            user_id_prefix: USER_ID_PREFIX.to_owned(),
             password_length_min: PASSWORD_LENGTH_MIN,
             deadline: DEADLINE,
             audience: Audience::default(),
@@ -56,6 +60,12 @@ impl LoginsBuilder {
     /// Issues refresh tokens too, in such a way; none unless set. A login then goes on as long as its refresh token.
     pub fn refresh(mut self, tokens: RefreshTokens) -> Self {
         self.refresh = Some(tokens);
+        self
+    }
+
+    /// What stands before the UUID in a new user's id; `user-` unless set. Up to 200 bytes, or none.
+    pub fn user_id_prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.user_id_prefix);
         self
     }
 
@@ -98,6 +108,9 @@ impl LoginsBuilder {
         if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
             return Err(LoginConfigError::PasswordLength);
         }
+        if self.user_id_prefix.len() > USER_ID_PREFIX_LENGTH_MAX {
+            return Err(LoginConfigError::UserIdPrefix);
+        }
         let refresher = self
             .refresh
             .map(|tokens| Refresher::new(tokens, &self.issuer))
@@ -118,6 +131,7 @@ impl LoginsBuilder {
             passwords,
             resolver,
             refresher,
+            user_id_prefix: self.user_id_prefix,
             password_length_min: self.password_length_min,
             deadline: self.deadline,
             purge_at: AtomicU64::new(0),

@@ -181,6 +181,9 @@ pub enum LoginConfigError {
     /// No password could meet it, or every one would.
     #[error("password_length_min: 1 to 1,024")]
     PasswordLength,
+    /// It stands before every id.
+    #[error("user_id_prefix: at most 200 bytes")]
+    UserIdPrefix,
     /// A refresh token is good for a while.
     #[error("refresh: a lifetime of 1 second to 3,650 days")]
     RefreshLifetime,

@@ -53,6 +53,7 @@ pub(super) struct Inner {
     pub(super) passwords: Passwords,
     pub(super) resolver: SessionResolver,
     pub(super) refresher: Option<Refresher>,
+    pub(super) user_id_prefix: String,
     pub(super) password_length_min: usize,
     pub(super) deadline: Duration,
     /// When logins whose time is over are to be forgotten next, in seconds of the clock that never steps back.
@@ -100,7 +101,8 @@ impl Logins {
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
-        let id = UserId::new(&random_name("user")?).map_err(|_| internal("a user id"))?;
+        let id = UserId::new(&random_name(&self.0.user_id_prefix)?)
+            .map_err(|_| internal("a user id"))?;
         self.check_roles(&id, &user.roles)?;
         let hash = self.0.passwords.hash(user.password()).await?;
         let mut record = UserRecord::new(id, &user.email, hash, self.now());
@@ -406,13 +408,13 @@ fn too_slow() -> StoreError {
 }
 
 fn new_session() -> Result<SessionId, LoginError> {
-    SessionId::new(&random_name("session")?).map_err(|_| internal("a login id"))
+    SessionId::new(&random_name("session-")?).map_err(|_| internal("a login id"))
 }
 
 /// A name that nobody guesses: 122 random bits.
-fn random_name(label: &str) -> Result<String, LoginError> {
+fn random_name(prefix: &str) -> Result<String, LoginError> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|_| internal("the system gave no randomness"))?;
     let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    Ok(format!("{label}-{}", Uuid::hyphenated(uuid)))
+    Ok(format!("{prefix}{}", Uuid::hyphenated(uuid)))
 }

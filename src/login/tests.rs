@@ -105,6 +105,7 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T, LoginError>) -> String {
 async fn who_registers_can_log_in_and_is_known_by_the_token() {
     let (world, ann) = World::with_ann().await;
     assert!(ann.id.as_str().starts_with("user-"));
+    assert_eq!(ann.id.as_str().len(), "user-".len() + 36);
     let login = world
         .logins
         .login("  ANN@Example.org ", PASSWORD)
@@ -387,4 +388,29 @@ async fn no_password_and_no_token_is_in_any_text() {
         assert!(!text.contains(EMAIL), "{text}");
     }
     assert!(world.clock.now() < login.token.expires_at());
+}
+
+#[tokio::test]
+async fn an_id_begins_as_the_application_wants_it() {
+    let build = |prefix: &str| {
+        let store = Arc::new(FakeStore::default());
+        let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+        Logins::builder(store.clone(), store, issuer)
+            .with_passwords(cheap().build().unwrap())
+            .user_id_prefix(prefix)
+            .build()
+    };
+    for prefix in ["", "usr_", &"p".repeat(200)] {
+        let logins = build(prefix).unwrap();
+        let ann = logins
+            .register(NewUser::new(EMAIL, PASSWORD))
+            .await
+            .unwrap();
+        let uuid = ann.id.as_str().strip_prefix(prefix).unwrap();
+        assert!(uuid::Uuid::try_parse(uuid).is_ok(), "{uuid}");
+        let login = logins.login(EMAIL, PASSWORD).await.unwrap();
+        assert!(login.session.as_str().starts_with("session-"));
+    }
+    let refused = build(&"p".repeat(201)).unwrap_err();
+    assert_eq!(refused, LoginConfigError::UserIdPrefix);
 }

@@ -18,6 +18,8 @@ async fn who_registers_logs_in_and_out_at_both_addresses() {
         let register = server.post(&format!("{prefix}/register/")).json(&body);
         let user = register.send().await.expect(201).json();
         assert_eq!(user["email"], email);
+        let id = user["id"].as_str().unwrap();
+        assert!(uuid::Uuid::try_parse(id).is_ok(), "{id}");
         assert_eq!(user["firstName"], "John");
         assert_eq!(user["lastName"], "Doe");
         assert!(!user.to_string().contains(PASSWORD));
