@@ -2,8 +2,9 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
-    http::StatusCode,
+    body::Bytes,
+    extract::{FromRequest, OptionalFromRequest, Path, Query, Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
 };
 use serde_json::{Value, json};
 use tollgate::{
@@ -13,13 +14,14 @@ use tollgate::{
     denial::{Denial, DenialKind},
     login::NewUser,
     store::UserId,
+    user::UserUpdate,
 };
 
 use crate::{
     App,
     wire::{
-        AuditQuery, ChangeUser, CreateUser, Document, Entry, Items, Login, PageQuery,
-        Query as Search, Question, Refresh, Tokens, User,
+        AuditQuery, ChangeUser, CreateUser, Entry, Items, Login, PageQuery, Query as Search,
+        Refresh, Tokens, User,
     },
 };
 
@@ -82,20 +84,15 @@ pub(crate) async fn change_user(
     if let Some(role) = &change.role {
         known(&app, role)?;
     }
-    let mut user = None;
-    if let Some(role) = change.role {
-        user = Some(app.logins.set_roles(&id, vec![role]).await?);
+    if change.role.is_none() && change.active.is_none() {
+        let unchanged = Denial::new(DenialKind::Unprocessable);
+        return Err(unchanged.with_message("role or active: missing"));
     }
-    if let Some(active) = change.active {
-        user = Some(if active {
-            app.logins.activate(&id).await?
-        } else {
-            app.logins.deactivate(&id).await?
-        });
-    }
-    let unchanged =
-        || Denial::new(DenialKind::Unprocessable).with_message("role or active: missing");
-    Ok(Json(user.ok_or_else(unchanged)?.into()))
+    let mut update = UserUpdate::default();
+    update.roles = change.role.map(|role| vec![role]);
+    update.active = change.active;
+    let user = app.logins.update_ending_logins(&id, update).await?;
+    Ok(Json(user.into()))
 }
 
 pub(crate) async fn delete_user(
@@ -133,29 +130,56 @@ pub(crate) async fn search(JsonBody(search): JsonBody<Search>) -> Json<Value> {
     Json(json!({ "query": search.query, "results": [] }))
 }
 
-pub(crate) async fn chat(JsonBody(question): JsonBody<Question>) -> Json<Value> {
-    Json(json!({ "answer": format!("You asked: {}", question.message) }))
+/// Which members a question has isn't documented: whatever comes is one.
+pub(crate) async fn chat(question: Option<JsonBody<Value>>) -> Json<Value> {
+    let asked = member(question, &["message", "question", "query"]);
+    Json(json!({ "answer": format!("You asked: {}", asked.unwrap_or_default()) }))
 }
 
 pub(crate) async fn triage() -> Json<Value> {
     Json(json!({ "items": [] }))
 }
 
-pub(crate) async fn upload(JsonBody(document): JsonBody<Document>) -> (StatusCode, Json<Value>) {
+/// JSON with a title, perhaps, or a form with a file, or a file.
+pub(crate) async fn upload(request: Request) -> Created<Value> {
+    let media_type = request.headers().get(CONTENT_TYPE);
+    let media_type = media_type.and_then(|value| value.to_str().ok());
+    // curl says of JSON that it is a form.
+    let is_json = media_type.is_none_or(|media_type| {
+        media_type.contains("json") || media_type.starts_with("application/x-www-form-urlencoded")
+    });
+    let document = if is_json {
+        <JsonBody<Value> as OptionalFromRequest<()>>::from_request(request, &()).await?
+    } else {
+        let file = Bytes::from_request(request, &()).await;
+        file.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Denial::new(DenialKind::TooLarge),
+            _ => Denial::new(DenialKind::Malformed),
+        })?;
+        None
+    };
     let id = uuid::Uuid::new_v4().to_string();
-    (
+    let title = member(document, &["title", "name"]);
+    Ok((
         StatusCode::CREATED,
-        Json(json!({ "id": id, "title": document.title })),
-    )
+        Json(json!({ "id": id, "title": title })),
+    ))
+}
+
+/// The first of these members that is there with a text.
+fn member(body: Option<JsonBody<Value>>, names: &[&str]) -> Option<String> {
+    let JsonBody(json) = body?;
+    let mut found = names.iter().filter_map(|name| json.get(name)?.as_str());
+    found.next().map(str::to_owned)
 }
 
 pub(crate) async fn remove(Path(_): Path<String>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-pub(crate) async fn configure(JsonBody(config): JsonBody<Value>) -> Json<Value> {
+pub(crate) async fn configure(config: Option<JsonBody<Value>>) -> Json<Value> {
     record(Act::new(AuditAction::new("config.update")));
-    Json(config)
+    Json(config.map_or_else(|| json!({}), |JsonBody(config)| config))
 }
 
 pub(crate) async fn erase(Path(subject): Path<String>) -> Json<Value> {

@@ -85,16 +85,6 @@ pub(crate) struct Query {
     pub(crate) query: String,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Question {
-    pub(crate) message: String,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct Document {
-    pub(crate) title: String,
-}
-
 #[derive(Serialize)]
 pub(crate) struct Items<T> {
     pub(crate) items: Vec<T>,

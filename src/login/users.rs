@@ -51,21 +51,7 @@ impl Logins {
             active: Some(false),
             ..UserUpdate::default()
         };
-        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
-        let (user, at) = (user.clone(), self.now());
-        let updated = self
-            .change(Change::User(user.clone()), async move {
-                // In this order: whoever is not active opens no login after the others are ended.
-                let updated = users.update_user(&user, update).await?;
-                if updated.is_some() {
-                    // Also where ending the logins fails: the user is out.
-                    record(AuditAction::USER_UPDATE, &user, "active=false");
-                }
-                sessions.end_sessions_of(&user, at).await?;
-                Ok(updated)
-            })
-            .await?;
-        updated.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser))
+        self.update_ending_logins(user, update).await
     }
 
     /// Deletes a user and every login of the user.
@@ -100,15 +86,66 @@ impl Logins {
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
+        self.update_and(user, update, LoginsOfBefore::Stay).await
+    }
+
+    /// Changes a user like [`update`](Self::update), all of it in one step, and ends every login of one that is set inactive:
+    /// [`deactivate`](Self::deactivate) with further changes.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use tollgate::{login::{Logins, NewUser}, store::MemoryStore, token::TokenIssuer, user::UserUpdate};
+    ///
+    /// let store = Arc::new(MemoryStore::new());
+    /// let issuer = TokenIssuer::hs256(b"a secret of at least 32 bytes, kept elsewhere").build()?;
+    /// let logins = Logins::builder(store.clone(), store, issuer).build()?;
+    /// let ann = logins.register(NewUser::new("ann@example.org", "correct horse").role("admin")).await?;
+    ///
+    /// let mut demotion = UserUpdate::default();
+    /// demotion.roles = Some(vec!["viewer".into()]);
+    /// demotion.active = Some(false);
+    /// let ann = logins.update_ending_logins(&ann.id, demotion).await?;
+    /// assert!(!ann.active && ann.roles == ["viewer"]);
+    /// assert!(logins.login("ann@example.org", "correct horse").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `TooManyRoles`, `TooManyAttributes`, `UnknownUser`, `Store`.
+    pub async fn update_ending_logins(
+        &self,
+        user: &UserId,
+        update: UserUpdate,
+    ) -> Result<UserRecord, LoginError> {
+        let logins = match update.active {
+            Some(false) => LoginsOfBefore::End,
+            _ => LoginsOfBefore::Stay,
+        };
+        self.update_and(user, update, logins).await
+    }
+
+    async fn update_and(
+        &self,
+        user: &UserId,
+        update: UserUpdate,
+        logins: LoginsOfBefore,
+    ) -> Result<UserRecord, LoginError> {
         if let Some(roles) = &update.roles {
             self.check_roles(user, roles)?;
         }
-        let (users, user) = (Arc::clone(self.users_store()), user.clone());
+        let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
+        let (user, at) = (user.clone(), self.now());
         let what = described(&update);
         let updated = self.change(Change::User(user.clone()), async move {
+            // In this order: whoever is not active opens no login after the others are ended.
             let updated = users.update_user(&user, update).await?;
             if updated.is_some() {
+                // Also where ending the logins fails: the user is out.
                 record(AuditAction::USER_UPDATE, &user, &what);
+            }
+            if logins == LoginsOfBefore::End {
+                sessions.end_sessions_of(&user, at).await?;
             }
             Ok(updated)
         });
@@ -119,6 +156,13 @@ impl Logins {
             updated => updated?.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser)),
         }
     }
+}
+
+/// What becomes of a user's logins when the user is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoginsOfBefore {
+    Stay,
+    End,
 }
 
 fn record(action: AuditAction, user: &UserId, what: &str) {

@@ -135,6 +135,22 @@ async fn a_change_of_a_user_counts_on_the_next_request() {
     let operator = again().await.expect(200).json();
     triage(&server, access(&operator)).await.expect(200);
 
+    let both = json!({ "role": "viewer", "active": false });
+    let changed = change(both).await.expect(200).json();
+    assert_eq!(
+        (&changed["role"], &changed["active"]),
+        (&json!("viewer"), &json!(false))
+    );
+    let both = json!({ "role": "operator", "active": true });
+    let changed = change(both).await.expect(200).json();
+    assert_eq!(
+        (&changed["role"], &changed["active"]),
+        (&json!("operator"), &json!(true))
+    );
+    refused(&triage(&server, access(&operator)).await, 401);
+    let operator = again().await.expect(200).json();
+    triage(&server, access(&operator)).await.expect(200);
+
     server.delete(&path).bearer(admin).send().await.expect(204);
     refused(&triage(&server, access(&operator)).await, 401);
     refused(&again().await, 401);

@@ -54,6 +54,44 @@ fn routes() -> Vec<Route> {
     ]
 }
 
+/// Which members these bodies have isn't documented.
+#[tokio::test]
+async fn a_permitted_call_is_answered_whatever_its_body_names() {
+    let home = home();
+    let server = start(&home).await;
+    let key = key(&home, "admin").await;
+    let bodies = [
+        json!({}),
+        json!({ "question": "Why?" }),
+        json!({ "title": 7 }),
+        json!([1]),
+        json!("text"),
+    ];
+    for (path, status) in [("/api/v1/faq/chat", 200), ("/api/v1/documents", 201)] {
+        for body in &bodies {
+            let answer = server.post(path).key(&key).json(body).send().await;
+            answer.expect(status);
+        }
+        server.post(path).key(&key).send().await.expect(status);
+        let broken = server.post(path).key(&key);
+        refused(&broken.body("{").send().await, 400);
+    }
+    let config = server.call(Method::PUT, "/api/v1/config");
+    config.key(&key).send().await.expect(200);
+    for (media_type, body) in [
+        (
+            "multipart/form-data; boundary=x",
+            "--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--x--\r\n",
+        ),
+        ("application/pdf", "%PDF-1.7"),
+        ("text/plain", "hello"),
+    ] {
+        let file = server.post("/api/v1/documents").key(&key);
+        let file = file.header("content-type", media_type).body(body);
+        file.send().await.expect(201);
+    }
+}
+
 #[derive(Clone, Copy)]
 enum By<'a> {
     Key(&'a str),

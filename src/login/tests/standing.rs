@@ -153,6 +153,66 @@ async fn an_inactive_user_is_told_apart_from_an_ended_login() {
 }
 
 #[tokio::test]
+async fn roles_and_standing_change_in_one_step_and_who_is_shut_out_stays_out() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    let change = |role: &str, active| UserUpdate {
+        roles: Some(vec![role.to_owned()]),
+        active,
+        ..UserUpdate::default()
+    };
+    let logins = &world.logins;
+    let change_ann = |update| logins.update_ending_logins(&ann.id, update);
+    let changed = change_ann(change("viewer", None)).await.unwrap();
+    assert_eq!(
+        (&*changed.roles, changed.active),
+        (&["viewer".to_owned()][..], true)
+    );
+    assert_eq!(world.verdict(&token).await, "ok");
+
+    let changed = change_ann(change("operator", Some(false))).await.unwrap();
+    assert_eq!(
+        (&*changed.roles, changed.active),
+        (&["operator".to_owned()][..], false)
+    );
+    assert_eq!(world.verdict(&token).await, "Ended");
+    change_ann(change("admin", Some(true))).await.unwrap();
+    assert_eq!(world.verdict(&token).await, "Ended");
+
+    let nobody = UserId::new("nobody").unwrap();
+    let outcome = logins.update_ending_logins(&nobody, change("viewer", Some(false)));
+    assert_eq!(kind(outcome.await), "UnknownUser");
+    let many = vec!["a long name of a role".repeat(100); 60];
+    let many = UserUpdate {
+        roles: Some(many),
+        active: Some(false),
+        ..UserUpdate::default()
+    };
+    let refused = logins.update_ending_logins(&ann.id, many).await;
+    assert_eq!(kind(refused), "TooManyRoles");
+    let ann = logins.user(&ann.id).await.unwrap().unwrap();
+    assert!(ann.active, "all of it or nothing");
+}
+
+/// Whoever asked hangs up between the two.
+#[tokio::test]
+async fn who_is_shut_out_is_out_although_the_caller_hangs_up() {
+    let (world, ann) = World::with_ann().await;
+    let (_, token) = world.login().await;
+    let shut_out = UserUpdate {
+        active: Some(false),
+        roles: Some(Vec::new()),
+        ..UserUpdate::default()
+    };
+    let begun = world.logins.update_ending_logins(&ann.id, shut_out);
+    assert!(begun.now_or_never().is_none());
+    tokio::task::yield_now().await;
+    let ann = world.logins.user(&ann.id).await.unwrap().unwrap();
+    assert!(!ann.active && ann.roles.is_empty());
+    assert_eq!(world.verdict(&token).await, "Ended");
+}
+
+#[tokio::test]
 async fn another_processes_change_is_seen_within_the_ttl() {
     let (world, _) = World::with_ann().await;
     let other = logins_on(&world.store, &world.clock, cheap().build().unwrap());
