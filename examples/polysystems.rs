@@ -31,6 +31,7 @@ use tollgate::{
     token::{SigningSecret, TokenIssuer},
 };
 use tower::ServiceBuilder;
+use wire::Texts;
 
 /// What axum's extractors read of a body at most: with an `Idempotency-Key` it is no less.
 const BODY_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
@@ -137,9 +138,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let everybody = stores
         .limits
         .share_all(Tollgate::builder())
-        .denials(
-            Denials::new(DenialFormat::ErrorMessage).add_path_prefix("/v1/", DenialFormat::OpenAi),
-        )
+        .denials(Denials::new(Texts).add_path_prefix("/v1/", DenialFormat::OpenAi))
         .cover_plain_errors()
         .client_address(client)
         .per_client_ip(Quota::per_minute(setting(

@@ -3,9 +3,11 @@
 use jiff::{fmt::temporal::Pieces, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use tollgate::{
+    DenialBody, DenialContext, DenialFormat, RenderDenial,
     books::{Balance, Budget},
     budget::SpendingLimits,
     clock::Timestamp,
+    denial::{Denial, DenialKind},
     key::{ApiKey, KeyRecord},
     money::Money,
     network::IpNet,
@@ -13,6 +15,22 @@ use tollgate::{
     usage::{Transaction, UsageEntry},
     user::UserRecord,
 };
+
+/// The words of refusals: those of tokens are those of keys too.
+#[derive(Debug)]
+pub(crate) struct Texts;
+
+impl RenderDenial for Texts {
+    fn render(&self, denial: &Denial, context: &DenialContext<'_>) -> DenialBody {
+        let style = DenialFormat::ErrorMessage;
+        match denial.kind() {
+            kind @ (DenialKind::CredentialMissing
+            | DenialKind::CredentialInvalid
+            | DenialKind::CredentialExpired) => style.render(&Denial::new(kind), context),
+            _ => style.render(denial, context),
+        }
+    }
+}
 
 #[derive(Deserialize)]
 pub(crate) struct Register {

@@ -234,6 +234,21 @@ async fn a_key_inside_the_token_is_not_used() {
     }
 }
 
+/// The documentation calls them tokens, and has one text for each.
+#[tokio::test]
+async fn a_token_is_refused_in_the_documented_words() {
+    let home = home();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    let parts = Parts::of(&account.token);
+    server.get("/api/auth/me").send().await.missing_key();
+    server.get("/api/keys").send().await.missing_key();
+    me(&server, "x.y.z").await.invalid_key();
+    me(&server, &parts.without("sub")).await.invalid_key();
+    let past = json!(now().as_second() - 10);
+    me(&server, &parts.with("exp", past)).await.expired_key();
+}
+
 #[tokio::test]
 async fn claims_that_do_not_hold_are_refused() {
     let home = home();
