@@ -35,6 +35,8 @@ pub(super) struct Desk<'c> {
     pub(super) tally: Tally,
     /// To be told when this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
+    /// Room in which a hold is put together.
+    pub(super) packed: Vec<u8>,
 }
 
 /// Which of this instance's holds this transaction opens and ends.
@@ -48,11 +50,18 @@ pub(super) struct Tally {
     pub(super) lost: usize,
 }
 
-/// The next position in the log, once it is loaded.
+/// What is numbered next, once it is loaded.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Log {
-    next: Option<i64>,
-    stored: Option<i64>,
+    next: Option<Next>,
+    stored: Option<Next>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Next {
+    /// In the log of usage and payments.
+    position: i64,
+    hold: i64,
 }
 
 /// The statements of every call, prepared once. Those of rarer changes are in the connection's cache.
@@ -76,12 +85,11 @@ impl<'c> Statements<'c> {
             account: connection.prepare(ACCOUNT)?,
             budget: connection.prepare(BUDGET)?,
             insert_hold: connection.prepare(
-                "INSERT INTO hold (instance, number, ends, account, amount, day, month, budgets,
-                 request_id, key, route, started_at, principal, charges, idempotency_key)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO hold (number, instance, ends, account, amount, call)
+                 VALUES (?,?,?,?,?,?)",
             )?,
             delete_hold: connection
-                .prepare("DELETE FROM hold WHERE instance = ? AND number = ?")?,
+                .prepare("DELETE FROM hold WHERE number = ? AND instance = ?")?,
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,
@@ -107,8 +115,8 @@ impl<'c> Statements<'c> {
                  total_settled = ?, total_held = ?, soft_daily = ?, soft_monthly = ?,
                  soft_total = ?, rolling = ? WHERE account = ? AND id = ?",
             )?,
-            next: connection.prepare("SELECT next FROM log")?,
-            update_next: connection.prepare("UPDATE log SET next = ?")?,
+            next: connection.prepare("SELECT next, next_hold FROM log")?,
+            update_next: connection.prepare("UPDATE log SET next = ?, next_hold = ?")?,
         })
     }
 }
@@ -357,16 +365,35 @@ impl Account {
 impl Log {
     /// A place in the order of usage rows and payments.
     pub(super) fn position(&mut self, statements: &mut Statements<'_>) -> Result<i64, Failure> {
-        let position = match self.next {
+        let next = self.load(statements)?;
+        let position = next.position;
+        next.position = position.saturating_add(1);
+        Ok(position)
+    }
+
+    /// A number that no hold in this file ever had.
+    pub(super) fn hold_number(&mut self, statements: &mut Statements<'_>) -> Result<i64, Failure> {
+        let next = self.load(statements)?;
+        let number = next.hold;
+        next.hold = number.saturating_add(1);
+        Ok(number)
+    }
+
+    fn load(&mut self, statements: &mut Statements<'_>) -> Result<&mut Next, Failure> {
+        let next = match self.next {
             Some(next) => next,
             None => {
-                let next = statements.next.query_row([], |row| row.get(0))?;
+                let next = statements.next.query_row([], |row| {
+                    Ok(Next {
+                        position: row.get(0)?,
+                        hold: row.get(1)?,
+                    })
+                })?;
                 self.stored = Some(next);
                 next
             }
         };
-        self.next = Some(position.saturating_add(1));
-        Ok(position)
+        Ok(self.next.insert(next))
     }
 }
 
@@ -388,6 +415,7 @@ impl<'c> Desk<'c> {
             house,
             tally: Tally::default(),
             alerts: Vec::new(),
+            packed: Vec::new(),
         })
     }
 
@@ -408,8 +436,11 @@ impl<'c> Desk<'c> {
         for account in self.accounts.values() {
             account.write_back(&mut self.statements)?;
         }
-        if self.log.next != self.log.stored {
-            self.statements.update_next.execute([self.log.next])?;
+        if let Some(next) = self.log.next
+            && self.log.stored != Some(next)
+        {
+            let write = &mut self.statements.update_next;
+            write.execute([next.position, next.hold])?;
         }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())

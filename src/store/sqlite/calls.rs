@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     batch::{Account, Desk, Log, Statements, load},
     convert::{Failure, count, micros},
+    holds::{pack_call, principal},
     once,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         budget::SpendingLimits,
         clock::Timestamp,
         money::Money,
-        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, is_reference},
+        usage::{Call, Hold, HoldId, HoldRequest, Settlement, is_reference},
     },
     store::StoreError,
 };
@@ -50,24 +51,19 @@ impl Desk<'_> {
         if let Some(wish) = &request.idempotency {
             once::begin(self.connection, number, wish, self.now)?;
         }
-        let id = self.house.next_hold();
+        let id = HoldId {
+            instance: self.house.instance(),
+            number: self.log.hold_number(&mut self.statements)?.cast_unsigned(),
+        };
         let ends = self.elapsed.saturating_add(request.lifetime);
+        pack_call(&mut self.packed, request, &grant)?;
         self.statements.insert_hold.execute(params![
-            id.instance.cast_signed(),
             id.number.cast_signed(),
+            id.instance.cast_signed(),
             i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
             number,
             request.amount.nanos(),
-            grant.windows.day,
-            grant.windows.month,
-            pack(&request.budgets)?,
-            &*call.request_id,
-            call.key.as_ref().map(|key| key.as_str()),
-            &*call.route,
-            micros(call.started_at),
-            principal(call),
-            request.expiry == Expiry::Charge,
-            request.idempotency.as_ref().map(|wish| &*wish.key),
+            self.packed,
         ])?;
         account.opened = account.opened.saturating_add(1);
         self.tally.opened = self.tally.opened.saturating_add(1);
@@ -79,7 +75,7 @@ impl Desk<'_> {
         let deleted = self
             .statements
             .delete_hold
-            .execute([hold.id.instance.cast_signed(), hold.id.number.cast_signed()])?;
+            .execute([hold.id.number.cast_signed(), hold.id.instance.cast_signed()])?;
         if deleted == 0 {
             return Ok(false);
         }
@@ -135,11 +131,11 @@ impl Desk<'_> {
         let ends = self.elapsed.saturating_add(lifetime);
         let extended = self
             .connection
-            .prepare_cached("UPDATE hold SET ends = ? WHERE instance = ? AND number = ?")?
+            .prepare_cached("UPDATE hold SET ends = ? WHERE number = ? AND instance = ?")?
             .execute(params![
                 i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
-                hold.instance.cast_signed(),
                 hold.number.cast_signed(),
+                hold.instance.cast_signed(),
             ])?;
         Ok(extended > 0)
     }
@@ -218,11 +214,6 @@ impl Desk<'_> {
     }
 }
 
-/// Who called, as stored.
-fn principal(call: &Call) -> Option<&str> {
-    (*call.principal != *call.account.as_str()).then_some(&*call.principal)
-}
-
 /// A row to be.
 pub(super) struct UsageRow<'a> {
     pub(super) call: &'a Call,
@@ -268,46 +259,5 @@ impl UsageRow<'_> {
             account.row.latest_charge = Some(position);
         }
         Ok(())
-    }
-}
-
-/// The names of a hold's budgets, each behind a byte with its length: a name has at most 255.
-pub(super) fn pack(budgets: &[BudgetId]) -> Result<Vec<u8>, Failure> {
-    let mut packed = Vec::new();
-    for budget in budgets {
-        let name = budget.as_str().as_bytes();
-        let length = u8::try_from(name.len());
-        packed.push(length.map_err(|_| StoreError::internal("a budget's name is too long"))?);
-        packed.extend_from_slice(name);
-    }
-    Ok(packed)
-}
-
-/// What [`pack`] packed.
-pub(super) fn unpack(mut packed: &[u8]) -> Result<Vec<BudgetId>, Failure> {
-    let corrupt = || Failure::corrupt("a hold's budgets");
-    let mut budgets = Vec::new();
-    while let Some((length, rest)) = packed.split_first() {
-        let (name, rest) = rest
-            .split_at_checked(usize::from(*length))
-            .ok_or_else(corrupt)?;
-        let name = std::str::from_utf8(name).map_err(|_| corrupt())?;
-        budgets.push(BudgetId::new(name).map_err(|_| corrupt())?);
-        packed = rest;
-    }
-    Ok(budgets)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_packed_comes_out_again_and_half_of_it_does_not() {
-        let budgets = [BudgetId::new("key-1"), BudgetId::new(&"é".repeat(127))].map(Result::unwrap);
-        let packed = pack(&budgets).unwrap();
-        assert_eq!(unpack(&packed).unwrap(), budgets);
-        assert_eq!(unpack(&[]).unwrap(), []);
-        assert!(unpack(&packed[..packed.len() - 1]).is_err());
     }
 }

@@ -7,8 +7,9 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{
     SqliteStore,
     batch::{Desk, load},
-    calls::{UsageRow, pack, unpack},
+    calls::UsageRow,
     convert::{Failure, micros, name},
+    holds::{pack, unpack},
 };
 use crate::{
     domain::{

@@ -18,6 +18,7 @@ mod builder;
 mod calls;
 mod command;
 mod convert;
+mod holds;
 mod keys;
 mod leases;
 mod ledger;

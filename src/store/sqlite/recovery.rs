@@ -11,22 +11,14 @@
 use std::time::Duration;
 
 use hashbrown::{HashMap, hash_map::Entry};
-use rusqlite::Row;
 
 use super::{
     batch::Desk,
-    calls::unpack,
-    convert::{Failure, micros, moment, money, name, principal},
-    once,
+    convert::{Failure, micros},
+    holds, once,
 };
 use crate::{
-    domain::{
-        AccountId,
-        books::Left,
-        budget::Windows,
-        clock::Timestamp,
-        usage::{Call, Expiry, Hold, HoldId, Settlement},
-    },
+    domain::{AccountId, clock::Timestamp, usage::Settlement},
     store::vigil::Vigil,
 };
 
@@ -38,7 +30,6 @@ const STEP: i64 = 1_000;
 
 pub(super) struct House {
     instance: u64,
-    holds: u64,
     /// Open holds of the instance, as committed.
     open: usize,
     /// How many of them each account has; none of those that have none.
@@ -52,15 +43,10 @@ pub(super) struct House {
     suspects: HashMap<i64, i64>,
 }
 
-const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
-     route, started_at, principal, charges, idempotency_key FROM hold JOIN account ON account.number = hold.account
-     WHERE instance = ?1 AND ends <= ?2 LIMIT ?3";
-
 impl House {
     pub(super) fn new() -> Self {
         Self {
             instance: 0,
-            holds: 0,
             open: 0,
             open_of: HashMap::new(),
             beat_due: Duration::ZERO,
@@ -109,14 +95,6 @@ impl House {
     /// None of what was counted is this instance's any more.
     pub(super) fn count_anew(&mut self) {
         self.open_of.clear();
-    }
-
-    pub(super) fn next_hold(&mut self) -> HoldId {
-        self.holds = self.holds.saturating_add(1);
-        HoldId {
-            instance: self.instance,
-            number: self.holds,
-        }
     }
 
     /// Whether somebody is taken for dead who may only wait for the lock.
@@ -251,23 +229,13 @@ impl Desk<'_> {
 
     /// The instances that have holds and no row.
     fn orphaned_instances(&self) -> Result<Vec<i64>, Failure> {
-        let mut next = self
-            .connection
-            .prepare_cached("SELECT min(instance) FROM hold WHERE instance >= ?")?;
-        let mut look = self
-            .connection
-            .prepare_cached("SELECT 1 FROM instance WHERE id = ?")?;
-        let mut orphaned = Vec::new();
-        let mut from = Some(i64::MIN);
-        while let Some(start) = from {
-            let found: Option<i64> = next.query_row([start], |row| row.get(0))?;
-            let Some(instance) = found else { break };
-            if !look.exists([instance])? {
-                orphaned.push(instance);
-            }
-            from = instance.checked_add(1);
-        }
-        Ok(orphaned)
+        // Nearly all holds are this instance's own, which are told from the others in passing.
+        let mut look = self.connection.prepare_cached(
+            "SELECT DISTINCT instance FROM hold WHERE instance <> ?
+             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = hold.instance)",
+        )?;
+        let orphaned = look.query_map([self.house.instance.cast_signed()], |row| row.get(0))?;
+        Ok(orphaned.collect::<Result<_, _>>()?)
     }
 
     /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
@@ -275,11 +243,11 @@ impl Desk<'_> {
         let mut holds = Vec::new();
         let mut found = 0_i64;
         {
-            let mut look = self.connection.prepare_cached(HOLDS)?;
+            let mut look = self.connection.prepare_cached(holds::ENDED)?;
             let mut rows = look.query([instance, ends, STEP])?;
             while let Some(row) = rows.next()? {
                 found = found.saturating_add(1);
-                match read_hold(instance, row) {
+                match holds::read(instance.cast_unsigned(), row) {
                     Ok(hold) => holds.push(hold),
                     // One unreadable row must not stop everybody's writing.
                     Err(Failure(error)) => {
@@ -348,40 +316,4 @@ impl Desk<'_> {
         }
         Ok(all_done)
     }
-}
-
-fn read_hold(instance: i64, row: &Row<'_>) -> Result<Hold, Failure> {
-    let budgets = row.get_ref(5)?.as_blob();
-    let budgets = unpack(budgets.map_err(|_| Failure::corrupt("a hold's budgets"))?)?;
-    let account: AccountId = name(row, 0)?;
-    Ok(Hold {
-        id: HoldId {
-            instance: instance.cast_unsigned(),
-            number: row.get::<_, i64>(1)?.cast_unsigned(),
-        },
-        call: Call {
-            principal: principal(row, 10, &account)?,
-            account,
-            request_id: row.get::<_, String>(6)?.into(),
-            key: match row.get::<_, Option<String>>(7)? {
-                None => None,
-                Some(_) => Some(name(row, 7)?),
-            },
-            route: row.get::<_, String>(8)?.into(),
-            started_at: moment(row.get(9)?)?,
-        },
-        budgets: budgets.into(),
-        amount: money(row, 2)?,
-        windows: Windows {
-            day: row.get(3)?,
-            month: row.get(4)?,
-        },
-        left: Left::default(),
-        expiry: if row.get(11)? {
-            Expiry::Charge
-        } else {
-            Expiry::Release
-        },
-        idempotency_key: row.get::<_, Option<String>>(12)?.map(Into::into),
-    })
 }

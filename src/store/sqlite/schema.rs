@@ -277,6 +277,48 @@ const ROLLING: &str = "
 ALTER TABLE budget ADD COLUMN rolling TEXT;
 ";
 
+/// Holds are numbered through the whole file, and all but a few columns of theirs are one blob: see `holds`, which writes the same
+/// form. A process of an older version that still has the file open refuses all calls from then on.
+const COMPACT_HOLDS: &str = "
+CREATE TABLE open_hold (
+    number INTEGER PRIMARY KEY,
+    instance INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    call BLOB NOT NULL
+) STRICT;
+INSERT INTO open_hold (instance, ends, account, amount, call)
+    SELECT instance, ends, account, amount, unhex(
+        printf('%02X%016X%016X%016X', (charges <> 0) + 2 * (key IS NOT NULL) + 4 * (principal IS NOT NULL)
+            + 8 * (idempotency_key IS NOT NULL), day, month, started_at)
+        || printf('%08X', length(budgets)) || hex(budgets)
+        || printf('%08X', octet_length(request_id)) || hex(request_id)
+        || printf('%08X', octet_length(route)) || hex(route)
+        || iif(key IS NULL, '', printf('%08X', octet_length(key)) || hex(key))
+        || iif(principal IS NULL, '', printf('%08X', octet_length(principal)) || hex(principal))
+        || iif(idempotency_key IS NULL, '', printf('%08X', octet_length(idempotency_key)) || hex(idempotency_key)))
+    FROM hold;
+DROP TABLE hold;
+ALTER TABLE open_hold RENAME TO hold;
+ALTER TABLE log ADD COLUMN next_hold INTEGER NOT NULL DEFAULT 1;
+UPDATE log SET next_hold = (SELECT coalesce(max(number), 0) + 1 FROM hold);
+";
+
+/// All that was ever changed in the tables, in order.
+pub(super) const STEPS: [&str; 10] = [
+    FIRST,
+    SECOND,
+    MONEY,
+    AUDIT,
+    KEYS,
+    STRANGERS,
+    LEASES,
+    ROTATIONS,
+    ROLLING,
+    COMPACT_HOLDS,
+];
+
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
     Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
@@ -324,10 +366,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
     connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let steps = [
-        FIRST, SECOND, MONEY, AUDIT, KEYS, STRANGERS, LEASES, ROTATIONS, ROLLING,
-    ];
-    Migrations::new(steps.map(M::up).to_vec())
+    Migrations::new(STEPS.map(M::up).to_vec())
         .to_latest(connection)
         .map_err(|error| match error {
             rusqlite_migration::Error::RusqliteError { err, .. } => Failure::from(err),
