@@ -48,6 +48,65 @@ pub(super) enum Command {
     Close,
 }
 
+impl Command {
+    /// Whether it settles or extends a hold.
+    pub(super) fn is_of_a_hold(&self) -> bool {
+        matches!(self, Self::Settle { .. } | Self::Extend(_))
+    }
+
+    /// Does it, in the transaction that goes on.
+    pub(super) fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Hold {
+                request,
+                granted,
+                reply,
+            } => {
+                // Nobody waits any more: under a heavy load that is most of it.
+                if !reply.is_closed() {
+                    *granted = Some(desk.hold(request)?);
+                }
+            }
+            Self::Settle {
+                hold, settlement, ..
+            } => {
+                if !desk.settle(hold, settlement)? {
+                    tracing::warn!(
+                        target: "tollgate::ledger",
+                        hold = %hold.id,
+                        request_id = %hold.call.request_id,
+                        "settled too late: the hold was resolved before"
+                    );
+                }
+            }
+            Self::Record {
+                call, settlement, ..
+            } => desk.record(call, settlement)?,
+            Self::Audit(event) => desk.audit(event)?,
+            Self::Job(job) | Self::Extend(job) => job.run(desk)?,
+            Self::Touch { .. } | Self::Flush(_) | Self::Close => {}
+        }
+        Ok(())
+    }
+
+    /// Answers that it was not done.
+    pub(super) fn fail(self, error: &StoreError) {
+        match self {
+            Self::Hold { reply, .. } => {
+                let _ = reply.send(Err(error.clone()));
+            }
+            Self::Settle { reply, .. } => {
+                let _ = reply.map(|reply| reply.send(Err(error.clone())));
+            }
+            Self::Record { reply, .. } | Self::Flush(reply) => {
+                let _ = reply.send(Err(error.clone()));
+            }
+            Self::Job(job) | Self::Extend(job) => job.finish(Err(error.clone())),
+            Self::Audit(_) | Self::Touch { .. } | Self::Close => {}
+        }
+    }
+}
+
 /// A hold on its way to whom it was granted. Nobody may be there any more to take it: then it is given
 /// back.
 pub(super) struct Granted {

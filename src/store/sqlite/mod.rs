@@ -22,6 +22,7 @@ mod holds;
 mod keys;
 mod leases;
 mod ledger;
+mod line;
 mod listing;
 mod once;
 mod people;

@@ -7,12 +7,11 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        mpsc::{Receiver, Sender},
     },
     time::Duration,
 };
 
-use hashbrown::HashMap;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
@@ -21,12 +20,13 @@ use super::{
     batch::Desk,
     command::{Command, Granted},
     convert::{Failure, micros},
+    line::Line,
     recovery::House,
     schema,
 };
 use crate::{
-    domain::{KeyId, clock::Timestamp, usage::Hold},
-    store::{StoreError, gauge::Gauge},
+    domain::usage::Hold,
+    store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
 
 /// Commands in one transaction, besides what has to be tried again.
@@ -55,15 +55,13 @@ const LEAVING_STEPS: u32 = 10_000;
 
 pub(super) struct Writer<'c> {
     desk: Desk<'c>,
-    queue: Receiver<Command>,
+    line: Line,
     sender: Sender<Command>,
     gauge: Arc<Gauge>,
     /// Settlements that the disk refused. They go first in the next transaction.
     again: Vec<Command>,
-    touched: HashMap<KeyId, Timestamp>,
     /// When it last left the lock alone.
     rested_at: Duration,
-    closing: bool,
 }
 
 /// The thread's work, from the opening of the file to its end.
@@ -106,13 +104,11 @@ impl<'c> Writer<'c> {
         let desk = Desk::new(connection, Arc::clone(settings), House::new())?;
         let mut writer = Self {
             desk,
-            queue,
+            line: Line::new(queue, Arc::clone(&gauge)),
             sender,
             gauge,
             again: Vec::new(),
-            touched: HashMap::new(),
             rested_at: Duration::ZERO,
-            closing: false,
         };
         // The first transaction registers the instance, and gives back what orphans left.
         let first = writer.transaction(&mut []);
@@ -128,14 +124,14 @@ impl<'c> Writer<'c> {
         loop {
             self.fill(&mut batch);
             self.turn(&mut batch);
-            if !self.closing {
+            if !self.line.is_closing() {
                 continue;
             }
             if self.again.is_empty() {
-                // What was sent before the end was asked for is in the queue by now.
-                match self.queue.try_recv() {
-                    Ok(command) => self.admit(command, &mut batch),
-                    Err(_) => return,
+                // What was sent before the end was asked for is in the line by now.
+                self.line.take(&mut batch, 1);
+                if batch.is_empty() && self.line.touched().is_empty() {
+                    return;
                 }
             } else {
                 attempts = attempts.saturating_sub(1);
@@ -154,7 +150,7 @@ impl<'c> Writer<'c> {
             "closed without having written what the disk refused"
         );
         let closed = StoreError::new(
-            crate::store::StoreErrorKind::Unavailable,
+            StoreErrorKind::Unavailable,
             "the store was closed before this could be written",
         );
         for command in std::mem::take(&mut self.again) {
@@ -168,48 +164,23 @@ impl<'c> Writer<'c> {
             std::thread::sleep(RETRY_AFTER);
             batch.append(&mut self.again);
         }
+        let limit = batch.len().saturating_add(BATCH_MAX);
         if batch.is_empty() {
-            let patience = if self.closing { Duration::ZERO } else { IDLE };
+            let is_closing = self.line.is_closing();
+            let patience = if is_closing { Duration::ZERO } else { IDLE };
             let asked = self.desk.settings.clock.elapsed();
-            match self.queue.recv_timeout(patience) {
-                Ok(command) => self.admit(command, batch),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.closing = true,
-            }
+            self.line.wait(patience, batch);
             let elapsed = self.desk.settings.clock.elapsed();
             if elapsed.saturating_sub(asked) >= REST {
                 self.rested_at = elapsed;
             }
         }
-        for command in self.queue.try_iter().take(BATCH_MAX).collect::<Vec<_>>() {
-            self.admit(command, batch);
-        }
-    }
-
-    fn admit(&mut self, command: Command, batch: &mut Vec<Command>) {
-        match &command {
-            Command::Close => {
-                self.closing = true;
-                return;
-            }
-            Command::Hold { .. } | Command::Touch { .. } | Command::Job(_) => {
-                Gauge::leave(&self.gauge.queued, 1);
-            }
-            Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
-            Command::Settle { .. } | Command::Extend(_) | Command::Audit(_) | Command::Flush(_) => {
-            }
-        }
-        if let Command::Touch { key, at } = command {
-            let latest = self.touched.entry(key).or_insert(at);
-            *latest = at.max(*latest);
-        } else {
-            batch.push(command);
-        }
+        self.line.take(batch, limit);
     }
 
     /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
     fn turn(&mut self, batch: &mut Vec<Command>) {
-        let idle = batch.is_empty() && self.touched.is_empty();
+        let idle = batch.is_empty() && self.line.touched().is_empty();
         if idle && !self.desk.house.is_due(self.desk.settings.clock.elapsed()) {
             return;
         }
@@ -258,7 +229,7 @@ impl<'c> Writer<'c> {
             Gauge::leave(&self.gauge.events, 1);
             self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
         }
-        answer_failure(command, error);
+        command.fail(error);
     }
 
     /// Leaves the lock to others, where somebody may wait for it in vain.
@@ -282,14 +253,14 @@ impl<'c> Writer<'c> {
         self.desk.begin()?;
         for command in &mut *batch {
             // Settlements first of all, lest one be resolved that only had to wait for the disk; and so with extensions.
-            if is_of_a_hold(command) {
-                run_command(&mut self.desk, command)?;
+            if command.is_of_a_hold() {
+                command.run(&mut self.desk)?;
             }
         }
         self.desk.keep_house()?;
         for command in batch {
-            if !is_of_a_hold(command) {
-                run_command(&mut self.desk, command)?;
+            if !command.is_of_a_hold() {
+                command.run(&mut self.desk)?;
             }
         }
         self.touch()?;
@@ -297,20 +268,20 @@ impl<'c> Writer<'c> {
         self.desk.house_is_kept();
         let alerts = std::mem::take(&mut self.desk.alerts);
         self.desk.settings.alerts.tell(alerts);
-        self.touched.clear();
+        self.line.forget_touched();
         self.count_holds();
         Ok(())
     }
 
     fn touch(&mut self) -> Result<(), Failure> {
-        if self.touched.is_empty() {
+        if self.line.touched().is_empty() {
             return Ok(());
         }
         let mut touch = self.desk.connection.prepare_cached(
             "UPDATE api_key SET last_used_at = ?1 WHERE id = ?2
              AND (last_used_at IS NULL OR last_used_at < ?1)",
         )?;
-        for (key, at) in &self.touched {
+        for (key, at) in self.line.touched() {
             touch.execute(params![micros(*at), key.as_str()])?;
         }
         Ok(())
@@ -400,59 +371,5 @@ impl<'c> Writer<'c> {
             let error = error.0;
             tracing::warn!(target: "tollgate::sqlite", %error, "can't empty the write-ahead log");
         }
-    }
-}
-
-fn is_of_a_hold(command: &Command) -> bool {
-    matches!(command, Command::Settle { .. } | Command::Extend(_))
-}
-
-fn run_command(desk: &mut Desk<'_>, command: &mut Command) -> Result<(), Failure> {
-    match command {
-        Command::Hold {
-            request,
-            granted,
-            reply,
-        } => {
-            // Nobody waits any more: under a heavy load that is most of it.
-            if !reply.is_closed() {
-                *granted = Some(desk.hold(request)?);
-            }
-        }
-        Command::Settle {
-            hold, settlement, ..
-        } => {
-            if !desk.settle(hold, settlement)? {
-                tracing::warn!(
-                    target: "tollgate::ledger",
-                    hold = %hold.id,
-                    request_id = %hold.call.request_id,
-                    "settled too late: the hold was resolved before"
-                );
-            }
-        }
-        Command::Record {
-            call, settlement, ..
-        } => desk.record(call, settlement)?,
-        Command::Audit(event) => desk.audit(event)?,
-        Command::Job(job) | Command::Extend(job) => job.run(desk)?,
-        Command::Touch { .. } | Command::Flush(_) | Command::Close => {}
-    }
-    Ok(())
-}
-
-fn answer_failure(command: Command, error: &StoreError) {
-    match command {
-        Command::Hold { reply, .. } => {
-            let _ = reply.send(Err(error.clone()));
-        }
-        Command::Settle { reply, .. } => {
-            let _ = reply.map(|reply| reply.send(Err(error.clone())));
-        }
-        Command::Record { reply, .. } | Command::Flush(reply) => {
-            let _ = reply.send(Err(error.clone()));
-        }
-        Command::Job(job) | Command::Extend(job) => job.finish(Err(error.clone())),
-        Command::Audit(_) | Command::Touch { .. } | Command::Close => {}
     }
 }
