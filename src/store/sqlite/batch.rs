@@ -26,7 +26,7 @@ pub(super) struct Desk<'c> {
     pub(super) settings: Arc<Settings>,
     pub(super) accounts: HashMap<AccountId, Account>,
     pub(super) log: Log,
-    /// The moment of the transaction.
+    /// The moment of what is run now, in the transaction.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
     /// The same, as budgets see it.
@@ -425,10 +425,14 @@ impl<'c> Desk<'c> {
         self.connection
             .prepare_cached("BEGIN IMMEDIATE")?
             .execute([])?;
+        self.look_at_the_clock();
+        Ok(())
+    }
+
+    pub(super) fn look_at_the_clock(&mut self) {
         self.now = self.settings.clock.now();
         self.elapsed = self.settings.clock.elapsed();
         self.moment = self.settings.calendar.moment(self.now);
-        Ok(())
     }
 
     /// Writes back what is on the desk, and commits.

@@ -12,24 +12,34 @@ use hashbrown::HashMap;
 
 use super::command::Command;
 use crate::{
-    domain::{KeyId, clock::Timestamp},
+    domain::{
+        KeyId,
+        clock::{Clock, Timestamp},
+    },
     store::gauge::Gauge,
 };
+
+/// For how long, and for how many turns of other threads, a transaction stays open for somebody who is expected: a
+/// fraction of what a flush of the disk takes.
+const LINGER: Duration = Duration::from_micros(50);
+const TURNS_MAX: u32 = 64;
 
 /// The writer's end of the channel. It has no bound of its own: see [`Gauge`].
 pub(super) struct Line {
     queue: Receiver<Command>,
     gauge: Arc<Gauge>,
+    clock: Arc<dyn Clock>,
     /// Keys that were used, and when last.
     touched: HashMap<KeyId, Timestamp>,
     is_closing: bool,
 }
 
 impl Line {
-    pub(super) fn new(queue: Receiver<Command>, gauge: Arc<Gauge>) -> Self {
+    pub(super) fn new(queue: Receiver<Command>, gauge: Arc<Gauge>, clock: Arc<dyn Clock>) -> Self {
         Self {
             queue,
             gauge,
+            clock,
             touched: HashMap::new(),
             is_closing: false,
         }
@@ -69,6 +79,29 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// Takes who came since, as [`take`](Self::take) does; `false`: nobody did. Who was answered together often comes back
+    /// together, so while `batch` has less than `expected`, it lingers for a moment before it says so.
+    pub(super) fn take_late(
+        &mut self,
+        batch: &mut Vec<Command>,
+        limit: usize,
+        expected: usize,
+    ) -> bool {
+        let before = batch.len();
+        self.take(batch, limit);
+        if batch.len() == before && before < expected.min(limit) {
+            let end = self.clock.elapsed().saturating_add(LINGER);
+            for _ in 0..TURNS_MAX {
+                std::thread::yield_now();
+                self.take(batch, limit);
+                if batch.len() > before || self.clock.elapsed() >= end {
+                    break;
+                }
+            }
+        }
+        batch.len() > before
     }
 
     fn admit(&mut self, command: Command, batch: &mut Vec<Command>) {

@@ -1,7 +1,7 @@
 //! The one thread that writes: group commit.
 //!
-//! It takes what waits, up to a bound, runs it in one transaction, commits, and only then answers. A
-//! flush of the disk is what costs; so it is shared by all who came while the last one went on.
+//! It takes what waits, up to a bound, runs it in one transaction, takes what came meanwhile, commits, and only then answers.
+//! A flush of the disk is what costs; so it is shared by as many as can be had without keeping anybody waiting for it.
 
 use std::{
     sync::{
@@ -60,8 +60,18 @@ pub(super) struct Writer<'c> {
     gauge: Arc<Gauge>,
     /// Settlements that the disk refused. They go first in the next transaction.
     again: Vec<Command>,
+    /// How many were answered last.
+    answered: usize,
     /// When it last left the lock alone.
     rested_at: Duration,
+}
+
+/// Whether others may join a transaction that goes on.
+#[derive(Clone, Copy)]
+enum Joining {
+    /// Until it has so many commands.
+    Until(usize),
+    Nobody,
 }
 
 /// The thread's work, from the opening of the file to its end.
@@ -104,14 +114,15 @@ impl<'c> Writer<'c> {
         let desk = Desk::new(connection, Arc::clone(settings), House::new())?;
         let mut writer = Self {
             desk,
-            line: Line::new(queue, Arc::clone(&gauge)),
+            line: Line::new(queue, Arc::clone(&gauge), Arc::clone(&settings.clock)),
             sender,
             gauge,
             again: Vec::new(),
+            answered: 0,
             rested_at: Duration::ZERO,
         };
         // The first transaction registers the instance, and gives back what orphans left.
-        let first = writer.transaction(&mut []);
+        let first = writer.transaction(&mut Vec::new(), Joining::Nobody);
         if first.is_err() {
             writer.desk.roll_back();
         }
@@ -122,8 +133,8 @@ impl<'c> Writer<'c> {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
-            self.fill(&mut batch);
-            self.turn(&mut batch);
+            let limit = self.fill(&mut batch);
+            self.turn(&mut batch, Joining::Until(limit));
             if !self.line.is_closing() {
                 continue;
             }
@@ -158,8 +169,8 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// Waits for the first command, and takes what else is there.
-    fn fill(&mut self, batch: &mut Vec<Command>) {
+    /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
+    fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if !self.again.is_empty() {
             std::thread::sleep(RETRY_AFTER);
             batch.append(&mut self.again);
@@ -176,16 +187,18 @@ impl<'c> Writer<'c> {
             }
         }
         self.line.take(batch, limit);
+        limit
     }
 
     /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
-    fn turn(&mut self, batch: &mut Vec<Command>) {
+    fn turn(&mut self, batch: &mut Vec<Command>, joining: Joining) {
         let idle = batch.is_empty() && self.line.touched().is_empty();
         if idle && !self.desk.house.is_due(self.desk.settings.clock.elapsed()) {
             return;
         }
-        match self.transaction(batch) {
+        match self.transaction(batch, joining) {
             Ok(()) => {
+                self.answered = batch.len();
                 for command in batch.drain(..) {
                     self.succeed(command);
                 }
@@ -196,7 +209,7 @@ impl<'c> Writer<'c> {
                 if batch.len() > 1 && !failure.is_passing() {
                     // One of them can't be done at all: each alone, so that it fails alone.
                     for command in std::mem::take(batch) {
-                        self.turn(&mut vec![command]);
+                        self.turn(&mut vec![command], Joining::Nobody);
                     }
                 } else {
                     self.fail(batch, &failure);
@@ -248,7 +261,7 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn transaction(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
+    fn transaction(&mut self, batch: &mut Vec<Command>, joining: Joining) -> Result<(), Failure> {
         self.give_way();
         self.desk.begin()?;
         for command in &mut *batch {
@@ -258,10 +271,13 @@ impl<'c> Writer<'c> {
             }
         }
         self.desk.keep_house()?;
-        for command in batch {
+        for command in &mut *batch {
             if !command.is_of_a_hold() {
                 command.run(&mut self.desk)?;
             }
+        }
+        if let Joining::Until(limit) = joining {
+            self.run_late(batch, limit)?;
         }
         self.touch()?;
         self.desk.commit()?;
@@ -270,6 +286,19 @@ impl<'c> Writer<'c> {
         self.desk.settings.alerts.tell(alerts);
         self.line.forget_touched();
         self.count_holds();
+        Ok(())
+    }
+
+    /// Runs what comes while the transaction goes on.
+    fn run_late(&mut self, batch: &mut Vec<Command>, limit: usize) -> Result<(), Failure> {
+        let mut done = batch.len();
+        while self.line.take_late(batch, limit, self.answered) {
+            self.desk.look_at_the_clock();
+            for command in batch.iter_mut().skip(done) {
+                command.run(&mut self.desk)?;
+            }
+            done = batch.len();
+        }
         Ok(())
     }
 
