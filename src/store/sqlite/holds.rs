@@ -222,8 +222,10 @@ mod tests {
                 started_at: Timestamp::from_microsecond(-5).unwrap(),
             },
             budgets: match is_full {
-                true => Arc::from(["key-1", &"é".repeat(127)].map(|id| BudgetId::new(id).unwrap())),
-                false => Arc::from([]),
+                true => ["key-1", &"é".repeat(127)]
+                    .map(|id| BudgetId::new(id).unwrap())
+                    .into(),
+                false => [].into(),
             },
             amount: Money::from_nanos(7),
             lifetime: Duration::from_secs(1),
