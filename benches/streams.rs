@@ -78,9 +78,15 @@ fn event(number: usize) -> String {
     )
 }
 
-/// Some 4 MB of events, in pieces of a size, or an event a piece.
+/// Events in pieces of a size, or an event a piece. Few, because the bytes of a stream that passes were just written: they are
+/// in the processor's cache.
 fn stream(size: Option<usize>) -> Stream {
-    let events: Vec<String> = (0..16_384).map(event).collect();
+    let number = if size.is_some_and(|size| size > 65_536) {
+        8_192
+    } else {
+        512
+    };
+    let events: Vec<String> = (0..number).map(event).collect();
     let pieces = match size {
         None => events.into_iter().map(Bytes::from).collect(),
         Some(size) => {

@@ -16,7 +16,7 @@ pub struct HoldId {
     /// A random number, drawn when the granting store was opened, or when it found that it had been
     /// taken for dead.
     pub instance: u64,
-    /// Counts the holds of that instance.
+    /// None of that instance had it before.
     pub number: u64,
 }
 
