@@ -108,7 +108,7 @@ fn per_second(number: u64, spent: Duration) -> u64 {
 fn pgbench(server: &Server, rows: u32, clients: u32) -> u64 {
     let script = server.folder().join(format!("update-{rows}.sql"));
     let update = format!(
-        "\\set id random(1, {rows})\nUPDATE account SET balance = balance - 1 WHERE id = :id;\n"
+        "\\set id random(1, {rows})\nUPDATE bench_row SET balance = balance - 1 WHERE id = :id;\n"
     );
     std::fs::write(&script, update).unwrap();
     // It may stand elsewhere than the server.
@@ -145,8 +145,8 @@ async fn main() {
     let place = server.create_database("bench").await;
     let raw = pool(place.clone(), 1).await;
     sqlx::raw_sql(
-        "CREATE TABLE account (id INTEGER PRIMARY KEY, balance BIGINT) WITH (fillfactor = 50);
-         INSERT INTO account SELECT id, 1000000000 FROM generate_series(1, 256) AS id",
+        "CREATE TABLE bench_row (id INTEGER PRIMARY KEY, balance BIGINT) WITH (fillfactor = 50);
+         INSERT INTO bench_row SELECT id, 1000000000 FROM generate_series(1, 256) AS id",
     )
     .execute(&raw)
     .await
