@@ -65,7 +65,7 @@ fn request(account: &AccountId, budgets: &Arc<[BudgetId]>) -> HoldRequest {
             route: Arc::from(ROUTE),
             started_at: Timestamp::now(),
         },
-        budgets: Arc::clone(budgets),
+        budgets: Arc::clone(budgets).into(),
         amount: Money::from_nanos(2_000_000),
         lifetime: Duration::from_secs(600),
         expiry: Expiry::Release,
