@@ -31,9 +31,8 @@ impl Degraded {
     /// said so, in whole units, and what its share has gained since: all of the share where all was left, and nothing
     /// where nothing was, but never with less.
     ///
-    /// A request that fits the quota and not the share takes a share of which all is there, and the share owes the
-    /// rest. A strict or a calendar quota is never overdrawn: such a request is told to try again, until the store
-    /// is back.
+    /// A request that fits the quota and not the share, as one may that is weighted by its tokens, is told to try again
+    /// until the store is back: each process would admit one.
     #[must_use]
     pub const fn local(parts: NonZeroU32) -> Self {
         Self(Mode::Local(parts))
@@ -87,6 +86,14 @@ impl Alone {
         }
     }
 
+    /// Hears what a store has left that wrote nothing: no more than is left here already.
+    pub(super) fn adopt_less(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
+        if let Mode::Local(parts) = self.degraded.0 {
+            let share = quotas.share(parts);
+            self.counts.adopt_less(key, quotas, &share, left);
+        }
+    }
+
     /// Counts a correction that the store didn't hear. What it gives back has drained in part, which only the store
     /// knows, so that none of it is.
     pub(super) fn miss(&self, key: &RateKey, quotas: &Quotas, units: i64) {
@@ -130,7 +137,7 @@ impl Alone {
                 taken_at: TakenAt::default(),
             };
         }
-        let mut decision = self.counts.take_overdrawing(key, share, cost);
+        let mut decision = self.counts.take(key, share, cost);
         if decision.outcome == RateOutcome::TooCostly {
             decision.outcome = RateOutcome::Refused(UNTIL_BACK);
         }

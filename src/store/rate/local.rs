@@ -2,6 +2,7 @@
 //! units that were taken ahead.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,7 +14,7 @@ use std::{
 use moka::sync::Cache;
 
 use super::{RateDecision, RateKey, RateOutcome, Readings, WindowReading};
-use crate::domain::quota::Quotas;
+use crate::domain::quota::{Quota, Quotas};
 
 /// Keys whose refusals, or whose leases, are kept.
 const KEYS_MAX: u64 = 100_000;
@@ -21,6 +22,10 @@ const KEYS_MAX: u64 = 100_000;
 const DENIAL_MAX: Duration = Duration::from_secs(1);
 /// For how long units that were taken ahead can be used; what is left then is lost.
 pub(super) const LEASE_MAX: Duration = Duration::from_secs(1);
+/// Times at which units of one key were taken ahead and of which some are left. Where there are more, the oldest are lost.
+const BATCHES_MAX: usize = 8;
+/// For how long a caller waits while another takes units ahead, before it asks for its own.
+const TURN_MAX: Duration = Duration::from_millis(5);
 
 /// Refusals that still hold: whoever was told to wait a second needn't be asked about before.
 pub(super) struct Denied(Cache<RateKey, Arc<Refusal>>);
@@ -112,9 +117,53 @@ pub(super) struct Lease {
 
 struct Units {
     quotas: Quotas,
+    /// The oldest first; each has some left.
+    batches: VecDeque<Batch>,
+    /// Of all batches.
     left: u32,
+    /// What was said with the newest.
     decision: RateDecision,
     at: Duration,
+}
+
+/// What is left of the units that were taken at once.
+#[derive(Clone, Copy)]
+struct Batch {
+    left: u32,
+    at: Duration,
+}
+
+impl Units {
+    fn expire(&mut self, now: Duration) {
+        while let Some(oldest) = self.batches.front()
+            && now.saturating_sub(oldest.at) >= LEASE_MAX
+        {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.batches.pop_front() {
+            self.left = self.left.saturating_sub(oldest.left);
+        }
+    }
+
+    /// Takes `cost` units, those that end first before others, or none.
+    fn spend(&mut self, cost: u32) -> Option<()> {
+        self.left = self.left.checked_sub(cost)?;
+        let mut missing = cost;
+        while missing > 0
+            && let Some(oldest) = self.batches.front_mut()
+        {
+            let by = oldest.left.min(missing);
+            missing = missing.saturating_sub(by);
+            oldest.left = oldest.left.saturating_sub(by);
+            if oldest.left == 0 {
+                self.batches.pop_front();
+            }
+        }
+        Some(())
+    }
 }
 
 impl Leases {
@@ -139,11 +188,12 @@ impl Lease {
     pub(super) fn take(&self, quotas: &Quotas, cost: u32, now: Duration) -> Option<RateDecision> {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         let held = units.as_mut()?;
-        if now.saturating_sub(held.at) >= LEASE_MAX || held.quotas != *quotas {
+        held.expire(now);
+        if held.batches.is_empty() || held.quotas != *quotas {
             *units = None;
             return None;
         }
-        held.left = held.left.checked_sub(cost)?;
+        held.spend(cost)?;
         let more = |reading: &WindowReading| WindowReading {
             remaining: reading.remaining.saturating_add(held.left),
             reset: reading.reset.saturating_sub(now.saturating_sub(held.at)),
@@ -155,13 +205,14 @@ impl Lease {
         })
     }
 
-    /// Waits until nobody else takes units ahead; not where there are none to take.
+    /// Waits a little until nobody else takes units ahead; not where there were none to take, which one caller at a time
+    /// tries again. Whoever gets no turn asks for its own units alone.
     pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         if self.is_scarce() {
-            return None;
+            return self.refill.try_lock().ok();
         }
-        let turn = self.refill.lock().await;
-        (!self.is_scarce()).then_some(turn)
+        let turn = tokio::time::timeout(TURN_MAX, self.refill.lock()).await;
+        turn.ok().filter(|_| !self.is_scarce())
     }
 
     fn is_scarce(&self) -> bool {
@@ -173,15 +224,36 @@ impl Lease {
         self.is_scarce.store(left == 0, Ordering::Relaxed);
     }
 
-    /// Keeps the units that one request left of what was taken.
-    pub(super) fn keep(&self, quotas: &Quotas, left: u32, decision: &RateDecision, now: Duration) {
+    /// Keeps the units that one request left of what was taken, beside those of the same quotas that are there still, and
+    /// no more than a burst. Says how many there are then.
+    pub(super) fn keep(
+        &self,
+        quotas: &Quotas,
+        left: u32,
+        decision: &RateDecision,
+        now: Duration,
+    ) -> u32 {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
-        *units = Some(Units {
+        let before = units.take().filter(|held| held.quotas == *quotas);
+        let mut held = Units {
             quotas: quotas.clone(),
-            left,
+            left: before.as_ref().map_or(0, |before| before.left),
+            batches: before.map(|before| before.batches).unwrap_or_default(),
             decision: decision.clone(),
             at: now,
-        });
+        };
+        held.expire(now);
+        if held.batches.len() >= BATCHES_MAX {
+            held.drop_oldest();
+        }
+        let bursts = quotas.as_slice().iter().map(Quota::burst_size);
+        let room = bursts.min().unwrap_or(0).saturating_sub(held.left);
+        let left = left.min(room);
+        held.left = held.left.saturating_add(left);
+        if left > 0 {
+            held.batches.push_back(Batch { left, at: now });
+        }
+        units.insert(held).left
     }
 }
 

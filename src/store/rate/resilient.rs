@@ -1,19 +1,26 @@
 //! A shared store that is never waited for: a deadline, a breaker, and an answer of this process's own.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
-    WindowReading,
+    TakenAt, WindowReading,
     alone::Alone,
     breaker::{Breaker, Failure},
-    local::{Denied, Leases},
+    local::{Denied, Lease, Leases},
     statistics::{Counters, count},
 };
 use crate::{
     domain::{
         clock::Clock,
-        quota::{Quotas, Rule},
+        quota::{Quota, Quotas, Rule},
     },
     store::{StoreError, StoreErrorKind, StoreFuture},
 };
@@ -63,7 +70,26 @@ struct Inner<R> {
     alone: Alone,
     denied: Denied,
     leases: Leases,
+    /// Something was counted here alone since the store last wrote: it may be one that answers and writes nothing.
+    is_behind: AtomicBool,
     counters: Counters,
+}
+
+/// What an answer shows of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// It writes.
+    Used,
+    /// Something was given back, or had drained before.
+    GivenBack,
+    /// It can be read, also where its memory is full or its disk is.
+    Nothing,
+}
+
+impl Effect {
+    fn of_taking(units: u32) -> Self {
+        if units > 0 { Self::Used } else { Self::Nothing }
+    }
 }
 
 impl<R: RemoteRateStore> Resilient<R> {
@@ -77,6 +103,7 @@ impl<R: RemoteRateStore> Resilient<R> {
             alone,
             denied: Denied::new(),
             leases: Leases::new(),
+            is_behind: AtomicBool::new(false),
             counters: Counters::default(),
         }))
     }
@@ -136,9 +163,9 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
             let asked = if leasing {
-                inner.ask(inner.take_ahead(&key, &quotas, cost)).await
+                inner.take_of_lease(&key, &quotas, cost).await
             } else {
-                inner.ask(inner.take_exactly(&key, &quotas, cost)).await
+                inner.take_exactly(&key, &quotas, cost).await
             };
             let decision = asked.or_else(|_| inner.degraded(&key, &quotas, cost))?;
             Ok(inner.counters.counted(decision))
@@ -148,26 +175,19 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
         let inner = &self.0;
         inner.denied.forget(key);
-        if correction.taken_at.is_local {
-            inner.alone.correct(key, quotas, &correction);
-            return StoreFuture::ready(Ok(()));
-        }
-        let units = correction.units;
-        if inner.breaker.is_open() {
-            inner.alone.miss(key, quotas, units);
+        // The store never heard of what was taken without it, so it has none of that to give back.
+        let is_own = correction.taken_at.is_local && correction.units <= 0;
+        if is_own || inner.breaker.is_open() {
+            inner.correct_alone(key, quotas, &correction);
             return StoreFuture::ready(Ok(()));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let correct = inner.remote.correct_and_read(&key, &quotas, correction);
-            match inner.ask(correct).await {
-                Ok(left) => inner.hear(&key, &quotas, &left),
-                Err(error) => {
-                    inner.alone.miss(&key, &quotas, units);
-                    return Err(error);
-                }
+            let corrected = inner.correct_remotely(&key, &quotas, &correction).await;
+            if corrected.is_err() {
+                inner.correct_alone(&key, &quotas, &correction);
             }
-            Ok(())
+            corrected
         })
     }
 
@@ -178,9 +198,10 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            match inner.ask(inner.remote.peek(&key, &quotas)).await {
-                Ok(left) => {
-                    inner.hear(&key, &quotas, &left);
+            let left = inner.remote.peek(&key, &quotas);
+            match inner.ask(left, |_| Effect::Nothing).await {
+                Ok((left, effect)) => {
+                    inner.hear(&key, &quotas, &left, effect);
                     Ok(left)
                 }
                 Err(_) => inner.alone.peek(&key, &quotas),
@@ -191,7 +212,8 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn reset(&self, key: &RateKey) -> StoreFuture<()> {
         let (inner, key) = (Arc::clone(&self.0), key.clone());
         StoreFuture::new(async move {
-            inner.ask(inner.remote.reset(&key)).await?;
+            let reset = inner.remote.reset(&key);
+            inner.ask(reset, |()| Effect::Nothing).await?;
             inner.alone.reset(&key);
             inner.denied.forget(&key);
             inner.leases.forget(&key);
@@ -201,16 +223,24 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
 }
 
 impl<R: RemoteRateStore> Inner<R> {
-    /// Asks the store, for no longer than the deadline.
+    /// Asks the store, for no longer than the deadline. What shows only that it can be read is no success where it was
+    /// writing that failed.
     async fn ask<T>(
         self: &Arc<Self>,
         question: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+        effect: impl FnOnce(&T) -> Effect,
+    ) -> Result<(T, Effect), StoreError> {
         let answer = tokio::time::timeout(self.manner.deadline, question).await;
         let (error, failure) = match answer {
             Ok(Ok(answer)) => {
-                self.breaker.succeeded();
-                return Ok(answer);
+                let effect = effect(&answer);
+                if effect == Effect::Used {
+                    self.is_behind.store(false, Ordering::Relaxed);
+                }
+                if !self.is_behind() {
+                    self.breaker.succeeded();
+                }
+                return Ok((answer, effect));
             }
             Ok(Err(error)) if error.kind() == StoreErrorKind::Unavailable => {
                 (error, Failure::Final)
@@ -231,26 +261,31 @@ impl<R: RemoteRateStore> Inner<R> {
     }
 
     async fn take_exactly(
-        &self,
+        self: &Arc<Self>,
         key: &RateKey,
         quotas: &Quotas,
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
-        let decision = self.remote.take(key, quotas, cost).await?;
-        self.note(key, quotas, cost, &decision);
+        let taken = |decision: &RateDecision| {
+            Effect::of_taking(if decision.is_admitted() { cost } else { 0 })
+        };
+        let asked = self.ask(self.remote.take(key, quotas, cost), taken);
+        let (decision, effect) = asked.await?;
+        self.note(key, quotas, cost, &decision, effect);
         Ok(decision)
     }
 
-    /// Takes units ahead, one caller at a time: the others find what was taken.
-    async fn take_ahead(
-        &self,
+    /// Takes units ahead, one caller at a time: the others find what was taken. The deadline is the store's, so it
+    /// begins when that is asked.
+    async fn take_of_lease(
+        self: &Arc<Self>,
         key: &RateKey,
         quotas: &Quotas,
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         let lease = self.leases.of(key);
-        let _turn = lease.turn().await;
+        let turn = lease.turn().await;
         let now = self.manner.clock.elapsed();
         if let Some(refused) = self.denied.find(key, quotas, cost, now) {
             count(&self.counters.refused_from_memory);
@@ -260,18 +295,33 @@ impl<R: RemoteRateStore> Inner<R> {
             count(&self.counters.admitted_from_lease);
             return Ok(admitted);
         }
+        if turn.is_none() {
+            return self.take_exactly(key, quotas, cost).await;
+        }
+        self.take_ahead(&lease, key, quotas, cost).await
+    }
+
+    async fn take_ahead(
+        self: &Arc<Self>,
+        lease: &Lease,
+        key: &RateKey,
+        quotas: &Quotas,
+        cost: u32,
+    ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
+        let now = self.manner.clock.elapsed();
         let asked = self.remote.lease(key, quotas, cost, self.manner.lease);
-        let (decision, taken) = asked.await?;
-        self.note(key, quotas, cost, &decision);
+        let asked = self.ask(asked, |(_, taken)| Effect::of_taking(*taken));
+        let ((decision, taken), effect) = asked.await?;
+        self.note(key, quotas, cost, &decision, effect);
         let left = taken.saturating_sub(cost);
         lease.note(left);
         if left == 0 {
             return Ok(decision);
         }
-        lease.keep(quotas, left, &decision, now);
+        let held = lease.keep(quotas, left, &decision, now);
         let more = |reading: &WindowReading| WindowReading {
-            remaining: reading.remaining.saturating_add(left),
+            remaining: reading.remaining.saturating_add(held),
             ..*reading
         };
         Ok(RateDecision {
@@ -280,18 +330,74 @@ impl<R: RemoteRateStore> Inner<R> {
         })
     }
 
-    fn note(&self, key: &RateKey, quotas: &Quotas, cost: u32, decision: &RateDecision) {
-        self.hear(key, quotas, &decision.readings);
-        let now = self.manner.clock.elapsed();
-        self.denied.note(key, quotas, cost, decision, now);
+    async fn correct_remotely(
+        self: &Arc<Self>,
+        key: &RateKey,
+        quotas: &Quotas,
+        correction: &Correction,
+    ) -> Result<(), StoreError> {
+        let mut correction = correction.clone();
+        let effect = if correction.units > 0 {
+            Effect::Used
+        } else {
+            Effect::GivenBack
+        };
+        if correction.taken_at.is_local {
+            // By this process's clock, which tells the store nothing: it is used when the store hears of it.
+            correction.taken_at = TakenAt {
+                period_nanos: u64::MAX,
+                unix_secs: i64::MAX,
+                ..TakenAt::default()
+            };
+        }
+        let left = self.remote.correct_and_read(key, quotas, correction);
+        let (left, effect) = self.ask(left, |_| effect).await?;
+        self.hear(key, quotas, &left, effect);
+        Ok(())
     }
 
-    /// Makes the share what its part is of what the store has left; not while the share itself is kept to.
-    fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
-        let now = self.manner.clock.elapsed();
-        if !self.breaker.is_back_lately(now) {
-            self.alone.adopt(key, quotas, left);
+    /// Counts a correction that the store doesn't hear.
+    fn correct_alone(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
+        if correction.units > 0 {
+            self.is_behind.store(true, Ordering::Relaxed);
         }
+        if correction.taken_at.is_local {
+            self.alone.correct(key, quotas, correction);
+        } else {
+            self.alone.miss(key, quotas, correction.units);
+        }
+    }
+
+    /// Hears what the store has left. One that wrote nothing may be one that can't, whose counts stand still while this
+    /// process admits: what it says may be less than is known here, but no more. Nothing is heard while the share itself is
+    /// kept to.
+    fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings, effect: Effect) {
+        let now = self.manner.clock.elapsed();
+        if self.breaker.is_back_lately(now) {
+            return;
+        }
+        match effect {
+            Effect::Used => self.alone.adopt(key, quotas, left),
+            Effect::GivenBack if !self.is_behind() => self.alone.adopt(key, quotas, left),
+            Effect::GivenBack | Effect::Nothing => self.alone.adopt_less(key, quotas, left),
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    fn note(
+        &self,
+        key: &RateKey,
+        quotas: &Quotas,
+        cost: u32,
+        decision: &RateDecision,
+        effect: Effect,
+    ) {
+        self.hear(key, quotas, &decision.readings, effect);
+        let now = self.manner.clock.elapsed();
+        self.denied.note(key, quotas, cost, decision, now);
     }
 
     fn degraded(
@@ -301,6 +407,7 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.degraded);
+        self.is_behind.store(true, Ordering::Relaxed);
         self.alone.take(key, quotas, cost)
     }
 
@@ -325,10 +432,11 @@ impl<R: RemoteRateStore> Inner<R> {
     }
 }
 
-/// A strict quota counts when something is used, so its units can't be taken ahead.
+/// Strict and calendar quotas count when something is used, so their units can't be taken ahead: what was taken before
+/// midnight would be used after it.
 fn is_leasable(quotas: &Quotas) -> bool {
-    let quotas = quotas.as_slice();
-    !quotas.iter().any(|quota| *quota.rule() == Rule::Strict)
+    let mut rules = quotas.as_slice().iter().map(Quota::rule);
+    rules.all(|rule| *rule == Rule::Rolling)
 }
 
 impl<R> Clone for Resilient<R> {

@@ -166,7 +166,7 @@ impl RedisRateLimiterBuilder {
     /// Takes so many units at once, and serves them from memory for up to a second: about so many times
     /// fewer round trips. Units are counted when they are taken, so the sum is never above the limit;
     /// what isn't used in time is lost. Near the limit every request is counted by itself, and so is
-    /// everything under a strict quota. None are taken ahead unless set.
+    /// everything under a strict or a calendar quota. None are taken ahead unless set.
     pub fn lease(mut self, units: u32) -> Self {
         self.manner.lease = units;
         self

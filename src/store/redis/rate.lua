@@ -185,7 +185,8 @@ function make.strict()
       return 0
     end,
     add = function(w, units, made)
-      local age = made and w.index - floor(made.at / w.length) or 0
+      -- What is in use since a moment that hasn't come yet is in use now.
+      local age = made and math.max(0, w.index - floor(made.at / w.length)) or 0
       if w.used[age] then
         w.used[age] = math.max(0, math.min(MOST, w.used[age] + units))
       end

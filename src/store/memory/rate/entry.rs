@@ -179,20 +179,11 @@ impl Entry {
 
     /// Takes from every window that is asked about, or from none; and what is left then.
     pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
-        self.take_each(now, |_| cost)
-    }
-
-    /// The same where a request costs not as much in every window.
-    pub(super) fn take_each(
-        &mut self,
-        now: &Moment,
-        cost: impl Fn(&Quota) -> NonZeroU32,
-    ) -> (RateOutcome, Readings) {
         let mut readings = Readings::blank(self.quotas.as_slice().len());
         let mut outcome = RateOutcome::Admitted;
         let windows = parts(self.quotas.as_slice(), &mut self.words);
         for ((quota, words), reading) in windows.zip(readings.as_mut_slice()) {
-            match (window::judge(quota, words, cost(quota), now), outcome) {
+            match (window::judge(quota, words, cost, now), outcome) {
                 (Judgement::Admit(left), _) => *reading = left,
                 (Judgement::Never, _) => {
                     outcome = RateOutcome::TooCostly;
@@ -209,7 +200,7 @@ impl Entry {
         }
         let windows = parts(self.quotas.as_slice(), &mut self.words);
         for ((quota, words), left) in windows.zip(readings.as_slice()) {
-            window::commit(quota, words, *left, cost(quota), now);
+            window::commit(quota, words, *left, cost, now);
         }
         (outcome, readings)
     }

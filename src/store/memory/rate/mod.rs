@@ -22,7 +22,6 @@ use std::{
     },
 };
 
-use entry::Entry;
 use shard::{Room, Shard};
 use window::Moment;
 
@@ -110,16 +109,6 @@ impl MemoryRateLimiter {
     /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing.
     #[must_use]
     pub fn take(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, cost: u32) -> RateDecision {
-        self.take_by(key, quotas, cost, Entry::take)
-    }
-
-    fn take_by(
-        &self,
-        key: &(impl Hash + ?Sized),
-        quotas: &Quotas,
-        cost: u32,
-        take: impl FnOnce(&mut Entry, NonZeroU32, &Moment) -> (RateOutcome, Readings),
-    ) -> RateDecision {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let Some(cost) = NonZeroU32::new(cost) else {
             return RateDecision {
@@ -130,8 +119,7 @@ impl MemoryRateLimiter {
         };
         self.tend(now.nanos);
         let (shard, hash) = self.place(key);
-        let take = |entry: &mut Entry| take(entry, cost, &now);
-        lock(shard).take(hash, quotas, &now, &self.room(), take)
+        lock(shard).take(hash, quotas, &now, cost, &self.room())
     }
 
     /// Corrects what was taken.

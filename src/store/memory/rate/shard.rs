@@ -1,5 +1,7 @@
 //! A part of the keys, under one lock.
 
+use std::num::NonZeroU32;
+
 use hashbrown::HashTable;
 
 use super::{
@@ -71,12 +73,12 @@ impl Shard {
         key: u64,
         quotas: &Quotas,
         now: &Moment,
+        cost: NonZeroU32,
         room: &Room<'_>,
-        take: impl FnOnce(&mut Entry) -> (RateOutcome, Readings),
     ) -> RateDecision {
         let take = |entry: &mut Entry| {
             let (outcome, readings) = match entry.follow(quotas, room.clock) {
-                Ok(()) => take(entry),
+                Ok(()) => entry.take(cost, now),
                 Err(full) => (RateOutcome::Refused(full.wait), full.readings),
             };
             (outcome, readings, entry.given_back())
@@ -176,6 +178,16 @@ impl Shard {
     #[cfg(any(test, feature = "redis"))]
     pub(super) fn has(&self, key: u64) -> bool {
         self.slots.find(key, |slot| slot.key == key).is_some()
+    }
+
+    /// Forgets a key whose windows are all full.
+    #[cfg(any(test, feature = "redis"))]
+    pub(super) fn forget_idle(&mut self, key: u64, clock: &dyn Clock) {
+        if let Ok(mut slot) = self.slots.find_entry(key, |slot| slot.key == key)
+            && slot.get_mut().entry.is_idle(&Moment::whole(clock))
+        {
+            slot.remove();
+        }
     }
 
     fn entry(&mut self, key: u64, quotas: &Quotas, now: &Moment) -> &mut Entry {

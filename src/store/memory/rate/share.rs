@@ -1,16 +1,14 @@
 //! What a limiter does that is a process's share of one elsewhere.
 
-use std::{hash::Hash, num::NonZeroU32, time::Duration};
+use std::{hash::Hash, time::Duration};
 
 use super::{
-    MemoryRateLimiter,
-    entry::Entry,
-    lock,
+    MemoryRateLimiter, lock,
     window::{self, Moment},
 };
 use crate::{
     domain::quota::{Quota, Quotas, Rule},
-    store::{RateDecision, RateOutcome, Readings, WindowReading},
+    store::{Readings, WindowReading},
 };
 
 impl MemoryRateLimiter {
@@ -23,14 +21,40 @@ impl MemoryRateLimiter {
         share: &Quotas,
         readings: &Readings,
     ) {
+        let write = |quota: &Quota, words: &mut [u64], left, now: &Moment| {
+            window::write(quota, words, left, now);
+            true
+        };
+        self.hear(key, [whole, share], readings, write);
+    }
+
+    /// The same, but for windows of which less is left than that: these stay as they are.
+    pub(crate) fn adopt_less(
+        &self,
+        key: &(impl Hash + ?Sized),
+        whole: &Quotas,
+        share: &Quotas,
+        readings: &Readings,
+    ) {
+        self.hear(key, [whole, share], readings, window::lower);
+    }
+
+    fn hear(
+        &self,
+        key: &(impl Hash + ?Sized),
+        [whole, share]: [&Quotas; 2],
+        readings: &Readings,
+        change: impl Fn(&Quota, &mut [u64], WindowReading, &Moment) -> bool,
+    ) {
         let now = Moment::of(self.clock.as_ref(), share);
+        self.tend(now.nanos);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
         let mut of_whole = whole.as_slice().iter().zip(readings.as_slice());
-        let is_full = |(whole, left): (&Quota, &WindowReading)| {
-            left.remaining >= whole.burst_size() && left.reset.is_zero()
-        };
-        if !shard.has(hash) && of_whole.clone().all(is_full) {
+        let is_full = of_whole
+            .clone()
+            .all(|(whole, left)| left.remaining >= whole.burst_size() && left.reset.is_zero());
+        if is_full && !shard.has(hash) {
             return;
         }
         shard.with_own_entry(hash, share, &now, &self.room(), |entry| {
@@ -38,18 +62,25 @@ impl MemoryRateLimiter {
             if entry.follow(share, self.clock.as_ref()).is_err() {
                 return;
             }
-            entry.begin_anew(&now);
+            let mut has_changed = false;
             entry.change_own(|share, words| {
                 if let Some((whole, left)) = of_whole.next() {
-                    window::write(share, words, part(whole, share, *left), &now);
+                    has_changed |= change(share, words, part(whole, share, *left), &now);
                 }
             });
+            if has_changed {
+                entry.begin_anew(&now);
+            }
         });
+        if is_full {
+            shard.forget_idle(hash, self.clock.as_ref());
+        }
     }
 
     /// Counts what the whole will hear no more of, up to where nothing is left: a share owes nothing for the whole.
     pub(crate) fn use_up(&self, key: &(impl Hash + ?Sized), share: &Quotas, units: u64) {
         let now = Moment::of(self.clock.as_ref(), share);
+        self.tend(now.nanos);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
         let clock = self.clock.as_ref();
@@ -60,36 +91,6 @@ impl MemoryRateLimiter {
                 window::add(quota, words, units.min(left), now);
             });
         });
-    }
-
-    /// Takes `cost` units from every window, or from none. A rolling window of which all is there admits more than
-    /// it holds, and owes that.
-    #[must_use]
-    pub(crate) fn take_overdrawing(
-        &self,
-        key: &(impl Hash + ?Sized),
-        quotas: &Quotas,
-        cost: u32,
-    ) -> RateDecision {
-        self.take_by(key, quotas, cost, Entry::take_overdrawing)
-    }
-}
-
-impl Entry {
-    fn take_overdrawing(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
-        let at_once = |quota: &Quota| match quota.rule() {
-            Rule::Rolling => cost.min(quota.burst_nonzero()),
-            Rule::Strict | Rule::Calendar(..) => cost,
-        };
-        let (outcome, readings) = self.take_each(now, at_once);
-        if outcome != RateOutcome::Admitted {
-            return (outcome, readings);
-        }
-        self.change_own(|quota, words| {
-            let owed = cost.get().saturating_sub(at_once(quota).get());
-            window::add(quota, words, owed.into(), now);
-        });
-        (outcome, self.read(now))
     }
 }
 

@@ -187,6 +187,27 @@ pub(super) fn write(quota: &Quota, words: &mut [u64], left: WindowReading, now: 
     }
 }
 
+/// The same, but where no more is left than that already. Says whether it changed anything.
+#[cfg(any(test, feature = "redis"))]
+pub(super) fn lower(quota: &Quota, words: &mut [u64], left: WindowReading, now: &Moment) -> bool {
+    match quota.rule() {
+        Rule::Rolling => {
+            let before = first(words);
+            write(quota, words, left, now);
+            let is_less = first(words) > before.max(now.nanos);
+            set_first(words, first(words).max(before));
+            is_less
+        }
+        Rule::Strict | Rule::Calendar(..) => {
+            let is_less = left.remaining < read(quota, words, now).remaining;
+            if is_less {
+                write(quota, words, left, now);
+            }
+            is_less
+        }
+    }
+}
+
 /// What was taken, as one window of a key sees it later.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {

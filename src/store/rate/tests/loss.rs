@@ -120,17 +120,18 @@ proptest! {
         let quotas = Quotas::from(Quota::per(Duration::from_millis(u64::from(limit) * INTERVAL_MS), limit));
         let key = RateKey::new(&"test".into(), b"a");
         let (mut bucket, mut now_ms) = (Bucket::default(), 0);
-        // What each knows: how the bucket stood, and what it has in hand until when.
-        let mut known = [(); 3].map(|()| (Bucket::default(), 0, 0));
+        // What each knows: how the bucket stood, and what it has in hand.
+        let mut known = [(); 3].map(|()| (Bucket::default(), InHand::default()));
         for (at, wait, cost) in steps {
             clock.advance(Duration::from_millis(wait));
             now_ms += wait;
             let process = &processes[at];
             let before = process.statistics();
             let decision = now(process.take(&key, &quotas, cost)).unwrap();
-            let (heard, in_hand, until) = &mut known[at];
+            let (heard, in_hand) = &mut known[at];
+            let _ = in_hand.left(now_ms);
             if process.statistics().round_trips == before.round_trips {
-                *in_hand -= if decision.is_admitted() { cost } else { 0 };
+                in_hand.spend(if decision.is_admitted() { cost } else { 0 });
                 continue;
             }
             if decision.is_admitted() {
@@ -138,7 +139,7 @@ proptest! {
                 let taken = if plenty { lease } else { cost };
                 bucket.add(taken, now_ms);
                 if plenty {
-                    (*in_hand, *until) = (taken - cost, now_ms + 1_000);
+                    in_hand.add(taken - cost, now_ms);
                 }
             }
             *heard = Bucket(bucket.0.clone());
@@ -146,9 +147,8 @@ proptest! {
         fate.store(true, Ordering::Relaxed);
         clock.advance(Duration::from_millis(5));
         now_ms += 5;
-        for (process, (heard, in_hand, until)) in processes.iter().zip(&mut known) {
-            let ahead = if now_ms < *until { *in_hand } else { 0 };
-            let expected = ahead + free(heard, limit, now_ms) / parts;
+        for (process, (heard, in_hand)) in processes.iter().zip(&mut known) {
+            let expected = in_hand.left(now_ms) + free(heard, limit, now_ms) / parts;
             let mut admitted = 0;
             let wait = loop {
                 match now(process.take(&key, &quotas, 1)).unwrap().outcome {

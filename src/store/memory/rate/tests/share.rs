@@ -39,7 +39,6 @@ fn a_share_has_its_part_of_what_is_read_whatever_it_had() {
     adopt([(21, 39), (100, 1_600), (250, 90)]);
     assert_eq!(left(&limiter, &share), [10, 50, 125], "more again");
     while admits(&limiter, "a", &share) {}
-    assert!(limiter.take_overdrawing("a", &share, 1).outcome != RateOutcome::Admitted);
     adopt([(40, 20), (160, 1_600), (260, 90)]);
     assert_eq!(
         left(&limiter, &share),
@@ -67,7 +66,8 @@ fn a_share_owes_nothing() {
     assert!(limiter.take("a", &share, 20).outcome != RateOutcome::Admitted);
     let rolling = Quotas::from(whole.as_slice()[0].clone());
     let half = Quotas::from(share.as_slice()[0].clone());
-    let overdrawn = limiter.take_overdrawing("b", &half, 60);
+    let overdrawn = limiter.take("b", &half, 30);
+    limiter.correct("b", &half, &correction(30, &overdrawn));
     assert!(overdrawn.is_admitted() && !admits(&limiter, "b", &half));
     clock.advance(Duration::from_millis(1));
     limiter.adopt("b", &rolling, &half, &readings([(2, 58)]));
@@ -177,24 +177,62 @@ fn nothing_is_heard_of_for_a_crowd() {
     assert_eq!(more.count(), 0, "nor has the crowd anything more");
 }
 
+/// What is heard of a store that wrote nothing may be less than is left, and not more.
 #[test]
-fn a_bucket_of_which_all_is_there_admits_more_than_it_holds_and_owes_it() {
+fn what_is_heard_may_be_less_alone() {
     let (limiter, clock) = limiter(10);
-    let quotas = Quotas::from([Quota::per_minute(60), Quota::per_hour(600).strict()]);
-    let take = |cost| limiter.take_overdrawing("a", &quotas, cost).outcome;
-    assert_eq!(take(90), RateOutcome::Admitted);
-    assert_eq!(take(1), RateOutcome::Refused(Duration::from_secs(31)));
-    clock.advance(Duration::from_secs(31));
-    assert_eq!(take(1), RateOutcome::Admitted);
+    let (whole, share) = halves();
+    let hear = |left| limiter.adopt_less("a", &whole, &share, &readings(left));
+    hear([(50, 10), (180, 1_600), (280, 90)]);
+    assert_eq!(left(&limiter, &share), [25, 90, 140]);
+    let estimate = limiter.take("a", &share, 5);
+    assert!(estimate.is_admitted());
+    hear([(50, 10), (180, 1_600), (280, 90)]);
+    assert_eq!(left(&limiter, &share), [20, 85, 135]);
+    hear([(60, 0), (200, 0), (300, 0)]);
+    assert_eq!(left(&limiter, &share), [20, 85, 135]);
+    limiter.correct("a", &share, &correction(-1, &estimate));
     assert_eq!(
-        take(90),
-        RateOutcome::Refused(Duration::from_secs(60)),
-        "not while some of it is missing"
+        left(&limiter, &share),
+        [21, 86, 136],
+        "its own it gives back"
     );
-    clock.advance(Duration::from_secs(60));
-    assert_eq!(take(90), RateOutcome::Admitted);
-    assert_eq!(take(601), RateOutcome::TooCostly, "a strict one never does");
-    assert_eq!(limiter.peek("a", &quotas).as_slice()[1].remaining, 419);
+    clock.advance(Duration::from_millis(1));
+    hear([(60, 0), (10, 1_600), (300, 0)]);
+    assert_eq!(left(&limiter, &share), [21, 5, 136]);
+    limiter.correct("a", &share, &correction(-1, &estimate));
+    assert_eq!(left(&limiter, &share), [21, 5, 136], "not what others have");
+
+    limiter.correct("a", &share, &correction(1_000, &estimate));
+    hear([(0, 3_600), (0, 3_600), (0, 90)]);
+    clock.advance(Duration::from_secs(70));
+    assert_eq!(left(&limiter, &share), [0, 0, 0], "it owes what it owed");
+}
+
+#[test]
+fn what_is_heard_of_is_given_back_when_it_is_whole_again() {
+    let (limiter, clock) = limiter(10_000);
+    let (whole, share) = (
+        Quotas::from(Quota::per_second(20)),
+        Quota::per_second(10).into(),
+    );
+    for key in 0..1_000 {
+        limiter.adopt(&key, &whole, &share, &readings([(10, 1)]));
+    }
+    assert_eq!(limiter.len(), 1_000);
+    limiter.adopt(&0, &whole, &share, &readings([(20, 0)]));
+    limiter.adopt_less(&1, &whole, &share, &readings([(20, 0)]));
+    assert_eq!(limiter.len(), 999, "at once where nothing else is known");
+    for _ in 0..2 * SHARDS {
+        clock.advance(Duration::from_millis(500));
+        limiter.adopt(&2, &whole, &share, &readings([(10, 1)]));
+    }
+    assert_eq!(limiter.len(), 1, "and the others in a while");
+    for _ in 0..2 * SHARDS {
+        clock.advance(Duration::from_millis(500));
+        limiter.use_up(&3, &share, 1);
+    }
+    assert_eq!(limiter.len(), 1);
 }
 
 proptest! {
@@ -238,7 +276,7 @@ proptest! {
                 let interval = share.as_slice()[0].interval_nanos().get();
                 prop_assert!(rule > 0 || wait <= Duration::from_nanos(interval));
             }
-            let _ = limiter.take_overdrawing("a", &share, 1 + thousandths % 7);
+            let _ = limiter.take("a", &share, 1 + thousandths % 7);
         }
     }
 }

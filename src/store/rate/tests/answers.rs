@@ -1,0 +1,149 @@
+//! A store that answers, and yet not as it should.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use super::*;
+
+const LEASE: u32 = 64;
+
+fn taken(
+    process: &Resilient<Remote>,
+    name: &[u8],
+    quotas: &Quotas,
+    cost: u32,
+) -> Result<RateDecision, StoreError> {
+    now(process.take(&RateKey::new(&"test".into(), name), quotas, cost))
+}
+
+fn correct(process: &Resilient<Remote>, quotas: &Quotas, taken: &RateDecision, units: i64) {
+    let correction = Correction {
+        units,
+        taken_at: taken.taken_at,
+        readings: taken.readings.clone(),
+    };
+    let key = RateKey::new(&"test".into(), b"a");
+    now(process.correct(&key, quotas, correction)).unwrap();
+}
+
+/// A server whose memory or disk is full answers what needs no writing: that lifts no limit.
+#[test]
+fn a_store_that_only_reads_lifts_no_limit() {
+    let (processes, clock, _) = with_fate(1, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_hour(20));
+    let take = |name: &[u8], cost| taken(process, name, &quotas, cost).unwrap().is_admitted();
+    let full = &process.remote().2.is_full;
+    assert!((0..20).all(|_| take(b"full", 1)) && take(b"a", 4));
+    full.store(true, Ordering::Relaxed);
+    let key = RateKey::new(&"test".into(), b"a");
+    let mut admitted = 0;
+    for _ in 0..40 {
+        clock.advance(Duration::from_secs(1));
+        admitted += u32::from(take(b"a", 1));
+        assert!(take(b"a", 0), "nothing is always there");
+        assert!(!take(b"full", 1) && !take(b"a", 21));
+        assert!(now(process.peek(&key, &quotas)).is_ok());
+    }
+    assert_eq!(admitted, 8, "half of what was left");
+    assert!(
+        process.statistics().losses > 0,
+        "and answers to looks don't hide it"
+    );
+}
+
+/// What is used of an estimate that the store never heard of is told it when it is back, and nothing given back.
+#[test]
+fn what_was_used_is_told_a_store_that_is_back() {
+    let (processes, _, _) = with_fate(1, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from([
+        Quota::per_hour(100),
+        Quota::per_hour(200).strict(),
+        Quota::calendar(CalendarPeriod::Day, 300),
+    ]);
+    let full = &process.remote().2.is_full;
+    full.store(true, Ordering::Relaxed);
+    let estimate = taken(process, b"a", &quotas, 10).unwrap();
+    assert!(estimate.is_admitted() && estimate.taken_at.is_local);
+    full.store(false, Ordering::Relaxed);
+    let left = || {
+        let key = RateKey::new(&"test".into(), b"a");
+        let left = MemoryRateLimiter::peek(&process.remote().0, &key, &quotas);
+        left.as_slice()
+            .iter()
+            .map(|left| left.remaining)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(left(), [100, 200, 300]);
+    correct(process, &quotas, &estimate, 30);
+    assert_eq!(left(), [70, 170, 270]);
+    correct(process, &quotas, &estimate, -5);
+    assert_eq!(left(), [70, 170, 270], "it has none of that");
+}
+
+/// One caller takes units ahead, and is not answered. That others wait for it says nothing of the store: soon they ask
+/// for their own, and where there was too little before they don't wait.
+#[test]
+fn nobody_waits_long_for_another_to_take_units_ahead() {
+    for is_scarce in [false, true] {
+        let (processes, clock, _) = with_fate(1, LEASE, Degraded::closed());
+        let process = &processes[0];
+        let quotas = Quotas::from(Quota::per_minute(600));
+        let fate = &process.remote().2;
+        if is_scarce {
+            assert!(taken(process, b"a", &quotas, 500).unwrap().is_admitted());
+            clock.advance(Duration::from_secs(60));
+        }
+        fate.hangs_leases.store(true, Ordering::Relaxed);
+        fate.leases.store(0, Ordering::Relaxed);
+        now(async {
+            let key = RateKey::new(&"test".into(), b"a");
+            let mut leader = pin!(process.take(&key, &quotas, 1));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(leader.as_mut().poll(&mut context).is_pending());
+            let others: Vec<_> = (0..5).map(|_| process.take(&key, &quotas, 1)).collect();
+            for mut other in others.into_iter().map(Box::pin) {
+                if is_scarce {
+                    let answer = other.as_mut().poll(&mut context);
+                    assert!(matches!(answer, Poll::Ready(Ok(taken)) if taken.is_admitted()));
+                } else {
+                    assert!(other.await.unwrap().is_admitted());
+                }
+            }
+        });
+        assert_eq!(fate.leases.load(Ordering::Relaxed), 1);
+        let statistics = process.statistics();
+        assert_eq!((statistics.failures, statistics.losses), (0, 0));
+    }
+}
+
+/// What is used after midnight can't have been counted before it.
+#[test]
+fn no_units_of_days_are_taken_ahead() {
+    let (processes, clock, _) = with_fate(1, LEASE, Degraded::closed());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::calendar(CalendarPeriod::Day, 1_000));
+    for _ in 0..10 {
+        clock.advance(Duration::from_millis(1));
+        assert!(taken(process, b"a", &quotas, 1).unwrap().is_admitted());
+    }
+    assert_eq!(process.statistics().round_trips, 10);
+    let left = now(process.peek(&RateKey::new(&"test".into(), b"a"), &quotas));
+    assert_eq!(left.unwrap().remaining(), 990);
+}
+
+/// A store that is well keeps no memory busy here: of a key that has all again nothing is kept.
+#[test]
+fn what_is_whole_again_takes_no_room() {
+    let (processes, clock, _) = with_fate(1, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_second(10));
+    assert!(taken(process, b"a", &quotas, 5).unwrap().is_admitted());
+    assert_eq!(process.statistics().local_keys, 1);
+    clock.advance(Duration::from_secs(1));
+    assert!(taken(process, b"a", &quotas, 0).unwrap().is_admitted());
+    assert_eq!(process.statistics().local_keys, 0);
+}
