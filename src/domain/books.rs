@@ -133,6 +133,10 @@ impl Budget {
         self.day = self.day.unless(windows.day > self.windows.day);
         self.month = self.month.unless(windows.month > self.windows.month);
         self.windows = self.windows.max(windows);
+        if let Some(limit) = self.limits.rolling {
+            // One that was written into `limits` begins to be counted now.
+            self.count_in(limit.window, second);
+        }
         if let Some(rolling) = &mut self.rolling {
             rolling.roll(second);
         }
@@ -217,7 +221,7 @@ impl Budget {
     }
 
     fn wait(&self, limit: Money, amount: Money, second: i64) -> Option<Duration> {
-        let room = limit.checked_sub(self.total.held)?.checked_sub(amount)?;
+        let room = limit.checked_sub(amount)?;
         let rolling = self.rolling.as_deref()?;
         (!room.is_negative())
             .then(|| rolling.wait(room, second))
@@ -306,8 +310,8 @@ pub enum HoldRefusal {
     /// A budget's limit of a window that rolls does not.
     #[error("the limit of a rolling window is reached")]
     RollingLimitReached {
-        /// After what time enough will have left the window, if nothing more is charged until then. `None`: waiting alone
-        /// won't do, as the amount and what is held are more than the limit.
+        /// After what time enough of what was charged will have left the window. `None`: that would not help, as the amount is
+        /// more than the limit, or need not be waited for, as only what is held is in the way, which ends with its call.
         wait: Option<Duration>,
     },
     /// The amount is negative.

@@ -5,7 +5,8 @@
 //! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 (and `Allow`) what
 //!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
 //!   nobody was authenticated. Where the limit is one of a window that rolls
-//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough has left it.
+//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough has left it, where that is
+//!   what is in the way: what is only held may end at any moment.
 //! - Refuses with 429 and `Retry-After: 1` when the account has as many calls under way as the ledger lets one account
 //!   have, so that one caller can't use up the places of all.
 //! - Stands innermost: what another layer refuses costs nothing.

@@ -184,11 +184,21 @@ impl Oracle {
 
     /// What a budget's window that rolls admits in a second.
     fn left_rolling(&self, account: &AccountId, budget: &BudgetId, second: i64) -> Option<i128> {
+        let place = (account.clone(), budget.clone(), BudgetWindow::Total, 0);
+        let uncharged = self.uncharged_rolling(account, budget, second)?;
+        Some(uncharged - self.held_in(&place))
+    }
+
+    /// The same, of what is charged alone.
+    fn uncharged_rolling(
+        &self,
+        account: &AccountId,
+        budget: &BudgetId,
+        second: i64,
+    ) -> Option<i128> {
         let place = (account.clone(), budget.clone());
         let limit = self.limits.get(&place)?.rolling?.limit?;
-        let all = (place.0.clone(), place.1.clone(), BudgetWindow::Total, 0);
-        let settled = self.rolling[&place].settled(second);
-        Some(i128::from(limit.nanos()) - settled - self.held_in(&all))
+        Some(i128::from(limit.nanos()) - self.rolling[&place].settled(second))
     }
 
     fn look(&mut self, account: &AccountId, budget: &BudgetId) {
@@ -211,17 +221,18 @@ impl Oracle {
     /// After that time, and no earlier, it fits into each window that rolls.
     fn check_wait(&self, request: &HoldRequest, wait: Option<Duration>) {
         let amount = i128::from(request.amount.nanos());
-        let is_full = |second: i64| {
-            let mut each = in_order(&request.budgets).into_iter();
-            each.any(|budget| {
-                let left = self.left_rolling(&request.call.account, &budget, second);
-                left.is_some_and(|left| amount > left)
-            })
-        };
-        match wait {
-            Some(wait) => assert!(is_full(self.second + wait.as_secs() as i64 - 1)),
-            None => assert!(is_full(i64::MAX / 4)),
-        }
+        let account = &request.call.account;
+        let mut each = in_order(&request.budgets).into_iter();
+        assert!(each.any(|budget| {
+            let lacks = |left: Option<i128>| left.is_some_and(|left| amount > left);
+            let is_charged = |second| lacks(self.uncharged_rolling(account, &budget, second));
+            lacks(self.left_rolling(account, &budget, self.second))
+                && match wait {
+                    Some(wait) => is_charged(self.second + wait.as_secs() as i64 - 1),
+                    // Only what is held is in the way, or it is more than the limit.
+                    None => !is_charged(self.second) || is_charged(i64::MAX / 4),
+                }
+        }));
     }
 
     fn repeats(&self, request: &HoldRequest, now: Duration) -> Option<HoldRefusal> {

@@ -120,7 +120,8 @@ pub(crate) async fn what_is_held_counts_until_its_end_and_its_charge_from_then_o
     clock.advance(Duration::from_secs(500));
     assert_eq!(wait(&store, &ann, &key, 21).await, None);
     store.settle(slow, costs(30)).await.unwrap();
-    assert_eq!(wait(&store, &ann, &key, 31).await, Some(61));
+    assert_eq!(wait(&store, &ann, &key, 31).await, None, "it is held");
+    assert_eq!(wait(&store, &ann, &key, 71).await, Some(61));
     clock.advance(Duration::from_secs(101));
     store.flush().await.unwrap();
     // What nobody settled is charged when it is resolved.

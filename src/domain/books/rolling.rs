@@ -169,9 +169,12 @@ impl Rolling {
         }
     }
 
-    /// After what time no more than `room` counts, if nothing more is charged. `None`: never.
+    /// After what time no more than `room` counts, if nothing more is charged. `None`: it is so now, or never.
     pub(super) fn wait(&self, room: Money, second: i64) -> Option<Duration> {
         let mut settled = self.settled;
+        if settled <= room {
+            return None;
+        }
         let mut slices = self.slices.iter();
         let last = slices.find(|slice| {
             settled = settled.saturating_sub(slice.settled);

@@ -99,13 +99,25 @@ fn a_charge_counts_until_its_slice_has_left_the_window() {
     assert_eq!(wait(&mut books, 11, 1_609), Some(1));
     let stamp = open(&mut books, 80, 1_610).unwrap();
     // What is held counts, however long it is, and what it came to from its end on.
-    assert_eq!(wait(&mut books, 1, 1_610), Some(300));
-    assert_eq!(wait(&mut books, 21, 1_610), None, "whoever holds must end");
+    assert_eq!(wait(&mut books, 1, 1_610), None, "whoever holds must end");
+    assert_eq!(wait(&mut books, 80, 1_610), None);
+    assert_eq!(wait(&mut books, 81, 1_610), Some(300));
+    assert_eq!(wait(&mut books, 21, 1_610), None);
     assert_eq!(wait(&mut books, 21, 100_000), None);
     end(&mut books, stamp, 80, 50, 100_000);
     assert_eq!(wait(&mut books, 51, 100_599), Some(11));
     spend(&mut books, 50, 100_599);
     spend(&mut books, 50, 100_610);
+}
+
+#[test]
+fn a_limit_that_was_only_written_down_is_kept_too() {
+    let mut books = limited(SpendingLimits::default());
+    books.budget.limits = rolling(600, 100);
+    spend(&mut books, 70, 1_000);
+    assert_eq!(wait(&mut books, 31, 1_000), Some(610));
+    books.budget.limits = rolling(1_200, 100);
+    assert!(open(&mut books, 31, 1_700).is_err());
 }
 
 #[test]
@@ -371,14 +383,15 @@ proptest! {
                         Err(HoldRefusal::RollingLimitReached { wait }) => {
                             prop_assert!(!fits);
                             let later = wait.map(|wait| second + i64::try_from(wait.as_secs()).unwrap());
-                            let mut fits_at = |at| model.counted(at) + model.held + amount <= limit;
+                            // What is held is none of its business.
+                            let mut fits_at = |at| model.counted(at) + amount <= limit;
                             // A look into the future moves the model's own sight.
                             match later {
                                 Some(later) => {
                                     prop_assert!(!fits_at(later - 1));
                                     prop_assert!(fits_at(later));
                                 }
-                                None => prop_assert!(!fits_at(i64::MAX / 4)),
+                                None => prop_assert!(fits_at(second) || !fits_at(i64::MAX / 4)),
                             }
                             model.latest = books.budget.rolling.as_ref().unwrap().latest;
                         }

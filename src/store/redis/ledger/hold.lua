@@ -78,12 +78,12 @@ end
 for _, budget in ipairs(budgets) do
   day, month = math.max(day, budget.day), math.max(month, budget.month)
 end
--- After what time no more than `room` counts, if nothing more is charged.
+-- After what time no more than `room` counts, if nothing more is charged; nothing where it is so now, or never.
 local function wait(rolling, room)
-  if less(room, ZERO) then
+  local settled = rolling.settled
+  if less(room, ZERO) or not less(room, settled) then
     return '-'
   end
-  local settled = rolling.settled
   for _, slice in ipairs(rolling) do
     settled = minus(settled, slice[2])
     if not less(room, settled) then
@@ -104,7 +104,7 @@ for _, budget in ipairs(budgets) do
   end
   local limit, held = limit_of(budget.rolling), budget[3].held
   if limit and less(limit, plus(plus(budget.rolling.settled, held), wanted)) then
-    return { 'rolling', wait(budget.rolling, minus(minus(limit, held), wanted)) }
+    return { 'rolling', wait(budget.rolling, minus(limit, wanted)) }
   end
 end
 
