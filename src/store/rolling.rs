@@ -3,7 +3,7 @@
 //! Seconds, limit, soft limit, the latest second at which it was looked at, when the soft limit was told; then each slice's number and what was charged
 //! in it, oldest first. `-`: none; `off` in the place of the limit: there is no limit of such a window any more.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use crate::domain::{
     books::{Budget, Rolling},
@@ -12,7 +12,10 @@ use crate::domain::{
 };
 
 /// `None`: the budget never had a limit of one.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) fn write(budget: &Budget) -> Option<String> {
+    use std::fmt::Write;
+
     let rolling = budget.rolling.as_deref()?;
     let optional =
         |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
@@ -64,7 +67,7 @@ pub(super) fn read(text: &str, budget: &mut Budget) -> Option<()> {
     Some(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
 mod tests {
     use super::*;
 

@@ -16,12 +16,11 @@ use tollgate::{
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
 
-/// Leases as soon as it can, and tells without having been asked; not so often that it leases anew between a return and the
-/// question after it.
+/// Leases as soon as it can, and tells without having been asked.
 pub(crate) fn eager(store: impl LeaseStore) -> LeasedLedger {
     LeasedLedger::builder(store)
         .busy_from(1)
-        .report_every(Duration::from_millis(25))
+        .report_every(Duration::from_millis(3))
         .start()
         .unwrap()
 }

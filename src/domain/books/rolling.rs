@@ -82,18 +82,18 @@ impl Rolling {
         self.window.start_of(self.window.slice_of(self.latest))
     }
 
-    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn latest(&self) -> i64 {
         self.latest
     }
 
-    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn told_at(&self) -> Option<i64> {
         self.told_at
     }
 
     /// The number of each slice, and what was charged in it, oldest first.
-    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn slices(&self) -> impl Iterator<Item = (i64, Money)> {
         self.slices
             .iter()
