@@ -39,7 +39,7 @@ pub(crate) use self::{
 };
 use self::{
     figures::Counters,
-    flights::{Flight, Flights},
+    flights::{Boarding, Flight, Flights},
     keeper::Keeper,
     rate::Rate,
     shelf::{Place, Shelf, Snapshot},
@@ -163,7 +163,7 @@ impl<V: Remembered> RevocableCache<V> {
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
         let place = self.shelf.place(key);
-        let boarding = self.flights.board(key, self.shelf.generation(place));
+        let boarding = self.board(place, key);
         let answer = boarding
             .flight
             .outcome
@@ -177,6 +177,14 @@ impl<V: Remembered> RevocableCache<V> {
             Err(error) if is_failure(&error) => self.recall_old(place, key).map(Some).ok_or(error),
             answer => answer,
         }
+    }
+
+    /// Nobody joins a load that may have read what is older than a value may be.
+    fn board<'a>(&'a self, place: Place, key: &'a V::Key) -> Boarding<'a, V::Key, V> {
+        let now = self.clock.elapsed();
+        let not_before = now.saturating_sub(self.bounds.ttl);
+        let generation = self.shelf.generation(place);
+        self.flights.board(key, generation, now, not_before)
     }
 
     /// How the cache stands before values are read that nobody has asked for yet.
@@ -303,11 +311,12 @@ impl<V: Remembered> RevocableCache<V> {
     where
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        let began_at = self.clock.elapsed();
+        // It counts as asked in vain until it is known not to be, so that it does whoever hangs up, and however many ask
+        // before the first is answered.
         if self
             .absences
             .as_ref()
-            .is_some_and(|rate| !rate.allows(began_at))
+            .is_some_and(|rate| !rate.reserve(self.clock.elapsed()))
         {
             let text = "the store was asked for too much that isn't there";
             return Err(StoreError::new(StoreErrorKind::Busy, text));
@@ -327,8 +336,8 @@ impl<V: Remembered> RevocableCache<V> {
         if let Some(failed_at) = failed_at {
             self.failed_at.store(failed_at, Ordering::Relaxed);
         }
-        if let (Ok(None), Some(rate)) = (&answer, &self.absences) {
-            rate.note(began_at);
+        if let (Ok(Some(_)) | Err(_), Some(rate)) = (&answer, &self.absences) {
+            rate.give_back();
         }
         answer
     }

@@ -142,21 +142,31 @@ pub(crate) async fn triage() -> Json<Value> {
 
 /// JSON with a title, perhaps, or a form with a file, or a file.
 pub(crate) async fn upload(request: Request) -> Created<Value> {
-    let media_type = request.headers().get(CONTENT_TYPE);
-    let media_type = media_type.and_then(|value| value.to_str().ok());
-    // curl says of JSON that it is a form.
-    let is_json = media_type.is_none_or(|media_type| {
-        media_type.contains("json") || media_type.starts_with("application/x-www-form-urlencoded")
-    });
-    let document = if is_json {
-        <JsonBody<Value> as OptionalFromRequest<()>>::from_request(request, &()).await?
-    } else {
-        let file = Bytes::from_request(request, &()).await;
-        file.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Denial::new(DenialKind::TooLarge),
-            _ => Denial::new(DenialKind::Malformed),
-        })?;
+    let media_type = request.headers().get(CONTENT_TYPE).cloned();
+    let is_of = |start: &[u8]| {
+        let media_type = media_type.as_ref().map(|value| value.as_bytes());
+        media_type.is_some_and(|media_type| media_type.starts_with(start))
+    };
+    let body = Bytes::from_request(request, &()).await;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Denial::new(DenialKind::TooLarge),
+        _ => Denial::new(DenialKind::Malformed),
+    })?;
+    // JSON is JSON whatever is said of it; curl says that it is a form.
+    let is_file = is_of(b"multipart/")
+        || (media_type.is_some()
+            && ![
+                b"application/json".as_slice(),
+                b"application/x-www-form-urlencoded",
+            ]
+            .into_iter()
+            .any(is_of)
+            && !body.trim_ascii_start().starts_with(b"{"));
+    let document = if is_file {
         None
+    } else {
+        let request = Request::new(body.into());
+        <JsonBody<Value> as OptionalFromRequest<()>>::from_request(request, &()).await?
     };
     let id = uuid::Uuid::new_v4().to_string();
     let title = member(document, &["title", "name"]);

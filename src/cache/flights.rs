@@ -6,6 +6,7 @@
 use std::{
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -18,6 +19,7 @@ pub(super) struct Flights<K, V>(Mutex<HashMap<K, Listed<V>>>);
 
 pub(super) struct Flight<V> {
     pub(super) generation: u64,
+    began_at: Duration,
     pub(super) outcome: OnceCell<Result<Option<V>, StoreError>>,
 }
 
@@ -38,17 +40,26 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         Self(Mutex::new(HashMap::new()))
     }
 
-    /// Joins the load that is under way if it began late enough, or else begins one.
-    pub(super) fn board<'a>(&'a self, key: &'a K, generation: u64) -> Boarding<'a, K, V> {
+    /// Joins the load that is under way if it began in this generation and after `not_before`, or else begins one.
+    pub(super) fn board<'a>(
+        &'a self,
+        key: &'a K,
+        generation: u64,
+        now: Duration,
+        not_before: Duration,
+    ) -> Boarding<'a, K, V> {
+        let is_new =
+            |flight: &Flight<V>| flight.generation >= generation && flight.began_at >= not_before;
         let mut listed = self.locked();
         let flight = match listed.get_mut(key) {
-            Some(listed) if listed.flight.generation >= generation => {
+            Some(listed) if is_new(&listed.flight) => {
                 listed.seats = listed.seats.saturating_add(1);
                 Arc::clone(&listed.flight)
             }
             _ => {
                 let flight = Arc::new(Flight {
                     generation,
+                    began_at: now,
                     outcome: OnceCell::new(),
                 });
                 let first = Listed {

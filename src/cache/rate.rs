@@ -26,18 +26,24 @@ impl Rate {
         }
     }
 
-    /// Whether one more may happen now.
-    pub(super) fn allows(&self, now: Duration) -> bool {
-        self.used_up_to.load(Ordering::Relaxed) < nanos(now).saturating_add(SECOND_NANOS)
+    /// Whether one more may happen now: then it counts from now on, unless it is given back.
+    pub(super) fn reserve(&self, now: Duration) -> bool {
+        let now = nanos(now);
+        let full = now.saturating_add(SECOND_NANOS);
+        let later =
+            |used: u64| (used < full).then(|| used.max(now).saturating_add(self.interval_nanos));
+        let order = (Ordering::Relaxed, Ordering::Relaxed);
+        self.used_up_to
+            .fetch_update(order.0, order.1, later)
+            .is_ok()
     }
 
-    /// Notes that one happened.
-    pub(super) fn note(&self, now: Duration) {
-        let now = nanos(now);
-        let later = |used: u64| Some(used.max(now).saturating_add(self.interval_nanos));
+    /// One that was reserved did not happen.
+    pub(super) fn give_back(&self) {
+        let earlier = |used: u64| Some(used.saturating_sub(self.interval_nanos));
         let order = (Ordering::Relaxed, Ordering::Relaxed);
         // It never fails: the closure always answers.
-        let _ = self.used_up_to.fetch_update(order.0, order.1, later);
+        let _ = self.used_up_to.fetch_update(order.0, order.1, earlier);
     }
 }
 

@@ -149,8 +149,9 @@ impl KeyResolverBuilder {
     }
 
     /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
-    /// that whatever isn't in memory is refused with 503 for a moment. It takes a flood of keys without a checksum to get
-    /// there.
+    /// that whatever isn't in memory is refused with 503 for a moment. What is being looked for counts until it is found, so it is
+    /// also how many are looked for at once. A checksum keeps out keys that were typed or guessed; who knows the
+    /// format can compute it.
     pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
         self.unknown_rate = limit;
         self

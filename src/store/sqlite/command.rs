@@ -62,6 +62,8 @@ impl Command {
                 granted,
                 reply,
             } => {
+                // What was granted before was rolled back, if this isn't the first try.
+                *granted = None;
                 // Nobody waits any more: under a heavy load that is most of it.
                 if !reply.is_closed() {
                     *granted = Some(desk.hold(request)?);

@@ -113,9 +113,11 @@ impl Line {
             Command::Hold { .. } | Command::Touch { .. } | Command::Job(_) => {
                 Gauge::leave(&self.gauge.queued, 1);
             }
-            Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
-            Command::Settle { .. } | Command::Extend(_) | Command::Audit(_) | Command::Flush(_) => {
-            }
+            Command::Record { .. }
+            | Command::Settle { .. }
+            | Command::Extend(_)
+            | Command::Audit(_)
+            | Command::Flush(_) => {}
         }
         if let Command::Touch { key, at } = command {
             let latest = self.touched.entry(key).or_insert(at);

@@ -173,7 +173,8 @@ impl<'c> Writer<'c> {
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if !self.again.is_empty() {
             std::thread::sleep(RETRY_AFTER);
-            batch.append(&mut self.again);
+            let part = self.again.len().min(BATCH_MAX);
+            batch.extend(self.again.drain(..part));
         }
         let limit = batch.len().saturating_add(BATCH_MAX);
         if batch.is_empty() {
@@ -238,9 +239,13 @@ impl<'c> Writer<'c> {
     }
 
     fn fail_one(&self, command: Command, error: &StoreError) {
-        if let Command::Audit(_) = command {
-            Gauge::leave(&self.gauge.events, 1);
-            self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
+        match command {
+            Command::Audit(_) => {
+                Gauge::leave(&self.gauge.events, 1);
+                self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
+            }
+            Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
+            _ => {}
         }
         command.fail(error);
     }
@@ -361,7 +366,11 @@ impl<'c> Writer<'c> {
             Command::Settle { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Ok(())));
             }
-            Command::Record { reply, .. } | Command::Flush(reply) => {
+            Command::Record { reply, .. } => {
+                Gauge::leave(&self.gauge.records, 1);
+                let _ = reply.send(Ok(()));
+            }
+            Command::Flush(reply) => {
                 let _ = reply.send(Ok(()));
             }
             Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
