@@ -135,14 +135,14 @@ fn with_fate(
     let clock = Arc::new(ManualClock::default());
     clock.advance(Duration::from_secs(1));
     let shared: Arc<dyn Clock> = clock.clone();
-    let limiter = MemoryRateLimiter::new(10, Arc::clone(&shared));
+    let limiter = MemoryRateLimiter::new(10_000, Arc::clone(&shared));
     let remote = Remote(Arc::new(limiter), Arc::default(), Arc::default());
     let fate = Arc::clone(&remote.1);
     let manner = Manner {
         deadline: Duration::from_secs(1),
         degraded,
         lease,
-        capacity: 10,
+        capacity: 10_000,
         clock: shared,
     };
     let process = || Resilient::new(remote.clone(), manner.clone());
