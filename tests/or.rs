@@ -31,6 +31,16 @@ fn request(lines: &[(&str, &str)]) -> Request<()> {
     request
 }
 
+/// Keys are made by one, and found by the other.
+fn keys() -> (Keyring, KeyResolver) {
+    let store = MemoryStore::new();
+    let format = KeyFormat::builder("acme").build().unwrap();
+    let resolver = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    (Keyring::new(store, format, resolver.clone()), resolver)
+}
+
 /// Whom a layer takes the request for; a status when it refuses.
 macro_rules! ask {
     ($layer:expr, $lines:expr) => {{
@@ -45,14 +55,7 @@ macro_rules! ask {
 
 #[tokio::test]
 async fn the_first_layer_with_a_credential_of_its_kind_decides() {
-    let (store, format) = (
-        MemoryStore::new(),
-        KeyFormat::builder("acme").build().unwrap(),
-    );
-    let resolver = KeyResolver::builder(store.clone())
-        .add_format(format.clone())
-        .build();
-    let ring = Keyring::new(store, format, resolver.clone());
+    let (ring, resolver) = keys();
     let (key, record) = ring.create("by-key", NewKey::default()).await.unwrap();
     let (revoked, of_revoked) = ring.create("by-key", NewKey::default()).await.unwrap();
     ring.revoke("by-key", &of_revoked.id).await.unwrap();
@@ -116,14 +119,7 @@ async fn the_first_layer_with_a_credential_of_its_kind_decides() {
 
 #[tokio::test]
 async fn a_rival_in_a_header_of_ones_own_choice_is_seen_in_either_order() {
-    let (store, format) = (
-        MemoryStore::new(),
-        KeyFormat::builder("acme").build().unwrap(),
-    );
-    let resolver = KeyResolver::builder(store.clone())
-        .add_format(format.clone())
-        .build();
-    let ring = Keyring::new(store, format, resolver.clone());
+    let (ring, resolver) = keys();
     let (one, _) = ring.create("one", NewKey::default()).await.unwrap();
     let (other, _) = ring.create("other", NewKey::default()).await.unwrap();
     let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
