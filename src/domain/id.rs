@@ -68,6 +68,13 @@ macro_rules! shared_name {
             }
         }
 
+        /// Shares the text.
+        impl From<&Self> for $name {
+            fn from(name: &Self) -> Self {
+                name.clone()
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = InvalidId;
 

@@ -19,7 +19,7 @@ use crate::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, HoldRefusal},
         budget::{Budgets, SpendingAlert, SpendingLimits, Windows},
-        clock::Clock,
+        clock::{Clock, Timestamp},
         money::Money,
         page::{Page, Paged},
         usage::{
@@ -55,15 +55,38 @@ pub(super) struct Account {
     once: Once,
 }
 
+/// What is kept of a hold besides the [`Hold`] itself, which its call owns.
 struct OpenHold {
-    call: Call,
-    budgets: Budgets,
     amount: Money,
     windows: Windows,
-    /// `None`: with its call.
-    ends: Option<Duration>,
-    expiry: Expiry,
     idempotency_key: Option<Arc<str>>,
+    /// `None`: it ends with its call, which brings all that is to be known of it.
+    ends: Option<Box<Ending>>,
+}
+
+/// When a hold ends by the clock, and what is to be known of it then.
+struct Ending {
+    at: Duration,
+    call: Call,
+    budgets: Budgets,
+    expiry: Expiry,
+}
+
+impl Ending {
+    fn of(hold: &Hold, at: Duration) -> Box<Self> {
+        Box::new(Self {
+            at,
+            call: hold.call.clone(),
+            budgets: hold.budgets.clone(),
+            expiry: hold.expiry,
+        })
+    }
+}
+
+impl OpenHold {
+    fn end(&self) -> Option<Duration> {
+        self.ends.as_ref().map(|ending| ending.at)
+    }
 }
 
 pub(super) struct Payment {
@@ -78,7 +101,7 @@ impl Books for Account {
     }
 
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
-        self.budgets.entry(id.clone()).or_default()
+        self.budgets.entry_ref(id).or_default()
     }
 }
 
@@ -112,7 +135,7 @@ impl Account {
     }
 
     fn keep(&mut self, number: u64, hold: OpenHold) {
-        self.look_at(hold.ends);
+        self.look_at(hold.end());
         self.open.insert(number, hold);
     }
 
@@ -125,10 +148,10 @@ impl Account {
     fn take_expired(&mut self, now: Duration) -> Vec<OpenHold> {
         let expired = self
             .open
-            .extract_if(|_, hold| hold.ends.is_some_and(|end| end <= now))
+            .extract_if(|_, hold| hold.end().is_some_and(|end| end <= now))
             .map(|(_, hold)| hold)
             .collect();
-        self.quiet_until = self.open.values().filter_map(|hold| hold.ends).min();
+        self.quiet_until = self.open.values().filter_map(OpenHold::end).min();
         expired
     }
 }
@@ -139,25 +162,39 @@ impl Inner {
     fn end(
         &self,
         account: &mut Account,
-        hold: OpenHold,
+        open: &OpenHold,
+        (call, budgets): (Call, &Budgets),
         mut settlement: Settlement,
     ) -> Vec<SpendingAlert> {
         let now = self.clock.now();
         let settled = books::settle(
             account,
-            &hold.call.account,
-            &hold.budgets,
-            hold.windows,
-            hold.amount,
+            &call.account,
+            budgets,
+            open.windows,
+            open.amount,
             settlement.charged,
             now.as_second(),
         );
         settlement.charged = settled.charged;
-        if let Some(key) = &hold.idempotency_key {
+        if let Some(key) = &open.idempotency_key {
             account.once.end(key, !settled.charged.is_zero());
         }
-        lock(&self.log).append(&mut account.latest, hold.call, hold.amount, settlement, now);
+        self.log(account, call, open.amount, settlement, now);
         settled.alerts
+    }
+
+    /// Writes a row. The one that makes room for it is dropped when the log is free again: all accounts share it.
+    fn log(
+        &self,
+        account: &mut Account,
+        call: Call,
+        held: Money,
+        settlement: Settlement,
+        now: Timestamp,
+    ) {
+        let oldest = lock(&self.log).append(&mut account.latest, call, held, settlement, now);
+        drop(oldest);
     }
 
     /// Ends what outlived its lifetime; returns how many that were, and what is to be told.
@@ -169,10 +206,14 @@ impl Inner {
         let count = expired.len();
         let today = self.clock.now();
         let mut alerts = Vec::new();
-        for hold in expired {
-            let age = today.duration_since(hold.call.started_at);
-            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            alerts.extend(self.end(account, hold, settlement));
+        for mut open in expired {
+            let Some(ending) = open.ends.take() else {
+                continue;
+            };
+            let age = today.duration_since(ending.call.started_at);
+            let settlement = Settlement::abandoned(open.amount, ending.expiry, age);
+            let of = (ending.call, &ending.budgets);
+            alerts.extend(self.end(account, &open, of, settlement));
         }
         (count, alerts)
     }
@@ -194,7 +235,7 @@ impl Inner {
     /// Does something with an account in which nothing is overdue.
     fn with_account<T>(&self, id: &AccountId, act: impl FnOnce(&mut Account) -> T) -> T {
         let mut shard = self.accounts.shard(id);
-        let account = shard.entry(id.clone()).or_default();
+        let account = shard.entry_ref(id).or_default();
         let (_, alerts) = self.resolve(account);
         let answer = act(account);
         drop(shard);
@@ -246,38 +287,38 @@ impl Inner {
             account.keep(
                 number,
                 OpenHold {
-                    call: hold.call.clone(),
-                    budgets: hold.budgets.clone(),
                     amount: hold.amount,
                     windows: grant.windows,
-                    ends,
-                    expiry: hold.expiry,
                     idempotency_key: hold.idempotency_key.clone(),
+                    ends: ends.map(|at| Ending::of(&hold, at)),
                 },
             );
             Ok(hold)
         })
     }
 
-    fn settle(&self, hold: &Hold, settlement: Settlement) {
-        let ours = hold.id.instance == self.accounts.instance;
+    fn settle(&self, hold: Hold, settlement: Settlement) {
+        let Hold {
+            id, call, budgets, ..
+        } = hold;
+        let account = call.account.clone();
+        let mut unsettled = Some((call, settlement));
         let settle = |account: &mut Account| {
-            let open = account.open.remove(&hold.id.number)?;
-            Some(self.end(account, open, settlement))
+            let open = account.open.remove(&id.number)?;
+            let (call, settlement) = unsettled.take()?;
+            Some(self.end(account, &open, (call, &budgets), settlement))
         };
-        let known = if ours {
-            self.with_known(&hold.call.account, settle).flatten()
-        } else {
-            None
-        };
-        match known {
-            Some(alerts) => self.alerts.tell(alerts),
-            None => tracing::warn!(
+        let ours = id.instance == self.accounts.instance;
+        let ended = ours.then(|| self.with_known(&account, settle).flatten());
+        if let Some(alerts) = ended.flatten() {
+            self.alerts.tell(alerts);
+        } else if let Some((call, _)) = unsettled {
+            tracing::warn!(
                 target: "tollgate::ledger",
-                hold = %hold.id,
-                request_id = %hold.call.request_id,
+                hold = %id,
+                request_id = %call.request_id,
                 "settled too late: the hold was resolved before"
-            ),
+            );
         }
     }
 
@@ -288,7 +329,7 @@ impl Inner {
         let ends = self.end_of(lifetime);
         let extended = self.with_known(&hold.call.account, |account| {
             let open = account.open.get_mut(&hold.id.number)?;
-            open.ends = ends;
+            open.ends = ends.map(|at| Ending::of(hold, at));
             // The others may end later than this one did: the next look finds out.
             account.look_at(ends);
             Some(())
@@ -340,7 +381,7 @@ impl Ledger for MemoryStore {
     }
 
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
-        self.0.settle(&hold, settlement);
+        self.0.settle(hold, settlement);
         StoreFuture::ready(Ok(()))
     }
 
@@ -349,7 +390,7 @@ impl Ledger for MemoryStore {
         let id = call.account.clone();
         self.0.with_account(&id, |account| {
             let now = self.0.clock.now();
-            lock(&self.0.log).append(&mut account.latest, call, Money::ZERO, settlement, now);
+            self.0.log(account, call, Money::ZERO, settlement, now);
         });
         StoreFuture::ready(Ok(()))
     }

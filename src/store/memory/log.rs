@@ -46,6 +46,8 @@ impl UsageLog {
         position
     }
 
+    /// Writes a row; returns the oldest where it had to make room.
+    #[must_use = "a row is large: it is dropped when the log is free again"]
     pub(super) fn append(
         &mut self,
         links: &mut Links,
@@ -53,11 +55,10 @@ impl UsageLog {
         held: Money,
         settlement: Settlement,
         settled_at: Timestamp,
-    ) {
+    ) -> Option<Row> {
         let position = self.position();
-        if self.rows.len() >= self.rows_max {
-            self.rows.pop_front();
-        }
+        let is_full = self.rows.len() >= self.rows_max;
+        let oldest = is_full.then(|| self.rows.pop_front()).flatten();
         let previous = *links;
         links.usage = Some(position);
         if !settlement.charged.is_zero() {
@@ -73,6 +74,7 @@ impl UsageLog {
             },
             previous,
         });
+        oldest
     }
 
     /// The row at `position`, if it is the account's and still there.
