@@ -3,6 +3,7 @@
 //! Nothing in this crate reads the system's time but [`SystemClock`]; everything else is handed a [`Clock`].
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
@@ -23,6 +24,64 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+/// What [`SystemClock`] has shown since a decision began, on this thread.
+struct Readings {
+    are_shared: Cell<bool>,
+    now: Cell<Option<Timestamp>>,
+    elapsed: Cell<Option<Duration>>,
+}
+
+thread_local! {
+    static READINGS: Readings = const {
+        Readings {
+            are_shared: Cell::new(false),
+            now: Cell::new(None),
+            elapsed: Cell::new(None),
+        }
+    };
+}
+
+impl Readings {
+    /// The reading that was taken since the decision began, or else a new one.
+    fn read<T: Copy>(
+        slot: impl FnOnce(&Self) -> &Cell<Option<T>>,
+        reading: impl FnOnce() -> T,
+    ) -> T {
+        READINGS.with(|readings| {
+            if !readings.are_shared.get() {
+                return reading();
+            }
+            let slot = slot(readings);
+            slot.get().unwrap_or_else(|| {
+                let reading = reading();
+                slot.set(Some(reading));
+                reading
+            })
+        })
+    }
+}
+
+/// Decides something at one moment: [`SystemClock`] reads the machine's time once, whoever asks meanwhile on this thread.
+/// For what neither waits nor calls the service: a reading costs as much as a window of a rate limit, and the layers of one
+/// stack take eight.
+pub(crate) fn at_one_moment<T>(decide: impl FnOnce() -> T) -> T {
+    struct Shared;
+
+    impl Drop for Shared {
+        fn drop(&mut self) {
+            READINGS.with(|readings| {
+                readings.are_shared.set(false);
+                readings.now.set(None);
+                readings.elapsed.set(None);
+            });
+        }
+    }
+
+    // A decision within a decision is at the moment of the outer one.
+    let _shared = READINGS.with(|readings| (!readings.are_shared.replace(true)).then(|| Shared));
+    decide()
+}
+
 /// The origin of [`SystemClock::elapsed`]: the first time anybody asked.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(instant_now);
 
@@ -42,12 +101,17 @@ impl SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        Readings::read(|readings| &readings.now, Timestamp::now)
     }
 
     fn elapsed(&self) -> Duration {
-        let origin = *ORIGIN;
-        instant_now().saturating_duration_since(origin)
+        Readings::read(
+            |readings| &readings.elapsed,
+            || {
+                let origin = *ORIGIN;
+                instant_now().saturating_duration_since(origin)
+            },
+        )
     }
 }
 
@@ -134,3 +198,63 @@ mod manual {
 
 #[cfg(any(test, feature = "test-util"))]
 pub use manual::ManualClock;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Until the machine's clock shows another nanosecond.
+    fn later(than: Duration) -> Duration {
+        loop {
+            let elapsed = instant_now().saturating_duration_since(*ORIGIN);
+            if elapsed > than {
+                return elapsed;
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_decision_is_made_at_one_moment_and_the_next_one_later() {
+        let first = at_one_moment(|| {
+            let (elapsed, now) = (SystemClock.elapsed(), SystemClock.now());
+            later(elapsed);
+            let inner = at_one_moment(|| SystemClock.elapsed());
+            assert_eq!([inner, SystemClock.elapsed()], [elapsed; 2]);
+            assert_eq!(SystemClock.now(), now);
+            elapsed
+        });
+        later(first);
+        assert!(SystemClock.elapsed() > first, "nothing is kept");
+        assert!(at_one_moment(|| SystemClock.elapsed()) > first);
+    }
+
+    #[test]
+    fn a_decision_that_panics_keeps_no_moment() {
+        let first = thread::spawn(|| {
+            let mut first = Duration::ZERO;
+            let decision = std::panic::AssertUnwindSafe(|| {
+                at_one_moment(|| {
+                    first = SystemClock.elapsed();
+                    panic!("while deciding");
+                });
+            });
+            assert!(std::panic::catch_unwind(decision).is_err());
+            later(first);
+            SystemClock.elapsed() > first
+        });
+        assert!(first.join().unwrap());
+    }
+
+    #[test]
+    fn threads_share_no_moment() {
+        at_one_moment(|| {
+            let here = SystemClock.elapsed();
+            later(here);
+            let there = thread::spawn(|| SystemClock.elapsed());
+            assert!(there.join().unwrap() > here);
+        });
+    }
+}

@@ -10,6 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{Admission, Course, GateBody, GuardFuture, Progress, future::Waiting, nesting};
+use crate::domain::clock;
 
 /// A service with gates in front of it. A clone is the inner service's clone and a reference count.
 pub struct Guard<S, C> {
@@ -58,7 +59,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let mut admission = C::Admission::default();
-        match self.course.enter(&mut request, &mut admission) {
+        let entered = clock::at_one_moment(|| self.course.enter(&mut request, &mut admission));
+        match entered {
             Progress::Admitted => {
                 let bodiless = request.method() == Method::HEAD;
                 let answer = nesting::inside::<C::Admission, _>(|| self.inner.call(request));
