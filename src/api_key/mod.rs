@@ -229,7 +229,7 @@ fn judge(
             return Verdict::Refuse(of_known(&key, DenialKind::AddressRefused, &why));
         }
     }
-    Verdict::Admit(Identified::new(key.principal()))
+    Verdict::Admit(Identified::new(key.into_principal()))
 }
 
 fn refused(refusal: KeyRefusal) -> Denial {

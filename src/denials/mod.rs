@@ -123,12 +123,11 @@ impl DenialsPermit {
         if let Some(denial) = response.extensions.get::<Denial>() {
             return Some(denial.clone());
         }
-        let plain = self.policy.covers_plain_errors && is_plain(response.headers);
-        if plain {
-            kind_of_status(response.status).map(Denial::new)
-        } else {
-            None
+        if !self.policy.covers_plain_errors {
+            return None;
         }
+        let kind = kind_of_status(response.status)?;
+        is_plain(response.headers).then(|| Denial::new(kind))
     }
 }
 

@@ -135,21 +135,33 @@ impl Money {
         let magnitude = self.0.unsigned_abs();
         let unit = NANOS_PER_DOLLAR.unsigned_abs();
         let (dollars, nanos) = (magnitude.div_euclid(unit), magnitude.rem_euclid(unit));
-        let digits = format!("{nanos:09}");
+        f.write_str(itoa::Buffer::new().format(dollars))?;
+        // A one in front keeps the zeros.
+        let mut padded = itoa::Buffer::new();
+        let padded = padded.format(unit.saturating_add(nanos));
+        let digits = padded.get(1..).unwrap_or_default();
         let needed = digits.trim_end_matches('0').len().max(decimals);
-        let shown = digits.get(..needed).unwrap_or(&digits);
-        if shown.is_empty() {
-            write!(f, "{dollars}")
-        } else {
-            write!(f, "{dollars}.{shown}")
+        let shown = digits.get(..needed).unwrap_or(digits);
+        if !shown.is_empty() {
+            f.write_char('.')?;
+            f.write_str(shown)?;
         }
+        Ok(())
     }
 
     /// Dollars as a plain decimal, exact, with as few digits as that takes: `-0.002`.
+    pub(crate) fn write_decimal(self, f: &mut impl fmt::Write) -> fmt::Result {
+        if self.is_negative() {
+            f.write_char('-')?;
+        }
+        self.write_magnitude(f, 0)
+    }
+
+    /// The same as a text.
     pub(crate) fn to_decimal(self) -> String {
-        let mut text = String::from(if self.is_negative() { "-" } else { "" });
+        let mut text = String::new();
         // Writing into a text doesn't fail.
-        let _ = self.write_magnitude(&mut text, 0);
+        let _ = self.write_decimal(&mut text);
         text
     }
 

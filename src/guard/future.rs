@@ -212,6 +212,8 @@ fn finish<D: Body, A: Admission>(
     bodiless: bool,
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
+    // Those that are there are moved once, while they are few.
+    head.headers.reserve(A::FIELDS);
     let mut answer = Answer::new(&mut head);
     let mut meter = A::Meter::default();
     admission.mark(&mut answer, &mut meter);

@@ -136,6 +136,9 @@ pub trait Permit: Send + 'static {
     /// Whether it tells what is left of a limit.
     const TELLS_LIMITS: bool = false;
 
+    /// As many header fields as it usually adds to an answer.
+    const FIELDS: usize = 0;
+
     /// Leaves on the request what inner layers and the handler may read.
     fn mark_request(&mut self, extensions: &mut Extensions) {
         let _ = extensions;

@@ -95,6 +95,11 @@ impl ResolvedKey {
         Principal::of(holder)
     }
 
+    /// The same of the last reference.
+    pub(crate) fn into_principal(self: Arc<Self>) -> Principal {
+        Principal::of(self)
+    }
+
     pub(super) fn judge(self: &Arc<Self>, clock: &dyn Clock) -> Result<(), KeyRefusal> {
         let key = || Arc::clone(self);
         if self.identity.is_revoked() {

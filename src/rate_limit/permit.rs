@@ -38,6 +38,7 @@ impl Permit for RateLimitPermit {
     type Meter = RateLimitMeter;
 
     const TELLS_LIMITS: bool = true;
+    const FIELDS: usize = 5;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
         if let Some(settlement) = &mut self.settlement {

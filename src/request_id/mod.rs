@@ -103,6 +103,8 @@ pub struct RequestIdPermit(RequestId);
 impl Permit for RequestIdPermit {
     type Meter = NoMeter;
 
+    const FIELDS: usize = 1;
+
     fn mark_request(&mut self, extensions: &mut Extensions) {
         trail::named(&self.0);
         extensions.insert(self.0.clone());

@@ -25,7 +25,8 @@ use crate::{
 /// - It leaves while its answer streams: [`disconnected_calls`](Self::disconnected_calls).
 /// - It breaks off its own request's body under a handler that reads it while it answers, so that the handler's stream
 ///   ends with an error after some of it was delivered. Unless set, that costs nothing, like any failure. Where handlers
-///   stream while they read, set [`broken_streams`](Self::broken_streams) to [`Charging::Counted`].
+///   stream while they read, set [`broken_streams`](Self::broken_streams) to [`Charging::Counted`]. In gRPC a message that
+///   can't be read does the same: the stream ends with a status other than OK in its trailers.
 /// - It asks for an upgrade (101, or an answer to CONNECT). What goes over the connection then is no body, and isn't seen here:
 ///   the call is settled at the head of its answer, by what was told or counted until then. Put no price by tokens or
 ///   bytes on such a route; a flat one, or a limit on connections, holds.
@@ -86,7 +87,7 @@ impl SpendingLimitLayer {
         self.terms(|terms| terms.failed = charging)
     }
 
-    /// What a call costs whose answer ends with an error, or a panic, after some of its body had gone out;
+    /// What a call costs whose answer ends with an error, a panic, or a failure in gRPC's trailers after some of its body had gone out;
     /// the same as [`failed_calls`](Self::failed_calls) unless set. A client whose own body is read meanwhile can bring that about
     /// by breaking it off, and would have what was delivered for nothing.
     #[must_use]

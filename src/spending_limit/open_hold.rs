@@ -24,7 +24,7 @@ use crate::{
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::StoreFuture,
-    wire::{CostHeader, grpc_has_failed},
+    wire::{ToldCost, grpc_has_failed},
 };
 
 /// What was set aside for a call.
@@ -42,27 +42,29 @@ pub(super) struct OpenHold {
     /// When the call began, on the monotonic clock.
     pub(super) started: Duration,
     pub(super) price: Price,
-    /// As the request says.
-    pub(super) request_bytes: Option<u64>,
-    pub(super) charge: Charge,
-    pub(super) seen: Seen,
+    /// As the request says, where the price asks for it.
+    request_bytes: Option<u64>,
+    /// Once the request is on its way.
+    charge: Option<Charge>,
+    seen: Seen,
     pub(super) recording: Option<Box<Recording>>,
     /// Where its hold ends by the clock.
-    pub(super) lifeline: Option<Box<Lifeline>>,
-    pub(super) till: Arc<Till>,
+    lifeline: Option<Box<Lifeline>>,
+    till: Arc<Till>,
 }
 
 /// What was seen of the answer.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+struct Seen {
     status: Option<StatusCode>,
-    /// A gRPC call fails with HTTP status 200: its own status stands in the head or in the trailers.
+    /// A gRPC call fails with HTTP status 200: its own status stands in the head, or in the trailers where nothing went
+    /// out before them.
     grpc_failed: bool,
     /// What a header said that it costs.
     cost: Option<Money>,
     reader: Option<Box<Reader>>,
     bytes: u64,
-    /// It ended with an error.
+    /// It ended with an error: of the body, or of gRPC in the trailers of messages that went out.
     broken: bool,
 }
 
@@ -74,6 +76,22 @@ impl Seen {
 }
 
 impl OpenHold {
+    /// A call that begins now, for which nothing is set aside yet.
+    pub(super) fn unreserved(price: Price, request_bytes: Option<u64>, till: Arc<Till>) -> Self {
+        let started = till.clock.elapsed();
+        Self {
+            open: None,
+            started,
+            price,
+            request_bytes,
+            charge: None,
+            seen: Seen::default(),
+            recording: None,
+            lifeline: Lifeline::new(till.terms.lifetime, started),
+            till,
+        }
+    }
+
     /// Settles, once. The settlement is on its way when this returns.
     fn settle(&mut self, outcome: Outcome) -> Option<StoreFuture<()>> {
         let reservation = self.open.take()?;
@@ -86,10 +104,12 @@ impl OpenHold {
         };
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
-        if let (None, Some(tokens)) = (self.charge.tokens(), all_tokens) {
+        if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
+            && charge.tokens().is_none()
+        {
             // What the answer said, an outer limit in tokens counts too.
-            self.charge.add_input_tokens(tokens.input);
-            self.charge.add_output_tokens(tokens.output);
+            charge.add_input_tokens(tokens.input);
+            charge.add_output_tokens(tokens.output);
         }
         let now = self.till.clock.elapsed();
         let settlement = Settlement {
@@ -117,12 +137,18 @@ impl OpenHold {
     /// What the handler counted, or else what the answer said.
     fn tokens(&self) -> Option<Tokens> {
         let read = || self.seen.reader.as_ref().and_then(|reader| reader.tokens());
-        self.charge.tokens().or_else(read)
+        self.told(Charge::tokens).or_else(read)
     }
 
     fn model(&self) -> Option<&Arc<str>> {
         let read = || self.seen.reader.as_ref().and_then(|reader| reader.model());
-        self.charge.model().or_else(read)
+        let charge = self.charge.as_ref();
+        charge.and_then(Charge::model).or_else(read)
+    }
+
+    /// What the handler said.
+    fn told<T>(&self, of: impl FnOnce(&Charge) -> Option<T>) -> Option<T> {
+        self.charge.as_ref().and_then(of)
     }
 
     /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that
@@ -173,7 +199,7 @@ impl OpenHold {
     /// What was used, as far as it was told or counted; what the price says by itself counts once there is an
     /// answer. Where nobody told more than how it began, what went out counts too.
     fn used(&self, outcome: Outcome, held: Money) -> Option<Money> {
-        if let Some(cost) = self.charge.cost().or(self.seen.cost) {
+        if let Some(cost) = self.told(Charge::cost).or(self.seen.cost) {
             return Some(cost);
         }
         let counts = self.counts();
@@ -198,8 +224,10 @@ impl OpenHold {
     /// Whether the tokens that were counted are all that there were.
     fn counted_all(&self, outcome: Outcome) -> bool {
         let is_over = outcome == Outcome::Completed;
-        if self.charge.tokens().is_some() {
-            return is_over || self.charge.tells_output();
+        if let Some(charge) = &self.charge
+            && charge.tokens().is_some()
+        {
+            return is_over || charge.tells_output();
         }
         let reader = self.seen.reader.as_ref();
         reader.is_some_and(|reader| reader.are_final(is_over))
@@ -259,16 +287,15 @@ impl OpenHold {
         } else if self.price.is_flat() {
             self.used(Outcome::Completed, hold.amount)
         } else {
-            self.charge.cost().or(self.seen.cost)
+            self.told(Charge::cost).or(self.seen.cost)
         };
-        CostHeader::Held.insert(headers, hold.amount);
-        CostHeader::BalanceLeft.insert(headers, hold.left.account);
-        if let Some(cost) = cost {
-            CostHeader::Cost.insert(headers, cost);
-        }
-        if let Some(left) = hold.left.budgets {
-            CostHeader::BudgetLeft.insert(headers, left);
-        }
+        let told = ToldCost {
+            held: hold.amount,
+            cost,
+            balance_left: hold.left.account,
+            budget_left: hold.left.budgets,
+        };
+        told.write(headers);
     }
 
     /// A stream that goes on keeps its hold.
@@ -312,8 +339,8 @@ impl fmt::Debug for OpenHold {
 pub struct SpendingPermit(Box<OpenHold>);
 
 impl SpendingPermit {
-    pub(super) fn new(open: OpenHold) -> Self {
-        Self(Box::new(open))
+    pub(super) fn new(open: Box<OpenHold>) -> Self {
+        Self(open)
     }
 }
 
@@ -322,8 +349,7 @@ impl Permit for SpendingPermit {
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
         // An outer limit that counts tokens may have left one already: what is counted counts for both.
-        let charge = extensions.get_or_insert_with(|| self.0.charge.clone());
-        self.0.charge = charge.clone();
+        self.0.charge = Some(extensions.get_or_insert_with(Charge::new).clone());
     }
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {
@@ -374,17 +400,25 @@ impl Meter for SpendingMeter {
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
-        self.0.seen.grpc_failed |= grpc_has_failed(trailers);
+        if grpc_has_failed(trailers) {
+            // A client can bring that about itself, with a message that can't be read: what it has had isn't free by that.
+            let delivered = self.0.seen.bytes > 0;
+            self.0.seen.broken |= delivered;
+            self.0.seen.grpc_failed |= !delivered;
+        }
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();
         }
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
-        self.0.seen.broken = how == BodyEnd::Failed;
-        self.0.settle(match how {
-            BodyEnd::Complete if !self.0.seen.has_failed() => Outcome::Completed,
-            _ => Outcome::Failed,
+        let seen = &mut self.0.seen;
+        seen.broken |= how == BodyEnd::Failed;
+        let failed = seen.broken || seen.has_failed();
+        self.0.settle(if failed {
+            Outcome::Failed
+        } else {
+            Outcome::Completed
         })
     }
 }

@@ -7,10 +7,9 @@ use std::{
 };
 
 use super::{
-    Charge, Price, PriceTable, SpendingPermit,
+    PriceTable, SpendingPermit,
     idempotency::{self, Answers},
-    lifeline::Lifeline,
-    open_hold::{OpenHold, Reservation, Seen},
+    open_hold::{OpenHold, Reservation},
     price::request_bytes,
     table::Priced,
     terms::Terms,
@@ -106,27 +105,29 @@ impl Policy for SpendingLimitPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<SpendingPermit> {
         match self.prepare(head) {
             Err(denial) => Decision::Ready(Verdict::Refuse(denial)),
-            Ok((call, _, wish)) if wish.price.is_free() => {
+            Ok(Prepared { call, wish, .. }) if wish.open.price.is_free() => {
                 let permit = self.open(wish, Reservation::Free(call));
                 Decision::Ready(Verdict::Admit(permit))
             }
-            Ok((call, budgets, wish)) => self.hold(call, budgets, wish),
+            Ok(prepared) => self.hold(prepared),
         }
     }
 }
 
-/// A call, the budgets that it must fit in, and what else is needed when it is held for.
-type Prepared = (Call, Budgets, Wish);
+/// A call, and the budgets that it must fit in.
+struct Prepared {
+    call: Call,
+    budgets: Budgets,
+    wish: Wish,
+}
 
 /// What is still to be known of a call once the ledger has it.
 struct Wish {
-    price: Price,
-    request_bytes: Option<u64>,
     amount: Money,
-    /// When it began, on the monotonic clock.
-    started: Duration,
     /// The client's own name for the call, and whose account's it is.
     named: Option<(AccountId, Idempotency)>,
+    /// All that it needs to its end, where it stays; nothing is set aside yet.
+    open: Box<OpenHold>,
 }
 
 impl SpendingLimitPolicy {
@@ -150,7 +151,11 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::Internal)
                 .because("the price is negative, or of no clear models")
         })?;
-        let request_bytes = request_bytes(head.headers);
+        let request_bytes = if price.is_by_use() {
+            request_bytes(head.headers)
+        } else {
+            None
+        };
         let amount = price.hold(request_bytes).ok_or_else(|| {
             Denial::new(DenialKind::TooLarge).because("no amount could cover the request")
         })?;
@@ -172,17 +177,26 @@ impl SpendingLimitPolicy {
             route: Arc::clone(&route.name),
             started_at: self.till.clock.now(),
         };
+        let budgets = self.payer.budgets(principal)?;
+        let open = OpenHold::unreserved(price, request_bytes, Arc::clone(&self.till));
         let wish = Wish {
-            price,
-            request_bytes,
             amount,
-            started: self.till.clock.elapsed(),
             named,
+            open: Box::new(open),
         };
-        Ok((call, self.payer.budgets(principal)?, wish))
+        Ok(Prepared {
+            call,
+            budgets,
+            wish,
+        })
     }
 
-    fn hold(&self, call: Call, budgets: Budgets, wish: Wish) -> Decision<SpendingPermit> {
+    fn hold(&self, prepared: Prepared) -> Decision<SpendingPermit> {
+        let Prepared {
+            call,
+            budgets,
+            wish,
+        } = prepared;
         let named = wish.named.as_ref();
         let request = HoldRequest {
             call,
@@ -245,24 +259,14 @@ impl SpendingLimitPolicy {
     }
 
     fn open(&self, wish: Wish, reservation: Reservation) -> SpendingPermit {
-        let recording = match (&self.answers, wish.named) {
-            (Some(answers), Some((account, idempotency))) => Some(Box::new(answers.recording(
-                account,
-                idempotency,
-                wish.started,
-            ))),
-            _ => None,
-        };
-        SpendingPermit::new(OpenHold {
-            open: Some(reservation),
-            started: wish.started,
-            price: wish.price,
-            request_bytes: wish.request_bytes,
-            charge: Charge::new(),
-            seen: Seen::default(),
-            recording,
-            lifeline: Lifeline::new(self.till.terms.lifetime, wish.started),
-            till: Arc::clone(&self.till),
-        })
+        let Wish {
+            named, mut open, ..
+        } = wish;
+        open.open = Some(reservation);
+        if let (Some(answers), Some((account, idempotency))) = (&self.answers, named) {
+            let recording = answers.recording(account, idempotency, open.started);
+            open.recording = Some(Box::new(recording));
+        }
+        SpendingPermit::new(open)
     }
 }

@@ -2,34 +2,79 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::number::Text;
 use crate::domain::money::Money;
 
-/// A header field that tells an amount.
+const HELD: HeaderName = HeaderName::from_static("x-cost-held");
+const BALANCE_LEFT: HeaderName = HeaderName::from_static("x-balance-remaining");
+const COST: HeaderName = HeaderName::from_static("x-cost");
+const BUDGET_LEFT: HeaderName = HeaderName::from_static("x-budget-remaining");
+
+/// The longest amount is `-9223372036.854775808`.
+const AMOUNT_MAX: usize = 21;
+
+/// What a client is told of what it pays.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum CostHeader {
-    /// What the request costs.
-    Cost,
-    /// What was set aside for it.
-    Held,
+pub(crate) struct ToldCost {
+    /// What was set aside for the request.
+    pub(crate) held: Money,
+    /// What it costs, where that is known.
+    pub(crate) cost: Option<Money>,
     /// What the account can still set aside.
-    BalanceLeft,
-    /// What the tightest limit still admits.
-    BudgetLeft,
+    pub(crate) balance_left: Money,
+    /// What the tightest limit still admits, where there is one.
+    pub(crate) budget_left: Option<Money>,
 }
 
-impl CostHeader {
-    const fn name(self) -> HeaderName {
-        HeaderName::from_static(match self {
-            Self::Cost => "x-cost",
-            Self::Held => "x-cost-held",
-            Self::BalanceLeft => "x-balance-remaining",
-            Self::BudgetLeft => "x-budget-remaining",
-        })
-    }
-
-    pub(crate) fn insert(self, headers: &mut HeaderMap, amount: Money) {
-        if let Ok(value) = HeaderValue::from_str(&amount.to_decimal()) {
-            headers.insert(self.name(), value);
+impl ToldCost {
+    /// Writes the header fields; all amounts stand in one text.
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        let mut text = Text::new([0; 4 * AMOUNT_MAX]);
+        let fields = [
+            (HELD, Some(self.held)),
+            (BALANCE_LEFT, Some(self.balance_left)),
+            (COST, self.cost),
+            (BUDGET_LEFT, self.budget_left),
+        ];
+        let fields = fields.map(|(name, amount)| {
+            let place = amount.map(|amount| text.push_decimal(amount));
+            (name, place)
+        });
+        let text = text.into_bytes();
+        for (name, place) in fields {
+            let value = place.map(|place| HeaderValue::from_maybe_shared(text.slice(place)));
+            if let Some(Ok(value)) = value {
+                headers.insert(name, value);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_exact_and_the_longest_have_room() {
+        let mut headers = HeaderMap::new();
+        let told = ToldCost {
+            held: Money::from_nanos(i64::MIN),
+            cost: Some(Money::from_nanos(i64::MIN)),
+            balance_left: Money::from_nanos(2_000_000),
+            budget_left: Some(Money::from_nanos(i64::MIN)),
+        };
+        told.write(&mut headers);
+        for name in [HELD, COST, BUDGET_LEFT] {
+            assert_eq!(headers[name], "-9223372036.854775808");
+        }
+        assert_eq!(headers[BALANCE_LEFT], "0.002");
+        let told = ToldCost {
+            cost: None,
+            budget_left: None,
+            ..told
+        };
+        let mut headers = HeaderMap::new();
+        told.write(&mut headers);
+        assert_eq!(headers.len(), 2);
     }
 }

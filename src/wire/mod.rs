@@ -22,7 +22,7 @@ pub use origin::{InvalidOrigin, Origin};
 pub use routes::InvalidRoute;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
-pub(crate) use cost_headers::CostHeader;
+pub(crate) use cost_headers::ToldCost;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use grpc::{has_failed as grpc_has_failed, is_grpc};

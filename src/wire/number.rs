@@ -1,9 +1,11 @@
 //! Numbers as values of header fields.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use bytes::Bytes;
 use http::HeaderValue;
+
+use crate::domain::money::Money;
 
 /// Numbers below this cost no allocation.
 const SMALL: usize = 1_000;
@@ -86,12 +88,27 @@ impl<R: AsRef<[u8]> + AsMut<[u8]>> Text<R> {
         start..self.used
     }
 
+    /// Dollars, exact, with as few digits as that takes. Says where it stands.
+    pub(super) fn push_decimal(&mut self, amount: Money) -> Range<usize> {
+        let start = self.used;
+        // Writing into a room doesn't fail.
+        let _ = amount.write_decimal(self);
+        start..self.used
+    }
+
     /// The text, to be shared: one allocation, however many parts are cut from it.
     pub(super) fn into_bytes(self) -> Bytes
     where
         R: Send + 'static,
     {
         Bytes::from_owner(self)
+    }
+}
+
+impl<R: AsRef<[u8]> + AsMut<[u8]>> fmt::Write for Text<R> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
     }
 }
 

@@ -177,15 +177,15 @@ struct Tightest<'a> {
 
 impl Tightest<'_> {
     fn write(
-        &self,
+        &mut self,
         headers: &mut HeaderMap,
         names: Names,
         reset: impl FnOnce(Duration) -> HeaderValue,
     ) {
         let [of_limit, of_remaining, of_reset] = names;
         headers.insert(of_limit, self.limit.clone());
-        let remaining = self.remaining.clone();
-        let remaining = remaining.unwrap_or_else(|| number(self.reading.remaining.into()));
+        let made = self.remaining.take();
+        let remaining = made.unwrap_or_else(|| number(self.reading.remaining.into()));
         headers.insert(of_remaining, remaining);
         headers.insert(of_reset, reset(self.reading.reset));
     }

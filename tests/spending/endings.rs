@@ -100,6 +100,47 @@ async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_
     assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
 }
 
+/// A gRPC stream whose handler counted `written` tokens, sent `messages` and failed by its trailers.
+async fn failed_by_trailers(
+    gate: &Gate,
+    layer: SpendingLimitLayer,
+    messages: &'static [u8],
+) -> UsageEntry {
+    let messages = Bytes::from_static(messages);
+    let fails = async |charge: Charge| {
+        charge.add_input_tokens(2);
+        charge.add_output_tokens(3);
+        let mut status = HeaderMap::new();
+        status.insert("grpc-status", HeaderValue::from_static("13"));
+        let frames = [
+            Ok(Frame::data(messages.clone())),
+            Ok(Frame::trailers(status)),
+        ];
+        let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
+        let value = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, value);
+        response
+    };
+    gate.call(layer, fails).await.1
+}
+
+#[tokio::test]
+async fn a_grpc_stream_that_fails_after_its_messages_is_a_stream_that_breaks() {
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token());
+    let counted = layer.clone().broken_streams(Charging::Counted);
+    let row = failed_by_trailers(&gate, layer.clone(), b"message").await;
+    assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
+    let row = failed_by_trailers(&gate, counted.clone(), b"message").await;
+    let told = (row.settlement.outcome, nanos(&row));
+    assert_eq!(told, (Outcome::Failed, 2 * 1_000 + 3 * 10_000));
+    let row = failed_by_trailers(&gate, counted, b"").await;
+    assert_eq!(nanos(&row), 0, "nothing was delivered");
+    let held = layer.failed_calls(Charging::Hold);
+    let row = failed_by_trailers(&gate, held, b"message").await;
+    assert_eq!(nanos(&row), HELD);
+}
+
 #[tokio::test]
 async fn a_stream_costs_what_the_model_does_that_its_first_event_names() {
     const FIRST: &str = "data: {\"model\":\"small-2024-07-18\",\"choices\":[],\"usage\":null}\n\n";

@@ -29,6 +29,7 @@ impl<P: Permit> Admission for Passed<P> {
     type Meter = Option<P::Meter>;
 
     const TELLS_LIMITS: bool = P::TELLS_LIMITS;
+    const FIELDS: usize = P::FIELDS;
 
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Option<P::Meter>) {
         if let Some(permit) = self.0.take() {

@@ -62,6 +62,9 @@ pub trait Admission: Default + Send + 'static {
     /// Whether one of the permits tells what is left of a limit.
     const TELLS_LIMITS: bool;
 
+    /// As many header fields as the permits usually add to an answer.
+    const FIELDS: usize;
+
     /// Marks the answer, the innermost first, and puts into `meter` what is to watch the body.
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter);
 

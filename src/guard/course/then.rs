@@ -101,6 +101,14 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
     type Meter = Meters<A::Meter, B::Meter>;
 
     const TELLS_LIMITS: bool = A::TELLS_LIMITS || B::TELLS_LIMITS;
+    /// Of two that tell limits only the inner one does.
+    const FIELDS: usize = if A::TELLS_LIMITS && B::TELLS_LIMITS && A::FIELDS < B::FIELDS {
+        B::FIELDS
+    } else if A::TELLS_LIMITS && B::TELLS_LIMITS {
+        A::FIELDS
+    } else {
+        A::FIELDS.saturating_add(B::FIELDS)
+    };
 
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter) {
         self.inner.mark(answer, &mut meter.inner);
