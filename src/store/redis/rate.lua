@@ -1,5 +1,5 @@
--- One decision about all windows of one key, in one step. Nothing is written unless something is taken, or a
--- window has another rule than before.
+-- One decision about all windows of one key, in one step. Nothing is written unless something is taken. What is used
+-- goes by the rule that it was taken by until something is taken by another.
 --
 -- KEYS[1]  the key's hash: a field for each window, called like the window
 -- ARGV[1]  take | lease | correct | peek
@@ -34,29 +34,60 @@ local now = time[1] * 1000000 + time[2]
 
 local rules, make = {}, {}
 
--- Units in use of what another rule has written: what this one begins with. The three can't be taken for each
--- other: one has four numbers, one has commas.
+-- The µs until no more than so many units of a bucket are in use, which is a function of their number.
+local function draining(t, debt, interval, ticks)
+  return function(most)
+    local excess = debt - most * interval
+    return excess > 0 and ceil(excess / ticks) + (t - now) or 0
+  end
+end
+
+-- The same of what is used until a time.
+local function lasting(used, left)
+  return function(most)
+    return used > most and left or 0
+  end
+end
+
+-- Of what another rule has written: the units in use, what this one begins with; and the µs until no more than so
+-- many are, which is a function of their number. The three can't be taken for each other: one has four numbers, one
+-- has commas.
 local function in_use(stored)
   local t, debt, interval, ticks = match(stored, '^(%d+) (%d+) (%d+) (%d+)$')
   if t then
-    return math.max(0, ceil((debt - math.max(0, now - t) * ticks) / interval))
+    debt = math.max(0, debt - math.max(0, now - t) * ticks)
+    interval = tonumber(interval)
+    return ceil(debt / interval), draining(math.max(t, now), debt, interval, tonumber(ticks))
   end
   local start, used, finish = match(stored, '^(%d+) (%d+) (%d+)$')
   if start then
-    return finish * 1000000 > now and tonumber(used) or 0
+    local left = finish * 1000000 - now
+    used = left > 0 and tonumber(used) or 0
+    return used, lasting(used, left)
   end
   local newest, counts, length = match(stored, '^(%d+) ([%d,]+) (%d+)$')
-  local sum, left = 0, 0
-  if newest then
-    left = newest - (floor(now / length) - SLICES)
-    for count in string.gmatch(counts, '%d+') do
-      if left < 0 then
-        break
-      end
-      sum, left = sum + count, left - 1
-    end
+  if not newest then
+    return 0
   end
-  return sum
+  local slices, sum = {}, 0
+  for count in string.gmatch(counts, '%d+') do
+    local gone = (newest - #slices + SLICES + 1) * length - now
+    if gone <= 0 then
+      break
+    end
+    slices[#slices + 1] = { gone = gone, count = tonumber(count) }
+    sum = sum + count
+  end
+  return sum, function(most)
+    local left = sum
+    for i = #slices, 1, -1 do
+      if left <= most then
+        return i < #slices and slices[i + 1].gone or 0
+      end
+      left = left - slices[i].count
+    end
+    return left < sum and slices[1].gone or 0
+  end
 end
 
 -- "t debt interval ticks": what is owed at t. It shrinks by so many ticks in a µs.
@@ -66,7 +97,7 @@ function make.gcra()
     read = function(stored, at)
       local interval, ticks = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
       local burst, rate = tonumber(ARGV[at + 2]), ARGV[at] .. ' ' .. ARGV[at + 1]
-      local t, debt = now, 0
+      local t, debt, before = now, 0, nil
       local since, owed, old_rate = match(stored or '', '^(%d+) (%d+) (%d+ %d+)$')
       if since then
         local per, old = ticks, interval
@@ -84,15 +115,23 @@ function make.gcra()
           -- A clock that stepped back gives nothing back.
           t = since
         end
+        if old_rate ~= rate then
+          before = draining(t, debt, old, per)
+        end
         if old ~= interval then
-          debt = math.min(MOST, ceil(debt / old) * interval)
+          -- By the same part of a unit: rounded up to whole ones it would never drain where two take turns.
+          local units = floor(debt / old)
+          local rest = ceil((debt - units * old) * interval / old)
+          debt = math.min(MOST, units * interval + rest)
         end
       elseif stored then
-        debt = math.min(MOST, in_use(stored) * interval)
+        local used
+        used, before = in_use(stored)
+        debt = math.min(MOST, used * interval)
       end
       return {
         most = burst, interval = interval, ticks = ticks, rate = rate,
-        capacity = interval * burst, t = t, debt = debt, left = 0, turned = stored and not since,
+        capacity = interval * burst, t = t, debt = debt, left = 0, before = before,
       }
     end,
     left = function(w)
@@ -144,8 +183,11 @@ function make.strict()
       end
       local index, counts, old = match(stored or '', '^(%d+) (%d+,[%d,]+) (%d+)$')
       if not index then
-        w.used[0] = stored and math.min(MOST, in_use(stored)) or 0
-        w.turned = stored
+        if stored then
+          local used
+          used, w.before = in_use(stored)
+          w.used[0] = math.min(MOST, used)
+        end
         return w
       end
       index, old = tonumber(index), tonumber(old)
@@ -185,8 +227,8 @@ function make.strict()
       return 0
     end,
     add = function(w, units, made)
-      -- What is in use since a moment that hasn't come yet is in use now.
-      local age = made and math.max(0, w.index - floor(made.at / w.length)) or 0
+      -- What is on top of an estimate is in use now; and what is in use since a moment that hasn't come yet.
+      local age = made and units < 0 and math.max(0, w.index - floor(made.at / w.length)) or 0
       if w.used[age] then
         w.used[age] = math.max(0, math.min(MOST, w.used[age] + units))
       end
@@ -222,12 +264,17 @@ function make.calendar()
       finish = tonumber(finish) or start and start >= w.start and w.finish or 0
       if start and (start == w.start or finish > second) then
         w.used = tonumber(used)
+        if finish > w.finish or finish < w.finish and start ~= w.start then
+          w.before = lasting(w.used, finish * 1000000 - now)
+        end
         if start > w.start then
           -- It began later, or the clock stepped back: what is used lasts as long as it would have.
           w.start, w.ends = start, math.max(w.ends, finish)
         end
       elseif stored and not start then
-        w.used, w.turned = math.min(MOST, in_use(stored)), true
+        local used
+        used, w.before = in_use(stored)
+        w.used = math.min(MOST, used)
       end
       return w
     end,
@@ -288,7 +335,7 @@ for i = 1, count do
       status = -1
     else
       status = math.min(status, 0)
-      wait = math.max(wait, rule.wait(w, cost))
+      wait = math.max(wait, w.before and w.before(w.most - cost) or rule.wait(w, cost))
     end
   end
 end
@@ -321,9 +368,8 @@ for i = 1, count do
     rule.add(w, taken, made)
     w.left = rule.left(w)
   end
-  local reset = rule.reset(w)
-  -- What another rule has written goes by this one's from the first call on, also where that is refused.
-  if taken ~= 0 or takes and w.turned then
+  local reset = taken == 0 and w.before and w.before(0) or rule.reset(w)
+  if taken ~= 0 then
     fields[written + 1], fields[written + 2] = names[i], rule.write(w)
     written = written + 2
     if reset > lifetime then

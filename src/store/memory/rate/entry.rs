@@ -10,7 +10,7 @@ use crate::{
         clock::Clock,
         quota::{Quota, Quotas},
     },
-    store::{Correction, RateOutcome, Readings},
+    store::{Correction, RateOutcome, Readings, WindowReading},
 };
 
 /// Windows in use that a key keeps beside those that it was asked about last.
@@ -119,38 +119,38 @@ impl Entry {
         self.began_nanos = now.nanos;
     }
 
-    /// Goes over to other quotas: what was used in a window stays used in the one of the same name, and the
-    /// windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
-    #[inline]
+    /// Goes over to other quotas, whatever comes of it: what was used in a window stays used in the one of the same name,
+    /// and the windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
+    #[cfg(any(test, feature = "redis"))]
     pub(super) fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
-        if self.quotas.is(quotas) {
-            return Ok(());
+        if !self.is_of(quotas) {
+            *self = self.gone_over(quotas, &Moment::whole(clock))?;
         }
-        self.follow_others(quotas, clock)
+        Ok(())
+    }
+
+    /// Whether these are the quotas that it was counted against last.
+    #[inline]
+    fn is_of(&mut self, quotas: &Quotas) -> bool {
+        self.quotas.is(quotas) || self.is_equal_to(quotas)
     }
 
     #[cold]
-    fn follow_others(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
-        if self.quotas == *quotas {
+    fn is_equal_to(&mut self, quotas: &Quotas) -> bool {
+        let is_equal = self.quotas == *quotas;
+        if is_equal {
             self.quotas = quotas.clone();
-            return Ok(());
         }
-        // By both clocks: the old ones may count days where the new ones don't.
-        self.go_over(quotas, &Moment::whole(clock))
+        is_equal
     }
 
-    fn go_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<(), NoRoom> {
+    /// What it would be under other quotas.
+    fn gone_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<Self, NoRoom> {
         let mut next = Self::fresh(quotas, self.began_nanos);
         for (quota, words) in parts(next.quotas.as_slice(), &mut next.words) {
             let old = self.windows().find(|(old, _)| old.name() == quota.name());
-            let Some((old, old_words)) = old else {
-                continue;
-            };
-            if old == quota {
-                words.copy_from_slice(old_words);
-            } else {
-                let used = window::used(old, old_words, now);
-                window::add(quota, words, used, now);
+            if let Some((old, old_words)) = old {
+                window::carry((old, old_words), (quota, words), now);
             }
         }
         let is_asked = |name| quotas.as_slice().iter().any(|quota| quota.name() == name);
@@ -166,19 +166,96 @@ impl Entry {
         if aside.len() > ASIDE_MAX {
             return Err(NoRoom {
                 wait: until_room(&aside, now),
-                readings: next.read(now),
+                readings: self.outlook(&mut next, 0, now).1,
             });
         }
         let given_back = self.given_back();
         if given_back > 0 || !aside.is_empty() {
             next.beside = Some(Box::new(Beside { aside, given_back }));
         }
-        *self = next;
-        Ok(())
+        Ok(next)
     }
 
-    /// Takes from every window that is asked about, or from none; and what is left then.
-    pub(super) fn take(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
+    /// Takes from every window of these quotas, or from none; and what is left then.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        quotas: &Quotas,
+        cost: NonZeroU32,
+        now: &Moment,
+        clock: &dyn Clock,
+    ) -> (RateOutcome, Readings) {
+        if self.is_of(quotas) {
+            self.take_own(cost, now)
+        } else {
+            self.take_of_others(quotas, cost, clock)
+        }
+    }
+
+    /// Goes over to other quotas if these admit, and otherwise not: what is refused changes nothing, so that callers who
+    /// are asked about by turns don't keep each other's counts from draining.
+    #[cold]
+    fn take_of_others(
+        &mut self,
+        quotas: &Quotas,
+        cost: NonZeroU32,
+        clock: &dyn Clock,
+    ) -> (RateOutcome, Readings) {
+        // By both clocks: the old ones may count days where the new ones don't.
+        let now = &Moment::whole(clock);
+        let mut next = match self.gone_over(quotas, now) {
+            Ok(next) => next,
+            Err(full) => return (RateOutcome::Refused(full.wait), full.readings),
+        };
+        let (outcome, readings) = next.take_own(cost, now);
+        if outcome == RateOutcome::Admitted {
+            *self = next;
+            return (outcome, readings);
+        }
+        let (wait, readings) = self.outlook(&mut next, cost.get(), now);
+        let outcome = match outcome {
+            RateOutcome::Refused(_) => RateOutcome::Refused(wait.max(Duration::from_nanos(1))),
+            other => other,
+        };
+        (outcome, readings)
+    }
+
+    /// Until so many units fit all windows of `next`, and what is left in them. What is used goes by the rule that it was
+    /// taken by, until something is taken by another.
+    fn outlook(&mut self, next: &mut Self, cost: u32, now: &Moment) -> (Duration, Readings) {
+        let mut longest = Duration::ZERO;
+        let windows = parts(next.quotas.as_slice(), &mut next.words);
+        let readings = windows.map(|(quota, words)| {
+            let old = self.windows().find(|(old, _)| old.name() == quota.name());
+            let old = old.filter(|(old, _)| !window::goes_by_itself(old, quota));
+            let until = |used: u32| match &old {
+                Some((old, old_words)) => window::until(old, old_words, used, now),
+                None => window::until(quota, words, used, now),
+            };
+            longest = longest.max(until(quota.burst_size().saturating_sub(cost)));
+            WindowReading {
+                reset: until(0),
+                ..window::read(quota, words, now)
+            }
+        });
+        let readings = readings.collect();
+        (longest, readings)
+    }
+
+    /// What is left in the windows of these quotas.
+    pub(super) fn peek(&mut self, quotas: &Quotas, now: &Moment, clock: &dyn Clock) -> Readings {
+        if self.is_of(quotas) {
+            return self.read(now);
+        }
+        let now = &Moment::whole(clock);
+        match self.gone_over(quotas, now) {
+            Ok(mut next) => self.outlook(&mut next, 0, now).1,
+            Err(full) => full.readings,
+        }
+    }
+
+    /// Takes from every window that it was counted against last, or from none; and what is left then.
+    fn take_own(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
         let mut readings = Readings::blank(self.quotas.as_slice().len());
         let mut outcome = RateOutcome::Admitted;
         let windows = parts(self.quotas.as_slice(), &mut self.words);

@@ -27,7 +27,7 @@ use window::Moment;
 
 use crate::{
     domain::{clock::Clock, quota::Quotas},
-    store::{Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, StoreFuture},
+    store::{Correction, RateDecision, RateKey, RateStore, Readings, StoreFuture},
 };
 
 /// Locks that keys are spread over.
@@ -42,6 +42,7 @@ const TEND_INTERVAL_NANOS: u64 = 500_000_000;
 /// nothing. When all are in use, new keys share one bucket: nobody's count is reset, and a flood of new
 /// keys gets no more than one key would.
 ///
+/// What was used goes by the rule that it was taken by until something is taken by another: a refusal changes nothing.
 /// A key that is asked about under differing quotas keeps the windows that a call doesn't name as long as
 /// anything is used in them, at most sixteen. Where more are in use, a call that names others is refused
 /// until one of them is full again: nothing that was used is forgotten.
@@ -106,19 +107,15 @@ impl MemoryRateLimiter {
         })
     }
 
-    /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing.
+    /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing, and is admitted.
     #[must_use]
     pub fn take(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, cost: u32) -> RateDecision {
         let now = Moment::of(self.clock.as_ref(), quotas);
+        let (shard, hash) = self.place(key);
         let Some(cost) = NonZeroU32::new(cost) else {
-            return RateDecision {
-                outcome: RateOutcome::Admitted,
-                readings: self.peek(key, quotas),
-                taken_at: now.taken_at(),
-            };
+            return lock(shard).admit_free(hash, quotas, &now, self.clock.as_ref());
         };
         self.tend(now.nanos);
-        let (shard, hash) = self.place(key);
         lock(shard).take(hash, quotas, &now, cost, &self.room())
     }
 

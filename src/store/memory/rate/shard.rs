@@ -77,10 +77,7 @@ impl Shard {
         room: &Room<'_>,
     ) -> RateDecision {
         let take = |entry: &mut Entry| {
-            let (outcome, readings) = match entry.follow(quotas, room.clock) {
-                Ok(()) => entry.take(cost, now),
-                Err(full) => (RateOutcome::Refused(full.wait), full.readings),
-            };
+            let (outcome, readings) = entry.take(quotas, cost, now, room.clock);
             (outcome, readings, entry.given_back())
         };
         let (outcome, readings, given_back) = self.with_entry(key, quotas, now, room, take);
@@ -112,6 +109,22 @@ impl Shard {
         });
     }
 
+    /// Admits what costs nothing.
+    pub(super) fn admit_free(
+        &mut self,
+        key: u64,
+        quotas: &Quotas,
+        now: &Moment,
+        clock: &dyn Clock,
+    ) -> RateDecision {
+        self.statistics.admitted = self.statistics.admitted.saturating_add(1);
+        RateDecision {
+            outcome: RateOutcome::Admitted,
+            readings: self.peek(key, quotas, now, clock),
+            taken_at: now.taken_at(),
+        }
+    }
+
     pub(super) fn peek(
         &self,
         key: u64,
@@ -123,10 +136,7 @@ impl Shard {
             Some(slot) => slot.entry.clone(),
             None => Entry::fresh(quotas, now.nanos),
         };
-        match entry.follow(quotas, clock) {
-            Ok(()) => entry.read(now),
-            Err(full) => full.readings,
-        }
+        entry.peek(quotas, now, clock)
     }
 
     pub(super) fn reset(&mut self, key: u64) {

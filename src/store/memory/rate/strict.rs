@@ -28,6 +28,13 @@ struct Slices {
 
 impl Slices {
     fn read(quota: &Quota, words: &[u64], now: u64) -> Self {
+        let mut slices = Self::stored(quota, words, now);
+        slices.move_to(now.checked_div(slices.slice_nanos).unwrap_or(0));
+        slices
+    }
+
+    /// As they were written.
+    fn stored(quota: &Quota, words: &[u64], now: u64) -> Self {
         let slice_nanos = nanos(quota.slice()).max(1);
         let newest = words.first().copied().unwrap_or(0);
         let mut used = [0; KEPT];
@@ -37,14 +44,12 @@ impl Slices {
                 *count = u32::try_from(half).unwrap_or(u32::MAX);
             }
         }
-        let mut slices = Self {
+        Self {
             newest,
             used,
             slice_nanos,
             now,
-        };
-        slices.move_to(now.checked_div(slice_nanos).unwrap_or(0));
-        slices
+        }
     }
 
     /// Lets the slices that have left the period go.
@@ -71,6 +76,21 @@ impl Slices {
         self.used.iter().map(|count| u64::from(*count)).sum()
     }
 
+    /// Until no more than so many units are in use.
+    fn until(&self, used: u64) -> Duration {
+        let mut sum = self.sum();
+        if sum <= used {
+            return Duration::ZERO;
+        }
+        for (age, count) in self.used.iter().enumerate().rev() {
+            sum = sum.saturating_sub(u64::from(*count));
+            if sum <= used {
+                return self.until_gone(age);
+            }
+        }
+        self.until_gone(0)
+    }
+
     /// Until the slice of that age has left the period.
     fn until_gone(&self, age: usize) -> Duration {
         let left = u64::try_from(KEPT.saturating_sub(age)).unwrap_or(0);
@@ -85,7 +105,7 @@ impl Slices {
 pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: u64) -> Judgement {
     let slices = Slices::read(quota, words, now);
     let (limit, cost) = (u64::from(quota.limit()), u64::from(cost.get()));
-    let mut sum = slices.sum();
+    let sum = slices.sum();
     if sum.saturating_add(cost) <= limit {
         let left = limit.saturating_sub(sum.saturating_add(cost));
         let left = WindowReading {
@@ -94,13 +114,36 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: u64) ->
         };
         return Judgement::Admit(left);
     }
-    for (age, count) in slices.used.iter().enumerate().rev() {
-        sum = sum.saturating_sub(u64::from(*count));
-        if sum.saturating_add(cost) <= limit {
-            return Judgement::Wait(slices.until_gone(age));
+    limit
+        .checked_sub(cost)
+        .map_or(Judgement::Never, |room| Judgement::Wait(slices.until(room)))
+}
+
+/// Until no more than so many units are in use.
+pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: u64) -> Duration {
+    Slices::read(quota, words, now).until(used.into())
+}
+
+/// Begins with the slices of another strict quota, each where it ends.
+pub(super) fn carry(old_words: &[u64], old: &Quota, words: &mut [u64], quota: &Quota, now: u64) {
+    let old = Slices::stored(old, old_words, now);
+    let mut slices = Slices::read(quota, words, now);
+    let length = slices.slice_nanos;
+    let place = |index: u64| {
+        let end = index.saturating_add(1).saturating_mul(old.slice_nanos);
+        end.saturating_sub(1).checked_div(length).unwrap_or(0)
+    };
+    slices.move_to(place(old.newest));
+    for (age, count) in (0_u64..).zip(old.used) {
+        let Some(index) = old.newest.checked_sub(age) else {
+            break;
+        };
+        let age = usize::try_from(slices.newest.saturating_sub(place(index))).unwrap_or(KEPT);
+        if let Some(own) = slices.used.get_mut(age) {
+            *own = own.saturating_add(count);
         }
     }
-    Judgement::Never
+    slices.write(words);
 }
 
 /// Adds `units` to the slice of the moment `at`, or takes them from it. A slice that has left the period
@@ -142,11 +185,10 @@ pub(super) fn used(quota: &Quota, words: &[u64], now: u64) -> u64 {
 
 pub(super) fn read(quota: &Quota, words: &[u64], now: u64) -> WindowReading {
     let slices = Slices::read(quota, words, now);
-    let newest_used = slices.used.iter().position(|count| *count > 0);
     let remaining = u64::from(quota.limit()).saturating_sub(slices.sum());
     WindowReading {
         remaining: u32::try_from(remaining).unwrap_or(0),
-        reset: newest_used.map_or(Duration::ZERO, |age| slices.until_gone(age)),
+        reset: slices.until(0),
     }
 }
 

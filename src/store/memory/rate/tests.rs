@@ -5,6 +5,7 @@
 mod apart;
 mod given_back;
 mod share;
+mod turns;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
         clock::ManualClock,
         quota::{CalendarPeriod, Quota, Rule, Zone},
     },
-    store::WindowReading,
+    store::{RateOutcome, WindowReading},
 };
 
 fn limiter(capacity: usize) -> (MemoryRateLimiter, Arc<ManualClock>) {
@@ -151,6 +152,8 @@ fn an_estimate_is_corrected_both_ways() {
             .collect::<Vec<_>>()
     };
     assert_eq!(correct(-30), [80, 80, 80]);
+    assert!(limiter.take("a", &quotas, 0).is_admitted());
+    assert_eq!(limiter.statistics().admitted, 2, "what costs nothing too");
     assert_eq!(correct(100), [0, 0, 0], "a window may be overdrawn");
     clock.advance(Duration::from_secs(13));
     assert!(!admits(&limiter, "a", &quotas), "and has to be made good");
@@ -159,6 +162,23 @@ fn an_estimate_is_corrected_both_ways() {
         correct(50)[2],
         100,
         "yesterday's call counts in no other day"
+    );
+}
+
+#[test]
+fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
+    let (limiter, clock) = limiter(10);
+    let quotas = Quota::per_minute(100).strict().into();
+    let estimate = limiter.take("a", &quotas, 1);
+    clock.advance(Duration::from_secs(600));
+    limiter.correct("a", &quotas, &correction(99, &estimate));
+    assert_eq!(limiter.peek("a", &quotas).remaining(), 1);
+    clock.advance(Duration::from_secs(60));
+    limiter.correct("a", &quotas, &correction(-99, &estimate));
+    assert_eq!(
+        limiter.peek("a", &quotas).remaining(),
+        1,
+        "it has left the period"
     );
 }
 

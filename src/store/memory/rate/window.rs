@@ -17,6 +17,9 @@ use crate::{
     store::{TakenAt, WindowReading},
 };
 
+/// The furthest that a bucket is overdrawn: room for governor's own sums.
+const STATE_MAX: u64 = u64::MAX >> 1;
+
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -149,8 +152,7 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
         Rule::Rolling => {
             let by = quota.interval_nanos().get().saturating_mul(units);
             let state = first(words).max(now.nanos).saturating_add(by);
-            // Room for governor's own sums.
-            set_first(words, state.min(u64::MAX >> 1));
+            set_first(words, state.min(STATE_MAX));
         }
         Rule::Strict => {
             let units = i64::try_from(units).unwrap_or(i64::MAX);
@@ -232,7 +234,11 @@ pub(super) fn correct(
         (Rule::Rolling, Err(_)) => {
             return give_back_undrained(quota, words, units.unsigned_abs(), taken, now);
         }
-        (Rule::Strict, _) => strict::add(quota, words, units, taken.at.period_nanos, now.nanos),
+        (Rule::Strict, Ok(_)) => strict::add(quota, words, units, now.nanos, now.nanos),
+        // What has left the period can't be given back.
+        (Rule::Strict, Err(_)) => {
+            strict::add(quota, words, units, taken.at.period_nanos, now.nanos);
+        }
         (Rule::Calendar(period, zone), _) => {
             let day = Day::of(first(words), *period, zone, now);
             if i64::from(day.start) <= taken.at.unix_secs {
@@ -274,6 +280,53 @@ pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> u64 {
             .div_ceil(quota.interval_nanos().get()),
         Rule::Strict => strict::used(quota, words, now.nanos),
         Rule::Calendar(period, zone) => u64::from(Day::of(first(words), *period, zone, now).used),
+    }
+}
+
+/// Whether what was used by the old rule goes by the new one from the beginning: the same rule, or moments that are kept.
+pub(super) fn goes_by_itself(old: &Quota, quota: &Quota) -> bool {
+    old == quota || matches!((old.rule(), quota.rule()), (Rule::Strict, Rule::Strict))
+}
+
+/// Begins a window with what was used of it by the numbers or the rule of before. Nothing is rounded that need not be:
+/// a bucket is full by the same part of a unit.
+pub(super) fn carry(
+    (old, old_words): (&Quota, &[u64]),
+    (quota, words): (&Quota, &mut [u64]),
+    now: &Moment,
+) {
+    match (old.rule(), quota.rule()) {
+        (Rule::Rolling, Rule::Rolling) => {
+            let owed = first(old_words).saturating_sub(now.nanos);
+            let [new, old] = [quota, old].map(|quota| u128::from(quota.interval_nanos().get()));
+            let owed = u128::from(owed).saturating_mul(new).div_ceil(old.max(1));
+            let owed = u64::try_from(owed).unwrap_or(u64::MAX);
+            let state = now.nanos.saturating_add(owed).min(STATE_MAX);
+            set_first(words, if owed == 0 { 0 } else { state });
+        }
+        (Rule::Strict, Rule::Strict) => strict::carry(old_words, old, words, quota, now.nanos),
+        (one, other) if one == other => words.copy_from_slice(old_words),
+        _ => add(quota, words, used(old, old_words, now), now),
+    }
+}
+
+/// Until no more than so many units are in use, if nothing is taken meanwhile.
+pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: &Moment) -> Duration {
+    match quota.rule() {
+        Rule::Rolling => {
+            let free = quota.interval_nanos().get().saturating_mul(used.into());
+            let owed = first(words).saturating_sub(now.nanos);
+            Duration::from_nanos(owed.saturating_sub(free))
+        }
+        Rule::Strict => strict::until(quota, words, used, now.nanos),
+        Rule::Calendar(period, zone) => {
+            let day = Day::of(first(words), *period, zone, now);
+            if day.used > used {
+                day.left
+            } else {
+                Duration::ZERO
+            }
+        }
     }
 }
 

@@ -76,29 +76,55 @@ async fn what_is_over_under_one_rule_is_over_under_another() {
     }
 }
 
-/// Whoever asks meanwhile and is refused: the wait that they were told is all.
+/// Nobody is told a wait that isn't one, and refusals leave what was used to the rule that it was taken by.
 #[tokio::test]
-async fn a_window_goes_by_its_new_rule_from_the_first_call_on() {
+async fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
     let Some(server) = RedisServer::start() else {
         return;
     };
     let mut script = ByHand::on(&server).await;
-    let [hour, _, strict, month, day] = one_name();
-    for before in [&strict, &month, &day] {
-        for after in [&hour, &strict] {
+    for before in one_name() {
+        for after in one_name() {
             script.begin();
-            assert_eq!(script.ask(before, Operation::Take(9)).await.taken, 9);
-            let refused = script.ask(after, Operation::Take(1)).await.decision;
+            assert_eq!(script.ask(&before, Operation::Take(9)).await.taken, 9);
+            let stored = script.field("window").await;
+            let refused = script.ask(&after, Operation::Take(2)).await.decision;
             let RateOutcome::Refused(wait) = refused.outcome else {
                 panic!("{before:?} then {after:?}: {refused:?}");
             };
-            let wait = i64::try_from(wait.as_micros()).unwrap();
-            script.now += wait / 2;
-            assert_eq!(script.ask(after, Operation::Take(1)).await.taken, 0);
-            script.now += wait - wait / 2;
-            let admitted = script.ask(after, Operation::Take(1)).await;
-            assert_eq!(admitted.taken, 1, "{before:?} then {after:?}");
+            assert!(refused.readings.as_slice()[0].reset >= wait);
+            assert_eq!(script.ask(&before, Operation::Take(2)).await.taken, 0);
+            assert_eq!(
+                script.field("window").await,
+                stored,
+                "a refusal writes nothing"
+            );
+            script.now += i64::try_from(wait.as_micros()).unwrap() - 1;
+            let refused = script.ask(&after, Operation::Take(2)).await.decision;
+            let little = RateOutcome::Refused(Duration::from_micros(1));
+            assert_eq!(refused.outcome, little, "{before:?} then {after:?}");
+            script.now += 1;
+            let admitted = script.ask(&after, Operation::Take(2)).await;
+            assert_eq!(admitted.taken, 2, "{before:?} then {after:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    script.begin();
+    let quotas = Quotas::from(Quota::per_minute(100).strict());
+    let estimate = script.ask(&quotas, Operation::Take(1)).await.decision;
+    for (units, left) in [(99, 1), (-99, 1)] {
+        script.now += 100 * SECOND * i64::from(units > 0) + SECOND;
+        let over = Operation::Correct(correction(units, &estimate));
+        script.ask(&quotas, over).await;
+        let answer = script.ask(&quotas, Operation::Peek).await;
+        assert_eq!(left_of(&answer), left, "{units}");
     }
 }
 

@@ -67,6 +67,13 @@ impl ByHand {
         done.unwrap();
     }
 
+    /// What the hash of the case at hand holds there.
+    pub(super) async fn field(&mut self, name: &str) -> Option<String> {
+        let mut command = redis::cmd("HGET");
+        command.arg(format!("case:{}", self.case)).arg(name);
+        command.query_async(&mut self.connection).await.unwrap()
+    }
+
     pub(super) async fn ask(&mut self, quotas: &Quotas, operation: Operation) -> Answer {
         let (seconds, micros) = (self.now / 1_000_000, self.now % 1_000_000);
         let invocation = Invocation {
@@ -159,6 +166,45 @@ fn a_bucket_admits_what_the_rule_says_whatever_the_clock_does() {
                     let begin = bucket.back().copied().unwrap_or(now).max(now);
                     bucket.push_back(begin + INTERVAL);
                 }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Against a fraction: what is owed drains by the numbers that took last, and each call is judged by its own. Refusals
+/// change nothing.
+#[test]
+fn buckets_in_turn_admit_exactly_what_the_fraction_says() {
+    const WHOLE: i64 = 40;
+    let calls = vec((0_i64..100, 0_usize..3, 1_u32..4), 1..100);
+    cases(&calls, |runtime, script, calls| {
+        let numbers = [(40, 4, 4, 10), (40, 2, 6, 20), (80, 2, 3, 40)];
+        // In fortieths of a unit, and how many drain in a millisecond.
+        let (mut owed, mut rate) = (0, 1);
+        for (wait, which, cost) in calls {
+            script.now += wait * 1_000;
+            owed = (owed - wait * rate).max(0);
+            let (period, limit, burst, interval) = numbers[which];
+            let quotas = Quota::per(std::time::Duration::from_millis(period), limit)
+                .burst(burst)
+                .into();
+            let asked = script.ask(&quotas, Operation::Take(cost));
+            let excess = owed + (i64::from(cost) - i64::from(burst)) * WHOLE;
+            match runtime.block_on(asked).decision.outcome {
+                RateOutcome::Admitted => {
+                    prop_assert!(excess <= 0);
+                    owed += i64::from(cost) * WHOLE;
+                    rate = WHOLE / interval;
+                }
+                RateOutcome::Refused(wait) => {
+                    prop_assert!(excess > 0);
+                    prop_assert_eq!(
+                        u128::try_from(excess * 1_000 / rate).unwrap(),
+                        wait.as_micros()
+                    );
+                }
+                RateOutcome::TooCostly => prop_assert!(cost > burst),
             }
         }
         Ok(())
