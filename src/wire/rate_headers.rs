@@ -20,10 +20,12 @@ use crate::{
 #[non_exhaustive]
 pub enum RateHeaderDialect {
     /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10 and -11, for every
-    /// window.
+    /// window: `q` is how much it holds (of a rolling quota the [burst](crate::quota::Quota::burst)), and `w` the time in
+    /// which so much comes back, where that is whole seconds. A limit of [tokens](crate::RateLimitLayer::tokens) isn't
+    /// told like this.
     Draft,
-    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` for the tightest window; the reset in seconds from
-    /// now.
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` for the tightest window: how much it holds, how much of that is
+    /// left, and when all of it is there again, in seconds from now.
     XRateLimit,
     /// The same with the reset in seconds since 1970-01-01T00:00:00Z, as GitHub has it.
     XRateLimitEpoch,
@@ -61,7 +63,7 @@ const ROOM: usize = 160;
 
 /// The dialects that a layer speaks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RateHeaders([Option<RateHeaderDialect>; 5], Chosen);
+pub(crate) struct RateHeaders([Option<RateHeaderDialect>; 5], Chosen, Of);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chosen {
@@ -69,11 +71,18 @@ enum Chosen {
     ByHand,
 }
 
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Requests,
+    Tokens,
+}
+
 impl Default for RateHeaders {
     fn default() -> Self {
         use RateHeaderDialect::{Draft, XRateLimit};
         let usual = [Some(Draft), Some(XRateLimit), None, None, None];
-        Self(usual, Chosen::ByDefault)
+        Self(usual, Chosen::ByDefault, Of::Requests)
     }
 }
 
@@ -81,12 +90,29 @@ impl RateHeaders {
     /// One more dialect; the first takes the place of the usual ones.
     pub(crate) fn add(&mut self, dialect: RateHeaderDialect) {
         if self.1 == Chosen::ByDefault {
-            *self = Self([None; 5], Chosen::ByHand);
+            *self = Self([None; 5], Chosen::ByHand, self.2);
+        }
+        if self.2 == Of::Tokens && dialect == RateHeaderDialect::Draft {
+            return;
         }
         if !self.0.contains(&Some(dialect))
             && let Some(free) = self.0.iter_mut().find(|slot| slot.is_none())
         {
             *free = Some(dialect);
+        }
+    }
+
+    /// Tells of tokens from now on: not in the draft, whose registry of units (section 10.3) has none for them.
+    pub(crate) fn tell_of_tokens(&mut self) {
+        use RateHeaderDialect::{Draft, OpenAiTokens, XRateLimit};
+        self.2 = Of::Tokens;
+        if self.1 == Chosen::ByDefault {
+            self.0 = [Some(XRateLimit), Some(OpenAiTokens), None, None, None];
+        }
+        for slot in &mut self.0 {
+            if *slot == Some(Draft) {
+                *slot = None;
+            }
         }
     }
 

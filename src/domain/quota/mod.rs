@@ -203,6 +203,16 @@ impl Quota {
         self.period
     }
 
+    /// The seconds in which as many come back as there may be at once; `None` where these are not whole.
+    pub(crate) fn whole_seconds(&self) -> Option<u64> {
+        let held = u128::from(self.burst_size());
+        let nanos = self.period.as_nanos().checked_mul(held)?;
+        let second = u128::from(self.limit.get()).checked_mul(1_000_000_000)?;
+        let is_whole = nanos.checked_rem(second)? == 0;
+        let seconds = u64::try_from(nanos.checked_div(second)?).ok()?;
+        is_whole.then_some(seconds)
+    }
+
     pub(crate) const fn rule(&self) -> &Rule {
         &self.rule
     }

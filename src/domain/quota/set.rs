@@ -8,7 +8,6 @@ use std::{
 use http::HeaderValue;
 
 use super::{Quota, Rule};
-use crate::domain::denial::whole_secs_up;
 
 /// Several quotas that must all admit: one decision, all or nothing. There is at least one, and each
 /// has a name of its own: of several that share one, the later are called `minute-2`, `minute-3`. A
@@ -30,7 +29,7 @@ struct Set {
 pub(crate) struct Told {
     /// All of them, in the words of `RateLimit-Policy`.
     pub(crate) policy: HeaderValue,
-    /// Each one's limit.
+    /// How much each one holds: what is left of it is never more.
     pub(crate) limits: Box<[HeaderValue]>,
     /// What stands before each one's remaining units in `RateLimit`: `"second";r=`, then `, "minute";r=`.
     pub(crate) openings: Box<[Box<str>]>,
@@ -46,11 +45,14 @@ impl Told {
         // Names are printable ASCII.
         let value = |text: String| text.parse().unwrap_or(HeaderValue::from_static(""));
         let policy = |quota: &Quota| {
-            let seconds = whole_secs_up(quota.period());
-            format!("\"{}\";q={};w={seconds}", quota.name(), quota.limit())
+            let held = format!("\"{}\";q={}", quota.name(), quota.burst_size());
+            match quota.whole_seconds() {
+                Some(seconds) => format!("{held};w={seconds}"),
+                None => held,
+            }
         };
         let policies: Vec<String> = quotas.iter().map(policy).collect();
-        let limits = quotas.iter().map(|quota| quota.limit().into());
+        let limits = quotas.iter().map(|quota| quota.burst_size().into());
         let separators = std::iter::once("").chain(std::iter::repeat(", "));
         let openings = quotas.iter().zip(separators).map(|(quota, separator)| {
             format!("{separator}\"{}\";r=", quota.name()).into_boxed_str()

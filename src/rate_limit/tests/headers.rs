@@ -46,6 +46,41 @@ fn told<B>(answer: &Response<B>) -> [&str; 3] {
     ]
 }
 
+/// What is left is never more than what there is, in any dialect.
+#[tokio::test]
+async fn a_burst_is_told_with_the_time_in_which_it_comes_back() {
+    for (quota, limit, policy) in [
+        (Quota::per_second(2).burst(5), "5", "\"second\";q=5"),
+        (
+            Quota::per_minute(60).burst(10),
+            "10",
+            "\"minute\";q=10;w=10",
+        ),
+        (
+            Quota::per_minute(60).burst(90),
+            "90",
+            "\"minute\";q=90;w=90",
+        ),
+        (
+            Quota::per(Duration::from_millis(100), 5),
+            "5",
+            "\"custom\";q=5",
+        ),
+        (
+            Quota::per(Duration::from_millis(1_500), 5).strict(),
+            "5",
+            "\"custom\";q=5",
+        ),
+    ] {
+        let service = RateLimitLayer::global(quota).layer(service_fn(hello));
+        let answer = service.oneshot(Request::new(())).await.unwrap();
+        let left = (limit.parse::<u32>().unwrap() - 1).to_string();
+        assert_eq!(told(&answer), [limit, &left, policy]);
+        let draft = answer.headers()["ratelimit"].to_str().unwrap();
+        assert!(draft.contains(&format!(";r={left};")), "{draft}");
+    }
+}
+
 const OUTER: [&str; 3] = ["60", "59", "\"minute\";q=60;w=60"];
 const INNER: [&str; 3] = ["5", "4", "\"hour\";q=5;w=3600"];
 
