@@ -77,7 +77,13 @@ impl RateLimitLayer {
     /// Counts tokens instead of requests: takes the estimate that `estimate` makes of the head, and corrects
     /// it when the answer is over, by what was counted with the request's [`Charge`](crate::Charge). A
     /// window may be overdrawn by that, and then waits until it is made good. Where nothing was counted a
-    /// good answer leaves the estimate, and any other gives it back.
+    /// failure (a status of 400 or more, of gRPC any but 0, an error or a panic of the inner service) gives the estimate
+    /// back, and anything else leaves it: a good answer, and a client that hangs up before there is one. An estimate of 0
+    /// is taken as 1, so that nobody is admitted whose window is overdrawn; the correction evens it out.
+    ///
+    /// Clients are told what is left in `X-RateLimit-*` and as OpenAI has it, unless told in [other
+    /// dialects](Self::add_headers). Not in the draft's: its units have a registry, in which there are no tokens, and a
+    /// number without a unit is one of requests there.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -102,8 +108,10 @@ impl RateLimitLayer {
         self,
         estimate: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static,
     ) -> Self {
-        self.cost(estimate)
-            .change(|policy| policy.settings.unit = Unit::Tokens)
+        self.cost(estimate).change(|policy| {
+            policy.settings.unit = Unit::Tokens;
+            policy.settings.headers.tell_of_tokens();
+        })
     }
 
     /// Goes by the layer's quotas and plans alone, whatever a key's own record says: for a limit that is about something

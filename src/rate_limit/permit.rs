@@ -2,13 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap};
 
 use crate::{
     domain::{charge::Charge, quota::Quotas},
     guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
-    wire::{RateHeaders, ToldLimits},
+    wire::{RateHeaders, ToldLimits, grpc_has_failed},
 };
 
 /// What is left to the client, to be written on the answer.
@@ -65,9 +65,16 @@ impl Permit for RateLimitPermit {
         match self.settlement {
             None => Tail::Body,
             Some(mut settlement) => {
-                settlement.status = Some(response.status);
+                settlement.has_failed =
+                    response.status.as_u16() >= 400 || grpc_has_failed(response.headers);
                 Tail::Metered(RateLimitMeter(settlement))
             }
+        }
+    }
+
+    fn inner_failed(mut self) {
+        if let Some(settlement) = &mut self.settlement {
+            settlement.has_failed = true;
         }
     }
 }
@@ -77,6 +84,10 @@ impl Permit for RateLimitPermit {
 pub struct RateLimitMeter(Box<Settlement>);
 
 impl Meter for RateLimitMeter {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.0.has_failed |= grpc_has_failed(trailers);
+    }
+
     fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
         // The settlement's drop corrects; the answer doesn't wait for a limit.
         drop(self.0);
@@ -85,8 +96,9 @@ impl Meter for RateLimitMeter {
 }
 
 /// An estimate that was taken. Dropped, it is corrected, once: to what was counted with the request's
-/// [`Charge`], or to nothing where nothing was counted and there was no good answer. A good answer for
-/// which nothing was counted leaves the estimate: missing usage is not zero usage.
+/// [`Charge`], or to nothing where nothing was counted and the answer was seen to be a failure. Any other answer for which
+/// nothing was counted leaves the estimate: missing usage is not zero usage, and whoever hangs up before there is an
+/// answer had it worked on.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -94,7 +106,7 @@ pub(super) struct Settlement {
     estimate: u32,
     taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
-    status: Option<StatusCode>,
+    has_failed: bool,
 }
 
 impl Settlement {
@@ -111,7 +123,7 @@ impl Settlement {
             estimate,
             taken: None,
             charge: None,
-            status: None,
+            has_failed: false,
         }
     }
 
@@ -124,11 +136,10 @@ impl Settlement {
     /// Units on top of the estimate.
     fn units(&self) -> i64 {
         let counted = self.charge.as_ref().and_then(Charge::tokens);
-        let good = self.status.is_some_and(|status| status.as_u16() < 400);
         let units = match counted {
             Some(tokens) => tokens.input.saturating_add(tokens.output),
-            None if good => return 0,
-            None => 0,
+            None if self.has_failed => 0,
+            None => return 0,
         };
         let units = i64::try_from(units).unwrap_or(i64::MAX);
         units.saturating_sub(i64::from(self.estimate))

@@ -84,6 +84,15 @@ impl Settings {
         }
     }
 
+    /// What a request takes. An estimate of nothing would be admitted however far a window is overdrawn.
+    fn cost(&self, head: &RequestHead<'_>) -> u32 {
+        let cost = self.cost.as_ref().map_or(1, |cost| cost(head));
+        match self.unit {
+            Unit::Requests => cost,
+            Unit::Tokens => cost.max(1),
+        }
+    }
+
     /// The key's own quotas, or those of its tier, or the layer's.
     pub(super) fn quotas(&self, head: &RequestHead<'_>) -> Quotas {
         let counts_own = self.key.is_principal()
@@ -112,7 +121,7 @@ impl RateLimitPolicy {
     fn count(&self, counted: &Counted<'_>, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {
         let settings = &self.settings;
         let quotas = settings.quotas(head);
-        let cost = settings.cost.as_ref().map_or(1, |cost| cost(head));
+        let cost = settings.cost(head);
         let judge = Judge {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,

@@ -4,6 +4,7 @@
 
 mod headers;
 mod letter;
+mod tokens;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -150,6 +151,25 @@ async fn requests_are_told_apart_by_several_things_together() {
     );
 }
 
+/// Whatever methods a client makes up.
+#[tokio::test]
+async fn a_route_has_one_count_for_each_method_that_there_is() {
+    let layer = RateLimitLayer::per(RateLimitKey::route(), Quota::per_hour(2));
+    let service = layer.layer(service_fn(hello));
+    let mut refused = Vec::new();
+    for method in [
+        "GET", "HEAD", "GET", "POST", "AAA", "AAB", "get", "PROPFIND", "PATCH",
+    ] {
+        let mut request = Request::new(());
+        *request.method_mut() = method.parse().unwrap();
+        let answer = service.clone().oneshot(request).await.unwrap();
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused.push(method);
+        }
+    }
+    assert_eq!(refused, ["GET", "get", "PROPFIND"]);
+}
+
 #[tokio::test]
 async fn a_closure_names_and_another_weighs() {
     let key = RateLimitKey::by(|head| head.uri.query().map(str::to_owned));
@@ -224,59 +244,6 @@ async fn dialects_and_jitter_are_chosen() {
     }
     waits.dedup();
     assert!(waits.len() > 5, "they are spread: {waits:?}");
-}
-
-/// A handler that counts tokens while its answer streams, and fails where it is told to.
-async fn tokens(
-    request: Request<()>,
-) -> Result<Response<impl http_body::Body<Data = bytes::Bytes, Error = Infallible>>, Infallible> {
-    let charge = request.extensions().get::<Charge>().unwrap().clone();
-    let status = request
-        .uri()
-        .path()
-        .trim_start_matches('/')
-        .parse()
-        .unwrap_or(200);
-    let pieces = tokio_stream::iter(0..3).map(move |_| {
-        if status < 400 {
-            charge.add_output_tokens(20);
-        }
-        Ok(Frame::data(bytes::Bytes::from_static(b"word ")))
-    });
-    let mut response = Response::new(StreamBody::new(pieces));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    Ok(response)
-}
-
-#[tokio::test]
-async fn tokens_are_estimated_and_then_corrected() {
-    let layer = RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 30);
-    let limits = layer.limits();
-    let service = layer.layer(service_fn(tokens));
-    let left = async || {
-        let request = Request::new(());
-        let head = RequestHead::of(&request);
-        limits.peek(&head).await.unwrap().remaining()
-    };
-    let call = async |path| {
-        service
-            .clone()
-            .oneshot(Request::get(path).body(()).unwrap())
-            .await
-            .unwrap()
-    };
-    let answer = call("/").await;
-    assert_eq!(left().await, 70, "the estimate, while it is under way");
-    answer.into_body().collect().await.unwrap();
-    assert_eq!(left().await, 40, "sixty were written");
-    drop(call("/500").await);
-    assert_eq!(left().await, 40, "a failure costs nothing");
-    let mut answer = call("/").await.into_body();
-    answer.frame().await.unwrap().unwrap();
-    drop(answer);
-    assert_eq!(left().await, 20, "who leaves pays for what was written");
-    assert_eq!(call("/").await.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(left().await, 20, "a refusal corrects nothing");
 }
 
 /// A store that fails, at once or later.

@@ -1,0 +1,177 @@
+//! Estimates, and what they are corrected to.
+
+use super::*;
+
+/// A handler that counts tokens while its answer streams, and fails where it is told to.
+async fn counting(
+    request: Request<()>,
+) -> Result<Response<impl http_body::Body<Data = bytes::Bytes, Error = Infallible>>, Infallible> {
+    let charge = request.extensions().get::<Charge>().unwrap().clone();
+    let status = request
+        .uri()
+        .path()
+        .trim_start_matches('/')
+        .parse()
+        .unwrap_or(200);
+    let pieces = tokio_stream::iter(0..3).map(move |_| {
+        if status < 400 {
+            charge.add_output_tokens(20);
+        }
+        Ok(Frame::data(bytes::Bytes::from_static(b"word ")))
+    });
+    let mut response = Response::new(StreamBody::new(pieces));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    Ok(response)
+}
+
+#[tokio::test]
+async fn tokens_are_estimated_and_then_corrected() {
+    let layer = RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 30);
+    let limits = layer.limits();
+    let service = layer.layer(service_fn(counting));
+    let left = async || {
+        let request = Request::new(());
+        let head = RequestHead::of(&request);
+        limits.peek(&head).await.unwrap().remaining()
+    };
+    let call = async |path| {
+        service
+            .clone()
+            .oneshot(Request::get(path).body(()).unwrap())
+            .await
+            .unwrap()
+    };
+    let answer = call("/").await;
+    assert_eq!(left().await, 70, "the estimate, while it is under way");
+    answer.into_body().collect().await.unwrap();
+    assert_eq!(left().await, 40, "sixty were written");
+    drop(call("/500").await);
+    assert_eq!(left().await, 40, "a failure costs nothing");
+    let mut answer = call("/").await.into_body();
+    answer.frame().await.unwrap().unwrap();
+    drop(answer);
+    assert_eq!(left().await, 20, "who leaves pays for what was written");
+    assert_eq!(call("/").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(left().await, 20, "a refusal corrects nothing");
+}
+
+/// What is left of 100 after a call, of which 30 were taken, is over.
+async fn left_after<S, B>(
+    wrap: impl FnOnce(&RateLimitLayer) -> S,
+    drive: impl AsyncFnOnce(S),
+) -> u32
+where
+    S: tower::Service<Request<()>, Response = Response<B>>,
+{
+    let layer = RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 30);
+    drive(wrap(&layer)).await;
+    let request = Request::new(());
+    let peeked = layer.limits();
+    let left = peeked.peek(&RequestHead::of(&request)).await;
+    left.unwrap().remaining()
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_the_head_has_had_it_worked_on() {
+    let never = service_fn(async |_: Request<()>| {
+        std::future::pending::<Result<Answer, Infallible>>().await
+    });
+    let left = left_after(
+        |layer| layer.layer(never),
+        async |service| {
+            let mut answer = Box::pin(service.oneshot(Request::new(())));
+            assert!(futures_util::poll!(answer.as_mut()).is_pending());
+        },
+    );
+    assert_eq!(left.await, 70);
+}
+
+#[tokio::test]
+async fn an_inner_error_or_a_panic_gives_the_estimate_back() {
+    let fails = service_fn(async |_: Request<()>| Err::<Answer, _>("down"));
+    let left = left_after(
+        |layer| layer.layer(fails),
+        async |service| {
+            assert!(service.oneshot(Request::new(())).await.is_err());
+        },
+    );
+    assert_eq!(left.await, 100);
+    let panics = service_fn(async |request: Request<()>| {
+        assert_ne!(request.uri().path(), "/", "here");
+        Ok::<Answer, Infallible>(Response::new(String::new()))
+    });
+    let left = left_after(
+        |layer| layer.layer(panics),
+        async |service| {
+            let call = tokio::spawn(service.oneshot(Request::new(())));
+            assert!(call.await.unwrap_err().is_panic());
+        },
+    );
+    assert_eq!(left.await, 100);
+}
+
+/// Of gRPC, whose failures have the status 200: in the head, or in the trailers.
+#[tokio::test]
+async fn a_grpc_call_that_fails_gives_the_estimate_back() {
+    for (head, trailer, expected) in [
+        ("7", None, 100),
+        ("0", None, 70),
+        ("", Some("13"), 100),
+        ("", Some("0"), 70),
+    ] {
+        let answers = service_fn(async |_: Request<()>| {
+            let mut trailers = http::HeaderMap::new();
+            if let Some(status) = trailer {
+                trailers.insert("grpc-status", status.parse().unwrap());
+            }
+            let data = Frame::data(bytes::Bytes::from_static(b"message"));
+            let frames = [Ok::<_, Infallible>(data), Ok(Frame::trailers(trailers))];
+            let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
+            let headers = response.headers_mut();
+            headers.insert("content-type", "application/grpc".parse().unwrap());
+            if !head.is_empty() {
+                headers.insert("grpc-status", head.parse().unwrap());
+            }
+            Ok::<_, Infallible>(response)
+        });
+        let left = left_after(
+            |layer| layer.layer(answers),
+            async |service| {
+                let answer = service.oneshot(Request::new(())).await.unwrap();
+                answer.into_body().collect().await.unwrap();
+            },
+        );
+        assert_eq!(left.await, expected, "{head} {trailer:?}");
+    }
+}
+
+/// However little the client says that it will use.
+#[tokio::test]
+async fn an_estimate_of_nothing_is_not_admitted_where_nothing_is_left() {
+    let layer = RateLimitLayer::global(Quota::per_hour(50)).tokens(|_| 0);
+    let service = layer.layer(service_fn(counting));
+    let answer = service.clone().oneshot(Request::new(())).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    let refused = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+}
+
+/// The draft has no word for tokens.
+#[tokio::test]
+async fn tokens_are_not_told_as_requests() {
+    let layer = || RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 30);
+    let own = layer().add_headers(RateHeaderDialect::Draft);
+    let own = own.add_headers(RateHeaderDialect::OpenAiTokens);
+    for layer in [layer(), own] {
+        let service = layer.layer(service_fn(counting));
+        let answer = service.oneshot(Request::new(())).await.unwrap();
+        let headers = answer.headers();
+        assert_eq!(headers["x-ratelimit-remaining-tokens"], "70");
+        assert!(!headers.contains_key("ratelimit") && !headers.contains_key("ratelimit-policy"));
+    }
+    let inner = layer();
+    let outer = RateLimitLayer::global(Quota::per_hour(9));
+    let service = outer.layer(inner.layer(service_fn(counting)));
+    let answer = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(answer.headers()["ratelimit-policy"], "\"hour\";q=9;w=3600");
+}
