@@ -188,6 +188,35 @@ fn engines_know_the_domain_and_the_traits_only() {
     }
 }
 
+/// What a server's own crate calls a thing is asked in one place: code that names axum or tonic elsewhere wouldn't see
+/// what the others see. Tests may use either, and documentation speak of them.
+#[test]
+fn only_wire_knows_the_servers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    for file in files {
+        let relative = file.strip_prefix(&root).unwrap();
+        let parts: Vec<_> = relative.iter().map(|part| part.to_str().unwrap()).collect();
+        let is_at_home =
+            ["wire", "axum", "tonic", "axum.rs", "tonic.rs", "lib.rs"].contains(&parts[0]);
+        let is_test = parts
+            .iter()
+            .any(|part| part.trim_end_matches(".rs") == "tests");
+        if is_at_home || is_test {
+            continue;
+        }
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let names = ["axum::", "tonic::"].iter().any(|name| {
+                let mut found = line.match_indices(name);
+                found.any(|(at, _)| !line[..at].ends_with("crate::"))
+            });
+            let is_comment = line.trim_start().starts_with("//");
+            assert!(is_comment || !names, "{}: {line}", relative.display());
+        }
+    }
+}
+
 #[test]
 fn every_file_can_be_read_in_one_sitting() {
     let mut files = Vec::new();

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use smallvec::SmallVec;
 
 use crate::{
@@ -94,7 +94,8 @@ impl RateLimitKey {
     }
 
     /// Method and route: the pattern that axum's router matched, or the path as it came where no router
-    /// has matched one yet.
+    /// has matched one yet. HEAD counts as the GET that it asks about, and all methods that have no place in HTTP's own
+    /// standards (RFC 9110, RFC 5789) count as one: the client chooses them.
     #[must_use]
     pub fn route() -> Self {
         Self(vec![By::Route])
@@ -162,7 +163,7 @@ impl By {
                 Some(value) => Part::Bytes(value.as_bytes()),
                 None => Part::Missing,
             },
-            Self::Route => Part::Route(head.method.as_str(), route(head)),
+            Self::Route => Part::Route(method(head), head.route_pattern().unwrap_or(head.path())),
             Self::Name(name) => match name(head) {
                 Some(name) => Part::Text(Cow::Owned(name)),
                 None => Part::Missing,
@@ -178,12 +179,20 @@ fn principal<'a>(head: &RequestHead<'a>) -> Result<&'a Principal, Denial> {
     })
 }
 
-fn route<'a>(head: &RequestHead<'a>) -> &'a str {
-    #[cfg(feature = "axum")]
-    if let Some(matched) = head.extensions.get::<axum::extract::MatchedPath>() {
-        return matched.as_str();
+/// Of whatever a client may send, one of a few.
+fn method<'a>(head: &RequestHead<'a>) -> &'a str {
+    match *head.method {
+        Method::HEAD => Method::GET.as_str(),
+        Method::GET
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::CONNECT
+        | Method::OPTIONS
+        | Method::TRACE
+        | Method::PATCH => head.method.as_str(),
+        _ => "*",
     }
-    head.path()
 }
 
 /// What a request is counted by. It borrows from the head, and costs no allocation.
