@@ -21,8 +21,11 @@ use crate::{
 /// When a client that has too many requests under way may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Clients for whom memory is kept at any time.
-const CLIENTS_KEPT: usize = 256;
+/// Locks that clients are spread over.
+const SHARDS: usize = 64;
+
+/// Clients of a shard for whom memory is kept at any time.
+const CLIENTS_KEPT: usize = 16;
 
 /// Limits how many requests of each client are under way at once: from the decision to the last byte of
 /// the answer; a connection that is handed over (101, CONNECT) is over with its head. One too many is refused with 429,
@@ -134,10 +137,18 @@ impl Policy for ConcurrencyLimitPolicy {
 
 /// Requests under way, by a keyed hash of whose they are: as good as a name, see
 /// [`MemoryRateLimiter`](crate::store::MemoryRateLimiter).
-#[derive(Default)]
 struct Counts {
     hasher: RandomState,
-    under_way: Mutex<HashTable<Count>>,
+    shards: [Mutex<HashTable<Count>>; SHARDS],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: [const { Mutex::new(HashTable::new()) }; SHARDS],
+        }
+    }
 }
 
 /// Of one client.
@@ -147,11 +158,16 @@ struct Count {
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashTable<Count>> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// The shard of a client. A table goes by the other bits of its key.
+    #[expect(clippy::indexing_slicing, reason = "there are 64")]
+    fn lock(&self, key: u64) -> MutexGuard<'_, HashTable<Count>> {
+        let [_, _, _, byte, ..] = key.to_be_bytes();
+        lock(&self.shards[usize::from(byte & 63)])
     }
+}
+
+fn lock(shard: &Mutex<HashTable<Count>>) -> MutexGuard<'_, HashTable<Count>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request under way. Dropped, it is over.
@@ -162,7 +178,7 @@ pub struct InFlight {
 
 impl InFlight {
     fn begin(counts: &Arc<Counts>, key: u64, most: u32) -> Option<Self> {
-        let mut under_way = counts.lock();
+        let mut under_way = counts.lock(key);
         let place = under_way.entry(key, |count| count.key == key, |count| count.key);
         let place = place.or_insert(Count { key, requests: 0 });
         let count = place.into_mut();
@@ -178,7 +194,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut under_way = self.counts.lock();
+        let mut under_way = self.counts.lock(self.key);
         if let Ok(mut place) = under_way.find_entry(self.key, |count| count.key == self.key) {
             let count = place.get_mut();
             count.requests = count.requests.saturating_sub(1);
@@ -211,8 +227,9 @@ impl Meter for InFlight {
 
 impl fmt::Debug for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clients: usize = self.shards.iter().map(|shard| lock(shard).len()).sum();
         f.debug_struct("Counts")
-            .field("clients", &self.lock().len())
+            .field("clients", &clients)
             .finish_non_exhaustive()
     }
 }
