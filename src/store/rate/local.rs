@@ -6,7 +6,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,8 +27,19 @@ const BATCHES_MAX: usize = 8;
 /// For how long a caller waits while another takes units ahead, before it asks for its own.
 const TURN_MAX: Duration = Duration::from_millis(5);
 
+/// Keys are told apart in so many parts, where it is enough to know that one of a part was corrected.
+const PARTS: usize = 64;
+
 /// Refusals that still hold: whoever was told to wait a second needn't be asked about before.
-pub(super) struct Denied(Cache<RateKey, Arc<Refusal>>);
+pub(super) struct Denied {
+    refusals: Cache<RateKey, Arc<Refusal>>,
+    /// How often something was forgotten of each part of the keys.
+    forgotten: [AtomicU64; PARTS],
+}
+
+/// When a store was asked: what is forgotten of a key after that makes its answer an old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked(u64);
 
 struct Refusal {
     quotas: Quotas,
@@ -40,19 +51,35 @@ struct Refusal {
 
 impl Denied {
     pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(KEYS_MAX).build())
+        Self {
+            refusals: Cache::builder().max_capacity(KEYS_MAX).build(),
+            forgotten: [const { AtomicU64::new(0) }; PARTS],
+        }
     }
 
-    /// Remembers a refusal.
+    /// To be noted before the store is asked.
+    pub(super) fn asked(&self, key: &RateKey) -> Asked {
+        Asked(self.forgotten(key).load(Ordering::SeqCst))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are 64")]
+    fn forgotten(&self, key: &RateKey) -> &AtomicU64 {
+        let [first, ..] = *key.digest();
+        &self.forgotten[usize::from(first & 63)]
+    }
+
+    /// Remembers a refusal, unless something was given back since the store was asked.
     pub(super) fn note(
         &self,
         key: &RateKey,
         quotas: &Quotas,
         cost: u32,
         decision: &RateDecision,
-        now: Duration,
+        (now, asked): (Duration, Asked),
     ) {
-        if let RateOutcome::Refused(wait) = decision.outcome {
+        if let RateOutcome::Refused(wait) = decision.outcome
+            && self.asked(key) == asked
+        {
             let refusal = Refusal {
                 quotas: quotas.clone(),
                 cost,
@@ -60,7 +87,11 @@ impl Denied {
                 wait,
                 at: now,
             };
-            self.0.insert(key.clone(), Arc::new(refusal));
+            self.refusals.insert(key.clone(), Arc::new(refusal));
+            // Whoever forgets counts first: either sees the other.
+            if self.asked(key) != asked {
+                self.refusals.invalidate(key);
+            }
         }
     }
 
@@ -72,10 +103,10 @@ impl Denied {
         cost: u32,
         now: Duration,
     ) -> Option<RateDecision> {
-        let refusal = self.0.get(key)?;
+        let refusal = self.refusals.get(key)?;
         let since = now.saturating_sub(refusal.at);
         if since >= refusal.wait.min(DENIAL_MAX) {
-            self.0.invalidate(key);
+            self.refusals.invalidate(key);
             return None;
         }
         if cost < refusal.cost || refusal.quotas != *quotas {
@@ -99,7 +130,8 @@ impl Denied {
     }
 
     pub(super) fn forget(&self, key: &RateKey) {
-        self.0.invalidate(key);
+        self.forgotten(key).fetch_add(1, Ordering::SeqCst);
+        self.refusals.invalidate(key);
     }
 }
 
@@ -112,8 +144,11 @@ pub(super) struct Lease {
     units: Mutex<Option<Units>>,
     /// The last one to ask was given nothing on top: there is nothing to wait for.
     is_scarce: AtomicBool,
-    refill: tokio::sync::Mutex<()>,
+    refill: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// The turn to take units ahead, for as long as that goes on.
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 struct Units {
     quotas: Quotas,
@@ -207,11 +242,12 @@ impl Lease {
 
     /// Waits a little until nobody else takes units ahead; not where there were none to take, which one caller at a time
     /// tries again. Whoever gets no turn asks for its own units alone.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        let refill = Arc::clone(&self.refill);
         if self.is_scarce() {
-            return self.refill.try_lock().ok();
+            return refill.try_lock_owned().ok();
         }
-        let turn = tokio::time::timeout(TURN_MAX, self.refill.lock()).await;
+        let turn = tokio::time::timeout(TURN_MAX, refill.lock_owned()).await;
         turn.ok().filter(|_| !self.is_scarce())
     }
 

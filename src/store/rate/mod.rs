@@ -7,6 +7,8 @@ mod breaker;
 #[cfg(feature = "redis")]
 mod local;
 #[cfg(feature = "redis")]
+mod refill;
+#[cfg(feature = "redis")]
 mod resilient;
 #[cfg(feature = "redis")]
 mod statistics;

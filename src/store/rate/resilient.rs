@@ -11,10 +11,11 @@ use std::{
 
 use super::{
     Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
-    TakenAt, WindowReading,
+    TakenAt,
     alone::Alone,
     breaker::{Breaker, Failure},
-    local::{Denied, Lease, Leases},
+    local::{Asked, Denied, Leases},
+    refill::Refill,
     statistics::{Counters, count},
 };
 use crate::{
@@ -63,21 +64,21 @@ pub(crate) struct Manner {
 /// A clone is a reference count.
 pub(crate) struct Resilient<R>(Arc<Inner<R>>);
 
-struct Inner<R> {
-    remote: R,
-    manner: Manner,
+pub(super) struct Inner<R> {
+    pub(super) remote: R,
+    pub(super) manner: Manner,
     breaker: Breaker,
     alone: Alone,
-    denied: Denied,
+    pub(super) denied: Denied,
     leases: Leases,
     /// Something was counted here alone since the store last wrote: it may be one that answers and writes nothing.
     is_behind: AtomicBool,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 /// What an answer shows of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+pub(super) enum Effect {
     /// It writes.
     Used,
     /// Something was given back, or had drained before.
@@ -87,7 +88,7 @@ enum Effect {
 }
 
 impl Effect {
-    fn of_taking(units: u32) -> Self {
+    pub(super) fn of_taking(units: u32) -> Self {
         if units > 0 { Self::Used } else { Self::Nothing }
     }
 }
@@ -183,6 +184,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
+            let _forgets = Forgets(&inner, &key);
             let corrected = inner.correct_remotely(&key, &quotas, &correction).await;
             if corrected.is_err() {
                 inner.correct_alone(&key, &quotas, &correction);
@@ -212,20 +214,30 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn reset(&self, key: &RateKey) -> StoreFuture<()> {
         let (inner, key) = (Arc::clone(&self.0), key.clone());
         StoreFuture::new(async move {
+            let _forgets = Forgets(&inner, &key);
             let reset = inner.remote.reset(&key);
             inner.ask(reset, |()| Effect::Nothing).await?;
             inner.alone.reset(&key);
-            inner.denied.forget(&key);
             inner.leases.forget(&key);
             Ok(())
         })
     }
 }
 
+/// Forgets what a key was refused when the store has heard of a change, or may have: what was refused meanwhile was
+/// before it.
+struct Forgets<'a, R>(&'a Inner<R>, &'a RateKey);
+
+impl<R> Drop for Forgets<'_, R> {
+    fn drop(&mut self) {
+        self.0.denied.forget(self.1);
+    }
+}
+
 impl<R: RemoteRateStore> Inner<R> {
     /// Asks the store, for no longer than the deadline. What shows only that it can be read is no success where it was
     /// writing that failed.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         self: &Arc<Self>,
         question: impl Future<Output = Result<T, StoreError>>,
         effect: impl FnOnce(&T) -> Effect,
@@ -267,12 +279,13 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
+        let since = self.denied.asked(key);
         let taken = |decision: &RateDecision| {
             Effect::of_taking(if decision.is_admitted() { cost } else { 0 })
         };
         let asked = self.ask(self.remote.take(key, quotas, cost), taken);
         let (decision, effect) = asked.await?;
-        self.note(key, quotas, cost, &decision, effect);
+        self.note(key, quotas, cost, &decision, (effect, since));
         Ok(decision)
     }
 
@@ -295,39 +308,12 @@ impl<R: RemoteRateStore> Inner<R> {
             count(&self.counters.admitted_from_lease);
             return Ok(admitted);
         }
-        if turn.is_none() {
+        let Some(turn) = turn else {
             return self.take_exactly(key, quotas, cost).await;
-        }
-        self.take_ahead(&lease, key, quotas, cost).await
-    }
-
-    async fn take_ahead(
-        self: &Arc<Self>,
-        lease: &Lease,
-        key: &RateKey,
-        quotas: &Quotas,
-        cost: u32,
-    ) -> Result<RateDecision, StoreError> {
-        count(&self.counters.round_trips);
-        let now = self.manner.clock.elapsed();
-        let asked = self.remote.lease(key, quotas, cost, self.manner.lease);
-        let asked = self.ask(asked, |(_, taken)| Effect::of_taking(*taken));
-        let ((decision, taken), effect) = asked.await?;
-        self.note(key, quotas, cost, &decision, effect);
-        let left = taken.saturating_sub(cost);
-        lease.note(left);
-        if left == 0 {
-            return Ok(decision);
-        }
-        let held = lease.keep(quotas, left, &decision, now);
-        let more = |reading: &WindowReading| WindowReading {
-            remaining: reading.remaining.saturating_add(held),
-            ..*reading
         };
-        Ok(RateDecision {
-            readings: decision.readings.as_slice().iter().map(more).collect(),
-            ..decision
-        })
+        Refill::begin(Arc::clone(self), lease, key, quotas, cost)
+            .within(turn)
+            .await
     }
 
     async fn correct_remotely(
@@ -387,17 +373,17 @@ impl<R: RemoteRateStore> Inner<R> {
         self.is_behind.load(Ordering::Relaxed)
     }
 
-    fn note(
+    pub(super) fn note(
         &self,
         key: &RateKey,
         quotas: &Quotas,
         cost: u32,
         decision: &RateDecision,
-        effect: Effect,
+        (effect, since): (Effect, Asked),
     ) {
         self.hear(key, quotas, &decision.readings, effect);
         let now = self.manner.clock.elapsed();
-        self.denied.note(key, quotas, cost, decision, now);
+        self.denied.note(key, quotas, cost, decision, (now, since));
     }
 
     fn degraded(

@@ -41,6 +41,9 @@ struct Fate {
     is_full: AtomicBool,
     /// Whoever takes units ahead waits for ever.
     hangs_leases: AtomicBool,
+    /// What it has decided it tells when it is notified.
+    is_slow: AtomicBool,
+    tell: tokio::sync::Notify,
     leases: AtomicU32,
 }
 
@@ -53,10 +56,17 @@ impl Remote {
         self.2.is_full.load(Ordering::Relaxed)
     }
 
-    fn answer<T: Send + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
+    fn answer<T: Send + Unpin + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
         if self.is_gone() {
             let gone = StoreError::new(StoreErrorKind::Unavailable, "gone");
             return StoreFuture::ready(Err(gone));
+        }
+        if self.2.is_slow.load(Ordering::Relaxed) {
+            let fate = Arc::clone(&self.2);
+            return StoreFuture::new(async move {
+                fate.tell.notified().await;
+                answer.await
+            });
         }
         answer
     }

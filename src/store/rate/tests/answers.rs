@@ -147,3 +147,69 @@ fn what_is_whole_again_takes_no_room() {
     assert!(taken(process, b"a", &quotas, 0).unwrap().is_admitted());
     assert_eq!(process.statistics().local_keys, 0);
 }
+
+/// Units that were debited are there to be used, whatever became of the request that asked for them.
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_or_waits_too_long_costs_no_units_taken_ahead() {
+    for hangs_up in [true, false] {
+        let (processes, _, _) = with_fate(1, LEASE, Degraded::closed());
+        let (process, quotas) = (&processes[0], Quotas::from(Quota::per_minute(600)));
+        let key = RateKey::new(&"test".into(), b"a");
+        let fate = &process.remote().2;
+        fate.is_slow.store(true, Ordering::Relaxed);
+        let mut first = Box::pin(process.take(&key, &quotas, 1));
+        if hangs_up {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            drop(first);
+        } else {
+            assert!(first.await.is_err(), "after the deadline");
+        }
+        fate.tell.notify_one();
+        // Another asks for its own until the turn is over.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for unit in 0..LEASE {
+            let taken = process.take(&key, &quotas, 1).into_ready();
+            assert!(
+                matches!(taken, Ok(Ok(taken)) if taken.is_admitted()),
+                "{unit}"
+            );
+        }
+        assert_eq!(process.statistics().admitted_from_lease, u64::from(LEASE));
+        assert_eq!(fate.leases.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// A correction that was on its way when somebody was refused, and a refusal that was on its way when something was
+/// corrected.
+#[tokio::test]
+async fn a_refusal_of_before_is_not_remembered_after_a_correction() {
+    for refused_first in [true, false] {
+        let (processes, _, _) = with_fate(1, 0, Degraded::closed());
+        let (process, quotas) = (&processes[0], Quotas::from(Quota::per_minute(10)));
+        let key = RateKey::new(&"test".into(), b"a");
+        let first = process.take(&key, &quotas, 10).await.unwrap();
+        let correction = Correction {
+            units: -10,
+            taken_at: first.taken_at,
+            readings: first.readings,
+        };
+        let fate = &process.remote().2;
+        let late = process.correct(&key, &quotas, correction);
+        if refused_first {
+            assert!(!process.take(&key, &quotas, 1).await.unwrap().is_admitted());
+            late.await.unwrap();
+        } else {
+            fate.is_slow.store(true, Ordering::Relaxed);
+            let mut refused = Box::pin(process.take(&key, &quotas, 1));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(refused.as_mut().poll(&mut context).is_pending());
+            fate.is_slow.store(false, Ordering::Relaxed);
+            late.await.unwrap();
+            fate.tell.notify_one();
+            assert!(!refused.await.unwrap().is_admitted());
+        }
+        assert!(process.take(&key, &quotas, 1).await.unwrap().is_admitted());
+        assert_eq!(process.statistics().refused_from_memory, 0);
+    }
+}
