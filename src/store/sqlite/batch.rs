@@ -85,11 +85,11 @@ impl<'c> Statements<'c> {
             account: connection.prepare(ACCOUNT)?,
             budget: connection.prepare(BUDGET)?,
             insert_hold: connection.prepare(
-                "INSERT INTO hold (number, instance, ends, account, amount, call)
+                "INSERT INTO open_hold (number, instance, ends, account, amount, call)
                  VALUES (?,?,?,?,?,?)",
             )?,
             delete_hold: connection
-                .prepare("DELETE FROM hold WHERE number = ? AND instance = ?")?,
+                .prepare("DELETE FROM open_hold WHERE number = ? AND instance = ?")?,
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,

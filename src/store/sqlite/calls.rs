@@ -131,7 +131,7 @@ impl Desk<'_> {
         let ends = self.elapsed.saturating_add(lifetime);
         let extended = self
             .connection
-            .prepare_cached("UPDATE hold SET ends = ? WHERE number = ? AND instance = ?")?
+            .prepare_cached("UPDATE open_hold SET ends = ? WHERE number = ? AND instance = ?")?
             .execute(params![
                 i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
                 hold.number.cast_signed(),

@@ -151,7 +151,9 @@ impl Desk<'_> {
             }
         }
         for lease in orphaned {
-            self.resolve_lease(lease)?;
+            if self.is_readable(&lease.account, &lease.budgets)? {
+                self.resolve_lease(lease)?;
+            }
         }
         Ok(found < STEP)
     }

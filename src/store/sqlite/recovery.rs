@@ -13,12 +13,12 @@ use std::time::Duration;
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
-    batch::Desk,
+    batch::{Desk, load},
     convert::{Failure, micros},
     holds, once,
 };
 use crate::{
-    domain::{AccountId, clock::Timestamp, usage::Settlement},
+    domain::{AccountId, BudgetId, clock::Timestamp, usage::Settlement},
     store::vigil::Vigil,
 };
 
@@ -231,8 +231,8 @@ impl Desk<'_> {
     fn orphaned_instances(&self) -> Result<Vec<i64>, Failure> {
         // Nearly all holds are this instance's own, which are told from the others in passing.
         let mut look = self.connection.prepare_cached(
-            "SELECT DISTINCT instance FROM hold WHERE instance <> ?
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = hold.instance)",
+            "SELECT DISTINCT instance FROM open_hold WHERE instance <> ?
+             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = open_hold.instance)",
         )?;
         let orphaned = look.query_map([self.house.instance.cast_signed()], |row| row.get(0))?;
         Ok(orphaned.collect::<Result<_, _>>()?)
@@ -259,7 +259,9 @@ impl Desk<'_> {
         for hold in &holds {
             let age = self.now.duration_since(hold.call.started_at);
             let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            self.settle(hold, &settlement)?;
+            if self.is_readable(&hold.call.account, &hold.budgets)? {
+                self.settle(hold, &settlement)?;
+            }
         }
         if !holds.is_empty() {
             tracing::warn!(
@@ -269,6 +271,22 @@ impl Desk<'_> {
             );
         }
         Ok(found < STEP)
+    }
+
+    /// Whether what is to be resolved can be: books that can't be read must not stop everybody's writing.
+    pub(super) fn is_readable(
+        &mut self,
+        account: &AccountId,
+        budgets: &[BudgetId],
+    ) -> Result<bool, Failure> {
+        match load(&mut self.accounts, &mut self.statements, account, budgets) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_passing() => Err(failure),
+            Err(Failure(error)) => {
+                tracing::error!(target: "tollgate::sqlite", %error, %account, "can't resolve what is held");
+                Ok(false)
+            }
+        }
     }
 
     /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.

@@ -305,8 +305,14 @@ ALTER TABLE log ADD COLUMN next_hold INTEGER NOT NULL DEFAULT 1;
 UPDATE log SET next_hold = (SELECT coalesce(max(number), 0) + 1 FROM hold);
 ";
 
+/// A process of an older version that still has the file open knows holds by other numbers: under their old name it could
+/// end another one's.
+const OPEN_HOLDS: &str = "
+ALTER TABLE hold RENAME TO open_hold;
+";
+
 /// All that was ever changed in the tables, in order.
-pub(super) const STEPS: [&str; 10] = [
+pub(super) const STEPS: [&str; 11] = [
     FIRST,
     SECOND,
     MONEY,
@@ -317,6 +323,7 @@ pub(super) const STEPS: [&str; 10] = [
     ROTATIONS,
     ROLLING,
     COMPACT_HOLDS,
+    OPEN_HOLDS,
 ];
 
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
@@ -415,6 +422,17 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_knows_holds_by_older_numbers_ends_none() {
+        let connection = Connection::open_in_memory().unwrap();
+        for step in STEPS {
+            connection.execute_batch(step).unwrap();
+        }
+        // As versions before the compact form did.
+        let end = "DELETE FROM hold WHERE instance = 1 AND number = 1";
+        assert!(connection.execute(end, []).is_err());
+    }
 
     #[test]
     fn of_keys_that_were_rotated_before_the_latest_successor_is_known() {
