@@ -26,7 +26,12 @@ local count, answer = 0, { '0', '0' }
 for _, number in ipairs(numbers) do
   if finish(keys, number, nil, '', ARGV[2], tonumber(ARGV[5]), ARGV[3], answer) then
     count = count + 1
+    -- A settlement that comes late, or again, is told that it was not the one that ended the hold.
+    redis.call('SADD', KEYS[5], '!' .. number)
   end
+end
+if count > 0 then
+  redis.call('EXPIRE', KEYS[5], 86400)
 end
 answer[1], answer[2] = tostring(count), tostring(redis.call('HLEN', KEYS[4]))
 return answer

@@ -278,6 +278,12 @@ const PASSING: &[&str] = &[
     "-BUSY",
 ];
 
+/// Whether the server says that it did nothing: even within a script it refuses the first change alone.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    let refuses = |code: &str| PASSING.iter().any(|known| known.get(1..) == Some(code));
+    error.code().is_some_and(refuses) || is_wrapped(error, PASSING)
+}
+
 /// Whether the server itself says that the same would fail again.
 pub(super) fn is_hopeless(error: &RedisError) -> bool {
     matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT")) && !is_wrapped(error, PASSING)
@@ -311,8 +317,11 @@ mod tests {
         ] {
             let script = "Error running script (call to f_6b1b): @user_script:12:";
             let wrapped = error(&format!("{script} -{code} some more words"));
-            assert!(!is_hopeless(&wrapped), "{code}");
+            assert!(!is_hopeless(&wrapped) && is_refusal(&wrapped), "{code}");
+            let bare = redis::make_extension_error(code.to_owned(), None);
+            assert!(!is_hopeless(&bare) && is_refusal(&bare), "{code}");
         }
+        assert!(!is_refusal(&error("unknown command 'EVALSHA'")));
         assert!(is_hopeless(&error("unknown command 'EVALSHA'")));
         let defect =
             "Error running script (call to f_6b1b): @user_script:3: attempt to call a nil value";

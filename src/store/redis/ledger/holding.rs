@@ -275,7 +275,27 @@ impl Shared {
         Ok(())
     }
 
-    /// `false`: there was no such hold.
+    pub(super) fn ask_to_end(
+        &self,
+        account: &AccountId,
+        id: HoldId,
+        charged: Money,
+        settlement: &str,
+        is_given_up: bool,
+    ) -> Question {
+        let keys = self.names.account(account).to_settle(id.instance);
+        let now = self.settings.clock.now();
+        Question::script(&SETTLE, &keys)
+            .arg(Self::number(id))
+            .arg(charged.nanos())
+            .arg(settlement)
+            .arg(now.to_string())
+            .arg(self.settings.usage_rows_max)
+            .arg(u8::from(is_given_up))
+            .arg(now.as_second())
+    }
+
+    /// `false`: others have ended it, or there was no such hold.
     async fn end(
         self: &Arc<Self>,
         account: &AccountId,
@@ -284,18 +304,9 @@ impl Shared {
         settlement: &str,
         is_given_up: bool,
     ) -> Result<bool, Failure> {
-        let keys = self.names.account(account).to_settle(id.instance);
         let question = |again| {
-            let now = self.settings.clock.now();
-            Question::script(&SETTLE, &keys)
-                .repeat(once_unless(again))
-                .arg(Self::number(id))
-                .arg(charged.nanos())
-                .arg(settlement)
-                .arg(now.to_string())
-                .arg(self.settings.usage_rows_max)
-                .arg(u8::from(is_given_up))
-                .arg(now.as_second())
+            let question = self.ask_to_end(account, id, charged, settlement, is_given_up);
+            question.repeat(once_unless(again))
         };
         let insisted = self.insist(self.way(account.as_str()), question).await;
         self.desk.release(account, id);
@@ -305,6 +316,7 @@ impl Shared {
                 self.settings.alerts.tell(codec::alerts(account, passed)?);
                 Ok(true)
             }
+            Some((word, _)) if word == "resolved" => Ok(false),
             // Asked again, it may have been this very settlement that ended it.
             Some((word, _)) if word == "gone" => Ok(again || is_given_up),
             _ => Err(corrupt("answer").into()),

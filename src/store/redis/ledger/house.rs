@@ -43,6 +43,8 @@ const LEAVING_TURNS: u32 = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct House {
     beat_due: Duration,
+    /// When this process last said that it lives, as far as it was heard.
+    beaten_at: Option<Duration>,
     sweep_due: Duration,
     tidy_due: Duration,
     vigil: Vigil<u64>,
@@ -94,22 +96,19 @@ impl House {
         if elapsed >= self.beat_due {
             // Whatever comes of it, not again at once.
             self.beat_due = elapsed.saturating_add(SWEEP_EVERY);
-            let instance = shared.desk.instance();
-            let question = shared.instance_question("beat", instance);
-            let is_known: i64 = shared.ask(shared.house_way(), &question).await?;
-            if is_known == 0 {
-                shared.begin_anew(instance).await?;
-            }
-            if shared.take_doubt() {
-                let entered = shared.enter_all().await;
-                entered.inspect_err(|_| shared.put_doubt_back())?;
-            }
+            beat(shared).await?;
+            self.beaten_at = Some(elapsed);
             self.beat_due = elapsed.saturating_add(BEAT_EVERY);
         }
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.resolve_overdue(shared, elapsed).await?;
-            self.bury_the_silent(shared).await?;
+            if self.is_heard(elapsed) {
+                self.bury_the_silent(shared).await?;
+            } else {
+                // The others may be kept from saying that they live, as this process is.
+                self.vigil = Vigil::default();
+            }
             let dead = Question::command("SMEMBERS").arg(shared.names.dead());
             let dead: Vec<String> = shared.ask(shared.house_way(), &dead).await?;
             for instance in dead {
@@ -124,6 +123,13 @@ impl House {
             leave_idle_accounts(shared, elapsed).await?;
         }
         Ok(())
+    }
+
+    /// Whether it said lately that it lives.
+    fn is_heard(&self, elapsed: Duration) -> bool {
+        let since = |beaten_at| elapsed.saturating_sub(beaten_at);
+        self.beaten_at
+            .is_some_and(|beaten_at| since(beaten_at) < BEAT_EVERY)
     }
 
     /// Resolves what outlived its lifetime.
@@ -211,6 +217,21 @@ impl Shared {
         self.ask::<i64>(self.house_way(), &question).await?;
         Ok(())
     }
+}
+
+/// Says that this process lives, and where it has open holds, when that may be forgotten.
+async fn beat(shared: &Arc<Shared>) -> Result<(), Failure> {
+    let instance = shared.desk.instance();
+    let question = shared.instance_question("beat", instance);
+    let is_known: i64 = shared.ask(shared.house_way(), &question).await?;
+    if is_known == 0 {
+        shared.begin_anew(instance).await?;
+    }
+    if shared.take_doubt() {
+        let entered = shared.enter_all().await;
+        entered.inspect_err(|_| shared.put_doubt_back())?;
+    }
+    Ok(())
 }
 
 /// Resolves all that a dead instance has open in an account.

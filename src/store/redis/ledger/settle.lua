@@ -4,7 +4,7 @@
 -- ARGV  number, charged, settlement, now, rows to keep, '1' where it is a hold given back whose grant
 --       was never heard of, now in seconds
 --
--- Answers {'settled', the soft limits passed…} or {'gone'}.
+-- Answers {'settled', the soft limits passed…}, {'resolved'} where others ended the hold, or {'gone'}.
 
 local keys = {
   books = KEYS[1],
@@ -22,5 +22,7 @@ if ARGV[6] == '1' then
   -- The call that would open it may be on its way yet, on a connection that broke.
   redis.call('SADD', KEYS[5], ARGV[1])
   redis.call('EXPIRE', KEYS[5], 86400)
+elseif redis.call('SISMEMBER', KEYS[5], '!' .. ARGV[1]) == 1 then
+  return { 'resolved' }
 end
 return { 'gone' }

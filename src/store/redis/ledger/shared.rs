@@ -21,7 +21,11 @@ use tokio::{
 #[cfg(feature = "redis-cluster")]
 use super::super::cluster::Cluster;
 use super::{
-    codec::is_hopeless, desk::Desk, errands::Errands, house::House, names::Names,
+    codec::{is_hopeless, is_refusal},
+    desk::Desk,
+    errands::Errands,
+    house::House,
+    names::Names,
     question::Question,
 };
 use crate::{
@@ -106,12 +110,12 @@ impl Failure {
         }
     }
 
-    /// What a server said.
-    fn told(error: &RedisError, kept: StoreError) -> Self {
+    /// What a server said. `was_sent`: it may have been done.
+    fn told(error: &RedisError, kept: StoreError, was_sent: bool) -> Self {
         Self {
             error: kept,
             is_passing: !is_hopeless(error),
-            was_sent: true,
+            was_sent,
         }
     }
 
@@ -203,16 +207,18 @@ impl Shared {
         match &self.servers {
             Servers::One(connections) => {
                 let mut line = connections.of(&[way; 16]).await.map_err(away)?;
+                let mut was_sent = false;
                 loop {
                     let error = match question.ask(&mut line.connection).await {
                         Ok(answer) => return Ok(answer),
                         Err(error) => error,
                     };
+                    was_sent |= !is_refusal(&error);
                     if is_broken(&error) {
                         self.doubt();
                     }
                     let another = connections.another(line, &error, question.repeat).await;
-                    line = another.map_err(|kept| Failure::told(&error, kept))?;
+                    line = another.map_err(|kept| Failure::told(&error, kept, was_sent))?;
                 }
             }
             #[cfg(feature = "redis-cluster")]
@@ -220,7 +226,8 @@ impl Shared {
                 let repeat = question.repeat;
                 let mut connection = cluster.connection(repeat).map_err(away)?;
                 let answer = question.ask(&mut connection).await;
-                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error, repeat)))
+                // Its client may have asked before, and another node.
+                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error, repeat), true))
             }
         }
     }

@@ -279,3 +279,78 @@ async fn connections_that_the_server_ended_are_made_anew_and_money_is_moved_once
     let (settled, _) = books(&ledger).await;
     assert_eq!(settled, 10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_is_told_that_others_ended_its_hold() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let (late, settled) = (
+        hold(&ledger, &clock, 5).await,
+        hold(&ledger, &clock, 5).await,
+    );
+    let ids = (late.id, settled.id);
+    ledger.settle(settled, costs(5)).await.unwrap();
+    assert!(ledger.extend(&late, Duration::ZERO).await.unwrap());
+    clock.advance(Duration::from_secs(2));
+    ledger.flush().await.unwrap();
+    assert_eq!(books(&ledger).await, (5, 0));
+    let shared = &ledger.0.shared;
+    let written = super::super::codec::write_settlement(&costs(5)).unwrap();
+    for (id, answer) in [(ids.0, "resolved"), (ids.1, "gone")] {
+        let again = shared.ask_to_end(&account("ann"), id, Money::from_nanos(5), &written, false);
+        let told: Vec<String> = shared.ask(0, &again).await.unwrap();
+        assert_eq!(told, [answer]);
+    }
+    ledger.settle(late, costs(5)).await.unwrap();
+    assert_eq!(books(&ledger).await, (5, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_not_say_that_they_live_bury_nobody() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (one, one_clock) = ledger(&server, |it| it).await;
+    let (other, other_clock) = ledger(&server, |it| it).await;
+    let held = hold(&one, &one_clock, 10).await;
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    let waits = one.settle(held, costs(10));
+    for _ in 0..20 {
+        for (ledger, clock) in [(&one, &one_clock), (&other, &other_clock)] {
+            clock.advance(Duration::from_secs(1));
+            let shared = &ledger.0.shared;
+            let _ = shared.house.lock().await.turn(shared).await;
+        }
+    }
+    let living: i64 = say(&server, &["HLEN", "tollgate:{instances}:beats"]).await;
+    assert_eq!(living, 2, "neither has heard the other be silent");
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    let _ = waits.await;
+    until(async || books(&other).await == (10, 0)).await;
+    let rows = rows(&other).await;
+    assert_eq!(rows[0].settlement.outcome, Outcome::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_for_which_there_is_no_memory_was_never_open() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.open_holds_max(1)).await;
+    ledger
+        .settle(hold(&ledger, &clock, 1).await, costs(1))
+        .await
+        .unwrap();
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    for _ in 0..3 {
+        let refused = ledger.hold(request(&account("ann"), &clock, 10)).await;
+        // Not `Busy`: its place is free at once.
+        assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Internal);
+    }
+    let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    let held = hold(&ledger, &clock, 1).await;
+    ledger.settle(held, costs(1)).await.unwrap();
+    assert_eq!(rows(&ledger).await.len(), 2, "nothing was to be given back");
+}
