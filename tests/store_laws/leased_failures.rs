@@ -24,7 +24,7 @@ use tollgate::{
 };
 
 use crate::{
-    engines::{account, balances, budget, costs, hold, kind, nanos, pay, sqlite},
+    engines::{account, balances, budget, costs, hold, kind, nanos, pay, request, sqlite},
     leased::eager,
     leases::{leased, silent},
 };
@@ -42,6 +42,9 @@ struct Faults {
     stuck: Mutex<Option<AccountId>>,
     gate: Semaphore,
     refuses_rows: AtomicBool,
+    /// Of this call no row is taken.
+    refused: Mutex<Option<&'static str>>,
+    fails: AtomicBool,
     panics: AtomicBool,
 }
 
@@ -53,6 +56,8 @@ impl Faulty {
                 stuck: Mutex::default(),
                 gate: Semaphore::new(0),
                 refuses_rows: AtomicBool::new(false),
+                refused: Mutex::default(),
+                fails: AtomicBool::new(false),
                 panics: AtomicBool::new(false),
             }),
         }
@@ -66,6 +71,16 @@ impl LeaseStore for Faulty {
         if faults.refuses_rows.load(Ordering::SeqCst) && !step.served.is_empty() {
             let refused = StoreError::new(StoreErrorKind::Refused, "not these");
             return StoreFuture::ready(Err(refused));
+        }
+        let refused = *faults.refused.lock().unwrap();
+        let mut calls = step.served.iter().map(|row| row.call.request_id.as_str());
+        if refused.is_some_and(|refused| calls.any(|call| call == refused)) {
+            let refused = StoreError::new(StoreErrorKind::Refused, "not this one");
+            return StoreFuture::ready(Err(refused));
+        }
+        if faults.fails.load(Ordering::SeqCst) {
+            let failed = StoreError::internal("the disk is being mended");
+            return StoreFuture::ready(Err(failed));
         }
         if faults.stuck.lock().unwrap().as_ref() != Some(&step.account) {
             return self.store.lease(step);
@@ -251,6 +266,75 @@ async fn what_is_refused_for_good_does_not_keep_the_money() {
     ledger.close().await.unwrap();
     let settled = store.balance(&ann).await.unwrap().settled;
     assert_eq!(settled, nanos(10 * (before + more + 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_row_that_is_refused_does_not_cost_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(&folder).await;
+    let ann = account("ann");
+    pay(&store, &ann, 1_000_000).await;
+    let ledger = eager(store.clone());
+    *store.faults.refused.lock().unwrap() = Some("refused");
+    let (mut charged, mut refused) = (0, 0);
+    for _ in 0..20 {
+        let (held, before) = leased(&ledger, &ann, &[]).await;
+        charged += before + 1;
+        *store.faults.stuck.lock().unwrap() = Some(ann.clone());
+        ledger.settle(held, costs(10)).await.unwrap();
+        // They are told together.
+        for number in 0..6 {
+            let here = ledger.statistics().held_here;
+            let mut wish = request(&ann, &[], 10);
+            if number == 3 {
+                wish.call.request_id = "refused".into();
+            }
+            let held = ledger.hold(wish).await.unwrap().unwrap();
+            let is_refused = number == 3 && ledger.statistics().held_here > here;
+            *if is_refused {
+                &mut refused
+            } else {
+                &mut charged
+            } += 1;
+            ledger.settle(held, costs(10)).await.unwrap();
+        }
+        *store.faults.stuck.lock().unwrap() = None;
+        store.faults.gate.add_permits(100);
+        let all_told = async {
+            while ledger.statistics().unreported > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), all_told).await.unwrap();
+        if refused > 0 {
+            break;
+        }
+    }
+    assert_eq!(refused, 1, "served from a lease");
+    ledger.close().await.unwrap();
+    balances(&store, &ann, 1_000_000, 0).await;
+    let settled = store.balance(&ann).await.unwrap().settled;
+    assert_eq!(settled, nanos(10 * charged));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_may_be_mended_is_told_when_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(&folder).await;
+    let ann = account("ann");
+    pay(&store, &ann, 1_000_000).await;
+    let ledger = eager(store.clone());
+    let (held, before) = leased(&ledger, &ann, &[]).await;
+    store.faults.fails.store(true, Ordering::SeqCst);
+    ledger.settle(held, costs(10)).await.unwrap();
+    // It is tried many times meanwhile.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(ledger.statistics().unreported, 1);
+    store.faults.fails.store(false, Ordering::SeqCst);
+    ledger.close().await.unwrap();
+    balances(&store, &ann, 1_000_000, 0).await;
+    let settled = store.balance(&ann).await.unwrap().settled;
+    assert_eq!(settled, nanos(10 * (before + 1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,7 +1,14 @@
 //! One lease, as its node keeps it.
 
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod wish;
+
 use std::{sync::Arc, time::Duration};
 
+pub(super) use self::trouble::Trouble;
+use self::wish::{part, times};
 use crate::domain::{
     AccountId, BudgetId,
     books::{LeaseId, LeaseStanding, LeaseStep, Left, Served},
@@ -15,21 +22,6 @@ const STEP_ROWS_MAX: usize = 4_096;
 
 /// Rows that are not left to wait for their time.
 const ROWS_AT_ONCE: usize = 1_024;
-
-/// For how many calls, or for how many times what was drawn since the last look, a lease is to do.
-const AHEAD: u32 = 8;
-
-/// A lease that would not do for so many calls is none: then every call asks the store.
-const CALLS_MIN: u32 = 2;
-
-/// A lease keeps no more than this part of what it and the store have left, as the store grants no more.
-const PART_OF_LEFT: i64 = 8;
-
-/// How often a step is tried that the store refuses for good.
-const ATTEMPTS: u32 = 10;
-
-/// How often the pause doubles that follows so many attempts: to 32 intervals.
-const DOUBLINGS_MAX: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -65,7 +57,11 @@ pub(super) struct Share {
     under_way: Option<UnderWay>,
     /// The answer to the step under way is awaited; otherwise it is to be sent again.
     is_sent: bool,
+    /// How often the step under way failed for good, and since when.
     failures: u32,
+    failing_since: Option<Duration>,
+    /// Rows in the next step: fewer, while it is looked for the one that is refused.
+    rows_max: usize,
     /// Steps that were given up since one was taken.
     given_up: u32,
     /// Intervals in which nothing is sent.
@@ -74,6 +70,8 @@ pub(super) struct Share {
     wish: Money,
     /// Granted since the last look at intervals.
     drawn: Money,
+    /// Something was granted that no step has followed.
+    has_granted: bool,
     /// The largest amount that was asked for lately.
     largest: Money,
     is_short: bool,
@@ -103,14 +101,6 @@ pub(super) struct Scarcity {
     pub(super) is_of_account: bool,
 }
 
-fn times(amount: Money, factor: u32) -> Money {
-    Money::from_nanos(amount.nanos().saturating_mul(i64::from(factor)))
-}
-
-fn part(amount: Money, divisor: i64) -> Money {
-    Money::from_nanos(amount.nanos().checked_div(divisor).unwrap_or_default())
-}
-
 impl Share {
     pub(super) fn watched(id: LeaseId, budgets: Arc<[BudgetId]>) -> Self {
         Self {
@@ -129,10 +119,13 @@ impl Share {
             under_way: None,
             is_sent: false,
             failures: 0,
+            failing_since: None,
+            rows_max: STEP_ROWS_MAX,
             given_up: 0,
             pause: 0,
             wish: Money::ZERO,
             drawn: Money::ZERO,
+            has_granted: false,
             largest: Money::ZERO,
             is_short: false,
             missed: 0,
@@ -189,6 +182,7 @@ impl Share {
         self.drawn = self.drawn.saturating_add(amount);
         self.largest = self.largest.max(amount);
         self.last_used = elapsed;
+        self.has_granted = true;
         true
     }
 
@@ -260,50 +254,6 @@ impl Share {
                 || (self.phase == Phase::Open && self.is_short && self.wanted() > self.free()))
     }
 
-    /// Whether there is so little left that every call asks the store.
-    fn is_scarce(&self) -> bool {
-        self.is_little(self.left.least())
-    }
-
-    fn scarcity(&self) -> Scarcity {
-        Scarcity {
-            is_of_account: self.is_little(self.left.account),
-        }
-    }
-
-    fn is_little(&self, left: Money) -> bool {
-        let one = Money::from_nanos(1);
-        self.part_of(left) < times(self.largest, CALLS_MIN).max(one)
-    }
-
-    fn part_of(&self, left: Money) -> Money {
-        part(left.saturating_add(self.free()), PART_OF_LEFT)
-    }
-
-    /// How much shall be free: as much as was drawn lately makes likely, and little of what is left.
-    fn wanted(&self) -> Money {
-        if self.is_scarce() {
-            return Money::ZERO;
-        }
-        self.wish.min(self.part_of(self.left.least()))
-    }
-
-    /// At intervals: what was drawn since the last one tells how much is wanted.
-    pub(super) fn look_back(&mut self, lease_max: Money) {
-        let likely = times(self.largest, AHEAD).max(times(self.drawn, AHEAD));
-        self.wish = likely.max(part(self.wish, 2)).min(lease_max);
-        self.largest = part(self.largest, 2);
-        self.drawn = Money::ZERO;
-        self.missed = 0;
-    }
-
-    fn look_ahead(&mut self, lease_max: Money) {
-        let more = if self.is_short { 2 } else { 1 };
-        let wish = times(self.wish, more).max(times(self.largest, AHEAD));
-        self.wish = wish.min(lease_max);
-        self.is_short = false;
-    }
-
     /// Makes a lease of what was watched.
     pub(super) fn open(
         &mut self,
@@ -356,11 +306,13 @@ impl Share {
             }
             _ => Money::ZERO,
         };
-        let rows = self.served.len().min(STEP_ROWS_MAX);
+        let rows = self.served.len().min(self.rows_max);
         let rows: Vec<Served> = self.served.drain(..rows).collect();
         let ends =
             self.phase == Phase::Closing && self.reserved.is_zero() && self.served.is_empty();
-        if rows.is_empty() && kept == free && !ends {
+        // Who only grants asks all the same: a limit may have been lowered elsewhere.
+        let asks = is_tick && self.has_granted && self.phase == Phase::Open;
+        if rows.is_empty() && kept == free && !ends && !asks {
             return None;
         }
         if self.phase == Phase::Dead && rows.is_empty() {
@@ -395,6 +347,7 @@ impl Share {
             ends,
         });
         self.is_sent = true;
+        self.has_granted = false;
         self.under_way = Some(UnderWay {
             step: Arc::clone(&step),
             charged,
@@ -407,7 +360,8 @@ impl Share {
         let Some(UnderWay { step, charged }) = self.under_way.take() else {
             return (Answered::default(), false);
         };
-        (self.failures, self.given_up) = (0, 0);
+        (self.failures, self.given_up, self.failing_since) = (0, 0, None);
+        self.rows_max = self.rows_max.saturating_mul(2).min(STEP_ROWS_MAX);
         let mut answered = self.told(step.served.len(), charged);
         self.step = step.number;
         if !standing.is_open {
@@ -435,36 +389,6 @@ impl Share {
             self.phase = Phase::Closing;
         }
         (answered, false)
-    }
-
-    /// The store did not take the step. It is sent again, unless it is refused for good: then what it told is lost, and the
-    /// lease goes on towards its end, or what is set aside for it would be kept from everybody until this process ends.
-    pub(super) fn failed(&mut self, is_passing: bool) -> Answered {
-        self.is_sent = false;
-        if !is_passing {
-            self.failures = self.failures.saturating_add(1);
-        }
-        if self.failures < ATTEMPTS {
-            return Answered::default();
-        }
-        self.failures = 0;
-        let Some(UnderWay { step, charged }) = self.under_way.take() else {
-            return Answered::default();
-        };
-        tracing::error!(
-            target: "tollgate::ledger",
-            lease = %step.id,
-            account = %step.account,
-            rows = step.served.len(),
-            %charged,
-            "the store refuses a step of a lease: the calls that it tells of are not charged"
-        );
-        // Something of it may have been taken all the same: no other step has its number.
-        self.step = step.number;
-        self.given_up = self.given_up.saturating_add(1).min(DOUBLINGS_MAX);
-        self.pause = 2_u32.saturating_pow(self.given_up);
-        self.close();
-        self.told(step.served.len(), charged)
     }
 
     /// Rows that the store has not said it knows of, and what they charge.

@@ -8,7 +8,7 @@ use std::{
 use super::{
     accounts::{Account, Accounts, Scarce, lock, random},
     builder::Settings,
-    share::Answered,
+    share::{Answered, Trouble},
 };
 use crate::{
     domain::{
@@ -17,7 +17,7 @@ use crate::{
         budget::Windows,
         money::Money,
     },
-    store::{StoreError, gauge::Gauge},
+    store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
 
 /// A step that is to be sent, and of which lease.
@@ -144,7 +144,7 @@ impl Accounts {
         };
         let (Answered { rows, scarcity }, is_over) = match answer {
             Ok(standing) => share.answered(standing),
-            Err(error) => (share.failed(is_passing(error)), false),
+            Err(error) => (share.failed(trouble(error), self.clock.elapsed()), false),
         };
         let has_more = answer.is_ok() && !is_over && (share.is_urgent() || share.owes());
         if is_over {
@@ -184,7 +184,10 @@ impl Accounts {
     }
 }
 
-fn is_passing(error: &StoreError) -> bool {
-    use crate::store::StoreErrorKind::{Busy, Unavailable};
-    matches!(error.kind(), Unavailable | Busy)
+fn trouble(error: &StoreError) -> Trouble {
+    match error.kind() {
+        StoreErrorKind::Unavailable | StoreErrorKind::Busy => Trouble::Passing,
+        StoreErrorKind::Internal => Trouble::Defect,
+        _ => Trouble::Refused,
+    }
 }
