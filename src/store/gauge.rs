@@ -12,6 +12,9 @@ pub(super) struct Gauge {
     pub(super) queued: AtomicUsize,
     pub(super) open_holds: AtomicUsize,
     pub(super) records: AtomicUsize,
+    /// Reads and changes outside the books that wait or are under way.
+    #[cfg(feature = "postgres")]
+    pub(super) asked: AtomicUsize,
     /// Audit events that wait, and how many were given up.
     #[cfg(feature = "sqlite")]
     pub(super) events: AtomicUsize,
@@ -29,6 +32,37 @@ impl Gauge {
     }
 
     pub(super) fn leave(counter: &AtomicUsize, places: usize) {
-        counter.fetch_sub(places, Ordering::AcqRel);
+        let fewer = |taken: usize| Some(taken.saturating_sub(places));
+        let earlier = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        debug_assert!(earlier >= Ok(places), "a place is left once");
+    }
+}
+
+/// A place, which is left when this is dropped: so it is left once, whatever becomes of who has it.
+#[cfg(feature = "postgres")]
+#[derive(Debug)]
+pub(super) struct Place {
+    gauge: std::sync::Arc<Gauge>,
+    of: fn(&Gauge) -> &AtomicUsize,
+}
+
+#[cfg(feature = "postgres")]
+impl Place {
+    /// A place below `limit`, where there is one.
+    pub(super) fn take(
+        gauge: &std::sync::Arc<Gauge>,
+        of: fn(&Gauge) -> &AtomicUsize,
+        limit: usize,
+    ) -> Option<Self> {
+        let gauge = std::sync::Arc::clone(gauge);
+        // Not made before it is taken: what is made is left.
+        Gauge::enter(of(&gauge), limit).then(|| Self { gauge, of })
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Drop for Place {
+    fn drop(&mut self) {
+        Gauge::leave((self.of)(&self.gauge), 1);
     }
 }

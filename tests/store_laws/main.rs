@@ -37,7 +37,12 @@ mod log;
 mod operations;
 mod people;
 #[cfg(feature = "postgres")]
+mod postgres_ill;
+#[cfg(feature = "postgres")]
 mod postgres_laws;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres_proxy.rs"]
+mod postgres_proxy;
 #[cfg(feature = "postgres")]
 mod postgres_push;
 #[cfg(feature = "postgres")]

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, atomic::Ordering};
 use sqlx::{Row, postgres::PgRow};
 
 use super::{
-    PostgresStore, Shared, busy, closed,
+    PostgresStore, Shared, Work, busy, closed,
     convert::{Failure, Moment, moment, name_or_none, uncount},
     listing::bounds,
 };
@@ -80,7 +80,7 @@ impl AuditLog for PostgresStore {
                 )
                 .bind(filter.outcome.map(AuditOutcome::as_str))
                 .bind(limit)
-                .fetch_all(&shared.pool)
+                .fetch_all(&mut *shared.read().await?)
                 .await?;
             let rows = rows.iter().map(read_entry).collect::<Result<_, _>>()?;
             Ok(Paged::from_rows(&page, rows))
@@ -96,7 +96,9 @@ impl Shared {
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<AuditEvent>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Work {
     /// Writes all events that wait; twice, if the database wrote them and could not say so in time. What can't be written now waits on; of what can't be written at all, the loss
     /// is counted.
     pub(super) async fn write_events(&self) -> Result<(), Failure> {
@@ -112,7 +114,7 @@ impl Shared {
             }
             let written = self.insert_events(&batch).await;
             match &written {
-                Err(failure) if failure.is_passing() => return written,
+                Err(failure) if !failure.is_final() => return written,
                 Err(_) => {
                     let lost = u64::try_from(batch.len()).unwrap_or(u64::MAX);
                     self.gauge.events_lost.fetch_add(lost, Ordering::Relaxed);
@@ -133,6 +135,7 @@ impl Shared {
         fn column<'a, T>(batch: &'a [AuditEvent], of: impl Fn(&'a AuditEvent) -> T + 'a) -> Vec<T> {
             batch.iter().map(of).collect()
         }
+        let mut transaction = self.begin().await?;
         sqlx::query(INSERT)
             .bind(column(batch, |event| Moment(event.at)))
             .bind(column(batch, |event| event.actor.as_deref()))
@@ -149,9 +152,9 @@ impl Shared {
             .bind(column(batch, |event| event.target.as_deref()))
             .bind(column(batch, |event| event.reason.as_deref()))
             .bind(column(batch, AuditEvent::is_of_a_stranger))
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
-        Ok(())
+        transaction.commit().await
     }
 
     /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
@@ -166,6 +169,7 @@ impl Shared {
         let settings = &self.settings;
         let oldest = settings.clock.now().saturating_sub(settings.audit_age_max);
         let step = i64::try_from(STEP).unwrap_or(i64::MAX);
+        let mut transaction = self.begin().await?;
         let pruned = sqlx::query(PRUNE)
             .bind(Moment(
                 oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
@@ -173,9 +177,10 @@ impl Shared {
             .bind(kept)
             .bind(step)
             .bind(strangers)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?
             .rows_affected();
+        transaction.commit().await?;
         Ok(i64::try_from(pruned).unwrap_or(step) < step)
     }
 }

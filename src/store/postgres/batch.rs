@@ -25,7 +25,7 @@ pub(super) struct Account {
     pub(super) number: Option<i64>,
     pub(super) balance: Balance,
     pub(super) stored: Balance,
-    /// Its open holds of this instance.
+    /// Its open holds of this instance, but for those that the batch ends.
     pub(super) open: usize,
     pub(super) budgets: HashMap<BudgetId, LoadedBudget>,
 }
@@ -107,13 +107,14 @@ impl Desk {
         instance: &Instance,
         batch: &mut [Command],
     ) -> Result<(), Failure> {
-        self.settle_all(instance, batch)?;
+        self.settle_all(batch)?;
         for (place, command) in batch.iter_mut().enumerate() {
             match command {
                 Command::Hold {
                     request,
                     granted,
                     reply,
+                    ..
                 } => {
                     // Who is waited for now was so before, when the budgets were loaded.
                     *granted = match reply.is_closed() {
@@ -174,25 +175,16 @@ impl Desk {
         Ok(())
     }
 
-    fn settle_all(&mut self, instance: &Instance, batch: &[Command]) -> Result<(), Failure> {
+    fn settle_all(&mut self, batch: &[Command]) -> Result<(), Failure> {
         for (place, command) in batch.iter().enumerate() {
             if let Command::Settle {
                 hold, settlement, ..
             } = command
             {
-                self.settle(instance, place, hold, settlement)?;
+                self.settle(place, hold, settlement)?;
             }
         }
         Ok(())
-    }
-
-    /// How many holds of `instance` the batch ended.
-    pub(super) fn ended_of(&self, instance: &Instance, batch: &[Command]) -> usize {
-        let settled = |logged: &&Logged| match batch.get(logged.command) {
-            Some(Command::Settle { hold, .. }) => instance.granted(hold.id),
-            _ => false,
-        };
-        self.logged.iter().filter(settled).count()
     }
 
     pub(super) fn account(&mut self, id: &AccountId) -> Result<&mut Account, Failure> {
@@ -246,7 +238,6 @@ impl Desk {
 
     fn settle(
         &mut self,
-        instance: &Instance,
         place: usize,
         hold: &Hold,
         settlement: &Settlement,
@@ -263,9 +254,6 @@ impl Desk {
         let owner = &hold.call.account;
         let (number, second) = (self.number(owner)?, self.moment.second);
         let account = self.account(owner)?;
-        if instance.granted(hold.id) {
-            account.open = account.open.saturating_sub(1);
-        }
         let settled = books::settle(
             account,
             owner,

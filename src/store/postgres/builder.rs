@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
 };
@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Inner, PostgresStore, Queue, Settings, Shared, house::House, instance::Instance, lane::Lane,
-    pulse, schema, turns::Turns,
+    Inner, PostgresStore, Queue, Settings, Shared, begin::Begin, house::House, instance::Instance,
+    lane::Lane, pulse, schema, turns::Turns,
 };
 use crate::{
     domain::{
@@ -168,19 +168,17 @@ impl PostgresStoreBuilder {
         let (lanes, queues): (Vec<_>, Vec<Queue>) = (0..settings.lanes)
             .map(|_| mpsc::unbounded_channel())
             .unzip();
-        let (begin, begin_durably) = begin(settings.deadline);
         let shared = Arc::new(Shared {
             pool,
+            begin: Begin::new(settings.deadline),
             settings,
-            begin,
-            begin_durably,
-            gauge: Gauge::default(),
-            asked: AtomicUsize::new(0),
+            gauge: Arc::new(Gauge::default()),
             lanes: lanes.clone(),
             hasher: DefaultHashBuilder::default(),
             instance: Mutex::new(Arc::new(Instance::new()?)),
             tenure: Tenure::default(),
             pulse: tokio::sync::Mutex::default(),
+            beaten_at: AtomicU64::new(0),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
             turns: Turns::new(),
@@ -207,24 +205,6 @@ impl PostgresStoreBuilder {
         tokio::spawn(keeper.run());
         Ok(PostgresStore(Arc::new(Inner { shared, house })))
     }
-}
-
-/// Each statement sees what was committed before it, whatever the server's default: who waited for a lock counts what others made.
-/// The server gives up before the caller does, and what a process leaves that was cut off holds nobody up for longer
-/// than its holds do.
-fn begin(deadline: Duration) -> (Arc<str>, Arc<str>) {
-    let millis = deadline.as_millis();
-    let patience = millis.saturating_sub(millis >> 3).max(1);
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {patience};
-         SET LOCAL idle_in_transaction_session_timeout = {}",
-        millis.max(1)
-    );
-    let durably = format!(
-        "{begin}; SELECT set_config('synchronous_commit', 'on', true)
-         WHERE current_setting('synchronous_commit') = 'off'"
-    );
-    (begin.into(), durably.into())
 }
 
 impl fmt::Debug for PostgresStoreBuilder {

@@ -13,7 +13,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::StoreError,
+    store::{StoreError, gauge::Place},
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -23,6 +23,8 @@ pub(super) enum Command {
     Hold {
         request: HoldRequest,
         granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
+        /// Among open holds.
+        place: Option<Place>,
         reply: Reply<Result<Granted, HoldRefusal>>,
     },
     Settle {
@@ -33,6 +35,7 @@ pub(super) enum Command {
     Record {
         call: Call,
         settlement: Settlement,
+        place: Place,
         reply: Reply<()>,
     },
     /// Lets a hold of the account live for longer.
@@ -150,18 +153,100 @@ impl Command {
         }
     }
 
+    /// Whether it has a place in the queue.
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(
+            self,
+            Self::Hold { .. }
+                | Self::Pay { .. }
+                | Self::Lease { .. }
+                | Self::SetCreditLine { .. }
+                | Self::SetLimits { .. }
+        )
+    }
+
+    /// Whether it is tried until it is done: nobody but this process knows of it.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self, Self::Settle { .. } | Self::Record { .. })
+    }
+
+    /// Which hold it ends.
+    pub(super) fn ending(&self) -> Option<HoldId> {
+        match self {
+            Self::Settle { hold, .. } => Some(hold.id),
+            _ => None,
+        }
+    }
+
+    /// Answers that it is done; what is done stays done, whether or not somebody waits. `writer`: who a hold is given
+    /// back to that nobody takes.
+    pub(super) fn succeed(self, writer: &UnboundedSender<Command>) {
+        let missing = || StoreError::internal("committed without an answer");
+        match self {
+            Self::Hold {
+                request,
+                granted,
+                place,
+                reply,
+            } => {
+                // Before whoever asked can ask again.
+                drop(place);
+                let answer = match granted {
+                    None => Err(missing()),
+                    Some(Err(refusal)) => Ok(Err(refusal)),
+                    Some(Ok((id, grant))) => {
+                        let hold = Hold::granted(id, request, grant);
+                        Ok(Ok(Granted::new(hold, writer.clone())))
+                    }
+                };
+                let _ = reply.send(answer);
+            }
+            Self::Settle { reply, .. } => {
+                let _ = reply.map(|reply| reply.send(Ok(())));
+            }
+            Self::Record { place, reply, .. } => {
+                drop(place);
+                let _ = reply.send(Ok(()));
+            }
+            Self::EndLease { reply, .. } | Self::Flush(reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Self::Lease { answer, reply, .. } => {
+                let _ = reply.send(answer.ok_or_else(missing));
+            }
+            Self::Extend { answer, reply, .. } => {
+                let _ = reply.send(answer.ok_or_else(missing));
+            }
+            Self::Pay { answer, reply, .. } => {
+                let _ = reply.send(answer.unwrap_or_else(|| Err(missing())));
+            }
+            Self::SetCreditLine { answer, reply, .. } => {
+                let _ = reply.send(answer.ok_or_else(missing));
+            }
+            Self::SetLimits { answer, reply, .. } => {
+                let _ = reply.send(answer.ok_or_else(missing));
+            }
+            Self::Close => {}
+        }
+    }
+
     /// Answers that it could not be done.
     pub(super) fn fail(self, error: &StoreError) {
         let error = error.clone();
         // Whoever asked may have gone.
         match self {
-            Self::Hold { reply, .. } => {
+            Self::Hold { place, reply, .. } => {
+                drop(place);
                 let _ = reply.send(Err(error));
             }
             Self::Settle { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Err(error)));
             }
-            Self::Record { reply, .. } | Self::EndLease { reply, .. } | Self::Flush(reply) => {
+            Self::Record { place, reply, .. } => {
+                drop(place);
+                let _ = reply.send(Err(error));
+            }
+            Self::EndLease { reply, .. } | Self::Flush(reply) => {
                 let _ = reply.send(Err(error));
             }
             Self::Lease { reply, .. } => {

@@ -26,8 +26,22 @@ pub(super) struct Failure {
     pub(super) error: StoreError,
     /// Somebody was in the way: the whole transaction may succeed if it is done again at once.
     pub(super) repeat: bool,
-    /// The database itself answered, so the connection is sound.
-    pub(super) answered: bool,
+    /// The database itself answered, and the connection is as good as before.
+    pub(super) is_sound: bool,
+    pub(super) reason: Reason,
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// What was to be written, or what it was to be written into: no other time helps.
+    Values,
+    /// A row that somebody else has locked for too long.
+    Locked,
+    /// There is no connection to be had.
+    Away,
+    /// The state of the database, its settings or its tables: it may be mended.
+    Other,
 }
 
 impl Failure {
@@ -40,7 +54,8 @@ impl Failure {
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
             repeat: false,
-            answered: false,
+            is_sound: false,
+            reason: Reason::Other,
         }
     }
 
@@ -50,7 +65,31 @@ impl Failure {
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
             repeat: true,
-            answered: true,
+            is_sound: true,
+            reason: Reason::Other,
+        }
+    }
+
+    /// Others have locked it for too long.
+    pub(super) fn locked() -> Self {
+        let text = "others have locked the account";
+        Self {
+            error: StoreError::new(StoreErrorKind::Unavailable, text),
+            repeat: false,
+            is_sound: true,
+            reason: Reason::Locked,
+        }
+    }
+
+    /// No connection could be had: whatever the reason, be it a password or a database that takes nobody in, it says
+    /// nothing about what was to be done.
+    pub(super) fn away(error: sqlx::Error) -> Self {
+        let Self { error, .. } = error.into();
+        Self {
+            error: StoreError::new(StoreErrorKind::Unavailable, &error.to_string()),
+            repeat: false,
+            is_sound: false,
+            reason: Reason::Away,
         }
     }
 
@@ -61,14 +100,27 @@ impl Failure {
             StoreErrorKind::Unavailable | StoreErrorKind::Busy
         )
     }
+
+    /// Whether it is about what was to be written, so that it fails at any time.
+    pub(super) fn is_final(&self) -> bool {
+        self.reason == Reason::Values
+    }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        let is_passing = matches!(
+            error.kind(),
+            StoreErrorKind::Unavailable | StoreErrorKind::Busy
+        );
         Self {
             error,
             repeat: false,
-            answered: true,
+            is_sound: true,
+            reason: match is_passing {
+                true => Reason::Other,
+                false => Reason::Values,
+            },
         }
     }
 }
@@ -77,7 +129,13 @@ impl From<sqlx::Error> for Failure {
     /// PostgreSQL's main messages name tables, columns and constraints; those about data (class 22) may quote values,
     /// and so may sqlx's own about decoding, so of both only the kind is kept.
     fn from(error: sqlx::Error) -> Self {
-        let (kind, text, answered) = match &error {
+        let unreachable = |text: String| Self {
+            error: StoreError::new(StoreErrorKind::Unavailable, &text),
+            repeat: false,
+            is_sound: false,
+            reason: Reason::Other,
+        };
+        match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 let message = match code.get(..2) {
@@ -85,68 +143,73 @@ impl From<sqlx::Error> for Failure {
                     _ => database.message(),
                 };
                 let text = format!("PostgreSQL ({code}): {message}");
-                return Self {
+                Self {
                     error: StoreError::new(kind_of(&code), &text),
                     repeat: matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK),
-                    answered: true,
-                };
+                    is_sound: !spoils(&code),
+                    reason: reason_of(&code),
+                }
             }
             sqlx::Error::Io(error) => {
-                let text = format!("PostgreSQL can't be reached: {}", error.kind());
-                (StoreErrorKind::Unavailable, text, false)
+                unreachable(format!("PostgreSQL can't be reached: {}", error.kind()))
             }
-            sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => (
-                StoreErrorKind::Unavailable,
-                "PostgreSQL can't be spoken with".to_owned(),
-                false,
-            ),
-            sqlx::Error::PoolTimedOut => (
-                StoreErrorKind::Unavailable,
-                "no connection to PostgreSQL came free in time".to_owned(),
-                false,
-            ),
-            sqlx::Error::PoolClosed => (
-                StoreErrorKind::Unavailable,
-                "the connections to PostgreSQL are closed".to_owned(),
-                false,
-            ),
-            sqlx::Error::BeginFailed => (
-                StoreErrorKind::Unavailable,
-                "no transaction began".to_owned(),
-                false,
-            ),
-            _ => (
-                StoreErrorKind::Internal,
-                "the database holds what it never should: a value of an unexpected type".to_owned(),
-                false,
-            ),
-        };
-        Self {
-            error: StoreError::new(kind, &text),
-            repeat: false,
-            answered,
+            sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                unreachable("PostgreSQL can't be spoken with".to_owned())
+            }
+            sqlx::Error::PoolTimedOut => {
+                unreachable("no connection to PostgreSQL came free in time".to_owned())
+            }
+            sqlx::Error::PoolClosed => {
+                unreachable("the connections to PostgreSQL are closed".to_owned())
+            }
+            sqlx::Error::BeginFailed => unreachable("no transaction began".to_owned()),
+            _ => Self {
+                is_sound: false,
+                ..Self::corrupt("a value of an unexpected type")
+            },
         }
     }
 }
 
 const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// By the SQLSTATE, see appendix A of PostgreSQL's manual.
 fn kind_of(code: &str) -> StoreErrorKind {
     match code {
         // Already there.
         "23505" => StoreErrorKind::Conflict,
-        // A lock or a statement that took too long, a server that ends, begins, or only reads for now.
-        "55P03" | "57014" | "25006" | "25P03" => StoreErrorKind::Unavailable,
+        // What a session remembers that isn't so any more, or a server that only reads.
+        "0A000" | "26000" | "42P05" => StoreErrorKind::Unavailable,
         _ => match code.get(..2) {
-            // Connections, transactions in each other's way, resources, an operator.
-            Some("08" | "40" | "53" | "57" | "58") => StoreErrorKind::Unavailable,
+            // Connections, sessions and transactions in a state that won't do, passwords, databases that are worked
+            // on, transactions in each other's way, resources, an operator.
+            Some("08" | "25" | "28" | "3D" | "40" | "53" | "55" | "57" | "58") => {
+                StoreErrorKind::Unavailable
+            }
             // Values that can't be stored: a NUL in a text, a date before all dates, a text too long for an index.
             Some("22" | "54") => StoreErrorKind::Refused,
             _ => StoreErrorKind::Internal,
         },
     }
+}
+
+fn reason_of(code: &str) -> Reason {
+    match code.get(..2) {
+        _ if code == LOCK_NOT_AVAILABLE => Reason::Locked,
+        Some("22" | "23" | "54") => Reason::Values,
+        _ => Reason::Other,
+    }
+}
+
+/// Whether another connection may do what this one can't: it only reads, it began before a server took another's
+/// place, it remembers statements that are prepared no more, or it is ended.
+fn spoils(code: &str) -> bool {
+    matches!(
+        code,
+        "0A000" | "25006" | "25P03" | "25P04" | "26000" | "42P05" | "57P01" | "57P02" | "57P03"
+    )
 }
 
 /// Whether PostgreSQL can hold the text at all: it has no NUL. What can't be there need not be looked for.
@@ -281,6 +344,9 @@ mod tests {
             ("40P01", StoreErrorKind::Unavailable),
             ("53300", StoreErrorKind::Unavailable),
             ("25006", StoreErrorKind::Unavailable),
+            ("26000", StoreErrorKind::Unavailable),
+            ("55000", StoreErrorKind::Unavailable),
+            ("28P01", StoreErrorKind::Unavailable),
             ("22021", StoreErrorKind::Refused),
             ("42P01", StoreErrorKind::Internal),
             ("", StoreErrorKind::Internal),
@@ -290,5 +356,19 @@ mod tests {
         assert!(Failure::slow().is_passing());
         assert!(Failure::repeat().is_passing() && Failure::repeat().repeat);
         assert!(!Failure::corrupt("a test").is_passing());
+        let away = Failure::away(sqlx::Error::Configuration("no such file".into()));
+        assert!(away.is_passing() && !away.is_final(), "whatever the reason");
+    }
+
+    #[test]
+    fn only_what_is_about_the_values_is_final() {
+        for code in ["22003", "22P05", "23503", "54000"] {
+            assert_eq!(reason_of(code), Reason::Values, "{code}");
+        }
+        for code in ["55000", "42501", "42P01", "XX000", "P0001", "25006", ""] {
+            assert_eq!(reason_of(code), Reason::Other, "{code}");
+        }
+        assert!(Failure::corrupt("a test").is_final());
+        assert!(!Failure::locked().is_final() && !Failure::from(super::super::busy()).is_final());
     }
 }

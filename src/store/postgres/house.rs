@@ -7,19 +7,19 @@
 //! slept gives holds back that are under way; and a process that was only stopped finds its row gone, begins as a
 //! new instance, and its late settlements of holds that were given back change nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sqlx::{Row, postgres::PgRow, types::Json};
 use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    Shared, answered,
+    Shared, Work, answered,
     command::{Command, Reply},
-    convert::{Failure, Moment, moment, money, name, name_or_none, principal},
+    convert::{Failure, Moment, Reason, moment, money, name, name_or_none, principal},
     leases, once, pulse,
 };
 use crate::{
@@ -57,13 +57,13 @@ pub(super) struct House {
     errands: UnboundedReceiver<Errand>,
     lanes: Vec<JoinHandle<()>>,
     sweep_due: Duration,
-    /// Holds on their way to be resolved.
-    resolving: Vec<oneshot::Receiver<Result<(), StoreError>>>,
+    /// What is on its way to be resolved, and whose it is.
+    resolving: Vec<(AccountId, oneshot::Receiver<Result<(), StoreError>>)>,
 }
 
 const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
      route, started_at, principal, charges, idempotency_key FROM tollgate.hold JOIN tollgate.account ON account.number = hold.account
-     WHERE instance = $1 AND ends <= $2 LIMIT $3";
+     WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) LIMIT $3";
 
 /// The instances that have holds and no row, by leaps over all that have any.
 const ORPHANED: &str = "WITH RECURSIVE holder AS (
@@ -109,11 +109,12 @@ impl House {
     }
 
     pub(super) async fn move_in(&mut self) -> Result<(), Failure> {
-        let work = async {
-            let mut connection = self.shared.pool.acquire().await?;
-            pulse::register(&mut connection, &self.shared.instance(), &self.shared).await
+        let work = async |work: Work| {
+            let mut line = work.begin().await?;
+            pulse::register(&mut line, &work.instance(), &work).await?;
+            line.commit().await
         };
-        self.in_time(work).await?;
+        self.shared.in_time(work).await?;
         self.turn(self.shared.settings.deadline).await
     }
 
@@ -142,44 +143,54 @@ impl House {
         }
     }
 
-    async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        timeout(self.shared.settings.deadline, work)
-            .await
-            .unwrap_or_else(|_| Err(Failure::slow()))
-    }
-
-    /// Does what is due. What the lanes are asked for is waited for no longer than `patience`.
+    /// Does what is due, each thing whatever becomes of the others. What the lanes are asked for is waited for no longer
+    /// than `patience`.
     async fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
+        let mut chores = Chores::default();
         let elapsed = self.shared.settings.clock.elapsed();
-        self.shared.pulse.lock().await.turn(&self.shared).await?;
+        chores.note(self.shared.pulse.lock().await.turn(&self.shared).await)?;
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
-            self.in_time(self.touch()).await?;
-            self.in_time(self.shared.write_events()).await?;
-            if !self.sweep(elapsed, patience).await? {
+            chores.note(self.shared.in_time(touch).await)?;
+            chores.note(self.write_events().await)?;
+            self.sweep(&mut chores, elapsed, patience).await?;
+            if chores.is_more {
                 self.sweep_due = elapsed;
             }
         }
-        Ok(())
+        chores.outcome()
     }
 
-    /// `false`: there is more to do.
-    async fn sweep(&mut self, elapsed: Duration, patience: Duration) -> Result<bool, Failure> {
+    async fn write_events(&self) -> Result<(), Failure> {
+        let write = async |work: Work| work.write_events().await;
+        self.shared.in_time(write).await
+    }
+
+    async fn sweep(
+        &mut self,
+        chores: &mut Chores,
+        elapsed: Duration,
+        patience: Duration,
+    ) -> Result<(), Failure> {
         let own = self.shared.instance().id();
         let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
-        let mut all_done = self.resolve(own, ended, patience).await?;
-        let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&self.shared.pool);
-        let orphaned: Vec<i64> = self.in_time(async { Ok(orphaned.await?) }).await?;
+        chores.note_part(self.resolve(own, ended, patience).await)?;
+        let orphaned = async |work: Work| {
+            let mut line = work.read().await?;
+            let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&mut *line).await?;
+            Ok(orphaned)
+        };
+        let orphaned: Vec<i64> = chores
+            .note(self.shared.in_time(orphaned).await)?
+            .unwrap_or_default();
         for instance in orphaned {
-            all_done &= self.resolve(instance, i64::MAX, patience).await?;
+            chores.note_part(self.resolve(instance, i64::MAX, patience).await)?;
         }
-        all_done &= self.resolve_leases(patience).await?;
-        all_done &= self.in_time(self.forget_old_keys()).await?;
-        all_done &= self.in_time(self.shared.prune_audit()).await?;
-        Ok(self.in_time(self.prune()).await? && all_done)
+        chores.note_part(self.resolve_leases(patience).await)?;
+        chores.note_part(self.shared.in_time(forget_old_keys).await)?;
+        let prune_audit = async |work: Work| work.prune_audit().await;
+        chores.note_part(self.shared.in_time(prune_audit).await)?;
+        chores.note_part(self.shared.in_time(prune).await)
     }
 
     /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
@@ -189,13 +200,19 @@ impl House {
         ends: i64,
         patience: Duration,
     ) -> Result<bool, Failure> {
-        self.resolved(patience).await?;
-        let found = sqlx::query(HOLDS)
-            .bind(instance)
-            .bind(ends)
-            .bind(STEP)
-            .fetch_all(&self.shared.pool);
-        let found = self.in_time(async { Ok(found.await?) }).await?;
+        self.resolved(patience).await;
+        let aside = self.aside();
+        let find = async |work: Work| {
+            let found = sqlx::query(HOLDS)
+                .bind(instance)
+                .bind(ends)
+                .bind(STEP)
+                .bind(aside)
+                .fetch_all(&mut *work.read().await?)
+                .await?;
+            Ok(found)
+        };
+        let found = self.shared.in_time(find).await?;
         let now = self.shared.settings.clock.now();
         for row in &found {
             match read_hold(instance, row) {
@@ -206,118 +223,95 @@ impl House {
                 }
             }
         }
-        if !self.resolving.is_empty() {
+        if !found.is_empty() {
             tracing::warn!(
                 target: "tollgate::postgres",
-                holds = self.resolving.len(),
+                holds = found.len(),
                 "resolves holds that nobody settled"
             );
         }
-        self.resolved(patience).await?;
-        Ok(i64::try_from(found.len()).unwrap_or(STEP) < STEP)
+        self.resolved(patience).await;
+        let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
+        self.none_waits().map(|()| all_found)
     }
 
     fn resolve_one(&mut self, hold: Hold, now: Timestamp) {
         let age = now.duration_since(hold.call.started_at);
         let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
         let (reply, answer) = oneshot::channel();
-        let reply = Some(reply);
+        let (account, reply) = (hold.call.account.clone(), Some(reply));
         let command = Command::Settle {
             hold,
             settlement,
             reply,
         };
         if self.shared.send(command) {
-            self.resolving.push(answer);
+            self.resolving.push((account, answer));
         }
     }
 
     /// Resolves leases whose instance is gone, and forgets those that were resolved long ago; `false`: there may be
     /// more.
     async fn resolve_leases(&mut self, patience: Duration) -> Result<bool, Failure> {
-        self.resolved(patience).await?;
-        let (pool, now) = (&self.shared.pool, self.shared.settings.clock.now());
-        let found = self.in_time(leases::orphaned(pool, STEP, now)).await?;
+        self.resolved(patience).await;
+        let (aside, now) = (self.aside(), self.shared.settings.clock.now());
+        let find = async |work: Work| {
+            let mut line = work.read().await?;
+            leases::orphaned(&mut line, STEP, aside, now).await
+        };
+        let found = self.shared.in_time(find).await?;
         let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
         for lease in found {
             let (reply, answer) = oneshot::channel();
-            let lease = Box::new(lease);
+            let (account, lease) = (lease.account.clone(), Box::new(lease));
             if self.shared.send(Command::EndLease { lease, reply }) {
-                self.resolving.push(answer);
+                self.resolving.push((account, answer));
             }
         }
-        self.resolved(patience).await?;
-        let forgotten = leases::forget_old(&self.shared.pool, STEP, now);
-        Ok(self.in_time(forgotten).await? && all_found)
+        self.resolved(patience).await;
+        let forget = async |work: Work| {
+            let mut line = work.begin().await?;
+            let all_forgotten = leases::forget_old(&mut line, STEP, now).await?;
+            line.commit().await?;
+            Ok(all_forgotten)
+        };
+        let all_forgotten = self.shared.in_time(forget).await?;
+        self.none_waits().map(|()| all_found && all_forgotten)
     }
 
-    /// Waits until what is resolved is written down. What is not yet is waited for again before more is.
-    async fn resolved(&mut self, patience: Duration) -> Result<(), Failure> {
-        while let Some(answer) = self.resolving.last_mut() {
-            match timeout(patience, answer).await {
-                // One that can't be written will be found again.
-                Ok(_) => {
-                    self.resolving.pop();
-                }
-                Err(_) => return Err(Failure::slow()),
+    /// Waits until what is resolved is written down, for that long in all. What is not yet waits on, and keeps nobody
+    /// else waiting.
+    async fn resolved(&mut self, patience: Duration) {
+        let now = Instant::now();
+        let end = now.checked_add(patience).unwrap_or(now);
+        for (account, mut answer) in std::mem::take(&mut self.resolving) {
+            // One that can't be written will be found again.
+            if timeout_at(end, &mut answer).await.is_err() {
+                self.resolving.push((account, answer));
             }
         }
-        Ok(())
     }
 
-    /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
-    async fn prune(&self) -> Result<bool, Failure> {
-        let settings = &self.shared.settings;
-        let oldest = settings.clock.now().saturating_sub(settings.usage_age_max);
-        let pruned = sqlx::query(PRUNE)
-            // What the database can store has a beginning.
-            .bind(Moment(
-                oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
-            ))
-            .bind(settings.usage_rows_max)
-            .bind(STEP)
-            .execute(&self.shared.pool)
-            .await?
-            .rows_affected();
-        Ok(i64::try_from(pruned).unwrap_or(STEP) < STEP)
+    /// Accounts of which something is on its way to be resolved: no more of theirs is, until that is done.
+    fn aside(&self) -> Vec<String> {
+        let accounts = self.resolving.iter();
+        let accounts: BTreeSet<&str> = accounts.map(|(account, _)| account.as_str()).collect();
+        accounts.into_iter().map(str::to_owned).collect()
     }
 
-    /// Deletes idempotency keys whose time is over; `false`: there may be more.
-    async fn forget_old_keys(&self) -> Result<bool, Failure> {
-        let forgotten = sqlx::query(once::FORGET_OLD)
-            .bind(Moment(self.shared.settings.clock.now()))
-            .bind(STEP)
-            .execute(&self.shared.pool)
-            .await?
-            .rows_affected();
-        Ok(i64::try_from(forgotten).unwrap_or(STEP) < STEP)
-    }
-
-    async fn touch(&self) -> Result<(), Failure> {
-        let used = self.shared.take_touched();
-        if used.is_empty() {
-            return Ok(());
+    fn none_waits(&self) -> Result<(), Failure> {
+        match self.resolving.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::slow()),
         }
-        let (keys, moments): (Vec<String>, Vec<Moment>) = used
-            .into_iter()
-            .map(|(key, at)| (String::from(key), Moment(at)))
-            .unzip();
-        sqlx::query(TOUCH)
-            .bind(keys)
-            .bind(moments)
-            .execute(&self.shared.pool)
-            .await?;
-        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), StoreError> {
         self.flush_lanes().await?;
-        self.in_time(self.touch())
-            .await
-            .map_err(|failure| failure.error)?;
-        self.in_time(self.shared.write_events())
-            .await
-            .map_err(|failure| failure.error)?;
+        let touched = self.shared.in_time(touch).await;
+        touched.map_err(|failure| failure.error)?;
+        let written = self.write_events().await;
+        written.map_err(|failure| failure.error)?;
         let patience = self.shared.settings.deadline;
         let turned = self.turn(patience).await;
         turned.map_err(|failure| failure.error)
@@ -360,14 +354,19 @@ impl House {
                 break;
             }
         }
-        self.in_time(self.touch()).await?;
-        self.in_time(self.shared.write_events()).await?;
+        self.shared.in_time(touch).await?;
+        self.write_events().await?;
         // Or a beat after that would make this process known again.
         self.shared.pulse.lock().await.end();
-        let gone = sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
-            .bind(self.shared.instance().id())
-            .execute(&self.shared.pool);
-        self.in_time(async { Ok(gone.await?) }).await?;
+        let forget = async |work: Work| {
+            let mut line = work.begin().await?;
+            sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
+                .bind(work.instance().id())
+                .execute(&mut *line)
+                .await?;
+            line.commit().await
+        };
+        self.shared.in_time(forget).await?;
         self.resolve_leases(self.shared.settings.deadline).await?;
         Ok(())
     }
@@ -381,6 +380,93 @@ impl House {
             let _ = lane.await;
         }
     }
+}
+
+/// What became of the things that are done in one turn.
+#[derive(Default)]
+struct Chores {
+    failed: Option<Failure>,
+    /// Of something there is more to do.
+    is_more: bool,
+}
+
+impl Chores {
+    /// What was found; nothing, where that failed.
+    ///
+    /// # Errors
+    /// There is no connection to be had: then nothing else can be done either.
+    fn note<T>(&mut self, done: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match done {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.reason == Reason::Away => Err(failure),
+            Err(failure) => {
+                if let Some(Failure { error, .. }) = self.failed.replace(failure) {
+                    tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same, of something of which there may be more to do.
+    fn note_part(&mut self, is_all: Result<bool, Failure>) -> Result<(), Failure> {
+        self.is_more |= self.note(is_all)? == Some(false);
+        Ok(())
+    }
+
+    fn outcome(self) -> Result<(), Failure> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+async fn touch(work: Work) -> Result<(), Failure> {
+    let used = work.take_touched();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let (keys, moments): (Vec<String>, Vec<Moment>) = used
+        .into_iter()
+        .map(|(key, at)| (String::from(key), Moment(at)))
+        .unzip();
+    let mut line = work.begin().await?;
+    sqlx::query(TOUCH)
+        .bind(keys)
+        .bind(moments)
+        .execute(&mut *line)
+        .await?;
+    line.commit().await
+}
+
+/// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+async fn prune(work: Work) -> Result<bool, Failure> {
+    let settings = &work.settings;
+    let oldest = settings.clock.now().saturating_sub(settings.usage_age_max);
+    let mut line = work.begin().await?;
+    let pruned = sqlx::query(PRUNE)
+        // What the database can store has a beginning.
+        .bind(Moment(
+            oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
+        ))
+        .bind(settings.usage_rows_max)
+        .bind(STEP)
+        .execute(&mut *line)
+        .await?
+        .rows_affected();
+    line.commit().await?;
+    Ok(i64::try_from(pruned).unwrap_or(STEP) < STEP)
+}
+
+/// Deletes idempotency keys whose time is over; `false`: there may be more.
+async fn forget_old_keys(work: Work) -> Result<bool, Failure> {
+    let mut line = work.begin().await?;
+    let forgotten = sqlx::query(once::FORGET_OLD)
+        .bind(Moment(work.settings.clock.now()))
+        .bind(STEP)
+        .execute(&mut *line)
+        .await?
+        .rows_affected();
+    line.commit().await?;
+    Ok(i64::try_from(forgotten).unwrap_or(STEP) < STEP)
 }
 
 fn read_hold(instance: i64, row: &PgRow) -> Result<Hold, Failure> {

@@ -1,11 +1,16 @@
-//! This process, as the database knows it.
+//! This process, as the database knows it, and the holds that it has open.
 
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{domain::usage::HoldId, store::StoreError};
+use hashbrown::HashMap;
+
+use crate::{
+    domain::{AccountId, usage::HoldId},
+    store::{StoreError, gauge::Place},
+};
 
 /// An open store. It is replaced by another one when it finds that it was taken for dead.
 #[derive(Debug)]
@@ -15,12 +20,21 @@ pub(super) struct Instance {
     open: Mutex<Open>,
 }
 
-/// Holds that are open, as committed.
+/// Holds that are open, as committed: each by its number, with its place. One whose end was written without an answer
+/// is missing in the database when that is tried again, and still here.
 #[derive(Debug, Default)]
 struct Open {
-    holds: usize,
+    holds: HashMap<u64, OpenHold>,
+    of_accounts: HashMap<AccountId, usize>,
     /// It was taken for dead: its holds are not ours any more.
-    lost: bool,
+    is_lost: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenHold {
+    pub(super) account: AccountId,
+    /// Left when this is dropped.
+    pub(super) _place: Option<Place>,
 }
 
 impl Instance {
@@ -50,29 +64,67 @@ impl Instance {
         }
     }
 
-    /// Notes holds that were opened; returns how many of them are lost already.
-    pub(super) fn opened(&self, holds: usize) -> usize {
-        let mut open = self.open();
-        if open.lost {
-            return holds;
+    /// How many holds the account has open, those left out that are among `ending`.
+    pub(super) fn open_of<'a>(
+        &self,
+        accounts: impl IntoIterator<Item = &'a AccountId>,
+        ending: impl IntoIterator<Item = HoldId>,
+    ) -> HashMap<AccountId, usize> {
+        let open = self.open();
+        let count = |id: &AccountId| Some((id.clone(), *open.of_accounts.get(id)?));
+        let mut counts: HashMap<AccountId, usize> =
+            accounts.into_iter().filter_map(count).collect();
+        let mut seen = hashbrown::HashSet::new();
+        for hold in ending {
+            if self.granted(hold)
+                && seen.insert(hold.number)
+                && let Some(ended) = open.holds.get(&hold.number)
+                && let Some(count) = counts.get_mut(&ended.account)
+            {
+                *count = count.saturating_sub(1);
+            }
         }
-        open.holds = open.holds.saturating_add(holds);
-        0
+        counts
     }
 
-    /// Notes holds that ended; returns how many places that frees.
-    pub(super) fn ended(&self, holds: usize) -> usize {
+    /// Notes holds that were opened.
+    pub(super) fn opened(&self, holds: Vec<(HoldId, OpenHold)>) {
         let mut open = self.open();
-        let ended = holds.min(open.holds);
-        open.holds = open.holds.saturating_sub(ended);
-        ended
+        if open.is_lost {
+            return;
+        }
+        for (id, hold) in holds {
+            let count = open.of_accounts.entry(hold.account.clone()).or_default();
+            *count = count.saturating_add(1);
+            open.holds.insert(id.number, hold);
+        }
+    }
+
+    /// Notes holds that are open no more.
+    pub(super) fn ended(&self, holds: impl IntoIterator<Item = HoldId>) {
+        let mut open = self.open();
+        for hold in holds {
+            if !self.granted(hold) {
+                continue;
+            }
+            let Some(ended) = open.holds.remove(&hold.number) else {
+                continue;
+            };
+            if let Some(count) = open.of_accounts.get_mut(&ended.account) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    open.of_accounts.remove(&ended.account);
+                }
+            }
+        }
     }
 
     /// It was taken for dead; returns how many holds were open.
     pub(super) fn lose(&self) -> usize {
         let mut open = self.open();
-        open.lost = true;
-        std::mem::take(&mut open.holds)
+        open.is_lost = true;
+        open.of_accounts.clear();
+        std::mem::take(&mut open.holds).len()
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -82,19 +134,42 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, atomic::Ordering};
+
     use super::*;
+    use crate::store::gauge::Gauge;
 
     #[test]
     fn every_place_is_left_once() {
+        let gauge = Arc::new(Gauge::default());
         let instance = Instance::new().unwrap();
-        let (first, second) = (instance.next_hold(), instance.next_hold());
-        assert_ne!(first, second);
-        assert!(instance.granted(first) && !Instance::new().unwrap().granted(first));
-        assert_eq!(instance.opened(3), 0);
-        assert_eq!(instance.ended(1), 1);
+        let ann = AccountId::new("ann").unwrap();
+        let ids: Vec<HoldId> = (0..3).map(|_| instance.next_hold()).collect();
+        assert_ne!(ids[0], ids[1]);
+        assert!(instance.granted(ids[0]) && !Instance::new().unwrap().granted(ids[0]));
+        let hold = |id: &HoldId| {
+            let place = Place::take(&gauge, |gauge| &gauge.open_holds, 3);
+            let account = ann.clone();
+            let _place = Some(place.unwrap());
+            (*id, OpenHold { account, _place })
+        };
+        let taken = || gauge.open_holds.load(Ordering::SeqCst);
+        let open = |ending: &[HoldId]| {
+            let counts = instance.open_of([&ann], ending.iter().copied());
+            counts.get(&ann).copied().unwrap_or_default()
+        };
+        instance.opened(ids.iter().map(hold).collect());
+        assert!(Place::take(&gauge, |gauge| &gauge.open_holds, 3).is_none());
+        assert_eq!((open(&[]), open(&[ids[0], ids[0], ids[2]])), (3, 1));
+        // Its end may be written twice, or heard of once by two ways.
+        instance.ended([ids[0], ids[0]]);
+        instance.ended([ids[0]]);
+        assert_eq!((taken(), open(&[ids[0]])), (2, 2));
         assert_eq!(instance.lose(), 2);
-        assert_eq!(instance.ended(2), 0, "they were left with all others");
-        assert_eq!(instance.opened(2), 2, "lost from the beginning");
+        assert_eq!((taken(), open(&[])), (0, 0));
+        instance.ended([ids[1]]);
+        instance.opened(vec![hold(&instance.next_hold())]);
+        assert_eq!(taken(), 0, "lost from the beginning");
         assert_eq!(instance.lose(), 0);
     }
 }

@@ -98,7 +98,7 @@ impl KeyLookup for PostgresStore {
         self.ask(move |shared| async move {
             let found = sqlx::query(select!("digest = $1"))
                 .bind(digest.as_bytes().as_slice())
-                .fetch_optional(&shared.pool)
+                .fetch_optional(&mut *shared.read().await?)
                 .await?;
             read_one(found.as_ref())
         })
@@ -106,6 +106,7 @@ impl KeyLookup for PostgresStore {
 
     fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
         self.ask(move |shared| async move {
+            let mut transaction = shared.begin().await?;
             let changed = sqlx::query(
                 "UPDATE tollgate.api_key SET digest = $3, proof = $4 WHERE id = $1 AND digest = $2",
             )
@@ -113,9 +114,11 @@ impl KeyLookup for PostgresStore {
             .bind(change.from.as_bytes().as_slice())
             .bind(change.digest.as_bytes().as_slice())
             .bind(change.proof.to_string())
-            .execute(&shared.pool)
-            .await?;
-            Ok(changed.rows_affected() > 0)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            transaction.commit().await?;
+            Ok(changed > 0)
         })
     }
 
@@ -129,7 +132,7 @@ impl KeyLookup for PostgresStore {
             ))
             .bind(Moment(now))
             .bind(limit)
-            .fetch_all(&shared.pool)
+            .fetch_all(&mut *shared.read().await?)
             .await?;
             rows.iter().map(|row| Ok(read_key(row)?.1)).collect()
         })
@@ -184,8 +187,7 @@ impl KeyStore for PostgresStore {
             if !is_storable(id.as_str()) || !is_storable(&owner) {
                 return Ok(None);
             }
-            let mut connection = shared.pool.acquire().await?;
-            find_owned(&mut connection, &owner, &id).await
+            find_owned(&mut *shared.read().await?, &owner, &id).await
         })
     }
 
@@ -202,7 +204,7 @@ impl KeyStore for PostgresStore {
             .bind(owner)
             .bind(before)
             .bind(limit)
-            .fetch_all(&shared.pool)
+            .fetch_all(&mut *shared.read().await?)
             .await?;
             let rows = rows.iter().map(read_key).collect::<Result<_, _>>()?;
             Ok(Paged::from_rows(&page, rows))

@@ -3,37 +3,32 @@
 //! Each account belongs to one lane. A lane takes what waits, up to a bound, runs it in one transaction, commits,
 //! and only then answers. So a hot account costs one update a batch however many calls it has, and who waits for
 //! another process's lock on it are the accounts of its lane, for no longer than that process's batch.
+//!
+//! A settlement is given up only when what it says can't be stored at all. Whatever else is the matter with the database,
+//! it is tried again, apart from what comes meanwhile, until it is written. Calls of an account that somebody has locked
+//! for long are set aside like that too, so that the others of the lane don't wait for it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use hashbrown::HashMap;
-use sqlx::{AssertSqlSafe, Postgres, pool::PoolConnection, postgres::PgConnection};
+use hashbrown::HashSet;
+use sqlx::{Postgres, pool::PoolConnection};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     Shared,
-    batch::Desk,
-    command::{Command, Granted, give_back},
-    convert::Failure,
-    instance::Instance,
-    leases::Leases,
-    once::Keys,
-    statements,
-    write::write_back,
+    command::{Command, Reply},
+    convert::{Failure, Reason},
 };
 use crate::{
-    domain::{AccountId, usage::Hold},
+    domain::AccountId,
     store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
 
 /// Commands in one transaction.
 const BATCH_MAX: usize = 1_024;
-
-/// How often a transaction is done again at once when others were in its way.
-const ATTEMPTS: u32 = 5;
 
 /// How long an idle lane keeps its connection from others.
 const LINGER: Duration = Duration::from_millis(200);
@@ -45,17 +40,30 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 /// How often a closing lane tries, before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 10;
 
+/// So many commands that fail one after the other, each alone, and not for what they say, mean that all would.
+const FAILURES_MAX: u32 = 3;
+
+/// How often it looks in one turn who is locked.
+const LOOKS_MAX: u32 = 2;
+
+/// Accounts that it remembers as locked; beyond that it finds out again.
+const LOCKED_MAX: usize = 1_024;
+
 pub(super) struct Lane {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: UnboundedReceiver<Command>,
-    sender: UnboundedSender<Command>,
-    connection: Option<PoolConnection<Postgres>>,
-    /// Settlements that the database refused. They go first. No more than there are open holds and places
-    /// for rows without one.
+    pub(super) sender: UnboundedSender<Command>,
+    pub(super) connection: Option<PoolConnection<Postgres>>,
+    /// What is tried again: settlements, of which there are no more than open holds and places for rows without one,
+    /// and holds that wait for an account's lock.
     again: VecDeque<Command>,
+    again_at: Instant,
     patience: Duration,
-    /// Open holds of this lane's accounts, as committed, and whose they are; none of those that have none.
-    open: (i64, HashMap<AccountId, usize>),
+    /// Whom others had locked when it last looked.
+    locked: HashSet<AccountId>,
+    /// Why something was kept in this turn.
+    kept: Option<StoreError>,
+    flushes: Vec<Reply<()>>,
     closing: bool,
 }
 
@@ -71,8 +79,11 @@ impl Lane {
             sender,
             connection: None,
             again: VecDeque::new(),
+            again_at: Instant::now(),
             patience: RETRY_AFTER,
-            open: (0, HashMap::new()),
+            locked: HashSet::new(),
+            kept: None,
+            flushes: Vec::new(),
             closing: false,
         }
     }
@@ -82,8 +93,10 @@ impl Lane {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
-            self.fill(&mut batch).await;
+            let is_again = self.fill(&mut batch).await;
+            self.kept = None;
             self.turn(&mut batch).await;
+            self.answer_flushes(is_again);
             if !self.closing {
                 continue;
             }
@@ -104,9 +117,10 @@ impl Lane {
     }
 
     fn give_up(&mut self) {
+        let settlements = self.again.iter().filter(|command| command.is_kept());
         tracing::error!(
             target: "tollgate::postgres",
-            settlements = self.again.len(),
+            settlements = settlements.count(),
             "closed without having written what the database refused"
         );
         let text = "the store was closed before this could be written";
@@ -116,71 +130,138 @@ impl Lane {
         }
     }
 
-    /// Waits for the first command, and takes what else is there.
-    async fn fill(&mut self, batch: &mut Vec<Command>) {
-        if !self.again.is_empty() {
-            sleep(self.patience).await;
-            let part = self.again.len().min(BATCH_MAX);
-            batch.extend(self.again.drain(..part));
-        }
-        if batch.is_empty() && !self.closing {
-            let next = match timeout(LINGER, self.queue.recv()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    self.connection = None;
-                    self.queue.recv().await
-                }
-            };
-            match next {
-                Some(command) => self.admit(command, batch),
-                None => self.closing = true,
+    /// Waits for the first command, and takes what else is there; or what is to be tried again, when it is time for
+    /// that. Whether it is that.
+    async fn fill(&mut self, batch: &mut Vec<Command>) -> bool {
+        while batch.is_empty() {
+            if !self.again.is_empty() && (self.closing || self.again_at <= Instant::now()) {
+                sleep_until(self.again_at).await;
+                let part = self.again.len().min(BATCH_MAX);
+                batch.extend(self.again.drain(..part));
+                return true;
+            }
+            if self.closing {
+                return false;
+            }
+            match self.next().await {
+                Some(Some(command)) => self.admit(command, batch),
+                Some(None) => self.closing = true,
+                // The connection isn't kept from others any more.
+                None => self.connection = None,
+            }
+            if !self.flushes.is_empty() {
+                break;
             }
         }
         while batch.len() < BATCH_MAX {
             match self.queue.try_recv() {
                 Ok(command) => self.admit(command, batch),
-                Err(_) => return,
+                Err(_) => break,
             }
+        }
+        false
+    }
+
+    /// The next command; nothing when something else is to be done first.
+    async fn next(&mut self) -> Option<Option<Command>> {
+        let again_at = (!self.again.is_empty()).then_some(self.again_at);
+        let linger = Instant::now().checked_add(LINGER);
+        let linger = linger.filter(|_| self.connection.is_some());
+        match [again_at, linger].into_iter().flatten().min() {
+            Some(until) => timeout_at(until, self.queue.recv()).await.ok(),
+            None => Some(self.queue.recv().await),
         }
     }
 
     fn admit(&mut self, command: Command, batch: &mut Vec<Command>) {
-        match &command {
-            Command::Close => {
-                self.closing = true;
+        match command {
+            Command::Close => self.closing = true,
+            Command::Flush(reply) => self.flushes.push(reply),
+            command => {
+                if command.is_queued() {
+                    Gauge::leave(&self.shared.gauge.queued, 1);
+                }
+                batch.push(command);
+            }
+        }
+    }
+
+    /// Answers those who wait until everything is done that was sent before. What is to be tried again is tried for
+    /// them at once, and once.
+    fn answer_flushes(&mut self, was_again: bool) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let answer = match &self.kept {
+            _ if self.again.is_empty() => Ok(()),
+            Some(error) if was_again => Err(error.clone()),
+            _ => {
+                self.again_at = Instant::now();
                 return;
             }
-            Command::Hold { .. }
-            | Command::Pay { .. }
-            | Command::Lease { .. }
-            | Command::SetCreditLine { .. }
-            | Command::SetLimits { .. } => {
-                Gauge::leave(&self.shared.gauge.queued, 1);
-            }
-            Command::Settle { .. }
-            | Command::Extend { .. }
-            | Command::Record { .. }
-            | Command::EndLease { .. }
-            | Command::Flush(_) => {}
+        };
+        for reply in self.flushes.drain(..) {
+            let _ = reply.send(answer.clone());
         }
-        batch.push(command);
     }
 
     /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
     async fn turn(&mut self, batch: &mut Vec<Command>) {
-        match self.attempt(batch).await {
-            Ok(instance) => self.succeed(batch, instance.as_ref()),
+        if let Err(failure) = self.set_locked_aside(batch).await {
+            return self.fail(batch, &failure);
+        }
+        let mut outcome = self.attempt(batch).await;
+        for _ in 0..LOOKS_MAX {
+            if !matches!(&outcome, Err(failure) if failure.reason == Reason::Locked) {
+                break;
+            }
+            if let Err(failure) = self.look_for_locks(batch, false).await {
+                return self.fail(batch, &failure);
+            }
+            self.set_aside(batch);
+            outcome = self.attempt(batch).await;
+        }
+        match outcome {
+            Ok(()) => self.succeed(batch),
             Err(failure) if batch.len() > 1 && !failure.is_passing() => {
-                // One of them can't be done at all: each alone, so that it fails alone.
-                for command in std::mem::take(batch) {
-                    let mut alone = vec![command];
-                    match self.attempt(&mut alone).await {
-                        Ok(instance) => self.succeed(&mut alone, instance.as_ref()),
-                        Err(failure) => self.fail(&mut alone, &failure),
-                    }
-                }
+                self.one_by_one(batch).await;
             }
             Err(failure) => self.fail(batch, &failure),
+        }
+    }
+
+    fn succeed(&mut self, batch: &mut Vec<Command>) {
+        for command in batch.drain(..) {
+            command.succeed(&self.sender);
+        }
+        if self.again.is_empty() {
+            self.patience = RETRY_AFTER;
+        }
+    }
+
+    /// One of them can't be done: each alone, so that it fails alone.
+    async fn one_by_one(&mut self, batch: &mut Vec<Command>) {
+        let mut failures = 0_u32;
+        let mut commands = std::mem::take(batch).into_iter();
+        while let Some(command) = commands.next() {
+            let mut alone = vec![command];
+            let Err(failure) = self.attempt(&mut alone).await else {
+                self.succeed(&mut alone);
+                failures = 0;
+                continue;
+            };
+            self.fail(&mut alone, &failure);
+            failures = match failure.is_final() {
+                true => 0,
+                false => failures.saturating_add(1),
+            };
+            if failures == FAILURES_MAX {
+                // Those that were not tried come first the next time.
+                for command in commands.rev() {
+                    self.keep_or_fail(command, &failure, VecDeque::push_front);
+                }
+                return;
+            }
         }
     }
 
@@ -188,279 +269,99 @@ impl Lane {
         let error = &failure.error;
         tracing::error!(target: "tollgate::postgres", %error, commands = batch.len(), "can't write");
         for command in batch.drain(..) {
-            let keep = matches!(command, Command::Settle { .. } | Command::Record { .. });
-            if keep && failure.is_passing() {
-                self.again.push_back(command);
-                continue;
-            }
-            match &command {
-                Command::Hold { .. } => Gauge::leave(&self.shared.gauge.open_holds, 1),
-                Command::Record { .. } => Gauge::leave(&self.shared.gauge.records, 1),
-                _ => {}
-            }
-            command.fail(error);
+            self.keep_or_fail(command, failure, VecDeque::push_back);
         }
-        if failure.is_passing() {
-            let longer = self.patience.saturating_mul(2);
-            self.patience = longer.min(RETRY_AFTER_MAX);
-        }
+        self.wait_longer();
     }
 
-    /// The transaction, a few times where others were in the way. Returns as whom it was done; nobody, when there
-    /// was nothing to do.
-    async fn attempt(&mut self, batch: &mut [Command]) -> Result<Option<Arc<Instance>>, Failure> {
-        if batch.iter().all(|command| command.account().is_none()) {
-            return Ok(None);
+    fn wait_longer(&mut self) {
+        if self.again.is_empty() {
+            return;
         }
-        let mut outcome = Err(Failure::repeat());
-        for _ in 0..ATTEMPTS {
-            outcome = self.transaction(batch).await;
-            match &outcome {
-                Err(failure) if failure.repeat => {}
-                _ => break,
-            }
-        }
-        outcome.map(Some)
+        let now = Instant::now();
+        self.again_at = now.checked_add(self.patience).unwrap_or(now);
+        let longer = self.patience.saturating_mul(2);
+        self.patience = longer.min(RETRY_AFTER_MAX);
     }
 
-    async fn transaction(&mut self, batch: &mut [Command]) -> Result<Arc<Instance>, Failure> {
-        let deadline = self.shared.settings.deadline;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => timeout(deadline, self.shared.pool.acquire())
-                .await
-                .map_err(|_| Failure::slow())??,
-        };
-        let instance = self.shared.instance();
-        let mut progress = Progress::default();
-        let work = self.work(&mut connection, &instance, batch, &mut progress);
-        let failure = match timeout(deadline, work).await {
-            Ok(Ok(())) => {
-                self.connection = Some(connection);
-                self.patience = RETRY_AFTER;
-                return Ok(instance);
-            }
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::slow(),
-        };
-        if failure.answered {
-            let undo = progress.roll_back(&mut connection);
-            if let Ok(Ok(())) = timeout(deadline, undo).await {
-                self.connection = Some(connection);
-                return Err(failure);
-            }
-        }
-        connection.close_on_drop();
-        // An answer is no proof: a backend that is ended between its commit and its answer says so, too.
-        if progress.committing {
-            self.take_back(batch);
-        }
-        Err(failure)
-    }
-
-    /// The connection was lost on the way of a commit: holds that were granted may be in the database, where
-    /// nobody would settle them. A settlement may be there too; tried again, it finds its hold gone.
-    fn take_back(&self, batch: &mut [Command]) {
-        for command in batch {
-            if let Command::Hold {
-                request, granted, ..
-            } = command
-                && let Some(Ok((id, grant))) = granted.take()
-            {
-                let hold = Hold::granted(id, request.clone(), grant);
-                let _ = self.sender.send(give_back(hold));
-            }
-        }
-    }
-
-    async fn work(
+    fn keep_or_fail(
         &mut self,
-        connection: &mut PgConnection,
-        instance: &Arc<Instance>,
-        batch: &mut [Command],
-        progress: &mut Progress,
-    ) -> Result<(), Failure> {
-        let mut desk = self
-            .open_books(connection, instance, batch, progress)
-            .await?;
-        desk.book(instance, batch)?;
-        write_back(connection, &desk, instance.id(), batch).await?;
-        statements::pay(connection, &desk, batch).await?;
-        desk.keys.write_back(connection).await?;
-        let (leases, now) = (&desk.leases, desk.now);
-        leases.write_back(connection, batch, now).await?;
-        progress.committing = true;
-        sqlx::raw_sql("COMMIT").execute(connection).await?;
-        self.count(&mut desk, instance, batch);
-        self.shared.settings.alerts.tell(desk.alerts);
+        command: Command,
+        failure: &Failure,
+        keep: fn(&mut VecDeque<Command>, Command),
+    ) {
+        if command.is_kept() && !failure.is_final() {
+            self.kept = Some(failure.error.clone());
+            keep(&mut self.again, command);
+        } else {
+            command.fail(&failure.error);
+        }
+    }
+
+    /// Of those who were locked, looks who is yet, and sets their calls aside: others don't wait for them.
+    async fn set_locked_aside(&mut self, batch: &mut Vec<Command>) -> Result<(), Failure> {
+        let mut accounts = batch.iter().filter_map(Command::account);
+        if self.locked.is_empty() || !accounts.any(|account| self.locked.contains(account)) {
+            return Ok(());
+        }
+        self.look_for_locks(batch, true).await?;
+        self.set_aside(batch);
         Ok(())
     }
 
-    /// Begins the transaction, locks what the batch needs and loads it.
-    async fn open_books(
-        &self,
-        connection: &mut PgConnection,
-        instance: &Arc<Instance>,
-        batch: &[Command],
-        progress: &mut Progress,
-    ) -> Result<Desk, Failure> {
-        progress.begun = true;
-        if !begin(connection, &self.shared.begin, instance).await? {
-            progress.roll_back(connection).await?;
-            self.shared.register_anew(connection, instance).await?;
-            return Err(Failure::repeat());
+    /// Notes whose accounts are locked now, of all, or of those that were when it looked before.
+    async fn look_for_locks(&mut self, batch: &[Command], known: bool) -> Result<(), Failure> {
+        let accounts = batch.iter().filter_map(Command::account);
+        let accounts: HashSet<AccountId> = accounts
+            .filter(|account| !known || self.locked.contains(*account))
+            .cloned()
+            .collect();
+        let locked = self.locked_of(&accounts).await?;
+        self.locked.retain(|account| !accounts.contains(account));
+        if self.locked.len().saturating_add(locked.len()) > LOCKED_MAX {
+            self.locked.clear();
         }
-        let wanted = batch.iter().filter(|command| command.is_wanted());
-        let ids = sorted(wanted.filter_map(Command::account));
-        let mut accounts = statements::lock(connection, &ids).await?;
-        let needed = batch.iter().filter(|command| command.needs_account());
-        let missing = needed.filter_map(Command::account).filter(|id| {
-            accounts
-                .get(*id)
-                .is_some_and(|found| found.number.is_none())
-        });
-        let missing = sorted(missing);
-        if !missing.is_empty() {
-            progress.roll_back(connection).await?;
-            statements::make_accounts(connection, &missing).await?;
-            return Err(Failure::repeat());
-        }
-        statements::load_budgets(connection, &mut accounts, batch).await?;
-        if self.open.0 == instance.id() {
-            for (id, account) in &mut accounts {
-                account.open = self.open.1.get(id).copied().unwrap_or_default();
-            }
-        }
-        let settings = &self.shared.settings;
-        let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
-        Ok(Desk {
-            keys: Keys::load(connection, &accounts, batch).await?,
-            accounts,
-            ended: statements::end_holds(connection, batch).await?,
-            leases: Leases::load(connection, batch).await?,
-            payments: statements::payments(connection, batch).await?,
-            opened: Vec::new(),
-            logged: Vec::new(),
-            paid: Vec::new(),
-            open_max: settings.open_holds_per_account_max,
-            now,
-            extended: statements::extend_holds(connection, instance, elapsed, batch).await?,
-            alerts: Vec::new(),
-            elapsed,
-            moment: settings.calendar.moment(now),
-        })
+        self.locked.extend(locked);
+        Ok(())
     }
 
-    fn count(&mut self, desk: &mut Desk, instance: &Instance, batch: &[Command]) {
-        if self.open.0 != instance.id() {
-            self.open = (instance.id(), HashMap::new());
+    /// Takes the calls of locked accounts out of the batch. Settlements, and who asks for a hold, wait; all else fails.
+    fn set_aside(&mut self, batch: &mut Vec<Command>) {
+        let is_locked = |command: &mut Command| {
+            let account = command.account();
+            account.is_some_and(|account| self.locked.contains(account))
+        };
+        let aside: Vec<Command> = batch.extract_if(.., is_locked).collect();
+        if aside.is_empty() {
+            return;
         }
-        for (id, account) in desk.accounts.drain() {
-            if account.open > 0 {
-                self.open.1.insert(id, account.open);
+        let failure = Failure::locked();
+        tracing::warn!(
+            target: "tollgate::postgres",
+            calls = aside.len(),
+            "accounts are locked by others: their calls wait"
+        );
+        for command in aside {
+            let waits = matches!(command, Command::Hold { .. }) && command.is_wanted();
+            if waits && !self.closing {
+                self.kept = Some(failure.error.clone());
+                self.again.push_back(command);
             } else {
-                self.open.1.remove(&id);
+                self.keep_or_fail(command, &failure, VecDeque::push_back);
             }
         }
-        let lost = instance.opened(desk.opened.len());
-        let ended = instance.ended(desk.ended_of(instance, batch));
-        Gauge::leave(&self.shared.gauge.open_holds, lost.saturating_add(ended));
+        self.wait_longer();
     }
 
-    fn succeed(&self, batch: &mut Vec<Command>, instance: Option<&Arc<Instance>>) {
-        let missing = || StoreError::internal("committed without an answer");
-        let gauge = &self.shared.gauge;
-        // Whoever asked may have gone; what was done stays done.
-        for command in batch.drain(..) {
-            match command {
-                Command::Hold {
-                    request,
-                    granted,
-                    reply,
-                } => {
-                    if instance.is_none() || !matches!(granted, Some(Ok(_))) {
-                        Gauge::leave(&gauge.open_holds, 1);
-                    }
-                    let answer = match granted {
-                        None => Err(missing()),
-                        Some(Err(refusal)) => Ok(Err(refusal)),
-                        Some(Ok((id, grant))) => {
-                            let hold = Hold::granted(id, request, grant);
-                            Ok(Ok(Granted::new(hold, self.sender.clone())))
-                        }
-                    };
-                    let _ = reply.send(answer);
-                }
-                Command::Settle { reply, .. } => {
-                    let _ = reply.map(|reply| reply.send(Ok(())));
-                }
-                Command::Record { reply, .. } => {
-                    Gauge::leave(&gauge.records, 1);
-                    let _ = reply.send(Ok(()));
-                }
-                Command::Flush(reply) | Command::EndLease { reply, .. } => {
-                    let _ = reply.send(Ok(()));
-                }
-                Command::Lease { answer, reply, .. } => {
-                    let _ = reply.send(answer.ok_or_else(missing));
-                }
-                Command::Extend { answer, reply, .. } => {
-                    let _ = reply.send(answer.ok_or_else(missing));
-                }
-                Command::Pay { answer, reply, .. } => {
-                    let _ = reply.send(answer.unwrap_or_else(|| Err(missing())));
-                }
-                Command::SetCreditLine { answer, reply, .. } => {
-                    let _ = reply.send(answer.ok_or_else(missing));
-                }
-                Command::SetLimits { answer, reply, .. } => {
-                    let _ = reply.send(answer.ok_or_else(missing));
-                }
-                Command::Close => {}
-            }
+    /// A connection, which the lane has until it gives it back.
+    pub(super) async fn connect(&mut self) -> Result<PoolConnection<Postgres>, Failure> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let deadline = self.shared.settings.deadline;
+        match timeout(deadline, self.shared.pool.acquire()).await {
+            Ok(connection) => connection.map_err(Failure::away),
+            Err(_) => Err(Failure::away(sqlx::Error::PoolTimedOut)),
         }
     }
-}
-
-/// How far a transaction has come.
-#[derive(Default)]
-struct Progress {
-    begun: bool,
-    committing: bool,
-}
-
-impl Progress {
-    async fn roll_back(&mut self, connection: &mut PgConnection) -> Result<(), Failure> {
-        if std::mem::take(&mut self.begun) {
-            sqlx::raw_sql("ROLLBACK").execute(connection).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Each once, in one order.
-fn sorted<'a>(ids: impl Iterator<Item = &'a AccountId>) -> Vec<&'a AccountId> {
-    let mut ids: Vec<_> = ids.collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
-/// Begins a transaction, and says whether this instance is known to be alive: until the transaction ends it can't
-/// be taken for dead. What is committed is on the disk, whatever the server's own setting.
-async fn begin(
-    connection: &mut PgConnection,
-    begin: &str,
-    instance: &Instance,
-) -> Result<bool, Failure> {
-    let known = format!(
-        "{begin}; SELECT CASE current_setting('synchronous_commit') WHEN 'off'
-             THEN set_config('synchronous_commit', 'on', true) END
-         FROM tollgate.instance WHERE id = {} FOR KEY SHARE",
-        instance.id()
-    );
-    let found = sqlx::raw_sql(AssertSqlSafe(known))
-        .fetch_all(connection)
-        .await?;
-    Ok(!found.is_empty())
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::{
-    PgPool, Row,
+    Row,
     postgres::{PgConnection, PgRow},
     types::Json,
 };
@@ -53,7 +53,7 @@ const END: &str =
 
 const ORPHANED: &str = "SELECT lease.instance, lease.number, account.id, budgets, charges
      FROM tollgate.lease JOIN tollgate.account ON account.number = lease.account
-     WHERE prepaid IS NULL
+     WHERE prepaid IS NULL AND account.id <> ALL($2)
      AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = lease.instance) LIMIT $1";
 
 const FORGET_OLD: &str = "DELETE FROM tollgate.lease WHERE (instance, number) IN (
@@ -318,13 +318,18 @@ impl Desk {
     }
 }
 
-/// Leases whose instance is gone.
+/// Leases whose instance is gone, but for those of the accounts that are `aside`.
 pub(super) async fn orphaned(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     step: i64,
+    aside: Vec<String>,
     now: Timestamp,
 ) -> Result<Vec<Orphaned>, Failure> {
-    let rows = sqlx::query(ORPHANED).bind(step).fetch_all(pool).await?;
+    let rows = sqlx::query(ORPHANED)
+        .bind(step)
+        .bind(aside)
+        .fetch_all(connection)
+        .await?;
     let read = |row: &PgRow| -> Result<Orphaned, Failure> {
         let id = LeaseId {
             instance: row.try_get::<i64, _>(0)?.cast_unsigned(),
@@ -357,13 +362,17 @@ pub(super) async fn orphaned(
 }
 
 /// Forgets leases that were resolved long ago; `false`: there may be more.
-pub(super) async fn forget_old(pool: &PgPool, step: i64, now: Timestamp) -> Result<bool, Failure> {
+pub(super) async fn forget_old(
+    connection: &mut PgConnection,
+    step: i64,
+    now: Timestamp,
+) -> Result<bool, Failure> {
     let before = now.saturating_sub(REMEMBERED).unwrap_or_default();
     let forgotten = sqlx::query(FORGET_OLD)
         // What the database can store has a beginning.
         .bind(Moment(before.max(Timestamp::UNIX_EPOCH)))
         .bind(step)
-        .execute(pool)
+        .execute(connection)
         .await?
         .rows_affected();
     Ok(i64::try_from(forgotten).unwrap_or(step) < step)

@@ -23,7 +23,10 @@ use crate::{
             is_reference,
         },
     },
-    store::{Ledger, StoreError, StoreErrorKind, StoreFuture, gauge::Gauge},
+    store::{
+        Ledger, StoreError, StoreErrorKind, StoreFuture,
+        gauge::{Gauge, Place},
+    },
 };
 
 impl PostgresStore {
@@ -45,18 +48,19 @@ impl Ledger for PostgresStore {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let shared = &self.0.shared;
         let (gauge, settings) = (&shared.gauge, &shared.settings);
-        if !Gauge::enter(&gauge.open_holds, settings.open_holds_max) {
+        let place = Place::take(gauge, |gauge| &gauge.open_holds, settings.open_holds_max);
+        if place.is_none() {
             let text = "too many holds are open";
             return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
         }
         if !Gauge::enter(&gauge.queued, settings.queue_max) {
-            Gauge::leave(&gauge.open_holds, 1);
             return StoreFuture::ready(Err(busy()));
         }
         let (reply, answer) = oneshot::channel();
         let command = Command::Hold {
             request,
             granted: None,
+            place,
             reply,
         };
         if shared.is_closed() || !shared.send(command) {
@@ -99,13 +103,15 @@ impl Ledger for PostgresStore {
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
         let shared = &self.0.shared;
-        if !Gauge::enter(&shared.gauge.records, shared.settings.open_holds_max) {
+        let most = shared.settings.open_holds_max;
+        let Some(place) = Place::take(&shared.gauge, |gauge| &gauge.records, most) else {
             return StoreFuture::ready(Err(busy()));
-        }
+        };
         let (reply, answer) = oneshot::channel();
         let command = Command::Record {
             call,
             settlement,
+            place,
             reply,
         };
         self.send(command, answer)
@@ -167,7 +173,7 @@ impl Ledger for PostgresStore {
                 "SELECT deposited, settled, held, credit_line FROM tollgate.account WHERE id = $1",
             )
             .bind(account.as_str())
-            .fetch_optional(&shared.pool)
+            .fetch_optional(&mut *shared.read().await?)
             .await?;
             let Some(row) = found else {
                 return Ok(Balance::default());
@@ -217,7 +223,7 @@ impl Ledger for PostgresStore {
             )
             .bind(account.as_str())
             .bind(budget.as_str())
-            .fetch_optional(&shared.pool)
+            .fetch_optional(&mut *shared.read().await?)
             .await?;
             let found = found.as_ref().map(statements::read_budget).transpose()?;
             Ok::<_, Failure>(found.unwrap_or_default().rolled(now))
@@ -226,14 +232,16 @@ impl Ledger for PostgresStore {
 
     fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
         let account = account.clone();
-        self.ask(move |shared| async move { listing::usage(&shared.pool, &account, &page).await })
+        self.ask(move |shared| async move {
+            listing::usage(&mut *shared.read().await?, &account, &page).await
+        })
     }
 
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let account = account.clone();
-        self.ask(
-            move |shared| async move { listing::transactions(&shared.pool, &account, &page).await },
-        )
+        self.ask(move |shared| async move {
+            listing::transactions(&mut *shared.read().await?, &account, &page).await
+        })
     }
 
     fn flush(&self) -> StoreFuture<()> {

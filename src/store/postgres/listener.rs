@@ -1,6 +1,6 @@
 //! The push channel: what triggers in the database tell of keys, users and logins, whoever changes them.
 //!
-//! One connection listens from the first subscription on. Each time that it is made, everything is forgotten, so
+//! One connection, beside the pool, listens from the first subscription on. Each time that it is made, everything is forgotten, so
 //! that nothing that was told meanwhile can be missed; and whether it still stands is tried when it is silent.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use sqlx::postgres::PgListener;
 use tokio::time::{sleep, timeout};
 
-use super::{PostgresStore, Shared, convert::Failure};
+use super::{PostgresStore, Shared, connection, convert::Failure};
 use crate::store::{Change, ChangeListener, Invalidations};
 
 const CHANNEL: &str = "tollgate";
@@ -80,7 +80,9 @@ async fn hear(shared: &Shared, patience: &mut Duration) -> Failure {
 
 async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
     let work = async {
-        let mut listener = PgListener::connect_with(&shared.pool).await?;
+        // It is never given back to others: in a pool of its own nobody waits for its end.
+        let own = connection::one(&shared.pool, shared.settings.deadline);
+        let mut listener = PgListener::connect_with(&own).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         Ok(listener)

@@ -1,6 +1,6 @@
 //! Pages of the log, newest first.
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::convert::{Failure, is_storable, moment, money, name_or_none, principal, uncount};
 use crate::domain::{
@@ -34,11 +34,11 @@ pub(super) fn bounds(page: &Page) -> (i64, i64) {
 }
 
 pub(super) async fn usage(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     account: &AccountId,
     page: &Page,
 ) -> Result<Paged<UsageEntry>, Failure> {
-    let rows = list(pool, USAGE, account, page).await?;
+    let rows = list(connection, USAGE, account, page).await?;
     let rows = rows.iter().map(|row| {
         let entry = read_usage(account, row)?;
         Ok((entry.position, entry))
@@ -50,11 +50,11 @@ pub(super) async fn usage(
 }
 
 pub(super) async fn transactions(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     account: &AccountId,
     page: &Page,
 ) -> Result<Paged<Transaction>, Failure> {
-    let rows = list(pool, TRANSACTIONS, account, page).await?;
+    let rows = list(connection, TRANSACTIONS, account, page).await?;
     let rows = rows.iter().map(|row| {
         let transaction = read_transaction(row)?;
         Ok((transaction.position, transaction))
@@ -66,7 +66,7 @@ pub(super) async fn transactions(
 }
 
 async fn list(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     query: &'static str,
     account: &AccountId,
     page: &Page,
@@ -79,7 +79,7 @@ async fn list(
         .bind(account.as_str())
         .bind(before)
         .bind(limit)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?)
 }
 

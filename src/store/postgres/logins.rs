@@ -155,7 +155,7 @@ impl SessionStore for PostgresStore {
             }
             let found = sqlx::query(select!("id = $1"))
                 .bind(id.as_str())
-                .fetch_optional(&shared.pool)
+                .fetch_optional(&mut *shared.read().await?)
                 .await?;
             found.as_ref().map(read_session).transpose()
         })
@@ -179,7 +179,7 @@ impl SessionStore for PostgresStore {
             .bind(user.as_str())
             .bind(Moment(at))
             .bind(i64::from(limit))
-            .fetch_all(&shared.pool)
+            .fetch_all(&mut *shared.read().await?)
             .await?;
             open.iter().map(read_session).collect()
         })
@@ -237,11 +237,14 @@ impl SessionStore for PostgresStore {
 
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
         self.ask(move |shared| async move {
+            let mut transaction = shared.begin().await?;
             let purged = sqlx::query("DELETE FROM tollgate.session WHERE expires_at < $1")
                 .bind(Moment(before))
-                .execute(&shared.pool)
-                .await?;
-            Ok(purged.rows_affected())
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+            transaction.commit().await?;
+            Ok(purged)
         })
     }
 }

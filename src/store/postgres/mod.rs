@@ -17,14 +17,18 @@
 //! - **Push.** Triggers tell of every change of keys, users and logins (`LISTEN`/`NOTIFY`), whoever makes it; resolvers
 //!   [follow](crate::store::Invalidations) them. Not through a pooler that shares sessions between clients, such
 //!   as PgBouncer in its transaction mode: there a resolver's time to live is what counts.
-//! - **Connections.** One for each lane, one for all that is done at intervals, and one that listens once a resolver
-//!   follows; keys, users and lists use what is left of the pool. With less than six they wait for each other.
+//! - **Connections.** Of the pool: one for each lane, and one for all that is done at intervals; keys, users and lists
+//!   use what is left of it. With less than five they wait for each other. Besides the pool's: one by which a process says
+//!   that it lives, and one that listens once a resolver follows. One over which an answer is overdue is closed.
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar. A text with a NUL is refused.
 
+mod attempt;
 mod audit;
 mod batch;
+mod begin;
 mod builder;
 mod command;
+mod connection;
 mod convert;
 mod house;
 mod instance;
@@ -49,13 +53,13 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, postgres::PgConnection};
+use sqlx::{PgPool, postgres::PgConnection};
 use tokio::{
     runtime::Handle,
     sync::{
@@ -67,7 +71,9 @@ use tokio::{
 };
 
 use self::{
+    begin::Begin,
     command::Command,
+    connection::Work,
     convert::Failure,
     house::Errand,
     instance::Instance,
@@ -75,8 +81,10 @@ use self::{
     turns::{Taken, Turns},
 };
 use super::{
-    StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, changes::Listeners,
-    gauge::Gauge,
+    StoreError, StoreErrorKind, StoreFuture, Tenure,
+    alerts::Alerts,
+    changes::Listeners,
+    gauge::{Gauge, Place},
 };
 use crate::domain::{
     AccountId, KeyId,
@@ -131,17 +139,15 @@ struct Inner {
 struct Shared {
     pool: PgPool,
     settings: Settings,
-    /// Begins a transaction that the server itself ends when it takes too long.
-    begin: Arc<str>,
-    /// The same, for changes that are no batch.
-    begin_durably: Arc<str>,
-    gauge: Gauge,
-    asked: AtomicUsize,
+    begin: Begin,
+    gauge: Arc<Gauge>,
     lanes: Vec<UnboundedSender<Command>>,
     hasher: DefaultHashBuilder,
     instance: Mutex<Arc<Instance>>,
     tenure: Tenure,
     pulse: tokio::sync::Mutex<Pulse>,
+    /// When this process last said that it lives, as far as that is written down: in microseconds of the clock.
+    beaten_at: AtomicU64,
     /// One at a time finds out that it was taken for dead.
     registering: tokio::sync::Mutex<()>,
     /// Uses of keys that are not written down yet; at most as many as the queue is long.
@@ -224,24 +230,23 @@ impl PostgresStore {
     }
 
     /// A read, or a change outside the books.
-    fn ask<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<T>
+    fn ask<T, F>(&self, work: impl FnOnce(Work) -> F + Send + 'static) -> StoreFuture<T>
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
+        T: Send + 'static,
     {
         let shared = &self.0.shared;
         if shared.is_closed() {
             return StoreFuture::ready(Err(closed()));
         }
-        let Some(place) = Place::take(shared) else {
+        let Some(place) = Place::take(&shared.gauge, |gauge| &gauge.asked, ASKED_MAX) else {
             return StoreFuture::ready(Err(busy()));
         };
-        let (deadline, work) = (shared.settings.deadline, work(Arc::clone(shared)));
+        let work = shared.in_time(work);
         StoreFuture::new(async move {
-            let answer = timeout(deadline, work).await;
+            let answer = work.await;
             drop(place);
-            answer
-                .unwrap_or_else(|_| Err(Failure::slow()))
-                .map_err(|failure| failure.error)
+            answer.map_err(|failure| failure.error)
         })
     }
 
@@ -299,6 +304,8 @@ impl Shared {
     fn confirm(&self, instance: &Instance, elapsed: Duration, now: Timestamp) {
         let id = instance.id().cast_unsigned();
         self.tenure.confirm(id, elapsed, now);
+        let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.beaten_at.fetch_max(elapsed, Ordering::AcqRel);
         if self.closed.load(Ordering::SeqCst) {
             self.tenure.end();
         }
@@ -318,7 +325,6 @@ impl Shared {
         pulse::register(connection, &new, self).await?;
         *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let lost = old.lose();
-        Gauge::leave(&self.gauge.open_holds, lost);
         if lost > 0 {
             tracing::warn!(
                 target: "tollgate::postgres",
@@ -334,27 +340,6 @@ impl Shared {
         let deadline = self.settings.deadline;
         let patience = deadline.checked_div(2).unwrap_or(deadline);
         self.turns.take(owner, patience).await
-    }
-
-    /// A transaction for changes outside the books.
-    async fn begin(&self) -> Result<Transaction<'static, Postgres>, Failure> {
-        let begin = AssertSqlSafe(Arc::clone(&self.begin_durably));
-        Ok(self.pool.begin_with(begin).await?)
-    }
-}
-
-/// One of the places of those who ask outside the lanes.
-struct Place(Arc<Shared>);
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        Gauge::enter(&shared.asked, ASKED_MAX).then(|| Self(Arc::clone(shared)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        Gauge::leave(&self.0.asked, 1);
     }
 }
 

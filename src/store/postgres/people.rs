@@ -102,7 +102,7 @@ impl UserStore for PostgresStore {
             }
             let found = sqlx::query(select!("id = $1"))
                 .bind(id.as_str())
-                .fetch_optional(&shared.pool)
+                .fetch_optional(&mut *shared.read().await?)
                 .await?;
             read_one(found.as_ref())
         })
@@ -116,7 +116,7 @@ impl UserStore for PostgresStore {
             }
             let found = sqlx::query(select!("email = $1"))
                 .bind(email)
-                .fetch_optional(&shared.pool)
+                .fetch_optional(&mut *shared.read().await?)
                 .await?;
             read_one(found.as_ref())
         })
@@ -128,7 +128,7 @@ impl UserStore for PostgresStore {
             let rows = sqlx::query(select!("position < $1 ORDER BY position DESC LIMIT $2"))
                 .bind(before)
                 .bind(limit)
-                .fetch_all(&shared.pool)
+                .fetch_all(&mut *shared.read().await?)
                 .await?;
             let rows = rows.iter().map(read_user).collect::<Result<_, _>>()?;
             Ok(Paged::from_rows(&page, rows))

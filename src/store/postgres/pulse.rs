@@ -1,14 +1,17 @@
-//! Saying that this process lives, and listening whether others do: in a task of its own, so that nothing else that is
-//! done at intervals can keep it from that.
+//! Saying that this process lives, and listening whether others do: in a task of its own, and over a connection of its
+//! own, so that nothing else that is done at intervals or waits for the pool can keep it from that. A lane says so too.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hashbrown::HashMap;
-use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, postgres::PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::{Shared, convert::Failure, house::IDLE, instance::Instance};
-use crate::store::vigil::Vigil;
+use super::{Shared, connection, convert::Failure, house::IDLE, instance::Instance};
+use crate::{domain::clock::Timestamp, store::vigil::Vigil};
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,10 +26,18 @@ const BURY: &str = "DELETE FROM tollgate.instance WHERE id IN (
 
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
+    connection: Option<PgConnection>,
     beat_due: Duration,
     look_due: Duration,
     vigil: Vigil<i64>,
     has_ended: bool,
+}
+
+/// A sign of life on its way, and when it was given.
+pub(super) struct Beat {
+    instance: Arc<Instance>,
+    elapsed: Duration,
+    now: Timestamp,
 }
 
 /// Beats and looks until the house is left.
@@ -59,6 +70,39 @@ pub(super) async fn register(
     Ok(())
 }
 
+/// A sign of life for a transaction to take along, when it is time for one. It is the last thing that the transaction
+/// does: who comes to beat meanwhile waits for its end.
+pub(super) fn due(shared: &Shared, instance: &Arc<Instance>) -> Option<Beat> {
+    is_silent(shared).then(|| Beat::new(shared, instance))
+}
+
+/// Whether this process has said nothing for long that is written down.
+fn is_silent(shared: &Shared) -> bool {
+    let beaten_at = Duration::from_micros(shared.beaten_at.load(Ordering::Acquire));
+    let elapsed = shared.settings.clock.elapsed();
+    elapsed.saturating_sub(beaten_at) >= BEAT_EVERY
+}
+
+impl Beat {
+    fn new(shared: &Shared, instance: &Arc<Instance>) -> Self {
+        let clock = &shared.settings.clock;
+        Self {
+            instance: Arc::clone(instance),
+            elapsed: clock.elapsed(),
+            now: clock.now(),
+        }
+    }
+
+    pub(super) fn statement(&self) -> String {
+        let id = self.instance.id();
+        format!("UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = {id}")
+    }
+
+    pub(super) fn is_written(&self, shared: &Shared) {
+        shared.confirm(&self.instance, self.elapsed, self.now);
+    }
+}
+
 impl Pulse {
     /// Does what is due.
     pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Failure> {
@@ -66,15 +110,27 @@ impl Pulse {
         let share = settings.recover_after.checked_div(SHARE);
         let patience = share.map_or(settings.deadline, |share| share.min(settings.deadline));
         let elapsed = settings.clock.elapsed();
-        if elapsed >= self.beat_due {
+        if elapsed >= self.beat_due && is_silent(shared) {
             // Whatever comes of it, not again at once.
             self.beat_due = elapsed.saturating_add(LOOK_EVERY);
-            in_time(patience, beat(shared)).await?;
-            self.beat_due = elapsed.saturating_add(BEAT_EVERY);
+            let beaten = self.in_time(shared, patience, async |connection| {
+                beat(connection, shared).await
+            });
+            beaten.await?;
+            self.beat_due = elapsed;
         }
-        if elapsed >= self.look_due {
+        if is_silent(shared) {
+            // Who can't say that it lives itself hears nothing of others either: they may be kept from it alike.
+            self.vigil = Vigil::default();
+        } else if elapsed >= self.look_due {
             self.look_due = elapsed.saturating_add(LOOK_EVERY);
-            in_time(patience, self.bury_the_silent(shared)).await?;
+            let mut vigil = std::mem::take(&mut self.vigil);
+            let looked = self.in_time(shared, patience, async |connection| {
+                bury_the_silent(connection, shared, &mut vigil).await
+            });
+            let looked = looked.await;
+            self.vigil = vigil;
+            looked?;
         }
         Ok(())
     }
@@ -82,53 +138,77 @@ impl Pulse {
     /// No sign of life comes after this.
     pub(super) fn end(&mut self) {
         self.has_ended = true;
+        self.connection = None;
     }
 
-    /// Deletes the rows of instances that have been silent for too long.
-    async fn bury_the_silent(&mut self, shared: &Shared) -> Result<(), Failure> {
-        let settings = &shared.settings;
-        let mut connection = shared.pool.acquire().await?;
-        let asked = settings.clock.elapsed();
-        let others: Vec<(i64, i64)> =
-            sqlx::query_as("SELECT id, beats FROM tollgate.instance WHERE id <> $1")
-                .bind(shared.instance().id())
-                .fetch_all(&mut *connection)
-                .await?;
-        let looked = (asked, settings.clock.elapsed());
-        let others: HashMap<i64, i64> = others.into_iter().collect();
-        for (id, beats) in self.vigil.look(&others, looked, settings.recover_after) {
-            sqlx::query(BURY)
-                .bind(id)
-                .bind(beats)
-                .execute(&mut *connection)
-                .await?;
-        }
+    /// Does it over the connection that is kept for this. After a failure it is another one.
+    async fn in_time(
+        &mut self,
+        shared: &Shared,
+        patience: Duration,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let kept = self.connection.take();
+        let work = async {
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => connection::apart(&shared.pool, patience).await?,
+            };
+            work(&mut connection).await?;
+            Ok(connection)
+        };
+        let done = timeout(patience, work).await;
+        self.connection = Some(done.unwrap_or_else(|_| Err(Failure::slow()))?);
         Ok(())
     }
 }
 
-async fn beat(shared: &Shared) -> Result<(), Failure> {
+/// Deletes the rows of instances that have been silent for too long.
+async fn bury_the_silent(
+    connection: &mut PgConnection,
+    shared: &Shared,
+    vigil: &mut Vigil<i64>,
+) -> Result<(), Failure> {
+    let settings = &shared.settings;
+    let asked = settings.clock.elapsed();
+    begin(connection, shared).await?;
+    let others: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT id, beats FROM tollgate.instance WHERE id <> $1")
+            .bind(shared.instance().id())
+            .fetch_all(&mut *connection)
+            .await?;
+    let looked = (asked, settings.clock.elapsed());
+    let others: HashMap<i64, i64> = others.into_iter().collect();
+    for (id, beats) in vigil.look(&others, looked, settings.recover_after) {
+        sqlx::query(BURY)
+            .bind(id)
+            .bind(beats)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
+    Ok(())
+}
+
+/// The server ends by itself what takes too long, and what is cut off.
+async fn begin(connection: &mut PgConnection, shared: &Shared) -> Result<(), Failure> {
+    let begin = AssertSqlSafe(Arc::clone(&shared.begin.books));
+    sqlx::raw_sql(begin).execute(connection).await?;
+    Ok(())
+}
+
+async fn beat(connection: &mut PgConnection, shared: &Shared) -> Result<(), Failure> {
     let instance = shared.instance();
-    let mut connection = shared.pool.acquire().await?;
-    let clock = &shared.settings.clock;
-    let (elapsed, now) = (clock.elapsed(), clock.now());
-    let beat = "UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = $1";
-    let known = sqlx::query(beat)
-        .bind(instance.id())
+    let beat = Beat::new(shared, &instance);
+    begin(connection, shared).await?;
+    let words = format!("{}; COMMIT", beat.statement());
+    let known = sqlx::raw_sql(AssertSqlSafe(words))
         .execute(&mut *connection)
         .await?
         .rows_affected();
     if known == 0 {
-        return shared.register_anew(&mut connection, &instance).await;
+        return shared.register_anew(connection, &instance).await;
     }
-    shared.confirm(&instance, elapsed, now);
+    beat.is_written(shared);
     Ok(())
-}
-
-async fn in_time(
-    patience: Duration,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
-    let done = timeout(patience, work).await;
-    done.unwrap_or_else(|_| Err(Failure::slow()))
 }

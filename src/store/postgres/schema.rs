@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, PgPool, postgres::PgConnection};
 use tokio::time::timeout;
 
-use super::convert::Failure;
+use super::{connection::discard, convert::Failure};
 use crate::store::StoreError;
 
 /// Each step once, in this order; what was published is never changed.
@@ -28,23 +28,28 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Taken by whoever brings the tables up to date: the first bytes of "tollgate".
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
+/// What another process did while this one waited for it is to be seen, whatever the server's default.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 /// Brings the tables up to date. With tables that are, it changes nothing and needs no right to.
 pub(super) async fn migrate(pool: &PgPool) -> Result<(), Failure> {
+    let known = i32::try_from(STEPS.len()).unwrap_or(i32::MAX);
+    let mut connection = pool.acquire().await.map_err(Failure::away)?;
     let work = async {
-        let mut connection = pool.acquire().await?;
-        let known = i32::try_from(STEPS.len()).unwrap_or(i32::MAX);
         if version(&mut connection).await? != known {
             step_by_step(&mut connection, known).await?;
         }
         Ok(())
     };
-    timeout(DEADLINE, work)
-        .await
-        .unwrap_or_else(|_| Err(Failure::slow()))
+    let migrated = timeout(DEADLINE, work).await;
+    if migrated.is_err() {
+        discard(connection);
+    }
+    migrated.unwrap_or_else(|_| Err(Failure::slow()))
 }
 
 async fn step_by_step(connection: &mut PgConnection, known: i32) -> Result<(), Failure> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(BEGIN).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(LOCK)
         .execute(&mut *transaction)

@@ -26,6 +26,12 @@ use crate::{
 const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FROM tollgate.account
      WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
+/// Nobody is waited for.
+const LOCKED: &str = "WITH free AS (
+         SELECT id FROM tollgate.account WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED
+     )
+     SELECT id FROM tollgate.account WHERE id = ANY($1) AND id NOT IN (SELECT id FROM free)";
+
 const BUDGETS: &str =
     "SELECT account, id, daily, monthly, total, day, month, day_settled, day_held,
      month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total,
@@ -83,7 +89,20 @@ pub(super) async fn lock(
     Ok(accounts)
 }
 
-/// Makes rows for accounts, each transaction by itself: nobody waits for the lock of another account meanwhile.
+/// Which of the accounts somebody else has locked. Those that nobody has are locked by this.
+pub(super) async fn locked(
+    connection: &mut PgConnection,
+    ids: &[&AccountId],
+) -> Result<HashSet<AccountId>, Failure> {
+    let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let rows = sqlx::query(LOCKED)
+        .bind(names)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| name(row, 0)).collect()
+}
+
+/// Makes rows for accounts.
 pub(super) async fn make_accounts(
     connection: &mut PgConnection,
     ids: &[&AccountId],

@@ -1,0 +1,267 @@
+//! A lane's transaction, from its beginning to its commit.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use sqlx::{AssertSqlSafe, postgres::PgConnection};
+use tokio::time::timeout;
+
+use super::{
+    batch::Desk,
+    command::{Command, give_back},
+    connection::discard,
+    convert::Failure,
+    instance::{Instance, OpenHold},
+    lane::Lane,
+    leases::Leases,
+    once::Keys,
+    pulse, statements,
+    write::write_back,
+};
+use crate::domain::{AccountId, usage::Hold};
+
+/// How often a transaction is done again at once when others were in its way.
+const ATTEMPTS: u32 = 5;
+
+impl Lane {
+    /// The transaction, a few times where others were in the way.
+    pub(super) async fn attempt(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = Err(Failure::repeat());
+        for _ in 0..ATTEMPTS {
+            outcome = self.transaction(batch).await;
+            match &outcome {
+                Err(failure) if failure.repeat => {}
+                _ => break,
+            }
+        }
+        outcome
+    }
+
+    async fn transaction(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
+        let deadline = self.shared.settings.deadline;
+        let mut connection = self.connect().await?;
+        let instance = self.shared.instance();
+        let mut progress = Progress::default();
+        let work = self.work(&mut connection, &instance, batch, &mut progress);
+        let failure = match timeout(deadline, work).await {
+            Ok(Ok(())) => {
+                self.connection = Some(connection);
+                return Ok(());
+            }
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::slow(),
+        };
+        // An answer is no proof: a backend that is ended between its commit and its answer says so, too.
+        if progress.committing {
+            self.take_back(batch);
+        }
+        let is_undone = failure.is_sound && {
+            let undo = progress.roll_back(&mut connection);
+            matches!(timeout(deadline, undo).await, Ok(Ok(())))
+        };
+        if is_undone {
+            // Another one may do better, but for what only others were in the way of.
+            self.connection = failure.repeat.then_some(connection);
+        } else {
+            discard(connection);
+        }
+        Err(failure)
+    }
+
+    /// Nobody knows whether it was committed: holds that were granted may be in the database, where
+    /// nobody would settle them. A settlement may be there too; tried again, it finds its hold gone.
+    fn take_back(&self, batch: &mut [Command]) {
+        for command in batch {
+            if let Command::Hold {
+                request, granted, ..
+            } = command
+                && let Some(Ok((id, grant))) = granted.take()
+            {
+                let hold = Hold::granted(id, request.clone(), grant);
+                let _ = self.sender.send(give_back(hold));
+            }
+        }
+    }
+
+    async fn work(
+        &self,
+        connection: &mut PgConnection,
+        instance: &Arc<Instance>,
+        batch: &mut [Command],
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let mut desk = self
+            .open_books(connection, instance, batch, progress)
+            .await?;
+        desk.book(instance, batch)?;
+        write_back(connection, &desk, instance.id(), batch).await?;
+        statements::pay(connection, &desk, batch).await?;
+        desk.keys.write_back(connection).await?;
+        let (leases, now) = (&desk.leases, desk.now);
+        leases.write_back(connection, batch, now).await?;
+        let beat = pulse::due(&self.shared, instance);
+        progress.committing = true;
+        let commit = beat.as_ref().map_or_else(
+            || "COMMIT".to_owned(),
+            |beat| format!("{}; COMMIT", beat.statement()),
+        );
+        sqlx::raw_sql(AssertSqlSafe(commit))
+            .execute(connection)
+            .await?;
+        if let Some(beat) = beat {
+            beat.is_written(&self.shared);
+        }
+        count(&desk, instance, batch);
+        self.shared.settings.alerts.tell(desk.alerts);
+        Ok(())
+    }
+
+    /// Begins the transaction, locks what the batch needs and loads it.
+    async fn open_books(
+        &self,
+        connection: &mut PgConnection,
+        instance: &Arc<Instance>,
+        batch: &[Command],
+        progress: &mut Progress,
+    ) -> Result<Desk, Failure> {
+        progress.begun = true;
+        if !begin(connection, &self.shared.begin.books, instance).await? {
+            progress.roll_back(connection).await?;
+            self.shared.register_anew(connection, instance).await?;
+            return Err(Failure::repeat());
+        }
+        let wanted = batch.iter().filter(|command| command.is_wanted());
+        let ids = sorted(wanted.filter_map(Command::account));
+        let mut accounts = statements::lock(connection, &ids).await?;
+        let needed = batch.iter().filter(|command| command.needs_account());
+        let missing = needed.filter_map(Command::account).filter(|id| {
+            accounts
+                .get(*id)
+                .is_some_and(|found| found.number.is_none())
+        });
+        let missing = sorted(missing);
+        if !missing.is_empty() {
+            // By itself: nobody waits for the lock of another account meanwhile.
+            progress.roll_back(connection).await?;
+            progress.begun = true;
+            begin(connection, &self.shared.begin.books, instance).await?;
+            statements::make_accounts(connection, &missing).await?;
+            sqlx::raw_sql("COMMIT").execute(connection).await?;
+            progress.begun = false;
+            return Err(Failure::repeat());
+        }
+        statements::load_budgets(connection, &mut accounts, batch).await?;
+        let ending = batch.iter().filter_map(Command::ending);
+        for (id, open) in instance.open_of(accounts.keys(), ending) {
+            if let Some(account) = accounts.get_mut(&id) {
+                account.open = open;
+            }
+        }
+        let settings = &self.shared.settings;
+        let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
+        Ok(Desk {
+            keys: Keys::load(connection, &accounts, batch).await?,
+            accounts,
+            ended: statements::end_holds(connection, batch).await?,
+            leases: Leases::load(connection, batch).await?,
+            payments: statements::payments(connection, batch).await?,
+            opened: Vec::new(),
+            logged: Vec::new(),
+            paid: Vec::new(),
+            open_max: settings.open_holds_per_account_max,
+            now,
+            extended: statements::extend_holds(connection, instance, elapsed, batch).await?,
+            alerts: Vec::new(),
+            elapsed,
+            moment: settings.calendar.moment(now),
+        })
+    }
+
+    /// Which of the accounts somebody else has locked at this moment.
+    pub(super) async fn locked_of(
+        &mut self,
+        accounts: &HashSet<AccountId>,
+    ) -> Result<HashSet<AccountId>, Failure> {
+        let deadline = self.shared.settings.deadline;
+        let mut connection = self.connect().await?;
+        let (begin, ids) = (
+            Arc::clone(&self.shared.begin.books),
+            sorted(accounts.iter()),
+        );
+        let look = async {
+            sqlx::raw_sql(AssertSqlSafe(begin))
+                .execute(&mut *connection)
+                .await?;
+            let locked = statements::locked(&mut connection, &ids).await?;
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            Ok(locked)
+        };
+        let looked = timeout(deadline, look).await;
+        let looked = looked.unwrap_or_else(|_| Err(Failure::slow()));
+        match looked {
+            Ok(_) => self.connection = Some(connection),
+            Err(_) => discard(connection),
+        }
+        looked
+    }
+}
+
+/// Notes what was committed: each hold by itself, so that none is counted twice, whatever is done again.
+fn count(desk: &Desk, instance: &Instance, batch: &mut [Command]) {
+    let mut opened = Vec::with_capacity(desk.opened.len());
+    for hold in &desk.opened {
+        if let Some(Command::Hold { request, place, .. }) = batch.get_mut(hold.command) {
+            let account = request.call.account.clone();
+            let _place = place.take();
+            opened.push((hold.id, OpenHold { account, _place }));
+        }
+    }
+    instance.opened(opened);
+    instance.ended(batch.iter().filter_map(Command::ending));
+}
+
+/// How far a transaction has come.
+#[derive(Default)]
+struct Progress {
+    begun: bool,
+    committing: bool,
+}
+
+impl Progress {
+    async fn roll_back(&mut self, connection: &mut PgConnection) -> Result<(), Failure> {
+        if std::mem::take(&mut self.begun) {
+            sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Each once, in one order.
+fn sorted<'a>(ids: impl Iterator<Item = &'a AccountId>) -> Vec<&'a AccountId> {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Begins a transaction, and says whether this instance is known to be alive: until the transaction ends it can't
+/// be taken for dead. What is committed is on the disk, whatever the server's own setting.
+async fn begin(
+    connection: &mut PgConnection,
+    begin: &str,
+    instance: &Instance,
+) -> Result<bool, Failure> {
+    let known = format!(
+        "{begin}; SELECT CASE current_setting('synchronous_commit') WHEN 'off'
+             THEN set_config('synchronous_commit', 'on', true) END
+         FROM tollgate.instance WHERE id = {} FOR KEY SHARE",
+        instance.id()
+    );
+    let found = sqlx::raw_sql(AssertSqlSafe(known))
+        .fetch_all(connection)
+        .await?;
+    Ok(!found.is_empty())
+}
