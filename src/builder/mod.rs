@@ -26,7 +26,7 @@ use crate::{
 
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
-use settings::{Allowed, PrincipalLimit, Settings};
+use settings::{Allowed, PrincipalLimit, Setting, Settings};
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
@@ -97,14 +97,14 @@ pub struct TollgateBuilder<A> {
     authentication: Option<Gate<A>>,
     settings: Settings,
     /// Which settings were given, in order.
-    given: Vec<&'static str>,
+    given: Vec<Setting>,
 }
 
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// How refusals look, also those of handlers; problem details (RFC 9457) unless set.
     pub fn denials(mut self, denials: impl Into<Denials>) -> Self {
         self.settings.denials = self.settings.denials.with_style(denials);
-        self.given("denials")
+        self.given(Setting::Denials)
     }
 
     /// Also dresses errors of the service that nobody dressed: a router's 404, an extractor's 400.
@@ -117,25 +117,25 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// addresses, layers that were handed in too, but for those that trust proxies of their own.
     pub fn client_address(mut self, address: ClientAddress) -> Self {
         self.settings.address = address;
-        self.given("client_address")
+        self.given(Setting::ClientAddress)
     }
 
     /// Records authentications, refusals and acts.
     pub fn audit(mut self, sink: impl AuditSink) -> Self {
         self.settings.audit = AuditLayer::new(sink);
-        self.given("audit")
+        self.given(Setting::Audit)
     }
 
     /// Admits only who comes from one of `networks`, and leaves the [`ClientIp`](crate::ClientIp) on requests.
     pub fn allow_addresses(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.settings.allowed = Some(Allowed::Networks(networks.into_iter().collect()));
-        self.given("allow_addresses")
+        self.given(Setting::AllowAddresses)
     }
 
     /// Leaves the [`ClientIp`](crate::ClientIp) on requests, wherever they come from. Who has no address is refused.
     pub fn locate_clients(mut self) -> Self {
         self.settings.allowed = Some(Allowed::Everybody);
-        self.given("locate_clients")
+        self.given(Setting::LocateClients)
     }
 
     /// Limits each client address, before it is known who calls.
@@ -145,13 +145,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_client_ip = Some(quotas.into());
-        self.given("per_client_ip")
+        self.given(Setting::PerClientIp)
     }
 
     /// Finds out who calls.
     pub fn authenticate<B: Authenticator>(self, layer: B) -> TollgateBuilder<B::Policy> {
         let mut given = self.given;
-        given.push("authenticate");
+        given.push(Setting::Authenticate);
         TollgateBuilder {
             authentication: Some(layer.into_gate()),
             settings: self.settings,
@@ -162,19 +162,19 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// Requires a permission of everybody, or any other [`Requirement`].
     pub fn require(mut self, roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
         self.settings.requirement = Some(RbacLayer::require(roles, requirement));
-        self.given("require")
+        self.given(Setting::Require)
     }
 
     /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`].
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
         self.settings.requirement = Some(layer);
-        self.given("authorize")
+        self.given(Setting::Authorize)
     }
 
     /// Limits each principal.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
-        self.given("per_principal")
+        self.given(Setting::PerPrincipal)
     }
 
     /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It goes by its own clock, and
@@ -184,13 +184,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// Its [`limits`](RateLimitLayer::limits) reach what the gate counts if it was given its store itself.
     pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
         self.settings.per_principal = Some(PrincipalLimit::Layer(layer));
-        self.given("with_rate_limit")
+        self.given(Setting::WithRateLimit)
     }
 
     /// Limits how many requests known callers have under way at once, as `layer` says.
     pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
         self.settings.concurrency = Some(layer);
-        self.given("concurrency")
+        self.given(Setting::Concurrency)
     }
 
     /// Counts in `store`, so that several processes act as one; in this process's memory unless set. The
@@ -198,26 +198,26 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// [`rate_scope`](Self::rate_scope).
     pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
         self.settings.rate_store = Some(Arc::new(store));
-        self.given("with_rate_store")
+        self.given(Setting::WithRateStore)
     }
 
     /// What this gate's limits are called in the store: `jobs/client-ip` and `jobs/principal`, for `jobs`. All gates of one
     /// scope count together, in whatever process.
     pub fn rate_scope(mut self, scope: &str) -> Self {
         self.settings.rate_scope = Some(scope.into());
-        self.given("rate_scope")
+        self.given(Setting::RateScope)
     }
 
     /// Charges for each request.
     pub fn spending(mut self, ledger: impl Ledger, prices: PriceTable) -> Self {
         self.settings.spending = Some(SpendingLimitLayer::new(ledger, prices));
-        self.given("spending")
+        self.given(Setting::Spending)
     }
 
     /// Charges as `layer` says.
     pub fn with_spending(mut self, layer: SpendingLimitLayer) -> Self {
         self.settings.spending = Some(layer);
-        self.given("with_spending")
+        self.given(Setting::WithSpending)
     }
 
     /// Passes requests by for which `skip` says so: only their id and the style of errors are seen to.
@@ -250,7 +250,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// Another source of time, for limits, the audit log and prices.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = Some(clock);
-        self.given("with_clock")
+        self.given(Setting::WithClock)
     }
 
     /// The gate.
@@ -325,7 +325,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         Ok(TollgateLayer::new(audit.with_clock(clock), course))
     }
 
-    fn given(mut self, setting: &'static str) -> Self {
+    fn given(mut self, setting: Setting) -> Self {
         self.given.push(setting);
         self
     }

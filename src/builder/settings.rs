@@ -1,4 +1,4 @@
-//! What a gate is to be, and what of it can't be.
+//! The settings of a [`Tollgate`](crate::Tollgate), and which of them contradict each other.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub enum TollgateError {
     /// The list of addresses is empty, so that nobody could come in.
     #[error("allow_addresses: allows nobody")]
     AllowsNobody,
-    /// Every address is trusted to tell for whom it speaks, so that anybody can be anybody.
+    /// Every address is a trusted proxy, so any client can forge its address.
     #[error("client_address: trusts every address")]
     TrustsEveryAddress,
 }
@@ -92,42 +92,105 @@ impl Allowed {
     }
 }
 
+/// A setting of the builder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    Denials,
+    ClientAddress,
+    Audit,
+    AllowAddresses,
+    LocateClients,
+    PerClientIp,
+    Authenticate,
+    Require,
+    Authorize,
+    PerPrincipal,
+    WithRateLimit,
+    Concurrency,
+    WithRateStore,
+    RateScope,
+    Spending,
+    WithSpending,
+    WithClock,
+}
+
 /// Settings of which each pair is about the same.
-const RIVALS: [(&str, &str); 4] = [
-    ("require", "authorize"),
-    ("per_principal", "with_rate_limit"),
-    ("spending", "with_spending"),
-    ("locate_clients", "allow_addresses"),
+const RIVALS: [(Setting, Setting); 4] = [
+    (Setting::Require, Setting::Authorize),
+    (Setting::PerPrincipal, Setting::WithRateLimit),
+    (Setting::Spending, Setting::WithSpending),
+    (Setting::LocateClients, Setting::AllowAddresses),
 ];
 
+impl Setting {
+    /// The name of the builder's method.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Denials => "denials",
+            Self::ClientAddress => "client_address",
+            Self::Audit => "audit",
+            Self::AllowAddresses => "allow_addresses",
+            Self::LocateClients => "locate_clients",
+            Self::PerClientIp => "per_client_ip",
+            Self::Authenticate => "authenticate",
+            Self::Require => "require",
+            Self::Authorize => "authorize",
+            Self::PerPrincipal => "per_principal",
+            Self::WithRateLimit => "with_rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::WithRateStore => "with_rate_store",
+            Self::RateScope => "rate_scope",
+            Self::Spending => "spending",
+            Self::WithSpending => "with_spending",
+            Self::WithClock => "with_clock",
+        }
+    }
+
+    /// Whether it speaks of a principal.
+    const fn needs_principal(self) -> bool {
+        match self {
+            Self::Require
+            | Self::Authorize
+            | Self::PerPrincipal
+            | Self::WithRateLimit
+            | Self::Concurrency
+            | Self::Spending
+            | Self::WithSpending => true,
+            Self::Denials
+            | Self::ClientAddress
+            | Self::Audit
+            | Self::AllowAddresses
+            | Self::LocateClients
+            | Self::PerClientIp
+            | Self::Authenticate
+            | Self::WithRateStore
+            | Self::RateScope
+            | Self::WithClock => false,
+        }
+    }
+}
+
 impl Settings {
-    /// Of `settings`, the names of those that were given, one that can't be.
+    /// Looks for a setting among those that were `given` that can't be.
     pub(super) fn check<A>(
         &self,
-        settings: &[&'static str],
+        given: &[Setting],
         authentication: Option<&A>,
     ) -> Result<(), TollgateError> {
-        let given = |setting: &str| settings.contains(&setting);
-        let needing = [
-            "require",
-            "authorize",
-            "per_principal",
-            "with_rate_limit",
-            "concurrency",
-            "spending",
-            "with_spending",
-        ];
         if authentication.is_none()
-            && let Some(setting) = needing.into_iter().find(|setting| given(setting))
+            && let Some(setting) = given.iter().find(|setting| setting.needs_principal())
         {
+            let setting = setting.name();
             return Err(TollgateError::NeedsAuthentication { setting });
         }
-        let count = |setting| settings.iter().filter(|given| **given == setting).count();
-        if let Some(setting) = settings.iter().find(|setting| count(**setting) > 1) {
+        let count = |setting| given.iter().filter(|given| **given == setting).count();
+        if let Some(setting) = given.iter().find(|setting| count(**setting) > 1) {
+            let setting = setting.name();
             return Err(TollgateError::SetTwice { setting });
         }
-        let both = |(one, other): &(&str, &str)| given(one) && given(other);
+        let both = |(one, other): &(Setting, Setting)| given.contains(one) && given.contains(other);
         if let Some((other, setting)) = RIVALS.into_iter().find(both) {
+            let (setting, other) = (setting.name(), other.name());
             return Err(TollgateError::Contradiction { setting, other });
         }
         if matches!(&self.allowed, Some(Allowed::Networks(networks)) if networks.is_empty()) {
