@@ -98,7 +98,7 @@ fn prices() -> Result<PriceTable, StartError> {
             "demo.v1.Completion/Complete",
             Price::flat("0.0020".parse()?),
         ),
-        ("demo.v1.Completion/CompleteStream", by_word),
+        ("demo.v1.Completion/CompleteStream", by_word.into()),
         ("bank.v1.Account/GetBalance", Price::free()),
         ("bank.v1.Admin/TopUp", Price::free()),
     ] {

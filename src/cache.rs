@@ -261,8 +261,8 @@ impl<V: Remembered> RevocableCache<V> {
         }
     }
 
-    /// Told first, since to be told of what had ended already takes from the shelf what stands there. What has ended again before
-    /// it stood there is known by the second look.
+    /// Tells the keeper before it puts the value down: if an older entry of this place has ended, its eviction takes away
+    /// whatever stands there. If the new entry ends before the value stands there, the second look takes the value away.
     fn remember(&self, place: Place, value: V) {
         self.keeper.tell(place);
         self.shelf.put(place, value);
@@ -311,8 +311,8 @@ impl<V: Remembered> RevocableCache<V> {
     where
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        // It counts as asked in vain until it is known not to be, so that it does whoever hangs up, and however many ask
-        // before the first is answered.
+        // A look-up is counted as a vain one now, and the count is taken back when something is found: so those that are
+        // cancelled count, and those that are under way at the same time.
         if self
             .absences
             .as_ref()

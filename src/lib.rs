@@ -132,7 +132,7 @@ pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use spending_limit::{
     BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
-    PriceTable, SpendingLimitLayer, TokenBound, UsageExport,
+    PriceTable, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
 };
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,

@@ -26,8 +26,8 @@ const SAMPLE: u64 = 61;
 
 /// Decides what stays on a shelf.
 ///
-/// Whatever stays on the shelf was known here after it was put there, and what ends here is taken from there. What is known here
-/// and isn't there is loaded once more, and no harm.
+/// Every value on the shelf has an entry in moka, and the end of that entry takes the value from the shelf. The reverse need not
+/// hold: an entry without a value is a miss, and its value is loaded again.
 pub(super) struct Keeper {
     known: Cache<u64, (), DefaultHashBuilder>,
 }

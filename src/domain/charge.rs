@@ -72,20 +72,20 @@ impl Charge {
     }
 
     /// Of the tokens that were read and are counted as such, so many came from a cache
-    /// ([`Price::cached_input`](crate::Price::cached_input)).
+    /// ([`TokenPrice::cached_input`](crate::TokenPrice::cached_input)).
     pub fn add_cached_tokens(&self, tokens: u64) {
         add(&self.0.cached, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
     /// Of the tokens that were read and are counted as such, so many were written to a cache
-    /// ([`Price::cache_write`](crate::Price::cache_write)).
+    /// ([`TokenPrice::cache_write`](crate::TokenPrice::cache_write)).
     pub fn add_cache_write_tokens(&self, tokens: u64) {
         add(&self.0.cache_written, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
-    /// The same, to be kept there for an hour ([`Price::cache_write_for_an_hour`](crate::Price::cache_write_for_an_hour)).
+    /// The same, to be kept there for an hour ([`TokenPrice::cache_write_for_an_hour`](crate::TokenPrice::cache_write_for_an_hour)).
     pub fn add_hour_cache_write_tokens(&self, tokens: u64) {
         add(&self.0.written_for_an_hour, tokens);
         self.add_cache_write_tokens(tokens);

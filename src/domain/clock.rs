@@ -1,4 +1,4 @@
-//! Where time comes from.
+//! Clocks: where time comes from.
 //!
 //! Nothing in this crate reads the system's time but [`SystemClock`]; everything else is handed a [`Clock`].
 

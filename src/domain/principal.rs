@@ -31,21 +31,22 @@ pub(crate) const TENANT: &str = "tenant";
 /// assert!(caller.has_role("operator"));
 /// ```
 #[derive(Clone)]
-pub struct Principal(
-    Arc<dyn IdentityHolder>,
-    Option<Arc<Grant>>,
-    Option<Timestamp>,
-);
+pub struct Principal {
+    holder: Arc<dyn IdentityHolder>,
+    /// What its token says beside the identity.
+    token: Option<Arc<TokenGrant>>,
+    token_ends_at: Option<Timestamp>,
+}
 
 /// What a token says beside the identity, of which a login's tokens may say different things: what its client was let
 /// do, and what the issuer tells of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
+pub(crate) struct TokenGrant {
     scopes: Box<[Box<str>]>,
     attributes: BTreeMap<String, String>,
 }
 
-impl Grant {
+impl TokenGrant {
     /// None at all costs nothing.
     pub(crate) fn shared(
         scopes: impl Into<Box<[Box<str>]>>,
@@ -73,11 +74,15 @@ impl Principal {
 
     /// The one of an identity that is kept with other things.
     pub(crate) fn of(holder: Arc<dyn IdentityHolder>) -> Self {
-        Self(holder, None, None)
+        Self {
+            holder,
+            token: None,
+            token_ends_at: None,
+        }
     }
 
     fn identity(&self) -> &Identity {
-        self.0.identity()
+        self.holder.identity()
     }
 
     /// The user, or the owner of the key.
@@ -129,7 +134,7 @@ impl Principal {
     /// The scopes of the token, if it is one (RFC 6749 section 3.3): what its client was let do. What the user may do is in the
     /// roles.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.1.iter().flat_map(|grant| grant.scopes())
+        self.token.iter().flat_map(|token| token.scopes())
     }
 
     /// Whether the token has that scope.
@@ -139,8 +144,12 @@ impl Principal {
     }
 
     /// The same caller, by a token that grants this and ends then.
-    pub(crate) fn by_token(&self, grant: Option<&Arc<Grant>>, expires_at: Timestamp) -> Self {
-        Self(Arc::clone(&self.0), grant.map(Arc::clone), Some(expires_at))
+    pub(crate) fn by_token(&self, token: Option<&Arc<TokenGrant>>, expires_at: Timestamp) -> Self {
+        Self {
+            holder: Arc::clone(&self.holder),
+            token: token.map(Arc::clone),
+            token_ends_at: Some(expires_at),
+        }
     }
 
     /// The one resource that the credential is good for; `None`: not bound to one.
@@ -192,7 +201,7 @@ impl Principal {
     /// When the credential ends: of a token and its login, what ends sooner.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        match (self.identity().expires_at(), self.2) {
+        match (self.identity().expires_at(), self.token_ends_at) {
             (Some(login), Some(token)) => Some(login.min(token)),
             (one, other) => one.or(other),
         }
@@ -203,7 +212,7 @@ impl Principal {
     pub fn attribute(&self, name: &str) -> Option<&str> {
         let kept = self.identity().rare();
         let own = kept.and_then(|rare| rare.attributes.get(name));
-        own.or_else(|| self.1.as_ref()?.attributes.get(name))
+        own.or_else(|| self.token.as_ref()?.attributes.get(name))
             .map(String::as_str)
     }
 
@@ -341,9 +350,11 @@ impl PrincipalBuilder {
     pub fn build(self) -> Principal {
         let mut builder = self;
         let scopes = std::mem::take(&mut builder.scopes);
-        let grant = Grant::shared(scopes, BTreeMap::new());
         let identity = builder.into_identity(Arc::new);
-        Principal(Arc::new(identity), grant, None)
+        Principal {
+            token: TokenGrant::shared(scopes, BTreeMap::new()),
+            ..Principal::of(Arc::new(identity))
+        }
     }
 }
 

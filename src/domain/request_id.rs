@@ -1,4 +1,4 @@
-//! The name of one request.
+//! Request ids.
 
 use std::{borrow::Cow, fmt, ops::Deref};
 

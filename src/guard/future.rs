@@ -1,4 +1,4 @@
-//! The one response future.
+//! The response future of every layer.
 
 use std::{
     fmt,

@@ -126,7 +126,7 @@ pub(crate) fn on_paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> Skip {
     Arc::new(move |head| paths.iter().any(|path| path.as_ref() == head.path()))
 }
 
-/// Whether a browser asks whether it may ask.
+/// Whether it is a CORS preflight request.
 pub(crate) fn is_preflight(head: &RequestHead<'_>) -> bool {
     head.method == Method::OPTIONS
         && head.headers.contains_key("origin")

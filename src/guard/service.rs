@@ -1,4 +1,4 @@
-//! The one service.
+//! The service of every layer.
 
 use std::{
     fmt, mem,

@@ -68,6 +68,7 @@ impl JwtLayer {
                 verifier,
                 sessions: None,
                 place: Place::BEARER,
+                trusted: Arc::from([]),
             }),
         }
     }
@@ -79,17 +80,15 @@ impl JwtLayer {
     pub fn cookie(self, name: &str) -> Self {
         self.place(Place::Cookie {
             names: Arc::from([name.into()]),
-            trusted: Arc::from([]),
         })
     }
 
-    /// One more origin whose pages may send unsafe requests with the [`cookie`](Self::cookie), which is set first.
+    /// One more origin whose pages may send unsafe requests with the [`cookie`](Self::cookie).
     #[must_use]
     pub fn add_trusted_origin(self, origin: Origin) -> Self {
         let gate = self.gate.map_policy(|policy| {
-            if let Place::Cookie { trusted, .. } = &mut policy.place {
-                *trusted = trusted.iter().cloned().chain([origin]).collect();
-            }
+            let trusted = policy.trusted.iter().cloned();
+            policy.trusted = trusted.chain([origin]).collect();
         });
         Self { gate }
     }
@@ -141,6 +140,8 @@ pub struct JwtPolicy {
     verifier: TokenVerifier,
     sessions: Option<SessionResolver>,
     place: Place,
+    /// Origins whose pages may send a cookie with unsafe requests.
+    trusted: Arc<[Origin]>,
 }
 
 impl JwtPolicy {
@@ -206,7 +207,7 @@ impl Policy for JwtPolicy {
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
-        match self.place.read(head) {
+        match self.place.read(head, &self.trusted) {
             Found::Token(token) => self.judge(&token),
             Found::Nothing => abstain(DenialKind::CredentialMissing),
             Found::Foreign => abstain(DenialKind::CredentialInvalid),

@@ -19,10 +19,7 @@ pub(super) enum Place {
     /// `authorization: Bearer`, with no rival in the header fields of keys.
     Bearer(KeyHeaders),
     /// A cookie, which browsers send whoever asks them to.
-    Cookie {
-        names: Arc<[Box<str>]>,
-        trusted: Arc<[Origin]>,
-    },
+    Cookie { names: Arc<[Box<str>]> },
     /// Wherever the application says.
     Custom(Arc<Read>),
 }
@@ -50,10 +47,11 @@ impl Place {
         }
     }
 
-    pub(super) fn read<'a>(&self, head: &RequestHead<'a>) -> Found<'a> {
+    /// Reads it. Pages of `trusted` origins may send a cookie with unsafe requests.
+    pub(super) fn read<'a>(&self, head: &RequestHead<'a>, trusted: &[Origin]) -> Found<'a> {
         match self {
             Self::Bearer(places) => bearer(head, places),
-            Self::Cookie { names, trusted } => match read_cookie(head.headers, names) {
+            Self::Cookie { names } => match read_cookie(head.headers, names) {
                 CookieValue::Absent => Found::Nothing,
                 CookieValue::Unreadable => Found::Unreadable,
                 CookieValue::Text(_) if is_cross_site(head, trusted) => Found::CrossSite,

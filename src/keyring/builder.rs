@@ -1,4 +1,4 @@
-//! How a resolver is set up.
+//! Settings of a [`KeyResolver`](super::KeyResolver) and their defaults.
 
 use std::{sync::Arc, time::Duration};
 

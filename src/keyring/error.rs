@@ -25,7 +25,7 @@ pub enum KeyringError {
         /// The key that replaced it.
         by: KeyId,
     },
-    /// The key was changed between the look at what it may do and the step. Done again, it is looked at anew.
+    /// The key was changed between the check of the rights and the step. To try again checks them again.
     #[error("the key was changed meanwhile")]
     Changed,
     /// The owner has so many good keys already, or ten times as many with those that have ended.

@@ -1,4 +1,4 @@
-//! Keys that were made elsewhere.
+//! Import of keys that were made elsewhere.
 
 use super::{
     Keyring, KeyringError, NewKey,

@@ -1,4 +1,4 @@
-//! Keys that are made and changed for whom somebody is, within the rights that they have.
+//! Keys that a principal makes and changes for itself, within the rights that it has.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,7 +29,7 @@ impl Keyring {
         self
     }
 
-    /// Makes a key for whom somebody is, with no more rights than they have.
+    /// Makes a key on behalf of a principal, with no more rights than the principal has.
     ///
     /// - Each role must be included by one of the maker's ([`with_roles`](Self::with_roles) says what roles include).
     /// - The maker's resource, environment, tenant and quotas, where it has any, are the key's; to ask for others is refused.

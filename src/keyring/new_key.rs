@@ -1,4 +1,4 @@
-//! What a key is to be.
+//! The settings of a key that is to be created.
 
 use std::collections::BTreeMap;
 

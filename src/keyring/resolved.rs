@@ -1,4 +1,4 @@
-//! What is remembered of a key.
+//! A resolved key: what the cache keeps of a record.
 
 use std::{
     fmt,

@@ -241,8 +241,8 @@ impl Inner {
         }
     }
 
-    /// What begins like a key of a format and is none is nothing else either: no flood of wrong checksums comes near
-    /// the store, or Argon2id.
+    /// Whether a text may be a key. One with the prefix of a format and a wrong checksum is refused here, and not tried as a
+    /// key of another kind: no flood of wrong checksums reaches the store, or Argon2id.
     fn is_well_formed(&self, key: &str) -> bool {
         key.len() <= KEY_LENGTH_MAX
             && (self.has_form(key) || (self.takes_anything() && !self.is_claimed(key)))

@@ -1,4 +1,4 @@
-//! What requests are counted by.
+//! What a rate limit counts by: principal, key, address, route, header, or a closure.
 
 use std::{
     borrow::Cow,

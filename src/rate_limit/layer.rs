@@ -1,4 +1,4 @@
-//! The layer and its settings.
+//! [`RateLimitLayer`] and its settings.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Which quotas a caller has.
+//! Quotas by tier: which ones a caller has.
 
 use std::{
     collections::BTreeMap,

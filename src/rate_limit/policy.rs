@@ -1,4 +1,4 @@
-//! The decision.
+//! The decision of a rate limit: finds key and quotas, and takes from the store.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -71,6 +71,6 @@ pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
 pub use open_hold::{SpendingMeter, SpendingPermit};
 pub use policy::SpendingLimitPolicy;
-pub use price::{CostSource, Price, TokenBound};
+pub use price::{CostSource, Price, TokenBound, TokenPrice};
 pub use table::PriceTable;
 pub use terms::{Charging, MissingUsage};

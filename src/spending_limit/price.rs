@@ -4,6 +4,7 @@ mod cost;
 mod models;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
 pub(super) use self::cost::Counts;
 use self::models::Models;
+pub use self::tokens::{TokenBound, TokenPrice};
 use crate::domain::money::Money;
 
 /// The price of a request.
@@ -39,19 +41,6 @@ enum Kind {
     Models(Arc<Models>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TokenPrice {
-    input: Money,
-    cached_input: Money,
-    /// As `input` unless set.
-    cache_write: Option<Money>,
-    /// As `cache_write` unless set.
-    cache_write_for_an_hour: Option<Money>,
-    output: Money,
-    input_bound: TokenBound,
-    output_bound: TokenBound,
-}
-
 /// Where the real cost is read, besides the [`Charge`](crate::Charge) of the handler, which always has the last word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,23 +57,15 @@ pub enum CostSource {
     Header(HeaderName),
 }
 
-/// How many tokens are held for before they are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenBound {
-    /// So many.
-    Fixed(u64),
-    /// One for every byte of the request's body, whose `content-length` says how many; without one, as
-    /// many as in this many bytes.
-    BodyBytes {
-        /// Bytes of a body whose length isn't told.
-        unknown: u64,
-    },
-}
-
 /// How long the request says that its body is.
 pub(super) fn request_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl From<TokenPrice> for Price {
+    fn from(price: TokenPrice) -> Self {
+        Self::of(Kind::Tokens(price))
+    }
 }
 
 impl Price {
@@ -100,21 +81,9 @@ impl Price {
         Self::of(Kind::Flat(price))
     }
 
-    /// By tokens, which the handler counts into its [`Charge`](crate::Charge) or the answer tells
-    /// ([`cost_from`](Self::cost_from)). Held before: one token read for every byte of the body, and 4,096 tokens
-    /// written, unless the bounds are set. When nothing at all is counted, the hold is charged; see
-    /// [`missing_usage`](crate::SpendingLimitLayer::missing_usage).
-    #[must_use]
-    pub const fn per_million_tokens(input: Money, output: Money) -> Self {
-        Self::of(Kind::Tokens(TokenPrice {
-            input,
-            cached_input: input,
-            cache_write: None,
-            cache_write_for_an_hour: None,
-            output,
-            input_bound: TokenBound::BodyBytes { unknown: 1_048_576 },
-            output_bound: TokenBound::Fixed(4_096),
-        }))
+    /// By tokens: of a million that are read, and of a million that are written. See [`TokenPrice`].
+    pub const fn per_million_tokens(input: Money, output: Money) -> TokenPrice {
+        TokenPrice::new(input, output)
     }
 
     /// By bytes of the answer's body, of which `bound` are held for before. More are charged all the same.
@@ -140,7 +109,7 @@ impl Price {
     ///
     /// let large = Price::per_million_tokens("2.50".parse()?, "10".parse()?).cached_input("1.25".parse()?);
     /// let small = Price::per_million_tokens("0.15".parse()?, "0.60".parse()?);
-    /// let chat = Price::by_model([("gpt-4o*", large), ("gpt-4o-mini*", small.clone())]).cost_from(CostSource::Body);
+    /// let chat = Price::by_model([("gpt-4o*", large), ("gpt-4o-mini*", small)]).cost_from(CostSource::Body);
     /// let prices = PriceTable::new().route("POST", "/v1/chat/completions", chat)?;
     ///
     /// // A `*` stands at the end, or nowhere.
@@ -149,7 +118,10 @@ impl Price {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn by_model<'a>(prices: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+    pub fn by_model<'a, P: Into<Self>>(prices: impl IntoIterator<Item = (&'a str, P)>) -> Self {
+        let prices = prices
+            .into_iter()
+            .map(|(model, price)| (model, price.into()));
         Self::of(Kind::Models(Arc::new(Models::new(prices))))
     }
 
@@ -158,53 +130,6 @@ impl Price {
             kind,
             source: CostSource::Handler,
         }
-    }
-
-    /// How many tokens read are held for.
-    #[must_use]
-    pub const fn input_bound(mut self, bound: TokenBound) -> Self {
-        if let Kind::Tokens(price) = &mut self.kind {
-            price.input_bound = bound;
-        }
-        self
-    }
-
-    /// How many tokens written are held for.
-    #[must_use]
-    pub const fn output_bound(mut self, bound: TokenBound) -> Self {
-        if let Kind::Tokens(price) = &mut self.kind {
-            price.output_bound = bound;
-        }
-        self
-    }
-
-    /// What a million tokens cost that were read from a cache; the same as others unless set.
-    #[must_use]
-    pub const fn cached_input(mut self, price: Money) -> Self {
-        if let Kind::Tokens(tokens) = &mut self.kind {
-            tokens.cached_input = price;
-        }
-        self
-    }
-
-    /// What a million tokens cost that were read and written to a cache, for whichever time; the same as others
-    /// unless set. Anthropic asks 1.25 times the price of input for what is kept for five minutes.
-    #[must_use]
-    pub const fn cache_write(mut self, price: Money) -> Self {
-        if let Kind::Tokens(tokens) = &mut self.kind {
-            tokens.cache_write = Some(price);
-        }
-        self
-    }
-
-    /// What a million of them cost that are kept there for an hour; the same as [`cache_write`](Self::cache_write)
-    /// unless set. Anthropic asks twice the price of input.
-    #[must_use]
-    pub const fn cache_write_for_an_hour(mut self, price: Money) -> Self {
-        if let Kind::Tokens(tokens) = &mut self.kind {
-            tokens.cache_write_for_an_hour = Some(price);
-        }
-        self
     }
 
     /// Where the real cost is read.
@@ -241,7 +166,7 @@ impl Price {
         matches!(self.kind, Kind::Bytes { .. })
     }
 
-    /// Whether it asks for less than nothing, or of nobody knows whom.
+    /// Whether it is negative, or by models that aren't named clearly.
     pub(super) fn is_unsound(&self) -> bool {
         match &self.kind {
             Kind::Flat(price) => price.is_negative(),

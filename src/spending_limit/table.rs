@@ -67,7 +67,13 @@ impl PriceTable {
     /// # Errors
     /// [`InvalidRoute`]: no such method or pattern, a pattern that conflicts with another, a route that
     /// is there already, a negative price, or one by models that names none or is nested.
-    pub fn route(self, method: &str, pattern: &str, price: Price) -> Result<Self, InvalidRoute> {
+    pub fn route(
+        self,
+        method: &str,
+        pattern: &str,
+        price: impl Into<Price>,
+    ) -> Result<Self, InvalidRoute> {
+        let price = price.into();
         if price.is_unsound() {
             let why = "negative price, no models, or a `*` within a model's name";
             return Err(InvalidRoute::new(method, pattern, why));
@@ -81,12 +87,13 @@ impl PriceTable {
     ///
     /// # Errors
     /// As for [`route`](Self::route).
-    pub fn route_by(
+    pub fn route_by<P: Into<Price>>(
         self,
         method: &str,
         pattern: &str,
-        price: impl Fn(&RequestHead<'_>) -> Price + Send + Sync + 'static,
+        price: impl Fn(&RequestHead<'_>) -> P + Send + Sync + 'static,
     ) -> Result<Self, InvalidRoute> {
+        let price = move |head: &RequestHead<'_>| price(head).into();
         self.add(method, pattern, Pricing::Each(Arc::new(price)))
     }
 

@@ -1,4 +1,4 @@
-//! Where the audit log is kept.
+//! The trait of every audit log.
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What a store answers with.
+//! What a store answers with: a future that may be ready, and an error.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Where keys are kept.
+//! The trait of every key store.
 
 use std::{fmt, sync::Arc};
 

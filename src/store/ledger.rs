@@ -1,4 +1,4 @@
-//! Where money is kept.
+//! The trait of every ledger.
 
 use std::{fmt, sync::Arc, time::Duration};
 

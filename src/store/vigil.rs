@@ -9,8 +9,8 @@ const LOOKS: u32 = 3;
 
 /// What an instance heard of the others: whose sign of life stayed the same for the recovery time is dead.
 ///
-/// Only who is silent under our eyes is silent. Where nobody looked, because the place was away or this process stopped,
-/// the others may have lived or have been kept from saying so, and each gets the whole recovery time again.
+/// Silence counts only while this process was watching. After a gap, because the store was away or this process was stopped,
+/// the others may have lived without being able to say so, and each gets the whole recovery time again.
 #[derive(Debug)]
 pub(super) struct Vigil<I> {
     /// Each one's last reading, and when it was surely there.

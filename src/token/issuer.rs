@@ -1,4 +1,4 @@
-//! Issues tokens.
+//! Issues access and refresh tokens.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ struct IssuedClaims<'a> {
 /// As long as every token's own.
 const ANY_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The claim that says the how-manieth refresh token of its login a token is.
+/// The claim with a refresh token's number in the sequence of its login.
 pub(crate) const GENERATION: &str = "gen";
 
 /// A refresh token to be issued.

@@ -1,4 +1,4 @@
-//! What a token must say.
+//! What a verifier demands of the claims.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
     mapping::Mapping,
     verified::PrincipalOnce,
 };
-use crate::domain::{SessionId, clock::Timestamp, principal::Grant};
+use crate::domain::{SessionId, clock::Timestamp, principal::TokenGrant};
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 
@@ -62,7 +62,7 @@ impl Rules {
             not_before: claims.not_before.map(|date| date.0),
             expires_at,
             roles,
-            grant: Grant::shared(scopes, attributes),
+            grant: TokenGrant::shared(scopes, attributes),
             kept: claims.kept,
             keys: 0,
             principal: PrincipalOnce::default(),

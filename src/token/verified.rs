@@ -1,4 +1,4 @@
-//! What a good token says.
+//! A verified token and its claims.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use crate::domain::{
     SessionId,
     clock::Timestamp,
     credential::CredentialKind,
-    principal::{Grant, Principal},
+    principal::{Principal, TokenGrant},
 };
 
 /// What a token is for: its `token_use` claim.
@@ -50,7 +50,7 @@ pub struct VerifiedToken {
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
-    pub(super) grant: Option<Arc<Grant>>,
+    pub(super) grant: Option<Arc<TokenGrant>>,
     pub(super) kept: BTreeMap<String, Value>,
     /// By which generation of the verifier's keys it was found good.
     pub(super) keys: u64,

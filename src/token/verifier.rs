@@ -1,4 +1,4 @@
-//! Judges tokens.
+//! Verifies tokens: signature, claims, time.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The one credential of a request.
+//! Extracts the one credential of a request.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 

@@ -17,7 +17,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use tollgate::{
     Charge, Charging, CostSource, CredentialKind, IdempotencyKeys, MissingUsage, Price, PriceTable,
-    Principal, SpendingLimitLayer, TokenBound, UsageExport,
+    Principal, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
     budget::{RollingLimit, RollingWindow, SpendingLimits},
     clock::{Clock, ManualClock},
     money::Money,
@@ -55,7 +55,7 @@ async fn pay_in(store: &MemoryStore) {
     store.credit(credit).await.unwrap();
 }
 
-fn by_token() -> Price {
+fn by_token() -> TokenPrice {
     Price::per_million_tokens(dollars("1"), dollars("10"))
         .input_bound(TokenBound::Fixed(1_000))
         .output_bound(TokenBound::Fixed(100))
@@ -103,7 +103,7 @@ impl Gate {
         Self { ledger, clock }
     }
 
-    fn layer(&self, price: Price) -> SpendingLimitLayer {
+    fn layer(&self, price: impl Into<Price>) -> SpendingLimitLayer {
         let prices = PriceTable::new().route("POST", "/chat", price).unwrap();
         SpendingLimitLayer::new(self.ledger.clone(), prices).with_clock(self.clock.clone())
     }

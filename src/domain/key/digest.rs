@@ -1,4 +1,4 @@
-//! What is stored instead of a key.
+//! Digests: what is stored instead of a key.
 
 use std::fmt;
 

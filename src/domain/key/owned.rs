@@ -1,4 +1,4 @@
-//! How many keys an owner has at most.
+//! The bound on keys of one owner.
 
 use super::KeyRecord;
 use crate::domain::{KeyId, clock::Timestamp};

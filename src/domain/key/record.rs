@@ -1,4 +1,4 @@
-//! What is kept of a key.
+//! The record of a key, and updates of it.
 
 use std::collections::BTreeMap;
 
@@ -210,8 +210,8 @@ pub struct KeyUpdate {
     pub expires_at: Option<Option<Timestamp>>,
     /// Revoked at that moment, unless it was revoked before.
     pub revoked_at: Option<Timestamp>,
-    /// The key as whoever asks looked at it, where that is what they may change: one with other settings is left as it is.
+    /// The key as the caller read it. The change is made only if the key's settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,
-    /// How many keys its owner may have, where the change lets one that has expired go on; `None`: as many as there will be.
+    /// How many keys its owner may have, where the change lets one that has expired go on; `None`: no limit.
     pub bounds: Option<KeysPerOwner>,
 }

@@ -1,4 +1,4 @@
-//! How a key is replaced by another.
+//! Rotation: a key is replaced by another.
 
 use super::{KeyDigest, KeyProof, KeyRecord};
 use crate::domain::{KeyId, clock::Timestamp};
@@ -22,7 +22,7 @@ pub struct Rotation {
     pub proof: KeyProof,
     /// What may be shown of the new key.
     pub preview: String,
-    /// The key as whoever asks looked at it, where that is what they may rotate: one with other settings is left as it is.
+    /// The key as the caller read it. It is rotated only if its settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,
 }
 

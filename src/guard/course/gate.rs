@@ -1,4 +1,4 @@
-//! A course of one gate.
+//! A course of one gate: a policy decides, and its permit is kept.
 
 use std::{
     future::Future,

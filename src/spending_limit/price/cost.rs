@@ -1,16 +1,7 @@
 //! What a price comes to: before a call, by what was counted of it, and by what went out where nothing was counted.
 
-use super::{Kind, Price, TokenBound, TokenPrice};
+use super::{Kind, Price};
 use crate::{domain::money::Money, spending_limit::meter::Tokens};
-
-impl TokenBound {
-    fn tokens(self, request_bytes: Option<u64>) -> u64 {
-        match self {
-            Self::Fixed(tokens) => tokens,
-            Self::BodyBytes { unknown } => request_bytes.unwrap_or(unknown),
-        }
-    }
-}
 
 impl Price {
     /// What is held before a request whose body is so long; `None` where that would be more than any amount.
@@ -79,76 +70,6 @@ impl Price {
         };
         let own = named.and_then(|price| price.hold(counts.request_bytes));
         own.map_or(held, |own| own.min(held))
-    }
-}
-
-impl TokenPrice {
-    const fn written_price(&self) -> Money {
-        match self.cache_write {
-            Some(price) => price,
-            None => self.input,
-        }
-    }
-
-    const fn written_for_an_hour_price(&self) -> Money {
-        match self.cache_write_for_an_hour {
-            Some(price) => price,
-            None => self.written_price(),
-        }
-    }
-
-    const fn reads(&self) -> [Money; 4] {
-        let (written, for_an_hour) = (self.written_price(), self.written_for_an_hour_price());
-        [self.input, self.cached_input, written, for_an_hour]
-    }
-
-    pub(super) fn is_read_below_zero(&self) -> bool {
-        self.reads().into_iter().any(Money::is_negative)
-    }
-
-    fn dearest_read(&self) -> Money {
-        self.reads().into_iter().fold(self.input, Money::max)
-    }
-
-    fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
-        let bound = match self.output_bound {
-            TokenBound::Fixed(bound) => bound,
-            TokenBound::BodyBytes { .. } => u64::MAX,
-        };
-        let written = counts.bytes.min(bound);
-        let Some(tokens) = counts.tokens else {
-            // What was read is in the hold, with all that could have been written.
-            let not_written = match self.output_bound {
-                TokenBound::Fixed(bound) => bound.saturating_sub(written),
-                TokenBound::BodyBytes { .. } => 0,
-            };
-            let not_written = self.output.per_million(not_written).unwrap_or(Money::ZERO);
-            return held.saturating_sub(not_written).max(Money::ZERO);
-        };
-        let most = Tokens {
-            output: tokens.output.max(written),
-            ..tokens
-        };
-        self.cost(most).min(held).max(self.cost(tokens))
-    }
-
-    fn cost(&self, tokens: Tokens) -> Money {
-        let part = |price: Money, tokens| price.per_million(tokens).unwrap_or(Money::MAX);
-        let for_minutes = tokens
-            .cache_written
-            .saturating_sub(tokens.written_for_an_hour);
-        let fresh = tokens
-            .input
-            .saturating_sub(tokens.cached)
-            .saturating_sub(tokens.cache_written);
-        part(self.input, fresh)
-            .saturating_add(part(self.cached_input, tokens.cached))
-            .saturating_add(part(self.written_price(), for_minutes))
-            .saturating_add(part(
-                self.written_for_an_hour_price(),
-                tokens.written_for_an_hour,
-            ))
-            .saturating_add(part(self.output, tokens.output))
     }
 }
 

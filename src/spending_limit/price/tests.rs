@@ -16,14 +16,14 @@ fn counts(input: u64, output: u64) -> Counts<'static> {
     }
 }
 
-fn by_token() -> Price {
+fn by_token() -> TokenPrice {
     Price::per_million_tokens(nanos(500_000_000), nanos(1_500_000_000))
         .output_bound(TokenBound::Fixed(10))
 }
 
 #[test]
 fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
-    let price = by_token();
+    let price = Price::from(by_token());
     let mut headers = HeaderMap::new();
     assert_eq!(request_bytes(&headers), None);
     headers.insert(CONTENT_LENGTH, 100.into());
@@ -46,7 +46,7 @@ fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
 
 #[test]
 fn what_came_from_a_cache_has_its_own_price() {
-    let price = by_token().cached_input(nanos(50_000_000));
+    let price = Price::from(by_token().cached_input(nanos(50_000_000)));
     let mut counted = counts(10, 0);
     counted.tokens.as_mut().unwrap().cached = 4;
     assert_eq!(price.counted(&counted), Some(nanos(6 * 500 + 4 * 50)));
@@ -54,7 +54,7 @@ fn what_came_from_a_cache_has_its_own_price() {
 
 #[test]
 fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
-    let price = by_token();
+    let price = Price::from(by_token());
     let mut counted = counts(10, 0);
     let tokens = counted.tokens.as_mut().unwrap();
     (
@@ -63,17 +63,17 @@ fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
         tokens.written_for_an_hour,
     ) = (1, 7, 3);
     assert_eq!(price.counted(&counted), Some(nanos(10 * 500)));
-    let for_minutes = price.clone().cache_write(nanos(625_000_000));
+    let for_minutes = by_token().cache_write(nanos(625_000_000));
     let cost = nanos(3 * 500 + 7 * 625);
-    assert_eq!(for_minutes.counted(&counted), Some(cost));
-    let both = for_minutes.cache_write_for_an_hour(nanos(1_000_000_000));
+    assert_eq!(Price::from(for_minutes).counted(&counted), Some(cost));
+    let both = Price::from(for_minutes.cache_write_for_an_hour(nanos(1_000_000_000)));
     let cost = nanos(3 * 500 + 4 * 625 + 3 * 1_000);
     assert_eq!(both.counted(&counted), Some(cost));
     // It may all be written for an hour.
     let held = nanos(100 * 1_000 + 10 * 1_500);
     assert_eq!(both.hold(Some(100)), Some(held));
-    assert!(price.clone().cache_write(nanos(-1)).is_unsound());
-    assert!(price.cache_write_for_an_hour(nanos(-1)).is_unsound());
+    assert!(Price::from(by_token().cache_write(nanos(-1))).is_unsound());
+    assert!(Price::from(by_token().cache_write_for_an_hour(nanos(-1))).is_unsound());
 }
 
 #[test]
@@ -90,8 +90,11 @@ fn bytes_are_counted_whatever_they_are() {
 #[test]
 fn a_model_that_nobody_knows_costs_as_the_dearest() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
-    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
-    assert_eq!(models.hold(Some(100)), by_token().hold(Some(100)));
+    let models = Price::by_model([("small", cheap), ("large", by_token())]);
+    assert_eq!(
+        models.hold(Some(100)),
+        Price::from(by_token()).hold(Some(100))
+    );
     for (model, cost) in [("small", 20), ("large", 20_000), ("other", 20_000)] {
         let counted = Counts {
             model: Some(model),
@@ -99,13 +102,14 @@ fn a_model_that_nobody_knows_costs_as_the_dearest() {
         };
         assert_eq!(models.counted(&counted), Some(nanos(cost)), "{model}");
     }
-    assert!(Price::by_model([]).is_unsound());
+    let nobody: [(&str, Price); 0] = [];
+    assert!(Price::by_model(nobody).is_unsound());
     assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_unsound());
 }
 
 #[test]
 fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
-    let price = by_token();
+    let price = Price::from(by_token());
     let held = nanos(100 * 500 + 10 * 1_500);
     let left = |tokens, bytes| {
         let counts = Counts {
@@ -135,7 +139,7 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
 #[test]
 fn a_stream_that_was_left_costs_what_its_own_model_does() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(2_000_000));
-    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
+    let models = Price::by_model([("small", cheap), ("large", by_token())]);
     let held = models.hold(Some(100)).unwrap();
     let left = |model, bytes| {
         let counts = Counts {
@@ -147,7 +151,10 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
         models.produced(held, &counts)
     };
     assert_eq!(left("small", 4), nanos(100 + 4 * 2));
-    assert_eq!(Some(left("small", 5_000)), cheap.hold(Some(100)));
+    assert_eq!(
+        Some(left("small", 5_000)),
+        Price::from(cheap).hold(Some(100))
+    );
     for dearest in ["large", "other"] {
         assert_eq!(left(dearest, 4), nanos(100 * 500 + 4 * 1_500), "{dearest}");
         assert_eq!(left(dearest, 5_000), held, "{dearest}");
@@ -190,7 +197,10 @@ fn a_model_costs_by_its_name_or_by_the_longest_beginning() {
 
 #[test]
 fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
-    let mixed = Price::by_model([("flat", Price::flat(nanos(1))), ("large", by_token())]);
+    let mixed = Price::by_model([
+        ("flat", Price::flat(nanos(1))),
+        ("large", by_token().into()),
+    ]);
     assert_eq!(mixed.counted(&Counts::default()), None);
     let held = mixed.hold(None).unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What can be set.
+//! Settings of a leased ledger and their defaults.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What can be set.
+//! Settings of a `PostgresStore` and their defaults.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Keys.
+//! API keys in PostgreSQL.
 
 mod room;
 mod rows;

@@ -1,4 +1,4 @@
-//! Logins.
+//! Logins in PostgreSQL.
 
 use sqlx::{
     Row,

@@ -1,4 +1,4 @@
-//! Users.
+//! Users in PostgreSQL.
 
 use sqlx::{
     Row,

@@ -1,4 +1,4 @@
-//! Where requests are counted.
+//! The trait of every store of rate limits, and what they share.
 
 #[cfg(feature = "redis")]
 mod alone;

@@ -1,4 +1,4 @@
-//! What can be set.
+//! Settings of a `SqliteStore` and their defaults.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Keys.
+//! API keys in SQLite.
 
 use rusqlite::{Connection, Row, params};
 

@@ -1,4 +1,4 @@
-//! Where commands wait to be written.
+//! The queue of commands in front of the writer.
 
 use std::{
     sync::{

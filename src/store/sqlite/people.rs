@@ -1,4 +1,4 @@
-//! Users and logins.
+//! Users and logins in SQLite.
 
 use rusqlite::{Connection, Row, params};
 

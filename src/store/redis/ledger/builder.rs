@@ -1,4 +1,4 @@
-//! What can be set.
+//! Settings of the Redis ledger and their defaults.
 
 use std::{
     fmt,
