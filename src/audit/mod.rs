@@ -8,7 +8,8 @@
 //! - A flood of strangers pushes nothing out: their refusals have a share of their own in the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
 //! - Waits for nothing: an event goes to an [`AuditSink`], and what a full or failing log doesn't take
-//!   is counted ([`AuditTrail::lost`]). No secret, no query and no header is in it.
+//!   is counted ([`AuditTrail::lost`]). No query and no header is in it, and of what looks like a
+//!   secret in a path or a target (a key, a token) no more than its first eight characters.
 //!
 //! What is done in a task that a handler spawns is outside of the request, and is told to `tracing` alone.
 //!
@@ -144,7 +145,7 @@ pub struct Audited<S> {
 
 impl Settings {
     fn scope(&self, head: &RequestHead<'_>) -> Scope {
-        let route = format!("{} {}", head.method, head.path());
+        let route = format!("{} {}", head.method, head.shown_path());
         Scope {
             sink: Arc::clone(&self.sink),
             clock: Arc::clone(&self.clock),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
-use super::{KeyId, RequestId, clock::Timestamp};
+use super::{KeyId, RequestId, clock::Timestamp, masked::masked_id};
 
 /// The longest name of an action that is kept, in bytes.
 const ACTION_LENGTH_MAX: usize = 64;
@@ -147,9 +147,16 @@ impl Act {
         self
     }
 
-    /// To whom or to what: the id of a user or a key.
+    /// To whom or to what: the id of a user or a key. Of what looks like a secret
+    /// (whoever asks for a key may do so by its secret) no more stays than its first eight characters.
     pub fn target(mut self, target: &str) -> Self {
-        self.target = Some(bounded(target));
+        self.target = Some(bounded(&masked_id(target)));
+        self
+    }
+
+    /// To whom, by a name that was found: it is no secret, whatever it looks like.
+    pub(crate) fn on(mut self, found: &str) -> Self {
+        self.target = Some(bounded(found));
         self
     }
 
@@ -178,7 +185,7 @@ pub struct AuditEvent {
     pub outcome: AuditOutcome,
     /// In which request.
     pub request_id: Option<RequestId>,
-    /// Method and path of that request, without its query.
+    /// Method and path of that request, without its query and without what looks like a secret.
     pub route: Option<Arc<str>>,
     /// To whom or to what.
     pub target: Option<String>,

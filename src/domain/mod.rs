@@ -8,6 +8,7 @@ pub mod clock;
 pub(crate) mod credential;
 pub mod denial;
 pub mod key;
+pub(crate) mod masked;
 pub mod money;
 pub mod network;
 pub(crate) mod page;

@@ -14,7 +14,7 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Co
         decision = "admit",
         request_id = head.request_id().map(RequestId::as_str),
         method = head.method.as_str(),
-        path = head.path(),
+        path = &*head.shown_path(),
     );
     counted.admitted(layer);
 }
@@ -30,7 +30,7 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
         reason = denial.reason(),
         request_id = head.request_id().map(RequestId::as_str),
         method = head.method.as_str(),
-        path = head.path(),
+        path = &*head.shown_path(),
     );
     count(layer, decision, denial.kind().as_str());
     if !shadow {

@@ -42,7 +42,7 @@ impl Logins {
                     .await?;
                 if replaced {
                     let act = Act::new(AuditAction::PASSWORD_CHANGE);
-                    trail::record(act.target(found.id.as_str()));
+                    trail::record(act.on(found.id.as_str()));
                 }
                 Ok(replaced)
             })
@@ -64,7 +64,7 @@ impl Logins {
         self.change(touched, async move {
             let ended = sessions.end_session(&session, at).await?;
             if ended {
-                trail::record(Act::new(AuditAction::LOGOUT).target(session.as_str()));
+                trail::record(Act::new(AuditAction::LOGOUT).on(session.as_str()));
             }
             Ok(ended)
         })
@@ -79,7 +79,7 @@ impl Logins {
         let (sessions, user, at) = (Arc::clone(&self.0.sessions), user.clone(), self.now());
         self.change(Change::User(user.clone()), async move {
             let ended = sessions.end_sessions_of(&user, at).await?;
-            trail::record(Act::new(AuditAction::LOGOUT).target(user.as_str()));
+            trail::record(Act::new(AuditAction::LOGOUT).on(user.as_str()));
             Ok(ended)
         })
         .await

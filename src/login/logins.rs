@@ -114,7 +114,7 @@ impl Logins {
         let stored = self.await_store(self.0.users.insert_user(record.clone()));
         match stored.await {
             Ok(()) => {
-                trail::record(Act::new(AuditAction::USER_CREATE).target(record.id.as_str()));
+                trail::record(Act::new(AuditAction::USER_CREATE).on(record.id.as_str()));
                 Ok(record)
             }
             Err(error) if error.kind() == StoreErrorKind::Conflict => {

@@ -156,7 +156,7 @@ impl RbacPolicy {
             self.roles.names().filter(alone).map(Into::into).collect()
         };
         Explanation {
-            request: format!("{} {}", head.method, head.path()),
+            request: format!("{} {}", head.method, head.shown_path()),
             caller: principal.map(describe),
             pattern: ruling.pattern.map(Into::into),
             requirement: ruling.requirement.cloned(),

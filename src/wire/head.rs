@@ -1,11 +1,11 @@
 //! A request without its body, borrowed.
 
-use std::{fmt, net::SocketAddr};
+use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::TE, uri::PathAndQuery};
 
 use super::{PeerAddress, grpc};
-use crate::domain::RequestId;
+use crate::domain::{RequestId, masked::masked};
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
 #[derive(Clone, Copy)]
@@ -44,6 +44,11 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.original_uri().path()
+    }
+
+    /// The full path as logs may have it: of a segment that looks like a secret, the start.
+    pub(crate) fn shown_path(&self) -> Cow<'a, str> {
+        masked(self.path())
     }
 
     /// The full path with its query, to be kept: a clone is a reference count.
@@ -117,9 +122,9 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Method and path only: headers hold secrets, and so may a query.
+/// Method and path only: headers hold secrets, and so may a query, or a segment of the path.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestHead({} {})", self.method, self.path())
+        write!(f, "RequestHead({} {})", self.method, self.shown_path())
     }
 }

@@ -108,6 +108,39 @@ async fn every_authentication_refusal_and_act_is_recorded_newest_first() {
     }
 }
 
+/// Clients put a key where an id belongs; whoever reads the log must not get an administrator's key by that.
+#[tokio::test]
+async fn a_key_in_a_path_is_in_neither_log() {
+    let home = home();
+    let server = start(&home).await;
+    let (viewer, admin) = (key(&home, "viewer").await, key(&home, "admin").await);
+    for path in [
+        format!("/api/v1/documents/{admin}"),
+        format!("/api/v1/nothing/{admin}/here"),
+        format!("/api/v1/users/{admin}"),
+    ] {
+        refused(&server.get(&path).send().await, 401);
+        let known = server.get(&path).key(&viewer).send().await;
+        assert!(known.status.is_client_error(), "{known:?}");
+    }
+    let by_name = server.delete(&format!("/api/v1/users/{admin}")).key(&admin);
+    refused(&by_name.send().await, 404);
+    let erase = server.delete(&format!("/api/v1/gdpr/{admin}")).key(&admin);
+    erase.send().await.expect(200);
+    let all = entries(&server, &admin, "").await;
+    let erased = all.iter().find(|entry| told(entry).0 == "gdpr.erase");
+    let shown = format!("{}***", &admin[..8]);
+    assert_eq!(erased.expect("an act")["target"], shown.as_str());
+    let routes: Vec<_> = all.iter().map(|entry| &entry["route"]).collect();
+    let expected = json!(format!("GET /api/v1/documents/{shown}"));
+    assert!(routes.contains(&&expected), "{routes:?}");
+    let ended = server.stop().await;
+    ended.without_panic();
+    for text in [json!(all).to_string(), ended.stderr] {
+        assert!(!text.contains(&admin[8..]), "a key is in a log");
+    }
+}
+
 #[tokio::test]
 async fn a_viewer_reads_no_audit_log_and_an_operator_does_page_by_page() {
     let home = home();

@@ -83,6 +83,31 @@ async fn a_secret_is_neither_logged_nor_stored() {
     }
 }
 
+/// Clients put a key where its id belongs, and a token behind a slash.
+#[tokio::test]
+async fn a_secret_in_a_path_is_not_logged() {
+    let home = home();
+    let server = home.launch().env("RUST_LOG", "trace").start().await;
+    let account = Account::new(&server).await;
+    let key = account.key(&server).await;
+    let (value, token) = (&key.value, &account.token);
+    for call in [
+        server.post(&format!("/api/keys/{value}/revoke")),
+        server.delete(&format!("/api/keys/{BAD_KEY}")),
+        server.get(&format!("/nope/{value}")),
+        server.get(&format!("/v1/models/{token}")),
+    ] {
+        let answer = call.bearer(token).send().await;
+        assert!(answer.status.is_client_error(), "{answer:?}");
+    }
+    let ended = server.stop().await;
+    assert!(ended.stderr.contains("/api/keys/ps_live_***"));
+    for secret in [&value[8..], &BAD_KEY[8..], token] {
+        is_not_printed(secret, &ended.stderr);
+        is_not_stored(secret, &home);
+    }
+}
+
 fn is_not_printed(secret: &str, text: &str) {
     let line = text.lines().find(|line| line.contains(secret));
     assert_eq!(line, None, "{secret} is logged");

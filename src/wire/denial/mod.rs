@@ -20,6 +20,7 @@ use super::{RequestHead, grpc};
 use crate::domain::{
     RequestId,
     denial::{Denial, DenialKind},
+    masked::masked,
 };
 
 pub use format::DenialFormat;
@@ -298,11 +299,11 @@ impl RefusedRequest {
     }
 }
 
-/// The path alone: a query may hold secrets.
+/// The path alone: a query may hold secrets, and so may a segment.
 impl fmt::Debug for RefusedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefusedRequest")
-            .field("path", &self.path())
+            .field("path", &masked(self.path()))
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
     }
