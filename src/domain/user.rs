@@ -19,7 +19,8 @@ pub struct UserRecord {
     pub email: String,
     /// The Argon2id hash in PHC form.
     pub password_hash: String,
-    /// Grows by one with every change of the password: a login that began with the old one can't be opened any more.
+    /// Grows by one with every change of the password, and with every update that
+    /// [ends the logins](UserUpdate::logins_end_at): a login that began before can't be opened any more.
     pub password_version: u64,
     /// Names in the application's [`RoleSet`](super::role::RoleSet).
     pub roles: Vec<String>,
@@ -69,6 +70,9 @@ impl UserRecord {
             self.active = active;
         }
         self.attributes.extend(change.attributes);
+        if change.logins_end_at.is_some() {
+            self.password_version = self.password_version.saturating_add(1);
+        }
     }
 }
 
@@ -98,6 +102,10 @@ pub struct UserUpdate {
     pub active: Option<bool>,
     /// Attributes to set; others stay.
     pub attributes: BTreeMap<String, String>,
+    /// Ends every login of the user in the same step, as a new password does: those that are kept in the same store end
+    /// at this moment, and by the [password version](UserRecord::password_version), which grows, those of another store
+    /// are over too. `None`: they stay.
+    pub logins_end_at: Option<Timestamp>,
 }
 
 /// One login of one user: the family of all tokens that were issued for it.

@@ -137,14 +137,20 @@ impl Logins {
         let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
         let (user, at) = (user.clone(), self.now());
         let what = described(&update);
+        // In the step that shuts the user out: were the logins ended after it, a crash between the two would let them
+        // go on once the user is active again.
+        let mut update = update;
+        if logins == LoginsOfBefore::End {
+            update.logins_end_at = Some(at);
+        }
         let updated = self.change(Change::User(user.clone()), async move {
-            // In this order: whoever is not active opens no login after the others are ended.
             let updated = users.update_user(&user, update).await?;
             if updated.is_some() {
                 // Also where ending the logins fails: the user is out.
                 record(AuditAction::USER_UPDATE, &user, &what);
             }
             if logins == LoginsOfBefore::End {
+                // Over they are already; a store that keeps no users has them in its lists until then.
                 sessions.end_sessions_of(&user, at).await?;
             }
             Ok(updated)
@@ -166,7 +172,7 @@ enum LoginsOfBefore {
 }
 
 fn record(action: AuditAction, user: &UserId, what: &str) {
-    let act = Act::new(action).target(user.as_str());
+    let act = Act::new(action).on(user.as_str());
     trail::record(if what.is_empty() {
         act
     } else {

@@ -22,7 +22,9 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// All users, newest first.
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>>;
 
-    /// Changes columns of a user and returns it as stored; `None` when there is none.
+    /// Changes columns of a user and returns it as stored; `None` when there is none. A change that
+    /// [ends the logins](UserUpdate::logins_end_at) makes the password version one more and ends every login of the user that is
+    /// kept here, in the same step.
     ///
     /// Fails with `Full` when the user had more attributes than there may be then; nothing is changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;

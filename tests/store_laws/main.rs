@@ -220,6 +220,7 @@ laws! {
         people::a_user_s_update_changes_what_it_names,
         people::a_user_has_only_so_many_attributes,
         people::a_new_password_ends_every_login_in_one_step,
+        people::an_update_that_ends_logins_does_so_in_one_step,
         people::a_stronger_hash_of_the_same_password_ends_nothing,
         people::a_login_opens_only_for_an_active_user_with_that_password,
         people::a_deleted_user_s_logins_are_gone,

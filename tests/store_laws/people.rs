@@ -160,6 +160,35 @@ pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store
     assert!(!nobody.await.unwrap());
 }
 
+pub(crate) async fn an_update_that_ends_logins_does_so_in_one_step<S: Engine>(store: S, _: Time) {
+    let ann = user("ann");
+    store.insert_user(ann.clone()).await.unwrap();
+    for (name, of) in [("s1", "ann"), ("s2", "bob")] {
+        assert!(store.open_session(session(name, of), None).await.unwrap());
+    }
+    let mut change = UserUpdate::default();
+    change.active = Some(false);
+    change.logins_end_at = Some(later(5));
+    let shut_out = store.update_user(&ann.id, change).await.unwrap().unwrap();
+    assert!(!shut_out.active);
+    assert_eq!(shut_out.password_version, 1);
+    assert_eq!(shut_out.password_hash, ann.password_hash);
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(shut_out));
+    let mut back = UserUpdate::default();
+    back.active = Some(true);
+    let back = store.update_user(&ann.id, back).await.unwrap().unwrap();
+    assert_eq!(back.password_version, 1, "nothing ends by that");
+    let mut ends = Vec::new();
+    for name in ["s1", "s2"] {
+        let session = store.session(&session_id(name)).await.unwrap().unwrap();
+        ends.push(session.ended_at);
+    }
+    assert_eq!(ends, [Some(later(5)), None]);
+    let open = |name, version| store.open_session(session(name, "ann"), Some(version));
+    assert!(!open("s3", 0).await.unwrap(), "it began before");
+    assert!(open("s4", 1).await.unwrap());
+}
+
 pub(crate) async fn a_stronger_hash_of_the_same_password_ends_nothing<S: Engine>(
     store: S,
     _: Time,

@@ -1,5 +1,7 @@
 //! Users in one store, logins in another that knows none of them.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::{
     domain::{
@@ -7,14 +9,14 @@ use crate::{
         clock::Timestamp,
         user::{RefreshExchange, RefreshOutcome, SessionRecord},
     },
-    store::{MemoryStore, SessionStore, StoreFuture},
+    store::{MemoryStore, SessionStore, StoreError, StoreFuture},
 };
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Logins alone.
+/// Logins alone. Those of a user can't be ended while the flag is set.
 #[derive(Default)]
-struct Apart(MemoryStore, std::sync::Mutex<Option<Hook>>);
+struct Apart(MemoryStore, std::sync::Mutex<Option<Hook>>, AtomicBool);
 
 impl std::fmt::Debug for Apart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,6 +63,10 @@ impl SessionStore for Apart {
     }
 
     fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64> {
+        if self.2.load(Ordering::Acquire) {
+            let gone = StoreError::new(StoreErrorKind::Unavailable, "gone");
+            return StoreFuture::ready(Err(gone));
+        }
         self.0.end_sessions_of(user, at)
     }
 
@@ -148,6 +154,23 @@ async fn whoever_is_shut_out_while_logging_in_has_no_login_when_let_in_again() {
     let now = split.clock.now();
     let open = split.sessions.open_sessions_of(&split.ann.id, now, 9).await;
     assert_eq!(open.unwrap(), []);
+}
+
+#[tokio::test]
+async fn logins_are_over_also_where_nobody_came_to_end_them() {
+    let split = Split::new().await;
+    let login = split.logins.login(EMAIL, PASSWORD).await.unwrap();
+    split.sessions.2.store(true, Ordering::Release);
+    // As far as a process came that was killed then.
+    let cut_short = kind(split.logins.deactivate(&split.ann.id).await);
+    assert!(cut_short.starts_with("Store"), "{cut_short}");
+    assert!(split.logins.activate(&split.ann.id).await.unwrap().active);
+    assert!(!split.verdict(&login).await);
+    let token = login.refresh_token.unwrap();
+    let refused = kind(split.logins.refresh(token.expose()).await);
+    assert!(refused.starts_with("RefreshInvalid"), "{refused}");
+    let login = split.logins.login(EMAIL, PASSWORD).await.unwrap();
+    assert!(split.verdict(&login).await);
 }
 
 #[tokio::test]

@@ -110,12 +110,15 @@ impl UserStore for FakeStore {
 
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
         self.answer(|rows| {
-            Ok(rows.user(id).map(|user| {
-                user.roles = change.roles.unwrap_or_else(|| user.roles.clone());
-                user.active = change.active.unwrap_or(user.active);
-                user.attributes.extend(change.attributes);
+            let ends = change.logins_end_at;
+            let changed = rows.user(id).map(|user| {
+                user.apply(change);
                 user.clone()
-            }))
+            });
+            if let (Some(at), Some(user)) = (ends, &changed) {
+                rows.end_of(&user.id, at);
+            }
+            Ok(changed)
         })
     }
 

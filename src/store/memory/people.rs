@@ -205,6 +205,9 @@ impl UserStore for MemoryStore {
             return StoreFuture::ready(Err(overfilled()));
         }
         user.clone_from(&changed);
+        if let Some(at) = change.logins_end_at {
+            people.end_sessions_of(id, at);
+        }
         StoreFuture::ready(Ok(Some(changed)))
     }
 

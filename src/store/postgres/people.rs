@@ -144,14 +144,20 @@ impl UserStore for PostgresStore {
             let mut transaction = shared.begin().await?;
             sqlx::query(
                 "UPDATE tollgate.users SET roles = coalesce($2, roles),
-                 active = coalesce($3, active), attributes = attributes || $4 WHERE id = $1",
+                 active = coalesce($3, active), attributes = attributes || $4,
+                 password_version = password_version + $5 WHERE id = $1",
             )
             .bind(id.as_str())
             .bind(&change.roles)
             .bind(change.active)
             .bind(Json(&change.attributes))
+            .bind(i64::from(change.logins_end_at.is_some()))
             .execute(&mut *transaction)
             .await?;
+            // The user first, as where the user is deleted.
+            if let Some(at) = change.logins_end_at {
+                end_sessions_of(&mut transaction, &id, at).await?;
+            }
             let stored = sqlx::query(select!("id = $1"))
                 .bind(id.as_str())
                 .fetch_optional(&mut *transaction)

@@ -140,6 +140,12 @@ fn update_user(
             .prepare_cached("UPDATE user SET attributes = ? WHERE id = ?")?
             .execute([to_json(&user.attributes)?.as_str(), id.as_str()])?;
     }
+    if let Some(at) = change.logins_end_at {
+        connection
+            .prepare_cached("UPDATE user SET password_version = ? WHERE id = ?")?
+            .execute(params![count(user.password_version), id.as_str()])?;
+        end_sessions_of(connection, id, at)?;
+    }
     Ok(Some(user))
 }
 
