@@ -28,8 +28,8 @@ pub enum KeyringError {
     /// The key was changed between the check of the rights and the step. To try again checks them again.
     #[error("the key was changed meanwhile")]
     Changed,
-    /// The owner has so many good keys already, or ten times as many with those that have ended.
-    #[error("the owner has {max} good keys already, or ten times as many of any state")]
+    /// The owner has so many good keys already, or, where one is rotated, as many as are kept in all.
+    #[error("the owner has {max} good keys already")]
     TooMany {
         /// How many there may be ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
         max: u32,
@@ -62,9 +62,8 @@ impl From<KeyringError> for Denial {
             ),
             KeyringError::Changed => Self::new(DenialKind::Conflict)
                 .with_message("The key was changed meanwhile: try again"),
-            KeyringError::TooMany { max } => Self::new(DenialKind::Conflict).with_message(format!(
-                "There are {max} keys already, or too many that have ended: delete some"
-            )),
+            KeyringError::TooMany { max } => Self::new(DenialKind::Conflict)
+                .with_message(format!("There are {max} good keys already: end some first")),
             KeyringError::Escalation => Self::new(DenialKind::NotPermitted)
                 .with_message("A key can't have more rights than its maker"),
             KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),

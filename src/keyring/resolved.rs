@@ -37,12 +37,14 @@ pub struct ResolvedKey {
 }
 
 impl ResolvedKey {
-    /// `digest` is what it is known by in memory, which may not be what it is stored by.
+    /// `digest` is what it is known by in memory, which may not be what it is stored by; `touch_at` is when its use is to be
+    /// noted, by the clock's own count.
     pub(super) fn new(
         record: KeyRecord,
         digest: KeyDigest,
         stamp: Stamp,
         standings: &Standings,
+        touch_at: Duration,
     ) -> Self {
         let lineage = if record.lineage.as_str() == record.id.as_str() {
             // As long as it wasn't rotated, it is one text.
@@ -77,7 +79,7 @@ impl ResolvedKey {
         Self {
             digest,
             stamp,
-            touch_at: AtomicU64::new(0),
+            touch_at: AtomicU64::new(millis(touch_at)),
             identity: principal.into_identity(|standing| standings.share(standing)),
         }
     }

@@ -260,7 +260,23 @@ impl Inner {
     }
 
     fn resolved(&self, record: KeyRecord, digest: KeyDigest, stamp: Stamp) -> Arc<ResolvedKey> {
-        Arc::new(ResolvedKey::new(record, digest, stamp, &self.standings))
+        let touch_at = self.touch_at(&record);
+        let standings = &self.standings;
+        Arc::new(ResolvedKey::new(record, digest, stamp, standings, touch_at))
+    }
+
+    /// An interval after its last use, also where it has been forgotten and read anew since.
+    fn touch_at(&self, record: &KeyRecord) -> Duration {
+        let now = self.clock.now();
+        let wait = record.last_used_at.map(|used| {
+            let since = now.duration_since(used);
+            // One that was used in the future has been used now, by another's clock.
+            let since = Duration::try_from(since).unwrap_or_default();
+            self.touch_interval.saturating_sub(since)
+        });
+        self.clock
+            .elapsed()
+            .saturating_add(wait.unwrap_or_default())
     }
 
     async fn load(

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     KeyResolver, KeyringError, NewKey,
     bounds::{settle_new, settle_update},
-    telling::{act, digests_of, touched_by},
+    telling::{MayTouch, act, digests_of, touched_by},
 };
 use crate::{
     domain::{
@@ -28,8 +28,8 @@ use crate::{
 const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
 /// How many keys an owner has at most that are good, unless set otherwise.
 const KEYS_PER_OWNER_MAX: u32 = 1_000;
-/// So many times as many are kept of an owner.
-const KEPT_FOR_EACH_LIVE: u32 = 10;
+/// How many more are kept of those that have ended: a list of all keys is as long as these together.
+const ENDED_KEYS_PER_OWNER_MAX: u32 = 100;
 
 /// Makes, lists, changes and ends the keys of a store. What it changes counts at once for its resolver.
 /// A clone is a few reference counts.
@@ -61,7 +61,8 @@ pub struct Keyring {
     resolver: KeyResolver,
     roles: Option<RoleSet>,
     pub(super) free_attributes: Vec<Box<str>>,
-    keys_per_owner: KeysPerOwner,
+    live_keys_max: u32,
+    ended_keys_max: u32,
     clock: Arc<dyn Clock>,
     pub(super) audience: Audience,
 }
@@ -76,14 +77,15 @@ impl Keyring {
             resolver,
             roles: None,
             free_attributes: Vec::new(),
-            keys_per_owner: bounds_of(KEYS_PER_OWNER_MAX),
+            live_keys_max: KEYS_PER_OWNER_MAX,
+            ended_keys_max: ENDED_KEYS_PER_OWNER_MAX,
             clock: SystemClock::shared(),
             audience: Audience::default(),
         }
     }
 
     /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of a store that can't
-    /// tell them. Of a change that may or may not have been made it is told that nobody can say what.
+    /// tell them. Of an update or a deletion that may or may not have been made it is told that nobody can say what.
     #[must_use]
     pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
         self.audience.add(listener);
@@ -97,14 +99,22 @@ impl Keyring {
         self
     }
 
-    /// How many keys an owner has at most that are good when another is made; 1,000 unless set. With those that have ended, and were
-    /// not deleted, ten times as many are kept. The store keeps to it exactly, however many are made at once.
+    /// How many keys an owner has at most that are good when another is made; 1,000 unless set. The store keeps to it exactly,
+    /// however many are made at once.
     ///
-    /// A rotation is refused only where as many are kept and all are good: what it replaces goes on for the overlap alone, and the
-    /// oldest key that has ended makes room for the new one.
+    /// A rotation isn't held to it, since what it replaces goes on for the overlap alone; it is refused only where as many
+    /// are good as are kept in all.
     #[must_use]
     pub fn keys_per_owner_max(mut self, keys: u32) -> Self {
-        self.keys_per_owner = bounds_of(keys);
+        self.live_keys_max = keys;
+        self
+    }
+
+    /// How many more keys of an owner are kept: those that have ended, and were not deleted, so that lists show them; 100
+    /// unless set. For a further key the oldest goes that has ended. What ended is told by the audit log for longer.
+    #[must_use]
+    pub fn ended_keys_per_owner_max(mut self, keys: u32) -> Self {
+        self.ended_keys_max = keys;
         self
     }
 
@@ -228,8 +238,9 @@ impl Keyring {
             seen,
         };
         let act = act(AuditAction::KEY_ROTATE, &rotation.id);
-        let rotated = self.store.rotate(rotation, Some(self.keys_per_owner));
-        let outcome = self.finish(act, rotated, touched_by).await;
+        let may_touch = MayTouch::These(vec![old.digest, digest]);
+        let rotated = self.store.rotate(rotation, Some(self.bounds()));
+        let outcome = self.finish(act, may_touch, rotated, touched_by).await;
         match outcome.map_err(|error| self.refused(error))? {
             RotationOutcome::Rotated { successor, .. } => Ok((key, *successor)),
             RotationOutcome::Unknown => Err(KeyringError::NotFound),
@@ -295,7 +306,7 @@ impl Keyring {
     pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
         let deleted = self.store.delete(owner, id);
         let act = act(AuditAction::KEY_DELETE, id);
-        let record = self.finish(act, deleted, digests_of).await?;
+        let record = self.finish(act, MayTouch::Any, deleted, digests_of).await?;
         record.ok_or(KeyringError::NotFound)
     }
 
@@ -306,9 +317,10 @@ impl Keyring {
         id: &KeyId,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        change.bounds = Some(self.keys_per_owner);
+        change.bounds = Some(self.bounds());
         let changed = self.store.update(owner, id, change);
-        let outcome = self.finish(act(action, id), changed, digests_of).await;
+        let act = act(action, id);
+        let outcome = self.finish(act, MayTouch::Any, changed, digests_of).await;
         let record = outcome.map_err(|error| match error.kind() {
             StoreErrorKind::Conflict => KeyringError::Changed,
             _ => self.refused(error),
@@ -338,28 +350,30 @@ impl Keyring {
 
     pub(super) async fn insert(&self, record: KeyRecord) -> Result<KeyRecord, KeyringError> {
         let act = act(AuditAction::KEY_CREATE, &record.id);
-        let inserted = self.store.insert(record.clone(), Some(self.keys_per_owner));
+        let inserted = self.store.insert(record.clone(), Some(self.bounds()));
         // Somebody may have asked for it before it was.
         let digest = record.digest;
-        let outcome = self.finish(act, inserted, move |()| vec![digest]).await;
+        let may_touch = MayTouch::These(vec![digest]);
+        let touched = move |()| vec![digest];
+        let outcome = self.finish(act, may_touch, inserted, touched).await;
         outcome.map_err(|error| self.refused(error))?;
         Ok(record)
+    }
+
+    fn bounds(&self) -> KeysPerOwner {
+        KeysPerOwner {
+            live_max: self.live_keys_max,
+            kept_max: self.live_keys_max.saturating_add(self.ended_keys_max),
+        }
     }
 
     fn refused(&self, error: StoreError) -> KeyringError {
         match error.kind() {
             StoreErrorKind::Full => KeyringError::TooMany {
-                max: self.keys_per_owner.live_max,
+                max: self.live_keys_max,
             },
             _ => error.into(),
         }
-    }
-}
-
-fn bounds_of(live_max: u32) -> KeysPerOwner {
-    KeysPerOwner {
-        live_max,
-        kept_max: live_max.saturating_mul(KEPT_FOR_EACH_LIVE),
     }
 }
 

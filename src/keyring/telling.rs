@@ -13,10 +13,12 @@ use crate::{
 
 impl Keyring {
     /// Sees a change through in a task of its own, so that the resolver hears of it whoever hangs up
-    /// meanwhile, and so is the audit log. A change that may or may not have been made makes the resolver forget everything.
+    /// meanwhile, and so is the audit log. A change that may or may not have been made makes the resolver forget what
+    /// it `may_touch`.
     pub(super) async fn finish<T: Clone + Send + Unpin + 'static>(
         &self,
         act: Act,
+        may_touch: MayTouch,
         change: StoreFuture<T>,
         changed: impl FnOnce(T) -> Vec<KeyDigest> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -36,8 +38,18 @@ impl Keyring {
                     }
                 }
                 Err(error) if may_have_happened(error.kind()) => {
-                    resolver.invalidate_all();
-                    audience.tell(&Change::Everything);
+                    match may_touch {
+                        MayTouch::These(digests) => {
+                            for digest in digests {
+                                resolver.invalidate(&digest);
+                                audience.tell(&Change::Key(digest));
+                            }
+                        }
+                        MayTouch::Any => {
+                            resolver.invalidate_all();
+                            audience.tell(&Change::Everything);
+                        }
+                    }
                     trail::record(act.outcome(AuditOutcome::Failed));
                 }
                 Err(_) => {}
@@ -47,6 +59,14 @@ impl Keyring {
         task.await
             .unwrap_or_else(|_| Err(StoreError::internal("the change was cut off")))
     }
+}
+
+/// Whom a change touches, before it is known whether it was made.
+pub(super) enum MayTouch {
+    /// Keys whose digests are known.
+    These(Vec<KeyDigest>),
+    /// One that is known by its id alone.
+    Any,
 }
 
 pub(super) fn act(action: AuditAction, id: &KeyId) -> Act {

@@ -4,6 +4,7 @@ mod makers;
 mod meddled;
 mod peppers;
 mod rotation;
+mod touched;
 
 use std::time::Duration;
 

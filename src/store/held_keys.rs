@@ -37,8 +37,15 @@ pub(super) trait HeldKeys {
         if self.is_taken(&record) {
             return Err(taken());
         }
-        if bounds.is_some_and(|bounds| !bounds.have_room(&record, self.owned_by(&record.owner))) {
-            return Err(full());
+        if let Some(bounds) = bounds {
+            let owner = &record.owner;
+            if !bounds.have_live_room(&record, self.owned_by(owner)) {
+                return Err(full());
+            }
+            let room = bounds.make_room(&record, self.owned_by(owner));
+            if let Some(ended) = room.map_err(|_| full())? {
+                self.delete(owner, &ended);
+            }
         }
         self.add(record);
         Ok(())

@@ -9,7 +9,7 @@ pub struct KeysPerOwner {
     /// That are good at a time, neither revoked nor expired, when another is made. A rotation isn't held to it: what it replaces
     /// goes on for the overlap alone.
     pub live_max: u32,
-    /// That are kept, whatever their state. For the key that a rotation makes the oldest goes that has ended.
+    /// That are kept, whatever their state. For a further key the oldest goes that has ended.
     pub kept_max: u32,
 }
 
@@ -18,26 +18,21 @@ pub struct KeysPerOwner {
 pub(crate) struct NoRoom;
 
 impl KeysPerOwner {
-    /// Whether an owner who has these may have another key.
-    pub(crate) fn have_room<'a>(
+    /// Whether an owner who has these may have another key, where there is room for it.
+    pub(crate) fn have_live_room<'a>(
         self,
         another: &KeyRecord,
         owned: impl Iterator<Item = &'a KeyRecord>,
     ) -> bool {
-        let (mut live, mut kept) = (0_u32, 0_u32);
-        for key in owned {
-            kept = kept.saturating_add(1);
-            if key.is_active(another.created_at) {
-                live = live.saturating_add(1);
-            }
-        }
-        self.has_room(another, live, kept)
+        let live = owned
+            .filter(|key| key.is_active(another.created_at))
+            .count();
+        self.take(another, u32::try_from(live).unwrap_or(u32::MAX))
     }
 
-    /// The same by their numbers.
-    pub(crate) fn has_room(self, another: &KeyRecord, live: u32, kept: u32) -> bool {
-        let is_live = another.is_active(another.created_at);
-        kept < self.kept_max && (!is_live || live < self.live_max)
+    /// Whether an owner of so many good ones may have another key.
+    pub(crate) fn take(self, another: &KeyRecord, live: u32) -> bool {
+        !another.is_active(another.created_at) || live < self.live_max
     }
 
     /// Whether one that has ended may be good again beside these.
@@ -50,16 +45,16 @@ impl KeysPerOwner {
         u32::try_from(live).is_ok_and(|live| live < self.live_max)
     }
 
-    /// Which of these, oldest first, goes for the successor of one of them; `None` where there is room.
+    /// Which of these, oldest first, goes for another one; `None` where there is room.
     pub(crate) fn make_room<'a>(
         self,
-        successor: &KeyRecord,
+        another: &KeyRecord,
         owned: impl Iterator<Item = &'a KeyRecord>,
     ) -> Result<Option<KeyId>, NoRoom> {
         let (mut kept, mut ended) = (0_u32, None);
         for key in owned {
             kept = kept.saturating_add(1);
-            if ended.is_none() && !key.is_active(successor.created_at) {
+            if ended.is_none() && !key.is_active(another.created_at) {
                 ended = Some(&key.id);
             }
         }

@@ -86,10 +86,11 @@ async fn what_is_as_large_as_a_client_likes_has_a_bound() {
 }
 
 #[tokio::test]
-async fn an_owner_has_so_many_good_keys_and_ten_times_as_many_of_any_state() {
+async fn an_owner_has_so_many_good_keys_and_so_many_more_of_any_state() {
     const HOUR: Duration = Duration::from_secs(3_600);
     let store = MemoryStore::new();
-    let owned = ring(&store, &builder(&store).build()).keys_per_owner_max(2);
+    let owned = ring(&store, &builder(&store).build());
+    let owned = owned.keys_per_owner_max(2).ended_keys_per_owner_max(18);
     let make = || owned.create("ann", NewKey::default());
     let full = |error| {
         assert!(
@@ -129,6 +130,24 @@ async fn an_owner_has_so_many_good_keys_and_ten_times_as_many_of_any_state() {
     assert!(matches!(gone, Err(KeyringError::NotFound)));
     owned.get("ann", &first.id).await.unwrap();
     full(make().await.unwrap_err());
+}
+
+#[tokio::test]
+async fn of_keys_that_have_ended_an_owner_s_list_has_only_the_latest() {
+    use crate::domain::page::Page;
+
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build()).keys_per_owner_max(2);
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        let (_, made) = owned.create("ann", NewKey::default()).await.unwrap();
+        owned.revoke("ann", &made.id).await.unwrap();
+        ids.push(made.id);
+    }
+    let listed = owned.list("ann", Page::first(1_000)).await.unwrap().items;
+    let listed: Vec<_> = listed.into_iter().map(|key| key.id).collect();
+    let latest: Vec<_> = ids.into_iter().rev().take(102).collect();
+    assert_eq!(listed, latest);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod rows;
 use sqlx::{postgres::PgConnection, types::Json};
 
 use self::{
-    room::{check_room, live, make_room, take_turn},
+    room::{check_live, live, make_room, take_turn},
     rows::{find_owned, insert, lock_owned, read_key, read_one, select},
 };
 use super::{
@@ -155,7 +155,8 @@ impl KeyStore for PostgresStore {
             let _turn = shared.key_turn(&record.owner).await?;
             let mut transaction = shared.begin().await?;
             take_turn(&mut transaction, &record.owner, bounds).await?;
-            check_room(&mut transaction, &record, bounds).await?;
+            check_live(&mut transaction, &record, bounds).await?;
+            make_room(&mut transaction, &record, bounds).await?;
             insert(&mut transaction, &record).await?;
             transaction.commit().await?;
             Ok(())

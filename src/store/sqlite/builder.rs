@@ -79,8 +79,8 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How many entries of the audit log are kept: 1 million unless set, and of refusals of strangers half as many
-    /// besides ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
+    /// How many acts the audit log keeps: 1 million unless set. As many entries of known callers are kept besides, and of
+    /// strangers half as many ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
     /// so there may be some more for a while.
     pub fn audit_rows_max(mut self, entries: u64) -> Self {
         self.0.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);
@@ -123,7 +123,8 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How many threads read: 2 unless set, at least 1.
+    /// How many threads look things up by their names: 2 unless set, at least 1. Half as many more read lists, so that no list
+    /// keeps a look-up waiting; beyond 512 lists that wait, further ones fail with `Busy`.
     pub fn readers(mut self, threads: usize) -> Self {
         self.0.readers = threads.max(1);
         self

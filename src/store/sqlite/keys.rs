@@ -111,7 +111,7 @@ fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
 }
 
 /// Reads indexes alone, and no more of them than the bounds.
-fn check_room(
+fn check_live(
     connection: &Connection,
     record: &KeyRecord,
     bounds: Option<KeysPerOwner>,
@@ -120,7 +120,7 @@ fn check_room(
         return Ok(());
     };
     let live = live(connection, &record.owner, record.created_at, bounds)?;
-    if bounds.has_room(record, live, kept(connection, &record.owner, bounds)?) {
+    if bounds.take(record, live) {
         return Ok(());
     }
     Err(full().into())
@@ -144,16 +144,16 @@ fn live(
     Ok(live)
 }
 
-/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
+/// For a further key: of as many as may be kept the oldest goes that has ended.
 fn make_room(
     connection: &Connection,
-    successor: &KeyRecord,
+    another: &KeyRecord,
     bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
     let Some(bounds) = bounds else {
         return Ok(());
     };
-    let owner = &successor.owner;
+    let owner = &another.owner;
     if kept(connection, owner, bounds)? < bounds.kept_max {
         return Ok(());
     }
@@ -162,7 +162,7 @@ fn make_room(
             "DELETE FROM api_key WHERE position = (SELECT position FROM api_key WHERE owner = ?
              AND (revoked_at IS NOT NULL OR expires_at <= ?) ORDER BY position LIMIT 1)",
         )?
-        .execute(params![owner, micros(successor.created_at)])?;
+        .execute(params![owner, micros(another.created_at)])?;
     if gone == 0 {
         return Err(full().into());
     }
@@ -312,7 +312,7 @@ impl KeyLookup for SqliteStore {
 
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         let now = micros(self.0.settings.clock.now());
-        self.0.readers.read(move |connection| {
+        self.0.readers.list(move |connection| {
             let mut list = connection.prepare_cached(select!(
                 "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
                  ORDER BY last_used_at DESC LIMIT ?"
@@ -338,7 +338,8 @@ impl KeyLookup for SqliteStore {
 impl KeyStore for SqliteStore {
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
         self.change(move |connection| {
-            check_room(connection, &record, bounds)?;
+            check_live(connection, &record, bounds)?;
+            make_room(connection, &record, bounds)?;
             insert(connection, &record)
         })
     }
@@ -360,7 +361,7 @@ impl KeyStore for SqliteStore {
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         let owner = owner.to_owned();
-        self.0.readers.read(move |connection| {
+        self.0.readers.list(move |connection| {
             let mut list = connection.prepare_cached(select!(
                 "owner = ? AND position < ? ORDER BY position DESC LIMIT ?"
             ))?;

@@ -151,14 +151,14 @@ impl Ledger for SqliteStore {
         let account = account.clone();
         self.0
             .readers
-            .read(move |connection| listing::usage(connection, &account, &page))
+            .list(move |connection| listing::usage(connection, &account, &page))
     }
 
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let account = account.clone();
         self.0
             .readers
-            .read(move |connection| listing::transactions(connection, &account, &page))
+            .list(move |connection| listing::transactions(connection, &account, &page))
     }
 
     fn flush(&self) -> StoreFuture<()> {

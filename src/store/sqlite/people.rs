@@ -250,7 +250,7 @@ impl UserStore for SqliteStore {
     }
 
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>> {
-        self.0.readers.read(move |connection| {
+        self.0.readers.list(move |connection| {
             let mut list = connection
                 .prepare_cached(select!("position < ? ORDER BY position DESC LIMIT ?"))?;
             let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
@@ -353,7 +353,7 @@ impl SessionStore for SqliteStore {
         limit: u16,
     ) -> StoreFuture<Vec<SessionRecord>> {
         let user = user.clone();
-        self.0.readers.read(move |connection| {
+        self.0.readers.list(move |connection| {
             let mut list = connection.prepare_cached(select_session!(
                 "user = ? AND ended_at IS NULL AND expires_at > ?
                  ORDER BY created_at DESC, id LIMIT ?"

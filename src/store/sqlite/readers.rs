@@ -1,4 +1,4 @@
-//! Threads that read, so that looking up a key never waits behind a write.
+//! Threads that read, so that looking up a key never waits behind a write, nor behind a list.
 
 use std::{
     path::Path,
@@ -16,50 +16,96 @@ use tokio::sync::oneshot;
 use super::{answered, closed, convert::Failure, schema};
 use crate::store::{StoreError, StoreErrorKind, StoreFuture};
 
-/// Reads that wait, all threads together.
-const QUEUE_MAX: usize = 4_096;
+/// Look-ups that wait, all threads together.
+const LOOKUPS_MAX: usize = 4_096;
+/// Lists that wait. One may take some ten milliseconds, and whoever waits for longer than the deadline waits in vain.
+const LISTS_MAX: usize = 512;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
+/// Two lines with threads of their own: what is looked up by its name is a row or two, and authentication waits for it; a
+/// list is as long as somebody has made it.
 pub(super) struct Readers {
-    /// `None` once they are to end.
-    queue: Mutex<Option<SyncSender<Read>>>,
+    lookups: Line,
+    lists: Line,
     deadline: Duration,
 }
 
+/// `None` once it is to end.
+struct Line(Mutex<Option<SyncSender<Read>>>);
+
 impl Readers {
-    /// Opens the connections here, so that what is wrong with them is known at once.
+    /// Opens the connections here, so that what is wrong with them is known at once. For each two threads that look up
+    /// there is one that lists.
     pub(super) fn start(
         path: &Path,
         count: usize,
         deadline: Duration,
     ) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
-        let (sender, receiver) = mpsc::sync_channel(QUEUE_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let mut threads = Vec::new();
-        for number in 0..count.max(1) {
-            let connection = schema::open_reader(path).map_err(|failure| failure.0)?;
-            let receiver = Arc::clone(&receiver);
-            let thread = thread::Builder::new()
-                .name(format!("tollgate-read-{number}"))
-                .spawn(move || serve(&connection, &receiver))
-                .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "no thread to read"))?;
-            threads.push(thread);
-        }
+        let count = count.max(1);
+        let (lookups, mut threads) = Line::start(path, "read", count, LOOKUPS_MAX)?;
+        let (lists, more) = Line::start(path, "list", count.div_ceil(2), LISTS_MAX)?;
+        threads.extend(more);
         let readers = Self {
-            queue: Mutex::new(Some(sender)),
+            lookups,
+            lists,
             deadline,
         };
         Ok((readers, threads))
     }
 
     pub(super) fn end(&self) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        *queue = None;
+        for line in [&self.lookups, &self.lists] {
+            *line.sender() = None;
+        }
     }
 
+    /// Looks up one thing by its name.
     pub(super) fn read<T: Send + 'static>(
         &self,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.lookups.ask(self.deadline, work)
+    }
+
+    /// Reads a page of a list.
+    pub(super) fn list<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.lists.ask(self.deadline, work)
+    }
+}
+
+impl Line {
+    fn start(
+        path: &Path,
+        name: &str,
+        count: usize,
+        waiting_max: usize,
+    ) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
+        let (sender, receiver) = mpsc::sync_channel(waiting_max);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
+        for number in 0..count {
+            let connection = schema::open_reader(path).map_err(|failure| failure.0)?;
+            let receiver = Arc::clone(&receiver);
+            let thread = thread::Builder::new()
+                .name(format!("tollgate-{name}-{number}"))
+                .spawn(move || serve(&connection, &receiver))
+                .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "no thread to read"))?;
+            threads.push(thread);
+        }
+        Ok((Self(Mutex::new(Some(sender))), threads))
+    }
+
+    fn sender(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Read>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        deadline: Duration,
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<T> {
         let (reply, answer) = oneshot::channel();
@@ -69,12 +115,12 @@ impl Readers {
                 let _ = reply.send(work(connection).map_err(|failure| failure.0));
             }
         });
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = queue.as_ref() else {
+        let sender = self.sender();
+        let Some(sender) = sender.as_ref() else {
             return StoreFuture::ready(Err(closed()));
         };
         match sender.try_send(read) {
-            Ok(()) => StoreFuture::new(answered(answer, self.deadline)),
+            Ok(()) => StoreFuture::new(answered(answer, deadline)),
             Err(TrySendError::Full(_)) => {
                 let busy = StoreError::new(StoreErrorKind::Busy, "too many reads are waiting");
                 StoreFuture::ready(Err(busy))
@@ -91,6 +137,46 @@ fn serve(connection: &Connection, queue: &Mutex<Receiver<Read>>) {
         match next {
             Ok(read) => read(connection),
             Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_crowd_of_lists_delays_a_look_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.db");
+        drop(
+            schema::open_writer(&path)
+                .map_err(|failure| failure.0)
+                .unwrap(),
+        );
+        let (readers, threads) = Readers::start(&path, 2, Duration::from_secs(60)).unwrap();
+        let (finish, wait) = mpsc::channel::<()>();
+        let (begun, begins) = oneshot::channel();
+        let slow = readers.list(move |_| {
+            let _ = begun.send(());
+            let _ = wait.recv();
+            Ok(())
+        });
+        begins.await.unwrap();
+        let waiting: Vec<_> = (0..LISTS_MAX).map(|_| readers.list(|_| Ok(()))).collect();
+        let beyond = readers.list(|_| Ok(())).await.unwrap_err();
+        assert_eq!(beyond.kind(), StoreErrorKind::Busy);
+        for number in 0..1_000 {
+            assert_eq!(readers.read(move |_| Ok(number)).await.unwrap(), number);
+        }
+        drop(finish);
+        slow.await.unwrap();
+        for list in waiting {
+            list.await.unwrap();
+        }
+        readers.end();
+        for thread in threads {
+            thread.join().unwrap();
         }
     }
 }

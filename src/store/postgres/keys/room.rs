@@ -15,7 +15,7 @@ use crate::{
 const TURN: i64 = 0x6b65_7973_206f_6620;
 
 /// Reads indexes alone, and no more of them than the bounds.
-pub(super) async fn check_room(
+pub(super) async fn check_live(
     connection: &mut PgConnection,
     record: &KeyRecord,
     bounds: Option<KeysPerOwner>,
@@ -23,9 +23,8 @@ pub(super) async fn check_room(
     let Some(bounds) = bounds else {
         return Ok(());
     };
-    let live = live(&mut *connection, &record.owner, record.created_at, bounds).await?;
-    let kept = kept(connection, &record.owner, bounds).await?;
-    if bounds.has_room(record, live, kept) {
+    let live = live(connection, &record.owner, record.created_at, bounds).await?;
+    if bounds.take(record, live) {
         return Ok(());
     }
     Err(full().into())
@@ -50,24 +49,24 @@ pub(super) async fn live(
     Ok(u32::try_from(live).unwrap_or(u32::MAX))
 }
 
-/// For the successor of a key: of as many as may be kept the oldest goes that has ended.
+/// For a further key: of as many as may be kept the oldest goes that has ended.
 pub(super) async fn make_room(
     connection: &mut PgConnection,
-    successor: &KeyRecord,
+    another: &KeyRecord,
     bounds: Option<KeysPerOwner>,
 ) -> Result<(), Failure> {
     let Some(bounds) = bounds else {
         return Ok(());
     };
-    if kept(&mut *connection, &successor.owner, bounds).await? < bounds.kept_max {
+    if kept(&mut *connection, &another.owner, bounds).await? < bounds.kept_max {
         return Ok(());
     }
     let gone = sqlx::query(
         "DELETE FROM tollgate.api_key WHERE id = (SELECT id FROM tollgate.api_key WHERE owner = $1
          AND (revoked_at IS NOT NULL OR expires_at <= $2) ORDER BY position LIMIT 1)",
     )
-    .bind(&successor.owner)
-    .bind(Moment(successor.created_at))
+    .bind(&another.owner)
+    .bind(Moment(another.created_at))
     .execute(connection)
     .await?
     .rows_affected();
