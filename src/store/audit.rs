@@ -7,9 +7,15 @@ use crate::domain::audit::{AuditEntry, AuditEvent, AuditFilter};
 
 /// Keeps the audit log: appended to, read newest first, and cut off at its oldest end by age and number.
 ///
-/// Refusals of strangers ([`AuditEvent::is_of_a_stranger`]) are cut off for themselves: they have a number of
-/// their own, half as large, and at most half of the places where events wait. However many there are, they push
-/// out no act, and nothing that callers did who are known.
+/// Three kinds are cut off each for itself:
+///
+/// - **Acts**, changes of users, keys and what the application records: the number that is set, and whoever may do none pushes
+///   none of them out.
+/// - **What callers bring about who are known**, authentications, logins and refusals: as many again, in eight parts among
+///   which callers are shared out by their names, so that one of them pushes out what an eighth of all callers did at most.
+/// - **Refusals of strangers** ([`AuditEvent::is_of_a_stranger`]): half as many again.
+///
+/// Nor do they take each other's places where events wait to be written: strangers may take half of these, and callers three quarters.
 pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
     /// Hands an event over to be written soon. It must not block.
     ///

@@ -96,7 +96,7 @@ async fn the_ring_in_memory_keeps_the_newest() {
     let store = tollgate::store::MemoryStore::builder();
     let store = store.audit_rows_max(3).build();
     for actor in ["a", "b", "c", "d", "e"] {
-        store.append(event("login", actor)).unwrap();
+        store.append(event("key.create", actor)).unwrap();
     }
     let kept = all(&store, AuditFilter::default()).await;
     let kept: Vec<_> = kept
@@ -120,7 +120,7 @@ async fn the_file_forgets_by_number_and_by_age_and_survives_a_restart() {
     };
     let store = open().await.unwrap();
     for actor in ["a", "b", "c", "d", "e"] {
-        store.append(event("login", actor)).unwrap();
+        store.append(event("key.create", actor)).unwrap();
     }
     store.close().await.unwrap();
 
@@ -140,13 +140,25 @@ async fn the_file_forgets_by_number_and_by_age_and_survives_a_restart() {
     assert_eq!(kept.len(), 1, "{kept:?}");
 }
 
-/// A flood of refusals of strangers, between acts: how many were not taken because too many waited.
+/// A flood of refusals of strangers and of what one caller does who may do nothing, between acts: how many were not taken because
+/// too many waited.
 async fn flood<S: AuditLog>(store: &S) -> usize {
     let mut turned_away = 0;
+    store.append(event("authenticate", "operator-1")).unwrap();
     for number in 0..100_000 {
         let act = Act::new(AuditAction::AUTHENTICATE).outcome(AuditOutcome::Refused);
         let stranger = AuditEvent::new(now(), act.because("credential_invalid"));
         turned_away += usize::from(store.append(stranger).is_err());
+        let viewer = match number % 3 {
+            0 => event("authenticate", "viewer-1"),
+            1 => event("login", "viewer-1"),
+            _ => {
+                let mut refused = event("rbac", "viewer-1");
+                refused.outcome = AuditOutcome::Refused;
+                refused
+            }
+        };
+        turned_away += usize::from(store.append(viewer).is_err());
         if number % 10_000 == 0 {
             // Also in the midst of it there is a place for an act.
             store.append(event("key.revoke", "user-1")).unwrap();
@@ -155,29 +167,35 @@ async fn flood<S: AuditLog>(store: &S) -> usize {
     turned_away
 }
 
-/// All acts of the flood are there, and no more than so many rows in all.
-async fn nothing_is_pushed_out<S: AuditLog>(store: &S, rows_max: usize) {
-    let acts = AuditFilter {
-        actor: Some("user-1".to_owned()),
+/// With 20 acts at most there are 3 entries in each eighth of the callers, and 10 of strangers. The flood leaves its acts, the
+/// caller who was there before, and the newest of the others.
+const LEFT: usize = 10 + 1 + 3 + 10;
+
+/// All acts of the flood are there, and no more than there may be in all.
+async fn nothing_is_pushed_out<S: AuditLog>(store: &S) {
+    let by = |actor: &str| AuditFilter {
+        actor: Some(actor.to_owned()),
         ..AuditFilter::default()
     };
-    assert_eq!(all(store, acts).await.len(), 10);
+    assert_eq!(all(store, by("user-1")).await.len(), 10);
+    assert_eq!(all(store, by("operator-1")).await.len(), 1);
+    assert_eq!(all(store, by("viewer-1")).await.len(), 3);
     let kept = all(store, AuditFilter::default()).await;
-    assert!(kept.len() <= rows_max, "{}", kept.len());
+    assert_eq!(kept.len(), LEFT);
     let strangers = kept.iter().filter(|entry| entry.event.is_of_a_stranger());
-    assert!(strangers.count() > 0, "the newest are kept");
+    assert_eq!(strangers.count(), 10, "the newest are kept");
     let ordered = kept.is_sorted_by(|newer, older| newer.position > older.position);
     assert!(ordered, "newest first");
 }
 
 #[tokio::test]
-async fn strangers_push_nothing_out_of_the_rings_in_memory() {
+async fn nobody_pushes_out_what_is_not_theirs_of_the_rings_in_memory() {
     let store = tollgate::store::MemoryStore::builder();
     let store = store.audit_rows_max(20).build();
     assert_eq!(flood(&store).await, 0);
-    nothing_is_pushed_out(&store, 30).await;
+    nothing_is_pushed_out(&store).await;
     for _ in 0..20 {
-        store.append(event("login", "user-2")).unwrap();
+        store.append(event("key.create", "user-2")).unwrap();
     }
     let kept = all(&store, AuditFilter::default()).await;
     let of_user_2 = |entry: &&AuditEntry| entry.event.actor.as_deref() == Some("user-2");
@@ -190,7 +208,7 @@ async fn strangers_push_nothing_out_of_the_rings_in_memory() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_push_nothing_out_of_the_file() {
+async fn nobody_pushes_out_what_is_not_theirs_of_the_file() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Time::default());
     let store = tollgate::store::SqliteStore::builder(folder.path().join("tollgate.db"))
         .with_clock(clock.clone())
@@ -199,22 +217,22 @@ async fn strangers_push_nothing_out_of_the_file() {
         .await
         .unwrap();
     flood(&store).await;
-    for _ in 0..1_000 {
+    for _ in 0..2_000 {
         clock.advance(Duration::from_secs(2));
         let page = store
             .entries(AuditFilter::default(), Page::first(100))
             .await;
-        if page.unwrap().items.len() <= 30 {
+        if page.unwrap().items.len() <= LEFT {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    nothing_is_pushed_out(&store, 30).await;
+    nothing_is_pushed_out(&store).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_push_nothing_out_of_the_table() {
+async fn nobody_pushes_out_what_is_not_theirs_of_the_table() {
     let Some(options) = crate::postgres_server::database().await else {
         return;
     };
@@ -227,16 +245,70 @@ async fn strangers_push_nothing_out_of_the_table() {
         .await
         .unwrap();
     flood(&store).await;
-    for _ in 0..1_000 {
+    for _ in 0..2_000 {
         clock.advance(Duration::from_secs(2));
         let page = store
             .entries(AuditFilter::default(), Page::first(100))
             .await;
-        if page.unwrap().items.len() <= 30 {
+        if page.unwrap().items.len() <= LEFT {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    nothing_is_pushed_out(&store, 30).await;
+    nothing_is_pushed_out(&store).await;
+    store.close().await.unwrap();
+}
+
+/// What is rare is found a part at a time: no question goes through all of a log.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+async fn what_is_rare_is_looked_for_in_parts<S: AuditLog>(store: &S) {
+    let rare = |mut event: AuditEvent| {
+        event.outcome = AuditOutcome::Failed;
+        event
+    };
+    store.append(rare(event("key.create", "user-1"))).unwrap();
+    for _ in 0..12_000 {
+        while store.append(event("key.create", "user-1")).is_err() {
+            store
+                .entries(AuditFilter::default(), Page::first(1))
+                .await
+                .unwrap();
+        }
+    }
+    for (actor, action) in [
+        (None, None),
+        (Some("user-1"), None),
+        (None, Some("key.create")),
+    ] {
+        let filter = AuditFilter {
+            actor: actor.map(str::to_owned),
+            action: action.map(AuditAction::new),
+            outcome: Some(AuditOutcome::Failed),
+        };
+        let part = store.entries(filter.clone(), Page::first(5)).await.unwrap();
+        assert_eq!(part.items, []);
+        let next = Page::first(5).after(part.next_cursor.expect("there is more"));
+        let part = store.entries(filter, next).await.unwrap();
+        assert_eq!((part.items.len(), part.next_cursor), (1, None));
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_question_goes_through_all_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = tollgate::store::SqliteStore::open(folder.path().join("tollgate.db"));
+    what_is_rare_is_looked_for_in_parts(&store.await.unwrap()).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_question_goes_through_all_of_a_table() {
+    let Some(options) = crate::postgres_server::database().await else {
+        return;
+    };
+    let pool = crate::postgres_server::pool(options, 6).await;
+    let store = tollgate::store::PostgresStore::open(pool).await.unwrap();
+    what_is_rare_is_looked_for_in_parts(&store).await;
     store.close().await.unwrap();
 }

@@ -4,9 +4,10 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::Connection;
 use tollgate::{
+    audit::AuditFilter,
     key::{KeyDigest, KeyRecord},
     store::{
-        BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
+        AuditLog, BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
         StoreErrorKind, UserStore,
     },
 };
@@ -93,11 +94,20 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     let before = "DROP TABLE open_hold; ALTER TABLE log DROP COLUMN next_hold;
         CREATE TABLE hold (instance, number, ends, account, amount, charges, key, principal, idempotency_key, day, month,
             started_at, budgets, request_id, route);
-        ALTER TABLE budget DROP COLUMN rolling; PRAGMA user_version = 8";
+        ALTER TABLE budget DROP COLUMN rolling;
+        DROP INDEX audit_by_share; DROP INDEX audit_by_actor; DROP INDEX audit_by_action;
+        ALTER TABLE audit DROP COLUMN share;
+        ALTER TABLE audit ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX audit_by_ordinal ON audit (stranger, ordinal);
+        INSERT INTO audit (at, actor, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'ann', 'key.create', 'success', 0, 1);
+        INSERT INTO audit (at, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'authenticate', 'refused', 1, 1);
+        PRAGMA user_version = 8";
     file.execute_batch(before).unwrap();
     drop(file);
 
     let store = open(folder.path()).await;
+    let entries = store.entries(AuditFilter::default(), Page::first(9));
+    assert_eq!(entries.await.unwrap().items.len(), 2);
     let found = store.budget(&ann, &key[0]).await.unwrap();
     assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
     let limits = rolling(86_400, 50);

@@ -1,19 +1,19 @@
-//! The audit log: two rings, so that strangers push out nobody but each other.
+//! The audit log: a ring for each share, so that nobody pushes out what isn't of their own kind.
 
-use std::{cmp::Reverse, collections::VecDeque, iter::Peekable};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{MemoryStore, lock};
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditEvent, AuditFilter, strangers_max},
+        audit::{AuditEntry, AuditEvent, AuditFilter, Share},
         page::{Page, Paged},
     },
     store::{AuditLog, StoreError, StoreFuture},
 };
 
 pub(super) struct Log {
-    known: Ring,
-    strangers: Ring,
+    /// By the number of the share.
+    rings: BTreeMap<u8, Ring>,
     next: u64,
 }
 
@@ -24,9 +24,13 @@ struct Ring {
 
 impl Log {
     pub(super) fn new(rows_max: usize) -> Self {
+        let rows_max = u64::try_from(rows_max).unwrap_or(u64::MAX);
+        let ring = |share: Share| {
+            let rows_max = usize::try_from(share.rows_max(rows_max)).unwrap_or(usize::MAX);
+            (share.number(), Ring::new(rows_max))
+        };
         Self {
-            known: Ring::new(rows_max),
-            strangers: Ring::new(strangers_max(rows_max)),
+            rings: Share::all().map(ring).collect(),
             next: 1,
         }
     }
@@ -34,28 +38,32 @@ impl Log {
     fn append(&mut self, event: AuditEvent) {
         let position = self.next;
         self.next = position.saturating_add(1);
-        let ring = if event.is_of_a_stranger() {
-            &mut self.strangers
-        } else {
-            &mut self.known
-        };
-        ring.append(AuditEntry { position, event });
+        if let Some(ring) = self.rings.get_mut(&event.share().number()) {
+            ring.append(AuditEntry { position, event });
+        }
     }
 
     /// All entries, the newest first.
     fn newest(&self) -> impl Iterator<Item = &AuditEntry> {
-        let mut known = self.known.entries.iter().rev().peekable();
-        let mut strangers = self.strangers.entries.iter().rev().peekable();
+        let rings = self.rings.values();
+        let mut rings: Vec<_> = rings.map(|ring| ring.entries.iter().rev()).collect();
+        let mut heads: Vec<_> = rings.iter_mut().map(Iterator::next).collect();
         std::iter::from_fn(move || {
-            let place = |entry: Option<&&AuditEntry>| Reverse(entry.map(|entry| entry.position));
-            let next: &mut Peekable<_> = if place(known.peek()) <= place(strangers.peek()) {
-                &mut known
-            } else {
-                &mut strangers
-            };
-            next.next()
+            let mut both = heads.iter_mut().zip(&mut rings);
+            let mut newest = both.next()?;
+            for (head, ring) in both {
+                if place(*head) > place(*newest.0) {
+                    newest = (head, ring);
+                }
+            }
+            let (head, ring) = newest;
+            std::mem::replace(head, ring.next())
         })
     }
+}
+
+fn place(entry: Option<&AuditEntry>) -> Option<u64> {
+    entry.map(|entry| entry.position)
 }
 
 impl Ring {

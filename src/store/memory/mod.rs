@@ -146,8 +146,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// How many entries of the audit log are kept; 10,000 unless set, at least 1. Of refusals of strangers half
-    /// as many are kept besides.
+    /// How many acts the audit log keeps; 10,000 unless set, at least 1. As many entries of known callers are kept
+    /// besides, and of strangers half as many ([`AuditLog`](crate::store::AuditLog)).
     pub fn audit_rows_max(mut self, entries: usize) -> Self {
         self.audit_rows_max = entries.max(1);
         self

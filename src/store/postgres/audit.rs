@@ -11,38 +11,63 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{
-            Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, strangers_max,
-        },
+        audit::{Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, Share},
         clock::Timestamp,
         page::{Page, Paged},
     },
     store::{AuditLog, StoreError, StoreFuture},
 };
 
-/// Events in one statement, and rows that one sweep deletes.
+/// Events in one statement, and rows that one sweep deletes of one share.
 const STEP: usize = 1_000;
 
+/// An event of before has the kind that processes of before go by.
 const INSERT: &str = "INSERT INTO tollgate.audit
-     (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, ordinal)
-     SELECT event.*, nextval(CASE WHEN event.stranger THEN 'tollgate.audit_of_strangers'
-         ELSE 'tollgate.audit_of_known' END::regclass)
+     (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share, ordinal)
+     SELECT event.*, nextval(format('tollgate.audit_of_share_%s', event.share)::regclass)
      FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-         $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[])
-     AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger)";
+         $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[], $12::smallint[])
+     AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share)";
 
-const LIST: &str =
-    "SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-     FROM tollgate.audit WHERE position < $1 AND ($2::text IS NULL OR actor = $2)
-     AND ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR outcome = $4)
-     ORDER BY position DESC LIMIT $5";
+/// By an index, where there is one for what is asked; what else is asked is looked for in at most 10,000 entries. $2 is what the
+/// index is asked for.
+macro_rules! list {
+    ($condition:literal) => {
+        (
+            concat!(
+                "WITH seen AS (
+                     SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
+                     FROM tollgate.audit WHERE position < $1 AND ",
+                $condition,
+                " ORDER BY position DESC LIMIT 10000
+                 )
+                 SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
+                 FROM seen WHERE ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR outcome = $4)
+                 ORDER BY position DESC LIMIT $5"
+            ),
+            concat!(
+                "SELECT position FROM tollgate.audit WHERE position < $1 AND ",
+                $condition,
+                " ORDER BY position DESC OFFSET 9999 LIMIT 1"
+            ),
+        )
+    };
+}
+
+/// The shares that are too long, or whose oldest entry is too old: mostly none, which is seen at their ends.
+const OVER: &str = "SELECT shares.number, shares.kept
+     FROM unnest($1::smallint[], $2::bigint[]) AS shares (number, kept),
+     LATERAL (SELECT at, ordinal FROM tollgate.audit WHERE share = shares.number
+         ORDER BY ordinal LIMIT 1) AS oldest,
+     LATERAL (SELECT max(ordinal) AS ordinal FROM tollgate.audit WHERE share = shares.number) AS newest
+     WHERE oldest.at < $3 OR oldest.ordinal <= newest.ordinal - shares.kept";
 
 const PRUNE: &str = "WITH oldest AS (
-         SELECT position, at, ordinal FROM tollgate.audit WHERE stranger = $4 ORDER BY ordinal LIMIT $3
+         SELECT position, at, ordinal FROM tollgate.audit WHERE share = $4 ORDER BY ordinal LIMIT $3
      )
      DELETE FROM tollgate.audit USING oldest WHERE audit.position = oldest.position AND (
          oldest.at < $1
-         OR oldest.ordinal <= (SELECT max(ordinal) FROM tollgate.audit WHERE stranger = $4) - $2
+         OR oldest.ordinal <= (SELECT max(ordinal) FROM tollgate.audit WHERE share = $4) - $2
      )";
 
 impl AuditLog for PostgresStore {
@@ -52,13 +77,7 @@ impl AuditLog for PostgresStore {
             return Err(closed());
         }
         let mut waiting = shared.events();
-        let places = shared.settings.queue_max;
-        let places = if event.is_of_a_stranger() {
-            strangers_max(places)
-        } else {
-            places
-        };
-        if waiting.len() >= places {
+        if waiting.len() >= event.share().places(shared.settings.queue_max) {
             return Err(busy());
         }
         waiting.push(storable(event));
@@ -69,21 +88,34 @@ impl AuditLog for PostgresStore {
         self.ask(move |shared| async move {
             shared.write_events().await?;
             let (before, limit) = bounds(&page);
-            let rows = sqlx::query(LIST)
+            let actor = filter.actor.as_deref().map(without_nul);
+            let action = filter.action.as_ref();
+            let action = action.map(|action| without_nul(action.as_str()));
+            let ((list, end), value) = match (&actor, &action) {
+                (Some(_), _) => (list!("actor = $2"), &actor),
+                (None, Some(_)) => (list!("action = $2"), &action),
+                (None, None) => (list!("$2::text IS NULL"), &None),
+            };
+            let rows = sqlx::query(list)
                 .bind(before)
-                .bind(filter.actor.as_deref().map(without_nul))
-                .bind(
-                    filter
-                        .action
-                        .as_ref()
-                        .map(|action| without_nul(action.as_str())),
-                )
+                .bind(value)
+                .bind(&action)
                 .bind(filter.outcome.map(AuditOutcome::as_str))
                 .bind(limit)
                 .fetch_all(&mut *shared.read().await?)
                 .await?;
-            let rows = rows.iter().map(read_entry).collect::<Result<_, _>>()?;
-            Ok(Paged::from_rows(&page, rows))
+            let rows: Vec<_> = rows.iter().map(read_entry).collect::<Result<_, _>>()?;
+            let is_short = rows.len() <= usize::from(page.limit());
+            let mut part = Paged::from_rows(&page, rows);
+            if is_short {
+                let last: Option<i64> = sqlx::query_scalar(end)
+                    .bind(before)
+                    .bind(value)
+                    .fetch_optional(&mut *shared.read().await?)
+                    .await?;
+                part.next_cursor = last.map(uncount).transpose()?;
+            }
+            Ok(part)
         })
     }
 
@@ -152,6 +184,7 @@ impl Work {
             .bind(column(batch, |event| event.target.as_deref()))
             .bind(column(batch, |event| event.reason.as_deref()))
             .bind(column(batch, AuditEvent::is_of_a_stranger))
+            .bind(column(batch, |event| i16::from(event.share().number())))
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await
@@ -159,29 +192,37 @@ impl Work {
 
     /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
     pub(super) async fn prune_audit(&self) -> Result<bool, Failure> {
-        let kept = self.settings.audit_rows_max;
-        let kept_of_strangers = kept.saturating_add(1).checked_div(2).unwrap_or(kept);
-        let known = self.prune_audit_of(false, kept).await?;
-        Ok(self.prune_audit_of(true, kept_of_strangers).await? && known)
-    }
-
-    async fn prune_audit_of(&self, strangers: bool, kept: i64) -> Result<bool, Failure> {
         let settings = &self.settings;
+        let rows_max = u64::try_from(settings.audit_rows_max).unwrap_or(0);
+        let numbers: Vec<_> = Share::all()
+            .map(|share| i16::from(share.number()))
+            .collect();
+        let kept = Share::all().map(|share| i64::try_from(share.rows_max(rows_max)));
+        let kept: Vec<_> = kept.map(|kept| kept.unwrap_or(i64::MAX)).collect();
         let oldest = settings.clock.now().saturating_sub(settings.audit_age_max);
-        let step = i64::try_from(STEP).unwrap_or(i64::MAX);
-        let mut transaction = self.begin().await?;
-        let pruned = sqlx::query(PRUNE)
-            .bind(Moment(
-                oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
-            ))
+        let oldest = oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH);
+        let over: Vec<(i16, i64)> = sqlx::query_as(OVER)
+            .bind(numbers)
             .bind(kept)
-            .bind(step)
-            .bind(strangers)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        transaction.commit().await?;
-        Ok(i64::try_from(pruned).unwrap_or(step) < step)
+            .bind(Moment(oldest))
+            .fetch_all(&mut *self.read().await?)
+            .await?;
+        let step = i64::try_from(STEP).unwrap_or(i64::MAX);
+        let mut all_done = true;
+        for (share, kept) in over {
+            let mut transaction = self.begin().await?;
+            let pruned = sqlx::query(PRUNE)
+                .bind(Moment(oldest))
+                .bind(kept)
+                .bind(step)
+                .bind(share)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+            transaction.commit().await?;
+            all_done &= i64::try_from(pruned).unwrap_or(step) < step;
+        }
+        Ok(all_done)
     }
 }
 

@@ -94,8 +94,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How many entries of the audit log are kept: 1 million unless set, and of refusals of strangers half as many
-    /// besides ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
+    /// How many acts the audit log keeps: 1 million unless set. As many entries of known callers are kept besides, and of
+    /// strangers half as many ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
     /// so there may be some more for a while.
     pub fn audit_rows_max(mut self, entries: u64) -> Self {
         self.settings.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);

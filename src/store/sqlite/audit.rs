@@ -12,24 +12,21 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, strangers_max},
+        audit::{AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome, Share},
         page::{Page, Paged},
     },
     store::{AuditLog, Ledger, StoreError, StoreFuture, gauge::Gauge},
 };
 
-/// Rows that one sweep deletes.
+/// Rows that one sweep deletes of one share.
 const STEP: i64 = 1_000;
+/// Rows that are looked through for one page: who asks for what is rare gets fewer, and where to go on.
+const SCANNED_MAX: i64 = 10_000;
 
 impl AuditLog for SqliteStore {
     fn append(&self, event: AuditEvent) -> Result<(), StoreError> {
         let gauge = &self.0.gauge.events;
-        let places = self.0.settings.queue_max;
-        let places = if event.is_of_a_stranger() {
-            strangers_max(places)
-        } else {
-            places
-        };
+        let places = event.share().places(self.0.settings.queue_max);
         if !Gauge::enter(gauge, places) {
             return Err(busy());
         }
@@ -45,7 +42,7 @@ impl AuditLog for SqliteStore {
         StoreFuture::new(async move {
             written.await?;
             let read = move |connection: &Connection| entries(connection, &filter, &page);
-            store.0.readers.read(read).await
+            store.0.readers.list(read).await
         })
     }
 
@@ -54,31 +51,55 @@ impl AuditLog for SqliteStore {
     }
 }
 
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
+             FROM audit WHERE position < ?1 AND ",
+            $condition,
+            " ORDER BY position DESC LIMIT ?3"
+        )
+    };
+}
+
+/// By an index, where there is one for what is asked; what else is asked is looked for in at most so many entries.
 fn entries(
     connection: &Connection,
     filter: &AuditFilter,
     page: &Page,
 ) -> Result<Paged<AuditEntry>, Failure> {
-    let mut list = connection.prepare_cached(
-        "SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-         FROM audit WHERE position < ?1 AND (?2 IS NULL OR actor = ?2)
-         AND (?3 IS NULL OR action = ?3) AND (?4 IS NULL OR outcome = ?4)
-         ORDER BY position DESC LIMIT ?5",
-    )?;
+    let action = filter.action.as_ref().map(AuditAction::as_str);
+    let (list, value) = match (filter.actor.as_deref(), action) {
+        (Some(actor), _) => (select!("actor = ?2"), Some(actor)),
+        (None, Some(action)) => (select!("action = ?2"), Some(action)),
+        (None, None) => (select!("?2 IS NULL"), None),
+    };
+    let outcome = filter.outcome.map(AuditOutcome::as_str);
     let cursor = page.cursor().unwrap_or(u64::MAX);
-    let mut found = list.query(params![
-        i64::try_from(cursor).unwrap_or(i64::MAX),
-        filter.actor,
-        filter.action.as_ref().map(AuditAction::as_str),
-        filter.outcome.map(AuditOutcome::as_str),
-        i64::from(page.limit()).saturating_add(1),
-    ])?;
-    let mut rows = Vec::new();
+    let before = i64::try_from(cursor).unwrap_or(i64::MAX);
+    let mut list = connection.prepare_cached(list)?;
+    let mut found = list.query(params![before, value, SCANNED_MAX])?;
+    let (mut seen, mut last, mut rows) = (0_i64, None, Vec::new());
     while let Some(row) = found.next()? {
-        let entry = read_entry(row)?;
-        rows.push((entry.position, entry));
+        let is = |column, wanted: Option<&str>| -> Result<bool, Failure> {
+            let text = row.get_ref(column)?;
+            Ok(wanted.is_none_or(|wanted| text.as_str().is_ok_and(|text| text == wanted)))
+        };
+        seen = seen.saturating_add(1);
+        last = Some(uncount(row.get(0)?)?);
+        if is(5, action)? && is(6, outcome)? {
+            let entry = read_entry(row)?;
+            rows.push((entry.position, entry));
+            if rows.len() > usize::from(page.limit()) {
+                return Ok(Paged::from_rows(page, rows));
+            }
+        }
     }
-    Ok(Paged::from_rows(page, rows))
+    let mut part = Paged::from_rows(page, rows);
+    if seen >= SCANNED_MAX {
+        part.next_cursor = last;
+    }
+    Ok(part)
 }
 
 fn read_entry(row: &Row<'_>) -> Result<AuditEntry, Failure> {
@@ -117,8 +138,8 @@ impl Desk<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO audit (at, actor, key, address, action, outcome, request_id, route,
-                 target, reason, stranger, ordinal) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,
-                 (SELECT coalesce(max(ordinal), 0) + 1 FROM audit WHERE stranger = ?11))",
+                 target, reason, share, ordinal) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,
+                 (SELECT coalesce(max(ordinal), 0) + 1 FROM audit WHERE share = ?11))",
             )?
             .execute(params![
                 micros(event.at),
@@ -131,34 +152,49 @@ impl Desk<'_> {
                 event.route.as_deref(),
                 event.target,
                 event.reason,
-                event.is_of_a_stranger(),
+                event.share().number(),
             ])?;
         Ok(())
     }
 
     /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
     pub(super) fn prune_audit(&mut self) -> Result<bool, Failure> {
-        let kept = self.settings.audit_rows_max;
-        let kept_of_strangers = kept.saturating_add(1).checked_div(2).unwrap_or(kept);
-        let known = self.prune_audit_of(false, kept)?;
-        Ok(self.prune_audit_of(true, kept_of_strangers)? && known)
+        let mut all_done = true;
+        for share in Share::all() {
+            all_done &= self.prune_audit_of(share)?;
+        }
+        Ok(all_done)
     }
 
-    fn prune_audit_of(&self, strangers: bool, kept: i64) -> Result<bool, Failure> {
+    fn prune_audit_of(&self, share: Share) -> Result<bool, Failure> {
+        let (rows_max, number) = (self.settings.audit_rows_max, share.number());
+        let kept = share.rows_max(u64::try_from(rows_max).unwrap_or(0));
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
         let oldest = self
             .now
             .saturating_sub(self.settings.audit_age_max)
             .map_or(i64::MIN, micros);
+        // Mostly there is nothing to be done, and that is seen at the two ends.
+        let is_over = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM (SELECT at, ordinal FROM audit WHERE share = ?1 ORDER BY ordinal LIMIT 1)
+                 WHERE at < ?2 OR ordinal <= (SELECT max(ordinal) FROM audit WHERE share = ?1) - ?3",
+            )?
+            .exists(params![number, oldest, kept])?;
+        if !is_over {
+            return Ok(true);
+        }
         let deleted = self
             .connection
             .prepare_cached(
                 "DELETE FROM audit WHERE position IN (SELECT position FROM
-                     (SELECT position, at, ordinal FROM audit WHERE stranger = ?1
+                     (SELECT position, at, ordinal FROM audit WHERE share = ?1
                       ORDER BY ordinal LIMIT ?4)
                  WHERE at < ?2
-                 OR ordinal <= (SELECT max(ordinal) FROM audit WHERE stranger = ?1) - ?3)",
+                 OR ordinal <= (SELECT max(ordinal) FROM audit WHERE share = ?1) - ?3)",
             )?
-            .execute(params![strangers, oldest, kept, STEP])?;
+            .execute(params![number, oldest, kept, STEP])?;
         Ok(i64::try_from(deleted).unwrap_or(STEP) < STEP)
     }
 }
