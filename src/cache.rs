@@ -20,7 +20,8 @@ mod shelf;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -117,7 +118,8 @@ impl<V: Remembered> RevocableCache<V> {
         self
     }
 
-    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while.
+    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while. What is
+    /// answered at once, from memory, doesn't count.
     pub(crate) fn absences_per_second(mut self, limit: u32) -> Self {
         self.absences = Some(Rate::per_second(limit));
         self
@@ -322,9 +324,15 @@ impl<V: Remembered> RevocableCache<V> {
             return Err(StoreError::new(StoreErrorKind::Busy, text));
         }
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        let answer = timeout(deadline, fetch())
-            .await
-            .unwrap_or_else(|_| Err(too_slow()));
+        let mut looks = 0_u32;
+        let mut asked = pin!(timeout(deadline, fetch()));
+        let answer = poll_fn(|context| {
+            looks = looks.saturating_add(1);
+            asked.as_mut().poll(context)
+        });
+        let answer = answer.await.unwrap_or_else(|_| Err(too_slow()));
+        // A store in memory is troubled by no question.
+        let was_there = looks == 1;
         let failed_at = match &answer {
             Ok(_) => Some(0),
             Err(error) if is_failure(error) => {
@@ -336,7 +344,9 @@ impl<V: Remembered> RevocableCache<V> {
         if let Some(failed_at) = failed_at {
             self.failed_at.store(failed_at, Ordering::Relaxed);
         }
-        if let (Ok(Some(_)) | Err(_), Some(rate)) = (&answer, &self.absences) {
+        if let Some(rate) = &self.absences
+            && (was_there || !matches!(answer, Ok(None)))
+        {
             rate.give_back();
         }
         answer

@@ -42,6 +42,14 @@ where
     }
 }
 
+/// How often something may be done, or `default`. A quota of nothing would admit one all the same: it stops the start.
+pub(crate) fn limit(name: &str, default: u32) -> Result<u32, StartError> {
+    match setting(name, default)? {
+        0 => Err(format!("{name}: is 0, and at least 1 must be admitted").into()),
+        limit => Ok(limit),
+    }
+}
+
 /// A setting that may be missing.
 pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
     match env::var(name) {

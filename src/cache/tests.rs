@@ -68,6 +68,12 @@ async fn fill(cache: &Numbers, key: u64, value: Option<u64>) -> Option<u64> {
     answer.unwrap().map(|found| found.value())
 }
 
+/// That there is none, as a store says that isn't in this process.
+async fn far_away() -> Result<Option<Number>, StoreError> {
+    tokio::task::yield_now().await;
+    Ok(None)
+}
+
 #[tokio::test]
 async fn an_entry_is_served_for_its_ttl_and_use_does_not_prolong_it() {
     let (cache, clock) = cache();
@@ -417,9 +423,9 @@ async fn a_full_line_is_no_failure_that_old_values_are_served_for() {
     assert_eq!(fill(&cache, 1, Some(7)).await, Some(7));
     clock.advance(30 * SECOND);
     for absent in 100..200 {
-        let _ = cache.load(&absent, SECOND, |_| ready(Ok(None))).await;
+        let _ = cache.load(&absent, SECOND, |_| far_away()).await;
     }
-    let refused = cache.load(&1, SECOND, |_| ready(Ok(None))).await;
+    let refused = cache.load(&1, SECOND, |_| far_away()).await;
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
     assert_eq!(peek(&cache, 1), Lookup::Unknown);
     clock.advance(2 * SECOND);

@@ -5,6 +5,16 @@ use futures_util::FutureExt;
 use super::*;
 
 #[tokio::test]
+async fn a_store_in_memory_is_asked_in_vain_as_often_as_anybody_likes() {
+    let clock = Arc::new(ManualClock::default());
+    let cache = Numbers::new(BOUNDS, clock.clone()).absences_per_second(10);
+    for key in 1..10_000 {
+        assert_eq!(fill(&cache, key, None).await, None);
+    }
+    assert_eq!(fill(&cache, 0, Some(7)).await, Some(7), "a good one, cold");
+}
+
+#[tokio::test]
 async fn the_store_is_asked_in_vain_at_a_bounded_rate() {
     let clock = Arc::new(ManualClock::default());
     let cache = Numbers::new(BOUNDS, clock.clone()).absences_per_second(100);
@@ -13,7 +23,7 @@ async fn the_store_is_asked_in_vain_at_a_bounded_rate() {
     for second in 0..3_u64 {
         for number in 0..1_000 {
             let key = 1 + second * 1_000 + number;
-            let answer = cache.load(&key, SECOND, |_| ready(Ok(None)));
+            let answer = cache.load(&key, SECOND, |_| far_away());
             match answer.await {
                 Ok(None) => asked += 1,
                 Ok(Some(_)) => panic!("there is none"),

@@ -165,11 +165,8 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// What the file says; an empty file says nothing.
+    /// What the file says. An empty one is what a full disk or a crash leaves of a file with keys, and says nothing of them.
     pub(super) fn parse(json: &[u8]) -> Result<Self, StoreError> {
-        if json.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
         // serde's words may repeat what stands in the file, so only the place is told.
         let form: Form = serde_json::from_slice(json).map_err(|error| {
             let (line, column) = (error.line(), error.column());

@@ -5,8 +5,8 @@
 //! change is lost. What stands in it that is not ours is kept.
 //!
 //! Look-ups are answered from memory. Whether the file has changed is looked at when a look-up comes, at most every
-//! [`FileKeyStoreBuilder::check_interval`]. A file that is gone has no keys; one that can't be read, or is no JSON, is a
-//! failing store (503), not an empty one.
+//! [`FileKeyStoreBuilder::check_interval`]. A file that is gone has no keys; one that can't be read, or is no JSON (an empty
+//! one too), is a failing store (503), not an empty one.
 
 mod disk;
 mod document;
