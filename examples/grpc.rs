@@ -30,7 +30,7 @@ mod pb {
     pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/demo.bin");
 }
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use generate::Command;
 use pb::{
@@ -38,21 +38,27 @@ use pb::{
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
 };
 use services::Services;
-use support::{StartError, Stop, Stores, client_address, listen, run_until, setting};
+use support::{StartError, Stop, Stores, client_address, limit, listen, run_until};
 use tokio::net::TcpListener;
 use tollgate::{
-    ApiKeyLayer, JwtLayer, Price, PriceTable, TokenBound, Tollgate, TollgateLayer,
+    ApiKeyLayer, JwtLayer, Price, PriceTable, RbacLayer, TokenBound, Tollgate, TollgateLayer,
     api_key::ApiKeyPolicy,
     guard::Or,
     jwt::JwtPolicy,
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
     quota::Quota,
-    role::{Permission, RoleSet},
+    rbac::{InvalidRoute, RouteTable},
+    role::{Permission, Requirement, RoleSet},
     token::{SigningSecret, TokenVerifier},
     tonic::RequirePermission,
 };
 use tonic::transport::{Server, server::TcpIncoming};
+
+/// How often a client is asked whether it is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Calls under way on one connection.
+const STREAMS_MAX: u32 = 256;
 
 #[tokio::main]
 async fn main() {
@@ -73,7 +79,7 @@ async fn run() -> Result<(), StartError> {
         Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
         Command::Serve => {
-            let gate = gate(&stores, keys, &secret)?;
+            let gate = gate(&stores, keys, &secret, &roles)?;
             let (listener, stop) = listen(50_051).await?;
             let server = serve(gate, &roles, &stores, listener, stop.clone());
             run_until(stop, server).await?;
@@ -86,7 +92,23 @@ fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
     Ok(stores.keyring(KeyFormat::builder("demo").build()?))
 }
 
-/// Every method has its price; who is asked for a permission stands at the services.
+/// Asked before any money is: what a role may not do costs nobody anything. Of methods that there aren't the prices tell.
+fn permissions() -> Result<RouteTable, InvalidRoute> {
+    let mut table = RouteTable::new();
+    for (method, permission) in [
+        ("demo.v1.Echo/Say", "read"),
+        ("demo.v1.Echo/SayWords", "read"),
+        ("demo.v1.Completion/Complete", "write"),
+        ("demo.v1.Completion/CompleteStream", "write"),
+        ("bank.v1.Account/GetBalance", "read"),
+        ("bank.v1.Admin/TopUp", "configure"),
+    ] {
+        table = table.route("POST", &format!("/tollgate.{method}"), permission)?;
+    }
+    table.route("POST", "/{service}/{method}", Requirement::authenticated())
+}
+
+/// Every method has its price.
 fn prices() -> Result<PriceTable, StartError> {
     let by_word = Price::per_million_tokens("0".parse()?, "100".parse()?)
         .output_bound(TokenBound::Fixed(services::WORDS_MAX));
@@ -109,11 +131,16 @@ fn prices() -> Result<PriceTable, StartError> {
 
 type Gate = TollgateLayer<Or<ApiKeyPolicy, JwtPolicy>>;
 
-fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Gate, StartError> {
+fn gate(
+    stores: &Stores,
+    keys: KeyResolver,
+    secret: &SigningSecret,
+    roles: &RoleSet,
+) -> Result<Gate, StartError> {
     let client = client_address()?;
     let tokens = TokenVerifier::hs256(secret.expose()).build()?;
-    let per_ip = Quota::per_minute(setting("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
-    let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
+    let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
+    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let gate = stores
         .limits
         .share_all(Tollgate::builder())
@@ -125,9 +152,10 @@ fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Ga
                 .or(JwtLayer::new(tokens)),
         )
         .per_principal(per_caller)
+        .authorize(RbacLayer::routes(roles, permissions()?))
         .spending(Arc::clone(&stores.ledger), prices()?)
-        // Load balancers and tools ask without a credential.
-        .skip(|head| {
+        // Load balancers and tools ask without a credential, but not without a limit.
+        .open_to_strangers(|head| {
             head.path().starts_with("/grpc.health.v1.")
                 || head.path().starts_with("/grpc.reflection.")
         });
@@ -141,18 +169,25 @@ async fn serve(
     listener: TcpListener,
     stop: Stop,
 ) -> Result<(), StartError> {
+    // Once more, whatever the gate's table says.
     let require = |permission| RequirePermission::new(roles, Permission::new(permission));
     let (read, write, configure) = (require("read"), require("write"), require("configure"));
     let services = Services::new(Arc::clone(&stores.ledger));
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<CompletionServer<Services>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .build_v1()?;
+    // Clients of Python's know the older version alone.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+    };
     Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_EVERY))
+        .max_concurrent_streams(STREAMS_MAX)
         .layer(gate)
         .add_service(health)
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(EchoServer::with_interceptor(services.clone(), read.clone()))
         .add_service(CompletionServer::with_interceptor(services.clone(), write))
         .add_service(AccountServer::with_interceptor(services.clone(), read))

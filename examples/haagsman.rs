@@ -16,7 +16,7 @@ use axum::{
     Router,
     routing::{delete, get, patch, post, put},
 };
-use support::{StartError, Stores, client_address, serve, setting};
+use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
 use tollgate::{
     ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     audit::{Act, AuditAction, AuditEvent, AuditTrail},
@@ -150,7 +150,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let (client, roles) = (client_address()?, RoleSet::viewer_operator_admin());
     let (_, resolver) = keys(stores)?;
     let (logins, tokens) = logins(stores, secret).await?;
-    let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 60)?);
+    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 60)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let known = ServiceBuilder::new()
         .layer(
@@ -167,10 +167,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .denials(style())
         .cover_plain_errors()
         .client_address(client)
-        .per_client_ip(Quota::per_minute(setting(
-            "IP_RATE_LIMIT_PER_MINUTE",
-            6_000,
-        )?))
+        .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))
         .build()?;
     let app = App {
         logins,
@@ -180,8 +177,11 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     // The fallback is inside the gate too: nobody learns from a 404 what there is.
     let api = routes().fallback(api::nothing).layer(known);
     let router = Router::new()
-        .route("/api/v1/auth/login", post(api::login))
-        .route("/api/v1/auth/refresh", post(api::refresh))
+        .route("/api/v1/auth/login", post(api::login).layer(short_bodies()))
+        .route(
+            "/api/v1/auth/refresh",
+            post(api::refresh).layer(short_bodies()),
+        )
         .nest("/api/v1", api);
     Ok(router.with_state(app).layer(everybody))
 }

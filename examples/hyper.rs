@@ -8,22 +8,15 @@
 mod generate;
 mod support;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use generate::Command;
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use support::{StartError, Stop, Stores, client_address, listen, run_until, setting};
-use tokio::net::{TcpListener, TcpStream};
+use support::{StartError, Stores, client_address, limit, listen, run_until, serve_connections};
 use tollgate::{
-    ApiKeyLayer, DenialFormat, Denials, JwtLayer, PeerAddress, Price, PriceTable, Principal,
+    ApiKeyLayer, DenialFormat, Denials, DrainedBody, JwtLayer, Price, PriceTable, Principal,
     RbacLayer, RequestHead, Tollgate, TollgateLayer,
     api_key::ApiKeyPolicy,
     denial::{Denial, DenialKind},
@@ -32,15 +25,17 @@ use tollgate::{
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
     quota::Quota,
-    role::{Permission, RoleSet},
+    rbac::{InvalidRoute, RouteTable},
+    role::{Permission, Requirement, RoleSet},
     store::{AccountId, Ledger},
     token::{SigningSecret, TokenVerifier},
 };
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 const BODY_BYTES_MAX: usize = 1_048_576;
 const ADMIN: &str = "/admin/accounts/";
 
+type Incoming = DrainedBody<hyper::body::Incoming>;
 type Answer = Response<Full<Bytes>>;
 type Route = BoxCloneSyncService<Request<Incoming>, Response<GateBody<Full<Bytes>>>, Infallible>;
 type Gate = TollgateLayer<Or<ApiKeyPolicy, JwtPolicy>>;
@@ -64,10 +59,13 @@ async fn run() -> Result<(), StartError> {
         Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
         Command::Serve => {
-            let gate = gate(&stores, keys, &secret)?;
+            let gate = gate(&stores, keys, &secret, &roles)?;
             let routes = Routes::new(&roles, Arc::clone(&stores.ledger));
+            let service = gate.layer(service_fn(move |request: Request<Incoming>| {
+                routes.find(request.uri().path()).oneshot(request)
+            }));
             let (listener, stop) = listen(8_081).await?;
-            run_until(stop.clone(), serve(gate, routes, listener, stop)).await?;
+            run_until(stop.clone(), serve_connections(service, listener, stop)).await?;
         }
     }
     Ok(stores.close().await?)
@@ -77,15 +75,31 @@ fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
     Ok(stores.keyring(KeyFormat::builder("demo").build()?))
 }
 
-fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Gate, StartError> {
+/// Asked before any money is: what a role may not do costs nobody anything. Of what there isn't the prices tell.
+fn permissions() -> Result<RouteTable, InvalidRoute> {
+    let anything = "/{*path}";
+    RouteTable::new()
+        .route("GET", "/hello", "read")?
+        .route("POST", "/echo", "write")?
+        .route("GET", "/admin/accounts/{account}", "configure")?
+        .route("GET", anything, Requirement::authenticated())?
+        .route("POST", anything, Requirement::authenticated())
+}
+
+fn gate(
+    stores: &Stores,
+    keys: KeyResolver,
+    secret: &SigningSecret,
+    roles: &RoleSet,
+) -> Result<Gate, StartError> {
     let client = client_address()?;
     let tokens = TokenVerifier::hs256(secret.expose()).build()?;
     let prices = PriceTable::new()
         .route("GET", "/hello", Price::free())?
         .route("POST", "/echo", Price::flat("0.0020".parse()?))?
         .route("GET", "/admin/accounts/{account}", Price::free())?;
-    let per_ip = Quota::per_minute(setting("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
-    let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
+    let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
+    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let keys = ApiKeyLayer::new(keys).client_address(client.clone());
     let gate = stores
         .limits
@@ -95,11 +109,13 @@ fn gate(stores: &Stores, keys: KeyResolver, secret: &SigningSecret) -> Result<Ga
         .per_client_ip(per_ip)
         .authenticate(keys.or(JwtLayer::new(tokens)))
         .per_principal(per_caller)
+        .authorize(RbacLayer::routes(roles, permissions()?))
         .spending(Arc::clone(&stores.ledger), prices);
     Ok(gate.build()?)
 }
 
-/// The handlers, each behind the permission that it needs. What isn't in the price table never comes here.
+/// The handlers, each behind the permission that it needs, whatever the gate's table says. What isn't in the price table never comes
+/// here.
 #[derive(Clone)]
 struct Routes {
     hello: Route,
@@ -174,52 +190,4 @@ fn json(value: &serde_json::Value) -> Answer {
 fn refused<B>(denial: &Denial, request: &Request<B>) -> Answer {
     let answer = Denials::default().respond(denial, &RequestHead::of(request));
     answer.map(Full::new)
-}
-
-/// Takes connections until it is told to stop, and then lets what is under way finish.
-async fn serve(
-    gate: Gate,
-    routes: Routes,
-    listener: TcpListener,
-    stop: Stop,
-) -> Result<(), StartError> {
-    let service = gate.layer(service_fn(move |request: Request<Incoming>| {
-        routes.find(request.uri().path()).oneshot(request)
-    }));
-    let server = auto::Builder::new(TokioExecutor::new());
-    let connections = GracefulShutdown::new();
-    let stopping = stop.requested();
-    tokio::pin!(stopping);
-    loop {
-        let (stream, peer): (TcpStream, SocketAddr) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, most likely: the next try would fail as well.
-                    tracing::warn!(%error, "no connection was accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = &mut stopping => break,
-        };
-        let service = ServiceBuilder::new()
-            .map_request(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(PeerAddress(peer));
-                request
-            })
-            .service(service.clone());
-        let connection = server
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-            .into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
-            }
-        });
-    }
-    drop(listener);
-    connections.shutdown().await;
-    Ok(())
 }

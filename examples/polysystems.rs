@@ -17,7 +17,7 @@ use axum::{
     Router,
     routing::{MethodRouter, delete, get, post, put},
 };
-use support::{StartError, Stores, client_address, serve, setting};
+use support::{StartError, Stores, client_address, limit, serve, short_bodies};
 use tollgate::{
     ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
     PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
@@ -116,7 +116,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let (client, roles) = (client_address()?, roles());
     let (ring, resolver) = keys(stores, &roles)?;
     let (logins, tokens) = logins(stores, secret).await?;
-    let per_caller = Quota::per_minute(setting("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
+    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
 
@@ -141,10 +141,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .denials(Denials::new(Texts).add_path_prefix("/v1/", DenialFormat::OpenAi))
         .cover_plain_errors()
         .client_address(client)
-        .per_client_ip(Quota::per_minute(setting(
-            "IP_RATE_LIMIT_PER_MINUTE",
-            6_000,
-        )?))
+        .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))
         .build()?;
 
     let ledger = Arc::clone(&stores.ledger);
@@ -171,6 +168,7 @@ fn public_routes() -> Router<App> {
     Router::new()
         .route("/api/auth/register", post(account::register))
         .route("/api/auth/login", post(account::login))
+        .layer(short_bodies())
 }
 
 fn account_routes(gated: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {

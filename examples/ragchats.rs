@@ -16,7 +16,7 @@ use axum::{
     Router,
     routing::{MethodRouter, get, post},
 };
-use support::{StartError, Stores, client_address, serve, setting};
+use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
 use tollgate::{
     ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
@@ -86,7 +86,7 @@ fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
 async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, StartError> {
     let (keys, by_key) = keys(stores)?;
     let (logins, by_token) = logins(stores, secret).await?;
-    let per_caller = Quota::per_minute(setting("RATE_LIMIT_PER_MINUTE", 120)?);
+    let per_caller = Quota::per_minute(limit("RATE_LIMIT_PER_MINUTE", 120)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
     let person = ServiceBuilder::new()
@@ -102,10 +102,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .denials(Errors)
         .cover_plain_errors()
         .client_address(client_address()?)
-        .per_client_ip(Quota::per_minute(setting(
-            "IP_RATE_LIMIT_PER_MINUTE",
-            6_000,
-        )?))
+        .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))
         .build()?;
 
     let app = App {
@@ -132,6 +129,7 @@ fn auth_routes(person: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Route
         .route("/login/", post(people::login))
         .route("/token/refresh/", post(people::refresh))
         .route("/logout/", person(post(people::logout)))
+        .layer(short_bodies())
 }
 
 fn agent_routes(

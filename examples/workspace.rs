@@ -23,7 +23,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use support::{
-    RateLimits, StartError, all_of, client_address_by, optional, secret, serve, setting,
+    RateLimits, StartError, all_of, client_address_by, limit, optional, secret, serve, setting,
 };
 use tollgate::{
     ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
@@ -150,7 +150,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .add_role_extending("admin", "client", ["stats"])
         .add_role_extending(DASHBOARD, "admin", []);
     // Sessions and the administrator are not limited.
-    let limit = RateLimitLayer::per_principal(Quota::per_hour(setting("API_RATE_LIMIT", 100)?));
+    let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
     let limit = limits.share("client", limit).skip(|head| {
         head.extensions
             .get::<Principal>()

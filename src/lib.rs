@@ -10,6 +10,7 @@
 //! | what was done? | [`AuditLayer`] | nothing |
 //! | what is your name? | [`RequestIdLayer`] | nothing |
 //! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
+//! | has the client heard the answer? | [`DrainLayer`] | nothing |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
 //! in the right order, as one layer.
@@ -96,6 +97,7 @@ pub mod audit;
 #[cfg(feature = "axum")]
 pub mod axum;
 pub mod denials;
+pub mod drain;
 pub mod guard;
 pub mod ip_allow;
 pub mod jwt;
@@ -124,6 +126,7 @@ pub use domain::{
     principal::{Principal, PrincipalBuilder},
     quota, role, usage, user,
 };
+pub use drain::{DrainLayer, DrainedBody};
 pub use ip_allow::IpAllowLayer;
 pub use jwt::JwtLayer;
 pub use rate_limit::RateLimitLayer;

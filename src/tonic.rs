@@ -4,6 +4,11 @@
 //!   inside of them.
 //! - Refuses with `UNAUTHENTICATED` where no layer authenticated anybody (the log says so), and with
 //!   `PERMISSION_DENIED` who lacks the permission. A refused call costs nothing.
+//! - An interceptor inside of a spending gate is asked after money was held: who may not and has none is told of the money. So the
+//!   permission belongs into the gate ([`RbacLayer::routes`](crate::RbacLayer::routes)), and stands here once more.
+//! - gRPC-Web is translated outside of the gate (`ServiceBuilder::new().layer(GrpcWebLayer::new()).layer(gate)`). A gate that sees it
+//!   untranslated refuses in its words, but of a stream that fails later it knows nothing, for the status is in its body: it is
+//!   charged.
 //! - Asks no store.
 //! - What is refused here is logged, counted, and recorded by an [`AuditLayer`](crate::AuditLayer) on the server, as what a
 //!   layer refuses is; a handler's own refusals are recorded.

@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    body::Bytes,
     extract::{FromRequest, OptionalFromRequest, Path, Query, Request, State},
     http::{StatusCode, header::CONTENT_TYPE},
 };
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate::{
     Principal,
     audit::{Act, AuditAction, record},
-    axum::JsonBody,
+    axum::{JsonBody, WholeBody},
     denial::{Denial, DenialKind},
     login::NewUser,
     store::UserId,
@@ -147,11 +146,7 @@ pub(crate) async fn upload(request: Request) -> Created<Value> {
         let media_type = media_type.as_ref().map(|value| value.as_bytes());
         media_type.is_some_and(|media_type| media_type.starts_with(start))
     };
-    let body = Bytes::from_request(request, &()).await;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Denial::new(DenialKind::TooLarge),
-        _ => Denial::new(DenialKind::Malformed),
-    })?;
+    let WholeBody(body) = WholeBody::from_request(request, &()).await?;
     // JSON is JSON whatever is said of it; curl says that it is a form.
     let is_file = is_of(b"multipart/")
         || (media_type.is_some()

@@ -198,6 +198,7 @@ fn code_and_text(kind: DenialKind) -> (&'static str, &'static str) {
         DenialKind::MethodNotAllowed => ("method_not_allowed", "This method is not allowed here"),
         DenialKind::Conflict => ("conflict", "It exists already"),
         DenialKind::TooLarge => ("payload_too_large", "The request body is too large"),
+        DenialKind::TooSlow => ("request_timeout", "The request body did not arrive in time"),
         DenialKind::Unavailable => ("unavailable", "Please try again later"),
         _ => (
             "internal_error",

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod connections;
 mod env_file;
 mod limits;
 mod settings;
@@ -29,7 +30,9 @@ use tracing_subscriber::{
 
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
-pub(crate) use self::axum::serve;
+pub(crate) use self::axum::{serve, short_bodies};
+#[allow(unused_imports, reason = "tonic has its own")]
+pub(crate) use self::connections::serve_connections;
 #[allow(
     unused_imports,
     reason = "not every server shares them without a database"
@@ -37,7 +40,7 @@ pub(crate) use self::axum::serve;
 pub(crate) use self::limits::RateLimits;
 #[allow(unused_imports, reason = "not every server has all of them")]
 pub(crate) use self::settings::{
-    client_address, client_address_by, optional, read_env_file, secret, setting,
+    client_address, client_address_by, limit, optional, read_env_file, secret, setting,
 };
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;

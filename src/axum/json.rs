@@ -1,7 +1,7 @@
 //! A JSON body that is taken at its word.
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, OptionalFromRequest, Request},
     http::StatusCode,
 };
@@ -10,13 +10,16 @@ use serde::{
     de::{DeserializeOwned, Visitor},
 };
 
+use super::paced::{Paced, TooSlow};
 use crate::domain::denial::{Denial, DenialKind};
 
 /// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. Bounded by axum's
-/// body limit (2 MB unless the router sets another). An `Option<JsonBody<T>>` may be left out.
+/// body limit (2 MB unless a `DefaultBodyLimit` on the route or the router sets another: what anybody may send to a login
+/// should be a few kilobytes). An `Option<JsonBody<T>>` may be left out.
 ///
 /// Refused with 400 when it isn't JSON, with 422 when it isn't the JSON that was asked for (an array is
-/// no object, though serde would read one as a struct), with 413 when it is too large.
+/// no object, though serde would read one as a struct), with 413 when it is too large, and with 408 when nothing of it comes for 10
+/// seconds, or not all of it within 30.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonBody<T>(pub T);
 
@@ -41,12 +44,26 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for JsonBody<T>
     }
 }
 
+/// All of a body as it came, within the bounds in length and time that a [`JsonBody`] has: for what isn't JSON.
+#[derive(Clone, Debug, Default)]
+pub struct WholeBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = Denial;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Denial> {
+        whole(request, state).await.map(Self)
+    }
+}
+
 async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Denial> {
+    let request = request.map(|body| Body::new(Paced::new(body)));
     Bytes::from_request(request, state)
         .await
         .map_err(|rejection| {
             let kind = match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => DenialKind::TooLarge,
+                _ if TooSlow::is_why(&rejection) => DenialKind::TooSlow,
                 _ => DenialKind::Malformed,
             };
             Denial::new(kind).because(rejection.body_text())
@@ -187,7 +204,40 @@ mod tests {
     use serde::Deserialize;
     use serde_json::Value;
 
-    use super::read;
+    use super::*;
+
+    /// A body that begins, and of which no more comes.
+    struct Silent(Option<Bytes>);
+
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            match self.0.take() {
+                Some(start) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(start)))),
+                None => std::task::Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_falls_silent_is_refused() {
+        let silent = |start: &'static str| {
+            let body = Body::new(Silent(Some(Bytes::from_static(start.as_bytes()))));
+            Request::new(body)
+        };
+        let refused = |answer: Result<_, Denial>| answer.err().map(|denial| denial.kind());
+        let json = <JsonBody<Value> as FromRequest<()>>::from_request(silent("{"), &()).await;
+        assert_eq!(refused(json.map(drop)), Some(DenialKind::TooSlow));
+        let perhaps = <JsonBody<Value> as OptionalFromRequest<()>>::from_request(silent(""), &());
+        assert_eq!(refused(perhaps.await.map(drop)), Some(DenialKind::TooSlow));
+        let whole = WholeBody::from_request(silent("a"), &()).await;
+        assert_eq!(refused(whole.map(drop)), Some(DenialKind::TooSlow));
+    }
 
     #[derive(Debug, Deserialize, PartialEq)]
     struct Payment {

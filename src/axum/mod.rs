@@ -20,6 +20,7 @@
 //! ```
 
 mod json;
+mod paced;
 
 use std::convert::Infallible;
 
@@ -30,7 +31,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-pub use json::JsonBody;
+pub use json::{JsonBody, WholeBody};
 
 use crate::{
     domain::{

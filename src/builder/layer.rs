@@ -40,7 +40,8 @@ pub struct TollgateLayer<A: Policy> {
 }
 
 /// Whom and what a request that isn't spared is asked, from the outside in.
-type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Then<Option<Gate<RateLimitPolicy>>, Known<A>>>;
+type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Located<A>>;
+type Located<A> = Then<Option<Gate<RateLimitPolicy>>, Unless<Known<A>>>;
 type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Counted>>;
 type Counted = Then<Option<Gate<RateLimitPolicy>>, Paying>;
 type Paying = Then<Option<Gate<RbacPolicy>>, Option<Gate<SpendingLimitPolicy>>>;

@@ -83,6 +83,7 @@ impl Tollgate {
                 requirement: None,
                 spending: None,
                 skips: Vec::new(),
+                open: Vec::new(),
                 shadow: false,
                 clock: None,
             },
@@ -232,6 +233,17 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
+    /// Lets everybody make requests for which `is_open` says so: nobody is asked who they are, what they may or what they can
+    /// pay. Their addresses are judged and counted like all others, which those that are [skipped](Self::skip) are spared: a health
+    /// check that holds a stream open is open, and skipped where only the own network reaches it.
+    pub fn open_to_strangers(
+        mut self,
+        is_open: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.open.push(Arc::new(is_open));
+        self
+    }
+
     /// Passes CORS preflight requests by.
     pub fn skip_preflight(self) -> Self {
         self.skip(is_preflight)
@@ -295,24 +307,25 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         });
         let requirement = settings.requirement.map(RbacLayer::into_gate);
         let audit = settings.audit.client_address(common.address.clone());
+        let concurrency = settings.concurrency.map(ConcurrencyLimitLayer::into_gate);
+        let known = Then {
+            outer: common.gate(authentication),
+            inner: Then {
+                outer: common.gate(concurrency),
+                inner: Then {
+                    outer: common.gate(per_principal),
+                    inner: Then {
+                        outer: common.gate(requirement),
+                        inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
+                    },
+                },
+            },
+        };
         let asked = Then {
             outer: common.gate(settings.allowed.map(Allowed::into_gate)),
             inner: Then {
                 outer: common.gate(per_client_ip),
-                inner: Then {
-                    outer: common.gate(authentication),
-                    inner: Then {
-                        outer: common
-                            .gate(settings.concurrency.map(ConcurrencyLimitLayer::into_gate)),
-                        inner: Then {
-                            outer: common.gate(per_principal),
-                            inner: Then {
-                                outer: common.gate(requirement),
-                                inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
-                            },
-                        },
-                    },
-                },
+                inner: Unless::new(settings.open, known),
             },
         };
         let course = Then {

@@ -70,6 +70,7 @@ pub(super) struct Settings {
     pub(super) requirement: Option<RbacLayer>,
     pub(super) spending: Option<SpendingLimitLayer>,
     pub(super) skips: Vec<Skip>,
+    pub(super) open: Vec<Skip>,
     pub(super) shadow: bool,
     /// `None`: the machine's own time, but a layer that was handed in keeps its own.
     pub(super) clock: Option<Arc<dyn Clock>>,

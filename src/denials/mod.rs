@@ -29,7 +29,7 @@ use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use crate::{
     domain::denial::Denial,
     guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    wire::{Denials, RefusedRequest, RequestHead, kind_of_status},
+    wire::{Denials, Dialect, RefusedRequest, RequestHead, kind_of_status},
 };
 
 /// Writes all refusals in the house style. See the [module](self).
@@ -153,10 +153,9 @@ impl Permit for DenialsPermit {
         let (head, body) = dressed.into_parts();
         *response.headers = head.headers;
         response.extensions.extend(head.extensions);
-        let status = if self.request.is_grpc {
-            head.status
-        } else {
-            keep(response.status, head.status)
+        let status = match self.request.dialect {
+            Dialect::Http => keep(response.status, head.status),
+            Dialect::Grpc | Dialect::Web | Dialect::WebText => head.status,
         };
         Tail::Replaced(status, body)
     }

@@ -40,6 +40,8 @@ pub enum DenialKind {
     Conflict,
     /// The body is larger than is taken. 413.
     TooLarge,
+    /// The body came too slowly, or not at all. 408.
+    TooSlow,
     /// The service failed. 500.
     Internal,
     /// A store or a pool that the decision needs can't answer now. 503.
@@ -67,6 +69,7 @@ impl DenialKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
         }

@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::idempotency::IDEMPOTENCY_KEY;
-use crate::guard::show;
+use crate::{guard::show, wire::Pace};
 
 /// A frame takes memory of its own, whatever is in it: so many may come as have so many bytes each, and a few more.
 const FRAME_BYTES: u64 = 256;
@@ -30,6 +30,7 @@ pub(super) enum BodyDigest {
     /// The SHA-256 of all of it.
     Whole([u8; 32]),
     TooLong,
+    TooSlow,
     BrokenOff,
 }
 
@@ -41,7 +42,8 @@ pub(super) enum BodyDigest {
 /// that can be. It reads the body of a request that has the header, keeps its frames, hands them on when all is there, and leaves their
 /// SHA-256 for the fingerprint that the ledger keeps. Requests without the header pass it by.
 ///
-/// A body above [`bytes_max`](Self::bytes_max) is refused with 413, and one that breaks off with 400, where money would be held.
+/// A body above [`bytes_max`](Self::bytes_max) is refused with 413, one that breaks off with 400, and one of which nothing comes for
+/// 10 seconds, or not all within 30, with 408, where money would be held.
 /// A client that wants an answer before it has sent all of its body (a stream in both directions) must not send the header.
 ///
 /// ```
@@ -140,6 +142,7 @@ where
                 service: mem::replace(&mut self.inner, fresh),
                 head,
                 body: Box::pin(body),
+                pace: Pace::default(),
                 frames: VecDeque::new(),
                 hash: Sha256::new(),
                 room: self.bytes_max,
@@ -177,6 +180,7 @@ struct Reading<S, B: Body> {
     service: S,
     head: request::Parts,
     body: Pin<Box<B>>,
+    pace: Pace,
     frames: Frames<B>,
     hash: Sha256,
     /// Bytes and frames that may still come.
@@ -193,7 +197,12 @@ impl<S, B: Body> Reading<S, B> {
             return Poll::Ready(BodyDigest::TooLong);
         }
         loop {
-            let Some(frame) = ready!(self.body.as_mut().poll_frame(context)) else {
+            let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
+                ready!(self.pace.poll_given_up(context));
+                return Poll::Ready(BodyDigest::TooSlow);
+            };
+            self.pace.went_on();
+            let Some(frame) = frame else {
                 let digest = mem::take(&mut self.hash).finalize();
                 return Poll::Ready(BodyDigest::Whole(digest.into()));
             };

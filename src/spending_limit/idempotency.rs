@@ -158,6 +158,10 @@ impl Answers {
                 let why = "the body of a request with an Idempotency-Key is too long";
                 return Err(Denial::new(DenialKind::TooLarge).because(why));
             }
+            Some(BodyDigest::TooSlow) => {
+                let why = "the body of a request with an Idempotency-Key came too slowly";
+                return Err(Denial::new(DenialKind::TooSlow).because(why));
+            }
             Some(BodyDigest::BrokenOff) => {
                 return Err(malformed("The request's body broke off"));
             }

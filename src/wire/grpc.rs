@@ -19,6 +19,42 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What `grpc-message` must not carry as it is (gRPC over HTTP/2, "Percent-Encoded").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
+/// What a refusal is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Plain HTTP.
+    #[default]
+    Http,
+    /// gRPC.
+    Grpc,
+    /// gRPC-Web, which nobody further out translates.
+    Web,
+    /// The same in Base64.
+    WebText,
+}
+
+impl Dialect {
+    /// gRPC-Web by its media type. Its answers may have the status in the head and no body, like gRPC's.
+    pub(crate) fn of_web(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(CONTENT_TYPE)?.as_bytes();
+        let rest = value.strip_prefix(b"application/grpc-web")?;
+        let (dialect, rest) = match rest.strip_prefix(b"-text") {
+            Some(rest) => (Self::WebText, rest),
+            None => (Self::Web, rest),
+        };
+        matches!(rest.first(), None | Some(b'+' | b';')).then_some(dialect)
+    }
+
+    /// The media type of its answers; plain HTTP has one by the house style.
+    const fn media_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Http | Self::Grpc => "application/grpc",
+            Self::Web => "application/grpc-web",
+            Self::WebText => "application/grpc-web-text",
+        })
+    }
+}
+
 /// Whether the client speaks gRPC (not gRPC-Web, which wants its trailers in a body).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
@@ -45,6 +81,7 @@ fn code(kind: DenialKind) -> u8 {
         DenialKind::Malformed | DenialKind::Unprocessable => 3,     // INVALID_ARGUMENT
         // There is no such method: what gRPC makes of a 404 as well (http-grpc-status-mapping).
         DenialKind::NotFound | DenialKind::MethodNotAllowed => 12, // UNIMPLEMENTED
+        DenialKind::TooSlow => 4,                                  // DEADLINE_EXCEEDED
         DenialKind::Conflict => 6,                                 // ALREADY_EXISTS
         DenialKind::Internal => 13,
         DenialKind::Unavailable => 14,
@@ -52,11 +89,11 @@ fn code(kind: DenialKind) -> u8 {
 }
 
 /// A trailers-only answer: what would be trailers stands in the head.
-pub(crate) fn respond(denial: &Denial, message: &str) -> Response<()> {
+pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CONTENT_TYPE, dialect.media_type());
     headers.insert(
         GRPC_STATUS,
         HeaderValue::from(u16::from(code(denial.kind()))),
@@ -112,8 +149,29 @@ mod tests {
     }
 
     #[test]
+    fn grpc_web_is_told_by_its_media_type() {
+        let dialect = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value.parse().unwrap());
+            Dialect::of_web(&headers)
+        };
+        for (value, expected) in [
+            ("application/grpc-web", Some(Dialect::Web)),
+            ("application/grpc-web+proto", Some(Dialect::Web)),
+            ("application/grpc-web-text", Some(Dialect::WebText)),
+            ("application/grpc-web-text+proto", Some(Dialect::WebText)),
+            ("application/grpc-web-textual", None),
+            ("application/grpc-webs", None),
+            ("application/grpc", None),
+        ] {
+            assert_eq!(dialect(value), expected, "{value}");
+        }
+    }
+
+    #[test]
     fn a_message_is_percent_encoded() {
-        let response = respond(&Denial::new(DenialKind::RateLimited), "é 100%\n");
+        let denial = Denial::new(DenialKind::RateLimited);
+        let response = respond(&denial, "é 100%\n", Dialect::Grpc);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "8");
         assert_eq!(response.headers()["grpc-message"], "%C3%A9 100%25%0A");

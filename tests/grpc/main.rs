@@ -341,6 +341,75 @@ async fn without_money_the_quota_is_told() {
     server.stop().await.without_panic();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_is_told_a_hundred_times_at_once_is_one() {
+    let example = Demo::of("grpc");
+    let (admin, user) = (example.key("admin").await, example.key("viewer").await);
+    let server = example.start(&[]).await;
+    let channel = connect(&server).await;
+    let before = balance(&channel, &user).await.available_nanos;
+    let payments = (0..100).map(|_| {
+        let (mut client, admin) = (AdminClient::new(channel.clone()), admin.clone());
+        let payment = TopUpRequest {
+            account: "viewer".into(),
+            amount_nanos: DOLLAR,
+            reference: "payment-1".into(),
+        };
+        tokio::spawn(async move { client.top_up(with_key(payment, &admin)).await })
+    });
+    let payments: Vec<_> = payments.collect();
+    for payment in payments {
+        let told = payment.await.unwrap().unwrap().into_inner();
+        assert_eq!(told.available_nanos, before + DOLLAR);
+    }
+    assert_eq!(
+        balance(&channel, &user).await.available_nanos,
+        before + DOLLAR
+    );
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_so_and_not_of_money() {
+    let example = Demo::of("grpc");
+    let poor = ["generate-key", "--role", "viewer", "--balance", "0"];
+    let viewer = example.command(&poor).await;
+    let server = example.start(&[]).await;
+    let channel = connect(&server).await;
+    let refused = CompletionClient::new(channel.clone())
+        .complete(with_key(prompt("a b"), &viewer))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert_eq!(reason(&refused), "NOT_PERMITTED");
+    let top_up = with_key(TopUpRequest::default(), &viewer);
+    let refused = AdminClient::new(channel).top_up(top_up).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    server.stop().await.without_panic();
+}
+
+/// Nobody has to say who they are for a health check, and may not hold any number of them open.
+#[tokio::test]
+async fn strangers_are_counted_by_their_address() {
+    let example = Demo::of("grpc");
+    let server = example.start(&[("IP_RATE_LIMIT_PER_MINUTE", "3")]).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(connect(&server).await);
+    let mut streams = Vec::new();
+    let refused = loop {
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        match health.watch(request).await {
+            Ok(stream) => streams.push(stream),
+            Err(refused) => break refused,
+        }
+        assert!(streams.len() <= 3);
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(reason(&refused), "RATE_LIMITED");
+    assert_eq!(streams.len(), 3);
+    drop(streams);
+    server.stop().await.without_panic();
+}
+
 #[tokio::test]
 async fn too_many_calls_are_told_when_to_come_again() {
     let example = Demo::of("grpc");
@@ -387,7 +456,7 @@ async fn health_and_reflection_ask_for_no_credential() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = ServerReflectionClient::new(channel)
+    let mut answers = ServerReflectionClient::new(channel.clone())
         .server_reflection_info(tokio_stream::once(question))
         .await
         .unwrap()
@@ -398,6 +467,20 @@ async fn health_and_reflection_ask_for_no_credential() {
     };
     let named = |name: &str| list.service.iter().any(|service| service.name == name);
     assert!(named("tollgate.demo.v1.Echo") && named("tollgate.bank.v1.Admin"));
+
+    // What clients of Python's ask.
+    use tonic_reflection::pb::v1alpha;
+    let question = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let answers = v1alpha::server_reflection_client::ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::once(question))
+        .await;
+    let answer = answers.unwrap().into_inner().message().await.unwrap();
+    assert!(answer.unwrap().message_response.is_some());
     server.stop().await.without_panic();
 }
 

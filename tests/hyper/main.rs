@@ -93,6 +93,50 @@ async fn refusals_are_json_of_one_shape() {
 }
 
 #[tokio::test]
+async fn who_may_not_is_told_so_and_not_of_money() {
+    let demo = Demo::of("hyper");
+    let poor = ["generate-key", "--role", "viewer", "--balance", "0"];
+    let viewer = demo.command(&poor).await;
+    let server = demo.start(&[]).await;
+    refused(server.post("/echo").key(&viewer), 403, "Access denied").await;
+    refused(server.post("/nowhere").key(&viewer), 404, "Not found").await;
+    server.stop().await.without_panic();
+}
+
+/// A refusal that is sent before the body was read is not overtaken by the end of its connection.
+#[tokio::test]
+async fn a_refusal_in_front_of_a_large_body_arrives() {
+    let demo = Demo::of("hyper");
+    let server = demo.start(&[]).await;
+    for _ in 0..20 {
+        let large = server
+            .post("/echo")
+            .key("demo_nobody")
+            .body(vec![0; 3 << 20]);
+        refused(large, 401, "Invalid API key").await;
+    }
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_ended() {
+    use support::silent;
+
+    let demo = Demo::of("hyper");
+    let server = demo.start(&[]).await;
+    let starts: [&[u8]; 5] = [
+        b"",
+        b"P",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET /hello HTTP/1.1\r\nhost: a\r\n",
+        b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    let ends = starts.map(|start| silent(&server, start));
+    futures_util::future::join_all(ends).await;
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
 async fn a_body_that_is_too_large_is_refused_and_free() {
     let demo = Demo::of("hyper");
     let key = demo.key("admin").await;

@@ -382,3 +382,33 @@ async fn a_request_that_is_odd_as_such_is_no_failure() {
     assert_eq!(account.settled(&server).await, 1_000_000_000);
     server.stop().await.without_panic();
 }
+
+/// Whoever begins a body and falls silent is told so, in the shape of all refusals.
+#[tokio::test]
+async fn a_body_that_falls_silent_is_refused() {
+    let home = home();
+    let server = home.start().await;
+    let start = b"POST /api/auth/login HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{";
+    let said = crate::support::silent(&server, start).await;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    assert!(
+        said.ends_with("}") && said.contains("\"error\":\"Request timeout\""),
+        "{said}"
+    );
+    server.stop().await.without_panic();
+}
+
+/// What anybody may send is short.
+#[tokio::test]
+async fn a_login_is_no_place_for_a_large_body() {
+    let home = home();
+    let server = home.start().await;
+    let body = |bytes: usize| json!({ "email": "a@example.com", "password": "x".repeat(bytes) });
+    for path in ["/api/auth/login", "/api/auth/register"] {
+        let large = server.post(path).json(&body(17_000));
+        large.send().await.refused(&[413]);
+    }
+    let short = server.post("/api/auth/login").json(&body(1_000));
+    short.send().await.refused(&[401]);
+}

@@ -17,6 +17,8 @@
 mod bad_input;
 mod chat;
 mod credentials;
+mod crowds;
+mod disk;
 mod durability;
 mod headers;
 mod isolation;

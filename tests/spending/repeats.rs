@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::StreamExt;
 use http_body_util::Full;
 use tollgate::{BodyDigestLayer, spending_limit::DigestedBody};
 
@@ -310,6 +311,24 @@ async fn a_body_of_many_pieces_is_read_to_its_end_and_one_that_breaks_off_is_ref
         "a frame takes memory too"
     );
     assert_eq!(gate.rows().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_falls_silent_holds_nobody_s_money() {
+    let gate = Gate::new().await;
+    let charged = knows_repeats(&gate);
+    let service =
+        BodyDigestLayer::new().layer(charged.layer(service_fn(async |request: Request<_>| {
+            let _: DigestedBody<_> = request.into_body();
+            Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+        })));
+    let piece = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"0123456789")));
+    let body = StreamBody::new(stream::iter([piece]).chain(stream::pending()));
+    let request = request_with("key-1", &[("idempotency-key", "a")]).map(|()| body);
+    let began = tokio::time::Instant::now();
+    assert_eq!(service.oneshot(request).await.unwrap().status(), 408);
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(gate.rows().await, 0);
 }
 
 #[tokio::test]

@@ -11,5 +11,5 @@ mod server;
 
 pub(crate) use call::{Answer, Call, Client};
 pub(crate) use demo::Demo;
-pub(crate) use raw::RawCall;
+pub(crate) use raw::{RawCall, silent};
 pub(crate) use server::{Ended, Home, Launch, SECRET, Server};

@@ -139,3 +139,17 @@ pub(crate) fn joined(mut chunks: &[u8]) -> Vec<u8> {
     }
     content
 }
+
+/// Writes the start of something on a connection and then nothing, and waits until the server ends it: what it said.
+pub(crate) async fn silent(client: &Client, start: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(client.address)
+        .await
+        .expect("the server listens");
+    stream.write_all(start).await.expect("it takes that much");
+    let mut said = Vec::new();
+    // A reset is an end too.
+    let _ = timeout(ANSWERED_WITHIN, stream.read_to_end(&mut said))
+        .await
+        .expect("the end of the connection");
+    said
+}

@@ -113,6 +113,30 @@ impl Launch {
         self
     }
 
+    /// On a disk that has no room for a file of more than so many blocks, of 512 bytes each or of 1,024.
+    pub(crate) fn on_a_small_disk(self, blocks: u32) -> Self {
+        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\"");
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(limited)
+            .arg(self.command.get_program());
+        command.env_clear();
+        for (name, value) in self.command.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        if let Some(folder) = self.command.get_current_dir() {
+            command.current_dir(folder);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self { command }
+    }
+
     /// For a command that ends by itself: waits for its end.
     pub(crate) async fn run(self) -> Ended {
         let (mut process, _) = self.spawn();

@@ -16,7 +16,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{RequestHead, grpc};
+use super::{Dialect, RequestHead, grpc};
 use crate::domain::{
     RequestId,
     denial::{Denial, DenialKind},
@@ -164,14 +164,15 @@ impl Denials {
         }
         let own = self.with_own_message(denial);
         let spoken = own.as_ref().unwrap_or(denial);
-        let mut response = if request.is_grpc {
-            let denial = spoken;
-            let text = denial.message().map_or_else(|| message(denial), Into::into);
-            let mut response = grpc::respond(denial, &text).map(|()| Bytes::new());
-            merge(response.headers_mut(), headers);
-            response
-        } else {
-            self.respond_http(spoken, request, headers)
+        let mut response = match request.dialect {
+            Dialect::Http => self.respond_http(spoken, request, headers),
+            dialect @ (Dialect::Grpc | Dialect::Web | Dialect::WebText) => {
+                let denial = spoken;
+                let text = denial.message().map_or_else(|| message(denial), Into::into);
+                let mut response = grpc::respond(denial, &text, dialect).map(|()| Bytes::new());
+                merge(response.headers_mut(), headers);
+                response
+            }
         };
         response.extensions_mut().insert(denial.clone());
         response
@@ -282,7 +283,7 @@ impl<S: RenderDenial> From<S> for Denials {
 pub(crate) struct RefusedRequest {
     target: Option<PathAndQuery>,
     request_id: Option<RequestId>,
-    pub(crate) is_grpc: bool,
+    pub(crate) dialect: Dialect,
 }
 
 impl RefusedRequest {
@@ -290,7 +291,7 @@ impl RefusedRequest {
         Self {
             target: head.target().cloned(),
             request_id: head.request_id().cloned(),
-            is_grpc: head.is_grpc(),
+            dialect: head.dialect(),
         }
     }
 
@@ -360,6 +361,7 @@ pub(crate) fn status(kind: DenialKind) -> StatusCode {
         DenialKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         DenialKind::Conflict => StatusCode::CONFLICT,
         DenialKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        DenialKind::TooSlow => StatusCode::REQUEST_TIMEOUT,
         DenialKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         DenialKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -375,6 +377,7 @@ pub(crate) fn kind_of_status(status: StatusCode) -> Option<DenialKind> {
         StatusCode::METHOD_NOT_ALLOWED => DenialKind::MethodNotAllowed,
         StatusCode::CONFLICT => DenialKind::Conflict,
         StatusCode::PAYLOAD_TOO_LARGE => DenialKind::TooLarge,
+        StatusCode::REQUEST_TIMEOUT => DenialKind::TooSlow,
         StatusCode::UNPROCESSABLE_ENTITY => DenialKind::Unprocessable,
         StatusCode::TOO_MANY_REQUESTS => DenialKind::RateLimited,
         StatusCode::SERVICE_UNAVAILABLE => DenialKind::Unavailable,

@@ -211,11 +211,11 @@ fn what_was_said_of_the_body_before_is_not_said_of_the_refusal() {
         before.insert(name, HeaderValue::from_static(value));
     }
     let denial = Denial::new(DenialKind::CredentialInvalid);
-    for is_grpc in [false, true] {
+    for dialect in [Dialect::Http, Dialect::Grpc, Dialect::Web] {
         let request = RefusedRequest {
             target: None,
             request_id: None,
-            is_grpc,
+            dialect,
         };
         let answer = denials.respond_to(&denial, &request, before.clone());
         let headers = answer.headers();
@@ -226,10 +226,26 @@ fn what_was_said_of_the_body_before_is_not_said_of_the_refusal() {
             "etag",
             "content-digest",
         ] {
-            assert!(!headers.contains_key(name), "{name}, gRPC: {is_grpc}");
+            assert!(!headers.contains_key(name), "{name}, {dialect:?}");
         }
         // The application's own scheme: a browser asks for a password.
         assert_eq!(headers["www-authenticate"], "Basic realm=\"own\"");
+    }
+}
+
+#[test]
+fn who_speaks_grpc_web_reads_a_status_in_the_head() {
+    for media_type in ["application/grpc-web", "application/grpc-web-text"] {
+        let request = http::Request::post("/demo.v1.Echo/Say")
+            .header("content-type", format!("{media_type}+proto"))
+            .body(())
+            .unwrap();
+        let denial = Denial::new(DenialKind::NotPermitted);
+        let answer = Denials::default().respond(&denial, &RequestHead::of(&request));
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], media_type);
+        assert_eq!(answer.headers()["grpc-status"], "7");
+        assert!(answer.body().is_empty());
     }
 }
 

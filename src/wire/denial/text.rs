@@ -28,6 +28,7 @@ pub(crate) fn title(denial: &Denial) -> &'static str {
         DenialKind::MethodNotAllowed => "Method not allowed",
         DenialKind::Conflict => "Conflict",
         DenialKind::TooLarge => "Request too large",
+        DenialKind::TooSlow => "Request timeout",
         DenialKind::Internal => "Internal error",
         DenialKind::Unavailable => "Service unavailable",
     }
@@ -63,6 +64,7 @@ pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
         DenialKind::MethodNotAllowed => "This method is not allowed here",
         DenialKind::Conflict => "It exists already",
         DenialKind::TooLarge => "The request body is too large",
+        DenialKind::TooSlow => "The request body did not arrive in time",
         DenialKind::Internal => "The service failed to process the request",
         DenialKind::Unavailable => "The service can't answer right now. Please try again later.",
     })

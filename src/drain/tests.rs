@@ -1,0 +1,129 @@
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::time::Instant;
+use tower::{ServiceExt, service_fn};
+
+use super::*;
+
+/// Pieces of a KiB, each after a moment, and how many were asked for.
+fn upload(
+    pieces: usize,
+    pause: Duration,
+) -> (
+    impl Body<Data = Bytes, Error = Infallible> + Unpin,
+    Arc<AtomicUsize>,
+) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let stream = futures_util::stream::unfold(0, move |number| {
+        let asked = Arc::clone(&asked);
+        async move {
+            if number == pieces {
+                return None;
+            }
+            sleep(pause).await;
+            asked.fetch_add(1, Ordering::Relaxed);
+            let piece = Frame::data(Bytes::from_static(&[0; 1_024]));
+            Some((Ok::<_, Infallible>(piece), usize::saturating_add(number, 1)))
+        }
+    });
+    (StreamBody::new(Box::pin(stream)), seen)
+}
+
+async fn refuse<B>(request: Request<DrainedBody<B>>) -> Result<Response<()>, Infallible>
+where
+    B: Body,
+{
+    drop(request);
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+    Ok(answer)
+}
+
+const MOMENT: Duration = Duration::from_millis(1);
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_read_is_read_before_the_answer_goes_out() {
+    let (body, asked) = upload(100, MOMENT);
+    let service = DrainLayer::new().layer(service_fn(refuse));
+    let answer = service.oneshot(Request::new(body)).await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(asked.load(Ordering::Relaxed), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_read_within_bounds() {
+    let layer = DrainLayer::new().bytes_max(10 * 1_024);
+    let (body, asked) = upload(usize::MAX, MOMENT);
+    let service = layer.layer(service_fn(refuse));
+    service.oneshot(Request::new(body)).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 11, "one more is too much");
+
+    let (body, asked) = upload(usize::MAX, Duration::from_millis(300));
+    let began = Instant::now();
+    let service = DrainLayer::new().layer(service_fn(refuse));
+    service.oneshot(Request::new(body)).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_by_its_own_word_or_not_to_be_read_is_left() {
+    let long = http_body_util::Full::new(Bytes::from_static(&[0; 1_025]));
+    let layer = DrainLayer::new().bytes_max(1_024);
+    let answer = layer.layer(service_fn(refuse)).oneshot(Request::new(long));
+    assert_eq!(answer.await.unwrap().status(), 401);
+
+    let expecting = |request: &mut Request<_>| {
+        let headers = request.headers_mut();
+        headers.insert(EXPECT, http::HeaderValue::from_static("100-continue"));
+    };
+    let over_http_2 = |request: &mut Request<_>| *request.version_mut() = Version::HTTP_2;
+    let changes: [&dyn Fn(&mut Request<_>); 2] = [&expecting, &over_http_2];
+    for change in changes {
+        let (body, asked) = upload(9, MOMENT);
+        let mut request = Request::new(body);
+        change(&mut request);
+        let service = DrainLayer::new().layer(service_fn(refuse));
+        service.oneshot(request).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_it_gets_all_of_it_and_who_stops_leaves_the_rest() {
+    let (body, asked) = upload(9, MOMENT);
+    let service = DrainLayer::new().layer(service_fn(async |request: Request<_>| {
+        let read = BodyExt::collect(Request::into_body(request)).await?;
+        assert_eq!(read.to_bytes().len(), 9 * 1_024);
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    service.oneshot(Request::new(body)).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 9);
+
+    let (body, asked) = upload(9, MOMENT);
+    let seen = Arc::clone(&asked);
+    let service = DrainLayer::new().layer(service_fn(async |request: Request<_>| {
+        let mut body: DrainedBody<_> = Request::into_body(request);
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(seen.load(Ordering::Relaxed), 1);
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let mut request = Request::new(body);
+    // It was asked for by reading it, and is on its way.
+    request
+        .headers_mut()
+        .insert(EXPECT, http::HeaderValue::from_static("100-continue"));
+    service.oneshot(request).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 9);
+}
