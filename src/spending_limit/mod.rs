@@ -56,7 +56,6 @@ mod export;
 mod idempotency;
 mod layer;
 mod lifeline;
-mod meter;
 mod open_hold;
 mod policy;
 mod price;

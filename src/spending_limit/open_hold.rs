@@ -12,19 +12,19 @@ use super::{
     Charge, CostSource, Price,
     idempotency::Recording,
     lifeline::Lifeline,
-    meter::{Reader, Tokens},
     policy::Till,
     price::Counts,
     terms::{Charging, CostHeaders, MissingUsage},
 };
 use crate::{
     domain::{
+        charge::Tokens,
         money::Money,
         usage::{Call, Hold, Outcome, Settlement},
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::StoreFuture,
-    wire::{ToldCost, grpc_has_failed},
+    wire::{ToldCost, UsageReader, grpc_has_failed},
 };
 
 /// What was set aside for a call.
@@ -62,7 +62,7 @@ struct Seen {
     grpc_failed: bool,
     /// What a header said that it costs.
     cost: Option<Money>,
-    reader: Option<Box<Reader>>,
+    reader: Option<Box<UsageReader>>,
     bytes: u64,
     /// It ended with an error: of the body, or of gRPC in the trailers of messages that went out.
     broken: bool,
@@ -239,7 +239,7 @@ impl OpenHold {
         self.seen.grpc_failed = grpc_has_failed(headers);
         match self.price.source() {
             CostSource::Handler => {}
-            CostSource::Body => self.seen.reader = Reader::for_body(headers).map(Box::new),
+            CostSource::Body => self.seen.reader = UsageReader::for_body(headers).map(Box::new),
             CostSource::Header(name) => {
                 let mut lines = headers.get_all(name).iter();
                 let told = match (lines.next(), lines.next()) {

@@ -14,6 +14,7 @@ mod path;
 mod rate_headers;
 mod request_id;
 mod routes;
+mod usage;
 
 pub(crate) use client_address::counted_as;
 pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader, PeerAddress};
@@ -33,6 +34,7 @@ pub(crate) use path::is_normal_path;
 pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::{RateHeaders, ToldLimits};
 pub(crate) use routes::{Found, Methods, Routes};
+pub(crate) use usage::UsageReader;
 
 /// A refusal as a gRPC status, in the words that clients read.
 #[cfg(feature = "tonic")]

@@ -1,7 +1,7 @@
 //! What a price comes to: before a call, by what was counted of it, and by what went out where nothing was counted.
 
 use super::{Kind, Price};
-use crate::{domain::money::Money, spending_limit::meter::Tokens};
+use crate::domain::{charge::Tokens, money::Money};
 
 impl Price {
     /// What is held before a request whose body is so long; `None` where that would be more than any amount.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::spending_limit::meter::Tokens;
+use crate::domain::charge::Tokens;
 
 fn nanos(nanos: i64) -> Money {
     Money::from_nanos(nanos)

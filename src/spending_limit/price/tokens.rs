@@ -1,7 +1,7 @@
 //! A price by tokens.
 
 use super::{CostSource, Price};
-use crate::{domain::money::Money, spending_limit::meter::Tokens};
+use crate::domain::{charge::Tokens, money::Money};
 
 /// A price by tokens, which the handler counts into its [`Charge`](crate::Charge) or the answer tells
 /// ([`cost_from`](Self::cost_from)). Made by [`Price::per_million_tokens`]; wherever a [`Price`] is asked for, it is one.

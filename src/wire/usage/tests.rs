@@ -8,7 +8,7 @@ fn headers(media_type: &'static str) -> HeaderMap {
 }
 
 fn read_in(media_type: &'static str, text: &str, cut: usize) -> Option<(u64, u64, u64)> {
-    let mut reader = Reader::for_body(&headers(media_type)).unwrap();
+    let mut reader = UsageReader::for_body(&headers(media_type)).unwrap();
     for piece in text.as_bytes().chunks(cut.max(1)) {
         reader.feed(piece);
     }
@@ -79,7 +79,7 @@ fn what_is_a_part_of_the_input_is_not_added_to_it() {
 #[test]
 fn what_is_written_to_a_cache_is_counted_by_its_time() {
     let written = |usage: &str| {
-        let mut reader = Reader::for_body(&headers("application/json")).unwrap();
+        let mut reader = UsageReader::for_body(&headers("application/json")).unwrap();
         reader.feed(format!(r#"{{"usage":{{{usage}}}}}"#).as_bytes());
         let tokens = reader.tokens().unwrap();
         let by_time = (tokens.cache_written, tokens.written_for_an_hour);
@@ -169,7 +169,7 @@ fn reads_the_shapes_of_streams() {
 #[test]
 fn a_count_is_final_when_it_speaks_of_the_whole_answer() {
     let are_final = |media_type, text: &str| {
-        let mut reader = Reader::for_body(&headers(media_type)).unwrap();
+        let mut reader = UsageReader::for_body(&headers(media_type)).unwrap();
         reader.feed(text.as_bytes());
         reader.catch_up();
         (reader.are_final(false), reader.are_final(true))
@@ -205,7 +205,7 @@ fn a_stream_that_breaks_off_or_lies_counts_nothing() {
 #[test]
 fn names_the_model_where_the_shapes_have_it() {
     let model = |media_type, text: &str| {
-        let mut reader = Reader::for_body(&headers(media_type)).unwrap();
+        let mut reader = UsageReader::for_body(&headers(media_type)).unwrap();
         reader.feed(text.as_bytes());
         reader.catch_up();
         reader.model().map(ToString::to_string)
@@ -230,7 +230,7 @@ fn a_stream_that_is_left_early_has_named_its_model() {
     let event = "data: {\"model\":\"gpt-x\",\"choices\":[{\"delta\":{\"content\":\"Hel\"}}],\"usage\":null}\n\n";
     for cut in [1, 7, usize::MAX] {
         let text = [": hello\n\n", event, event].concat();
-        let mut reader = Reader::for_body(&headers("text/event-stream")).unwrap();
+        let mut reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
         for piece in text.as_bytes().chunks(cut.min(text.len())) {
             reader.feed(piece);
         }
@@ -242,7 +242,7 @@ fn a_stream_that_is_left_early_has_named_its_model() {
 #[test]
 fn the_first_events_name_the_model_whatever_they_tell_of_usage() {
     let model = |text: &str, cut: usize| {
-        let mut reader = Reader::for_body(&headers("text/event-stream")).unwrap();
+        let mut reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
         for piece in text.as_bytes().chunks(cut) {
             reader.feed(piece);
         }
@@ -275,12 +275,12 @@ fn only_what_can_be_read_is_read() {
         "jsonx",
         "application/grpc",
     ] {
-        assert!(Reader::for_body(&headers(media_type)).is_none());
+        assert!(UsageReader::for_body(&headers(media_type)).is_none());
     }
     let mut zipped = headers("application/json");
     zipped.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    assert!(Reader::for_body(&zipped).is_none());
-    assert!(Reader::for_body(&HeaderMap::new()).is_none());
+    assert!(UsageReader::for_body(&zipped).is_none());
+    assert!(UsageReader::for_body(&HeaderMap::new()).is_none());
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn streams() -> impl Strategy<Value = String> {
 }
 
 /// What a reader has found at the end of a body, and whether that is all.
-fn found(reader: &mut Reader) -> (Option<Tokens>, bool) {
+fn found(reader: &mut UsageReader) -> (Option<Tokens>, bool) {
     reader.catch_up();
     (reader.tokens(), reader.are_final(false))
 }
@@ -334,15 +334,15 @@ proptest! {
     ) {
         let whole = text.as_bytes();
         let whole = &whole[..=left_at.index(whole.len())];
-        let mut by_byte = Reader(Kind::Events(Events::new()));
+        let mut by_byte = UsageReader(Kind::Events(Events::new()));
         for byte in whole {
             by_byte.feed(std::slice::from_ref(byte));
         }
         let expected = found(&mut by_byte);
-        let mut at_once = Reader(Kind::Events(Events::new()));
+        let mut at_once = UsageReader(Kind::Events(Events::new()));
         at_once.feed(whole);
         prop_assert_eq!(found(&mut at_once), expected);
-        let mut reader = Reader(Kind::Events(Events::new()));
+        let mut reader = UsageReader(Kind::Events(Events::new()));
         let mut rest = whole;
         for cut in cuts.iter().cycle() {
             if rest.is_empty() {
@@ -357,7 +357,7 @@ proptest! {
 
     #[test]
     fn a_count_is_found_wherever_it_is_cut(at in 0_usize..CHAT.len(), again in 0_usize..CHAT.len()) {
-        let mut reader = Reader(Kind::Events(Events::new()));
+        let mut reader = UsageReader(Kind::Events(Events::new()));
         let (first, second) = (at.min(again), at.max(again));
         for piece in [&CHAT[..first], &CHAT[first..second], &CHAT[second..]] {
             reader.feed(piece.as_bytes());
@@ -377,7 +377,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..20)) {
-        let mut readers = [Reader(Kind::Json(Scanner::default())), Reader(Kind::Events(Events::new()))];
+        let mut readers = [UsageReader(Kind::Json(Scanner::default())), UsageReader(Kind::Events(Events::new()))];
         for piece in &pieces {
             for reader in &mut readers {
                 reader.feed(piece);

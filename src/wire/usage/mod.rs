@@ -13,20 +13,19 @@ use http::{
 };
 
 use self::{json::Scanner, sse::Events};
-
-pub(super) use crate::domain::charge::Tokens;
+use crate::domain::charge::Tokens;
 
 /// Reads one body.
-pub(super) struct Reader(Kind);
+pub(crate) struct UsageReader(Kind);
 
 enum Kind {
     Json(Scanner),
     Events(Events),
 }
 
-impl Reader {
+impl UsageReader {
     /// The reader for a body with such a head; `None`: nothing can be read in it.
-    pub(super) fn for_body(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
         let encoded = headers
             .get(CONTENT_ENCODING)
             .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
@@ -48,7 +47,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         match &mut self.0 {
             Kind::Json(scanner) => scanner.feed(piece),
             Kind::Events(events) => events.feed(piece),
@@ -56,20 +55,20 @@ impl Reader {
     }
 
     /// Reads what was kept of what is not whole: no more may come.
-    pub(super) fn catch_up(&mut self) {
+    pub(crate) fn catch_up(&mut self) {
         if let Kind::Events(events) = &mut self.0 {
             events.catch_up();
         }
     }
 
     /// The tokens of the last `usage` that went by; counts that it didn't name are those of the one before.
-    pub(super) fn tokens(&self) -> Option<Tokens> {
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
         self.scanner().usage().tokens()
     }
 
     /// Whether these are all of the answer's, and not what had been used when a stream began. Of a stream its end
     /// proves nothing: it may have been cut off further in.
-    pub(super) fn are_final(&self, is_over: bool) -> bool {
+    pub(crate) fn are_final(&self, is_over: bool) -> bool {
         match &self.0 {
             Kind::Json(scanner) => is_over || scanner.is_final(),
             Kind::Events(events) => events.scanner().is_final(),
@@ -77,7 +76,7 @@ impl Reader {
     }
 
     /// The model that the answer names.
-    pub(super) fn model(&self) -> Option<&Arc<str>> {
+    pub(crate) fn model(&self) -> Option<&Arc<str>> {
         self.scanner().model()
     }
 
@@ -89,8 +88,8 @@ impl Reader {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for UsageReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reader({:?})", self.tokens())
+        write!(f, "UsageReader({:?})", self.tokens())
     }
 }
