@@ -6,10 +6,11 @@ use std::convert::Infallible;
 
 use http::{HeaderName, Request, Response};
 use tollgate::{
-    ApiKeyLayer, JwtLayer, Principal,
+    ApiKeyLayer, JwtLayer, Principal, RateLimitLayer,
     key::KeyFormat,
     keyring::{KeyResolver, Keyring, NewKey},
-    store::{MemoryStore, SessionId, UserId},
+    quota::Quota,
+    store::{MemoryStore, SessionId, StaticKeys, UserId},
     token::{TokenIssuer, TokenVerifier},
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -165,5 +166,43 @@ async fn a_rival_in_a_header_of_ones_own_choice_is_seen_in_either_order() {
             taken_for,
             "tokens first: {lines:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_guess_at_a_key_is_counted_and_a_request_without_a_credential_is_none() {
+    let keys = StaticKeys::new()
+        .add_key("ann", "the-right-key", [])
+        .unwrap();
+    let by_key = ApiKeyLayer::new(KeyResolver::builder(keys.clone()).build());
+    let spared = by_key.clone();
+    let attempts = || RateLimitLayer::global(Quota::per_hour(2)).failed_attempts();
+    let all = attempts().layer(by_key.clone().layer(service_fn(whoami)));
+    for (key, expected) in [
+        (None, 401),
+        (None, 401),
+        (None, 401),
+        (Some("a-guess"), 401),
+        (Some("the-right-key"), 200),
+        (Some("a-guess"), 401),
+        (Some("a-guess"), 429),
+        (Some("the-right-key"), 429),
+        (None, 429),
+    ] {
+        let line = key.map(|key| ("x-api-key", key));
+        let answer = all.clone().oneshot(request(line.as_slice())).await.unwrap();
+        assert_eq!(answer.status(), expected, "{key:?}");
+    }
+    let attempts = attempts().skip(move |head| spared.brings_one_of(&keys, head));
+    let others = attempts.layer(by_key.layer(service_fn(whoami)));
+    for (key, expected) in [
+        ("a-guess", 401),
+        ("a-guess", 401),
+        ("a-guess", 429),
+        ("the-right-key", 200),
+    ] {
+        let call = request(&[("x-api-key", key)]);
+        let answer = others.clone().oneshot(call).await.unwrap();
+        assert_eq!(answer.status(), expected, "{key}");
     }
 }

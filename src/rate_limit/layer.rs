@@ -75,10 +75,12 @@ impl RateLimitLayer {
     }
 
     /// Counts tokens instead of requests: takes the estimate that `estimate` makes of the head, and corrects
-    /// it when the answer is over, by what was counted with the request's [`Charge`](crate::Charge). A
-    /// window may be overdrawn by that, and then waits until it is made good. Where nothing was counted a
-    /// failure (a status of 400 or more, of gRPC any but 0, an error or a panic of the inner service) gives the estimate
-    /// back, and anything else leaves it: a good answer, and a client that hangs up before there is one. An estimate of 0
+    /// it when the answer is over: by what was counted with the request's [`Charge`](crate::Charge), or else by the `usage`
+    /// that a body in JSON or of server-sent events tells, as OpenAI's and Anthropic's do. A
+    /// window may be overdrawn by that, and then waits until it is made good. Where nothing was counted or told a
+    /// failure (a status of 400 or more, of gRPC any but 0 before the first message, an error or a panic of the inner
+    /// service) gives the estimate back, and anything else leaves it: a good answer, and a client that hangs up before there
+    /// is one. An estimate of 0
     /// is taken as 1, so that nobody is admitted whose window is overdrawn; the correction evens it out.
     ///
     /// Clients are told what is left in `X-RateLimit-*` and as OpenAI has it, unless told in [other
@@ -111,6 +113,42 @@ impl RateLimitLayer {
         self.cost(estimate).change(|policy| {
             policy.settings.unit = Unit::Tokens;
             policy.settings.headers.tell_of_tokens();
+        })
+    }
+
+    /// Counts failed attempts and nothing else: answers from further in that say 401 (of gRPC UNAUTHENTICATED), whoever
+    /// gives them, unless the request brought no credential at all. So guesses at keys are limited where honest requests
+    /// are not; put it outside of the layers that authenticate. A request is looked at only for whether the window is used
+    /// up, and then refused with 429 before anything is hashed or looked up. That meets good credentials that come from
+    /// there too: [skip](Self::skip) those that must not wait, but then they can be guessed at without a limit.
+    ///
+    /// The attempt is counted before the answer goes out. Attempts that are under way together all find room, and all
+    /// count: so many may be too many, and are waited for afterwards. Whoever hangs up before the answer learns nothing, and
+    /// is not counted. Clients are not told what is left.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{RateLimitLayer, quota::Quota};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let knows = service_fn(async |request: http::Request<&str>| {
+    ///     let status = if *request.body() == "the word" { 200 } else { 401 };
+    ///     http::Response::builder().status(status).body(String::new())
+    /// });
+    /// let service = RateLimitLayer::global(Quota::per_hour(2)).failed_attempts().layer(knows);
+    /// let mut statuses = Vec::new();
+    /// for word in ["the word", "a guess", "the word", "the word", "a guess", "the word"] {
+    ///     let answer = service.clone().oneshot(http::Request::new(word)).await?;
+    ///     statuses.push(answer.status().as_u16());
+    /// }
+    /// assert_eq!(statuses, [200, 401, 200, 200, 401, 429]);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn failed_attempts(self) -> Self {
+        self.change(|policy| {
+            policy.settings.unit = Unit::FailedAttempts;
+            policy.settings.headers.tell_nothing();
         })
     }
 

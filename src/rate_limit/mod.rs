@@ -38,9 +38,11 @@
 //!
 //! Quotas may differ from caller to caller ([`Plans`]), requests may differ in weight
 //! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may be
-//! told apart by more than an address ([`RateLimitKey`]). How many requests are under way at once is
+//! told apart by more than an address ([`RateLimitKey`]). Guesses at credentials are limited, and nothing else, by
+//! [`RateLimitLayer::failed_attempts`]. How many requests are under way at once is
 //! limited by [`ConcurrencyLimitLayer`].
 
+mod attempts;
 mod concurrency;
 mod handle;
 mod key;

@@ -2,13 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, StatusCode};
 
+use super::attempts::{Attempt, has_failed};
 use crate::{
-    domain::{charge::Charge, quota::Quotas},
+    domain::{
+        charge::{Charge, Tokens},
+        quota::Quotas,
+    },
     guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
-    wire::{RateHeaders, ToldLimits, grpc_has_failed},
+    wire::{RateHeaders, ToldLimits, UsageReader, grpc_has_failed},
 };
 
 /// What is left to the client, to be written on the answer.
@@ -20,17 +24,36 @@ pub(super) struct Shown {
     pub(super) unix_secs: u64,
 }
 
-/// What is left to the client, and what has to be corrected when the answer is over.
+/// What has to be done when there is an answer.
+#[derive(Debug)]
+pub(super) enum After {
+    /// An estimate is corrected.
+    Correct(Settlement),
+    /// An attempt is counted if it has failed.
+    Count(Attempt),
+}
+
+impl After {
+    /// It was taken at that time, and left so much.
+    pub(super) fn taken(self, at: TakenAt, left: &Readings) -> Self {
+        match self {
+            Self::Correct(settlement) => Self::Correct(settlement.taken(at, left)),
+            Self::Count(attempt) => Self::Count(attempt),
+        }
+    }
+}
+
+/// What is left to the client, and what has to be done when there is an answer.
 #[derive(Debug)]
 pub struct RateLimitPermit {
     shown: Shown,
-    settlement: Option<Box<Settlement>>,
+    after: Option<Box<After>>,
 }
 
 impl RateLimitPermit {
-    pub(super) fn new(shown: Shown, settlement: Option<Settlement>) -> Self {
-        let settlement = settlement.map(Box::new);
-        Self { shown, settlement }
+    pub(super) fn new(shown: Shown, after: Option<After>) -> Self {
+        let after = after.map(Box::new);
+        Self { shown, after }
     }
 }
 
@@ -41,7 +64,7 @@ impl Permit for RateLimitPermit {
     const FIELDS: usize = 5;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        if let Some(settlement) = &mut self.settlement {
+        if let Some(After::Correct(settlement)) = self.after.as_deref_mut() {
             let charge = extensions.get_or_insert_with(Charge::new);
             settlement.charge = Some(charge.clone());
         }
@@ -62,18 +85,20 @@ impl Permit for RateLimitPermit {
         if guard::is_inside() {
             response.extensions.insert(*response.told);
         }
-        match self.settlement {
+        match self.after.map(|after| *after) {
             None => Tail::Body,
-            Some(mut settlement) => {
-                settlement.has_failed =
-                    response.status.as_u16() >= 400 || grpc_has_failed(response.headers);
-                Tail::Metered(RateLimitMeter(settlement))
+            Some(After::Correct(mut settlement)) => {
+                settlement.note_head(response.status, response.headers);
+                Tail::Metered(RateLimitMeter(Box::new(settlement)))
             }
+            // The next attempt of whoever waits for an answer to this one finds it counted.
+            Some(After::Count(attempt)) if has_failed(&response) => Tail::Settled(attempt.count()),
+            Some(After::Count(_)) => Tail::Body,
         }
     }
 
     fn inner_failed(mut self) {
-        if let Some(settlement) = &mut self.settlement {
+        if let Some(After::Correct(settlement)) = self.after.as_deref_mut() {
             settlement.has_failed = true;
         }
     }
@@ -84,11 +109,24 @@ impl Permit for RateLimitPermit {
 pub struct RateLimitMeter(Box<Settlement>);
 
 impl Meter for RateLimitMeter {
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        self.0.has_failed |= grpc_has_failed(trailers);
+    fn data(&mut self, piece: &[u8]) {
+        self.0.has_begun = true;
+        if let Some(reader) = &mut self.0.reader {
+            reader.feed(piece);
+        }
     }
 
-    fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
+    fn unseen(&mut self, _: usize) {
+        self.0.has_begun = true;
+    }
+
+    /// A call that fails after its messages was worked on, like a body that breaks off.
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.0.has_failed |= !self.0.has_begun && grpc_has_failed(trailers);
+    }
+
+    fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
+        self.0.is_over = how == BodyEnd::Complete;
         // The settlement's drop corrects; the answer doesn't wait for a limit.
         drop(self.0);
         None
@@ -96,9 +134,10 @@ impl Meter for RateLimitMeter {
 }
 
 /// An estimate that was taken. Dropped, it is corrected, once: to what was counted with the request's
-/// [`Charge`], or to nothing where nothing was counted and the answer was seen to be a failure. Any other answer for which
-/// nothing was counted leaves the estimate: missing usage is not zero usage, and whoever hangs up before there is an
-/// answer had it worked on.
+/// [`Charge`], or else to what the answer said that it used; or to nothing where neither is known and the answer was seen
+/// to be a failure. Any other answer leaves the estimate then: missing usage is not zero usage, and whoever hangs up before
+/// there is an answer had it worked on. Where no more is known than how it began, that may be more than the estimate, and
+/// otherwise says nothing.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -106,7 +145,11 @@ pub(super) struct Settlement {
     estimate: u32,
     taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
+    reader: Option<Box<UsageReader>>,
     has_failed: bool,
+    /// Something of its body went out.
+    has_begun: bool,
+    is_over: bool,
 }
 
 impl Settlement {
@@ -123,7 +166,10 @@ impl Settlement {
             estimate,
             taken: None,
             charge: None,
+            reader: None,
             has_failed: false,
+            has_begun: false,
+            is_over: false,
         }
     }
 
@@ -133,16 +179,42 @@ impl Settlement {
         self
     }
 
+    /// Looks at the answer's head.
+    fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.has_failed = status.as_u16() >= 400 || grpc_has_failed(headers);
+        if !self.has_failed {
+            self.reader = UsageReader::for_body(headers).map(Box::new);
+        }
+    }
+
+    /// What was counted or told, and whether that is all of it.
+    fn used(&self) -> Option<(Tokens, bool)> {
+        if let Some(charge) = &self.charge
+            && let Some(counted) = charge.tokens()
+        {
+            return Some((counted, self.is_over || charge.tells_output()));
+        }
+        let reader = self.reader.as_ref()?;
+        let told = reader.tokens()?;
+        Some((told, reader.are_final(self.is_over)))
+    }
+
     /// Units on top of the estimate.
-    fn units(&self) -> i64 {
-        let counted = self.charge.as_ref().and_then(Charge::tokens);
-        let units = match counted {
-            Some(tokens) => tokens.input.saturating_add(tokens.output),
-            None if self.has_failed => 0,
-            None => return 0,
+    fn units(&mut self) -> i64 {
+        if let Some(reader) = &mut self.reader {
+            reader.catch_up();
+        }
+        let (units, is_all) = match self.used() {
+            Some((tokens, is_all)) => (tokens.input.saturating_add(tokens.output), is_all),
+            None => (0, false),
         };
         let units = i64::try_from(units).unwrap_or(i64::MAX);
-        units.saturating_sub(i64::from(self.estimate))
+        let more = units.saturating_sub(i64::from(self.estimate));
+        if is_all || self.has_failed {
+            more
+        } else {
+            more.max(0)
+        }
     }
 }
 

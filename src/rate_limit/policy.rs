@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Plans, RateLimitKey, RateLimitPermit,
+    attempts::Attempt,
     key::Counted,
-    permit::{Settlement, Shown},
+    permit::{After, Settlement, Shown},
 };
 use crate::{
     domain::{
@@ -58,6 +59,8 @@ pub(super) enum Unit {
     Requests,
     /// Tokens: the cost is an estimate, and corrected when the answer is over.
     Tokens,
+    /// Requests that turned out to be nobody's: they are looked for room for, and counted when they have failed.
+    FailedAttempts,
 }
 
 /// Where it is counted.
@@ -90,6 +93,7 @@ impl Settings {
         match self.unit {
             Unit::Requests => cost,
             Unit::Tokens => cost.max(1),
+            Unit::FailedAttempts => 1,
         }
     }
 
@@ -134,17 +138,21 @@ impl RateLimitPolicy {
                 Decision::Ready(judge.judge(Ok(decision), quotas, None))
             }
             Place::Named(key, store) => {
+                if settings.unit == Unit::FailedAttempts {
+                    return Attempt::new(store, key, quotas).decide(judge);
+                }
                 let answer = store.take(&key, &quotas, cost);
-                let settlement = match settings.unit {
-                    Unit::Requests => None,
-                    Unit::Tokens => Some(Settlement::new(store, key, quotas.clone(), cost)),
+                let after = match settings.unit {
+                    Unit::Requests | Unit::FailedAttempts => None,
+                    Unit::Tokens => {
+                        let settlement = Settlement::new(store, key, quotas.clone(), cost);
+                        Some(After::Correct(settlement))
+                    }
                 };
                 match answer.into_ready() {
-                    Ok(answer) => Decision::Ready(judge.judge(answer, quotas, settlement)),
+                    Ok(answer) => Decision::Ready(judge.judge(answer, quotas, after)),
                     Err(pending) => {
-                        Decision::pending(
-                            async move { judge.judge(pending.await, quotas, settlement) },
-                        )
+                        Decision::pending(async move { judge.judge(pending.await, quotas, after) })
                     }
                 }
             }
@@ -193,7 +201,7 @@ impl Policy for RateLimitPolicy {
 
 /// Makes a verdict of an engine's decision.
 #[derive(Clone, Copy)]
-struct Judge {
+pub(super) struct Judge {
     headers: RateHeaders,
     retry_jitter: Duration,
     cost: u32,
@@ -201,11 +209,11 @@ struct Judge {
 }
 
 impl Judge {
-    fn judge(
+    pub(super) fn judge(
         self,
         answer: Result<RateDecision, StoreError>,
         quotas: Quotas,
-        settlement: Option<Settlement>,
+        after: Option<After>,
     ) -> Verdict<RateLimitPermit> {
         let decision = match answer {
             Ok(decision) => decision,
@@ -225,9 +233,9 @@ impl Judge {
         };
         match decision.outcome {
             RateOutcome::Admitted => {
-                let taken = |of: Settlement| of.taken(decision.taken_at, &shown.readings);
-                let settlement = settlement.map(taken);
-                Verdict::Admit(RateLimitPermit::new(shown, settlement))
+                let taken = |after: After| after.taken(decision.taken_at, &shown.readings);
+                let after = after.map(taken);
+                Verdict::Admit(RateLimitPermit::new(shown, after))
             }
             RateOutcome::Refused(wait) => {
                 let wait = wait.saturating_add(self.jitter());

@@ -2,6 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
+mod attempts;
 mod headers;
 mod letter;
 mod tokens;

@@ -135,6 +135,12 @@ impl StaticKeys {
         })
     }
 
+    /// Whether this is one of the keys.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
+        key.len() <= LENGTH_MAX && self.among(&KeyDigest::of(key)).is_some()
+    }
+
     /// Compares with all, whether or not one fits.
     fn among(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
         self.keys.iter().fold(None, |found, record| {

@@ -125,6 +125,13 @@ pub(crate) fn has_failed(headers: &HeaderMap) -> bool {
         .is_some_and(|status| status.as_bytes() != b"0")
 }
 
+/// Whether an answer says by its head that it doesn't know who calls.
+pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    headers
+        .get(GRPC_STATUS)
+        .is_some_and(|status| status.as_bytes() == b"16")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

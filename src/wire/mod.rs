@@ -27,7 +27,9 @@ pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::ToldCost;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
-pub(crate) use grpc::{Dialect, has_failed as grpc_has_failed, is_grpc};
+pub(crate) use grpc::{
+    Dialect, has_failed as grpc_has_failed, is_grpc, is_unauthenticated as grpc_is_unauthenticated,
+};
 pub(crate) use origin::is_cross_site;
 pub(crate) use pace::Pace;
 pub(crate) use path::is_normal_path;

@@ -76,6 +76,8 @@ enum Chosen {
 enum Of {
     Requests,
     Tokens,
+    /// What is told in no dialect.
+    Attempts,
 }
 
 impl Default for RateHeaders {
@@ -92,7 +94,12 @@ impl RateHeaders {
         if self.1 == Chosen::ByDefault {
             *self = Self([None; 5], Chosen::ByHand, self.2);
         }
-        if self.2 == Of::Tokens && dialect == RateHeaderDialect::Draft {
+        let is_untold = match self.2 {
+            Of::Requests => false,
+            Of::Tokens => dialect == RateHeaderDialect::Draft,
+            Of::Attempts => true,
+        };
+        if is_untold {
             return;
         }
         if !self.0.contains(&Some(dialect))
@@ -114,6 +121,11 @@ impl RateHeaders {
                 *slot = None;
             }
         }
+    }
+
+    /// Tells nothing from now on: what is left of attempts is of use to whoever makes them alone.
+    pub(crate) fn tell_nothing(&mut self) {
+        *self = Self([None; 5], Chosen::ByHand, Of::Attempts);
     }
 
     /// Seconds since 1970-01-01T00:00:00Z, where a dialect tells the time of day; 0 otherwise.

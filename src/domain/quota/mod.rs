@@ -213,6 +213,18 @@ impl Quota {
         is_whole.then_some(seconds)
     }
 
+    /// From when all of it is there again back to when one is, of a quota of which nothing is left. A strict quota's reading
+    /// doesn't tell that: one is there by then, and perhaps sooner.
+    pub(crate) fn until_one(&self, reset: Duration) -> Duration {
+        let others = match self.rule {
+            Rule::Rolling => u64::from(self.burst.get()).saturating_sub(1),
+            Rule::Strict | Rule::Calendar(..) => 0,
+        };
+        let nanos = self.interval_nanos.get().saturating_mul(others);
+        let until = reset.saturating_sub(Duration::from_nanos(nanos));
+        until.max(Duration::from_nanos(1))
+    }
+
     pub(crate) const fn rule(&self) -> &Rule {
         &self.rule
     }

@@ -113,19 +113,25 @@ async fn an_inner_error_or_a_panic_gives_the_estimate_back() {
 /// Of gRPC, whose failures have the status 200: in the head, or in the trailers.
 #[tokio::test]
 async fn a_grpc_call_that_fails_gives_the_estimate_back() {
-    for (head, trailer, expected) in [
-        ("7", None, 100),
-        ("0", None, 70),
-        ("", Some("13"), 100),
-        ("", Some("0"), 70),
+    for (head, message, trailer, expected) in [
+        ("7", "", None, 100),
+        ("0", "", None, 70),
+        ("", "", Some("13"), 100),
+        ("", "message", Some("13"), 70),
+        ("", "message", Some("0"), 70),
     ] {
         let answers = service_fn(async |_: Request<()>| {
-            let mut trailers = http::HeaderMap::new();
-            if let Some(status) = trailer {
-                trailers.insert("grpc-status", status.parse().unwrap());
+            let mut frames = Vec::new();
+            if !message.is_empty() {
+                frames.push(Ok::<_, Infallible>(Frame::data(bytes::Bytes::from(
+                    message,
+                ))));
             }
-            let data = Frame::data(bytes::Bytes::from_static(b"message"));
-            let frames = [Ok::<_, Infallible>(data), Ok(Frame::trailers(trailers))];
+            if let Some(status) = trailer {
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", status.parse().unwrap());
+                frames.push(Ok(Frame::trailers(trailers)));
+            }
             let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
             let headers = response.headers_mut();
             headers.insert("content-type", "application/grpc".parse().unwrap());
@@ -141,7 +147,7 @@ async fn a_grpc_call_that_fails_gives_the_estimate_back() {
                 answer.into_body().collect().await.unwrap();
             },
         );
-        assert_eq!(left.await, expected, "{head} {trailer:?}");
+        assert_eq!(left.await, expected, "{head} {message} {trailer:?}");
     }
 }
 
@@ -174,4 +180,92 @@ async fn tokens_are_not_told_as_requests() {
     let service = outer.layer(inner.layer(service_fn(counting)));
     let answer = service.oneshot(Request::new(())).await.unwrap();
     assert_eq!(answer.headers()["ratelimit-policy"], "\"hour\";q=9;w=3600");
+}
+
+/// What is left of 100 after 30 were taken for an answer of this body, of which so many bytes were read.
+async fn left_of_body(media_type: &'static str, body: &'static str, read: usize) -> u32 {
+    let answers = service_fn(async |_: Request<()>| {
+        let pieces = body.as_bytes().chunks(7);
+        let frames =
+            pieces.map(|piece| Ok::<_, Infallible>(Frame::data(bytes::Bytes::from_static(piece))));
+        let response = Response::builder().header("content-type", media_type);
+        Ok::<_, Infallible>(
+            response
+                .body(StreamBody::new(tokio_stream::iter(frames)))
+                .unwrap(),
+        )
+    });
+    left_after(
+        |layer| layer.layer(answers),
+        async |service| {
+            let mut answer = service.oneshot(Request::new(())).await.unwrap().into_body();
+            let mut seen = 0;
+            while seen < read
+                && let Some(frame) = answer.frame().await
+            {
+                seen += frame.unwrap().into_data().unwrap().len();
+            }
+        },
+    )
+    .await
+}
+
+#[tokio::test]
+async fn what_an_answer_says_that_it_used_is_what_is_counted() {
+    const JSON: &str = r#"{"choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":12,"completion_tokens":5}}"#;
+    const OPEN_AI: &str = r#"data: {"choices":[{"delta":{"content":"hello there"}}]}
+
+data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":5}}
+
+data: [DONE]
+
+"#;
+    const BEGINS: &str = r#"event: message_start
+data: {"type":"message_start","message":{"usage":{"input_tokens":40,"output_tokens":1}}}
+
+"#;
+    let all = usize::MAX;
+    assert_eq!(left_of_body("application/json", JSON, all).await, 83);
+    assert_eq!(left_of_body("text/event-stream", OPEN_AI, all).await, 83);
+    assert_eq!(
+        left_of_body("text/plain", JSON, all).await,
+        70,
+        "no usage there"
+    );
+    assert_eq!(
+        left_of_body("application/json", r#"{"ok":true}"#, all).await,
+        70
+    );
+    assert_eq!(
+        left_of_body("application/json", JSON, 20).await,
+        70,
+        "who leaves early"
+    );
+    assert_eq!(left_of_body("text/event-stream", OPEN_AI, 20).await, 70);
+    // It is known to have used more than was estimated, if not how much.
+    assert_eq!(
+        left_of_body("text/event-stream", BEGINS, BEGINS.len()).await,
+        59
+    );
+}
+
+/// Counted when it began: no more is known.
+#[tokio::test]
+async fn what_was_read_is_not_all_that_a_call_uses() {
+    let reads = service_fn(async |request: Request<()>| {
+        request
+            .extensions()
+            .get::<Charge>()
+            .unwrap()
+            .add_input_tokens(3);
+        std::future::pending::<Result<Answer, Infallible>>().await
+    });
+    let left = left_after(
+        |layer| layer.layer(reads),
+        async |service| {
+            let mut answer = Box::pin(service.oneshot(Request::new(())));
+            assert!(futures_util::poll!(answer.as_mut()).is_pending());
+        },
+    );
+    assert_eq!(left.await, 70);
 }

@@ -143,6 +143,23 @@ pub struct Correction {
     pub readings: Readings,
 }
 
+impl Correction {
+    /// Units that are used now, and of which none were taken before. Like any correction it is never refused.
+    #[must_use]
+    pub fn used(units: u32) -> Self {
+        Self {
+            units: units.into(),
+            // Later than anything has begun.
+            taken_at: TakenAt {
+                period_nanos: u64::MAX,
+                unix_secs: i64::MAX,
+                ..TakenAt::default()
+            },
+            readings: Readings::default(),
+        }
+    }
+}
+
 /// What requests are counted by, as a store names it: a scope, and a digest of whoever it is. The digest
 /// keeps keys, addresses and header values out of the store, and every name at one length.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -11,7 +11,6 @@ use std::{
 
 use super::{
     Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
-    TakenAt,
     alone::Alone,
     breaker::{Breaker, Failure},
     local::{Asked, Denied, Leases},
@@ -330,11 +329,7 @@ impl<R: RemoteRateStore> Inner<R> {
         };
         if correction.taken_at.is_local {
             // By this process's clock, which tells the store nothing: it is used when the store hears of it.
-            correction.taken_at = TakenAt {
-                period_nanos: u64::MAX,
-                unix_secs: i64::MAX,
-                ..TakenAt::default()
-            };
+            correction.taken_at = Correction::used(0).taken_at;
         }
         let left = self.remote.correct_and_read(key, quotas, correction);
         let (left, effect) = self.ask(left, |_| effect).await?;

@@ -128,6 +128,25 @@ async fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
     }
 }
 
+/// What was never taken, and is used: under each rule it counts from now on, also beyond what there is.
+#[tokio::test]
+async fn what_is_used_without_having_been_taken_is_counted() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    for quotas in one_name() {
+        script.begin();
+        for left in [8, 7, 0, 0] {
+            let units = if left == 0 { 9 } else { 1 };
+            let used = Operation::Correct(Correction::used(units));
+            script.ask(&quotas, used).await;
+            let answer = script.ask(&quotas, Operation::Peek).await;
+            assert_eq!(left_of(&answer), left, "{quotas:?}");
+        }
+    }
+}
+
 /// Fields of calendar windows had no end once.
 #[tokio::test]
 async fn a_day_that_was_counted_before_an_upgrade_is_counted() {
