@@ -1,8 +1,9 @@
 //! A dashboard with an API: sessions of NextAuth, keys made in the dashboard, keys of the environment.
 //!
 //! `cargo run --example workspace --features axum,sqlite`; the README tells its settings. With the feature `redis` as well,
-//! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit by
-//! address would meet sessions and the administrator too, which have none.
+//! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit of
+//! requests by address would meet sessions and the administrator too, which have none. Guesses at keys are limited by
+//! address (`FAILED_ATTEMPTS_PER_MINUTE`, 600 unless set), and sessions and the administrator's key pass all the same.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -81,8 +82,8 @@ async fn run() -> Result<(), StartError> {
     Ok(())
 }
 
-/// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
-fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
+/// `ADMIN_API_KEY`.
+fn administrator() -> Result<StaticKeys, StartError> {
     // Keys that are out there may be short: they are taken, with a warning.
     let mut admin = StaticKeys::new().dangerous_short_keys();
     if let Some(key) = optional("ADMIN_API_KEY")? {
@@ -90,6 +91,11 @@ fn resolver(file: &FileKeyStore) -> Result<KeyResolver, StartError> {
             .add_key("admin", key.trim(), ["admin"])
             .map_err(|error| format!("ADMIN_API_KEY: {error}"))?;
     }
+    Ok(admin)
+}
+
+/// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
+fn resolver(file: &FileKeyStore, admin: StaticKeys) -> Result<KeyResolver, StartError> {
     let list = optional("VALID_API_KEYS")?.unwrap_or_default();
     let clients = StaticKeys::new()
         .dangerous_short_keys()
@@ -140,7 +146,8 @@ fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
 
 fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError> {
     let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
-    let (resolver, sessions) = (resolver(file)?, sessions()?);
+    let (admin, sessions) = (administrator()?, sessions()?);
+    let resolver = resolver(file, admin.clone())?;
     let mut by_key = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
     if let Some(networks) = allowed_networks()? {
         by_key = by_key.networks(networks);
@@ -156,9 +163,16 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
             .get::<Principal>()
             .is_some_and(|caller| !caller.has_role("client"))
     });
+    let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 600)?);
+    let guesses = RateLimitLayer::per_client_ip(guesses).failed_attempts();
+    let guesses = limits.share("failed", guesses).skip({
+        let (sessions, by_key) = (sessions.clone(), by_key.clone());
+        move |head| sessions.finds_cookie(head) || by_key.brings_one_of(&admin, head)
+    });
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {
         ServiceBuilder::new()
+            .layer(guesses.clone())
             .layer(anybody.clone())
             .layer(limit.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))

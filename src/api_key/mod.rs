@@ -41,6 +41,7 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
+    store::StaticKeys,
     wire::{ClientAddress, Credential, Credentials, KeyHeaders, RequestHead},
 };
 
@@ -96,6 +97,29 @@ impl ApiKeyLayer {
                 .gate
                 .map_policy(|policy| policy.networks = Some(networks)),
         }
+    }
+
+    /// Whether the request brings one of `keys`, where this layer looks for keys. That tells whom to spare in a layer further
+    /// out ([`skip`](crate::RateLimitLayer::skip)); who it is and what it may is decided here.
+    ///
+    /// ```
+    /// use tollgate::{
+    ///     ApiKeyLayer, RequestHead, keyring::KeyResolver, store::StaticKeys,
+    /// };
+    ///
+    /// let admin = StaticKeys::new().add_key("admin", "3f6e1c0a9b7d4e52-of-32-or-more", ["admin"])?;
+    /// let layer = ApiKeyLayer::new(KeyResolver::builder(admin.clone()).build());
+    /// let bearer = |key: &str| http::Request::builder().header("authorization", format!("Bearer {key}")).body(());
+    /// let (good, bad) = (bearer("3f6e1c0a9b7d4e52-of-32-or-more")?, bearer("3f6e1c0a9b7d4e52")?);
+    /// assert!(layer.brings_one_of(&admin, &RequestHead::of(&good)));
+    /// assert!(!layer.brings_one_of(&admin, &RequestHead::of(&bad)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn brings_one_of(&self, keys: &StaticKeys, head: &RequestHead<'_>) -> bool {
+        let credentials = Credentials::read(head.headers, &self.gate.policy().headers);
+        let credential = credentials.as_ref().map(Credentials::either);
+        matches!(credential, Ok(Credential::Text(key)) if keys.holds(key))
     }
 
     /// Asks `other` about requests that carry no key of this layer's. A bad key is refused, not

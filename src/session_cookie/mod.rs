@@ -107,6 +107,15 @@ impl SessionCookieLayer {
         self.change(|policy| policy.others = Others::Refused)
     }
 
+    /// Whether the request brings a session cookie, good or bad. That tells whom to spare in a layer further out
+    /// ([`skip`](crate::RateLimitLayer::skip)): a request that brings one is decided by this layer, and no other after it
+    /// is asked about it.
+    #[must_use]
+    pub fn finds_cookie(&self, head: &RequestHead<'_>) -> bool {
+        let names = &self.gate.policy().names;
+        !matches!(read_cookie(head.headers, names), CookieValue::Absent)
+    }
+
     /// Asks `other` about requests that carry no session cookie. A bad cookie is refused, not passed on.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<SessionCookiePolicy, A::Policy> {

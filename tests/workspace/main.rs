@@ -11,6 +11,7 @@
 )]
 
 mod addresses;
+mod attempts;
 mod cookie;
 mod dashboard;
 mod env_local;
