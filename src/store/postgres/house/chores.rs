@@ -1,0 +1,117 @@
+//! The things that are done in one turn, and what became of them.
+
+use super::{
+    super::{
+        Work,
+        convert::{Failure, Moment, Reason},
+        once,
+    },
+    STEP,
+};
+use crate::domain::clock::Timestamp;
+
+const PRUNE: &str = "WITH oldest AS (
+         SELECT position, settled_at FROM tollgate.usage ORDER BY position LIMIT $3
+     )
+     DELETE FROM tollgate.usage USING oldest WHERE usage.position = oldest.position AND (
+         oldest.settled_at < $1
+         OR oldest.position <= (SELECT max(position) FROM tollgate.usage) - $2
+     )";
+
+/// In one order everywhere, so that two processes never wait for each other.
+const TOUCH: &str = "WITH used AS (
+         SELECT api_key.id, used.at FROM tollgate.api_key
+         JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) ON api_key.id = used.id
+         WHERE last_used_at IS NULL OR last_used_at < used.at
+         ORDER BY api_key.id FOR NO KEY UPDATE OF api_key
+     )
+     UPDATE tollgate.api_key SET last_used_at = used.at FROM used
+     WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
+
+/// What became of the things that are done in one turn.
+#[derive(Default)]
+pub(super) struct Chores {
+    failed: Option<Failure>,
+    /// Of something there is more to do.
+    pub(super) is_more: bool,
+}
+
+impl Chores {
+    /// What was found; nothing, where that failed.
+    ///
+    /// # Errors
+    /// There is no connection to be had: then nothing else can be done either.
+    pub(super) fn note<T>(&mut self, done: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match done {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.reason == Reason::Away => Err(failure),
+            Err(failure) => {
+                if let Some(Failure { error, .. }) = self.failed.replace(failure) {
+                    tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same, of something of which there may be more to do.
+    pub(super) fn note_part(&mut self, is_all: Result<bool, Failure>) -> Result<(), Failure> {
+        self.is_more |= self.note(is_all)? == Some(false);
+        Ok(())
+    }
+
+    pub(super) fn outcome(self) -> Result<(), Failure> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Writes down when keys were used last.
+pub(super) async fn touch(work: Work) -> Result<(), Failure> {
+    let used = work.take_touched();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let (keys, moments): (Vec<String>, Vec<Moment>) = used
+        .into_iter()
+        .map(|(key, at)| (String::from(key), Moment(at)))
+        .unzip();
+    let mut line = work.begin().await?;
+    sqlx::query(TOUCH)
+        .bind(keys)
+        .bind(moments)
+        .execute(&mut *line)
+        .await?;
+    line.commit().await
+}
+
+/// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+pub(super) async fn prune(work: Work) -> Result<bool, Failure> {
+    let settings = &work.settings;
+    let oldest = settings.clock.now().saturating_sub(settings.usage_age_max);
+    let mut line = work.begin().await?;
+    let pruned = sqlx::query(PRUNE)
+        // What the database can store has a beginning.
+        .bind(Moment(
+            oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
+        ))
+        .bind(settings.usage_rows_max)
+        .bind(STEP)
+        .execute(&mut *line)
+        .await?
+        .rows_affected();
+    line.commit().await?;
+    Ok(i64::try_from(pruned).unwrap_or(STEP) < STEP)
+}
+
+/// Deletes idempotency keys whose time is over; `false`: there may be more.
+pub(super) async fn forget_old_keys(work: Work) -> Result<bool, Failure> {
+    let mut line = work.begin().await?;
+    let forgotten = sqlx::query(once::FORGET_OLD)
+        .bind(Moment(work.settings.clock.now()))
+        .bind(STEP)
+        .execute(&mut *line)
+        .await?
+        .rows_affected();
+    line.commit().await?;
+    Ok(i64::try_from(forgotten).unwrap_or(STEP) < STEP)
+}

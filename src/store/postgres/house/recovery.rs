@@ -1,0 +1,192 @@
+//! What instances held that are dead, and what outlived its time here: it is settled through the lanes, each account's by
+//! itself, so that one that is locked keeps no other waiting.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use sqlx::{Row, postgres::PgRow, types::Json};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    super::{
+        Work,
+        command::Command,
+        convert::{Failure, moment, money, name, name_or_none, principal},
+        leases,
+    },
+    House, STEP,
+};
+use crate::domain::{
+    AccountId, BudgetId,
+    books::Left,
+    budget::Windows,
+    clock::Timestamp,
+    usage::{Call, Expiry, Hold, HoldId, Settlement},
+};
+
+const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
+     route, started_at, principal, charges, idempotency_key FROM tollgate.hold JOIN tollgate.account ON account.number = hold.account
+     WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) LIMIT $3";
+
+/// The instances that have holds and no row, by leaps over all that have any.
+pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
+         SELECT min(instance) AS id FROM tollgate.hold
+         UNION ALL
+         SELECT (SELECT min(instance) FROM tollgate.hold WHERE instance > holder.id) FROM holder
+         WHERE holder.id IS NOT NULL
+     )
+     SELECT id FROM holder WHERE id IS NOT NULL
+     AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
+
+impl House {
+    /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
+    pub(super) async fn resolve(
+        &mut self,
+        instance: i64,
+        ends: i64,
+        patience: Duration,
+    ) -> Result<bool, Failure> {
+        self.resolved(Duration::ZERO).await;
+        let aside = self.aside();
+        let find = async |work: Work| {
+            let found = sqlx::query(HOLDS)
+                .bind(instance)
+                .bind(ends)
+                .bind(STEP)
+                .bind(aside)
+                .fetch_all(&mut *work.read().await?)
+                .await?;
+            Ok(found)
+        };
+        let found = self.shared.in_time(find).await?;
+        let now = self.shared.settings.clock.now();
+        for row in &found {
+            match read_hold(instance, row) {
+                Ok(hold) => self.resolve_one(hold, now),
+                // One unreadable row must not stop everybody's housekeeping.
+                Err(Failure { error, .. }) => {
+                    tracing::error!(target: "tollgate::postgres", %error, "can't resolve a hold");
+                }
+            }
+        }
+        if !found.is_empty() {
+            tracing::warn!(
+                target: "tollgate::postgres",
+                holds = found.len(),
+                "resolves holds that nobody settled"
+            );
+            self.resolved(patience).await;
+        }
+        let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
+        self.none_waits().map(|()| all_found)
+    }
+
+    fn resolve_one(&mut self, hold: Hold, now: Timestamp) {
+        let age = now.duration_since(hold.call.started_at);
+        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+        let (reply, answer) = oneshot::channel();
+        let (account, reply) = (hold.call.account.clone(), Some(reply));
+        let command = Command::Settle {
+            hold,
+            settlement,
+            reply,
+        };
+        if self.shared.send(command) {
+            self.resolving.push((account, answer));
+        }
+    }
+
+    /// Resolves leases whose instance is gone, and forgets those that were resolved long ago; `false`: there may be
+    /// more.
+    pub(super) async fn resolve_leases(&mut self, patience: Duration) -> Result<bool, Failure> {
+        self.resolved(Duration::ZERO).await;
+        let (aside, now) = (self.aside(), self.shared.settings.clock.now());
+        let find = async |work: Work| {
+            let mut line = work.read().await?;
+            leases::orphaned(&mut line, STEP, aside, now).await
+        };
+        let found = self.shared.in_time(find).await?;
+        let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
+        let patience = match found.is_empty() {
+            true => Duration::ZERO,
+            false => patience,
+        };
+        for lease in found {
+            let (reply, answer) = oneshot::channel();
+            let (account, lease) = (lease.account.clone(), Box::new(lease));
+            if self.shared.send(Command::EndLease { lease, reply }) {
+                self.resolving.push((account, answer));
+            }
+        }
+        self.resolved(patience).await;
+        let forget = async |work: Work| {
+            let mut line = work.begin().await?;
+            let all_forgotten = leases::forget_old(&mut line, STEP, now).await?;
+            line.commit().await?;
+            Ok(all_forgotten)
+        };
+        let all_forgotten = self.shared.in_time(forget).await?;
+        self.none_waits().map(|()| all_found && all_forgotten)
+    }
+
+    /// Waits until what is resolved is written down, for that long in all. What is not yet waits on, and keeps nobody
+    /// else waiting.
+    async fn resolved(&mut self, patience: Duration) {
+        let now = Instant::now();
+        let end = now.checked_add(patience).unwrap_or(now);
+        for (account, mut answer) in std::mem::take(&mut self.resolving) {
+            // One that can't be written will be found again.
+            if timeout_at(end, &mut answer).await.is_err() {
+                self.resolving.push((account, answer));
+            }
+        }
+    }
+
+    /// Accounts of which something is on its way to be resolved: no more of theirs is, until that is done.
+    fn aside(&self) -> Vec<String> {
+        let accounts = self.resolving.iter();
+        let accounts: BTreeSet<&str> = accounts.map(|(account, _)| account.as_str()).collect();
+        accounts.into_iter().map(str::to_owned).collect()
+    }
+
+    fn none_waits(&self) -> Result<(), Failure> {
+        match self.resolving.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::slow()),
+        }
+    }
+}
+
+fn read_hold(instance: i64, row: &PgRow) -> Result<Hold, Failure> {
+    let Json(budgets): Json<Vec<BudgetId>> = row.try_get(5)?;
+    let account: AccountId = name(row, 0)?;
+    let charges: bool = row.try_get(11)?;
+    Ok(Hold {
+        id: HoldId {
+            instance: instance.cast_unsigned(),
+            number: row.try_get::<i64, _>(1)?.cast_unsigned(),
+        },
+        call: Call {
+            principal: principal(row, 10, &account)?,
+            account,
+            request_id: row.try_get::<String, _>(6)?.into(),
+            key: name_or_none(row, 7)?,
+            route: row.try_get::<String, _>(8)?.into(),
+            started_at: moment(row, 9)?,
+        },
+        budgets: budgets.into(),
+        amount: money(row, 2)?,
+        windows: Windows {
+            day: row.try_get(3)?,
+            month: row.try_get(4)?,
+        },
+        left: Left::default(),
+        expiry: match charges {
+            true => Expiry::Charge,
+            false => Expiry::Release,
+        },
+        idempotency_key: row.try_get::<Option<String>, _>(12)?.map(Into::into),
+    })
+}
