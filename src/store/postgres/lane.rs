@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use sqlx::{Postgres, pool::PoolConnection};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
@@ -40,7 +40,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 /// How often a closing lane tries, before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 10;
 
-/// So many commands that fail one after the other, each alone, and not for what they say, mean that all would.
+/// So many accounts that fail one after the other, and not for what was to be written, mean that all would.
 const FAILURES_MAX: u32 = 3;
 
 /// How often it looks in one turn who is locked.
@@ -239,23 +239,31 @@ impl Lane {
         }
     }
 
-    /// One of them can't be done: each alone, so that it fails alone.
+    /// One of them can't be done: each alone, so that it fails alone; of an account that can't be written to, one.
     async fn one_by_one(&mut self, batch: &mut Vec<Command>) {
-        let mut failures = 0_u32;
+        let mut failed: HashMap<AccountId, Failure> = HashMap::new();
+        let mut in_a_row = 0_u32;
         let mut commands = std::mem::take(batch).into_iter();
         while let Some(command) = commands.next() {
+            let account = command.account().cloned();
+            if let Some(failure) = account.as_ref().and_then(|account| failed.get(account)) {
+                let failure = failure.clone();
+                self.keep_or_fail(command, &failure, VecDeque::push_back);
+                continue;
+            }
             let mut alone = vec![command];
             let Err(failure) = self.attempt(&mut alone).await else {
                 self.succeed(&mut alone);
-                failures = 0;
+                in_a_row = 0;
                 continue;
             };
             self.fail(&mut alone, &failure);
-            failures = match failure.is_final() {
-                true => 0,
-                false => failures.saturating_add(1),
-            };
-            if failures == FAILURES_MAX {
+            if failure.is_final() {
+                continue;
+            }
+            failed.extend(account.map(|account| (account, failure.clone())));
+            in_a_row = in_a_row.saturating_add(1);
+            if in_a_row == FAILURES_MAX {
                 // Those that were not tried come first the next time.
                 for command in commands.rev() {
                     self.keep_or_fail(command, &failure, VecDeque::push_front);
