@@ -317,9 +317,10 @@ async fn who_can_not_say_that_they_live_bury_nobody() {
     let held = hold(&one, &one_clock, 10).await;
     let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
     let waits = one.settle(held, costs(10));
-    for _ in 0..20 {
+    // In such steps as leave looks without a try to say something before.
+    for _ in 0..40 {
         for (ledger, clock) in [(&one, &one_clock), (&other, &other_clock)] {
-            clock.advance(Duration::from_secs(1));
+            clock.advance(Duration::from_millis(500));
             let shared = &ledger.0.shared;
             let _ = shared.house.lock().await.turn(shared).await;
         }
