@@ -55,7 +55,7 @@ fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
         Quota::per_hour(3_600).strict(),
         Quota::calendar(CalendarPeriod::Day, 3_600),
     ] {
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let quotas = Quotas::from(quota);
         let first = limiter.take("a", &quotas, 1_800);
         let second = limiter.take("a", &quotas, 1_800);
