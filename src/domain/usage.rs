@@ -197,6 +197,10 @@ pub struct Settlement {
     pub latency: Duration,
     /// Tokens read, where that is what is paid for.
     pub input_tokens: Option<u64>,
+    /// Those of the tokens read that came from a cache.
+    pub cached_tokens: Option<u64>,
+    /// Those of the tokens read that were written to a cache.
+    pub cache_write_tokens: Option<u64>,
     /// Tokens written, where that is what is paid for.
     pub output_tokens: Option<u64>,
     /// Bytes of the answer, where that is what is paid for.
@@ -215,6 +219,8 @@ impl Settlement {
             status: None,
             latency: Duration::ZERO,
             input_tokens: None,
+            cached_tokens: None,
+            cache_write_tokens: None,
             output_tokens: None,
             bytes: None,
             model: None,

@@ -22,7 +22,8 @@ use crate::{
 const PAGE_ROWS: u16 = 500;
 
 const COLUMNS: &str = "position,started_at,settled_at,request_id,account,principal,key,route,model,\
-     status,outcome,held,charged,input_tokens,output_tokens,bytes,latency_ms\r\n";
+     status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
+     output_tokens,bytes,latency_ms\r\n";
 
 /// The usage log of an account, newest first, as the body of an answer: read page by page, as fast as it is
 /// taken. Rows that come while it is read are not in it.
@@ -201,6 +202,8 @@ struct Row<'a> {
     held: Money,
     charged: Money,
     input_tokens: Option<u64>,
+    cached_tokens: Option<u64>,
+    cache_write_tokens: Option<u64>,
     output_tokens: Option<u64>,
     bytes: Option<u64>,
     latency_ms: u64,
@@ -224,6 +227,8 @@ impl<'a> Row<'a> {
             held: entry.held,
             charged: settlement.charged,
             input_tokens: settlement.input_tokens,
+            cached_tokens: settlement.cached_tokens,
+            cache_write_tokens: settlement.cache_write_tokens,
             output_tokens: settlement.output_tokens,
             bytes: settlement.bytes,
             latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
@@ -250,6 +255,8 @@ impl<'a> Row<'a> {
             self.held.to_decimal(),
             self.charged.to_decimal(),
             number(self.input_tokens),
+            number(self.cached_tokens),
+            number(self.cache_write_tokens),
             number(self.output_tokens),
             number(self.bytes),
             self.latency_ms.to_string(),

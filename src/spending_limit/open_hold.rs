@@ -116,6 +116,8 @@ impl OpenHold {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),
             input_tokens: tokens.map(|tokens| tokens.input),
+            cached_tokens: tokens.map(|tokens| tokens.cached),
+            cache_write_tokens: tokens.map(|tokens| tokens.cache_written),
             output_tokens: all_tokens.map(|tokens| tokens.output),
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),

@@ -158,7 +158,8 @@ fn nanos(row: &UsageEntry) -> i64 {
     row.settlement.charged.nanos()
 }
 
-const USAGE: &str = r#"{"model":"gpt-x","usage":{"prompt_tokens":7,"completion_tokens":5}}"#;
+const USAGE: &str = r#"{"model":"gpt-x","usage":{"prompt_tokens":7,"completion_tokens":5,
+    "prompt_tokens_details":{"cached_tokens":3}}}"#;
 
 #[tokio::test]
 async fn usage_in_the_body_is_charged() {
@@ -174,10 +175,11 @@ async fn usage_in_the_body_is_charged() {
     assert_eq!(
         (
             settlement.input_tokens,
+            settlement.cached_tokens,
             settlement.output_tokens,
             settlement.model.as_deref()
         ),
-        (Some(7), Some(5), Some("gpt-x"))
+        (Some(7), Some(3), Some(5), Some("gpt-x"))
     );
     let events = [
         "data: {\"usage\":null}\n\ndata: {\"usage\":{\"prompt_to",

@@ -113,6 +113,7 @@ async fn the_log_is_exported_whole_and_harmless() {
         latency: Duration::from_millis(7),
         model: Some(Arc::from("=1+1,\"x\"")),
         input_tokens: Some(3),
+        cached_tokens: Some(2),
         ..Settlement::new(Money::ZERO, Outcome::Completed)
     };
     for number in 0..1_201 {
@@ -137,7 +138,7 @@ async fn the_log_is_exported_whole_and_harmless() {
     assert_eq!(
         lines[1],
         "1202,2026-01-01T00:20:00Z,2026-01-01T00:20:00Z,'-1200,ann,ann,,GET /models,\
-         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,,,7"
+         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,2,,,,7"
     );
     let json = read(UsageExport::json_lines(gate.ledger.clone(), account())).await;
     assert_eq!(json.lines().count(), 1_201);

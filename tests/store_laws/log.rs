@@ -41,6 +41,8 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
         status: Some(599),
         latency: Duration::from_micros(1_234_567),
         input_tokens: Some(0),
+        cached_tokens: Some(5),
+        cache_write_tokens: Some(1 << 40),
         output_tokens: Some(9),
         bytes: Some(1 << 40),
         model: Some(Arc::from("model-\"1\"")),

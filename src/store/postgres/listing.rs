@@ -11,7 +11,8 @@ use crate::domain::{
 
 const USAGE: &str =
     "SELECT position, request_id, key, route, started_at, settled_at, held, charged,
-     outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes
+     outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes,
+     cached_tokens, cache_write_tokens
      FROM tollgate.usage
      WHERE account = (SELECT number FROM tollgate.account WHERE id = $1) AND position < $2
      ORDER BY position DESC LIMIT $3";
@@ -110,6 +111,8 @@ fn read_usage(account: &AccountId, row: &PgRow) -> Result<UsageEntry, Failure> {
             status: status.map_err(|_| Failure::corrupt("a status that is none"))?,
             latency: std::time::Duration::from_micros(uncount(row.try_get(10)?)?),
             input_tokens: tokens(11)?,
+            cached_tokens: tokens(16)?,
+            cache_write_tokens: tokens(17)?,
             output_tokens: tokens(12)?,
             bytes: tokens(15)?,
             model: row.try_get::<Option<String>, _>(14)?.map(Into::into),

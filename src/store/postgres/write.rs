@@ -51,14 +51,18 @@ const WRITE: &str = "WITH accounts AS (
                  route, started_at, charges, idempotency_key)
      )
      INSERT INTO tollgate.usage (account, request_id, principal, key, route, started_at, settled_at,
-         held, charged, outcome, status, latency_micros, input_tokens, output_tokens, bytes, model)
+         held, charged, outcome, status, latency_micros, input_tokens, output_tokens, bytes, model,
+         cached_tokens, cache_write_tokens)
      SELECT account, request_id, principal, key, route, started_at, $37, held, charged, outcome,
-         status, latency_micros, input_tokens, output_tokens, bytes, model
+         status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
+         cache_write_tokens
      FROM unnest($38::bigint[], $39::text[], $40::text[], $41::text[], $42::text[],
          $43::timestamptz[], $44::bigint[], $45::bigint[], $46::text[], $47::integer[],
-         $48::bigint[], $49::bigint[], $50::bigint[], $51::bigint[], $52::text[]) WITH ORDINALITY
+         $48::bigint[], $49::bigint[], $50::bigint[], $51::bigint[], $52::text[], $54::bigint[],
+         $55::bigint[]) WITH ORDINALITY
          AS new (account, request_id, principal, key, route, started_at, held, charged, outcome,
-             status, latency_micros, input_tokens, output_tokens, bytes, model, place)
+             status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
+             cache_write_tokens, place)
      ORDER BY place";
 
 /// Accounts and budgets that changed, new holds and new rows of the log, in one statement.
@@ -128,7 +132,9 @@ pub(super) async fn write_back(
         .bind(usage.output_tokens)
         .bind(usage.bytes)
         .bind(usage.model)
-        .bind(budgets.rolling);
+        .bind(budgets.rolling)
+        .bind(usage.cached_tokens)
+        .bind(usage.cache_write_tokens);
     query.execute(connection).await?;
     Ok(())
 }
@@ -293,6 +299,8 @@ struct UsageColumns<'a> {
     status: Vec<Option<i32>>,
     latency: Vec<i64>,
     input_tokens: Vec<Option<i64>>,
+    cached_tokens: Vec<Option<i64>>,
+    cache_write_tokens: Vec<Option<i64>>,
     output_tokens: Vec<Option<i64>>,
     bytes: Vec<Option<i64>>,
     model: Vec<Option<&'a str>>,
@@ -327,6 +335,12 @@ impl<'a> UsageColumns<'a> {
             columns
                 .input_tokens
                 .push(settlement.input_tokens.map(count));
+            columns
+                .cached_tokens
+                .push(settlement.cached_tokens.map(count));
+            columns
+                .cache_write_tokens
+                .push(settlement.cache_write_tokens.map(count));
             columns
                 .output_tokens
                 .push(settlement.output_tokens.map(count));

@@ -93,8 +93,9 @@ impl<'c> Statements<'c> {
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,
-                 input_tokens, output_tokens, principal, model, bytes)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 input_tokens, output_tokens, principal, model, bytes, cached_tokens,
+                 cache_write_tokens)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_account: connection.prepare(
                 "INSERT INTO account (id, deposited, settled, held) VALUES (?, 0, 0, 0)",

@@ -253,6 +253,8 @@ impl UsageRow<'_> {
             principal(self.call),
             settlement.model.as_deref(),
             settlement.bytes.map(count),
+            settlement.cached_tokens.map(count),
+            settlement.cache_write_tokens.map(count),
         ])?;
         account.row.latest_usage = Some(position);
         if !self.charged.is_zero() {

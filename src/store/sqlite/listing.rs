@@ -15,7 +15,7 @@ use crate::domain::{
 
 const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
      settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens,
-     principal, model, bytes FROM usage WHERE position = ? AND account = ?";
+     principal, model, bytes, cached_tokens, cache_write_tokens FROM usage WHERE position = ? AND account = ?";
 
 const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
@@ -143,6 +143,8 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
             status: row.get(10)?,
             latency: std::time::Duration::from_micros(uncount(latency)?),
             input_tokens: tokens(12)?.map(uncount).transpose()?,
+            cached_tokens: tokens(17)?.map(uncount).transpose()?,
+            cache_write_tokens: tokens(18)?.map(uncount).transpose()?,
             output_tokens: tokens(13)?.map(uncount).transpose()?,
             bytes: tokens(16)?.map(uncount).transpose()?,
             model: row.get::<_, Option<String>>(15)?.map(Into::into),

@@ -323,8 +323,14 @@ CREATE INDEX audit_by_actor ON audit (actor, position);
 CREATE INDEX audit_by_action ON audit (action, position);
 ";
 
+/// Of the tokens read, those that came from a cache, and those that were written to one.
+const CACHED_TOKENS: &str = "
+ALTER TABLE usage ADD COLUMN cached_tokens INTEGER;
+ALTER TABLE usage ADD COLUMN cache_write_tokens INTEGER;
+";
+
 /// All that was ever changed in the tables, in order.
-pub(super) const STEPS: [&str; 12] = [
+pub(super) const STEPS: [&str; 13] = [
     FIRST,
     SECOND,
     MONEY,
@@ -337,6 +343,7 @@ pub(super) const STEPS: [&str; 12] = [
     COMPACT_HOLDS,
     OPEN_HOLDS,
     SHARES,
+    CACHED_TOKENS,
 ];
 
 fn unopenable(path: &Path, error: &io::Error) -> Failure {

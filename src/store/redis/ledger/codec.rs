@@ -231,6 +231,10 @@ struct StoredSettlement<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     input_tokens: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    cached_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache_write_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     output_tokens: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
@@ -244,6 +248,8 @@ pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreE
         status: settlement.status,
         latency_nanos: u64::try_from(settlement.latency.as_nanos()).unwrap_or(u64::MAX),
         input_tokens: settlement.input_tokens,
+        cached_tokens: settlement.cached_tokens,
+        cache_write_tokens: settlement.cache_write_tokens,
         output_tokens: settlement.output_tokens,
         bytes: settlement.bytes,
         model: settlement.model.as_deref().map(Cow::Borrowed),
@@ -261,6 +267,8 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
         status: stored.status,
         latency: Duration::from_nanos(stored.latency_nanos),
         input_tokens: stored.input_tokens,
+        cached_tokens: stored.cached_tokens,
+        cache_write_tokens: stored.cache_write_tokens,
         output_tokens: stored.output_tokens,
         bytes: stored.bytes,
         model: stored.model.map(Into::into),
