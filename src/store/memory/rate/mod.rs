@@ -3,6 +3,7 @@
 //! Each window's next state is staged and written only when every window admits, so a refused request
 //! has consumed nothing from any.
 
+mod calendar;
 mod entry;
 mod gcra;
 mod shard;

@@ -3,16 +3,16 @@
 //! | rule | words |
 //! |---|---|
 //! | GCRA | the theoretical arrival time, in nanoseconds |
-//! | calendar | the first second of the window in the upper half, what was used in it in the lower |
+//! | calendar | see [`calendar`](super::calendar) |
 //! | strict | see [`strict`](super::strict) |
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::{gcra, strict};
+use super::{calendar::CalendarWindow, gcra, strict};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
-        quota::{CalendarPeriod, Quota, Quotas, Rule, Zone},
+        quota::{Quota, Quotas, Rule},
     },
     store::{TakenAt, WindowReading},
 };
@@ -96,12 +96,12 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment
         },
         Rule::Strict => strict::judge(quota, words, cost, now.nanos),
         Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
+            let day = CalendarWindow::of(first(words), *period, zone, now.unix);
             let used = day.used.saturating_add(cost.get());
             if used > quota.limit() {
                 Judgement::Wait(day.left)
             } else {
-                Judgement::Admit(Day { used, ..day }.read(quota))
+                Judgement::Admit(day.with(used).read(quota))
             }
         }
     }
@@ -119,9 +119,9 @@ pub(super) fn commit(
         Rule::Rolling => set_first(words, now.nanos.saturating_add(nanos(left.reset))),
         Rule::Strict => strict::add(quota, words, i64::from(cost.get()), now.nanos, now.nanos),
         Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
+            let day = CalendarWindow::of(first(words), *period, zone, now.unix);
             let used = quota.limit().saturating_sub(left.remaining);
-            set_first(words, Day { used, ..day }.word());
+            set_first(words, day.with(used).word());
         }
     }
 }
@@ -131,7 +131,9 @@ pub(super) fn read(quota: &Quota, words: &[u64], now: &Moment) -> WindowReading 
     match quota.rule() {
         Rule::Rolling => read_bucket(quota, first(words), now),
         Rule::Strict => strict::read(quota, words, now.nanos),
-        Rule::Calendar(period, zone) => Day::of(first(words), *period, zone, now).read(quota),
+        Rule::Calendar(period, zone) => {
+            CalendarWindow::of(first(words), *period, zone, now.unix).read(quota)
+        }
     }
 }
 
@@ -159,10 +161,10 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
             strict::add(quota, words, units, now.nanos, now.nanos);
         }
         Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
+            let day = CalendarWindow::of(first(words), *period, zone, now.unix);
             let units = u32::try_from(units).unwrap_or(u32::MAX);
             let used = day.used.saturating_add(units);
-            set_first(words, Day { used, ..day }.word());
+            set_first(words, day.with(used).word());
         }
     }
 }
@@ -183,8 +185,8 @@ pub(super) fn write(quota: &Quota, words: &mut [u64], left: WindowReading, now: 
         }
         Rule::Strict => strict::write(quota, words, used, left.reset, now.nanos),
         Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
-            set_first(words, Day { used, ..day }.word());
+            let day = CalendarWindow::of(first(words), *period, zone, now.unix);
+            set_first(words, day.with(used).word());
         }
     }
 }
@@ -240,12 +242,12 @@ pub(super) fn correct(
             strict::add(quota, words, units, taken.at.period_nanos, now.nanos);
         }
         (Rule::Calendar(period, zone), _) => {
-            let day = Day::of(first(words), *period, zone, now);
+            let day = CalendarWindow::of(first(words), *period, zone, now.unix);
             if i64::from(day.start) <= taken.at.unix_secs {
                 let most = if units < 0 { i32::MIN } else { i32::MAX };
                 let units = i32::try_from(units).unwrap_or(most);
                 let used = day.used.saturating_add_signed(units);
-                set_first(words, Day { used, ..day }.word());
+                set_first(words, day.with(used).word());
             }
         }
     }
@@ -279,7 +281,9 @@ pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> u64 {
             .saturating_sub(now.nanos)
             .div_ceil(quota.interval_nanos().get()),
         Rule::Strict => strict::used(quota, words, now.nanos),
-        Rule::Calendar(period, zone) => u64::from(Day::of(first(words), *period, zone, now).used),
+        Rule::Calendar(period, zone) => {
+            u64::from(CalendarWindow::of(first(words), *period, zone, now.unix).used)
+        }
     }
 }
 
@@ -320,12 +324,7 @@ pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: &Moment) -> Du
         }
         Rule::Strict => strict::until(quota, words, used, now.nanos),
         Rule::Calendar(period, zone) => {
-            let day = Day::of(first(words), *period, zone, now);
-            if day.used > used {
-                day.left
-            } else {
-                Duration::ZERO
-            }
+            CalendarWindow::of(first(words), *period, zone, now.unix).until(used)
         }
     }
 }
@@ -335,52 +334,9 @@ pub(super) fn is_idle(quota: &Quota, words: &[u64], now: &Moment) -> bool {
     match quota.rule() {
         Rule::Rolling => first(words) <= now.nanos,
         Rule::Strict => strict::used(quota, words, now.nanos) == 0,
-        Rule::Calendar(period, zone) => Day::of(first(words), *period, zone, now).used == 0,
-    }
-}
-
-/// A day or a month, as far as it is used.
-#[derive(Clone, Copy, Debug)]
-struct Day {
-    /// Its first second.
-    start: u32,
-    used: u32,
-    /// Until the next.
-    left: Duration,
-}
-
-impl Day {
-    /// The window that `now` lies in. A clock that steps back frees nothing: windows only move forward.
-    fn of(word: u64, period: CalendarPeriod, zone: &Zone, now: &Moment) -> Self {
-        let moment = now.unix.unwrap_or(Timestamp::UNIX_EPOCH);
-        let (start, end) = zone.bounds(period, moment).window();
-        let start = u32::try_from(start.max(0)).unwrap_or(u32::MAX);
-        let [.., a, b, c, d] = word.to_be_bytes();
-        let used = u32::from_be_bytes([a, b, c, d]);
-        let last = u32::try_from(word >> 32).unwrap_or(u32::MAX);
-        let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
-        Self {
-            start: start.max(last),
-            used: if last < start { 0 } else { used },
-            left: Duration::try_from(end.duration_since(moment))
-                .unwrap_or_default()
-                .max(Duration::from_nanos(1)),
+        Rule::Calendar(period, zone) => {
+            CalendarWindow::of(first(words), *period, zone, now.unix).used == 0
         }
-    }
-
-    fn read(self, quota: &Quota) -> WindowReading {
-        WindowReading {
-            remaining: quota.limit().saturating_sub(self.used),
-            reset: if self.used == 0 {
-                Duration::ZERO
-            } else {
-                self.left
-            },
-        }
-    }
-
-    fn word(self) -> u64 {
-        (u64::from(self.start) << 32) | u64::from(self.used)
     }
 }
 
