@@ -10,7 +10,7 @@ use crate::{
         role::{Permission, Requirement, RoleSet, Rule},
     },
     guard::{Decision, Policy, Verdict},
-    wire::{Found, Methods, RequestHead, is_normal_path},
+    wire::{Found, Methods, RequestHead, is_normal_path, parameter_of},
 };
 
 /// The decision of an [`RbacLayer`](super::RbacLayer).
@@ -171,29 +171,6 @@ fn names(written: &str, name: &str) -> bool {
     percent_encoding::percent_decode_str(written)
         .decode_utf8()
         .is_ok_and(|written| written == name)
-}
-
-/// The segment of `path` that stands where `pattern` has `{name}`; `None` where they don't agree.
-fn parameter_of<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
-    let mut found = None;
-    let (mut wanted, mut written) = (pattern.split('/'), path.split('/'));
-    loop {
-        match (wanted.next(), written.next()) {
-            (Some(wanted), Some(written)) => match inside_braces(wanted) {
-                Some(parameter) if parameter.starts_with('*') => return found,
-                Some(parameter) if parameter == name => found = Some(written),
-                Some(_) => {}
-                None if wanted == written => {}
-                None => return None,
-            },
-            (None, None) => return found,
-            _ => return None,
-        }
-    }
-}
-
-fn inside_braces(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 fn describe(principal: &Principal) -> String {

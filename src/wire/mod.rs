@@ -32,7 +32,7 @@ pub(crate) use grpc::{
 };
 pub(crate) use origin::is_cross_site;
 pub(crate) use pace::Pace;
-pub(crate) use path::is_normal_path;
+pub(crate) use path::{is_normal_path, parameter_of};
 pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::{RateHeaders, ToldLimits};
 pub(crate) use routes::{Found, Methods, Routes};

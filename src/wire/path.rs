@@ -1,4 +1,4 @@
-//! Which paths are taken at their word.
+//! Which paths are taken at their word, and what stands in them.
 
 /// Whether a path means one thing only, to every router on the way (RFC 3986, 6.2.2).
 ///
@@ -6,6 +6,29 @@
 /// are broken, that hide `/`, `\`, `.` or a control character, or that write out an unreserved character.
 pub(crate) fn is_normal_path(path: &str) -> bool {
     is_plain(path) || is_normal(path)
+}
+
+/// The segment of `path` that stands where `pattern` has `{name}`; `None` where they don't agree.
+pub(crate) fn parameter_of<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
+    let mut found = None;
+    let (mut wanted, mut written) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), written.next()) {
+            (Some(wanted), Some(written)) => match inside_braces(wanted) {
+                Some(parameter) if parameter.starts_with('*') => return found,
+                Some(parameter) if parameter == name => found = Some(written),
+                Some(_) => {}
+                None if wanted == written => {}
+                None => return None,
+            },
+            (None, None) => return found,
+            _ => return None,
+        }
+    }
+}
+
+fn inside_braces(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 /// Bytes that can't be read in two ways, wherever they stand.
