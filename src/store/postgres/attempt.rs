@@ -63,8 +63,11 @@ impl Lane {
             matches!(timeout(deadline, undo).await, Ok(Ok(())))
         };
         if is_undone {
-            // Another one may do better, but for what only others were in the way of.
-            self.connection = failure.repeat.then_some(connection);
+            self.connection = Some(connection);
+            if !failure.repeat {
+                // Another one may do better.
+                self.let_go();
+            }
         } else {
             discard(connection);
         }

@@ -159,13 +159,15 @@ impl Used {
         let deadline = self.shared.settings.deadline;
         for (mut connection, is_open) in self.lines().drain(..) {
             if !is_open {
+                give_back(&self.shared, connection);
                 continue;
             }
             self.shared.runtime.spawn(async move {
                 let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
                 if !matches!(timeout(deadline, end).await, Ok(Ok(_))) {
-                    discard(connection);
+                    return discard(connection);
                 }
+                let _ = timeout(deadline, connection.return_to_pool()).await;
             });
         }
     }
@@ -181,6 +183,15 @@ impl Drop for Used {
             discard(connection);
         }
     }
+}
+
+/// Gives a connection back to the pool in the background, as the pool does it itself, but for the patience: one that
+/// doesn't say in time that it stands is closed.
+pub(super) fn give_back(shared: &Shared, mut connection: PoolConnection<Postgres>) {
+    let returned = timeout(shared.settings.deadline, connection.return_to_pool());
+    shared.runtime.spawn(async move {
+        let _ = returned.await;
+    });
 }
 
 /// Closes a connection at once, and leaves its place in the pool.

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Shared,
     command::{Command, Reply},
+    connection::give_back,
     convert::{Failure, Reason},
 };
 use crate::{
@@ -146,8 +147,7 @@ impl Lane {
             match self.next().await {
                 Some(Some(command)) => self.admit(command, batch),
                 Some(None) => self.closing = true,
-                // The connection isn't kept from others any more.
-                None => self.connection = None,
+                None => self.let_go(),
             }
             if !self.flushes.is_empty() {
                 break;
@@ -359,6 +359,13 @@ impl Lane {
             }
         }
         self.wait_longer();
+    }
+
+    /// The connection isn't kept from others any more.
+    pub(super) fn let_go(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            give_back(&self.shared, connection);
+        }
     }
 
     /// A connection, which the lane has until it gives it back.
