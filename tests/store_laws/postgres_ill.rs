@@ -1,12 +1,19 @@
 //! Money survives a database that is ill: that takes nobody in, that only reads, that is busy, that falls silent, in
 //! which somebody sits on a row.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::time::timeout;
 use tollgate::{
     key::KeyDigest,
-    store::{KeyLookup, Ledger, PostgresStore, StoreErrorKind},
+    store::{KeyLookup, Ledger, Page, PostgresStore, StoreErrorKind},
     usage::Outcome,
 };
 
@@ -202,17 +209,26 @@ async fn a_server_that_falls_silent_does_not_cost_the_pool() {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 10).await.unwrap();
-    // All connections are in the middle of something.
-    let reading: Vec<_> = (0..8)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move { while store.balance(&account("ann")).await.is_ok() {} })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    proxy.freeze();
-    for reader in reading {
-        reader.await.unwrap();
+    // Each time all connections are in the middle of something, and each in the middle of something else.
+    for _ in 0..8 {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let reading: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, goes_on) = (store.clone(), Arc::clone(&goes_on));
+                tokio::spawn(async move {
+                    while goes_on.load(Ordering::Relaxed) {
+                        let _ = store.balance(&account("ann")).await;
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proxy.freeze();
+        goes_on.store(false, Ordering::Relaxed);
+        for reader in reading {
+            reader.await.unwrap();
+        }
+        until(async || store.balance(&ann).await.is_ok()).await;
     }
     clock.advance(Duration::from_secs(2));
     let digest = KeyDigest::of("ps_live_key-1");
@@ -383,5 +399,43 @@ async fn a_commit_is_a_sign_of_life_when_it_is_time_for_one() {
         // Not when its own task comes to it.
         assert!(beats(&elsewhere).await > before);
     }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sessions_that_forgot_their_statements_are_not_kept() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let shared = pool(place.clone(), 4).await;
+    let (store, _) = short(shared.clone()).await;
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &[], 10).await.unwrap();
+    balances(&store, &ann, 100, 10).await;
+    // As a pooler does that hands a session on to others. The lane gives its connection back meanwhile.
+    let mut sessions = Vec::new();
+    while let Ok(Ok(session)) = timeout(Duration::from_secs(1), shared.acquire()).await {
+        sessions.push(session);
+    }
+    assert_eq!(sessions.len(), 4);
+    for session in &mut sessions {
+        sqlx::raw_sql("DEALLOCATE ALL")
+            .execute(&mut **session)
+            .await
+            .unwrap();
+    }
+    drop(sessions);
+    drop(store.settle(held, costs(10)));
+    until(async || store.flush().await.is_ok()).await;
+    // Each fails once, and there are four.
+    for _ in 0..8 {
+        let page = || Page::first(9);
+        let _ = store.balance(&ann).await;
+        let _ = store.usage(&ann, page()).await;
+        let _ = store.transactions(&ann, page()).await;
+    }
+    balances(&store, &ann, 100, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(10));
     store.close().await.unwrap();
 }
