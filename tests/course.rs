@@ -15,8 +15,8 @@ use tollgate::{
     RequestHead,
     denial::{Denial, DenialKind},
     guard::{
-        BodyEnd, Course, Decision, Gate, Guard, Meter, Permit, Policy, ResponseMarks, Tail, Then,
-        Verdict,
+        BodyEnd, Decision, Gate, Guard, Meter, Permit, Policy, ResponseMarks, Tail, Verdict,
+        course::{Course, Then},
     },
     store::StoreFuture,
 };

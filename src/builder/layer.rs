@@ -7,7 +7,10 @@ use tower_layer::Layer;
 use crate::{
     audit::{AuditLayer, Audited},
     denials::DenialsPolicy,
-    guard::{Decision, Gate, Guard, Identified, Policy, Then, Unless},
+    guard::{
+        Decision, Gate, Guard, Identified, Policy,
+        course::{Then, Unless},
+    },
     ip_allow::IpAllowPolicy,
     rate_limit::{ConcurrencyLimitPolicy, RateLimitPolicy},
     rbac::RbacPolicy,

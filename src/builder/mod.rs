@@ -15,7 +15,11 @@ use crate::{
         quota::Quotas,
         role::{Requirement, RoleSet},
     },
-    guard::{Authenticator, Gate, Identified, Policy, Then, Unless, is_preflight, on_paths},
+    guard::{
+        Authenticator, Gate, Identified, Policy,
+        course::{Then, Unless},
+        is_preflight, on_paths,
+    },
     rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
     rbac::RbacLayer,
     request_id::RequestIdLayer,

@@ -14,7 +14,9 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    Admission, Answer, BodyEnd, Course, GateBody, Meter, Progress, course::both, nesting, unwinding,
+    BodyEnd, GateBody, Meter,
+    course::{Admission, Answer, Course, Progress, both},
+    nesting, unwinding,
 };
 use crate::{store::StoreFuture, wire::is_grpc};
 

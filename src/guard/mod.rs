@@ -40,7 +40,7 @@
 //! ```
 
 mod body;
-mod course;
+pub mod course;
 mod event;
 mod future;
 mod gate;
@@ -51,7 +51,6 @@ mod service;
 mod unwinding;
 
 pub use body::{BodyEnd, GateBody, Meter, NoMeter};
-pub use course::{Admission, Answer, Both, Course, Either, Meters, Passed, Progress, Then, Unless};
 pub use future::GuardFuture;
 pub use gate::Gate;
 pub use or::{Authenticator, Identified, Or, OrLayer};

@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 
-use super::Admission;
+use super::course::Admission;
 
 thread_local! {
     static OUTER: Cell<u32> = const { Cell::new(0) };

@@ -9,7 +9,12 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Admission, Course, GateBody, GuardFuture, Progress, future::Waiting, nesting};
+use super::{
+    GateBody, GuardFuture,
+    course::{Admission, Course, Progress},
+    future::Waiting,
+    nesting,
+};
 use crate::domain::clock;
 
 /// A service with gates in front of it. A clone is the inner service's clone and a reference count.

@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, Request};
 
-use super::{Admission, Answer, Course, Progress};
+use super::{Admission, Answer, Course, Progress, sealed};
 use crate::{
     guard::{BodyEnd, Decision, Gate, Meter, PendingVerdict, Permit, Policy, Verdict, event},
     store::StoreFuture,
@@ -24,6 +24,8 @@ impl<P> Default for Passed<P> {
         Self(None)
     }
 }
+
+impl<P> sealed::Sealed for Passed<P> {}
 
 impl<P: Permit> Admission for Passed<P> {
     type Meter = Option<P::Meter>;
@@ -86,6 +88,8 @@ impl<P: Policy> Gate<P> {
         Progress::Admitted
     }
 }
+
+impl<P> sealed::Sealed for Gate<P> {}
 
 impl<P: Policy> Course for Gate<P> {
     type Admission = Passed<P::Permit>;

@@ -1,4 +1,7 @@
 //! What a request passes on its way in: one gate, or several one after the other in one guard.
+//!
+//! Machinery, which stands in the types of services: a gate of one's own is a [`Policy`](super::Policy) in a
+//! [`Gate`](super::Gate), and several of them are put together with [`Then`]. The traits can't be implemented elsewhere.
 
 mod gate;
 mod spared;
@@ -19,7 +22,7 @@ pub use then::{Both, Either, Meters, Then};
 /// The gates that a request passes, in order: one ([`Gate`](super::Gate)), two courses ([`Then`]), perhaps one
 /// (`Option`), or a shared one (`Arc`). Several gates in one [`Guard`](super::Guard) decide as they would in a guard each,
 /// and the request and its answer are moved once.
-pub trait Course: Clone + Send + Sync + 'static {
+pub trait Course: sealed::Sealed + Clone + Send + Sync + 'static {
     /// Where the proofs of admission of all gates are kept.
     type Admission: Admission;
     /// A gate that waits for I/O.
@@ -43,6 +46,14 @@ pub trait Course: Clone + Send + Sync + 'static {
     ) -> Progress<Self::Waiting>;
 }
 
+mod sealed {
+    #[expect(
+        unnameable_types,
+        reason = "so that nobody else implements what asks for it"
+    )]
+    pub trait Sealed {}
+}
+
 /// How far a request has come.
 #[derive(Debug)]
 pub enum Progress<W> {
@@ -55,7 +66,7 @@ pub enum Progress<W> {
 }
 
 /// The proofs of a course, and what they have to say when there is an answer. The default has none.
-pub trait Admission: Default + Send + 'static {
+pub trait Admission: sealed::Sealed + Default + Send + 'static {
     /// Where what they leave on the answer's body is kept. The default has nothing.
     type Meter: Meter + Default;
 

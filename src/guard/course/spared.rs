@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, task::Context};
 
 use http::Request;
 
-use super::{Course, Progress};
+use super::{Course, Progress, sealed};
 use crate::{guard::Skip, wire::RequestHead};
 
 /// A course that some requests are spared.
@@ -29,6 +29,8 @@ impl<C: fmt::Debug> fmt::Debug for Unless<C> {
         self.course.fmt(f)
     }
 }
+
+impl<C> sealed::Sealed for Unless<C> {}
 
 impl<C: Course> Course for Unless<C> {
     type Admission = C::Admission;
@@ -56,6 +58,8 @@ impl<C: Course> Course for Unless<C> {
         self.course.resume(waiting, request, admission, context)
     }
 }
+
+impl<C> sealed::Sealed for Option<C> {}
 
 /// A course that may be left out.
 impl<C: Course> Course for Option<C> {
@@ -86,6 +90,8 @@ impl<C: Course> Course for Option<C> {
         }
     }
 }
+
+impl<C> sealed::Sealed for Arc<C> {}
 
 impl<C: Course> Course for Arc<C> {
     type Admission = C::Admission;

@@ -4,7 +4,7 @@ use std::task::Context;
 
 use http::{HeaderMap, Request};
 
-use super::{Admission, Answer, Course, Progress, both};
+use super::{Admission, Answer, Course, Progress, both, sealed};
 use crate::{
     guard::{BodyEnd, Meter},
     store::StoreFuture,
@@ -60,6 +60,8 @@ fn inside<W, V>(progress: Progress<V>) -> Progress<Either<W, V>> {
     }
 }
 
+impl<A, B> sealed::Sealed for Then<A, B> {}
+
 impl<A: Course, B: Course> Course for Then<A, B> {
     type Admission = Both<A::Admission, B::Admission>;
     type Waiting = Either<A::Waiting, B::Waiting>;
@@ -96,6 +98,8 @@ impl<A: Course, B: Course> Course for Then<A, B> {
         }
     }
 }
+
+impl<A, B> sealed::Sealed for Both<A, B> {}
 
 impl<A: Admission, B: Admission> Admission for Both<A, B> {
     type Meter = Meters<A::Meter, B::Meter>;

@@ -1,7 +1,7 @@
 //! Who has the word in the header fields of an answer: the innermost limiter, and no handler.
 
 use super::*;
-use crate::guard::{Guard, Then};
+use crate::guard::{Guard, course::Then};
 
 /// Passes on what a service that it asked itself has told of its own limits.
 async fn proxy(_: Request<()>) -> Result<Answer, Infallible> {
