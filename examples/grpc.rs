@@ -55,6 +55,8 @@ use tollgate::{
 };
 use tonic::transport::{Server, server::TcpIncoming};
 
+/// How long a call may take to begin its answer, and so to send a message whole.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// How often a client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Calls under way on one connection.
@@ -181,6 +183,7 @@ async fn serve(
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
     };
     Server::builder()
+        .timeout(HEAD_WITHIN)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .max_concurrent_streams(STREAMS_MAX)

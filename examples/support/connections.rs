@@ -125,7 +125,11 @@ async fn accept(
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (place, stream, peer),
+            Ok((stream, peer)) => {
+                // An event of a stream goes out when it is there. Who has hung up has no use for it.
+                let _ = stream.set_nodelay(true);
+                return (place, stream, peer);
+            }
             Err(error) => {
                 // Out of descriptors, most likely: the next try would fail as well.
                 tracing::warn!(%error, "no connection was accepted");

@@ -5,7 +5,7 @@
 //! - Records every authentication, every refusal of who may not (by a layer further in or by a handler; not
 //!   what is merely wrong or missing), and every act on keys and logins that a handler does, with caller, address, request id and route. What only the application knows it
 //!   records by [`record`].
-//! - A flood of strangers pushes nothing out: their refusals have a share of their own in the log
+//! - A flood pushes out none of the acts: what strangers are refused, and what one caller brings about, have shares of their own in the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
 //! - Waits for nothing: an event goes to an [`AuditSink`], and what a full or failing log doesn't take
 //!   is counted ([`AuditTrail::lost`]). No query and no header is in it, and of what looks like a

@@ -266,6 +266,37 @@ async fn a_gate_can_be_tried_and_passes_by_whom_it_should() {
 }
 
 #[tokio::test]
+async fn what_is_open_to_strangers_is_counted_by_address() {
+    let (keys, key) = keys(NewKey::default()).await;
+    let prices = PriceTable::new().route("GET", "/paid", Price::free());
+    let gate = Tollgate::builder()
+        .per_client_ip(Quota::per_hour(3))
+        .authenticate(ApiKeyLayer::new(keys))
+        .spending(MemoryStore::new(), prices.unwrap())
+        .open_to_strangers(|head| head.path() == "/health")
+        .build()
+        .unwrap();
+    let from = |path: &str, mut request: Request<()>, last: u8| {
+        *request.uri_mut() = path.parse().unwrap();
+        let peer = PeerAddress(SocketAddr::from(([192, 0, 2, last], 1)));
+        request.extensions_mut().insert(peer);
+        request
+    };
+    for (path, last, status) in [
+        ("/health", 1, 200),
+        ("/paid", 1, 401),
+        ("/health", 1, 200),
+        ("/health", 1, 429),
+        ("/health", 2, 200),
+    ] {
+        let stranger = from(path, Request::new(()), last);
+        assert_eq!(ask(&gate, stranger).await.status(), status, "{path}");
+    }
+    let known = from("/paid", request("/", &key), 3);
+    assert_eq!(ask(&gate, known).await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_layer_that_charges_goes_by_its_own_clock_unless_the_gate_has_one() {
     let (keys, key) = keys(NewKey::default()).await;
     let at = |moment: &str| Arc::new(ManualClock::at(moment.parse().unwrap()));
