@@ -96,13 +96,14 @@ impl AuditLog for PostgresStore {
                 (None, Some(_)) => (list!("action = $2"), &action),
                 (None, None) => (list!("$2::text IS NULL"), &None),
             };
+            let mut line = shared.read().await?;
             let rows = sqlx::query(list)
                 .bind(before)
                 .bind(value)
                 .bind(&action)
                 .bind(filter.outcome.map(AuditOutcome::as_str))
                 .bind(limit)
-                .fetch_all(&mut *shared.read().await?)
+                .fetch_all(&mut *line)
                 .await?;
             let rows: Vec<_> = rows.iter().map(read_entry).collect::<Result<_, _>>()?;
             let is_short = rows.len() <= usize::from(page.limit());
@@ -111,7 +112,7 @@ impl AuditLog for PostgresStore {
                 let last: Option<i64> = sqlx::query_scalar(end)
                     .bind(before)
                     .bind(value)
-                    .fetch_optional(&mut *shared.read().await?)
+                    .fetch_optional(&mut *line)
                     .await?;
                 part.next_cursor = last.map(uncount).transpose()?;
             }

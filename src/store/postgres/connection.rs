@@ -27,11 +27,10 @@ pub(super) struct Work {
     used: Arc<Used>,
 }
 
-/// The connections that it had, until it is known how it ended.
+/// The connections with a transaction that wasn't committed, until it is known how the work ended.
 struct Used {
     shared: Arc<Shared>,
-    /// Each with whether a transaction is under way.
-    lines: Mutex<Vec<(PoolConnection<Postgres>, bool)>>,
+    lines: Mutex<Vec<PoolConnection<Postgres>>>,
 }
 
 /// A connection in the middle of a transaction. Without a commit it is undone when the work has ended.
@@ -139,14 +138,20 @@ impl DerefMut for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let connection = self.connection.take();
-        let line = connection.map(|connection| (connection, self.is_open));
-        self.used.lines().extend(line);
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if self.is_open {
+            self.used.lines().push(connection);
+        } else {
+            // Now, and not at the end of the work: what takes many steps takes no more connections than one.
+            give_back(&self.used.shared, connection);
+        }
     }
 }
 
 impl Used {
-    fn lines(&self) -> MutexGuard<'_, Vec<(PoolConnection<Postgres>, bool)>> {
+    fn lines(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,11 +162,7 @@ impl Used {
             return;
         }
         let deadline = self.shared.settings.deadline;
-        for (mut connection, is_open) in self.lines().drain(..) {
-            if !is_open {
-                give_back(&self.shared, connection);
-                continue;
-            }
+        for mut connection in self.lines().drain(..) {
             self.shared.runtime.spawn(async move {
                 let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
                 if !matches!(timeout(deadline, end).await, Ok(Ok(_))) {
@@ -179,7 +180,7 @@ impl Drop for Used {
             return;
         }
         let _context = self.shared.runtime.enter();
-        for (connection, _) in self.lines().drain(..) {
+        for connection in self.lines().drain(..) {
             discard(connection);
         }
     }
