@@ -3,7 +3,7 @@
 //! `cargo run --example workspace --features axum,sqlite`; the README tells its settings. With the feature `redis` as well,
 //! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit of
 //! requests by address would meet sessions and the administrator too, which have none. Guesses at keys are limited by
-//! address (`FAILED_ATTEMPTS_PER_MINUTE`, 600 unless set), and sessions and the administrator's key pass all the same.
+//! address (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), and sessions and the administrator's key pass all the same.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -163,7 +163,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
             .get::<Principal>()
             .is_some_and(|caller| !caller.has_role("client"))
     });
-    let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 600)?);
+    let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 6_000)?);
     let guesses = RateLimitLayer::per_client_ip(guesses).failed_attempts();
     let guesses = limits.share("failed", guesses).skip({
         let (sessions, by_key) = (sessions.clone(), by_key.clone());
