@@ -42,7 +42,7 @@ fn correction(units: i64, taken: &RateDecision) -> Correction {
 
 #[test]
 fn a_burst_and_then_one_at_a_time() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quota::per_minute(60).into();
     assert_eq!(
         (0..100).filter(|_| admits(&limiter, "a", &quotas)).count(),
@@ -65,7 +65,7 @@ fn a_burst_and_then_one_at_a_time() {
 
 #[test]
 fn a_refused_request_consumes_nothing_from_any_window() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quotas::from([
         Quota::per_second(1),
         Quota::per_minute(3),
@@ -90,7 +90,7 @@ fn a_refused_request_consumes_nothing_from_any_window() {
 
 #[test]
 fn a_cost_is_taken_whole_or_not_at_all() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quotas::from([Quota::per_minute(60), Quota::per_hour(600).strict()]);
     assert!(limiter.take("a", &quotas, 40).is_admitted());
     let refused = limiter.take("a", &quotas, 40);
@@ -112,7 +112,7 @@ fn a_cost_is_taken_whole_or_not_at_all() {
 
 #[test]
 fn the_largest_numbers_overflow_nothing() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let most = Quota::per(Duration::MAX, 1).burst(u32::MAX);
     let quotas = Quotas::from([
         most,
@@ -135,7 +135,7 @@ fn the_largest_numbers_overflow_nothing() {
 
 #[test]
 fn an_estimate_is_corrected_both_ways() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quotas::from([
         Quota::per_minute(100),
         Quota::per_minute(100).strict(),
@@ -167,7 +167,7 @@ fn an_estimate_is_corrected_both_ways() {
 
 #[test]
 fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quota::per_minute(100).strict().into();
     let estimate = limiter.take("a", &quotas, 1);
     clock.advance(Duration::from_secs(600));
@@ -184,7 +184,7 @@ fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
 
 #[test]
 fn a_strict_window_never_holds_more_than_its_number() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quota::per_minute(60).strict().into();
     assert_eq!(
         (0..100).filter(|_| admits(&limiter, "a", &quotas)).count(),
@@ -208,7 +208,7 @@ fn a_strict_window_never_holds_more_than_its_number() {
 
 #[test]
 fn a_calendar_day_ends_at_the_zone_s_midnight_and_never_begins_twice() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let zone = Zone::named("Europe/Amsterdam").unwrap();
     let quotas = Quota::calendar(CalendarPeriod::Day, 3).in_zone(zone).into();
     clock.set("2026-03-28T22:59:00Z".parse().unwrap());
@@ -231,7 +231,7 @@ fn a_calendar_day_ends_at_the_zone_s_midnight_and_never_begins_twice() {
 
 #[test]
 fn other_quotas_forget_nothing_that_was_used() {
-    let (limiter, _) = limiter(10);
+    let (limiter, _) = limiter(10_000);
     let small = Quotas::from([
         Quota::per_minute(10),
         Quota::calendar(CalendarPeriod::Day, 50),
@@ -259,7 +259,7 @@ fn other_quotas_forget_nothing_that_was_used() {
 
 #[test]
 fn threads_never_pass_more_than_the_limit() {
-    let (limiter, _) = limiter(10);
+    let (limiter, _) = limiter(10_000);
     let quotas = Quotas::from([
         Quota::per_minute(100),
         Quota::per_hour(5_000).strict(),
@@ -334,7 +334,7 @@ proptest! {
         waits in prop::collection::vec((0_u64..40, 1_u32..4), 1..80),
     ) {
         let quotas = Quota::per(Duration::from_millis(u64::from(limit) * 10), limit).into();
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut now_ms, mut bucket) = (0_u64, VecDeque::<u64>::new());
         for (wait, cost) in waits {
             clock.advance(Duration::from_millis(wait));
@@ -361,7 +361,7 @@ proptest! {
         waits in prop::collection::vec((0_u64..400, 1_u32..4), 1..120),
     ) {
         let quotas = Quota::per(Duration::from_millis(1_600), limit).strict().into();
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut now_ms, mut admitted) = (1_000_u64, Vec::<u64>::new());
         for (wait, cost) in waits {
             clock.advance(Duration::from_millis(wait));
@@ -393,7 +393,7 @@ proptest! {
         steps in prop::collection::vec(-100_000_i64..100_000, 1..60),
     ) {
         let quotas = Quota::calendar(CalendarPeriod::Day, 3).into();
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut latest, mut used) = (i64::MIN, 0);
         for step in steps {
             let now = clock.now().saturating_add(jiff::SignedDuration::from_secs(step)).unwrap();

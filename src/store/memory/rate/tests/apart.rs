@@ -27,7 +27,7 @@ fn one_name() -> [Quota; 5] {
 #[test]
 fn a_window_that_a_call_does_not_name_keeps_its_count() {
     let [second, day, hour, month] = four();
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let often = Quotas::from(second);
     let seldom = Quotas::from([day, hour, month]);
     let mut admitted = 0;
@@ -46,7 +46,7 @@ fn a_window_that_a_call_does_not_name_keeps_its_count() {
 #[test]
 fn a_correction_touches_the_windows_that_it_names() {
     let [second, day, hour, month] = four();
-    let (limiter, _) = limiter(10);
+    let (limiter, _) = limiter(10_000);
     let (often, seldom) = (Quotas::from(second), Quotas::from([day, hour, month]));
     let first = limiter.take("a", &often, 5);
     assert!(limiter.take("a", &seldom, 4).is_admitted());
@@ -68,7 +68,7 @@ fn a_correction_touches_the_windows_that_it_names() {
 
 #[test]
 fn where_no_more_windows_fit_a_call_waits_and_no_count_is_lost() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let window = |i: u64| -> Quotas {
         let period = Duration::from_secs(100 * (i + 1));
         Quota::per(period, 1).named(&format!("window-{i}")).into()
@@ -137,7 +137,7 @@ proptest! {
         calls in prop::collection::vec((0_usize..5, 1_u32..4), 1..60),
     ) {
         let rules = one_name();
-        let (limiter, _) = limiter(10);
+        let (limiter, _) = limiter(10_000);
         let mut used = 0;
         for (rule, cost) in calls {
             let quotas = Quotas::from(rules[rule].clone());
@@ -157,7 +157,7 @@ proptest! {
         let numbers = [(1_000, 10), (1_000, 40), (4_000, 20)].map(|(millis, limit)| {
             Quotas::from(Quota::per(Duration::from_millis(millis), limit))
         });
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut now_ms, mut admitted) = (0, Vec::new());
         for (wait, which, cost) in calls {
             clock.advance(Duration::from_millis(wait));
@@ -180,7 +180,7 @@ proptest! {
     fn windows_keep_their_own_counts_whichever_are_named(
         calls in prop::collection::vec((1_usize..16, 1_u32..4, -3_i64..4), 1..60),
     ) {
-        let (limiter, _) = limiter(10);
+        let (limiter, _) = limiter(10_000);
         let mut used = [0_i64; 4];
         for (mask, cost, units) in calls {
             let named: Vec<_> = (0..4).filter(|i| mask & (1 << i) != 0).collect();

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_has_drained_is_not_given_back() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quota::per_minute(100).into();
     let streams: Vec<_> = (0..10)
         .map(|_| {
@@ -85,7 +85,7 @@ fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
 /// takes to drain.
 #[test]
 fn a_busy_key_is_limited_by_what_it_uses_and_not_by_its_estimates() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = Quota::per_minute(6_000).into();
     let mut under_way = VecDeque::new();
     for second in 0..600 {
@@ -109,7 +109,7 @@ proptest! {
         steps in prop::collection::vec((0_u64..120, 1_u32..20, 0_usize..8, 0_u32..20), 1..120),
     ) {
         let quotas = Quota::per(Duration::from_millis(u64::from(limit) * 10), limit).into();
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut now_ms, mut used, mut under_way) = (0, Vec::new(), Vec::new());
         for (wait, estimate, which, use_of) in steps {
             clock.advance(Duration::from_millis(wait));

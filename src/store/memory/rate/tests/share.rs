@@ -29,7 +29,7 @@ fn halves() -> (Quotas, Quotas) {
 
 #[test]
 fn a_share_has_its_part_of_what_is_read_whatever_it_had() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let (whole, share) = halves();
     let adopt = |left| limiter.adopt("a", &whole, &share, &readings(left));
     adopt([(59, 1), (199, 1_600), (299, 90)]);
@@ -54,7 +54,7 @@ fn a_share_has_its_part_of_what_is_read_whatever_it_had() {
 /// A debt of the whole is not one of the share, nor is a reset that a clock made long which stepped back.
 #[test]
 fn a_share_owes_nothing() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let (whole, share) = halves();
     let an_hour = [(0, 3_600), (0, 3_600), (0, 90)];
     limiter.adopt("a", &whole, &share, &readings(an_hour));
@@ -86,7 +86,7 @@ fn a_share_owes_nothing() {
 /// A limit that several processes share has a unit for each, rounded up; one that is on its way comes when it does.
 #[test]
 fn a_share_of_one_unit_is_full_when_the_whole_is() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let whole = Quotas::from(Quota::per(Duration::from_secs(10), 2));
     let share = whole.share(NonZeroU32::new(3).unwrap());
     for (left, waits) in [((1, 4), 4), ((0, 6), 6), ((0, 10), 10)] {
@@ -101,7 +101,7 @@ fn a_share_of_one_unit_is_full_when_the_whole_is() {
 /// What was used long ago of a strict quota comes back when the whole's does, not a period after it was heard of.
 #[test]
 fn what_is_heard_of_late_is_there_again_when_it_is_there_for_all() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let whole = Quotas::from(Quota::per(Duration::from_secs(1_600), 8).strict());
     let share = whole.share(NonZeroU32::new(2).unwrap());
     limiter.adopt("a", &whole, &share, &readings([(0, 250)]));
@@ -114,7 +114,7 @@ fn what_is_heard_of_late_is_there_again_when_it_is_there_for_all() {
 /// The numbers may be others than those of the last call, and so may be the rule.
 #[test]
 fn what_is_read_of_a_window_is_what_it_has_now() {
-    let (limiter, _) = limiter(10);
+    let (limiter, _) = limiter(10_000);
     let two = NonZeroU32::new(2).unwrap();
     let rules = [
         Quota::per_minute(60),
@@ -138,7 +138,7 @@ fn what_is_read_of_a_window_is_what_it_has_now() {
 
 #[test]
 fn what_the_whole_will_not_hear_of_leaves_nothing_and_owes_nothing() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let (_, share) = halves();
     limiter.use_up("a", &share, 10);
     assert_eq!(left(&limiter, &share), [20, 90, 140]);
@@ -180,7 +180,7 @@ fn nothing_is_heard_of_for_a_crowd() {
 /// What is heard of a store that wrote nothing may be less than is left, and not more.
 #[test]
 fn what_is_heard_may_be_less_alone() {
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let (whole, share) = halves();
     let hear = |left| limiter.adopt_less("a", &whole, &share, &readings(left));
     hear([(50, 10), (180, 1_600), (280, 90)]);
@@ -246,7 +246,7 @@ proptest! {
         parts in 1_u32..9,
         calls in prop::collection::vec((0_u64..90_000, 0_u32..=200, 0_u32..1_000), 1..20),
     ) {
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let quota = match rule {
             0 => Quota::per_minute(limit).burst(burst),
             1 => Quota::per_minute(limit).strict(),

@@ -7,7 +7,7 @@ use super::*;
 /// and the second.
 fn by_turns(quotas: [Quota; 2], every: Duration, rounds: u32) -> [u32; 2] {
     let quotas = quotas.map(Quotas::from);
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let mut admitted = [0; 2];
     for _ in 0..rounds {
         for (count, quotas) in admitted.iter_mut().zip(&quotas) {
@@ -29,7 +29,7 @@ fn strict_numbers_in_turn_lock_nobody_out() {
 #[test]
 fn buckets_in_turn_lock_nobody_out() {
     let buckets = [10, 20].map(Quota::per_minute);
-    let (limiter, clock) = limiter(10);
+    let (limiter, clock) = limiter(10_000);
     let quotas = buckets.map(Quotas::from);
     assert!(limiter.take("a", &quotas[1], 20).is_admitted());
     let mut admitted = 0;
@@ -76,7 +76,7 @@ fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
     .map(|quota| Quotas::from(quota.named("window")));
     for before in &rules {
         for after in &rules {
-            let (limiter, clock) = limiter(10);
+            let (limiter, clock) = limiter(10_000);
             assert!(limiter.take("a", before, 9).is_admitted());
             let RateOutcome::Refused(wait) = limiter.take("a", after, 2).outcome else {
                 panic!("{before:?} then {after:?}");
@@ -105,7 +105,7 @@ proptest! {
     ) {
         const WHOLE: u64 = 40;
         let numbers = [(40, 4, 4_u64, 10_u64), (40, 2, 6, 20), (80, 2, 3, 40)];
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         // In fortieths of a unit, and how many drain in a millisecond.
         let (mut owed, mut rate) = (0_u64, 1);
         for (wait, which, cost) in calls {
@@ -138,7 +138,7 @@ proptest! {
         calls in prop::collection::vec((0_u64..400, 0_usize..3, 1_u32..4), 1..200),
     ) {
         let numbers = [(1_600_u64, 5_u32), (1_600, 9), (3_200, 7)];
-        let (limiter, clock) = limiter(10);
+        let (limiter, clock) = limiter(10_000);
         let (mut now_ms, mut admitted) = (1_000_u64, Vec::<u64>::new());
         for (wait, which, cost) in calls {
             clock.advance(Duration::from_millis(wait));
