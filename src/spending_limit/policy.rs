@@ -133,7 +133,7 @@ struct Wish {
 /// A call over gRPC-Web tells in its body whether it failed, where nothing here looks.
 fn warn_of_web(head: &RequestHead<'_>) {
     static TOLD: Once = Once::new();
-    if matches!(head.dialect(), Dialect::Web | Dialect::WebText) {
+    if !TOLD.is_completed() && matches!(head.dialect(), Dialect::Web | Dialect::WebText) {
         TOLD.call_once(|| {
             tracing::warn!(
                 target: "tollgate",

@@ -34,15 +34,21 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// gRPC-Web by its media type. Its answers may have the status in the head and no body, like gRPC's.
-    pub(crate) fn of_web(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(CONTENT_TYPE)?.as_bytes();
-        let rest = value.strip_prefix(b"application/grpc-web")?;
-        let (dialect, rest) = match rest.strip_prefix(b"-text") {
-            Some(rest) => (Self::WebText, rest),
-            None => (Self::Web, rest),
+    /// By the media type. Answers of gRPC-Web may have the status in the head and no body, like gRPC's.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let Some(rest) = media.and_then(|media| media.strip_prefix(b"application/grpc")) else {
+            return Self::Http;
         };
-        matches!(rest.first(), None | Some(b'+' | b';')).then_some(dialect)
+        let (dialect, rest) = match (rest.strip_prefix(b"-web-text"), rest.strip_prefix(b"-web")) {
+            (Some(rest), _) => (Self::WebText, rest),
+            (None, Some(rest)) => (Self::Web, rest),
+            (None, None) => (Self::Grpc, rest),
+        };
+        match rest.first() {
+            None | Some(b'+' | b';') => dialect,
+            Some(_) => Self::Http,
+        }
     }
 
     /// The media type of its answers; plain HTTP has one by the house style.
@@ -57,12 +63,7 @@ impl Dialect {
 
 /// Whether the client speaks gRPC (not gRPC-Web, which wants its trailers in a body).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value
-            .as_bytes()
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    })
+    Dialect::of(headers) == Dialect::Grpc
 }
 
 /// The status codes of gRPC that refusals map to.
@@ -160,16 +161,17 @@ mod tests {
         let dialect = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, value.parse().unwrap());
-            Dialect::of_web(&headers)
+            Dialect::of(&headers)
         };
         for (value, expected) in [
-            ("application/grpc-web", Some(Dialect::Web)),
-            ("application/grpc-web+proto", Some(Dialect::Web)),
-            ("application/grpc-web-text", Some(Dialect::WebText)),
-            ("application/grpc-web-text+proto", Some(Dialect::WebText)),
-            ("application/grpc-web-textual", None),
-            ("application/grpc-webs", None),
-            ("application/grpc", None),
+            ("application/grpc-web", Dialect::Web),
+            ("application/grpc-web+proto", Dialect::Web),
+            ("application/grpc-web-text", Dialect::WebText),
+            ("application/grpc-web-text+proto", Dialect::WebText),
+            ("application/grpc-web-textual", Dialect::Http),
+            ("application/grpc-webs", Dialect::Http),
+            ("application/grpc", Dialect::Grpc),
+            ("application/grpcs", Dialect::Http),
         ] {
             assert_eq!(dialect(value), expected, "{value}");
         }

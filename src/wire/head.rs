@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::TE, uri::PathAndQuery};
 
-use super::{Dialect, PeerAddress, grpc};
+use super::{Dialect, PeerAddress};
 use crate::domain::{RequestId, masked::masked};
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
@@ -64,20 +64,18 @@ impl<'a> RequestHead<'a> {
         self.uri
     }
 
-    /// Whether the client speaks gRPC: over HTTP/2 and later; or with the `te: trailers` that every client of gRPC sends
-    /// and that gRPC-Web's calls are given when they are translated, whatever they came over. Whoever sends no more than
-    /// its media type over HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
-    fn is_grpc(&self) -> bool {
-        grpc::is_grpc(self.headers)
-            && (self.version >= Version::HTTP_2 || takes_trailers(self.headers))
-    }
-
     /// What the client reads a refusal in.
+    ///
+    /// It speaks gRPC over HTTP/2 and later; or with the `te: trailers` that every client of gRPC sends and that gRPC-Web's
+    /// calls are given when they are translated, whatever they came over. Whoever sends no more than its media type over
+    /// HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
     pub(crate) fn dialect(&self) -> Dialect {
-        if self.is_grpc() {
-            return Dialect::Grpc;
+        match Dialect::of(self.headers) {
+            Dialect::Grpc if self.version < Version::HTTP_2 && !takes_trailers(self.headers) => {
+                Dialect::Http
+            }
+            dialect => dialect,
         }
-        Dialect::of_web(self.headers).unwrap_or_default()
     }
 
     /// The pattern of the axum route that the layer is on, with what outer routers cut off:
