@@ -260,7 +260,7 @@ impl Accounts {
     /// Begins to count the calls of an account.
     fn watch(&self, shard: &mut Shard, request: &HoldRequest, elapsed: Duration) {
         if Gauge::enter(&self.known, ACCOUNTS_MAX) {
-            let account = shard.entry(request.call.account.clone()).or_default();
+            let account = shard.entry_ref(&request.call.account).or_default();
             self.watch_share(account, request, elapsed);
         }
     }

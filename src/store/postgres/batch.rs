@@ -44,7 +44,7 @@ impl Books for Account {
     /// Every budget is loaded before the books are handed to the domain, so none is made here that
     /// has a row.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
-        &mut self.budgets.entry(id.clone()).or_default().budget
+        &mut self.budgets.entry_ref(id).or_default().budget
     }
 }
 

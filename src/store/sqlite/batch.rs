@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::{HashMap, hash_map::EntryRef};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::{Settings, convert::Failure, recovery::House};
@@ -163,7 +163,7 @@ impl Books for Account {
     /// Every budget is loaded before the books are handed to the domain, so none is made here that
     /// has a row.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
-        &mut self.budgets.entry(id.clone()).or_default().budget
+        &mut self.budgets.entry_ref(id).or_default().budget
     }
 }
 
@@ -268,9 +268,10 @@ pub(super) fn load<'a>(
     id: &AccountId,
     budgets: &[BudgetId],
 ) -> Result<&'a mut Account, Failure> {
-    let account = match accounts.entry(id.clone()) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(read_account(&mut statements.account, id)?),
+    // Names are counted by all who call: a clone of one here would be waited for there.
+    let account = match accounts.entry_ref(id) {
+        EntryRef::Occupied(entry) => entry.into_mut(),
+        EntryRef::Vacant(entry) => entry.insert(read_account(&mut statements.account, id)?),
     };
     let Some(number) = account.number else {
         return Ok(account);
