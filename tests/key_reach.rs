@@ -18,7 +18,7 @@ use tollgate::{
     clock::{Clock, ManualClock},
     key::{KeyDigest, KeyFormat, KeyRecord},
     keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution},
-    store::{BudgetId, KeyId, KeyLookup, MemoryStore, SqliteStore, StoreFuture},
+    store::{BudgetId, KeyId, KeyLookup, SqliteStore, StoreFuture},
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tracing_subscriber::fmt::MakeWriter;
@@ -54,6 +54,19 @@ impl KeyLookup for SlowStore {
         StoreFuture::new(async move {
             let _through = door.acquire().await.unwrap();
             Ok(Some(record(digest)))
+        })
+    }
+}
+
+/// Has no key at all, and takes a while to say so.
+#[derive(Clone, Copy, Debug)]
+struct EmptyStore;
+
+impl KeyLookup for EmptyStore {
+    fn find(&self, _: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        StoreFuture::new(async {
+            tokio::task::yield_now().await;
+            Ok(None)
         })
     }
 }
@@ -140,7 +153,7 @@ async fn a_million_garbage_keys_with_a_checksum_cost_no_look_up() {
 #[tokio::test]
 async fn garbage_without_a_checksum_is_bounded_in_memory_and_in_look_ups() {
     let clock = Arc::new(ManualClock::default());
-    let keys = KeyResolver::builder(MemoryStore::new())
+    let keys = KeyResolver::builder(EmptyStore)
         .with_clock(clock.clone())
         .negative_capacity(1_000)
         .unknown_keys_per_second(500)

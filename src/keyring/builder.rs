@@ -151,7 +151,7 @@ impl KeyResolverBuilder {
     /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
     /// that whatever isn't in memory is refused with 503 for a moment. What is being looked for counts until it is found, so it is
     /// also how many are looked for at once. A checksum keeps out keys that were typed or guessed; who knows the
-    /// format can compute it.
+    /// format can compute it. A store that answers at once, from memory, is asked as often as anybody likes.
     pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
         self.unknown_rate = limit;
         self
