@@ -2,7 +2,7 @@
 //!
 //! A hold is written and deleted at every call, and read only when nobody settled it. So its row has few columns, and in one
 //! blob what is of use then alone: who called what, which budgets count it, and in which windows. With a column for each,
-//! writing it took SQLite half as long again. The schema's last step writes the same form, in SQL.
+//! writing it took SQLite half as long again. The step `COMPACT_HOLDS` of the schema writes the same form, in SQL.
 
 use std::sync::Arc;
 

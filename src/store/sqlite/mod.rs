@@ -25,6 +25,7 @@ mod ledger;
 mod line;
 mod listing;
 mod once;
+mod open;
 mod people;
 mod readers;
 mod recovery;

@@ -13,7 +13,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{answered, closed, convert::Failure, schema};
+use super::{answered, closed, convert::Failure, open};
 use crate::store::{StoreError, StoreErrorKind, StoreFuture};
 
 /// Look-ups that wait, all threads together.
@@ -88,7 +88,7 @@ impl Line {
         let receiver = Arc::new(Mutex::new(receiver));
         let mut threads = Vec::new();
         for number in 0..count {
-            let connection = schema::open_reader(path).map_err(|failure| failure.0)?;
+            let connection = open::open_reader(path).map_err(|failure| failure.0)?;
             let receiver = Arc::clone(&receiver);
             let thread = thread::Builder::new()
                 .name(format!("tollgate-{name}-{number}"))
@@ -150,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tollgate.db");
         drop(
-            schema::open_writer(&path)
+            open::open_writer(&path)
                 .map_err(|failure| failure.0)
                 .unwrap(),
         );

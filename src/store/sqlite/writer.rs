@@ -21,8 +21,8 @@ use super::{
     command::{Command, Granted},
     convert::{Failure, micros},
     line::Line,
+    open,
     recovery::House,
-    schema,
 };
 use crate::{
     domain::usage::Hold,
@@ -82,7 +82,7 @@ pub(super) fn run(
     gauge: Arc<Gauge>,
     ready: oneshot::Sender<Result<(), StoreError>>,
 ) {
-    let connection = match schema::open_writer(&settings.path) {
+    let connection = match open::open_writer(&settings.path) {
         Ok(connection) => connection,
         Err(failure) => {
             let _ = ready.send(Err(failure.0));
