@@ -71,6 +71,8 @@ pub(super) struct Statements<'c> {
     pub(super) insert_hold: Statement<'c>,
     pub(super) delete_hold: Statement<'c>,
     pub(super) insert_usage: Statement<'c>,
+    /// The same of most calls, which have nothing in its last columns: each that is bound costs the writer.
+    pub(super) insert_plain_usage: Statement<'c>,
     insert_account: Statement<'c>,
     update_account: Statement<'c>,
     insert_budget: Statement<'c>,
@@ -78,6 +80,9 @@ pub(super) struct Statements<'c> {
     next: Statement<'c>,
     update_next: Statement<'c>,
 }
+
+/// With how many columns of usage most calls do.
+pub(super) const PLAIN_USAGE: usize = 17;
 
 impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> Result<Self, Failure> {
@@ -96,6 +101,12 @@ impl<'c> Statements<'c> {
                  input_tokens, output_tokens, principal, model, bytes, cached_tokens,
                  cache_write_tokens)
                  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            )?,
+            insert_plain_usage: connection.prepare(
+                "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
+                 route, started_at, settled_at, held, charged, outcome, status, latency,
+                 input_tokens, output_tokens, principal)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_account: connection.prepare(
                 "INSERT INTO account (id, deposited, settled, held) VALUES (?, 0, 0, 0)",

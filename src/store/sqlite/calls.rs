@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    batch::{Account, Desk, Log, Statements, load},
+    batch::{Account, Desk, Log, PLAIN_USAGE, Statements, load},
     convert::{Failure, count, micros},
     holds::{pack_call, principal},
     once,
@@ -233,7 +233,7 @@ impl UsageRow<'_> {
         let number = account.stored_number(statements, &self.call.account)?;
         let position = log.position(statements)?;
         let settlement = self.settlement;
-        statements.insert_usage.execute(params![
+        let columns = params![
             position,
             number,
             account.row.latest_usage,
@@ -255,11 +255,24 @@ impl UsageRow<'_> {
             settlement.bytes.map(count),
             settlement.cached_tokens.map(count),
             settlement.cache_write_tokens.map(count),
-        ])?;
+        ];
+        match columns.first_chunk::<PLAIN_USAGE>() {
+            Some(plain) if self.is_plain() => statements.insert_plain_usage.execute(plain)?,
+            _ => statements.insert_usage.execute(columns)?,
+        };
         account.row.latest_usage = Some(position);
         if !self.charged.is_zero() {
             account.row.latest_charge = Some(position);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing in the columns that stand behind the [plain](PLAIN_USAGE) ones.
+    fn is_plain(&self) -> bool {
+        let settlement = self.settlement;
+        settlement.model.is_none()
+            && settlement.bytes.is_none()
+            && settlement.cached_tokens.is_none()
+            && settlement.cache_write_tokens.is_none()
     }
 }
