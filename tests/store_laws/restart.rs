@@ -91,7 +91,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     store.close().await.unwrap();
     let file = Connection::open(folder.path().join("tollgate.db")).unwrap();
     // No hold is open, so of their old table the names are enough.
-    let before = "DROP TABLE open_hold; ALTER TABLE log DROP COLUMN next_hold;
+    let before = "DROP TABLE bundle; DROP TABLE bundled; ALTER TABLE log DROP COLUMN next_hold;
         CREATE TABLE hold (instance, number, ends, account, amount, charges, key, principal, idempotency_key, day, month,
             started_at, budgets, request_id, route);
         ALTER TABLE budget DROP COLUMN rolling;

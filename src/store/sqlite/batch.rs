@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use hashbrown::{HashMap, hash_map::EntryRef};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::{Settings, convert::Failure, recovery::House};
+use super::{Settings, bundles::Bundles, convert::Failure, recovery::House};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -16,6 +16,7 @@ use crate::{
         budget::{Moment, SoftLimits, SpendingAlert, SpendingLimits, Windows},
         clock::Timestamp,
         money::Money,
+        usage::HoldId,
     },
     store::rolling,
 };
@@ -25,6 +26,7 @@ pub(super) struct Desk<'c> {
     pub(super) statements: Statements<'c>,
     pub(super) settings: Arc<Settings>,
     pub(super) accounts: HashMap<AccountId, Account>,
+    pub(super) bundles: Bundles<'c>,
     pub(super) log: Log,
     /// The moment of what is run now, in the transaction.
     pub(super) now: Timestamp,
@@ -35,15 +37,14 @@ pub(super) struct Desk<'c> {
     pub(super) tally: Tally,
     /// To be told when this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
-    /// Room in which a hold is put together.
-    pub(super) packed: Vec<u8>,
 }
 
 /// Which of this instance's holds this transaction opens and ends.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Tally {
-    pub(super) opened: usize,
-    pub(super) ended: usize,
+    /// With what its clock says when it ends by itself.
+    pub(super) opened: Vec<(HoldId, Duration)>,
+    pub(super) ended: Vec<HoldId>,
     /// It goes on as another instance, which has none open.
     pub(super) is_anew: bool,
     /// Open ones of an instance that others took for dead: they are not ours any more.
@@ -68,8 +69,6 @@ struct Next {
 pub(super) struct Statements<'c> {
     account: Statement<'c>,
     budget: Statement<'c>,
-    pub(super) insert_hold: Statement<'c>,
-    pub(super) delete_hold: Statement<'c>,
     pub(super) insert_usage: Statement<'c>,
     /// The same of most calls, which have nothing in its last columns: each that is bound costs the writer.
     pub(super) insert_plain_usage: Statement<'c>,
@@ -89,12 +88,6 @@ impl<'c> Statements<'c> {
         Ok(Self {
             account: connection.prepare(ACCOUNT)?,
             budget: connection.prepare(BUDGET)?,
-            insert_hold: connection.prepare(
-                "INSERT INTO open_hold (number, instance, ends, account, amount, call)
-                 VALUES (?,?,?,?,?,?)",
-            )?,
-            delete_hold: connection
-                .prepare("DELETE FROM open_hold WHERE number = ? AND instance = ?")?,
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,
@@ -420,6 +413,7 @@ impl<'c> Desk<'c> {
             connection,
             statements: Statements::prepare(connection)?,
             accounts: HashMap::new(),
+            bundles: Bundles::prepare(connection)?,
             log: Log::default(),
             now: Timestamp::UNIX_EPOCH,
             elapsed: Duration::ZERO,
@@ -428,7 +422,6 @@ impl<'c> Desk<'c> {
             house,
             tally: Tally::default(),
             alerts: Vec::new(),
-            packed: Vec::new(),
         })
     }
 
@@ -453,6 +446,7 @@ impl<'c> Desk<'c> {
         for account in self.accounts.values() {
             account.write_back(&mut self.statements)?;
         }
+        self.bundles.write()?;
         if let Some(next) = self.log.next
             && self.log.stored != Some(next)
         {
@@ -476,6 +470,7 @@ impl<'c> Desk<'c> {
 
     fn clear(&mut self) {
         self.accounts.clear();
+        self.bundles.clear();
         self.log = Log::default();
         self.tally = Tally::default();
         self.alerts.clear();

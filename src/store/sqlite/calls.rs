@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     batch::{Account, Desk, Log, PLAIN_USAGE, Statements, load},
     convert::{Failure, count, micros},
-    holds::{pack_call, principal},
+    holds::principal,
     once,
 };
 use crate::{
@@ -55,28 +55,16 @@ impl Desk<'_> {
             instance: self.house.instance(),
             number: self.log.hold_number(&mut self.statements)?.cast_unsigned(),
         };
-        let ends = self.elapsed.saturating_add(request.lifetime);
-        pack_call(&mut self.packed, request, &grant)?;
-        self.statements.insert_hold.execute(params![
-            id.number.cast_signed(),
-            id.instance.cast_signed(),
-            i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
-            number,
-            request.amount.nanos(),
-            self.packed,
-        ])?;
+        self.bundles.open(id, number, request, &grant)?;
         account.opened = account.opened.saturating_add(1);
-        self.tally.opened = self.tally.opened.saturating_add(1);
+        let ends = self.elapsed.saturating_add(request.lifetime);
+        self.tally.opened.push((id, ends));
         Ok(Ok((id, grant)))
     }
 
     /// Ends a hold, if it is still there.
     pub(super) fn settle(&mut self, hold: &Hold, settlement: &Settlement) -> Result<bool, Failure> {
-        let deleted = self
-            .statements
-            .delete_hold
-            .execute([hold.id.number.cast_signed(), hold.id.instance.cast_signed()])?;
-        if deleted == 0 {
+        if !self.bundles.end(hold.id)? {
             return Ok(false);
         }
         let account = load(
@@ -86,7 +74,7 @@ impl Desk<'_> {
             &hold.budgets,
         )?;
         if hold.id.instance == self.house.instance() {
-            self.tally.ended = self.tally.ended.saturating_add(1);
+            self.tally.ended.push(hold.id);
             account.opened = account.opened.saturating_sub(1);
         }
         let settled = books::settle(
@@ -126,18 +114,10 @@ impl Desk<'_> {
         row.append(account, &mut self.log, &mut self.statements)
     }
 
-    /// Lets a hold live for `lifetime` from now on, if it is still there.
+    /// Lets a hold of this instance live for `lifetime` from now on, if it is still there.
     pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
         let ends = self.elapsed.saturating_add(lifetime);
-        let extended = self
-            .connection
-            .prepare_cached("UPDATE open_hold SET ends = ? WHERE number = ? AND instance = ?")?
-            .execute(params![
-                i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
-                hold.number.cast_signed(),
-                hold.instance.cast_signed(),
-            ])?;
-        Ok(extended > 0)
+        Ok(self.bundles.is_open(hold)? && self.house.extend(hold, ends))
     }
 
     /// Moves money into or out of an account, once for each reference.

@@ -1,19 +1,15 @@
-//! Open holds, as stored.
-//!
-//! A hold is written and deleted at every call, and read only when nobody settled it. So its row has few columns, and in one
-//! blob what is of use then alone: who called what, which budgets count it, and in which windows. With a column for each,
-//! writing it took SQLite half as long again. The step `COMPACT_HOLDS` of the schema writes the same form, in SQL.
+//! What is kept of a hold, as bytes: who called what, which budgets count it, and in which windows. It is of use only where
+//! nobody settles it. The steps `COMPACT_HOLDS` and `BUNDLES` of the schema write the same form, in SQL.
 
 use std::sync::Arc;
 
-use rusqlite::Row;
-
-use super::convert::{Failure, micros, moment, money, name};
+use super::convert::{Failure, micros, moment};
 use crate::{
     domain::{
         AccountId, BudgetId,
         books::{Grant, Left},
         budget::Windows,
+        money::Money,
         usage::{Call, Expiry, Hold, HoldId, HoldRequest},
     },
     store::StoreError,
@@ -24,11 +20,6 @@ const CHARGES: u8 = 1;
 const KEY: u8 = 2;
 const PRINCIPAL: u8 = 4;
 const IDEMPOTENCY_KEY: u8 = 8;
-
-/// Of those of one instance that end by then, with all that settles them.
-pub(super) const ENDED: &str = "SELECT hold.number, account.id, amount, call
-     FROM open_hold AS hold JOIN account ON account.number = hold.account
-     WHERE instance = ? AND ends <= ? LIMIT ?";
 
 /// Who called, as stored.
 pub(super) fn principal(call: &Call) -> Option<&str> {
@@ -72,9 +63,15 @@ pub(super) fn pack_call(
         idempotency_key,
     ];
     for text in texts.into_iter().flatten() {
-        push_length(packed, text.len())?;
-        packed.extend_from_slice(text.as_bytes());
+        push_bytes(packed, text.as_bytes())?;
     }
+    Ok(())
+}
+
+/// Puts `bytes` behind their length.
+pub(super) fn push_bytes(packed: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Failure> {
+    push_length(packed, bytes.len())?;
+    packed.extend_from_slice(bytes);
     Ok(())
 }
 
@@ -84,11 +81,14 @@ fn push_length(packed: &mut Vec<u8>, length: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A row of [`ENDED`].
-pub(super) fn read(instance: u64, row: &Row<'_>) -> Result<Hold, Failure> {
-    let corrupt = |_| Failure::corrupt("a hold's call");
-    let account: AccountId = name(row, 1)?;
-    let mut packed = Packed(row.get_ref(3)?.as_blob().map_err(corrupt)?);
+/// What [`pack_call`] packed.
+pub(super) fn read(
+    id: HoldId,
+    account: AccountId,
+    amount: Money,
+    packed: &[u8],
+) -> Result<Hold, Failure> {
+    let mut packed = Packed(packed);
     let [flags] = packed.array()?;
     let windows = Windows {
         day: i64::from_be_bytes(packed.array()?),
@@ -114,10 +114,7 @@ pub(super) fn read(instance: u64, row: &Row<'_>) -> Result<Hold, Failure> {
     let principal = Arc::from(principal);
     let idempotency_key = text(flags & IDEMPOTENCY_KEY != 0)?.map(Arc::from);
     Ok(Hold {
-        id: HoldId {
-            instance,
-            number: row.get::<_, i64>(0)?.cast_unsigned(),
-        },
+        id,
         call: Call {
             request_id: request_id.into(),
             account,
@@ -127,7 +124,7 @@ pub(super) fn read(instance: u64, row: &Row<'_>) -> Result<Hold, Failure> {
             started_at,
         },
         budgets,
-        amount: money(row, 2)?,
+        amount,
         windows,
         left: Left::default(),
         expiry: match flags & CHARGES {
@@ -139,17 +136,17 @@ pub(super) fn read(instance: u64, row: &Row<'_>) -> Result<Hold, Failure> {
 }
 
 /// What is left to be read.
-struct Packed<'a>(&'a [u8]);
+pub(super) struct Packed<'a>(pub(super) &'a [u8]);
 
 impl<'a> Packed<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
         let cut = self.0.split_first_chunk();
         let (array, rest) = cut.ok_or_else(|| Failure::corrupt("a hold's call"))?;
         self.0 = rest;
         Ok(*array)
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Failure> {
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Failure> {
         let length = usize::try_from(u32::from_be_bytes(self.array()?));
         let cut = length
             .ok()
@@ -206,8 +203,8 @@ mod tests {
 
     use rusqlite::Connection;
 
-    use super::*;
-    use crate::domain::{KeyId, clock::Timestamp, money::Money, usage::Idempotency};
+    use super::{super::bundles::Bundles, *};
+    use crate::domain::{KeyId, clock::Timestamp, usage::Idempotency};
 
     fn request(is_full: bool) -> HoldRequest {
         let account = AccountId::new("user-ä").unwrap();
@@ -253,11 +250,12 @@ mod tests {
     }
 
     fn read_back(packed: &[u8]) -> Result<Hold, Failure> {
-        let connection = Connection::open_in_memory().unwrap();
-        let select = "SELECT 3, 'user-ä', 7, ?";
-        let mut select = connection.prepare(select).unwrap();
-        let mut rows = select.query([packed]).unwrap();
-        read(9, rows.next().unwrap().unwrap())
+        let id = HoldId {
+            instance: 9,
+            number: 3,
+        };
+        let account = AccountId::new("user-ä").unwrap();
+        read(id, account, Money::from_nanos(7), packed)
     }
 
     #[test]
@@ -308,17 +306,21 @@ mod tests {
         for step in last {
             connection.execute_batch(step).unwrap();
         }
-        let mut select = connection.prepare(ENDED).unwrap();
-        let mut rows = select.query([9, 5, 10]).unwrap();
-        for (number, is_full) in [(1, false), (2, true)] {
+        let mut bundles = Bundles::prepare(&connection).unwrap();
+        let mut found = Vec::new();
+        for first in bundles.of(9, 10).unwrap() {
+            bundles.read(first, |_| true, &mut found).unwrap();
+        }
+        let granted = |(number, is_full)| {
             let id = HoldId {
                 instance: 9,
                 number,
             };
-            let hold = Hold::granted(id, request(is_full), grant());
-            assert_eq!(read(9, rows.next().unwrap().unwrap()).unwrap(), hold);
-        }
-        assert!(rows.next().unwrap().is_none());
+            Hold::granted(id, request(is_full), grant())
+        };
+        assert_eq!(found, [(1, false), (2, true)].map(granted));
+        assert!(bundles.end(found[0].id).unwrap());
+        assert!(!bundles.end(found[0].id).unwrap());
         let next = "SELECT next_hold FROM log";
         let next: i64 = connection.query_row(next, [], |row| row.get(0)).unwrap();
         assert_eq!(next, 3);

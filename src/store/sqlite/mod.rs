@@ -15,6 +15,7 @@
 mod audit;
 mod batch;
 mod builder;
+mod bundles;
 mod calls;
 mod command;
 mod convert;

@@ -8,17 +8,21 @@
 //! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
 //! were given back change nothing.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 use super::{
-    batch::{Desk, load},
+    batch::{Desk, Tally, load},
     convert::{Failure, micros},
-    holds, once,
+    once,
 };
 use crate::{
-    domain::{AccountId, BudgetId, clock::Timestamp, usage::Settlement},
+    domain::{
+        AccountId, BudgetId,
+        clock::Timestamp,
+        usage::{Hold, HoldId, Settlement},
+    },
     store::vigil::Vigil,
 };
 
@@ -27,11 +31,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Holds resolved, and rows pruned, in one transaction: others wait meanwhile.
 const STEP: i64 = 1_000;
+const STEP_HOLDS: usize = 1_000;
 
 pub(super) struct House {
     instance: u64,
-    /// Open holds of the instance, as committed.
-    open: usize,
+    /// When each open hold of the instance ends by itself, by this process's clock; as committed.
+    ends: HashMap<u64, Duration>,
     /// How many of them each account has; none of those that have none.
     open_of: HashMap<AccountId, usize>,
     beat_due: Duration,
@@ -47,7 +52,7 @@ impl House {
     pub(super) fn new() -> Self {
         Self {
             instance: 0,
-            open: 0,
+            ends: HashMap::new(),
             open_of: HashMap::new(),
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
@@ -61,12 +66,42 @@ impl House {
         self.instance
     }
 
-    pub(super) fn open(&self) -> usize {
-        self.open
+    /// How many of its holds are open, as committed.
+    fn open(&self) -> usize {
+        self.ends.len()
     }
 
-    pub(super) fn set_open(&mut self, open: usize) {
-        self.open = open;
+    /// Notes when a hold ends by itself, if it is one of this instance's.
+    pub(super) fn extend(&mut self, id: HoldId, ends: Duration) -> bool {
+        let known = (id.instance == self.instance).then(|| self.ends.get_mut(&id.number));
+        known.flatten().map(|known| *known = ends).is_some()
+    }
+
+    /// Notes which holds a transaction that is committed opened and ended.
+    pub(super) fn note(&mut self, tally: &Tally) {
+        if tally.is_anew {
+            // None of what was counted is this instance's any more.
+            self.ends.clear();
+            self.open_of.clear();
+        }
+        for id in &tally.ended {
+            if id.instance == self.instance {
+                self.ends.remove(&id.number);
+            }
+        }
+        let opened = tally.opened.iter();
+        self.ends
+            .extend(opened.map(|(id, ends)| (id.number, *ends)));
+    }
+
+    /// Some of the holds that should have ended by `elapsed`.
+    fn overdue(&self, elapsed: Duration) -> Vec<HoldId> {
+        let overdue = self.ends.iter().filter(|(_, ends)| **ends <= elapsed);
+        let ids = overdue.map(|(number, _)| HoldId {
+            instance: self.instance,
+            number: *number,
+        });
+        ids.take(STEP_HOLDS).collect()
     }
 
     /// Open holds of an account, as committed; an instance that `is_anew` in this transaction has none.
@@ -90,11 +125,6 @@ impl House {
                 }
             }
         }
-    }
-
-    /// None of what was counted is this instance's any more.
-    pub(super) fn count_anew(&mut self) {
-        self.open_of.clear();
     }
 
     /// Whether somebody is taken for dead who may only wait for the lock.
@@ -163,16 +193,16 @@ impl Desk<'_> {
     }
 
     fn register(&mut self) -> Result<(), Failure> {
-        if self.house.open > 0 {
+        if self.house.open() > 0 {
             tracing::warn!(
                 target: "tollgate::sqlite",
-                holds = self.house.open,
+                holds = self.house.open(),
                 "this process was taken for dead: its open holds are resolved"
             );
         }
         let unavailable = |_| crate::store::StoreError::internal("no random numbers");
         self.house.instance = getrandom::u64().map_err(unavailable)?;
-        self.tally.lost = self.house.open.saturating_sub(self.tally.ended);
+        self.tally.lost = self.house.open().saturating_sub(self.tally.ended.len());
         self.tally.is_anew = true;
         for account in self.accounts.values_mut() {
             account.opened = 0;
@@ -185,12 +215,10 @@ impl Desk<'_> {
 
     /// `false`: there is more to do.
     fn sweep(&mut self) -> Result<bool, Failure> {
-        let own = self.house.instance.cast_signed();
-        let elapsed = i64::try_from(self.elapsed.as_micros()).unwrap_or(i64::MAX);
-        let mut all_done = self.resolve(own, elapsed)?;
+        let mut all_done = self.resolve_overdue()?;
         self.bury_the_dead()?;
         for orphaned in self.orphaned_instances()? {
-            all_done &= self.resolve(orphaned, i64::MAX)?;
+            all_done &= self.resolve_all_of(orphaned)?;
         }
         all_done &= self.resolve_leases()?;
         all_done &= self.forget_leases()?;
@@ -228,35 +256,63 @@ impl Desk<'_> {
     }
 
     /// The instances that have holds and no row.
-    fn orphaned_instances(&self) -> Result<Vec<i64>, Failure> {
+    fn orphaned_instances(&self) -> Result<Vec<u64>, Failure> {
         // Nearly all holds are this instance's own, which are told from the others in passing.
         let mut look = self.connection.prepare_cached(
-            "SELECT DISTINCT instance FROM open_hold WHERE instance <> ?
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = open_hold.instance)",
+            "SELECT DISTINCT instance FROM bundle WHERE instance <> ?
+             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = bundle.instance)",
         )?;
-        let orphaned = look.query_map([self.house.instance.cast_signed()], |row| row.get(0))?;
+        let own = self.house.instance.cast_signed();
+        let orphaned = look.query_map([own], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
         Ok(orphaned.collect::<Result<_, _>>()?)
     }
 
-    /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
-    fn resolve(&mut self, instance: i64, ends: i64) -> Result<bool, Failure> {
-        let mut holds = Vec::new();
-        let mut found = 0_i64;
-        {
-            let mut look = self.connection.prepare_cached(holds::ENDED)?;
-            let mut rows = look.query([instance, ends, STEP])?;
-            while let Some(row) = rows.next()? {
-                found = found.saturating_add(1);
-                match holds::read(instance.cast_unsigned(), row) {
-                    Ok(hold) => holds.push(hold),
-                    // One unreadable row must not stop everybody's writing.
-                    Err(Failure(error)) => {
-                        tracing::error!(target: "tollgate::sqlite", %error, "can't give a hold back");
-                    }
+    /// Resolves this instance's holds that go on for too long, each by its own policy; `false`: there are more.
+    fn resolve_overdue(&mut self) -> Result<bool, Failure> {
+        if self.tally.is_anew {
+            // What is known is of another instance, whose holds are nobody's.
+            return Ok(true);
+        }
+        let overdue = self.house.overdue(self.elapsed);
+        let all_done = overdue.len() < STEP_HOLDS;
+        let mut wanted = BTreeMap::<i64, HashSet<u64>>::new();
+        for id in overdue {
+            match self.bundles.bundle_of(id)? {
+                Some(first) => {
+                    wanted.entry(first).or_default().insert(id.number);
                 }
+                // It was settled in this transaction, or isn't there for whatever reason.
+                None if self.tally.ended.contains(&id) => {}
+                None => self.tally.ended.push(id),
             }
         }
-        for hold in &holds {
+        let mut holds = Vec::new();
+        for (first, numbers) in &wanted {
+            let is_wanted = |number| numbers.contains(&number);
+            self.bundles.read(*first, is_wanted, &mut holds)?;
+        }
+        self.give_back(&holds)?;
+        Ok(all_done)
+    }
+
+    /// Resolves all holds of an instance, each by its own policy; `false`: there are more.
+    fn resolve_all_of(&mut self, instance: u64) -> Result<bool, Failure> {
+        let bundles = self.bundles.of(instance, STEP)?;
+        let mut all_done = bundles.len() < STEP_HOLDS;
+        let mut holds = Vec::new();
+        for first in bundles {
+            if holds.len() >= STEP_HOLDS {
+                all_done = false;
+                break;
+            }
+            self.bundles.read(first, |_| true, &mut holds)?;
+        }
+        self.give_back(&holds)?;
+        Ok(all_done)
+    }
+
+    fn give_back(&mut self, holds: &[Hold]) -> Result<(), Failure> {
+        for hold in holds {
             let age = self.now.duration_since(hold.call.started_at);
             let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
             if self.is_readable(&hold.call.account, &hold.budgets)? {
@@ -270,7 +326,7 @@ impl Desk<'_> {
                 "resolved holds that nobody settled"
             );
         }
-        Ok(found < STEP)
+        Ok(())
     }
 
     /// Whether what is to be resolved can be: books that can't be read must not stop everybody's writing.
@@ -325,7 +381,7 @@ impl Desk<'_> {
     /// Resolves what is open of this instance, and takes its row away: an orderly end.
     pub(super) fn leave_house(&mut self) -> Result<bool, Failure> {
         let own = self.house.instance.cast_signed();
-        let all_done = self.resolve(own, i64::MAX)?;
+        let all_done = self.resolve_all_of(self.house.instance)?;
         if all_done {
             self.connection
                 .prepare_cached("DELETE FROM instance WHERE id = ?")?

@@ -303,8 +303,28 @@ ALTER TABLE usage ADD COLUMN cached_tokens INTEGER;
 ALTER TABLE usage ADD COLUMN cache_write_tokens INTEGER;
 ";
 
+/// The holds that one transaction opens are a bundle: see `bundles`. Those of before are one each. A process of an older version
+/// that still has the file open refuses all calls from then on.
+const BUNDLES: &str = "
+CREATE TABLE bundle (
+    first INTEGER PRIMARY KEY,
+    instance INTEGER NOT NULL,
+    open BLOB NOT NULL,
+    stored INTEGER NOT NULL
+) STRICT;
+CREATE TABLE bundled (
+    first INTEGER PRIMARY KEY,
+    holds BLOB NOT NULL
+) STRICT;
+INSERT INTO bundle (first, instance, open, stored) SELECT number, instance, x'01', 1 FROM open_hold;
+INSERT INTO bundled (first, holds) SELECT number, unhex(
+        printf('%08X%016X%016X%08X', 0, account, amount, length(call)) || hex(call))
+    FROM open_hold;
+DROP TABLE open_hold;
+";
+
 /// All that was ever changed in the tables, in order.
-pub(super) const STEPS: [&str; 13] = [
+pub(super) const STEPS: [&str; 14] = [
     FIRST,
     SECOND,
     MONEY,
@@ -318,7 +338,9 @@ pub(super) const STEPS: [&str; 13] = [
     OPEN_HOLDS,
     SHARES,
     CACHED_TOKENS,
+    BUNDLES,
 ];
+
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;
@@ -331,9 +353,11 @@ mod tests {
         for step in STEPS {
             connection.execute_batch(step).unwrap();
         }
-        // As versions before the compact form did.
-        let end = "DELETE FROM hold WHERE instance = 1 AND number = 1";
-        assert!(connection.execute(end, []).is_err());
+        // As versions before the compact form, and before bundles, did.
+        for table in ["hold", "open_hold"] {
+            let end = format!("DELETE FROM {table} WHERE instance = 1 AND number = 1");
+            assert!(connection.execute(&end, []).is_err());
+        }
     }
 
     #[test]

@@ -323,22 +323,13 @@ impl<'c> Writer<'c> {
 
     fn count_holds(&mut self) {
         let tally = std::mem::take(&mut self.desk.tally);
-        if tally.is_anew {
-            self.desk.house.count_anew();
-        }
+        self.desk.house.note(&tally);
         for (id, account) in &self.desk.accounts {
             if account.opened != 0 {
                 self.desk.house.count(id, account.opened);
             }
         }
-        let gone = tally.lost.saturating_add(tally.ended);
-        let open = self
-            .desk
-            .house
-            .open()
-            .saturating_add(tally.opened)
-            .saturating_sub(gone);
-        self.desk.house.set_open(open);
+        let gone = tally.lost.saturating_add(tally.ended.len());
         Gauge::leave(&self.gauge.open_holds, gone);
     }
 
