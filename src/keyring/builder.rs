@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    KeyResolver, Pepper, hashing::Hashing, mixed::Aliases, resolver::Inner, standings::Standings,
+    KeyResolver, Pepper,
+    hashing::Hashing,
+    mixed::{Aliases, Upgrades},
+    resolver::Inner,
+    standings::Standings,
 };
 use crate::{
     cache::{CacheBounds, RevocableCache},
@@ -108,7 +112,8 @@ impl KeyResolverBuilder {
     }
 
     /// Also takes secrets that people chose, imported by [`Keyring::import_weak`](super::Keyring::import_weak): they are found by
-    /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`.
+    /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`. At least
+    /// eight more must be secret. With a `start` of 0 there is nothing to find them by, and none is taken.
     /// A text that begins like a key of a known format is never compared so, and refused without a look-up when it is none; without
     /// a format every unknown key is compared.
     pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
@@ -150,7 +155,7 @@ impl KeyResolverBuilder {
 
     /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
     /// that whatever isn't in memory is refused with 503 for a moment. What is being looked for counts until it is found, so it is
-    /// also how many are looked for at once. A checksum keeps out keys that were typed or guessed; who knows the
+    /// also how many are looked for at once; a look-up that fails counts like one in vain. A checksum keeps out keys that were typed or guessed; who knows the
     /// format can compute it. A store that answers at once, from memory, is asked as often as anybody likes.
     pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
         self.unknown_rate = limit;
@@ -186,7 +191,8 @@ impl KeyResolverBuilder {
             formats: self.formats,
             foreign_formats: self.foreign_formats,
             hashing: self.hashing,
-            aliases: Aliases::default(),
+            aliases: Aliases::new(self.bounds.capacity),
+            upgrades: Upgrades::default(),
             standings: Standings::default(),
             deadline: self.deadline,
             touch_interval: self.touch_interval,

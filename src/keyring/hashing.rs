@@ -15,6 +15,8 @@ use crate::{
 
 const PEPPER_LENGTH_MIN: usize = 32;
 const PEPPER_NAME_LENGTH_MAX: usize = 64;
+/// What is secret of a text that somebody chose, in bytes, at least: the rest is shown to everybody.
+pub(super) const SECRET_LENGTH_MIN: usize = 8;
 
 /// A secret that keys are hashed with, kept apart from the store: whoever has the store alone can't tell whether a key is
 /// in it. Redacted in `Debug`.
@@ -114,8 +116,9 @@ impl Hashing {
         self.next_peppers.push(pepper);
     }
 
+    /// Without a start there is nothing to find them by, and none is taken.
     pub(super) fn set_weak(&mut self, passwords: Passwords, start: usize) {
-        self.weak = Some(Weak { passwords, start });
+        self.weak = (start > 0).then_some(Weak { passwords, start });
     }
 
     pub(super) fn takes_weak(&self) -> bool {
@@ -132,6 +135,11 @@ impl Hashing {
             || !self.old_peppers.is_empty()
             || !self.next_peppers.is_empty()
             || self.weak.is_some()
+    }
+
+    /// Whether another process may store keys under a scheme of tomorrow.
+    pub(super) fn has_next(&self) -> bool {
+        !self.next_peppers.is_empty()
     }
 
     /// What a key of today's scheme is stored by, and what it is remembered by in memory.
@@ -170,15 +178,18 @@ impl Hashing {
         others
     }
 
-    /// What a secret that somebody chose is looked up by: its public start.
+    /// What a secret that somebody chose is looked up by: its public start. `None` for one that has too little besides.
     pub(super) fn start(&self, key: &str) -> Option<KeyDigest> {
-        let start = key.get(..self.weak.as_ref()?.start)?;
+        let (start, secret) = key.split_at_checked(self.weak.as_ref()?.start)?;
+        if secret.len() < SECRET_LENGTH_MIN {
+            return None;
+        }
         // Apart from the digests of whole keys: a start is not secret.
         let digest = Sha256::new_with_prefix(b"start of a key\0").chain_update(start);
         Some(KeyDigest::from_bytes(digest.finalize().into()))
     }
 
-    /// The hash to store of a secret that somebody chose; `None` where those are not taken, or it is no longer than its start.
+    /// The hash to store of a secret that somebody chose; `None` where those are not taken, or it is hardly longer than its start.
     pub(super) async fn hash_weak(
         &self,
         key: &str,

@@ -3,13 +3,13 @@
 use super::{
     Keyring, KeyringError, NewKey,
     bounds::settle_new,
+    hashing::SECRET_LENGTH_MIN,
     ring::{fresh_id, lineage_of},
 };
 use crate::domain::key::{KeyDigest, KeyProof, KeyRecord, is_speakable};
 
-/// The shortest key that is taken as random, and the shortest that somebody chose, in bytes.
+/// The shortest key that is taken as random, in bytes.
 const RANDOM_LENGTH_MIN: usize = 22;
-const CHOSEN_LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 512;
 /// Characters that a preview shows at each end.
 const PREVIEW_SHOWN: usize = 4;
@@ -64,7 +64,7 @@ impl Keyring {
 
     /// Takes over a secret that somebody chose, or one that is too short to be random. It is stored by Argon2id, and found by
     /// its first characters, of which the resolver knows how many are public
-    /// ([`weak_keys`](super::KeyResolverBuilder::weak_keys)): no two such keys may begin alike.
+    /// ([`weak_keys`](super::KeyResolverBuilder::weak_keys)): no two such keys may begin alike. At least eight more are its secret.
     ///
     /// # Errors
     /// [`KeyringError`]; `Invalid` where the resolver takes no such keys, and for one that begins like a key of a format.
@@ -74,9 +74,9 @@ impl Keyring {
         key: &str,
         new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
-        check(key, CHOSEN_LENGTH_MIN)?;
+        check(key, SECRET_LENGTH_MIN)?;
         let unfit = KeyringError::Invalid(
-            "key: longer than its public start and of no format, where the resolver takes weak keys",
+            "key: eight characters longer than its public start and of no format, where the resolver takes weak keys",
         );
         if !self.resolver().takes_weak(key) {
             return Err(unfit);

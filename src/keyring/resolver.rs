@@ -11,13 +11,16 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    KeyResolverBuilder, ResolvedKey, hashing::Hashing, mixed::Aliases, standings::Standings,
+    KeyResolverBuilder, ResolvedKey,
+    hashing::Hashing,
+    mixed::{Aliases, Upgrades},
+    standings::Standings,
 };
 use crate::{
     cache::{CacheStatistics, Lookup, RevocableCache, Stamp},
     domain::{
         clock::{Clock, Timestamp},
-        key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord},
+        key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord, is_speakable},
     },
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
@@ -97,6 +100,7 @@ pub(super) struct Inner {
     pub(super) foreign_formats: Vec<ForeignFormat>,
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
+    pub(super) upgrades: Upgrades,
     pub(super) standings: Standings,
     pub(super) deadline: Duration,
     pub(super) touch_interval: Duration,
@@ -157,11 +161,16 @@ impl KeyResolver {
     }
 
     /// Reads the keys that were used last, at most `keys`, so that the first requests after a start find them in memory. Says how many.
+    /// None while there is a [next pepper](KeyResolverBuilder::add_next_pepper): by what another process may store a key meanwhile, and tell
+    /// that it is revoked, only the clear key tells.
     ///
     /// # Errors
     /// [`StoreError`]; a store that takes more than ten times the `deadline` is too slow.
     pub async fn warm_up(&self, keys: u16) -> Result<usize, StoreError> {
         let inner = &self.0;
+        if inner.hashing.has_next() {
+            return Ok(0);
+        }
         let before = inner.cache.before_fill();
         let recent = inner.store.recently_used(keys);
         let deadline = inner.deadline.saturating_mul(10);
@@ -242,10 +251,11 @@ impl Inner {
     }
 
     /// Whether a text may be a key. One with the prefix of a format and a wrong checksum is refused here, and not tried as a
-    /// key of another kind: no flood of wrong checksums reaches the store, or Argon2id.
+    /// key of another kind: no flood of wrong checksums reaches the store, or Argon2id. Nor is what no header carries.
     fn is_well_formed(&self, key: &str) -> bool {
-        key.len() <= KEY_LENGTH_MAX
-            && (self.has_form(key) || (self.takes_anything() && !self.is_claimed(key)))
+        let may_be_one =
+            || self.takes_anything() && !self.is_claimed(key) && key.bytes().all(is_speakable);
+        key.len() <= KEY_LENGTH_MAX && (self.has_form(key) || may_be_one())
     }
 
     /// Whether it is a key of a known format, as far as that is seen without a look-up.

@@ -1,4 +1,5 @@
 mod bounds;
+mod chosen;
 mod forms;
 mod makers;
 mod meddled;
@@ -174,7 +175,7 @@ async fn a_chosen_secret_is_found_by_its_start_and_compared_by_argon2id() {
     let keys = build(1);
     let owned = ring(&store, &keys);
     let record = owned
-        .import_weak("ann", "team-7hunter2", NewKey::default())
+        .import_weak("ann", "team-7hunter22", NewKey::default())
         .await
         .unwrap();
     let KeyProof::Argon2id { hash } = &record.proof else {
@@ -183,26 +184,26 @@ async fn a_chosen_secret_is_found_by_its_start_and_compared_by_argon2id() {
     assert!(hash.starts_with("$argon2id$") && !format!("{record:?}").contains(hash.as_ref()));
     assert_eq!(record.preview, "team-7...");
 
-    assert_eq!(resolve(&keys, "team-7hunter2").await.unwrap(), record.id);
-    assert!(is_warm(&keys, "team-7hunter2"));
+    assert_eq!(resolve(&keys, "team-7hunter22").await.unwrap(), record.id);
+    assert!(is_warm(&keys, "team-7hunter22"));
     for wrong in [
-        "team-7hunter3",
+        "team-7hunter23",
         "team-7",
-        "team-8hunter2",
-        "team-7hunter2x",
+        "team-8hunter22",
+        "team-7hunter22x",
         "x",
     ] {
         let refused = resolve(&keys, wrong).await.unwrap_err();
         assert!(matches!(refused, KeyRefusal::Unknown), "{wrong}");
     }
     let alike = owned
-        .import_weak("ann", "team-7another", NewKey::default())
+        .import_weak("ann", "team-7another-one", NewKey::default())
         .await;
     assert!(matches!(alike, Err(KeyringError::Store(_))));
 
     let stronger = build(2);
     assert_eq!(
-        resolve(&stronger, "team-7hunter2").await.unwrap(),
+        resolve(&stronger, "team-7hunter22").await.unwrap(),
         record.id
     );
     loop {
@@ -213,11 +214,11 @@ async fn a_chosen_secret_is_found_by_its_start_and_compared_by_argon2id() {
         tokio::task::yield_now().await;
     }
     assert_eq!(
-        resolve(&build(2), "team-7hunter2").await.unwrap(),
+        resolve(&build(2), "team-7hunter22").await.unwrap(),
         record.id
     );
     owned.revoke("ann", &record.id).await.unwrap();
-    let refused = resolve(&keys, "team-7hunter2").await.unwrap_err();
+    let refused = resolve(&keys, "team-7hunter22").await.unwrap_err();
     assert!(matches!(refused, KeyRefusal::Revoked { .. }));
 }
 
@@ -240,7 +241,7 @@ async fn a_key_of_an_older_system_is_taken_over() {
         ));
     }
     let weak = owned
-        .import_weak("ann", "team-7hunter2", NewKey::default())
+        .import_weak("ann", "team-7hunter22", NewKey::default())
         .await;
     assert!(
         matches!(weak, Err(KeyringError::Invalid(_))),

@@ -49,7 +49,7 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         let _ = (id, at);
     }
 
-    /// Keeps a key under another digest and another proof, if it still has the old digest; whether it did. Nothing else of the key
+    /// Keeps a key under another digest and another proof, if it still has both of before; whether it did. Nothing else of the key
     /// changes. A store that can't leaves keys as they are, and finds them by the old digest.
     ///
     /// Fails with `Conflict` when the new digest is another key's.

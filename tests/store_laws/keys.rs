@@ -389,6 +389,7 @@ pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(sto
     let rehash = Rehash {
         id: first.id.clone(),
         from: first.digest,
+        from_proof: KeyProof::Sha256,
         digest: KeyDigest::of("another"),
         proof: "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
             .parse()
@@ -416,13 +417,24 @@ pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(sto
     let stronger = Rehash {
         id: first.id.clone(),
         from: first.digest,
+        from_proof: first.proof.clone(),
         digest: first.digest,
         proof: "$argon2id$v=19$m=64,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
             .parse()
             .unwrap(),
     };
     assert!(store.rehash(stronger.clone()).await.unwrap());
-    first.proof = stronger.proof;
+    first.proof = stronger.proof.clone();
+    assert_eq!(
+        store.find(&first.digest).await.unwrap(),
+        Some(first.clone())
+    );
+    // Of what was compared before that: it isn't what stands there now.
+    let mut late = stronger;
+    late.proof = "$argon2id$v=19$m=64,t=3,p=1$c2FsdHNhbHQ$aGFzaA"
+        .parse()
+        .unwrap();
+    assert!(!store.rehash(late).await.unwrap());
     assert_eq!(store.find(&first.digest).await.unwrap(), Some(first));
 }
 

@@ -22,6 +22,7 @@ async fn a_key_of_the_configuration_is_found_by_its_whole_digest_and_stays_as_it
     let rehash = Rehash {
         id: found.id.clone(),
         from: digest,
+        from_proof: found.proof.clone(),
         digest: KeyDigest::of("another"),
         proof: found.proof.clone(),
     };

@@ -111,6 +111,8 @@ pub struct Rehash {
     pub id: KeyId,
     /// The digest that it must still have.
     pub from: KeyDigest,
+    /// The proof that it must still have: two secrets that somebody chose may have one start, and so one digest, in turn.
+    pub from_proof: KeyProof,
     /// The new digest.
     pub digest: KeyDigest,
     /// The new proof.

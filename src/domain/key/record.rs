@@ -129,9 +129,9 @@ impl KeyRecord {
         goes_on && !self.is_active(now) && self.revoked_at.or(change.revoked_at).is_none()
     }
 
-    /// Gives it another digest and proof, if it still has the old digest. Whether it did.
+    /// Gives it another digest and proof, if it still has the old ones. Whether it did.
     pub(crate) fn rehash(&mut self, change: &Rehash) -> bool {
-        let fits = self.digest == change.from;
+        let fits = self.digest == change.from && self.proof == change.from_proof;
         if fits {
             self.digest = change.digest;
             self.proof = change.proof.clone();

@@ -73,7 +73,7 @@ async fn a_chosen_secret_that_begins_like_a_key_is_not_imported() {
         .build();
     let owned = Keyring::new(store, format, keys);
     let answer = owned
-        .import_weak("ann", "acme_hunter2", NewKey::default())
+        .import_weak("ann", "acme_hunter22", NewKey::default())
         .await;
     assert!(matches!(answer, Err(KeyringError::Invalid(_))));
 }

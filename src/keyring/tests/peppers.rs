@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 
 /// The two steps of a change of peppers, with a process of each step at every moment.
@@ -49,6 +51,75 @@ async fn a_pepper_changes_without_a_key_that_is_refused_anywhere() {
     }
 }
 
+/// A process tells of a key by what the key is stored by. While a pepper is rolled, that isn't what another process knew it by.
+#[tokio::test]
+async fn a_key_that_is_revoked_while_a_pepper_is_rolled_is_refused_by_who_hears_of_it() {
+    let store = MemoryStore::new();
+    let knowing = builder(&store)
+        .pepper(pepper("one"))
+        .add_next_pepper(pepper("two"))
+        .build();
+    let after = builder(&store)
+        .pepper(pepper("two"))
+        .add_old_pepper(pepper("one"))
+        .build();
+    let owned = ring(&store, &knowing);
+    let theirs = ring(&store, &after).add_listener(Arc::clone(&knowing.0));
+    for first in [&knowing, &after] {
+        let (key, record) = owned.create("ann", NewKey::default()).await.unwrap();
+        for keys in [first, &knowing, &after] {
+            assert_eq!(resolve(keys, key.expose()).await.unwrap(), record.id);
+        }
+        stored_as(&store, &record.id, &peppered("two")).await;
+        assert!(is_warm(&knowing, key.expose()));
+        theirs.revoke("ann", &record.id).await.unwrap();
+        for keys in [&knowing, &after] {
+            let refused = resolve(keys, key.expose()).await.unwrap_err();
+            assert!(matches!(refused, KeyRefusal::Revoked { .. }));
+        }
+    }
+}
+
+/// Of a plain key two processes of a roll have each their own idea by what it is to be stored.
+#[tokio::test]
+async fn a_key_that_another_process_stores_anew_is_taken_back_by_what_it_became() {
+    let store = MemoryStore::new();
+    let plain = ring(&store, &builder(&store).build());
+    let frozen = KeyResolver::builder(Frozen(store.clone()))
+        .pepper(pepper("two"))
+        .add_old_pepper(pepper("one"))
+        .build();
+    let other = builder(&store)
+        .pepper(pepper("one"))
+        .add_next_pepper(pepper("two"))
+        .build();
+    let (key, record) = plain.create("ann", NewKey::default()).await.unwrap();
+    assert!(resolve(&frozen, key.expose()).await.is_ok());
+    assert!(resolve(&other, key.expose()).await.is_ok());
+    stored_as(&store, &record.id, &peppered("one")).await;
+    assert!(is_warm(&frozen, key.expose()));
+    let theirs = ring(&store, &other).add_listener(Arc::clone(&frozen.0));
+    theirs.revoke("ann", &record.id).await.unwrap();
+    let refused = resolve(&frozen, key.expose()).await.unwrap_err();
+    assert!(matches!(refused, KeyRefusal::Revoked { .. }));
+}
+
+#[tokio::test]
+async fn while_a_pepper_is_rolled_nothing_is_read_that_could_not_be_taken_back() {
+    let store = MemoryStore::new();
+    let now = builder(&store).pepper(pepper("one"));
+    let now = now.build();
+    ring(&store, &now)
+        .create("ann", NewKey::default())
+        .await
+        .unwrap();
+    assert_eq!(now.warm_up(9).await.unwrap(), 1);
+    let knowing = builder(&store)
+        .pepper(pepper("one"))
+        .add_next_pepper(pepper("two"));
+    assert_eq!(knowing.build().warm_up(9).await.unwrap(), 0);
+}
+
 /// The first pepper, in a fleet that has none.
 #[tokio::test]
 async fn the_first_pepper_comes_in_two_steps_too() {
@@ -81,7 +152,7 @@ async fn garbage_that_begins_like_a_key_is_neither_looked_up_nor_compared() {
         "0"
     };
     let garbage = [&key.expose()[..key.expose().len() - 1], wrong].concat();
-    for text in [garbage.as_str(), "ps_live_", "ps_hunter2"] {
+    for text in [garbage.as_str(), "ps_live_", "ps_hunter22"] {
         let answer = keys.resolve(text);
         assert!(
             matches!(answer, Resolution::Ready(Err(KeyRefusal::Malformed))),
@@ -90,7 +161,7 @@ async fn garbage_that_begins_like_a_key_is_neither_looked_up_nor_compared() {
     }
     assert_eq!(keys.statistics().loads, 0);
     // A good form, and a text that is of no format, are looked up.
-    for text in [key.expose(), "team-7hunter2"] {
+    for text in [key.expose(), "team-7hunter22"] {
         assert!(matches!(keys.resolve(text), Resolution::Pending(_)));
     }
 }

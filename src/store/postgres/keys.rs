@@ -108,12 +108,14 @@ impl KeyLookup for PostgresStore {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
             let changed = sqlx::query(
-                "UPDATE tollgate.api_key SET digest = $3, proof = $4 WHERE id = $1 AND digest = $2",
+                "UPDATE tollgate.api_key SET digest = $3, proof = $4
+                 WHERE id = $1 AND digest = $2 AND proof = $5",
             )
             .bind(change.id.as_str())
             .bind(change.from.as_bytes().as_slice())
             .bind(change.digest.as_bytes().as_slice())
             .bind(change.proof.to_string())
+            .bind(change.from_proof.to_string())
             .execute(&mut *transaction)
             .await?
             .rows_affected();

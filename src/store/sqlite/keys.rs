@@ -285,12 +285,15 @@ fn update_ends(
 
 fn rehash(connection: &Connection, change: &Rehash) -> Result<bool, Failure> {
     let changed = connection
-        .prepare_cached("UPDATE api_key SET digest = ?, proof = ? WHERE id = ? AND digest = ?")?
+        .prepare_cached(
+            "UPDATE api_key SET digest = ?, proof = ? WHERE id = ? AND digest = ? AND proof = ?",
+        )?
         .execute(params![
             change.digest.as_bytes(),
             change.proof.to_string(),
             change.id.as_str(),
-            change.from.as_bytes()
+            change.from.as_bytes(),
+            change.from_proof.to_string()
         ])?;
     Ok(changed > 0)
 }
