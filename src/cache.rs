@@ -118,8 +118,8 @@ impl<V: Remembered> RevocableCache<V> {
         self
     }
 
-    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while. What is
-    /// answered at once, from memory, doesn't count.
+    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while. A look-up
+    /// that fails is one in vain; what is answered at once, from memory, doesn't count.
     pub(crate) fn absences_per_second(mut self, limit: u32) -> Self {
         self.absences = Some(Rate::per_second(limit));
         self
@@ -314,15 +314,14 @@ impl<V: Remembered> RevocableCache<V> {
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
         // A look-up is counted as a vain one now, and the count is taken back when something is found: so those that are
-        // cancelled count, and those that are under way at the same time.
-        if self
-            .absences
-            .as_ref()
-            .is_some_and(|rate| !rate.reserve(self.clock.elapsed()))
-        {
-            let text = "the store was asked for too much that isn't there";
-            return Err(StoreError::new(StoreErrorKind::Busy, text));
-        }
+        // cancelled count, those that fail, and those that are under way at the same time.
+        let begun = match &self.absences {
+            None => None,
+            Some(rate) => Some(
+                rate.begin(self.clock.elapsed())
+                    .ok_or_else(|| self.full())?,
+            ),
+        };
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         let mut looks = 0_u32;
         let mut asked = pin!(timeout(deadline, fetch()));
@@ -331,12 +330,11 @@ impl<V: Remembered> RevocableCache<V> {
             asked.as_mut().poll(context)
         });
         let answer = answer.await.unwrap_or_else(|_| Err(too_slow()));
-        // A store in memory is troubled by no question.
-        let was_there = looks == 1;
+        let now = self.clock.elapsed();
         let failed_at = match &answer {
             Ok(_) => Some(0),
             Err(error) if is_failure(error) => {
-                let now = u64::try_from(self.clock.elapsed().as_nanos());
+                let now = u64::try_from(now.as_nanos());
                 Some(now.map_or(u64::MAX, |at| at.max(1)))
             }
             Err(_) => None,
@@ -344,12 +342,24 @@ impl<V: Remembered> RevocableCache<V> {
         if let Some(failed_at) = failed_at {
             self.failed_at.store(failed_at, Ordering::Relaxed);
         }
-        if let Some(rate) = &self.absences
-            && (was_there || !matches!(answer, Ok(None)))
-        {
-            rate.give_back();
+        // A store in memory is troubled by no question.
+        let was_there = looks == 1;
+        let good = answer
+            .as_ref()
+            .is_ok_and(|found| found.is_some() || was_there);
+        if let Some(begun) = begun.filter(|_| good) {
+            begun.was_good(now);
         }
         answer
+    }
+
+    /// Why the store isn't asked. While all that it was asked for fails it is the store that fails, whoever else stands in line.
+    fn full(&self) -> StoreError {
+        let kind = match self.failed_at.load(Ordering::Relaxed) {
+            0 => StoreErrorKind::Busy,
+            _ => StoreErrorKind::Unavailable,
+        };
+        StoreError::new(kind, "the store was asked for too much that isn't there")
     }
 
     async fn fly<F, Fut>(

@@ -1,14 +1,26 @@
-//! How often something may happen, counted by one atomic number.
+//! How often something may be done, and how often at the same time.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-/// So many in a second, and as many at once. GCRA: the number is the moment up to which all is used up.
+/// So many in a second, as many at once, and as many under way.
+///
+/// The rate is GCRA: one number, the moment up to which all is used up. That number falls behind by itself, also while what was begun
+/// hangs; so what is under way is counted by another.
 pub(super) struct Rate {
+    limit: u32,
     interval_nanos: u64,
     used_up_to: AtomicU64,
+    under_way: AtomicU32,
+}
+
+/// One that was begun. It is under way until this is dropped, and counts unless it was good for something.
+pub(super) struct Begun<'a> {
+    rate: &'a Rate,
+    /// When the time that it used up is over.
+    until_nanos: u64,
 }
 
 const SECOND_NANOS: u64 = 1_000_000_000;
@@ -16,37 +28,128 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 impl Rate {
     /// At least one a second.
     pub(super) fn per_second(limit: u32) -> Self {
-        let limit = u64::from(limit.max(1));
+        let limit = limit.max(1);
         Self {
+            limit,
             interval_nanos: SECOND_NANOS
-                .checked_div(limit)
+                .checked_div(limit.into())
                 .unwrap_or(SECOND_NANOS)
                 .max(1),
             used_up_to: AtomicU64::new(0),
+            under_way: AtomicU32::new(0),
         }
     }
 
-    /// Whether one more may happen now: then it counts from now on, unless it is given back.
-    pub(super) fn reserve(&self, now: Duration) -> bool {
+    /// Begins one more, if it may be now.
+    pub(super) fn begin(&self, now: Duration) -> Option<Begun<'_>> {
+        let more = |taken: u32| (taken < self.limit).then(|| taken.saturating_add(1));
+        update_u32(&self.under_way, more)?;
+        let mut begun = Begun {
+            rate: self,
+            until_nanos: 0,
+        };
         let now = nanos(now);
         let full = now.saturating_add(SECOND_NANOS);
-        let later =
-            |used: u64| (used < full).then(|| used.max(now).saturating_add(self.interval_nanos));
-        let order = (Ordering::Relaxed, Ordering::Relaxed);
-        self.used_up_to
-            .fetch_update(order.0, order.1, later)
-            .is_ok()
+        let later = |used: u64| used.max(now).saturating_add(self.interval_nanos);
+        let used = update(&self.used_up_to, |used| (used < full).then(|| later(used)))?;
+        begun.until_nanos = later(used);
+        Some(begun)
     }
+}
 
-    /// One that was reserved did not happen.
-    pub(super) fn give_back(&self) {
-        let earlier = |used: u64| Some(used.saturating_sub(self.interval_nanos));
-        let order = (Ordering::Relaxed, Ordering::Relaxed);
-        // It never fails: the closure always answers.
-        let _ = self.used_up_to.fetch_update(order.0, order.1, earlier);
+impl Begun<'_> {
+    /// It doesn't count. What time has given back already isn't given back once more: that would let through more later.
+    pub(super) fn was_good(self, now: Duration) {
+        let now = nanos(now);
+        if self.until_nanos <= now {
+            return;
+        }
+        let earlier = |used: u64| used.saturating_sub(self.rate.interval_nanos).max(now);
+        update(&self.rate.used_up_to, |used| {
+            (used > now).then(|| earlier(used))
+        });
     }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let less = |taken: u32| taken.checked_sub(1);
+        update_u32(&self.rate.under_way, less);
+    }
+}
+
+/// What it was before, if it was changed.
+fn update(number: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    let order = (Ordering::Relaxed, Ordering::Relaxed);
+    number.fetch_update(order.0, order.1, change).ok()
+}
+
+fn update_u32(number: &AtomicU32, change: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    let order = (Ordering::Relaxed, Ordering::Relaxed);
+    number.fetch_update(order.0, order.1, change).ok()
 }
 
 fn nanos(moment: Duration) -> u64 {
     u64::try_from(moment.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn begun(rate: &Rate, now: Duration) -> Vec<Begun<'_>> {
+        std::iter::from_fn(|| rate.begin(now)).collect()
+    }
+
+    #[test]
+    fn what_was_good_gives_back_what_is_left_of_its_time() {
+        let rate = Rate::per_second(1_000);
+        let all = begun(&rate, Duration::ZERO);
+        assert_eq!(all.len(), 1_000);
+        for one in all {
+            one.was_good(400 * MILLI);
+        }
+        for round in 0..5 {
+            // Neither more nor less than at the beginning.
+            let all = begun(&rate, (400 + round) * MILLI);
+            assert_eq!(all.len(), 1_000);
+            for one in all {
+                one.was_good((400 + round) * MILLI);
+            }
+        }
+    }
+
+    #[test]
+    fn what_its_time_has_given_back_is_not_given_back_again() {
+        let rate = Rate::per_second(100);
+        let slow = begun(&rate, Duration::ZERO);
+        assert_eq!(slow.len(), 100);
+        assert!(rate.begin(900 * MILLI).is_none(), "they are under way");
+        let vain = 1_000 * MILLI;
+        for one in slow {
+            one.was_good(vain);
+        }
+        assert_eq!(begun(&rate, vain).len(), 100);
+        assert!(
+            rate.begin(vain).is_none(),
+            "as many as there are in a second"
+        );
+    }
+
+    #[test]
+    fn good_ones_that_take_their_time_do_not_use_it_up() {
+        let rate = Rate::per_second(100);
+        let mut under_way = std::collections::VecDeque::new();
+        // Ten times as many as may be in vain, 5 ms each.
+        for tick in 0..5_000 {
+            let now = tick * MILLI;
+            if under_way.len() == 5 {
+                let one: Begun<'_> = under_way.pop_front().unwrap();
+                one.was_good(now);
+            }
+            under_way.push_back(rate.begin(now).expect("it is good"));
+        }
+    }
 }

@@ -65,6 +65,84 @@ async fn who_hangs_up_has_asked_in_vain_all_the_same() {
     }
 }
 
+/// How many of a flood of new keys a store is asked for, at this moment.
+async fn flood<Fut>(cache: &Numbers, fetch: impl Fn() -> Fut) -> u64
+where
+    Fut: Future<Output = Result<Option<Number>, StoreError>>,
+{
+    let before = cache.statistics().loads;
+    for key in 0..1_000 {
+        assert!(cache.load(&key, SECOND, |_| fetch()).await.is_err());
+    }
+    cache.statistics().loads.saturating_sub(before)
+}
+
+#[tokio::test]
+async fn a_store_that_fails_at_once_is_asked_at_a_bounded_rate_too() {
+    let clock = Arc::new(ManualClock::default());
+    let cache = Numbers::new(BOUNDS, clock.clone()).absences_per_second(100);
+    let at_once = || ready(Err(StoreError::internal("gone")));
+    let later = || async {
+        tokio::task::yield_now().await;
+        Err(StoreError::internal("gone"))
+    };
+    assert_eq!(flood(&cache, at_once).await, 100);
+    clock.advance(SECOND);
+    assert_eq!(flood(&cache, later).await, 100);
+    clock.advance(SECOND / 2);
+    assert_eq!(flood(&cache, later).await, 50);
+    clock.advance(SECOND);
+    assert_eq!(fill(&cache, 0, Some(7)).await, Some(7), "a moment later");
+}
+
+/// Time goes on while a store hangs, and so would a rate alone.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_asked_for_so_many_at_a_time() {
+    let clock = Arc::new(ManualClock::default());
+    let cache = Arc::new(Numbers::new(BOUNDS, clock.clone()).absences_per_second(100));
+    let mut asked = Vec::new();
+    for tick in 0..20_u64 {
+        let before = cache.statistics().loads;
+        for number in 0..1_000 {
+            let cache = Arc::clone(&cache);
+            let key = tick * 1_000 + number;
+            let deadline = Duration::from_millis(4_900);
+            tokio::spawn(async move { cache.load(&key, deadline, |_| pending()).await });
+        }
+        // Half a second passes by either clock.
+        tokio::time::sleep(SECOND / 2).await;
+        clock.advance(SECOND / 2);
+        asked.push(cache.statistics().loads - before);
+    }
+    let expected = |tick| if tick % 10 == 0 { 100 } else { 0 };
+    let expected: Vec<_> = (0..20).map(expected).collect();
+    assert_eq!(asked, expected);
+}
+
+/// Those that hang are of a store that fails: then old values are served, whoever else stands in line.
+#[tokio::test]
+async fn a_crowd_before_a_failing_store_keeps_nobody_from_an_old_value() {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(SECOND);
+    let cache = Numbers::new(BOUNDS, clock.clone())
+        .stale_if_error(60 * SECOND)
+        .absences_per_second(10);
+    assert_eq!(fill(&cache, 1, Some(7)).await, Some(7));
+    clock.advance(30 * SECOND);
+    assert!(cache.load(&2, SECOND, failing).await.is_err());
+    clock.advance(2 * SECOND);
+    let keys: Vec<u64> = (100..200).collect();
+    let hang = |key| Box::pin(cache.load(key, SECOND, |_| pending()));
+    let mut hanging: Vec<_> = keys.iter().map(hang).collect();
+    for load in &mut hanging {
+        let _ = load.now_or_never();
+    }
+    let refused = cache.load(&3, SECOND, |_| far_away()).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    let answer = cache.load(&1, SECOND, |_| far_away()).await.unwrap();
+    assert_eq!(answer.map(|found| found.value()), Some(7));
+}
+
 #[tokio::test]
 async fn nobody_joins_a_load_that_is_older_than_a_value_may_be() {
     let (cache, clock) = cache();
