@@ -1,6 +1,11 @@
 //! How far keys hold: crowds, floods, a store that hangs, and secrets in the wrong places.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "it is a test")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "it is a test"
+)]
 
 use std::{
     convert::Infallible,
@@ -14,11 +19,14 @@ use std::{
 
 use tokio::sync::Semaphore;
 use tollgate::{
-    ApiKeyLayer, DenialFormat,
+    ApiKeyLayer, AuditLayer, DenialFormat,
+    audit::{AuditEvent, AuditSink},
     clock::{Clock, ManualClock},
-    key::{KeyDigest, KeyFormat, KeyRecord},
+    key::{KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner, Rotation, RotationOutcome},
     keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution},
-    store::{BudgetId, KeyId, KeyLookup, SqliteStore, StoreFuture},
+    store::{
+        BudgetId, KeyId, KeyLookup, KeyStore, MemoryStore, Page, Paged, SqliteStore, StoreFuture,
+    },
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tracing_subscriber::fmt::MakeWriter;
@@ -347,4 +355,77 @@ async fn no_clear_key_is_in_the_database_the_logs_or_any_debug() {
             assert!(!found, "in the {place}");
         }
     }
+}
+
+/// Ends a key, and dies before it says so.
+#[derive(Debug)]
+struct Dying(MemoryStore);
+
+impl KeyLookup for Dying {
+    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+        self.0.find(digest)
+    }
+}
+
+impl KeyStore for Dying {
+    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+        self.0.insert(record, bounds)
+    }
+
+    fn rotate(
+        &self,
+        rotation: Rotation,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<RotationOutcome> {
+        self.0.rotate(rotation, bounds)
+    }
+
+    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        self.0.get(owner, id)
+    }
+
+    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.0.list(owner, page)
+    }
+
+    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+        drop(self.0.update(owner, id, change));
+        StoreFuture::new(async { panic!("after it was done") })
+    }
+
+    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+        self.0.delete(owner, id)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl AuditSink for Told {
+    fn record(&self, event: AuditEvent) {
+        let told = format!("{} {}", event.action, event.outcome.as_str());
+        self.0.lock().unwrap().push(told);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_the_store_dies_of_is_in_the_audit_log() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let keys = KeyResolver::builder(store.clone()).build();
+    let ring = Keyring::new(Dying(store), format, keys);
+    let (_, record) = ring.create("ann", NewKey::default()).await.unwrap();
+    let told = Told::default();
+    let handler = service_fn(move |_: http::Request<()>| {
+        let (ring, id) = (ring.clone(), record.id.clone());
+        async move {
+            assert!(ring.revoke("ann", &id).await.is_err());
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let service = AuditLayer::new(told.clone()).layer(handler);
+    service.oneshot(http::Request::new(())).await.unwrap();
+    assert_eq!(*told.0.lock().unwrap(), ["key.revoke failed"]);
 }

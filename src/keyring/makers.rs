@@ -14,6 +14,7 @@ use crate::domain::{
     audit::AuditAction,
     clock::Timestamp,
     key::{ApiKey, KeyRecord, KeyUpdate},
+    network::canonical,
     principal::{Principal, TENANT},
 };
 
@@ -80,7 +81,7 @@ impl Keyring {
             settle_update(&mut narrowed)?;
             narrowed.seen = Some(Box::new(target.clone()));
             let action = AuditAction::KEY_UPDATE;
-            match self.change(action, maker.subject(), id, narrowed).await {
+            match self.change(action, &target, narrowed).await {
                 Err(KeyringError::Changed) => {}
                 answer => return answer,
             }
@@ -247,10 +248,13 @@ impl Rights<'_> {
         }
     }
 
-    /// Whether all of them are within the maker's own; no network is from anywhere.
+    /// Whether all of them are within the maker's own; no network is from anywhere. Stores may have them in either form.
     fn contains(&self, networks: &[IpNet]) -> bool {
         let own: &[IpNet] = self.key.as_ref().map_or(&[], |own| &own.networks);
-        let inside = |network: &IpNet| own.iter().any(|bound| bound.contains(network));
+        let inside = |network: &IpNet| {
+            let network = canonical(*network);
+            own.iter().any(|bound| canonical(*bound).contains(&network))
+        };
         own.is_empty() || (!networks.is_empty() && networks.iter().all(inside))
     }
 

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
     KeyResolver, KeyringError, NewKey,
     bounds::{settle_new, settle_update},
-    telling::{MayTouch, act, digests_of, touched_by},
+    telling::{CHANGES_MAX, act, digests_of, touched_by, within},
 };
 use crate::{
     domain::{
@@ -28,6 +29,8 @@ use crate::{
 const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
 /// How many keys an owner has at most that are good, unless set otherwise.
 const KEYS_PER_OWNER_MAX: u32 = 1_000;
+/// How long the store may take, unless set otherwise.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// How many more are kept of those that have ended: a list of all keys is as long as these together.
 const ENDED_KEYS_PER_OWNER_MAX: u32 = 100;
 
@@ -63,6 +66,9 @@ pub struct Keyring {
     pub(super) free_attributes: Vec<Box<str>>,
     live_keys_max: u32,
     ended_keys_max: u32,
+    pub(super) deadline: Duration,
+    /// One a change that is under way.
+    pub(super) changes: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     pub(super) audience: Audience,
 }
@@ -79,13 +85,15 @@ impl Keyring {
             free_attributes: Vec::new(),
             live_keys_max: KEYS_PER_OWNER_MAX,
             ended_keys_max: ENDED_KEYS_PER_OWNER_MAX,
+            deadline: DEADLINE,
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             clock: SystemClock::shared(),
             audience: Audience::default(),
         }
     }
 
     /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of a store that can't
-    /// tell them. Of an update or a deletion that may or may not have been made it is told that nobody can say what.
+    /// tell them. It is told of a change too that may or may not have been made.
     #[must_use]
     pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
         self.audience.add(listener);
@@ -115,6 +123,14 @@ impl Keyring {
     #[must_use]
     pub fn ended_keys_per_owner_max(mut self, keys: u32) -> Self {
         self.ended_keys_max = keys;
+        self
+    }
+
+    /// How long the store may take; 5 s unless set. Then it is 503. A change may be made all the same, and whatever it touches is
+    /// forgotten at that moment, and once more when it is made. At most 1,024 changes are under way at a time.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -160,6 +176,10 @@ impl Keyring {
 
     pub(super) fn resolver(&self) -> &KeyResolver {
         &self.resolver
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn KeyStore> {
+        &self.store
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -238,9 +258,10 @@ impl Keyring {
             seen,
         };
         let act = act(AuditAction::KEY_ROTATE, &rotation.id);
-        let may_touch = MayTouch::These(vec![old.digest, digest]);
-        let rotated = self.store.rotate(rotation, Some(self.bounds()));
-        let outcome = self.finish(act, may_touch, rotated, touched_by).await;
+        let may_touch = vec![old.digest, digest];
+        let bounds = Some(self.bounds());
+        let rotate = move |store: &dyn KeyStore| store.rotate(rotation, bounds);
+        let outcome = self.finish(act, may_touch, rotate, touched_by).await;
         match outcome.map_err(|error| self.refused(error))? {
             RotationOutcome::Rotated { successor, .. } => Ok((key, *successor)),
             RotationOutcome::Unknown => Err(KeyringError::NotFound),
@@ -255,10 +276,8 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn get(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        self.store
-            .get(owner, id)
-            .await?
-            .ok_or(KeyringError::NotFound)
+        let found = within(self.deadline, self.store.get(owner, id)).await?;
+        found.ok_or(KeyringError::NotFound)
     }
 
     /// The keys of an owner, newest first.
@@ -266,7 +285,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Store`].
     pub async fn list(&self, owner: &str, page: Page) -> Result<Paged<KeyRecord>, KeyringError> {
-        Ok(self.store.list(owner, page).await?)
+        Ok(within(self.deadline, self.store.list(owner, page)).await?)
     }
 
     /// Changes columns of a key. One that has expired goes on with a later end, if its owner may have another good key
@@ -282,8 +301,8 @@ impl Keyring {
     ) -> Result<KeyRecord, KeyringError> {
         settle_update(&mut change)?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
-        self.change(AuditAction::KEY_UPDATE, owner, id, change)
-            .await
+        let old = self.get(owner, id).await?;
+        self.change(AuditAction::KEY_UPDATE, &old, change).await
     }
 
     /// Ends a key now. To end it again changes nothing.
@@ -295,8 +314,8 @@ impl Keyring {
             revoked_at: Some(self.clock.now()),
             ..KeyUpdate::default()
         };
-        self.change(AuditAction::KEY_REVOKE, owner, id, change)
-            .await
+        let old = self.get(owner, id).await?;
+        self.change(AuditAction::KEY_REVOKE, &old, change).await
     }
 
     /// Ends a key now and forgets it.
@@ -304,23 +323,26 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let deleted = self.store.delete(owner, id);
+        let old = self.get(owner, id).await?;
         let act = act(AuditAction::KEY_DELETE, id);
-        let record = self.finish(act, MayTouch::Any, deleted, digests_of).await?;
+        let may_touch = vec![old.digest];
+        let delete = move |store: &dyn KeyStore| store.delete(&old.owner, &old.id);
+        let record = self.finish(act, may_touch, delete, digests_of).await?;
         record.ok_or(KeyringError::NotFound)
     }
 
+    /// The key that was looked at: so it is known what a change touches of which nobody learns whether it was made.
     pub(super) async fn change(
         &self,
         action: AuditAction,
-        owner: &str,
-        id: &KeyId,
+        old: &KeyRecord,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
         change.bounds = Some(self.bounds());
-        let changed = self.store.update(owner, id, change);
-        let act = act(action, id);
-        let outcome = self.finish(act, MayTouch::Any, changed, digests_of).await;
+        let act = act(action, &old.id);
+        let (owner, id) = (old.owner.clone(), old.id.clone());
+        let update = move |store: &dyn KeyStore| store.update(&owner, &id, change);
+        let outcome = self.finish(act, vec![old.digest], update, digests_of).await;
         let record = outcome.map_err(|error| match error.kind() {
             StoreErrorKind::Conflict => KeyringError::Changed,
             _ => self.refused(error),
@@ -350,12 +372,12 @@ impl Keyring {
 
     pub(super) async fn insert(&self, record: KeyRecord) -> Result<KeyRecord, KeyringError> {
         let act = act(AuditAction::KEY_CREATE, &record.id);
-        let inserted = self.store.insert(record.clone(), Some(self.bounds()));
         // Somebody may have asked for it before it was.
         let digest = record.digest;
-        let may_touch = MayTouch::These(vec![digest]);
-        let touched = move |()| vec![digest];
-        let outcome = self.finish(act, may_touch, inserted, touched).await;
+        let (new, bounds) = (record.clone(), Some(self.bounds()));
+        let insert = move |store: &dyn KeyStore| store.insert(new, bounds);
+        let touched = move |(): &()| vec![digest];
+        let outcome = self.finish(act, vec![digest], insert, touched).await;
         outcome.map_err(|error| self.refused(error))?;
         Ok(record)
     }
