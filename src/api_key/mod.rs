@@ -38,6 +38,7 @@ use crate::{
         KeyId,
         credential::CredentialKind,
         denial::{Denial, DenialKind},
+        network,
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
@@ -91,7 +92,7 @@ impl ApiKeyLayer {
     /// is, so that from elsewhere nobody learns whether a key is good. With no network at all nobody is admitted.
     #[must_use]
     pub fn networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
-        let networks = networks.into_iter().collect();
+        let networks = networks.into_iter().map(network::canonical).collect();
         Self {
             gate: self
                 .gate

@@ -44,3 +44,10 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
         .and_then(|(v4, length)| ipnet::Ipv4Net::new(v4, length).ok())
         .map_or(network, IpNet::V4)
 }
+
+/// All of them so.
+pub(crate) fn canonical_all(networks: &mut [IpNet]) {
+    for network in networks {
+        *network = canonical(*network);
+    }
+}

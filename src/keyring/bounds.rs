@@ -1,4 +1,4 @@
-//! How much a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB.
+//! What a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 
 use super::{KeyringError, NewKey};
-use crate::domain::{key::KeyUpdate, quota::Quotas};
+use crate::domain::{key::KeyUpdate, network, quota::Quotas};
 
 /// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects of at most 255.
 const TEXT_LENGTH_MAX: usize = 255;
@@ -66,12 +66,13 @@ impl Columns<'_> {
     }
 }
 
-/// Leaves one of each role, and refuses what is too much.
+/// Leaves one of each role, writes networks as they are compared, and refuses what is too much.
 pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
     if owner.len() > TEXT_LENGTH_MAX {
         return Err(KeyringError::Invalid("owner: at most 255 bytes"));
     }
     keep_one_of_each(&mut new.roles);
+    network::canonical_all(&mut new.networks);
     let columns = Columns {
         name: Some(&new.name),
         resource: new.resource.as_deref(),
@@ -87,6 +88,9 @@ pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringErr
 pub(super) fn settle_update(change: &mut KeyUpdate) -> Result<(), KeyringError> {
     if let Some(roles) = &mut change.roles {
         keep_one_of_each(roles);
+    }
+    if let Some(networks) = &mut change.networks {
+        network::canonical_all(networks);
     }
     let columns = Columns {
         name: change.name.as_deref(),

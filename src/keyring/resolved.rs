@@ -19,6 +19,7 @@ use crate::{
         clock::Clock,
         credential::CredentialKind,
         key::{KeyDigest, KeyRecord},
+        network,
         principal::{Identity, IdentityHolder, Principal},
     },
 };
@@ -40,12 +41,14 @@ impl ResolvedKey {
     /// `digest` is what it is known by in memory, which may not be what it is stored by; `touch_at` is when its use is to be
     /// noted, by the clock's own count.
     pub(super) fn new(
-        record: KeyRecord,
+        mut record: KeyRecord,
         digest: KeyDigest,
         stamp: Stamp,
         standings: &Standings,
         touch_at: Duration,
     ) -> Self {
+        // Whoever wrote them down: a store of one's own, or somebody in a file.
+        network::canonical_all(&mut record.networks);
         let lineage = if record.lineage.as_str() == record.id.as_str() {
             // As long as it wasn't rotated, it is one text.
             BudgetId::try_from(Arc::from(&record.id)).unwrap_or(record.lineage)

@@ -11,7 +11,10 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::RequestHead;
-use crate::domain::denial::{Denial, DenialKind};
+use crate::domain::{
+    denial::{Denial, DenialKind},
+    network,
+};
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -157,7 +160,8 @@ impl ClientAddress {
         networks: impl IntoIterator<Item = IpNet>,
         header: ForwardedHeader,
     ) -> Self {
-        let more = networks.into_iter().map(|network| (network, header));
+        let networks = networks.into_iter().map(network::canonical);
+        let more = networks.map(|network| (network, header));
         self.trusted = self.trusted.iter().copied().chain(more).collect();
         self
     }
