@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use http::{HeaderName, Request, Response};
 use tollgate::{
-    ApiKeyLayer, JwtLayer, Principal, RateLimitLayer,
-    key::KeyFormat,
+    ApiKeyLayer, ClientAddress, ForwardedHeader, JwtLayer, PeerAddress, Principal, RateLimitLayer,
+    RequestHead,
+    key::{Alphabet, ForeignFormat, KeyDigest, KeyFormat, KeyRecord},
     keyring::{KeyResolver, Keyring, NewKey},
+    network::IpNet,
     quota::Quota,
-    store::{MemoryStore, SessionId, StaticKeys, UserId},
+    store::{BudgetId, KeyId, KeyStore, MemoryStore, SessionId, StaticKeys, UserId},
     token::{TokenIssuer, TokenVerifier},
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -116,6 +118,116 @@ async fn the_first_layer_with_a_credential_of_its_kind_decides() {
             "tokens first: {lines:?}"
         );
     }
+}
+
+/// Keys of no format: then every text may be one, but what has the form of a token.
+#[tokio::test]
+async fn tokens_stand_beside_keys_of_no_format() {
+    let store = MemoryStore::new();
+    let keys = KeyResolver::builder(store.clone())
+        .ttl(Duration::from_secs(30))
+        .build();
+    let jwt = TokenVerifier::hs256(SECRET)
+        .issuer("api")
+        .audience("web")
+        .build()
+        .unwrap();
+    let format = KeyFormat::builder("acme").build().unwrap();
+    let ring = Keyring::new(store.clone(), format, keys.clone());
+    let (key, _) = ring.create("by-key", NewKey::default()).await.unwrap();
+    let issuer = TokenIssuer::hs256(SECRET).issuer("api").audience("web");
+    let (user, login) = (
+        UserId::new("by-token").unwrap(),
+        SessionId::new("login-1").unwrap(),
+    );
+    let token = issuer.build().unwrap().issue(&user, &login, []).unwrap();
+    // A key that has the form of a token, of a format that says so.
+    let form = ForeignFormat::builder(Alphabet::Base64Url, 30..=60)
+        .prefix("eyJ")
+        .add_characters(".");
+    let foreign = KeyResolver::builder(store.clone()).add_foreign_format(form.build().unwrap());
+    let foreign = foreign.build();
+    let alike = "eyJ0123456789abcdef.0123456789abcdef.0123456789abcdef";
+    let format = KeyFormat::builder("acme").build().unwrap();
+    let imports = Keyring::new(store.clone(), format, foreign.clone());
+    let imported = imports.import("by-import", alike, NewKey::default()).await;
+    imported.unwrap();
+
+    let layer = ApiKeyLayer::new(keys.clone()).or(JwtLayer::new(jwt.clone()));
+    let claimed = ApiKeyLayer::new(foreign).or(JwtLayer::new(jwt));
+    let bearer = |text: &str| format!("Bearer {text}");
+    for (text, expected) in [
+        (key.expose(), "by-key"),
+        (token.expose(), "by-token"),
+        ("nobody's-key", "401"),
+        ("eyJhbGciOiJub25lIn0.e30.", "401"),
+        (alike, "401"),
+    ] {
+        let line = bearer(text);
+        assert_eq!(ask!(layer, &[("authorization", &line)]), expected, "{text}");
+    }
+    let line = bearer(alike);
+    assert_eq!(ask!(claimed, &[("authorization", &line)]), "by-import");
+    // In the header of keys everything is a key.
+    assert_eq!(ask!(layer, &[("x-api-key", alike)]), "by-import");
+    assert_eq!(ask!(layer, &[("x-api-key", token.expose())]), "401");
+    let alone = ApiKeyLayer::new(keys);
+    let line = bearer(token.expose());
+    assert_eq!(ask!(alone, &[("authorization", &line)]), "401");
+}
+
+/// An address of IPv4 may come written as IPv6, and so may a network that somebody wrote down.
+#[tokio::test]
+async fn a_network_is_the_same_in_either_form() {
+    let mapped: IpNet = "::ffff:192.0.2.0/120".parse().unwrap();
+    let store = MemoryStore::new();
+    let keys = KeyResolver::builder(store.clone()).build();
+    let format = KeyFormat::builder("acme").build().unwrap();
+    let ring = Keyring::new(store.clone(), format, keys.clone());
+    let bound = NewKey {
+        networks: vec![mapped],
+        ..NewKey::default()
+    };
+    let (key, record) = ring.create("ann", bound).await.unwrap();
+    assert_eq!(record.networks[0].to_string(), "192.0.2.0/24");
+    // As another program has stored it.
+    let (id, lineage) = (KeyId::new("old").unwrap(), BudgetId::new("old").unwrap());
+    let digest = KeyDigest::of("an-old-key");
+    let mut old = KeyRecord::new(id, lineage, digest, "bob", record.created_at);
+    old.networks = vec![mapped];
+    store.insert(old, None).await.unwrap();
+
+    let proxied = ClientAddress::peer().trusting([mapped], ForwardedHeader::XForwardedFor);
+    let layers = [
+        ApiKeyLayer::new(keys.clone()),
+        ApiKeyLayer::new(keys.clone()).networks([mapped]),
+    ];
+    for layer in layers {
+        let service = layer.layer(service_fn(whoami));
+        for (text, whose) in [(key.expose(), "ann"), ("an-old-key", "bob")] {
+            for (peer, expected) in [
+                ("192.0.2.7:1", Some(whose)),
+                ("[::ffff:192.0.2.7]:1", Some(whose)),
+                ("198.51.100.7:1", None),
+            ] {
+                let mut call = request(&[("x-api-key", text)]);
+                let peer = PeerAddress(peer.parse().unwrap());
+                call.extensions_mut().insert(peer);
+                let answer = service.clone().oneshot(call).await.unwrap();
+                let subject = answer.headers().get("x-subject");
+                assert_eq!(
+                    subject.map(|subject| subject.to_str().unwrap()),
+                    expected,
+                    "{text} from {peer:?}"
+                );
+            }
+        }
+    }
+    let mut call = request(&[("x-forwarded-for", "198.51.100.7")]);
+    let peer = PeerAddress("192.0.2.7:1".parse().unwrap());
+    call.extensions_mut().insert(peer);
+    let client = proxied.resolve(&RequestHead::of(&call)).unwrap();
+    assert_eq!(client.to_string(), "198.51.100.7");
 }
 
 #[tokio::test]

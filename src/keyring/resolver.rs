@@ -114,10 +114,11 @@ impl KeyResolver {
     }
 
     /// Whether a text means to be a key: whether it begins like one. Without formats, and where weak keys are taken, everything
-    /// does.
+    /// does but what has the form of a signed token: as a bearer that is somebody else's credential. Keys that have that form too are
+    /// those of a [foreign format](KeyResolverBuilder::add_foreign_format).
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
-        self.0.takes_anything() || self.0.is_claimed(text)
+        self.0.is_claimed(text) || (self.0.takes_anything() && !is_signed_token(text))
     }
 
     /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
@@ -317,6 +318,14 @@ impl Inner {
         }
         Ok(found)
     }
+}
+
+/// Whether a text has the form of a JWS (RFC 7515, 7.1): three segments of base64url, the first of which is an object of JSON.
+fn is_signed_token(text: &str) -> bool {
+    let spells = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    text.starts_with("eyJ")
+        && text.bytes().all(spells)
+        && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 impl fmt::Debug for KeyResolver {
