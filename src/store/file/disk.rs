@@ -107,8 +107,11 @@ impl FileLock {
     }
 }
 
-/// Replaces the file: whole or not at all, on the disk when this returns, and readable by its owner alone.
-pub(super) fn replace(path: &Path, json: &[u8]) -> Result<(), StoreError> {
+/// Replaces the file if it is the one that was read, `None` for none; whether it was. That is looked at last of all: an editor that comes
+/// between the look and the new name, some microseconds, is written over.
+///
+/// Whole or not at all, on the disk when this returns, and readable by its owner alone.
+pub(super) fn replace(path: &Path, json: &[u8], read: Option<Stamp>) -> Result<bool, StoreError> {
     if u64::try_from(json.len()).is_ok_and(|length| length > LENGTH_MAX) {
         // One that can't be read any more would end every key.
         let text = "the key file would be larger than 64 MiB";
@@ -117,16 +120,23 @@ pub(super) fn replace(path: &Path, json: &[u8]) -> Result<(), StoreError> {
     // A link stays a link: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = folder_of(path).join(format!(".keys-{}", Uuid::new_v4().simple()));
-    let written = write(&draft, json).and_then(|()| fs::rename(&draft, path));
-    if let Err(error) = written {
+    let unwritten = |error| failed("can't be written", &error);
+    let replaced = write(&draft, json).map_err(unwritten).and_then(|()| {
+        let same = Stamp::of(path)? == read;
+        if same {
+            fs::rename(&draft, path).map_err(unwritten)?;
+        }
+        Ok(same)
+    });
+    if !matches!(replaced, Ok(true)) {
         let _ = fs::remove_file(&draft);
-        return Err(failed("can't be written", &error));
+        return replaced;
     }
     // So that the new name survives a crash as its content does; a file system that can't is no reason to fail.
     if let Ok(folder) = File::open(folder_of(path)) {
         let _ = folder.sync_all();
     }
-    Ok(())
+    Ok(true)
 }
 
 fn write(draft: &Path, json: &[u8]) -> io::Result<()> {

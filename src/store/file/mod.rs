@@ -2,10 +2,11 @@
 //!
 //! The file holds hashes only. It is replaced as a whole, synced, with mode 0600; processes that change it at the same time
 //! take turns by a lock file beside it (`NAME.lock`), and each reads the file anew before it changes it, so that no
-//! change is lost. What stands in it that is not ours is kept.
+//! change is lost. An editor knows nothing of that lock: where the file isn't the one that was read any more when it is about to be replaced, the
+//! change is made anew, upon what stands there then. What stands in it that is not ours is kept.
 //!
 //! Look-ups are answered from memory. Whether the file has changed is looked at when a look-up comes, at most every
-//! [`FileKeyStoreBuilder::check_interval`]. A file that is gone has no keys; one that can't be read, or is no JSON (an empty
+//! [`FileKeyStoreBuilder::check_interval`], and whenever the keys of an owner are looked at. A file that is gone has no keys; one that can't be read, or is no JSON (an empty
 //! one too), is a failing store (503), not an empty one.
 
 mod disk;
@@ -39,6 +40,8 @@ use crate::domain::{
 
 /// How long a change may take, the wait for its turn included.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a change is made anew because another program changes the file meanwhile.
+const ATTEMPTS_MAX: u32 = 8;
 /// Changes and reads that wait for their turn.
 const WAITING_MAX: usize = 1_024;
 /// A file that was changed so lately may change again within the same tick of the file system's clock.
@@ -185,10 +188,18 @@ impl FileKeyStore {
         })
     }
 
-    /// Changes the file under its lock, on top of what stands in it then.
+    /// Answers after a look at the file: for whoever is about to change a key, which may have been made a moment ago elsewhere.
+    fn read_anew<T: Send + Unpin + 'static>(
+        &self,
+        work: impl FnOnce(&Document) -> T + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.on_disk(move |inner| inner.refresh().map(|document| work(&document)))
+    }
+
+    /// Changes the file under its lock, on top of what stands in it then. `work` may be done several times.
     fn change<T: Send + Unpin + 'static>(
         &self,
-        work: impl FnOnce(&mut Document) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut Document) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<T> {
         self.on_disk(move |inner| inner.change(work))
     }
@@ -290,28 +301,34 @@ impl Inner {
 
     fn change<T>(
         &self,
-        work: impl FnOnce(&mut Document) -> Result<T, StoreError>,
+        work: impl Fn(&mut Document) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let _lock = FileLock::take(&self.path)?;
-        let mut document = match disk::read(&self.path)? {
-            None => Document::default(),
-            Some((json, _)) => Document::parse(&json)?,
-        };
-        let answer = work(&mut document)?;
-        let touched = self.memory().touched.clone();
-        for (id, at) in &touched {
-            document.touch(id, *at);
+        for _ in 0..ATTEMPTS_MAX {
+            let (mut document, read) = match disk::read(&self.path)? {
+                None => (Document::default(), None),
+                Some((json, stamp)) => (Document::parse(&json)?, Some(stamp)),
+            };
+            let answer = work(&mut document)?;
+            let touched = self.memory().touched.clone();
+            for (id, at) in &touched {
+                document.touch(id, *at);
+            }
+            if document.is_changed() {
+                if !disk::replace(&self.path, &document.to_json()?, read)? {
+                    continue;
+                }
+                document.set_written();
+            }
+            self.forget_touches(&touched);
+            // Under the lock nobody of ours changes it between the writing and this look.
+            let stamp = Stamp::of(&self.path)?;
+            let now = self.clock.elapsed();
+            self.remember(Ok(Arc::new(document)), stamp, now)?;
+            return Ok(answer);
         }
-        if document.is_changed() {
-            disk::replace(&self.path, &document.to_json()?)?;
-            document.set_written();
-        }
-        self.forget_touches(&touched);
-        // Under the lock nobody of ours changes it between the writing and this look.
-        let stamp = Stamp::of(&self.path)?;
-        let now = self.clock.elapsed();
-        self.remember(Ok(Arc::new(document)), stamp, now)?;
-        Ok(answer)
+        let text = "another program changes the key file all the time";
+        Err(StoreError::new(StoreErrorKind::Busy, text))
     }
 
     fn forget_touches(&self, written: &HashMap<KeyId, Timestamp>) {
@@ -378,7 +395,7 @@ impl KeyLookup for FileKeyStore {
 
 impl KeyStore for FileKeyStore {
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
-        self.change(move |document| document.insert(record, bounds))
+        self.change(move |document| document.insert(record.clone(), bounds))
     }
 
     fn rotate(
@@ -391,18 +408,18 @@ impl KeyStore for FileKeyStore {
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.read(move |document| document.owned(&owner, &id).cloned())
+        self.read_anew(move |document| document.owned(&owner, &id).cloned())
     }
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         let owner = owner.to_owned();
-        self.read(move |document| document.list(&owner, &page))
+        self.read_anew(move |document| document.list(&owner, &page))
     }
 
     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
         let now = self.0.clock.now();
-        self.change(move |document| document.update(&owner, &id, change, now))
+        self.change(move |document| document.update(&owner, &id, change.clone(), now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

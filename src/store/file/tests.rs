@@ -1,4 +1,11 @@
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::*;
 use crate::domain::{BudgetId, clock::ManualClock};
@@ -97,6 +104,86 @@ async fn an_edit_in_place_is_seen_and_so_is_one_within_the_same_tick() {
     fs::write(bench.path(), text).unwrap();
     bench.clock.advance(TICK);
     assert!(finds(&store, "key-1").await && !finds(&store, "key-3").await);
+}
+
+/// As an editor saves: by another file, and without a look at our lock.
+fn edit(path: &Path, change: impl FnOnce(&str) -> String) {
+    let edited = change(&fs::read_to_string(path).unwrap());
+    let draft = path.with_extension("swp");
+    fs::write(&draft, edited).unwrap();
+    fs::rename(draft, path).unwrap();
+}
+
+fn without(name: &str) -> impl FnOnce(&str) -> String {
+    move |text| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        let keys = value["keys"].as_array_mut().unwrap();
+        keys.retain(|key| key["id"] != name);
+        value.to_string()
+    }
+}
+
+/// Makes a change during which others edit the file for so many times, each time between our reading and our writing.
+async fn insert_beside(
+    store: &FileKeyStore,
+    name: &str,
+    edits: usize,
+    edit: impl Fn() + Send + Sync + 'static,
+) -> Result<(), StoreError> {
+    let (made, new) = (AtomicUsize::new(0), key(name));
+    let change = store.change(move |document| {
+        if made.fetch_add(1, Ordering::Relaxed) < edits {
+            edit();
+        }
+        document.insert(new.clone(), None)
+    });
+    change.await
+}
+
+#[tokio::test]
+async fn what_another_program_writes_between_our_reading_and_our_writing_stays() {
+    let bench = Bench::new();
+    let store = bench.store();
+    for name in ["key-1", "key-2", "key-3"] {
+        store.insert(key(name), None).await.unwrap();
+    }
+    // With a use of it that isn't written yet.
+    store.touch(&key("key-1").id, bench.clock.now());
+    let path = bench.path();
+    let removed = move || edit(&path, without("key-1"));
+    insert_beside(&store, "key-4", 1, removed).await.unwrap();
+    for store in [&store, &bench.store()] {
+        assert!(!finds(store, "key-1").await, "it lives again");
+        assert!(finds(store, "key-2").await && finds(store, "key-4").await);
+    }
+    let path = bench.path();
+    let deleted = move || fs::remove_file(&path).unwrap();
+    insert_beside(&store, "key-5", 1, deleted).await.unwrap();
+    for store in [&store, &bench.store()] {
+        assert!(!finds(store, "key-2").await, "the file came back");
+        assert!(finds(store, "key-5").await);
+    }
+    let path = bench.path();
+    let busy = move || edit(&path, |text| format!("{text} "));
+    let refused = insert_beside(&store, "key-6", 1_000, busy).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
+    bench.clock.advance(TICK);
+    assert!(finds(&store, "key-5").await && !finds(&store, "key-6").await);
+    let files = fs::read_dir(bench.path().parent().unwrap()).unwrap();
+    assert_eq!(files.count(), 2, "the file and its lock, no drafts");
+}
+
+#[tokio::test]
+async fn who_is_about_to_change_a_key_sees_what_another_process_has_just_written() {
+    let bench = Bench::new();
+    let (ours, theirs) = (bench.store(), bench.store());
+    assert!(!finds(&ours, "key-1").await);
+    theirs.insert(key("key-1"), None).await.unwrap();
+    let found = ours.get("ann", &key("key-1").id).await.unwrap();
+    assert!(found.is_some());
+    theirs.delete("ann", &key("key-1").id).await.unwrap();
+    let listed = ours.list("ann", Page::first(9)).await.unwrap();
+    assert!(listed.items.is_empty());
 }
 
 #[tokio::test]
