@@ -7,10 +7,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
-use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::body_digest::BodyDigest;
+use super::{
+    body_digest::BodyDigest,
+    kept_answers::{Answer, AnswerKey, KeptAnswers},
+};
 use crate::{
     domain::{
         AccountId,
@@ -78,7 +80,8 @@ impl IdempotencyKeys {
         self
     }
 
-    /// How much memory the answers may take, all together.
+    /// How much memory the answers may take, all together, with their header fields; 0: none is kept. Where there is no
+    /// room for another one, the account that has most loses its oldest.
     pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
         self.memory_bytes_max = bytes;
         self
@@ -91,38 +94,17 @@ impl Default for IdempotencyKeys {
     }
 }
 
-type AnswerKey = (AccountId, Arc<str>, [u8; 32]);
-
 /// The settings at work, with the answers that are kept.
 #[derive(Clone)]
 pub(super) struct Answers {
     settings: IdempotencyKeys,
-    kept: Cache<AnswerKey, Arc<Answer>>,
+    kept: Arc<KeptAnswers>,
 }
-
-struct Answer {
-    /// When the ledger may forget the key, on the monotonic clock: from then on it names another call.
-    until: Duration,
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-/// What a kept answer takes besides its body, about: names, header fields, the cache's own.
-const ANSWER_OVERHEAD: usize = 1_024;
 
 impl Answers {
     pub(super) fn new(settings: IdempotencyKeys) -> Self {
-        let weigh = |_: &AnswerKey, answer: &Arc<Answer>| {
-            let bytes = answer.body.len().saturating_add(ANSWER_OVERHEAD);
-            u32::try_from(bytes).unwrap_or(u32::MAX)
-        };
         Self {
-            kept: Cache::builder()
-                .weigher(weigh)
-                .max_capacity(settings.memory_bytes_max)
-                .time_to_live(settings.keep_for)
-                .build(),
+            kept: Arc::new(KeptAnswers::new(settings.memory_bytes_max)),
             settings,
         }
     }
@@ -182,7 +164,7 @@ impl Answers {
         started: Duration,
     ) -> Recording {
         let key = (account, call.key, call.fingerprint);
-        self.kept.invalidate(&key);
+        self.kept.forget(&key);
         Recording {
             answers: self.clone(),
             key,
@@ -201,7 +183,7 @@ impl Answers {
         now: Duration,
     ) -> Option<Response<Bytes>> {
         let key = (account, Arc::clone(&call.key), call.fingerprint);
-        let answer = self.kept.get(&key).filter(|answer| now < answer.until)?;
+        let answer = self.kept.find(&key, now)?;
         let mut response = Response::new(answer.body.clone());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers.clone();
@@ -308,18 +290,13 @@ impl Recording {
 
     /// The answer is going out to its end, and is charged: by that settlement, which comes after this, the ledger keeps
     /// the key. Of what cost nothing the key is free, and the next who uses it wants an answer of his own.
-    pub(super) fn keep(self) {
+    pub(super) fn keep(self, now: Duration) {
         if self.answers.settings.answer_bytes_max == 0 {
             return;
         }
         let Some(body) = self.body else { return };
-        let answer = Answer {
-            until: self.until,
-            status: self.status,
-            headers: self.headers,
-            body: body.into(),
-        };
-        self.answers.kept.insert(self.key, Arc::new(answer));
+        let answer = Answer::new(self.until, self.status, &self.headers, body);
+        self.answers.kept.keep(self.key, answer, now);
     }
 }
 

@@ -56,6 +56,7 @@ mod export;
 mod idempotency;
 mod layer;
 mod lifeline;
+mod kept_answers;
 mod open_hold;
 mod policy;
 mod price;

@@ -128,7 +128,7 @@ impl OpenHold {
             && !charged.is_zero()
             && self.is_open(now)
         {
-            recording.keep();
+            recording.keep(now);
         }
         Some(match reservation {
             Reservation::Free(call) => self.till.ledger.record(call, settlement),

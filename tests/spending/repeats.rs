@@ -89,6 +89,33 @@ async fn a_retry_is_charged_once_and_gets_the_same_answer() {
 }
 
 #[tokio::test]
+async fn of_many_calls_the_last_ones_are_remembered_whatever_room_there_is() {
+    let gate = Gate::new().await;
+    let keys = IdempotencyKeys::new()
+        .memory_bytes_max(20_000)
+        .keep_for(Duration::MAX);
+    let layer = gate
+        .layer(Price::flat(dollars("0.1")))
+        .idempotency_keys(keys);
+    let service = layer.layer(service_fn(hello));
+    let call = |number: u32| {
+        let mut request = request();
+        let key = format!("call-{number}").parse().unwrap();
+        request.headers_mut().insert("idempotency-key", key);
+        let service = service.clone();
+        async move { said(service.oneshot(request).await.unwrap()).await }
+    };
+    for number in 0..200 {
+        assert_eq!(call(number).await, (200, false, "hello".to_owned()));
+        assert_eq!(call(number).await, (200, true, "hello".to_owned()));
+    }
+    assert_eq!(call(0).await.0, 409, "there is no room for all");
+    assert_eq!(gate.rows().await, 100, "a page of them");
+    let settled = gate.ledger.balance(&account()).await.unwrap().settled;
+    assert_eq!(settled, dollars("20"));
+}
+
+#[tokio::test]
 async fn while_the_first_call_is_under_way_its_key_is_taken() {
     let gate = Gate::new().await;
     let layer = knows_repeats(&gate);

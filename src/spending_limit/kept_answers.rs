@@ -1,0 +1,315 @@
+//! The answers that are kept for retries: within a bound, and so that no account takes the room of others.
+//!
+//! Not a cache like those of keys: an answer is put in once and asked for once or never, so nothing is known of what is
+//! worth keeping. A policy that lets in only what is asked for more often than what is there (TinyLFU) keeps a full cache
+//! as it is, and no retry of a new call would find its answer. Here the newest is always let in, and the account that has
+//! most loses its oldest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::domain::AccountId;
+
+/// Whose call, by which name, and of which request.
+pub(super) type AnswerKey = (AccountId, Arc<str>, [u8; 32]);
+
+/// What an answer takes besides its bytes, and each of its header fields, about.
+const ANSWER_OVERHEAD: usize = 1_024;
+const FIELD_OVERHEAD: usize = 128;
+
+/// So many whose time is over are let go with each that comes: more than come.
+const FORGOTTEN_AT_ONCE: usize = 4;
+
+/// An answer that can be said again.
+pub(super) struct Answer {
+    /// When the ledger may forget the key, on the monotonic clock: from then on it names another call.
+    pub(super) until: Duration,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn new(
+        until: Duration,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Self {
+        Self {
+            until,
+            status,
+            headers: detached(headers),
+            // Without what the vector had in reserve.
+            body: body.into_boxed_slice().into(),
+        }
+    }
+
+    fn bytes(&self, key: &AnswerKey) -> u64 {
+        let fields = self.headers.iter().map(|(name, value)| {
+            let text = name.as_str().len().saturating_add(value.len());
+            text.saturating_add(FIELD_OVERHEAD)
+        });
+        let names = key.0.as_str().len().saturating_add(key.1.len());
+        let bytes = fields
+            .fold(ANSWER_OVERHEAD, usize::saturating_add)
+            .saturating_add(names)
+            .saturating_add(self.body.len());
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
+/// The same fields in memory of their own: those of an answer that came over a connection are parts of what was read
+/// there, all of which one of them would keep.
+fn detached(headers: &HeaderMap) -> HeaderMap {
+    let mut own = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let copy = HeaderValue::from_bytes(value.as_bytes());
+        let mut copy = copy.unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(value.is_sensitive());
+        let name =
+            HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
+        own.append(name, copy);
+    }
+    own
+}
+
+/// All answers that are kept.
+pub(super) struct KeptAnswers {
+    bytes_max: u64,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    answers: HashMap<AnswerKey, Kept>,
+    /// By their numbers, so oldest first.
+    order: BTreeMap<u64, AnswerKey>,
+    /// Of each account that has any.
+    shares: HashMap<AccountId, Share>,
+    /// The last of these has most.
+    by_size: BTreeSet<(u64, AccountId)>,
+    bytes: u64,
+    last_number: u64,
+}
+
+struct Kept {
+    number: u64,
+    bytes: u64,
+    answer: Arc<Answer>,
+}
+
+#[derive(Default)]
+struct Share {
+    bytes: u64,
+    numbers: BTreeSet<u64>,
+}
+
+impl KeptAnswers {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            shelf: Mutex::default(),
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn find(&self, key: &AnswerKey, now: Duration) -> Option<Arc<Answer>> {
+        let shelf = self.shelf();
+        let answer = &shelf.answers.get(key)?.answer;
+        (now < answer.until).then(|| Arc::clone(answer))
+    }
+
+    pub(super) fn forget(&self, key: &AnswerKey) {
+        self.shelf().take_out(key);
+    }
+
+    /// Keeps an answer, unless it is larger than all of the room.
+    pub(super) fn keep(&self, key: AnswerKey, answer: Answer, now: Duration) {
+        let bytes = answer.bytes(&key);
+        let mut shelf = self.shelf();
+        shelf.take_out(&key);
+        shelf.forget_old(now);
+        if bytes > self.bytes_max {
+            return;
+        }
+        shelf.put(key, bytes, answer);
+        while shelf.bytes > self.bytes_max && shelf.make_room() {}
+    }
+}
+
+impl Shelf {
+    fn put(&mut self, key: AnswerKey, bytes: u64, answer: Answer) {
+        self.last_number = self.last_number.saturating_add(1);
+        let number = self.last_number;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.resize(&key.0, |share| {
+            share.bytes = share.bytes.saturating_add(bytes);
+            share.numbers.insert(number);
+        });
+        self.order.insert(number, key.clone());
+        let kept = Kept {
+            number,
+            bytes,
+            answer: Arc::new(answer),
+        };
+        self.answers.insert(key, kept);
+    }
+
+    fn take_out(&mut self, key: &AnswerKey) {
+        let Some(kept) = self.answers.remove(key) else {
+            return;
+        };
+        self.order.remove(&kept.number);
+        self.bytes = self.bytes.saturating_sub(kept.bytes);
+        self.resize(&key.0, |share| {
+            share.bytes = share.bytes.saturating_sub(kept.bytes);
+            share.numbers.remove(&kept.number);
+        });
+    }
+
+    fn resize(&mut self, account: &AccountId, change: impl FnOnce(&mut Share)) {
+        let mut share = self.shares.remove(account).unwrap_or_default();
+        self.by_size.remove(&(share.bytes, account.clone()));
+        change(&mut share);
+        if !share.numbers.is_empty() {
+            self.by_size.insert((share.bytes, account.clone()));
+            self.shares.insert(account.clone(), share);
+        }
+    }
+
+    /// Lets go the oldest of the account that has most; `false`: there is none.
+    fn make_room(&mut self) -> bool {
+        let oldest = self.by_size.last().and_then(|(_, account)| {
+            let number = self.shares.get(account)?.numbers.first()?;
+            self.order.get(number).cloned()
+        });
+        if let Some(key) = &oldest {
+            self.take_out(key);
+        }
+        oldest.is_some()
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((_, oldest)) = self.order.first_key_value() else {
+                return;
+            };
+            let until = self.answers.get(oldest).map(|kept| kept.answer.until);
+            if until.is_some_and(|until| now < until) {
+                return;
+            }
+            let oldest = oldest.clone();
+            self.take_out(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn key(account: &str, call: usize) -> AnswerKey {
+        let account = AccountId::new(account).unwrap();
+        (account, Arc::from(format!("call-{call:03}")), [0; 32])
+    }
+
+    fn answer(body: usize, until: Duration) -> Answer {
+        Answer::new(until, StatusCode::OK, &HeaderMap::new(), vec![b'x'; body])
+    }
+
+    fn is_kept(kept: &KeptAnswers, account: &str, call: usize) -> bool {
+        kept.find(&key(account, call), Duration::ZERO).is_some()
+    }
+
+    #[test]
+    fn the_newest_is_let_in_and_the_oldest_goes() {
+        let kept = KeptAnswers::new(20_000);
+        for call in 0..200 {
+            kept.keep(key("ann", call), answer(1_000, DAY), Duration::ZERO);
+            assert!(is_kept(&kept, "ann", call));
+        }
+        let left = (0..200).filter(|call| is_kept(&kept, "ann", *call)).count();
+        assert!((8..=9).contains(&left), "{left}");
+        assert!(!is_kept(&kept, "ann", 199 - left));
+    }
+
+    #[test]
+    fn who_has_most_makes_room_for_the_others() {
+        let kept = KeptAnswers::new(20_000);
+        for call in 0..3 {
+            kept.keep(key("bob", call), answer(1_000, DAY), Duration::ZERO);
+        }
+        for call in 0..200 {
+            kept.keep(key("ann", call), answer(1_000, DAY), Duration::ZERO);
+        }
+        for call in 0..3 {
+            assert!(is_kept(&kept, "bob", call));
+        }
+        kept.keep(key("ann", 200), answer(1_000_000, DAY), Duration::ZERO);
+        assert!(is_kept(&kept, "ann", 199) && !is_kept(&kept, "ann", 200));
+    }
+
+    #[test]
+    fn header_fields_take_room() {
+        let mut headers = HeaderMap::new();
+        for number in 0..100 {
+            let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+            headers.insert(name, "v".repeat(100).parse().unwrap());
+        }
+        headers.insert("x-0", HeaderValue::from_bytes("é".as_bytes()).unwrap());
+        let large = || Answer::new(DAY, StatusCode::OK, &headers, Vec::new());
+        assert_eq!(large().headers, headers);
+        let kept = KeptAnswers::new(30_000);
+        kept.keep(key("ann", 0), large(), Duration::ZERO);
+        kept.keep(key("ann", 1), large(), Duration::ZERO);
+        assert!(!is_kept(&kept, "ann", 0) && is_kept(&kept, "ann", 1));
+    }
+
+    #[test]
+    fn what_is_over_is_neither_found_nor_kept() {
+        let kept = KeptAnswers::new(1_000_000);
+        for call in 0..4 {
+            kept.keep(key("ann", call), answer(10, DAY), Duration::ZERO);
+        }
+        assert!(kept.find(&key("ann", 0), DAY).is_none());
+        kept.keep(key("bob", 0), answer(10, DAY * 2), DAY);
+        assert_eq!(kept.shelf().answers.len(), 1);
+        assert_eq!(kept.shelf().shares.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_of_what_is_kept_are_right(steps in prop::collection::vec((0..4_usize, 0..6_usize, 0..6_000_usize, any::<bool>()), 1..80)) {
+            let kept = KeptAnswers::new(12_000);
+            for (account, call, body, forgets) in steps {
+                let key = key(["ann", "bob", "cat", "dan"][account], call);
+                if forgets {
+                    kept.forget(&key);
+                } else {
+                    kept.keep(key, answer(body, DAY), Duration::ZERO);
+                }
+                let shelf = kept.shelf();
+                let bytes: u64 = shelf.answers.values().map(|kept| kept.bytes).sum();
+                prop_assert!(bytes == shelf.bytes && bytes <= 12_000);
+                prop_assert_eq!(shelf.order.len(), shelf.answers.len());
+                prop_assert_eq!(shelf.by_size.len(), shelf.shares.len());
+                prop_assert_eq!(shelf.shares.values().map(|share| share.bytes).sum::<u64>(), bytes);
+            }
+        }
+    }
+}
