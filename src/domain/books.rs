@@ -50,6 +50,16 @@ impl Balance {
         let nanos = exact.clamp(*ends.start(), *ends.end());
         i64::try_from(nanos).map_or(Money::ZERO, Money::from_nanos)
     }
+
+    /// Whether `amount` can be set aside: there is so much, and what was charged, what is held and it can be counted
+    /// together. Otherwise a hold would be granted that is written down nowhere, or that could not be charged.
+    fn covers(&self, amount: Money) -> bool {
+        let all = Spent {
+            settled: self.settled,
+            held: self.held,
+        };
+        amount <= self.available() && all.after(amount).is_some()
+    }
 }
 
 /// What was spent in one window.
@@ -62,13 +72,14 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// What there would be with `amount`; `None`: more than can be counted.
+    fn after(&self, amount: Money) -> Option<Money> {
+        self.settled.checked_add(self.held)?.checked_add(amount)
+    }
+
     fn admits(&self, amount: Money, limit: Option<Money>) -> bool {
         let Some(limit) = limit else { return true };
-        let after = self
-            .settled
-            .checked_add(self.held)
-            .and_then(|sum| sum.checked_add(amount));
-        after.is_some_and(|after| after <= limit)
+        self.after(amount).is_some_and(|after| after <= limit)
     }
 
     fn left(&self, limit: Option<Money>) -> Option<Money> {
@@ -301,7 +312,7 @@ impl Left {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HoldRefusal {
-    /// The balance does not cover the amount.
+    /// The balance does not cover the amount, or so much has been charged and is held that no more can be counted.
     #[error("the balance does not cover the amount")]
     InsufficientCredits,
     /// A budget's limit does not.
@@ -377,7 +388,7 @@ pub fn hold(
     if amount.is_negative() {
         return Err(HoldRefusal::NegativeAmount);
     }
-    if books.balance().available() < amount {
+    if !books.balance().covers(amount) {
         return Err(HoldRefusal::InsufficientCredits);
     }
     let windows = stamp(books, budgets, now.windows);

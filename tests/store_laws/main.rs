@@ -250,6 +250,8 @@ laws! {
         operations::an_abandoned_call_frees_its_key,
         operations::a_soft_limit_is_told_once_in_a_window,
         operations::no_charge_is_larger_than_the_books_can_hold,
+        operations::what_can_not_be_counted_is_not_granted,
+        operations::no_lifetime_is_too_short_or_too_long,
         operations::a_budget_that_is_named_twice_counts_once,
         operations::a_hundred_holds_with_one_idempotency_key_are_one,
         log::the_log_says_what_happened,

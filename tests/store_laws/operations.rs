@@ -283,6 +283,67 @@ pub(crate) async fn no_charge_is_larger_than_the_books_can_hold<S: LedgerEngine>
     assert_eq!(store.balance(&ann).await.unwrap().settled, Money::MAX);
 }
 
+pub(crate) async fn what_can_not_be_counted_is_not_granted<S: LedgerEngine>(store: S, _: Time) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    store.set_credit_line(&ann, Money::MAX).await.unwrap();
+    pay(&store, &ann, i64::MAX).await;
+    let all = hold(&store, &ann, &[key.clone()], i64::MAX).await.unwrap();
+    // As much again is there, and could be written down nowhere.
+    for amount in [1, i64::MAX] {
+        let refused = hold(&store, &ann, &[key.clone()], amount).await;
+        assert_eq!(refused.unwrap_err(), HoldRefusal::InsufficientCredits);
+    }
+    store.settle(all, costs(0)).await.unwrap();
+    let part = hold(&store, &ann, &[key.clone()], 7).await.unwrap();
+    store.settle(part, costs(7)).await.unwrap();
+    let rest = hold(&store, &ann, &[key.clone()], i64::MAX - 7).await;
+    store.settle(rest.unwrap(), costs(i64::MAX)).await.unwrap();
+    // Nor could it be charged.
+    let refused = hold(&store, &ann, &[key.clone()], 1).await;
+    assert_eq!(refused.unwrap_err(), HoldRefusal::InsufficientCredits);
+    let balance = store.balance(&ann).await.unwrap();
+    assert_eq!(
+        (balance.settled, balance.held),
+        (Money::MAX, Money::ZERO),
+        "all that can be counted was charged"
+    );
+    let budget = store.budget(&ann, &key).await.unwrap();
+    assert_eq!(
+        (budget.total.settled, budget.total.held),
+        (Money::MAX, Money::ZERO)
+    );
+}
+
+pub(crate) async fn no_lifetime_is_too_short_or_too_long<S: LedgerEngine>(store: S, clock: Time) {
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let lifetimes = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
+    for lifetime in lifetimes {
+        // Whoever clears up does so each second.
+        clock.advance(Duration::from_secs(1));
+        store.flush().await.unwrap();
+        clock.advance(Duration::from_millis(600));
+        let key = format!("{lifetime:?}");
+        let wish = HoldRequest {
+            lifetime,
+            idempotency: Some(Idempotency {
+                key: key.into(),
+                fingerprint: [1; 32],
+                keep_for: lifetime,
+            }),
+            ..request(&ann, &[], 10)
+        };
+        let held = granted(&store, wish).await;
+        clock.advance(Duration::from_millis(500));
+        store.flush().await.unwrap();
+        assert!(store.extend(&held, lifetime).await.unwrap(), "{lifetime:?}");
+        store.flush().await.unwrap();
+        store.settle(held, costs(10)).await.unwrap();
+    }
+    balances(&store, &ann, 100, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(30));
+}
+
 pub(crate) async fn a_budget_that_is_named_twice_counts_once<S: LedgerEngine>(store: S, _: Time) {
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;

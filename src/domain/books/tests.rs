@@ -155,6 +155,22 @@ fn a_credit_line_is_spent_and_no_more() {
 }
 
 #[test]
+fn what_can_not_be_counted_is_not_granted() {
+    let mut books = funded(i64::MAX);
+    books.balance.credit_line = Money::MAX;
+    let _ = hold(&mut books, &[key()], Money::MAX, day(1)).unwrap();
+    let one = Money::from_nanos(1);
+    assert_eq!(books.balance.available(), Money::MAX);
+    let refused = hold(&mut books, &[key()], one, day(1));
+    assert_eq!(refused, Err(HoldRefusal::InsufficientCredits));
+    let _ = end(&mut books, &[key()], day(1).windows, i64::MAX, i64::MAX);
+    assert_eq!(books.balance.available(), Money::MAX);
+    let refused = hold(&mut books, &[key()], one, day(1));
+    assert_eq!(refused, Err(HoldRefusal::InsufficientCredits));
+    assert_eq!(books.budget(&key()).total.held, Money::ZERO);
+}
+
+#[test]
 fn a_correction_may_leave_less_than_nothing() {
     let mut books = funded(10);
     assert_eq!(adjust(&mut books.balance, Money::ZERO), None);

@@ -72,7 +72,8 @@ if less(wanted, ZERO) then
 end
 local ids = { unpack(ARGV, 12) }
 local balance, budgets = load(KEYS[1], ids)
-if less(available(balance), wanted) then
+local counted = plus(plus(balance.settled, balance.held), wanted)
+if less(available(balance), wanted) or less(LARGEST, counted) then
   return { 'insufficient' }
 end
 for _, budget in ipairs(budgets) do
