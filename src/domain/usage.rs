@@ -58,7 +58,7 @@ pub struct HoldRequest {
     pub budgets: Budgets,
     /// How much: at least what the call will cost.
     pub amount: Money,
-    /// How long the call may take before the hold is resolved without it.
+    /// How long the call may take before the hold is resolved without it; less than [`Hold::LIFETIME_MIN`] counts as that.
     pub lifetime: Duration,
     /// How it is resolved then.
     pub expiry: Expiry,
@@ -128,6 +128,20 @@ impl Hold {
     /// behind, and its ledger finds that out by itself. With an end of its own a hold would be given back under a call that
     /// is merely slow, and that call would be served for nothing.
     pub const AS_LONG_AS_ITS_CALL: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+    /// The shortest lifetime that a hold has: less than any call takes. With none at all every hold would be over before its
+    /// call is settled, and every call free.
+    pub const LIFETIME_MIN: Duration = Duration::from_secs(1);
+
+    /// When a hold is over that is to live for `lifetime` from now on, by the monotonic clock; `None`: with its call, and
+    /// then nobody looks at the clock.
+    pub(crate) fn end_after(
+        lifetime: Duration,
+        now: impl FnOnce() -> Duration,
+    ) -> Option<Duration> {
+        let is_limited = lifetime < Self::AS_LONG_AS_ITS_CALL;
+        is_limited.then(|| now().saturating_add(lifetime.max(Self::LIFETIME_MIN)))
+    }
 
     /// What was granted for `request`.
     pub fn granted(id: HoldId, request: HoldRequest, grant: Grant) -> Self {

@@ -67,10 +67,10 @@ impl SpendingLimitLayer {
     /// How long a call may go on without a sign of life before its hold is resolved without it; as long as
     /// it likes unless set. A body whose frames go out keeps its hold. What a call costs that comes after
     /// its hold was resolved is not charged any more: set it with [`Expiry::Charge`], and longer than any
-    /// request may take.
+    /// request may take. Less than a second ([`Hold::LIFETIME_MIN`]) counts as a second.
     #[must_use]
     pub fn hold_lifetime(self, lifetime: Duration) -> Self {
-        self.terms(|terms| terms.lifetime = lifetime)
+        self.terms(|terms| terms.lifetime = lifetime.max(Hold::LIFETIME_MIN))
     }
 
     /// What becomes of a hold that nobody settles, because its process died or its lifetime is over; it is

@@ -8,7 +8,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
+use http::HeaderName;
 
 pub(super) use self::cost::Counts;
 use self::models::Models;

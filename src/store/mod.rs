@@ -38,10 +38,13 @@ mod leased;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod leasing;
 mod ledger;
+mod open_holds;
 mod people;
 mod rate;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod rolling;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod settling;
 mod statement;
 mod static_keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

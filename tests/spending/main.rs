@@ -415,6 +415,18 @@ async fn a_stream_that_goes_on_keeps_its_hold() {
 }
 
 #[tokio::test]
+async fn a_hold_lives_for_long_enough_to_be_charged() {
+    let gate = Gate::new().await;
+    let layer = gate.layer(Price::flat(dollars("1")));
+    let layer = layer.hold_lifetime(Duration::ZERO);
+    let (_, row) = gate
+        .call(layer, async |_| answer("text/plain", &["hello"]))
+        .await;
+    assert_eq!(row.settlement.outcome, Outcome::Completed);
+    assert_eq!(row.settlement.charged, dollars("1"));
+}
+
+#[tokio::test]
 async fn a_buffer_in_many_pieces_is_read_whole() {
     use bytes::Buf;
     let gate = Gate::new().await;

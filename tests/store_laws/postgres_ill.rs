@@ -91,6 +91,47 @@ async fn a_settlement_outlasts_a_database_that_takes_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_settlement_that_waits_for_the_database_outlasts_the_lifetime_of_its_hold() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let (store, clock) = short(pool(place.clone(), 4).await).await;
+    let (ann, bob) = (account("ann"), account("bob"));
+    pay(&store, &ann, 1_000).await;
+    pay(&store, &bob, 10).await;
+    let left = hold(&store, &bob, &[], 10).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(hold(&store, &ann, &[], 10).await.unwrap());
+    }
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS false").await;
+    say(&place, CUT).await;
+    for held in held {
+        drop(store.settle(held, costs(10)));
+    }
+    clock.advance(Duration::from_secs(61));
+    // By then the lane tries once a second, and who clears up four times.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS true").await;
+    until(async || {
+        // Who clears up looks each second.
+        clock.advance(Duration::from_secs(1));
+        let balance = store.balance(&ann).await;
+        balance.is_ok_and(|balance| balance.held.is_zero())
+    })
+    .await;
+    balances(&store, &ann, 1_000, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(500));
+    // Of which nothing was heard is overdue all the same.
+    clock.advance(Duration::from_secs(1));
+    until(async || store.flush().await.is_ok()).await;
+    store.settle(left, costs(10)).await.unwrap();
+    balances(&store, &bob, 10, 0).await;
+    assert_eq!(store.balance(&bob).await.unwrap().settled, nanos(0));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_settlement_outlasts_what_stops_its_account_alone() {
     let Some(place) = database().await else {
         return;

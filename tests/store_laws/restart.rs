@@ -308,6 +308,38 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
 }
 
 #[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, clock) = sqlite(folder.path()).await;
+    let (ann, bob) = (account("ann"), account("bob"));
+    pay(&store, &ann, 1_000).await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(hold(&store, &ann, &[], 10).await.unwrap());
+    }
+    pay(&store, &bob, 10).await;
+    let left = hold(&store, &bob, &[], 10).await.unwrap();
+    let blocker = Connection::open(folder.path().join("tollgate.db")).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One alone waits for the lock, the others behind it.
+    let mut settled = vec![store.settle(held.pop().unwrap(), costs(10))];
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    settled.extend(held.into_iter().map(|held| store.settle(held, costs(10))));
+    clock.advance(Duration::from_secs(61));
+    blocker.execute_batch("COMMIT").unwrap();
+    for settled in settled {
+        settled.await.unwrap();
+    }
+    balances(&store, &ann, 1_000, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(1_000));
+    // Of which nothing was heard is overdue all the same.
+    balances(&store, &bob, 10, 0).await;
+    store.settle(left, costs(10)).await.unwrap();
+    balances(&store, &bob, 10, 0).await;
+    assert_eq!(store.balance(&bob).await.unwrap().settled, nanos(0));
+}
+
 async fn the_log_is_bounded_by_rows_and_by_age() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Time::default();

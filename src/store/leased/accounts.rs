@@ -21,7 +21,7 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
-    store::{LeaseStore, StoreError, gauge::Gauge},
+    store::{LeaseStore, StoreError, gauge::Gauge, open_holds::OpenHolds},
 };
 
 const SHARDS: usize = 64;
@@ -60,9 +60,7 @@ pub(super) struct Accounts {
 #[derive(Default)]
 pub(super) struct Account {
     pub(super) shares: Vec<Share>,
-    pub(super) open: HashMap<u64, OpenHold>,
-    /// No open hold ends before that.
-    quiet_until: Option<Duration>,
+    pub(super) open: OpenHolds<OpenHold>,
     /// Nothing is leased before that.
     exact_until: Duration,
     /// Nothing that one of these budgets counts is leased before that.
@@ -83,7 +81,6 @@ pub(super) struct OpenHold {
     call: Call,
     amount: Money,
     lease: LeaseId,
-    ends: Duration,
     expiry: Expiry,
 }
 
@@ -97,12 +94,6 @@ pub(super) enum Held {
 impl Account {
     pub(super) fn share(&mut self, lease: LeaseId) -> Option<&mut Share> {
         self.shares.iter_mut().find(|share| share.id == lease)
-    }
-
-    fn keep(&mut self, number: u64, hold: OpenHold) {
-        let end = hold.ends;
-        self.quiet_until = Some(self.quiet_until.map_or(end, |own| own.min(end)));
-        self.open.insert(number, hold);
     }
 
     /// Leases nothing of what is scarce until then.
@@ -133,15 +124,14 @@ impl Account {
 
     /// Ends the holds whose time is over.
     pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
-        if self.quiet_until.is_none_or(|end| elapsed < end) {
-            return;
-        }
-        let now = clock.now();
-        let over = self.open.extract_if(|_, hold| hold.ends <= elapsed);
-        let over: Vec<OpenHold> = over.map(|(_, hold)| hold).collect();
-        self.quiet_until = self.open.values().map(|hold| hold.ends).min();
-        for hold in over {
-            let age = now.duration_since(hold.call.started_at);
+        let over = self.open.take_over(elapsed);
+        self.abandon(over, clock);
+    }
+
+    /// Ends these holds, each as its policy says.
+    fn abandon(&mut self, holds: Vec<(u64, OpenHold)>, clock: &dyn Clock) {
+        for (_, hold) in holds {
+            let age = clock.now().duration_since(hold.call.started_at);
             let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
             if let Some(share) = self.share(hold.lease) {
                 let (call, held) = (hold.call, hold.amount);
@@ -237,7 +227,7 @@ impl Accounts {
             left: share.left(),
         };
         let lease = share.id;
-        let ends = elapsed.saturating_add(request.lifetime);
+        let ends = Hold::end_after(request.lifetime, || elapsed);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let id = HoldId {
             instance: self.instance,
@@ -248,10 +238,9 @@ impl Accounts {
             call: hold.call.clone(),
             amount: hold.amount,
             lease,
-            ends,
             expiry: hold.expiry,
         };
-        account.keep(number, open);
+        account.open.insert(number, ends, open);
         drop(shard);
         self.held_here.fetch_add(1, Ordering::Relaxed);
         Held::Yes(hold)
@@ -288,7 +277,7 @@ impl Accounts {
         let mut shard = self.shard(&hold.call.account);
         let account = shard.get_mut(&hold.call.account);
         let open = account.and_then(|account| {
-            let open = account.open.remove(&hold.id.number)?;
+            let open = account.open.remove(hold.id.number)?;
             Some((account.share(open.lease)?, open))
         });
         let Some((share, open)) = open else {
@@ -318,14 +307,10 @@ impl Accounts {
         if hold.id.instance != self.instance {
             return None;
         }
-        let ends = self.clock.elapsed().saturating_add(lifetime);
+        let ends = Hold::end_after(lifetime, || self.clock.elapsed());
         let mut shard = self.shard(&hold.call.account);
         let account = shard.get_mut(&hold.call.account);
-        let extended = account.and_then(|account| {
-            account.open.get_mut(&hold.id.number)?.ends = ends;
-            account.quiet_until = account.quiet_until.map(|own| own.min(ends));
-            Some(())
-        });
+        let extended = account.and_then(|account| account.open.set_end(hold.id.number, ends));
         Some(extended.is_some())
     }
 
@@ -407,8 +392,8 @@ impl Accounts {
     /// Ends every hold that is open here, as its policy says.
     pub(super) fn abandon(&self) {
         self.each(None, |account| {
-            account.quiet_until = Some(Duration::ZERO);
-            account.resolve(Duration::MAX, &*self.clock);
+            let all = account.open.take_all();
+            account.abandon(all, &*self.clock);
         });
     }
 

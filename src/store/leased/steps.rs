@@ -169,8 +169,7 @@ impl Accounts {
     pub(super) fn give_up(&self) -> (usize, Money) {
         let (mut calls, mut charged) = (0_usize, Money::ZERO);
         self.each(None, |account| {
-            calls = calls.saturating_add(account.open.len());
-            account.open.clear();
+            calls = calls.saturating_add(account.open.take_all().len());
             for share in account.shares.drain(..) {
                 let (rows, cost) = share.untold();
                 calls = calls.saturating_add(rows);

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use super::{ledger::Account, log::UsageLog};
+use super::{accounts::Account, log::UsageLog};
 use crate::domain::{
     AccountId,
     money::Money,

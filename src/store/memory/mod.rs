@@ -5,6 +5,7 @@
 //! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest. So does
 //! what is remembered of idempotency keys: 100,000 of an account, for as long as was asked at most.
 
+mod accounts;
 mod audit;
 mod keys;
 mod ledger;
@@ -70,7 +71,7 @@ struct Inner {
     alerts: Alerts,
     keys: Mutex<keys::Keys>,
     people: Mutex<people::People>,
-    accounts: ledger::Accounts,
+    accounts: accounts::Accounts,
     open_holds_per_account_max: usize,
     log: Mutex<log::UsageLog>,
     audit: Mutex<audit::Log>,
@@ -169,7 +170,7 @@ impl MemoryStoreBuilder {
             alerts: self.alerts,
             keys: Mutex::default(),
             people: Mutex::default(),
-            accounts: ledger::Accounts::new(),
+            accounts: accounts::Accounts::new(),
             open_holds_per_account_max: self.open_holds_per_account_max,
             log: Mutex::new(log::UsageLog::new(self.usage_rows_max)),
             audit: Mutex::new(audit::Log::new(self.audit_rows_max)),

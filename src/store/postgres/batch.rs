@@ -76,6 +76,13 @@ pub(super) struct Paid {
 /// A payment that is written down: into which account, and how much.
 pub(super) type Payment = (AccountId, Money);
 
+/// What a hold's row says of the end of its lifetime, by the clock of its process.
+pub(super) fn end_micros(now: Duration, lifetime: Duration) -> i64 {
+    let ends = Hold::end_after(lifetime, || now);
+    let micros = ends.and_then(|ends| i64::try_from(ends.as_micros()).ok());
+    micros.unwrap_or(i64::MAX)
+}
+
 pub(super) struct Desk {
     pub(super) accounts: HashMap<AccountId, Account>,
     /// Holds that this transaction deleted, until their settlement is booked.
@@ -225,11 +232,10 @@ impl Desk {
             self.keys.begin(number, wish, now);
         }
         let id = instance.next_hold();
-        let ends = elapsed.saturating_add(request.lifetime);
         self.opened.push(Opened {
             command: place,
             id,
-            ends_micros: i64::try_from(ends.as_micros()).unwrap_or(i64::MAX),
+            ends_micros: end_micros(elapsed, request.lifetime),
             account: number,
             windows: grant.windows,
         });

@@ -27,7 +27,7 @@ use crate::{
     },
     store::{
         StoreError, Tenure, alerts::Alerts, changes::Listeners, gauge::Gauge,
-        leasing::RECOVER_AFTER_MIN,
+        leasing::RECOVER_AFTER_MIN, settling::Settling,
     },
 };
 
@@ -177,6 +177,7 @@ impl PostgresStoreBuilder {
             hasher: DefaultHashBuilder::default(),
             instance: Mutex::new(Arc::new(Instance::new()?)),
             tenure: Tenure::default(),
+            settling: Settling::default(),
             pulse: tokio::sync::Mutex::default(),
             beaten_at: AtomicU64::new(0),
             registering: tokio::sync::Mutex::default(),

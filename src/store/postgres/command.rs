@@ -13,7 +13,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::{StoreError, gauge::Place},
+    store::{StoreError, gauge::Place, settling::OnItsWay},
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -30,6 +30,8 @@ pub(super) enum Command {
     Settle {
         hold: Hold,
         settlement: Settlement,
+        /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
+        _on_its_way: Option<OnItsWay>,
         reply: Option<Reply<()>>,
     },
     Record {
@@ -271,6 +273,7 @@ pub(super) fn give_back(hold: Hold) -> Command {
     Command::Settle {
         hold,
         settlement: Settlement::new(Money::ZERO, Outcome::Disconnected),
+        _on_its_way: None,
         reply: None,
     }
 }

@@ -208,6 +208,14 @@ impl House {
         }
         self.shared.in_time(touch).await?;
         self.write_events().await?;
+        if self
+            .shared
+            .settling
+            .is_any_of(self.shared.instance().id().cast_unsigned())
+        {
+            // The lanes try it a few times more, and then it is for others to find: not before this process is silent.
+            return Err(Failure::slow());
+        }
         // Or a beat after that would make this process known again.
         self.shared.pulse.lock().await.end();
         let forget = async |work: Work| {

@@ -80,9 +80,11 @@ impl Ledger for PostgresStore {
 
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
         let (reply, answer) = oneshot::channel();
+        let on_its_way = self.0.shared.settling.begin(hold.id);
         let command = Command::Settle {
             hold,
             settlement,
+            _on_its_way: Some(on_its_way),
             reply: Some(reply),
         };
         self.send(command, answer)

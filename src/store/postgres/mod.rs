@@ -85,6 +85,7 @@ use super::{
     alerts::Alerts,
     changes::Listeners,
     gauge::{Gauge, Place},
+    settling::Settling,
 };
 use crate::domain::{
     AccountId, KeyId,
@@ -145,6 +146,8 @@ struct Shared {
     hasher: DefaultHashBuilder,
     instance: Mutex<Arc<Instance>>,
     tenure: Tenure,
+    /// Holds whose settlement is not written yet.
+    settling: Settling,
     pulse: tokio::sync::Mutex<Pulse>,
     /// When this process last said that it lives, as far as that is written down: in microseconds of the clock.
     beaten_at: AtomicU64,

@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::{Row, postgres::PgConnection};
 
 use super::{
-    batch::{Account, Desk, LoadedBudget, Payment},
+    batch::{Account, Desk, LoadedBudget, Payment, end_micros},
     command::Command,
     convert::{Failure, Moment, money, name},
     instance::Instance,
@@ -241,8 +241,7 @@ pub(super) async fn extend_holds(
 ) -> Result<HashSet<HoldId>, Failure> {
     let extended = batch.iter().filter_map(|command| match command {
         Command::Extend { hold, lifetime, .. } if instance.granted(*hold) => {
-            let ends = elapsed.saturating_add(*lifetime).as_micros();
-            let ends = i64::try_from(ends).unwrap_or(i64::MAX);
+            let ends = end_micros(elapsed, *lifetime);
             Some((hold.number.cast_signed(), ends))
         }
         _ => None,

@@ -59,7 +59,7 @@ const WRITE: &str = "WITH accounts AS (
      FROM unnest($38::bigint[], $39::text[], $40::text[], $41::text[], $42::text[],
          $43::timestamptz[], $44::bigint[], $45::bigint[], $46::text[], $47::integer[],
          $48::bigint[], $49::bigint[], $50::bigint[], $51::bigint[], $52::text[], $54::bigint[],
-         $55::bigint[]) WITH ORDINALITY
+         $55::bigint[], $56::boolean[]) WITH ORDINALITY
          AS new (account, request_id, principal, key, route, started_at, held, charged, outcome,
              status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
              cache_write_tokens, place)

@@ -16,7 +16,10 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, StoreErrorKind, Tenure, alerts::Alerts, leasing::RECOVER_AFTER_MIN},
+    store::{
+        StoreError, StoreErrorKind, Tenure, alerts::Alerts, leasing::RECOVER_AFTER_MIN,
+        settling::Settling,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -43,6 +46,7 @@ impl SqliteStoreBuilder {
             readers: 2,
             deadline: Duration::from_secs(5),
             tenure: Tenure::default(),
+            settling: Settling::default(),
         })
     }
 

@@ -57,8 +57,8 @@ impl Desk<'_> {
         };
         self.bundles.open(id, number, request, &grant)?;
         account.opened = account.opened.saturating_add(1);
-        let ends = self.elapsed.saturating_add(request.lifetime);
-        self.tally.opened.push((id, ends));
+        let ends = Hold::end_after(request.lifetime, || self.elapsed);
+        self.tally.opened.push((id, ends.unwrap_or(Duration::MAX)));
         Ok(Ok((id, grant)))
     }
 
@@ -116,7 +116,7 @@ impl Desk<'_> {
 
     /// Lets a hold of this instance live for `lifetime` from now on, if it is still there.
     pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
-        let ends = self.elapsed.saturating_add(lifetime);
+        let ends = Hold::end_after(lifetime, || self.elapsed).unwrap_or(Duration::MAX);
         Ok(self.bundles.is_open(hold)? && self.house.extend(hold, ends))
     }
 

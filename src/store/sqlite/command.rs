@@ -15,7 +15,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::StoreError,
+    store::{StoreError, settling::OnItsWay},
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -29,6 +29,8 @@ pub(super) enum Command {
     Settle {
         hold: Hold,
         settlement: Settlement,
+        /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
+        _on_its_way: Option<OnItsWay>,
         reply: Option<Reply<()>>,
     },
     Record {
@@ -137,6 +139,7 @@ impl Drop for Granted {
         let _ = self.writer.send(Command::Settle {
             hold,
             settlement,
+            _on_its_way: None,
             reply: None,
         });
     }

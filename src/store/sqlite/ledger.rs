@@ -57,9 +57,11 @@ impl Ledger for SqliteStore {
 
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
         let (reply, answer) = oneshot::channel();
+        let on_its_way = self.0.settings.settling.begin(hold.id);
         let command = Command::Settle {
             hold,
             settlement,
+            _on_its_way: Some(on_its_way),
             reply: Some(reply),
         };
         self.0.send(command, answer)

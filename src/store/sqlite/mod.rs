@@ -51,7 +51,10 @@ use self::{
     convert::Failure,
     readers::Readers,
 };
-use super::{StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, gauge::Gauge};
+use super::{
+    StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, gauge::Gauge,
+    settling::Settling,
+};
 use crate::domain::{budget::Calendar, clock::Clock};
 
 pub use builder::SqliteStoreBuilder;
@@ -114,6 +117,8 @@ struct Settings {
     readers: usize,
     deadline: Duration,
     tenure: Tenure,
+    /// Holds whose settlement is not written yet.
+    settling: Settling,
 }
 
 fn closed() -> StoreError {

@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         usage::{Hold, HoldId, Settlement},
     },
-    store::vigil::Vigil,
+    store::{settling::Settling, vigil::Vigil},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -94,13 +94,15 @@ impl House {
             .extend(opened.map(|(id, ends)| (id.number, *ends)));
     }
 
-    /// Some of the holds that should have ended by `elapsed`.
-    fn overdue(&self, elapsed: Duration) -> Vec<HoldId> {
+    /// Some of the holds that should have ended by `elapsed`, but for those whose settlement is on its way: it may only have
+    /// had to wait for the disk.
+    fn overdue(&self, elapsed: Duration, settling: &Settling) -> Vec<HoldId> {
         let overdue = self.ends.iter().filter(|(_, ends)| **ends <= elapsed);
         let ids = overdue.map(|(number, _)| HoldId {
             instance: self.instance,
             number: *number,
         });
+        let ids = ids.filter(|id| !settling.contains(*id));
         ids.take(STEP_HOLDS).collect()
     }
 
@@ -273,7 +275,7 @@ impl Desk<'_> {
             // What is known is of another instance, whose holds are nobody's.
             return Ok(true);
         }
-        let overdue = self.house.overdue(self.elapsed);
+        let overdue = self.house.overdue(self.elapsed, &self.settings.settling);
         let all_done = overdue.len() < STEP_HOLDS;
         let mut wanted = BTreeMap::<i64, HashSet<u64>>::new();
         for id in overdue {

@@ -28,7 +28,7 @@ use crate::domain::{
 
 const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
      route, started_at, principal, charges, idempotency_key FROM tollgate.hold JOIN tollgate.account ON account.number = hold.account
-     WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) LIMIT $3";
+     WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) AND hold.number <> ALL($5) LIMIT $3";
 
 /// The instances that have holds and no row, by leaps over all that have any.
 pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
@@ -41,7 +41,8 @@ pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
      AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
 
 impl House {
-    /// Resolves the instance's holds that end by `ends`, each by its own policy; `false`: there are more.
+    /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement is on its way
+    /// here: it may only have had to wait for the database. `false`: there are more.
     pub(super) async fn resolve(
         &mut self,
         instance: i64,
@@ -50,12 +51,15 @@ impl House {
     ) -> Result<bool, Failure> {
         self.resolved(Duration::ZERO).await;
         let aside = self.aside();
+        let settling = self.shared.settling.numbers_of(instance.cast_unsigned());
+        let settling: Vec<i64> = settling.into_iter().map(u64::cast_signed).collect();
         let find = async |work: Work| {
             let found = sqlx::query(HOLDS)
                 .bind(instance)
                 .bind(ends)
                 .bind(STEP)
                 .bind(aside)
+                .bind(settling)
                 .fetch_all(&mut *work.read().await?)
                 .await?;
             Ok(found)
@@ -91,6 +95,7 @@ impl House {
         let command = Command::Settle {
             hold,
             settlement,
+            _on_its_way: None,
             reply,
         };
         if self.shared.send(command) {

@@ -96,7 +96,8 @@ impl RedisLedgerBuilder {
     /// How many rows of the usage log are kept of each account, and as many charges in the list of its transactions:
     /// 10,000 unless set, some 5 MB. The oldest go first, about a hundred at a time. Payments are kept for ever.
     pub fn usage_rows_max(mut self, rows: u64) -> Self {
-        self.settings.usage_rows_max = rows.max(1);
+        // The server takes no larger number, and a script that fails there has written half of what it was to.
+        self.settings.usage_rows_max = rows.clamp(1, i64::MAX.cast_unsigned());
         self
     }
 

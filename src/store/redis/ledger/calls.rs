@@ -122,6 +122,11 @@ impl Ledger for RedisLedger {
     }
 
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
+        // However long it has to wait for the server, time is up for its hold no more.
+        self.0
+            .shared
+            .desk
+            .begin_to_settle(&hold.call.account, hold.id);
         self.send(move |shared| async move { shared.settle(&hold, &settlement).await })
     }
 

@@ -8,7 +8,10 @@ use std::{
 
 use hashbrown::HashMap;
 
-use crate::domain::{AccountId, usage::HoldId};
+use crate::{
+    domain::{AccountId, usage::HoldId},
+    store::open_holds::OpenHolds,
+};
 
 /// An account in which nothing is open for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(60);
@@ -29,18 +32,18 @@ struct State {
 struct Entry {
     /// Whether the others know that this process may have open holds here.
     is_entered: bool,
-    /// By number: when they end. `None`: not while this process lives.
-    open: HashMap<u64, Option<Duration>>,
-    /// No open hold ends before that.
-    quiet_until: Option<Duration>,
+    open: OpenHolds<Stage>,
     used: Duration,
 }
 
-impl Entry {
-    fn keep(&mut self, number: u64, ends: Option<Duration>) {
-        self.open.insert(number, ends);
-        self.quiet_until = [self.quiet_until, ends].into_iter().flatten().min();
-    }
+/// How far a hold has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Held,
+    /// It outlived its time and is being resolved.
+    Overdue,
+    /// Its settlement is on its way, for however long that takes: it outlives no time any more.
+    Settling,
 }
 
 /// A place for a hold that is about to be opened.
@@ -70,6 +73,15 @@ pub(super) struct Overdue {
     pub(super) account: AccountId,
     pub(super) instance: u64,
     pub(super) numbers: Vec<u64>,
+}
+
+impl State {
+    /// What an instance has open in an account, if that is who this process is.
+    fn open_of(&mut self, account: &AccountId, instance: u64) -> Option<&mut OpenHolds<Stage>> {
+        let is_own = self.instance == instance;
+        let entry = self.accounts.get_mut(account).filter(|_| is_own)?;
+        Some(&mut entry.open)
+    }
 }
 
 impl Desk {
@@ -119,7 +131,7 @@ impl Desk {
         state.numbers = state.numbers.wrapping_add(1);
         let (instance, number) = (state.instance, state.numbers);
         let entry = state.accounts.entry(account.clone()).or_default();
-        entry.keep(number, None);
+        entry.open.insert(number, None, Stage::Held);
         entry.used = now;
         Ok(Reserved {
             id: HoldId { instance, number },
@@ -137,44 +149,45 @@ impl Desk {
         }
     }
 
-    /// Lets a hold live until then; `false`: it isn't open here.
+    /// Lets a hold live until then; `false`: it isn't held here.
     pub(super) fn extend(&self, account: &AccountId, id: HoldId, ends: Option<Duration>) -> bool {
         let mut state = self.state();
-        if state.instance != id.instance {
+        let Some(open) = state.open_of(account, id.instance) else {
             return false;
+        };
+        let is_held = open.get(id.number) == Some(&Stage::Held);
+        is_held && open.set_end(id.number, ends).is_some()
+    }
+
+    /// Its settlement sets out.
+    pub(super) fn begin_to_settle(&self, account: &AccountId, id: HoldId) {
+        let mut state = self.state();
+        let open = state.open_of(account, id.instance);
+        if let Some(stage) = open.and_then(|open| open.set_end(id.number, None)) {
+            *stage = Stage::Settling;
         }
-        match state.accounts.get_mut(account) {
-            Some(entry) if entry.open.contains_key(&id.number) => entry.keep(id.number, ends),
-            _ => return false,
-        }
-        true
     }
 
     /// It is open no more.
     pub(super) fn release(&self, account: &AccountId, id: HoldId) {
         let mut state = self.state();
-        if state.instance != id.instance {
-            return;
-        }
-        let entry = state.accounts.get_mut(account);
-        if entry.is_some_and(|entry| entry.open.remove(&id.number).is_some()) {
+        let open = state.open_of(account, id.instance);
+        if open.is_some_and(|open| open.remove(id.number).is_some()) {
             state.count = state.count.saturating_sub(1);
         }
     }
 
-    /// Takes out what outlived its time.
+    /// What outlived its time, to be resolved.
     pub(super) fn take_overdue(&self, now: Duration) -> Vec<Overdue> {
         let mut state = self.state();
         let instance = state.instance;
         let mut all = Vec::new();
         for (account, entry) in &mut state.accounts {
-            if entry.quiet_until.is_none_or(|end| now < end) {
-                continue;
+            let over = entry.open.take_over(now);
+            let numbers: Vec<u64> = over.into_iter().map(|(number, _)| number).collect();
+            for number in &numbers {
+                entry.open.insert(*number, None, Stage::Overdue);
             }
-            let is_over = |_: &u64, ends: &mut Option<Duration>| ends.is_some_and(|end| end <= now);
-            let over = entry.open.extract_if(is_over);
-            let numbers: Vec<u64> = over.map(|(number, _)| number).collect();
-            entry.quiet_until = entry.open.values().flatten().min().copied();
             if !numbers.is_empty() {
                 all.push(Overdue {
                     account: account.clone(),
@@ -183,21 +196,35 @@ impl Desk {
                 });
             }
         }
-        let taken = all.iter().map(|overdue| overdue.numbers.len()).sum();
-        state.count = state.count.saturating_sub(taken);
         all
     }
 
-    /// They could not be resolved, and are tried again at `now`.
+    /// They are resolved.
+    pub(super) fn resolved(&self, overdue: &Overdue) {
+        let mut state = self.state();
+        let mut resolved = 0_usize;
+        if let Some(open) = state.open_of(&overdue.account, overdue.instance) {
+            for number in &overdue.numbers {
+                // Whoever is about to settle one hears from the server that it was too late.
+                if open.get(*number) == Some(&Stage::Overdue) {
+                    open.remove(*number);
+                    resolved = resolved.saturating_add(1);
+                }
+            }
+        }
+        state.count = state.count.saturating_sub(resolved);
+    }
+
+    /// They could not be resolved, and are tried again at `now`, but for those that are settled meanwhile.
     pub(super) fn put_back(&self, overdue: &Overdue, now: Duration) {
         let mut state = self.state();
-        if state.instance != overdue.instance {
+        let Some(open) = state.open_of(&overdue.account, overdue.instance) else {
             return;
-        }
-        state.count = state.count.saturating_add(overdue.numbers.len());
-        let entry = state.accounts.entry(overdue.account.clone()).or_default();
+        };
         for number in &overdue.numbers {
-            entry.keep(*number, Some(now));
+            if open.get(*number) == Some(&Stage::Overdue) {
+                open.insert(*number, Some(now), Stage::Held);
+            }
         }
     }
 
@@ -285,11 +312,39 @@ mod tests {
             !desk.extend(&ann(), second.id, None),
             "it is being resolved"
         );
-        desk.release(&ann(), second.id);
         desk.put_back(&overdue[0], SECOND);
         assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
         assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
-        assert_eq!(desk.take_overdue(SECOND)[0].numbers, [second.id.number]);
+        let overdue = desk.take_overdue(SECOND);
+        assert_eq!(overdue[0].numbers, [second.id.number]);
+        for _ in 0..3 {
+            desk.resolved(&overdue[0]);
+            desk.release(&ann(), second.id);
+        }
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
+    }
+
+    #[test]
+    fn what_is_being_settled_is_not_overdue_however_long_that_takes() {
+        let desk = Desk::new(7);
+        let first = desk.reserve(&ann(), most(2), SECOND).unwrap();
+        let second = desk.reserve(&ann(), most(2), SECOND).unwrap();
+        for id in [first.id, second.id] {
+            assert!(desk.extend(&ann(), id, Some(SECOND * 2)));
+        }
+        desk.begin_to_settle(&ann(), first.id);
+        assert!(!desk.extend(&ann(), first.id, Some(SECOND * 2)));
+        let overdue = desk.take_overdue(SECOND * 9);
+        assert_eq!(overdue[0].numbers, [second.id.number]);
+        // The server is away, and this one's settlement comes meanwhile.
+        desk.begin_to_settle(&ann(), second.id);
+        desk.put_back(&overdue[0], SECOND * 9);
+        assert!(desk.take_overdue(SECOND * 99).is_empty());
+        desk.resolved(&overdue[0]);
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
+        desk.release(&ann(), second.id);
+        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
     }
 
     #[test]

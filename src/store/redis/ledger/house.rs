@@ -141,16 +141,17 @@ impl House {
         let mut failed = Ok(());
         for overdue in shared.desk.take_overdue(elapsed) {
             for numbers in overdue.numbers.chunks(STEP) {
-                let account = &overdue.account;
-                let resolved = abandon(shared, account, overdue.instance, numbers).await;
-                if let Err(failure) = resolved {
-                    let rest = Overdue {
-                        account: account.clone(),
-                        instance: overdue.instance,
-                        numbers: numbers.to_vec(),
-                    };
-                    shared.desk.put_back(&rest, elapsed);
-                    failed = Err(failure);
+                let some = Overdue {
+                    account: overdue.account.clone(),
+                    instance: overdue.instance,
+                    numbers: numbers.to_vec(),
+                };
+                match abandon(shared, &some.account, some.instance, numbers).await {
+                    Ok(_) => shared.desk.resolved(&some),
+                    Err(failure) => {
+                        shared.desk.put_back(&some, elapsed);
+                        failed = Err(failure);
+                    }
                 }
             }
         }

@@ -32,7 +32,7 @@ use crate::{
     domain::{
         budget::{Calendar, Moment},
         clock::Clock,
-        usage::HoldId,
+        usage::{Hold, HoldId},
     },
     store::{
         StoreError, StoreErrorKind,
@@ -285,7 +285,7 @@ impl Shared {
 
     /// When a hold ends that lives so long from now on; `None`: not while this process lives.
     pub(super) fn end_after(&self, lifetime: Duration) -> Option<Duration> {
-        self.settings.clock.elapsed().checked_add(lifetime)
+        Hold::end_after(lifetime, || self.settings.clock.elapsed())
     }
 
     /// How a hold is named in scripts.

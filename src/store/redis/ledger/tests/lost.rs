@@ -139,6 +139,41 @@ async fn a_settlement_waits_for_a_server_that_comes_back_with_its_books() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_waits_for_its_server_outlasts_the_lifetime_of_its_hold() {
+    let kept = ["--appendonly", "yes", "--appendfsync", "always"];
+    let Some(mut server) = RedisServer::start_with(&kept) else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
+    let minute = || HoldRequest {
+        lifetime: Duration::from_secs(60),
+        ..request(&account("ann"), &clock, 10)
+    };
+    let mut held = Vec::new();
+    for _ in 0..51 {
+        held.push(ledger.hold(minute()).await.unwrap().unwrap());
+    }
+    let left = held.pop().unwrap();
+    server.kill();
+    for held in held {
+        drop(ledger.settle(held, costs(7)));
+    }
+    clock.advance(Duration::from_secs(61));
+    // Who clears up has looked by then, in vain.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    server.restart();
+    until(async || {
+        clock.advance(Duration::from_secs(1));
+        let balance = ledger.balance(&account("ann")).await;
+        balance.is_ok_and(|balance| balance.held.is_zero())
+    })
+    .await;
+    assert_eq!(books(&ledger).await, (350, 0));
+    ledger.settle(left, costs(7)).await.unwrap();
+    assert_eq!(books(&ledger).await, (350, 0), "of that nothing was heard");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_lost_its_memory_is_met_as_a_new_instance() {
     let Some(mut server) = RedisServer::start() else {
         return;

@@ -1,0 +1,328 @@
+//! Accounts under sharded locks.
+//!
+//! Locks are taken in one order: payments, then a shard, then the log.
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+use super::{Inner, lock, log::Links, once::Once};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{self, Balance, Books, Budget, HoldRefusal},
+        budget::{Budgets, SpendingAlert, Windows},
+        clock::Timestamp,
+        money::Money,
+        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction, is_reference},
+    },
+    store::{StoreError, open_holds::OpenHolds},
+};
+
+const SHARDS: usize = 64;
+
+type Shard = HashMap<AccountId, Account>;
+
+pub(super) struct Accounts {
+    shards: [Mutex<Shard>; SHARDS],
+    chooser: DefaultHashBuilder,
+    /// Every payment by its reference.
+    payments: Mutex<HashMap<String, (AccountId, Money)>>,
+    instance: u64,
+    numbers: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct Account {
+    pub(super) balance: Balance,
+    pub(super) budgets: HashMap<BudgetId, Budget>,
+    open: OpenHolds<OpenHold>,
+    pub(super) latest: Links,
+    pub(super) payments: Vec<Payment>,
+    once: Once,
+}
+
+/// What is kept of a hold besides the [`Hold`] itself, which its call owns.
+struct OpenHold {
+    amount: Money,
+    windows: Windows,
+    idempotency_key: Option<Arc<str>>,
+    /// `None`: it ends with its call, which brings all that is to be known of it.
+    ending: Option<Box<Ending>>,
+}
+
+/// What is to be known of a hold that ends by the clock.
+struct Ending {
+    call: Call,
+    budgets: Budgets,
+    expiry: Expiry,
+}
+
+impl Ending {
+    fn of(hold: &Hold) -> Box<Self> {
+        Box::new(Self {
+            call: hold.call.clone(),
+            budgets: hold.budgets.clone(),
+            expiry: hold.expiry,
+        })
+    }
+}
+
+pub(super) struct Payment {
+    pub(super) transaction: Transaction,
+    /// The charge before it.
+    pub(super) charge: Option<u64>,
+}
+
+impl Books for Account {
+    fn balance(&mut self) -> &mut Balance {
+        &mut self.balance
+    }
+
+    fn budget(&mut self, id: &BudgetId) -> &mut Budget {
+        self.budgets.entry_ref(id).or_default()
+    }
+}
+
+impl Accounts {
+    pub(super) fn new() -> Self {
+        let chooser = DefaultHashBuilder::default();
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            payments: Mutex::default(),
+            // Told apart within this process only, where alone such holds mean anything.
+            instance: chooser.hash_one(u64::from(std::process::id())),
+            chooser,
+            numbers: AtomicU64::new(0),
+        }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a byte modulo the number of shards is below it"
+    )]
+    fn shard(&self, account: &AccountId) -> MutexGuard<'_, Shard> {
+        let [byte, ..] = self.chooser.hash_one(account).to_be_bytes();
+        lock(&self.shards[usize::from(byte) % SHARDS])
+    }
+}
+
+impl Inner {
+    /// Ends a hold that was taken out of the open ones. What it returns is to be told when the account
+    /// is not locked any more.
+    fn end(
+        &self,
+        account: &mut Account,
+        open: &OpenHold,
+        (call, budgets): (Call, &Budgets),
+        mut settlement: Settlement,
+    ) -> Vec<SpendingAlert> {
+        let now = self.clock.now();
+        let settled = books::settle(
+            account,
+            &call.account,
+            budgets,
+            open.windows,
+            open.amount,
+            settlement.charged,
+            now.as_second(),
+        );
+        settlement.charged = settled.charged;
+        if let Some(key) = &open.idempotency_key {
+            account.once.end(key, !settled.charged.is_zero());
+        }
+        self.log(account, call, open.amount, settlement, now);
+        settled.alerts
+    }
+
+    /// Writes a row. The one that makes room for it is dropped when the log is free again: all accounts share it.
+    pub(super) fn log(
+        &self,
+        account: &mut Account,
+        call: Call,
+        held: Money,
+        settlement: Settlement,
+        now: Timestamp,
+    ) {
+        let oldest = lock(&self.log).append(&mut account.latest, call, held, settlement, now);
+        drop(oldest);
+    }
+
+    /// Ends what outlived its lifetime; returns how many that were, and what is to be told.
+    fn resolve(&self, account: &mut Account) -> (usize, Vec<SpendingAlert>) {
+        if account.open.are_quiet(|| self.clock.elapsed()) {
+            return (0, Vec::new());
+        }
+        let over = account.open.take_over(self.clock.elapsed());
+        let count = over.len();
+        let today = self.clock.now();
+        let mut alerts = Vec::new();
+        for (_, mut open) in over {
+            let Some(ending) = open.ending.take() else {
+                continue;
+            };
+            let age = today.duration_since(ending.call.started_at);
+            let settlement = Settlement::abandoned(open.amount, ending.expiry, age);
+            let of = (ending.call, &ending.budgets);
+            alerts.extend(self.end(account, &open, of, settlement));
+        }
+        (count, alerts)
+    }
+
+    pub(super) fn resolve_expired(&self) -> usize {
+        let resolve_shard = |shard: &Mutex<Shard>| -> usize {
+            let mut locked = lock(shard);
+            let (counts, alerts): (Vec<usize>, Vec<_>) = locked
+                .values_mut()
+                .map(|account| self.resolve(account))
+                .unzip();
+            drop(locked);
+            self.alerts.tell(alerts.into_iter().flatten());
+            counts.into_iter().sum()
+        };
+        self.accounts.shards.iter().map(resolve_shard).sum()
+    }
+
+    /// Does something with an account in which nothing is overdue.
+    pub(super) fn with_account<T>(&self, id: &AccountId, act: impl FnOnce(&mut Account) -> T) -> T {
+        let mut shard = self.accounts.shard(id);
+        let account = shard.entry_ref(id).or_default();
+        let (_, alerts) = self.resolve(account);
+        let answer = act(account);
+        drop(shard);
+        self.alerts.tell(alerts);
+        answer
+    }
+
+    /// The same with one that may never have been, and then isn't made.
+    pub(super) fn with_known<T>(
+        &self,
+        id: &AccountId,
+        act: impl FnOnce(&mut Account) -> T,
+    ) -> Option<T> {
+        let mut shard = self.accounts.shard(id);
+        let account = shard.get_mut(id)?;
+        let (_, alerts) = self.resolve(account);
+        let answer = act(account);
+        drop(shard);
+        self.alerts.tell(alerts);
+        Some(answer)
+    }
+
+    pub(super) fn hold(&self, request: HoldRequest) -> Result<Hold, HoldRefusal> {
+        let now = self.calendar.moment(self.clock.now());
+        let id = request.call.account.clone();
+        self.with_account(&id, |account| {
+            let elapsed = || self.clock.elapsed();
+            if let Some(wish) = &request.idempotency
+                && let Some(refusal) = account.once.refuses(wish, elapsed())
+            {
+                return Err(refusal);
+            }
+            if account.open.len() >= self.open_holds_per_account_max {
+                return Err(HoldRefusal::TooManyOpen);
+            }
+            let grant = books::hold(account, &request.budgets, request.amount, now)?;
+            if let Some(wish) = &request.idempotency {
+                account.once.begin(wish, elapsed());
+            }
+            let number = self.accounts.numbers.fetch_add(1, Ordering::Relaxed);
+            let ends = Hold::end_after(request.lifetime, elapsed);
+            let id = HoldId {
+                instance: self.accounts.instance,
+                number,
+            };
+            let hold = Hold::granted(id, request, grant);
+            let open = OpenHold {
+                amount: hold.amount,
+                windows: grant.windows,
+                idempotency_key: hold.idempotency_key.clone(),
+                ending: ends.map(|_| Ending::of(&hold)),
+            };
+            account.open.insert(number, ends, open);
+            Ok(hold)
+        })
+    }
+
+    pub(super) fn settle(&self, hold: Hold, settlement: Settlement) {
+        let Hold {
+            id, call, budgets, ..
+        } = hold;
+        let account = call.account.clone();
+        let mut unsettled = Some((call, settlement));
+        let settle = |account: &mut Account| {
+            let open = account.open.remove(id.number)?;
+            let (call, settlement) = unsettled.take()?;
+            Some(self.end(account, &open, (call, &budgets), settlement))
+        };
+        let ours = id.instance == self.accounts.instance;
+        let ended = ours.then(|| self.with_known(&account, settle).flatten());
+        if let Some(alerts) = ended.flatten() {
+            self.alerts.tell(alerts);
+        } else if let Some((call, _)) = unsettled {
+            tracing::warn!(
+                target: "tollgate::ledger",
+                hold = %id,
+                request_id = %call.request_id,
+                "settled too late: the hold was resolved before"
+            );
+        }
+    }
+
+    pub(super) fn extend(&self, hold: &Hold, lifetime: Duration) -> bool {
+        if hold.id.instance != self.accounts.instance {
+            return false;
+        }
+        let ends = Hold::end_after(lifetime, || self.clock.elapsed());
+        let extended = self.with_known(&hold.call.account, |account| {
+            let open = account.open.set_end(hold.id.number, ends)?;
+            open.ending = ends.map(|_| Ending::of(hold));
+            Some(())
+        });
+        extended.flatten().is_some()
+    }
+
+    /// Moves money into or out of an account, once for each reference.
+    pub(super) fn pay(
+        &self,
+        id: AccountId,
+        amount: Money,
+        reference: String,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> Result<Balance, StoreError> {
+        if !is_reference(&reference) {
+            return Err(StoreError::no_reference());
+        }
+        let mut payments = lock(&self.accounts.payments);
+        if let Some((account, earlier)) = payments.get(&reference) {
+            if *account != id || *earlier != amount {
+                return Err(StoreError::reference_taken());
+            }
+            let balance = self.with_known(&id, |account| account.balance);
+            return Ok(balance.unwrap_or_default());
+        }
+        let balance = self.with_account(&id, |account| {
+            rule(&mut account.balance, amount).ok_or_else(StoreError::amount_out_of_range)?;
+            account.payments.push(Payment {
+                transaction: Transaction {
+                    position: lock(&self.log).position(),
+                    at: self.clock.now(),
+                    amount,
+                    reference: reference.clone(),
+                    route: None,
+                },
+                charge: account.latest.charge,
+            });
+            Ok(account.balance)
+        })?;
+        payments.insert(reference, (id, amount));
+        Ok(balance)
+    }
+}
