@@ -13,7 +13,7 @@ use super::{
     idempotency::Recording,
     lifeline::Lifeline,
     policy::Till,
-    price::Counts,
+    price::{Counts, RequestLength},
     terms::{Charging, CostHeaders, MissingUsage},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) struct OpenHold {
     pub(super) started: Duration,
     pub(super) price: Price,
     /// As the request says, where the price asks for it.
-    request_bytes: Option<u64>,
+    request: RequestLength,
     /// Once the request is on its way.
     charge: Option<Charge>,
     seen: Seen,
@@ -77,13 +77,13 @@ impl Seen {
 
 impl OpenHold {
     /// A call that begins now, for which nothing is set aside yet.
-    pub(super) fn unreserved(price: Price, request_bytes: Option<u64>, till: Arc<Till>) -> Self {
+    pub(super) fn unreserved(price: Price, request: RequestLength, till: Arc<Till>) -> Self {
         let started = till.clock.elapsed();
         Self {
             open: None,
             started,
             price,
-            request_bytes,
+            request,
             charge: None,
             seen: Seen::default(),
             recording: None,
@@ -219,7 +219,7 @@ impl OpenHold {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
-            request_bytes: self.request_bytes,
+            request: self.request,
         }
     }
 

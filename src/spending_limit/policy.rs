@@ -10,7 +10,7 @@ use super::{
     PriceTable, SpendingPermit,
     idempotency::{self, Answers},
     open_hold::{OpenHold, Reservation},
-    price::request_bytes,
+    price::RequestLength,
     table::Priced,
     terms::Terms,
 };
@@ -167,12 +167,12 @@ impl SpendingLimitPolicy {
         if !price.is_free() {
             warn_of_web(head);
         }
-        let request_bytes = if price.is_by_use() {
-            request_bytes(head.headers)
+        let length = if price.is_by_use() {
+            RequestLength::of(head.headers)
         } else {
-            None
+            RequestLength::Unknown
         };
-        let amount = price.hold(request_bytes).ok_or_else(|| {
+        let amount = price.hold(length).ok_or_else(|| {
             Denial::new(DenialKind::TooLarge).because("no amount could cover the request")
         })?;
         let idempotency = match &self.answers {
@@ -194,7 +194,7 @@ impl SpendingLimitPolicy {
             started_at: self.till.clock.now(),
         };
         let budgets = self.payer.budgets(principal)?;
-        let open = OpenHold::unreserved(price, request_bytes, Arc::clone(&self.till));
+        let open = OpenHold::unreserved(price, length, Arc::clone(&self.till));
         let wish = Wish {
             amount,
             named,

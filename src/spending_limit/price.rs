@@ -13,6 +13,7 @@ use http::HeaderName;
 pub(super) use self::cost::Counts;
 use self::models::Models;
 pub use self::tokens::{TokenBound, TokenPrice};
+pub(super) use self::{cost::Counts, length::RequestLength};
 use crate::domain::money::Money;
 
 /// The price of a request.
@@ -57,11 +58,6 @@ pub enum CostSource {
     Header(HeaderName),
 }
 
-/// How long the request says that its body is.
-pub(super) fn request_bytes(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 impl From<TokenPrice> for Price {
     fn from(price: TokenPrice) -> Self {
         Self::of(Kind::Tokens(price))
@@ -81,7 +77,8 @@ impl Price {
         Self::of(Kind::Flat(price))
     }
 
-    /// By tokens: of a million that are read, and of a million that are written. See [`TokenPrice`].
+    /// By tokens: of a million that are read, and of a million that are written. See [`TokenPrice`], and there what of a
+    /// request its length does not bound.
     pub const fn per_million_tokens(input: Money, output: Money) -> TokenPrice {
         TokenPrice::new(input, output)
     }

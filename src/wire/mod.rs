@@ -5,6 +5,7 @@ mod cookie;
 mod cost_headers;
 mod credential;
 mod denial;
+mod encoding;
 mod grpc;
 mod head;
 mod number;
@@ -27,6 +28,7 @@ pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::ToldCost;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
+pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
     Dialect, has_failed as grpc_has_failed, is_grpc, is_unauthenticated as grpc_is_unauthenticated,
 };

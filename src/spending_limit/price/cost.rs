@@ -1,24 +1,24 @@
 //! What a price comes to: before a call, by what was counted of it, and by what went out where nothing was counted.
 
-use super::{Kind, Price};
+use super::{Kind, Price, RequestLength};
 use crate::domain::{charge::Tokens, money::Money};
 
 impl Price {
     /// What is held before a request whose body is so long; `None` where that would be more than any amount.
-    pub(in crate::spending_limit) fn hold(&self, request_bytes: Option<u64>) -> Option<Money> {
+    pub(in crate::spending_limit) fn hold(&self, length: RequestLength) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
             Kind::Tokens(price) => {
                 let dearest = price.dearest_read();
-                let read = dearest.per_million(price.input_bound.tokens(request_bytes))?;
+                let read = dearest.per_million(price.input_bound.tokens(length))?;
                 let written = price
                     .output
-                    .per_million(price.output_bound.tokens(request_bytes))?;
+                    .per_million(price.output_bound.tokens(length))?;
                 read.checked_add(written)
             }
             Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
             Kind::Models(prices) => {
-                let holds = prices.all().map(|price| price.hold(request_bytes));
+                let holds = prices.all().map(|price| price.hold(length));
                 holds.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
@@ -50,7 +50,7 @@ impl Price {
             Kind::Models(prices) => {
                 // The dearest was held for: of another, no more than its own hold was for the call.
                 let produced = |price: &Self| {
-                    let own = price.hold(counts.request_bytes).unwrap_or(held);
+                    let own = price.hold(counts.request).unwrap_or(held);
                     price.produced(own.min(held), counts)
                 };
                 match prices.of(counts.model) {
@@ -68,7 +68,7 @@ impl Price {
             Kind::Models(prices) => prices.of(counts.model),
             Kind::Flat(_) | Kind::Tokens(_) | Kind::Bytes { .. } => None,
         };
-        let own = named.and_then(|price| price.hold(counts.request_bytes));
+        let own = named.and_then(|price| price.hold(counts.request));
         own.map_or(held, |own| own.min(held))
     }
 }
@@ -80,5 +80,6 @@ pub(in crate::spending_limit) struct Counts<'a> {
     /// Of the answer.
     pub(in crate::spending_limit) bytes: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
-    pub(in crate::spending_limit) request_bytes: Option<u64>,
+    /// Of the request.
+    pub(in crate::spending_limit) request: RequestLength,
 }

@@ -1,4 +1,9 @@
-use super::*;
+use http::{HeaderMap, HeaderName};
+
+use super::{
+    RequestLength::{Encoded, Plain, Unknown},
+    *,
+};
 use crate::domain::charge::Tokens;
 
 fn nanos(nanos: i64) -> Money {
@@ -24,13 +29,7 @@ fn by_token() -> TokenPrice {
 #[test]
 fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
     let price = Price::from(by_token());
-    let mut headers = HeaderMap::new();
-    assert_eq!(request_bytes(&headers), None);
-    headers.insert(CONTENT_LENGTH, 100.into());
-    assert_eq!(
-        price.hold(request_bytes(&headers)),
-        Some(nanos(100 * 500 + 10 * 1_500))
-    );
+    assert_eq!(price.hold(Plain(100)), Some(nanos(100 * 500 + 10 * 1_500)));
     assert_eq!(
         price.counted(&Counts::default()),
         None,
@@ -42,6 +41,36 @@ fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
         Some(nanos(3 * 500 + 2 * 1_500))
     );
     assert_eq!(price.counted(&counts(u64::MAX, 0)), Some(Money::MAX));
+}
+
+#[test]
+fn the_length_of_what_is_compressed_bounds_nothing() {
+    let told = |lines: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        RequestLength::of(&headers)
+    };
+    let length = ("content-length", "100");
+    assert_eq!(told(&[]), Unknown);
+    assert_eq!(told(&[("content-length", "many")]), Unknown);
+    assert_eq!(told(&[length]), Plain(100));
+    assert_eq!(
+        told(&[length, ("content-encoding", "identity")]),
+        Plain(100)
+    );
+    assert_eq!(told(&[length, ("grpc-encoding", "identity")]), Plain(100));
+    for coding in [("content-encoding", "gzip"), ("grpc-encoding", "gzip")] {
+        assert_eq!(told(&[length, coding]), Encoded(100));
+        assert_eq!(told(&[coding]), Unknown);
+    }
+    let bound = TokenBound::BodyBytes { unknown: 1_000 };
+    let price = Price::from(by_token().input_bound(bound));
+    let held = |read: i64| Some(nanos(read * 500 + 10 * 1_500));
+    assert_eq!(price.hold(Encoded(100)), held(1_000));
+    assert_eq!(price.hold(Unknown), held(1_000));
+    assert_eq!(price.hold(Encoded(4_000)), held(4_000));
 }
 
 #[test]
@@ -71,7 +100,7 @@ fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
     assert_eq!(both.counted(&counted), Some(cost));
     // It may all be written for an hour.
     let held = nanos(100 * 1_000 + 10 * 1_500);
-    assert_eq!(both.hold(Some(100)), Some(held));
+    assert_eq!(both.hold(Plain(100)), Some(held));
     assert!(Price::from(by_token().cache_write(nanos(-1))).is_unsound());
     assert!(Price::from(by_token().cache_write_for_an_hour(nanos(-1))).is_unsound());
 }
@@ -79,7 +108,7 @@ fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
 #[test]
 fn bytes_are_counted_whatever_they_are() {
     let price = Price::per_million_bytes(nanos(2_000_000), 100);
-    assert_eq!(price.hold(None), Some(nanos(200)));
+    assert_eq!(price.hold(Unknown), Some(nanos(200)));
     let sent = Counts {
         bytes: 150,
         ..Counts::default()
@@ -92,8 +121,8 @@ fn a_model_that_nobody_knows_costs_as_the_dearest() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
     let models = Price::by_model([("small", cheap), ("large", by_token())]);
     assert_eq!(
-        models.hold(Some(100)),
-        Price::from(by_token()).hold(Some(100))
+        models.hold(Plain(100)),
+        Price::from(by_token()).hold(Plain(100))
     );
     for (model, cost) in [("small", 20), ("large", 20_000), ("other", 20_000)] {
         let counted = Counts {
@@ -140,12 +169,12 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
 fn a_stream_that_was_left_costs_what_its_own_model_does() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(2_000_000));
     let models = Price::by_model([("small", cheap), ("large", by_token())]);
-    let held = models.hold(Some(100)).unwrap();
+    let held = models.hold(Plain(100)).unwrap();
     let left = |model, bytes| {
         let counts = Counts {
             bytes,
             model: Some(model),
-            request_bytes: Some(100),
+            request: Plain(100),
             ..Counts::default()
         };
         models.produced(held, &counts)
@@ -153,7 +182,7 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
     assert_eq!(left("small", 4), nanos(100 + 4 * 2));
     assert_eq!(
         Some(left("small", 5_000)),
-        Price::from(cheap).hold(Some(100))
+        Price::from(cheap).hold(Plain(100))
     );
     for dearest in ["large", "other"] {
         assert_eq!(left(dearest, 4), nanos(100 * 500 + 4 * 1_500), "{dearest}");
@@ -202,7 +231,7 @@ fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
         ("large", by_token().into()),
     ]);
     assert_eq!(mixed.counted(&Counts::default()), None);
-    let held = mixed.hold(None).unwrap();
+    let held = mixed.hold(Unknown).unwrap();
     assert_eq!(
         mixed.produced(held, &Counts::default()),
         held.saturating_sub(nanos(10 * 1_500))

@@ -1,14 +1,30 @@
 //! A price by tokens.
 
-use super::{CostSource, Price};
+use super::{CostSource, Price, RequestLength};
 use crate::domain::{charge::Tokens, money::Money};
 
-/// A price by tokens, which the handler counts into its [`Charge`](crate::Charge) or the answer tells
-/// ([`cost_from`](Self::cost_from)). Made by [`Price::per_million_tokens`]; wherever a [`Price`] is asked for, it is one.
+/// A price by tokens, which the handler counts into its [`Charge`](crate::Charge), or the answer's `usage` tells
+/// ([`CostSource::Body`], unless [`cost_from`](Self::cost_from) is set). Made by [`Price::per_million_tokens`]; wherever a [`Price`] is asked for, it is one.
 ///
 /// Held before a call: one token read for every byte of the request's body, and 4,096 tokens written, unless the bounds
-/// are set. When nothing at all is counted, the hold is charged; see
-/// [`missing_usage`](crate::SpendingLimitLayer::missing_usage).
+/// are set.
+///
+/// # What the length of a request does not bound
+/// Text of so many bytes is no more tokens. But a request of 200 bytes may name what is read besides: an earlier
+/// answer with all that led to it (`previous_response_id`, `conversation`), a file (`file_id`, `vector_store_ids`), an image
+/// or a document at an address (`image_url`, `file_url`), a stored prompt. That can be as much as the model's context
+/// holds, and is charged when it is counted, beyond the hold: an account may then be overdrawn by as many calls as it has under way.
+/// Where clients may ask for that, hold for all of it: `input_bound(TokenBound::Fixed(128_000))` for a context of 128,000 tokens. It is
+/// not the default, because most routes take text alone, and who has little credit left would be refused there for what they don't ask for.
+///
+/// Nor do the bytes that went out bound what was written where a model thinks without showing it. Of a stream that is left
+/// before its count came, such tokens are not charged unless
+/// [`disconnected_calls`](crate::SpendingLimitLayer::disconnected_calls) is set to [`Charging::Hold`](crate::Charging::Hold).
+///
+/// # Where nothing is counted
+/// When nothing at all is counted, the hold is charged, and the log says so once a route; see
+/// [`missing_usage`](crate::SpendingLimitLayer::missing_usage). A stream of OpenAI's chat completions tells its usage only if
+/// its request says `"stream_options": {"include_usage": true}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it is a price of nothing until it is put into a table"]
 pub struct TokenPrice {
@@ -31,9 +47,11 @@ pub enum TokenBound {
     /// So many.
     Fixed(u64),
     /// One for every byte of the request's body, whose `content-length` says how many; without one, as
-    /// many as in this many bytes.
+    /// many as in this many bytes. It bounds the text that stands in the request, and nothing that the request only
+    /// [names](TokenPrice#what-the-length-of-a-request-does-not-bound).
     BodyBytes {
-        /// Bytes of a body whose length isn't told.
+        /// Bytes of a body whose length isn't told, or at least so many where it is compressed (`content-encoding`,
+        /// `grpc-encoding`): of what is sent more is made before it is read.
         unknown: u64,
     },
 }
@@ -51,7 +69,7 @@ impl TokenPrice {
         }
     }
 
-    /// How many tokens read are held for.
+    /// How many tokens read are held for: [`TokenBound::Fixed`] where a request can name more than it contains.
     pub const fn input_bound(self, bound: TokenBound) -> Self {
         Self {
             input_bound: bound,
@@ -93,7 +111,7 @@ impl TokenPrice {
         }
     }
 
-    /// Where the real cost is read.
+    /// Where the real cost is read: in the body unless set.
     #[must_use]
     pub fn cost_from(self, source: CostSource) -> Price {
         Price::from(self).cost_from(source)
@@ -178,10 +196,10 @@ impl TokenPrice {
 }
 
 impl TokenBound {
-    pub(super) fn tokens(self, request_bytes: Option<u64>) -> u64 {
+    pub(super) fn tokens(self, length: RequestLength) -> u64 {
         match self {
             Self::Fixed(tokens) => tokens,
-            Self::BodyBytes { unknown } => request_bytes.unwrap_or(unknown),
+            Self::BodyBytes { unknown } => length.bytes(unknown),
         }
     }
 }

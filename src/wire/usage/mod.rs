@@ -7,12 +7,10 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
-use http::{
-    HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
-};
+use http::{HeaderMap, header::CONTENT_TYPE};
 
 use self::{json::Scanner, sse::Events};
+use super::encoding::is_encoded;
 use crate::domain::charge::Tokens;
 
 /// Reads one body.
@@ -26,10 +24,7 @@ enum Kind {
 impl UsageReader {
     /// The reader for a body with such a head; `None`: nothing can be read in it.
     pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
-        let encoded = headers
-            .get(CONTENT_ENCODING)
-            .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-        if encoded {
+        if is_encoded(headers) {
             return None;
         }
         let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;

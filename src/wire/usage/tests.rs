@@ -1,4 +1,4 @@
-use http::HeaderValue;
+use http::{HeaderValue, header::CONTENT_ENCODING};
 use proptest::prelude::*;
 
 use super::*;

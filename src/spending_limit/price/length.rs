@@ -1,0 +1,44 @@
+//! How long a request is, as far as its head tells.
+
+use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
+
+use crate::wire::is_encoded;
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// How long a request's body is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::spending_limit) enum RequestLength {
+    /// So many bytes, which are what is read.
+    Plain(u64),
+    /// So many bytes, of which more is made before they are read.
+    Encoded(u64),
+    /// Nobody says.
+    #[default]
+    Unknown,
+}
+
+impl RequestLength {
+    pub(in crate::spending_limit) fn of(headers: &HeaderMap) -> Self {
+        let length = headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let messages_are_encoded = || {
+            let encoding = headers.get(GRPC_ENCODING);
+            encoding.is_some_and(|encoding| encoding != "identity")
+        };
+        match length {
+            None => Self::Unknown,
+            Some(bytes) if is_encoded(headers) || messages_are_encoded() => Self::Encoded(bytes),
+            Some(bytes) => Self::Plain(bytes),
+        }
+    }
+
+    /// How many bytes may be read; `unknown`: where that isn't told.
+    pub(super) fn bytes(self, unknown: u64) -> u64 {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Encoded(bytes) => bytes.max(unknown),
+            Self::Unknown => unknown,
+        }
+    }
+}
