@@ -80,7 +80,7 @@
 //! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money of many processes, and news of changes |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
-//! | `metrics` | one counter a decision |
+//! | `metrics` | one counter a decision, and of calls of which nobody tells what they used |
 //! | `test-util` | `ManualClock` |
 //! | `full` | all of them |
 

@@ -221,6 +221,9 @@ pub struct Settlement {
     pub bytes: Option<u64>,
     /// The model that answered, where it is known.
     pub model: Option<Arc<str>>,
+    /// Nobody told what it used, where that is what is paid for: what is charged is what was held, or what can have gone out
+    /// by then.
+    pub usage_is_missing: bool,
 }
 
 impl Settlement {
@@ -238,6 +241,7 @@ impl Settlement {
             output_tokens: None,
             bytes: None,
             model: None,
+            usage_is_missing: false,
         }
     }
 

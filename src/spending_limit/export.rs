@@ -23,7 +23,7 @@ const PAGE_ROWS: u16 = 500;
 
 const COLUMNS: &str = "position,started_at,settled_at,request_id,account,principal,key,route,model,\
      status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
-     output_tokens,bytes,latency_ms\r\n";
+     output_tokens,bytes,latency_ms,usage_is_missing\r\n";
 
 /// The usage log of an account, newest first, as the body of an answer: read page by page, as fast as it is
 /// taken. Rows that come while it is read are not in it.
@@ -207,6 +207,7 @@ struct Row<'a> {
     output_tokens: Option<u64>,
     bytes: Option<u64>,
     latency_ms: u64,
+    usage_is_missing: bool,
 }
 
 impl<'a> Row<'a> {
@@ -232,6 +233,7 @@ impl<'a> Row<'a> {
             output_tokens: settlement.output_tokens,
             bytes: settlement.bytes,
             latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
+            usage_is_missing: settlement.usage_is_missing,
         }
     }
 
@@ -260,6 +262,7 @@ impl<'a> Row<'a> {
             number(self.output_tokens),
             number(self.bytes),
             self.latency_ms.to_string(),
+            self.usage_is_missing.to_string(),
         ];
         line.extend_from_slice(cells.join(",").as_bytes());
         line.extend_from_slice(b"\r\n");

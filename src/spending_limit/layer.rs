@@ -56,6 +56,7 @@ impl SpendingLimitLayer {
                         expiry: Expiry::Release,
                     },
                     upgrade_told: Arc::default(),
+                    missed: Arc::default(),
                 }),
                 prices,
                 answers: None,
@@ -101,7 +102,8 @@ impl SpendingLimitLayer {
         self.terms(|terms| terms.disconnected = charging)
     }
 
-    /// What a call costs of which nobody told what it used; the hold unless set.
+    /// What a call costs of which nobody told what it used; the hold unless set. Its usage row says so, and the log
+    /// of the first of each route.
     #[must_use]
     pub fn missing_usage(self, missing: MissingUsage) -> Self {
         self.terms(|terms| terms.missing = missing)

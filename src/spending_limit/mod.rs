@@ -15,7 +15,9 @@
 //!   produced at most where the count hadn't come to its end; a call of which nobody tells what it used costs its hold.
 //!   What a client can bring about by that stands at [`SpendingLimitLayer`].
 //! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
-//!   answer's body ([`CostSource`]).
+//!   answer's body ([`CostSource`]). Where nobody tells it, the log says so once a route, the call's usage row does too
+//!   ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)), and with the feature `metrics` it is counted
+//!   (`tollgate_usage_missing_total`, by `route`).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is
 //!   refused with 409 (under way, or not kept) or 422 (another request). A [`BodyDigestLayer`] further out makes
 //!   its body part of what must be the same.
@@ -54,9 +56,10 @@
 mod body_digest;
 mod export;
 mod idempotency;
+mod kept_answers;
 mod layer;
 mod lifeline;
-mod kept_answers;
+mod missing;
 mod open_hold;
 mod policy;
 mod price;

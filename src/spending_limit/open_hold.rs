@@ -68,6 +68,30 @@ struct Seen {
     broken: bool,
 }
 
+/// What a call costs.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    charged: Money,
+    /// Nobody told what it used.
+    usage_is_missing: bool,
+}
+
+impl Cost {
+    fn told(charged: Money) -> Self {
+        Self {
+            charged,
+            usage_is_missing: false,
+        }
+    }
+
+    fn guessed(charged: Money) -> Self {
+        Self {
+            charged,
+            usage_is_missing: true,
+        }
+    }
+}
+
 impl Seen {
     /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
     fn has_failed(&self) -> bool {
@@ -98,10 +122,19 @@ impl OpenHold {
         if let Some(reader) = &mut self.seen.reader {
             reader.catch_up();
         }
-        let charged = match &reservation {
-            Reservation::Free(_) => Money::ZERO,
+        let cost = match &reservation {
+            Reservation::Free(_) => Cost::told(Money::ZERO),
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
+        let charged = cost.charged;
+        if let Reservation::Held(hold) = &reservation
+            && cost.usage_is_missing
+            && outcome == Outcome::Completed
+        {
+            let (source, is_read) = (self.price.source(), self.seen.reader.is_some());
+            let route = &hold.call.route;
+            self.till.missed.note(route, source, is_read, charged);
+        }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
@@ -121,6 +154,7 @@ impl OpenHold {
             output_tokens: all_tokens.map(|tokens| tokens.output),
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),
+            usage_is_missing: cost.usage_is_missing,
             ..Settlement::new(charged, outcome)
         };
         if let Some(recording) = self.recording.take()
@@ -155,28 +189,28 @@ impl OpenHold {
 
     /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that
     /// left before there was an answer pays what the handler had set or counted by then.
-    fn cost(&self, outcome: Outcome, held: Money) -> Money {
+    fn cost(&self, outcome: Outcome, held: Money) -> Cost {
         if self.seen.has_failed() {
-            return Money::ZERO;
+            return Cost::told(Money::ZERO);
         }
         let charging = match outcome {
             Outcome::Failed => self.failed(),
             Outcome::Disconnected => self.till.terms.disconnected,
             _ => {
-                let used = self.used(outcome, held);
-                return used.unwrap_or_else(|| self.missing(held));
+                let used = self.used(outcome, held).map(Cost::told);
+                return used.unwrap_or_else(|| Cost::guessed(self.missing(held)));
             }
         };
         match charging {
-            Charging::Nothing => Money::ZERO,
-            Charging::Hold => held,
-            Charging::Counted => self.used(outcome, held).unwrap_or_else(|| {
-                if self.is_answered() {
-                    self.price.produced(held, &self.counts())
-                } else {
-                    Money::ZERO
+            Charging::Nothing => Cost::told(Money::ZERO),
+            Charging::Hold => Cost::told(held),
+            Charging::Counted => match self.used(outcome, held) {
+                Some(used) => Cost::told(used),
+                None if self.is_answered() => {
+                    Cost::guessed(self.price.produced(held, &self.counts()))
                 }
-            }),
+                None => Cost::told(Money::ZERO),
+            },
         }
     }
 

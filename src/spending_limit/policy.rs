@@ -9,6 +9,7 @@ use std::{
 use super::{
     PriceTable, SpendingPermit,
     idempotency::{self, Answers},
+    missing::MissedUsage,
     open_hold::{OpenHold, Reservation},
     price::RequestLength,
     table::Priced,
@@ -50,6 +51,7 @@ pub(super) struct Till {
     pub(super) terms: Terms,
     /// It was said that an upgrade isn't counted.
     pub(super) upgrade_told: Arc<AtomicBool>,
+    pub(super) missed: Arc<MissedUsage>,
 }
 
 type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;

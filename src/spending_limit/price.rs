@@ -1,6 +1,7 @@
 //! What a request costs, before and after.
 
 mod cost;
+mod length;
 mod models;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-pub(super) use self::cost::Counts;
 use self::models::Models;
 pub use self::tokens::{TokenBound, TokenPrice};
 pub(super) use self::{cost::Counts, length::RequestLength};
@@ -46,12 +46,18 @@ enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CostSource {
-    /// The handler tells it, or nobody.
+    /// The handler tells it, or nobody. For prices by tokens where an answer's `usage` is not to be believed, because it
+    /// comes from where the client may have a say.
     #[default]
     Handler,
     /// The answer's body: the `usage` of OpenAI's and Anthropic's shapes, in JSON or in the events of a
-    /// `text/event-stream`. It is read while it passes; nothing is kept back. A body that is compressed before it
-    /// comes here can't be read.
+    /// `text/event-stream`. It is read while it passes; nothing is kept back. This is where prices by tokens and by models
+    /// look unless told otherwise.
+    ///
+    /// Nothing is found in a body that is compressed before it comes here (ask the provider for `accept-encoding: identity`),
+    /// nor in a stream of OpenAI's chat completions whose request doesn't say `"stream_options": {"include_usage": true}`: a
+    /// gateway adds that to what it sends on. Then the hold is charged, and said to be
+    /// ([`MissingUsage`](crate::MissingUsage)).
     Body,
     /// A header of the answer: a decimal number of dollars (`0.0042`). One that is no amount, negative, or there
     /// twice, is none.
@@ -123,13 +129,14 @@ impl Price {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            source: CostSource::Handler,
-        }
+        let source = match &kind {
+            Kind::Tokens(_) | Kind::Models(_) => CostSource::Body,
+            Kind::Flat(_) | Kind::Bytes { .. } => CostSource::Handler,
+        };
+        Self { kind, source }
     }
 
-    /// Where the real cost is read.
+    /// Where the real cost is read: unless set, of a price by tokens or by models in the body, of others nowhere.
     #[must_use]
     pub fn cost_from(mut self, source: CostSource) -> Self {
         self.source = source;

@@ -14,7 +14,8 @@ pub enum Charging {
     Hold,
 }
 
-/// What a call costs of which nobody told what it used. Usage of zero is told, and costs nothing.
+/// What a call costs of which nobody told what it used: its usage row says that
+/// ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)). Usage of zero is told, and costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissingUsage {

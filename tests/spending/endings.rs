@@ -300,3 +300,68 @@ async fn that_an_upgrade_is_not_counted_is_said_once() {
         assert_eq!(said(), 1);
     }
 }
+
+#[tokio::test]
+async fn that_nobody_told_the_usage_is_said_once_a_route_and_in_each_row() {
+    let log = Log::default();
+    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
+    let lines = lines.with_writer(move || writer.clone());
+    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let gate = Gate::new().await;
+    let said = |what: &str| {
+        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        said.matches(what).count()
+    };
+    let stream = &[
+        "data: {\"model\":\"gpt-x\",\"usage\":null}\n\n",
+        "data: [DONE]\n\n",
+    ];
+    let compressed = async |_: Charge| {
+        let mut answer = answer("application/json", &[USAGE]);
+        let gzip = HeaderValue::from_static("gzip");
+        answer.headers_mut().insert("content-encoding", gzip);
+        answer
+    };
+    let header = CostSource::Header(http::HeaderName::from_static("x-cost"));
+
+    let layer = gate.layer(by_token());
+    for _ in 0..2 {
+        let (_, row) = gate
+            .call(layer.clone(), async |_| answer("text/event-stream", stream))
+            .await;
+        assert!(row.settlement.usage_is_missing && nanos(&row) == HELD);
+        assert_eq!(row.settlement.outcome, Outcome::Completed);
+    }
+    assert_eq!(said("stream_options.include_usage"), 1);
+    assert_eq!(said("POST /chat"), 1);
+    let (_, row) = gate.call(gate.layer(by_token()), compressed).await;
+    assert!(row.settlement.usage_is_missing && nanos(&row) == HELD);
+    assert_eq!(said("compressed"), 1);
+    for (source, why) in [
+        (CostSource::Handler, "the handler counted nothing"),
+        (header, "the header that tells"),
+    ] {
+        let layer = gate.layer(by_token().cost_from(source));
+        let (_, row) = gate
+            .call(layer, async |_| answer("application/json", &[USAGE]))
+            .await;
+        assert!(row.settlement.usage_is_missing && nanos(&row) == HELD);
+        assert_eq!(said(why), 1);
+    }
+    let before = said("nobody tells");
+
+    // Nothing is missing of what was told, or is paid for by the call.
+    for price in [by_token().into(), Price::flat(dollars("1"))] {
+        let (_, row) = gate
+            .call(gate.layer(price), async |_| {
+                answer("application/json", &[USAGE])
+            })
+            .await;
+        assert!(!row.settlement.usage_is_missing);
+    }
+    // Whoever leaves has had no usage yet: that is no fault of the route.
+    let row = leave(&gate, gate.layer(by_token()), 1).await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    assert!(row.settlement.usage_is_missing);
+    assert_eq!(said("nobody tells"), before);
+}

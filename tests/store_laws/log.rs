@@ -46,6 +46,7 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
         output_tokens: Some(9),
         bytes: Some(1 << 40),
         model: Some(Arc::from("model-\"1\"")),
+        usage_is_missing: true,
     };
     store.settle(hold, settlement.clone()).await.unwrap();
     let rows = usage(&store, &ann).await;

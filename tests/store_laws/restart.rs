@@ -96,6 +96,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
             started_at, budgets, request_id, route);
         ALTER TABLE budget DROP COLUMN rolling;
         ALTER TABLE usage DROP COLUMN cached_tokens; ALTER TABLE usage DROP COLUMN cache_write_tokens;
+        ALTER TABLE usage DROP COLUMN usage_is_missing;
         DROP INDEX audit_by_share; DROP INDEX audit_by_actor; DROP INDEX audit_by_action;
         ALTER TABLE audit DROP COLUMN share;
         ALTER TABLE audit ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0;
@@ -307,7 +308,6 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
     assert_eq!((balance.settled, balance.held), (nanos(10), nanos(0)));
 }
 
-#[tokio::test]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold() {
     let folder = tempfile::tempdir().unwrap();
@@ -340,6 +340,7 @@ async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold(
     assert_eq!(store.balance(&bob).await.unwrap().settled, nanos(0));
 }
 
+#[tokio::test]
 async fn the_log_is_bounded_by_rows_and_by_age() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Time::default();

@@ -286,7 +286,8 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
              tollgate.audit_of_share_6, tollgate.audit_of_share_7, tollgate.audit_of_share_8,
              tollgate.audit_of_share_9;
          CREATE INDEX audit_by_ordinal ON tollgate.audit (stranger, ordinal);
-         ALTER TABLE tollgate.usage DROP COLUMN cached_tokens, DROP COLUMN cache_write_tokens;
+         ALTER TABLE tollgate.usage DROP COLUMN cached_tokens, DROP COLUMN cache_write_tokens,
+             DROP COLUMN usage_is_missing;
          DELETE FROM tollgate.migration WHERE version >= 7";
     sqlx::raw_sql(before).execute(&pool).await.unwrap();
 

@@ -12,7 +12,7 @@ use crate::domain::{
 const USAGE: &str =
     "SELECT position, request_id, key, route, started_at, settled_at, held, charged,
      outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes,
-     cached_tokens, cache_write_tokens
+     cached_tokens, cache_write_tokens, usage_is_missing
      FROM tollgate.usage
      WHERE account = (SELECT number FROM tollgate.account WHERE id = $1) AND position < $2
      ORDER BY position DESC LIMIT $3";
@@ -116,6 +116,7 @@ fn read_usage(account: &AccountId, row: &PgRow) -> Result<UsageEntry, Failure> {
             output_tokens: tokens(12)?,
             bytes: tokens(15)?,
             model: row.try_get::<Option<String>, _>(14)?.map(Into::into),
+            usage_is_missing: row.try_get::<Option<bool>, _>(18)?.unwrap_or_default(),
         },
         settled_at: moment(row, 5)?,
     })

@@ -52,17 +52,17 @@ const WRITE: &str = "WITH accounts AS (
      )
      INSERT INTO tollgate.usage (account, request_id, principal, key, route, started_at, settled_at,
          held, charged, outcome, status, latency_micros, input_tokens, output_tokens, bytes, model,
-         cached_tokens, cache_write_tokens)
+         cached_tokens, cache_write_tokens, usage_is_missing)
      SELECT account, request_id, principal, key, route, started_at, $37, held, charged, outcome,
          status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
-         cache_write_tokens
+         cache_write_tokens, usage_is_missing
      FROM unnest($38::bigint[], $39::text[], $40::text[], $41::text[], $42::text[],
          $43::timestamptz[], $44::bigint[], $45::bigint[], $46::text[], $47::integer[],
          $48::bigint[], $49::bigint[], $50::bigint[], $51::bigint[], $52::text[], $54::bigint[],
          $55::bigint[], $56::boolean[]) WITH ORDINALITY
          AS new (account, request_id, principal, key, route, started_at, held, charged, outcome,
              status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
-             cache_write_tokens, place)
+             cache_write_tokens, usage_is_missing, place)
      ORDER BY place";
 
 /// Accounts and budgets that changed, new holds and new rows of the log, in one statement.
@@ -134,7 +134,8 @@ pub(super) async fn write_back(
         .bind(usage.model)
         .bind(budgets.rolling)
         .bind(usage.cached_tokens)
-        .bind(usage.cache_write_tokens);
+        .bind(usage.cache_write_tokens)
+        .bind(usage.usage_is_missing);
     query.execute(connection).await?;
     Ok(())
 }
@@ -304,6 +305,7 @@ struct UsageColumns<'a> {
     output_tokens: Vec<Option<i64>>,
     bytes: Vec<Option<i64>>,
     model: Vec<Option<&'a str>>,
+    usage_is_missing: Vec<Option<bool>>,
 }
 
 impl<'a> UsageColumns<'a> {
@@ -350,6 +352,8 @@ impl<'a> UsageColumns<'a> {
             columns
                 .model
                 .push(model.filter(|name| !name.contains('\0')));
+            let is_missing = settlement.usage_is_missing.then_some(true);
+            columns.usage_is_missing.push(is_missing);
         }
         columns
     }

@@ -92,8 +92,8 @@ impl<'c> Statements<'c> {
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, outcome, status, latency,
                  input_tokens, output_tokens, principal, model, bytes, cached_tokens,
-                 cache_write_tokens)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 cache_write_tokens, usage_is_missing)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_plain_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,

@@ -235,6 +235,7 @@ impl UsageRow<'_> {
             settlement.bytes.map(count),
             settlement.cached_tokens.map(count),
             settlement.cache_write_tokens.map(count),
+            settlement.usage_is_missing.then_some(true),
         ];
         match columns.first_chunk::<PLAIN_USAGE>() {
             Some(plain) if self.is_plain() => statements.insert_plain_usage.execute(plain)?,
@@ -254,5 +255,6 @@ impl UsageRow<'_> {
             && settlement.bytes.is_none()
             && settlement.cached_tokens.is_none()
             && settlement.cache_write_tokens.is_none()
+            && !settlement.usage_is_missing
     }
 }

@@ -15,7 +15,8 @@ use crate::domain::{
 
 const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
      settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens,
-     principal, model, bytes, cached_tokens, cache_write_tokens FROM usage WHERE position = ? AND account = ?";
+     principal, model, bytes, cached_tokens, cache_write_tokens,
+     usage_is_missing FROM usage WHERE position = ? AND account = ?";
 
 const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
@@ -148,6 +149,7 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
             output_tokens: tokens(13)?.map(uncount).transpose()?,
             bytes: tokens(16)?.map(uncount).transpose()?,
             model: row.get::<_, Option<String>>(15)?.map(Into::into),
+            usage_is_missing: row.get::<_, Option<bool>>(19)?.unwrap_or_default(),
         },
         settled_at: moment(row.get(6)?)?,
     })

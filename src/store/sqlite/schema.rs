@@ -323,8 +323,13 @@ INSERT INTO bundled (first, holds) SELECT number, unhex(
 DROP TABLE open_hold;
 ";
 
+/// Of a call of which nobody told what it used: 1, otherwise NULL.
+const MISSING_USAGE: &str = "
+ALTER TABLE usage ADD COLUMN usage_is_missing INTEGER;
+";
+
 /// All that was ever changed in the tables, in order.
-pub(super) const STEPS: [&str; 14] = [
+pub(super) const STEPS: [&str; 15] = [
     FIRST,
     SECOND,
     MONEY,
@@ -339,6 +344,7 @@ pub(super) const STEPS: [&str; 14] = [
     SHARES,
     CACHED_TOKENS,
     BUNDLES,
+    MISSING_USAGE,
 ];
 
 #[cfg(test)]

@@ -240,6 +240,8 @@ struct StoredSettlement<'a> {
     bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    usage_is_missing: bool,
 }
 
 pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreError> {
@@ -253,6 +255,7 @@ pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreE
         output_tokens: settlement.output_tokens,
         bytes: settlement.bytes,
         model: settlement.model.as_deref().map(Cow::Borrowed),
+        usage_is_missing: settlement.usage_is_missing,
     };
     serde_json::to_string(&stored)
         .map_err(|_| StoreError::internal("a settlement can't be written"))
@@ -272,6 +275,7 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
         output_tokens: stored.output_tokens,
         bytes: stored.bytes,
         model: stored.model.map(Into::into),
+        usage_is_missing: stored.usage_is_missing,
     })
 }
 
