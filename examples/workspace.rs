@@ -29,6 +29,7 @@ use support::{
 use tollgate::{
     ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
     Tollgate,
+    audit::AuditLines,
     axum::JsonBody,
     denial::Denial,
     key::KeyFormat,
@@ -58,7 +59,7 @@ struct App {
 #[tokio::main]
 async fn main() {
     let read = support::read_env_file(".env.local");
-    support::log_always("tollgate");
+    support::log_always("tollgate::audit");
     let served = match read {
         Ok(()) => run().await,
         unread => unread,
@@ -178,6 +179,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
     };
     let everybody = Tollgate::builder()
+        .audit(AuditLines)
         .denials(Texts)
         .cover_plain_errors()
         .client_address(client)

@@ -31,11 +31,20 @@ use crate::{
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
     /// Takes one event.
     fn record(&self, event: AuditEvent);
+
+    /// Whether it tells the operator's log of every event itself. Then nothing else tells that of acts.
+    fn tells_operators(&self) -> bool {
+        false
+    }
 }
 
 impl<T: AuditSink + ?Sized> AuditSink for Arc<T> {
     fn record(&self, event: AuditEvent) {
         T::record(self, event);
+    }
+
+    fn tells_operators(&self) -> bool {
+        T::tells_operators(self)
     }
 }
 
@@ -198,14 +207,17 @@ where
 /// it, and in the operator's log. Keys and logins do so themselves; an application does it for what only it
 /// knows.
 pub fn record(act: Act) {
-    tracing::info!(
-        target: "tollgate::audit",
-        action = act.action.as_str(),
-        outcome = act.outcome.as_str(),
-        actor = act.actor.as_deref(),
-        on = act.target.as_deref(),
-        reason = act.reason.as_deref(),
-    );
+    let is_told = SCOPE.try_with(|scope| scope.sink.tells_operators());
+    if !is_told.unwrap_or(false) {
+        tracing::info!(
+            target: "tollgate::audit",
+            action = act.action.as_str(),
+            outcome = act.outcome.as_str(),
+            actor = act.actor.as_deref(),
+            on = act.target.as_deref(),
+            reason = act.reason.as_deref(),
+        );
+    }
     let _ = SCOPE.try_with(|scope| scope.record(act));
 }
 

@@ -7,7 +7,7 @@
 //!   records by [`record`].
 //! - A flood pushes out none of the acts: what strangers are refused, and what one caller brings about, have shares of their own in the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
-//! - Waits for nothing: an event goes to an [`AuditSink`], and what a full or failing log doesn't take
+//! - Waits for nothing: an event goes to an [`AuditSink`] (a store's log, by an [`AuditTrail`], or the operator's, by [`AuditLines`]), and what a full or failing log doesn't take
 //!   is counted ([`AuditTrail::lost`]). No query and no header is in it, and of what looks like a
 //!   secret in a path or a target (a key, a token) no more than its first eight characters.
 //!
@@ -35,6 +35,8 @@
 //! # Ok(()) }
 //! ```
 
+mod lines;
+
 use std::{
     fmt,
     future::Future,
@@ -49,6 +51,7 @@ use tokio::task::futures::TaskLocalFuture;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::lines::AuditLines;
 pub use crate::{
     domain::audit::{Act, AuditAction, AuditEntry, AuditEvent, AuditFilter, AuditOutcome},
     trail::{AuditSink, AuditTrail, record},

@@ -1,4 +1,4 @@
-//! Guesses at keys.
+//! Guesses at keys, and what the log says of attempts.
 
 use super::*;
 
@@ -34,4 +34,79 @@ async fn guesses_are_limited_and_neither_sessions_nor_the_administrator_pay_for_
     // A bad session is refused, and no key beside it is looked at.
     let bad = Cookie::plain("guess").on(ask(&server)).key("client-key-1");
     refused(&bad.send().await, 401, "Invalid API key");
+}
+
+/// The line of the log on one request.
+fn line_of<'a>(said: &'a str, answer: &Answer) -> &'a str {
+    let of_it =
+        |line: &&str| line.contains("tollgate::audit") && line.contains(answer.request_id());
+    let mut lines = said.lines().filter(of_it);
+    let line = lines.next().unwrap_or_else(|| panic!("no line in {said}"));
+    assert_eq!(lines.next(), None, "one line an attempt");
+    line
+}
+
+#[tokio::test]
+async fn an_attempt_is_logged_with_who_it_was_by_what_and_from_where() {
+    let home = home();
+    let launch = launch(&home)
+        .env("RUST_LOG", "off")
+        .env("TRUSTED_PROXIES", "127.0.0.0/8");
+    let server = launch.start().await;
+    let from = |call: Call| call.header("x-forwarded-for", "203.0.113.7");
+    let made = Cookie::of("ann").on(server.post("/api/keys"));
+    let made = from(made)
+        .json(&json!({ "name": "mine" }))
+        .send()
+        .await
+        .expect(201);
+    let (key, id) = (made.json()["key"].clone(), made.json()["id"].clone());
+    let (key, id) = (key.as_str().unwrap(), id.as_str().unwrap());
+    let bad = "a-bad-key-of-ours";
+    let session = from(Cookie::of("ann").on(ask(&server)))
+        .send()
+        .await
+        .expect(200);
+    let dashboard = from(ask(&server).key(key)).send().await.expect(200);
+    let admin = from(ask(&server).bearer(ADMIN)).send().await.expect(200);
+    let client = from(ask(&server).key("client-key-2"))
+        .send()
+        .await
+        .expect(200);
+    let refused = from(ask(&server).key(bad)).send().await.expect(401);
+    let nobody = from(ask(&server)).send().await.expect(401);
+    let said = server.stop().await.stderr;
+
+    let actor = line_of(&said, &session).split("actor=").nth(1);
+    let ann = actor
+        .and_then(|actor| actor.split(' ').next())
+        .expect("who it was");
+    for (answer, words) in [
+        (&session, vec!["success", ann]),
+        (&dashboard, vec!["success", ann, id]),
+        (
+            &admin,
+            vec!["success", r#"actor="admin""#, r#"key="admin""#],
+        ),
+        (
+            &client,
+            vec!["success", r#"actor="client-2""#, r#"key="client-2""#],
+        ),
+        (&refused, vec!["refused", "unknown key"]),
+        (&nobody, vec!["refused", "credential_missing"]),
+    ] {
+        let line = line_of(&said, answer);
+        for word in words
+            .iter()
+            .chain(&["authenticate", "address=203.0.113.7", "POST /api/ask"])
+        {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
+    assert!(!line_of(&said, &session).contains("key="), "{said}");
+    let act = |line: &&str| line.contains("key.create");
+    assert_eq!(said.lines().filter(act).count(), 1, "told once: {said}");
+    for secret in [key, ADMIN, "client-key-2", bad] {
+        assert!(!said.contains(secret), "{said}");
+    }
 }
