@@ -11,6 +11,7 @@
 //! | what is your name? | [`RequestIdLayer`] | nothing |
 //! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
 //! | has the client heard the answer? | [`DrainLayer`] | nothing |
+//! | does it take the answer? | [`StallWatch`], in a server's loop | nothing |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
 //! in the right order, as one layer.
@@ -108,6 +109,7 @@ pub mod rbac;
 pub mod request_id;
 pub mod session_cookie;
 pub mod spending_limit;
+pub mod stall;
 pub mod store;
 pub mod token;
 #[cfg(feature = "tonic")]
@@ -137,6 +139,7 @@ pub use spending_limit::{
     BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
     PriceTable, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
 };
+pub use stall::StallWatch;
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
     ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,

@@ -1,4 +1,4 @@
-//! Connections: how many there are, and for how long one may be silent.
+//! Connections: how many there are, for how long one may be silent, and for how long it may leave its answers lying.
 
 use std::{
     convert::Infallible,
@@ -26,7 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tollgate::{DrainLayer, DrainedBody, PeerAddress};
+use tollgate::{DrainLayer, DrainedBody, PeerAddress, StallWatch};
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::{StartError, Stop};
@@ -67,7 +67,10 @@ where
         };
         let begun = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&begun);
+        let watch = StallWatch::new();
+        let answers = watch.clone();
         let service = ServiceBuilder::new()
+            .map_response(move |answer: Response<B>| answer.map(|body| answers.body(body)))
             .map_request(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(PeerAddress(peer));
@@ -75,10 +78,13 @@ where
             })
             .service(service.clone());
         let service = TowerToHyperService::new(service);
-        let connection = server.serve_connection(TokioIo::new(stream), service);
+        let connection = server.serve_connection(TokioIo::new(watch.io(stream)), service);
         let connection = connections.watch(connection.into_owned());
         tokio::spawn(async move {
-            last(connection, &begun).await;
+            tokio::select! {
+                () = last(connection, &begun) => {}
+                () = watch.stalled() => tracing::info!(%peer, "an answer was left lying"),
+            }
             drop(place);
         });
     }
