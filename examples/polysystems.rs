@@ -17,7 +17,7 @@ use axum::{
     Router,
     routing::{MethodRouter, delete, get, post, put},
 };
-use support::{StartError, Stores, client_address, limit, serve, short_bodies};
+use support::{StartError, Stores, client_address, few_at_once, limit, serve, short_bodies};
 use tollgate::{
     ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
     PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
@@ -172,6 +172,8 @@ fn public_routes() -> Router<App> {
 }
 
 fn account_routes(gated: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {
+    let few = few_at_once();
+    let listed = |list: MethodRouter<App>| list.route_layer(few.clone());
     Router::new()
         .route("/api/auth/me", gated(get(account::me)))
         .route(
@@ -180,7 +182,7 @@ fn account_routes(gated: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Rou
         )
         .route(
             "/api/keys",
-            gated(get(account::list_keys).post(account::create_key)),
+            gated(listed(get(account::list_keys)).post(account::create_key)),
         )
         .route("/api/keys/{id}", gated(delete(account::delete_key)))
         .route("/api/keys/{id}/revoke", gated(post(account::revoke_key)))
@@ -190,9 +192,9 @@ fn account_routes(gated: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Rou
         .route("/api/payments/balance", gated(get(account::balance)))
         .route(
             "/api/payments/transactions",
-            gated(get(account::transactions)),
+            gated(listed(get(account::transactions))),
         )
-        .route("/api/monitoring/usage", gated(get(account::usage)))
+        .route("/api/monitoring/usage", gated(listed(get(account::usage))))
 }
 
 fn api_routes(

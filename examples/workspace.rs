@@ -21,10 +21,12 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
+    response::Response,
     routing::{delete, get, post},
 };
 use support::{
-    RateLimits, StartError, all_of, client_address_by, limit, optional, secret, serve, setting,
+    RateLimits, StartError, all_keys, client_address_by, few_at_once, limit, optional, secret,
+    serve, setting,
 };
 use tollgate::{
     ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
@@ -195,7 +197,10 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .route("/api/admin/stats", get(stats).route_layer(may("stats")))
         .route(
             "/api/keys",
-            get(list_keys).post(create_key).route_layer(user.clone()),
+            get(list_keys)
+                .route_layer(few_at_once())
+                .post(create_key)
+                .route_layer(user.clone()),
         )
         .route("/api/keys/{id}", delete(delete_key).route_layer(user))
         .with_state(app)
@@ -213,9 +218,8 @@ async fn stats(State(app): State<App>) -> Json<Stats> {
     })
 }
 
-async fn list_keys(State(app): State<App>, user: Principal) -> Result<Json<Vec<Key>>, Denial> {
-    let keys = all_of(&app.keys, &user).await?;
-    Ok(Json(keys.into_iter().map(Key::from).collect()))
+async fn list_keys(State(app): State<App>, user: Principal) -> Result<Response, Denial> {
+    all_keys(&app.keys, &user, |key| Some(Key::from(key))).await
 }
 
 async fn create_key(

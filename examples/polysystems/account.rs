@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Path, Query, State},
     http::StatusCode,
+    response::Response,
 };
 use std::time::Duration;
 use tollgate::{
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    support::all_of,
+    support::all_keys,
     wire::{
         BalanceView, ChangePassword, CreateKey, Items, Key, Limits, LoggedIn, Login, PageQuery,
         Register, RotateKey, SetLimits, TopUp, TransactionView, Usage, User,
@@ -85,11 +86,12 @@ pub(crate) async fn create_key(
     ))
 }
 
-pub(crate) async fn list_keys(State(app): State<App>, caller: Principal) -> Answer<Vec<Key>> {
-    let (now, keys) = (app.clock.now(), all_of(&app.keys, &caller).await?);
-    Ok(Json(
-        keys.into_iter().map(|key| Key::listed(key, now)).collect(),
-    ))
+pub(crate) async fn list_keys(
+    State(app): State<App>,
+    caller: Principal,
+) -> Result<Response, Denial> {
+    let now = app.clock.now();
+    all_keys(&app.keys, &caller, move |key| Some(Key::listed(key, now))).await
 }
 
 pub(crate) async fn revoke_key(

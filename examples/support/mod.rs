@@ -17,12 +17,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tollgate::{
-    Principal,
-    key::KeyRecord,
-    keyring::{Keyring, KeyringError},
-    store::Page,
-};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -30,8 +24,8 @@ use tracing_subscriber::{
 
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
-pub(crate) use self::axum::{serve, short_bodies};
-#[allow(unused_imports, reason = "tonic has its own")]
+pub(crate) use self::axum::{all_keys, few_at_once, serve, short_bodies};
+#[allow(unused_imports, reason = "axum's are served by `serve`")]
 pub(crate) use self::connections::serve_connections;
 #[allow(
     unused_imports,
@@ -86,23 +80,6 @@ fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
         Err(error) => {
             begin(EnvFilter::new("info"));
             tracing::warn!(%error, "it is taken for `info`");
-        }
-    }
-}
-
-/// Every key of the caller's, newest first: how many one may have, the keyring bounds.
-pub(crate) async fn all_of(
-    keys: &Keyring,
-    caller: &Principal,
-) -> Result<Vec<KeyRecord>, KeyringError> {
-    const AT_ONCE: u16 = 1_000;
-    let (mut page, mut all) = (Page::first(AT_ONCE), Vec::new());
-    loop {
-        let part = keys.list(caller.subject(), page).await?;
-        all.extend(part.items);
-        match part.next_cursor {
-            Some(cursor) => page = Page::first(AT_ONCE).after(cursor),
-            None => return Ok(all),
         }
     }
 }

@@ -242,3 +242,33 @@ async fn every_key_is_in_the_list() {
     assert_eq!(keys.len(), 1_020);
     assert_eq!(listed, made);
 }
+
+/// A list that is sent in parts is one list.
+#[tokio::test]
+async fn a_long_list_of_keys_is_whole_and_in_order() {
+    let home = home();
+    let server = home.launch().unhurried().start().await;
+    let account = Account::new(&server).await;
+    let listed = async || {
+        let list = server.get("/api/keys").bearer(&account.token).send().await;
+        let list = list.expect(200);
+        assert_eq!(list.header("content-type"), "application/json");
+        let keys = list.json().as_array().expect("a bare array").clone();
+        let names = keys
+            .iter()
+            .map(|key| key["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, Vec::<String>::new());
+    let mut expected = Vec::new();
+    for number in 1..=97 {
+        let name = format!("key-{number}");
+        account
+            .key_with(&server, serde_json::json!({ "name": name }))
+            .await;
+        expected.insert(0, name);
+        if [1, 31, 32, 33, 64, 97].contains(&number) {
+            assert_eq!(listed().await, expected);
+        }
+    }
+}
