@@ -4,6 +4,8 @@
 //! `cargo run --example hyper --features sqlite -- generate-key --role admin` prints a key; without a command
 //! it serves `GET /hello` (free), `POST /echo` ($0.0020, operators) and `GET /admin/accounts/{account}` (admins).
 
+#[path = "support/demo.rs"]
+mod demo;
 #[path = "support/generate.rs"]
 mod generate;
 mod support;
@@ -11,34 +13,31 @@ mod support;
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
+use demo::Known;
 use generate::Command;
 use http::{Request, Response, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full, Limited};
-use support::{StartError, Stores, client_address, limit, listen, run_until, serve_connections};
+use http_body_util::Full;
+use support::{StartError, Stores, listen, run_until, serve_connections};
 use tollgate::{
-    ApiKeyLayer, DenialFormat, Denials, DrainedBody, JwtLayer, Price, PriceTable, Principal,
-    RbacLayer, RequestHead, Tollgate, TollgateLayer,
-    api_key::ApiKeyPolicy,
+    DenialFormat, Denials, DrainedBody, Price, PriceTable, Principal, RbacLayer, RequestHead,
+    TollgateLayer,
     denial::{Denial, DenialKind},
-    guard::{GateBody, Or},
-    jwt::JwtPolicy,
-    key::KeyFormat,
-    keyring::{KeyResolver, Keyring},
-    quota::Quota,
+    guard::GateBody,
+    keyring::KeyResolver,
     rbac::{InvalidRoute, RouteTable},
-    role::{Permission, Requirement, RoleSet},
+    read_body,
+    role::{Permission, RoleSet},
     store::{AccountId, Ledger},
-    token::{SigningSecret, TokenVerifier},
+    token::SigningSecret,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 const BODY_BYTES_MAX: usize = 1_048_576;
-const ADMIN: &str = "/admin/accounts/";
+const ACCOUNT: &str = "/admin/accounts/{account}";
 
 type Incoming = DrainedBody<hyper::body::Incoming>;
 type Answer = Response<Full<Bytes>>;
 type Route = BoxCloneSyncService<Request<Incoming>, Response<GateBody<Full<Bytes>>>, Infallible>;
-type Gate = TollgateLayer<Or<ApiKeyPolicy, JwtPolicy>>;
 
 #[tokio::main]
 async fn main() {
@@ -54,7 +53,7 @@ async fn run() -> Result<(), StartError> {
     let command = Command::of_process(&roles)?;
     let stores = Stores::open("hyper").await?;
     let secret = stores.signing_secret()?;
-    let (ring, keys) = keys(&stores)?;
+    let (ring, keys) = demo::keys(&stores)?;
     match command {
         Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
@@ -71,19 +70,20 @@ async fn run() -> Result<(), StartError> {
     Ok(stores.close().await?)
 }
 
-fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
-    Ok(stores.keyring(KeyFormat::builder("demo").build()?))
-}
-
-/// Asked before any money is: what a role may not do costs nobody anything. Of what there isn't the prices tell.
+/// All there is: what isn't here is nowhere.
 fn permissions() -> Result<RouteTable, InvalidRoute> {
-    let anything = "/{*path}";
     RouteTable::new()
+        .unknown_not_found()
         .route("GET", "/hello", "read")?
         .route("POST", "/echo", "write")?
-        .route("GET", "/admin/accounts/{account}", "configure")?
-        .route("GET", anything, Requirement::authenticated())?
-        .route("POST", anything, Requirement::authenticated())
+        .route("GET", ACCOUNT, "configure")
+}
+
+fn prices() -> Result<PriceTable, StartError> {
+    Ok(PriceTable::new()
+        .route("GET", "/hello", Price::free())?
+        .route("POST", "/echo", Price::flat("0.0020".parse()?))?
+        .route("GET", ACCOUNT, Price::free())?)
 }
 
 fn gate(
@@ -91,31 +91,13 @@ fn gate(
     keys: KeyResolver,
     secret: &SigningSecret,
     roles: &RoleSet,
-) -> Result<Gate, StartError> {
-    let client = client_address()?;
-    let tokens = TokenVerifier::hs256(secret.expose()).build()?;
-    let prices = PriceTable::new()
-        .route("GET", "/hello", Price::free())?
-        .route("POST", "/echo", Price::flat("0.0020".parse()?))?
-        .route("GET", "/admin/accounts/{account}", Price::free())?;
-    let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
-    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
-    let keys = ApiKeyLayer::new(keys).client_address(client.clone());
-    let gate = stores
-        .limits
-        .share_all(Tollgate::builder())
-        .denials(DenialFormat::ErrorMessage)
-        .client_address(client)
-        .per_client_ip(per_ip)
-        .authenticate(keys.or(JwtLayer::new(tokens)))
-        .per_principal(per_caller)
-        .authorize(RbacLayer::routes(roles, permissions()?))
-        .spending(Arc::clone(&stores.ledger), prices);
-    Ok(gate.build()?)
+) -> Result<TollgateLayer<Known>, StartError> {
+    let permissions = RbacLayer::routes(roles, permissions()?);
+    let gate = demo::gate(stores, keys, secret, permissions, prices()?)?;
+    Ok(gate.denials(DenialFormat::ErrorMessage).build()?)
 }
 
-/// The handlers, each behind the permission that it needs, whatever the gate's table says. What isn't in the price table never comes
-/// here.
+/// The handlers, each behind the permission that it needs, whatever the gate's table says. What isn't in the table never comes here.
 #[derive(Clone)]
 struct Routes {
     hello: Route,
@@ -156,18 +138,15 @@ fn hello(request: &Request<Incoming>) -> Answer {
 
 async fn echo(request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => Response::new(Full::new(body.to_bytes())),
-        Err(_) => refused(
-            &Denial::new(DenialKind::TooLarge),
-            &Request::from_parts(head, ()),
-        ),
+    match read_body(body, BODY_BYTES_MAX).await {
+        Ok(body) => Response::new(Full::new(body)),
+        Err(denial) => refused(&denial, &Request::from_parts(head, ())),
     }
 }
 
 async fn account<B>(request: &Request<B>, ledger: &dyn Ledger) -> Answer {
-    let name = request.uri().path().strip_prefix(ADMIN).unwrap_or_default();
-    let Ok(account) = AccountId::new(name) else {
+    let name = RequestHead::of(request).path_parameter(ACCOUNT, "account");
+    let Some(account) = name.and_then(|name| AccountId::new(&name).ok()) else {
         return refused(&Denial::new(DenialKind::NotFound), request);
     };
     match ledger.balance(&account).await {

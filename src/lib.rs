@@ -143,7 +143,7 @@ pub use stall::StallWatch;
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
     ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,
-    RequestHead,
+    RequestHead, read_body,
 };
 
 /// The README's code compiles.

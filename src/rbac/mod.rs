@@ -1,7 +1,8 @@
 //! May they: [`RbacLayer`].
 //!
 //! - Refuses with 403 who lacks what is required, who is bound to another resource or tenant, and what is
-//!   not in the [`RouteTable`] (with 405 and `Allow` where only the method isn't); with 401 where nobody was
+//!   not in the [`RouteTable`] (with 404 where that [names all there is](RouteTable::unknown_not_found); with 405 and `Allow` where
+//!   only the method isn't there); with 401 where nobody was
 //!   authenticated (the log says which layer is missing).
 //! - Stands inside an authenticating layer. It judges the method and the full path of the request's first
 //!   line, also inside nested axum routers; method-override headers and `Host` play no part.

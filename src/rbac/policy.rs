@@ -34,8 +34,8 @@ pub(super) enum Asked {
 /// Why a request goes no further.
 #[derive(Clone, Copy)]
 enum Refusal<'a> {
-    UnnormalPath,
-    UnknownRoute,
+    UnnormalPath(DenialKind),
+    UnknownRoute(DenialKind),
     OtherMethods(Methods<'a, Requirement>),
     Nobody,
     Lacking(&'a Requirement),
@@ -77,8 +77,8 @@ impl RbacPolicy {
                 }
             }
             Asked::ByRoute(table) => match table.find(head.method, head.path()) {
-                Found::Unnormal => refused(Refusal::UnnormalPath),
-                Found::Unknown => refused(Refusal::UnknownRoute),
+                Found::Unnormal => refused(Refusal::UnnormalPath(table.unknown())),
+                Found::Unknown => refused(Refusal::UnknownRoute(table.unknown())),
                 Found::OtherMethods(methods) => refused(Refusal::OtherMethods(methods)),
                 Found::Route {
                     pattern,
@@ -182,14 +182,8 @@ impl Refusal<'_> {
     fn denial(self, principal: Option<&Principal>) -> Denial {
         let who = principal.map_or("nobody", Principal::metered_as);
         let (kind, reason): (_, Cow<'static, str>) = match self {
-            Self::UnnormalPath => (
-                DenialKind::NotPermitted,
-                "the path could mean two things".into(),
-            ),
-            Self::UnknownRoute => (
-                DenialKind::NotPermitted,
-                "no such route in the table".into(),
-            ),
+            Self::UnnormalPath(kind) => (kind, "the path could mean two things".into()),
+            Self::UnknownRoute(kind) => (kind, "no such route in the table".into()),
             Self::OtherMethods(methods) => {
                 return Denial::new(DenialKind::MethodNotAllowed)
                     .because("the route is in the table for other methods only")

@@ -5,12 +5,12 @@ use std::fmt;
 use http::Method;
 
 use crate::{
-    domain::role::Requirement,
+    domain::{denial::DenialKind, role::Requirement},
     wire::{Found, InvalidRoute, Routes},
 };
 
 /// Routes, by method and path pattern, with what each requires. What isn't in the table is refused to
-/// everybody.
+/// everybody: with 403, or with 404 where the table names [all there is](Self::unknown_not_found).
 ///
 /// - Patterns are those of axum: `/users/{id}`, `/files/{*rest}`; also `/{name}.json`. They are matched on the full path as it
 ///   came over the wire, letter by letter, and the more specific one wins.
@@ -29,7 +29,11 @@ use crate::{
 /// # Ok::<(), tollgate::rbac::InvalidRoute>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct RouteTable(Routes<Requirement>);
+pub struct RouteTable {
+    routes: Routes<Requirement>,
+    /// How it is refused what isn't in the table; forbidden unless set.
+    unknown: Option<DenialKind>,
+}
 
 impl RouteTable {
     /// An empty table, which refuses everything.
@@ -53,16 +57,49 @@ impl RouteTable {
             let why = "HEAD is asked for like GET";
             return Err(InvalidRoute::new(method, pattern, why));
         }
-        self.0.add(method, pattern, requirement.into()).map(Self)
+        let routes = self.routes.add(method, pattern, requirement.into())?;
+        Ok(Self { routes, ..self })
+    }
+
+    /// The table names all there is: for anything else the answer is that there is no such thing (404), and not that the caller
+    /// may not (403). It stands in for a router that there is none of, and tells whoever is asked by it what there isn't.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{RbacLayer, rbac::RouteTable, role::{Requirement, RoleSet}};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let table = RouteTable::new().route("GET", "/health", Requirement::nothing())?;
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+    /// let status = async |table, path| {
+    ///     let service = RbacLayer::routes(&RoleSet::new(), table).layer(hello);
+    ///     service.oneshot(http::Request::get(path).body(()).unwrap()).await.unwrap().status()
+    /// };
+    /// assert_eq!(status(table.clone(), "/nowhere").await, 403);
+    /// assert_eq!(status(table.clone().unknown_not_found(), "/nowhere").await, 404);
+    /// assert_eq!(status(table.unknown_not_found(), "/health").await, 200);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn unknown_not_found(self) -> Self {
+        Self {
+            unknown: Some(DenialKind::NotFound),
+            ..self
+        }
     }
 
     /// All routes with what they require, in the order in which they were declared.
     pub fn routes(&self) -> impl Iterator<Item = (&Method, &str, &Requirement)> {
-        self.0.iter()
+        self.routes.iter()
     }
 
     pub(super) fn find<'p>(&self, method: &Method, path: &'p str) -> Found<'_, 'p, Requirement> {
-        self.0.find(method, path)
+        self.routes.find(method, path)
+    }
+
+    /// How what isn't in the table is refused.
+    pub(super) fn unknown(&self) -> DenialKind {
+        self.unknown.unwrap_or(DenialKind::NotPermitted)
     }
 }
 

@@ -4,7 +4,9 @@ use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::TE, uri::PathAndQuery};
 
-use super::{Dialect, PeerAddress};
+use percent_encoding::percent_decode_str;
+
+use super::{Dialect, PeerAddress, is_normal_path, parameter_of};
 use crate::domain::{RequestId, masked::masked};
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
@@ -89,6 +91,25 @@ impl<'a> RequestHead<'a> {
         None
     }
 
+    /// What stands in the full path where `pattern` has `{name}`, with its escapes read as UTF-8; `None` where the path is no such one, could
+    /// mean two things, or isn't UTF-8. For handlers behind no router; patterns are those of a
+    /// [`RouteTable`](crate::rbac::RouteTable).
+    ///
+    /// ```
+    /// use tollgate::RequestHead;
+    ///
+    /// let request = http::Request::get("/accounts/ann%40example.org").body(())?;
+    /// let account = RequestHead::of(&request).path_parameter("/accounts/{account}", "account");
+    /// assert_eq!(account.as_deref(), Some("ann@example.org"));
+    /// # Ok::<(), http::Error>(())
+    /// ```
+    #[must_use]
+    pub fn path_parameter(&self, pattern: &str, name: &str) -> Option<Cow<'a, str>> {
+        let written = Some(self.path()).filter(|path| is_normal_path(path));
+        let written = parameter_of(pattern, written?, name)?;
+        percent_decode_str(written).decode_utf8().ok()
+    }
+
     /// The request's id, where [`RequestIdLayer`](crate::RequestIdLayer) gave it one.
     #[must_use]
     pub fn request_id(&self) -> Option<&'a RequestId> {
@@ -132,5 +153,39 @@ impl<'a> RequestHead<'a> {
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RequestHead({} {})", self.method, self.shown_path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_read_as_what_it_means_or_not_at_all() {
+        let found = |path: &str| {
+            let request = Request::get(path).body(()).unwrap();
+            let head = RequestHead::of(&request);
+            let found = head.path_parameter("/accounts/{account}", "account");
+            found.map(Cow::into_owned)
+        };
+        for (path, account) in [
+            ("/accounts/ann", "ann"),
+            ("/accounts/ann?x=y", "ann"),
+            ("/accounts/ann%40example.org", "ann@example.org"),
+            ("/accounts/%C3%A9", "é"),
+            ("/accounts/%25", "%"),
+        ] {
+            assert_eq!(found(path).as_deref(), Some(account), "{path}");
+        }
+        for path in [
+            "/accounts/%FF",
+            "/accounts/a%2Fb",
+            "/accounts/%61nn",
+            "/accounts/a/b",
+            "/accounts",
+            "/other/ann",
+        ] {
+            assert_eq!(found(path), None, "{path}");
+        }
     }
 }

@@ -16,6 +16,7 @@ mod rate_headers;
 mod request_id;
 mod routes;
 mod usage;
+mod whole;
 
 pub(crate) use client_address::counted_as;
 pub use client_address::{AddressError, ClientAddress, ClientIp, ForwardedHeader, PeerAddress};
@@ -23,6 +24,7 @@ pub use denial::{DenialBody, DenialContext, DenialFormat, Denials, RenderDenial}
 pub use head::RequestHead;
 pub use origin::{InvalidOrigin, Origin};
 pub use routes::InvalidRoute;
+pub use whole::read_body;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::ToldCost;

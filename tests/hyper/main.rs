@@ -12,9 +12,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::Method;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use support::{Answer, Call, Demo};
+use tokio::{net::TcpStream, time::timeout};
 
 /// A refusal in the one shape that all have.
 async fn refused(call: Call, status: u16, error: &str) -> Answer {
@@ -75,11 +81,19 @@ async fn refusals_are_json_of_one_shape() {
     let token = demo
         .command(&["generate-token", "--user", "somebody-else"])
         .await;
-    let server = demo.start(&[("KEY_RATE_LIMIT_PER_MINUTE", "5")]).await;
+    let server = demo.start(&[("KEY_RATE_LIMIT_PER_MINUTE", "25")]).await;
     refused(server.get("/hello").bearer("x.y.z"), 401, "Invalid token").await;
     refused(server.get("/nowhere").key(&key), 404, "Not found").await;
+    for method in [Method::GET, Method::POST, Method::DELETE, Method::HEAD] {
+        for path in ["/", "/nowhere", "/hello/", "/admin/accounts/a/b", "//hello"] {
+            let answer = server.call(method.clone(), path).key(&key).send().await;
+            assert_eq!(answer.status, 404, "{method} {path}");
+            assert!(!answer.headers.contains_key("allow"), "{method} {path}");
+        }
+    }
     let delete = server.call(Method::DELETE, "/hello").key(&key);
-    refused(delete, 405, "Method not allowed").await;
+    let delete = refused(delete, 405, "Method not allowed").await;
+    assert_eq!(delete.header("allow"), "GET, HEAD");
     let unpaid = refused(server.post("/echo").key(&key), 402, "Insufficient credits").await;
     assert!(unpaid.text().contains("$0.0020"));
     for _ in 0..2 {
@@ -145,5 +159,114 @@ async fn a_body_that_is_too_large_is_refused_and_free() {
     refused(large, 413, "Request too large").await;
     let told = server.get("/admin/accounts/admin").key(&key).send().await;
     assert_eq!(told.text(), r#"{"available":10,"held":0}"#);
+    server.stop().await.without_panic();
+}
+
+/// The body of a request that goes silent holds a place for so long, and no longer.
+#[tokio::test]
+async fn a_body_that_goes_silent_is_refused_and_free() {
+    let demo = Demo::of("hyper");
+    let key = demo.key("admin").await;
+    let server = demo.start(&[]).await;
+    let start = format!(
+        "POST /echo HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\ncontent-length: 9\r\n\r\nab"
+    );
+    let said = timeout(
+        Duration::from_secs(20),
+        support::silent(&server, start.as_bytes()),
+    );
+    let said = said.await.expect("an end");
+    assert!(
+        said.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        said.escape_ascii()
+    );
+    let told = server.get("/admin/accounts/admin").key(&key).send().await;
+    assert_eq!(told.text(), r#"{"available":10,"held":0}"#);
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn an_account_is_named_as_its_escapes_say() {
+    let demo = Demo::of("hyper");
+    let paid = ["--user", "ann@example.org", "--balance", "7"];
+    demo.command(&[&["generate-key"][..], &paid[..]].concat())
+        .await;
+    let admin = demo.key("admin").await;
+    let server = demo.start(&[]).await;
+    let account = |name: &str| server.get(&format!("/admin/accounts/{name}")).key(&admin);
+    for name in ["ann%40example.org", "ann@example.org"] {
+        let told = account(name).send().await;
+        assert_eq!(told.text(), r#"{"available":7,"held":0}"#, "{name}");
+    }
+    for name in ["%FF", "a%2Fb", "%61nn@example.org", &"a".repeat(256)] {
+        refused(account(name), 404, "Not found").await;
+    }
+    server.stop().await.without_panic();
+}
+
+/// Who asks and makes no room for the answer keeps it in the server's memory: not for ever.
+#[tokio::test]
+async fn a_connection_that_leaves_its_answer_lying_is_ended() {
+    let demo = Demo::of("hyper");
+    let key = demo.key("viewer").await;
+    let server = demo.start(&[]).await;
+    let stream = TcpStream::connect(server.address)
+        .await
+        .expect("it listens");
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream));
+    let (mut client, connection) = client.await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = || {
+        let request = http::Request::get(format!("http://{}/hello", server.address));
+        request
+            .header("x-api-key", &key)
+            .body(Empty::<Bytes>::new())
+            .expect("a request")
+    };
+    let mut lying = Vec::new();
+    for _ in 0..3 {
+        let answer = client
+            .send_request(request())
+            .await
+            .expect("the head comes");
+        assert_eq!(answer.status(), 200);
+        lying.push(answer);
+    }
+    let ended = timeout(Duration::from_secs(60), connection).await;
+    ended.expect("the server ends it").expect("no panic").ok();
+    server.stop().await.without_panic();
+}
+
+/// Nor does one that reads what it asked for, if only after a while.
+#[tokio::test]
+async fn a_connection_that_waits_for_its_next_request_is_not_ended_for_its_last_answer() {
+    let demo = Demo::of("hyper");
+    let key = demo.key("viewer").await;
+    let server = demo.start(&[]).await;
+    let stream = TcpStream::connect(server.address)
+        .await
+        .expect("it listens");
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let client = client.handshake(TokioIo::new(stream)).await;
+    let (mut client, connection) = client.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let mut called = async || {
+        let request = http::Request::get(format!("http://{}/hello", server.address));
+        let request = request
+            .header("x-api-key", &key)
+            .body(Empty::<Bytes>::new());
+        let answer = client.send_request(request.expect("a request")).await;
+        let answer = answer.expect("an answer");
+        http_body_util::BodyExt::collect(answer.into_body())
+            .await
+            .expect("a body");
+    };
+    called().await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    called().await;
+    connection.abort();
     server.stop().await.without_panic();
 }
