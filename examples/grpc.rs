@@ -2,7 +2,12 @@
 //!
 //! `cargo run --example grpc --features tonic,sqlite -- generate-key --role admin` prints a key; without a
 //! command it serves. `grpc/*.proto` say what there is to call, and so does server reflection.
+//!
+//! On tonic's own server the gate is one more line, `Server::builder().layer(gate)`. Here the services stand on the connections that
+//! all example servers have, which are bounded in number and in the time that one may be silent.
 
+#[path = "support/demo.rs"]
+mod demo;
 #[path = "support/generate.rs"]
 mod generate;
 #[path = "grpc/services.rs"]
@@ -32,35 +37,29 @@ mod pb {
 
 use std::{sync::Arc, time::Duration};
 
+use demo::Known;
 use generate::Command;
 use pb::{
     bank::{account_server::AccountServer, admin_server::AdminServer},
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
 };
 use services::Services;
-use support::{StartError, Stop, Stores, client_address, limit, listen, run_until};
+use support::{StartError, Stop, Stores, listen, run_until, serve_connections};
 use tokio::net::TcpListener;
 use tollgate::{
-    ApiKeyLayer, JwtLayer, Price, PriceTable, RbacLayer, TokenBound, Tollgate, TollgateLayer,
-    api_key::ApiKeyPolicy,
-    guard::Or,
-    jwt::JwtPolicy,
-    key::KeyFormat,
-    keyring::{KeyResolver, Keyring},
-    quota::Quota,
+    DeadlineLayer, Price, PriceTable, RbacLayer, TokenBound, TollgateLayer,
+    keyring::KeyResolver,
     rbac::{InvalidRoute, RouteTable},
-    role::{Permission, Requirement, RoleSet},
-    token::{SigningSecret, TokenVerifier},
+    role::{Permission, RoleSet},
+    token::SigningSecret,
     tonic::RequirePermission,
 };
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Layer;
 
 /// How long a call may take to begin its answer, and so to send a message whole.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// How often a client is asked whether it is still there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// Calls under way on one connection.
-const STREAMS_MAX: u32 = 256;
 
 #[tokio::main]
 async fn main() {
@@ -76,7 +75,7 @@ async fn run() -> Result<(), StartError> {
     let command = Command::of_process(&roles)?;
     let stores = Stores::open("grpc").await?;
     let secret = stores.signing_secret()?;
-    let (ring, keys) = keys(&stores)?;
+    let (ring, keys) = demo::keys(&stores)?;
     match command {
         Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
         Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
@@ -90,13 +89,9 @@ async fn run() -> Result<(), StartError> {
     Ok(stores.close().await?)
 }
 
-fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
-    Ok(stores.keyring(KeyFormat::builder("demo").build()?))
-}
-
-/// Asked before any money is: what a role may not do costs nobody anything. Of methods that there aren't the prices tell.
+/// What isn't here is no method.
 fn permissions() -> Result<RouteTable, InvalidRoute> {
-    let mut table = RouteTable::new();
+    let mut table = RouteTable::new().unknown_not_found();
     for (method, permission) in [
         ("demo.v1.Echo/Say", "read"),
         ("demo.v1.Echo/SayWords", "read"),
@@ -107,7 +102,7 @@ fn permissions() -> Result<RouteTable, InvalidRoute> {
     ] {
         table = table.route("POST", &format!("/tollgate.{method}"), permission)?;
     }
-    table.route("POST", "/{service}/{method}", Requirement::authenticated())
+    Ok(table)
 }
 
 /// Every method has its price.
@@ -131,7 +126,7 @@ fn prices() -> Result<PriceTable, StartError> {
     Ok(table)
 }
 
-type Gate = TollgateLayer<Or<ApiKeyPolicy, JwtPolicy>>;
+type Gate = TollgateLayer<Known>;
 
 fn gate(
     stores: &Stores,
@@ -139,23 +134,8 @@ fn gate(
     secret: &SigningSecret,
     roles: &RoleSet,
 ) -> Result<Gate, StartError> {
-    let client = client_address()?;
-    let tokens = TokenVerifier::hs256(secret.expose()).build()?;
-    let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
-    let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
-    let gate = stores
-        .limits
-        .share_all(Tollgate::builder())
-        .client_address(client.clone())
-        .per_client_ip(per_ip)
-        .authenticate(
-            ApiKeyLayer::new(keys)
-                .client_address(client)
-                .or(JwtLayer::new(tokens)),
-        )
-        .per_principal(per_caller)
-        .authorize(RbacLayer::routes(roles, permissions()?))
-        .spending(Arc::clone(&stores.ledger), prices()?)
+    let permissions = RbacLayer::routes(roles, permissions()?);
+    let gate = demo::gate(stores, keys, secret, permissions, prices()?)?
         // Load balancers and tools ask without a credential, but not without a limit.
         .open_to_strangers(|head| {
             head.path().starts_with("/grpc.health.v1.")
@@ -176,26 +156,47 @@ async fn serve(
     let (read, write, configure) = (require("read"), require("write"), require("configure"));
     let services = Services::new(Arc::clone(&stores.ledger));
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<CompletionServer<Services>>().await;
+    for name in SERVICES {
+        let serving = ServingStatus::Serving;
+        reporter.set_service_status(name, serving).await;
+    }
     // Clients of Python's know the older version alone.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
     };
-    Server::builder()
-        .timeout(HEAD_WITHIN)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_EVERY))
-        .max_concurrent_streams(STREAMS_MAX)
-        .layer(gate)
-        .add_service(health)
+    let routes = Routes::new(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(EchoServer::with_interceptor(services.clone(), read.clone()))
         .add_service(CompletionServer::with_interceptor(services.clone(), write))
         .add_service(AccountServer::with_interceptor(services.clone(), read))
-        .add_service(AdminServer::with_interceptor(services, configure))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop.requested())
-        .await?;
-    Ok(())
+        .add_service(AdminServer::with_interceptor(services, configure));
+    let service = gate.layer(DeadlineLayer::new(HEAD_WITHIN).layer(routes.prepare()));
+    let (served, ()) = tokio::join!(
+        serve_connections(service, listener, stop.clone()),
+        take_leave(reporter, stop)
+    );
+    served
+}
+
+/// All there are; the whole server has no name.
+const SERVICES: [&str; 5] = [
+    "",
+    EchoServer::<Services>::NAME,
+    CompletionServer::<Services>::NAME,
+    AccountServer::<Services>::NAME,
+    AdminServer::<Services>::NAME,
+];
+
+/// Says at the end that nothing is served any more. Whoever watches hears of it, and that is the end of what they watch, for which the
+/// server would wait otherwise.
+async fn take_leave(mut reporter: HealthReporter, stop: Stop) {
+    stop.requested().await;
+    for name in SERVICES {
+        let over = ServingStatus::NotServing;
+        reporter.set_service_status(name, over).await;
+        reporter.clear_service_status(name).await;
+        reporter.set_service_status(name, over).await;
+    }
 }

@@ -12,6 +12,7 @@
 //! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
 //! | has the client heard the answer? | [`DrainLayer`] | nothing |
 //! | does it take the answer? | [`StallWatch`], in a server's loop | nothing |
+//! | does the answer begin in time? | [`DeadlineLayer`] | 503, or `DEADLINE_EXCEEDED` |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
 //! in the right order, as one layer.
@@ -97,6 +98,7 @@ pub mod api_key;
 pub mod audit;
 #[cfg(feature = "axum")]
 pub mod axum;
+pub mod deadline;
 pub mod denials;
 pub mod drain;
 pub mod guard;
@@ -120,6 +122,7 @@ pub use api_key::ApiKeyLayer;
 pub use audit::AuditLayer;
 pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, TollgateLayer};
 pub use cache::CacheStatistics;
+pub use deadline::DeadlineLayer;
 pub use denials::DenialsLayer;
 pub use domain::{
     RequestId, books, budget, clock,

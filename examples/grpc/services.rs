@@ -122,10 +122,10 @@ impl Account for Services {
 impl Admin for Services {
     async fn top_up(&self, request: Request<TopUpRequest>) -> Result<Response<Balance>, Status> {
         let payment = request.into_inner();
-        let account = AccountId::new(&payment.account)
-            .map_err(|error| Status::invalid_argument(format!("account: {error}")))?;
+        let account =
+            AccountId::new(&payment.account).map_err(|error| unfit(format!("account: {error}")))?;
         if !is_reference(&payment.reference) {
-            return Err(Status::invalid_argument("reference: 1 to 255 bytes"));
+            return Err(unfit("reference: 1 to 255 bytes".into()));
         }
         let credit = Credit {
             account,
@@ -134,6 +134,13 @@ impl Admin for Services {
         };
         told(self.ledger.credit(credit).await)
     }
+}
+
+/// The status of an argument that can't be.
+fn unfit(why: String) -> Status {
+    Denial::new(DenialKind::Unprocessable)
+        .with_message(why)
+        .into()
 }
 
 fn told(

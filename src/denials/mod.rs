@@ -4,7 +4,8 @@
 //!   stands further out.
 //! - What an inner layer or a handler refused with a [`Denial`] is written anew in the house style.
 //!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
-//!   extractor's 400.
+//!   extractor's 400. A failed call of gRPC whose head has no details keeps its code and its words, and gets an `ErrorInfo`
+//!   with the code's name (feature `tonic`).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +30,7 @@ use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use crate::{
     domain::denial::Denial,
     guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    wire::{Denials, Dialect, RefusedRequest, RequestHead, kind_of_status},
+    wire::{Denials, Dialect, RefusedRequest, RequestHead, explain_grpc, kind_of_status},
 };
 
 /// Writes all refusals in the house style. See the [module](self).
@@ -66,7 +67,7 @@ impl DenialsLayer {
     }
 
     /// Also writes errors anew that nobody dressed: a status that a refusal can have, with a body of plain text
-    /// or none.
+    /// or none; and gives statuses of gRPC that have no details a reason.
     #[must_use]
     pub fn cover_plain_errors(self) -> Self {
         Self {
@@ -143,6 +144,9 @@ impl Permit for DenialsPermit {
 
     fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
         let Some(denial) = self.refusal(&response) else {
+            if self.policy.covers_plain_errors && self.request.dialect != Dialect::Http {
+                explain_grpc(response.headers);
+            }
             return Tail::Body;
         };
         let headers = std::mem::take(response.headers);

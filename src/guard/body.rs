@@ -99,7 +99,7 @@ struct Held<B: Body> {
 }
 
 impl<B: Body, M: Meter> GateBody<B, M> {
-    pub(super) fn inner(body: B) -> Self {
+    pub(crate) fn inner(body: B) -> Self {
         Self {
             kind: Kind::Inner(body),
         }
@@ -118,7 +118,7 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
-    pub(super) fn fixed(bytes: Bytes) -> Self {
+    pub(crate) fn fixed(bytes: Bytes) -> Self {
         Self {
             kind: Kind::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty())),
         }

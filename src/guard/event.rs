@@ -38,8 +38,7 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
     }
 }
 
-/// Says that somebody outside of the gates refused a request: an interceptor of a service.
-#[cfg(feature = "tonic")]
+/// Says that somebody outside of the gates refused a request: a layer of another kind, an interceptor of a service.
 pub(crate) fn refused_outside(by: &'static str, request_id: Option<&RequestId>, denial: &Denial) {
     tracing::info!(
         target: "tollgate",
@@ -159,7 +158,6 @@ mod tests {
             admitted("jwt", &head, &counted);
             refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), false);
             refused("rbac", &head, &Denial::new(DenialKind::NotPermitted), true);
-            #[cfg(feature = "tonic")]
             refused_outside("rbac", None, &Denial::new(DenialKind::NotPermitted));
         });
         let admission = "tollgate_decisions_total layer=jwt decision=admit kind=";
@@ -171,7 +169,6 @@ mod tests {
             admission.to_owned(),
             refusal("refuse"),
             refusal("shadow_refuse"),
-            #[cfg(feature = "tonic")]
             refusal("refuse"),
         ];
         assert_eq!(*names.0.lock().unwrap(), expected);

@@ -60,7 +60,6 @@ pub use service::Guard;
 pub(crate) use body::show;
 #[cfg(feature = "axum")]
 pub(crate) use event::refused_by_handler;
-#[cfg(feature = "tonic")]
 pub(crate) use event::refused_outside;
 pub(crate) use gate::{Skip, is_preflight, layer, on_paths};
 pub(crate) use nesting::is_inside;

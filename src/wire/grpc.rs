@@ -5,6 +5,8 @@
 #[cfg(feature = "tonic")]
 mod details;
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -15,6 +17,7 @@ pub(crate) use details::status;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What `grpc-message` must not carry as it is (gRPC over HTTP/2, "Percent-Encoded").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -104,7 +107,7 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
         headers.insert(GRPC_MESSAGE, message);
     }
     #[cfg(feature = "tonic")]
-    if let Some(details) = encoded_details(denial, message) {
+    if let Some(details) = encoded(&status(denial, message)) {
         headers.insert(tonic::Status::GRPC_STATUS_DETAILS, details);
     }
     response
@@ -112,11 +115,43 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
 
 /// Base64 without padding (gRPC over HTTP/2, "Binary-Header").
 #[cfg(feature = "tonic")]
-fn encoded_details(denial: &Denial, message: &str) -> Option<HeaderValue> {
+fn encoded(status: &tonic::Status) -> Option<HeaderValue> {
     use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
-    let details = STANDARD_NO_PAD.encode(status(denial, message).details());
-    HeaderValue::try_from(details).ok()
+    HeaderValue::try_from(STANDARD_NO_PAD.encode(status.details())).ok()
+}
+
+/// Gives a failure that the head of an answer tells of and nobody explained a reason: the name of its code. Without the feature
+/// `tonic` no refusal has one.
+pub(crate) fn explain(headers: &mut HeaderMap) {
+    #[cfg(feature = "tonic")]
+    if has_failed(headers)
+        && !headers.contains_key(tonic::Status::GRPC_STATUS_DETAILS)
+        && let Some(status) = tonic::Status::from_header_map(headers)
+        && let Some(details) = encoded(&details::explained(&status))
+    {
+        headers.insert(tonic::Status::GRPC_STATUS_DETAILS, details);
+    }
+    #[cfg(not(feature = "tonic"))]
+    let _ = headers;
+}
+
+/// How long the client waits: at most eight digits and a unit (gRPC over HTTP/2, "Timeout"). What is written otherwise says nothing.
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let is_written = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let number = digits.parse::<u32>().ok().filter(|_| is_written)?;
+    let one = match unit {
+        "H" => Duration::from_secs(3_600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    one.checked_mul(number)
 }
 
 /// Whether an answer, by its head or its trailers, says that a gRPC call failed.

@@ -32,7 +32,8 @@ pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
-    Dialect, has_failed as grpc_has_failed, is_grpc, is_unauthenticated as grpc_is_unauthenticated,
+    Dialect, explain as explain_grpc, has_failed as grpc_has_failed, is_grpc,
+    is_unauthenticated as grpc_is_unauthenticated, timeout as grpc_timeout,
 };
 pub(crate) use origin::is_cross_site;
 pub(crate) use pace::Pace;

@@ -11,6 +11,7 @@
     reason = "every line here is a test, and a test that panics is one that fails"
 )]
 
+mod connections;
 mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
@@ -222,7 +223,15 @@ async fn each_role_has_its_services() {
         };
         let refused = desk.top_up(with_key(payment, &admin)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(reason(&refused), "UNPROCESSABLE");
     }
+    let nobody = TopUpRequest {
+        account: String::new(),
+        ..payment()
+    };
+    let refused = desk.top_up(with_key(nobody, &admin)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(reason(&refused), "UNPROCESSABLE");
     server.stop().await.without_panic();
 }
 

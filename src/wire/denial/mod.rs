@@ -295,6 +295,10 @@ impl RefusedRequest {
         }
     }
 
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
     fn path(&self) -> &str {
         self.target.as_ref().map_or("/", PathAndQuery::path)
     }

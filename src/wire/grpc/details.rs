@@ -34,6 +34,35 @@ fn facts(denial: &Denial) -> HashMap<String, String> {
     facts.map(|(name, fact)| (name.to_owned(), fact)).collect()
 }
 
+/// A status that is somebody else's, with the name of its code for a reason.
+pub(super) fn explained(status: &Status) -> Status {
+    let details = ErrorDetails::with_error_info(name(status.code()), DOMAIN, HashMap::new());
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// As the protocol writes it (gRPC, "Status codes and their use").
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 /// Of what there was not enough.
 fn quota(kind: DenialKind) -> Option<&'static str> {
     match kind {

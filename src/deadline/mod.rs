@@ -1,0 +1,199 @@
+//! How long a call may take to begin its answer: [`DeadlineLayer`].
+//!
+//! - Refuses with 503 what has no answer in time; a call of gRPC with `DEADLINE_EXCEEDED`. Of gRPC a client says itself how long it
+//!   waits (`grpc-timeout`); the shorter time counts.
+//! - Stands inside of the whole gate, next to the service: so its refusal has an id, tells the limits, is in the house style
+//!   and is free. A server's own time limit stands outside of all layers, and its answer has none of that (tonic's
+//!   `Server::timeout`, for one).
+//! - The handler is dropped where it stands. What takes time after the head, a stream, is not limited.
+//! - Asks no store. It costs one timer a call.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{convert::Infallible, time::Duration};
+//! use tollgate::DeadlineLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let handler = service_fn(async |request: http::Request<u64>| {
+//!     tokio::time::sleep(Duration::from_secs(request.into_body())).await;
+//!     Ok::<_, Infallible>(http::Response::new("hello".to_owned()))
+//! });
+//! let service = DeadlineLayer::new(Duration::from_secs(30)).layer(handler);
+//! assert_eq!(service.clone().oneshot(http::Request::new(29)).await?.status(), 200);
+//! assert_eq!(service.oneshot(http::Request::new(31)).await?.status(), 503);
+//! # Ok(()) }
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    domain::denial::{Denial, DenialKind},
+    guard::{self, GateBody},
+    wire::{Denials, Dialect, RefusedRequest, RequestHead, grpc_timeout},
+};
+
+/// Refuses what has no answer in time. See the [module](self).
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it does nothing until it is a layer of a service"]
+pub struct DeadlineLayer {
+    head_within: Duration,
+}
+
+impl DeadlineLayer {
+    /// The head of an answer is there within that time.
+    pub const fn new(head_within: Duration) -> Self {
+        Self { head_within }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Timed<S>;
+
+    fn layer(&self, inner: S) -> Timed<S> {
+        Timed {
+            inner,
+            layer: *self,
+        }
+    }
+}
+
+/// A service that begins its answers in time.
+#[derive(Clone, Debug)]
+pub struct Timed<S> {
+    inner: S,
+    layer: DeadlineLayer,
+}
+
+impl<S, B, D> Service<Request<B>> for Timed<S>
+where
+    S: Service<Request<B>, Response = Response<D>>,
+    D: Body,
+{
+    type Response = Response<GateBody<D>>;
+    type Error = S::Error;
+    type Future = TimedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> TimedFuture<S::Future> {
+        let head = RequestHead::of(&request);
+        let asked = match head.dialect() {
+            Dialect::Http => None,
+            Dialect::Grpc | Dialect::Web | Dialect::WebText => grpc_timeout(head.headers),
+        };
+        let time = asked.map_or(self.layer.head_within, |asked| {
+            asked.min(self.layer.head_within)
+        });
+        TimedFuture {
+            request: RefusedRequest::of(&head),
+            answer: self.inner.call(request),
+            clock: sleep(time),
+        }
+    }
+}
+
+/// The answer of a [`Timed`] service, on its way.
+#[pin_project]
+pub struct TimedFuture<F> {
+    #[pin]
+    answer: F,
+    #[pin]
+    clock: Sleep,
+    request: RefusedRequest,
+}
+
+impl<F, D, E> Future for TimedFuture<F>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+    D: Body,
+{
+    type Output = Result<Response<GateBody<D>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(answer) = this.answer.poll(context) {
+            return Poll::Ready(answer.map(|answer| answer.map(GateBody::inner)));
+        }
+        ready!(this.clock.poll(context));
+        let denial = too_late(this.request.dialect);
+        guard::refused_outside("deadline", this.request.request_id(), &denial);
+        let answer = Denials::default().respond_to(&denial, this.request, HeaderMap::new());
+        Poll::Ready(Ok(answer.map(GateBody::fixed)))
+    }
+}
+
+/// Over HTTP a 408 would say that it was the client who took the time.
+fn too_late(dialect: Dialect) -> Denial {
+    let kind = match dialect {
+        Dialect::Http => DenialKind::Unavailable,
+        Dialect::Grpc | Dialect::Web | Dialect::WebText => DenialKind::TooSlow,
+    };
+    Denial::new(kind)
+        .with_message("The answer did not begin in time")
+        .because("no answer in time")
+}
+
+impl<F> fmt::Debug for TimedFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TimedFuture")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    /// What becomes of a call that takes ten seconds.
+    async fn called(request: http::request::Builder) -> Response<GateBody<String>> {
+        let handler = service_fn(async |_: Request<()>| {
+            sleep(Duration::from_secs(10)).await;
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let service = DeadlineLayer::new(Duration::from_secs(20)).layer(handler);
+        let answer = service.oneshot(request.body(()).unwrap()).await;
+        answer.unwrap()
+    }
+
+    fn grpc(timeout: &str) -> http::request::Builder {
+        Request::post("/demo.Echo/Say")
+            .version(http::Version::HTTP_2)
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", timeout)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grpc_client_says_itself_how_long_it_waits() {
+        for timeout in ["9S", "9000m", "9000000u"] {
+            let answer = called(grpc(timeout)).await;
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.headers()["grpc-status"], "4", "{timeout}");
+        }
+        // It is no time, or longer than the call takes.
+        for timeout in ["11S", "1H", "9", "S", "9s", "-1S", "123456789n", ""] {
+            let answer = called(grpc(timeout)).await;
+            let in_time = !answer.headers().contains_key("grpc-status");
+            assert!(in_time, "{timeout}");
+        }
+        let plain = Request::get("/").header("grpc-timeout", "1S");
+        assert_eq!(called(plain).await.status(), 200, "it means nothing here");
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections that say nothing, calls that take too long, and the end of the server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::{
+    connect, reason,
+    support::{Demo, Server, silent},
+};
+
+/// A call that is written by hand: what becomes of it.
+async fn called<B>(server: &Server, key: &str, timeout: Option<&str>, body: B) -> Status
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<B>();
+    let url = format!("http://{}/tollgate.demo.v1.Echo/Say", server.address);
+    let mut request = http::Request::post(url)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-api-key", key);
+    if let Some(timeout) = timeout {
+        request = request.header("grpc-timeout", timeout);
+    }
+    let answer = client.request(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("x-request-id"));
+    assert!(answer.headers().contains_key("ratelimit"));
+    let status = Status::from_header_map(answer.headers()).expect("in the head");
+    drop(answer.into_body().collect().await);
+    status
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_ended_and_holds_up_no_end() {
+    let example = Demo::of("grpc");
+    let server = example.start(&[]).await;
+    let starts: [&[u8]; 3] = [
+        b"",
+        b"PRI * HTTP/2.0\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    let ends = starts.map(|start| silent(&server, start));
+    let ended = timeout(
+        Duration::from_secs(20),
+        futures_util::future::join_all(ends),
+    )
+    .await;
+    ended.expect("each is ended");
+
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let told = Instant::now();
+    server.stop().await.without_panic();
+    assert!(
+        told.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        told.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_refused_like_any_other() {
+    let example = Demo::of("grpc");
+    let key = example.key("viewer").await;
+    let server = example.start(&[]).await;
+    // A message of which no more comes than its head.
+    let begun = http_body::Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9]));
+    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(begun)]);
+    let begun = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
+    let status = called(&server, &key, Some("300m"), StreamBody::new(begun)).await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(reason(&status), "TOO_SLOW");
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn what_tonic_refuses_says_why_too() {
+    let example = Demo::of("grpc");
+    let key = example.key("viewer").await;
+    let server = example.start(&[]).await;
+    let garbage = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 0xff, 0xff]));
+    let status = called(&server, &key, None, garbage).await;
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Internal, "INTERNAL".to_owned())
+    );
+    assert!(!status.message().is_empty(), "its words are kept");
+
+    let mut health = HealthClient::new(connect(&server).await);
+    let service = "no.such.Service".to_owned();
+    let status = health
+        .check(HealthCheckRequest { service })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::NotFound, "NOT_FOUND".to_owned())
+    );
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn whoever_watches_hears_of_the_end_and_holds_it_up_no_longer() {
+    let example = Demo::of("grpc");
+    let server = example.start(&[]).await;
+    let mut health = HealthClient::new(connect(&server).await);
+    let mut watched = Vec::new();
+    for service in ["", "tollgate.demo.v1.Echo", "tollgate.bank.v1.Admin"] {
+        let service = service.to_owned();
+        let mut stream = health
+            .watch(HealthCheckRequest { service })
+            .await
+            .unwrap()
+            .into_inner();
+        let status = stream.message().await.unwrap().unwrap().status();
+        assert_eq!(status, ServingStatus::Serving);
+        watched.push(stream);
+    }
+    let told = Instant::now();
+    server.signal("TERM");
+    for mut stream in watched {
+        let status = stream.message().await.unwrap().unwrap().status();
+        assert_eq!(status, ServingStatus::NotServing);
+        assert!(stream.message().await.unwrap().is_none(), "that is all");
+    }
+    server.ended().await.without_panic();
+    assert!(
+        told.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        told.elapsed()
+    );
+}
