@@ -1,6 +1,8 @@
 //! A service for chat agents: people by JWT with refresh tokens, each agent by keys of its own.
 //!
-//! `cargo run --example ragchats --features axum,sqlite`; paths end in a slash.
+//! `cargo run --example ragchats --features axum,sqlite`; paths end in a slash. Beside what the service documents, an agent's keys are listed
+//! by `GET /api/agents/{bot_id}/api-keys/` and ended by `DELETE /api/agents/{bot_id}/api-keys/{id}/`: whoever is told to rotate
+//! them regularly has to be able to.
 
 #[path = "ragchats/agents.rs"]
 mod agents;
@@ -14,11 +16,15 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    routing::{MethodRouter, get, post},
+    handler::Handler,
+    http::{StatusCode, header::AUTHORIZATION},
+    routing::{MethodRouter, delete, get, post},
 };
-use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
+use support::{
+    StartError, Stores, client_address, few_at_once, limit, serve, setting, short_bodies,
+};
 use tollgate::{
-    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
+    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, RequestHead, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
     keyring::Keyring,
@@ -29,7 +35,7 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::Errors;
 
-/// They are spread over a hundred agents, and no route ends one.
+/// They are spread over a hundred agents.
 const KEYS_PER_USER_MAX: u32 = 10_000;
 
 /// What the handlers work with.
@@ -89,6 +95,10 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = Quota::per_minute(limit("RATE_LIMIT_PER_MINUTE", 120)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
+    // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
+    let anybody = ServiceBuilder::new()
+        .layer(by_key.clone().or(by_token.clone()).skip(is_stranger))
+        .layer(per_caller.clone().skip(is_stranger));
     let person = ServiceBuilder::new()
         .layer(by_token)
         .layer(per_caller.clone());
@@ -117,11 +127,16 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .merge(agent_routes(
             |methods| methods.route_layer(person.clone()),
             |methods| methods.route_layer(agent.clone()),
-        ));
+        ))
+        .fallback((async || StatusCode::NOT_FOUND).layer(anybody.clone()))
+        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody));
     Ok(routes.with_state(app).layer(everybody))
 }
 
-// A gate on a route's methods leaves the router's own 404 and 405 to everybody.
+/// Whether nobody says who they are: to them as well there is nothing where there is nothing.
+fn is_stranger(head: &RequestHead<'_>) -> bool {
+    !head.headers.contains_key(AUTHORIZATION) && !head.headers.contains_key("x-api-key")
+}
 
 fn auth_routes(person: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {
     Router::new()
@@ -143,7 +158,15 @@ fn agent_routes(
         )
         .route(
             "/api/agents/{bot_id}/api-keys/",
-            person(post(agents::create_key)),
+            person(
+                get(agents::list_keys)
+                    .route_layer(few_at_once())
+                    .post(agents::create_key),
+            ),
+        )
+        .route(
+            "/api/agents/{bot_id}/api-keys/{id}/",
+            person(delete(agents::delete_key)),
         )
         .route("/api/agents/{bot_id}/query/", agent(post(agents::query)))
 }

@@ -4,22 +4,25 @@ use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
+    response::Response,
 };
 use tollgate::{
     Principal,
     axum::JsonBody,
     denial::{Denial, DenialKind},
-    keyring::NewKey,
+    keyring::{KeyringError, NewKey},
+    store::KeyId,
     user::{UserRecord, UserUpdate},
 };
 use uuid::Uuid;
 
 use crate::{
     App,
-    wire::{Agent, Answer, Named, NewAgentKey, Query, short_text},
+    support::all_keys,
+    wire::{Agent, AgentKey, Answer, Named, NewAgentKey, Query, short_name},
 };
 
-/// A user's row stays small.
+/// A user's row stays small: with names as long as they may be ([`short_name`]), so many fit.
 const AGENTS_MAX: usize = 100;
 
 const PREFIX: &str = "agent:";
@@ -49,7 +52,7 @@ pub(crate) async fn create(
     caller: Principal,
     JsonBody(new): JsonBody<Named>,
 ) -> Result<(StatusCode, Json<Agent>), Denial> {
-    let name = short_text("name", &new.name)?;
+    let name = short_name(&new.name)?;
     let user = app.logins.user_of(&caller).await?;
     if agents_of(&user).len() >= AGENTS_MAX {
         return Err(Denial::new(DenialKind::Conflict)
@@ -65,23 +68,57 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(agent)))
 }
 
+/// Another user's agent is like none.
+async fn owns(app: &App, caller: &Principal, bot_id: &str) -> Result<(), Denial> {
+    let user = app.logins.user_of(caller).await?;
+    if user.attributes.contains_key(&format!("{PREFIX}{bot_id}")) {
+        return Ok(());
+    }
+    Err(Denial::new(DenialKind::NotFound).with_message("There is no such agent"))
+}
+
 pub(crate) async fn create_key(
     State(app): State<App>,
     caller: Principal,
     Path(bot_id): Path<String>,
     JsonBody(new): JsonBody<Named>,
 ) -> Result<(StatusCode, Json<NewAgentKey>), Denial> {
-    let user = app.logins.user_of(&caller).await?;
-    if !user.attributes.contains_key(&format!("{PREFIX}{bot_id}")) {
-        return Err(Denial::new(DenialKind::NotFound).with_message("There is no such agent"));
-    }
+    owns(&app, &caller, &bot_id).await?;
     let new = NewKey {
-        name: short_text("name", &new.name)?.to_owned(),
+        name: short_name(&new.name)?.to_owned(),
         resource: Some(bot_id),
         ..NewKey::default()
     };
     let (key, record) = app.keys.create_for(&caller, new).await?;
     Ok((StatusCode::CREATED, Json(NewAgentKey::of(&key, record))))
+}
+
+pub(crate) async fn list_keys(
+    State(app): State<App>,
+    caller: Principal,
+    Path(bot_id): Path<String>,
+) -> Result<Response, Denial> {
+    owns(&app, &caller, &bot_id).await?;
+    all_keys(&app.keys, &caller, move |key| {
+        let is_of_agent = key.resource.as_deref() == Some(&bot_id);
+        is_of_agent.then(|| AgentKey::from(key))
+    })
+    .await
+}
+
+/// The key stops working at once.
+pub(crate) async fn delete_key(
+    State(app): State<App>,
+    caller: Principal,
+    Path((bot_id, id)): Path<(String, KeyId)>,
+) -> Result<StatusCode, Denial> {
+    owns(&app, &caller, &bot_id).await?;
+    let key = app.keys.get(caller.subject(), &id).await?;
+    if key.resource.as_deref() != Some(&bot_id) {
+        return Err(KeyringError::NotFound.into());
+    }
+    app.keys.delete(caller.subject(), &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn query(

@@ -11,8 +11,26 @@ use tollgate::{
     user::UserRecord,
 };
 
+/// Moments are told to the second.
+fn at(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
 /// The longest name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
+
+/// The longest name of an agent or a key, in bytes besides.
+const NAME_BYTES_MAX: usize = 240;
+
+/// The name of an agent or a key: there is so much room for one where it is kept.
+pub(crate) fn short_name(text: &str) -> Result<&str, Denial> {
+    match short_text("name", text) {
+        Ok(text) if text.len() <= NAME_BYTES_MAX => Ok(text),
+        _ => Err(Denial::new(DenialKind::Unprocessable).with_message(format!(
+            "name: 1 to {NAME_LENGTH_MAX} characters, of at most {NAME_BYTES_MAX} bytes in UTF-8"
+        ))),
+    }
+}
 
 /// A name without the blanks around it: something, and not too long.
 pub(crate) fn short_text<'a>(field: &str, text: &'a str) -> Result<&'a str, Denial> {
@@ -130,6 +148,29 @@ impl NewAgentKey {
     }
 }
 
+/// A key as it is listed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AgentKey {
+    id: String,
+    name: String,
+    preview: String,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+}
+
+impl From<KeyRecord> for AgentKey {
+    fn from(record: KeyRecord) -> Self {
+        Self {
+            id: record.id.to_string(),
+            name: record.name,
+            preview: record.preview,
+            created_at: at(record.created_at),
+            last_used_at: record.last_used_at.map(at),
+        }
+    }
+}
+
 #[derive(Serialize)]
 pub(crate) struct Answer {
     agent: String,
@@ -169,9 +210,8 @@ impl RenderDenial for Errors {
 }
 
 fn details(denial: &Denial) -> Value {
-    let whole = |moment: Timestamp| Timestamp::from_second(moment.as_second()).ok();
     match denial.kind() {
-        DenialKind::CredentialExpired => match denial.expiry().and_then(whole) {
+        DenialKind::CredentialExpired => match denial.expiry().map(at) {
             Some(expired_at) => json!({ "expired_at": expired_at.to_string() }),
             None => json!({}),
         },

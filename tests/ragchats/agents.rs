@@ -107,7 +107,7 @@ async fn a_key_at_another_agent_is_counted() {
     refused(&answer, 429, "rate_limited");
 }
 
-/// No route ends a key, so that a thousand would be a user's last.
+/// They are spread over many agents.
 #[tokio::test]
 async fn a_user_may_have_more_than_a_thousand_keys() {
     let home = home();
@@ -119,4 +119,114 @@ async fn a_user_may_have_more_than_a_thousand_keys() {
     let login = login.expect(200).json();
     home.fill(login["user"]["id"].as_str().unwrap()).await;
     person.key(&agent).await;
+}
+
+#[tokio::test]
+async fn a_key_is_listed_and_ended() {
+    let home = home();
+    let server = home.start().await;
+    let (ann, bob) = (
+        Person::new(&server, "ann").await,
+        Person::new(&server, "bob").await,
+    );
+    let (one, two) = (ann.agent("one").await, ann.agent("two").await);
+    let (key, kept) = (ann.key(&one).await, ann.key(&one).await);
+    ann.key(&two).await;
+    let keys = format!("/api/agents/{one}/api-keys/");
+    let listed = ann.get(&keys).await.expect(200);
+    assert!(!listed.text().contains(&key), "shown once");
+    let ids: Vec<String> = listed
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|listed| {
+            let members: Vec<_> = listed.as_object().unwrap().keys().collect();
+            assert_eq!(
+                members,
+                ["createdAt", "id", "lastUsedAt", "name", "preview"]
+            );
+            assert_eq!(listed["name"], "server");
+            listed["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let [_, id] = ids.as_slice() else {
+        panic!("those of the agent, newest first: {ids:?}")
+    };
+
+    let end = |client: &Person, path: &str| server.delete(path).bearer(&client.access).send();
+    let path = format!("{keys}{id}/");
+    refused(&bob.get(&keys).await, 404, "not_found");
+    refused(&end(&bob, &path).await, 404, "not_found");
+    let elsewhere = format!("/api/agents/{two}/api-keys/{id}/");
+    refused(&end(&ann, &elsewhere).await, 404, "not_found");
+    refused(&end(&ann, &format!("{keys}key-0/")).await, 404, "not_found");
+    let by_key = server.delete(&path).bearer(&key).send().await;
+    refused(&by_key, 401, "token_invalid");
+    refused(
+        &server.get(&keys).bearer(&key).send().await,
+        401,
+        "token_invalid",
+    );
+    refused(&server.get(&keys).send().await, 401, "token_missing");
+    query(&server, &one, &key).await.expect(200);
+
+    end(&ann, &path).await.expect(204);
+    refused(&query(&server, &one, &key).await, 401, "token_invalid");
+    query(&server, &one, &kept).await.expect(200);
+    refused(&end(&ann, &path).await, 404, "not_found");
+    assert_eq!(
+        ann.get(&keys)
+            .await
+            .expect(200)
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+/// What is said of names holds for names of any alphabet.
+#[tokio::test]
+async fn a_hundred_agents_with_names_as_long_as_they_may_be_are_all_there() {
+    let home = home();
+    let server = home
+        .launch()
+        .env("RATE_LIMIT_PER_MINUTE", "1000")
+        .start()
+        .await;
+    let long = "\u{1f980}".repeat(200);
+    let person = json!({
+        "email": "ann@example.com", "password": PASSWORD, "firstName": long, "lastName": long,
+    });
+    server
+        .post("/api/auth/register/")
+        .json(&person)
+        .send()
+        .await
+        .expect(201);
+    let ann = Person::login((*server).clone(), "ann@example.com").await;
+    let name = "名".repeat(80);
+    let mut agent = String::new();
+    for _ in 0..100 {
+        agent = ann.agent(&name).await;
+    }
+    let listed = ann.get("/api/agents/").await.expect(200).json();
+    assert_eq!(listed.as_array().unwrap().len(), 100);
+    let keys = format!("/api/agents/{agent}/api-keys/");
+    for path in ["/api/agents/", &keys] {
+        for name in ["ж".repeat(121), "名".repeat(81), "x".repeat(201)] {
+            let answer = ann.post(path, &json!({ "name": name })).await;
+            refused(&answer, 422, "validation_error");
+            let rule = answer.json()["message"].as_str().unwrap().to_owned();
+            assert!(
+                rule.starts_with("name: 1 to 200 characters, of at most 240 bytes"),
+                "{rule}"
+            );
+        }
+    }
+    for name in ["ж".repeat(120), "x".repeat(200)] {
+        ann.post(&keys, &json!({ "name": name })).await.expect(201);
+    }
 }

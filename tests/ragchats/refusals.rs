@@ -124,3 +124,44 @@ async fn lifetimes_that_can_not_be_are_said_at_start() {
     let ended = home.launch().env("JWT_SECRET", "too short").refused().await;
     assert!(ended.stderr.contains("JWT_SECRET"));
 }
+
+/// Whoever is known is counted, and told what is left, also where there is nothing.
+#[tokio::test]
+async fn what_is_not_there_counts_and_tells_what_is_left() {
+    let home = home();
+    let server = home
+        .launch()
+        .env("RATE_LIMIT_PER_MINUTE", "8")
+        .start()
+        .await;
+    let ann = Person::new(&server, "ann").await;
+    let agent = ann.agent("one").await;
+    let key = ann.key(&agent).await;
+    let query = format!("/api/agents/{agent}/query/");
+    let mut left = 6;
+    for (path, status, code) in [
+        ("/api/agents/nowhere/at/all/", 404, "not_found"),
+        ("/nowhere/", 404, "not_found"),
+        ("/auth/logout/", 405, "method_not_allowed"),
+        (&query, 405, "method_not_allowed"),
+    ] {
+        refused(&server.get(path).send().await, status, code);
+        left -= 1;
+        let answer = ann.get(path).await;
+        refused(&answer, status, code);
+        assert_eq!(answer.number("x-ratelimit-remaining"), left, "{path}");
+        assert!(
+            answer.header("ratelimit").contains(&format!("r={left}")),
+            "{path}"
+        );
+    }
+    let answer = server.get(&query).bearer(&key).send().await;
+    refused(&answer, 405, "method_not_allowed");
+    assert_eq!(answer.number("x-ratelimit-remaining"), 7, "a key's own");
+    assert_eq!(answer.header("allow"), "POST");
+    refused(
+        &server.get("/nowhere/").bearer("x").send().await,
+        401,
+        "token_invalid",
+    );
+}
