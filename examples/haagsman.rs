@@ -3,27 +3,32 @@
 //! `cargo run --example haagsman --features axum,sqlite` serves; with `-- generate-key --role operator` it
 //! prints one new key instead, also while the server runs. With the feature `redis` as well, several processes
 //! share their rate limits through `REDIS_URL`.
+//!
+//! Beside what the service documents, keys can be given an end (`generate-key --expires-days 90`), listed (`list-keys`), replaced
+//! (`rotate-key ID`) and ended (`revoke-key ID`): whoever is told to rotate them every 90 days has to be able to.
 
 #[path = "haagsman/api.rs"]
 mod api;
+#[path = "haagsman/commands.rs"]
+mod commands;
 mod support;
 #[path = "haagsman/wire.rs"]
 mod wire;
 
-use std::{env, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     routing::{delete, get, patch, post, put},
 };
+use commands::Command;
 use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
 use tollgate::{
     ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
-    audit::{Act, AuditAction, AuditEvent, AuditTrail},
-    clock::SystemClock,
+    audit::AuditTrail,
     denial::DenialKind,
     key::{Alphabet, KeyFormat},
-    keyring::{KeyResolver, Keyring, NewKey},
+    keyring::{KeyResolver, Keyring},
     login::{Logins, RefreshTokens},
     quota::Quota,
     rbac::{InvalidRoute, RouteTable},
@@ -51,42 +56,16 @@ async fn main() {
 }
 
 async fn run() -> Result<(), StartError> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let stores = match arguments[..] {
-        [] => {
-            let stores = Stores::open("haagsman").await?;
+    let command = Command::of_process()?;
+    let stores = Stores::open("haagsman").await?;
+    match command {
+        Command::Serve => {
             let secret = stores.signing_secret()?;
             serve(router(&stores, &secret).await?, 8100).await?;
-            stores
         }
-        ["generate-key"] => generate_key("viewer").await?,
-        ["generate-key", "--role", role] => generate_key(role).await?,
-        _ => return Err("usage: haagsman [generate-key [--role viewer|operator|admin]]".into()),
-    };
+        command => command.run(&stores, keys(&stores)?.0).await?,
+    }
     Ok(stores.close().await?)
-}
-
-/// Prints one key, and keeps its hash.
-async fn generate_key(role: &str) -> Result<Stores, StartError> {
-    let stores = Stores::open("haagsman").await?;
-    stores.must_outlive("generate-key")?;
-    let (ring, _) = keys(&stores)?;
-    let new = NewKey {
-        name: format!("generated for {role}"),
-        roles: vec![role.to_owned()],
-        ..NewKey::default()
-    };
-    // Whoever runs this may make as many as they like.
-    let ring = ring.keys_per_owner_max(u32::MAX);
-    let (key, record) = ring.create("service", new).await?;
-    let act = Act::new(AuditAction::KEY_CREATE).actor("generate-key");
-    let act = act.target(record.id.as_str()).because(role);
-    stores
-        .audit
-        .append(AuditEvent::new(SystemClock::shared().now(), act))?;
-    println!("{}", key.expose());
-    Ok(stores)
 }
 
 /// Keys like `hai_` and 43 characters.
