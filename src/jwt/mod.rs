@@ -35,7 +35,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use http::HeaderName;
 use place::{Found, Place};
@@ -47,7 +47,7 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     login::{ResolvedSession, SessionError, SessionResolver},
-    token::{TokenError, TokenVerifier, VerifiedToken},
+    token::{TokenVerifier, Verification, VerifiedToken, Wait},
     wire::{Origin, RequestHead},
 };
 
@@ -146,14 +146,12 @@ pub struct JwtPolicy {
 
 impl JwtPolicy {
     fn judge(&self, token: &str) -> Decision<Identified> {
-        let verified = match self.verifier.verify(token) {
-            Ok(verified) => verified,
-            Err(error) => {
-                return match self.verifier.wait_for_key(token, error) {
-                    Ok(keys) => self.judge_after(keys, token.to_owned()),
-                    Err(error) => Decision::Ready(Verdict::Refuse(error.into())),
-                };
+        let verified = match self.verifier.verify_or_wait(token) {
+            Verification::Over(Ok(verified)) => verified,
+            Verification::Over(Err(refusal)) => {
+                return Decision::Ready(Verdict::Refuse(refusal.into()));
             }
+            Verification::Waits { keys, .. } => return self.judge_after(keys, token.to_owned()),
         };
         let Some(sessions) = &self.sessions else {
             return Decision::Ready(admit(&verified));
@@ -169,18 +167,13 @@ impl JwtPolicy {
         }
     }
 
-    /// Once the key that the token names is there, or is known not to be.
-    fn judge_after(
-        &self,
-        keys: impl Future<Output = ()> + Send + 'static,
-        token: String,
-    ) -> Decision<Identified> {
+    /// Once the keys are there that may be the token's, or are known not to be.
+    fn judge_after(&self, keys: Wait, token: String) -> Decision<Identified> {
         let (verifier, sessions) = (self.verifier.clone(), self.sessions.clone());
         Decision::pending(async move {
-            keys.await;
-            let verified: Result<Arc<VerifiedToken>, TokenError> = verifier.verify(&token);
+            let verified = verifier.verify_after(keys, &token).await;
             match (verified, sessions) {
-                (Err(error), _) => Verdict::Refuse(error.into()),
+                (Err(refusal), _) => Verdict::Refuse(refusal.into()),
                 (Ok(verified), None) => admit(&verified),
                 (Ok(verified), Some(sessions)) => {
                     verdict(&verified, sessions.resolve(&verified).await)
@@ -230,7 +223,8 @@ fn verdict(
 ) -> Verdict<Identified> {
     match answer {
         Ok(session) => Verdict::Admit(Identified::new(token.principal_of(session.principal()))),
-        Err(error) => Verdict::Refuse(error.into()),
+        // The token says truly whose it was: its signature is good.
+        Err(error) => Verdict::Refuse(Denial::from(error).held_by(token.subject(), None)),
     }
 }
 

@@ -205,10 +205,10 @@ impl SessionCookiePolicy {
             let reason = "a page of another site sent it";
             return Verdict::Refuse(denial(DenialKind::NotPermitted).because(reason));
         }
-        match self.verifier.verify(&cookie) {
+        match self.verifier.look(&cookie) {
             Ok(principal) => Verdict::Admit(Identified::new(principal)),
-            Err(error) => {
-                let denial = Denial::from(error);
+            Err(refusal) => {
+                let denial = Denial::from(refusal);
                 Verdict::Refuse(denial.of_credential(CredentialKind::SessionCookie))
             }
         }

@@ -94,6 +94,52 @@ impl From<TokenError> for Denial {
     }
 }
 
+/// A token was refused, with what only this crate may know of it.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: TokenError,
+    /// Whom it was issued to. Of a token whose signature wasn't good nobody knows, whatever it says.
+    pub(crate) holder: Option<Box<str>>,
+    /// By which generation of keys, where others may find the token good.
+    pub(super) undecided_by: Option<u64>,
+}
+
+impl Refusal {
+    /// Of a token that was issued to `holder`.
+    pub(super) fn of(error: TokenError, holder: &str) -> Self {
+        Self {
+            holder: Some(holder.into()),
+            ..error.into()
+        }
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        Self {
+            error,
+            holder: None,
+            undecided_by: None,
+        }
+    }
+}
+
+impl From<Refusal> for TokenError {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        let denial = Self::from(refusal.error);
+        match &refusal.holder {
+            Some(holder) => denial.held_by(holder, None),
+            None => denial,
+        }
+    }
+}
+
 /// A [`TokenVerifier`](super::TokenVerifier) or a [`TokenIssuer`](super::TokenIssuer) can't be made so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     IssueError, KeyError, SigningKey, TokenError, TokenErrorKind, VerifyingKey, VerifyingKeys,
-    verifier::TOKEN_LENGTH_MAX,
+    key::Unfit, verifier::TOKEN_LENGTH_MAX,
 };
 use crate::domain::clock::Timestamp;
 
@@ -43,18 +43,33 @@ pub(super) trait KeySource: fmt::Debug + Send + Sync {
         false
     }
 
-    /// A wait for keys that may come, for a token that names one which isn't there; `None` when that is in vain.
+    /// A wait for keys that should have been had long ago. Asked on every use of a token, after [`generation`](Self::generation).
+    fn overdue(&self) -> Option<Wait> {
+        None
+    }
+
+    /// What a token may hope for whose key isn't among those of the generation `judged_by`.
     ///
     /// # Errors
-    /// When nobody can say whether it is.
-    fn wait_for(&self, kid: Option<&str>) -> Result<Option<Wait>, TokenError> {
-        let _ = kid;
-        Ok(None)
+    /// When nobody can say.
+    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<Hope, TokenError> {
+        let _ = (kid, judged_by);
+        Ok(Hope::None)
     }
 }
 
 /// Is over when there are keys, or none to be had.
-pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Whether a token's key may be had after all.
+pub(super) enum Hope {
+    /// It is as it is.
+    None,
+    /// There are other keys by now than those that it was judged by.
+    Now,
+    /// Others may come.
+    Later(Wait),
+}
 
 impl Source {
     pub(super) fn generation(&self, now: Timestamp) -> u64 {
@@ -64,19 +79,14 @@ impl Source {
         }
     }
 
-    /// While newer keys can't be had, nobody can say that a key is unknown.
-    pub(super) fn explain(&self, error: TokenError) -> TokenError {
+    /// While newer keys can't be had, nobody can say that none fits.
+    pub(super) fn explain(&self, unfit: &Unfit) -> TokenError {
         match self {
-            Self::Live(source) if error.kind() == TokenErrorKind::UnknownKey => {
-                if source.is_failing() {
-                    return TokenError::new(
-                        TokenErrorKind::NoKeys,
-                        "there is no key of that kid, and newer keys can't be had",
-                    );
-                }
-                error
-            }
-            _ => error,
+            Self::Live(source) if unfit.others_may_fit && source.is_failing() => TokenError::new(
+                TokenErrorKind::NoKeys,
+                "none of the keys fits, and newer ones can't be had",
+            ),
+            _ => unfit.error,
         }
     }
 

@@ -45,6 +45,7 @@ mod verifier;
 mod tests;
 
 pub use cookie::{SessionCookieError, SessionCookieVerifier, SessionCookieVerifierBuilder};
+pub(crate) use error::Refusal;
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
 pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
@@ -54,6 +55,8 @@ pub use jwks::{JwksError, JwksFile};
 pub use jwks::{JwksUrl, JwksUrlBuilder};
 pub use key::{KeyError, SigningKey, TokenAlgorithm, VerifyingKey, VerifyingKeys};
 pub use live::TokenKeys;
+pub(crate) use live::Wait;
 pub use secret::{SigningSecret, SigningSecretError};
 pub use verified::{TokenUse, VerifiedToken};
+pub(crate) use verifier::Verification;
 pub use verifier::{TokenVerifier, TokenVerifierBuilder};

@@ -6,11 +6,11 @@ use serde::de::DeserializeSeed;
 use sha2::{Digest, Sha256};
 
 use super::{
-    KeyError, TokenAlgorithm, TokenConfigError, TokenError, TokenErrorKind, TokenKeys, TokenUse,
-    VerifiedToken, VerifyingKey,
+    KeyError, Refusal, TokenAlgorithm, TokenConfigError, TokenError, TokenErrorKind, TokenKeys,
+    TokenUse, VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed},
     header::{self, Segments, Typ},
-    live::{Source, Wait},
+    live::{Hope, Source, Wait},
     mapping::{ClaimPath, Mapping},
     memo::Memo,
     rules::Rules,
@@ -23,6 +23,11 @@ pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 const AGE_MAX_MIN: Duration = Duration::from_secs(1);
 const CACHE_CAPACITY: usize = 50_000;
+/// How often a token is looked at again because there were other keys meanwhile.
+const LOOKS_MAX: usize = 2;
+
+const NO_KEYS: TokenError =
+    TokenError::new(TokenErrorKind::NoKeys, "the keys of tokens are not at hand");
 
 /// Judges tokens: whether one was signed with the key, is meant for us, and is good now.
 ///
@@ -48,6 +53,16 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// By the SHA-256 of the whole token. Identity alone: no decision is in it.
     verified: Option<Memo>,
+}
+
+/// What a verifier says before anything is awaited.
+pub(crate) enum Verification {
+    Over(Result<Arc<VerifiedToken>, Refusal>),
+    /// There may be other keys soon. `meanwhile` is by those at hand.
+    Waits {
+        keys: Wait,
+        meanwhile: Result<Arc<VerifiedToken>, Refusal>,
+    },
 }
 
 impl TokenVerifier {
@@ -94,11 +109,95 @@ impl TokenVerifier {
 
     /// Judges a token. Nothing is awaited: a warm token costs one SHA-256 and one look-up, a cold one a signature's check.
     ///
+    /// By the keys that are at hand: a source that may have others begins to fetch them, within a Tokio runtime, and the next
+    /// token is judged by those. [`verify_waiting`](Self::verify_waiting) waits for them.
+    ///
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        match self.verify_or_wait(token) {
+            Verification::Over(outcome) => Ok(outcome?),
+            // The fetch goes on, whoever waits for it.
+            Verification::Waits { meanwhile, .. } => Ok(meanwhile?),
+        }
+    }
+
+    /// The same, but where the source of keys may have the one that the token names, it is waited for.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        match self.verify_or_wait(token) {
+            Verification::Over(outcome) => Ok(outcome?),
+            Verification::Waits { keys, .. } => Ok(self.verify_after(keys, token).await?),
+        }
+    }
+
+    /// Judges a token by the keys at hand, and says whether others may come.
+    pub(crate) fn verify_or_wait(&self, token: &str) -> Verification {
+        let outcome = self.look(token);
+        let Source::Live(source) = &self.0.keys else {
+            return Verification::Over(outcome);
+        };
+        if let Some(keys) = source.overdue() {
+            return Verification::Waits {
+                keys,
+                meanwhile: outcome,
+            };
+        }
+        match outcome {
+            Err(refusal) if refusal.undecided_by.is_some() => self.hope(token, refusal),
+            outcome => Verification::Over(outcome),
+        }
+    }
+
+    /// Once those keys are there, or are known not to be.
+    pub(crate) async fn verify_after(
+        &self,
+        keys: Wait,
+        token: &str,
+    ) -> Result<Arc<VerifiedToken>, Refusal> {
+        keys.await;
+        self.look(token)
+    }
+
+    /// Of a token that none of the keys fitted.
+    pub(super) fn hope(&self, token: &str, mut refusal: Refusal) -> Verification {
+        // Others may have come since the token was looked at, and then no fetch is due.
+        for _ in 0..LOOKS_MAX {
+            let meanwhile = match (self.hope_of(token, &refusal), refusal) {
+                (Ok(Hope::None), refusal) => return Verification::Over(Err(refusal)),
+                (Ok(Hope::Later(keys)), refusal) => {
+                    return Verification::Waits {
+                        keys,
+                        meanwhile: Err(refusal),
+                    };
+                }
+                (Ok(Hope::Now), _) => self.look(token),
+                (Err(error), _) => Err(error.into()),
+            };
+            match meanwhile {
+                Err(next) if next.undecided_by.is_some() => refusal = next,
+                outcome => return Verification::Over(outcome),
+            }
+        }
+        Verification::Over(Err(refusal))
+    }
+
+    fn hope_of(&self, token: &str, refusal: &Refusal) -> Result<Hope, TokenError> {
+        let (Source::Live(source), Some(generation)) = (&self.0.keys, refusal.undecided_by) else {
+            return Ok(Hope::None);
+        };
+        let mut json = Vec::new();
+        let segments = Segments::of(token)?;
+        let header = header::read(segments.header, &mut json)?;
+        source.wait_for(header.kid.as_deref(), generation)
+    }
+
+    /// Judges a token by the keys at hand.
+    pub(crate) fn look(&self, token: &str) -> Result<Arc<VerifiedToken>, Refusal> {
         if token.len() > TOKEN_LENGTH_MAX {
-            return Err(TokenError::malformed("the token is longer than 16 KiB"));
+            return Err(TokenError::malformed("the token is longer than 16 KiB").into());
         }
         let now = self.0.clock.now();
         // Also where nothing is remembered: a source may look for new keys.
@@ -114,10 +213,10 @@ impl TokenVerifier {
         {
             return match self.0.rules.judge_time(&known, now) {
                 Ok(()) => Ok(known),
-                Err(refusal) => {
+                Err(error) => {
                     // Should the clock step back behind its expiry, it is verified from scratch.
                     memo.forget(&digest);
-                    Err(refusal)
+                    Err(Refusal::of(error, known.subject()))
                 }
             };
         }
@@ -126,52 +225,39 @@ impl TokenVerifier {
         Ok(verified)
     }
 
-    /// The same, but where the source of keys may have the one that the token names, it is waited for.
-    ///
-    /// # Errors
-    /// [`TokenError`].
-    pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify(token) {
-            Ok(verified) => Ok(verified),
-            Err(error) => {
-                self.wait_for_key(token, error)?.await;
-                self.verify(token)
-            }
-        }
-    }
-
-    /// A wait after which it may be another outcome than `error`; or what it is, where waiting is in vain.
-    pub(crate) fn wait_for_key(&self, token: &str, error: TokenError) -> Result<Wait, TokenError> {
-        let Source::Live(source) = &self.0.keys else {
-            return Err(error);
-        };
-        if !matches!(
-            error.kind(),
-            TokenErrorKind::UnknownKey | TokenErrorKind::NoKeys
-        ) {
-            return Err(error);
-        }
-        let mut json = Vec::new();
-        let segments = Segments::of(token)?;
-        let header = header::read(segments.header, &mut json)?;
-        source.wait_for(header.kid.as_deref())?.ok_or(error)
-    }
-
-    fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenError> {
+    fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, Refusal> {
         let segments = Segments::of(token)?;
         let (keys, generation) = self.0.keys.keys();
-        let keys = keys.ok_or(TokenError::new(
-            TokenErrorKind::NoKeys,
-            "the keys of tokens are not at hand",
-        ))?;
+        let keys = keys.ok_or_else(|| Refusal {
+            undecided_by: Some(generation),
+            ..NO_KEYS.into()
+        })?;
         let typ = Typ(self.0.rules.typ.as_deref());
-        keys.check(&segments, Some(typ))
-            .map_err(|error| self.0.keys.explain(error))?;
+        keys.check(&segments, Some(typ)).map_err(|unfit| Refusal {
+            undecided_by: unfit.others_may_fit.then_some(generation),
+            ..self.0.keys.explain(&unfit).into()
+        })?;
         let json = header::decode(segments.claims)?;
-        let mut verified = self.0.rules.judge(self.read(&json)?)?;
+        let mut verified = self
+            .0
+            .rules
+            .judge(self.read(&json)?)
+            .map_err(|error| self.refusal_of(error, &json))?;
         verified.keys = generation;
-        self.0.rules.judge_time(&verified, now)?;
+        let in_time = self.0.rules.judge_time(&verified, now);
+        in_time.map_err(|error| Refusal::of(error, &verified.subject))?;
         Ok(verified)
+    }
+
+    /// Of a token whose signature is good. Another issuer's users are none of ours, although they may be called like them.
+    fn refusal_of(&self, error: TokenError, claims: &[u8]) -> Refusal {
+        let subject = self.read(claims).ok().and_then(|claims| claims.subject);
+        match subject {
+            Some(subject) if error.kind() != TokenErrorKind::WrongIssuer => {
+                Refusal::of(error, &subject)
+            }
+            _ => error.into(),
+        }
     }
 
     fn read<'a>(&'a self, json: &'a [u8]) -> Result<Claims<'a>, TokenError> {

@@ -15,7 +15,7 @@ use self::{
     claims::{CookieClaims, CookieClaimsSeed},
     jwe::CookieKey,
 };
-use super::{TokenError, TokenErrorKind, memo::Memo};
+use super::{Refusal, TokenError, TokenErrorKind, memo::Memo};
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
     credential::CredentialKind,
@@ -107,8 +107,12 @@ impl SessionCookieVerifier {
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it; nothing of the cookie is in it.
     pub fn verify(&self, cookie: &str) -> Result<Principal, TokenError> {
+        Ok(self.look(cookie)?)
+    }
+
+    pub(crate) fn look(&self, cookie: &str) -> Result<Principal, Refusal> {
         if cookie.len() > COOKIE_LENGTH_MAX {
-            return Err(TokenError::malformed("the cookie is longer than 16 KiB"));
+            return Err(TokenError::malformed("the cookie is longer than 16 KiB").into());
         }
         let Some(memo) = &self.0.verified else {
             return self.0.judge(cookie).map(|good| good.principal);
@@ -117,9 +121,9 @@ impl SessionCookieVerifier {
         if let Some(known) = memo.recall(&digest) {
             return match self.0.judge_time(&known) {
                 Ok(()) => Ok(known.principal.clone()),
-                Err(refusal) => {
+                Err(error) => {
                     memo.forget(&digest);
-                    Err(refusal)
+                    Err(Refusal::of(error, known.principal.subject()))
                 }
             };
         }
@@ -130,7 +134,7 @@ impl SessionCookieVerifier {
 }
 
 impl Inner {
-    fn judge(&self, cookie: &str) -> Result<Remembered, TokenError> {
+    fn judge(&self, cookie: &str) -> Result<Remembered, Refusal> {
         let json = self.key.open(cookie)?;
         let mut deserializer = serde_json::Deserializer::from_slice(&json);
         let claims = CookieClaimsSeed(&self.claims)
@@ -138,7 +142,9 @@ impl Inner {
             .and_then(|claims| deserializer.end().map(|()| claims))
             .map_err(|_| TokenError::malformed("the claims are not of the right form"))?;
         let good = self.remembered(claims)?;
-        self.judge_time(&good)?;
+        // Only the application makes cookies that can be opened.
+        let in_time = self.judge_time(&good);
+        in_time.map_err(|error| Refusal::of(error, good.principal.subject()))?;
         Ok(good)
     }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use crate::{
     domain::clock::{Clock, Timestamp},
     token::{
         TokenError, TokenErrorKind, VerifyingKeys,
-        live::{KeySource, Shared, Wait},
+        live::{Hope, KeySource, Shared, Wait},
     },
 };
 
@@ -38,6 +38,8 @@ const ABSENT_FOR: u32 = 2;
 const WAITING_MAX: usize = 1_024;
 /// How long nobody looks again after a look for which there was no runtime to fetch in.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How many times their freshness keys may be old while nobody needs to wait for newer ones.
+const OVERDUE_AFTER: u32 = 2;
 
 /// Where the keys are.
 pub(super) enum Place {
@@ -62,6 +64,8 @@ pub(super) struct Source {
     /// never steps back needn't be read for each token.
     quiet_from: AtomicI64,
     quiet_until: AtomicI64,
+    /// Whether a fetch is under way for keys that were due long before it began: while no tokens came nobody fetched any.
+    overdue: AtomicBool,
     /// Which fetch was the last that is over.
     over: watch::Sender<u64>,
     waiting: Arc<Semaphore>,
@@ -79,6 +83,8 @@ struct State {
     /// Whether the last that is over brought none.
     failing: bool,
     refresh_at: Option<Duration>,
+    /// From when on those at hand are too old to go by, where others can be had.
+    overdue_at: Option<Duration>,
     /// Names that a fetch didn't bring which began after they were asked for, with the moment of that.
     absent: HashMap<Box<str>, Duration>,
 }
@@ -98,6 +104,7 @@ impl Source {
             // Nothing to refresh before the first token.
             quiet_from: AtomicI64::new(i64::MIN),
             quiet_until: AtomicI64::new(i64::MAX),
+            overdue: AtomicBool::new(false),
             over: watch::Sender::new(0),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
@@ -134,9 +141,12 @@ impl Source {
         mut state: MutexGuard<'_, State>,
         runtime: &Handle,
     ) -> JoinHandle<Result<(), JwksError>> {
+        let now = self.settings.clock.elapsed();
         state.begun = state.begun.saturating_add(1);
-        state.began_at = Some(self.settings.clock.elapsed());
+        state.began_at = Some(now);
         state.in_flight = true;
+        let is_overdue = !state.failing && state.overdue_at.is_some_and(|at| at <= now);
+        self.overdue.store(is_overdue, Ordering::Release);
         self.quiet_until.store(i64::MAX, Ordering::Release);
         self.quiet_from.store(i64::MIN, Ordering::Release);
         let mut flight = Flight {
@@ -255,16 +265,22 @@ impl Flight {
         self.is_over = true;
         let source = &self.source;
         let settings = &source.settings;
+        // Before the lock, which tokens wait for: nobody else replaces the keys meanwhile.
+        let known = source.shared.keys().0.map(|known| known.to_jwks());
+        let is_news = |keys: &VerifyingKeys| known.is_none_or(|known| known != keys.to_jwks());
+        let outcome = outcome.map(|(keys, fresh)| (is_news(&keys).then_some(keys), fresh));
+        let now = settings.clock.elapsed();
         let mut state = source.state();
         let (outcome, fresh) = match outcome {
-            Ok((keys, fresh)) => {
+            Ok((news, fresh)) => {
                 state.succeeded = self.number;
-                let known = source.shared.keys().0;
-                if known.is_none_or(|known| known.to_jwks() != keys.to_jwks()) {
+                if let Some(keys) = news {
                     state.absent.clear();
                     source.shared.replace(keys);
                 }
-                (Ok(()), fresh.max(settings.cooldown))
+                let fresh = fresh.max(settings.cooldown);
+                state.overdue_at = now.checked_add(fresh.saturating_mul(OVERDUE_AFTER));
+                (Ok(()), fresh)
             }
             Err(error) => {
                 tracing::warn!(target: "tollgate", %error, "keys of tokens could not be fetched");
@@ -273,7 +289,8 @@ impl Flight {
         };
         state.failing = outcome.is_err();
         state.in_flight = false;
-        state.refresh_at = settings.clock.elapsed().checked_add(fresh);
+        state.refresh_at = now.checked_add(fresh);
+        source.overdue.store(false, Ordering::Release);
         source.be_quiet(settings.clock.now().as_second(), fresh);
         source.over.send_replace(self.number);
         outcome
@@ -319,23 +336,45 @@ impl KeySource for Handed {
         self.0.state().failing
     }
 
-    fn wait_for(&self, kid: Option<&str>) -> Result<Option<Wait>, TokenError> {
+    fn overdue(&self) -> Option<Wait> {
+        let Self(source) = self;
+        if !source.overdue.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = source.state();
+        let (fetch, in_flight) = (state.begun, state.in_flight);
+        drop(state);
+        // Where the line is full, the keys at hand are better than none.
+        let place = Arc::clone(&source.waiting).try_acquire_owned().ok();
+        let (source, place) = (Arc::clone(source), place.filter(|_| in_flight)?);
+        Some(Box::pin(async move {
+            source.end_of(fetch).await;
+            drop(place);
+        }))
+    }
+
+    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<Hope, TokenError> {
         const FULL: TokenError = TokenError::new(
             TokenErrorKind::NoKeys,
             "too many tokens wait for keys already",
         );
         let Self(source) = self;
         let state = source.state();
+        // Keys that came since are replaced under this lock. Whoever was judged before must not be told by them that no
+        // fetch is due.
+        if source.shared.generation() != judged_by {
+            return Ok(Hope::Now);
+        }
         let seen = state.begun;
         let fetch = if state.in_flight {
             drop(state);
             seen
         } else {
             if !source.is_worth_it(&state, kid) {
-                return Ok(None);
+                return Ok(Hope::None);
             }
             let Ok(runtime) = Handle::try_current() else {
-                return Ok(None);
+                return Ok(Hope::None);
             };
             drop(source.begin(state, &runtime));
             seen.saturating_add(1)
@@ -343,7 +382,7 @@ impl KeySource for Handed {
         let place = Arc::clone(&source.waiting).try_acquire_owned();
         let place = place.map_err(|_| FULL)?;
         let (source, kid) = (Arc::clone(source), kid.map(Box::from));
-        Ok(Some(Box::pin(async move {
+        Ok(Hope::Later(Box::pin(async move {
             source.end_of(fetch).await;
             if let Some(kid) = kid {
                 source.miss(kid, seen);

@@ -18,12 +18,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A JWK set at an `https` address, or where an OpenID provider says that it is. A clone is a reference count.
 ///
-/// - Known keys never wait: a refresh goes on beside them, and one that fails leaves them as they are.
+/// - Known keys don't wait: a refresh goes on beside them, and one that fails leaves them as they are. Where so few tokens
+///   come that the keys are twice as old as they should be, the next token waits for it, if the last fetch did not fail: a
+///   key that was withdrawn at night is out with the first token of the morning.
 /// - A token with an unknown `kid` waits for a fetch, if the last one was a cooldown ago or more; all who wait share it, and
 ///   it goes on when they hang up. A `kid` that it didn't bring is not fetched for in the next two cooldowns. So a flood of
 ///   made-up ones costs one fetch in a cooldown.
-/// - While there were never any keys, or an unknown `kid` can't be looked up because the source fails or too many (1,024)
-///   wait for it, tokens are answered with 503, never 401.
+/// - Where the key or the token has no `kid`, nothing tells a key that was followed by another from a bad signature: one is
+///   worth a fetch too, under the same cooldown.
+/// - While there were never any keys, or a key can't be looked up because the source fails or too many (1,024) wait for it,
+///   tokens are answered with 503, never 401.
 /// - No redirect is followed, no proxy asked, nothing beyond 256 KiB read, no address of a private network connected to.
 ///
 /// ```

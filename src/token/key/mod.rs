@@ -14,6 +14,7 @@ mod verifying;
 
 pub use algorithm::TokenAlgorithm;
 pub use error::KeyError;
+pub(in crate::token) use set::Unfit;
 pub use set::VerifyingKeys;
 pub use signing::SigningKey;
 pub use verifying::VerifyingKey;

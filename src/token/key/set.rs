@@ -138,7 +138,7 @@ impl VerifyingKeys {
             return Err(TokenError::malformed("the token is longer than 16 KiB"));
         }
         let segments = Segments::of(jws)?;
-        self.check(&segments, None)?;
+        self.check(&segments, None).map_err(|unfit| unfit.error)?;
         header::decode(segments.claims)
     }
 
@@ -148,16 +148,26 @@ impl VerifyingKeys {
         &self,
         segments: &Segments<'_>,
         typ: Option<header::Typ<'_>>,
-    ) -> Result<(), TokenError> {
+    ) -> Result<(), Unfit> {
         let mut json = Vec::new();
         let header = header::read(segments.header, &mut json)?;
-        let key = self.choose(header.kid.as_deref())?;
+        let unknown = |error| Unfit {
+            error,
+            others_may_fit: true,
+        };
+        let key = self.choose(header.kid.as_deref()).map_err(unknown)?;
         key.check_algorithm(&header.algorithm)?;
         if let Some(typ) = typ {
             typ.check(header.typ.as_deref())?;
         }
         let signature = header::decode(segments.signature)?;
-        key.verify(segments.signed.as_bytes(), &signature)
+        // Without names nobody can tell a key that was followed by another from the one that signed.
+        let has_no_name = header.kid.is_none() || key.name().is_none();
+        let verified = key.verify(segments.signed.as_bytes(), &signature);
+        verified.map_err(|error| Unfit {
+            error,
+            others_may_fit: has_no_name,
+        })
     }
 
     /// Whether a key has that name.
@@ -184,6 +194,22 @@ impl VerifyingKeys {
                 .iter()
                 .find(|key| key.name() == kid)
                 .ok_or(kid.map_or(UNNAMED, |_| UNKNOWN)),
+        }
+    }
+}
+
+/// Why no key of a set finds a signature good.
+pub(in crate::token) struct Unfit {
+    pub(in crate::token) error: TokenError,
+    /// Whether a key may that isn't in the set.
+    pub(in crate::token) others_may_fit: bool,
+}
+
+impl From<TokenError> for Unfit {
+    fn from(error: TokenError) -> Self {
+        Self {
+            error,
+            others_may_fit: false,
         }
     }
 }

@@ -157,3 +157,121 @@ async fn many_at_once_share_one_fetch() {
     assert!(outcomes.iter().all(Result::is_ok));
     assert_eq!(source.hits(), 1);
 }
+
+#[tokio::test]
+async fn keys_that_came_since_a_token_was_looked_at_count_for_it() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let keys = source.keys(&clock);
+    let verifier = verifier(keys.clone(), &clock);
+    // Before there were any, and when they are others.
+    for issuer in [signer(&clock), signer(&clock)] {
+        source.tell("200 OK", "", &issuer.jwks());
+        let good = token(&issuer);
+        let refusal = verifier.look(&good).unwrap_err();
+        // Another's fetch, from its beginning to its end. The next is a cooldown away.
+        keys.fetch().await.unwrap();
+        let outcome = verifier.hope(&good, refusal);
+        assert!(matches!(outcome, Verification::Over(Ok(_))));
+        let bad = made_up("x");
+        let refusal = verifier.look(&bad).unwrap_err();
+        let outcome = verifier.hope(&bad, refusal);
+        assert!(matches!(outcome, Verification::Over(Err(_))));
+    }
+    assert_eq!(source.hits(), 2);
+}
+
+#[tokio::test]
+async fn keys_that_were_due_long_ago_are_waited_for() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let (first, issuer, next) = (signer(&clock), signer(&clock), signer(&clock));
+    let fresh = "cache-control: max-age=120\r\n";
+    source.tell("200 OK", fresh, &first.jwks());
+    let keys = source.keys(&clock);
+    keys.fetch().await.unwrap();
+    let verifier = verifier(keys, &clock);
+    source.tell("200 OK", fresh, &issuer.jwks());
+    source.hold();
+    clock.advance(Duration::from_secs(239));
+    let good = token(&first);
+    assert_eq!(verdict(&verifier, &good).await, Ok(()), "it is only due");
+    source.release();
+    let good = token(&issuer);
+    comes_true(|| verifier.verify(&good).is_ok()).await;
+    assert_eq!(source.hits(), 2);
+    clock.advance(Duration::from_secs(240));
+    source.tell("200 OK", fresh, &next.jwks());
+    source.hold();
+    let mut first = Box::pin(verdict(&verifier, &good));
+    assert_eq!(futures_util::poll!(&mut first), Poll::Pending);
+    assert!(verifier.verify(&good).is_ok(), "who can't wait goes on");
+    source.release();
+    assert_eq!(first.await, Err(Kind::UnknownKey), "it was withdrawn");
+    assert_eq!(source.hits(), 3);
+    // While it fails nobody waits for it.
+    let good = token(&next);
+    source.tell("500 Oops", "", "");
+    clock.advance(Duration::from_secs(240));
+    assert_eq!(verdict(&verifier, &good).await, Ok(()));
+    assert_eq!(source.hits(), 4);
+    source.hold();
+    clock.advance(Duration::from_secs(240));
+    let call = verdict(&verifier, &good);
+    assert_eq!(futures_util::poll!(Box::pin(call)), Poll::Ready(Ok(())));
+}
+
+#[tokio::test]
+async fn whoever_does_not_wait_begins_the_first_fetch_too() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let issuer = signer(&clock);
+    source.tell("200 OK", "", &issuer.jwks());
+    let verifier = verifier(source.keys(&clock), &clock);
+    let good = token(&issuer);
+    assert_eq!(verifier.verify(&good).unwrap_err().kind(), Kind::NoKeys);
+    comes_true(|| verifier.verify(&good).is_ok()).await;
+    assert_eq!(source.hits(), 1);
+}
+
+fn without_names(jwks: &str) -> String {
+    let mut jwks: serde_json::Value = serde_json::from_str(jwks).unwrap();
+    for key in jwks["keys"].as_array_mut().unwrap() {
+        key.as_object_mut().unwrap().remove("kid").unwrap();
+    }
+    jwks.to_string()
+}
+
+#[tokio::test]
+async fn a_key_without_a_name_may_be_followed_by_another() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let (issuer, next) = (signer(&clock), signer(&clock));
+    source.tell("200 OK", "", &without_names(&issuer.jwks()));
+    let verifier = verifier(source.keys(&clock), &clock);
+    let (old, new) = (token(&issuer), token(&next));
+    assert_eq!(verdict(&verifier, &old).await, Ok(()));
+    source.tell("200 OK", "", &without_names(&next.jwks()));
+    assert_eq!(verdict(&verifier, &new).await, Err(Kind::BadSignature));
+    assert_eq!(source.hits(), 1, "in the cooldown");
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &new).await, Ok(()));
+    // In the cooldown; after it; and in the one that follows a fetch which did not bring it.
+    for hits in [2, 3, 3] {
+        for _ in 0..1_000 {
+            assert_eq!(verdict(&verifier, &old).await, Err(Kind::BadSignature));
+        }
+        assert_eq!(source.hits(), hits);
+        clock.advance(Duration::from_secs(30));
+    }
+    source.tell("500 Oops", "", "");
+    assert_eq!(verdict(&verifier, &old).await, Err(Kind::NoKeys));
+    assert_eq!(verdict(&verifier, &new).await, Ok(()));
+    // Where names tell keys apart, a bad signature is one.
+    source.tell("200 OK", "", &next.jwks());
+    clock.advance(Duration::from_secs(30));
+    let hits = source.hits();
+    let (signed, _) = new.rsplit_once('.').unwrap();
+    let (_, signature) = old.rsplit_once('.').unwrap();
+    assert_eq!(verdict(&verifier, &old).await, Err(Kind::UnknownKey));
+    clock.advance(Duration::from_secs(30));
+    let forged = format!("{signed}.{signature}");
+    assert_eq!(verdict(&verifier, &forged).await, Err(Kind::BadSignature));
+    assert_eq!(source.hits(), hits + 1);
+}
