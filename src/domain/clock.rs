@@ -115,6 +115,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// The first whole second that isn't before the moment: tokens count in whole seconds, and who is promised a time has all of
+/// it.
+pub(crate) fn whole_second_up(moment: Timestamp) -> Timestamp {
+    let more = i64::from(moment.subsec_nanosecond() > 0);
+    let second = moment.as_second().saturating_add(more);
+    Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
+}
+
 /// The moment so many microseconds after 1970. In the last second of time too, which jiff counts in seconds with
 /// nanoseconds alone.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

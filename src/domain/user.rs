@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{SessionId, UserId, clock::Timestamp};
+use super::{
+    SessionId, UserId,
+    clock::{Timestamp, whole_second_up},
+};
 
 /// The most attributes of a user.
 const ATTRIBUTES_MAX: usize = 128;
@@ -176,9 +179,14 @@ impl SessionRecord {
         if self.generation == exchange.generation
             && let Some(next) = self.generation.checked_add(1)
         {
+            let end = exchange.end_of(self);
+            // The longest that a login may go on was made shorter since: no token that is good could be issued.
+            if end <= exchange.at {
+                return RefreshOutcome::Expired { at: end };
+            }
             self.generation = next;
             self.refreshed_at = Some(exchange.at);
-            self.expires_at = exchange.end_of(self);
+            self.expires_at = end;
             return RefreshOutcome::Exchanged(self.clone());
         }
         if exchange.is_within_grace(self) {
@@ -207,8 +215,11 @@ pub struct RefreshExchange {
 }
 
 impl RefreshExchange {
+    /// In whole seconds, as tokens count.
     fn end_of(&self, session: &SessionRecord) -> Timestamp {
-        let end = |from: Timestamp, length| from.saturating_add(length).unwrap_or(Timestamp::MAX);
+        let end = |from: Timestamp, length| {
+            whole_second_up(from.saturating_add(length).unwrap_or(Timestamp::MAX))
+        };
         end(self.at, self.lifetime).min(end(session.created_at, self.login_lifetime_max))
     }
 

@@ -23,7 +23,7 @@ use crate::{
     domain::{
         SessionId, UserId,
         audit::{Act, AuditAction, AuditOutcome},
-        clock::{Clock, Timestamp},
+        clock::{Clock, Timestamp, whole_second_up},
         denial::Denial,
         page::{Page, Paged},
         principal::Principal,
@@ -38,6 +38,9 @@ use crate::{
 };
 
 const PURGE_INTERVAL_SECS: u64 = 3_600;
+/// How much longer a login goes on than the tokens that are issued for it: they are when the store has answered, and their ends
+/// are rounded up.
+pub(super) const LATER: Duration = Duration::from_secs(5);
 
 /// Registers users, logs them in and out, and changes them.
 ///
@@ -159,7 +162,8 @@ impl Logins {
         };
         let who = found.as_ref().map(|user| user.id.clone());
         let outcome = self.log_in(found, password).await;
-        attempted(AuditAction::LOGIN, who.as_ref(), &outcome);
+        let who = who.as_ref().map(UserId::as_str);
+        attempted(AuditAction::LOGIN, who, &outcome);
         outcome
     }
 
@@ -268,30 +272,41 @@ impl Logins {
 
     async fn open(&self, user: UserRecord) -> Result<Login, LoginError> {
         let session = new_session()?;
-        let roles = user.roles.iter().map(String::as_str);
-        let token = self.0.issuer.issue(&user.id, &session, roles)?;
+        let roles = || user.roles.iter().map(String::as_str);
+        // What could not be issued is no login.
+        self.issuer().check_roles(&user.id, &session, roles())?;
         let now = self.now();
-        let end = match self.refresher() {
-            Some(refresher) => refresher.end_of_login(now, &token),
-            None => token.expires_at(),
-        };
+        let end = self.end_of_login(now);
         let record = SessionRecord::new(session.clone(), user.id.clone(), now, end);
-        let refresh_token = self
-            .refresher()
-            .map(|refresher| refresher.issue(self.issuer(), &record))
-            .transpose()?;
         let version = Some(user.password_version);
-        let opened = self.await_store(self.0.sessions.open_session(record, version));
-        if !opened.await? || !self.still_stands(&session, &user).await? {
+        let opened = self.0.sessions.open_session(record.clone(), version);
+        if !self.await_store(opened).await? || !self.still_stands(&session, &user).await? {
             return Err(invalid_credentials());
         }
         self.purge().await;
+        // The last of all: a token's time runs from now on, and not while a store takes its own.
+        let issuer = self.issuer();
+        let token = issuer.issue_until(&user.id, &session, roles(), end)?;
+        let refresh_token = self
+            .refresher()
+            .map(|refresher| refresher.issue(issuer, &record))
+            .transpose()?;
         Ok(Login {
             user,
             token,
             refresh_token,
             session,
         })
+    }
+
+    /// Until when a login that begins now goes on: as long as the last token that may be issued for it.
+    fn end_of_login(&self, now: Timestamp) -> Timestamp {
+        let access = self.issuer().lifetime();
+        let lifetime = match self.refresher() {
+            Some(refresher) => refresher.login_lifetime(access),
+            None => access.saturating_add(LATER),
+        };
+        whole_second_up(now.saturating_add(lifetime).unwrap_or(Timestamp::MAX))
     }
 
     /// Where logins are kept apart from users, whoever shut the user out a moment ago may have come too early to end this
@@ -373,12 +388,12 @@ impl fmt::Debug for Logins {
 /// was typed for a name may be a password.
 pub(super) fn attempted<T>(
     action: AuditAction,
-    who: Option<&UserId>,
+    who: Option<&str>,
     outcome: &Result<T, LoginError>,
 ) {
     let mut act = Act::new(action);
     if let Some(who) = who {
-        act = act.actor(who.as_str());
+        act = act.actor(who);
     }
     if let Err(error) = outcome {
         let refused = Denial::from(error.clone()).kind().is_authentication();

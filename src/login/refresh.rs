@@ -4,12 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use super::{Login, LoginConfigError, LoginError, LoginErrorKind, Logins, logins::attempted};
+use super::{
+    Login, LoginConfigError, LoginError, LoginErrorKind, Logins,
+    logins::{LATER, attempted},
+};
 use crate::{
     domain::{
         SessionId, UserId,
         audit::AuditAction,
-        clock::Timestamp,
         user::{RefreshExchange, RefreshOutcome, SessionRecord, UserRecord},
     },
     store::Change,
@@ -49,7 +51,15 @@ pub struct RefreshTokens {
 #[derive(Clone, Copy, Debug)]
 struct Rotation {
     grace: Duration,
-    login_lifetime_max: Duration,
+    login_lifetime_max: Option<Duration>,
+}
+
+impl Rotation {
+    /// How long a login goes on at most, with tokens of that lifetime.
+    fn login_lifetime_max(self, lifetime: Duration) -> Duration {
+        let unless_set = LOGIN_LIFETIME_MAX.max(lifetime);
+        self.login_lifetime_max.unwrap_or(unless_set)
+    }
 }
 
 impl RefreshTokens {
@@ -60,12 +70,13 @@ impl RefreshTokens {
             lifetime,
             rotation: Some(Rotation {
                 grace: Duration::ZERO,
-                login_lifetime_max: LOGIN_LIFETIME_MAX,
+                login_lifetime_max: None,
             }),
         }
     }
 
-    /// One for a login, good for `lifetime`, in whole seconds, however often it is used.
+    /// One for a login, good for `lifetime`, in whole seconds, however often it is used. The last access token that it is
+    /// exchanged for lives as long as every other, so the login goes on for that much longer.
     pub const fn reusable(lifetime: Duration) -> Self {
         Self {
             lifetime,
@@ -82,10 +93,11 @@ impl RefreshTokens {
         self
     }
 
-    /// How long a login with rotating tokens goes on at most; 30 days unless set, or `lifetime` if that is longer.
+    /// How long a login with rotating tokens goes on at most; 30 days unless set, or `lifetime` if that is longer. No token
+    /// outlives it: one that is shorter than `lifetime` is in its place.
     pub const fn login_lifetime_max(mut self, lifetime: Duration) -> Self {
         if let Some(rotation) = &mut self.rotation {
-            rotation.login_lifetime_max = lifetime;
+            rotation.login_lifetime_max = Some(lifetime);
         }
         self
     }
@@ -103,15 +115,16 @@ impl Refresher {
         mut tokens: RefreshTokens,
         issuer: &TokenIssuer,
     ) -> Result<Self, LoginConfigError> {
-        tokens.lifetime = Duration::from_secs(tokens.lifetime.as_secs());
+        let login_lifetime_max = tokens.rotation.and_then(|it| it.login_lifetime_max);
+        let lifetime = tokens
+            .lifetime
+            .min(login_lifetime_max.unwrap_or(Duration::MAX));
+        tokens.lifetime = Duration::from_secs(lifetime.as_secs());
         if tokens.lifetime.is_zero() || tokens.lifetime > LIFETIME_MAX {
             return Err(LoginConfigError::RefreshLifetime);
         }
-        if let Some(rotation) = &mut tokens.rotation {
-            if rotation.grace > GRACE_MAX {
-                return Err(LoginConfigError::RefreshGrace);
-            }
-            rotation.login_lifetime_max = rotation.login_lifetime_max.max(tokens.lifetime);
+        if tokens.rotation.is_some_and(|it| it.grace > GRACE_MAX) {
+            return Err(LoginConfigError::RefreshGrace);
         }
         // A rotating token is seen once, so none is remembered.
         let verifier = issuer
@@ -124,11 +137,13 @@ impl Refresher {
         Ok(Self { tokens, verifier })
     }
 
-    /// Until when a login that begins now goes on: as long as either of its tokens.
-    pub(super) fn end_of_login(&self, now: Timestamp, access: &IssuedToken) -> Timestamp {
-        now.saturating_add(self.tokens.lifetime)
-            .unwrap_or(Timestamp::MAX)
-            .max(access.expires_at())
+    /// How long a login goes on from its beginning, where access tokens are good that long.
+    pub(super) fn login_lifetime(&self, access: Duration) -> Duration {
+        let refresh = self.tokens.lifetime;
+        match self.tokens.rotation {
+            Some(rotation) => carried_on(refresh, access).min(rotation.login_lifetime_max(refresh)),
+            None => refresh.saturating_add(access).saturating_add(LATER),
+        }
     }
 
     pub(super) fn issue(
@@ -177,19 +192,23 @@ impl Logins {
         let refresher = self
             .refresher()
             .ok_or_else(|| invalid("no refresh tokens are issued here"))?;
-        let verified = refresher.verifier.verify(token).map_err(refused)?;
-        let presented = Presented::of(&verified).ok_or_else(|| invalid("not one of ours"))?;
-        let who = presented.user.clone();
-        let outcome = self.go_on(refresher, presented).await;
-        attempted(AuditAction::REFRESH, Some(&who), &outcome);
+        let (who, outcome) = match refresher.verifier.look(token) {
+            Ok(verified) => {
+                let outcome = self.go_on(refresher, Presented::of(&verified)).await;
+                (Some(verified.subject().into()), outcome)
+            }
+            Err(refusal) => (refusal.holder, Err(refused(refusal.error))),
+        };
+        attempted(AuditAction::REFRESH, who.as_deref(), &outcome);
         outcome
     }
 
     async fn go_on(
         &self,
         refresher: &Refresher,
-        presented: Presented,
+        presented: Option<Presented>,
     ) -> Result<Login, LoginError> {
+        let presented = presented.ok_or_else(|| invalid("not one of ours"))?;
         // Before the exchange: what fails here must not use the token up.
         let user = self
             .user(&presented.user)
@@ -225,6 +244,11 @@ impl Logins {
         let token = self
             .issuer()
             .issue_until(&user.id, &session.id, roles, session.expires_at)?;
+        if token.expires_in_secs() == 0 {
+            // The login is in its last second.
+            let at = session.expires_at;
+            return Err(LoginError::new(LoginErrorKind::RefreshExpired { at }));
+        }
         let refresh_token = rotated
             .then(|| refresher.issue(self.issuer(), session))
             .transpose()?;
@@ -251,9 +275,8 @@ impl Logins {
             user,
             generation,
             at: self.now(),
-            // The access token that is issued with it may be good for longer.
-            lifetime: lifetime.max(self.issuer().lifetime()),
-            login_lifetime_max: rotation.login_lifetime_max,
+            lifetime: carried_on(lifetime, self.issuer().lifetime()),
+            login_lifetime_max: rotation.login_lifetime_max(lifetime),
             grace: rotation.grace,
         };
         let (sessions, id) = (Arc::clone(self.sessions()), session.clone());
@@ -313,6 +336,11 @@ impl Logins {
         open.retain(|session| !session.is_of_another_password(&record));
         Ok(open)
     }
+}
+
+/// How long a login goes on from an exchange: as long as either of its tokens.
+fn carried_on(refresh: Duration, access: Duration) -> Duration {
+    refresh.max(access).saturating_add(LATER)
 }
 
 fn invalid(why: &'static str) -> LoginError {

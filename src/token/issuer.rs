@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::{
     SessionId, UserId,
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, SystemClock, Timestamp, whole_second_up},
 };
 
 const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
@@ -215,17 +215,18 @@ impl TokenIssuer {
         .map(|token| IssuedToken::new(token, issued_at, expires_at))
     }
 
-    /// Tokens count in whole seconds, and one that begins in the future is refused: rounded down.
+    /// When a token is issued, and its end. That is a whole second, rounded up: a token is good for all of its lifetime,
+    /// unless its login ends before.
     fn times(
         &self,
         lifetime: Duration,
         latest: Timestamp,
     ) -> Result<(Timestamp, Timestamp), IssueError> {
-        let whole = |moment: Timestamp| Timestamp::from_second(moment.as_second());
-        let issued_at = whole(self.0.clock.now()).map_err(|_| IssueError::OutOfTime)?;
+        let issued_at = self.0.clock.now();
         let expires_at = issued_at
             .checked_add(Duration::from_secs(lifetime.as_secs()))
-            .and_then(|moment| whole(moment.min(latest)))
+            .map(whole_second_up)
+            .and_then(|moment| Timestamp::from_second(moment.min(latest).as_second()))
             .map_err(|_| IssueError::OutOfTime)?;
         Ok((issued_at, expires_at))
     }
@@ -244,6 +245,7 @@ impl TokenIssuer {
             sub: user.as_str(),
             sid: session.as_str(),
             jti: id,
+            // Rounded down: one that begins in the future is refused.
             iat: issued_at.as_second(),
             exp: expires_at.as_second(),
             token_use: TokenUse::Access.as_str(),
@@ -427,7 +429,7 @@ impl IssuedToken {
         self.expires_at
     }
 
-    /// For how many seconds it was good when it was issued: the `expires_in` of RFC 6749 section 5.1.
+    /// For how many whole seconds it is good from when it was issued: the `expires_in` of RFC 6749 section 5.1.
     #[must_use]
     pub fn expires_in_secs(&self) -> u64 {
         let lifetime = self.expires_at.duration_since(self.issued_at);

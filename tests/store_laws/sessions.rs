@@ -144,6 +144,30 @@ pub(crate) async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: Se
     assert_eq!(session.expires_at, later(300));
 }
 
+pub(crate) async fn a_refresh_that_leaves_no_time_is_refused<S: Sessions>(store: S) {
+    store
+        .open_session(session("s1", "ann"), None)
+        .await
+        .unwrap();
+    // The longest that a login goes on was made shorter since.
+    let shorter = |millis, at| {
+        let mut exchange = exchange(0, at);
+        exchange.login_lifetime_max = Duration::from_millis(millis);
+        store.exchange_refresh(&session_id("s1"), exchange)
+    };
+    for at in [later(30), later(40)] {
+        let over = RefreshOutcome::Expired { at: later(30) };
+        assert_eq!(shorter(29_001, at).await.unwrap(), over);
+    }
+    let stored = store.session(&session_id("s1")).await.unwrap();
+    assert_eq!(stored, Some(session("s1", "ann")), "and nothing used up");
+    let outcome = shorter(29_001, later(29)).await.unwrap();
+    let RefreshOutcome::Exchanged(session) = outcome else {
+        panic!("there is a second left: {outcome:?}");
+    };
+    assert_eq!(session.expires_at, later(30), "in whole seconds");
+}
+
 pub(crate) async fn a_grace_takes_the_immediate_parent_once_more<S: Sessions>(store: S) {
     store
         .open_session(session("s1", "ann"), None)

@@ -13,8 +13,12 @@ struct Refreshing {
 }
 
 fn issuer(clock: &Arc<ManualClock>) -> TokenIssuer {
+    issuer_of(clock, Duration::from_secs(900))
+}
+
+fn issuer_of(clock: &Arc<ManualClock>, access: Duration) -> TokenIssuer {
     TokenIssuer::hs256(SECRET)
-        .lifetime(Duration::from_secs(900))
+        .lifetime(access)
         .with_clock(clock.clone())
         .build()
         .unwrap()
@@ -22,8 +26,12 @@ fn issuer(clock: &Arc<ManualClock>) -> TokenIssuer {
 
 impl Refreshing {
     async fn new(tokens: RefreshTokens) -> Self {
+        Self::with(tokens, Duration::from_secs(900)).await
+    }
+
+    async fn with(tokens: RefreshTokens, access: Duration) -> Self {
         let (store, clock) = <(Arc<FakeStore>, Arc<ManualClock>)>::default();
-        let issuer = issuer(&clock);
+        let issuer = issuer_of(&clock, access);
         let verifier = issuer.verifier().build().unwrap();
         let logins = Logins::builder(store.clone(), store.clone(), issuer)
             .with_passwords(cheap().build().unwrap())
@@ -247,7 +255,7 @@ async fn a_user_s_open_logins_are_listed() {
     let ids: Vec<_> = open.iter().map(|login| &login.id).collect();
     assert_eq!(ids, [&second.session, &first.session]);
     assert_eq!(open[1].refreshed_at, Some(world.clock.now()));
-    world.clock.advance(WEEK);
+    world.clock.advance(WEEK + logins::LATER);
     let open = world.logins.logins_of(&first.user.id).await.unwrap();
     assert!(open.is_empty());
 }
@@ -309,7 +317,8 @@ async fn settings_of_refresh_tokens_that_make_no_sense_are_refused() {
     };
     let short = RefreshTokens::rotating(Duration::from_millis(999));
     let long = RefreshTokens::reusable(Duration::MAX);
-    for tokens in [short, long] {
+    let none = RefreshTokens::rotating(WEEK).login_lifetime_max(Duration::from_millis(999));
+    for tokens in [short, long, none] {
         assert_eq!(build(tokens), Err(LoginConfigError::RefreshLifetime));
     }
     let lax = RefreshTokens::rotating(WEEK).grace(Duration::from_secs(61));
@@ -336,4 +345,69 @@ async fn what_no_token_holds_uses_no_refresh_token_up() {
     store.update_user(&login.user.id, update(64)).await.unwrap();
     let next = world.logins.refresh(refresh_of(&login)).await.unwrap();
     assert_eq!(world.verdict(&next).await, "ok");
+}
+
+#[tokio::test]
+async fn every_access_token_is_good_for_its_lifetime_whenever_it_is_issued() {
+    let second = Duration::from_secs(1);
+    for tokens in [
+        RefreshTokens::reusable(4 * second),
+        RefreshTokens::rotating(4 * second),
+        RefreshTokens::rotating(second),
+    ] {
+        for millis in [0, 1, 500, 950, 999] {
+            let world = Refreshing::with(tokens, 2 * second).await;
+            world.clock.advance(Duration::from_millis(millis));
+            let good = async |login: &Login| {
+                assert_eq!(login.token.expires_in_secs(), 2);
+                world.clock.advance(Duration::from_millis(1_999));
+                assert_eq!(world.verdict(login).await, "ok", "{millis}: {tokens:?}");
+            };
+            let login = world.login().await;
+            let refresh = login.refresh_token.clone().unwrap();
+            let left = refresh.expires_at().duration_since(world.clock.now());
+            // At the last moment.
+            world
+                .clock
+                .advance(left.unsigned_abs() - Duration::from_millis(1));
+            let next = world.logins.refresh(refresh.expose()).await.unwrap();
+            good(&next).await;
+            good(&world.login().await).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_its_time_takes_none_of_a_token_s() {
+    for tokens in [RefreshTokens::reusable(WEEK), RefreshTokens::rotating(WEEK)] {
+        let world = Refreshing::new(tokens).await;
+        let clock = world.clock.clone();
+        world
+            .store
+            .before_open(move || clock.advance(Duration::from_secs(3)));
+        let login = world.login().await;
+        assert_eq!(login.token.expires_in_secs(), 900);
+        let refresh = login.refresh_token.as_ref().unwrap();
+        assert_eq!(refresh.expires_in_secs(), WEEK.as_secs());
+        world.clock.advance(Duration::from_secs(899));
+        assert_eq!(world.verdict(&login).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn no_token_outlives_the_longest_that_a_login_goes_on() {
+    let half_a_day = Duration::from_secs(12 * 3_600);
+    let tokens = RefreshTokens::rotating(WEEK).login_lifetime_max(half_a_day);
+    let world = Refreshing::new(tokens).await;
+    let login = world.login().await;
+    let end = world.clock.now() + half_a_day;
+    assert_eq!(login.refresh_token.as_ref().unwrap().expires_at(), end);
+    world.clock.advance(half_a_day - Duration::from_secs(10));
+    let next = world.logins.refresh(refresh_of(&login)).await.unwrap();
+    assert_eq!(next.token.expires_in_secs(), 10);
+    assert_eq!(next.refresh_token.as_ref().unwrap().expires_at(), end);
+    world.clock.advance(Duration::from_millis(9_500));
+    let outcome = world.logins.refresh(refresh_of(&next)).await;
+    let error = outcome.expect_err("it would be good for half a second");
+    assert!(matches!(error.kind(), Kind::RefreshExpired { at } if *at == end));
 }

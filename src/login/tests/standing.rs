@@ -237,11 +237,13 @@ async fn a_login_ends_by_itself_even_when_it_is_remembered() {
         .build();
     let (login, token) = world.login().await;
     resolver.resolve(&token).await.unwrap();
-    world.clock.advance(Duration::from_secs(3_599));
+    world
+        .clock
+        .advance(Duration::from_secs(3_599) + logins::LATER);
     assert!(resolver.peek(&token).unwrap().is_ok());
     world.clock.advance(Duration::from_secs(1));
     let error = resolver.peek(&token).unwrap().unwrap_err();
-    let at = login.token.expires_at();
+    let at = login.token.expires_at() + logins::LATER;
     assert!(matches!(error.kind(), SessionErrorKind::Expired { at: end } if *end == at));
     let denial = Denial::from(error);
     assert_eq!(denial.kind(), DenialKind::CredentialExpired);

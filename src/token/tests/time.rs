@@ -109,3 +109,42 @@ fn remembering_can_be_switched_off() {
     assert!(!Arc::ptr_eq(&first, &second));
     assert_eq!(first, second);
 }
+
+#[test]
+fn an_issued_token_is_good_as_long_as_it_is_said_to_be() {
+    let clock = Arc::new(ManualClock::default());
+    let issuer = TokenIssuer::hs256(CANARY)
+        .lifetime(Duration::from_secs(1))
+        .with_clock(clock.clone())
+        .build()
+        .unwrap();
+    let verifier = issuer.verifier().build().unwrap();
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+    for millis in [0, 1, 500, 950, 999] {
+        clock.set(Timestamp::from_millisecond(NOW * 1_000 + millis).unwrap());
+        let token = issuer.issue(&user, &session, []).unwrap();
+        assert_eq!(token.expires_in_secs(), 1);
+        verifier.verify(token.expose()).unwrap();
+        clock.advance(Duration::from_millis(999));
+        verifier.verify(token.expose()).unwrap();
+        clock.advance(Duration::from_millis(1_001));
+        let error = verifier.verify(token.expose()).unwrap_err();
+        let at = token.expires_at();
+        assert_eq!(error.kind(), Kind::Expired { at });
+    }
+}
+
+#[test]
+fn no_token_is_said_to_outlive_its_login() {
+    let clock = Arc::new(ManualClock::default());
+    let issuer = TokenIssuer::hs256(CANARY).with_clock(clock.clone());
+    let issuer = issuer.build().unwrap();
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
+    clock.set(Timestamp::from_millisecond(NOW * 1_000 + 600).unwrap());
+    for (millis, exp, seconds) in [(7_500, NOW + 7, 6), (7_000, NOW + 7, 6), (900, NOW, 0)] {
+        let latest = Timestamp::from_millisecond(NOW * 1_000 + millis).unwrap();
+        let token = issuer.issue_until(&user, &session, [], latest).unwrap();
+        assert_eq!(token.expires_at().as_second(), exp);
+        assert_eq!(token.expires_in_secs(), seconds);
+    }
+}
