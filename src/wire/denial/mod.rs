@@ -234,11 +234,11 @@ impl Denials {
         }
     }
 
-    /// RFC 6750, 3: at least one parameter, and an error code only where a credential was sent.
+    /// RFC 6750, 3: at least one parameter, and an error code only where a credential was sent. `invalid_request` is the code of
+    /// a 400; several credentials that can't all be good are answered with 401, like one that isn't.
     fn challenge(&self, kind: DenialKind) -> HeaderValue {
         self.bearer(match kind {
             DenialKind::CredentialMissing | DenialKind::LoginFailed => "",
-            DenialKind::CredentialAmbiguous => ", error=\"invalid_request\"",
             DenialKind::CredentialExpired => {
                 ", error=\"invalid_token\", error_description=\"expired\""
             }

@@ -44,7 +44,7 @@ fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
         r#"Bearer realm="api""#
     );
     assert!(challenge(DenialKind::CredentialInvalid).contains("invalid_token"));
-    assert!(challenge(DenialKind::CredentialAmbiguous).contains("invalid_request"));
+    assert!(challenge(DenialKind::CredentialAmbiguous).contains("invalid_token"));
 }
 
 #[test]
