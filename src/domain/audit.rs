@@ -308,7 +308,7 @@ impl Share {
 /// An event in its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Its place; later entries have larger ones.
+    /// Its place: the log is read in the order of its times, and of one time those of larger places first.
     pub position: u64,
     /// What happened.
     pub event: AuditEvent,

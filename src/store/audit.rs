@@ -23,7 +23,7 @@ pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
     /// `Busy` or `Unavailable`: the event isn't taken.
     fn append(&self, event: AuditEvent) -> Result<(), StoreError>;
 
-    /// The entries that `filter` wants, newest first; everything appended before is among them.
+    /// The entries that `filter` wants, newest first by their times; everything appended before is among them.
     fn entries(&self, filter: AuditFilter, page: Page) -> StoreFuture<Paged<AuditEntry>>;
 
     /// How many events were taken and could not be written after all.

@@ -8,7 +8,7 @@ use tollgate::{
     store::{AuditLog, KeyId, Page},
 };
 
-use crate::engines::{Engine, Time, now};
+use crate::engines::{Engine, Time, later, now};
 
 fn event(action: &'static str, actor: &str) -> AuditEvent {
     AuditEvent::new(now(), Act::new(AuditAction::new(action)).actor(actor))
@@ -65,6 +65,51 @@ pub(crate) async fn the_audit_log_is_read_a_page_at_a_time<S: Engine>(store: S, 
         .map(|number| format!("user-{number}"))
         .collect();
     assert_eq!(seen, expected);
+}
+
+/// Events of whom the clock was looked at for first, and who came second.
+pub(crate) async fn the_audit_log_is_read_in_the_order_of_its_times<S: Engine>(store: S, _: Time) {
+    // Of any number at once, each a little behind its time, of several shares.
+    let appenders = (0..4).map(|appender: i64| {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || {
+            for number in 0..50 {
+                let second = number * 4 + (appender * 7) % 4;
+                let action = ["key.create", "login", "authenticate"][(number % 3) as usize];
+                let late = later(second - 3 * (number % 2));
+                let act = Act::new(AuditAction::new(action)).actor("user-1");
+                store.append(AuditEvent::new(late, act)).unwrap();
+            }
+        })
+    });
+    for appender in appenders.collect::<Vec<_>>() {
+        appender.await.unwrap();
+    }
+    for (actor, action) in [
+        (None, None),
+        (Some("user-1"), None),
+        (None, Some("key.create")),
+    ] {
+        let filter = AuditFilter {
+            actor: actor.map(str::to_owned),
+            action: action.map(AuditAction::new),
+            outcome: None,
+        };
+        let whole = all(&store, filter.clone()).await;
+        assert_eq!(whole.len(), if action.is_some() { 68 } else { 200 });
+        let place = |entry: &AuditEntry| (entry.event.at, entry.position);
+        assert!(whole.is_sorted_by(|newer, older| place(newer) > place(older)));
+        let (mut page, mut seen) = (Page::first(7), Vec::new());
+        loop {
+            let part = store.entries(filter.clone(), page).await.unwrap();
+            seen.extend(part.items);
+            match part.next_cursor {
+                Some(cursor) => page = Page::first(7).after(cursor),
+                None => break,
+            }
+        }
+        assert_eq!(seen, whole, "and so are its pages");
+    }
 }
 
 pub(crate) async fn a_filter_finds_what_it_asks_for<S: Engine>(store: S, _: Time) {

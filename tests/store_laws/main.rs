@@ -205,6 +205,7 @@ session_laws! {
     a_login_ends_once,
     a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
     a_refresh_of_what_is_over_or_another_s_changes_nothing,
+    a_refresh_that_leaves_no_time_is_refused,
     a_grace_takes_the_immediate_parent_once_more,
     open_logins_are_listed_newest_first,
     of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
@@ -214,6 +215,7 @@ laws! {
     everything {
         audit::an_event_is_written_down_as_it_was,
         audit::the_audit_log_is_read_a_page_at_a_time,
+        audit::the_audit_log_is_read_in_the_order_of_its_times,
         audit::a_filter_finds_what_it_asks_for,
         people::an_address_is_taken_once_in_whatever_case,
         people::users_are_listed_newest_first_a_page_at_a_time,

@@ -279,7 +279,8 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
     store.close().await.unwrap();
     let pool = crate::postgres_server::pool(place.clone(), 1).await;
     let before = "ALTER TABLE tollgate.budget DROP COLUMN rolling;
-         DROP INDEX tollgate.audit_by_share, tollgate.audit_by_actor, tollgate.audit_by_action;
+         DROP INDEX tollgate.audit_by_time, tollgate.audit_by_share, tollgate.audit_by_actor,
+             tollgate.audit_by_action;
          ALTER TABLE tollgate.audit DROP COLUMN share;
          DROP SEQUENCE tollgate.audit_of_share_0, tollgate.audit_of_share_1, tollgate.audit_of_share_2,
              tollgate.audit_of_share_3, tollgate.audit_of_share_4, tollgate.audit_of_share_5,

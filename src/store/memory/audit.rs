@@ -6,6 +6,7 @@ use super::{MemoryStore, lock};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditEvent, AuditFilter, Share},
+        clock::Timestamp,
         page::{Page, Paged},
     },
     store::{AuditLog, StoreError, StoreFuture},
@@ -17,8 +18,14 @@ pub(super) struct Log {
     next: u64,
 }
 
+/// When, and in which place.
+type Moment = (Timestamp, u64);
+
+/// Events are forgotten in the order in which they came, and read in that of their times: who looks at the clock first may come
+/// second, and the clock may step back.
 struct Ring {
-    entries: VecDeque<AuditEntry>,
+    events: BTreeMap<Moment, AuditEvent>,
+    arrivals: VecDeque<Moment>,
     rows_max: usize,
 }
 
@@ -39,20 +46,23 @@ impl Log {
         let position = self.next;
         self.next = position.saturating_add(1);
         if let Some(ring) = self.rings.get_mut(&event.share().number()) {
-            ring.append(AuditEntry { position, event });
+            ring.append(position, event);
         }
     }
 
-    /// All entries, the newest first.
-    fn newest(&self) -> impl Iterator<Item = &AuditEntry> {
+    /// The entries before that one, or all, the newest first.
+    fn newest(&self, before: Option<Moment>) -> impl Iterator<Item = (&Moment, &AuditEvent)> {
+        let before = before.unwrap_or((Timestamp::MAX, u64::MAX));
         let rings = self.rings.values();
-        let mut rings: Vec<_> = rings.map(|ring| ring.entries.iter().rev()).collect();
+        let mut rings: Vec<_> = rings
+            .map(|ring| ring.events.range(..before).rev())
+            .collect();
         let mut heads: Vec<_> = rings.iter_mut().map(Iterator::next).collect();
         std::iter::from_fn(move || {
             let mut both = heads.iter_mut().zip(&mut rings);
             let mut newest = both.next()?;
             for (head, ring) in both {
-                if place(*head) > place(*newest.0) {
+                if moment(head.as_ref()) > moment(newest.0.as_ref()) {
                     newest = (head, ring);
                 }
             }
@@ -60,25 +70,41 @@ impl Log {
             std::mem::replace(head, ring.next())
         })
     }
+
+    /// When the entry in that place was; or, where it is forgotten, the next that came after it.
+    fn moment_of(&self, position: u64) -> Option<Moment> {
+        let next = |ring: &Ring| {
+            let index = ring.arrivals.partition_point(|(_, at)| *at < position);
+            ring.arrivals.get(index).copied()
+        };
+        let nexts = self.rings.values().filter_map(next);
+        let (at, _) = nexts.min_by_key(|(_, position)| *position)?;
+        Some((at, position))
+    }
 }
 
-fn place(entry: Option<&AuditEntry>) -> Option<u64> {
-    entry.map(|entry| entry.position)
+fn moment<'a>(entry: Option<&(&'a Moment, &'a AuditEvent)>) -> Option<&'a Moment> {
+    entry.map(|(moment, _)| *moment)
 }
 
 impl Ring {
     fn new(rows_max: usize) -> Self {
         Self {
-            entries: VecDeque::new(),
+            events: BTreeMap::new(),
+            arrivals: VecDeque::new(),
             rows_max,
         }
     }
 
-    fn append(&mut self, entry: AuditEntry) {
-        if self.entries.len() >= self.rows_max {
-            self.entries.pop_front();
+    fn append(&mut self, position: u64, event: AuditEvent) {
+        if self.arrivals.len() >= self.rows_max
+            && let Some(first) = self.arrivals.pop_front()
+        {
+            self.events.remove(&first);
         }
-        self.entries.push_back(entry);
+        let moment = (event.at, position);
+        self.arrivals.push_back(moment);
+        self.events.insert(moment, event);
     }
 }
 
@@ -90,12 +116,16 @@ impl AuditLog for MemoryStore {
 
     fn entries(&self, filter: AuditFilter, page: Page) -> StoreFuture<Paged<AuditEntry>> {
         let log = lock(&self.0.audit);
-        let before = page.cursor().unwrap_or(u64::MAX);
+        let before = page.cursor().and_then(|cursor| log.moment_of(cursor));
+        let entry = |(moment, event): (&Moment, &AuditEvent)| {
+            let (event, (_, position)) = (event.clone(), *moment);
+            (position, AuditEntry { position, event })
+        };
         let rows = log
-            .newest()
-            .filter(|entry| entry.position < before && filter.matches(&entry.event))
+            .newest(before)
+            .filter(|(_, event)| filter.matches(event))
             .take(usize::from(page.limit()).saturating_add(1))
-            .map(|entry| (entry.position, entry.clone()))
+            .map(entry)
             .collect();
         StoreFuture::ready(Ok(Paged::from_rows(&page, rows)))
     }

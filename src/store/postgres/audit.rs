@@ -29,7 +29,10 @@ const INSERT: &str = "INSERT INTO tollgate.audit
          $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[], $12::smallint[])
      AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share)";
 
-/// By an index, where there is one for what is asked; what else is asked is looked for in at most 10,000 entries. $2 is what the
+/// When the entry was behind which a page begins; where it is forgotten, the next that came after it stands for it.
+const BEFORE: &str = "SELECT at FROM tollgate.audit WHERE position >= $1 ORDER BY position LIMIT 1";
+
+/// By an index, where there is one for what is asked; what else is asked is looked for in at most 10,000 entries. $3 is what the
 /// index is asked for.
 macro_rules! list {
     ($condition:literal) => {
@@ -37,18 +40,18 @@ macro_rules! list {
             concat!(
                 "WITH seen AS (
                      SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-                     FROM tollgate.audit WHERE position < $1 AND ",
+                     FROM tollgate.audit WHERE (at, position) < ($1, $2) AND ",
                 $condition,
-                " ORDER BY position DESC LIMIT 10000
+                " ORDER BY at DESC, position DESC LIMIT 10000
                  )
                  SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-                 FROM seen WHERE ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR outcome = $4)
-                 ORDER BY position DESC LIMIT $5"
+                 FROM seen WHERE ($4::text IS NULL OR action = $4) AND ($5::text IS NULL OR outcome = $5)
+                 ORDER BY at DESC, position DESC LIMIT $6"
             ),
             concat!(
-                "SELECT position FROM tollgate.audit WHERE position < $1 AND ",
+                "SELECT position FROM tollgate.audit WHERE (at, position) < ($1, $2) AND ",
                 $condition,
-                " ORDER BY position DESC OFFSET 9999 LIMIT 1"
+                " ORDER BY at DESC, position DESC OFFSET 9999 LIMIT 1"
             ),
         )
     };
@@ -92,12 +95,18 @@ impl AuditLog for PostgresStore {
             let action = filter.action.as_ref();
             let action = action.map(|action| without_nul(action.as_str()));
             let ((list, end), value) = match (&actor, &action) {
-                (Some(_), _) => (list!("actor = $2"), &actor),
-                (None, Some(_)) => (list!("action = $2"), &action),
-                (None, None) => (list!("$2::text IS NULL"), &None),
+                (Some(_), _) => (list!("actor = $3"), &actor),
+                (None, Some(_)) => (list!("action = $3"), &action),
+                (None, None) => (list!("$3::text IS NULL"), &None),
             };
             let mut line = shared.read().await?;
+            let at: Option<Moment> = sqlx::query_scalar(BEFORE)
+                .bind(before)
+                .fetch_optional(&mut *line)
+                .await?;
+            let at = at.unwrap_or(Moment(Timestamp::MAX));
             let rows = sqlx::query(list)
+                .bind(at)
                 .bind(before)
                 .bind(value)
                 .bind(&action)
@@ -110,6 +119,7 @@ impl AuditLog for PostgresStore {
             let mut part = Paged::from_rows(&page, rows);
             if is_short {
                 let last: Option<i64> = sqlx::query_scalar(end)
+                    .bind(at)
                     .bind(before)
                     .bind(value)
                     .fetch_optional(&mut *line)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Command, SqliteStore,
@@ -55,9 +55,9 @@ macro_rules! select {
     ($condition:literal) => {
         concat!(
             "SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-             FROM audit WHERE position < ?1 AND ",
+             FROM audit WHERE (at, position) < (?1, ?4) AND ",
             $condition,
-            " ORDER BY position DESC LIMIT ?3"
+            " ORDER BY at DESC, position DESC LIMIT ?3"
         )
     };
 }
@@ -75,10 +75,11 @@ fn entries(
         (None, None) => (select!("?2 IS NULL"), None),
     };
     let outcome = filter.outcome.map(AuditOutcome::as_str);
-    let cursor = page.cursor().unwrap_or(u64::MAX);
-    let before = i64::try_from(cursor).unwrap_or(i64::MAX);
+    // One state of the file for both.
+    let _read = connection.unchecked_transaction()?;
+    let (at, position) = before(connection, page)?;
     let mut list = connection.prepare_cached(list)?;
-    let mut found = list.query(params![before, value, SCANNED_MAX])?;
+    let mut found = list.query(params![at, value, SCANNED_MAX, position])?;
     let (mut seen, mut last, mut rows) = (0_i64, None, Vec::new());
     while let Some(row) = found.next()? {
         let is = |column, wanted: Option<&str>| -> Result<bool, Failure> {
@@ -100,6 +101,18 @@ fn entries(
         part.next_cursor = last;
     }
     Ok(part)
+}
+
+/// When the entry was behind which the page begins, and its place. Where it is forgotten, the next that came after it stands for
+/// it.
+fn before(connection: &Connection, page: &Page) -> Result<(i64, i64), Failure> {
+    let cursor = page.cursor().unwrap_or(u64::MAX);
+    let position = i64::try_from(cursor).unwrap_or(i64::MAX);
+    let at = connection
+        .prepare_cached("SELECT at FROM audit WHERE position >= ? ORDER BY position LIMIT 1")?
+        .query_row([position], |row| row.get(0))
+        .optional()?;
+    Ok((at.unwrap_or(i64::MAX), position))
 }
 
 fn read_entry(row: &Row<'_>) -> Result<AuditEntry, Failure> {
