@@ -145,16 +145,9 @@ impl Scope {
         self.sink.record(event);
     }
 
-    /// Records a refusal that no layer was heard of: a handler's own.
+    /// Records a refusal that nobody was heard of: a handler's own, or a router's.
     pub(crate) fn refused_by_the_application(&self, denial: &Denial) {
-        let kind = denial.kind();
-        let of_whom = kind.is_authentication()
-            || kind.is_payment()
-            || matches!(
-                kind,
-                DenialKind::NotPermitted | DenialKind::AddressRefused | DenialKind::RateLimited
-            );
-        if of_whom && !self.told.load(Ordering::Relaxed) {
+        if !self.told.load(Ordering::Relaxed) {
             self.refused("application", denial);
         }
     }

@@ -291,7 +291,63 @@ async fn a_handler_s_own_refusal_is_recorded_once() {
     let mut wrong = request(None);
     wrong.headers_mut().insert("x-wrong", "1".parse().unwrap());
     assert_eq!(service.oneshot(wrong).await.unwrap().status(), 422);
-    assert_eq!(seen.told(), Vec::<String>::new(), "nobody was kept out");
+    assert_eq!(seen.told(), ["application refused "]);
+}
+
+#[tokio::test]
+async fn every_answer_that_refuses_is_recorded_also_a_bare_one() {
+    let (ring, keys) = keys();
+    let (key, _) = ring.create("user-1", NewKey::default()).await.unwrap();
+    let seen = Seen::default();
+    let bare = service_fn(async |request: Request<()>| {
+        let status = request.headers().get("x-status").unwrap();
+        let status = status.to_str().unwrap().parse().unwrap();
+        let mut answer = Response::new(String::new());
+        *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        Ok::<_, Infallible>(answer)
+    });
+    let known = ServiceBuilder::new()
+        .layer(AuditLayer::new(seen.clone()))
+        .layer(ApiKeyLayer::new(keys))
+        .service(bare);
+    let unknown = AuditLayer::new(seen.clone()).layer(bare);
+    for (status, outcome) in [
+        (200, None),
+        (304, None),
+        (400, Some("refused")),
+        (404, Some("refused")),
+        (405, Some("refused")),
+        (408, Some("refused")),
+        (409, Some("refused")),
+        (413, Some("refused")),
+        (415, Some("refused")),
+        (418, Some("refused")),
+        (422, Some("refused")),
+        (500, Some("failed")),
+        (502, Some("failed")),
+        (503, Some("failed")),
+    ] {
+        let ask = |key: Option<&str>| {
+            let mut request = request(key);
+            request.headers_mut().insert("x-status", status.into());
+            request
+        };
+        let answer = known.clone().oneshot(ask(Some(key.expose()))).await;
+        assert_eq!(answer.unwrap().status(), status);
+        let events = seen.take();
+        let told = events.get(1).map(|event| event.outcome.as_str());
+        assert_eq!((events.len() > 1, told), (outcome.is_some(), outcome));
+        for event in events.iter().skip(1) {
+            assert_eq!(event.actor.as_deref(), Some("user-1"));
+            assert_eq!(event.route.as_deref(), Some("GET /documents"));
+            let reason = event.reason.as_deref().unwrap();
+            assert!(reason.contains(&status.to_string()), "{reason}");
+        }
+        unknown.clone().oneshot(ask(None)).await.unwrap();
+        let events = seen.take();
+        assert_eq!(events.len(), usize::from(outcome.is_some()));
+        assert!(events.iter().all(AuditEvent::is_of_a_stranger), "{status}");
+    }
 }
 
 #[tokio::test]

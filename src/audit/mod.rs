@@ -2,9 +2,11 @@
 //!
 //! - Refuses nothing. Stands outside of all that decides; only [`RequestIdLayer`](crate::RequestIdLayer) stands
 //!   further out, so that entries name the request.
-//! - Records every authentication, every refusal of who may not (by a layer further in or by a handler; not
-//!   what is merely wrong or missing), and every act on keys and logins that a handler does, with caller, address, request id and route. What only the application knows it
-//!   records by [`record`].
+//! - Records every authentication, every refusal (by a layer further in, a handler or a router: each answer of 400 and above, and what gRPC has in their place), and
+//!   every act on keys and logins that a handler does, with caller, address, request id and route. What only the application
+//!   knows it records by [`record`].
+//! - Names the caller of a refused request where it is known: also the holder of a key or a token that was good once. Never by what
+//!   a token merely says.
 //! - A flood pushes out none of the acts: what strangers are refused, and what one caller brings about, have shares of their own in the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
 //! - Waits for nothing: an event goes to an [`AuditSink`] (a store's log, by an [`AuditTrail`], or the operator's, by [`AuditLines`]), and what a full or failing log doesn't take
@@ -38,6 +40,7 @@
 mod lines;
 
 use std::{
+    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
@@ -61,10 +64,10 @@ use crate::{
         RequestId,
         audit::bounded,
         clock::{Clock, SystemClock},
-        denial::Denial,
+        denial::{Denial, DenialKind},
     },
     trail::{self, Scope},
-    wire::{ClientAddress, RequestHead},
+    wire::{ClientAddress, RequestHead, kind_of_grpc_answer, kind_of_status},
 };
 
 /// Records what happens further in. See the [module](self).
@@ -211,8 +214,10 @@ where
             StateProjection::Plain(answer) => answer.poll(context),
             StateProjection::Scoped { answer, scope } => {
                 let answer = ready!(answer.poll(context));
-                if let Some(denial) = refusal(&answer) {
-                    scope.refused_by_the_application(denial);
+                if let Ok(answer) = &answer
+                    && let Some(denial) = refusal(answer)
+                {
+                    scope.refused_by_the_application(&denial);
                 }
                 Poll::Ready(answer)
             }
@@ -226,9 +231,19 @@ fn named(head: &RequestHead<'_>) -> OnceLock<RequestId> {
     id.map_or_else(OnceLock::new, |id| id.clone().into())
 }
 
-/// The refusal that an answer is.
-fn refusal<C, E>(answer: &Result<Response<C>, E>) -> Option<&Denial> {
-    answer.as_ref().ok()?.extensions().get()
+/// The refusal that an answer is, or stands for by its status alone.
+fn refusal<C>(answer: &Response<C>) -> Option<Cow<'_, Denial>> {
+    if let Some(denial) = answer.extensions().get() {
+        return Some(Cow::Borrowed(denial));
+    }
+    let (headers, status) = (answer.headers(), answer.status());
+    let kind = match status.as_u16() {
+        0..400 => kind_of_grpc_answer(headers)?,
+        400..500 => kind_of_status(status).unwrap_or(DenialKind::Malformed),
+        _ => kind_of_status(status).unwrap_or(DenialKind::Internal),
+    };
+    let denial = Denial::new(kind);
+    Some(Cow::Owned(denial.because(status.as_str().to_owned())))
 }
 
 impl<F> fmt::Debug for AuditFuture<F> {

@@ -161,6 +161,23 @@ pub(crate) fn has_failed(headers: &HeaderMap) -> bool {
         .is_some_and(|status| status.as_bytes() != b"0")
 }
 
+/// The refusal that a trailers-only answer of somebody else's stands for.
+pub(crate) fn kind_of_answer(headers: &HeaderMap) -> Option<DenialKind> {
+    let status = headers.get(GRPC_STATUS)?.to_str().ok()?;
+    Some(match status {
+        "0" => return None,
+        "16" => DenialKind::CredentialInvalid,
+        "7" => DenialKind::NotPermitted,
+        "8" => DenialKind::RateLimited,
+        "5" | "12" => DenialKind::NotFound,
+        "4" => DenialKind::TooSlow,
+        "6" | "10" => DenialKind::Conflict,
+        "14" => DenialKind::Unavailable,
+        "2" | "13" | "15" => DenialKind::Internal,
+        _ => DenialKind::Malformed,
+    })
+}
+
 /// Whether an answer says by its head that it doesn't know who calls.
 pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
     headers
