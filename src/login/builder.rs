@@ -19,6 +19,7 @@ use crate::{
 const PASSWORD_LENGTH_MIN: usize = 8;
 const USER_ID_PREFIX: &str = "user-";
 const USER_ID_PREFIX_LENGTH_MAX: usize = 200;
+const LOGINS_PER_USER_MAX: u32 = 1_000;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Makes [`Logins`].
@@ -33,6 +34,7 @@ pub struct LoginsBuilder {
     refresh: Option<RefreshTokens>,
     user_id_prefix: String,
     password_length_min: usize,
+    logins_per_user_max: u32,
     deadline: Duration,
     audience: Audience,
 }
@@ -52,6 +54,7 @@ impl LoginsBuilder {
             refresh: None,
             user_id_prefix: USER_ID_PREFIX.to_owned(),
             password_length_min: PASSWORD_LENGTH_MIN,
+            logins_per_user_max: LOGINS_PER_USER_MAX,
             deadline: DEADLINE,
             audience: Audience::default(),
         }
@@ -72,6 +75,14 @@ impl LoginsBuilder {
     /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
     pub fn password_length_min(mut self, characters: usize) -> Self {
         self.password_length_min = characters;
+        self
+    }
+
+    /// How many logins of one user are kept, at least 1; 1,000 unless set. For a further one the one goes that would end first: the one
+    /// that was not refreshed for longest. What was issued for it is refused as soon as the resolver asks the store again,
+    /// within its `ttl`.
+    pub fn logins_per_user_max(mut self, logins: u32) -> Self {
+        self.logins_per_user_max = logins;
         self
     }
 
@@ -108,6 +119,9 @@ impl LoginsBuilder {
         if !(1..=PASSWORD_LENGTH_MAX).contains(&self.password_length_min) {
             return Err(LoginConfigError::PasswordLength);
         }
+        if self.logins_per_user_max == 0 {
+            return Err(LoginConfigError::LoginsPerUser);
+        }
         if self.user_id_prefix.len() > USER_ID_PREFIX_LENGTH_MAX {
             return Err(LoginConfigError::UserIdPrefix);
         }
@@ -133,6 +147,7 @@ impl LoginsBuilder {
             refresher,
             user_id_prefix: self.user_id_prefix,
             password_length_min: self.password_length_min,
+            logins_per_user_max: self.logins_per_user_max,
             deadline: self.deadline,
             purge_at: AtomicU64::new(0),
             audience: self.audience,

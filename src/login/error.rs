@@ -181,6 +181,9 @@ pub enum LoginConfigError {
     /// No password could meet it, or every one would.
     #[error("password_length_min: 1 to 1,024")]
     PasswordLength,
+    /// Nobody could log in.
+    #[error("logins_per_user_max: at least 1")]
+    LoginsPerUser,
     /// It stands before every id.
     #[error("user_id_prefix: at most 200 bytes")]
     UserIdPrefix,

@@ -58,6 +58,7 @@ pub(super) struct Inner {
     pub(super) refresher: Option<Refresher>,
     pub(super) user_id_prefix: String,
     pub(super) password_length_min: usize,
+    pub(super) logins_per_user_max: u32,
     pub(super) deadline: Duration,
     /// When logins whose time is over are to be forgotten next, in seconds of the clock that never steps back.
     pub(super) purge_at: AtomicU64,
@@ -279,7 +280,8 @@ impl Logins {
         let end = self.end_of_login(now);
         let record = SessionRecord::new(session.clone(), user.id.clone(), now, end);
         let version = Some(user.password_version);
-        let opened = self.0.sessions.open_session(record.clone(), version);
+        let logins_max = self.0.logins_per_user_max;
+        let opened = self.0.sessions.open_session(record.clone(), version, logins_max);
         if !self.await_store(opened).await? || !self.still_stands(&session, &user).await? {
             return Err(invalid_credentials());
         }

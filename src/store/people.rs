@@ -57,10 +57,14 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Stores a new login, if the user's password version is still `expected_version` and the user
     /// is active; returns whether it was. Without a version it is stored as it is. A store that keeps no users stores the
     /// version with it ([`SessionRecord::password_version`]), and the login is over with another one.
+    ///
+    /// Of the user's logins `logins_max` are kept with it, at least 1: in the same step those that are too many are forgotten,
+    /// and so ended. First those that are over, where they are kept; then those that end first.
     fn open_session(
         &self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool>;
 
     /// One login, ended or not.

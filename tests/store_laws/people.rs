@@ -129,7 +129,7 @@ pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     for (name, of) in [("s1", "ann"), ("s2", "ann"), ("s3", "bob")] {
-        assert!(store.open_session(session(name, of), None).await.unwrap());
+        assert!(store.open_session(session(name, of), None, 1_000).await.unwrap());
     }
     assert!(
         store
@@ -164,7 +164,7 @@ pub(crate) async fn an_update_that_ends_logins_does_so_in_one_step<S: Engine>(st
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     for (name, of) in [("s1", "ann"), ("s2", "bob")] {
-        assert!(store.open_session(session(name, of), None).await.unwrap());
+        assert!(store.open_session(session(name, of), None, 1_000).await.unwrap());
     }
     let mut change = UserUpdate::default();
     change.active = Some(false);
@@ -184,7 +184,7 @@ pub(crate) async fn an_update_that_ends_logins_does_so_in_one_step<S: Engine>(st
         ends.push(session.ended_at);
     }
     assert_eq!(ends, [Some(later(5)), None]);
-    let open = |name, version| store.open_session(session(name, "ann"), Some(version));
+    let open = |name, version| store.open_session(session(name, "ann"), Some(version), 1_000);
     assert!(!open("s3", 0).await.unwrap(), "it began before");
     assert!(open("s4", 1).await.unwrap());
 }
@@ -197,7 +197,7 @@ pub(crate) async fn a_stronger_hash_of_the_same_password_ends_nothing<S: Engine>
     store.insert_user(ann.clone()).await.unwrap();
     assert!(
         store
-            .open_session(session("s1", "ann"), None)
+            .open_session(session("s1", "ann"), None, 1_000)
             .await
             .unwrap()
     );
@@ -218,7 +218,7 @@ pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: 
     _: Time,
 ) {
     store.insert_user(user("ann")).await.unwrap();
-    let open = |name: &str, of: &str, expected| store.open_session(session(name, of), expected);
+    let open = |name: &str, of: &str, expected| store.open_session(session(name, of), expected, 1_000);
     assert!(!open("s1", "ann", Some(1)).await.unwrap());
     assert!(!open("s1", "ann", Some(u64::MAX)).await.unwrap());
     assert!(
@@ -243,11 +243,11 @@ pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: 
 pub(crate) async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Time) {
     store.insert_user(user("ann")).await.unwrap();
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     store
-        .open_session(session("s2", "bob"), None)
+        .open_session(session("s2", "bob"), None, 1_000)
         .await
         .unwrap();
     assert!(store.delete_user(&user_id("ann")).await.unwrap());
@@ -260,12 +260,12 @@ pub(crate) async fn a_deleted_user_s_logins_are_gone<S: Engine>(store: S, _: Tim
 
 pub(crate) async fn logins_are_forgotten_after_their_time<S: Engine>(store: S, _: Time) {
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     let mut long = session("s2", "ann");
     long.expires_at = later(120);
-    store.open_session(long, None).await.unwrap();
+    store.open_session(long, None, 1_000).await.unwrap();
     assert_eq!(store.purge_sessions(later(60)).await.unwrap(), 0);
     assert_eq!(store.purge_sessions(later(61)).await.unwrap(), 1);
     assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);

@@ -43,7 +43,10 @@ async fn everything_is_there_after_a_restart() {
     store.insert(record.clone(), None).await.unwrap();
     store.insert_user(user("ann")).await.unwrap();
     let login = session("s1", "ann");
-    store.open_session(login.clone(), Some(0)).await.unwrap();
+    store
+        .open_session(login.clone(), Some(0), 1_000)
+        .await
+        .unwrap();
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[key.clone()], 10).await.unwrap();
     let open = hold(&store, &ann, &[key.clone()], 20).await.unwrap();

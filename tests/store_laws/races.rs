@@ -140,7 +140,7 @@ pub(crate) async fn no_login_outlives_the_password_it_was_made_with<S: Engine>(s
             return false;
         }
         let session = session(&format!("s{number}"), "ann");
-        store.open_session(session, Some(0)).await.unwrap()
+        store.open_session(session, Some(0), 1_000).await.unwrap()
     })
     .await;
     for (number, opened) in opened.into_iter().enumerate() {

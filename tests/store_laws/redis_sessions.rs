@@ -82,7 +82,7 @@ async fn what_is_stored_leaves_an_hour_after_its_end() {
     };
     let store = on(&server).await;
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     let (login, open) = ("tollgate:{logins}:login:s1", "tollgate:{logins}:open:ann");
@@ -107,7 +107,7 @@ async fn what_is_stored_leaves_an_hour_after_its_end() {
     around(open, 200);
     // One that is shorter takes no time from the list.
     store
-        .open_session(session("s2", "ann"), None)
+        .open_session(session("s2", "ann"), None, 1_000)
         .await
         .unwrap();
     around("tollgate:{logins}:login:s2", 60);
@@ -120,7 +120,7 @@ async fn what_is_stored_leaves_an_hour_after_its_end() {
                 .unwrap()
         );
     }
-    around(login, 200);
+    around(login, 0);
     assert!(
         !names(&server).contains(&open.to_owned()),
         "nothing is open"
@@ -138,7 +138,7 @@ async fn whoever_logs_in_for_years_has_a_short_list() {
         let mut login = session(&format!("s{day}"), "ann");
         login.created_at = later(day * 86_400);
         login.expires_at = login.created_at + Duration::from_secs(60);
-        store.open_session(login, None).await.unwrap();
+        store.open_session(login, None, 1_000).await.unwrap();
     }
     let count: u64 = redis::cmd("ZCARD")
         .arg("tollgate:{logins}:open:ann")
@@ -155,9 +155,12 @@ async fn a_thousand_logins_end_together() {
     let store = on(&server).await;
     for number in 0..1_300 {
         let login = session(&format!("s{number:04}"), "ann");
-        store.open_session(login, None).await.unwrap();
+        store.open_session(login, None, 2_000).await.unwrap();
     }
-    store.open_session(session("b", "bob"), None).await.unwrap();
+    store
+        .open_session(session("b", "bob"), None, 1_000)
+        .await
+        .unwrap();
     // One that was evicted from under the list.
     let _: u64 = redis::cmd("DEL")
         .arg("tollgate:{logins}:login:s0007")
@@ -206,7 +209,7 @@ async fn while_redis_is_away_nothing_is_known_and_then_it_is_again() {
     let store = on(&server).await;
     let (s1, ann) = (session_id("s1"), user_id("ann"));
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     server.kill();
@@ -214,7 +217,7 @@ async fn while_redis_is_away_nothing_is_known_and_then_it_is_again() {
         let gone = StoreErrorKind::Unavailable;
         assert_eq!(kind(store.session(&s1).await), gone);
         assert_eq!(
-            kind(store.open_session(session("s2", "ann"), None).await),
+            kind(store.open_session(session("s2", "ann"), None, 1_000).await),
             gone
         );
         assert_eq!(
@@ -410,7 +413,7 @@ async fn a_login_with_an_old_password_that_came_late_is_over_from_the_start() {
     assert!(
         world
             .sessions
-            .open_session(late.clone(), Some(0))
+            .open_session(late.clone(), Some(0), 1_000)
             .await
             .unwrap()
     );

@@ -43,7 +43,7 @@ async fn everything_is_there_after_a_restart() {
             store.insert(record.clone(), None).await.unwrap();
             store.insert_user(user("ann")).await.unwrap();
             store
-                .open_session(session("s1", "ann"), Some(0))
+                .open_session(session("s1", "ann"), Some(0), 1_000)
                 .await
                 .unwrap();
             pay(&store, &ann, 100).await;

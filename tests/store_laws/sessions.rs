@@ -37,12 +37,12 @@ pub(crate) fn exchange(generation: u64, at: Timestamp) -> RefreshExchange {
 pub(crate) async fn a_login_ends_once<S: Sessions>(store: S) {
     for name in ["s1", "s2", "s3"] {
         store
-            .open_session(session(name, "ann"), None)
+            .open_session(session(name, "ann"), None, 1_000)
             .await
             .unwrap();
     }
     store
-        .open_session(session("s4", "bob"), None)
+        .open_session(session("s4", "bob"), None, 1_000)
         .await
         .unwrap();
     assert!(
@@ -82,7 +82,7 @@ pub(crate) async fn a_refresh_token_is_exchanged_once_and_the_second_time_ends_t
 ) {
     for name in ["s1", "s2"] {
         store
-            .open_session(session(name, "ann"), None)
+            .open_session(session(name, "ann"), None, 1_000)
             .await
             .unwrap();
     }
@@ -121,7 +121,10 @@ pub(crate) async fn a_refresh_token_is_exchanged_once_and_the_second_time_ends_t
 
 pub(crate) async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: Sessions>(store: S) {
     for (name, of) in [("s1", "ann"), ("s2", "bob")] {
-        store.open_session(session(name, of), None).await.unwrap();
+        store
+            .open_session(session(name, of), None, 1_000)
+            .await
+            .unwrap();
     }
     let try_on = |name: &str, at| store.exchange_refresh(&session_id(name), exchange(0, at));
     for name in ["s0", "s2"] {
@@ -146,7 +149,7 @@ pub(crate) async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: Se
 
 pub(crate) async fn a_refresh_that_leaves_no_time_is_refused<S: Sessions>(store: S) {
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     // The longest that a login goes on was made shorter since.
@@ -170,7 +173,7 @@ pub(crate) async fn a_refresh_that_leaves_no_time_is_refused<S: Sessions>(store:
 
 pub(crate) async fn a_grace_takes_the_immediate_parent_once_more<S: Sessions>(store: S) {
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     let graced = |generation, at| {
@@ -192,15 +195,72 @@ pub(crate) async fn a_grace_takes_the_immediate_parent_once_more<S: Sessions>(st
     assert_eq!(grandparent, RefreshOutcome::Reused);
 }
 
+async fn open_of<S: Sessions>(store: &S, user: &str) -> Vec<String> {
+    let open = store
+        .open_sessions_of(&user_id(user), later(5), 1_000)
+        .await;
+    let names = open.unwrap().into_iter().map(|login| login.id.to_string());
+    names.collect()
+}
+
+pub(crate) async fn a_user_has_only_so_many_logins_and_others_theirs<S: Sessions>(store: S) {
+    let open = async |name: &str, user: &str, second: i64| {
+        let mut login = session(name, user);
+        login.created_at = later(second);
+        login.expires_at = later(60 + second);
+        assert!(store.open_session(login, None, 3).await.unwrap());
+    };
+    open("b1", "bob", 0).await;
+    for (name, second) in [("s1", 0), ("s2", 1), ("s3", 2), ("s4", 3)] {
+        open(name, "ann", second).await;
+    }
+    assert_eq!(open_of(&store, "ann").await, ["s4", "s3", "s2"]);
+    assert_eq!(store.session(&session_id("s1")).await.unwrap(), None);
+    let first = store.exchange_refresh(&session_id("s1"), exchange(0, later(4)));
+    assert_eq!(first.await.unwrap(), RefreshOutcome::Unknown);
+    // One that was refreshed is not the first to go.
+    let again = store.exchange_refresh(&session_id("s2"), exchange(0, later(4)));
+    assert!(matches!(again.await.unwrap(), RefreshOutcome::Exchanged(_)));
+    open("s5", "ann", 4).await;
+    assert_eq!(open_of(&store, "ann").await, ["s5", "s4", "s2"]);
+    // What is over goes before what is open, and the new one never, however short it is.
+    let s4 = session_id("s4");
+    assert!(store.end_session(&s4, later(5)).await.unwrap());
+    let mut short = session("s6", "ann");
+    (short.created_at, short.expires_at) = (later(5), later(6));
+    assert!(store.open_session(short, None, 3).await.unwrap());
+    assert_eq!(open_of(&store, "ann").await, ["s6", "s5", "s2"]);
+    let mut short = session("s7", "ann");
+    (short.created_at, short.expires_at) = (later(5), later(6));
+    assert!(store.open_session(short, None, 1).await.unwrap());
+    assert_eq!(open_of(&store, "ann").await, ["s7"]);
+    assert_eq!(open_of(&store, "bob").await, ["b1"]);
+}
+
+pub(crate) async fn of_a_thousand_logins_at_once_so_many_stay_as_there_may_be<S: Sessions>(
+    store: S,
+) {
+    let answers = hundred(&store, |store, task| async move {
+        let logins = (0..10).map(|number| {
+            let login = session(&format!("s-{task}-{number}"), "ann");
+            store.open_session(login, None, 7)
+        });
+        futures_util::future::join_all(logins.collect::<Vec<_>>()).await
+    })
+    .await;
+    assert!(answers.into_iter().flatten().all(|opened| opened.unwrap()));
+    assert_eq!(open_of(&store, "ann").await.len(), 7);
+}
+
 pub(crate) async fn open_logins_are_listed_newest_first<S: Sessions>(store: S) {
     for (name, second) in [("s1", 0), ("s2", 1), ("s3", 2), ("s4", 3), ("s5", 3)] {
         let mut login = session(name, "ann");
         login.created_at = later(second);
         login.expires_at = later(60 + second);
-        store.open_session(login, None).await.unwrap();
+        store.open_session(login, None, 1_000).await.unwrap();
     }
     store
-        .open_session(session("s6", "bob"), None)
+        .open_session(session("s6", "bob"), None, 1_000)
         .await
         .unwrap();
     store
@@ -222,7 +282,7 @@ pub(crate) async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_
     store: S,
 ) {
     store
-        .open_session(session("s1", "ann"), None)
+        .open_session(session("s1", "ann"), None, 1_000)
         .await
         .unwrap();
     let outcomes = hundred(&store, |store, _| async move {
@@ -249,7 +309,7 @@ pub(crate) async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) async fn of_two_processes_one_exchanges_a_refresh_token<S: Sessions>(stores: [S; 2]) {
     let login = session("s1", "ann");
-    assert!(stores[0].open_session(login, None).await.unwrap());
+    assert!(stores[0].open_session(login, None, 1_000).await.unwrap());
     let attempts = (0..1_000).map(|number| {
         let answer = stores[number % 2].exchange_refresh(&session_id("s1"), exchange(0, now()));
         tokio::spawn(answer)

@@ -339,7 +339,7 @@ mod on_redis {
         };
         let store = store(&server.url()).await;
         store
-            .open_session(session("s1", "ann"), None)
+            .open_session(session("s1", "ann"), None, 1_000)
             .await
             .unwrap();
         let url = server.url();

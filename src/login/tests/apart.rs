@@ -29,12 +29,13 @@ impl SessionStore for Apart {
         &self,
         mut session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool> {
         if let Some(hook) = self.1.lock().unwrap().take() {
             hook();
         }
         session.password_version = expected_version;
-        self.0.open_session(session, None)
+        self.0.open_session(session, None, logins_max)
     }
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {

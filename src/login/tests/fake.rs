@@ -173,6 +173,7 @@ impl SessionStore for FakeStore {
         &self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        _: u32,
     ) -> StoreFuture<bool> {
         if let Some(hook) = self.hook.lock().unwrap().take() {
             hook();

@@ -99,6 +99,7 @@ impl People {
         &mut self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> Result<bool, StoreError> {
         if let Some(expected) = expected_version {
             let user = self.user(&session.user);
@@ -109,12 +110,37 @@ impl People {
         if self.sessions.contains_key(&session.id) {
             return Err(conflict("the id of the login is taken"));
         }
+        let logins_max = usize::try_from(logins_max).unwrap_or(usize::MAX);
+        self.make_room(&session, logins_max.saturating_sub(1));
         self.sessions_of
             .entry(session.user.clone())
             .or_default()
             .insert(session.id.clone());
         self.sessions.insert(session.id.clone(), session);
         Ok(true)
+    }
+
+    /// Forgets the logins of a user that are too many beside another.
+    fn make_room(&mut self, another: &SessionRecord, others_max: usize) {
+        let Some(ids) = self.sessions_of.get_mut(&another.user) else {
+            return;
+        };
+        let too_many = ids.len().saturating_sub(others_max);
+        if too_many == 0 {
+            return;
+        }
+        let others = ids.iter().filter_map(|id| self.sessions.get(id));
+        let mut others: Vec<_> = others
+            .map(|login| {
+                let is_open = login.is_open(another.created_at);
+                (is_open, login.expires_at, login.id.clone())
+            })
+            .collect();
+        others.sort_unstable();
+        for (_, _, id) in others.into_iter().take(too_many) {
+            ids.remove(&id);
+            self.sessions.remove(&id);
+        }
     }
 
     fn open_sessions_of(&self, user: &UserId, at: Timestamp, limit: u16) -> Vec<SessionRecord> {
@@ -247,8 +273,10 @@ impl SessionStore for MemoryStore {
         &self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool> {
-        StoreFuture::ready(lock(&self.0.people).open_session(session, expected_version))
+        let mut people = lock(&self.0.people);
+        StoreFuture::ready(people.open_session(session, expected_version, logins_max))
     }
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {

@@ -60,13 +60,23 @@ pub(super) async fn end_sessions_of(
     Ok(ended.rows_affected())
 }
 
+/// Tells turns of users from other advisory locks of the database: the first bytes of "logins of tollgate".
+const TURN: i64 = 0x6c6f_6769_6e73_206f;
+
 /// The user's row stays locked until the login is stored: a new password that comes meanwhile waits, and then ends
 /// this login too.
 async fn open_session(
     connection: &mut PgConnection,
     session: &SessionRecord,
     expected_version: Option<u64>,
+    logins_max: u32,
 ) -> Result<bool, Failure> {
+    // Whoever logs the same user in at the same time, here or elsewhere, waits, so that each counts the other's login.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+        .bind(session.user.as_str())
+        .bind(TURN)
+        .execute(&mut *connection)
+        .await?;
     if let Some(expected) = expected_version {
         let admitted = sqlx::query(
             "SELECT 1 FROM tollgate.users WHERE id = $1 AND password_version = $2 AND active
@@ -91,13 +101,41 @@ async fn open_session(
     .bind(moments(session.ended_at))
     .bind(count(session.generation))
     .bind(moments(session.refreshed_at))
-    .execute(connection)
+    .execute(&mut *connection)
     .await?
     .rows_affected();
-    match inserted {
-        0 => Err(conflict("the id of the login is taken")),
-        _ => Ok(true),
+    if inserted == 0 {
+        return Err(conflict("the id of the login is taken"));
     }
+    make_room(connection, session, logins_max).await?;
+    Ok(true)
+}
+
+/// Forgets the logins of a user that are too many beside that one: first those that are over, then those that end first.
+async fn make_room(
+    connection: &mut PgConnection,
+    session: &SessionRecord,
+    logins_max: u32,
+) -> Result<(), Failure> {
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM tollgate.session WHERE user_id = $1")
+        .bind(session.user.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    if kept <= i64::from(logins_max) {
+        return Ok(());
+    }
+    sqlx::query(
+        "DELETE FROM tollgate.session WHERE id IN (
+             SELECT id FROM tollgate.session WHERE user_id = $1 AND id <> $2
+             ORDER BY (ended_at IS NULL AND expires_at > $3) DESC, expires_at DESC, id DESC OFFSET $4)",
+    )
+    .bind(session.user.as_str())
+    .bind(session.id.as_str())
+    .bind(Moment(session.created_at))
+    .bind(i64::from(logins_max.saturating_sub(1)))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The login's row stays locked from the look to the change, so of any number of exchanges one is the first.
@@ -138,10 +176,12 @@ impl SessionStore for PostgresStore {
         &self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool> {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
-            let opened = open_session(&mut transaction, &session, expected_version).await?;
+            let opened =
+                open_session(&mut transaction, &session, expected_version, logins_max).await?;
             transaction.commit().await?;
             Ok(opened)
         })

@@ -9,7 +9,7 @@ mod written;
 use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
 use redis::Cmd;
-use written::{STAYS, kept, read, write};
+use written::{STAYS, kept, millis, read, write};
 
 use super::{Place, connections::Repeat, link::Link};
 use crate::{
@@ -34,6 +34,8 @@ const ATTEMPTS_MAX: usize = 16;
 const CHUNK: usize = 500;
 /// Round trips in which the logins of one user are ended: half a million.
 const CHUNKS_MAX: usize = 1_000;
+/// Logins of one user that are read for a list, of which the newest are shown.
+const LISTED_MAX: usize = 2_000;
 
 /// Keeps logins in Redis, where they end by themselves; users are kept elsewhere. A clone is a reference count.
 ///
@@ -52,8 +54,9 @@ const CHUNKS_MAX: usize = 1_000;
 ///
 /// # What it keeps to
 ///
-/// - A login is gone an hour after its end, or that of its last refresh token: what is kept is bounded by the logins of
-///   their lifetime. It takes about 500 bytes.
+/// - A login is gone an hour after its end, whether it was ended or its time is over: what is kept of a user is bounded by
+///   [`logins_per_user_max`](crate::login::LoginsBuilder::logins_per_user_max), and by those that were ended within an hour.
+///   It takes about 500 bytes.
 /// - The store of users can't end logins in the step in which it changes a password. So a login remembers the
 ///   [version of the password](SessionRecord::password_version) that it was opened with, and is over with another one.
 /// - While Redis is away nobody is let in and nobody is thrown out: 503. A server that lost its memory has ended every login.
@@ -168,14 +171,19 @@ enum Step<T> {
 
 impl Inner {
     fn name(&self, id: &SessionId) -> String {
-        format!("{}:{{logins}}:login:{}", self.prefix, id.as_str())
+        format!("{}{}", self.beginning(), id.as_str())
+    }
+
+    /// What the keys of all logins begin with.
+    fn beginning(&self) -> String {
+        format!("{}:{{logins}}:login:", self.prefix)
     }
 
     fn open_of(&self, user: &UserId) -> String {
         format!("{}:{{logins}}:open:{}", self.prefix, user.as_str())
     }
 
-    async fn open(&self, session: &SessionRecord) -> Result<bool, StoreError> {
+    async fn open(&self, session: &SessionRecord, logins_max: u32) -> Result<bool, StoreError> {
         // By the whole text each time: a login is rare, and the text is short.
         let mut open = redis::cmd("EVAL");
         open.arg(OPEN).arg(2);
@@ -186,7 +194,9 @@ impl Inner {
             .arg(kept(session, session.created_at))
             .arg(session.id.as_str())
             .arg(session.expires_at.as_millisecond())
-            .arg(long_ago.unwrap_or(Timestamp::MIN).as_millisecond());
+            .arg(long_ago.unwrap_or(Timestamp::MIN).as_millisecond())
+            .arg(logins_max.max(1))
+            .arg(self.beginning());
         if self.link.ask(&open, Repeat::Never).await? {
             return Ok(true);
         }
@@ -214,10 +224,11 @@ impl Inner {
             .arg(self.open_of(&after.user));
         change.arg(before).arg(write(after)?).arg(after.id.as_str());
         match goes_on_from {
-            Some(from) => change.arg(kept(after, from)),
-            None => change.arg(""),
+            Some(from) => change
+                .arg(kept(after, from))
+                .arg(after.expires_at.as_millisecond()),
+            None => change.arg("").arg(millis(STAYS)),
         };
-        change.arg(after.expires_at.as_millisecond());
         Ok(change)
     }
 
@@ -311,6 +322,10 @@ impl Inner {
                 let session = text.map(|text| read(&id, &text)).transpose()?;
                 open.extend(session.filter(|session| session.is_open(at)));
             }
+            // Nobody has more than there may be, or has them from before there was a bound.
+            if open.len() >= LISTED_MAX.max(usize::from(limit)) {
+                break;
+            }
         }
         open.sort_unstable_by(|a, b| {
             let order = |session: &SessionRecord| Reverse(session.created_at);
@@ -368,10 +383,11 @@ impl SessionStore for RedisSessions {
         &self,
         mut session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool> {
         let inner = Arc::clone(&self.0);
         session.password_version = expected_version;
-        StoreFuture::new(async move { inner.open(&session).await })
+        StoreFuture::new(async move { inner.open(&session, logins_max).await })
     }
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {

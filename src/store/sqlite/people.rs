@@ -160,6 +160,7 @@ fn open_session(
     connection: &Connection,
     session: &SessionRecord,
     expected_version: Option<u64>,
+    logins_max: u32,
 ) -> Result<bool, Failure> {
     if let Some(expected) = expected_version {
         let admitted = connection
@@ -188,7 +189,37 @@ fn open_session(
     if inserted == 0 {
         return Err(conflict("the id of the login is taken"));
     }
+    make_room(connection, session, logins_max)?;
     Ok(true)
+}
+
+/// Forgets the logins of a user that are too many beside that one: first those that are over, then those that end first.
+fn make_room(
+    connection: &Connection,
+    session: &SessionRecord,
+    logins_max: u32,
+) -> Result<(), Failure> {
+    let user = session.user.as_str();
+    let kept: i64 = connection
+        .prepare_cached("SELECT count(*) FROM session WHERE user = ?")?
+        .query_row([user], |row| row.get(0))?;
+    if kept <= i64::from(logins_max) {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "DELETE FROM session WHERE id IN (
+                 SELECT id FROM session WHERE user = ?1 AND id <> ?2
+                 ORDER BY ended_at IS NULL AND expires_at > ?3 DESC, expires_at DESC, id DESC
+                 LIMIT -1 OFFSET ?4)",
+        )?
+        .execute(params![
+            user,
+            session.id.as_str(),
+            micros(session.created_at),
+            logins_max.saturating_sub(1),
+        ])?;
+    Ok(())
 }
 
 /// The transaction writes from its beginning (IMMEDIATE), so nobody else reads the row between these two statements;
@@ -335,8 +366,11 @@ impl SessionStore for SqliteStore {
         &self,
         session: SessionRecord,
         expected_version: Option<u64>,
+        logins_max: u32,
     ) -> StoreFuture<bool> {
-        self.change(move |connection| open_session(connection, &session, expected_version))
+        self.change(move |connection| {
+            open_session(connection, &session, expected_version, logins_max)
+        })
     }
 
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {

@@ -55,8 +55,16 @@ pub(super) fn read(id: &SessionId, text: &str) -> Result<SessionRecord, StoreErr
 
 /// For how long a login that goes on from `from` is kept.
 pub(super) fn kept(session: &SessionRecord, from: Timestamp) -> i64 {
-    let left = session.expires_at.duration_since(from).as_millis().max(0);
-    let stays = STAYS.as_millis();
-    let kept = left.unsigned_abs().saturating_add(stays);
-    i64::try_from(kept).unwrap_or(i64::MAX)
+    let left = session.expires_at.duration_since(from);
+    let left = if left.is_negative() {
+        Duration::ZERO
+    } else {
+        left.unsigned_abs()
+    };
+    millis(left.saturating_add(STAYS))
+}
+
+/// As Redis takes a time.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -52,8 +52,16 @@ async fn a_cluster_keeps_logins_as_one_server_does_also_while_they_move() {
     there.connect().await.unwrap();
     for number in 0..30 {
         let (ann, bob) = (format!("a{number}"), format!("b{number}"));
-        assert!(here.open_session(session(&ann, "ann"), None).await.unwrap());
-        assert!(here.open_session(session(&bob, "bob"), None).await.unwrap());
+        assert!(
+            here.open_session(session(&ann, "ann"), None, 1_000)
+                .await
+                .unwrap()
+        );
+        assert!(
+            here.open_session(session(&bob, "bob"), None, 1_000)
+                .await
+                .unwrap()
+        );
     }
     let id = SessionId::new("a7").unwrap();
     assert_eq!(
