@@ -12,6 +12,17 @@ const ATTRIBUTES_MAX: usize = 128;
 /// Their names and values together, in bytes: each login of the user that is in memory has them.
 const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
 
+/// PostgreSQL has none in a text. What one store can't keep, none takes.
+const NUL: char = '\0';
+
+fn are_storable(roles: &[String], attributes: &BTreeMap<String, String>) -> bool {
+    let attributes = attributes.iter().flat_map(|(name, value)| [name, value]);
+    !roles
+        .iter()
+        .chain(attributes)
+        .any(|text| text.contains(NUL))
+}
+
 /// A user as stored: no clear password, but its hash, which [`Debug`] leaves out.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,6 +60,11 @@ impl UserRecord {
             active: true,
             created_at,
         }
+    }
+
+    /// Whether every store can keep its texts.
+    pub(crate) fn is_storable(&self) -> bool {
+        !self.email.contains(NUL) && are_storable(&self.roles, &self.attributes)
     }
 
     /// Whether it may be stored: its attributes are within their bounds.
@@ -109,6 +125,13 @@ pub struct UserUpdate {
     /// at this moment, and by the [password version](UserRecord::password_version), which grows, those of another store
     /// are over too. `None`: they stay.
     pub logins_end_at: Option<Timestamp>,
+}
+
+impl UserUpdate {
+    /// Whether every store can keep its texts.
+    pub(crate) fn is_storable(&self) -> bool {
+        are_storable(self.roles.as_deref().unwrap_or_default(), &self.attributes)
+    }
 }
 
 /// One login of one user: the family of all tokens that were issued for it.

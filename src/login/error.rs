@@ -28,6 +28,8 @@ pub enum LoginErrorKind {
     TooManyRoles,
     /// The user would have more attributes than 128, or than 32,768 bytes of them. 422.
     TooManyAttributes,
+    /// A role or an attribute has a NUL character in it. 422.
+    UnstorableText,
     /// There is no such user. 404.
     UnknownUser,
     /// The refresh token's time is over, or its login's. 401.
@@ -41,7 +43,7 @@ pub enum LoginErrorKind {
     RefreshReused,
     /// Too many passwords are being hashed already. 503.
     Busy,
-    /// The store failed. 503.
+    /// The store failed: 503. Or it can't keep what it was given ([`StoreErrorKind::Refused`]): 422.
     Store(StoreError),
     /// No password could be hashed, or no token issued. 500.
     Internal(&'static str),
@@ -75,6 +77,7 @@ impl fmt::Display for LoginError {
             LoginErrorKind::InvalidEmail => f.write_str("the address is not one"),
             LoginErrorKind::TooManyRoles => f.write_str("more roles than a token holds"),
             LoginErrorKind::TooManyAttributes => f.write_str("the user has too many attributes"),
+            LoginErrorKind::UnstorableText => f.write_str("a text of the user has a NUL in it"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
             LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
             LoginErrorKind::RefreshInvalid(text) => write!(f, "no good refresh token: {text}"),
@@ -136,6 +139,8 @@ impl From<LoginError> for Denial {
                 .with_message("These are more roles than a user can have."),
             LoginErrorKind::TooManyAttributes => Self::new(DenialKind::Unprocessable)
                 .with_message("This is more than is kept of a user."),
+            LoginErrorKind::UnstorableText => Self::new(DenialKind::Unprocessable)
+                .with_message("A text may not have a NUL character in it."),
             LoginErrorKind::UnknownUser => Self::new(DenialKind::NotFound),
             LoginErrorKind::RefreshExpired { at } => Self::new(DenialKind::CredentialExpired)
                 .of_credential(CredentialKind::Token)
@@ -146,7 +151,10 @@ impl From<LoginError> for Denial {
             LoginErrorKind::Busy => {
                 Self::new(DenialKind::Unavailable).retry_after(Duration::from_secs(1))
             }
-            LoginErrorKind::Store(_) => Self::new(DenialKind::Unavailable),
+            LoginErrorKind::Store(error) => Self::new(match error.kind() {
+                StoreErrorKind::Refused => DenialKind::Unprocessable,
+                _ => DenialKind::Unavailable,
+            }),
             LoginErrorKind::Internal(_) => Self::new(DenialKind::Internal),
         };
         denial.because(reason)

@@ -100,8 +100,8 @@ impl Logins {
     /// Makes a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `EmailTaken`; `Busy`, `Store`,
-    /// `Internal`.
+    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `EmailTaken`; `Busy`,
+    /// `Store`, `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
@@ -112,6 +112,9 @@ impl Logins {
         let mut record = UserRecord::new(id, &user.email, hash, self.now());
         record.roles = user.roles;
         record.attributes = user.attributes;
+        if !record.is_storable() {
+            return Err(LoginError::new(LoginErrorKind::UnstorableText));
+        }
         if !record.attributes_fit() {
             return Err(LoginError::new(LoginErrorKind::TooManyAttributes));
         }
@@ -281,7 +284,10 @@ impl Logins {
         let record = SessionRecord::new(session.clone(), user.id.clone(), now, end);
         let version = Some(user.password_version);
         let logins_max = self.0.logins_per_user_max;
-        let opened = self.0.sessions.open_session(record.clone(), version, logins_max);
+        let opened = self
+            .0
+            .sessions
+            .open_session(record.clone(), version, logins_max);
         if !self.await_store(opened).await? || !self.still_stands(&session, &user).await? {
             return Err(invalid_credentials());
         }

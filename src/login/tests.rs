@@ -20,7 +20,7 @@ use crate::{
         page::Page,
         user::{UserRecord, UserUpdate},
     },
-    store::{StoreErrorKind, UserStore},
+    store::{StoreError, StoreErrorKind, UserStore},
     token::{TokenIssuer, TokenVerifier, VerifiedToken},
 };
 
@@ -415,4 +415,25 @@ async fn an_id_begins_as_the_application_wants_it() {
     }
     let refused = build(&"p".repeat(201)).unwrap_err();
     assert_eq!(refused, LoginConfigError::UserIdPrefix);
+}
+
+#[tokio::test]
+async fn a_text_that_not_every_store_keeps_is_the_client_s_fault() {
+    let (world, ann) = World::with_ann().await;
+    let with = |value: &str| NewUser::new("bob@example.org", PASSWORD).attribute("name", value);
+    let error = world.logins.register(with("a\0b")).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::UnstorableText));
+    assert_eq!(Denial::from(error).kind(), DenialKind::Unprocessable);
+    let mut update = UserUpdate::default();
+    update.attributes.insert("a\0b".to_owned(), String::new());
+    let error = world.logins.update(&ann.id, update).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::UnstorableText));
+    let roles = vec!["a\0b".to_owned()];
+    let error = world.logins.set_roles(&ann.id, roles).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::UnstorableText));
+    // A store of one's own may be more particular.
+    let refused = StoreError::new(StoreErrorKind::Refused, "no");
+    let denial = Denial::from(LoginError::from(refused));
+    assert_eq!(denial.kind(), DenialKind::Unprocessable);
+    world.logins.register(with("ab")).await.unwrap();
 }

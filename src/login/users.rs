@@ -17,7 +17,7 @@ impl Logins {
     /// Replaces a user's roles, 64 at most, and returns the user.
     ///
     /// # Errors
-    /// `TooManyRoles`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `UnstorableText`, `UnknownUser`, `Store`.
     pub async fn set_roles(
         &self,
         user: &UserId,
@@ -80,7 +80,7 @@ impl Logins {
     /// active again, which after [`deactivate`](Self::deactivate) they don't.
     ///
     /// # Errors
-    /// `TooManyRoles`, `TooManyAttributes`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `UnknownUser`, `Store`.
     pub async fn update(
         &self,
         user: &UserId,
@@ -112,7 +112,7 @@ impl Logins {
     /// ```
     ///
     /// # Errors
-    /// `TooManyRoles`, `TooManyAttributes`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `UnknownUser`, `Store`.
     pub async fn update_ending_logins(
         &self,
         user: &UserId,
@@ -133,6 +133,9 @@ impl Logins {
     ) -> Result<UserRecord, LoginError> {
         if let Some(roles) = &update.roles {
             self.check_roles(user, roles)?;
+        }
+        if !update.is_storable() {
+            return Err(LoginError::new(LoginErrorKind::UnstorableText));
         }
         let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
         let (user, at) = (user.clone(), self.now());

@@ -10,7 +10,8 @@ use crate::domain::{
 
 /// Keeps users.
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores a new user. Fails with `Conflict` when the id or the address is taken.
+    /// Stores a new user. Fails with `Conflict` when the id or the address is taken, and with `Refused` when an address, a role
+    /// or an attribute has a NUL in it.
     fn insert_user(&self, user: UserRecord) -> StoreFuture<()>;
 
     /// One user.
@@ -26,7 +27,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// [ends the logins](UserUpdate::logins_end_at) makes the password version one more and ends every login of the user that is
     /// kept here, in the same step.
     ///
-    /// Fails with `Full` when the user had more attributes than there may be then; nothing is changed.
+    /// Fails with `Full` when the user had more attributes than there may be then, and with `Refused` when a text has a NUL in
+    /// it; nothing is changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
     /// Replaces the password and ends every login of the user that is kept here, in one step, if the user's password
@@ -94,6 +96,11 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets logins whose time was over before `before`; returns how many: none where they leave by themselves.
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
+}
+
+/// Why a user isn't stored.
+pub(super) fn unstorable() -> StoreError {
+    StoreError::new(StoreErrorKind::Refused, "a text of a user has a NUL in it")
 }
 
 /// Why a user isn't changed.

@@ -75,6 +75,34 @@ pub(crate) async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _
     assert_eq!(unknown.await.unwrap(), None);
 }
 
+pub(crate) async fn no_text_of_a_user_has_a_nul_in_it<S: Engine>(store: S, _: Time) {
+    let nul = || "a\0b".to_owned();
+    let refused = |spoil: fn(&mut UserRecord, String)| {
+        let mut user = user("bob");
+        spoil(&mut user, nul());
+        store.insert_user(user)
+    };
+    for answer in [
+        refused(|user, text| user.email = text),
+        refused(|user, text| user.roles.push(text)),
+        refused(|user, text| drop(user.attributes.insert("name".to_owned(), text))),
+        refused(|user, text| drop(user.attributes.insert(text, String::new()))),
+    ] {
+        assert_eq!(kind(answer.await), StoreErrorKind::Refused);
+    }
+    assert_eq!(store.user(&user_id("bob")).await.unwrap(), None);
+    let ann = user("ann");
+    store.insert_user(ann.clone()).await.unwrap();
+    let (mut roles, mut attributes) = (UserUpdate::default(), UserUpdate::default());
+    roles.roles = Some(vec![nul()]);
+    attributes.attributes.insert("name".to_owned(), nul());
+    for update in [roles, attributes] {
+        let answer = store.update_user(&ann.id, update).await;
+        assert_eq!(kind(answer), StoreErrorKind::Refused);
+    }
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann));
+}
+
 pub(crate) async fn a_user_has_only_so_many_attributes<S: Engine>(store: S, _: Time) {
     let mut ann = user("ann");
     let name = |number: usize| format!("agent-{number}");
@@ -129,7 +157,12 @@ pub(crate) async fn a_new_password_ends_every_login_in_one_step<S: Engine>(store
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     for (name, of) in [("s1", "ann"), ("s2", "ann"), ("s3", "bob")] {
-        assert!(store.open_session(session(name, of), None, 1_000).await.unwrap());
+        assert!(
+            store
+                .open_session(session(name, of), None, 1_000)
+                .await
+                .unwrap()
+        );
     }
     assert!(
         store
@@ -164,7 +197,12 @@ pub(crate) async fn an_update_that_ends_logins_does_so_in_one_step<S: Engine>(st
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     for (name, of) in [("s1", "ann"), ("s2", "bob")] {
-        assert!(store.open_session(session(name, of), None, 1_000).await.unwrap());
+        assert!(
+            store
+                .open_session(session(name, of), None, 1_000)
+                .await
+                .unwrap()
+        );
     }
     let mut change = UserUpdate::default();
     change.active = Some(false);
@@ -218,7 +256,8 @@ pub(crate) async fn a_login_opens_only_for_an_active_user_with_that_password<S: 
     _: Time,
 ) {
     store.insert_user(user("ann")).await.unwrap();
-    let open = |name: &str, of: &str, expected| store.open_session(session(name, of), expected, 1_000);
+    let open =
+        |name: &str, of: &str, expected| store.open_session(session(name, of), expected, 1_000);
     assert!(!open("s1", "ann", Some(1)).await.unwrap());
     assert!(!open("s1", "ann", Some(u64::MAX)).await.unwrap());
     assert!(

@@ -14,7 +14,10 @@ use crate::{
             RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
         },
     },
-    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
+    store::{
+        SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
+        people::{overfilled, unstorable},
+    },
 };
 
 #[derive(Default)]
@@ -33,6 +36,9 @@ fn conflict(text: &str) -> StoreError {
 
 impl People {
     fn insert_user(&mut self, mut user: UserRecord) -> Result<(), StoreError> {
+        if !user.is_storable() {
+            return Err(unstorable());
+        }
         user.email = normal_email(&user.email);
         if self.users.contains_key(&user.id) || self.by_email.contains_key(&user.email) {
             return Err(conflict("the id or the address of the user is taken"));
@@ -225,6 +231,9 @@ impl UserStore for MemoryStore {
         let Some((_, user)) = people.users.get_mut(id) else {
             return StoreFuture::ready(Ok(None));
         };
+        if !change.is_storable() {
+            return StoreFuture::ready(Err(unstorable()));
+        }
         let mut changed = user.clone();
         changed.apply(change.clone());
         if changed.is_overfilled_by(&change) {

@@ -19,7 +19,10 @@ use crate::{
         page::{Page, Paged},
         user::{UserRecord, UserUpdate, normal_email},
     },
-    store::{StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
+    store::{
+        StoreError, StoreErrorKind, StoreFuture, UserStore,
+        people::{overfilled, unstorable},
+    },
 };
 
 /// Ends in `WHERE`.
@@ -87,6 +90,9 @@ async fn insert_user(connection: &mut PgConnection, user: &UserRecord) -> Result
 impl UserStore for PostgresStore {
     fn insert_user(&self, user: UserRecord) -> StoreFuture<()> {
         self.ask(move |shared| async move {
+            if !user.is_storable() {
+                return Err(unstorable().into());
+            }
             let mut transaction = shared.begin().await?;
             insert_user(&mut transaction, &user).await?;
             transaction.commit().await?;
@@ -140,6 +146,9 @@ impl UserStore for PostgresStore {
         self.ask(move |shared| async move {
             if !is_storable(id.as_str()) {
                 return Ok(None);
+            }
+            if !change.is_storable() {
+                return Err(unstorable().into());
             }
             let mut transaction = shared.begin().await?;
             sqlx::query(

@@ -15,7 +15,10 @@ use crate::{
             RefreshExchange, RefreshOutcome, SessionRecord, UserRecord, UserUpdate, normal_email,
         },
     },
-    store::{SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore, people::overfilled},
+    store::{
+        SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
+        people::{overfilled, unstorable},
+    },
 };
 
 macro_rules! select {
@@ -88,6 +91,9 @@ fn conflict(text: &str) -> Failure {
 }
 
 fn insert_user(connection: &Connection, user: &UserRecord) -> Result<(), Failure> {
+    if !user.is_storable() {
+        return Err(unstorable().into());
+    }
     let email = normal_email(&user.email);
     let taken = connection
         .prepare_cached("SELECT 1 FROM user WHERE id = ? OR email = ?")?
@@ -121,6 +127,9 @@ fn update_user(
     let Some(mut user) = find_user(connection, id)? else {
         return Ok(None);
     };
+    if !change.is_storable() {
+        return Err(unstorable().into());
+    }
     user.apply(change.clone());
     if user.is_overfilled_by(change) {
         return Err(overfilled().into());
