@@ -3,7 +3,7 @@
 //! | question | layer | refuses with |
 //! |---|---|---|
 //! | how often do you come? | [`RateLimitLayer`] | 429 |
-//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], one [`.or`](ApiKeyLayer::or) the other | 401 |
+//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], [`AuthenticateLayer`] by a rule of your own, one [`.or`](ApiKeyLayer::or) the other | 401 |
 //! | from where do you come? | [`IpAllowLayer`] | 403 |
 //! | may you? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
@@ -96,6 +96,7 @@ mod trail;
 
 pub mod api_key;
 pub mod audit;
+pub mod authenticate;
 #[cfg(feature = "axum")]
 pub mod axum;
 pub mod deadline;
@@ -120,6 +121,7 @@ mod wire;
 
 pub use api_key::ApiKeyLayer;
 pub use audit::AuditLayer;
+pub use authenticate::AuthenticateLayer;
 pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, TollgateLayer};
 pub use cache::CacheStatistics;
 pub use deadline::DeadlineLayer;

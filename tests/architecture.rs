@@ -20,8 +20,9 @@ fn floor(module: &str) -> Option<u8> {
         "store" | "cache" | "trail" => 1,
         "keyring" | "token" | "login" | "wire" => 2,
         "guard" => 3,
-        "api_key" | "audit" | "deadline" | "denials" | "drain" | "ip_allow" | "jwt"
-        | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "spending_limit" | "stall" => 4,
+        "api_key" | "audit" | "authenticate" | "deadline" | "denials" | "drain" | "ip_allow"
+        | "jwt" | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "spending_limit"
+        | "stall" => 4,
         "axum" | "builder" | "tonic" => 5,
         _ => return None,
     })

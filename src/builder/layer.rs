@@ -9,7 +9,7 @@ use crate::{
     denials::DenialsPolicy,
     guard::{
         Decision, Gate, Guard, Identified, Policy,
-        course::{Then, Unless},
+        course::{Several, Then, Unless},
     },
     ip_allow::IpAllowPolicy,
     rate_limit::{ConcurrencyLimitPolicy, RateLimitPolicy},
@@ -46,7 +46,7 @@ pub struct TollgateLayer<A: Policy> {
 type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Located<A>>;
 type Located<A> = Then<Option<Gate<RateLimitPolicy>>, Unless<Known<A>>>;
 type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Counted>>;
-type Counted = Then<Option<Gate<RateLimitPolicy>>, Paying>;
+type Counted = Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Paying>>;
 type Paying = Then<Option<Gate<RbacPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
 
 /// All gates of a [`TollgateLayer`].

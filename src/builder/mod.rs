@@ -17,10 +17,10 @@ use crate::{
     },
     guard::{
         Authenticator, Gate, Identified, Policy,
-        course::{Then, Unless},
+        course::{Several, Then, Unless},
         is_preflight, on_paths,
     },
-    rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
+    rate_limit::{ConcurrencyLimitLayer, RateLimitLayer, RateLimitPolicy},
     rbac::RbacLayer,
     request_id::RequestIdLayer,
     spending_limit::{PriceTable, SpendingLimitLayer},
@@ -30,7 +30,7 @@ use crate::{
 
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
-use settings::{Allowed, PrincipalLimit, Setting, Settings};
+use settings::{Allowed, OF_ADDRESSES, OF_PRINCIPALS, PrincipalLimit, Setting, Settings};
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
@@ -81,6 +81,7 @@ impl Tollgate {
                 allowed: None,
                 per_client_ip: None,
                 per_principal: None,
+                further_limits: Vec::new(),
                 concurrency: None,
                 rate_store: None,
                 rate_scope: None,
@@ -192,6 +193,35 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::WithRateLimit)
     }
 
+    /// One more limit of known callers beside [`per_principal`](Self::per_principal), as `layer` says: tokens beside requests, or one of
+    /// some routes. It is asked after that one, which has counted what this one refuses, and before anything is permitted or paid.
+    /// It goes by its own clock, and counts in its own store, or where it has none, in the gate's, as `name`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{AuthenticateLayer, CredentialKind, Principal, RateLimitLayer, Tollgate, quota::Quota};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let ann = || Principal::builder("ann", CredentialKind::Token).build();
+    /// let tokens = RateLimitLayer::per_principal(Quota::per_minute(90_000)).tokens(|_| 60_000);
+    /// let gate = Tollgate::builder()
+    ///     .authenticate(AuthenticateLayer::by_head(move |_| Ok(Some(ann()))))
+    ///     .per_principal(Quota::per_minute(60))
+    ///     .add_rate_limit("tokens", tokens)
+    ///     .build()?;
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+    /// let service = gate.layer(hello);
+    /// let answer = service.clone().oneshot(http::Request::new(())).await?;
+    /// assert_eq!(answer.headers()["x-ratelimit-remaining-tokens"], "30000");
+    /// assert_eq!(answer.headers()["ratelimit"], "\"minute\";r=59;t=1");
+    /// assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 429);
+    /// # Ok(()) }
+    /// ```
+    pub fn add_rate_limit(mut self, name: &str, layer: RateLimitLayer) -> Self {
+        self.settings.further_limits.push((name.into(), layer));
+        self.given(Setting::AddRateLimit)
+    }
+
     /// Limits how many requests known callers have under way at once, as `layer` says.
     pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
         self.settings.concurrency = Some(layer);
@@ -199,7 +229,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 
     /// Counts in `store`, so that several processes act as one; in this process's memory unless set. The
-    /// limits are called `client-ip` and `principal` there: gates that are to count apart in one store have each a
+    /// limits are called `client-ip` and `principal` there, and as they are [added](Self::add_rate_limit): gates that are to count apart in one store have each a
     /// [`rate_scope`](Self::rate_scope).
     pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
         self.settings.rate_store = Some(Arc::new(store));
@@ -283,28 +313,25 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let common = Common {
             address: settings.address,
             shadow: settings.shadow,
+            rate_store: settings.rate_store,
+            rate_scope: settings.rate_scope,
         };
         let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
-        let shared = |layer: RateLimitLayer, name: &str| match &settings.rate_store {
-            Some(store) => match &settings.rate_scope {
-                Some(scope) => layer.inherit_store(&format!("{scope}/{name}"), store),
-                None => layer.inherit_store(name, store),
-            },
-            None => layer,
-        };
+        let by_clock = |layer: RateLimitLayer| layer.with_clock(Arc::clone(&clock));
         let per_client_ip = settings.per_client_ip.map(|quotas| {
-            let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
-            shared(layer, "client-ip").into_gate()
+            let layer = by_clock(RateLimitLayer::per_client_ip(quotas));
+            common.limit(layer, OF_ADDRESSES)
         });
         let per_principal = settings.per_principal.map(|limit| {
             let layer = match limit {
-                PrincipalLimit::Quotas(quotas) => {
-                    RateLimitLayer::per_principal(quotas).with_clock(Arc::clone(&clock))
-                }
+                PrincipalLimit::Quotas(quotas) => by_clock(RateLimitLayer::per_principal(quotas)),
                 PrincipalLimit::Layer(layer) => layer,
             };
-            shared(layer, "principal").into_gate()
+            common.limit(layer, OF_PRINCIPALS)
         });
+        let further = settings.further_limits.into_iter();
+        let further = further.map(|(name, layer)| common.limit(layer, &name));
+        let further = Several::new(further.filter_map(|gate| common.gate(Some(gate))));
         let spending = settings.spending.map(|layer| match settings.clock {
             Some(clock) => layer.with_clock(clock),
             None => layer,
@@ -319,8 +346,11 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
                 inner: Then {
                     outer: common.gate(per_principal),
                     inner: Then {
-                        outer: common.gate(requirement),
-                        inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
+                        outer: further,
+                        inner: Then {
+                            outer: common.gate(requirement),
+                            inner: common.gate(spending.map(SpendingLimitLayer::into_gate)),
+                        },
                     },
                 },
             },
@@ -352,9 +382,21 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 struct Common {
     address: ClientAddress,
     shadow: bool,
+    rate_store: Option<Arc<dyn RateStore>>,
+    rate_scope: Option<Box<str>>,
 }
 
 impl Common {
+    /// A limit that counts in the gate's store, if there is one, under its name in the gate's scope.
+    fn limit(&self, layer: RateLimitLayer, name: &str) -> Gate<RateLimitPolicy> {
+        let layer = match (&self.rate_store, &self.rate_scope) {
+            (None, _) => layer,
+            (Some(store), None) => layer.inherit_store(name, store),
+            (Some(store), Some(scope)) => layer.inherit_store(&format!("{scope}/{name}"), store),
+        };
+        layer.into_gate()
+    }
+
     fn gate<P: Policy + Clone>(&self, gate: Option<Gate<P>>) -> Option<Gate<P>> {
         let gate = gate?.map_policy(|policy| policy.inherit_address(&self.address));
         Some(if self.shadow { gate.shadow() } else { gate })

@@ -33,6 +33,9 @@ pub enum TollgateError {
         /// The setting.
         setting: &'static str,
     },
+    /// Two limits have one name, by which a store would count them together.
+    #[error("add_rate_limit: there are two limits of one name")]
+    LimitNamedTwice,
     /// Two settings say different things of the same.
     #[error("{setting}: contradicts `{other}`")]
     Contradiction {
@@ -49,6 +52,10 @@ pub enum TollgateError {
     TrustsEveryAddress,
 }
 
+/// What the limits of each gate are called in a store.
+pub(super) const OF_ADDRESSES: &str = "client-ip";
+pub(super) const OF_PRINCIPALS: &str = "principal";
+
 /// By what known callers are limited.
 #[derive(Debug)]
 pub(super) enum PrincipalLimit {
@@ -64,6 +71,8 @@ pub(super) struct Settings {
     pub(super) allowed: Option<Allowed>,
     pub(super) per_client_ip: Option<Quotas>,
     pub(super) per_principal: Option<PrincipalLimit>,
+    /// Further limits of known callers, and what they are called.
+    pub(super) further_limits: Vec<(Box<str>, RateLimitLayer)>,
     pub(super) concurrency: Option<ConcurrencyLimitLayer>,
     pub(super) rate_store: Option<Arc<dyn RateStore>>,
     pub(super) rate_scope: Option<Box<str>>,
@@ -107,6 +116,7 @@ pub(super) enum Setting {
     Authorize,
     PerPrincipal,
     WithRateLimit,
+    AddRateLimit,
     Concurrency,
     WithRateStore,
     RateScope,
@@ -138,6 +148,7 @@ impl Setting {
             Self::Authorize => "authorize",
             Self::PerPrincipal => "per_principal",
             Self::WithRateLimit => "with_rate_limit",
+            Self::AddRateLimit => "add_rate_limit",
             Self::Concurrency => "concurrency",
             Self::WithRateStore => "with_rate_store",
             Self::RateScope => "rate_scope",
@@ -147,6 +158,11 @@ impl Setting {
         }
     }
 
+    /// Whether each time it is given it says something of its own.
+    const fn adds(self) -> bool {
+        matches!(self, Self::AddRateLimit)
+    }
+
     /// Whether it speaks of a principal.
     const fn needs_principal(self) -> bool {
         match self {
@@ -154,6 +170,7 @@ impl Setting {
             | Self::Authorize
             | Self::PerPrincipal
             | Self::WithRateLimit
+            | Self::AddRateLimit
             | Self::Concurrency
             | Self::Spending
             | Self::WithSpending => true,
@@ -185,7 +202,8 @@ impl Settings {
             return Err(TollgateError::NeedsAuthentication { setting });
         }
         let count = |setting| given.iter().filter(|given| **given == setting).count();
-        if let Some(setting) = given.iter().find(|setting| count(**setting) > 1) {
+        let is_twice = |setting: &&Setting| !setting.adds() && count(**setting) > 1;
+        if let Some(setting) = given.iter().find(is_twice) {
             let setting = setting.name();
             return Err(TollgateError::SetTwice { setting });
         }
@@ -193,6 +211,13 @@ impl Settings {
         if let Some((other, setting)) = RIVALS.into_iter().find(both) {
             let (setting, other) = (setting.name(), other.name());
             return Err(TollgateError::Contradiction { setting, other });
+        }
+        let mut names: Vec<&str> = vec![OF_ADDRESSES, OF_PRINCIPALS];
+        for (name, _) in &self.further_limits {
+            if names.contains(&name.as_ref()) {
+                return Err(TollgateError::LimitNamedTwice);
+            }
+            names.push(name);
         }
         if matches!(&self.allowed, Some(Allowed::Networks(networks)) if networks.is_empty()) {
             return Err(TollgateError::AllowsNobody);

@@ -154,7 +154,8 @@ impl RateLimitLayer {
 
     /// Goes by the layer's quotas and plans alone, whatever a key's own record says: for a limit that is about something
     /// else than a caller's requests as a whole. Of several layers that count by principal, one should go by the keys' own
-    /// quotas. (They are numbers of requests: a layer that counts [`tokens`](Self::tokens) never goes by them.)
+    /// quotas. (They are numbers of requests: a layer that counts [`tokens`](Self::tokens) never goes by them, and has those of
+    /// each caller [told](Self::quotas_by).)
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -176,6 +177,47 @@ impl RateLimitLayer {
     #[must_use]
     pub fn without_own_quotas(self) -> Self {
         self.change(|policy| policy.settings.own_quotas = OwnQuotas::Ignored)
+    }
+
+    /// Has the quotas of each caller told by `quotas`: how many tokens a minute a key has, say, as its record's metadata says
+    /// (the principal's [attributes](crate::Principal::attribute)). They take the place of those in a key's record; where there are
+    /// none, the tier's count, or else the layer's. What was used under other numbers of the same name stays used.
+    ///
+    /// It is called with every request, so it does no I/O.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{CredentialKind, Principal, RateLimitLayer, quota::{Quota, Quotas}};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let layer = RateLimitLayer::per_principal(Quota::per_minute(10_000)).tokens(|_| 8_000).quotas_by(|head| {
+    ///     let caller = head.extensions.get::<Principal>()?;
+    ///     let tokens = caller.attribute("tokens-per-minute")?.parse().ok()?;
+    ///     Some(Quota::per_minute(tokens).into())
+    /// });
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
+    /// let service = layer.layer(hello);
+    /// let with = |attributes: &[(&str, &str)]| {
+    ///     let attributes = attributes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    ///     let subject = format!("{attributes:?}");
+    ///     let caller = Principal::builder(&subject, CredentialKind::ApiKey).attributes(attributes).build();
+    ///     let mut request = http::Request::new(());
+    ///     request.extensions_mut().insert(caller);
+    ///     request
+    /// };
+    /// let rich = [("tokens-per-minute", "90000")];
+    /// let answer = service.clone().oneshot(with(&rich)).await?;
+    /// assert_eq!(answer.headers()["x-ratelimit-limit-tokens"], "90000");
+    /// let answer = service.oneshot(with(&[])).await?;
+    /// assert_eq!(answer.headers()["x-ratelimit-limit-tokens"], "10000");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn quotas_by(
+        self,
+        quotas: impl Fn(&RequestHead<'_>) -> Option<Quotas> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|policy| policy.settings.own_quotas = OwnQuotas::Told(Arc::new(quotas)))
     }
 
     /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these, unless it is

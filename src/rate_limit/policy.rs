@@ -21,6 +21,7 @@ use crate::{
 };
 
 type Cost = dyn Fn(&RequestHead<'_>) -> u32 + Send + Sync;
+type Own = dyn Fn(&RequestHead<'_>) -> Option<Quotas> + Send + Sync;
 
 /// The decision of a [`RateLimitLayer`](super::RateLimitLayer).
 #[derive(Clone, Debug)]
@@ -44,12 +45,14 @@ pub(super) struct Settings {
 }
 
 /// What the quotas of a key's record are to this layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum OwnQuotas {
     /// They take the place of the layer's.
     ComeFirst,
     /// Nothing: they are another layer's.
     Ignored,
+    /// Nothing: the application says which a request's caller has.
+    Told(Arc<Own>),
 }
 
 /// What the units of a quota are.
@@ -99,12 +102,12 @@ impl Settings {
 
     /// The key's own quotas, or those of its tier, or the layer's.
     pub(super) fn quotas(&self, head: &RequestHead<'_>) -> Quotas {
-        let counts_own = self.key.is_principal()
-            && self.own_quotas == OwnQuotas::ComeFirst
-            && self.unit == Unit::Requests;
-        let own = || match counts_own {
-            true => head.extensions.get::<Principal>()?.quotas().cloned(),
-            false => None,
+        let own = || match &self.own_quotas {
+            OwnQuotas::Told(own) => own(head),
+            OwnQuotas::ComeFirst if self.key.is_principal() && self.unit == Unit::Requests => {
+                head.extensions.get::<Principal>()?.quotas().cloned()
+            }
+            OwnQuotas::ComeFirst | OwnQuotas::Ignored => None,
         };
         let of_tier = || self.plans.as_ref()?.find(head);
         own()

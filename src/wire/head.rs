@@ -42,7 +42,9 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The full path as it came over the wire, also inside a nested axum router.
+    /// The full path as it came over the wire, with the feature `axum` also inside a nested axum router. Without that feature a layer
+    /// inside of one sees what the router has left of it, and tables of routes, prices and `skip_paths` are compared with that:
+    /// put layers around the outermost router then.
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.original_uri().path()

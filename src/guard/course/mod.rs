@@ -4,6 +4,7 @@
 //! [`Gate`](super::Gate), and several of them are put together with [`Then`]. The traits can't be implemented elsewhere.
 
 mod gate;
+mod several;
 mod spared;
 mod then;
 
@@ -16,11 +17,12 @@ use super::{Meter, Permit, ResponseMarks, Tail};
 use crate::{store::StoreFuture, wire::ToldLimits};
 
 pub use gate::Passed;
+pub use several::{AllMeters, AllPassed, Several};
 pub use spared::Unless;
 pub use then::{Both, Either, Meters, Then};
 
 /// The gates that a request passes, in order: one ([`Gate`](super::Gate)), two courses ([`Then`]), perhaps one
-/// (`Option`), or a shared one (`Arc`). Several gates in one [`Guard`](super::Guard) decide as they would in a guard each,
+/// (`Option`), a shared one (`Arc`), or [`Several`] of one kind. Several gates in one [`Guard`](super::Guard) decide as they would in a guard each,
 /// and the request and its answer are moved once.
 pub trait Course: sealed::Sealed + Clone + Send + Sync + 'static {
     /// Where the proofs of admission of all gates are kept.

@@ -1,0 +1,173 @@
+//! Rules of one's own, alone, in line with other layers, and in a whole gate.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use tollgate::{
+    ApiKeyLayer, AuthenticateLayer, CredentialKind, Principal, RateLimitLayer, Tollgate,
+    denial::{Denial, DenialKind},
+    keyring::KeyResolver,
+    quota::Quota,
+    store::StaticKeys,
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+fn principal(subject: &str) -> Principal {
+    Principal::builder(subject, CredentialKind::Token).build()
+}
+
+/// Knows whoever says a name, but for `nobody`, and fails for `trouble`.
+fn by_name() -> AuthenticateLayer {
+    AuthenticateLayer::by_head(|head| match head.headers.get("x-name") {
+        None => Ok(None),
+        Some(name) if name == "nobody" => Err(Denial::new(DenialKind::CredentialInvalid)),
+        Some(name) if name == "trouble" => Err(Denial::new(DenialKind::Unavailable)),
+        Some(name) => Ok(Some(principal(name.to_str().unwrap()))),
+    })
+}
+
+fn request(fields: &[(&str, &str)]) -> Request<()> {
+    let mut request = Request::builder();
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+/// The status, and who it was, of one request.
+async fn ask<L, S>(layer: &L, request: Request<()>) -> (u16, String)
+where
+    L: Layer<Whoami, Service = S>,
+    S: tower::Service<Request<()>, Error = Infallible>,
+    S::Response: Answer,
+{
+    let answer = layer.layer(Whoami).oneshot(request).await.unwrap();
+    answer.told()
+}
+
+/// Answers with whom it sees.
+#[derive(Clone)]
+struct Whoami;
+
+impl tower::Service<Request<()>> for Whoami {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let caller = request.extensions().get::<Principal>();
+        let subject = caller.map_or("", Principal::subject).to_owned();
+        let answer = Response::builder().header("x-caller", &subject);
+        std::future::ready(Ok(answer.body(subject).unwrap()))
+    }
+}
+
+trait Answer {
+    fn told(&self) -> (u16, String);
+}
+
+impl<B> Answer for Response<B> {
+    fn told(&self) -> (u16, String) {
+        let caller = self.headers().get("x-caller");
+        let caller = caller.map_or("", |caller| caller.to_str().unwrap());
+        (self.status().as_u16(), caller.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_rule_admits_refuses_and_abstains() {
+    let layer = by_name();
+    assert_eq!(
+        ask(&layer, request(&[("x-name", "ann")])).await,
+        (200, "ann".into())
+    );
+    for (fields, status) in [
+        (&[][..], 401),
+        (&[("x-name", "nobody")], 401),
+        (&[("x-name", "trouble")], 503),
+    ] {
+        assert_eq!(ask(&layer, request(fields)).await, (status, String::new()));
+    }
+}
+
+#[tokio::test]
+async fn what_it_does_not_know_is_the_next_one_s_and_what_is_no_good_is_not() {
+    let keys = StaticKeys::new()
+        .add_key("robot", "a-key-of-thirty-two-characters-!", ["viewer"])
+        .unwrap();
+    let keys = ApiKeyLayer::new(KeyResolver::builder(keys).build());
+    let key = ("x-api-key", "a-key-of-thirty-two-characters-!");
+    let layer = by_name().or(keys.clone());
+    assert_eq!(ask(&layer, request(&[key])).await, (200, "robot".into()));
+    assert_eq!(
+        ask(&layer, request(&[("x-name", "ann")])).await,
+        (200, "ann".into())
+    );
+    assert_eq!(
+        ask(&layer, request(&[key, ("x-name", "nobody")])).await.0,
+        401
+    );
+    assert_eq!(ask(&layer, request(&[])).await.0, 401);
+    let layer = keys.or(by_name());
+    assert_eq!(
+        ask(&layer, request(&[("x-name", "ann")])).await,
+        (200, "ann".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_never_answers_costs_a_deadline() {
+    let layer = AuthenticateLayer::new(|_| pending()).deadline(Duration::from_secs(2));
+    let asked = tokio::time::Instant::now();
+    assert_eq!(ask(&layer, request(&[])).await.0, 503);
+    assert_eq!(asked.elapsed().as_secs(), 2);
+}
+
+#[tokio::test]
+async fn whom_an_outer_layer_has_found_a_gate_limits() {
+    let gate = Tollgate::builder()
+        .authenticate(AuthenticateLayer::found_outside())
+        .per_principal(Quota::per_hour(1))
+        .build()
+        .unwrap();
+    let service = gate.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(String::new()))
+    }));
+    let mut statuses = Vec::new();
+    for subject in [Some("ann"), Some("ann"), Some("bob"), None] {
+        let mut request = Request::new(());
+        if let Some(subject) = subject {
+            request.extensions_mut().insert(principal(subject));
+        }
+        let answer = service.clone().oneshot(request).await.unwrap();
+        statuses.push(answer.status());
+    }
+    let expected = [
+        StatusCode::OK,
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::OK,
+        StatusCode::UNAUTHORIZED,
+    ];
+    assert_eq!(statuses, expected);
+}
+
+#[tokio::test]
+async fn a_limit_alone_counts_whom_it_finds() {
+    let limited = RateLimitLayer::per_principal(Quota::per_hour(1)).layer(Whoami);
+    let service = by_name().layer(limited);
+    let mut statuses = Vec::new();
+    for name in ["ann", "ann", "bob"] {
+        let answer = service.clone().oneshot(request(&[("x-name", name)])).await;
+        statuses.push(answer.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 429, 200]);
+}
