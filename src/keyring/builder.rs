@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     KeyResolver, Pepper,
+    forms::Forms,
     hashing::Hashing,
     mixed::{Aliases, Upgrades},
     resolver::Inner,
@@ -27,8 +28,7 @@ const UNKNOWN_KEYS_PER_SECOND: u32 = 10_000;
 #[must_use]
 pub struct KeyResolverBuilder {
     store: Arc<dyn KeyLookup>,
-    formats: Vec<KeyFormat>,
-    foreign_formats: Vec<ForeignFormat>,
+    forms: Forms,
     hashing: Hashing,
     bounds: CacheBounds,
     stale: Duration,
@@ -42,8 +42,7 @@ impl KeyResolverBuilder {
     pub(super) fn new(store: Arc<dyn KeyLookup>) -> Self {
         Self {
             store,
-            formats: Vec::new(),
-            foreign_formats: Vec::new(),
+            forms: Forms::default(),
             hashing: Hashing::default(),
             bounds: CacheBounds {
                 capacity: 100_000,
@@ -62,13 +61,13 @@ impl KeyResolverBuilder {
     /// What keys look like; what looks otherwise is refused without a look-up. Without any format
     /// every text of up to 512 bytes is looked up.
     pub fn add_format(mut self, format: KeyFormat) -> Self {
-        self.formats.push(format);
+        self.forms.add(format);
         self
     }
 
     /// What keys that were made elsewhere and [imported](super::Keyring::import) look like.
     pub fn add_foreign_format(mut self, format: ForeignFormat) -> Self {
-        self.foreign_formats.push(format);
+        self.forms.add_foreign(format);
         self
     }
 
@@ -117,7 +116,10 @@ impl KeyResolverBuilder {
     /// A text that begins like a key of a known format is never compared so, and refused without a look-up when it is none; without
     /// a format every unknown key is compared.
     pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
-        self.hashing.set_weak(passwords, start);
+        if start > 0 {
+            self.hashing.set_weak(passwords, start);
+            self.forms.take_chosen();
+        }
         self
     }
 
@@ -188,8 +190,7 @@ impl KeyResolverBuilder {
                 .stale_if_error(self.stale)
                 .absences_per_second(self.unknown_rate),
             store: self.store,
-            formats: self.formats,
-            foreign_formats: self.foreign_formats,
+            forms: self.forms,
             hashing: self.hashing,
             aliases: Aliases::new(self.bounds.capacity),
             upgrades: Upgrades::default(),

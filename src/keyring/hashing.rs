@@ -16,7 +16,7 @@ use crate::{
 const PEPPER_LENGTH_MIN: usize = 32;
 const PEPPER_NAME_LENGTH_MAX: usize = 64;
 /// What is secret of a text that somebody chose, in bytes, at least: the rest is shown to everybody.
-pub(super) const SECRET_LENGTH_MIN: usize = 8;
+const SECRET_LENGTH_MIN: usize = 8;
 
 /// A secret that keys are hashed with, kept apart from the store: whoever has the store alone can't tell whether a key is
 /// in it. Redacted in `Debug`.
@@ -116,13 +116,8 @@ impl Hashing {
         self.next_peppers.push(pepper);
     }
 
-    /// Without a start there is nothing to find them by, and none is taken.
     pub(super) fn set_weak(&mut self, passwords: Passwords, start: usize) {
-        self.weak = (start > 0).then_some(Weak { passwords, start });
-    }
-
-    pub(super) fn takes_weak(&self) -> bool {
-        self.weak.is_some()
+        self.weak = Some(Weak { passwords, start });
     }
 
     pub(super) fn start_length(&self) -> Option<usize> {

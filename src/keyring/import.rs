@@ -3,14 +3,13 @@
 use super::{
     Keyring, KeyringError, NewKey,
     bounds::settle_new,
-    hashing::SECRET_LENGTH_MIN,
+    forms::Form,
     ring::{fresh_id, lineage_of},
 };
-use crate::domain::key::{KeyDigest, KeyProof, KeyRecord, is_speakable};
+use crate::domain::key::{KeyDigest, KeyProof, KeyRecord};
 
 /// The shortest key that is taken as random, in bytes.
 const RANDOM_LENGTH_MIN: usize = 22;
-const LENGTH_MAX: usize = 512;
 /// Characters that a preview shows at each end.
 const PREVIEW_SHOWN: usize = 4;
 
@@ -46,10 +45,12 @@ impl Keyring {
         key: &str,
         new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
-        check(key, RANDOM_LENGTH_MIN)?;
-        if !self.resolver().takes(key) {
+        if key.len() < RANDOM_LENGTH_MIN {
+            return Err(KeyringError::Invalid("key: at least 22 characters"));
+        }
+        if self.resolver().form_of(key) == Form::Malformed {
             return Err(KeyringError::Invalid(
-                "key: the resolver takes none of this form (formats, foreign formats)",
+                "key: the resolver takes none of this form (formats, foreign formats, at most 512 characters that a header carries)",
             ));
         }
         let stored = self.resolver().hash(key);
@@ -74,11 +75,10 @@ impl Keyring {
         key: &str,
         new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
-        check(key, SECRET_LENGTH_MIN)?;
         let unfit = KeyringError::Invalid(
             "key: eight characters longer than its public start and of no format, where the resolver takes weak keys",
         );
-        if !self.resolver().takes_weak(key) {
+        if self.resolver().form_of(key) != Form::Chosen {
             return Err(unfit);
         }
         let Some((stored, shown)) = self.resolver().hash_weak(key).await? else {
@@ -104,15 +104,6 @@ impl Keyring {
         (record.proof, record.preview) = (stored.1, preview);
         self.insert(record).await
     }
-}
-
-fn check(key: &str, length_min: usize) -> Result<(), KeyringError> {
-    if (length_min..=LENGTH_MAX).contains(&key.len()) && key.bytes().all(is_speakable) {
-        return Ok(());
-    }
-    Err(KeyringError::Invalid(
-        "key: too short or too long, or with characters that a header can't carry",
-    ))
 }
 
 fn start(key: &str, characters: usize) -> &str {

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
-use super::{hashing::Other, resolver::Inner};
+use super::{forms::Form, hashing::Other, resolver::Inner};
 use crate::{
     domain::key::{KeyDigest, KeyProof, KeyRecord, Rehash},
     login::PasswordCheck,
@@ -104,7 +104,7 @@ impl Inner {
                 return Ok(Some(record));
             }
         }
-        if self.is_weak(clear)
+        if self.forms.of(clear) == Form::Chosen
             && let Some(record) = self.find_weak(clear, digest).await?
         {
             return Ok(Some(record));
@@ -180,11 +180,6 @@ impl Inner {
         }
         let text = "a key was replaced each time that it was compared";
         Err(StoreError::new(StoreErrorKind::Busy, text))
-    }
-
-    /// A text of a known format is no secret that somebody chose.
-    pub(super) fn is_weak(&self, clear: &str) -> bool {
-        self.hashing.takes_weak() && !self.has_form(clear)
     }
 
     /// By today's digest.

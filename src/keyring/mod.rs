@@ -4,6 +4,7 @@
 mod bounds;
 mod builder;
 mod error;
+mod forms;
 mod hashing;
 mod import;
 mod makers;

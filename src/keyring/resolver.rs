@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     KeyResolverBuilder, ResolvedKey,
+    forms::{Form, Forms},
     hashing::Hashing,
     mixed::{Aliases, Upgrades},
     standings::Standings,
@@ -20,13 +21,10 @@ use crate::{
     cache::{CacheStatistics, Lookup, RevocableCache, Stamp},
     domain::{
         clock::{Clock, Timestamp},
-        key::{ForeignFormat, KeyDigest, KeyFormat, KeyProof, KeyRecord, is_speakable},
+        key::{KeyDigest, KeyProof, KeyRecord},
     },
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
-
-/// The longest key that is hashed, in bytes.
-const KEY_LENGTH_MAX: usize = 512;
 
 /// Why a key is not taken.
 #[derive(Clone, Debug)]
@@ -96,8 +94,7 @@ pub struct KeyResolver(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) store: Arc<dyn KeyLookup>,
     pub(super) cache: RevocableCache<Arc<ResolvedKey>>,
-    pub(super) formats: Vec<KeyFormat>,
-    pub(super) foreign_formats: Vec<ForeignFormat>,
+    pub(super) forms: Forms,
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
     pub(super) upgrades: Upgrades,
@@ -118,13 +115,13 @@ impl KeyResolver {
     /// those of a [foreign format](KeyResolverBuilder::add_foreign_format).
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
-        self.0.is_claimed(text) || (self.0.takes_anything() && !is_signed_token(text))
+        self.0.forms.claim(text)
     }
 
     /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
     #[must_use]
     pub fn resolve(&self, key: &str) -> Resolution {
-        if !self.0.is_well_formed(key) {
+        if self.0.forms.of(key) == Form::Malformed {
             return Resolution::Ready(Err(KeyRefusal::Malformed));
         }
         let digest = self.0.hashing.digest(key);
@@ -197,14 +194,8 @@ impl KeyResolver {
         Ok(count)
     }
 
-    /// Whether a text is looked up at all.
-    pub(super) fn takes(&self, key: &str) -> bool {
-        self.0.is_well_formed(key)
-    }
-
-    /// Whether a text is compared by Argon2id when it isn't found.
-    pub(super) fn takes_weak(&self, key: &str) -> bool {
-        self.0.is_well_formed(key) && self.0.is_weak(key)
+    pub(super) fn form_of(&self, text: &str) -> Form {
+        self.0.forms.of(text)
     }
 
     /// What a new key is stored by.
@@ -239,35 +230,12 @@ impl ChangeListener for Inner {
 }
 
 impl Inner {
-    fn takes_anything(&self) -> bool {
-        (self.formats.is_empty() && self.foreign_formats.is_empty()) || self.hashing.takes_weak()
-    }
-
     /// By its digest in the store, which may not be the one in memory.
     fn forget(&self, stored: &KeyDigest) {
         self.cache.invalidate(stored);
         if let Some(known_by) = self.aliases.remove(stored) {
             self.cache.invalidate(&known_by);
         }
-    }
-
-    /// Whether a text may be a key. One with the prefix of a format and a wrong checksum is refused here, and not tried as a
-    /// key of another kind: no flood of wrong checksums reaches the store, or Argon2id. Nor is what no header carries.
-    fn is_well_formed(&self, key: &str) -> bool {
-        let may_be_one =
-            || self.takes_anything() && !self.is_claimed(key) && key.bytes().all(is_speakable);
-        key.len() <= KEY_LENGTH_MAX && (self.has_form(key) || may_be_one())
-    }
-
-    /// Whether it is a key of a known format, as far as that is seen without a look-up.
-    pub(super) fn has_form(&self, key: &str) -> bool {
-        self.formats.iter().any(|format| format.parse(key).is_ok())
-            || self.foreign_formats.iter().any(|form| form.matches(key))
-    }
-
-    fn is_claimed(&self, text: &str) -> bool {
-        self.formats.iter().any(|format| format.claims(text))
-            || self.foreign_formats.iter().any(|form| form.claims(text))
     }
 
     fn resolved(&self, record: KeyRecord, digest: KeyDigest, stamp: Stamp) -> Arc<ResolvedKey> {
@@ -318,14 +286,6 @@ impl Inner {
         }
         Ok(found)
     }
-}
-
-/// Whether a text has the form of a JWS (RFC 7515, 7.1): three segments of base64url, the first of which is an object of JSON.
-fn is_signed_token(text: &str) -> bool {
-    let spells = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    text.starts_with("eyJ")
-        && text.bytes().all(spells)
-        && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 impl fmt::Debug for KeyResolver {
