@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{clock::Timestamp, credential::CredentialKind};
+use crate::domain::{BudgetId, clock::Timestamp, credential::CredentialKind};
 
 fn escalates<T>(answer: Result<T, KeyringError>, what: &str) {
     let error = answer.err();
@@ -284,4 +284,32 @@ async fn a_key_touches_no_key_with_another_budget_or_fewer_bounds() {
     }
     let (_, successor) = rotate(own.id.clone()).await.unwrap();
     assert_eq!(successor.rotated_from, Some(own.id), "itself it may");
+}
+
+/// As another program stored them: IPv4 that is written as IPv6.
+#[tokio::test]
+async fn a_maker_s_networks_are_the_same_in_either_form() {
+    let store = MemoryStore::new();
+    let keys = builder(&store).build();
+    let owned = ring(&store, &keys);
+    let (id, lineage) = (
+        KeyId::new("key-1").unwrap(),
+        BudgetId::new("key-1").unwrap(),
+    );
+    let digest = KeyDigest::of("a-key-of-another-program");
+    let mut record = KeyRecord::new(id, lineage, digest, "ann", Timestamp::UNIX_EPOCH);
+    record.networks = vec!["::ffff:192.0.2.0/120".parse().unwrap()];
+    store.insert(record, None).await.unwrap();
+    let maker = principal_of(&keys, "a-key-of-another-program").await;
+    let within = |network: &str| NewKey {
+        networks: vec![network.parse().unwrap()],
+        ..NewKey::default()
+    };
+    for half in ["192.0.2.0/25", "::ffff:192.0.2.0/121"] {
+        let made = owned.create_for(&maker, within(half)).await.unwrap();
+        assert_eq!(made.1.networks[0].to_string(), "192.0.2.0/25");
+    }
+    for wide in ["192.0.2.0/23", "::ffff:192.0.2.0/119"] {
+        escalates(owned.create_for(&maker, within(wide)).await, wide);
+    }
 }
