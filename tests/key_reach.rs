@@ -388,8 +388,14 @@ impl KeyStore for Dying {
         self.0.list(owner, page)
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
-        drop(self.0.update(owner, id, change));
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
+        drop(self.0.update(owner, id, change, bounds));
         StoreFuture::new(async { panic!("after it was done") })
     }
 

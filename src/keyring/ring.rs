@@ -336,12 +336,12 @@ impl Keyring {
         &self,
         action: AuditAction,
         old: &KeyRecord,
-        mut change: KeyUpdate,
+        change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        change.bounds = Some(self.bounds());
+        let bounds = Some(self.bounds());
         let act = act(action, &old.id);
         let (owner, id) = (old.owner.clone(), old.id.clone());
-        let update = move |store: &dyn KeyStore| store.update(&owner, &id, change);
+        let update = move |store: &dyn KeyStore| store.update(&owner, &id, change, bounds);
         let outcome = self.finish(act, vec![old.digest], update, digests_of).await;
         let record = outcome.map_err(|error| match error.kind() {
             StoreErrorKind::Conflict => KeyringError::Changed,

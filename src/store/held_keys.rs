@@ -89,6 +89,7 @@ pub(super) trait HeldKeys {
         owner: &str,
         id: &KeyId,
         change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
         now: Timestamp,
     ) -> Result<Option<KeyRecord>, StoreError> {
         let Some(mut record) = self.owned(owner, id).cloned() else {
@@ -97,7 +98,7 @@ pub(super) trait HeldKeys {
         if !record.is_as_seen(change.seen.as_deref()) {
             return Err(changed_meanwhile());
         }
-        if let Some(bounds) = change.bounds
+        if let Some(bounds) = bounds
             && record.comes_back(&change, now)
             && !bounds.have_one_back(now, self.owned_by(owner))
         {

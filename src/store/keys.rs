@@ -179,9 +179,15 @@ pub trait KeyStore: KeyLookup {
 
     /// Changes columns of one key of one owner and returns it as stored; `None` when there is none.
     ///
-    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as the change's bounds say, with
+    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as there may be; `None`: no limit. With
     /// `Conflict` when the key has other settings than were [seen](KeyUpdate::seen), as it is at the moment of the change.
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>>;
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>>;
 
     /// Deletes one key of one owner and returns what it was; `None` when there was none.
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
@@ -226,8 +232,14 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
         T::list(self, owner, page)
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
-        T::update(self, owner, id, change)
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
+        T::update(self, owner, id, change, bounds)
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

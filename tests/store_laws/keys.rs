@@ -144,7 +144,7 @@ pub(crate) async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: Keys
     change.quotas = Some(Some(Quota::per_minute(5).into()));
     change.metadata = Some([("team".to_owned(), "red".to_owned())].into());
     change.expires_at = Some(Some(later(500)));
-    let changed = store.update("ann", &id("old"), change).await.unwrap();
+    let changed = store.update("ann", &id("old"), change, None).await.unwrap();
     store.touch(&id("old"), later(1));
     store.written().await;
     let mut rotation = rotation("old", "new", later(60));
@@ -243,20 +243,22 @@ pub(crate) async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S:
     };
     let mut others = KeyUpdate::default();
     others.roles = Some(vec!["viewer".to_owned()]);
-    store.update("ann", &made.id, others).await.unwrap();
-    let refused = store.update("ann", &made.id, labelled(&made, "a")).await;
+    store.update("ann", &made.id, others, None).await.unwrap();
+    let refused = store
+        .update("ann", &made.id, labelled(&made, "a"), None)
+        .await;
     assert_eq!(kind(refused), StoreErrorKind::Conflict);
     let seen = get(&store, "ann", "key-1").await.unwrap();
     assert_eq!((seen.roles.len(), seen.metadata.len()), (1, 0));
     // Its name and its uses are none of its settings.
     let mut named = KeyUpdate::default();
     named.name = Some("another".to_owned());
-    store.update("ann", &made.id, named).await.unwrap();
+    store.update("ann", &made.id, named, None).await.unwrap();
     let tasks: Vec<_> = (0..8)
         .map(|number| {
             let (store, id) = (store.clone(), made.id.clone());
             let change = labelled(&seen, &number.to_string());
-            tokio::spawn(async move { store.update("ann", &id, change).await })
+            tokio::spawn(async move { store.update("ann", &id, change, None).await })
         })
         .collect();
     let mut changed = Vec::new();
@@ -268,7 +270,9 @@ pub(crate) async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S:
     }
     assert_eq!(changed.len(), 1, "of several that saw the same, one");
     assert_eq!(get(&store, "ann", "key-1").await, changed.pop());
-    let absent = store.update("bob", &made.id, labelled(&seen, "b")).await;
+    let absent = store
+        .update("bob", &made.id, labelled(&seen, "b"), None)
+        .await;
     assert_eq!(absent.unwrap(), None);
 }
 
@@ -277,7 +281,10 @@ pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
     assert_eq!(get(&store, "bob", "key-1").await, None);
-    let updated = store.update("bob", &id("key-1"), revoke).await.unwrap();
+    let updated = store
+        .update("bob", &id("key-1"), revoke, None)
+        .await
+        .unwrap();
     assert_eq!(updated, None);
     assert_eq!(store.delete("bob", &id("key-1")).await.unwrap(), None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
@@ -323,7 +330,9 @@ pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Keys>(s
     change.resource = Some(Some("agent-1".to_owned()));
     change.quotas = Some(Some(Quota::per_hour(100).into()));
     change.metadata = Some([("team".to_owned(), "red".to_owned())].into());
-    let updated = store.update("ann", &id("key-1"), change.clone()).await;
+    let updated = store
+        .update("ann", &id("key-1"), change.clone(), None)
+        .await;
     expected.name = "new".to_owned();
     expected.roles = vec!["viewer".to_owned()];
     expected.networks = change.networks.unwrap();
@@ -338,14 +347,17 @@ pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Keys>(s
         revoke.expires_at = Some(None);
         revoke.resource = Some(None);
         revoke.quotas = Some(None);
-        store.update("ann", &id("key-1"), revoke).await.unwrap();
+        store
+            .update("ann", &id("key-1"), revoke, None)
+            .await
+            .unwrap();
     }
     expected.expires_at = None;
     expected.resource = None;
     expected.quotas = None;
     expected.revoked_at = Some(later(1));
     assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
-    let unknown = store.update("ann", &id("key-2"), KeyUpdate::default());
+    let unknown = store.update("ann", &id("key-2"), KeyUpdate::default(), None);
     assert_eq!(unknown.await.unwrap(), None);
 }
 
@@ -355,7 +367,10 @@ pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Keys>(stor
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
     store.touch(&id("key-1"), later(3));
-    store.update("ann", &id("key-1"), revoke).await.unwrap();
+    store
+        .update("ann", &id("key-1"), revoke, None)
+        .await
+        .unwrap();
     store.touch(&id("key-1"), later(9));
     store.touch(&id("key-1"), later(2));
     store.touch(&id("nobodys"), later(2));

@@ -94,7 +94,11 @@ async fn a_key_that_another_process_revokes_is_refused_within_a_second() {
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
     let id = &follower.record.id;
-    follower.there.update("ann", id, revoke).await.unwrap();
+    follower
+        .there
+        .update("ann", id, revoke, None)
+        .await
+        .unwrap();
     assert!(follower.is_refused_within(Duration::from_secs(1)).await);
     assert!(matches!(
         follower.resolve().await,

@@ -134,7 +134,7 @@ async fn a_key_that_another_process_revokes_is_refused_within_a_second() {
     // Nobody has told yet: what is remembered holds.
     let mut unsaid = KeyUpdate::default();
     unsaid.revoked_at = Some(now());
-    let change = there.store.update("ann", &record.id, unsaid);
+    let change = there.store.update("ann", &record.id, unsaid, None);
     change.await.unwrap();
     here.resolve(key).await.unwrap();
     there.ring.revoke("ann", &record.id).await.unwrap();

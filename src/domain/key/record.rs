@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{KeyDigest, KeyProof, KeysPerOwner, Rehash, Rotation, RotationOutcome};
+use super::{KeyDigest, KeyProof, Rehash, Rotation, RotationOutcome};
 use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
 /// A key as stored.
@@ -212,6 +212,4 @@ pub struct KeyUpdate {
     pub revoked_at: Option<Timestamp>,
     /// The key as the caller read it. The change is made only if the key's settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,
-    /// How many keys its owner may have, where the change lets one that has expired go on; `None`: no limit.
-    pub bounds: Option<KeysPerOwner>,
 }

@@ -47,12 +47,18 @@ impl KeyStore for Meddler {
         self.store.list(owner, page)
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         if let Some(other) = self.others.lock().unwrap().pop() {
-            let made = self.store.update(owner, id, other).into_ready();
+            let made = self.store.update(owner, id, other, None).into_ready();
             assert!(matches!(made, Ok(Ok(Some(_)))));
         }
-        self.store.update(owner, id, change)
+        self.store.update(owner, id, change, bounds)
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

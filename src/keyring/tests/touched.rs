@@ -102,9 +102,15 @@ impl KeyStore for Ill {
         self.look(self.0.list(owner, page))
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.change(move |store| store.update(&owner, &id, change))
+        self.change(move |store| store.update(&owner, &id, change, bounds))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -416,10 +416,16 @@ impl KeyStore for FileKeyStore {
         self.read_anew(move |document| document.list(&owner, &page))
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
         let now = self.0.clock.now();
-        self.change(move |document| document.update(&owner, &id, change.clone(), now))
+        self.change(move |document| document.update(&owner, &id, change.clone(), bounds, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -162,9 +162,15 @@ impl KeyStore for MemoryStore {
         StoreFuture::ready(Ok(lock(&self.0.keys).list(owner, &page)))
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         let now = self.0.clock.now();
-        StoreFuture::ready(lock(&self.0.keys).update(owner, id, change, now))
+        StoreFuture::ready(lock(&self.0.keys).update(owner, id, change, bounds, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

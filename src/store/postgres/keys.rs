@@ -214,14 +214,20 @@ impl KeyStore for PostgresStore {
         })
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
         self.ask(move |shared| async move {
             if !is_storable(id.as_str()) || !is_storable(&owner) {
                 return Ok(None);
             }
             // Only a new end can make a key good again.
-            let bounds = change.bounds.filter(|_| change.expires_at.is_some());
+            let bounds = bounds.filter(|_| change.expires_at.is_some());
             let _turn = match bounds {
                 Some(_) => Some(shared.key_turn(&owner).await?),
                 None => None,

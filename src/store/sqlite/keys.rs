@@ -210,6 +210,7 @@ fn update(
     owner: &str,
     id: &KeyId,
     change: &KeyUpdate,
+    bounds: Option<KeysPerOwner>,
     now: Timestamp,
 ) -> Result<Option<KeyRecord>, Failure> {
     let Some(mut record) = find_owned(connection, owner, id)? else {
@@ -218,7 +219,7 @@ fn update(
     if !record.is_as_seen(change.seen.as_deref()) {
         return Err(changed_meanwhile().into());
     }
-    if let Some(bounds) = change.bounds
+    if let Some(bounds) = bounds
         && record.comes_back(change, now)
         && live(connection, owner, now, bounds)? >= bounds.live_max
     {
@@ -379,10 +380,16 @@ impl KeyStore for SqliteStore {
         })
     }
 
-    fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate) -> StoreFuture<Option<KeyRecord>> {
+    fn update(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        change: KeyUpdate,
+        bounds: Option<KeysPerOwner>,
+    ) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
         let now = self.0.settings.clock.now();
-        self.change(move |connection| update(connection, &owner, &id, &change, now))
+        self.change(move |connection| update(connection, &owner, &id, &change, bounds, now))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -80,10 +80,9 @@ pub(crate) async fn an_expired_key_goes_on_where_there_is_room<S: Keys>(store: S
     }
     let mut go_on = KeyUpdate::default();
     go_on.expires_at = Some(None);
-    go_on.bounds = at_most(2, 9);
     let tasks = ["first", "second"].map(|name| {
         let (store, change) = (store.clone(), go_on.clone());
-        tokio::spawn(async move { store.update("ann", &id(name), change).await })
+        tokio::spawn(async move { store.update("ann", &id(name), change, at_most(2, 9)).await })
     });
     let mut full = 0;
     for task in tasks {
@@ -97,13 +96,17 @@ pub(crate) async fn an_expired_key_goes_on_where_there_is_room<S: Keys>(store: S
     }
     assert_eq!(full, 1, "one of them takes the place");
     // Whatever else is changed needs none, nor does a good key that gets another end.
-    let again = store.update("ann", &id("key-1"), go_on.clone()).await;
+    let again = store
+        .update("ann", &id("key-1"), go_on.clone(), at_most(2, 9))
+        .await;
     assert_eq!(again.unwrap().unwrap().expires_at, None);
     let mut rename = go_on.clone();
     rename.name = Some("renamed".to_owned());
     rename.expires_at = Some(Some(now()));
     for name in ["first", "second"] {
-        let renamed = store.update("ann", &id(name), rename.clone()).await;
+        let renamed = store
+            .update("ann", &id(name), rename.clone(), at_most(2, 9))
+            .await;
         assert_eq!(renamed.unwrap().unwrap().name, "renamed");
     }
 }
@@ -115,11 +118,11 @@ pub(crate) async fn a_rotated_key_ends_with_its_overlap_at_the_latest<S: Keys>(s
     for (wanted, end) in [(None, 60), (Some(90), 60), (Some(30), 30), (Some(60), 30)] {
         let mut change = KeyUpdate::default();
         change.expires_at = Some(wanted.map(later));
-        let changed = store.update("ann", &id("old"), change).await.unwrap();
+        let changed = store.update("ann", &id("old"), change, None).await.unwrap();
         assert_eq!(changed.unwrap().expires_at, Some(later(end)), "{wanted:?}");
     }
     let mut change = KeyUpdate::default();
     change.expires_at = Some(Some(later(90)));
-    let changed = store.update("ann", &id("new"), change).await.unwrap();
+    let changed = store.update("ann", &id("new"), change, None).await.unwrap();
     assert_eq!(changed.unwrap().expires_at, Some(later(90)));
 }
