@@ -46,6 +46,8 @@ pub(super) struct Events {
     naming: u8,
     /// There was a line of data.
     told: bool,
+    /// At hand, for a search through a short piece.
+    needle: &'static Finder<'static>,
 }
 
 impl Events {
@@ -58,6 +60,7 @@ impl Events {
             kept: Vec::new(),
             naming: NAMING_MAX,
             told: false,
+            needle: &NEEDLE,
         }
     }
 
@@ -66,7 +69,24 @@ impl Events {
         &self.scanner
     }
 
+    #[inline]
     pub(super) fn feed(&mut self, piece: &[u8]) {
+        if !self.passes_by(piece) {
+            self.look_at(piece);
+        }
+    }
+
+    /// Whether the piece is of whole events, between others, that tell nothing: what nearly all pieces are where each event
+    /// is sent as it comes. One search then, and nothing is changed.
+    fn passes_by(&self, piece: &[u8]) -> bool {
+        self.between
+            && self.naming == 0
+            && self.kept.is_empty()
+            && piece.ends_with(b"\n\n")
+            && self.needle.find(piece).is_none()
+    }
+
+    fn look_at(&mut self, piece: &[u8]) {
         let mut rest = piece;
         if !self.between {
             rest = self.read_event(rest);
@@ -126,7 +146,7 @@ impl Events {
                 self.naming.saturating_sub(u8::from(self.told))
             };
         }
-        while let Some(at) = NEEDLE.find(whole) {
+        while let Some(at) = self.needle.find(whole) {
             let (before, _) = whole.split_at(at);
             let (_, event) = whole.split_at(end_of_events(before));
             whole = self.read_event(event);

@@ -356,6 +356,31 @@ proptest! {
     }
 
     #[test]
+    fn a_stream_of_an_event_a_piece_says_the_same(
+        text in streams(),
+        before in 0_usize..12,
+        cuts in prop::collection::vec(prop::option::weighted(0.3, 1_usize..60), 1..20),
+    ) {
+        let named = "data: {\"model\":\"gpt-x\",\"usage\":null}\n\n".repeat(before);
+        let whole = named + &text;
+        let mut by_byte = UsageReader(Kind::Events(Events::new()));
+        for byte in whole.as_bytes() {
+            by_byte.feed(std::slice::from_ref(byte));
+        }
+        // Behind each event, and in some of them.
+        let mut reader = UsageReader(Kind::Events(Events::new()));
+        let mut cuts = cuts.iter().cycle();
+        for event in whole.split_inclusive("\n\n") {
+            let at = cuts.next().copied().flatten().unwrap_or_default();
+            let (first, second) = event.as_bytes().split_at(at.min(event.len()));
+            for piece in [first, second] {
+                reader.feed(piece);
+            }
+        }
+        prop_assert_eq!(found(&mut reader), found(&mut by_byte));
+    }
+
+    #[test]
     fn a_count_is_found_wherever_it_is_cut(at in 0_usize..CHAT.len(), again in 0_usize..CHAT.len()) {
         let mut reader = UsageReader(Kind::Events(Events::new()));
         let (first, second) = (at.min(again), at.max(again));
