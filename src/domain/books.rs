@@ -9,21 +9,23 @@
 //!   above its hold (an overrun) can pass it, and then new holds wait.
 //!
 //! A hold counts in the day and the month in which it began, and so does what it comes to. In a window that rolls it counts for
-//! as long as it is open, and what it comes to from then on ([`RollingWindow`]).
+//! as long as it is open, and what it comes to from then on ([`RollingWindow`](super::budget::RollingWindow)).
 
 mod lease;
 mod rolling;
+mod spent;
 
 use std::time::Duration;
 
 use super::{
     AccountId, BudgetId,
-    budget::{BudgetWindow, Moment, RollingWindow, SpendingAlert, SpendingLimits, Windows},
+    budget::{BudgetWindow, Moment, SpendingAlert, Windows},
     money::Money,
 };
 
 pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};
 pub use rolling::Rolling;
+pub use spent::{Budget, Spent};
 
 /// The money of one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,215 +61,6 @@ impl Balance {
             held: self.held,
         };
         amount <= self.available() && all.after(amount).is_some()
-    }
-}
-
-/// What was spent in one window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// Charged.
-    pub settled: Money,
-    /// Set aside.
-    pub held: Money,
-}
-
-impl Spent {
-    /// What there would be with `amount`; `None`: more than can be counted.
-    fn after(&self, amount: Money) -> Option<Money> {
-        self.settled.checked_add(self.held)?.checked_add(amount)
-    }
-
-    fn admits(&self, amount: Money, limit: Option<Money>) -> bool {
-        let Some(limit) = limit else { return true };
-        self.after(amount).is_some_and(|after| after <= limit)
-    }
-
-    fn left(&self, limit: Option<Money>) -> Option<Money> {
-        limit.map(|limit| limit.saturating_sub(self.settled).saturating_sub(self.held))
-    }
-
-    fn unless(self, is_over: bool) -> Self {
-        if is_over { Self::default() } else { self }
-    }
-
-    fn hold(&mut self, amount: Money) {
-        self.held = self.held.saturating_add(amount);
-    }
-
-    /// Returns what is spent now if that just passed `soft`.
-    fn settle(&mut self, held: Money, charged: Money, soft: Option<Money>) -> Option<Passed> {
-        let before = self.settled;
-        self.held = self.held.saturating_sub(held);
-        self.settled = before.saturating_add(charged);
-        let limit = soft.filter(|soft| before < *soft && *soft <= self.settled)?;
-        Some(Passed {
-            limit,
-            spent: self.settled,
-        })
-    }
-}
-
-struct Passed {
-    limit: Money,
-    spent: Money,
-}
-
-/// Limits of its own within an account, and what was spent against them. Spending is counted whether
-/// or not there is a limit, so that one that is set later counts what came before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Budget {
-    /// The limits. They are changed by [`set_limits`](Self::set_limits).
-    pub limits: SpendingLimits,
-    /// The windows that `day` and `month` speak of.
-    pub windows: Windows,
-    /// Spent in the day.
-    pub day: Spent,
-    /// Spent in the month.
-    pub month: Spent,
-    /// Spent ever.
-    pub total: Spent,
-    /// Charged in the window that rolls; `None`: there never was a limit of one. What is held is that of `total`: all that is
-    /// held counts. A limit that is taken away leaves it, so that one of the same length goes on where it was.
-    pub rolling: Option<Box<Rolling>>,
-}
-
-impl Budget {
-    /// As it stands `now`: a window that has ended since the last hold counts as empty.
-    #[must_use]
-    pub(crate) fn rolled(mut self, now: Moment) -> Self {
-        self.roll(now.windows, now.second);
-        self
-    }
-
-    /// Begins new windows where they have begun. Never goes back.
-    fn roll(&mut self, windows: Windows, second: i64) {
-        self.day = self.day.unless(windows.day > self.windows.day);
-        self.month = self.month.unless(windows.month > self.windows.month);
-        self.windows = self.windows.max(windows);
-        if let Some(limit) = self.limits.rolling {
-            // One that was written into `limits` begins to be counted now.
-            self.count_in(limit.window, second);
-        }
-        if let Some(rolling) = &mut self.rolling {
-            rolling.roll(second);
-        }
-    }
-
-    /// Sets the limits, which count for the next hold; what was spent before counts too.
-    ///
-    /// In a window that rolls and had no limit, or one of another length, that is what the other window knew, and at least
-    /// what was spent in the day or the month if all of it lies within the new one. It counts as late as it may have been
-    /// spent: what of these no slice tells counts as spent now.
-    pub fn set_limits(&mut self, limits: SpendingLimits, now: Moment) {
-        self.roll(now.windows, now.second);
-        if let Some(limit) = limits.rolling {
-            self.count_in(limit.window, now.second);
-            let soft = self.limits.rolling.and_then(|before| before.soft);
-            if let Some(rolling) = &mut self.rolling
-                && soft != limit.soft
-            {
-                rolling.tell_anew();
-            }
-        }
-        self.limits = limits;
-    }
-
-    fn count_in(&mut self, window: RollingWindow, second: i64) {
-        let known = self.rolling.as_deref();
-        if known.is_some_and(|rolling| rolling.window() == window) {
-            return;
-        }
-        let mut rolling = match known {
-            Some(known) => known.recut(window, second),
-            None => Rolling::new(window, second),
-        };
-        let is_within = |start: i64| second.saturating_sub(start) <= window.seconds();
-        if is_within(self.windows.month) {
-            rolling.at_least(self.month.settled);
-        } else if is_within(self.windows.day) {
-            rolling.at_least(self.day.settled);
-        }
-        self.rolling = Some(Box::new(rolling));
-    }
-
-    /// What counts in `second` in the window that rolls, of what was charged and what is held.
-    fn spent_rolling(&self, second: i64) -> Spent {
-        let rolling = self.rolling.as_deref();
-        Spent {
-            settled: rolling.map_or(Money::ZERO, |rolling| rolling.settled_at(second)),
-            held: self.total.held,
-        }
-    }
-
-    /// What is left of the tightest limit.
-    fn left(&self, now: Moment) -> Option<Money> {
-        let day = self.day.unless(now.windows.day > self.windows.day);
-        let month = self.month.unless(now.windows.month > self.windows.month);
-        let limits = &self.limits;
-        let rolling = limits.rolling.and_then(|rolling| rolling.limit);
-        let lefts = [
-            day.left(limits.daily),
-            month.left(limits.monthly),
-            self.total.left(limits.total),
-            rolling.and_then(|limit| self.spent_rolling(now.second).left(Some(limit))),
-        ];
-        lefts.into_iter().flatten().min()
-    }
-
-    fn refuses(&self, amount: Money, second: i64) -> Option<HoldRefusal> {
-        let limits = &self.limits;
-        if !self.day.admits(amount, limits.daily) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Day))
-        } else if !self.month.admits(amount, limits.monthly) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Month))
-        } else if !self.total.admits(amount, limits.total) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Total))
-        } else {
-            let limit = limits.rolling?.limit?;
-            let spent = self.spent_rolling(second);
-            (!spent.admits(amount, Some(limit))).then(|| HoldRefusal::RollingLimitReached {
-                wait: self.wait(limit, amount, second),
-            })
-        }
-    }
-
-    fn wait(&self, limit: Money, amount: Money, second: i64) -> Option<Duration> {
-        let room = limit.checked_sub(amount)?;
-        let rolling = self.rolling.as_deref()?;
-        (!room.is_negative())
-            .then(|| rolling.wait(room, second))
-            .flatten()
-    }
-
-    /// Ends a hold; returns which soft limits that passed.
-    fn settle(
-        &mut self,
-        stamp: Windows,
-        held: Money,
-        charged: Money,
-        second: i64,
-    ) -> [(BudgetWindow, Option<Passed>); 4] {
-        let soft = self.limits.soft;
-        let mut passed = [
-            (BudgetWindow::Day, None),
-            (BudgetWindow::Month, None),
-            (
-                BudgetWindow::Total,
-                self.total.settle(held, charged, soft.total),
-            ),
-            (BudgetWindow::Rolling, None),
-        ];
-        if self.windows.day == stamp.day {
-            passed[0].1 = self.day.settle(held, charged, soft.daily);
-        }
-        if self.windows.month == stamp.month {
-            passed[1].1 = self.month.settle(held, charged, soft.monthly);
-        }
-        if let Some(rolling) = &mut self.rolling {
-            let soft = self.limits.rolling.and_then(|rolling| rolling.soft);
-            passed[3].1 = rolling.settle(charged, second, soft);
-        }
-        passed
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Money, Passed};
+use super::{Money, spent::Passed};
 use crate::domain::budget::RollingWindow;
 
 /// What was charged in a window that rolls.
