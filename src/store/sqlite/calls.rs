@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    batch::{Account, Desk, Log, PLAIN_USAGE, Statements, load},
+    accounts::{Account, load},
+    batch::{Desk, Log, PLAIN_USAGE, Statements},
     convert::{Failure, count, micros},
     holds::principal,
     once,

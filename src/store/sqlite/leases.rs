@@ -6,7 +6,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
     SqliteStore,
-    batch::{Desk, load},
+    accounts::load,
+    batch::Desk,
     calls::UsageRow,
     convert::{Failure, micros, name},
     holds::{pack, unpack},

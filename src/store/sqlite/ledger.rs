@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 
 use super::{
     SqliteStore,
-    batch::{ACCOUNT, Desk, find_budget, read_account},
+    accounts::{ACCOUNT, find_budget, read_account},
+    batch::Desk,
     busy, closed,
     command::{Booking, Command},
     listing,

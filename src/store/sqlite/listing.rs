@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::{
-    batch::{ACCOUNT, read_account},
+    accounts::{ACCOUNT, read_account},
     convert::{Failure, moment, money, name, principal, uncount},
 };
 use crate::domain::{

@@ -12,6 +12,7 @@
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
 //! - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
 
+mod accounts;
 mod audit;
 mod batch;
 mod builder;

@@ -13,7 +13,8 @@ use std::{collections::BTreeMap, time::Duration};
 use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 use super::{
-    batch::{Desk, Tally, load},
+    accounts::load,
+    batch::{Desk, Tally},
     convert::{Failure, micros},
     once,
 };

@@ -1,0 +1,257 @@
+//! Accounts and budgets, as stored and as they stand in a transaction: each is loaded once and written back once.
+
+use hashbrown::{HashMap, hash_map::EntryRef};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use super::{batch::Statements, convert::Failure};
+use crate::{
+    domain::{
+        AccountId, BudgetId,
+        books::{Balance, Books, Budget, Spent},
+        budget::{SoftLimits, SpendingLimits, Windows},
+        money::Money,
+    },
+    store::rolling,
+};
+
+pub(super) const ACCOUNT: &str =
+    "SELECT number, deposited, settled, held, latest_usage, latest_charge, credit_line
+     FROM account WHERE id = ?";
+
+pub(super) const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_settled, day_held,
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total, rolling
+     FROM budget WHERE account = ? AND id = ?";
+
+/// An account as it stands in the transaction.
+#[derive(Default)]
+pub(super) struct Account {
+    /// Its row; `None` while there is none.
+    pub(super) number: Option<i64>,
+    pub(super) row: AccountRow,
+    stored: AccountRow,
+    /// Holds that this transaction opened for it less those that it ended, of this instance's.
+    pub(super) opened: isize,
+    budgets: HashMap<BudgetId, LoadedBudget>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct AccountRow {
+    pub(super) balance: Balance,
+    pub(super) latest_usage: Option<i64>,
+    pub(super) latest_charge: Option<i64>,
+}
+
+#[derive(Default)]
+struct LoadedBudget {
+    budget: Budget,
+    stored: Option<Budget>,
+}
+
+impl Books for Account {
+    fn balance(&mut self) -> &mut Balance {
+        &mut self.row.balance
+    }
+
+    /// Every budget is loaded before the books are handed to the domain, so none is made here that
+    /// has a row.
+    fn budget(&mut self, id: &BudgetId) -> &mut Budget {
+        &mut self.budgets.entry_ref(id).or_default().budget
+    }
+}
+
+pub(super) fn read_account(
+    statement: &mut Statement<'_>,
+    id: &AccountId,
+) -> Result<Account, Failure> {
+    let found = statement
+        .query_row([id.as_str()], |row| {
+            let loaded = AccountRow {
+                balance: Balance {
+                    deposited: Money::from_nanos(row.get(1)?),
+                    settled: Money::from_nanos(row.get(2)?),
+                    held: Money::from_nanos(row.get(3)?),
+                    credit_line: Money::from_nanos(row.get(6)?),
+                },
+                latest_usage: row.get(4)?,
+                latest_charge: row.get(5)?,
+            };
+            Ok((row.get(0)?, loaded))
+        })
+        .optional()?;
+    Ok(
+        found.map_or_else(Account::default, |(number, row)| Account {
+            number: Some(number),
+            row,
+            stored: row,
+            opened: 0,
+            budgets: HashMap::new(),
+        }),
+    )
+}
+
+fn read_budget(
+    statement: &mut Statement<'_>,
+    account: i64,
+    id: &BudgetId,
+) -> Result<Option<Budget>, Failure> {
+    let found = statement.query_row(params![account, id.as_str()], |row| {
+        let limit = |column| {
+            Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Money::from_nanos))
+        };
+        let spent = |settled, held| {
+            Ok::<_, rusqlite::Error>(Spent {
+                settled: Money::from_nanos(row.get(settled)?),
+                held: Money::from_nanos(row.get(held)?),
+            })
+        };
+        let budget = Budget {
+            limits: SpendingLimits {
+                daily: limit(0)?,
+                monthly: limit(1)?,
+                total: limit(2)?,
+                soft: SoftLimits {
+                    daily: limit(11)?,
+                    monthly: limit(12)?,
+                    total: limit(13)?,
+                },
+                rolling: None,
+            },
+            windows: Windows {
+                day: row.get(3)?,
+                month: row.get(4)?,
+            },
+            day: spent(5, 6)?,
+            month: spent(7, 8)?,
+            total: spent(9, 10)?,
+            rolling: None,
+        };
+        Ok((budget, row.get::<_, Option<String>>(14)?))
+    });
+    let Some((mut budget, rolling)) = found.optional()? else {
+        return Ok(None);
+    };
+    if let Some(text) = rolling {
+        let corrupt = || Failure::corrupt("a rolling window");
+        rolling::read(&text, &mut budget).ok_or_else(corrupt)?;
+    }
+    Ok(Some(budget))
+}
+
+/// A budget as a reader finds it.
+pub(super) fn find_budget(
+    connection: &Connection,
+    account: &AccountId,
+    id: &BudgetId,
+) -> Result<Option<Budget>, Failure> {
+    let number = connection
+        .prepare_cached("SELECT number FROM account WHERE id = ?")?
+        .query_row([account.as_str()], |row| row.get::<_, i64>(0))
+        .optional()?;
+    match number {
+        None => Ok(None),
+        Some(number) => read_budget(&mut *connection.prepare_cached(BUDGET)?, number, id),
+    }
+}
+
+/// The account and those of its budgets, loaded unless they are on the desk.
+pub(super) fn load<'a>(
+    accounts: &'a mut HashMap<AccountId, Account>,
+    statements: &mut Statements<'_>,
+    id: &AccountId,
+    budgets: &[BudgetId],
+) -> Result<&'a mut Account, Failure> {
+    // Names are counted by all who call: a clone of one here would be waited for there.
+    let account = match accounts.entry_ref(id) {
+        EntryRef::Occupied(entry) => entry.into_mut(),
+        EntryRef::Vacant(entry) => entry.insert(read_account(&mut statements.account, id)?),
+    };
+    let Some(number) = account.number else {
+        return Ok(account);
+    };
+    for budget in budgets {
+        if !account.budgets.contains_key(budget) {
+            let stored = read_budget(&mut statements.budget, number, budget)?;
+            let loaded = LoadedBudget {
+                budget: stored.clone().unwrap_or_default(),
+                stored,
+            };
+            account.budgets.insert(budget.clone(), loaded);
+        }
+    }
+    Ok(account)
+}
+
+impl Account {
+    /// The number of the account's row, which is made if there is none.
+    pub(super) fn stored_number(
+        &mut self,
+        statements: &mut Statements<'_>,
+        id: &AccountId,
+    ) -> Result<i64, Failure> {
+        if let Some(number) = self.number {
+            return Ok(number);
+        }
+        let number = statements.insert_account.insert([id.as_str()])?;
+        self.number = Some(number);
+        Ok(number)
+    }
+
+    pub(super) fn write_back(&self, statements: &mut Statements<'_>) -> Result<(), Failure> {
+        // Without a row nothing was granted, paid or logged: at most windows have begun anew.
+        let Some(number) = self.number else {
+            return Ok(());
+        };
+        if self.row != self.stored {
+            let balance = self.row.balance;
+            statements.update_account.execute(params![
+                balance.deposited.nanos(),
+                balance.settled.nanos(),
+                balance.held.nanos(),
+                self.row.latest_usage,
+                self.row.latest_charge,
+                balance.credit_line.nanos(),
+                number
+            ])?;
+        }
+        for (id, loaded) in &self.budgets {
+            let budget = &loaded.budget;
+            if loaded.stored.as_ref() == Some(budget) {
+                continue;
+            }
+            let limits = budget.limits;
+            let [daily, monthly, total, soft_daily, soft_monthly, soft_total] = [
+                limits.daily,
+                limits.monthly,
+                limits.total,
+                limits.soft.daily,
+                limits.soft.monthly,
+                limits.soft.total,
+            ]
+            .map(|limit| limit.map(Money::nanos));
+            let write = match loaded.stored {
+                None => &mut statements.insert_budget,
+                Some(_) => &mut statements.update_budget,
+            };
+            write.execute(params![
+                daily,
+                monthly,
+                total,
+                budget.windows.day,
+                budget.windows.month,
+                budget.day.settled.nanos(),
+                budget.day.held.nanos(),
+                budget.month.settled.nanos(),
+                budget.month.held.nanos(),
+                budget.total.settled.nanos(),
+                budget.total.held.nanos(),
+                soft_daily,
+                soft_monthly,
+                soft_total,
+                rolling::write(budget),
+                number,
+                id.as_str(),
+            ])?;
+        }
+        Ok(())
+    }
+}
