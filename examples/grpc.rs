@@ -37,25 +37,25 @@ mod pb {
 
 use std::{sync::Arc, time::Duration};
 
-use demo::Known;
-use generate::Command;
+use demo::Given;
 use pb::{
     bank::{account_server::AccountServer, admin_server::AdminServer},
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
 };
 use services::Services;
-use support::{StartError, Stop, Stores, listen, run_until, serve_connections};
-use tokio::net::TcpListener;
+use support::{StartError, Stop, listen, run_until, serve_connections};
 use tollgate::{
-    DeadlineLayer, Price, PriceTable, RbacLayer, TokenBound, TollgateLayer,
-    keyring::KeyResolver,
+    DeadlineLayer, Price, PriceTable, TokenBound,
     rbac::{InvalidRoute, RouteTable},
-    role::{Permission, RoleSet},
-    token::SigningSecret,
+    role::Permission,
     tonic::RequirePermission,
 };
 use tonic::{server::NamedService, service::Routes};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 use tower::Layer;
 
 /// How long a call may take to begin its answer, and so to send a message whole.
@@ -63,30 +63,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() {
-    support::log_to_stderr();
-    if let Err(error) = run().await {
-        tracing::error!(%error, "the server ends");
-        std::process::exit(1);
-    }
-}
-
-async fn run() -> Result<(), StartError> {
-    let roles = RoleSet::viewer_operator_admin();
-    let command = Command::of_process(&roles)?;
-    let stores = Stores::open("grpc").await?;
-    let secret = stores.signing_secret()?;
-    let (ring, keys) = demo::keys(&stores)?;
-    match command {
-        Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
-        Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
-        Command::Serve => {
-            let gate = gate(&stores, keys, &secret, &roles)?;
-            let (listener, stop) = listen(50_051).await?;
-            let server = serve(gate, &roles, &stores, listener, stop.clone());
-            run_until(stop, server).await?;
-        }
-    }
-    Ok(stores.close().await?)
+    demo::main("grpc", serve).await;
 }
 
 /// What isn't here is no method.
@@ -126,58 +103,47 @@ fn prices() -> Result<PriceTable, StartError> {
     Ok(table)
 }
 
-type Gate = TollgateLayer<Known>;
-
-fn gate(
-    stores: &Stores,
-    keys: KeyResolver,
-    secret: &SigningSecret,
-    roles: &RoleSet,
-) -> Result<Gate, StartError> {
-    let permissions = RbacLayer::routes(roles, permissions()?);
-    let gate = demo::gate(stores, keys, secret, permissions, prices()?)?
+async fn serve(given: &Given) -> Result<(), StartError> {
+    let gate = demo::gate(given, permissions()?, prices()?)?
         // Load balancers and tools ask without a credential, but not without a limit.
         .open_to_strangers(|head| {
-            head.path().starts_with("/grpc.health.v1.")
-                || head.path().starts_with("/grpc.reflection.")
-        });
-    Ok(gate.build()?)
-}
-
-async fn serve(
-    gate: Gate,
-    roles: &RoleSet,
-    stores: &Stores,
-    listener: TcpListener,
-    stop: Stop,
-) -> Result<(), StartError> {
-    // Once more, whatever the gate's table says.
-    let require = |permission| RequirePermission::new(roles, Permission::new(permission));
-    let (read, write, configure) = (require("read"), require("write"), require("configure"));
-    let services = Services::new(Arc::clone(&stores.ledger));
+            let path = head.path();
+            path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
+        })
+        .build()?;
+    let (listener, stop) = listen(50_051).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     for name in SERVICES {
         let serving = ServingStatus::Serving;
         reporter.set_service_status(name, serving).await;
     }
+    let routes = routes(given, health)?.prepare();
+    let service = gate.layer(DeadlineLayer::new(HEAD_WITHIN).layer(routes));
+    let connections = serve_connections(service, listener, stop.clone());
+    let (served, ()) = tokio::join!(
+        run_until(stop.clone(), connections),
+        take_leave(reporter, stop)
+    );
+    served
+}
+
+fn routes(given: &Given, health: HealthServer<impl Health>) -> Result<Routes, StartError> {
+    let services = Services::new(Arc::clone(&given.stores.ledger));
+    // Once more, whatever the gate's table says.
+    let require = |permission| RequirePermission::new(&given.roles, Permission::new(permission));
+    let (read, write, configure) = (require("read"), require("write"), require("configure"));
     // Clients of Python's know the older version alone.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
     };
-    let routes = Routes::new(health)
+    Ok(Routes::new(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(EchoServer::with_interceptor(services.clone(), read.clone()))
         .add_service(CompletionServer::with_interceptor(services.clone(), write))
         .add_service(AccountServer::with_interceptor(services.clone(), read))
-        .add_service(AdminServer::with_interceptor(services, configure));
-    let service = gate.layer(DeadlineLayer::new(HEAD_WITHIN).layer(routes.prepare()));
-    let (served, ()) = tokio::join!(
-        serve_connections(service, listener, stop.clone()),
-        take_leave(reporter, stop)
-    );
-    served
+        .add_service(AdminServer::with_interceptor(services, configure)))
 }
 
 /// All there are; the whole server has no name.

@@ -13,22 +13,18 @@ mod support;
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use demo::Known;
-use generate::Command;
+use demo::Given;
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
-use support::{StartError, Stores, listen, run_until, serve_connections};
+use support::{StartError, listen, run_until, serve_connections};
 use tollgate::{
     DenialFormat, Denials, DrainedBody, Price, PriceTable, Principal, RbacLayer, RequestHead,
-    TollgateLayer,
     denial::{Denial, DenialKind},
     guard::GateBody,
-    keyring::KeyResolver,
     rbac::{InvalidRoute, RouteTable},
     read_body,
     role::{Permission, RoleSet},
     store::{AccountId, Ledger},
-    token::SigningSecret,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
@@ -41,33 +37,19 @@ type Route = BoxCloneSyncService<Request<Incoming>, Response<GateBody<Full<Bytes
 
 #[tokio::main]
 async fn main() {
-    support::log_to_stderr();
-    if let Err(error) = run().await {
-        tracing::error!(%error, "the server ends");
-        std::process::exit(1);
-    }
+    demo::main("hyper", serve).await;
 }
 
-async fn run() -> Result<(), StartError> {
-    let roles = RoleSet::viewer_operator_admin();
-    let command = Command::of_process(&roles)?;
-    let stores = Stores::open("hyper").await?;
-    let secret = stores.signing_secret()?;
-    let (ring, keys) = demo::keys(&stores)?;
-    match command {
-        Command::Key(wanted) => println!("{}", generate::key(wanted, &stores, ring).await?),
-        Command::Token(wanted) => println!("{}", generate::token(&wanted, &secret)?),
-        Command::Serve => {
-            let gate = gate(&stores, keys, &secret, &roles)?;
-            let routes = Routes::new(&roles, Arc::clone(&stores.ledger));
-            let service = gate.layer(service_fn(move |request: Request<Incoming>| {
-                routes.find(request.uri().path()).oneshot(request)
-            }));
-            let (listener, stop) = listen(8_081).await?;
-            run_until(stop.clone(), serve_connections(service, listener, stop)).await?;
-        }
-    }
-    Ok(stores.close().await?)
+async fn serve(given: &Given) -> Result<(), StartError> {
+    let gate = demo::gate(given, permissions()?, prices()?)?
+        .denials(DenialFormat::ErrorMessage)
+        .build()?;
+    let routes = Routes::new(&given.roles, Arc::clone(&given.stores.ledger));
+    let service = gate.layer(service_fn(move |request: Request<Incoming>| {
+        routes.find(request.uri().path()).oneshot(request)
+    }));
+    let (listener, stop) = listen(8_081).await?;
+    run_until(stop.clone(), serve_connections(service, listener, stop)).await
 }
 
 /// All there is: what isn't here is nowhere.
@@ -84,17 +66,6 @@ fn prices() -> Result<PriceTable, StartError> {
         .route("GET", "/hello", Price::free())?
         .route("POST", "/echo", Price::flat("0.0020".parse()?))?
         .route("GET", ACCOUNT, Price::free())?)
-}
-
-fn gate(
-    stores: &Stores,
-    keys: KeyResolver,
-    secret: &SigningSecret,
-    roles: &RoleSet,
-) -> Result<TollgateLayer<Known>, StartError> {
-    let permissions = RbacLayer::routes(roles, permissions()?);
-    let gate = demo::gate(stores, keys, secret, permissions, prices()?)?;
-    Ok(gate.denials(DenialFormat::ErrorMessage).build()?)
 }
 
 /// The handlers, each behind the permission that it needs, whatever the gate's table says. What isn't in the table never comes here.

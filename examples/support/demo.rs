@@ -1,4 +1,4 @@
-//! What the two small servers have in common: keys like `demo_…`, and a gate that takes them or tokens.
+//! What the two small servers have in common: commands that make credentials, keys like `demo_…`, and a gate that takes them or tokens.
 
 use std::sync::Arc;
 
@@ -8,35 +8,77 @@ use tollgate::{
     guard::Or,
     jwt::JwtPolicy,
     key::KeyFormat,
-    keyring::{KeyResolver, Keyring},
+    keyring::KeyResolver,
     quota::Quota,
+    rbac::RouteTable,
+    role::RoleSet,
     token::{SigningSecret, TokenVerifier},
 };
 
-use super::support::{StartError, Stores, client_address, limit};
+use super::{
+    generate::{self, Command},
+    support::{self, StartError, Stores, client_address, limit},
+};
 
 /// Who is known, by key or by token.
 pub(crate) type Known = Or<ApiKeyPolicy, JwtPolicy>;
 
-pub(crate) fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
-    Ok(stores.keyring(KeyFormat::builder("demo").build()?))
+/// What a server of these is given: where everything is kept, who finds keys, what signs tokens, and what the roles may.
+pub(crate) struct Given {
+    pub(crate) stores: Stores,
+    pub(crate) keys: KeyResolver,
+    pub(crate) secret: SigningSecret,
+    pub(crate) roles: RoleSet,
+}
+
+/// Does what the command line says: makes a credential and prints it, or serves to the end.
+pub(crate) async fn main(name: &str, serve: impl AsyncFnOnce(&Given) -> Result<(), StartError>) {
+    support::log_to_stderr();
+    if let Err(error) = run(name, serve).await {
+        tracing::error!(%error, "the server ends");
+        std::process::exit(1);
+    }
+}
+
+async fn run(
+    name: &str,
+    serve: impl AsyncFnOnce(&Given) -> Result<(), StartError>,
+) -> Result<(), StartError> {
+    let roles = RoleSet::viewer_operator_admin();
+    let command = Command::of_process(&roles)?;
+    let stores = Stores::open(name).await?;
+    let secret = stores.signing_secret()?;
+    let (ring, keys) = stores.keyring(KeyFormat::builder("demo").build()?);
+    let given = Given {
+        stores,
+        keys,
+        secret,
+        roles,
+    };
+    match command {
+        Command::Key(wanted) => {
+            println!("{}", generate::key(wanted, &given.stores, ring).await?);
+        }
+        Command::Token(wanted) => println!("{}", generate::token(&wanted, &given.secret)?),
+        Command::Serve => serve(&given).await?,
+    }
+    Ok(given.stores.close().await?)
 }
 
 /// Limits by address and by caller; who calls; what they may, which is asked before any money is, so that what a role may not do
 /// costs nobody anything; and what it costs.
 pub(crate) fn gate(
-    stores: &Stores,
-    keys: KeyResolver,
-    secret: &SigningSecret,
-    permissions: RbacLayer,
+    given: &Given,
+    permissions: RouteTable,
     prices: PriceTable,
 ) -> Result<TollgateBuilder<Known>, StartError> {
     let client = client_address()?;
-    let tokens = TokenVerifier::hs256(secret.expose()).build()?;
+    let tokens = TokenVerifier::hs256(given.secret.expose()).build()?;
     let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
     let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
-    let keys = ApiKeyLayer::new(keys).client_address(client.clone());
-    Ok(stores
+    let keys = ApiKeyLayer::new(given.keys.clone()).client_address(client.clone());
+    Ok(given
+        .stores
         .limits
         .share_all(Tollgate::builder())
         .cover_plain_errors()
@@ -44,6 +86,6 @@ pub(crate) fn gate(
         .per_client_ip(per_ip)
         .authenticate(keys.or(JwtLayer::new(tokens)))
         .per_principal(per_caller)
-        .authorize(permissions)
-        .spending(Arc::clone(&stores.ledger), prices))
+        .authorize(RbacLayer::routes(&given.roles, permissions))
+        .spending(Arc::clone(&given.stores.ledger), prices))
 }
