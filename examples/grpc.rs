@@ -37,7 +37,11 @@ mod pb {
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use demo::Given;
+use futures_util::StreamExt;
+use http::Request;
+use http_body_util::{BodyStream, StreamBody};
 use pb::{
     bank::{account_server::AccountServer, admin_server::AdminServer},
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
@@ -50,13 +54,13 @@ use tollgate::{
     role::Permission,
     tonic::RequirePermission,
 };
-use tonic::{server::NamedService, service::Routes};
+use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
     server::HealthReporter,
 };
-use tower::Layer;
+use tower::{Layer, util::MapRequest};
 
 /// How long a call may take to begin its answer, and so to send a message whole.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -108,7 +112,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         // Load balancers and tools ask without a credential, but not without a limit.
         .open_to_strangers(|head| {
             let path = head.path();
-            path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
+            path.starts_with("/grpc.health.v1.") || path.starts_with(REFLECTION)
         })
         .build()?;
     let (listener, stop) = listen(50_051).await?;
@@ -118,6 +122,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         reporter.set_service_status(name, serving).await;
     }
     let routes = routes(given, health)?.prepare();
+    let routes = MapRequest::new(routes, ending_with(stop.clone()));
     let service = gate.layer(DeadlineLayer::new(HEAD_WITHIN).layer(routes));
     let connections = serve_connections(service, listener, stop.clone());
     let (served, ()) = tokio::join!(
@@ -144,6 +149,24 @@ fn routes(given: &Given, health: HealthServer<impl Health>) -> Result<Routes, St
         .add_service(CompletionServer::with_interceptor(services.clone(), write))
         .add_service(AccountServer::with_interceptor(services.clone(), read))
         .add_service(AdminServer::with_interceptor(services, configure)))
+}
+
+/// Where anybody may ask what there is, for as long as they like.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Lets nobody go on asking what there is when the server is to end, which would wait for it otherwise.
+fn ending_with<B>(stop: Stop) -> impl Fn(Request<B>) -> Request<Body> + Clone
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StartError>,
+{
+    move |request| {
+        if !request.uri().path().starts_with(REFLECTION) {
+            return request.map(Body::new);
+        }
+        let stopped = stop.clone().requested();
+        request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
+    }
 }
 
 /// All there are; the whole server has no name.

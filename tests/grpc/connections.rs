@@ -117,6 +117,35 @@ async fn what_tonic_refuses_says_why_too() {
 }
 
 #[tokio::test]
+async fn nobody_who_goes_on_asking_what_there_is_holds_up_the_end() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest,
+    };
+    let example = Demo::of("grpc");
+    let server = example.start(&[]).await;
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let questions = futures_util::stream::iter([question]);
+    let questions = futures_util::StreamExt::chain(questions, futures_util::stream::pending());
+    let mut answers = ServerReflectionClient::new(connect(&server).await)
+        .server_reflection_info(questions)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    let told = Instant::now();
+    server.stop().await.without_panic();
+    assert!(
+        told.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        told.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn whoever_watches_hears_of_the_end_and_holds_it_up_no_longer() {
     let example = Demo::of("grpc");
     let server = example.start(&[]).await;
