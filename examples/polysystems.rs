@@ -15,9 +15,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    handler::Handler,
+    http::StatusCode,
     routing::{MethodRouter, delete, get, post, put},
 };
-use support::{StartError, Stores, client_address, few_at_once, limit, serve, short_bodies};
+use support::{
+    StartError, Stores, client_address, few_at_once, is_unknown, limit, serve, short_bodies,
+};
 use tollgate::{
     ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
     PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
@@ -120,10 +124,14 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
 
+    let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
+    // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
+    let anybody = ServiceBuilder::new()
+        .layer(keys.clone().or(tokens.clone()).shadow())
+        .layer(per_caller.clone().skip(is_unknown));
     let account = ServiceBuilder::new()
         .layer(tokens)
         .layer(per_caller.clone());
-    let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
     let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?)
         .idempotency_keys(IdempotencyKeys::new());
     let api = |permission| {
@@ -158,11 +166,11 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .merge(api_routes(
             |methods| methods.route_layer(read.clone()),
             |methods| methods.route_layer(call.clone()),
-        ));
+        ))
+        .fallback((async || StatusCode::NOT_FOUND).layer(anybody.clone()))
+        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody));
     Ok(routes.with_state(app).layer(everybody))
 }
-
-// A gate on a route's methods leaves the router's own 404 and 405 to everybody.
 
 fn public_routes() -> Router<App> {
     Router::new()

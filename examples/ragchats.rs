@@ -17,14 +17,15 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     handler::Handler,
-    http::{StatusCode, header::AUTHORIZATION},
+    http::StatusCode,
     routing::{MethodRouter, delete, get, post},
 };
 use support::{
-    StartError, Stores, client_address, few_at_once, limit, serve, setting, short_bodies,
+    StartError, Stores, client_address, few_at_once, is_unknown, limit, serve, setting,
+    short_bodies,
 };
 use tollgate::{
-    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, RequestHead, Tollgate,
+    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
     keyring::Keyring,
@@ -97,8 +98,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = stores.limits.share("caller", per_caller);
     // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
     let anybody = ServiceBuilder::new()
-        .layer(by_key.clone().or(by_token.clone()).skip(is_stranger))
-        .layer(per_caller.clone().skip(is_stranger));
+        .layer(by_key.clone().or(by_token.clone()).shadow())
+        .layer(per_caller.clone().skip(is_unknown));
     let person = ServiceBuilder::new()
         .layer(by_token)
         .layer(per_caller.clone());
@@ -131,11 +132,6 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .fallback((async || StatusCode::NOT_FOUND).layer(anybody.clone()))
         .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody));
     Ok(routes.with_state(app).layer(everybody))
-}
-
-/// Whether nobody says who they are: to them as well there is nothing where there is nothing.
-fn is_stranger(head: &RequestHead<'_>) -> bool {
-    !head.headers.contains_key(AUTHORIZATION) && !head.headers.contains_key("x-api-key")
 }
 
 fn auth_routes(person: impl Fn(MethodRouter<App>) -> MethodRouter<App>) -> Router<App> {

@@ -10,7 +10,7 @@ use axum::{
 use futures_util::stream;
 use serde::Serialize;
 use tollgate::{
-    Principal,
+    Principal, RequestHead,
     denial::Denial,
     key::KeyRecord,
     keyring::Keyring,
@@ -32,6 +32,11 @@ pub(crate) fn short_bodies() -> DefaultBodyLimit {
 pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     let (listener, stop) = listen(port).await?;
     run_until(stop.clone(), serve_connections(app, listener, stop)).await
+}
+
+/// Whether nobody is known to ask: a limit of callers has nobody to count.
+pub(crate) fn is_unknown(head: &RequestHead<'_>) -> bool {
+    head.extensions.get::<Principal>().is_none()
 }
 
 /// How many lists one caller may have under way at once. Each holds a part of itself in memory, for as long as the client takes to

@@ -73,6 +73,30 @@ async fn a_key_has_five_a_minute() {
     );
 }
 
+/// Whoever is known is counted, and told what is left, also where there is nothing; to all others there is nothing either.
+#[tokio::test]
+async fn what_is_not_there_counts_and_tells_what_is_left() {
+    let home = home();
+    let (server, account, key) = limited(&home, "KEY_RATE_LIMIT_PER_MINUTE", "5").await;
+    let token = format!("Bearer {}", account.token);
+    for (name, credential) in [("x-api-key", &key.value), ("authorization", &token)] {
+        let known = |path| server.get(path).header(name, credential).send();
+        is_five_a_minute(&known("/nowhere").await.expect(404), 4);
+        is_five_a_minute(&known("/api/keys/nowhere/at/all").await.expect(404), 3);
+        is_five_a_minute(&known("/v1/nowhere").await.expect(404), 2);
+        is_five_a_minute(&known("/api/omm/process").await.expect(405), 1);
+        let answer = known("/api/payments/topup").await.expect(405);
+        is_five_a_minute(&answer, 0);
+        assert_eq!(answer.header("allow"), "POST");
+        is_refused_for_a_while(known("/nowhere").await);
+    }
+    for credential in ["ps_live_guess", ""] {
+        let guess = server.get("/nowhere").key(credential).send().await;
+        guess.refused(&[404]);
+    }
+    server.get("/nowhere").send().await.refused(&[404]);
+}
+
 #[tokio::test]
 async fn a_user_has_five_a_minute() {
     let home = home();

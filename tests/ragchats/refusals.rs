@@ -159,9 +159,13 @@ async fn what_is_not_there_counts_and_tells_what_is_left() {
     refused(&answer, 405, "method_not_allowed");
     assert_eq!(answer.number("x-ratelimit-remaining"), 7, "a key's own");
     assert_eq!(answer.header("allow"), "POST");
-    refused(
-        &server.get("/nowhere/").bearer("x").send().await,
-        401,
-        "token_invalid",
-    );
+    for path in ["/nowhere/", "/api/agents/nowhere/at/all/"] {
+        let bad = server.get(path).bearer("x").send().await;
+        refused(&bad, 404, "not_found");
+    }
+    for _ in 0..2 {
+        refused(&ann.get("/nowhere/").await, 404, "not_found");
+    }
+    let answer = ann.get("/nowhere/").await;
+    refused(&answer, 429, "rate_limited");
 }
