@@ -75,7 +75,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | extractors, refusals as handler results, axum's peer address |
+//! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers: without it, tables of routes see there what the router has left of the path |
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
 //! | `redis` | `RedisRateLimiter`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, money, logins and news of changes that several processes share |
@@ -84,7 +84,7 @@
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | one counter a decision, and of calls of which nobody tells what they used |
 //! | `test-util` | `ManualClock` |
-//! | `full` | all of them |
+//! | `full` | all of them but `test-util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
