@@ -84,8 +84,11 @@ impl Keyring {
         let Some((stored, shown)) = self.resolver().hash_weak(key).await? else {
             return Err(unfit);
         };
-        self.take(owner, stored, format!("{}...", start(key, shown)), new)
-            .await
+        let preview = format!("{}...", start(key, shown));
+        let record = self.take(owner, stored, preview, new).await?;
+        // Somebody may have asked for it before it was: that is remembered by the whole of it, which its start doesn't tell.
+        self.resolver().invalidate(&self.resolver().hash(key).0);
+        Ok(record)
     }
 
     async fn take(

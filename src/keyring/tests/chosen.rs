@@ -197,3 +197,18 @@ async fn a_secret_that_is_hardly_longer_than_its_start_is_not_taken() {
     let listed = store.list("ann", crate::store::Page::first(9)).await;
     assert!(listed.unwrap().items.is_empty());
 }
+
+#[tokio::test]
+async fn a_secret_that_was_tried_before_it_was_one_is_good_at_once() {
+    let store = MemoryStore::new();
+    let keys = builder(&store).weak_keys(passwords(1), 6).build();
+    let owned = ring(&store, &keys);
+    let early = resolve(&keys, "team-7hunter22").await.unwrap_err();
+    assert!(matches!(early, KeyRefusal::Unknown));
+    let record = owned
+        .import_weak("ann", "team-7hunter22", NewKey::default())
+        .await
+        .unwrap();
+    let found = resolve(&keys, "team-7hunter22").await;
+    assert_eq!(found.unwrap(), record.id);
+}
