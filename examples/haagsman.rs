@@ -4,6 +4,8 @@
 //! prints one new key instead, also while the server runs. With the feature `redis` as well, several processes
 //! share their rate limits through `REDIS_URL`.
 //!
+//! A login goes on for 30 days at most, however often its tokens are renewed: then the user logs in again.
+//!
 //! Beside what the service documents, keys can be given an end (`generate-key --expires-days 90`), listed (`list-keys`), replaced
 //! (`rotate-key ID`) and ended (`revoke-key ID`): whoever is told to rotate them every 90 days has to be able to.
 

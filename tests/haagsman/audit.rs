@@ -183,3 +183,41 @@ async fn the_audit_log_outlives_the_server() {
     let acts: Vec<_> = all.iter().map(told).collect();
     assert!(acts.contains(&("login", "success")) && acts.contains(&("authenticate", "refused")));
 }
+
+#[tokio::test]
+async fn what_is_wrong_or_missing_is_recorded_with_who_it_was() {
+    let home = home();
+    let server = start(&home).await;
+    let (viewer, admin) = (key(&home, "viewer").await, login(&server, ADMIN).await);
+    let over = login(&server, ADMIN).await;
+    let logout = server.post("/api/v1/auth/logout").bearer(access(&over));
+    logout.send().await.expect(204);
+    let named = |call: crate::support::Call, name: &str| call.header("x-request-id", name).send();
+    let query = server.post("/api/v1/search/query").key(&viewer).body("{");
+    refused(&named(query, "malformed").await, 400);
+    let login = server.post("/api/v1/auth/login").body("{");
+    refused(&named(login, "no-login").await, 400);
+    refused(&named(server.get("/elsewhere"), "no-route").await, 404);
+    let method = server.get("/api/v1/auth/login");
+    refused(&named(method, "no-method").await, 405);
+    let after = server.get("/api/v1/triage").bearer(access(&over));
+    refused(&named(after, "logged-out").await, 401);
+    let all = entries(&server, access(&admin), "").await;
+    let told = |name: &str| {
+        let of_it = all.iter().filter(|entry| entry["request_id"] == name);
+        let refused: Vec<_> = of_it.filter(|it| it["outcome"] == "refused").collect();
+        assert_eq!(refused.len(), 1, "{name}: {refused:?}");
+        refused[0]["actor"].as_str().map(ToOwned::to_owned)
+    };
+    assert_eq!(told("malformed").as_deref(), Some("service"));
+    for strange in ["no-login", "no-route", "no-method"] {
+        assert_eq!(told(strange), None);
+    }
+    let logins = all.iter().find(|entry| told_of(entry, "login"));
+    let admin = logins.expect("a login")["actor"].as_str();
+    assert_eq!(told("logged-out").as_deref(), admin);
+}
+
+fn told_of(entry: &Value, action: &str) -> bool {
+    told(entry) == (action, "success")
+}

@@ -412,3 +412,14 @@ async fn a_login_is_no_place_for_a_large_body() {
     let short = server.post("/api/auth/login").json(&body(1_000));
     short.send().await.refused(&[401]);
 }
+
+#[tokio::test]
+async fn a_nul_in_a_name_is_refused_by_every_store() {
+    let home = home();
+    let client = home.start().await;
+    let user = json!({
+        "email": "nul@example.com", "password": "Password 123!", "username": "a\u{0}b",
+    });
+    let answer = client.post("/api/auth/register").json(&user).send().await;
+    is_refused(answer, &[422]);
+}

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use tollgate::clock::{Clock, SystemClock};
 
 use crate::{PASSWORD, Person, home, query, refused};
 
@@ -113,6 +115,40 @@ async fn an_expired_access_token_says_so_and_is_refreshed() {
     }
     let as_access = server.get("/api/agents/").bearer(&person.refresh);
     refused(&as_access.send().await, 401, "token_invalid");
+}
+
+/// When the token ends, in seconds since 1970.
+fn end_of(token: &str) -> i64 {
+    let claims = token.split('.').nth(1).unwrap();
+    let claims = URL_SAFE_NO_PAD.decode(claims).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    claims["exp"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn an_access_token_of_a_late_refresh_lives_as_long_as_every_other() {
+    let home = home();
+    let server = home.launch().env("ACCESS_TTL_SECONDS", "30");
+    let server = server.env("REFRESH_TTL_SECONDS", "3").start().await;
+    let person = Person::new(&server, "ann").await;
+    let mut renewed = 0;
+    loop {
+        let before = SystemClock.now();
+        let answer = person.refreshed().await;
+        if answer.status == 401 {
+            break;
+        }
+        let access = answer.expect(200).json()["access"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let end = jiff::Timestamp::from_second(end_of(&access)).unwrap();
+        assert!(end.duration_since(before) >= jiff::SignedDuration::from_secs(30));
+        renewed += 1;
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(renewed > 1, "up to the end of the refresh token");
+    person.get("/api/agents/").await.expect(200);
 }
 
 #[tokio::test]
