@@ -351,6 +351,32 @@ async fn every_answer_that_refuses_is_recorded_also_a_bare_one() {
 }
 
 #[tokio::test]
+async fn what_grpc_refuses_by_its_head_is_recorded_too() {
+    let seen = Seen::default();
+    let bare = service_fn(async |request: Request<()>| {
+        let mut answer = Response::new(String::new());
+        let status = request.headers()["x-status"].clone();
+        answer.headers_mut().insert("grpc-status", status);
+        Ok::<_, Infallible>(answer)
+    });
+    let service = AuditLayer::new(seen.clone()).layer(bare);
+    for (status, told) in [
+        ("0", None),
+        ("5", Some("application refused ")),
+        ("7", Some("application refused ")),
+        ("16", Some("authenticate refused ")),
+        ("13", Some("application failed ")),
+        ("14", Some("application failed ")),
+    ] {
+        let mut request = request(None);
+        let status = status.parse().unwrap();
+        request.headers_mut().insert("x-status", status);
+        service.clone().oneshot(request).await.unwrap();
+        assert_eq!(seen.told(), told.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn logins_and_users_are_recorded_and_no_password_is() {
     let (seen, store) = (Seen::default(), Arc::new(MemoryStore::new()));
     let issuer = TokenIssuer::hs256(b"thirty-two bytes or more, please!")

@@ -236,14 +236,16 @@ fn refusal<C>(answer: &Response<C>) -> Option<Cow<'_, Denial>> {
     if let Some(denial) = answer.extensions().get() {
         return Some(Cow::Borrowed(denial));
     }
-    let (headers, status) = (answer.headers(), answer.status());
-    let kind = match status.as_u16() {
-        0..400 => kind_of_grpc_answer(headers)?,
-        400..500 => kind_of_status(status).unwrap_or(DenialKind::Malformed),
-        _ => kind_of_status(status).unwrap_or(DenialKind::Internal),
+    let status = answer.status();
+    let bare = |unless: DenialKind| {
+        let kind = kind_of_status(status).unwrap_or(unless);
+        Denial::new(kind).because(status.as_str().to_owned())
     };
-    let denial = Denial::new(kind);
-    Some(Cow::Owned(denial.because(status.as_str().to_owned())))
+    Some(Cow::Owned(match status.as_u16() {
+        0..400 => Denial::new(kind_of_grpc_answer(answer.headers())?).because("by gRPC"),
+        400..500 => bare(DenialKind::Malformed),
+        _ => bare(DenialKind::Internal),
+    }))
 }
 
 impl<F> fmt::Debug for AuditFuture<F> {

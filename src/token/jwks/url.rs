@@ -95,8 +95,10 @@ impl JwksUrlBuilder {
         }
     }
 
-    /// After how long at most keys are fetched again; 10 minutes unless set, 1 minute at least, 1 day at most. Cache
-    /// headers that say less are obeyed down to a minute.
+    /// After how long at most keys are fetched again, while tokens come; 10 minutes unless set, 1 minute at least, 1 day at
+    /// most. Cache headers that say less are obeyed down to a minute. No token is judged by keys of more than twice that age, but
+    /// where the source fails, the line of those who wait is full, or nobody waits
+    /// ([`TokenVerifier::verify`](crate::token::TokenVerifier::verify)).
     pub fn refresh(mut self, interval: Duration) -> Self {
         self.refresh = interval;
         self
