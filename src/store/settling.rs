@@ -1,19 +1,19 @@
-//! Which holds of this process are being settled.
+//! Which holds of this process are being settled, or extended.
 //!
 //! A settlement is on its way until it is written, and it may have to wait for its store for longer than its hold was to live.
-//! Such a hold is not overdue: it has been heard of. Who clears up leaves it alone.
+//! Such a hold is not overdue: it has been heard of. So has one whose extension is on its way. Who clears up leaves both alone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::domain::usage::HoldId;
 
-/// The holds whose settlement is on its way. A clone is a reference count.
+/// The holds of which something is on its way, and how much. A clone is a reference count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Settling(Arc<Mutex<HashSet<HoldId>>>);
+pub(super) struct Settling(Arc<Mutex<HashMap<HoldId, usize>>>);
 
-/// That a settlement is on its way, for as long as this lives: it travels with it.
+/// That a settlement or an extension is on its way, for as long as this lives: it travels with it.
 #[derive(Debug)]
 pub(super) struct OnItsWay {
     hold: HoldId,
@@ -21,13 +21,16 @@ pub(super) struct OnItsWay {
 }
 
 impl Settling {
-    fn holds(&self) -> MutexGuard<'_, HashSet<HoldId>> {
+    fn holds(&self) -> MutexGuard<'_, HashMap<HoldId, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A settlement of that hold sets out.
+    /// A settlement or an extension of that hold sets out.
     pub(super) fn begin(&self, hold: HoldId) -> OnItsWay {
-        self.holds().insert(hold);
+        let mut holds = self.holds();
+        let count = holds.entry(hold).or_default();
+        *count = count.saturating_add(1);
+        drop(holds);
         OnItsWay {
             hold,
             settling: self.clone(),
@@ -36,26 +39,54 @@ impl Settling {
 
     #[cfg(feature = "sqlite")]
     pub(super) fn contains(&self, hold: HoldId) -> bool {
-        self.holds().contains(&hold)
+        self.holds().contains_key(&hold)
     }
 
     /// Whether a hold of an instance is being settled.
     #[cfg(feature = "postgres")]
     pub(super) fn is_any_of(&self, instance: u64) -> bool {
-        self.holds().iter().any(|hold| hold.instance == instance)
+        self.holds().keys().any(|hold| hold.instance == instance)
     }
 
     /// The numbers of an instance's holds that are being settled.
     #[cfg(feature = "postgres")]
     pub(super) fn numbers_of(&self, instance: u64) -> Vec<u64> {
         let holds = self.holds();
-        let own = holds.iter().filter(|hold| hold.instance == instance);
+        let own = holds.keys().filter(|hold| hold.instance == instance);
         own.map(|hold| hold.number).collect()
     }
 }
 
 impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.settling.holds().remove(&self.hold);
+        if let Entry::Occupied(mut count) = self.settling.holds().entry(self.hold) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_is_let_be_until_nothing_of_it_is_on_its_way() {
+        let settling = Settling::default();
+        let id = |number| HoldId {
+            instance: 7,
+            number,
+        };
+        let extended = settling.begin(id(1));
+        let settled = settling.clone().begin(id(1));
+        let other = settling.begin(id(2));
+        drop(extended);
+        assert!(settling.holds().contains_key(&id(1)));
+        drop(settled);
+        assert!(!settling.holds().contains_key(&id(1)));
+        drop(other);
+        assert!(settling.holds().is_empty());
     }
 }

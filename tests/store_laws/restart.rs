@@ -312,7 +312,7 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
 async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold() {
     let folder = tempfile::tempdir().unwrap();
     let (store, clock) = sqlite(folder.path()).await;
-    let (ann, bob) = (account("ann"), account("bob"));
+    let (ann, bob, cat) = (account("ann"), account("bob"), account("cat"));
     pay(&store, &ann, 1_000).await;
     let mut held = Vec::new();
     for _ in 0..100 {
@@ -320,12 +320,15 @@ async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold(
     }
     pay(&store, &bob, 10).await;
     let left = hold(&store, &bob, &[], 10).await.unwrap();
+    pay(&store, &cat, 10).await;
+    let goes_on = hold(&store, &cat, &[], 10).await.unwrap();
     let blocker = Connection::open(folder.path().join("tollgate.db")).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     // One alone waits for the lock, the others behind it.
     let mut settled = vec![store.settle(held.pop().unwrap(), costs(10))];
     tokio::time::sleep(Duration::from_millis(200)).await;
     settled.extend(held.into_iter().map(|held| store.settle(held, costs(10))));
+    let extended = store.extend(&goes_on, Duration::from_secs(60));
     clock.advance(Duration::from_secs(61));
     blocker.execute_batch("COMMIT").unwrap();
     for settled in settled {
@@ -333,6 +336,9 @@ async fn a_settlement_that_waits_for_the_file_outlasts_the_lifetime_of_its_hold(
     }
     balances(&store, &ann, 1_000, 0).await;
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(1_000));
+    assert!(extended.await.unwrap(), "a sign of life is one");
+    store.settle(goes_on, costs(10)).await.unwrap();
+    assert_eq!(store.balance(&cat).await.unwrap().settled, nanos(10));
     // Of which nothing was heard is overdue all the same.
     balances(&store, &bob, 10, 0).await;
     store.settle(left, costs(10)).await.unwrap();

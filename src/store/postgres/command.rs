@@ -45,6 +45,8 @@ pub(super) enum Command {
         account: AccountId,
         hold: HoldId,
         lifetime: Duration,
+        /// For as long as it isn't written the hold isn't overdue.
+        _on_its_way: OnItsWay,
         answer: Option<bool>,
         reply: Reply<bool>,
     },

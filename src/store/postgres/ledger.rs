@@ -96,6 +96,7 @@ impl Ledger for PostgresStore {
             account: hold.call.account.clone(),
             hold: hold.id,
             lifetime,
+            _on_its_way: self.0.shared.settling.begin(hold.id),
             answer: None,
             reply,
         };

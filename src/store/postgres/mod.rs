@@ -146,7 +146,7 @@ struct Shared {
     hasher: DefaultHashBuilder,
     instance: Mutex<Arc<Instance>>,
     tenure: Tenure,
-    /// Holds whose settlement is not written yet.
+    /// Holds whose settlement or extension is not written yet.
     settling: Settling,
     pulse: tokio::sync::Mutex<Pulse>,
     /// When this process last said that it lives, as far as that is written down: in microseconds of the clock.

@@ -84,7 +84,12 @@ impl Ledger for SqliteStore {
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
         let id = hold.id;
         let (reply, answer) = oneshot::channel();
-        let work = move |desk: &mut Desk<'_>| desk.extend(id, lifetime).map(Ok);
+        let on_its_way = self.0.settings.settling.begin(id);
+        let work = move |desk: &mut Desk<'_>| {
+            // For as long as this waits, the hold isn't overdue.
+            let _waiting = &on_its_way;
+            desk.extend(id, lifetime).map(Ok)
+        };
         let job = Box::new(Booking::new(work, reply));
         self.0.send(Command::Extend(job), answer)
     }

@@ -118,7 +118,7 @@ struct Settings {
     readers: usize,
     deadline: Duration,
     tenure: Tenure,
-    /// Holds whose settlement is not written yet.
+    /// Holds whose settlement or extension is not written yet.
     settling: Settling,
 }
 

@@ -95,8 +95,8 @@ impl House {
             .extend(opened.map(|(id, ends)| (id.number, *ends)));
     }
 
-    /// Some of the holds that should have ended by `elapsed`, but for those whose settlement is on its way: it may only have
-    /// had to wait for the disk.
+    /// Some of the holds that should have ended by `elapsed`, but for those whose settlement or extension is on its way: it
+    /// may only have had to wait for the disk.
     fn overdue(&self, elapsed: Duration, settling: &Settling) -> Vec<HoldId> {
         let overdue = self.ends.iter().filter(|(_, ends)| **ends <= elapsed);
         let ids = overdue.map(|(number, _)| HoldId {

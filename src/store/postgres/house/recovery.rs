@@ -41,7 +41,7 @@ pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
      AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
 
 impl House {
-    /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement is on its way
+    /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement or extension is on its way
     /// here: it may only have had to wait for the database. `false`: there are more.
     pub(super) async fn resolve(
         &mut self,
