@@ -9,30 +9,36 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http_body_util::BodyExt;
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+    server::{conn::auto, graceful::GracefulConnection},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::sleep,
 };
 use tollgate::{DrainLayer, DrainedBody, PeerAddress, StallWatch};
-use tower::{Layer, Service, ServiceBuilder};
+use tower::{Layer, Service, ServiceExt};
 
 use super::{StartError, Stop};
 
-/// How long a client may take to send a head, and for how long a connection may be idle.
+/// How long a client may take to send a head, and for how long a connection of HTTP/1.1 may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// For how long one of HTTP/2 may be idle, which is made for one that stays: so many looks at it, with such a pause before each.
+const IDLE_LOOKS: u32 = 4;
+const IDLE_PAUSE: Duration = Duration::from_secs(15);
 /// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Requests under way on one connection of HTTP/2.
@@ -58,38 +64,43 @@ where
 {
     let (server, service) = (server(), DrainLayer::new().layer(service));
     let places = Arc::new(Semaphore::new(connections_max()));
-    let connections = GracefulShutdown::new();
-    let mut stopping = pin!(stop.requested());
+    let (open, mut closed) = mpsc::channel::<()>(1);
+    let mut stopping = pin!(stop.clone().requested());
     loop {
         let (place, stream, peer) = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
             () = &mut stopping => break,
         };
-        let begun = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&begun);
-        let watch = StallWatch::new();
-        let answers = watch.clone();
-        let service = ServiceBuilder::new()
-            .map_response(move |answer: Response<B>| answer.map(|body| answers.body(body)))
-            .map_request(move |mut request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
-                request.extensions_mut().insert(PeerAddress(peer));
-                request
-            })
-            .service(service.clone());
-        let service = TowerToHyperService::new(service);
+        let (usage, watch) = (Arc::new(Usage::default()), StallWatch::new());
+        let (used, answers, service) = (Arc::clone(&usage), watch.clone(), service.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(PeerAddress(peer));
+            let (under_way, answers) = (used.begin(), answers.clone());
+            let answer = service.clone().oneshot(request);
+            async move {
+                let answer = answer.await?;
+                // The request is under way for as long as there is a body.
+                Ok::<_, Infallible>(answer.map(|body| {
+                    answers.body(body).map_err(move |error| {
+                        let _until_then = &under_way;
+                        error
+                    })
+                }))
+            }
+        });
         let connection = server.serve_connection(TokioIo::new(watch.io(stream)), service);
-        let connection = connections.watch(connection.into_owned());
+        let (connection, stop, open) = (connection.into_owned(), stop.clone(), open.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = last(connection, &begun) => {}
+                () = last(connection, &usage, stop) => {}
                 () = watch.stalled() => tracing::info!(%peer, "an answer was left lying"),
             }
-            drop(place);
+            drop((place, open));
         });
     }
-    drop(listener);
-    connections.shutdown().await;
+    drop((listener, open));
+    // Nothing is ever sent: it is over when every connection is.
+    closed.recv().await;
     Ok(())
 }
 
@@ -108,17 +119,73 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// Serves a connection to its end. One on which nothing was asked for in time says not even which protocol it speaks, and so no
-/// clock of a protocol runs for it.
-async fn last<E: Display>(connection: impl Future<Output = Result<(), E>>, begun: &AtomicBool) {
+/// What a connection is used for.
+#[derive(Default)]
+struct Usage {
+    requests: AtomicU64,
+    under_way: AtomicU64,
+}
+
+/// A request, until all of its answer is sent.
+struct UnderWay(Arc<Usage>);
+
+impl Usage {
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Waits until nothing was asked for a while.
+    async fn idle(&self) {
+        let (mut seen, mut looks) = (0, 0_u32);
+        while looks < IDLE_LOOKS {
+            sleep(IDLE_PAUSE).await;
+            let requests = self.requests.load(Ordering::Relaxed);
+            let is_idle = requests == seen && self.under_way.load(Ordering::Relaxed) == 0;
+            (seen, looks) = (requests, if is_idle { looks.saturating_add(1) } else { 0 });
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a connection to its end, which it is asked for when the server stops or nothing was asked for a while. One on which
+/// nothing was asked at all in time says not even which protocol it speaks, and so no clock of a protocol runs for it.
+async fn last<C>(connection: C, usage: &Usage, stop: Stop)
+where
+    C: GracefulConnection,
+    C::Error: Display,
+{
     let mut connection = pin!(connection);
-    let ended = match timeout(HEAD_WITHIN, &mut connection).await {
-        Ok(ended) => ended,
-        Err(_) if begun.load(Ordering::Relaxed) => connection.await,
-        Err(_) => return,
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+    let mut begun = pin!(sleep(HEAD_WITHIN));
+    let mut enough = pin!(async {
+        tokio::select! { () = stop.requested() => {}, () = usage.idle() => {} }
+    });
+    let (mut is_new, mut is_leaving) = (true, false);
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
+            }
+            () = &mut begun, if is_new => {
+                is_new = false;
+                if usage.requests.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+            }
+            () = &mut enough, if !is_leaving => {
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
 }
 

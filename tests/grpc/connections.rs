@@ -75,6 +75,23 @@ async fn a_connection_that_says_nothing_is_ended_and_holds_up_no_end() {
     );
 }
 
+/// More than there is room for: they wait with the system until there is, and the server neither spins nor dies.
+#[tokio::test]
+async fn silent_connections_do_not_take_the_whole_server() {
+    let example = Demo::of("grpc");
+    let key = example.key("viewer").await;
+    let launch = example.home().launch().with_descriptors(64);
+    let server = launch.start().await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let body = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 0xff, 0xff]));
+    let status = timeout(Duration::from_secs(40), called(&server, &key, None, body)).await;
+    assert_eq!(status.expect("it has its turn").code(), Code::Internal);
+    server.stop().await.without_panic();
+}
+
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_refused_like_any_other() {
     let example = Demo::of("grpc");

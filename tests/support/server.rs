@@ -115,7 +115,17 @@ impl Launch {
 
     /// On a disk that has no room for a file of more than so many blocks, of 512 bytes each or of 1,024.
     pub(crate) fn on_a_small_disk(self, blocks: u32) -> Self {
-        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\"");
+        self.within(&format!("trap '' XFSZ; ulimit -f {blocks}"))
+    }
+
+    /// With so many descriptors, of files and connections together.
+    pub(crate) fn with_descriptors(self, most: u32) -> Self {
+        self.within(&format!("ulimit -n {most}"))
+    }
+
+    /// In a shell that sets a limit first.
+    fn within(self, limit: &str) -> Self {
+        let limited = format!("{limit}; exec \"$0\"");
         let mut command = Command::new("sh");
         command
             .arg("-c")
