@@ -304,6 +304,43 @@ async fn nobody_pushes_out_what_is_not_theirs_of_the_table() {
     store.close().await.unwrap();
 }
 
+/// Each process writes what it has in its own time.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_processes_write_is_read_in_the_order_of_its_times() {
+    let Some(place) = crate::postgres_server::database().await else {
+        return;
+    };
+    let (here, _) = crate::engines::postgres_on(place.clone()).await;
+    let (there, _) = crate::engines::postgres_on(place).await;
+    let told = |second| {
+        let act = Act::new(AuditAction::LOGIN).actor("user-1");
+        AuditEvent::new(later(second), act)
+    };
+    for second in [0, 2, 4] {
+        here.append(told(second)).unwrap();
+    }
+    for second in [1, 3, 5] {
+        there.append(told(second)).unwrap();
+    }
+    // Whoever reads writes its own before.
+    assert!(all(&there, AuditFilter::default()).await.len() >= 3);
+    for store in [&here, &there] {
+        let entries = all(store, AuditFilter::default()).await;
+        let seconds: Vec<_> = entries.iter().map(|entry| entry.event.at).collect();
+        assert_eq!(seconds, [5, 4, 3, 2, 1, 0].map(later));
+        let mut page = Page::first(1);
+        for (number, expected) in entries.iter().enumerate() {
+            let part = store.entries(AuditFilter::default(), page).await.unwrap();
+            assert_eq!(part.items, [expected.clone()]);
+            assert_eq!(part.next_cursor.is_none(), number == 5);
+            page = Page::first(1).after(part.next_cursor.unwrap_or_default());
+        }
+    }
+    here.close().await.unwrap();
+    there.close().await.unwrap();
+}
+
 /// What is rare is found a part at a time: no question goes through all of a log.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 async fn what_is_rare_is_looked_for_in_parts<S: AuditLog>(store: &S) {

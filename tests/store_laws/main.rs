@@ -208,7 +208,7 @@ session_laws! {
     a_refresh_that_leaves_no_time_is_refused,
     a_grace_takes_the_immediate_parent_once_more,
     a_user_has_only_so_many_logins_and_others_theirs,
-    of_a_thousand_logins_at_once_so_many_stay_as_there_may_be,
+    of_any_logins_at_once_so_many_stay_as_there_may_be,
     open_logins_are_listed_newest_first,
     of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
 }
