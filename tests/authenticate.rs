@@ -6,7 +6,8 @@ use std::{convert::Infallible, future::pending, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use tollgate::{
-    ApiKeyLayer, AuthenticateLayer, CredentialKind, Principal, RateLimitLayer, Tollgate,
+    ApiKeyLayer, AuthenticateLayer, CredentialKind, Principal, RateLimitLayer, RequestHead,
+    Tollgate,
     denial::{Denial, DenialKind},
     keyring::KeyResolver,
     quota::Quota,
@@ -25,6 +26,22 @@ fn by_name() -> AuthenticateLayer {
         Some(name) if name == "nobody" => Err(Denial::new(DenialKind::CredentialInvalid)),
         Some(name) if name == "trouble" => Err(Denial::new(DenialKind::Unavailable)),
         Some(name) => Ok(Some(principal(name.to_str().unwrap()))),
+    })
+}
+
+/// The same, of somebody who takes his time.
+fn by_asking() -> AuthenticateLayer {
+    let name = |head: &RequestHead<'_>| {
+        let name = head.headers.get("x-name")?;
+        Some(name.to_str().unwrap().to_owned())
+    };
+    AuthenticateLayer::new(name, async |name| {
+        tokio::task::yield_now().await;
+        match name.as_str() {
+            "nobody" => Err(Denial::new(DenialKind::CredentialInvalid)),
+            "trouble" => Err(Denial::new(DenialKind::Unavailable)),
+            name => Ok(principal(name)),
+        }
     })
 }
 
@@ -85,17 +102,16 @@ impl<B> Answer for Response<B> {
 
 #[tokio::test]
 async fn a_rule_admits_refuses_and_abstains() {
-    let layer = by_name();
-    assert_eq!(
-        ask(&layer, request(&[("x-name", "ann")])).await,
-        (200, "ann".into())
-    );
-    for (fields, status) in [
-        (&[][..], 401),
-        (&[("x-name", "nobody")], 401),
-        (&[("x-name", "trouble")], 503),
-    ] {
-        assert_eq!(ask(&layer, request(fields)).await, (status, String::new()));
+    for layer in [by_name(), by_asking()] {
+        for (fields, status, caller) in [
+            (&[("x-name", "ann")][..], 200, "ann"),
+            (&[], 401, ""),
+            (&[("x-name", "nobody")], 401, ""),
+            (&[("x-name", "trouble")], 503, ""),
+        ] {
+            let answer = ask(&layer, request(fields)).await;
+            assert_eq!(answer, (status, caller.into()));
+        }
     }
 }
 
@@ -106,27 +122,26 @@ async fn what_it_does_not_know_is_the_next_one_s_and_what_is_no_good_is_not() {
         .unwrap();
     let keys = ApiKeyLayer::new(KeyResolver::builder(keys).build());
     let key = ("x-api-key", "a-key-of-thirty-two-characters-!");
-    let layer = by_name().or(keys.clone());
-    assert_eq!(ask(&layer, request(&[key])).await, (200, "robot".into()));
-    assert_eq!(
-        ask(&layer, request(&[("x-name", "ann")])).await,
-        (200, "ann".into())
-    );
-    assert_eq!(
-        ask(&layer, request(&[key, ("x-name", "nobody")])).await.0,
-        401
-    );
-    assert_eq!(ask(&layer, request(&[])).await.0, 401);
-    let layer = keys.or(by_name());
-    assert_eq!(
-        ask(&layer, request(&[("x-name", "ann")])).await,
-        (200, "ann".into())
-    );
+    for rule in [by_name(), by_asking()] {
+        let layer = rule.clone().or(keys.clone());
+        assert_eq!(ask(&layer, request(&[key])).await, (200, "robot".into()));
+        let ann = request(&[("x-name", "ann")]);
+        assert_eq!(ask(&layer, ann).await, (200, "ann".into()));
+        let both = request(&[key, ("x-name", "nobody")]);
+        assert_eq!(ask(&layer, both).await.0, 401);
+        assert_eq!(ask(&layer, request(&[])).await.0, 401);
+        let layer = keys.clone().or(rule);
+        let ann = request(&[("x-name", "ann")]);
+        assert_eq!(ask(&layer, ann).await, (200, "ann".into()));
+        let nobody = request(&[("x-name", "nobody")]);
+        assert_eq!(ask(&layer, nobody).await.0, 401);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_never_answers_costs_a_deadline() {
-    let layer = AuthenticateLayer::new(|_| pending()).deadline(Duration::from_secs(2));
+    let layer = AuthenticateLayer::new(|_| Some(()), |()| pending());
+    let layer = layer.deadline(Duration::from_secs(2));
     let asked = tokio::time::Instant::now();
     assert_eq!(ask(&layer, request(&[])).await.0, 503);
     assert_eq!(asked.elapsed().as_secs(), 2);

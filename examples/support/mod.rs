@@ -10,10 +10,15 @@ mod limits;
 mod settings;
 mod stores;
 
-use std::{error::Error, io::IsTerminal, time::Duration};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -41,6 +46,10 @@ pub(crate) use self::stores::Stores;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of a connection that wait in the system, and how many connections wait to be taken.
+const SEND_BUFFER: u32 = 128 * 1024;
+const BACKLOG: u32 = 1_024;
 
 /// Why a server doesn't start.
 pub(crate) type StartError = Box<dyn Error + Send + Sync>;
@@ -90,11 +99,34 @@ pub(crate) async fn listen(port: u16) -> Result<(TcpListener, Stop), StartError>
     let stop = Stop::on_signal()?;
     let host = optional("HOST")?.unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
-    let listener = TcpListener::bind((host.as_str(), port))
+    let listener = bind(&host, port)
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok((listener, stop))
+}
+
+/// The first of a host's addresses that can be had. Connections have send buffers of a fixed size, so that what a slow reader
+/// takes is soon seen.
+async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host((host, port)).await? {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let listener = socket.and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        });
+        match listener {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// SIGTERM or ctrl-c, for everybody who waits for it.

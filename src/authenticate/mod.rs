@@ -3,7 +3,7 @@
 //! For callers whom no other layer knows: by a user database of one's own, a client certificate, a header field that a
 //! proxy signs; or by a [`Principal`] that a layer further out has found.
 //!
-//! - Refuses with 401 who has no credential that the rule knows (`Ok(None)`), unless another layer knows one
+//! - Refuses with 401 who has no credential that the rule knows (`None`), unless another layer knows one
 //!   ([`or`](AuthenticateLayer::or)); as the rule says where it returns a [`Denial`]; with 503 when a rule that asks
 //!   somebody has no answer within its [`deadline`](AuthenticateLayer::deadline).
 //! - Stands where the other authenticating layers do: inside rate limits by address, and outside whatever asks for a
@@ -13,26 +13,21 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use tollgate::{AuthenticateLayer, CredentialKind, Principal, denial::{Denial, DenialKind}};
+//! use tollgate::{AuthenticateLayer, CredentialKind, Principal, RequestHead, denial::{Denial, DenialKind}};
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! /// Asks a database, say.
-//! async fn find(ticket: String) -> Result<Option<Principal>, Denial> {
+//! async fn find(ticket: String) -> Result<Principal, Denial> {
 //!     match ticket.as_str() {
-//!         "7" => Ok(Some(Principal::builder("user-7", CredentialKind::Token).role("viewer").build())),
+//!         "7" => Ok(Principal::builder("user-7", CredentialKind::Token).role("viewer").build()),
 //!         _ => Err(Denial::new(DenialKind::CredentialInvalid)),
 //!     }
 //! }
-//! let known = AuthenticateLayer::new(|head| {
-//!     let ticket = head.headers.get("x-ticket").and_then(|ticket| ticket.to_str().ok());
-//!     let ticket = ticket.map(str::to_owned);
-//!     async move {
-//!         match ticket {
-//!             Some(ticket) => find(ticket).await,
-//!             None => Ok(None),
-//!         }
-//!     }
-//! });
+//! let ticket = |head: &RequestHead<'_>| {
+//!     let ticket = head.headers.get("x-ticket")?.to_str().ok()?;
+//!     Some(ticket.to_owned())
+//! };
+//! let known = AuthenticateLayer::new(ticket, find);
 //! let service = known.layer(service_fn(async |request: http::Request<()>| {
 //!     let caller = request.extensions().get::<Principal>().expect("behind the layer");
 //!     Ok::<_, std::convert::Infallible>(http::Response::new(caller.subject().to_owned()))
@@ -68,31 +63,37 @@ pub struct AuthenticateLayer {
 guard::layer!(AuthenticateLayer, AuthenticatePolicy);
 
 impl AuthenticateLayer {
-    /// Asks `rule` who sends the request with a head. It takes from the head what it needs, and its future answers: whom it
-    /// knows, `None` where the request carries nothing that it knows, or a [`Denial`] where that is no good. A store that
-    /// fails is [`DenialKind::Unavailable`].
+    /// Reads with `credential` what there is of one in the head, and asks `who` whose it is. A request that carries nothing which
+    /// `credential` knows (`None`) is another layer's; one that `who` refuses is refused. A store that fails is
+    /// [`DenialKind::Unavailable`].
     #[must_use]
-    pub fn new<F, A>(rule: F) -> Self
+    pub fn new<C, A>(
+        credential: impl Fn(&RequestHead<'_>) -> Option<C> + Send + Sync + 'static,
+        who: impl Fn(C) -> A + Send + Sync + 'static,
+    ) -> Self
     where
-        F: Fn(&RequestHead<'_>) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<Option<Principal>, Denial>> + Send + 'static,
+        A: Future<Output = Result<Principal, Denial>> + Send + 'static,
     {
         Self::of(Rule::Asks(Arc::new(move |head, deadline| {
-            let answer = rule(head);
+            let Some(credential) = credential(head) else {
+                return Decision::Ready(verdict(Ok(None)));
+            };
+            let answer = who(credential);
             Decision::pending(async move {
                 match timeout(deadline, answer).await {
-                    Ok(answer) => verdict(answer),
+                    Ok(answer) => verdict(answer.map(Some)),
                     Err(_) => Verdict::Refuse(
                         Denial::new(DenialKind::Unavailable)
                             .retry_after(Duration::from_secs(1))
-                            .because("the rule had no answer within its deadline"),
+                            .because("nobody said within the deadline whose credential it is"),
                     ),
                 }
             })
         })))
     }
 
-    /// The same for a `rule` that has all it needs in the head, and answers at once.
+    /// The same for a `rule` that has all it needs in the head, and answers at once; `Ok(None)` where the request carries nothing that it
+    /// knows.
     ///
     /// ```
     /// use tollgate::{AuthenticateLayer, CredentialKind, Principal};

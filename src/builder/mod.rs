@@ -195,7 +195,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 
     /// One more limit of known callers beside [`per_principal`](Self::per_principal), as `layer` says: tokens beside requests, or one of
     /// some routes. It is asked after that one, which has counted what this one refuses, and before anything is permitted or paid.
-    /// It goes by its own clock, and counts in its own store, or where it has none, in the gate's, as `name`.
+    /// It goes by its own clock, and counts in its own store, or where it has none, in the gate's, as `name`. Beside a limit of requests one
+    /// of tokens is told in OpenAI's fields alone, unless its dialects were chosen by hand.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -214,6 +215,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// let answer = service.clone().oneshot(http::Request::new(())).await?;
     /// assert_eq!(answer.headers()["x-ratelimit-remaining-tokens"], "30000");
     /// assert_eq!(answer.headers()["ratelimit"], "\"minute\";r=59;t=1");
+    /// assert_eq!(answer.headers()["x-ratelimit-remaining"], "59", "of requests, in both spellings");
     /// assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 429);
     /// # Ok(()) }
     /// ```
@@ -322,6 +324,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             let layer = by_clock(RateLimitLayer::per_client_ip(quotas));
             common.limit(layer, OF_ADDRESSES)
         });
+        let tells_requests = settings.per_principal.is_some();
         let per_principal = settings.per_principal.map(|limit| {
             let layer = match limit {
                 PrincipalLimit::Quotas(quotas) => by_clock(RateLimitLayer::per_principal(quotas)),
@@ -330,7 +333,10 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             common.limit(layer, OF_PRINCIPALS)
         });
         let further = settings.further_limits.into_iter();
-        let further = further.map(|(name, layer)| common.limit(layer, &name));
+        let further = further.map(|(name, layer)| match tells_requests {
+            true => common.limit(layer.beside_requests(), &name),
+            false => common.limit(layer, &name),
+        });
         let further = Several::new(further.filter_map(|gate| common.gate(Some(gate))));
         let spending = settings.spending.map(|layer| match settings.clock {
             Some(clock) => layer.with_clock(clock),

@@ -38,7 +38,7 @@ impl Keyring {
     /// [`KeyRecord::new`](crate::key::KeyRecord::new) with [`KeyDigest::from_bytes`](crate::key::KeyDigest::from_bytes).
     ///
     /// # Errors
-    /// [`KeyringError`]; `Invalid` for a key that the resolver would refuse by its form.
+    /// [`KeyringError`]; `Invalid` for a key that the resolver would refuse by its form, or leave to others.
     pub async fn import(
         &self,
         owner: &str,
@@ -51,6 +51,11 @@ impl Keyring {
         if self.resolver().form_of(key) == Form::Malformed {
             return Err(KeyringError::Invalid(
                 "key: the resolver takes none of this form (formats, foreign formats, at most 512 characters that a header carries)",
+            ));
+        }
+        if !self.resolver().claims(key) {
+            return Err(KeyringError::Invalid(
+                "key: has the form of a signed token, and would be taken for one as a bearer (add_foreign_format)",
             ));
         }
         let stored = self.resolver().hash(key);

@@ -282,6 +282,11 @@ impl RateLimitLayer {
         RateLimits::new(self.gate.policy())
     }
 
+    /// Stands beside a limit of the same callers that tells of their requests.
+    pub(crate) fn beside_requests(self) -> Self {
+        self.change(|policy| policy.settings.headers.tell_beside_requests())
+    }
+
     pub(crate) fn into_gate(self) -> Gate<RateLimitPolicy> {
         self.gate
     }

@@ -4,12 +4,14 @@
 //!   ended.
 //! - An answer stays in the server's memory until it is sent, and it isn't sent before the client makes room for it. Whoever asks over
 //!   HTTP/2 with a window of nothing, or doesn't read what comes over HTTP/1.1, keeps as many answers there as there may be
-//!   requests under way. So a piece of a body that was handed out and of which no byte went on for 30 seconds, unless set, ends the
-//!   connection; and so does a write that the system takes nothing of for as long.
+//!   requests under way. So a connection ends on which there are pieces of bodies, or a write, and nothing of any of them went on for
+//!   30 seconds, unless set.
 //! - An answer that is waited for is nobody's fault: a stream without an event stays, and a client that reads on, however
 //!   slowly, too. How many answers a client may have under way at all is a
 //!   [`ConcurrencyLimitLayer`](crate::rate_limit::ConcurrencyLimitLayer)'s to say.
-//! - Over HTTP/2 one answer that stands still ends all others of its connection.
+//! - Over HTTP/2 it is enough that one answer goes on: how many others may stand still meanwhile is the server's number of streams.
+//! - The system says that it can take more when a good part of its own buffer is free again, which may have megabytes: give the
+//!   sockets a send buffer of some hundred kilobytes, or somebody who reads slowly is taken for one who doesn't.
 //! - Asks no store. A piece of a body costs a short lock of the connection's own, once for each time that something of it is sent.
 //!
 //! ```
@@ -43,7 +45,6 @@ use std::{
     time::Duration,
 };
 
-use hashbrown::HashMap;
 use tokio::time::sleep;
 
 pub use self::{
@@ -66,11 +67,12 @@ pub struct StallWatch {
     time_max: Duration,
 }
 
-/// What was handed out and isn't sent yet: how often it was looked at since something of it was.
+/// What was handed out and isn't sent yet.
 #[derive(Default)]
 struct UnderWay {
-    looks: HashMap<u64, u8>,
-    next: u64,
+    pieces: usize,
+    /// How often it was looked at since something of it was sent.
+    looks: u8,
 }
 
 impl StallWatch {
@@ -103,7 +105,7 @@ impl StallWatch {
         WatchedIo::new(io, self.clone())
     }
 
-    /// Waits until something stands still for too long. The connection is then to be dropped: nobody takes what it sends.
+    /// Waits until all that is under way stands still for too long. The connection is then to be dropped: nobody takes what it sends.
     pub async fn stalled(&self) {
         let every = self.time_max.checked_div(LOOKS.into());
         let every = every.unwrap_or_default().max(LOOK_EVERY_MIN);
@@ -115,27 +117,21 @@ impl StallWatch {
         }
     }
 
-    /// Whether something stood still for longer than it may. The first look may come at once after something began.
+    /// Whether all stood still for longer than it may. The first look may come at once after something began.
     fn look(&self) -> bool {
-        self.lock()
-            .looks
-            .values_mut()
-            .fold(false, |stalled, looks| {
-                *looks = looks.saturating_add(1);
-                stalled || *looks > LOOKS
-            })
+        let mut under_way = self.lock();
+        under_way.looks = match under_way.pieces {
+            0 => 0,
+            _ => under_way.looks.saturating_add(1),
+        };
+        under_way.looks > LOOKS
     }
 
     fn begin(&self) -> Piece {
         let mut under_way = self.lock();
-        let number = under_way.next;
-        under_way.next = number.wrapping_add(1);
-        under_way.looks.insert(number, 0);
+        under_way.pieces = under_way.pieces.saturating_add(1);
         drop(under_way);
-        Piece {
-            number,
-            watch: self.clone(),
-        }
+        Piece(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
@@ -154,29 +150,26 @@ impl Default for StallWatch {
 impl fmt::Debug for StallWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StallWatch")
-            .field("under_way", &self.lock().looks.len())
+            .field("under_way", &self.lock().pieces)
             .field("time_max", &self.time_max)
             .finish()
     }
 }
 
 /// Something that is to be sent. Dropped, it was, or never will be.
-struct Piece {
-    number: u64,
-    watch: StallWatch,
-}
+struct Piece(StallWatch);
 
 impl Piece {
     /// Some of it went out.
     fn went_on(&self) {
-        if let Some(looks) = self.watch.lock().looks.get_mut(&self.number) {
-            *looks = 0;
-        }
+        self.0.lock().looks = 0;
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.watch.lock().looks.remove(&self.number);
+        let mut under_way = self.0.lock();
+        under_way.pieces = under_way.pieces.saturating_sub(1);
+        under_way.looks = 0;
     }
 }

@@ -72,19 +72,22 @@ async fn what_is_empty_or_only_waited_for_stands_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_stands_still_among_others_is_seen() {
+async fn one_that_goes_on_keeps_the_others() {
     let watch = StallWatch::new().time_max(secs(8));
     let _kept = piece(&watch, "an answer").await;
     let others = async {
-        loop {
-            sleep(secs(1)).await;
+        for _ in 0..60 {
+            sleep(secs(7)).await;
             drop(piece(&watch, "another").await);
         }
+        Instant::now()
     };
-    let after = tokio::select! {
-        after = ended(&watch) => after.unwrap(),
-        () = others => Duration::ZERO,
+    let went_on_until = tokio::select! {
+        () = watch.stalled() => panic!("another went on"),
+        until = others => until,
     };
+    watch.stalled().await;
+    let after = went_on_until.elapsed();
     assert!(after >= secs(8) && after <= secs(10), "after {after:?}");
 }
 

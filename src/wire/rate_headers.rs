@@ -123,6 +123,20 @@ impl RateHeaders {
         }
     }
 
+    /// Another limit tells of requests in the same answers: tokens are told apart, and not in fields that would then be of
+    /// now the one, now the other. Unless chosen by hand.
+    pub(crate) fn tell_beside_requests(&mut self) {
+        if self.1 == Chosen::ByDefault && self.2 == Of::Tokens {
+            self.0 = [
+                Some(RateHeaderDialect::OpenAiTokens),
+                None,
+                None,
+                None,
+                None,
+            ];
+        }
+    }
+
     /// Tells nothing from now on: what is left of attempts is of use to whoever makes them alone.
     pub(crate) fn tell_nothing(&mut self) {
         *self = Self([None; 5], Chosen::ByHand, Of::Attempts);

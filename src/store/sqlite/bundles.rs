@@ -206,7 +206,7 @@ impl<'c> Bundles<'c> {
                 continue;
             }
             if bundle.is_sparse(left) && self.thin_out(*first, bundle)? {
-                bundle.stored = left;
+                continue;
             }
             let stored = i64::try_from(bundle.stored).unwrap_or(i64::MAX);
             self.update.execute(params![bundle.open, stored, first])?;
@@ -233,23 +233,36 @@ impl<'c> Bundles<'c> {
         Ok(())
     }
 
-    /// Keeps those alone that are open; `false`: what there is can't be read, and stays.
-    fn thin_out(&self, first: i64, bundle: &Bundle) -> Result<bool, Failure> {
+    /// Keeps those alone that are open, as a bundle that begins with the first of them and ends with the last; `false`: what there
+    /// is can't be read, and stays.
+    fn thin_out(&mut self, first: i64, bundle: &Bundle) -> Result<bool, Failure> {
         let Some(packed) = self.written(first)? else {
             return Ok(false);
         };
         let Ok(entries) = entries(&packed) else {
             return Ok(false);
         };
-        let mut kept = Vec::new();
+        let is_open = |open: &u8| *open != 0;
+        let begin = bundle.open.iter().position(is_open).unwrap_or_default();
+        let end = bundle.open.iter().rposition(is_open).unwrap_or_default();
+        let (Some(open), Ok(shift)) = (bundle.open.get(begin..=end), u32::try_from(begin)) else {
+            return Ok(false);
+        };
+        let (mut kept, mut stored) = (Vec::new(), 0_i64);
         for entry in entries {
             if bundle.is_open(usize::try_from(entry.offset).unwrap_or(usize::MAX)) {
-                entry.write(&mut kept)?;
+                let offset = entry.offset.saturating_sub(shift);
+                Entry { offset, ..entry }.write(&mut kept)?;
+                stored = stored.saturating_add(1);
             }
         }
-        self.connection
-            .prepare_cached("UPDATE bundled SET holds = ? WHERE first = ?")?
-            .execute(params![kept, first])?;
+        self.delete.execute([first])?;
+        self.delete_holds.execute([first])?;
+        let first = first.saturating_add(i64::from(shift));
+        let instance = bundle.instance.cast_signed();
+        self.insert
+            .execute(params![first, instance, open, stored])?;
+        self.insert_holds.execute(params![first, kept])?;
         Ok(true)
     }
 
@@ -261,11 +274,11 @@ impl<'c> Bundles<'c> {
     }
 
     /// The bundles of an instance, by their first holds.
-    pub(super) fn of(&self, instance: u64, limit: i64) -> Result<Vec<i64>, Failure> {
+    pub(super) fn of(&self, instance: u64) -> Result<Vec<i64>, Failure> {
         let mut look = self
             .connection
-            .prepare_cached("SELECT first FROM bundle WHERE instance = ? ORDER BY first LIMIT ?")?;
-        let firsts = look.query_map([instance.cast_signed(), limit], |row| row.get(0))?;
+            .prepare_cached("SELECT first FROM bundle WHERE instance = ? ORDER BY first")?;
+        let firsts = look.query_map([instance.cast_signed()], |row| row.get(0))?;
         Ok(firsts.collect::<Result<_, _>>()?)
     }
 
@@ -278,27 +291,28 @@ impl<'c> Bundles<'c> {
     }
 
     /// Reads a bundle's open holds, with all that settles them, those that are `wanted` by their numbers. What can't be read is
-    /// told of and left where it is: it must not stop everybody's writing.
+    /// told of and left where it is, as `false` says: it must not stop everybody's writing.
     pub(super) fn read(
         &mut self,
         first: i64,
         wanted: impl Fn(u64) -> bool,
         holds: &mut Vec<Hold>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         if self.first_of(first)?.is_none() {
-            return Ok(());
+            return Ok(true);
         }
         let Some(bundle) = self.loaded.get(&first) else {
-            return Ok(());
+            return Ok(true);
         };
         let packed = self.written(first)?.unwrap_or_default();
         let entries = match entries(&packed) {
             Ok(entries) => entries,
             Err(failure) => {
                 tell_unreadable(&failure);
-                return Ok(());
+                return Ok(false);
             }
         };
+        let mut all_readable = true;
         for entry in entries {
             let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
             let number = first
@@ -314,10 +328,13 @@ impl<'c> Bundles<'c> {
             match self.hold(id, &entry) {
                 Ok(hold) => holds.push(hold),
                 Err(failure) if failure.is_passing() => return Err(failure),
-                Err(failure) => tell_unreadable(&failure),
+                Err(failure) => {
+                    tell_unreadable(&failure);
+                    all_readable = false;
+                }
             }
         }
-        Ok(())
+        Ok(all_readable)
     }
 
     fn hold(&self, id: HoldId, entry: &Entry<'_>) -> Result<Hold, Failure> {

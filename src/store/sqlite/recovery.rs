@@ -24,7 +24,7 @@ use crate::{
         clock::Timestamp,
         usage::{Hold, HoldId, Settlement},
     },
-    store::{settling::Settling, vigil::Vigil},
+    store::{StoreError, settling::Settling, vigil::Vigil},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -33,6 +33,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Holds resolved, and rows pruned, in one transaction: others wait meanwhile.
 const STEP: i64 = 1_000;
 const STEP_HOLDS: usize = 1_000;
+
+/// For how long nobody tries again to resolve what can't be.
+const PUT_OFF: Duration = Duration::from_secs(60);
 
 pub(super) struct House {
     instance: u64,
@@ -47,6 +50,9 @@ pub(super) struct House {
     vigil: Vigil<i64>,
     /// Who has been silent for too long, and what it said last.
     suspects: HashMap<i64, i64>,
+    /// Holds that can't be resolved, and instances that have none but such, until when they are left alone.
+    put_off: HashMap<HoldId, Duration>,
+    stuck: HashMap<u64, Duration>,
 }
 
 impl House {
@@ -60,6 +66,8 @@ impl House {
             beat: None,
             vigil: Vigil::default(),
             suspects: HashMap::new(),
+            put_off: HashMap::new(),
+            stuck: HashMap::new(),
         }
     }
 
@@ -103,7 +111,7 @@ impl House {
             instance: self.instance,
             number: *number,
         });
-        let ids = ids.filter(|id| !settling.contains(*id));
+        let ids = ids.filter(|id| !settling.contains(*id) && !self.put_off.contains_key(id));
         ids.take(STEP_HOLDS).collect()
     }
 
@@ -203,7 +211,7 @@ impl Desk<'_> {
                 "this process was taken for dead: its open holds are resolved"
             );
         }
-        let unavailable = |_| crate::store::StoreError::internal("no random numbers");
+        let unavailable = |_| StoreError::internal("no random numbers");
         self.house.instance = getrandom::u64().map_err(unavailable)?;
         self.tally.lost = self.house.open().saturating_sub(self.tally.ended.len());
         self.tally.is_anew = true;
@@ -218,6 +226,9 @@ impl Desk<'_> {
 
     /// `false`: there is more to do.
     fn sweep(&mut self) -> Result<bool, Failure> {
+        let now = self.elapsed;
+        self.house.put_off.retain(|_, until| *until > now);
+        self.house.stuck.retain(|_, until| *until > now);
         let mut all_done = self.resolve_overdue()?;
         self.bury_the_dead()?;
         for orphaned in self.orphaned_instances()? {
@@ -260,10 +271,11 @@ impl Desk<'_> {
 
     /// The instances that have holds and no row.
     fn orphaned_instances(&self) -> Result<Vec<u64>, Failure> {
-        // Nearly all holds are this instance's own, which are told from the others in passing.
+        // Nearly all holds are this instance's own, which the index passes by.
         let mut look = self.connection.prepare_cached(
-            "SELECT DISTINCT instance FROM bundle WHERE instance <> ?
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE id = bundle.instance)",
+            "SELECT instance FROM bundle WHERE instance < ?1 AND instance NOT IN (SELECT id FROM instance)
+             UNION
+             SELECT instance FROM bundle WHERE instance > ?1 AND instance NOT IN (SELECT id FROM instance)",
         )?;
         let own = self.house.instance.cast_signed();
         let orphaned = look.query_map([own], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
@@ -292,44 +304,75 @@ impl Desk<'_> {
         let mut holds = Vec::new();
         for (first, numbers) in &wanted {
             let is_wanted = |number| numbers.contains(&number);
-            self.bundles.read(*first, is_wanted, &mut holds)?;
+            if !self.bundles.read(*first, is_wanted, &mut holds)? {
+                let instance = self.house.instance;
+                let numbers = numbers.iter().copied();
+                self.put_off(numbers.map(|number| HoldId { instance, number }));
+            }
         }
         self.give_back(&holds)?;
         Ok(all_done)
     }
 
-    /// Resolves all holds of an instance, each by its own policy; `false`: there are more.
+    /// Resolves all holds of an instance, each by its own policy; `false`: there are more. Those that can't be resolved are in
+    /// nobody's way.
     fn resolve_all_of(&mut self, instance: u64) -> Result<bool, Failure> {
-        let bundles = self.bundles.of(instance, STEP)?;
-        let mut all_done = bundles.len() < STEP_HOLDS;
+        if self.house.stuck.contains_key(&instance) {
+            return Ok(true);
+        }
+        let (mut all_done, mut all_readable) = (true, true);
         let mut holds = Vec::new();
-        for first in bundles {
+        for first in self.bundles.of(instance)? {
             if holds.len() >= STEP_HOLDS {
                 all_done = false;
                 break;
             }
-            self.bundles.read(first, |_| true, &mut holds)?;
+            let put_off = &self.house.put_off;
+            let wanted = |number| !put_off.contains_key(&HoldId { instance, number });
+            all_readable &= self.bundles.read(first, wanted, &mut holds)?;
         }
-        self.give_back(&holds)?;
+        all_readable &= self.give_back(&holds)?;
+        if all_done && !(all_readable && self.house.put_off.is_empty()) {
+            let until = self.elapsed.saturating_add(PUT_OFF);
+            self.house.stuck.insert(instance, until);
+        }
         Ok(all_done)
     }
 
-    fn give_back(&mut self, holds: &[Hold]) -> Result<(), Failure> {
+    fn put_off(&mut self, ids: impl Iterator<Item = HoldId>) {
+        let until = self.elapsed.saturating_add(PUT_OFF);
+        self.house.put_off.extend(ids.map(|id| (id, until)));
+    }
+
+    /// `false`: some can't be resolved.
+    fn give_back(&mut self, holds: &[Hold]) -> Result<bool, Failure> {
+        let (mut unreadable, mut resolved) = (HashSet::new(), 0_usize);
         for hold in holds {
             let age = self.now.duration_since(hold.call.started_at);
             let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            if self.is_readable(&hold.call.account, &hold.budgets)? {
-                self.settle(hold, &settlement)?;
+            let account = &hold.call.account;
+            match self.look_into(account, &hold.budgets)? {
+                Ok(()) => {
+                    self.settle(hold, &settlement)?;
+                    resolved = resolved.saturating_add(1);
+                }
+                Err(error) => {
+                    self.put_off(std::iter::once(hold.id));
+                    // Once for each of them that there are.
+                    if unreadable.insert(account) {
+                        tell_unreadable(account, &error);
+                    }
+                }
             }
         }
-        if !holds.is_empty() {
+        if resolved > 0 {
             tracing::warn!(
                 target: "tollgate::sqlite",
-                holds = holds.len(),
+                holds = resolved,
                 "resolved holds that nobody settled"
             );
         }
-        Ok(())
+        Ok(unreadable.is_empty())
     }
 
     /// Whether what is to be resolved can be: books that can't be read must not stop everybody's writing.
@@ -338,13 +381,22 @@ impl Desk<'_> {
         account: &AccountId,
         budgets: &[BudgetId],
     ) -> Result<bool, Failure> {
+        let outcome = self.look_into(account, budgets)?;
+        if let Err(error) = &outcome {
+            tell_unreadable(account, error);
+        }
+        Ok(outcome.is_ok())
+    }
+
+    fn look_into(
+        &mut self,
+        account: &AccountId,
+        budgets: &[BudgetId],
+    ) -> Result<Result<(), StoreError>, Failure> {
         match load(&mut self.accounts, &mut self.statements, account, budgets) {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Ok(())),
             Err(failure) if failure.is_passing() => Err(failure),
-            Err(Failure(error)) => {
-                tracing::error!(target: "tollgate::sqlite", %error, %account, "can't resolve what is held");
-                Ok(false)
-            }
+            Err(Failure(error)) => Ok(Err(error)),
         }
     }
 
@@ -393,4 +445,8 @@ impl Desk<'_> {
         }
         Ok(all_done)
     }
+}
+
+fn tell_unreadable(account: &AccountId, error: &StoreError) {
+    tracing::error!(target: "tollgate::sqlite", %error, %account, "can't resolve what is held");
 }

@@ -312,6 +312,7 @@ CREATE TABLE bundle (
     open BLOB NOT NULL,
     stored INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX bundle_by_instance ON bundle (instance);
 CREATE TABLE bundled (
     first INTEGER PRIMARY KEY,
     holds BLOB NOT NULL

@@ -15,6 +15,7 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::{JwksError, fetch::Fetcher};
@@ -40,6 +41,9 @@ const WAITING_MAX: usize = 1_024;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many times their freshness keys may be old while nobody needs to wait for newer ones.
 const OVERDUE_AFTER: u32 = 2;
+
+/// How long a token waits for keys at most whose own key is at hand. A provider that hangs must not block it.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where the keys are.
 pub(super) enum Place {
@@ -348,7 +352,8 @@ impl KeySource for Handed {
         let place = Arc::clone(&source.waiting).try_acquire_owned().ok();
         let (source, place) = (Arc::clone(source), place.filter(|_| in_flight)?);
         Some(Box::pin(async move {
-            source.end_of(fetch).await;
+            // The keys at hand are judged by when that is over, whatever came of it.
+            let _ = timeout(PATIENCE, source.end_of(fetch)).await;
             drop(place);
         }))
     }

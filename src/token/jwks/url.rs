@@ -19,8 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// A JWK set at an `https` address, or where an OpenID provider says that it is. A clone is a reference count.
 ///
 /// - Known keys don't wait: a refresh goes on beside them, and one that fails leaves them as they are. Where so few tokens
-///   come that the keys are twice as old as they should be, the next token waits for it, if the last fetch did not fail: a
-///   key that was withdrawn at night is out with the first token of the morning.
+///   come that the keys are twice as old as they should be, the next token waits for it, if the last fetch did not fail, for a quarter
+///   of a second at most: a key that was withdrawn at night is out with the first token of the morning.
 /// - A token with an unknown `kid` waits for a fetch, if the last one was a cooldown ago or more; all who wait share it, and
 ///   it goes on when they hang up. A `kid` that it didn't bring is not fetched for in the next two cooldowns. So a flood of
 ///   made-up ones costs one fetch in a cooldown.
@@ -97,7 +97,7 @@ impl JwksUrlBuilder {
 
     /// After how long at most keys are fetched again, while tokens come; 10 minutes unless set, 1 minute at least, 1 day at
     /// most. Cache headers that say less are obeyed down to a minute. No token is judged by keys of more than twice that age, but
-    /// where the source fails, the line of those who wait is full, or nobody waits
+    /// where the source fails or takes more than a quarter of a second, the line of those who wait is full, or nobody waits
     /// ([`TokenVerifier::verify`](crate::token::TokenVerifier::verify)).
     pub fn refresh(mut self, interval: Duration) -> Self {
         self.refresh = interval;

@@ -77,7 +77,7 @@ fn transaction(
 
 fn open_of(bundles: &mut Bundles<'_>, instance: u64) -> Vec<u64> {
     let mut holds = Vec::new();
-    for first in bundles.of(instance, 100).unwrap() {
+    for first in bundles.of(instance).unwrap() {
         bundles.read(first, |_| true, &mut holds).unwrap();
     }
     for hold in &holds {
@@ -156,7 +156,33 @@ fn a_call_that_goes_on_for_long_does_not_keep_the_place_of_a_thousand() {
     transaction(&mut bundles, 1, 0..0, 900..1_000);
     assert_eq!(open_of(&mut bundles, 1), [1_000]);
     assert!(rows(&connection).2 < 100);
+    let kept = "SELECT first, length(open), stored FROM bundle";
+    let get = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let kept: (i64, i64, i64) = connection.query_row(kept, [], get).unwrap();
+    assert_eq!(kept, (1_000, 1, 1));
+    for ended in [1, 899, 900, 999, 1_001] {
+        assert!(!bundles.end(id(1, ended)).unwrap(), "{ended}");
+    }
     transaction(&mut bundles, 1, 0..0, [1_000]);
+    assert_eq!(rows(&connection), (0, 0, 0));
+}
+
+#[test]
+fn those_that_are_left_in_the_middle_keep_their_numbers() {
+    let connection = file();
+    let mut bundles = Bundles::prepare(&connection).unwrap();
+    transaction(&mut bundles, 1, 10..110, []);
+    transaction(&mut bundles, 1, 110..112, []);
+    let left = [31, 40, 77];
+    let ended = (10..110).filter(|number| !left.contains(number));
+    transaction(&mut bundles, 1, 0..0, ended);
+    assert_eq!(open_of(&mut bundles, 1), [31, 40, 77, 110, 111]);
+    transaction(&mut bundles, 1, 0..0, [40, 111]);
+    assert_eq!(open_of(&mut bundles, 1), [31, 77, 110]);
+    for ended in [30, 32, 40, 78, 109, 111] {
+        assert!(!bundles.end(id(1, ended)).unwrap(), "{ended}");
+    }
+    transaction(&mut bundles, 1, 0..0, [77, 31, 110]);
     assert_eq!(rows(&connection), (0, 0, 0));
 }
 
