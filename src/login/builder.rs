@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     LoginConfigError, Logins, Passwords, SessionResolver,
-    logins::Inner,
+    logins::{CHANGES_MAX, Inner},
     passwords::PASSWORD_LENGTH_MAX,
     refresh::{RefreshTokens, Refresher},
 };
@@ -151,6 +153,7 @@ impl LoginsBuilder {
             deadline: self.deadline,
             purge_at: AtomicU64::new(0),
             audience: self.audience,
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
         })))
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -63,7 +63,14 @@ pub(super) struct Inner {
     /// When logins whose time is over are to be forgotten next, in seconds of the clock that never steps back.
     pub(super) purge_at: AtomicU64,
     pub(super) audience: Audience,
+    /// Places of changes that are under way, those that nobody waits for any more included.
+    pub(super) changes: Arc<Semaphore>,
 }
+
+/// How many changes are under way at most.
+pub(super) const CHANGES_MAX: usize = 1_024;
+/// For how many deadlines a change goes on that was too slow for whoever asked for it.
+const GIVEN_UP_AFTER: u32 = 12;
 
 /// Somebody has logged in, or goes on with a login.
 #[derive(Clone, Debug)]
@@ -359,12 +366,21 @@ impl Logins {
         touched: Change,
         change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, LoginError> {
-        let (resolver, audience) = (self.0.resolver.clone(), self.0.audience.clone());
+        // Before the store hears of it: what is refused here was not done.
+        let Ok(turn) = Arc::clone(&self.0.changes).try_acquire_owned() else {
+            let text = "too many changes of logins are under way";
+            return Err(StoreError::new(StoreErrorKind::Busy, text).into());
+        };
+        let told = Told {
+            resolver: self.0.resolver.clone(),
+            audience: self.0.audience.clone(),
+            touched,
+        };
+        let patience = self.0.deadline.saturating_mul(GIVEN_UP_AFTER);
         let task = trail::spawn(async move {
-            let outcome = change.await;
-            resolver.changed(&touched);
-            audience.tell(&touched);
-            outcome
+            let (_turn, _told) = (turn, told);
+            let outcome = timeout(patience, change).await;
+            outcome.unwrap_or_else(|_| Err(too_slow()))
         });
         match timeout(self.0.deadline, task).await {
             Ok(Ok(outcome)) => Ok(outcome?),
@@ -417,6 +433,20 @@ pub(super) fn attempted<T>(
 
 pub(super) fn invalid_credentials() -> LoginError {
     LoginError::new(LoginErrorKind::InvalidCredentials)
+}
+
+/// Tells of a change however it ends: by then it may have been made, also where the store panics after it.
+struct Told {
+    resolver: SessionResolver,
+    audience: Audience,
+    touched: Change,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.resolver.changed(&self.touched);
+        self.audience.tell(&self.touched);
+    }
 }
 
 fn internal(what: &'static str) -> LoginError {

@@ -62,6 +62,10 @@ pub(super) trait KeySource: fmt::Debug + Send + Sync {
 pub(crate) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Whether a token's key may be had after all.
+#[cfg_attr(
+    not(feature = "jwks"),
+    expect(dead_code, reason = "other sources have all of their keys at hand")
+)]
 pub(super) enum Hope {
     /// It is as it is.
     None,

@@ -29,6 +29,8 @@ pub(super) struct FakeStore {
     hook: Mutex<Option<Hook>>,
     pub(super) failing: AtomicBool,
     pub(super) hanging: AtomicBool,
+    /// It does what it is asked for, and panics then.
+    pub(super) panicking: AtomicBool,
     pub(super) purges: AtomicUsize,
 }
 
@@ -69,7 +71,11 @@ impl FakeStore {
             let gone = StoreError::new(StoreErrorKind::Unavailable, "gone");
             return StoreFuture::ready(Err(gone));
         }
-        StoreFuture::ready(work(&mut self.rows.lock().unwrap()))
+        let answer = work(&mut self.rows.lock().unwrap());
+        if self.panicking.load(Ordering::Acquire) {
+            return StoreFuture::new(async { panic!("after the commit") });
+        }
+        StoreFuture::ready(answer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whether a login stands.
 
 use super::*;
+use crate::login::logins::CHANGES_MAX;
 
 #[tokio::test]
 async fn logout_counts_at_once_and_for_one_login_alone() {
@@ -311,6 +312,32 @@ async fn a_hanging_store_costs_a_deadline() {
     );
     assert!(kind(world.logins.logout(&login.session).await).starts_with("Store"));
     assert_eq!(world.verdict(&token).await, "Store");
+}
+
+#[tokio::test]
+async fn a_change_is_told_to_the_resolver_although_the_store_panics_after_it() {
+    let (world, _) = World::with_ann().await;
+    let (login, token) = world.login().await;
+    assert_eq!(world.verdict(&token).await, "ok");
+    world.store.panicking.store(true, Ordering::Release);
+    assert!(world.logins.logout(&login.session).await.is_err());
+    world.store.panicking.store(false, Ordering::Release);
+    assert_ne!(world.verdict(&token).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_hang_have_a_bound_and_an_end() {
+    let (world, ann) = World::with_ann().await;
+    world.store.hanging.store(true, Ordering::Release);
+    let change = || world.logins.set_roles(&ann.id, Vec::new());
+    let hanging = (0..CHANGES_MAX).map(|_| change());
+    let ends = futures_util::future::join_all(hanging).await;
+    assert!(ends.iter().all(Result::is_err));
+    let busy = Denial::from(change().await.unwrap_err());
+    assert_eq!(busy.kind(), DenialKind::Unavailable);
+    world.store.hanging.store(false, Ordering::Release);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert!(change().await.is_ok());
 }
 
 #[tokio::test]
