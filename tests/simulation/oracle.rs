@@ -297,7 +297,7 @@ impl Oracle {
             budgets: distinct(&request.budgets),
             amount,
             windows,
-            ends: now + request.lifetime,
+            ends: now + request.lifetime.max(Hold::LIFETIME_MIN),
             expiry: request.expiry,
             key: request.idempotency.as_ref().map(|wish| wish.key.clone()),
             request_id: request.call.request_id.clone(),

@@ -154,7 +154,7 @@ impl Ledger for Watched {
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
         self.expire(&hold.call.account);
         let answer = at_once(self.store.extend(hold, lifetime)).unwrap();
-        let ends = self.clock.elapsed() + lifetime;
+        let ends = self.clock.elapsed() + lifetime.max(Hold::LIFETIME_MIN);
         self.oracle.lock().unwrap().extend(hold.id, ends, answer);
         StoreFuture::ready(Ok(answer))
     }
