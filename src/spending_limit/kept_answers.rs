@@ -3,9 +3,10 @@
 //! Not a cache like those of keys: an answer is put in once and asked for once or never, so nothing is known of what is
 //! worth keeping. A policy that lets in only what is asked for more often than what is there (TinyLFU) keeps a full cache
 //! as it is, and no retry of a new call would find its answer. Here the newest is always let in, and the account that has
-//! most loses its oldest.
+//! most loses its oldest, be it whose the newest is, but never the newest itself.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -94,8 +95,9 @@ struct Shelf {
     order: BTreeMap<u64, AnswerKey>,
     /// Of each account that has any.
     shares: HashMap<AccountId, Share>,
-    /// The last of these has most.
-    by_size: BTreeSet<(u64, AccountId)>,
+    /// What each account takes, and the number of its oldest: the last of these has most, and of those that have as much
+    /// what is oldest.
+    by_size: BTreeSet<(u64, Reverse<u64>)>,
     bytes: u64,
     last_number: u64,
 }
@@ -143,13 +145,14 @@ impl KeptAnswers {
         if bytes > self.bytes_max {
             return;
         }
-        shelf.put(key, bytes, answer);
-        while shelf.bytes > self.bytes_max && shelf.make_room() {}
+        let newest = shelf.put(key, bytes, answer);
+        while shelf.bytes > self.bytes_max && shelf.make_room(newest) {}
     }
 }
 
 impl Shelf {
-    fn put(&mut self, key: AnswerKey, bytes: u64, answer: Answer) {
+    /// Returns the number of what was put in.
+    fn put(&mut self, key: AnswerKey, bytes: u64, answer: Answer) -> u64 {
         self.last_number = self.last_number.saturating_add(1);
         let number = self.last_number;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -164,6 +167,7 @@ impl Shelf {
             answer: Arc::new(answer),
         };
         self.answers.insert(key, kept);
+        number
     }
 
     fn take_out(&mut self, key: &AnswerKey) {
@@ -180,20 +184,23 @@ impl Shelf {
 
     fn resize(&mut self, account: &AccountId, change: impl FnOnce(&mut Share)) {
         let mut share = self.shares.remove(account).unwrap_or_default();
-        self.by_size.remove(&(share.bytes, account.clone()));
+        if let Some(oldest) = share.numbers.first() {
+            self.by_size.remove(&(share.bytes, Reverse(*oldest)));
+        }
         change(&mut share);
-        if !share.numbers.is_empty() {
-            self.by_size.insert((share.bytes, account.clone()));
+        if let Some(oldest) = share.numbers.first() {
+            self.by_size.insert((share.bytes, Reverse(*oldest)));
             self.shares.insert(account.clone(), share);
         }
     }
 
-    /// Lets go the oldest of the account that has most; `false`: there is none.
-    fn make_room(&mut self) -> bool {
-        let oldest = self.by_size.last().and_then(|(_, account)| {
-            let number = self.shares.get(account)?.numbers.first()?;
-            self.order.get(number).cloned()
-        });
+    /// Lets go the oldest of the account that has most, or of the next one where that is the newest of all; `false`: there is
+    /// none.
+    fn make_room(&mut self, newest: u64) -> bool {
+        let oldest = self.by_size.iter().rev().map(|(_, oldest)| oldest.0);
+        let oldest = oldest
+            .filter(|number| *number != newest)
+            .find_map(|number| self.order.get(&number).cloned());
         if let Some(key) = &oldest {
             self.take_out(key);
         }
@@ -249,6 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_let_in_whoever_calls_and_however_large_it_is() {
+        let names: Vec<String> = (0..100).map(|number| format!("a{number:02}")).collect();
+        let down = names.iter().rev();
+        for names in [names.iter().collect::<Vec<_>>(), down.collect()] {
+            let kept = KeptAnswers::new(20_000);
+            for name in names {
+                kept.keep(key(name, 0), answer(1_000, DAY), Duration::ZERO);
+                assert!(is_kept(&kept, name, 0), "{name}");
+            }
+            let large = answer(15_000, DAY);
+            kept.keep(key("a50", 1), large, Duration::ZERO);
+            assert!(is_kept(&kept, "a50", 1));
+            assert!(kept.shelf().answers.len() > 1);
+        }
+    }
+
+    #[test]
+    fn of_those_that_have_as_much_who_came_first_makes_room() {
+        let kept = KeptAnswers::new(9_000);
+        for name in ["cat", "ann", "dan", "bob", "eve"] {
+            kept.keep(key(name, 0), answer(1_000, DAY), Duration::ZERO);
+        }
+        let left = ["cat", "ann", "dan", "bob", "eve"].map(|name| is_kept(&kept, name, 0));
+        assert_eq!(left, [false, true, true, true, true]);
+    }
+
+    #[test]
     fn who_has_most_makes_room_for_the_others() {
         let kept = KeptAnswers::new(20_000);
         for call in 0..3 {
@@ -301,8 +335,9 @@ mod tests {
                 if forgets {
                     kept.forget(&key);
                 } else {
-                    kept.keep(key, answer(body, DAY), Duration::ZERO);
+                    kept.keep(key.clone(), answer(body, DAY), Duration::ZERO);
                 }
+                prop_assert_eq!(kept.find(&key, Duration::ZERO).is_some(), !forgets);
                 let shelf = kept.shelf();
                 let bytes: u64 = shelf.answers.values().map(|kept| kept.bytes).sum();
                 prop_assert!(bytes == shelf.bytes && bytes <= 12_000);

@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of a [`SqliteStore`].
 #[must_use = "a builder does nothing until the store is opened"]
-pub struct SqliteStoreBuilder(Settings);
+pub struct SqliteStoreBuilder(pub(super) Settings);
 
 impl SqliteStoreBuilder {
     pub(super) fn new(path: PathBuf) -> Self {

@@ -327,8 +327,12 @@ impl Desk<'_> {
                 all_done = false;
                 break;
             }
-            let put_off = &self.house.put_off;
-            let wanted = |number| !put_off.contains_key(&HoldId { instance, number });
+            let (put_off, settling) = (&self.house.put_off, &self.settings.settling);
+            let wanted = |number| {
+                let id = HoldId { instance, number };
+                // One whose settlement waits is not one that nobody settles.
+                !put_off.contains_key(&id) && !settling.contains(id)
+            };
             all_readable &= self.bundles.read(first, wanted, &mut holds)?;
         }
         all_readable &= self.give_back(&holds)?;

@@ -3,7 +3,11 @@
 //! It takes what waits, up to a bound, runs it in one transaction, takes what came meanwhile, commits, and only then answers.
 //! A flush of the disk is what costs; so it is shared by as many as can be had without keeping anybody waiting for it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    mem,
     sync::{
         Arc,
         atomic::Ordering,
@@ -47,7 +51,7 @@ const SUSPICION: Duration = Duration::from_millis(400);
 const RESTLESS: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(5);
 
-/// How often a closing writer tries, before it gives up what it can't write.
+/// How often in a row a closing writer is refused, before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 20;
 
 /// Steps in which a closing writer resolves what is still open: more than there can be.
@@ -60,6 +64,8 @@ pub(super) struct Writer<'c> {
     gauge: Arc<Gauge>,
     /// Settlements that the disk refused. They go first in the next transaction.
     again: Vec<Command>,
+    /// Whether nothing could be written last time.
+    is_refused: bool,
     /// How many were answered last.
     answered: usize,
     /// When it last left the lock alone.
@@ -118,6 +124,7 @@ impl<'c> Writer<'c> {
             sender,
             gauge,
             again: Vec::new(),
+            is_refused: false,
             answered: 0,
             rested_at: Duration::ZERO,
         };
@@ -134,9 +141,12 @@ impl<'c> Writer<'c> {
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
             let limit = self.fill(&mut batch);
-            self.turn(&mut batch, Joining::Until(limit));
+            self.is_refused = !self.turn(&mut batch, Joining::Until(limit));
             if !self.line.is_closing() {
                 continue;
+            }
+            if !self.is_refused {
+                attempts = CLOSING_ATTEMPTS;
             }
             if self.again.is_empty() {
                 // What was sent before the end was asked for is in the line by now.
@@ -144,10 +154,9 @@ impl<'c> Writer<'c> {
                 if batch.is_empty() && self.line.touched().is_empty() {
                     return;
                 }
-            } else {
+            } else if self.is_refused {
                 attempts = attempts.saturating_sub(1);
                 if attempts == 0 {
-                    self.give_up();
                     return;
                 }
             }
@@ -155,6 +164,9 @@ impl<'c> Writer<'c> {
     }
 
     fn give_up(&mut self) {
+        if self.again.is_empty() {
+            return;
+        }
         tracing::error!(
             target: "tollgate::sqlite",
             settlements = self.again.len(),
@@ -164,7 +176,7 @@ impl<'c> Writer<'c> {
             StoreErrorKind::Unavailable,
             "the store was closed before this could be written",
         );
-        for command in std::mem::take(&mut self.again) {
+        for command in mem::take(&mut self.again) {
             self.fail_one(command, &closed);
         }
     }
@@ -172,7 +184,9 @@ impl<'c> Writer<'c> {
     /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if !self.again.is_empty() {
-            std::thread::sleep(RETRY_AFTER);
+            if self.is_refused {
+                std::thread::sleep(RETRY_AFTER);
+            }
             let part = self.again.len().min(BATCH_MAX);
             batch.extend(self.again.drain(..part));
         }
@@ -191,11 +205,12 @@ impl<'c> Writer<'c> {
         limit
     }
 
-    /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
-    fn turn(&mut self, batch: &mut Vec<Command>, joining: Joining) {
+    /// Runs a batch to its end: everything in it is answered, or kept to be tried again. `false`: there was something to
+    /// write, and none of it could be written.
+    fn turn(&mut self, batch: &mut Vec<Command>, joining: Joining) -> bool {
         let idle = batch.is_empty() && self.line.touched().is_empty();
         if idle && !self.desk.house.is_due(self.desk.settings.clock.elapsed()) {
-            return;
+            return true;
         }
         match self.transaction(batch, joining) {
             Ok(()) => {
@@ -203,17 +218,21 @@ impl<'c> Writer<'c> {
                 for command in batch.drain(..) {
                     self.succeed(command);
                 }
+                true
             }
             Err(failure) => {
                 self.desk.roll_back();
                 self.desk.house_is_undone();
                 if batch.len() > 1 && !failure.is_passing() {
                     // One of them can't be done at all: each alone, so that it fails alone.
-                    for command in std::mem::take(batch) {
-                        self.turn(&mut vec![command], Joining::Nobody);
+                    let mut has_written = false;
+                    for command in mem::take(batch) {
+                        has_written |= self.turn(&mut vec![command], Joining::Nobody);
                     }
+                    has_written
                 } else {
                     self.fail(batch, &failure);
+                    false
                 }
             }
         }
@@ -287,7 +306,7 @@ impl<'c> Writer<'c> {
         self.touch()?;
         self.desk.commit()?;
         self.desk.house_is_kept();
-        let alerts = std::mem::take(&mut self.desk.alerts);
+        let alerts = mem::take(&mut self.desk.alerts);
         self.desk.settings.alerts.tell(alerts);
         self.line.forget_touched();
         self.count_holds();
@@ -322,7 +341,7 @@ impl<'c> Writer<'c> {
     }
 
     fn count_holds(&mut self) {
-        let tally = std::mem::take(&mut self.desk.tally);
+        let tally = mem::take(&mut self.desk.tally);
         self.desk.house.note(&tally);
         for (id, account) in &self.desk.accounts {
             if account.opened != 0 {
@@ -370,18 +389,30 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// Ends in order: no open holds, no row of this instance, no write-ahead log.
+    /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
     fn leave(&mut self) {
         self.desk.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
             let left = self.desk.begin().and_then(|()| {
+                // A disk that takes the leave takes what it refused before.
+                for command in &mut self.again {
+                    command.run(&mut self.desk)?;
+                }
                 let all_done = self.desk.leave_house()?;
                 self.desk.commit()?;
                 Ok(all_done)
             });
             match left {
-                Ok(true) => break,
-                Ok(false) => {}
+                Ok(all_done) => {
+                    let alerts = mem::take(&mut self.desk.alerts);
+                    self.desk.settings.alerts.tell(alerts);
+                    for command in mem::take(&mut self.again) {
+                        self.succeed(command);
+                    }
+                    if all_done {
+                        break;
+                    }
+                }
                 Err(failure) => {
                     self.desk.roll_back();
                     let error = failure.0;
@@ -390,6 +421,7 @@ impl<'c> Writer<'c> {
                 }
             }
         }
+        self.give_up();
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self
             .desk

@@ -215,7 +215,7 @@ impl Desk {
         state.count = state.count.saturating_sub(resolved);
     }
 
-    /// They could not be resolved, and are tried again at `now`, but for those that are settled meanwhile.
+    /// Those of them that are not resolved are tried again at `now`, but for those that are settled meanwhile.
     pub(super) fn put_back(&self, overdue: &Overdue, now: Duration) {
         let mut state = self.state();
         let Some(open) = state.open_of(&overdue.account, overdue.instance) else {

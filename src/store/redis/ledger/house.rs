@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     codec::{self, corrupt},
-    desk::Overdue,
+    desk::{Desk, Overdue},
     question::{ABANDON, Question},
     shared::{Failure, Shared},
 };
@@ -89,6 +89,22 @@ pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Holds that are being resolved. When this is dropped, be it because whoever waited for that was cut off, those that are
+/// not resolved are put back.
+struct BeingResolved<'a> {
+    desk: &'a Desk,
+    all: Vec<Overdue>,
+    since: Duration,
+}
+
+impl Drop for BeingResolved<'_> {
+    fn drop(&mut self) {
+        for overdue in &self.all {
+            self.desk.put_back(overdue, self.since);
+        }
+    }
+}
+
 impl House {
     /// Does what is due.
     pub(super) async fn turn(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
@@ -139,7 +155,12 @@ impl House {
         elapsed: Duration,
     ) -> Result<(), Failure> {
         let mut failed = Ok(());
-        for overdue in shared.desk.take_overdue(elapsed) {
+        let taken = BeingResolved {
+            desk: &shared.desk,
+            all: shared.desk.take_overdue(elapsed),
+            since: elapsed,
+        };
+        for overdue in &taken.all {
             for numbers in overdue.numbers.chunks(STEP) {
                 let some = Overdue {
                     account: overdue.account.clone(),
@@ -148,10 +169,7 @@ impl House {
                 };
                 match abandon(shared, &some.account, some.instance, numbers).await {
                     Ok(_) => shared.desk.resolved(&some),
-                    Err(failure) => {
-                        shared.desk.put_back(&some, elapsed);
-                        failed = Err(failure);
-                    }
+                    Err(failure) => failed = Err(failure),
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! What is bounded, what is cleared up, what is refused at the door.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::store::StoreErrorKind;
 
@@ -47,6 +49,29 @@ async fn open_holds_are_bounded_and_a_settlement_makes_room() {
         assert!(refused.unwrap().is_err());
     }
     let _fourth = hold(&ledger, &clock, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cut_off_while_it_clears_up_keeps_no_place_taken() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.open_holds_max(1)).await;
+    let shared = &ledger.0.shared;
+    // Nobody else clears up meanwhile.
+    let mut house = shared.house.lock().await;
+    house.turn(shared).await.unwrap();
+    let mut wish = request(&account("ann"), &clock, 7);
+    wish.lifetime = Duration::from_secs(1);
+    let _overdue = ledger.hold(wish).await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert!(house.turn(shared).now_or_never().is_none());
+    let refused = ledger.hold(request(&account("ann"), &clock, 1)).await;
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
+    clock.advance(Duration::from_secs(1));
+    house.turn(shared).await.unwrap();
+    assert_eq!(books(&ledger).await, (0, 0));
+    let _held = hold(&ledger, &clock, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
