@@ -8,22 +8,19 @@
 //! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
 //! were given back change nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+mod giving_back;
 
-use hashbrown::{HashMap, HashSet, hash_map::Entry};
+use std::time::Duration;
+
+use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
-    accounts::load,
     batch::{Desk, Tally},
     convert::{Failure, micros},
     once,
 };
 use crate::{
-    domain::{
-        AccountId, BudgetId,
-        clock::Timestamp,
-        usage::{Hold, HoldId, Settlement},
-    },
+    domain::{AccountId, clock::Timestamp, usage::HoldId},
     store::{StoreError, settling::Settling, vigil::Vigil},
 };
 
@@ -33,9 +30,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Holds resolved, and rows pruned, in one transaction: others wait meanwhile.
 const STEP: i64 = 1_000;
 const STEP_HOLDS: usize = 1_000;
-
-/// For how long nobody tries again to resolve what can't be.
-const PUT_OFF: Duration = Duration::from_secs(60);
 
 pub(super) struct House {
     instance: u64,
@@ -282,128 +276,6 @@ impl Desk<'_> {
         Ok(orphaned.collect::<Result<_, _>>()?)
     }
 
-    /// Resolves this instance's holds that go on for too long, each by its own policy; `false`: there are more.
-    fn resolve_overdue(&mut self) -> Result<bool, Failure> {
-        if self.tally.is_anew {
-            // What is known is of another instance, whose holds are nobody's.
-            return Ok(true);
-        }
-        let overdue = self.house.overdue(self.elapsed, &self.settings.settling);
-        let all_done = overdue.len() < STEP_HOLDS;
-        let mut wanted = BTreeMap::<i64, HashSet<u64>>::new();
-        for id in overdue {
-            match self.bundles.bundle_of(id)? {
-                Some(first) => {
-                    wanted.entry(first).or_default().insert(id.number);
-                }
-                // It was settled in this transaction, or isn't there for whatever reason.
-                None if self.tally.ended.contains(&id) => {}
-                None => self.tally.ended.push(id),
-            }
-        }
-        let mut holds = Vec::new();
-        for (first, numbers) in &wanted {
-            let is_wanted = |number| numbers.contains(&number);
-            if !self.bundles.read(*first, is_wanted, &mut holds)? {
-                let instance = self.house.instance;
-                let numbers = numbers.iter().copied();
-                self.put_off(numbers.map(|number| HoldId { instance, number }));
-            }
-        }
-        self.give_back(&holds)?;
-        Ok(all_done)
-    }
-
-    /// Resolves all holds of an instance, each by its own policy; `false`: there are more. Those that can't be resolved are in
-    /// nobody's way.
-    fn resolve_all_of(&mut self, instance: u64) -> Result<bool, Failure> {
-        if self.house.stuck.contains_key(&instance) {
-            return Ok(true);
-        }
-        let (mut all_done, mut all_readable) = (true, true);
-        let mut holds = Vec::new();
-        for first in self.bundles.of(instance)? {
-            if holds.len() >= STEP_HOLDS {
-                all_done = false;
-                break;
-            }
-            let (put_off, settling) = (&self.house.put_off, &self.settings.settling);
-            let wanted = |number| {
-                let id = HoldId { instance, number };
-                // One whose settlement waits is not one that nobody settles.
-                !put_off.contains_key(&id) && !settling.contains(id)
-            };
-            all_readable &= self.bundles.read(first, wanted, &mut holds)?;
-        }
-        all_readable &= self.give_back(&holds)?;
-        if all_done && !(all_readable && self.house.put_off.is_empty()) {
-            let until = self.elapsed.saturating_add(PUT_OFF);
-            self.house.stuck.insert(instance, until);
-        }
-        Ok(all_done)
-    }
-
-    fn put_off(&mut self, ids: impl Iterator<Item = HoldId>) {
-        let until = self.elapsed.saturating_add(PUT_OFF);
-        self.house.put_off.extend(ids.map(|id| (id, until)));
-    }
-
-    /// `false`: some can't be resolved.
-    fn give_back(&mut self, holds: &[Hold]) -> Result<bool, Failure> {
-        let (mut unreadable, mut resolved) = (HashSet::new(), 0_usize);
-        for hold in holds {
-            let age = self.now.duration_since(hold.call.started_at);
-            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            let account = &hold.call.account;
-            match self.look_into(account, &hold.budgets)? {
-                Ok(()) => {
-                    self.settle(hold, &settlement)?;
-                    resolved = resolved.saturating_add(1);
-                }
-                Err(error) => {
-                    self.put_off(std::iter::once(hold.id));
-                    // Once for each of them that there are.
-                    if unreadable.insert(account) {
-                        tell_unreadable(account, &error);
-                    }
-                }
-            }
-        }
-        if resolved > 0 {
-            tracing::warn!(
-                target: "tollgate::sqlite",
-                holds = resolved,
-                "resolved holds that nobody settled"
-            );
-        }
-        Ok(unreadable.is_empty())
-    }
-
-    /// Whether what is to be resolved can be: books that can't be read must not stop everybody's writing.
-    pub(super) fn is_readable(
-        &mut self,
-        account: &AccountId,
-        budgets: &[BudgetId],
-    ) -> Result<bool, Failure> {
-        let outcome = self.look_into(account, budgets)?;
-        if let Err(error) = &outcome {
-            tell_unreadable(account, error);
-        }
-        Ok(outcome.is_ok())
-    }
-
-    fn look_into(
-        &mut self,
-        account: &AccountId,
-        budgets: &[BudgetId],
-    ) -> Result<Result<(), StoreError>, Failure> {
-        match load(&mut self.accounts, &mut self.statements, account, budgets) {
-            Ok(_) => Ok(Ok(())),
-            Err(failure) if failure.is_passing() => Err(failure),
-            Err(Failure(error)) => Ok(Err(error)),
-        }
-    }
-
     /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
     fn prune(&mut self) -> Result<bool, Failure> {
         let first: Option<i64> = self
@@ -449,8 +321,4 @@ impl Desk<'_> {
         }
         Ok(all_done)
     }
-}
-
-fn tell_unreadable(account: &AccountId, error: &StoreError) {
-    tracing::error!(target: "tollgate::sqlite", %error, %account, "can't resolve what is held");
 }
