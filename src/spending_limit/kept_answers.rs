@@ -85,11 +85,11 @@ fn detached(headers: &HeaderMap) -> HeaderMap {
 /// All answers that are kept.
 pub(super) struct KeptAnswers {
     bytes_max: u64,
-    shelf: Mutex<Shelf>,
+    table: Mutex<Table>,
 }
 
 #[derive(Default)]
-struct Shelf {
+struct Table {
     answers: HashMap<AnswerKey, Kept>,
     /// By their numbers, so oldest first.
     order: BTreeMap<u64, AnswerKey>,
@@ -118,39 +118,39 @@ impl KeptAnswers {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self {
             bytes_max,
-            shelf: Mutex::default(),
+            table: Mutex::default(),
         }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn find(&self, key: &AnswerKey, now: Duration) -> Option<Arc<Answer>> {
-        let shelf = self.shelf();
-        let answer = &shelf.answers.get(key)?.answer;
+        let table = self.table();
+        let answer = &table.answers.get(key)?.answer;
         (now < answer.until).then(|| Arc::clone(answer))
     }
 
     pub(super) fn forget(&self, key: &AnswerKey) {
-        self.shelf().take_out(key);
+        self.table().take_out(key);
     }
 
     /// Keeps an answer, unless it is larger than all of the room.
     pub(super) fn keep(&self, key: AnswerKey, answer: Answer, now: Duration) {
         let bytes = answer.bytes(&key);
-        let mut shelf = self.shelf();
-        shelf.take_out(&key);
-        shelf.forget_old(now);
+        let mut table = self.table();
+        table.take_out(&key);
+        table.forget_old(now);
         if bytes > self.bytes_max {
             return;
         }
-        let newest = shelf.put(key, bytes, answer);
-        while shelf.bytes > self.bytes_max && shelf.make_room(newest) {}
+        let newest = table.put(key, bytes, answer);
+        while table.bytes > self.bytes_max && table.make_room(newest) {}
     }
 }
 
-impl Shelf {
+impl Table {
     /// Returns the number of what was put in.
     fn put(&mut self, key: AnswerKey, bytes: u64, answer: Answer) -> u64 {
         self.last_number = self.last_number.saturating_add(1);
@@ -268,7 +268,7 @@ mod tests {
             let large = answer(15_000, DAY);
             kept.keep(key("a50", 1), large, Duration::ZERO);
             assert!(is_kept(&kept, "a50", 1));
-            assert!(kept.shelf().answers.len() > 1);
+            assert!(kept.table().answers.len() > 1);
         }
     }
 
@@ -322,8 +322,8 @@ mod tests {
         }
         assert!(kept.find(&key("ann", 0), DAY).is_none());
         kept.keep(key("bob", 0), answer(10, DAY * 2), DAY);
-        assert_eq!(kept.shelf().answers.len(), 1);
-        assert_eq!(kept.shelf().shares.len(), 1);
+        assert_eq!(kept.table().answers.len(), 1);
+        assert_eq!(kept.table().shares.len(), 1);
     }
 
     proptest! {
@@ -338,12 +338,12 @@ mod tests {
                     kept.keep(key.clone(), answer(body, DAY), Duration::ZERO);
                 }
                 prop_assert_eq!(kept.find(&key, Duration::ZERO).is_some(), !forgets);
-                let shelf = kept.shelf();
-                let bytes: u64 = shelf.answers.values().map(|kept| kept.bytes).sum();
-                prop_assert!(bytes == shelf.bytes && bytes <= 12_000);
-                prop_assert_eq!(shelf.order.len(), shelf.answers.len());
-                prop_assert_eq!(shelf.by_size.len(), shelf.shares.len());
-                prop_assert_eq!(shelf.shares.values().map(|share| share.bytes).sum::<u64>(), bytes);
+                let table = kept.table();
+                let bytes: u64 = table.answers.values().map(|kept| kept.bytes).sum();
+                prop_assert!(bytes == table.bytes && bytes <= 12_000);
+                prop_assert_eq!(table.order.len(), table.answers.len());
+                prop_assert_eq!(table.by_size.len(), table.shares.len());
+                prop_assert_eq!(table.shares.values().map(|share| share.bytes).sum::<u64>(), bytes);
             }
         }
     }

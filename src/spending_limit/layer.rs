@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     IdempotencyKeys, PriceTable, SpendingLimitPolicy,
     idempotency::Answers,
-    policy::{Payer, Till},
+    policy::{Payer, Shared},
     terms::{Charging, CostHeaders, MissingUsage, Terms},
 };
 use crate::{
@@ -43,7 +43,7 @@ impl SpendingLimitLayer {
     pub fn new(ledger: impl Ledger, prices: PriceTable) -> Self {
         Self {
             gate: Gate::new(SpendingLimitPolicy {
-                till: Arc::new(Till {
+                shared: Arc::new(Shared {
                     ledger: Arc::new(ledger),
                     clock: SystemClock::shared(),
                     terms: Terms {
@@ -171,7 +171,7 @@ impl SpendingLimitLayer {
         Self {
             gate: self
                 .gate
-                .map_policy(|policy| Arc::make_mut(&mut policy.till).clock = clock),
+                .map_policy(|policy| Arc::make_mut(&mut policy.shared).clock = clock),
         }
     }
 
@@ -179,7 +179,7 @@ impl SpendingLimitLayer {
         Self {
             gate: self
                 .gate
-                .map_policy(|policy| change(&mut Arc::make_mut(&mut policy.till).terms)),
+                .map_policy(|policy| change(&mut Arc::make_mut(&mut policy.shared).terms)),
         }
     }
 

@@ -58,11 +58,11 @@ mod export;
 mod idempotency;
 mod kept_answers;
 mod layer;
-mod lifeline;
 mod missing;
 mod open_hold;
 mod policy;
 mod price;
+mod renewal;
 mod table;
 mod terms;
 

@@ -11,9 +11,9 @@ use http::{Extensions, HeaderMap, StatusCode};
 use super::{
     Charge, CostSource, Price,
     idempotency::Recording,
-    lifeline::Lifeline,
-    policy::Till,
+    policy::Shared,
     price::{Counts, RequestLength},
+    renewal::HoldRenewal,
     terms::{Charging, CostHeaders, MissingUsage},
 };
 use crate::{
@@ -49,8 +49,8 @@ pub(super) struct OpenHold {
     seen: Seen,
     pub(super) recording: Option<Box<Recording>>,
     /// Where its hold ends by the clock.
-    lifeline: Option<Box<Lifeline>>,
-    till: Arc<Till>,
+    renewal: Option<Box<HoldRenewal>>,
+    shared: Arc<Shared>,
 }
 
 /// What was seen of the answer.
@@ -101,8 +101,8 @@ impl Seen {
 
 impl OpenHold {
     /// A call that begins now, for which nothing is set aside yet.
-    pub(super) fn unreserved(price: Price, request: RequestLength, till: Arc<Till>) -> Self {
-        let started = till.clock.elapsed();
+    pub(super) fn unreserved(price: Price, request: RequestLength, shared: Arc<Shared>) -> Self {
+        let started = shared.clock.elapsed();
         Self {
             open: None,
             started,
@@ -111,8 +111,8 @@ impl OpenHold {
             charge: None,
             seen: Seen::default(),
             recording: None,
-            lifeline: Lifeline::new(till.terms.lifetime, started),
-            till,
+            renewal: HoldRenewal::new(shared.terms.lifetime, started),
+            shared,
         }
     }
 
@@ -133,7 +133,7 @@ impl OpenHold {
         {
             let (source, is_read) = (self.price.source(), self.seen.reader.is_some());
             let route = &hold.call.route;
-            self.till.missed.note(route, source, is_read, charged);
+            self.shared.missed.note(route, source, is_read, charged);
         }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
@@ -144,7 +144,7 @@ impl OpenHold {
             charge.add_input_tokens(tokens.input);
             charge.add_output_tokens(tokens.output);
         }
-        let now = self.till.clock.elapsed();
+        let now = self.shared.clock.elapsed();
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),
@@ -165,8 +165,8 @@ impl OpenHold {
             recording.keep(now);
         }
         Some(match reservation {
-            Reservation::Free(call) => self.till.ledger.record(call, settlement),
-            Reservation::Held(hold) => self.till.ledger.settle(hold, settlement),
+            Reservation::Free(call) => self.shared.ledger.record(call, settlement),
+            Reservation::Held(hold) => self.shared.ledger.settle(hold, settlement),
         })
     }
 
@@ -195,7 +195,7 @@ impl OpenHold {
         }
         let charging = match outcome {
             Outcome::Failed => self.failed(),
-            Outcome::Disconnected => self.till.terms.disconnected,
+            Outcome::Disconnected => self.shared.terms.disconnected,
             _ => {
                 let used = self.used(outcome, held).map(Cost::told);
                 return used.unwrap_or_else(|| Cost::guessed(self.missing(held)));
@@ -215,14 +215,14 @@ impl OpenHold {
     }
 
     fn failed(&self) -> Charging {
-        let terms = &self.till.terms;
+        let terms = &self.shared.terms;
         let delivered = self.seen.broken && self.seen.bytes > 0;
         let broken = terms.broken.filter(|_| delivered);
         broken.unwrap_or(terms.failed)
     }
 
     fn missing(&self, held: Money) -> Money {
-        match self.till.terms.missing {
+        match self.shared.terms.missing {
             MissingUsage::ChargeHold => self.price.needed(held, &self.counts()),
             MissingUsage::ChargeNothing => Money::ZERO,
         }
@@ -292,7 +292,7 @@ impl OpenHold {
 
     /// What goes over the connection from now on is no body.
     fn note_upgrade(&self) {
-        let told = &self.till.upgrade_told;
+        let told = &self.shared.upgrade_told;
         if self.price.is_by_use()
             && self.seen.status == Some(StatusCode::SWITCHING_PROTOCOLS)
             && !told.load(Ordering::Relaxed)
@@ -336,16 +336,16 @@ impl OpenHold {
 
     /// A stream that goes on keeps its hold.
     fn keep_alive(&mut self) {
-        if let (Some(lifeline), Some(Reservation::Held(hold))) = (&mut self.lifeline, &self.open) {
-            let extend = |lifetime| self.till.ledger.extend(hold, lifetime);
-            lifeline.keep(self.till.clock.elapsed(), extend);
+        if let (Some(renewal), Some(Reservation::Held(hold))) = (&mut self.renewal, &self.open) {
+            let extend = |lifetime| self.shared.ledger.extend(hold, lifetime);
+            renewal.keep(self.shared.clock.elapsed(), extend);
         }
     }
 
     /// Whether its hold can't have been resolved by the clock.
     fn is_open(&self, now: Duration) -> bool {
-        let lifeline = self.lifeline.as_ref();
-        lifeline.is_none_or(|lifeline| lifeline.is_open(now))
+        let renewal = self.renewal.as_ref();
+        renewal.is_none_or(|renewal| renewal.is_open(now))
     }
 }
 
@@ -391,7 +391,7 @@ impl Permit for SpendingPermit {
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {
         self.0.note_head(response.status, response.headers);
         self.0.note_upgrade();
-        if self.0.till.terms.headers == CostHeaders::On {
+        if self.0.shared.terms.headers == CostHeaders::On {
             self.0.tell_cost(response.headers);
         }
         if self.0.seen.has_failed() {

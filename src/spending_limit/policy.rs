@@ -37,7 +37,7 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 /// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
 #[derive(Clone)]
 pub struct SpendingLimitPolicy {
-    pub(super) till: Arc<Till>,
+    pub(super) shared: Arc<Shared>,
     pub(super) prices: PriceTable,
     pub(super) answers: Option<Answers>,
     pub(super) payer: Payer,
@@ -45,7 +45,7 @@ pub struct SpendingLimitPolicy {
 
 /// What every call needs to its end.
 #[derive(Clone, Debug)]
-pub(super) struct Till {
+pub(super) struct Shared {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) terms: Terms,
@@ -92,7 +92,7 @@ impl fmt::Debug for SpendingLimitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpendingLimitPolicy")
             .field("prices", &self.prices)
-            .field("terms", &self.till.terms)
+            .field("terms", &self.shared.terms)
             .finish_non_exhaustive()
     }
 }
@@ -107,8 +107,8 @@ impl Policy for SpendingLimitPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<SpendingPermit> {
         match self.prepare(head) {
             Err(denial) => Decision::Ready(Verdict::Refuse(denial)),
-            Ok(Prepared { call, wish, .. }) if wish.open.price.is_free() => {
-                let permit = self.open(wish, Reservation::Free(call));
+            Ok(Prepared { call, intent, .. }) if intent.open.price.is_free() => {
+                let permit = self.open(intent, Reservation::Free(call));
                 Decision::Ready(Verdict::Admit(permit))
             }
             Ok(prepared) => self.hold(prepared),
@@ -120,11 +120,11 @@ impl Policy for SpendingLimitPolicy {
 struct Prepared {
     call: Call,
     budgets: Budgets,
-    wish: Wish,
+    intent: HoldIntent,
 }
 
 /// What is still to be known of a call once the ledger has it.
-struct Wish {
+struct HoldIntent {
     amount: Money,
     /// The client's own name for the call, and whose account's it is.
     named: Option<(AccountId, Idempotency)>,
@@ -193,11 +193,11 @@ impl SpendingLimitPolicy {
             principal: Arc::clone(principal.shared_subject()),
             key: principal.key().cloned(),
             route: Arc::clone(&route.name),
-            started_at: self.till.clock.now(),
+            started_at: self.shared.clock.now(),
         };
         let budgets = self.payer.budgets(principal)?;
-        let open = OpenHold::unreserved(price, length, Arc::clone(&self.till));
-        let wish = Wish {
+        let open = OpenHold::unreserved(price, length, Arc::clone(&self.shared));
+        let intent = HoldIntent {
             amount,
             named,
             open: Box::new(open),
@@ -205,7 +205,7 @@ impl SpendingLimitPolicy {
         Ok(Prepared {
             call,
             budgets,
-            wish,
+            intent,
         })
     }
 
@@ -213,22 +213,22 @@ impl SpendingLimitPolicy {
         let Prepared {
             call,
             budgets,
-            wish,
+            intent,
         } = prepared;
-        let named = wish.named.as_ref();
+        let named = intent.named.as_ref();
         let request = HoldRequest {
             call,
             budgets,
-            amount: wish.amount,
-            lifetime: self.till.terms.lifetime,
-            expiry: self.till.terms.expiry,
+            amount: intent.amount,
+            lifetime: self.shared.terms.lifetime,
+            expiry: self.shared.terms.expiry,
             idempotency: named.map(|(_, idempotency)| idempotency.clone()),
         };
-        match self.till.ledger.hold(request).into_ready() {
-            Ok(answer) => Decision::Ready(self.judge(answer, wish)),
+        match self.shared.ledger.hold(request).into_ready() {
+            Ok(answer) => Decision::Ready(self.judge(answer, intent)),
             Err(pending) => {
                 let policy = self.clone();
-                Decision::pending(async move { policy.judge(pending.await, wish) })
+                Decision::pending(async move { policy.judge(pending.await, intent) })
             }
         }
     }
@@ -236,22 +236,22 @@ impl SpendingLimitPolicy {
     fn judge(
         &self,
         answer: Result<Result<Hold, HoldRefusal>, StoreError>,
-        wish: Wish,
+        intent: HoldIntent,
     ) -> Verdict<SpendingPermit> {
         match answer {
-            Ok(Ok(hold)) => Verdict::Admit(self.open(wish, Reservation::Held(hold))),
-            Ok(Err(refusal)) => self.refused(refusal, &wish),
+            Ok(Ok(hold)) => Verdict::Admit(self.open(intent, Reservation::Held(hold))),
+            Ok(Err(refusal)) => self.refused(refusal, &intent),
             Err(error) => Verdict::Refuse(
                 Denial::new(DenialKind::Unavailable).because(format!("the ledger failed: {error}")),
             ),
         }
     }
 
-    fn refused(&self, refusal: HoldRefusal, wish: &Wish) -> Verdict<SpendingPermit> {
+    fn refused(&self, refusal: HoldRefusal, intent: &HoldIntent) -> Verdict<SpendingPermit> {
         if refusal == HoldRefusal::AlreadySettled
-            && let (Some(answers), Some((account, idempotency))) = (&self.answers, &wish.named)
+            && let (Some(answers), Some((account, idempotency))) = (&self.answers, &intent.named)
             && let Some(answer) =
-                answers.find(account.clone(), idempotency, self.till.clock.elapsed())
+                answers.find(account.clone(), idempotency, self.shared.clock.elapsed())
         {
             return Verdict::Answer(Box::new(answer));
         }
@@ -268,7 +268,7 @@ impl SpendingLimitPolicy {
             _ => (DenialKind::InsufficientCredits, None),
         };
         let denial = Denial::new(kind)
-            .price(wish.amount)
+            .price(intent.amount)
             .because(refusal.to_string());
         Verdict::Refuse(match wait {
             Some(wait) => denial.retry_after(wait),
@@ -276,10 +276,10 @@ impl SpendingLimitPolicy {
         })
     }
 
-    fn open(&self, wish: Wish, reservation: Reservation) -> SpendingPermit {
-        let Wish {
+    fn open(&self, intent: HoldIntent, reservation: Reservation) -> SpendingPermit {
+        let HoldIntent {
             named, mut open, ..
-        } = wish;
+        } = intent;
         open.open = Some(reservation);
         if let (Some(answers), Some((account, idempotency))) = (&self.answers, named) {
             let recording = answers.recording(account, idempotency, open.started);

@@ -25,6 +25,8 @@
 mod alerts;
 mod audit;
 mod changes;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod failure_detector;
 mod file;
 mod future;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -50,8 +52,6 @@ mod static_keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod tenure;
-#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
-mod vigil;
 
 mod memory;
 #[cfg(feature = "postgres")]

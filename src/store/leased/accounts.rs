@@ -12,7 +12,7 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::Notify;
 
-use super::{builder::Settings, errands::Errands, share::Share};
+use super::{builder::Settings, share::Share, waiters::Waiters};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -43,7 +43,7 @@ pub(super) struct Accounts {
     pub(super) settings: Settings,
     /// Wakes the agent before its time.
     pub(super) urgent: Notify,
-    pub(super) errands: Mutex<Errands>,
+    pub(super) waiters: Mutex<Waiters>,
     pub(super) is_closed: AtomicBool,
     pub(super) held_here: AtomicU64,
     pub(super) held_in_store: AtomicU64,
@@ -152,7 +152,7 @@ impl Accounts {
             store,
             settings,
             urgent: Notify::new(),
-            errands: Mutex::default(),
+            waiters: Mutex::default(),
             is_closed: AtomicBool::new(false),
             held_here: AtomicU64::new(0),
             held_in_store: AtomicU64::new(0),
@@ -189,7 +189,7 @@ impl Accounts {
             && !self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Holds money from a lease; otherwise gives the wish back, which is then the store's.
+    /// Holds money from a lease; otherwise gives the request back, which is then the store's.
     pub(super) fn hold(&self, request: HoldRequest) -> Held {
         if !self.suits(&request) {
             return Held::No(request);

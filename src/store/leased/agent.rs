@@ -38,7 +38,7 @@ pub(super) struct Agent {
     accounts: Arc<Accounts>,
     /// At most one of each lease.
     answers: JoinSet<Answer>,
-    /// Of these the store did not take a step, since errands were looked at.
+    /// Of these the store did not take a step, since waiters were looked at.
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
 }
@@ -86,7 +86,7 @@ impl Agent {
                     }
                 }
             }
-            self.answer_errands();
+            self.answer_waiters();
         }
         if timeout(LEAVE_WITHIN, self.leave()).await.is_err() {
             tracing::error!(target: "tollgate::ledger", "the store did not let a node end in time");
@@ -171,8 +171,8 @@ impl Agent {
         }
     }
 
-    fn answer_errands(&mut self) {
-        let others_wait = self.accounts.answer_errands(&self.failed);
+    fn answer_waiters(&mut self) {
+        let others_wait = self.accounts.answer_waiters(&self.failed);
         if others_wait && !self.failed.is_empty() && self.retry.is_none() {
             self.retry = Some(Box::pin(sleep(RETRY_AFTER)));
         }
@@ -194,7 +194,7 @@ impl Agent {
             // A slow one does not keep the others waiting.
             let round = timeout(RETRY_AFTER, self.collect()).await;
             let must_pause = is_idle || !self.failed.is_empty();
-            self.answer_errands();
+            self.answer_waiters();
             match round {
                 Ok(Err(_)) => return,
                 Ok(Ok(())) if must_pause => sleep(RETRY_AFTER).await,

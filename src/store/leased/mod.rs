@@ -40,9 +40,9 @@
 mod accounts;
 mod agent;
 mod builder;
-mod errands;
 mod share;
 mod steps;
+mod waiters;
 
 use std::{
     fmt,
@@ -169,7 +169,7 @@ impl LeasedLedger {
         if let Some(agent) = agent {
             // A runtime that nobody drives does not end it at all.
             let limit = agent::LEAVE_WITHIN.saturating_mul(2);
-            let ended = errands::within(limit, agent).await;
+            let ended = waiters::within(limit, agent).await;
             if matches!(ended, Some(Err(_))) {
                 return Err(StoreError::internal(
                     "the task that reports leases had died",
@@ -177,7 +177,7 @@ impl LeasedLedger {
             }
         }
         if self.accounts.has_unreported() || !self.accounts.is_empty() {
-            return Err(errands::unreported_rows());
+            return Err(waiters::unreported_rows());
         }
         Ok(())
     }

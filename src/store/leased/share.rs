@@ -1,14 +1,14 @@
 //! One lease, as its node keeps it.
 
+mod failure;
+mod sizing;
 #[cfg(test)]
 mod tests;
-mod trouble;
-mod wish;
 
 use std::{sync::Arc, time::Duration};
 
-pub(super) use self::trouble::Trouble;
-use self::wish::{part, times};
+pub(super) use self::failure::StepFailure;
+use self::sizing::{part, times};
 use crate::domain::{
     AccountId, BudgetId,
     books::{LeaseId, LeaseStanding, LeaseStep, Left, Served},
@@ -67,7 +67,7 @@ pub(super) struct Share {
     /// Intervals in which nothing is sent.
     pause: u32,
     /// How much shall be free.
-    wish: Money,
+    desired: Money,
     /// Granted since the last look at intervals.
     drawn: Money,
     /// Something was granted that no step has followed.
@@ -123,7 +123,7 @@ impl Share {
             rows_max: STEP_ROWS_MAX,
             given_up: 0,
             pause: 0,
-            wish: Money::ZERO,
+            desired: Money::ZERO,
             drawn: Money::ZERO,
             has_granted: false,
             largest: Money::ZERO,
@@ -265,7 +265,7 @@ impl Share {
         self.id = id;
         self.phase = Phase::Opening;
         self.look_ahead(lease_max);
-        self.send(account, expiry, Vec::new(), self.wish, false)
+        self.send(account, expiry, Vec::new(), self.desired, false)
     }
 
     /// Whether it was watched and turned out to be busy.

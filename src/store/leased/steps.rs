@@ -8,7 +8,7 @@ use std::{
 use super::{
     accounts::{Account, Accounts, Scarce, lock, random},
     builder::Settings,
-    share::{Answered, Trouble},
+    share::{Answered, StepFailure},
 };
 use crate::{
     domain::{
@@ -144,7 +144,7 @@ impl Accounts {
         };
         let (Answered { rows, scarcity }, is_over) = match answer {
             Ok(standing) => share.answered(standing),
-            Err(error) => (share.failed(trouble(error), self.clock.elapsed()), false),
+            Err(error) => (share.failed(failure(error), self.clock.elapsed()), false),
         };
         let has_more = answer.is_ok() && !is_over && (share.is_urgent() || share.owes());
         if is_over {
@@ -183,10 +183,10 @@ impl Accounts {
     }
 }
 
-fn trouble(error: &StoreError) -> Trouble {
+fn failure(error: &StoreError) -> StepFailure {
     match error.kind() {
-        StoreErrorKind::Unavailable | StoreErrorKind::Busy => Trouble::Passing,
-        StoreErrorKind::Internal => Trouble::Defect,
-        _ => Trouble::Refused,
+        StoreErrorKind::Unavailable | StoreErrorKind::Busy => StepFailure::Passing,
+        StoreErrorKind::Internal => StepFailure::Defect,
+        _ => StepFailure::Refused,
     }
 }

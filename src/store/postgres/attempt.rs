@@ -7,15 +7,16 @@ use sqlx::{AssertSqlSafe, postgres::PgConnection};
 use tokio::time::timeout;
 
 use super::{
-    batch::Desk,
+    batch::UnitOfWork,
     command::{Command, give_back},
     connection::discard,
     convert::Failure,
+    heartbeat,
     instance::{Instance, OpenHold},
     lane::Lane,
     leases::Leases,
     once::Keys,
-    pulse, statements,
+    statements,
     write::write_back,
 };
 use crate::domain::{AccountId, usage::Hold};
@@ -96,16 +97,16 @@ impl Lane {
         batch: &mut [Command],
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let mut desk = self
+        let mut unit = self
             .open_books(connection, instance, batch, progress)
             .await?;
-        desk.book(instance, batch)?;
-        write_back(connection, &desk, instance.id(), batch).await?;
-        statements::pay(connection, &desk, batch).await?;
-        desk.keys.write_back(connection).await?;
-        let (leases, now) = (&desk.leases, desk.now);
+        unit.book(instance, batch)?;
+        write_back(connection, &unit, instance.id(), batch).await?;
+        statements::pay(connection, &unit, batch).await?;
+        unit.keys.write_back(connection).await?;
+        let (leases, now) = (&unit.leases, unit.now);
         leases.write_back(connection, batch, now).await?;
-        let beat = pulse::due(&self.shared, instance);
+        let beat = heartbeat::due(&self.shared, instance);
         progress.committing = true;
         let commit = beat.as_ref().map_or_else(
             || "COMMIT".to_owned(),
@@ -117,8 +118,8 @@ impl Lane {
         if let Some(beat) = beat {
             beat.is_written(&self.shared);
         }
-        count(&desk, instance, batch);
-        self.shared.settings.alerts.tell(desk.alerts);
+        count(&unit, instance, batch);
+        self.shared.settings.alerts.tell(unit.alerts);
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl Lane {
         instance: &Arc<Instance>,
         batch: &[Command],
         progress: &mut Progress,
-    ) -> Result<Desk, Failure> {
+    ) -> Result<UnitOfWork, Failure> {
         progress.begun = true;
         if !begin(connection, &self.shared.begin.books, instance).await? {
             progress.roll_back(connection).await?;
@@ -165,7 +166,7 @@ impl Lane {
         }
         let settings = &self.shared.settings;
         let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
-        Ok(Desk {
+        Ok(UnitOfWork {
             keys: Keys::load(connection, &accounts, batch).await?,
             accounts,
             ended: statements::end_holds(connection, batch).await?,
@@ -213,9 +214,9 @@ impl Lane {
 }
 
 /// Notes what was committed: each hold by itself, so that none is counted twice, whatever is done again.
-fn count(desk: &Desk, instance: &Instance, batch: &mut [Command]) {
-    let mut opened = Vec::with_capacity(desk.opened.len());
-    for hold in &desk.opened {
+fn count(unit: &UnitOfWork, instance: &Instance, batch: &mut [Command]) {
+    let mut opened = Vec::with_capacity(unit.opened.len());
+    for hold in &unit.opened {
         if let Some(Command::Hold { request, place, .. }) = batch.get_mut(hold.command) {
             let account = request.call.account.clone();
             let _place = place.take();

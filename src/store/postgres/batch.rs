@@ -1,4 +1,4 @@
-//! What one transaction has on the desk: each account and budget that it touches, locked and loaded once, and
+//! What one transaction works on: each account and budget that it touches, locked and loaded once, and
 //! written back once. Between, the rules are the domain's and need no database.
 
 use std::time::Duration;
@@ -83,7 +83,7 @@ pub(super) fn end_micros(now: Duration, lifetime: Duration) -> i64 {
     micros.unwrap_or(i64::MAX)
 }
 
-pub(super) struct Desk {
+pub(super) struct UnitOfWork {
     pub(super) accounts: HashMap<AccountId, Account>,
     /// Holds that this transaction deleted, until their settlement is booked.
     pub(super) ended: HashSet<HoldId>,
@@ -107,7 +107,7 @@ pub(super) struct Desk {
     pub(super) moment: Moment,
 }
 
-impl Desk {
+impl UnitOfWork {
     /// Books the whole batch: settlements first, which free money.
     pub(super) fn book(
         &mut self,

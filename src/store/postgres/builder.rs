@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Inner, PostgresStore, Queue, Settings, Shared, begin::Begin, house::House, instance::Instance,
-    lane::Lane, pulse, schema, turns::Turns,
+    Inner, PostgresStore, Queue, Settings, Shared, begin::Begin, heartbeat, instance::Instance,
+    lane::Lane, maintenance::Maintenance, schema, turns::Turns,
 };
 use crate::{
     domain::{
@@ -178,7 +178,7 @@ impl PostgresStoreBuilder {
             instance: Mutex::new(Arc::new(Instance::new()?)),
             tenure: Tenure::default(),
             settling: Settling::default(),
-            pulse: tokio::sync::Mutex::default(),
+            heartbeat: tokio::sync::Mutex::default(),
             beaten_at: AtomicU64::new(0),
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
@@ -195,16 +195,19 @@ impl PostgresStoreBuilder {
             let lane = Lane::new(Arc::clone(&shared), queue, sender);
             tokio::spawn(lane.run())
         });
-        let (house, errands) = mpsc::unbounded_channel();
-        let mut keeper = House::new(Arc::clone(&shared), errands, tasks.collect());
+        let (maintenance, requests) = mpsc::unbounded_channel();
+        let mut task = Maintenance::new(Arc::clone(&shared), requests, tasks.collect());
         // Registers the instance, and looks around for the first time.
-        if let Err(failure) = keeper.move_in().await {
-            keeper.end_lanes().await;
+        if let Err(failure) = task.start().await {
+            task.end_lanes().await;
             return Err(failure.error);
         }
-        tokio::spawn(pulse::keep(Arc::clone(&shared)));
-        tokio::spawn(keeper.run());
-        Ok(PostgresStore(Arc::new(Inner { shared, house })))
+        tokio::spawn(heartbeat::keep(Arc::clone(&shared)));
+        tokio::spawn(task.run());
+        Ok(PostgresStore(Arc::new(Inner {
+            shared,
+            maintenance,
+        })))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     PostgresStore,
-    batch::{Desk, Logged},
+    batch::{Logged, UnitOfWork},
     command::Command,
     convert::{Failure, Moment, money, name},
     instance::Instance,
@@ -240,7 +240,7 @@ impl Columns {
     }
 }
 
-impl Desk {
+impl UnitOfWork {
     pub(super) fn lease(
         &mut self,
         instance: &Instance,

@@ -8,8 +8,9 @@ use super::{
     PostgresStore, answered, busy, closed,
     command::Command,
     convert::{Failure, is_storable, money},
-    house::Errand,
-    listing, statements,
+    listing,
+    maintenance::Request,
+    statements,
 };
 use crate::{
     domain::{
@@ -249,7 +250,7 @@ impl Ledger for PostgresStore {
 
     fn flush(&self) -> StoreFuture<()> {
         let (reply, answer) = oneshot::channel();
-        if self.0.house.send(Errand::Flush(reply)).is_err() {
+        if self.0.maintenance.send(Request::Flush(reply)).is_err() {
             return StoreFuture::ready(Err(closed()));
         }
         // The lanes, what is due, and some patience.

@@ -30,7 +30,7 @@ mod builder;
 mod command;
 mod connection;
 mod convert;
-mod house;
+mod heartbeat;
 mod instance;
 mod keys;
 mod lane;
@@ -39,9 +39,9 @@ mod ledger;
 mod listener;
 mod listing;
 mod logins;
+mod maintenance;
 mod once;
 mod people;
-mod pulse;
 mod schema;
 mod statements;
 mod turns;
@@ -75,9 +75,9 @@ use self::{
     command::Command,
     connection::Work,
     convert::Failure,
-    house::Errand,
+    heartbeat::Heartbeat,
     instance::Instance,
-    pulse::Pulse,
+    maintenance::Request,
     turns::{Taken, Turns},
 };
 use super::{
@@ -133,7 +133,7 @@ pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    house: UnboundedSender<Errand>,
+    maintenance: UnboundedSender<Request>,
 }
 
 /// What the store and its tasks work with.
@@ -148,7 +148,7 @@ struct Shared {
     tenure: Tenure,
     /// Holds whose settlement or extension is not written yet.
     settling: Settling,
-    pulse: tokio::sync::Mutex<Pulse>,
+    heartbeat: tokio::sync::Mutex<Heartbeat>,
     /// When this process last said that it lives, as far as that is written down: in microseconds of the clock.
     beaten_at: AtomicU64,
     /// One at a time finds out that it was taken for dead.
@@ -228,7 +228,7 @@ impl PostgresStore {
     pub async fn close(self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         // Fails when it was asked for before.
-        let _ = self.0.house.send(Errand::Close(Some(reply)));
+        let _ = self.0.maintenance.send(Request::Close(Some(reply)));
         answer.await.unwrap_or(Ok(()))
     }
 
@@ -325,7 +325,7 @@ impl Shared {
             return Ok(());
         }
         let new = Arc::new(Instance::new()?);
-        pulse::register(connection, &new, self).await?;
+        heartbeat::register(connection, &new, self).await?;
         *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let lost = old.lose();
         if lost > 0 {
@@ -349,7 +349,7 @@ impl Shared {
 impl Drop for Inner {
     fn drop(&mut self) {
         // In the background; fails when it is closed already.
-        let _ = self.house.send(Errand::Close(None));
+        let _ = self.maintenance.send(Request::Close(None));
     }
 }
 

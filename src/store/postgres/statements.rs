@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::{Row, postgres::PgConnection};
 
 use super::{
-    batch::{Account, Desk, LoadedBudget, Payment, end_micros},
+    batch::{Account, LoadedBudget, Payment, UnitOfWork, end_micros},
     command::Command,
     convert::{Failure, Moment, money, name},
     instance::Instance,
@@ -290,11 +290,11 @@ pub(super) async fn payments(
 /// Writes payments down. Another process may have taken a reference meanwhile: then it is all to be done again.
 pub(super) async fn pay(
     connection: &mut PgConnection,
-    desk: &Desk,
+    unit: &UnitOfWork,
     batch: &[Command],
 ) -> Result<(), Failure> {
     let (mut accounts, mut references, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
-    for paid in &desk.paid {
+    for paid in &unit.paid {
         if let Some(Command::Pay {
             reference, amount, ..
         }) = batch.get(paid.command)
@@ -312,7 +312,7 @@ pub(super) async fn pay(
         .bind(accounts)
         .bind(references)
         .bind(amounts)
-        .bind(Moment(desk.now))
+        .bind(Moment(unit.now))
         .execute(connection)
         .await?
         .rows_affected();

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 
 use super::{
-    batch::Desk,
+    batch::UnitOfWork,
     command::Command,
     convert::{Failure, Moment, count},
 };
@@ -68,14 +68,14 @@ const WRITE: &str = "WITH accounts AS (
 /// Accounts and budgets that changed, new holds and new rows of the log, in one statement.
 pub(super) async fn write_back(
     connection: &mut PgConnection,
-    desk: &Desk,
+    unit: &UnitOfWork,
     instance: i64,
     batch: &[Command],
 ) -> Result<(), Failure> {
-    let accounts = AccountColumns::of(desk);
-    let budgets = BudgetColumns::of(desk);
-    let holds = HoldColumns::of(desk, batch)?;
-    let usage = UsageColumns::of(desk, batch);
+    let accounts = AccountColumns::of(unit);
+    let budgets = BudgetColumns::of(unit);
+    let holds = HoldColumns::of(unit, batch)?;
+    let usage = UsageColumns::of(unit, batch);
     let nothing = accounts.number.is_empty()
         && budgets.account.is_empty()
         && holds.number.is_empty()
@@ -116,7 +116,7 @@ pub(super) async fn write_back(
         .bind(holds.calls.started_at)
         .bind(holds.charges)
         .bind(holds.idempotency_key)
-        .bind(Moment(desk.now))
+        .bind(Moment(unit.now))
         .bind(usage.account)
         .bind(usage.calls.request_id)
         .bind(usage.calls.principal)
@@ -150,9 +150,9 @@ struct AccountColumns {
 }
 
 impl AccountColumns {
-    fn of(desk: &Desk) -> Self {
+    fn of(unit: &UnitOfWork) -> Self {
         let mut columns = Self::default();
-        for account in desk.accounts.values() {
+        for account in unit.accounts.values() {
             // Without a row nothing was granted, paid or logged: at most windows have begun anew.
             if let Some(number) = account.number
                 && account.balance != account.stored
@@ -181,9 +181,9 @@ struct BudgetColumns<'a> {
 }
 
 impl<'a> BudgetColumns<'a> {
-    fn of(desk: &'a Desk) -> Self {
+    fn of(unit: &'a UnitOfWork) -> Self {
         let mut columns = Self::default();
-        for account in desk.accounts.values() {
+        for account in unit.accounts.values() {
             let Some(number) = account.number else {
                 continue;
             };
@@ -265,9 +265,9 @@ struct HoldColumns<'a> {
 }
 
 impl<'a> HoldColumns<'a> {
-    fn of(desk: &Desk, batch: &'a [Command]) -> Result<Self, Failure> {
+    fn of(unit: &UnitOfWork, batch: &'a [Command]) -> Result<Self, Failure> {
         let mut columns = Self::default();
-        for opened in &desk.opened {
+        for opened in &unit.opened {
             let Some(Command::Hold { request, .. }) = batch.get(opened.command) else {
                 continue;
             };
@@ -309,9 +309,9 @@ struct UsageColumns<'a> {
 }
 
 impl<'a> UsageColumns<'a> {
-    fn of(desk: &Desk, batch: &'a [Command]) -> Self {
+    fn of(unit: &UnitOfWork, batch: &'a [Command]) -> Self {
         let mut columns = Self::default();
-        for logged in &desk.logged {
+        for logged in &unit.logged {
             let (call, settlement): (&Call, &Settlement) = match batch.get(logged.command) {
                 Some(Command::Settle {
                     hold, settlement, ..

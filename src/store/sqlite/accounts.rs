@@ -153,7 +153,7 @@ pub(super) fn find_budget(
     }
 }
 
-/// The account and those of its budgets, loaded unless they are on the desk.
+/// The account and those of its budgets, loaded unless they are already.
 pub(super) fn load<'a>(
     accounts: &'a mut HashMap<AccountId, Account>,
     statements: &mut Statements<'_>,

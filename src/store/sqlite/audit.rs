@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Command, SqliteStore,
-    batch::Desk,
+    batch::UnitOfWork,
     busy, closed,
     convert::{Failure, micros, moment, name, uncount},
 };
@@ -146,7 +146,7 @@ fn read_entry(row: &Row<'_>) -> Result<AuditEntry, Failure> {
     })
 }
 
-impl Desk<'_> {
+impl UnitOfWork<'_> {
     pub(super) fn audit(&self, event: &AuditEvent) -> Result<(), Failure> {
         self.connection
             .prepare_cached(

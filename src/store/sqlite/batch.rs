@@ -1,4 +1,4 @@
-//! What one transaction has on the desk.
+//! What one transaction works on.
 //!
 //! Nothing of the books is kept from one transaction to the next, so several processes may share a file.
 
@@ -12,7 +12,7 @@ use super::{
     accounts::{ACCOUNT, Account, BUDGET},
     bundles::Bundles,
     convert::Failure,
-    recovery::House,
+    maintenance::Maintenance,
 };
 use crate::domain::{
     AccountId,
@@ -21,7 +21,7 @@ use crate::domain::{
     usage::HoldId,
 };
 
-pub(super) struct Desk<'c> {
+pub(super) struct UnitOfWork<'c> {
     pub(super) connection: &'c Connection,
     pub(super) statements: Statements<'c>,
     pub(super) settings: Arc<Settings>,
@@ -33,7 +33,7 @@ pub(super) struct Desk<'c> {
     pub(super) elapsed: Duration,
     /// The same, as budgets see it.
     pub(super) moment: Moment,
-    pub(super) house: House,
+    pub(super) maintenance: Maintenance,
     pub(super) tally: Tally,
     /// To be told when this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
@@ -161,11 +161,11 @@ impl Log {
     }
 }
 
-impl<'c> Desk<'c> {
+impl<'c> UnitOfWork<'c> {
     pub(super) fn new(
         connection: &'c Connection,
         settings: Arc<Settings>,
-        house: House,
+        maintenance: Maintenance,
     ) -> Result<Self, Failure> {
         Ok(Self {
             connection,
@@ -177,13 +177,13 @@ impl<'c> Desk<'c> {
             elapsed: Duration::ZERO,
             moment: Moment::default(),
             settings,
-            house,
+            maintenance,
             tally: Tally::default(),
             alerts: Vec::new(),
         })
     }
 
-    /// Begins a transaction with an empty desk.
+    /// Begins a transaction with nothing loaded.
     pub(super) fn begin(&mut self) -> Result<(), Failure> {
         self.clear();
         self.connection
@@ -199,7 +199,7 @@ impl<'c> Desk<'c> {
         self.moment = self.settings.calendar.moment(self.now);
     }
 
-    /// Writes back what is on the desk, and commits.
+    /// Writes back what was changed, and commits.
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
         for account in self.accounts.values() {
             account.write_back(&mut self.statements)?;

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     accounts::{Account, load},
-    batch::{Desk, Log, PLAIN_USAGE, Statements},
+    batch::{Log, PLAIN_USAGE, Statements, UnitOfWork},
     convert::{Failure, count, micros},
     holds::principal,
     once,
@@ -23,7 +23,7 @@ use crate::{
     store::StoreError,
 };
 
-impl Desk<'_> {
+impl UnitOfWork<'_> {
     pub(super) fn hold(
         &mut self,
         request: &HoldRequest,
@@ -40,7 +40,7 @@ impl Desk<'_> {
         {
             return Ok(Err(refusal));
         }
-        let open = self.house.open_of(&call.account, self.tally.is_anew);
+        let open = self.maintenance.open_of(&call.account, self.tally.is_anew);
         if open.saturating_add_signed(account.opened) >= self.settings.open_holds_per_account_max {
             return Ok(Err(HoldRefusal::TooManyOpen));
         }
@@ -53,7 +53,7 @@ impl Desk<'_> {
             once::begin(self.connection, number, wish, self.now)?;
         }
         let id = HoldId {
-            instance: self.house.instance(),
+            instance: self.maintenance.instance(),
             number: self.log.hold_number(&mut self.statements)?.cast_unsigned(),
         };
         self.bundles.open(id, number, request, &grant)?;
@@ -74,7 +74,7 @@ impl Desk<'_> {
             &hold.call.account,
             &hold.budgets,
         )?;
-        if hold.id.instance == self.house.instance() {
+        if hold.id.instance == self.maintenance.instance() {
             self.tally.ended.push(hold.id);
             account.opened = account.opened.saturating_sub(1);
         }
@@ -118,7 +118,7 @@ impl Desk<'_> {
     /// Lets a hold of this instance live for `lifetime` from now on, if it is still there.
     pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
         let ends = Hold::end_after(lifetime, || self.elapsed).unwrap_or(Duration::MAX);
-        Ok(self.bundles.is_open(hold)? && self.house.extend(hold, ends))
+        Ok(self.bundles.is_open(hold)? && self.maintenance.extend(hold, ends))
     }
 
     /// Moves money into or out of an account, once for each reference.

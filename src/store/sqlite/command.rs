@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{batch::Desk, convert::Failure};
+use super::{batch::UnitOfWork, convert::Failure};
 use crate::{
     domain::{
         KeyId,
@@ -57,7 +57,7 @@ impl Command {
     }
 
     /// Does it, in the transaction that goes on.
-    pub(super) fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    pub(super) fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure> {
         match self {
             Self::Hold {
                 request,
@@ -68,13 +68,13 @@ impl Command {
                 *granted = None;
                 // Nobody waits any more: under a heavy load that is most of it.
                 if !reply.is_closed() {
-                    *granted = Some(desk.hold(request)?);
+                    *granted = Some(unit.hold(request)?);
                 }
             }
             Self::Settle {
                 hold, settlement, ..
             } => {
-                if !desk.settle(hold, settlement)? {
+                if !unit.settle(hold, settlement)? {
                     tracing::warn!(
                         target: "tollgate::ledger",
                         hold = %hold.id,
@@ -85,9 +85,9 @@ impl Command {
             }
             Self::Record {
                 call, settlement, ..
-            } => desk.record(call, settlement)?,
-            Self::Audit(event) => desk.audit(event)?,
-            Self::Job(job) | Self::Extend(job) => job.run(desk)?,
+            } => unit.record(call, settlement)?,
+            Self::Audit(event) => unit.audit(event)?,
+            Self::Job(job) | Self::Extend(job) => job.run(unit)?,
             Self::Touch { .. } | Self::Flush(_) | Self::Close => {}
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Drop for Granted {
 pub(super) trait Job: Send {
     /// Does it, in the batch's transaction; again, if that had to be rolled back. An error is the whole
     /// batch's, one that is the job's own is kept for [`Job::finish`].
-    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure>;
+    fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure>;
 
     /// Answers: `Ok` when it is committed.
     fn finish(self: Box<Self>, committed: Result<(), StoreError>);
@@ -184,7 +184,7 @@ where
 
 impl<T, F> Booking<T, F>
 where
-    F: FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure>,
+    F: FnMut(&mut UnitOfWork<'_>) -> Result<Result<T, StoreError>, Failure>,
 {
     pub(super) fn new(work: F, reply: Reply<T>) -> Self {
         Self {
@@ -211,8 +211,8 @@ where
     T: Send,
     F: FnMut(&Connection) -> Result<T, Failure> + Send,
 {
-    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
-        let connection = desk.connection;
+    fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure> {
+        let connection = unit.connection;
         connection.prepare_cached("SAVEPOINT change")?.execute([])?;
         let outcome = (self.work)(connection);
         // Some failures (a full disk) roll everything back; then there is no savepoint any more.
@@ -236,10 +236,10 @@ where
 impl<T, F> Job for Booking<T, F>
 where
     T: Send,
-    F: FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure> + Send,
+    F: FnMut(&mut UnitOfWork<'_>) -> Result<Result<T, StoreError>, Failure> + Send,
 {
-    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
-        self.answer = Some((self.work)(desk)?);
+    fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure> {
+        self.answer = Some((self.work)(unit)?);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{
     SqliteStore,
     accounts::load,
-    batch::Desk,
+    batch::UnitOfWork,
     calls::UsageRow,
     convert::{Failure, micros, name},
     holds::{pack, unpack},
@@ -41,7 +41,7 @@ const ORPHANED: &str =
 
 impl LeaseStore for SqliteStore {
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding> {
-        self.book(move |desk| desk.lease(&step).map(Ok))
+        self.book(move |unit| unit.lease(&step).map(Ok))
     }
 
     fn tenure(&self) -> &Tenure {
@@ -66,7 +66,7 @@ struct Orphaned {
     expiry: Expiry,
 }
 
-impl Desk<'_> {
+impl UnitOfWork<'_> {
     pub(super) fn lease(&mut self, step: &LeaseStep) -> Result<LeaseStanding, Failure> {
         let id = step.id;
         let stored = self
@@ -77,7 +77,7 @@ impl Desk<'_> {
             })
             .optional()?;
         let now = self.moment;
-        let may_open = id.instance == self.house.instance();
+        let may_open = id.instance == self.maintenance.instance();
         let account = load(
             &mut self.accounts,
             &mut self.statements,

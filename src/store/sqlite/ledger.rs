@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{
     SqliteStore,
     accounts::{ACCOUNT, find_budget, read_account},
-    batch::Desk,
+    batch::UnitOfWork,
     busy, closed,
     command::{Booking, Command},
     listing,
@@ -85,18 +85,18 @@ impl Ledger for SqliteStore {
         let id = hold.id;
         let (reply, answer) = oneshot::channel();
         let on_its_way = self.0.settings.settling.begin(id);
-        let work = move |desk: &mut Desk<'_>| {
+        let work = move |unit: &mut UnitOfWork<'_>| {
             // For as long as this waits, the hold isn't overdue.
             let _waiting = &on_its_way;
-            desk.extend(id, lifetime).map(Ok)
+            unit.extend(id, lifetime).map(Ok)
         };
         let job = Box::new(Booking::new(work, reply));
         self.0.send(Command::Extend(job), answer)
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        self.book(move |desk| {
-            desk.pay(
+        self.book(move |unit| {
+            unit.pay(
                 &credit.account,
                 credit.amount,
                 &credit.reference,
@@ -106,8 +106,8 @@ impl Ledger for SqliteStore {
     }
 
     fn adjust(&self, change: Adjustment) -> StoreFuture<Balance> {
-        self.book(move |desk| {
-            desk.pay(
+        self.book(move |unit| {
+            unit.pay(
                 &change.account,
                 change.amount,
                 &change.reference,
@@ -121,7 +121,7 @@ impl Ledger for SqliteStore {
             return StoreFuture::ready(Err(StoreError::negative_limit()));
         }
         let account = account.clone();
-        self.book(move |desk| desk.set_credit_line(&account, line).map(Ok))
+        self.book(move |unit| unit.set_credit_line(&account, line).map(Ok))
     }
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
@@ -142,7 +142,7 @@ impl Ledger for SqliteStore {
             return StoreFuture::ready(Err(StoreError::negative_limit()));
         }
         let (account, budget) = (account.clone(), budget.clone());
-        self.book(move |desk| desk.set_limits(&account, &budget, limits).map(Ok))
+        self.book(move |unit| unit.set_limits(&account, &budget, limits).map(Ok))
     }
 
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {

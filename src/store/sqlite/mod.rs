@@ -26,11 +26,11 @@ mod leases;
 mod ledger;
 mod line;
 mod listing;
+mod maintenance;
 mod once;
 mod open;
 mod people;
 mod readers;
-mod recovery;
 mod schema;
 mod writer;
 
@@ -47,7 +47,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::{
-    batch::Desk,
+    batch::UnitOfWork,
     command::{Booking, Change, Command, Job, Reply},
     convert::Failure,
     readers::Readers,
@@ -185,7 +185,7 @@ impl SqliteStore {
     /// A change in the books.
     fn book<T: Send + 'static>(
         &self,
-        work: impl FnMut(&mut Desk<'_>) -> Result<Result<T, StoreError>, Failure> + Send + 'static,
+        work: impl FnMut(&mut UnitOfWork<'_>) -> Result<Result<T, StoreError>, Failure> + Send + 'static,
     ) -> StoreFuture<T> {
         self.submit(|reply| Box::new(Booking::new(work, reply)))
     }

@@ -21,12 +21,12 @@ use tokio::sync::oneshot;
 
 use super::{
     Settings,
-    batch::Desk,
+    batch::UnitOfWork,
     command::{Command, Granted},
     convert::{Failure, micros},
     line::Line,
+    maintenance::Maintenance,
     open,
-    recovery::House,
 };
 use crate::{
     domain::usage::Hold,
@@ -58,7 +58,7 @@ const CLOSING_ATTEMPTS: u32 = 20;
 const LEAVING_STEPS: u32 = 10_000;
 
 pub(super) struct Writer<'c> {
-    desk: Desk<'c>,
+    unit: UnitOfWork<'c>,
     line: Line,
     sender: Sender<Command>,
     gauge: Arc<Gauge>,
@@ -117,9 +117,9 @@ impl<'c> Writer<'c> {
         sender: Sender<Command>,
         gauge: Arc<Gauge>,
     ) -> Result<Self, Failure> {
-        let desk = Desk::new(connection, Arc::clone(settings), House::new())?;
+        let unit = UnitOfWork::new(connection, Arc::clone(settings), Maintenance::new())?;
         let mut writer = Self {
-            desk,
+            unit,
             line: Line::new(queue, Arc::clone(&gauge), Arc::clone(&settings.clock)),
             sender,
             gauge,
@@ -131,7 +131,7 @@ impl<'c> Writer<'c> {
         // The first transaction registers the instance, and gives back what orphans left.
         let first = writer.transaction(&mut Vec::new(), Joining::Nobody);
         if first.is_err() {
-            writer.desk.roll_back();
+            writer.unit.roll_back();
         }
         first.map(|()| writer)
     }
@@ -194,9 +194,9 @@ impl<'c> Writer<'c> {
         if batch.is_empty() {
             let is_closing = self.line.is_closing();
             let patience = if is_closing { Duration::ZERO } else { IDLE };
-            let asked = self.desk.settings.clock.elapsed();
+            let asked = self.unit.settings.clock.elapsed();
             self.line.wait(patience, batch);
-            let elapsed = self.desk.settings.clock.elapsed();
+            let elapsed = self.unit.settings.clock.elapsed();
             if elapsed.saturating_sub(asked) >= REST {
                 self.rested_at = elapsed;
             }
@@ -209,7 +209,12 @@ impl<'c> Writer<'c> {
     /// write, and none of it could be written.
     fn turn(&mut self, batch: &mut Vec<Command>, joining: Joining) -> bool {
         let idle = batch.is_empty() && self.line.touched().is_empty();
-        if idle && !self.desk.house.is_due(self.desk.settings.clock.elapsed()) {
+        if idle
+            && !self
+                .unit
+                .maintenance
+                .is_due(self.unit.settings.clock.elapsed())
+        {
             return true;
         }
         match self.transaction(batch, joining) {
@@ -221,8 +226,8 @@ impl<'c> Writer<'c> {
                 true
             }
             Err(failure) => {
-                self.desk.roll_back();
-                self.desk.house_is_undone();
+                self.unit.roll_back();
+                self.unit.maintenance_is_undone();
                 if batch.len() > 1 && !failure.is_passing() {
                     // One of them can't be done at all: each alone, so that it fails alone.
                     let mut has_written = false;
@@ -271,14 +276,14 @@ impl<'c> Writer<'c> {
 
     /// Leaves the lock to others, where somebody may wait for it in vain.
     fn give_way(&mut self) {
-        let rest = if self.desk.house.suspects_somebody() {
+        let rest = if self.unit.maintenance.suspects_somebody() {
             SUSPICION
-        } else if self.desk.house.is_alone() {
+        } else if self.unit.maintenance.is_alone() {
             return;
         } else {
             REST
         };
-        let clock = &self.desk.settings.clock;
+        let clock = &self.unit.settings.clock;
         if rest == SUSPICION || clock.elapsed().saturating_sub(self.rested_at) >= RESTLESS {
             std::thread::sleep(rest);
             self.rested_at = clock.elapsed();
@@ -287,27 +292,27 @@ impl<'c> Writer<'c> {
 
     fn transaction(&mut self, batch: &mut Vec<Command>, joining: Joining) -> Result<(), Failure> {
         self.give_way();
-        self.desk.begin()?;
+        self.unit.begin()?;
         for command in &mut *batch {
             // Settlements first of all, lest one be resolved that only had to wait for the disk; and so with extensions.
             if command.is_of_a_hold() {
-                command.run(&mut self.desk)?;
+                command.run(&mut self.unit)?;
             }
         }
-        self.desk.keep_house()?;
+        self.unit.maintain()?;
         for command in &mut *batch {
             if !command.is_of_a_hold() {
-                command.run(&mut self.desk)?;
+                command.run(&mut self.unit)?;
             }
         }
         if let Joining::Until(limit) = joining {
             self.run_late(batch, limit)?;
         }
         self.touch()?;
-        self.desk.commit()?;
-        self.desk.house_is_kept();
-        let alerts = mem::take(&mut self.desk.alerts);
-        self.desk.settings.alerts.tell(alerts);
+        self.unit.commit()?;
+        self.unit.maintenance_is_committed();
+        let alerts = mem::take(&mut self.unit.alerts);
+        self.unit.settings.alerts.tell(alerts);
         self.line.forget_touched();
         self.count_holds();
         Ok(())
@@ -317,9 +322,9 @@ impl<'c> Writer<'c> {
     fn run_late(&mut self, batch: &mut Vec<Command>, limit: usize) -> Result<(), Failure> {
         let mut done = batch.len();
         while self.line.take_late(batch, limit, self.answered) {
-            self.desk.look_at_the_clock();
+            self.unit.look_at_the_clock();
             for command in batch.iter_mut().skip(done) {
-                command.run(&mut self.desk)?;
+                command.run(&mut self.unit)?;
             }
             done = batch.len();
         }
@@ -330,7 +335,7 @@ impl<'c> Writer<'c> {
         if self.line.touched().is_empty() {
             return Ok(());
         }
-        let mut touch = self.desk.connection.prepare_cached(
+        let mut touch = self.unit.connection.prepare_cached(
             "UPDATE api_key SET last_used_at = ?1 WHERE id = ?2
              AND (last_used_at IS NULL OR last_used_at < ?1)",
         )?;
@@ -341,11 +346,11 @@ impl<'c> Writer<'c> {
     }
 
     fn count_holds(&mut self) {
-        let tally = mem::take(&mut self.desk.tally);
-        self.desk.house.note(&tally);
-        for (id, account) in &self.desk.accounts {
+        let tally = mem::take(&mut self.unit.tally);
+        self.unit.maintenance.note(&tally);
+        for (id, account) in &self.unit.accounts {
             if account.opened != 0 {
-                self.desk.house.count(id, account.opened);
+                self.unit.maintenance.count(id, account.opened);
             }
         }
         let gone = tally.lost.saturating_add(tally.ended.len());
@@ -391,21 +396,21 @@ impl<'c> Writer<'c> {
 
     /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
     fn leave(&mut self) {
-        self.desk.settings.tenure.end();
+        self.unit.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
-            let left = self.desk.begin().and_then(|()| {
+            let left = self.unit.begin().and_then(|()| {
                 // A disk that takes the leave takes what it refused before.
                 for command in &mut self.again {
-                    command.run(&mut self.desk)?;
+                    command.run(&mut self.unit)?;
                 }
-                let all_done = self.desk.leave_house()?;
-                self.desk.commit()?;
+                let all_done = self.unit.leave()?;
+                self.unit.commit()?;
                 Ok(all_done)
             });
             match left {
                 Ok(all_done) => {
-                    let alerts = mem::take(&mut self.desk.alerts);
-                    self.desk.settings.alerts.tell(alerts);
+                    let alerts = mem::take(&mut self.unit.alerts);
+                    self.unit.settings.alerts.tell(alerts);
                     for command in mem::take(&mut self.again) {
                         self.succeed(command);
                     }
@@ -414,7 +419,7 @@ impl<'c> Writer<'c> {
                     }
                 }
                 Err(failure) => {
-                    self.desk.roll_back();
+                    self.unit.roll_back();
                     let error = failure.0;
                     tracing::warn!(target: "tollgate::sqlite", %error, "can't take leave");
                     break;
@@ -424,7 +429,7 @@ impl<'c> Writer<'c> {
         self.give_up();
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self
-            .desk
+            .unit
             .connection
             .query_row(checkpoint, [], |_| Ok(()))
             .map_err(Failure::from)

@@ -85,7 +85,7 @@ fn a_step_that_is_refused_is_told_in_halves_until_the_row_is_found() {
         assert!(steps < 100, "it comes to an end");
         let is_bad = |row: &Served| row.call.request_id.as_str() == "13";
         if step.served.iter().any(is_bad) {
-            lost += share.failed(Trouble::Refused, Duration::ZERO).rows;
+            lost += share.failed(StepFailure::Refused, Duration::ZERO).rows;
         } else {
             taken.extend(step.served.iter().map(|row| row.call.request_id.clone()));
             is_over = told(&mut share, step.target);
@@ -112,7 +112,7 @@ fn a_defect_is_given_minutes_to_be_mended() {
         if tick(&mut share).is_some() {
             sent += 1;
             let elapsed = Duration::from_millis(tenth * 100);
-            lost += share.failed(Trouble::Defect, elapsed).rows;
+            lost += share.failed(StepFailure::Defect, elapsed).rows;
             assert_eq!(lost > 0, tenth >= 3_000, "{tenth}");
         }
         if lost > 0 {

@@ -14,10 +14,10 @@ use tokio::{
 
 use super::{
     Inner, RedisLedger,
-    desk::Desk,
-    errands::Errands,
-    house::{self, House},
+    in_flight::InFlight,
+    maintenance::{self, Maintenance},
     names::Names,
+    registry::HoldRegistry,
     server,
     shared::{Failure, Settings, Shared, random},
 };
@@ -147,11 +147,11 @@ impl RedisLedgerBuilder {
             names: Names::new(&self.prefix),
             settings: self.settings,
             hasher: DefaultHashBuilder::default(),
-            desk: Desk::new(instance),
+            registry: HoldRegistry::new(instance),
             gate: RwLock::default(),
-            errands: Errands::new(),
+            in_flight: InFlight::new(),
             records: Arc::new(Semaphore::new(places)),
-            house: Mutex::new(House::default()),
+            maintenance: Mutex::new(Maintenance::default()),
             registering: Mutex::default(),
             in_doubt: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -164,10 +164,10 @@ impl RedisLedgerBuilder {
         // Looks around for the first time.
         let begin = async {
             shared.register(instance).await?;
-            shared.house.lock().await.turn(&shared).await
+            shared.maintenance.lock().await.turn(&shared).await
         };
         begin.await.map_err(|failure: Failure| failure.error)?;
-        tokio::spawn(house::keep(Arc::clone(&shared)));
+        tokio::spawn(maintenance::keep(Arc::clone(&shared)));
         Ok(RedisLedger(Arc::new(Inner { shared })))
     }
 }

@@ -60,7 +60,7 @@ impl RedisLedger {
     {
         let shared = &self.0.shared;
         let (reply, answer) = oneshot::channel();
-        let (ticket, work) = (shared.errands.ticket(), work(Arc::clone(shared)));
+        let (ticket, work) = (shared.in_flight.ticket(), work(Arc::clone(shared)));
         shared.runtime.spawn(async move {
             let done = work.await.map_err(|failure| failure.error);
             drop(ticket);
@@ -125,7 +125,7 @@ impl Ledger for RedisLedger {
         // However long it has to wait for the server, time is up for its hold no more.
         self.0
             .shared
-            .desk
+            .registry
             .begin_to_settle(&hold.call.account, hold.id);
         self.send(move |shared| async move { shared.settle(&hold, &settlement).await })
     }
@@ -133,7 +133,10 @@ impl Ledger for RedisLedger {
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {
         let (id, account) = (hold.id, hold.call.account.clone());
         let shared = &self.0.shared;
-        if !shared.desk.extend(&account, id, shared.end_after(lifetime)) {
+        if !shared
+            .registry
+            .extend(&account, id, shared.end_after(lifetime))
+        {
             return StoreFuture::ready(Ok(false));
         }
         self.ask(move |shared| async move {
@@ -268,8 +271,8 @@ impl Ledger for RedisLedger {
             // What is on its way, what is due, and some patience.
             let deadline = shared.settings.deadline.saturating_mul(3);
             let flush = async {
-                shared.errands.wait().await;
-                shared.house.lock().await.turn(&shared).await
+                shared.in_flight.wait().await;
+                shared.maintenance.lock().await.turn(&shared).await
             };
             let flushed = timeout(deadline, flush).await;
             flushed.unwrap_or_else(|_| Err(Failure::slow()))

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use super::{
     codec::{self, HoldAnswer, corrupt},
-    desk::{Full, Most},
     question::{HOLD, INSTANCE, Question, RECORD, SETTLE},
+    registry::{Full, Most},
     shared::{Failure, Shared, closed, random},
 };
 use crate::{
@@ -42,7 +42,7 @@ enum Fate {
 impl Drop for Attempt {
     fn drop(&mut self) {
         match self.fate {
-            Fate::Nothing => self.shared.desk.release(&self.account, self.id),
+            Fate::Nothing => self.shared.registry.release(&self.account, self.id),
             Fate::Unknown => self.shared.give_back(&self.account, self.id),
             Fate::Open => {}
         }
@@ -100,7 +100,7 @@ impl Shared {
             of_all: self.settings.open_holds_max,
             of_account: self.settings.open_holds_per_account_max,
         };
-        let reserved = match self.desk.reserve(account, most, now) {
+        let reserved = match self.registry.reserve(account, most, now) {
             Ok(reserved) => reserved,
             Err(Full::Account) => return Ok(Err(HoldRefusal::TooManyOpen)),
             Err(Full::All) => {
@@ -136,7 +136,7 @@ impl Shared {
             HoldAnswer::Granted(grant) => {
                 attempt.fate = Fate::Open;
                 let ends = self.end_after(request.lifetime);
-                self.desk.extend(account, id, ends);
+                self.registry.extend(account, id, ends);
                 Ok(Ok((id, grant)))
             }
         }
@@ -183,20 +183,22 @@ impl Shared {
         let _gate = self.gate.read().await;
         let question = self.instance_question("enter", instance);
         let names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
-        let known: i64 = self.ask(self.house_way(), &question.arg(names)).await?;
+        let known: i64 = self
+            .ask(self.maintenance_way(), &question.arg(names))
+            .await?;
         if known == 0 {
             return Err(Miss::Fenced(instance));
         }
         for account in accounts {
-            self.desk.enter(account, instance);
+            self.registry.enter(account, instance);
         }
         Ok(())
     }
 
     /// The server may have lost what it was told last: says once more where this process has open holds.
     pub(super) async fn enter_all(self: &Arc<Self>) -> Result<(), Failure> {
-        let instance = self.desk.instance();
-        for some in self.desk.doubt().chunks(500) {
+        let instance = self.registry.instance();
+        for some in self.registry.doubt().chunks(500) {
             match self.enter(some, instance).await {
                 Ok(()) => {}
                 Err(Miss::Failed(failure)) => return Err(failure),
@@ -206,7 +208,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn house_way(&self) -> u8 {
+    pub(super) fn maintenance_way(&self) -> u8 {
         self.way("instances")
     }
 
@@ -221,12 +223,12 @@ impl Shared {
     /// resolve.
     pub(super) async fn begin_anew(self: &Arc<Self>, instance: u64) -> Result<(), Failure> {
         let _registering = self.registering.lock().await;
-        if self.desk.instance() != instance {
+        if self.registry.instance() != instance {
             return Ok(());
         }
         let next = random()?;
         self.register(next).await?;
-        self.desk.begin_anew(next);
+        self.registry.begin_anew(next);
         tracing::warn!(
             target: "tollgate::redis",
             "this process was taken for dead: what it held is given back"
@@ -238,7 +240,7 @@ impl Shared {
     pub(super) async fn register(self: &Arc<Self>, instance: u64) -> Result<(), Failure> {
         let question = Question::command("HSETNX").arg(self.names.beats());
         let question = question.arg(format!("{instance:016x}")).arg(0);
-        self.ask::<i64>(self.house_way(), &question).await?;
+        self.ask::<i64>(self.maintenance_way(), &question).await?;
         Ok(())
     }
 
@@ -309,7 +311,7 @@ impl Shared {
             question.repeat(once_unless(again))
         };
         let insisted = self.insist(self.way(account.as_str()), question).await;
-        self.desk.release(account, id);
+        self.registry.release(account, id);
         let (answer, again): (Vec<String>, bool) = insisted?;
         match answer.split_first() {
             Some((word, passed)) if word == "settled" => {
@@ -326,7 +328,7 @@ impl Shared {
     /// Gives a hold back of which nobody knows whether it was opened, and sees to it that it isn't any more.
     pub(super) fn give_back(self: &Arc<Self>, account: &AccountId, id: HoldId) {
         let (shared, account) = (Arc::clone(self), account.clone());
-        let ticket = self.errands.ticket();
+        let ticket = self.in_flight.ticket();
         self.runtime.spawn(async move {
             let settlement = Settlement::new(Money::ZERO, Outcome::Disconnected);
             let given_back = match codec::write_settlement(&settlement) {
@@ -346,7 +348,7 @@ impl Shared {
         call: &Call,
         settlement: &Settlement,
     ) -> Result<(), Failure> {
-        let name = self.desk.next_id().to_string();
+        let name = self.registry.next_id().to_string();
         let question = self.ask_to_record(call, settlement, &name)?;
         let way = self.way(call.account.as_str());
         self.insist::<i64>(way, question).await?;

@@ -4,7 +4,7 @@
 -- ARGV  what, the instance, and what that needs:
 --   beat                  lives on; 0: it was taken for dead
 --   enter, accounts…      will open holds there; 0: it was taken for dead
---   bury, beats           is dead if it has said no more than that; '' whatever it said
+--   remove, beats           is dead if it has said no more than that; '' whatever it said
 --   leave, accounts…      has no open holds there
 --   forget                is dead, and has nothing any more
 
@@ -25,7 +25,7 @@ elseif what == 'beat' then
   redis.call('HINCRBY', KEYS[1], instance, 1)
 elseif what == 'enter' then
   redis.call('SADD', KEYS[3], unpack(ARGV, 3))
-elseif what == 'bury' and (ARGV[3] == '' or ARGV[3] == beats) then
+elseif what == 'remove' and (ARGV[3] == '' or ARGV[3] == beats) then
   redis.call('HDEL', KEYS[1], instance)
   redis.call('SADD', KEYS[2], instance)
 end

@@ -10,13 +10,13 @@
 mod builder;
 mod calls;
 mod codec;
-mod desk;
-mod errands;
 mod holding;
-mod house;
+mod in_flight;
 mod listing;
+mod maintenance;
 mod names;
 mod question;
+mod registry;
 mod server;
 mod shared;
 
@@ -93,7 +93,7 @@ impl RedisLedger {
     /// tried on for a while in the background, and closing can be tried again; what is held then is resolved by other
     /// processes, as if this one had died.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let left = house::leave(&self.0.shared).await;
+        let left = maintenance::leave(&self.0.shared).await;
         left.map_err(|failure| failure.error)
     }
 }

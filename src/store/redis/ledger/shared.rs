@@ -22,11 +22,11 @@ use tokio::{
 use super::super::cluster::Cluster;
 use super::{
     codec::{is_hopeless, is_refusal},
-    desk::Desk,
-    errands::Errands,
-    house::House,
+    in_flight::InFlight,
+    maintenance::Maintenance,
     names::Names,
     question::Question,
+    registry::HoldRegistry,
 };
 use crate::{
     domain::{
@@ -64,13 +64,13 @@ pub(super) struct Shared {
     pub(super) names: Names,
     pub(super) settings: Settings,
     pub(super) hasher: DefaultHashBuilder,
-    pub(super) desk: Desk,
+    pub(super) registry: HoldRegistry,
     /// Whoever enters an account holds it for reading, whoever leaves some for writing.
     pub(super) gate: RwLock<()>,
-    pub(super) errands: Errands,
+    pub(super) in_flight: InFlight,
     /// Places for rows without a hold.
     pub(super) records: Arc<Semaphore>,
-    pub(super) house: Mutex<House>,
+    pub(super) maintenance: Mutex<Maintenance>,
     pub(super) registering: Mutex<()>,
     /// The server was away, and may have lost what it was told last.
     pub(super) in_doubt: AtomicBool,
@@ -161,7 +161,7 @@ impl Shared {
 
     /// Who holds next enters first: the server may have forgotten that it did, or another one may be in its place.
     fn doubt(&self) {
-        self.desk.doubt();
+        self.registry.doubt();
         self.put_doubt_back();
     }
 

@@ -125,8 +125,8 @@ fn who_closes_resolves_nothing_whose_settlement_waits() {
     });
     writer.leave();
     answer.try_recv().unwrap().unwrap();
-    writer.desk.begin().unwrap();
-    let is_open = ids.map(|id| writer.desk.bundles.is_open(id).unwrap());
+    writer.unit.begin().unwrap();
+    let is_open = ids.map(|id| writer.unit.bundles.is_open(id).unwrap());
     assert_eq!(is_open, [true, false, false]);
     // The one as it was settled, the other as abandoned.
     assert_eq!(file.count("SELECT count(*) FROM usage"), 2);

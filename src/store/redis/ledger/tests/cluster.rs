@@ -94,7 +94,7 @@ async fn on_a_cluster_the_last_cents_are_spent_once_and_the_dead_are_cleared_up_
         clock.advance(Duration::from_secs(1));
         first.flush().await.unwrap();
     }
-    let own = |hold: &Hold| hold.id.instance == first.0.shared.desk.instance();
+    let own = |hold: &Hold| hold.id.instance == first.0.shared.registry.instance();
     let open = held.iter().filter(|hold| own(hold)).count();
     let (settled, open_now) = books(&first).await;
     assert_eq!((settled, open_now), (0, i64::try_from(open).unwrap() * 7));

@@ -87,7 +87,7 @@ async fn what_was_given_up_is_not_opened_when_it_comes_late() {
         .await
         .unwrap();
     let shared = &ledger.0.shared;
-    let (ann, id) = (account("ann"), shared.desk.next_id());
+    let (ann, id) = (account("ann"), shared.registry.next_id());
     shared.give_back(&ann, id);
     ledger.flush().await.unwrap();
     let call = super::super::codec::write_call(&call(&ann, &clock)).unwrap();
@@ -99,7 +99,7 @@ async fn what_was_given_up_is_not_opened_when_it_comes_late() {
     );
     assert_eq!(books(&ledger).await, (1, 0));
     // Another one of that instance is as good as ever.
-    let next = shared.ask_to_hold(shared.desk.next_id(), &request(&ann, &clock, 10), &call);
+    let next = shared.ask_to_hold(shared.registry.next_id(), &request(&ann, &clock, 10), &call);
     let answer: Vec<String> = shared.ask(0, &next).await.unwrap();
     assert!(
         matches!(hold_answer(&answer), Ok(HoldAnswer::Granted(_))),
@@ -180,7 +180,7 @@ async fn a_server_that_lost_its_memory_is_met_as_a_new_instance() {
     };
     let (ledger, clock) = ledger(&server, |it| it.deadline(SHORT)).await;
     let lost = hold(&ledger, &clock, 10).await;
-    let before = ledger.0.shared.desk.instance();
+    let before = ledger.0.shared.registry.instance();
     server.kill();
     server.restart();
     until(async || ledger.balance(&account("ann")).await.is_ok()).await;
@@ -273,7 +273,7 @@ async fn a_hold_that_is_sent_twice_is_one() {
     };
     let (ledger, clock) = ledger(&server, |it| it).await;
     let shared = &ledger.0.shared;
-    let (ann, id) = (account("ann"), shared.desk.next_id());
+    let (ann, id) = (account("ann"), shared.registry.next_id());
     let mut wish = request(&ann, &clock, 10);
     wish.idempotency = Some(Idempotency {
         key: Arc::from("key"),
@@ -357,7 +357,7 @@ async fn who_can_not_say_that_they_live_bury_nobody() {
         for (ledger, clock) in [(&one, &one_clock), (&other, &other_clock)] {
             clock.advance(Duration::from_millis(500));
             let shared = &ledger.0.shared;
-            let _ = shared.house.lock().await.turn(shared).await;
+            let _ = shared.maintenance.lock().await.turn(shared).await;
         }
     }
     let living: i64 = say(&server, &["HLEN", "tollgate:{instances}:beats"]).await;

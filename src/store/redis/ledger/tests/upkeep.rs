@@ -59,17 +59,17 @@ async fn who_is_cut_off_while_it_clears_up_keeps_no_place_taken() {
     let (ledger, clock) = ledger(&server, |it| it.open_holds_max(1)).await;
     let shared = &ledger.0.shared;
     // Nobody else clears up meanwhile.
-    let mut house = shared.house.lock().await;
-    house.turn(shared).await.unwrap();
+    let mut maintenance = shared.maintenance.lock().await;
+    maintenance.turn(shared).await.unwrap();
     let mut wish = request(&account("ann"), &clock, 7);
     wish.lifetime = Duration::from_secs(1);
     let _overdue = ledger.hold(wish).await.unwrap().unwrap();
     clock.advance(Duration::from_secs(1));
-    assert!(house.turn(shared).now_or_never().is_none());
+    assert!(maintenance.turn(shared).now_or_never().is_none());
     let refused = ledger.hold(request(&account("ann"), &clock, 1)).await;
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
     clock.advance(Duration::from_secs(1));
-    house.turn(shared).await.unwrap();
+    maintenance.turn(shared).await.unwrap();
     assert_eq!(books(&ledger).await, (0, 0));
     let _held = hold(&ledger, &clock, 1).await;
 }

@@ -7,8 +7,8 @@
 //! slept gives holds back that are under way; and a process that was only stopped finds its row gone, begins as a
 //! new instance, and its late settlements of holds that were given back change nothing.
 
-mod chores;
 mod recovery;
+mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,14 +19,14 @@ use tokio::{
 };
 
 use self::{
-    chores::{Chores, forget_old_keys, prune, touch},
     recovery::ORPHANED,
+    tasks::{Outcomes, forget_old_keys, prune, touch},
 };
 use super::{
     Shared, Work, answered,
     command::{Command, Reply},
     convert::Failure,
-    pulse,
+    heartbeat,
 };
 use crate::{domain::AccountId, store::StoreError};
 
@@ -44,39 +44,39 @@ const STEP: i64 = 1_000;
 /// Steps in which a closing store resolves what is still open: more than there can be.
 const LEAVING_STEPS: u32 = 10_000;
 
-pub(super) enum Errand {
+pub(super) enum Request {
     Flush(Reply<()>),
     Close(Option<Reply<()>>),
 }
 
-pub(super) struct House {
+pub(super) struct Maintenance {
     shared: Arc<Shared>,
-    errands: UnboundedReceiver<Errand>,
+    requests: UnboundedReceiver<Request>,
     lanes: Vec<JoinHandle<()>>,
     sweep_due: Duration,
     /// What is on its way to be resolved, and whose it is.
     resolving: Vec<(AccountId, oneshot::Receiver<Result<(), StoreError>>)>,
 }
 
-impl House {
+impl Maintenance {
     pub(super) fn new(
         shared: Arc<Shared>,
-        errands: UnboundedReceiver<Errand>,
+        requests: UnboundedReceiver<Request>,
         lanes: Vec<JoinHandle<()>>,
     ) -> Self {
         Self {
             shared,
-            errands,
+            requests,
             lanes,
             sweep_due: Duration::ZERO,
             resolving: Vec::new(),
         }
     }
 
-    pub(super) async fn move_in(&mut self) -> Result<(), Failure> {
+    pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let work = async |work: Work| {
             let mut line = work.begin().await?;
-            pulse::register(&mut line, &work.instance(), &work).await?;
+            heartbeat::register(&mut line, &work.instance(), &work).await?;
             line.commit().await
         };
         self.shared.in_time(work).await?;
@@ -85,17 +85,17 @@ impl House {
 
     pub(super) async fn run(mut self) {
         loop {
-            match timeout(IDLE, self.errands.recv()).await {
+            match timeout(IDLE, self.requests.recv()).await {
                 Err(_) => {
                     if let Err(failure) = self.turn(PATIENCE).await {
                         let error = failure.error;
-                        tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
+                        tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
                     }
                 }
-                Ok(Some(Errand::Flush(reply))) => {
+                Ok(Some(Request::Flush(reply))) => {
                     let _ = reply.send(self.flush().await);
                 }
-                Ok(Some(Errand::Close(reply))) => {
+                Ok(Some(Request::Close(reply))) => {
                     let left = self.leave().await;
                     let _ = reply.map(|reply| reply.send(left));
                     return;
@@ -111,19 +111,19 @@ impl House {
     /// Does what is due, each thing whatever becomes of the others. What the lanes are asked for is waited for no longer
     /// than `patience`.
     async fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
-        let mut chores = Chores::default();
+        let mut outcomes = Outcomes::default();
         let elapsed = self.shared.settings.clock.elapsed();
-        chores.note(self.shared.pulse.lock().await.turn(&self.shared).await)?;
+        outcomes.note(self.shared.heartbeat.lock().await.turn(&self.shared).await)?;
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
-            chores.note(self.shared.in_time(touch).await)?;
-            chores.note(self.write_events().await)?;
-            self.sweep(&mut chores, elapsed, patience).await?;
-            if chores.is_more {
+            outcomes.note(self.shared.in_time(touch).await)?;
+            outcomes.note(self.write_events().await)?;
+            self.sweep(&mut outcomes, elapsed, patience).await?;
+            if outcomes.is_more {
                 self.sweep_due = elapsed;
             }
         }
-        chores.outcome()
+        outcomes.outcome()
     }
 
     async fn write_events(&self) -> Result<(), Failure> {
@@ -133,29 +133,29 @@ impl House {
 
     async fn sweep(
         &mut self,
-        chores: &mut Chores,
+        outcomes: &mut Outcomes,
         elapsed: Duration,
         patience: Duration,
     ) -> Result<(), Failure> {
         let own = self.shared.instance().id();
         let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
-        chores.note_part(self.resolve(own, ended, patience).await)?;
+        outcomes.note_part(self.resolve(own, ended, patience).await)?;
         let orphaned = async |work: Work| {
             let mut line = work.read().await?;
             let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&mut *line).await?;
             Ok(orphaned)
         };
-        let orphaned: Vec<i64> = chores
+        let orphaned: Vec<i64> = outcomes
             .note(self.shared.in_time(orphaned).await)?
             .unwrap_or_default();
         for instance in orphaned {
-            chores.note_part(self.resolve(instance, i64::MAX, patience).await)?;
+            outcomes.note_part(self.resolve(instance, i64::MAX, patience).await)?;
         }
-        chores.note_part(self.resolve_leases(patience).await)?;
-        chores.note_part(self.shared.in_time(forget_old_keys).await)?;
+        outcomes.note_part(self.resolve_leases(patience).await)?;
+        outcomes.note_part(self.shared.in_time(forget_old_keys).await)?;
         let prune_audit = async |work: Work| work.prune_audit().await;
-        chores.note_part(self.shared.in_time(prune_audit).await)?;
-        chores.note_part(self.shared.in_time(prune).await)
+        outcomes.note_part(self.shared.in_time(prune_audit).await)?;
+        outcomes.note_part(self.shared.in_time(prune).await)
     }
 
     async fn flush(&mut self) -> Result<(), StoreError> {
@@ -188,9 +188,9 @@ impl House {
     async fn leave(&mut self) -> Result<(), StoreError> {
         self.shared.close();
         let mut left = self.flush_lanes().await;
-        left = left.and(self.take_leave().await.map_err(|failure| failure.error));
+        left = left.and(self.deregister().await.map_err(|failure| failure.error));
         // Where something stays behind, others find it once this process is silent.
-        self.shared.pulse.lock().await.end();
+        self.shared.heartbeat.lock().await.end();
         self.end_lanes().await;
         if let Err(error) = &left {
             tracing::error!(target: "tollgate::postgres", %error, "closed badly");
@@ -198,7 +198,7 @@ impl House {
         left
     }
 
-    async fn take_leave(&mut self) -> Result<(), Failure> {
+    async fn deregister(&mut self) -> Result<(), Failure> {
         for _ in 0..LEAVING_STEPS {
             let patience = self.shared.settings.deadline;
             let own = self.shared.instance().id();
@@ -217,7 +217,7 @@ impl House {
             return Err(Failure::slow());
         }
         // Or a beat after that would make this process known again.
-        self.shared.pulse.lock().await.end();
+        self.shared.heartbeat.lock().await.end();
         let forget = async |work: Work| {
             let mut line = work.begin().await?;
             sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Those who wait at once.
-const ERRANDS_MAX: usize = 8_192;
+const WAITERS_MAX: usize = 8_192;
 
 /// For how long one waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,14 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FAILURES_MAX: u32 = 3;
 
 #[derive(Default)]
-pub(super) struct Errands {
-    waiting: Vec<Errand>,
+pub(super) struct Waiters {
+    waiting: Vec<Waiter>,
     /// There is no agent any more, and won't be.
     has_ended: bool,
 }
 
 /// Somebody waits until nothing is owed or withheld of an account, or of all.
-struct Errand {
+struct Waiter {
     account: Option<AccountId>,
     ends: Instant,
     failures_left: u32,
@@ -83,24 +83,24 @@ impl Accounts {
         &self,
         account: Option<AccountId>,
     ) -> Result<Option<oneshot::Receiver<Result<(), StoreError>>>, StoreError> {
-        let mut errands = lock(&self.errands);
-        if errands.has_ended {
+        let mut waiters = lock(&self.waiters);
+        if waiters.has_ended {
             // What was lost is lost; it keeps nobody from asking the store.
             return match account {
                 None if self.has_unreported() => Err(unreported_rows()),
                 _ => Ok(None),
             };
         }
-        if errands.waiting.len() >= ERRANDS_MAX {
-            errands.waiting.retain(|errand| !errand.reply.is_closed());
+        if waiters.waiting.len() >= WAITERS_MAX {
+            waiters.waiting.retain(|waiter| !waiter.reply.is_closed());
         }
-        if errands.waiting.len() >= ERRANDS_MAX {
+        if waiters.waiting.len() >= WAITERS_MAX {
             let text = "too many calls wait for a report of leases";
             return Err(StoreError::new(StoreErrorKind::Busy, text));
         }
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        errands.waiting.push(Errand {
+        waiters.waiting.push(Waiter {
             account,
             ends: now.checked_add(PATIENCE).unwrap_or(now),
             failures_left: FAILURES_MAX,
@@ -115,35 +115,35 @@ impl Accounts {
 
     /// Answers those who need not wait any longer; `failed`: of these accounts the store did not take a step. Whether
     /// others wait on.
-    pub(super) fn answer_errands(&self, failed: &[AccountId]) -> bool {
-        let mut waiting = std::mem::take(&mut lock(&self.errands).waiting);
+    pub(super) fn answer_waiters(&self, failed: &[AccountId]) -> bool {
+        let mut waiting = std::mem::take(&mut lock(&self.waiters).waiting);
         if waiting.is_empty() {
             return false;
         }
         let now = Instant::now();
         let mut all_clear = None;
-        let is_over = |errand: &mut Errand| {
-            let (is_clear, has_failed) = match &errand.account {
+        let is_over = |waiter: &mut Waiter| {
+            let (is_clear, has_failed) = match &waiter.account {
                 Some(account) => (self.is_clear(Some(account)), failed.contains(account)),
                 None => {
                     let is_clear = *all_clear.get_or_insert_with(|| self.is_clear(None));
                     (is_clear, !failed.is_empty())
                 }
             };
-            errand.failures_left = errand.failures_left.saturating_sub(u32::from(has_failed));
-            let is_hopeless = errand.failures_left == 0 || now >= errand.ends;
-            is_clear || is_hopeless || errand.reply.is_closed()
+            waiter.failures_left = waiter.failures_left.saturating_sub(u32::from(has_failed));
+            let is_hopeless = waiter.failures_left == 0 || now >= waiter.ends;
+            is_clear || is_hopeless || waiter.reply.is_closed()
         };
-        let over: Vec<Errand> = waiting.extract_if(.., is_over).collect();
-        for errand in over {
-            let is_clear = match &errand.account {
+        let over: Vec<Waiter> = waiting.extract_if(.., is_over).collect();
+        for waiter in over {
+            let is_clear = match &waiter.account {
                 Some(account) => self.is_clear(Some(account)),
                 None => all_clear.unwrap_or_default(),
             };
-            errand.answer(is_clear);
+            waiter.answer(is_clear);
         }
         let others_wait = !waiting.is_empty();
-        lock(&self.errands).waiting.append(&mut waiting);
+        lock(&self.waiters).waiting.append(&mut waiting);
         others_wait
     }
 
@@ -159,18 +159,18 @@ impl Accounts {
                 "leases ended before the store took what was served from them: it is not charged"
             );
         }
-        let mut errands = lock(&self.errands);
-        errands.has_ended = true;
-        let waiting = std::mem::take(&mut errands.waiting);
-        drop(errands);
+        let mut waiters = lock(&self.waiters);
+        waiters.has_ended = true;
+        let waiting = std::mem::take(&mut waiters.waiting);
+        drop(waiters);
         let is_clear = !self.has_unreported();
-        for errand in waiting {
-            errand.answer(is_clear);
+        for waiter in waiting {
+            waiter.answer(is_clear);
         }
     }
 }
 
-impl Errand {
+impl Waiter {
     fn answer(self, is_clear: bool) {
         let answer = if is_clear {
             Ok(())

@@ -10,8 +10,8 @@ use hashbrown::HashMap;
 use sqlx::{AssertSqlSafe, postgres::PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::{Shared, connection, convert::Failure, house::IDLE, instance::Instance};
-use crate::{domain::clock::Timestamp, store::vigil::Vigil};
+use super::{Shared, connection, convert::Failure, instance::Instance, maintenance::IDLE};
+use crate::{domain::clock::Timestamp, store::failure_detector::FailureDetector};
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,16 +20,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 3;
 
 /// Not one whose transaction is under way, or who has said more meanwhile: it lives.
-const BURY: &str = "DELETE FROM tollgate.instance WHERE id IN (
+const REMOVE_DEAD: &str = "DELETE FROM tollgate.instance WHERE id IN (
          SELECT id FROM tollgate.instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
      )";
 
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     connection: Option<PgConnection>,
     beat_due: Duration,
     look_due: Duration,
-    vigil: Vigil<i64>,
+    failure_detector: FailureDetector<i64>,
     has_ended: bool,
 }
 
@@ -40,15 +40,15 @@ pub(super) struct Beat {
     now: Timestamp,
 }
 
-/// Beats and looks until the house is left.
+/// Beats and looks until the store is closed.
 pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
         sleep(IDLE).await;
-        let mut pulse = shared.pulse.lock().await;
-        if pulse.has_ended {
+        let mut heartbeat = shared.heartbeat.lock().await;
+        if heartbeat.has_ended {
             return;
         }
-        if let Err(Failure { error, .. }) = pulse.turn(&shared).await {
+        if let Err(Failure { error, .. }) = heartbeat.turn(&shared).await {
             tracing::error!(target: "tollgate::postgres", %error, "can't say that this process lives");
         }
     }
@@ -103,7 +103,7 @@ impl Beat {
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Does what is due.
     pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Failure> {
         let settings = &shared.settings;
@@ -121,15 +121,15 @@ impl Pulse {
         }
         if is_silent(shared) {
             // Who can't say that it lives itself hears nothing of others either: they may be kept from it alike.
-            self.vigil = Vigil::default();
+            self.failure_detector = FailureDetector::default();
         } else if elapsed >= self.look_due {
             self.look_due = elapsed.saturating_add(LOOK_EVERY);
-            let mut vigil = std::mem::take(&mut self.vigil);
+            let mut failure_detector = std::mem::take(&mut self.failure_detector);
             let looked = self.in_time(shared, patience, async |connection| {
-                bury_the_silent(connection, shared, &mut vigil).await
+                remove_the_dead(connection, shared, &mut failure_detector).await
             });
             let looked = looked.await;
-            self.vigil = vigil;
+            self.failure_detector = failure_detector;
             looked?;
         }
         Ok(())
@@ -164,10 +164,10 @@ impl Pulse {
 }
 
 /// Deletes the rows of instances that have been silent for too long.
-async fn bury_the_silent(
+async fn remove_the_dead(
     connection: &mut PgConnection,
     shared: &Shared,
-    vigil: &mut Vigil<i64>,
+    failure_detector: &mut FailureDetector<i64>,
 ) -> Result<(), Failure> {
     let settings = &shared.settings;
     let asked = settings.clock.elapsed();
@@ -179,8 +179,8 @@ async fn bury_the_silent(
             .await?;
     let looked = (asked, settings.clock.elapsed());
     let others: HashMap<i64, i64> = others.into_iter().collect();
-    for (id, beats) in vigil.look(&others, looked, settings.recover_after) {
-        sqlx::query(BURY)
+    for (id, beats) in failure_detector.look(&others, looked, settings.recover_after) {
+        sqlx::query(REMOVE_DEAD)
             .bind(id)
             .bind(beats)
             .execute(&mut *connection)

@@ -16,7 +16,7 @@ use super::{
         convert::{Failure, moment, money, name, name_or_none, principal},
         leases,
     },
-    House, STEP,
+    Maintenance, STEP,
 };
 use crate::domain::{
     AccountId, BudgetId,
@@ -40,7 +40,7 @@ pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
      SELECT id FROM holder WHERE id IS NOT NULL
      AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
 
-impl House {
+impl Maintenance {
     /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement or extension is on its way
     /// here: it may only have had to wait for the database. `false`: there are more.
     pub(super) async fn resolve(
@@ -69,7 +69,7 @@ impl House {
         for row in &found {
             match read_hold(instance, row) {
                 Ok(hold) => self.resolve_one(hold, now),
-                // One unreadable row must not stop everybody's housekeeping.
+                // One unreadable row must not stop everybody's maintenance.
                 Err(Failure { error, .. }) => {
                     tracing::error!(target: "tollgate::postgres", %error, "can't resolve a hold");
                 }

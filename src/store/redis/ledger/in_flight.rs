@@ -1,4 +1,4 @@
-//! What is on its way, so that it can be waited for.
+//! Counts the calls that are under way, so that a flush can wait for them.
 
 use std::{
     mem,
@@ -7,21 +7,21 @@ use std::{
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Every errand has a clone of the sender of its time; when the last one is dropped, the receiver hears the end.
+/// Every call has a clone of the sender of its time; when the last one is dropped, the receiver hears the end.
 #[derive(Debug)]
-pub(super) struct Errands {
+pub(super) struct InFlight {
     now: Mutex<(Sender<()>, Receiver<()>)>,
     /// What was waited for, and is not done.
     earlier: tokio::sync::Mutex<Vec<Receiver<()>>>,
 }
 
-/// Of an errand, for as long as it is on its way.
+/// Marks one call as under way until it is dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct InFlightCall {
     _sender: Sender<()>,
 }
 
-impl Errands {
+impl InFlight {
     pub(super) fn new() -> Self {
         Self {
             now: Mutex::new(channel(1)),
@@ -33,9 +33,9 @@ impl Errands {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
+    pub(super) fn ticket(&self) -> InFlightCall {
         let _sender = self.now().0.clone();
-        Ticket { _sender }
+        InFlightCall { _sender }
     }
 
     /// Waits for all that are on their way now, and not for those that come meanwhile.
@@ -60,14 +60,14 @@ mod tests {
 
     #[tokio::test]
     async fn it_waits_for_what_is_on_its_way_and_for_nothing_else() {
-        let errands = Errands::new();
-        errands.wait().await;
-        let first = errands.ticket();
-        assert!(errands.wait().now_or_never().is_none());
-        let second = errands.ticket();
+        let in_flight = InFlight::new();
+        in_flight.wait().await;
+        let first = in_flight.ticket();
+        assert!(in_flight.wait().now_or_never().is_none());
+        let second = in_flight.ticket();
         drop(first);
-        assert!(errands.wait().now_or_never().is_none(), "the second one");
+        assert!(in_flight.wait().now_or_never().is_none(), "the second one");
         drop(second);
-        errands.wait().await;
+        in_flight.wait().await;
     }
 }

@@ -16,7 +16,7 @@ const DOUBLINGS_MAX: u32 = 5;
 
 /// Why the store did not take a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Trouble {
+pub(in super::super) enum StepFailure {
     /// It is away, or has too much to do.
     Passing,
     /// It can't store what the step says.
@@ -28,15 +28,15 @@ impl Share {
     /// The store did not take the step. It is sent again, unless that is in vain for good: then it is halved, so that one
     /// row that is refused does not cost the others; and what such a row told is lost. The lease goes on towards its end,
     /// or what is set aside for it would be kept from everybody until this process ends.
-    pub(in super::super) fn failed(&mut self, trouble: Trouble, elapsed: Duration) -> Answered {
+    pub(in super::super) fn failed(&mut self, failure: StepFailure, elapsed: Duration) -> Answered {
         self.is_sent = false;
-        if trouble == Trouble::Passing {
+        if failure == StepFailure::Passing {
             return Answered::default();
         }
         self.failures = self.failures.saturating_add(1);
         let since = *self.failing_since.get_or_insert(elapsed);
         let is_long = elapsed.saturating_sub(since) >= GIVE_UP_AFTER;
-        if trouble == Trouble::Defect && !is_long {
+        if failure == StepFailure::Defect && !is_long {
             self.pause = 2_u32.saturating_pow(self.failures.min(DOUBLINGS_MAX));
             return Answered::default();
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use hashbrown::HashSet;
 
 use super::{
-    super::{accounts::load, batch::Desk, convert::Failure},
+    super::{accounts::load, batch::UnitOfWork, convert::Failure},
     STEP_HOLDS,
 };
 use crate::{
@@ -19,14 +19,16 @@ use crate::{
 /// For how long nobody tries again to resolve what can't be.
 const PUT_OFF: Duration = Duration::from_secs(60);
 
-impl Desk<'_> {
+impl UnitOfWork<'_> {
     /// Resolves this instance's holds that go on for too long, each by its own policy; `false`: there are more.
     pub(super) fn resolve_overdue(&mut self) -> Result<bool, Failure> {
         if self.tally.is_anew {
             // What is known is of another instance, whose holds are nobody's.
             return Ok(true);
         }
-        let overdue = self.house.overdue(self.elapsed, &self.settings.settling);
+        let overdue = self
+            .maintenance
+            .overdue(self.elapsed, &self.settings.settling);
         let all_done = overdue.len() < STEP_HOLDS;
         let mut wanted = BTreeMap::<i64, HashSet<u64>>::new();
         for id in overdue {
@@ -43,7 +45,7 @@ impl Desk<'_> {
         for (first, numbers) in &wanted {
             let is_wanted = |number| numbers.contains(&number);
             if !self.bundles.read(*first, is_wanted, &mut holds)? {
-                let instance = self.house.instance;
+                let instance = self.maintenance.instance;
                 let numbers = numbers.iter().copied();
                 self.put_off(numbers.map(|number| HoldId { instance, number }));
             }
@@ -55,7 +57,7 @@ impl Desk<'_> {
     /// Resolves all holds of an instance, each by its own policy; `false`: there are more. Those that can't be resolved are in
     /// nobody's way.
     pub(super) fn resolve_all_of(&mut self, instance: u64) -> Result<bool, Failure> {
-        if self.house.stuck.contains_key(&instance) {
+        if self.maintenance.stuck.contains_key(&instance) {
             return Ok(true);
         }
         let (mut all_done, mut all_readable) = (true, true);
@@ -65,7 +67,7 @@ impl Desk<'_> {
                 all_done = false;
                 break;
             }
-            let (put_off, settling) = (&self.house.put_off, &self.settings.settling);
+            let (put_off, settling) = (&self.maintenance.put_off, &self.settings.settling);
             let wanted = |number| {
                 let id = HoldId { instance, number };
                 // One whose settlement waits is not one that nobody settles.
@@ -74,16 +76,16 @@ impl Desk<'_> {
             all_readable &= self.bundles.read(first, wanted, &mut holds)?;
         }
         all_readable &= self.give_back(&holds)?;
-        if all_done && !(all_readable && self.house.put_off.is_empty()) {
+        if all_done && !(all_readable && self.maintenance.put_off.is_empty()) {
             let until = self.elapsed.saturating_add(PUT_OFF);
-            self.house.stuck.insert(instance, until);
+            self.maintenance.stuck.insert(instance, until);
         }
         Ok(all_done)
     }
 
     fn put_off(&mut self, ids: impl Iterator<Item = HoldId>) {
         let until = self.elapsed.saturating_add(PUT_OFF);
-        self.house.put_off.extend(ids.map(|id| (id, until)));
+        self.maintenance.put_off.extend(ids.map(|id| (id, until)));
     }
 
     /// `false`: some can't be resolved.

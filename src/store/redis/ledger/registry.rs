@@ -17,7 +17,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Desk(Mutex<State>);
+pub(super) struct HoldRegistry(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-impl Desk {
+impl HoldRegistry {
     pub(super) fn new(instance: u64) -> Self {
         Self(Mutex::new(State {
             instance,
@@ -279,92 +279,102 @@ mod tests {
 
     #[test]
     fn an_account_takes_no_more_than_its_own_places() {
-        let desk = Desk::new(7);
+        let registry = HoldRegistry::new(7);
         let most = Most {
             of_all: 9,
             of_account: 1,
         };
-        let first = desk.reserve(&ann(), most, SECOND).unwrap();
+        let first = registry.reserve(&ann(), most, SECOND).unwrap();
         assert_eq!(
-            desk.reserve(&ann(), most, SECOND).unwrap_err(),
+            registry.reserve(&ann(), most, SECOND).unwrap_err(),
             Full::Account
         );
         let bob = AccountId::new("bob").unwrap();
-        assert!(desk.reserve(&bob, most, SECOND).is_ok());
-        desk.release(&ann(), first.id);
-        assert!(desk.reserve(&ann(), most, SECOND).is_ok());
+        assert!(registry.reserve(&bob, most, SECOND).is_ok());
+        registry.release(&ann(), first.id);
+        assert!(registry.reserve(&ann(), most, SECOND).is_ok());
     }
 
     #[test]
     fn places_are_bounded_and_each_is_given_back_once() {
-        let desk = Desk::new(7);
-        let first = desk.reserve(&ann(), most(2), SECOND).unwrap();
-        let second = desk.reserve(&ann(), most(2), SECOND).unwrap();
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
+        let registry = HoldRegistry::new(7);
+        let first = registry.reserve(&ann(), most(2), SECOND).unwrap();
+        let second = registry.reserve(&ann(), most(2), SECOND).unwrap();
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_err());
         for _ in 0..3 {
-            desk.release(&ann(), first.id);
+            registry.release(&ann(), first.id);
         }
-        assert!(desk.extend(&ann(), second.id, Some(SECOND)));
-        assert!(!desk.extend(&ann(), first.id, Some(SECOND)));
-        let overdue = desk.take_overdue(SECOND);
+        assert!(registry.extend(&ann(), second.id, Some(SECOND)));
+        assert!(!registry.extend(&ann(), first.id, Some(SECOND)));
+        let overdue = registry.take_overdue(SECOND);
         assert_eq!(overdue[0].numbers, [second.id.number]);
         assert!(
-            !desk.extend(&ann(), second.id, None),
+            !registry.extend(&ann(), second.id, None),
             "it is being resolved"
         );
-        desk.put_back(&overdue[0], SECOND);
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
-        let overdue = desk.take_overdue(SECOND);
+        registry.put_back(&overdue[0], SECOND);
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_ok());
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_err());
+        let overdue = registry.take_overdue(SECOND);
         assert_eq!(overdue[0].numbers, [second.id.number]);
         for _ in 0..3 {
-            desk.resolved(&overdue[0]);
-            desk.release(&ann(), second.id);
+            registry.resolved(&overdue[0]);
+            registry.release(&ann(), second.id);
         }
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_ok());
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_err());
     }
 
     #[test]
     fn what_is_being_settled_is_not_overdue_however_long_that_takes() {
-        let desk = Desk::new(7);
-        let first = desk.reserve(&ann(), most(2), SECOND).unwrap();
-        let second = desk.reserve(&ann(), most(2), SECOND).unwrap();
+        let registry = HoldRegistry::new(7);
+        let first = registry.reserve(&ann(), most(2), SECOND).unwrap();
+        let second = registry.reserve(&ann(), most(2), SECOND).unwrap();
         for id in [first.id, second.id] {
-            assert!(desk.extend(&ann(), id, Some(SECOND * 2)));
+            assert!(registry.extend(&ann(), id, Some(SECOND * 2)));
         }
-        desk.begin_to_settle(&ann(), first.id);
-        assert!(!desk.extend(&ann(), first.id, Some(SECOND * 2)));
-        let overdue = desk.take_overdue(SECOND * 9);
+        registry.begin_to_settle(&ann(), first.id);
+        assert!(!registry.extend(&ann(), first.id, Some(SECOND * 2)));
+        let overdue = registry.take_overdue(SECOND * 9);
         assert_eq!(overdue[0].numbers, [second.id.number]);
         // The server is away, and this one's settlement comes meanwhile.
-        desk.begin_to_settle(&ann(), second.id);
-        desk.put_back(&overdue[0], SECOND * 9);
-        assert!(desk.take_overdue(SECOND * 99).is_empty());
-        desk.resolved(&overdue[0]);
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_err());
-        desk.release(&ann(), second.id);
-        assert!(desk.reserve(&ann(), most(2), SECOND).is_ok());
+        registry.begin_to_settle(&ann(), second.id);
+        registry.put_back(&overdue[0], SECOND * 9);
+        assert!(registry.take_overdue(SECOND * 99).is_empty());
+        registry.resolved(&overdue[0]);
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_err());
+        registry.release(&ann(), second.id);
+        assert!(registry.reserve(&ann(), most(2), SECOND).is_ok());
     }
 
     #[test]
     fn an_account_is_forgotten_when_nothing_was_open_for_long() {
-        let desk = Desk::new(7);
-        let held = desk.reserve(&ann(), most(2), SECOND).unwrap();
-        desk.enter(&ann(), 8);
-        assert!(!desk.reserve(&ann(), most(9), SECOND).unwrap().is_entered);
-        desk.enter(&ann(), 7);
-        let other = desk.reserve(&ann(), most(9), SECOND).unwrap();
+        let registry = HoldRegistry::new(7);
+        let held = registry.reserve(&ann(), most(2), SECOND).unwrap();
+        registry.enter(&ann(), 8);
+        assert!(
+            !registry
+                .reserve(&ann(), most(9), SECOND)
+                .unwrap()
+                .is_entered
+        );
+        registry.enter(&ann(), 7);
+        let other = registry.reserve(&ann(), most(9), SECOND).unwrap();
         assert!(other.is_entered);
-        assert_eq!(desk.take_idle(SECOND * 100, 9), [], "two are open");
-        assert_eq!(desk.doubt(), [ann()]);
-        assert!(!desk.reserve(&ann(), most(9), SECOND).unwrap().is_entered);
-        desk.begin_anew(9);
-        desk.release(&ann(), held.id);
-        assert_eq!(desk.doubt(), []);
-        let last = desk.reserve(&ann(), most(1), SECOND).unwrap();
-        desk.release(&ann(), last.id);
-        assert_eq!(desk.take_idle(SECOND * 60, 9), []);
-        assert_eq!(desk.take_idle(SECOND * 61, 9), [ann()]);
+        assert_eq!(registry.take_idle(SECOND * 100, 9), [], "two are open");
+        assert_eq!(registry.doubt(), [ann()]);
+        assert!(
+            !registry
+                .reserve(&ann(), most(9), SECOND)
+                .unwrap()
+                .is_entered
+        );
+        registry.begin_anew(9);
+        registry.release(&ann(), held.id);
+        assert_eq!(registry.doubt(), []);
+        let last = registry.reserve(&ann(), most(1), SECOND).unwrap();
+        registry.release(&ann(), last.id);
+        assert_eq!(registry.take_idle(SECOND * 60, 9), []);
+        assert_eq!(registry.take_idle(SECOND * 61, 9), [ann()]);
     }
 }

@@ -15,13 +15,13 @@ use std::time::Duration;
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
-    batch::{Desk, Tally},
+    batch::{Tally, UnitOfWork},
     convert::{Failure, micros},
     once,
 };
 use crate::{
     domain::{AccountId, clock::Timestamp, usage::HoldId},
-    store::{StoreError, settling::Settling, vigil::Vigil},
+    store::{StoreError, failure_detector::FailureDetector, settling::Settling},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const STEP: i64 = 1_000;
 const STEP_HOLDS: usize = 1_000;
 
-pub(super) struct House {
+pub(super) struct Maintenance {
     instance: u64,
     /// When each open hold of the instance ends by itself, by this process's clock; as committed.
     ends: HashMap<u64, Duration>,
@@ -41,7 +41,7 @@ pub(super) struct House {
     sweep_due: Duration,
     /// A sign of life in this transaction, by both clocks; it counts once it is committed.
     beat: Option<(Duration, Timestamp)>,
-    vigil: Vigil<i64>,
+    failure_detector: FailureDetector<i64>,
     /// Who has been silent for too long, and what it said last.
     suspects: HashMap<i64, i64>,
     /// Holds that can't be resolved, and instances that have none but such, until when they are left alone.
@@ -49,7 +49,7 @@ pub(super) struct House {
     stuck: HashMap<u64, Duration>,
 }
 
-impl House {
+impl Maintenance {
     pub(super) fn new() -> Self {
         Self {
             instance: 0,
@@ -58,7 +58,7 @@ impl House {
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
             beat: None,
-            vigil: Vigil::default(),
+            failure_detector: FailureDetector::default(),
             suspects: HashMap::new(),
             put_off: HashMap::new(),
             stuck: HashMap::new(),
@@ -139,7 +139,7 @@ impl House {
 
     /// Whether nobody else has the file open, as far as is known.
     pub(super) fn is_alone(&self) -> bool {
-        self.vigil.is_alone()
+        self.failure_detector.is_alone()
     }
 
     /// Whether there is something to do now, calls or not.
@@ -148,11 +148,11 @@ impl House {
     }
 }
 
-impl Desk<'_> {
+impl UnitOfWork<'_> {
     /// Makes sure that this instance is known to be alive, and clears up when it is time to.
-    pub(super) fn keep_house(&mut self) -> Result<(), Failure> {
-        let instance = self.house.instance.cast_signed();
-        let known = if self.elapsed >= self.house.beat_due {
+    pub(super) fn maintain(&mut self) -> Result<(), Failure> {
+        let instance = self.maintenance.instance.cast_signed();
+        let known = if self.elapsed >= self.maintenance.beat_due {
             let mut beat = self
                 .connection
                 .prepare_cached("UPDATE instance SET seen_at = ? WHERE id = ?")?;
@@ -166,13 +166,13 @@ impl Desk<'_> {
         if !known {
             self.register()?;
         }
-        if self.elapsed >= self.house.beat_due || !known {
-            self.house.beat_due = self.elapsed.saturating_add(BEAT_EVERY);
-            self.house.beat = Some((self.elapsed, self.now));
+        if self.elapsed >= self.maintenance.beat_due || !known {
+            self.maintenance.beat_due = self.elapsed.saturating_add(BEAT_EVERY);
+            self.maintenance.beat = Some((self.elapsed, self.now));
         }
-        if self.elapsed >= self.house.sweep_due {
+        if self.elapsed >= self.maintenance.sweep_due {
             let all_done = self.sweep()?;
-            self.house.sweep_due = if all_done && !self.house.suspects_somebody() {
+            self.maintenance.sweep_due = if all_done && !self.maintenance.suspects_somebody() {
                 self.elapsed.saturating_add(SWEEP_EVERY)
             } else {
                 Duration::ZERO
@@ -182,49 +182,52 @@ impl Desk<'_> {
     }
 
     /// The transaction is committed: others know that this instance lives.
-    pub(super) fn house_is_kept(&mut self) {
-        if let Some((elapsed, now)) = self.house.beat.take() {
+    pub(super) fn maintenance_is_committed(&mut self) {
+        if let Some((elapsed, now)) = self.maintenance.beat.take() {
             let tenure = &self.settings.tenure;
-            tenure.confirm(self.house.instance, elapsed, now);
+            tenure.confirm(self.maintenance.instance, elapsed, now);
         }
     }
 
     /// After a transaction that came to nothing, everything is due again.
-    pub(super) fn house_is_undone(&mut self) {
-        self.house.beat_due = Duration::ZERO;
-        self.house.beat = None;
-        self.house.sweep_due = Duration::ZERO;
-        self.house.suspects.clear();
+    pub(super) fn maintenance_is_undone(&mut self) {
+        self.maintenance.beat_due = Duration::ZERO;
+        self.maintenance.beat = None;
+        self.maintenance.sweep_due = Duration::ZERO;
+        self.maintenance.suspects.clear();
     }
 
     fn register(&mut self) -> Result<(), Failure> {
-        if self.house.open() > 0 {
+        if self.maintenance.open() > 0 {
             tracing::warn!(
                 target: "tollgate::sqlite",
-                holds = self.house.open(),
+                holds = self.maintenance.open(),
                 "this process was taken for dead: its open holds are resolved"
             );
         }
         let unavailable = |_| StoreError::internal("no random numbers");
-        self.house.instance = getrandom::u64().map_err(unavailable)?;
-        self.tally.lost = self.house.open().saturating_sub(self.tally.ended.len());
+        self.maintenance.instance = getrandom::u64().map_err(unavailable)?;
+        self.tally.lost = self
+            .maintenance
+            .open()
+            .saturating_sub(self.tally.ended.len());
         self.tally.is_anew = true;
         for account in self.accounts.values_mut() {
             account.opened = 0;
         }
         self.connection
             .prepare_cached("INSERT INTO instance (id, seen_at) VALUES (?, ?)")?
-            .execute([self.house.instance.cast_signed(), micros(self.now)])?;
+            .execute([self.maintenance.instance.cast_signed(), micros(self.now)])?;
         Ok(())
     }
 
     /// `false`: there is more to do.
     fn sweep(&mut self) -> Result<bool, Failure> {
         let now = self.elapsed;
-        self.house.put_off.retain(|_, until| *until > now);
-        self.house.stuck.retain(|_, until| *until > now);
+        self.maintenance.put_off.retain(|_, until| *until > now);
+        self.maintenance.stuck.retain(|_, until| *until > now);
         let mut all_done = self.resolve_overdue()?;
-        self.bury_the_dead()?;
+        self.remove_the_dead()?;
         for orphaned in self.orphaned_instances()? {
             all_done &= self.resolve_all_of(orphaned)?;
         }
@@ -237,8 +240,8 @@ impl Desk<'_> {
 
     /// Deletes the rows of instances that have been silent for too long: at the second look, before which the lock
     /// was free for a while. One that was kept from writing by this process, or by another, has written by then.
-    fn bury_the_dead(&mut self) -> Result<(), Failure> {
-        let own = self.house.instance.cast_signed();
+    fn remove_the_dead(&mut self) -> Result<(), Failure> {
+        let own = self.maintenance.instance.cast_signed();
         let mut look = self
             .connection
             .prepare_cached("SELECT id, seen_at FROM instance WHERE id <> ?")?;
@@ -248,16 +251,19 @@ impl Desk<'_> {
         // While this transaction goes on nobody can say anything.
         let looked = (self.elapsed, self.elapsed);
         let recover_after = self.settings.recover_after;
-        let silent = self.house.vigil.look(&others, looked, recover_after);
-        let suspects = std::mem::take(&mut self.house.suspects);
-        let mut bury = self
+        let silent = self
+            .maintenance
+            .failure_detector
+            .look(&others, looked, recover_after);
+        let suspects = std::mem::take(&mut self.maintenance.suspects);
+        let mut remove = self
             .connection
             .prepare_cached("DELETE FROM instance WHERE id = ?")?;
         for (id, reading) in silent {
             if suspects.get(&id) == Some(&reading) {
-                bury.execute([id])?;
+                remove.execute([id])?;
             } else {
-                self.house.suspects.insert(id, reading);
+                self.maintenance.suspects.insert(id, reading);
             }
         }
         Ok(())
@@ -271,7 +277,7 @@ impl Desk<'_> {
              UNION
              SELECT instance FROM bundle WHERE instance > ?1 AND instance NOT IN (SELECT id FROM instance)",
         )?;
-        let own = self.house.instance.cast_signed();
+        let own = self.maintenance.instance.cast_signed();
         let orphaned = look.query_map([own], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
         Ok(orphaned.collect::<Result<_, _>>()?)
     }
@@ -310,9 +316,9 @@ impl Desk<'_> {
     }
 
     /// Resolves what is open of this instance, and takes its row away: an orderly end.
-    pub(super) fn leave_house(&mut self) -> Result<bool, Failure> {
-        let own = self.house.instance.cast_signed();
-        let all_done = self.resolve_all_of(self.house.instance)?;
+    pub(super) fn leave(&mut self) -> Result<bool, Failure> {
+        let own = self.maintenance.instance.cast_signed();
+        let all_done = self.resolve_all_of(self.maintenance.instance)?;
         if all_done {
             self.connection
                 .prepare_cached("DELETE FROM instance WHERE id = ?")?

@@ -46,13 +46,13 @@ impl Share {
         if self.is_scarce() {
             return Money::ZERO;
         }
-        self.wish.min(self.part_of(self.left.least()))
+        self.desired.min(self.part_of(self.left.least()))
     }
 
     /// At intervals: what was drawn since the last one tells how much is wanted.
     pub(in super::super) fn look_back(&mut self, lease_max: Money) {
         let likely = times(self.largest, AHEAD).max(times(self.drawn, AHEAD));
-        self.wish = likely.max(part(self.wish, 2)).min(lease_max);
+        self.desired = likely.max(part(self.desired, 2)).min(lease_max);
         self.largest = part(self.largest, 2);
         self.drawn = Money::ZERO;
         self.missed = 0;
@@ -60,8 +60,8 @@ impl Share {
 
     pub(super) fn look_ahead(&mut self, lease_max: Money) {
         let more = if self.is_short { 2 } else { 1 };
-        let wish = times(self.wish, more).max(times(self.largest, AHEAD));
-        self.wish = wish.min(lease_max);
+        let desired = times(self.desired, more).max(times(self.largest, AHEAD));
+        self.desired = desired.min(lease_max);
         self.is_short = false;
     }
 }

@@ -30,13 +30,13 @@ const TOUCH: &str = "WITH used AS (
 
 /// What became of the things that are done in one turn.
 #[derive(Default)]
-pub(super) struct Chores {
+pub(super) struct Outcomes {
     failed: Option<Failure>,
     /// Of something there is more to do.
     pub(super) is_more: bool,
 }
 
-impl Chores {
+impl Outcomes {
     /// What was found; nothing, where that failed.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Chores {
             Err(failure) if failure.reason == Reason::Away => Err(failure),
             Err(failure) => {
                 if let Some(Failure { error, .. }) = self.failed.replace(failure) {
-                    tracing::error!(target: "tollgate::postgres", %error, "can't keep house");
+                    tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
                 }
                 Ok(None)
             }

@@ -15,13 +15,13 @@ use tokio::time::timeout;
 
 use super::{
     codec::{self, corrupt},
-    desk::{Desk, Overdue},
     question::{ABANDON, Question},
+    registry::{HoldRegistry, Overdue},
     shared::{Failure, Shared},
 };
 use crate::{
     domain::{AccountId, usage::HoldId},
-    store::{StoreError, vigil::Vigil},
+    store::{StoreError, failure_detector::FailureDetector},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -41,24 +41,24 @@ const ACCOUNTS: usize = 100;
 const LEAVING_TURNS: u32 = 100_000;
 
 #[derive(Debug, Default)]
-pub(super) struct House {
+pub(super) struct Maintenance {
     beat_due: Duration,
     /// When this process last said that it lives, as far as it was heard.
     beaten_at: Option<Duration>,
     sweep_due: Duration,
     tidy_due: Duration,
-    vigil: Vigil<u64>,
+    failure_detector: FailureDetector<u64>,
 }
 
-/// Keeps house until the ledger is closed.
+/// Runs the maintenance until the ledger is closed.
 pub(super) async fn keep(shared: Arc<Shared>) {
     while !shared.is_closed() {
         if timeout(IDLE, shared.closing.notified()).await.is_ok() {
             break;
         }
-        let turned = shared.house.lock().await.turn(&shared).await;
+        let turned = shared.maintenance.lock().await.turn(&shared).await;
         if let Err(Failure { error, .. }) = turned {
-            tracing::debug!(target: "tollgate::redis", %error, "can't keep house");
+            tracing::debug!(target: "tollgate::redis", %error, "maintenance failed");
         }
     }
     if let Err(Failure { error, .. }) = leave(&shared).await {
@@ -69,18 +69,18 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// Ends in order: nothing on its way, no open holds, not on the list. What can't be written in time is tried on, and
 /// what is held is not given back: a settlement that waits must find its hold. Once it has ended well it does nothing.
 pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
-    let mut house = shared.house.lock().await;
+    let mut maintenance = shared.maintenance.lock().await;
     if shared.has_left() {
         return Ok(());
     }
     shared.closed.store(true, Ordering::Release);
     let deadline = shared.settings.deadline.saturating_mul(3);
-    let waited = timeout(deadline, shared.errands.wait()).await;
+    let waited = timeout(deadline, shared.in_flight.wait()).await;
     waited.map_err(|_| Failure::slow())?;
-    let instance = shared.desk.instance();
-    shared.bury(instance, "").await?;
+    let instance = shared.registry.instance();
+    shared.remove(instance, "").await?;
     for _ in 0..LEAVING_TURNS {
-        if house.resolve_dead(shared, instance).await? {
+        if maintenance.resolve_dead(shared, instance).await? {
             break;
         }
     }
@@ -92,7 +92,7 @@ pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
 /// Holds that are being resolved. When this is dropped, be it because whoever waited for that was cut off, those that are
 /// not resolved are put back.
 struct BeingResolved<'a> {
-    desk: &'a Desk,
+    registry: &'a HoldRegistry,
     all: Vec<Overdue>,
     since: Duration,
 }
@@ -100,12 +100,12 @@ struct BeingResolved<'a> {
 impl Drop for BeingResolved<'_> {
     fn drop(&mut self) {
         for overdue in &self.all {
-            self.desk.put_back(overdue, self.since);
+            self.registry.put_back(overdue, self.since);
         }
     }
 }
 
-impl House {
+impl Maintenance {
     /// Does what is due.
     pub(super) async fn turn(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
         let elapsed = shared.settings.clock.elapsed();
@@ -120,13 +120,13 @@ impl House {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.resolve_overdue(shared, elapsed).await?;
             if self.is_heard(elapsed) {
-                self.bury_the_silent(shared).await?;
+                self.remove_the_dead(shared).await?;
             } else {
                 // The others may be kept from saying that they live, as this process is.
-                self.vigil = Vigil::default();
+                self.failure_detector = FailureDetector::default();
             }
             let dead = Question::command("SMEMBERS").arg(shared.names.dead());
-            let dead: Vec<String> = shared.ask(shared.house_way(), &dead).await?;
+            let dead: Vec<String> = shared.ask(shared.maintenance_way(), &dead).await?;
             for instance in dead {
                 if !self.resolve_dead(shared, number(&instance)?).await? {
                     // There is more.
@@ -156,8 +156,8 @@ impl House {
     ) -> Result<(), Failure> {
         let mut failed = Ok(());
         let taken = BeingResolved {
-            desk: &shared.desk,
-            all: shared.desk.take_overdue(elapsed),
+            registry: &shared.registry,
+            all: shared.registry.take_overdue(elapsed),
             since: elapsed,
         };
         for overdue in &taken.all {
@@ -168,7 +168,7 @@ impl House {
                     numbers: numbers.to_vec(),
                 };
                 match abandon(shared, &some.account, some.instance, numbers).await {
-                    Ok(_) => shared.desk.resolved(&some),
+                    Ok(_) => shared.registry.resolved(&some),
                     Err(failure) => failed = Err(failure),
                 }
             }
@@ -177,29 +177,29 @@ impl House {
     }
 
     /// Takes those for dead who have said nothing for too long.
-    async fn bury_the_silent(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
+    async fn remove_the_dead(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
         let clock = &shared.settings.clock;
         let beats = Question::command("HGETALL").arg(shared.names.beats());
         let asked = clock.elapsed();
-        let beats: Vec<(String, i64)> = shared.ask(shared.house_way(), &beats).await?;
+        let beats: Vec<(String, i64)> = shared.ask(shared.maintenance_way(), &beats).await?;
         let looked = (asked, clock.elapsed());
         let mut others: HashMap<u64, i64> = HashMap::with_capacity(beats.len());
         for (instance, beats) in beats {
             others.insert(number(&instance)?, beats);
         }
-        others.remove(&shared.desk.instance());
+        others.remove(&shared.registry.instance());
         let dead = self
-            .vigil
+            .failure_detector
             .look(&others, looked, shared.settings.recover_after);
         for (instance, beats) in dead {
-            shared.bury(instance, &beats.to_string()).await?;
+            shared.remove(instance, &beats.to_string()).await?;
         }
         Ok(())
     }
 
     /// Resolves what a dead instance held, in some of its accounts; `false`: there are more.
     async fn resolve_dead(&mut self, shared: &Arc<Shared>, instance: u64) -> Result<bool, Failure> {
-        let way = shared.house_way();
+        let way = shared.maintenance_way();
         let accounts = Question::command("SRANDMEMBER")
             .arg(shared.names.accounts_of(instance))
             .arg(ACCOUNTS);
@@ -211,7 +211,7 @@ impl House {
             match abandon_all(shared, &account, instance).await {
                 Ok(()) => done.push(name),
                 Err(failure) if failure.is_passing => return Err(failure),
-                // One that can't be resolved must not stop everybody's housekeeping.
+                // One that can't be resolved must not stop everybody's maintenance.
                 Err(Failure { error, .. }) => {
                     tracing::error!(target: "tollgate::redis", %error, %account, "can't resolve holds");
                 }
@@ -231,18 +231,18 @@ impl House {
 
 impl Shared {
     /// Strikes an instance off the list if it has said no more than that.
-    async fn bury(self: &Arc<Self>, instance: u64, beats: &str) -> Result<(), Failure> {
-        let question = self.instance_question("bury", instance).arg(beats);
-        self.ask::<i64>(self.house_way(), &question).await?;
+    async fn remove(self: &Arc<Self>, instance: u64, beats: &str) -> Result<(), Failure> {
+        let question = self.instance_question("remove", instance).arg(beats);
+        self.ask::<i64>(self.maintenance_way(), &question).await?;
         Ok(())
     }
 }
 
 /// Says that this process lives, and where it has open holds, when that may be forgotten.
 async fn beat(shared: &Arc<Shared>) -> Result<(), Failure> {
-    let instance = shared.desk.instance();
+    let instance = shared.registry.instance();
     let question = shared.instance_question("beat", instance);
-    let is_known: i64 = shared.ask(shared.house_way(), &question).await?;
+    let is_known: i64 = shared.ask(shared.maintenance_way(), &question).await?;
     if is_known == 0 {
         shared.begin_anew(instance).await?;
     }
@@ -308,14 +308,14 @@ async fn abandon(
 async fn leave_idle_accounts(shared: &Arc<Shared>, elapsed: Duration) -> Result<(), Failure> {
     // Who enters one of them waits until it is left, so that the order is sure.
     let _gate = shared.gate.write().await;
-    let idle = shared.desk.take_idle(elapsed, ACCOUNTS);
+    let idle = shared.registry.take_idle(elapsed, ACCOUNTS);
     if idle.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = idle.iter().map(AccountId::as_str).collect();
-    let question = shared.instance_question("leave", shared.desk.instance());
+    let question = shared.instance_question("leave", shared.registry.instance());
     let question = question.arg(names);
-    let left = shared.ask::<i64>(shared.house_way(), &question);
+    let left = shared.ask::<i64>(shared.maintenance_way(), &question);
     // What was sent and not answered may come late, when one of them is entered again.
     left.await.inspect_err(|_| shared.put_doubt_back())?;
     Ok(())

@@ -12,13 +12,13 @@ const LOOKS: u32 = 3;
 /// Silence counts only while this process was watching. After a gap, because the store was away or this process was stopped,
 /// the others may have lived without being able to say so, and each gets the whole recovery time again.
 #[derive(Debug)]
-pub(super) struct Vigil<I> {
+pub(super) struct FailureDetector<I> {
     /// Each one's last reading, and when it was surely there.
     seen: HashMap<I, (i64, Duration)>,
     looked_at: Duration,
 }
 
-impl<I> Default for Vigil<I> {
+impl<I> Default for FailureDetector<I> {
     fn default() -> Self {
         Self {
             seen: HashMap::new(),
@@ -27,7 +27,7 @@ impl<I> Default for Vigil<I> {
     }
 }
 
-impl<I: Copy + Eq + Hash> Vigil<I> {
+impl<I: Copy + Eq + Hash> FailureDetector<I> {
     /// Notes what all others were found to say, between two readings of a monotonic clock, and returns who is dead with
     /// what was last heard. How long a look took is counted in nobody's disfavour.
     pub(super) fn look(
@@ -72,44 +72,56 @@ mod tests {
         (moment, moment)
     }
 
-    fn dead(vigil: &mut Vigil<u8>, reading: i64, looked: (Duration, Duration)) -> bool {
+    fn dead(
+        failure_detector: &mut FailureDetector<u8>,
+        reading: i64,
+        looked: (Duration, Duration),
+    ) -> bool {
         let others = HashMap::from_iter([(7, reading)]);
-        !vigil.look(&others, looked, RECOVER_AFTER).is_empty()
+        !failure_detector
+            .look(&others, looked, RECOVER_AFTER)
+            .is_empty()
     }
 
     #[test]
     fn who_says_nothing_for_the_recovery_time_is_dead_and_nobody_sooner() {
-        let mut vigil = Vigil::default();
+        let mut failure_detector = FailureDetector::default();
         for second in 0..6 {
-            assert!(!dead(&mut vigil, 1, at(second * 1_000)), "{second}");
+            assert!(
+                !dead(&mut failure_detector, 1, at(second * 1_000)),
+                "{second}"
+            );
         }
-        assert!(!dead(&mut vigil, 1, at(5_999)));
-        assert!(dead(&mut vigil, 1, at(6_000)));
-        assert!(dead(&mut vigil, 1, at(7_000)), "until it is buried");
-        assert!(!dead(&mut vigil, 2, at(8_000)), "a sign of life");
-        assert!(!dead(&mut vigil, 2, at(10_000)));
+        assert!(!dead(&mut failure_detector, 1, at(5_999)));
+        assert!(dead(&mut failure_detector, 1, at(6_000)));
+        assert!(
+            dead(&mut failure_detector, 1, at(7_000)),
+            "until it is removed"
+        );
+        assert!(!dead(&mut failure_detector, 2, at(8_000)), "a sign of life");
+        assert!(!dead(&mut failure_detector, 2, at(10_000)));
     }
 
     #[test]
     fn nobody_is_silent_while_nobody_looks() {
-        let mut vigil = Vigil::default();
+        let mut failure_detector = FailureDetector::default();
         for second in 0..6 {
-            assert!(!dead(&mut vigil, 1, at(second * 1_000)));
+            assert!(!dead(&mut failure_detector, 1, at(second * 1_000)));
         }
         assert!(
-            !dead(&mut vigil, 1, at(7_001)),
+            !dead(&mut failure_detector, 1, at(7_001)),
             "2,001 ms after the last look"
         );
         for second in 8..13 {
-            assert!(!dead(&mut vigil, 1, at(second * 1_000)));
+            assert!(!dead(&mut failure_detector, 1, at(second * 1_000)));
         }
-        assert!(!dead(&mut vigil, 1, at(13_000)));
-        assert!(dead(&mut vigil, 1, at(13_001)));
+        assert!(!dead(&mut failure_detector, 1, at(13_000)));
+        assert!(dead(&mut failure_detector, 1, at(13_001)));
     }
 
     #[test]
     fn what_a_look_takes_is_no_silence() {
-        let mut vigil = Vigil::default();
+        let mut failure_detector = FailureDetector::default();
         let slow = |secs: u64| {
             (
                 Duration::from_secs(secs),
@@ -117,15 +129,15 @@ mod tests {
             )
         };
         for second in 0..7 {
-            assert!(!dead(&mut vigil, 1, slow(second)), "{second}");
+            assert!(!dead(&mut failure_detector, 1, slow(second)), "{second}");
         }
-        assert!(dead(&mut vigil, 1, slow(7)));
+        assert!(dead(&mut failure_detector, 1, slow(7)));
         // One that took longer than may pass between two.
         assert!(!dead(
-            &mut vigil,
+            &mut failure_detector,
             1,
             (Duration::from_secs(8), Duration::from_secs(10))
         ));
-        assert!(!dead(&mut vigil, 1, at(10_000)));
+        assert!(!dead(&mut failure_detector, 1, at(10_000)));
     }
 }

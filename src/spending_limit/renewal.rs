@@ -16,7 +16,7 @@ const DUE_AFTER: u32 = 3;
 const AGAIN_AFTER: u32 = 12;
 
 /// The lifetime of one hold, on the monotonic clock.
-pub(super) struct Lifeline {
+pub(super) struct HoldRenewal {
     lifetime: Duration,
     /// It is open until then, unless it was settled.
     ends: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Lifeline {
     extending: Option<(Duration, StoreFuture<bool>)>,
 }
 
-impl Lifeline {
+impl HoldRenewal {
     /// Of a hold that was asked for at `now`; `None`: it lives as long as its call.
     pub(super) fn new(lifetime: Duration, now: Duration) -> Option<Box<Self>> {
         let is_limited = lifetime < Hold::AS_LONG_AS_ITS_CALL;
@@ -86,9 +86,9 @@ fn part(of: Duration, divisor: u32) -> Duration {
     of.checked_div(divisor).unwrap_or(of)
 }
 
-impl fmt::Debug for Lifeline {
+impl fmt::Debug for HoldRenewal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifeline")
+        f.debug_struct("HoldRenewal")
             .field("ends", &self.ends)
             .finish_non_exhaustive()
     }
@@ -108,7 +108,7 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    fn asked(line: &mut Lifeline, now: u64, answer: StoreFuture<bool>) -> bool {
+    fn asked(line: &mut HoldRenewal, now: u64, answer: StoreFuture<bool>) -> bool {
         let was_asked = Cell::new(false);
         line.keep(secs(now), |lifetime| {
             assert_eq!(lifetime, secs(60));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_ledger_that_is_busy_is_asked_again_in_time() {
-        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        let mut line = HoldRenewal::new(secs(60), secs(0)).unwrap();
         assert!(!asked(&mut line, 19, yes()));
         assert!(asked(&mut line, 20, busy()));
         assert!(!asked(&mut line, 24, yes()), "not with every frame");
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_frame_within_each_lifetime_is_enough_whenever_the_answer_comes() {
-        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        let mut line = HoldRenewal::new(secs(60), secs(0)).unwrap();
         for frame in 1..100 {
             let now = frame * 48;
             assert!(asked(&mut line, now, later(yes())), "{now}");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_seen_late_is_tried_again_at_once() {
-        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        let mut line = HoldRenewal::new(secs(60), secs(0)).unwrap();
         assert!(asked(&mut line, 20, later(busy())));
         assert!(asked(&mut line, 48, yes()));
         assert!(line.is_open(secs(107)));
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn one_extension_is_under_way_at_once() {
-        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        let mut line = HoldRenewal::new(secs(60), secs(0)).unwrap();
         assert!(asked(&mut line, 20, StoreFuture::new(pending())));
         for now in 21..60 {
             assert!(!asked(&mut line, now, yes()), "{now}");
@@ -181,9 +181,9 @@ mod tests {
 
     #[test]
     fn what_was_resolved_is_let_be_and_what_ends_with_its_call_needs_nothing() {
-        let mut line = Lifeline::new(secs(60), secs(0)).unwrap();
+        let mut line = HoldRenewal::new(secs(60), secs(0)).unwrap();
         assert!(asked(&mut line, 20, StoreFuture::ready(Ok(false))));
         assert!(!asked(&mut line, 1_000_000, yes()));
-        assert!(Lifeline::new(Hold::AS_LONG_AS_ITS_CALL, secs(0)).is_none());
+        assert!(HoldRenewal::new(Hold::AS_LONG_AS_ITS_CALL, secs(0)).is_none());
     }
 }
