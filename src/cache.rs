@@ -8,15 +8,15 @@
 //! **Age.** It is counted from before the load, by our own [`Clock`], and no use prolongs it. moka's own
 //! expiry only gives the memory back.
 //!
-//! **Memory.** Values stand on a [`shelf`] of ours, and moka, which [keeps](keeper) the bound, knows their hashes alone: so a
+//! **Memory.** Values stand in a [`table`] of our own. moka decides which of them have to [go](eviction), and knows only their hashes: so a
 //! remembered key is one allocation of ours with its texts and the smallest entry that moka has, and a hit touches
 //! none of moka's lists.
 
+mod eviction;
 mod figures;
-mod flights;
-mod keeper;
 mod rate;
-mod shelf;
+mod single_flight;
+mod table;
 
 use std::{
     fmt,
@@ -34,16 +34,16 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 
 pub use self::figures::CacheStatistics;
+use self::{
+    eviction::Eviction,
+    figures::Counters,
+    rate::Rate,
+    single_flight::{Load, SingleFlight, Waiter},
+    table::{Place, Snapshot, Table},
+};
 pub(crate) use self::{
     figures::CacheBounds,
-    shelf::{Remembered, Stamp},
-};
-use self::{
-    figures::Counters,
-    flights::{Boarding, Flight, Flights},
-    keeper::Keeper,
-    rate::Rate,
-    shelf::{Place, Shelf, Snapshot},
+    table::{Remembered, Stamp},
 };
 use crate::{
     domain::clock::Clock,
@@ -66,10 +66,10 @@ pub(crate) enum Lookup<V> {
 
 /// A bounded cache in front of a store, see the [module](self).
 pub(crate) struct RevocableCache<V: Remembered> {
-    shelf: Arc<Shelf<V>>,
-    keeper: Keeper,
+    table: Arc<Table<V>>,
+    eviction: Eviction,
     absent: Cache<V::Key, Stamp, DefaultHashBuilder>,
-    flights: Flights<V::Key, V>,
+    single_flight: SingleFlight<V::Key, V>,
     bounds: CacheBounds,
     /// For how long after its `ttl` a value is served while the store fails.
     stale: Duration,
@@ -89,13 +89,13 @@ pub(crate) struct BeforeFill {
 
 impl<V: Remembered> RevocableCache<V> {
     pub(crate) fn new(bounds: CacheBounds, clock: Arc<dyn Clock>) -> Self {
-        let (shelf, counters) = (Arc::new(Shelf::new()), Counters::default());
+        let (table, counters) = (Arc::new(Table::new()), Counters::default());
         let evictions = &counters.evictions;
         Self {
-            keeper: Keeper::new(bounds.capacity, bounds.ttl, &shelf, evictions),
-            absent: keeper::bounded(bounds.negative_capacity, bounds.negative_ttl, evictions),
-            shelf,
-            flights: Flights::new(),
+            eviction: Eviction::new(bounds.capacity, bounds.ttl, &table, evictions),
+            absent: eviction::bounded(bounds.negative_capacity, bounds.negative_ttl, evictions),
+            table,
+            single_flight: SingleFlight::new(),
             bounds,
             stale: Duration::ZERO,
             failed_at: AtomicU64::new(0),
@@ -109,10 +109,10 @@ impl<V: Remembered> RevocableCache<V> {
     pub(crate) fn stale_if_error(mut self, stale: Duration) -> Self {
         self.stale = stale;
         let evictions = &self.counters.evictions;
-        self.keeper = Keeper::new(
+        self.eviction = Eviction::new(
             self.bounds.capacity,
             self.lifetime(),
-            &self.shelf,
+            &self.table,
             evictions,
         );
         self
@@ -132,12 +132,12 @@ impl<V: Remembered> RevocableCache<V> {
 
     /// The same, for who has just looked at the clock.
     pub(crate) fn peek_at(&self, key: &V::Key, now: Duration) -> Lookup<V> {
-        let place = self.shelf.place(key);
+        let place = self.table.place(key);
         let found = self.recall(place, key, now);
         let counter = match found {
             Lookup::Hit(_) => {
-                let hits = self.shelf.count_hit(place);
-                self.keeper.note_sometimes(place, hits);
+                let hits = self.table.count_hit(place);
+                self.eviction.note_sometimes(place, hits);
                 return found;
             }
             Lookup::KnownAbsent => &self.counters.negative_hits,
@@ -164,12 +164,12 @@ impl<V: Remembered> RevocableCache<V> {
         F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        let place = self.shelf.place(key);
-        let boarding = self.board(place, key);
-        let answer = boarding
-            .flight
+        let place = self.table.place(key);
+        let waiter = self.join(place, key);
+        let answer = waiter
+            .load
             .outcome
-            .get_or_init(|| self.fly(place, key, &boarding.flight, deadline, fetch));
+            .get_or_init(|| self.run(place, key, &waiter.load, deadline, fetch));
         // Twice: each leader that hangs up leaves the next one a deadline of its own, but not without end.
         let answer = match timeout(deadline.saturating_mul(2), answer).await {
             Ok(answer) => answer.clone(),
@@ -182,67 +182,67 @@ impl<V: Remembered> RevocableCache<V> {
     }
 
     /// Nobody joins a load that may have read what is older than a value may be.
-    fn board<'a>(&'a self, place: Place, key: &'a V::Key) -> Boarding<'a, V::Key, V> {
+    fn join<'a>(&'a self, place: Place, key: &'a V::Key) -> Waiter<'a, V::Key, V> {
         let now = self.clock.elapsed();
         let not_before = now.saturating_sub(self.bounds.ttl);
-        let generation = self.shelf.generation(place);
-        self.flights.board(key, generation, now, not_before)
+        let generation = self.table.generation(place);
+        self.single_flight.join(key, generation, now, not_before)
     }
 
     /// How the cache stands before values are read that nobody has asked for yet.
     pub(crate) fn before_fill(&self) -> BeforeFill {
         BeforeFill {
-            generations: self.shelf.snapshot(),
+            generations: self.table.snapshot(),
             loaded_at: self.clock.elapsed(),
         }
     }
 
     /// The stamp of what was read of `key` after `before`.
     pub(crate) fn stamp_after(&self, before: &BeforeFill, key: &V::Key) -> Option<Stamp> {
-        let place = self.shelf.place(key);
-        let generation = Shelf::<V>::generation_then(place, &before.generations)?;
+        let place = self.table.place(key);
+        let generation = Table::<V>::generation_then(place, &before.generations)?;
         Some(Stamp::new(generation, before.loaded_at))
     }
 
     /// Remembers a value that nobody has asked for yet.
     pub(crate) fn fill(&self, value: V) {
-        let place = self.shelf.place(value.key());
+        let place = self.table.place(value.key());
         self.remember(place, value);
     }
 
     /// Takes `key` back: nothing that was read of it before this call is served after it.
     pub(crate) fn invalidate(&self, key: &V::Key) {
-        let place = self.shelf.place(key);
-        self.shelf.bump(place);
+        let place = self.table.place(key);
+        self.table.bump(place);
         self.forget(place);
         self.absent.invalidate(key);
     }
 
     /// Takes every key back. A million of them are given up a few at a time, when moka next tidies up.
     pub(crate) fn invalidate_all(&self) {
-        self.shelf.bump_all();
-        self.keeper.forget_all();
+        self.table.bump_all();
+        self.eviction.forget_all();
         self.absent.invalidate_all();
     }
 
     pub(crate) fn statistics(&self) -> CacheStatistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CacheStatistics {
-            hits: self.shelf.hits(),
+            hits: self.table.hits(),
             negative_hits: read(&self.counters.negative_hits),
             misses: read(&self.counters.misses),
             loads: read(&self.counters.loads),
             stale_hits: read(&self.counters.stale_hits),
             evictions: read(&self.counters.evictions),
-            entries: self.shelf.len(),
+            entries: self.table.len(),
             negative_entries: self.absent.entry_count(),
         }
     }
 
     fn recall(&self, place: Place, key: &V::Key, now: Duration) -> Lookup<V> {
-        let generation = self.shelf.generation(place);
+        let generation = self.table.generation(place);
         let young = |stamp: Stamp, ttl| now.saturating_sub(stamp.loaded_at()) < ttl;
-        if let Some(value) = self.shelf.find(place, key)
+        if let Some(value) = self.table.find(place, key)
             && value.stamp().generation == generation
         {
             if young(value.stamp(), self.bounds.ttl) {
@@ -263,19 +263,19 @@ impl<V: Remembered> RevocableCache<V> {
         }
     }
 
-    /// Tells the keeper before it puts the value down: if an older entry of this place has ended, its eviction takes away
+    /// Tells moka before it puts the value down: if an older entry of this place has ended, its eviction takes away
     /// whatever stands there. If the new entry ends before the value stands there, the second look takes the value away.
     fn remember(&self, place: Place, value: V) {
-        self.keeper.tell(place);
-        self.shelf.put(place, value);
-        if !self.keeper.knows(place) {
-            self.shelf.clear(place);
+        self.eviction.tell(place);
+        self.table.put(place, value);
+        if !self.eviction.knows(place) {
+            self.table.clear(place);
         }
     }
 
     fn forget(&self, place: Place) {
-        self.shelf.clear(place);
-        self.keeper.forget(place);
+        self.table.clear(place);
+        self.eviction.forget(place);
     }
 
     fn lifetime(&self) -> Duration {
@@ -292,12 +292,12 @@ impl<V: Remembered> RevocableCache<V> {
         if self.stale.is_zero() {
             return None;
         }
-        let value = self.shelf.find(place, key)?;
+        let value = self.table.find(place, key)?;
         let age = self
             .clock
             .elapsed()
             .saturating_sub(value.stamp().loaded_at());
-        let is_current = value.stamp().generation == self.shelf.generation(place);
+        let is_current = value.stamp().generation == self.table.generation(place);
         (is_current && age < self.lifetime()).then(|| {
             self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
             value
@@ -362,11 +362,11 @@ impl<V: Remembered> RevocableCache<V> {
         StoreError::new(kind, "the store was asked for too much that isn't there")
     }
 
-    async fn fly<F, Fut>(
+    async fn run<F, Fut>(
         &self,
         place: Place,
         key: &V::Key,
-        flight: &Flight<V>,
+        load: &Load<V>,
         deadline: Duration,
         fetch: F,
     ) -> Result<Option<V>, StoreError>
@@ -374,18 +374,18 @@ impl<V: Remembered> RevocableCache<V> {
         F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        // Another flight may have landed between the caller's look and this one's start.
+        // Another load may have ended between the caller's look and this one's start.
         match self.recall(place, key, self.clock.elapsed()) {
             Lookup::Hit(value) => return Ok(Some(value)),
             Lookup::KnownAbsent => return Ok(None),
             Lookup::Unknown => {}
         }
-        let stamp = Stamp::new(flight.generation, self.clock.elapsed());
+        let stamp = Stamp::new(load.generation, self.clock.elapsed());
         let found = self.ask(deadline, || fetch(stamp)).await?;
         match &found {
             Some(value) => {
                 // One that was asked for more often than others were comes in before them.
-                self.keeper.note(place);
+                self.eviction.note(place);
                 self.remember(place, value.clone());
             }
             None => {

@@ -42,7 +42,7 @@ pub struct CacheStatistics {
     pub negative_entries: u64,
 }
 
-/// Hits are counted by the shelf.
+/// Hits are counted by the table.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) negative_hits: AtomicU64,

@@ -154,7 +154,7 @@ async fn a_store_that_hangs_costs_a_deadline_and_one_load() {
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     }
     assert_eq!(cache.statistics().loads, 1);
-    assert!(cache.flights.is_empty());
+    assert!(cache.single_flight.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -178,7 +178,7 @@ async fn a_thousand_concurrent_misses_are_one_load() {
         assert_eq!(found.map(|found| found.value()), Some(7));
     }
     assert_eq!(cache.statistics().loads, 1);
-    assert!(cache.flights.is_empty());
+    assert!(cache.single_flight.is_empty());
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn leaders_that_hang_up_leave_the_rest_unharmed() {
         let _ = leader.await;
     }
     assert_eq!(last.await.unwrap(), Some(9));
-    assert!(cache.flights.is_empty());
+    assert!(cache.single_flight.is_empty());
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn what_is_loaded_again_takes_the_place_of_what_was_there() {
         cache.invalidate_all();
         assert_eq!(peek(&cache, 1), Lookup::Unknown);
     }
-    cache.keeper.settle();
+    cache.eviction.settle();
     assert_eq!(cache.statistics().entries, 0);
 }
 
@@ -321,7 +321,7 @@ async fn what_is_used_more_stays() {
     for key in 1_000..4_000 {
         fill(&cache, key, Some(key)).await;
     }
-    cache.keeper.settle();
+    cache.eviction.settle();
     let stayed = popular().filter(|key| peek(&cache, *key) == Lookup::Hit(*key));
     let stayed = stayed.count();
     assert!(stayed >= 80, "{stayed}");
@@ -356,10 +356,10 @@ fn threads_that_load_and_revoke_leave_no_more_than_there_is_room_for() {
             });
         }
     });
-    cache.keeper.settle();
+    cache.eviction.settle();
     let entries = cache.statistics().entries;
     assert!(entries <= 50, "{entries}");
-    assert!(cache.flights.is_empty());
+    assert!(cache.single_flight.is_empty());
 }
 
 #[tokio::test]
@@ -369,12 +369,12 @@ async fn floods_stay_within_the_bounds() {
         fill(&cache, key, Some(key)).await;
         fill(&cache, key + 10_000, None).await;
     }
-    cache.keeper.settle();
+    cache.eviction.settle();
     cache.absent.run_pending_tasks();
     let entries = cache.statistics().entries;
     assert!(entries <= BOUNDS.capacity && entries > BOUNDS.capacity / 2);
     assert!(cache.absent.entry_count() <= BOUNDS.negative_capacity);
-    assert!(cache.flights.is_empty());
+    assert!(cache.single_flight.is_empty());
 }
 
 fn failing(_: Stamp) -> std::future::Ready<Result<Option<Number>, StoreError>> {

@@ -77,8 +77,8 @@ impl Place {
     }
 }
 
-/// All stripes.
-pub(super) struct Shelf<V> {
+/// A striped hash table.
+pub(super) struct Table<V> {
     stripes: Box<[Stripe<V>]>,
     hasher: DefaultHashBuilder,
 }
@@ -101,7 +101,7 @@ impl<V> Stripe<V> {
     }
 }
 
-impl<V: Remembered> Shelf<V> {
+impl<V: Remembered> Table<V> {
     pub(super) fn new() -> Self {
         let stripe = |_| Stripe {
             generation: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! Which values stay: moka's part.
 //!
-//! moka knows the hashes of what stands on the [shelf](super::shelf), and says which has to go: the least used when there
+//! moka knows the hashes of what stands in the [table](super::table), and says which has to go: the least used when there
 //! are too many (TinyLFU), and what nobody has loaded or used for a lifetime. Its own look-up tells its policy of each use, which
 //! costs a dozen lines of memory; a sample of the hits says the same.
 
@@ -16,7 +16,7 @@ use std::{
 use hashbrown::DefaultHashBuilder;
 use moka::{notification::RemovalCause, sync::Cache};
 
-use super::shelf::{Place, Remembered, Shelf};
+use super::table::{Place, Remembered, Table};
 
 /// moka refuses a lifetime of a thousand years; what is older than a year is reloaded.
 const LIFETIME_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -24,22 +24,22 @@ const LIFETIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Of so many hits of a stripe one is told. A prime, since requests that go round may be a hundred or a thousand.
 const SAMPLE: u64 = 61;
 
-/// Decides what stays on a shelf.
+/// Decides what stays in a table.
 ///
-/// Every value on the shelf has an entry in moka, and the end of that entry takes the value from the shelf. The reverse need not
+/// Every value in the table has an entry in moka, and the end of that entry takes the value from the table. The reverse need not
 /// hold: an entry without a value is a miss, and its value is loaded again.
-pub(super) struct Keeper {
+pub(super) struct Eviction {
     known: Cache<u64, (), DefaultHashBuilder>,
 }
 
-impl Keeper {
+impl Eviction {
     pub(super) fn new<V: Remembered>(
         capacity: u64,
         lifetime: Duration,
-        shelf: &Arc<Shelf<V>>,
+        table: &Arc<Table<V>>,
         evictions: &Arc<AtomicU64>,
     ) -> Self {
-        let (shelf, evictions) = (Arc::clone(shelf), Arc::clone(evictions));
+        let (table, evictions) = (Arc::clone(table), Arc::clone(evictions));
         // Counted from the last use, which takes no second list as counting from the load does: what is too old to be served is
         // loaded anew, and so told anew.
         let known = Cache::builder()
@@ -50,7 +50,7 @@ impl Keeper {
                     evictions.fetch_add(1, Ordering::Relaxed);
                 }
                 if cause != RemovalCause::Replaced {
-                    shelf.clear(Place::of_hash(*hash));
+                    table.clear(Place::of_hash(*hash));
                 }
             })
             .build_with_hasher(DefaultHashBuilder::default());
