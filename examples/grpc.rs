@@ -2,9 +2,6 @@
 //!
 //! `cargo run --example grpc --features tonic,sqlite -- generate-key --role admin` prints a key; without a
 //! command it serves. `grpc/*.proto` say what there is to call, and so does server reflection.
-//!
-//! On tonic's own server the gate is one more line, `Server::builder().layer(gate)`. Here the services stand on the connections that
-//! all example servers have, which are bounded in number and in the time that one may be silent.
 
 #[path = "support/demo.rs"]
 mod demo;
@@ -35,11 +32,10 @@ mod pb {
     pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/demo.bin");
 }
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use demo::Given;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
 use http::Request;
 use http_body_util::{BodyStream, StreamBody};
 use pb::{
@@ -47,23 +43,33 @@ use pb::{
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
 };
 use services::Services;
-use support::{StartError, Stop, listen, run_until, serve_connections};
+use support::{Connections, PING_EVERY, STREAMS_MAX, StartError, Stop, listen, run_until};
+use tokio::net::TcpStream;
 use tollgate::{
-    DeadlineLayer, Price, PriceTable, TokenBound,
+    DeadlineLayer, Price, PriceTable, StallLayer, TokenBound,
     rbac::{InvalidRoute, RouteTable},
     role::Permission,
+    stall::WatchedIo,
     tonic::RequirePermission,
 };
-use tonic::{body::Body, server::NamedService, service::Routes};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::{LayerExt, Routes},
+    transport::Server,
+};
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
     server::HealthReporter,
 };
-use tower::{Layer, util::MapRequest};
+use tower::util::MapRequestLayer;
 
 /// How long a call may take to begin its answer, and so to send a message whole.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// After which time a connection is asked to leave, once what is under way on it is over: no idle one stays for longer. Who still calls
+/// comes again.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() {
@@ -112,27 +118,41 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         // Load balancers and tools ask without a credential, but not without a limit.
         .open_to_strangers(|head| {
             let path = head.path();
-            path.starts_with("/grpc.health.v1.") || path.starts_with(REFLECTION)
+            path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
         })
         .build()?;
-    let (listener, stop) = listen(50_051).await?;
+    let (connections, stop) = listen(50_051).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     for name in SERVICES {
         let serving = ServingStatus::Serving;
         reporter.set_service_status(name, serving).await;
     }
-    let routes = routes(given, health)?.prepare();
-    let routes = MapRequest::new(routes, ending_with(stop.clone()));
-    let service = gate.layer(DeadlineLayer::new(HEAD_WITHIN).layer(routes));
-    let connections = serve_connections(service, listener, stop.clone());
-    let (served, ()) = tokio::join!(
-        run_until(stop.clone(), connections),
-        take_leave(reporter, stop)
-    );
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_EVERY))
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_connection_age(CONNECTION_AGE_MAX)
+        .layer(StallLayer::new())
+        .layer(gate)
+        .layer(DeadlineLayer::new(HEAD_WITHIN))
+        .add_routes(routes(given, health, &stop)?)
+        .serve_with_incoming_shutdown(incoming(connections), stop.clone().requested());
+    let (served, ()) = tokio::join!(run_until(stop.clone(), server), take_leave(reporter, stop));
     served
 }
 
-fn routes(given: &Given, health: HealthServer<impl Health>) -> Result<Routes, StartError> {
+/// Connections that end by themselves when their client says nothing, or takes nothing of what it is sent.
+fn incoming(connections: Connections) -> impl Stream<Item = io::Result<WatchedIo<TcpStream>>> {
+    stream::unfold(connections, async |connections| {
+        Some((Ok(connections.next().await), connections))
+    })
+}
+
+fn routes(
+    given: &Given,
+    health: HealthServer<impl Health>,
+    stop: &Stop,
+) -> Result<Routes, StartError> {
     let services = Services::new(Arc::clone(&given.stores.ledger));
     // Once more, whatever the gate's table says.
     let require = |permission| RequirePermission::new(&given.roles, Permission::new(permission));
@@ -142,28 +162,19 @@ fn routes(given: &Given, health: HealthServer<impl Health>) -> Result<Routes, St
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
     };
+    let ending = MapRequestLayer::new(ending_with(stop.clone()));
     Ok(Routes::new(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(ending.named_layer(reflection().build_v1()?))
+        .add_service(ending.named_layer(reflection().build_v1alpha()?))
         .add_service(EchoServer::with_interceptor(services.clone(), read.clone()))
         .add_service(CompletionServer::with_interceptor(services.clone(), write))
         .add_service(AccountServer::with_interceptor(services.clone(), read))
         .add_service(AdminServer::with_interceptor(services, configure)))
 }
 
-/// Where anybody may ask what there is, for as long as they like.
-const REFLECTION: &str = "/grpc.reflection.";
-
 /// Lets nobody go on asking what there is when the server is to end, which would wait for it otherwise.
-fn ending_with<B>(stop: Stop) -> impl Fn(Request<B>) -> Request<Body> + Clone
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<StartError>,
-{
+fn ending_with(stop: Stop) -> impl Fn(Request<Body>) -> Request<Body> + Clone {
     move |request| {
-        if !request.uri().path().starts_with(REFLECTION) {
-            return request.map(Body::new);
-        }
         let stopped = stop.clone().requested();
         request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
     }

@@ -48,8 +48,8 @@ async fn serve(given: &Given) -> Result<(), StartError> {
     let service = gate.layer(service_fn(move |request: Request<Incoming>| {
         routes.find(request.uri().path()).oneshot(request)
     }));
-    let (listener, stop) = listen(8_081).await?;
-    run_until(stop.clone(), serve_connections(service, listener, stop)).await
+    let (connections, stop) = listen(8_081).await?;
+    run_until(stop.clone(), serve_connections(service, connections, stop)).await
 }
 
 /// All there is: what isn't here is nowhere.

@@ -11,7 +11,7 @@
 //! | what is your name? | [`RequestIdLayer`] | nothing |
 //! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
 //! | has the client heard the answer? | [`DrainLayer`] | nothing |
-//! | does it take the answer? | [`StallWatch`], in a server's loop | nothing |
+//! | does it take the answer? | [`StallLayer`], over connections with a [`StallWatch`] | nothing |
 //! | does the answer begin in time? | [`DeadlineLayer`] | 503, or `DEADLINE_EXCEEDED` |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
@@ -144,7 +144,7 @@ pub use spending_limit::{
     BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
     PriceTable, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
 };
-pub use stall::StallWatch;
+pub use stall::{StallLayer, StallWatch};
 pub use wire::{
     AddressError, ClientAddress, ClientIp, DenialBody, DenialContext, DenialFormat, Denials,
     ForwardedHeader, InvalidOrigin, Origin, PeerAddress, RateHeaderDialect, RenderDenial,

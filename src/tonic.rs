@@ -16,7 +16,7 @@
 //!   reason (domain `tollgate`), `RetryInfo` where waiting helps, `QuotaFailure` where money is the reason.
 //!   A handler gets the same by `Err(denial.into())`.
 
-use tonic::{Request, Status, service::Interceptor};
+use tonic::{Request, Status, service::Interceptor, transport::server::Connected};
 
 use crate::{
     domain::{
@@ -27,6 +27,7 @@ use crate::{
     },
     guard,
     spending_limit::Charge,
+    stall::{StallWatch, WatchedIo},
     trail,
     wire::grpc_status,
 };
@@ -69,6 +70,15 @@ fn refuse<T>(request: &Request<T>, denial: &Denial) -> Status {
     let request_id = request.extensions().get::<RequestId>();
     guard::refused_outside("tonic", request_id, denial);
     grpc_status(denial)
+}
+
+/// Watched connections are connections of tonic's server: a [`StallLayer`](crate::StallLayer) on it finds the watch of each.
+impl<T> Connected for WatchedIo<T> {
+    type ConnectInfo = StallWatch;
+
+    fn connect_info(&self) -> StallWatch {
+        self.watch().clone()
+    }
 }
 
 /// Admits who has a permission, for one tonic service: `MyServer::with_interceptor(service, require)`.

@@ -30,8 +30,8 @@ pub(crate) fn short_bodies() -> DefaultBodyLimit {
 
 /// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
 pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
-    let (listener, stop) = listen(port).await?;
-    run_until(stop.clone(), serve_connections(app, listener, stop)).await
+    let (connections, stop) = listen(port).await?;
+    run_until(stop.clone(), serve_connections(app, connections, stop)).await
 }
 
 /// Whether nobody is known to ask: a limit of callers has nobody to count.

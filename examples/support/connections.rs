@@ -5,7 +5,6 @@ use std::{
     error::Error,
     fmt::Display,
     fs,
-    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -14,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::{
@@ -26,10 +26,10 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::sleep,
 };
-use tollgate::{DrainLayer, DrainedBody, PeerAddress, StallWatch};
+use tollgate::{DrainLayer, DrainedBody, StallLayer, StallWatch, stall::WatchedIo};
 use tower::{Layer, Service, ServiceExt};
 
 use super::{StartError, Stop};
@@ -40,16 +40,51 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_LOOKS: u32 = 4;
 const IDLE_PAUSE: Duration = Duration::from_secs(15);
 /// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Requests under way on one connection of HTTP/2.
-const STREAMS_MAX: u32 = 256;
+pub(crate) const STREAMS_MAX: u32 = 256;
 /// How many connections there are at most, where the process may have any number of descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
 
-/// Takes connections until it is told to stop, and then lets what is under way finish.
+/// Connections as they come, once there is a place for each: until then they wait with the system, which has the more of them. Each ends by
+/// itself when its client says nothing, or takes nothing of what it is sent.
+pub(crate) struct Connections {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Connections {
+    pub(crate) fn new(listener: TcpListener) -> Self {
+        let places = Arc::new(Semaphore::new(connections_max()));
+        Self { listener, places }
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&self) -> WatchedIo<TcpStream> {
+        // It fails only where it is closed, which nobody does.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // An event of a stream goes out when it is there. Who has hung up has no use for it.
+                    let _ = stream.set_nodelay(true);
+                    let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
+                    return watch.io(stream).keeping(place);
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: the next try would fail as well.
+                    tracing::warn!(%error, "no connection was accepted");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves connections until it is told to stop, and then lets what is under way finish.
 pub(crate) async fn serve_connections<S, B>(
     service: S,
-    listener: TcpListener,
+    connections: Connections,
     stop: Stop,
 ) -> Result<(), StartError>
 where
@@ -58,47 +93,47 @@ where
         + Send
         + 'static,
     S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (server, service) = (server(), DrainLayer::new().layer(service));
-    let places = Arc::new(Semaphore::new(connections_max()));
+    let service = StallLayer::new().layer(DrainLayer::new().layer(service));
+    let server = server();
     let (open, mut closed) = mpsc::channel::<()>(1);
     let mut stopping = pin!(stop.clone().requested());
     loop {
-        let (place, stream, peer) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+        let connection = tokio::select! {
+            connection = connections.next() => connection,
             () = &mut stopping => break,
         };
-        let (usage, watch) = (Arc::new(Usage::default()), StallWatch::new());
-        let (used, answers, service) = (Arc::clone(&usage), watch.clone(), service.clone());
+        let usage = Arc::new(Usage::default());
+        let (used, watch, service) = (
+            Arc::clone(&usage),
+            connection.watch().clone(),
+            service.clone(),
+        );
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(PeerAddress(peer));
-            let (under_way, answers) = (used.begin(), answers.clone());
+            request.extensions_mut().insert(watch.clone());
+            let under_way = used.begin();
             let answer = service.clone().oneshot(request);
             async move {
                 let answer = answer.await?;
                 // The request is under way for as long as there is a body.
                 Ok::<_, Infallible>(answer.map(|body| {
-                    answers.body(body).map_err(move |error| {
+                    body.map_err(move |error| {
                         let _until_then = &under_way;
                         error
                     })
                 }))
             }
         });
-        let connection = server.serve_connection(TokioIo::new(watch.io(stream)), service);
+        let connection = server.serve_connection(TokioIo::new(connection), service);
         let (connection, stop, open) = (connection.into_owned(), stop.clone(), open.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                () = last(connection, &usage, stop) => {}
-                () = watch.stalled() => tracing::info!(%peer, "an answer was left lying"),
-            }
-            drop((place, open));
+            last(connection, &usage, stop).await;
+            drop(open);
         });
     }
-    drop((listener, open));
+    drop((connections, open));
     // Nothing is ever sent: it is over when every connection is.
     closed.recv().await;
     Ok(())
@@ -154,19 +189,17 @@ impl Drop for UnderWay {
     }
 }
 
-/// Serves a connection to its end, which it is asked for when the server stops or nothing was asked for a while. One on which
-/// nothing was asked at all in time says not even which protocol it speaks, and so no clock of a protocol runs for it.
+/// Serves a connection to its end, which it is asked for when the server stops or nothing was asked for a while.
 async fn last<C>(connection: C, usage: &Usage, stop: Stop)
 where
     C: GracefulConnection,
     C::Error: Display,
 {
     let mut connection = pin!(connection);
-    let mut begun = pin!(sleep(HEAD_WITHIN));
     let mut enough = pin!(async {
         tokio::select! { () = stop.requested() => {}, () = usage.idle() => {} }
     });
-    let (mut is_new, mut is_leaving) = (true, false);
+    let mut is_leaving = false;
     loop {
         tokio::select! {
             ended = &mut connection => {
@@ -175,38 +208,9 @@ where
                 }
                 return;
             }
-            () = &mut begun, if is_new => {
-                is_new = false;
-                if usage.requests.load(Ordering::Relaxed) == 0 {
-                    return;
-                }
-            }
             () = &mut enough, if !is_leaving => {
                 is_leaving = true;
                 connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
-}
-
-/// The next connection, once there is a place for it: until then it waits with the system, which has the more of them.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (Option<OwnedSemaphorePermit>, TcpStream, SocketAddr) {
-    // It fails only where it is closed, which nobody does.
-    let place = Arc::clone(places).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // An event of a stream goes out when it is there. Who has hung up has no use for it.
-                let _ = stream.set_nodelay(true);
-                return (place, stream, peer);
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: the next try would fail as well.
-                tracing::warn!(%error, "no connection was accepted");
-                sleep(Duration::from_millis(100)).await;
             }
         }
     }

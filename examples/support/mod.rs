@@ -30,8 +30,11 @@ use tracing_subscriber::{
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
 pub(crate) use self::axum::{all_keys, few_at_once, is_unknown, serve, short_bodies};
-#[allow(unused_imports, reason = "axum's are served by `serve`")]
-pub(crate) use self::connections::serve_connections;
+#[allow(
+    unused_imports,
+    reason = "axum's are served by `serve`, and tonic's by itself"
+)]
+pub(crate) use self::connections::{Connections, PING_EVERY, STREAMS_MAX, serve_connections};
 #[allow(
     unused_imports,
     reason = "not every server shares them without a database"
@@ -95,7 +98,7 @@ fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
 
 /// Listens where `HOST` and `PORT` say, and says so on stdout. Whoever reads that may already tell it to stop: the
 /// signals are waited for before.
-pub(crate) async fn listen(port: u16) -> Result<(TcpListener, Stop), StartError> {
+pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError> {
     let stop = Stop::on_signal()?;
     let host = optional("HOST")?.unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
@@ -103,7 +106,7 @@ pub(crate) async fn listen(port: u16) -> Result<(TcpListener, Stop), StartError>
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok((listener, stop))
+    Ok((Connections::new(listener), stop))
 }
 
 /// The first of a host's addresses that can be had. Connections have send buffers of a fixed size, so that what a slow reader

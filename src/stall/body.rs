@@ -2,112 +2,105 @@
 
 use std::{
     fmt,
-    io::IoSlice,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use super::{Piece, StallWatch};
 
-/// The body of an answer on a connection that a [`StallWatch`] watches.
+/// The largest piece, in bytes: what a frame of HTTP/2 holds by default (RFC 9113, 6.5.2), so that none is cut for this alone.
+pub(super) const PIECE_MAX: usize = 16 * 1_024;
+
+/// The body of an answer on a connection that a [`StallWatch`] watches; of none where nobody watches.
 #[pin_project]
 pub struct WatchedBody<B> {
     #[pin]
     body: B,
-    watch: StallWatch,
+    watch: Option<StallWatch>,
+    /// What is left of a larger piece.
+    rest: Bytes,
 }
 
 impl<B> WatchedBody<B> {
-    pub(super) fn new(body: B, watch: StallWatch) -> Self {
-        Self { body, watch }
+    pub(super) fn new(body: B, watch: Option<StallWatch>) -> Self {
+        Self {
+            body,
+            watch,
+            rest: Bytes::new(),
+        }
     }
 }
 
-impl<B: Body> Body for WatchedBody<B> {
-    type Data = WatchedData<B::Data>;
+impl<B: Body<Data = Bytes>> Body for WatchedBody<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
+        let Some(watch) = this.watch else {
+            return this.body.poll_frame(context);
+        };
+        if !this.rest.is_empty() {
+            let piece = watched(this.rest, watch);
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let frame = this.body.poll_frame(context);
-        frame.map_ok(|frame| frame.map_data(|data| WatchedData::new(data, this.watch)))
+        frame.map_ok(|frame| {
+            frame.map_data(|data| {
+                *this.rest = data;
+                watched(this.rest, watch)
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (inner, rest) = (self.body.size_hint(), self.rest.len());
+        let rest = u64::try_from(rest).unwrap_or(u64::MAX);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(inner.lower().saturating_add(rest));
+        hint
+    }
+}
+
+/// The next piece of `rest`. What tells that it was sent is that the server lets go of it.
+fn watched(rest: &mut Bytes, watch: &StallWatch) -> Bytes {
+    let data = rest.split_to(rest.len().min(PIECE_MAX));
+    if data.is_empty() {
+        return data;
+    }
+    Bytes::from_owner(WatchedData {
+        data,
+        _piece: watch.begin(),
+    })
+}
+
+struct WatchedData {
+    data: Bytes,
+    _piece: Piece,
+}
+
+impl AsRef<[u8]> for WatchedData {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 
 impl<B> fmt::Debug for WatchedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WatchedBody")
-    }
-}
-
-/// A piece of a [`WatchedBody`]: a server advances it by what it has sent.
-pub struct WatchedData<D> {
-    data: D,
-    /// `None` when all of it is sent.
-    piece: Option<Piece>,
-}
-
-impl<D: Buf> WatchedData<D> {
-    fn new(data: D, watch: &StallWatch) -> Self {
-        let piece = data.has_remaining().then(|| watch.begin());
-        Self { data, piece }
-    }
-
-    fn went_on(&mut self) {
-        if !self.data.has_remaining() {
-            self.piece = None;
-        } else if let Some(piece) = &self.piece {
-            piece.went_on();
-        }
-    }
-}
-
-impl<D: Buf> Buf for WatchedData<D> {
-    fn remaining(&self) -> usize {
-        self.data.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.data.chunk()
-    }
-
-    fn chunks_vectored<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
-        self.data.chunks_vectored(pieces)
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.data.advance(count);
-        if count > 0 {
-            self.went_on();
-        }
-    }
-
-    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        let bytes = self.data.copy_to_bytes(length);
-        if length > 0 {
-            self.went_on();
-        }
-        bytes
-    }
-}
-
-impl<D> fmt::Debug for WatchedData<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WatchedData")
     }
 }

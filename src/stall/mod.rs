@@ -1,46 +1,57 @@
-//! Ends connections whose client takes nothing of what it asked for: [`StallWatch`].
+//! Ends connections whose client takes nothing of what it asked for, or asks for nothing at all: [`StallWatch`] and [`StallLayer`].
 //!
-//! - Refuses nothing, and is no layer: it belongs to a server's own loop, one to a connection, since it takes a connection to be
-//!   ended.
+//! - Refuses nothing. A server that lets you hand it its connections is given watched ones ([`StallWatch::io`]), which end by themselves;
+//!   the layer stands outside of all others, where it sees the bodies of answers as they go out. On tonic's own server that is
+//!   `Server::builder().layer(StallLayer::new())` over watched connections and nothing else; a loop of one's own puts the
+//!   connection's watch into the extensions of each request.
 //! - An answer stays in the server's memory until it is sent, and it isn't sent before the client makes room for it. Whoever asks over
 //!   HTTP/2 with a window of nothing, or doesn't read what comes over HTTP/1.1, keeps as many answers there as there may be
-//!   requests under way. So a connection ends on which there are pieces of bodies, or a write, and nothing of any of them went on for
-//!   30 seconds, unless set.
-//! - An answer that is waited for is nobody's fault: a stream without an event stays, and a client that reads on, however
-//!   slowly, too. How many answers a client may have under way at all is a
+//!   requests under way. So a connection ends on which there are pieces of bodies, or a write, and none of them was sent for
+//!   30 seconds, unless set. A piece is 16 KiB, or what is left of less: that much a client has to read in the time.
+//! - An answer that is waited for is nobody's fault: a stream without an event stays, and a client that reads on, slowly, too.
+//!   How many answers a client may have under way at all is a
 //!   [`ConcurrencyLimitLayer`](crate::rate_limit::ConcurrencyLimitLayer)'s to say.
 //! - Over HTTP/2 it is enough that one answer goes on: how many others may stand still meanwhile is the server's number of streams.
+//! - A client that doesn't even say which protocol it speaks has no protocol whose clock could run for it. Its connection ends after
+//!   10 seconds, unless set; of HTTP/2 its part of the greeting is waited for (RFC 9113, 3.4), after which pings say whether it lives.
 //! - The system says that it can take more when a good part of its own buffer is free again, which may have megabytes: give the
 //!   sockets a send buffer of some hundred kilobytes, or somebody who reads slowly is taken for one who doesn't.
-//! - Asks no store. A piece of a body costs a short lock of the connection's own, once for each time that something of it is sent.
+//! - Asks no store. A piece of a body costs an allocation, and twice a short lock of the connection's own.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 //! use http_body::Body;
 //! use std::{future::poll_fn, pin::pin, time::Duration};
+//! use http_body_util::Full;
+//! use tokio::io::AsyncReadExt;
 //! use tollgate::stall::StallWatch;
 //!
 //! let watch = StallWatch::new().time_max(Duration::from_secs(5));
-//! let mut body = pin!(watch.body("an answer".to_owned()));
+//! let (near, mut far) = tokio::io::duplex(1_024);
+//! let mut connection = watch.io(near);
+//! let mut body = pin!(watch.body(Full::<bytes::Bytes>::from("an answer")));
 //! let frame = poll_fn(|context| body.as_mut().poll_frame(context)).await;
 //! let piece = frame.expect("there is one").expect("it doesn't fail").into_data().expect("data");
-//! // A server selects between this and the connection.
-//! watch.stalled().await;
 //!
+//! tokio::io::AsyncWriteExt::write_all(&mut far, b"GET / HTTP/1.1\r\n").await.expect("there is room");
+//! assert_eq!(connection.read_u8().await.expect("it is there"), b'G');
+//! // Nobody sends the piece, and the next question takes too long.
+//! assert!(connection.read_to_end(&mut Vec::new()).await.is_err());
 //! drop(piece);
-//! let taken = tokio::time::timeout(Duration::from_secs(60), watch.stalled()).await;
-//! assert!(taken.is_err(), "nothing stands still any more");
 //! # }
 //! ```
 
 mod body;
+mod greeting;
 mod io;
+mod layer;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -48,12 +59,14 @@ use std::{
 use tokio::time::sleep;
 
 pub use self::{
-    body::{WatchedBody, WatchedData},
+    body::WatchedBody,
     io::WatchedIo,
+    layer::{StallLayer, Watched, WatchedFuture},
 };
 
-/// How long something may stand still, unless set.
+/// How long something may stand still, and how long a client may take to say what it speaks, unless set.
 const TIME_MAX: Duration = Duration::from_secs(30);
+const GREETING_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked at in that time.
 const LOOKS: u8 = 4;
 /// A time of nothing would be looked at without end.
@@ -65,6 +78,8 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
 pub struct StallWatch {
     under_way: Arc<Mutex<UnderWay>>,
     time_max: Duration,
+    greeting_within: Duration,
+    peer: Option<SocketAddr>,
 }
 
 /// What was handed out and isn't sent yet.
@@ -82,6 +97,8 @@ impl StallWatch {
         Self {
             under_way: Arc::default(),
             time_max: TIME_MAX,
+            greeting_within: GREETING_WITHIN,
+            peer: None,
         }
     }
 
@@ -93,19 +110,34 @@ impl StallWatch {
         self
     }
 
-    /// An answer's body on the connection: as it was, but that its pieces are watched.
+    /// How long a client may take to say what it speaks: 10 seconds, unless set.
     #[must_use]
-    pub fn body<B>(&self, body: B) -> WatchedBody<B> {
-        WatchedBody::new(body, self.clone())
+    pub fn greeting_within(mut self, time: Duration) -> Self {
+        self.greeting_within = time;
+        self
     }
 
-    /// The connection: as it was, but that its writes are watched.
+    /// Whose connection it is. A [`StallLayer`] tells it to the layers inside of it.
+    #[must_use]
+    pub fn peer(mut self, peer: SocketAddr) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// An answer's body on the connection: as it was, but that its pieces are watched. What a [`StallLayer`] does with each.
+    #[must_use]
+    pub fn body<B>(&self, body: B) -> WatchedBody<B> {
+        WatchedBody::new(body, Some(self.clone()))
+    }
+
+    /// The connection: as it was, but that its writes are watched, and that it fails (`TimedOut`) once it is to be ended.
     #[must_use]
     pub fn io<T>(&self, io: T) -> WatchedIo<T> {
         WatchedIo::new(io, self.clone())
     }
 
-    /// Waits until all that is under way stands still for too long. The connection is then to be dropped: nobody takes what it sends.
+    /// Waits until all that is under way stands still for too long. The connection is then to be dropped: nobody takes what it sends. For
+    /// connections that aren't tokio's.
     pub async fn stalled(&self) {
         let every = self.time_max.checked_div(LOOKS.into());
         let every = every.unwrap_or_default().max(LOOK_EVERY_MIN);
@@ -152,19 +184,14 @@ impl fmt::Debug for StallWatch {
         f.debug_struct("StallWatch")
             .field("under_way", &self.lock().pieces)
             .field("time_max", &self.time_max)
+            .field("greeting_within", &self.greeting_within)
+            .field("peer", &self.peer)
             .finish()
     }
 }
 
 /// Something that is to be sent. Dropped, it was, or never will be.
 struct Piece(StallWatch);
-
-impl Piece {
-    /// Some of it went out.
-    fn went_on(&self) {
-        self.0.lock().looks = 0;
-    }
-}
 
 impl Drop for Piece {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Once},
 };
 
-use http::{HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::RequestHead;
@@ -27,6 +27,18 @@ const PARTS_MAX: usize = 1_024;
 /// extensions: plain hyper inserts this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+impl PeerAddress {
+    /// Puts it where the layers look for it, and where tonic does.
+    pub(crate) fn tell(self, extensions: &mut Extensions) {
+        extensions.insert(self);
+        #[cfg(feature = "tonic")]
+        extensions.insert(tonic::transport::server::TcpConnectInfo {
+            local_addr: None,
+            remote_addr: Some(self.0),
+        });
+    }
+}
 
 /// The header by which the trusted proxies tell for whom they speak. One, as configured; never a guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -15,8 +18,11 @@ use tonic_health::pb::{
 };
 
 use super::{
-    connect, reason,
+    connect,
+    pb::demo::echo_client::EchoClient,
+    reason, say,
     support::{Demo, Server, silent},
+    with_key,
 };
 
 /// A call that is written by hand: what becomes of it.
@@ -92,16 +98,107 @@ async fn silent_connections_do_not_take_the_whole_server() {
     server.stop().await.without_panic();
 }
 
+/// A connection of HTTP/2 with such a window for each answer.
+async fn connection(
+    server: &Server,
+    window: u32,
+) -> (
+    hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    tokio::task::JoinHandle<hyper::Result<()>>,
+) {
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(TokioIo::new(stream));
+    let (client, connection) = client.await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+/// Says "hi" by hand.
+fn said(server: &Server, key: &str) -> http::Request<Full<Bytes>> {
+    let url = format!("http://{}/tollgate.demo.v1.Echo/Say", server.address);
+    let message = Bytes::from_static(b"\0\0\0\0\x04\x0a\x02hi");
+    let request = http::Request::post(url)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-api-key", key);
+    request.body(Full::new(message)).unwrap()
+}
+
+/// Who asks and makes no room for the answer keeps it in the server's memory: not for ever.
+#[tokio::test]
+async fn a_connection_that_leaves_its_answers_lying_is_ended() {
+    let example = Demo::of("grpc");
+    let key = example.key("viewer").await;
+    let server = example.start(&[]).await;
+    let (mut client, connection) = connection(&server, 0).await;
+    let mut lying = Vec::new();
+    for _ in 0..3 {
+        let answer = client.send_request(said(&server, &key)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("grpc-status"), "a message");
+        lying.push(answer);
+    }
+    // Sooner than by its age, which asks and doesn't end.
+    let ended = timeout(Duration::from_secs(50), connection).await;
+    ended.expect("the server ends it").unwrap().ok();
+    server.stop().await.without_panic();
+}
+
+/// An idle one has no other end, and what is under way on another goes on.
+#[tokio::test]
+async fn a_connection_is_asked_to_leave_after_a_while() {
+    let example = Demo::of("grpc");
+    let key = example.key("viewer").await;
+    let server = example.start(&[]).await;
+    let (mut client, idle) = connection(&server, 65_535).await;
+    let answer = client.send_request(said(&server, &key)).await.unwrap();
+    let trailers = answer.into_body().collect().await.unwrap();
+    assert_eq!(trailers.trailers().unwrap()["grpc-status"], "0");
+    let leaving = async {
+        let ended = timeout(Duration::from_secs(90), idle).await;
+        ended
+            .expect("it is asked")
+            .unwrap()
+            .expect("and not cut off");
+    };
+    let words = "word ".repeat(3_500);
+    let mut echo = EchoClient::new(connect(&server).await);
+    let talking = async {
+        let mut stream = echo
+            .say_words(with_key(say(&words), &key))
+            .await
+            .unwrap()
+            .into_inner();
+        let (mut count, began) = (0, Instant::now());
+        while stream.message().await.unwrap().is_some() {
+            count += 1;
+        }
+        assert!(
+            began.elapsed() > Duration::from_secs(65),
+            "it was there meanwhile"
+        );
+        count
+    };
+    let (count, ()) = tokio::join!(talking, leaving);
+    assert_eq!(count, 3_500, "all was said");
+    // On another connection.
+    echo.say(with_key(say("still there?"), &key)).await.unwrap();
+    server.stop().await.without_panic();
+}
+
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_refused_like_any_other() {
     let example = Demo::of("grpc");
     let key = example.key("viewer").await;
     let server = example.start(&[]).await;
+    let mut echo = EchoClient::new(connect(&server).await);
+    echo.say(with_key(say("who is it?"), &key)).await.unwrap();
     // A message of which no more comes than its head.
     let begun = http_body::Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9]));
     let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(begun)]);
     let begun = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
-    let status = called(&server, &key, Some("300m"), StreamBody::new(begun)).await;
+    let status = called(&server, &key, Some("3S"), StreamBody::new(begun)).await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(reason(&status), "TOO_SLOW");
     server.stop().await.without_panic();

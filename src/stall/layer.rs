@@ -1,0 +1,117 @@
+//! The layer that hands each answer to the watch of its connection.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Once,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{StallWatch, WatchedBody};
+use crate::wire::PeerAddress;
+
+/// Has the answers watched on connections that a [`StallWatch`] watches, and tells the layers inside of it whose connection it is. Stands outside
+/// of all others. See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "it does nothing until it is a layer of a service"]
+pub struct StallLayer;
+
+impl StallLayer {
+    /// It finds the connection's [`StallWatch`] in the extensions of the request.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for StallLayer {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        Watched { inner }
+    }
+}
+
+/// A service whose answers are watched.
+#[derive(Clone, Debug)]
+pub struct Watched<S> {
+    inner: S,
+}
+
+impl<S, B, D> Service<Request<B>> for Watched<S>
+where
+    S: Service<Request<B>, Response = Response<D>>,
+    D: Body<Data = Bytes>,
+{
+    type Response = Response<WatchedBody<D>>;
+    type Error = S::Error;
+    type Future = WatchedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> WatchedFuture<S::Future> {
+        let extensions = request.extensions_mut();
+        let watch = extensions.get::<StallWatch>().cloned();
+        match &watch {
+            None => say_that_nobody_watches(),
+            Some(StallWatch { peer, .. }) => {
+                if let Some(peer) = peer {
+                    PeerAddress(*peer).tell(extensions);
+                }
+            }
+        }
+        WatchedFuture {
+            answer: self.inner.call(request),
+            watch,
+        }
+    }
+}
+
+/// A server tells of every request, or of none: once is enough.
+fn say_that_nobody_watches() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(
+            target: "tollgate",
+            "a StallLayer has nobody to watch for: the server's connections are to be `StallWatch::io`, and the watch of each is to be in the \
+             extensions of its requests"
+        );
+    });
+}
+
+/// The answer of a [`Watched`] service, on its way.
+#[pin_project]
+pub struct WatchedFuture<F> {
+    #[pin]
+    answer: F,
+    watch: Option<StallWatch>,
+}
+
+impl<F, D, E> Future for WatchedFuture<F>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+{
+    type Output = Result<Response<WatchedBody<D>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(context));
+        let watch = this.watch.take();
+        Poll::Ready(answer.map(|answer| answer.map(|body| WatchedBody::new(body, watch))))
+    }
+}
+
+impl<F> fmt::Debug for WatchedFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchedFuture")
+    }
+}
