@@ -91,6 +91,7 @@
 mod builder;
 mod cache;
 mod domain;
+mod recent;
 mod sync;
 mod trail;
 

@@ -9,9 +9,7 @@ use crate::{
         quota::Quotas,
     },
     guard::{Decision, ResponseMarks},
-    store::{
-        Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, StoreFuture, TakenAt,
-    },
+    store::{Correction, RateDecision, RateKey, RateStore, StoreFuture},
     wire::grpc_is_unauthenticated,
 };
 
@@ -31,7 +29,7 @@ impl Attempt {
     pub(super) fn decide(self, judge: Judge) -> Decision<RateLimitPermit> {
         let judge = move |attempt: Self, left| {
             let quotas = attempt.quotas.clone();
-            let decision = |left| seen(&quotas, left);
+            let decision = |left| RateDecision::foreseen(&quotas, left);
             let decision = Result::map(left, decision);
             judge.judge(decision, quotas, Some(After::Count(attempt)))
         };
@@ -54,19 +52,6 @@ pub(super) fn has_failed(response: &ResponseMarks<'_>) -> bool {
         Some(DenialKind::CredentialMissing) => false,
         Some(kind) if kind.is_authentication() => true,
         _ => response.status.as_u16() == 401 || grpc_is_unauthenticated(response.headers),
-    }
-}
-
-fn seen(quotas: &Quotas, left: Readings) -> RateDecision {
-    let windows = quotas.as_slice().iter().zip(left.as_slice());
-    let used_up = windows.filter(|(_, left)| left.remaining == 0);
-    let wait = used_up.map(|(quota, left)| quota.until_one(left.reset));
-    RateDecision {
-        outcome: wait
-            .max()
-            .map_or(RateOutcome::Admitted, RateOutcome::Refused),
-        readings: left,
-        taken_at: TakenAt::default(),
     }
 }
 

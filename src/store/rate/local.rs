@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
-
 use super::{RateDecision, RateKey, RateOutcome, Readings, WindowReading};
-use crate::domain::quota::{Quota, Quotas};
+use crate::{
+    domain::quota::{Quota, Quotas},
+    recent::{Digested, Recent},
+};
 
 /// Keys whose refusals, or whose leases, are kept.
-const KEYS_MAX: u64 = 100_000;
+const KEYS_MAX: usize = 100_000;
 /// For how long a refusal is believed: a correction or a reset elsewhere counts after that.
 const DENIAL_MAX: Duration = Duration::from_secs(1);
 /// For how long units that were taken ahead can be used; what is left then is lost.
@@ -31,8 +32,8 @@ const TURN_MAX: Duration = Duration::from_millis(5);
 const PARTS: usize = 64;
 
 /// Refusals that still hold: whoever was told to wait a second needn't be asked about before.
-pub(super) struct Denied {
-    refusals: Cache<RateKey, Arc<Refusal>>,
+pub(super) struct DenialCache {
+    refusals: Recent<RateKey, Arc<Refusal>>,
     /// How often something was forgotten of each part of the keys.
     forgotten: [AtomicU64; PARTS],
 }
@@ -49,10 +50,10 @@ struct Refusal {
     at: Duration,
 }
 
-impl Denied {
+impl DenialCache {
     pub(super) fn new() -> Self {
         Self {
-            refusals: Cache::builder().max_capacity(KEYS_MAX).build(),
+            refusals: Recent::new(KEYS_MAX).age_max(DENIAL_MAX),
             forgotten: [const { AtomicU64::new(0) }; PARTS],
         }
     }
@@ -87,10 +88,10 @@ impl Denied {
                 wait,
                 at: now,
             };
-            self.refusals.insert(key.clone(), Arc::new(refusal));
+            self.refusals.insert(key.clone(), Arc::new(refusal), now);
             // Whoever forgets counts first: either sees the other.
             if self.asked(key) != asked {
-                self.refusals.invalidate(key);
+                self.refusals.remove(key);
             }
         }
     }
@@ -103,10 +104,10 @@ impl Denied {
         cost: u32,
         now: Duration,
     ) -> Option<RateDecision> {
-        let refusal = self.refusals.get(key)?;
+        let refusal = self.refusals.get(key, now)?;
         let since = now.saturating_sub(refusal.at);
         if since >= refusal.wait.min(DENIAL_MAX) {
-            self.refusals.invalidate(key);
+            self.refusals.remove(key);
             return None;
         }
         if cost < refusal.cost || refusal.quotas != *quotas {
@@ -131,12 +132,19 @@ impl Denied {
 
     pub(super) fn forget(&self, key: &RateKey) {
         self.forgotten(key).fetch_add(1, Ordering::SeqCst);
-        self.refusals.invalidate(key);
+        self.refusals.remove(key);
     }
 }
 
-/// Units that were taken ahead, key by key.
-pub(super) struct Leases(Cache<RateKey, Arc<Lease>>);
+impl Digested for RateKey {
+    fn first_byte(&self) -> u8 {
+        self.digest().first_byte()
+    }
+}
+
+/// Units that were taken ahead, key by key. A key that comes for the first time always has room: its units are debited, so
+/// that they would be lost without.
+pub(super) struct Leases(Recent<RateKey, Arc<Lease>>);
 
 /// The units of one key. Whoever finds none left takes new ones, one at a time.
 #[derive(Default)]
@@ -203,18 +211,15 @@ impl Units {
 
 impl Leases {
     pub(super) fn new() -> Self {
-        // moka's own clock only gives memory back.
-        let idle = LEASE_MAX.saturating_mul(4);
-        let cache = Cache::builder().max_capacity(KEYS_MAX).time_to_idle(idle);
-        Self(cache.build())
+        Self(Recent::new(KEYS_MAX).age_max(LEASE_MAX.saturating_mul(4)))
     }
 
-    pub(super) fn of(&self, key: &RateKey) -> Arc<Lease> {
-        self.0.get_with_by_ref(key, Arc::default)
+    pub(super) fn of(&self, key: &RateKey, now: Duration) -> Arc<Lease> {
+        self.0.get_or_insert_with(key, now, Arc::default)
     }
 
     pub(super) fn forget(&self, key: &RateKey) {
-        self.0.invalidate(key);
+        self.0.remove(key);
     }
 }
 
@@ -293,14 +298,68 @@ impl Lease {
     }
 }
 
-impl fmt::Debug for Denied {
+impl fmt::Debug for DenialCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Denied")
+        f.write_str("DenialCache")
     }
 }
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Leases")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::TakenAt;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn key(number: usize) -> RateKey {
+        RateKey::new(&"test".into(), &number.to_le_bytes())
+    }
+
+    fn decision(outcome: RateOutcome) -> RateDecision {
+        RateDecision {
+            outcome,
+            readings: Readings::blank(1),
+            taken_at: TakenAt::default(),
+        }
+    }
+
+    /// Also where all the room is taken by keys that were asked for more often.
+    #[test]
+    fn units_that_were_taken_ahead_for_a_newcomer_are_kept() {
+        let (leases, quotas) = (Leases::new(), Quotas::from(Quota::per_minute(100)));
+        for _ in 0..4 {
+            for number in 0..KEYS_MAX {
+                leases.of(&key(number), NOW);
+            }
+        }
+        let admitted = decision(RateOutcome::Admitted);
+        for number in KEYS_MAX..KEYS_MAX + 2_000 {
+            let lease = leases.of(&key(number), NOW);
+            assert_eq!(lease.keep(&quotas, 9, &admitted, NOW), 9);
+            let taken = leases.of(&key(number), NOW).take(&quotas, 9, NOW);
+            assert!(taken.is_some(), "{number}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_a_newcomer_is_remembered() {
+        let (denials, quotas) = (DenialCache::new(), Quotas::from(Quota::per_minute(100)));
+        let refused = decision(RateOutcome::Refused(Duration::from_secs(60)));
+        let note = |number| {
+            let key = key(number);
+            let asked = denials.asked(&key);
+            denials.note(&key, &quotas, 1, &refused, (NOW, asked));
+            denials.find(&key, &quotas, 1, NOW).is_some()
+        };
+        for number in 0..KEYS_MAX {
+            assert!(note(number) && note(number));
+        }
+        assert!((KEYS_MAX..KEYS_MAX + 2_000).all(note));
     }
 }

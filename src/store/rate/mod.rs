@@ -1,11 +1,13 @@
 //! The trait of every store of rate limits, and what they share.
 
 #[cfg(feature = "redis")]
-mod alone;
-#[cfg(feature = "redis")]
 mod breaker;
 #[cfg(feature = "redis")]
+mod fallback;
+#[cfg(feature = "redis")]
 mod local;
+#[cfg(test)]
+pub(crate) mod model;
 #[cfg(feature = "redis")]
 mod refill;
 #[cfg(feature = "redis")]
@@ -17,11 +19,11 @@ mod statistics;
 mod tests;
 
 #[cfg(feature = "redis")]
-pub use alone::Degraded;
-#[cfg(feature = "redis")]
 pub(crate) use breaker::{Breaker, Failure};
 #[cfg(feature = "redis")]
-pub(crate) use resilient::{Manner, RemoteRateStore, Resilient};
+pub use fallback::Degraded;
+#[cfg(feature = "redis")]
+pub(crate) use resilient::{RemoteRateStore, RemoteSettings, Resilient};
 #[cfg(feature = "redis")]
 pub use statistics::SharedRateStatistics;
 
@@ -111,6 +113,20 @@ impl RateDecision {
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.outcome == RateOutcome::Admitted
+    }
+
+    /// What would be decided about one unit, by what is left.
+    pub(crate) fn foreseen(quotas: &Quotas, left: Readings) -> Self {
+        let windows = quotas.as_slice().iter().zip(left.as_slice());
+        let used_up = windows.filter(|(_, left)| left.remaining == 0);
+        let wait = used_up.map(|(quota, left)| quota.until_one(left.reset));
+        Self {
+            outcome: wait
+                .max()
+                .map_or(RateOutcome::Admitted, RateOutcome::Refused),
+            readings: left,
+            taken_at: TakenAt::default(),
+        }
     }
 }
 
@@ -218,7 +234,8 @@ pub trait RateStore: fmt::Debug + Send + Sync + 'static {
     /// Corrects what was taken.
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()>;
 
-    /// What is left to `key`.
+    /// What is left to `key`. One that is asked over the network may say for a moment what it said last of a window that is
+    /// used up.
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings>;
 
     /// Forgets what `key` has used.

@@ -41,9 +41,9 @@ impl<R: RemoteRateStore> Refill<R> {
     ) -> Self {
         count(&inner.counters.round_trips);
         Self {
-            since: inner.denied.asked(key),
-            at: inner.manner.clock.elapsed(),
-            asked: inner.remote.lease(key, quotas, cost, inner.manner.lease),
+            since: inner.denials.asked(key),
+            at: inner.settings.clock.elapsed(),
+            asked: inner.remote.lease(key, quotas, cost, inner.settings.lease),
             inner,
             lease,
             key: key.clone(),

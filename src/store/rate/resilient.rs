@@ -10,10 +10,11 @@ use std::{
 };
 
 use super::{
-    Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
-    alone::Alone,
+    Correction, Degraded, RateDecision, RateKey, RateOutcome, RateStore, Readings,
+    SharedRateStatistics,
     breaker::{Breaker, Failure},
-    local::{Asked, Denied, Leases},
+    fallback::LocalFallback,
+    local::{Asked, DenialCache, Leases},
     refill::Refill,
     statistics::{Counters, count},
 };
@@ -50,7 +51,7 @@ pub(crate) trait RemoteRateStore: RateStore {
 
 /// How a store over the network is asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Manner {
+pub(crate) struct RemoteSettings {
     pub(crate) deadline: Duration,
     pub(crate) degraded: Degraded,
     /// Units that are taken ahead; 0 and 1: none.
@@ -65,10 +66,10 @@ pub(crate) struct Resilient<R>(Arc<Inner<R>>);
 
 pub(super) struct Inner<R> {
     pub(super) remote: R,
-    pub(super) manner: Manner,
+    pub(super) settings: RemoteSettings,
     breaker: Breaker,
-    alone: Alone,
-    pub(super) denied: Denied,
+    fallback: LocalFallback,
+    pub(super) denials: DenialCache,
     leases: Leases,
     /// Something was counted here alone since the store last wrote: it may be one that answers and writes nothing.
     is_behind: AtomicBool,
@@ -93,15 +94,15 @@ impl Effect {
 }
 
 impl<R: RemoteRateStore> Resilient<R> {
-    pub(crate) fn new(remote: R, manner: Manner) -> Self {
-        let clock = Arc::clone(&manner.clock);
-        let alone = Alone::new(manner.degraded, manner.capacity, clock);
+    pub(crate) fn new(remote: R, settings: RemoteSettings) -> Self {
+        let clock = Arc::clone(&settings.clock);
+        let fallback = LocalFallback::new(settings.degraded, settings.capacity, clock);
         Self(Arc::new(Inner {
             remote,
-            manner,
+            settings,
             breaker: Breaker::default(),
-            alone,
-            denied: Denied::new(),
+            fallback,
+            denials: DenialCache::new(),
             leases: Leases::new(),
             is_behind: AtomicBool::new(false),
             counters: Counters::default(),
@@ -130,7 +131,7 @@ impl<R: RemoteRateStore> Resilient<R> {
     pub(crate) fn statistics(&self) -> SharedRateStatistics {
         SharedRateStatistics {
             is_degraded: self.is_degraded(),
-            local_keys: self.0.alone.keys(),
+            local_keys: self.0.fallback.keys(),
             ..self.0.counters.read()
         }
     }
@@ -139,13 +140,13 @@ impl<R: RemoteRateStore> Resilient<R> {
 impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
         let inner = &self.0;
-        let now = inner.manner.clock.elapsed();
-        if let Some(refused) = inner.denied.find(key, quotas, cost, now) {
+        let now = inner.settings.clock.elapsed();
+        if let Some(refused) = inner.denials.find(key, quotas, cost, now) {
             count(&inner.counters.refused_from_memory);
             return StoreFuture::ready(Ok(inner.counters.counted(refused)));
         }
-        let leasing = inner.manner.lease > 1 && is_leasable(quotas);
-        if leasing && let Some(admitted) = inner.leases.of(key).take(quotas, cost, now) {
+        let leasing = inner.settings.lease > 1 && is_leasable(quotas);
+        if leasing && let Some(admitted) = inner.leases.of(key, now).take(quotas, cost, now) {
             count(&inner.counters.admitted_from_lease);
             return StoreFuture::ready(Ok(inner.counters.counted(admitted)));
         }
@@ -155,7 +156,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         }
         // Those that haven't found the store back admit their shares: until all have, nobody takes more than its own.
         let is_back_lately = inner.breaker.is_back_lately(now);
-        if is_back_lately && let Some(refused) = inner.alone.refuses(key, quotas, cost) {
+        if is_back_lately && let Some(refused) = inner.fallback.refuses(key, quotas, cost) {
             count(&inner.counters.degraded);
             return StoreFuture::ready(Ok(inner.counters.counted(refused)));
         }
@@ -174,7 +175,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
         let inner = &self.0;
-        inner.denied.forget(key);
+        inner.denials.forget(key);
         // The store never heard of what was taken without it, so it has none of that to give back.
         let is_own = correction.taken_at.is_local && correction.units <= 0;
         if is_own || inner.breaker.is_open() {
@@ -194,18 +195,25 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
 
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
         let inner = &self.0;
+        let now = inner.settings.clock.elapsed();
+        // Whoever looks whether there is room before each attempt doesn't ask about each while there is none.
+        if let Some(refused) = inner.denials.find(key, quotas, 1, now) {
+            return StoreFuture::ready(Ok(refused.readings));
+        }
         if inner.breaker.is_open() {
-            return StoreFuture::ready(inner.alone.peek(key, quotas));
+            return StoreFuture::ready(inner.fallback.peek(key, quotas));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
+            let since = inner.denials.asked(&key);
             let left = inner.remote.peek(&key, &quotas);
             match inner.ask(left, |_| Effect::Nothing).await {
                 Ok((left, effect)) => {
-                    inner.hear(&key, &quotas, &left, effect);
-                    Ok(left)
+                    let foreseen = foreseen(&quotas, left);
+                    inner.note(&key, &quotas, 1, &foreseen, (effect, since));
+                    Ok(foreseen.readings)
                 }
-                Err(_) => inner.alone.peek(&key, &quotas),
+                Err(_) => inner.fallback.peek(&key, &quotas),
             }
         })
     }
@@ -216,7 +224,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             let _forgets = Forgets(&inner, &key);
             let reset = inner.remote.reset(&key);
             inner.ask(reset, |()| Effect::Nothing).await?;
-            inner.alone.reset(&key);
+            inner.fallback.reset(&key);
             inner.leases.forget(&key);
             Ok(())
         })
@@ -229,7 +237,7 @@ struct Forgets<'a, R>(&'a Inner<R>, &'a RateKey);
 
 impl<R> Drop for Forgets<'_, R> {
     fn drop(&mut self) {
-        self.0.denied.forget(self.1);
+        self.0.denials.forget(self.1);
     }
 }
 
@@ -241,7 +249,7 @@ impl<R: RemoteRateStore> Inner<R> {
         question: impl Future<Output = Result<T, StoreError>>,
         effect: impl FnOnce(&T) -> Effect,
     ) -> Result<(T, Effect), StoreError> {
-        let answer = tokio::time::timeout(self.manner.deadline, question).await;
+        let answer = tokio::time::timeout(self.settings.deadline, question).await;
         let (error, failure) = match answer {
             Ok(Ok(answer)) => {
                 let effect = effect(&answer);
@@ -278,7 +286,7 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
-        let since = self.denied.asked(key);
+        let since = self.denials.asked(key);
         let taken = |decision: &RateDecision| {
             Effect::of_taking(if decision.is_admitted() { cost } else { 0 })
         };
@@ -296,10 +304,10 @@ impl<R: RemoteRateStore> Inner<R> {
         quotas: &Quotas,
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
-        let lease = self.leases.of(key);
+        let lease = self.leases.of(key, self.settings.clock.elapsed());
         let turn = lease.turn().await;
-        let now = self.manner.clock.elapsed();
-        if let Some(refused) = self.denied.find(key, quotas, cost, now) {
+        let now = self.settings.clock.elapsed();
+        if let Some(refused) = self.denials.find(key, quotas, cost, now) {
             count(&self.counters.refused_from_memory);
             return Ok(refused);
         }
@@ -343,9 +351,9 @@ impl<R: RemoteRateStore> Inner<R> {
             self.is_behind.store(true, Ordering::Relaxed);
         }
         if correction.taken_at.is_local {
-            self.alone.correct(key, quotas, correction);
+            self.fallback.correct(key, quotas, correction);
         } else {
-            self.alone.miss(key, quotas, correction.units);
+            self.fallback.miss(key, quotas, correction.units);
         }
     }
 
@@ -353,14 +361,14 @@ impl<R: RemoteRateStore> Inner<R> {
     /// process admits: what it says may be less than is known here, but no more. Nothing is heard while the share itself is
     /// kept to.
     fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings, effect: Effect) {
-        let now = self.manner.clock.elapsed();
+        let now = self.settings.clock.elapsed();
         if self.breaker.is_back_lately(now) {
             return;
         }
         match effect {
-            Effect::Used => self.alone.adopt(key, quotas, left),
-            Effect::GivenBack if !self.is_behind() => self.alone.adopt(key, quotas, left),
-            Effect::GivenBack | Effect::Nothing => self.alone.adopt_less(key, quotas, left),
+            Effect::Used => self.fallback.adopt(key, quotas, left),
+            Effect::GivenBack if !self.is_behind() => self.fallback.adopt(key, quotas, left),
+            Effect::GivenBack | Effect::Nothing => self.fallback.adopt_less(key, quotas, left),
         }
     }
 
@@ -377,8 +385,8 @@ impl<R: RemoteRateStore> Inner<R> {
         (effect, since): (Effect, Asked),
     ) {
         self.hear(key, quotas, &decision.readings, effect);
-        let now = self.manner.clock.elapsed();
-        self.denied.note(key, quotas, cost, decision, (now, since));
+        let now = self.settings.clock.elapsed();
+        self.denials.note(key, quotas, cost, decision, (now, since));
     }
 
     fn degraded(
@@ -389,14 +397,14 @@ impl<R: RemoteRateStore> Inner<R> {
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.degraded);
         self.is_behind.store(true, Ordering::Relaxed);
-        self.alone.take(key, quotas, cost)
+        self.fallback.take(key, quotas, cost)
     }
 
     /// Looks whether the store is back until it is: one task for each time that the breaker opens. It
     /// ends with the limiter.
     fn look_after(self: &Arc<Self>) {
         let limiter = Arc::downgrade(self);
-        let mut pauses = self.breaker.pauses(self.manner.clock.elapsed());
+        let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pauses.next()).await;
@@ -404,13 +412,26 @@ impl<R: RemoteRateStore> Inner<R> {
                     return;
                 };
                 if inner.remote.revive().await.is_ok() {
-                    inner.breaker.close(inner.manner.clock.elapsed());
+                    inner.breaker.close(inner.settings.clock.elapsed());
                     tracing::info!(target: "tollgate", "shared rate limits: the store is back");
                     return;
                 }
             }
         });
     }
+}
+
+/// What would be decided about one unit, for as long as that is sure to hold: a strict window doesn't tell when the first
+/// of its units is there again, which is when one of its slices ends.
+fn foreseen(quotas: &Quotas, left: Readings) -> RateDecision {
+    let mut foreseen = RateDecision::foreseen(quotas, left);
+    if let RateOutcome::Refused(wait) = &mut foreseen.outcome {
+        let strict = quotas.as_slice().iter();
+        let strict = strict.filter(|quota| *quota.rule() == Rule::Strict);
+        let slice = strict.map(Quota::slice).min();
+        *wait = slice.map_or(*wait, |slice| slice.min(*wait));
+    }
+    foreseen
 }
 
 /// Strict and calendar quotas count when something is used, so their units can't be taken ahead: what was taken before

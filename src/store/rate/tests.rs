@@ -19,8 +19,8 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Correction, Degraded, Manner, RateDecision, RateKey, RateOutcome, RateStore, Readings,
-    RemoteRateStore, Resilient,
+    Correction, Degraded, RateDecision, RateKey, RateOutcome, RateStore, Readings, RemoteRateStore,
+    RemoteSettings, Resilient,
 };
 use crate::{
     domain::{
@@ -45,6 +45,7 @@ struct Fate {
     is_slow: AtomicBool,
     tell: tokio::sync::Notify,
     leases: AtomicU32,
+    peeks: AtomicU32,
 }
 
 impl Remote {
@@ -86,6 +87,7 @@ impl RateStore for Remote {
     }
 
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
+        self.2.peeks.fetch_add(1, Ordering::Relaxed);
         self.answer(RateStore::peek(&self.0, key, quotas))
     }
 
@@ -148,14 +150,14 @@ fn with_fate(
     let limiter = MemoryRateLimiter::new(10_000, Arc::clone(&shared));
     let remote = Remote(Arc::new(limiter), Arc::default(), Arc::default());
     let fate = Arc::clone(&remote.1);
-    let manner = Manner {
+    let settings = RemoteSettings {
         deadline: Duration::from_secs(1),
         degraded,
         lease,
         capacity: 10_000,
         clock: shared,
     };
-    let process = || Resilient::new(remote.clone(), manner.clone());
+    let process = || Resilient::new(remote.clone(), settings.clone());
     let processes = std::iter::repeat_with(process).take(count).collect();
     (processes, clock, fate)
 }

@@ -30,7 +30,7 @@ use script::{Answer, Invocation, Operation};
 use super::{
     Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
     StoreError, StoreErrorKind, StoreFuture,
-    rate::{Manner, RemoteRateStore, Resilient},
+    rate::{RemoteRateStore, RemoteSettings, Resilient},
 };
 use crate::domain::{
     clock::{Clock, SystemClock},
@@ -76,7 +76,7 @@ pub struct RedisRateLimiterBuilder {
     place: Place,
     connections: usize,
     prefix: String,
-    manner: Manner,
+    settings: RemoteSettings,
 }
 
 /// A server or a cluster, by address.
@@ -106,7 +106,7 @@ impl RedisRateLimiter {
             place,
             connections: CONNECTIONS,
             prefix: "tollgate".to_owned(),
-            manner: Manner {
+            settings: RemoteSettings {
                 deadline: DEADLINE,
                 degraded: Degraded::default(),
                 lease: 0,
@@ -153,13 +153,13 @@ impl RedisRateLimiterBuilder {
 
     /// How long Redis may take to answer before this process decides by itself; 25 ms unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.manner.deadline = deadline;
+        self.settings.deadline = deadline;
         self
     }
 
     /// What is said while Redis can't be asked; half of each quota for this process unless set.
     pub fn degraded(mut self, degraded: Degraded) -> Self {
-        self.manner.degraded = degraded;
+        self.settings.degraded = degraded;
         self
     }
 
@@ -168,19 +168,19 @@ impl RedisRateLimiterBuilder {
     /// what isn't used in time is lost. Near the limit every request is counted by itself, and so is
     /// everything under a strict or a calendar quota. None are taken ahead unless set.
     pub fn lease(mut self, units: u32) -> Self {
-        self.manner.lease = units;
+        self.settings.lease = units;
         self
     }
 
     /// How many keys this process counts by itself at most; a million unless set.
     pub fn capacity(mut self, keys: usize) -> Self {
-        self.manner.capacity = keys;
+        self.settings.capacity = keys;
         self
     }
 
     /// Another source of time for what this process counts by itself. Redis goes by its own.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.manner.clock = clock;
+        self.settings.clock = clock;
         self
     }
 
@@ -193,9 +193,9 @@ impl RedisRateLimiterBuilder {
         let remote = Remote(Arc::new(Inner {
             servers,
             prefix: self.prefix,
-            clock: Arc::clone(&self.manner.clock),
+            clock: Arc::clone(&self.settings.clock),
         }));
-        Ok(RedisRateLimiter(Resilient::new(remote, self.manner)))
+        Ok(RedisRateLimiter(Resilient::new(remote, self.settings)))
     }
 }
 

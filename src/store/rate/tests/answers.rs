@@ -213,3 +213,42 @@ async fn a_refusal_of_before_is_not_remembered_after_a_correction() {
         assert_eq!(process.statistics().refused_from_memory, 0);
     }
 }
+
+/// Whoever looks for room before each attempt, as a limit of failed attempts does, asks once while there is none.
+#[test]
+fn a_window_that_is_used_up_is_not_looked_at_again_and_again() {
+    let minute = Quota::per_minute(10);
+    for (quota, holds) in [
+        // The next one comes after six seconds; elsewhere it may have been given back before.
+        (minute.clone(), Duration::from_secs(1)),
+        (Quota::per_second(10), Duration::from_millis(100)),
+        // A slice may end before that.
+        (
+            Quota::per_second(10).strict(),
+            Quota::per_second(10).slice(),
+        ),
+    ] {
+        let (processes, clock, _) = with_fate(1, 0, Degraded::closed());
+        let (process, quotas) = (&processes[0], Quotas::from(quota));
+        let key = RateKey::new(&"test".into(), b"a");
+        let fate = &process.remote().2;
+        let look = || now(process.peek(&key, &quotas)).unwrap().remaining();
+        let asked = || fate.peeks.swap(0, Ordering::Relaxed);
+        assert_eq!((look(), look(), asked()), (10, 10, 2));
+        now(process.correct(&key, &quotas, Correction::used(10))).unwrap();
+        let _ = asked();
+        assert!((0..50).all(|_| look() == 0));
+        assert_eq!(asked(), 1, "{quotas:?}");
+        clock.advance(holds - Duration::from_nanos(1));
+        assert_eq!((look(), asked()), (0, 0), "{quotas:?}");
+        clock.advance(Duration::from_nanos(1));
+        let _ = look();
+        assert_eq!(asked(), 1, "{quotas:?}");
+        // Other numbers, and a correction.
+        let others = minute.clone().named("others").into();
+        assert_eq!(now(process.peek(&key, &others)).unwrap().remaining(), 10);
+        now(process.correct(&key, &quotas, Correction::used(9))).unwrap();
+        let _ = asked();
+        assert_eq!((look(), asked()), (0, 1), "{quotas:?}");
+    }
+}

@@ -59,13 +59,13 @@ impl Default for Degraded {
 }
 
 /// The answers of this process alone.
-pub(super) struct Alone {
+pub(super) struct LocalFallback {
     degraded: Degraded,
     /// Each key's part of what the store said last, for when it is gone.
     counts: MemoryRateLimiter,
 }
 
-impl Alone {
+impl LocalFallback {
     /// Keeps counts of `capacity` keys at most.
     pub(super) fn new(degraded: Degraded, capacity: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -194,9 +194,9 @@ fn gone() -> StoreError {
     )
 }
 
-impl fmt::Debug for Alone {
+impl fmt::Debug for LocalFallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alone")
+        f.debug_struct("LocalFallback")
             .field("degraded", &self.degraded)
             .finish_non_exhaustive()
     }

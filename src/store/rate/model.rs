@@ -1,0 +1,134 @@
+//! What a key's windows admit, by a list of all that was ever admitted: a model too simple to be wrong, beside which
+//! engines are tried.
+//!
+//! Each call names a bucket, a strict window and a day, by one of three plans.
+
+#![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
+
+use std::time::Duration;
+
+use crate::domain::quota::{CalendarPeriod, Quota, Quotas};
+
+/// Parts of a unit that a bucket owes: so many that each plan drains whole ones in a millisecond.
+const WHOLE: i64 = 800;
+/// The shortest of the strict periods: what one plan takes is let go no sooner, whichever plans follow.
+const PERIOD_MIN: i64 = 1_600;
+/// By how much longer than its period a unit may be in use: its own slice, and the longest one of another plan.
+const LATE_MAX: i64 = 300;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// The milliseconds in which a unit drains, and the burst.
+    bucket: (i64, u32),
+    /// A period in milliseconds, and the limit.
+    strict: (i64, u32),
+    day: u32,
+}
+
+pub(crate) const PLANS: [Plan; 3] = [
+    Plan {
+        bucket: (200, 4),
+        strict: (PERIOD_MIN, 7),
+        day: 40,
+    },
+    Plan {
+        bucket: (400, 6),
+        strict: (PERIOD_MIN, 9),
+        day: 60,
+    },
+    Plan {
+        bucket: (800, 3),
+        strict: (2_300, 8),
+        day: 25,
+    },
+];
+
+impl Plan {
+    pub(crate) fn quotas(&self) -> Quotas {
+        let millis = |millis: i64| Duration::from_millis(millis.unsigned_abs());
+        let bucket = Quota::per(millis(2 * self.bucket.0), 2).burst(self.bucket.1);
+        let strict = Quota::per(millis(self.strict.0), self.strict.1).strict();
+        Quotas::from([
+            bucket.named("bucket"),
+            strict.named("strict"),
+            Quota::calendar(CalendarPeriod::Day, self.day),
+        ])
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    TooLittle,
+    /// A strict window may hold a unit for a little longer than its period.
+    Either,
+    /// It costs more than a window ever holds.
+    Never,
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Owed by the bucket when something was admitted last, and how much of that drains in a millisecond.
+    owed: i64,
+    drains: i64,
+    /// When something was admitted last, in milliseconds.
+    latest: i64,
+    admitted: Vec<(i64, u32)>,
+    /// The latest day in which something was admitted, and how much.
+    day: (i64, u32),
+}
+
+impl Model {
+    pub(crate) fn new() -> Self {
+        Self {
+            owed: 0,
+            drains: 1,
+            latest: i64::MIN / 2,
+            admitted: Vec::new(),
+            day: (i64::MIN, 0),
+        }
+    }
+
+    /// Whether a call fits. A clock that steps back gives nothing back: time is what it was when something was admitted
+    /// last, and a day that was begun doesn't end.
+    pub(crate) fn room(&self, plan: &Plan, cost: u32, (now, day): (i64, i64)) -> Room {
+        if cost > plan.bucket.1.min(plan.strict.1).min(plan.day) {
+            return Room::Never;
+        }
+        let owed = self.owed_at(now) + i64::from(cost) * WHOLE;
+        let bucket_fits = owed <= i64::from(plan.bucket.1) * WHOLE;
+        let day_fits = self.used_of(day) + cost <= plan.day;
+        let least = self.used_within(PERIOD_MIN, now) + cost;
+        let most = self.used_within(plan.strict.0 + LATE_MAX, now) + cost;
+        if !bucket_fits || !day_fits || least > plan.strict.1 {
+            Room::TooLittle
+        } else if most > plan.strict.1 {
+            Room::Either
+        } else {
+            Room::Enough
+        }
+    }
+
+    pub(crate) fn admit(&mut self, plan: &Plan, cost: u32, (now, day): (i64, i64)) {
+        self.owed = self.owed_at(now) + i64::from(cost) * WHOLE;
+        self.drains = WHOLE / plan.bucket.0;
+        self.day = (self.day.0.max(day), self.used_of(day) + cost);
+        self.latest = self.latest.max(now);
+        self.admitted.push((self.latest, cost));
+    }
+
+    fn owed_at(&self, now: i64) -> i64 {
+        let since = (now - self.latest).max(0);
+        (self.owed - since.min(1_000_000_000) * self.drains).max(0)
+    }
+
+    fn used_of(&self, day: i64) -> u32 {
+        if day > self.day.0 { 0 } else { self.day.1 }
+    }
+
+    fn used_within(&self, millis: i64, now: i64) -> u32 {
+        let now = now.max(self.latest);
+        let within = self.admitted.iter().filter(|(at, _)| at + millis > now);
+        within.map(|(_, cost)| cost).sum()
+    }
+}
