@@ -61,8 +61,9 @@ const PERIOD_MAX: Duration = Duration::from_secs(1_000 * 86_400);
 /// Seventy-three years, so that a burst in nanoseconds stays far from the end of 64 bits.
 const BURST_NANOS_MAX: u128 = 1 << 61;
 
-/// Into how many slices a strict quota parts its period.
-pub(crate) const SLICES: u32 = 16;
+/// How many slices of a strict quota fit into its period, at least and at most.
+const SLICES_MIN: u128 = 16;
+pub(crate) const SLICES_MAX: usize = 32;
 
 impl Quota {
     /// `limit` requests a second. 0 is taken as 1: a quota that admits nothing is a refusal, not a quota.
@@ -147,9 +148,9 @@ impl Quota {
 
     /// Admits at most its number in any rolling period, wherever the period begins.
     ///
-    /// The period is counted in sixteen slices, so that a key costs a fixed size: what was taken is free
-    /// again when its whole slice has left the period, at most a sixteenth of the period later than it
-    /// could be. It means nothing to a calendar quota.
+    /// The period is counted in slices, so that a key costs a fixed size: what was taken is free again when its whole
+    /// slice has left the period, at most a sixteenth of the period later than it could be. It means nothing to a
+    /// calendar quota.
     #[must_use]
     pub fn strict(mut self) -> Self {
         if matches!(self.rule, Rule::Rolling) {
@@ -238,10 +239,23 @@ impl Quota {
         self.burst
     }
 
-    /// The length of a strict quota's slice: sixteen of them are no shorter than the period.
+    /// The length of a strict quota's slice: the longest that is a power of two in microseconds, and a sixteenth of the
+    /// period at most. So of any two lengths the shorter one divides the longer one, and what is moved from one
+    /// quota's slices to another's and back again comes to rest.
     pub(crate) fn slice(&self) -> Duration {
-        let slice = self.period.as_nanos().div_ceil(u128::from(SLICES));
-        Duration::from_nanos(u64::try_from(slice).unwrap_or(u64::MAX))
+        let most = self.period.as_micros().checked_div(SLICES_MIN);
+        let power = most.and_then(u128::checked_ilog2).unwrap_or(0);
+        Duration::from_micros(1_u64.checked_shl(power).unwrap_or(u64::MAX))
+    }
+
+    /// The slices that count: the one under way, and those before it that cover a whole period.
+    pub(crate) fn slices(&self) -> usize {
+        let slice = self.slice().as_micros().max(1);
+        let covering = usize::try_from(self.period.as_micros().div_ceil(slice));
+        covering
+            .unwrap_or(SLICES_MAX)
+            .min(SLICES_MAX)
+            .saturating_add(1)
     }
 
     /// One of `parts` equal shares, rounded up: what one of so many processes admits by itself.

@@ -8,7 +8,7 @@
 -- ARGV[4]  correct alone: how many units had been given back by then
 -- then for each window its name, its rule, and the rule's numbers:
 --   gcra      an interval in ticks, ticks in a µs, the burst
---   strict    the limit, the length of a slice in µs
+--   strict    the limit, the lengths of a slice and of the period in µs
 --   calendar  the limit, and four beginnings of windows in s: the last one's, this one's, the next ones'
 --   and to correct, the µs until all of it was there again when they had been taken
 --
@@ -19,7 +19,7 @@
 -- A server does nothing else meanwhile, so what every call goes through is written for speed: a rule is made when a
 -- window has it, a window is one table of its final size, and numbers are made text no more often than they must be.
 
-local SLICES, MOST = 16, 2 ^ 52
+local MOST = 2 ^ 52
 -- The fields for what was given back, and for when the hash began: no window can be called like that.
 local GIVEN, BEGAN = '"', '""'
 local floor, ceil, match, format = math.floor, math.ceil, string.match, string.format
@@ -69,9 +69,11 @@ local function in_use(stored)
   if not newest then
     return 0
   end
+  -- As many are listed as may count; a slice more than the period, whose length isn't known here.
+  local _, commas = string.gsub(counts, ',', ',')
   local slices, sum = {}, 0
   for count in string.gmatch(counts, '%d+') do
-    local gone = (newest - #slices + SLICES + 1) * length - now
+    local gone = (newest - #slices + commas + 1) * length - now
     if gone <= 0 then
       break
     end
@@ -161,24 +163,27 @@ function make.gcra()
   }
 end
 
--- "newest n0,n1,…,n16 length": what was used in the newest slice and in the sixteen before it.
+-- "newest n0,n1,… length": what was used in the newest slice and in those before it that may count. What was used in a
+-- slice counts until a period after the slice's end.
 function make.strict()
   local function total(w)
     local sum = 0
-    for age = 0, SLICES do
+    for age = 0, w.oldest do
       sum = sum + w.used[age]
     end
     return sum
   end
   local function gone(w, age)
-    return math.max(1, (w.index + SLICES + 1 - age) * w.length - now)
+    return math.max(1, (w.index + 1 - age) * w.length + w.period - now)
   end
   return {
-    numbers = 2,
+    numbers = 3,
     read = function(stored, at)
       local length = tonumber(ARGV[at + 1])
       local w = { most = tonumber(ARGV[at]), length = length, index = floor(now / length), used = {} }
-      for age = 0, SLICES do
+      w.period = tonumber(ARGV[at + 2])
+      w.oldest = ceil(w.period / length)
+      for age = 0, w.oldest do
         w.used[age] = 0
       end
       local index, counts, old = match(stored or '', '^(%d+) (%d+,[%d,]+) (%d+)$')
@@ -203,6 +208,9 @@ function make.strict()
         end
         index = index - 1
       end
+      if (w.index + 1 - w.oldest) * length + w.period <= now then
+        w.used[w.oldest] = 0
+      end
       return w
     end,
     left = function(w)
@@ -210,7 +218,7 @@ function make.strict()
     end,
     wait = function(w, units)
       local sum = total(w)
-      for age = SLICES, 0, -1 do
+      for age = w.oldest, 0, -1 do
         sum = sum - w.used[age]
         if sum + units <= w.most then
           return gone(w, age)
@@ -219,7 +227,7 @@ function make.strict()
       return gone(w, 0)
     end,
     reset = function(w)
-      for age = 0, SLICES do
+      for age = 0, w.oldest do
         if w.used[age] > 0 then
           return gone(w, age)
         end
@@ -235,7 +243,7 @@ function make.strict()
     end,
     write = function(w)
       local counts = {}
-      for age = 0, SLICES do
+      for age = 0, w.oldest do
         counts[age + 1] = format(ONE, w.used[age])
       end
       return format(ONE, w.index) .. ' ' .. table.concat(counts, ',') .. ' ' .. format(ONE, w.length)

@@ -173,8 +173,9 @@ fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, SmallVec<[i64; 5]>) 
             ("gcra", SmallVec::from_slice(&numbers))
         }
         Rule::Strict => {
-            let slice = quota.slice().as_nanos().div_ceil(1_000);
-            ("strict", SmallVec::from_slice(&[limit, whole(slice)]))
+            let [slice, period] = [quota.slice(), quota.period()];
+            let numbers = [limit, whole(slice.as_micros()), whole(period.as_micros())];
+            ("strict", SmallVec::from_slice(&numbers))
         }
         Rule::Calendar(period, zone) => {
             let Bounds([before, this, next, after]) = zone.bounds(*period, now);

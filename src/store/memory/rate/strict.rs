@@ -1,28 +1,30 @@
 //! A window that is counted in slices, so that no rolling period ever holds more than the limit.
 //!
-//! What counts is the slice under way and the sixteen before it: together they cover every period that
-//! ends now. The words are the number of the newest slice, and the counts of these seventeen, the newest
-//! first, two to a word.
+//! What was taken in a slice counts until a whole period after the slice's end. The words are the number of the newest slice,
+//! and the counts of all that may count, the newest first, two to a word.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::window::{Judgement, nanos};
 use crate::{
-    domain::quota::{Quota, SLICES},
+    domain::quota::{Quota, SLICES_MAX},
     store::WindowReading,
 };
 
 /// Words of state.
-pub(super) const WORDS: usize = 10;
+pub(super) const WORDS: usize = 18;
 /// The slices of a period, and the one under way.
-const KEPT: usize = 17;
+const KEPT_MAX: usize = 33;
 
 #[derive(Clone, Copy, Debug)]
 struct Slices {
     newest: u64,
-    /// The newest first.
-    used: [u32; KEPT],
+    /// The newest first; none beyond those that are kept.
+    used: [u32; KEPT_MAX],
+    /// How many slices count.
+    kept: usize,
     slice_nanos: u64,
+    period_nanos: u64,
     now: u64,
 }
 
@@ -37,7 +39,7 @@ impl Slices {
     fn stored(quota: &Quota, words: &[u64], now: u64) -> Self {
         let slice_nanos = nanos(quota.slice()).max(1);
         let newest = words.first().copied().unwrap_or(0);
-        let mut used = [0; KEPT];
+        let mut used = [0; KEPT_MAX];
         for (pair, word) in used.chunks_mut(2).zip(words.iter().skip(1)) {
             let halves = [word >> 32, word & u64::from(u32::MAX)];
             for (count, half) in pair.iter_mut().zip(halves) {
@@ -47,19 +49,32 @@ impl Slices {
         Self {
             newest,
             used,
+            kept: quota.slices(),
             slice_nanos,
+            period_nanos: nanos(quota.period()),
             now,
         }
     }
 
     /// Lets the slices that have left the period go.
     fn move_to(&mut self, index: u64) {
-        let by = usize::try_from(index.saturating_sub(self.newest)).unwrap_or(KEPT);
+        let by = usize::try_from(index.saturating_sub(self.newest)).unwrap_or(KEPT_MAX);
+        let by = by.min(KEPT_MAX);
         self.newest = self.newest.max(index);
-        self.used.rotate_right(by.min(KEPT));
-        for count in self.used.iter_mut().take(by) {
-            *count = 0;
-        }
+        self.used.rotate_right(by);
+        self.used.iter_mut().take(by).for_each(|count| *count = 0);
+        let counting = (0..self.kept).take_while(|age| self.counts_until(*age) > self.now);
+        let counting = counting.count();
+        self.used
+            .iter_mut()
+            .skip(counting)
+            .for_each(|count| *count = 0);
+    }
+
+    /// The count of that slice, unless it has left the period.
+    fn count(&mut self, index: u64) -> Option<&mut u32> {
+        let age = usize::try_from(self.newest.saturating_sub(index)).unwrap_or(KEPT_MAX);
+        self.used.iter_mut().take(self.kept).nth(age)
     }
 
     fn write(&self, words: &mut [u64]) {
@@ -91,14 +106,22 @@ impl Slices {
         self.until_gone(0)
     }
 
-    /// Until the slice of that age has left the period.
+    /// Until the slice of that age counts no more.
     fn until_gone(&self, age: usize) -> Duration {
-        let left = u64::try_from(KEPT.saturating_sub(age)).unwrap_or(0);
-        let ends = self
+        let left = self.counts_until(age).saturating_sub(self.now);
+        Duration::from_nanos(left.max(1))
+    }
+
+    /// When the slice of that age has left the period.
+    fn counts_until(&self, age: usize) -> u64 {
+        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        let newest_ends = self
             .newest
-            .saturating_add(left)
+            .saturating_add(1)
             .saturating_mul(self.slice_nanos);
-        Duration::from_nanos(ends.saturating_sub(self.now).max(1))
+        newest_ends
+            .saturating_add(self.period_nanos)
+            .saturating_sub(age.saturating_mul(self.slice_nanos))
     }
 }
 
@@ -138,8 +161,7 @@ pub(super) fn carry(old_words: &[u64], old: &Quota, words: &mut [u64], quota: &Q
         let Some(index) = old.newest.checked_sub(age) else {
             break;
         };
-        let age = usize::try_from(slices.newest.saturating_sub(place(index))).unwrap_or(KEPT);
-        if let Some(own) = slices.used.get_mut(age) {
+        if let Some(own) = slices.count(place(index)) {
             *own = own.saturating_add(count);
         }
     }
@@ -151,8 +173,7 @@ pub(super) fn carry(old_words: &[u64], old: &Quota, words: &mut [u64], quota: &Q
 pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u64) {
     let mut slices = Slices::read(quota, words, now);
     let index = at.checked_div(slices.slice_nanos).unwrap_or(0);
-    let age = usize::try_from(slices.newest.saturating_sub(index)).unwrap_or(KEPT);
-    if let Some(count) = slices.used.get_mut(age) {
+    if let Some(count) = slices.count(index) {
         let sum = i64::from(*count).saturating_add(units).max(0);
         *count = u32::try_from(sum).unwrap_or(u32::MAX);
     }
@@ -171,7 +192,9 @@ pub(super) fn write(quota: &Quota, words: &mut [u64], used: u32, reset: Duration
         *count = count.saturating_sub(by);
         surplus = surplus.saturating_sub(by);
     }
-    let last = (0..KEPT).rev().find(|age| slices.until_gone(*age) >= reset);
+    let last = (0..slices.kept)
+        .rev()
+        .find(|age| slices.until_gone(*age) >= reset);
     if let Some(count) = slices.used.get_mut(last.unwrap_or(0)) {
         let missing = u32::try_from(used.saturating_sub(sum)).unwrap_or(u32::MAX);
         *count = count.saturating_add(missing);
@@ -192,4 +215,4 @@ pub(super) fn read(quota: &Quota, words: &[u64], now: u64) -> WindowReading {
     }
 }
 
-const _: () = assert!(SLICES == 16 && KEPT == 17 && WORDS == 1 + KEPT.div_ceil(2));
+const _: () = assert!(KEPT_MAX == SLICES_MAX + 1 && WORDS == 1 + KEPT_MAX.div_ceil(2));

@@ -362,16 +362,19 @@ proptest! {
     ) {
         let quotas = Quota::per(Duration::from_millis(1_600), limit).strict().into();
         let (limiter, clock) = limiter(10_000);
-        let (mut now_ms, mut admitted) = (1_000_u64, Vec::<u64>::new());
+        let mut admitted = Vec::<Duration>::new();
         for (wait, cost) in waits {
             clock.advance(Duration::from_millis(wait));
-            now_ms += wait;
-            let within = |millis: u64| admitted.iter().filter(|at| **at + millis > now_ms).count();
+            let now = clock.elapsed();
+            let within = |millis: u64| {
+                let period = Duration::from_millis(millis);
+                admitted.iter().filter(|at| **at + period > now).count()
+            };
             let room = usize::try_from(limit.saturating_sub(cost)).unwrap();
             match limiter.take("a", &quotas, cost).outcome {
                 RateOutcome::Admitted => {
                     prop_assert!(within(1_600) <= room && cost <= limit);
-                    admitted.extend((0..cost).map(|_| now_ms));
+                    admitted.extend((0..cost).map(|_| now));
                 }
                 RateOutcome::Refused(wait) => {
                     prop_assert!(within(1_700) > room);
@@ -379,8 +382,7 @@ proptest! {
                     prop_assert!(!limiter.take("a", &quotas, cost).is_admitted());
                     clock.advance(Duration::from_nanos(1));
                     prop_assert!(limiter.take("a", &quotas, cost).is_admitted());
-                    now_ms += u64::try_from(wait.as_millis()).unwrap();
-                    admitted.extend((0..cost).map(|_| now_ms));
+                    admitted.extend((0..cost).map(|_| clock.elapsed()));
                 }
                 RateOutcome::TooCostly => prop_assert!(cost > limit),
             }

@@ -21,7 +21,10 @@ use crate::{
         clock::Timestamp,
         quota::{CalendarPeriod, Quota, Quotas},
     },
-    store::{Correction, RateDecision, RateOutcome},
+    store::{
+        Correction, RateDecision, RateOutcome,
+        rate::model::{Model, PLANS, Room},
+    },
 };
 
 const CASES: u32 = 60;
@@ -297,4 +300,54 @@ fn windows_keep_their_own_counts_whichever_are_named() {
         }
         Ok(())
     });
+}
+
+/// Three windows at once, of weights and plans that change from call to call, while the server's clock steps about.
+#[test]
+fn windows_of_changing_plans_admit_together_what_the_model_says() {
+    let step = prop_oneof![9 => -300_i64..500, 1 => -DAY / 1_000..DAY / 1_000];
+    let calls = vec((step, 0_usize..3, 1_u32..8), 1..100);
+    cases(&calls, |runtime, script, calls| {
+        let mut model = Model::new();
+        for (step, plan, cost) in calls {
+            script.now = (script.now + step * 1_000).max(START);
+            let plan = &PLANS[plan];
+            let moment = (script.now / 1_000, script.now.div_euclid(DAY));
+            let quotas = plan.quotas();
+            let asked = script.ask(&quotas, Operation::Take(cost));
+            let outcome = runtime.block_on(asked).decision.outcome;
+            match (outcome, model.room(plan, cost, moment)) {
+                (RateOutcome::Admitted, Room::Enough | Room::Either) => {
+                    model.admit(plan, cost, moment);
+                }
+                (RateOutcome::Refused(_), Room::TooLittle | Room::Either)
+                | (RateOutcome::TooCostly, Room::Never) => {}
+                (outcome, room) => prop_assert!(false, "{:?} and {:?}", outcome, room),
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What is moved from one quota's slices to another's and back comes to rest: or it would be in use for as long as
+/// somebody is admitted.
+#[tokio::test]
+async fn strict_periods_that_are_no_multiples_in_turn_lock_nobody_out() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    script.begin();
+    let numbers = [(60, 32), (70, 36)].map(|(secs, limit)| {
+        let quota = Quota::per(std::time::Duration::from_secs(secs), limit);
+        Quotas::from(quota.named("window").strict())
+    });
+    // Twenty-four in a minute, and twenty-eight in seventy seconds.
+    for round in 0..200 {
+        for quotas in &numbers {
+            let taken = script.ask(quotas, Operation::Take(1)).await;
+            assert!(taken.decision.is_admitted(), "{round}");
+        }
+        script.now += 5_000_000;
+    }
 }

@@ -2,6 +2,7 @@
 //! others, and what was used drains as it would have.
 
 use super::*;
+use crate::store::rate::model::{Model, PLANS, Room};
 
 /// A service whose routes have numbers of their own, asked once each by turns: how many of so many rounds admit the first
 /// and the second.
@@ -24,6 +25,19 @@ fn strict_numbers_in_turn_lock_nobody_out() {
     // Six in a minute fit either.
     let admitted = by_turns(strict, Duration::from_secs(20), 100);
     assert_eq!(admitted, [100, 100]);
+}
+
+/// What is moved from one quota's slices to another's and back comes to rest: or it would be in use for as long as
+/// somebody is admitted.
+#[test]
+fn strict_periods_that_are_no_multiples_in_turn_lock_nobody_out() {
+    let strict = [(60, 32), (70, 36)].map(|(secs, limit)| {
+        let quota = Quota::per(Duration::from_secs(secs), limit);
+        quota.named("window").strict()
+    });
+    // Twenty-four in a minute, and twenty-eight in seventy seconds.
+    let admitted = by_turns(strict, Duration::from_secs(5), 400);
+    assert_eq!(admitted, [400, 400]);
 }
 
 #[test]
@@ -98,6 +112,37 @@ fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
 }
 
 proptest! {
+    /// Three windows at once, of weights and plans that change from call to call, while the time of day is set.
+    #[test]
+    fn windows_of_changing_plans_admit_together_what_the_model_says(
+        calls in prop::collection::vec(
+            (0_i64..500, 0_usize..3, 1_u32..8, prop_oneof![9 => Just(0), 1 => -100_000_i64..100_000]),
+            1..150,
+        ),
+    ) {
+        let (limiter, clock) = limiter(10_000);
+        let (mut now_ms, mut model) = (0, Model::new());
+        for (wait, plan, cost, seconds) in calls {
+            clock.advance(Duration::from_millis(wait.unsigned_abs()));
+            now_ms += wait;
+            let set = jiff::SignedDuration::from_secs(seconds);
+            clock.set(clock.now().saturating_add(set).unwrap());
+            let plan = &PLANS[plan];
+            let moment = (now_ms, clock.now().as_second().div_euclid(86_400));
+            let outcome = limiter.take("a", &plan.quotas(), cost).outcome;
+            match (outcome, model.room(plan, cost, moment)) {
+                (RateOutcome::Admitted, Room::Enough | Room::Either) => {
+                    model.admit(plan, cost, moment);
+                }
+                (RateOutcome::Refused(wait), Room::TooLittle | Room::Either) => {
+                    prop_assert!(!wait.is_zero());
+                }
+                (RateOutcome::TooCostly, Room::Never) => {}
+                (outcome, room) => prop_assert!(false, "{:?} and {:?}", outcome, room),
+            }
+        }
+    }
+
     /// Against a fraction: what is owed drains by the numbers that took last, and each call is judged by its own.
     #[test]
     fn buckets_in_turn_admit_exactly_what_the_fraction_says(
