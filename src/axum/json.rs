@@ -10,7 +10,10 @@ use serde::{
     de::{DeserializeOwned, Visitor},
 };
 
-use super::paced::{Paced, TooSlow};
+use super::{
+    paced::{Paced, TooSlow},
+    reserved,
+};
 use crate::domain::denial::{Denial, DenialKind};
 
 /// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. Bounded by axum's
@@ -18,7 +21,9 @@ use crate::domain::denial::{Denial, DenialKind};
 /// should be a few kilobytes). An `Option<JsonBody<T>>` may be left out.
 ///
 /// Refused with 400 when it isn't JSON, with 422 when it isn't the JSON that was asked for (an array is
-/// no object, though serde would read one as a struct), with 413 when it is too large, and with 408 when nothing of it comes for 10
+/// no object, though serde would read one as a struct; nor has any object, at any depth, the member
+/// `$serde_json::private::RawValue`, by which a few kilobytes overflow the stack of whoever reads a `serde_json::Value` while that crate's
+/// feature `raw_value` is on, as it is with this crate, sqlx and axum's `Json`), with 413 when it is too large, and with 408 when nothing of it comes for 10
 /// seconds, or not all of it within 30.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonBody<T>(pub T);
@@ -90,6 +95,7 @@ fn not_the_json(error: &serde_json::Error) -> Denial {
 }
 
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
+    reserved::refuse(json)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(NamedMembers(&mut deserializer))?;
     deserializer.end()?;
@@ -267,6 +273,22 @@ mod tests {
             assert!(read::<Payment>(text.as_bytes()).is_err(), "{text}");
         }
         assert!(read::<Option<Payment>>(b"[1]").is_err());
+    }
+
+    #[test]
+    fn no_body_is_read_as_json_in_json() {
+        let bare = r#"{"$serde_json::private::RawValue":"[1]"}"#;
+        let spelled = r#"{"\u0024serde_json::private::RawValue":"[1]"}"#;
+        let deep = format!(r#"[{{"a":{{"b":[{bare}]}}}}]"#);
+        for json in [bare, spelled, &deep] {
+            assert!(read::<Value>(json.as_bytes()).unwrap_err().is_data(), "{json}");
+            let other = json.replace("private", "public");
+            assert!(read::<Value>(other.as_bytes()).is_ok(), "{json}");
+        }
+        let said = r#"{"text":"$serde_json::private::RawValue \u00e9"}"#;
+        assert!(read::<Value>(said.as_bytes()).is_ok(), "a text may say so");
+        let words = read::<Value>(br#"["$serde_json::private::RawValue" "#).unwrap_err();
+        assert!(words.is_eof());
     }
 
     #[test]

@@ -21,6 +21,7 @@
 
 mod json;
 mod paced;
+mod reserved;
 
 use std::convert::Infallible;
 

@@ -20,6 +20,7 @@ pub mod user;
 
 mod budgets;
 mod id;
+pub(crate) mod json;
 mod request_id;
 
 pub use id::{AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId};

@@ -196,11 +196,16 @@ impl<'de> Deserialize<'de> for NumericDate {
 }
 
 fn moment<E: Error>(since_1970: Duration) -> Result<NumericDate, E> {
-    Timestamp::UNIX_EPOCH
-        .checked_add(since_1970)
-        .map(NumericDate)
-        .map_err(E::custom)
+    match Timestamp::UNIX_EPOCH.checked_add(since_1970) {
+        Ok(moment) => Ok(NumericDate(moment)),
+        // The last day of 9999 is what "never" is written as elsewhere, and not all of it is in our calendar.
+        Err(_) if since_1970 < YEAR_10000 => Ok(NumericDate(Timestamp::MAX)),
+        Err(error) => Err(E::custom(error)),
+    }
 }
+
+/// From 1970 until the year 10000.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 /// An array of strings.
 pub(super) struct List<'de>(pub(super) Vec<Cow<'de, str>>);

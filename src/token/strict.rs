@@ -8,6 +8,8 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use crate::domain::json;
+
 /// How deep values may be nested, the outermost object included.
 pub(super) const DEPTH_MAX: usize = 16;
 
@@ -46,10 +48,13 @@ impl<'de> Deserialize<'de> for Text<'de> {
 pub(super) struct Names<'de>(Vec<Cow<'de, str>>);
 
 impl<'de> Names<'de> {
-    /// Notes a name; fails when it was there already, or when there are too many.
+    /// Notes a name; fails when it was there already, when there are too many, or when it isn't taken for a name later on.
     pub(super) fn admit<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         if self.0.len() >= MEMBERS_MAX {
             return Err(E::custom("too many members"));
+        }
+        if json::is_reserved(&name) {
+            return Err(E::custom("a name that no member has"));
         }
         if self.0.contains(&name) {
             return Err(E::custom("a member is there twice"));

@@ -84,16 +84,16 @@ impl Jwk {
         serde_json::from_slice(json).map_err(|_| KeyError::Malformed)
     }
 
-    /// The keys of a set, as they are.
-    pub(super) fn read_set(json: &[u8]) -> Result<Vec<Self>, KeyError> {
+    /// The keys of a set, as they are; `Malformed` where one has not the members of a key.
+    pub(super) fn read_set(json: &[u8]) -> Result<Vec<Result<Self, KeyError>>, KeyError> {
         well_formed(json)?;
         let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
         if set.keys.len() > super::set::KEYS_MAX {
             return Err(KeyError::TooMany);
         }
         let keys = set.keys.into_iter();
-        keys.map(|key| serde_json::from_str(key.get()).map_err(|_| KeyError::Malformed))
-            .collect()
+        let keys = keys.map(|key| serde_json::from_str(key.get()).map_err(|_| KeyError::Malformed));
+        Ok(keys.collect())
     }
 
     /// Whether it holds what only its owner may know.
@@ -104,8 +104,20 @@ impl Jwk {
         secrets.iter().any(|secret| secret.is_some()) || self.oth.is_some()
     }
 
+    /// The key, unless it isn't meant for us.
+    pub(super) fn verifying_if_meant(&self) -> Result<Option<VerifyingKey>, KeyError> {
+        if self.is_for_other_uses() {
+            return Ok(None);
+        }
+        match self.verifying() {
+            Ok(key) => Ok(Some(key)),
+            Err(KeyError::Foreign) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether by its own word it checks no signatures: RFC 7517 sections 4.2 and 4.3, where `key_ops` may stand for `use`.
-    pub(super) fn is_for_other_uses(&self) -> bool {
+    fn is_for_other_uses(&self) -> bool {
         match (&self.usage, &self.key_ops) {
             (Some(usage), _) => usage != "sig",
             (None, Some(operations)) => !operations.iter().any(|one| one == "verify"),

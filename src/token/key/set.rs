@@ -94,30 +94,44 @@ impl VerifyingKeys {
     /// # Errors
     /// [`KeyError`].
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeyError> {
-        Self::of_jwks(&Jwk::read_set(json)?)
+        let jwks = Jwk::read_set(json)?.into_iter();
+        Self::of_jwks(jwks.map(|jwk| jwk?.verifying_if_meant()))
     }
 
     /// The same of a set that everybody may read: there is no secret and no private key in it.
     ///
+    /// Keys that can't be read, for want of a member or with an `alg` that is not of their type, are left out too, with a warning:
+    /// the provider's other keys are good without them (RFC 7517 section 5).
+    ///
     /// # Errors
-    /// [`KeyError`]; `NotPublic` when there is.
+    /// [`KeyError`]; `NotPublic` when there is a secret.
     pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
         let jwks = Jwk::read_set(json)?;
-        if jwks.iter().any(Jwk::is_private) {
+        if jwks.iter().flatten().any(Jwk::is_private) {
             return Err(KeyError::NotPublic);
         }
-        Self::of_jwks(&jwks)
+        let keys = jwks.into_iter().map(|jwk| {
+            let key = jwk.and_then(|jwk| jwk.verifying_if_meant());
+            match key {
+                Err(
+                    error @ (KeyError::Malformed
+                    | KeyError::Unreadable
+                    | KeyError::WrongAlgorithm
+                    | KeyError::Kid),
+                ) => {
+                    tracing::warn!(target: "tollgate", %error, "a key of a JWK set is left out");
+                    Ok(None)
+                }
+                key => key,
+            }
+        });
+        Self::of_jwks(keys)
     }
 
-    fn of_jwks(jwks: &[Jwk]) -> Result<Self, KeyError> {
-        let mut keys = Vec::with_capacity(jwks.len());
-        for jwk in jwks.iter().filter(|jwk| !jwk.is_for_other_uses()) {
-            match jwk.verifying() {
-                Ok(key) => keys.push(key),
-                Err(KeyError::Foreign) => {}
-                Err(error) => return Err(error),
-            }
-        }
+    fn of_jwks(
+        keys: impl Iterator<Item = Result<Option<VerifyingKey>, KeyError>>,
+    ) -> Result<Self, KeyError> {
+        let keys: Vec<_> = keys.filter_map(Result::transpose).collect::<Result<_, _>>()?;
         Self::new(keys)
     }
 

@@ -202,6 +202,12 @@ fn other_claims_are_kept_when_asked_for_and_checked_all_the_same() {
         r#","realm":{"a":1,"a":2}"#,
         r#","realm":1,"realm":1"#,
         &format!(r#","realm":{}{}"#, "[".repeat(16), "]".repeat(16)),
+        // serde_json would read what the text says.
+        r#","realm":{"$serde_json::private::RawValue":"[1]"}"#,
+        r#","realm":[{"a":{"\u0024serde_json::private::RawValue":"[1]"}}]"#,
+        r#","scope":{"$serde_json::private::RawValue":"\"a b\""}"#,
+        r#","y":{"$serde_json::private::RawValue":"[1]"}"#,
+        r#","$serde_json::private::RawValue":"[1]""#,
     ] {
         let error = verifier
             .verify(&sign(HEADER, good_claims(more)))

@@ -274,6 +274,33 @@ fn a_set_is_one_kind_of_keys_each_with_its_name() {
 }
 
 #[test]
+fn of_a_public_set_what_cannot_be_read_is_left_out_and_what_is_weak_is_not() {
+    let named = |key: &str, kid: &str| format!(r#"{{{key},"kid":"{kid}"}}"#);
+    let set = |other: &str| {
+        let text = format!(r#"{{"keys":[{},{other}]}}"#, named(EC, "ours"));
+        let own = VerifyingKeys::from_jwks(text.as_bytes()).map(drop);
+        (VerifyingKeys::from_public_jwks(text.as_bytes()), own)
+    };
+    for other in [
+        r#"{"kty":"RSA","kid":"other","e":"AQAB"}"#.to_owned(),
+        r#"{"kty":"EC","kid":"other","crv":"P-256","x":"AA","y":"AA"}"#.to_owned(),
+        r#"{"kid":"other"}"#.to_owned(),
+        r#"{"kty":7,"kid":"other"}"#.to_owned(),
+        named(&format!(r#"{ED},"use":"sig","alg":"ML-DSA-44""#), "other"),
+        named(ED, ""),
+    ] {
+        let (public, own) = set(&other);
+        assert_eq!(public.unwrap().to_jwks().matches("kid").count(), 1, "{other}");
+        assert!(own.is_err(), "{other}");
+    }
+    let short = r#"{"kty":"RSA","kid":"other","e":"AQAB","n":"x"}"#
+        .replace('x', &format!("s{}", "A".repeat(169)));
+    assert_eq!(set(&short).0.unwrap_err(), KeyError::RsaLength);
+    assert_eq!(set(&named(ED, "ours")).0.unwrap_err(), KeyError::DuplicateKid);
+    assert_eq!(set("1").0.unwrap().to_jwks().matches("kid").count(), 1);
+}
+
+#[test]
 fn a_kid_chooses_and_nothing_else_does() {
     let clock = Arc::new(ManualClock::default());
     let make = |kid: &str| {
