@@ -281,7 +281,10 @@ mod tests {
         let spelled = r#"{"\u0024serde_json::private::RawValue":"[1]"}"#;
         let deep = format!(r#"[{{"a":{{"b":[{bare}]}}}}]"#);
         for json in [bare, spelled, &deep] {
-            assert!(read::<Value>(json.as_bytes()).unwrap_err().is_data(), "{json}");
+            assert!(
+                read::<Value>(json.as_bytes()).unwrap_err().is_data(),
+                "{json}"
+            );
             let other = json.replace("private", "public");
             assert!(read::<Value>(other.as_bytes()).is_ok(), "{json}");
         }

@@ -17,6 +17,7 @@
 mod builder;
 mod ends;
 mod error;
+mod hasher;
 mod logins;
 mod passwords;
 mod refresh;

@@ -2,17 +2,14 @@
 
 use std::{fmt, num::NonZero, sync::Arc, thread};
 
-use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
-    password_hash::phc::PasswordHash,
-};
+use argon2::{Algorithm, Params, Version, password_hash::phc::PasswordHash};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task,
 };
 use zeroize::Zeroizing;
 
-use super::{LoginConfigError, PasswordError};
+use super::{LoginConfigError, PasswordError, hasher::Hasher};
 
 /// The longest password that is hashed, in bytes; NIST SP 800-63B asks for at least 64 characters.
 pub(super) const PASSWORD_LENGTH_MAX: usize = 1_024;
@@ -37,7 +34,8 @@ pub enum PasswordCheck {
 ///
 /// Hashing runs on tokio's blocking threads, as many at once as there are cores; a bounded number wait, and the next is
 /// refused as [`Busy`](PasswordError::Busy). A caller that hangs up gives its place back only when its hash is done,
-/// for until then the memory is in use.
+/// for until then the memory is in use. The memory of as many hashes as were ever made at once is kept for the next ones: at
+/// most [`concurrency`](PasswordsBuilder::concurrency) times [`memory_kib`](PasswordsBuilder::memory_kib).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,7 +52,7 @@ pub enum PasswordCheck {
 pub struct Passwords(Arc<Inner>);
 
 struct Inner {
-    hasher: Argon2<'static>,
+    hasher: Hasher,
     /// Compared with when there is no user, so that it takes as long.
     dummy: String,
     /// Whoever is hashing or waiting.
@@ -84,8 +82,9 @@ impl Passwords {
     /// Outside a tokio runtime.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = bounded(password)?;
-        self.run(move |inner| hash(&inner.hasher, &password))
+        self.run(move |inner| inner.hasher.hash(&password))
             .await?
+            .ok_or(PasswordError::Failed)
     }
 
     /// Compares a password with the stored hash of a user, or with a hash of nothing when there is no such user:
@@ -146,14 +145,13 @@ impl Inner {
         let Some((hash, params)) = parsed else {
             // Whatever comes of it, nobody is let in.
             let _ = PasswordHash::new(&self.dummy)
-                .map(|dummy| self.hasher.verify_password(password, &dummy));
+                .map(|dummy| self.hasher.is_of(password, &dummy, self.hasher.params()));
             return PasswordCheck::Mismatch;
         };
-        let fits = self.hasher.verify_password(password, &hash).is_ok();
+        let fits = self.hasher.is_of(password, &hash, &params);
         // Nobody sees by the time that a user is there whose password was hashed before the parameters rose.
         if let Some(rest) = difference(&params, self.hasher.params()) {
-            let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, rest);
-            let _ = self::hash(&hasher, password);
+            self.hasher.spend(password, rest);
         }
         if !fits {
             PasswordCheck::Mismatch
@@ -196,13 +194,6 @@ fn readable(stored: &str) -> Option<(PasswordHash, Params)> {
         && params.t_cost() <= ITERATIONS_MAX
         && params.p_cost() <= PARALLELISM_MAX;
     fits.then_some((hash, params))
-}
-
-fn hash(hasher: &Argon2<'_>, password: &[u8]) -> Result<String, PasswordError> {
-    hasher
-        .hash_password(password)
-        .map(|hash| hash.to_string())
-        .map_err(|_| PasswordError::Failed)
 }
 
 fn bounded(password: &str) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
@@ -272,10 +263,12 @@ impl PasswordsBuilder {
             return Err(LoginConfigError::Concurrency);
         }
         let line = slots.saturating_add(self.waiting);
-        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let hasher = Hasher::new(params);
         let mut nothing = Zeroizing::new([0_u8; 32]);
         getrandom::fill(nothing.as_mut()).map_err(|_| LoginConfigError::Failed)?;
-        let dummy = hash(&hasher, nothing.as_ref()).map_err(|_| LoginConfigError::Failed)?;
+        let dummy = hasher
+            .hash(nothing.as_ref())
+            .ok_or(LoginConfigError::Failed)?;
         Ok(Passwords(Arc::new(Inner {
             hasher,
             dummy,

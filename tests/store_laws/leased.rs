@@ -161,7 +161,7 @@ laws! {
     operations::a_hundred_holds_with_one_idempotency_key_are_one,
     log::the_log_says_what_happened,
     log::usage_is_listed_newest_first_a_page_at_a_time,
-    log::another_account_s_cursor_leads_nowhere,
+    log::another_account_s_cursor_leads_to_what_is_older,
     statement::what_there_was_and_what_moved_is_what_there_is,
     races::money_for_ten_serves_ten_of_a_hundred,
     races::a_limit_for_ten_serves_ten_of_a_hundred,

@@ -262,7 +262,7 @@ laws! {
         log::the_log_says_what_happened,
         log::usage_is_listed_newest_first_a_page_at_a_time,
         log::transactions_are_payments_and_charges_in_their_order,
-        log::another_account_s_cursor_leads_nowhere,
+        log::another_account_s_cursor_leads_to_what_is_older,
         statement::what_there_was_and_what_moved_is_what_there_is,
         statement::a_statement_holds_while_the_account_moves,
         rolling::a_charge_counts_until_its_slice_has_left_the_window,

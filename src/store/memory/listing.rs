@@ -14,10 +14,15 @@ impl Account {
     pub(super) fn usage(&self, log: &UsageLog, id: &AccountId, page: &Page) -> Paged<UsageEntry> {
         let start = match page.cursor() {
             None => self.latest.usage,
-            Some(cursor) => log.row(cursor, id).and_then(|row| row.previous.usage),
+            Some(cursor) => match log.row(cursor, id) {
+                Some(row) => row.previous.usage,
+                None => self.latest.usage,
+            },
         };
+        let before = page.cursor().unwrap_or(u64::MAX);
         let rows = log
             .follow(id, start, |links| links.usage)
+            .skip_while(|entry| entry.position >= before)
             .take(usize::from(page.limit()).saturating_add(1))
             .map(|entry| (entry.position, entry.clone()))
             .collect();
@@ -39,10 +44,14 @@ impl Account {
             (Some(cursor), Some(payment)) if payment.transaction.position == cursor => {
                 payment.charge
             }
-            (Some(cursor), _) => log.row(cursor, id).and_then(|row| row.previous.charge),
+            (Some(cursor), _) => match log.row(cursor, id) {
+                Some(row) => row.previous.charge,
+                None => self.latest.charge,
+            },
         };
         let mut charges = log
             .follow(id, start, |links| links.charge)
+            .skip_while(|entry| entry.position >= before)
             .map(charged)
             .peekable();
         let mut paid = self

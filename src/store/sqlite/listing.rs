@@ -38,7 +38,10 @@ pub(super) fn usage(
     let mut look = connection.prepare_cached(USAGE)?;
     let mut next = match page.cursor() {
         None => found.row.latest_usage,
-        Some(cursor) => link(&mut look, cursor, number, 0)?,
+        Some(cursor) => {
+            let newest = found.row.latest_usage;
+            before(connection, &mut look, cursor, number, (newest, 0))?
+        }
     };
     let mut rows = Vec::new();
     while let Some(position) = next
@@ -63,15 +66,16 @@ pub(super) fn transactions(
         return Ok(Paged::from_rows(page, Vec::new()));
     };
     let mut look = connection.prepare_cached(USAGE)?;
-    let (before, mut next) = match page.cursor() {
+    let (end, mut next) = match page.cursor() {
         None => (END, found.row.latest_charge),
         Some(cursor) => {
             let mut payment = connection.prepare_cached(
                 "SELECT previous_charge FROM credit WHERE position = ? AND account = ?",
             )?;
+            let newest = found.row.latest_charge;
             let next = match link(&mut payment, cursor, number, 0)? {
-                None => link(&mut look, cursor, number, 1)?,
-                next => next,
+                None => before(connection, &mut look, cursor, number, (newest, 1))?,
+                Some(next) => next,
             };
             (i64::try_from(cursor).unwrap_or(END), next)
         }
@@ -88,7 +92,7 @@ pub(super) fn transactions(
     }
     let mut paid = connection.prepare_cached(PAYMENTS)?;
     let limit = i64::from(page.limit()).saturating_add(1);
-    let mut paid = paid.query([number, before, limit])?;
+    let mut paid = paid.query([number, end, limit])?;
     while let Some(row) = paid.next()? {
         let payment = read_payment(row)?;
         rows.push((payment.position, payment));
@@ -98,18 +102,45 @@ pub(super) fn transactions(
     Ok(Paged::from_rows(page, rows))
 }
 
+/// The account's newest row before `cursor`, in the chain that begins at `newest` and goes on in that column.
+fn before(
+    connection: &Connection,
+    look: &mut Statement<'_>,
+    cursor: u64,
+    account: i64,
+    (newest, column): (Option<i64>, usize),
+) -> Result<Option<i64>, Failure> {
+    if let Some(next) = link(look, cursor, account, column)? {
+        return Ok(next);
+    }
+    let cursor = i64::try_from(cursor).unwrap_or(END);
+    // A row that was there and has grown too old: all before it have too.
+    let mut oldest = connection.prepare_cached("SELECT min(position) FROM usage")?;
+    let oldest: Option<i64> = oldest.query_row([], |row| row.get(0))?;
+    if oldest.is_none_or(|oldest| cursor <= oldest) {
+        return Ok(None);
+    }
+    // No row of this account: its own are passed by one after the other.
+    let mut next = newest;
+    while let Some(position) = next
+        && position >= cursor
+    {
+        let found = look.query_row([position, account], |row| row.get(column));
+        next = backwards(position, found.optional()?.flatten())?;
+    }
+    Ok(next)
+}
+
 /// Where the row at `cursor` leads, if it is the account's and still there.
 fn link(
     look: &mut Statement<'_>,
     cursor: u64,
     account: i64,
     column: usize,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Option<Option<i64>>, Failure> {
     let cursor = i64::try_from(cursor).unwrap_or(END);
-    let found = look
-        .query_row(params![cursor, account], |row| row.get(column))
-        .optional()?;
-    Ok(found.flatten())
+    let found = look.query_row(params![cursor, account], |row| row.get(column));
+    Ok(found.optional()?)
 }
 
 /// A chain that doesn't lead back never ends.

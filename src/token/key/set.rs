@@ -131,7 +131,9 @@ impl VerifyingKeys {
     fn of_jwks(
         keys: impl Iterator<Item = Result<Option<VerifyingKey>, KeyError>>,
     ) -> Result<Self, KeyError> {
-        let keys: Vec<_> = keys.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let keys: Vec<_> = keys
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
         Self::new(keys)
     }
 

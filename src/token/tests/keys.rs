@@ -290,13 +290,20 @@ fn of_a_public_set_what_cannot_be_read_is_left_out_and_what_is_weak_is_not() {
         named(ED, ""),
     ] {
         let (public, own) = set(&other);
-        assert_eq!(public.unwrap().to_jwks().matches("kid").count(), 1, "{other}");
+        assert_eq!(
+            public.unwrap().to_jwks().matches("kid").count(),
+            1,
+            "{other}"
+        );
         assert!(own.is_err(), "{other}");
     }
     let short = r#"{"kty":"RSA","kid":"other","e":"AQAB","n":"x"}"#
         .replace('x', &format!("s{}", "A".repeat(169)));
     assert_eq!(set(&short).0.unwrap_err(), KeyError::RsaLength);
-    assert_eq!(set(&named(ED, "ours")).0.unwrap_err(), KeyError::DuplicateKid);
+    assert_eq!(
+        set(&named(ED, "ours")).0.unwrap_err(),
+        KeyError::DuplicateKid
+    );
     assert_eq!(set("1").0.unwrap().to_jwks().matches("kid").count(), 1);
 }
 

@@ -1,0 +1,158 @@
+//! Argon2 in memory that is kept from one hash to the next.
+//!
+//! A hash writes over tens of megabytes. Asked of the allocator each time, on whichever thread has the turn, that comes to lie in
+//! pieces over its arenas, which grow by it and give nothing back.
+
+use std::sync::{Mutex, PoisonError};
+
+use argon2::{
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
+};
+
+/// The bytes of a hash.
+const OUTPUT_LENGTH: usize = 32;
+
+/// Argon2id by today's parameters.
+pub(super) struct Hasher {
+    params: Params,
+    /// As many as were in use at once, each as large as today's parameters ask for.
+    kept: Mutex<Vec<Vec<Block>>>,
+}
+
+impl Hasher {
+    pub(super) fn new(params: Params) -> Self {
+        Self {
+            params,
+            kept: Mutex::default(),
+        }
+    }
+
+    pub(super) fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// A PHC string with a salt of its own; nothing where there is no randomness.
+    pub(super) fn hash(&self, password: &[u8]) -> Option<String> {
+        let mut salt = [0; Salt::RECOMMENDED_LENGTH];
+        getrandom::fill(&mut salt).ok()?;
+        let mut output = [0; OUTPUT_LENGTH];
+        let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+        let argon2 = Argon2::new(algorithm, version, self.params.clone());
+        self.work(&argon2, password, &salt, &mut output)?;
+        let hash = PasswordHash {
+            algorithm: algorithm.ident(),
+            version: Some(version.into()),
+            params: ParamsString::try_from(&self.params).ok()?,
+            salt: Some(Salt::new(&salt).ok()?),
+            hash: Some(Output::new(&output).ok()?),
+        };
+        Some(hash.to_string())
+    }
+
+    /// Whether `password` has that hash, which was made with `params`. The hashes are compared in constant time.
+    pub(super) fn is_of(&self, password: &[u8], hash: &PasswordHash, params: &Params) -> bool {
+        self.compare(password, hash, params).unwrap_or(false)
+    }
+
+    fn compare(&self, password: &[u8], hash: &PasswordHash, params: &Params) -> Option<bool> {
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+        let version = hash.version.map(Version::try_from).transpose().ok()?;
+        let expected = hash.hash?;
+        let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params.clone());
+        let mut room = [0; Output::MAX_LENGTH];
+        let output = room.get_mut(..expected.len())?;
+        self.work(&argon2, password, &hash.salt?, output)?;
+        Some(Output::new(output).ok()? == expected)
+    }
+
+    /// Takes as long as a hash with these parameters, and comes to nothing.
+    pub(super) fn spend(&self, password: &[u8], params: Params) {
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut output = [0; OUTPUT_LENGTH];
+        let salt = [0; Salt::RECOMMENDED_LENGTH];
+        let _ = self.work(&argon2, password, &salt, &mut output);
+    }
+
+    fn work(
+        &self,
+        argon2: &Argon2<'_>,
+        password: &[u8],
+        salt: &[u8],
+        output: &mut [u8],
+    ) -> Option<()> {
+        let (wanted, most) = (argon2.params().block_count(), self.params.block_count());
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // What takes more than today's hashes do is seldom, and kept by nobody.
+        let mut blocks = if wanted > most {
+            vec![Block::default(); wanted]
+        } else {
+            let free = kept().pop();
+            free.unwrap_or_else(|| vec![Block::default(); most])
+        };
+        let room = blocks.get_mut(..wanted)?;
+        let done = argon2.hash_password_into_with_memory(password, salt, output, room);
+        if blocks.len() == most {
+            kept().push(blocks);
+        }
+        done.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::{PasswordHasher, PasswordVerifier};
+
+    use super::*;
+
+    fn params(memory_kib: u32) -> Params {
+        Params::new(memory_kib, 2, 1, None).unwrap()
+    }
+
+    fn kept(hasher: &Hasher) -> Vec<usize> {
+        let kept = hasher.kept.lock().unwrap();
+        kept.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_library() {
+        let hasher = Hasher::new(params(64));
+        let ours = hasher.hash(b"horse").unwrap();
+        let library = Argon2::default();
+        library.verify_password(b"horse", ours.as_str()).unwrap();
+        for (algorithm, version, params) in [
+            (Algorithm::Argon2id, Version::V0x13, params(64)),
+            (Algorithm::Argon2d, Version::V0x13, params(32)),
+            (Algorithm::Argon2i, Version::V0x10, params(128)),
+            (
+                Algorithm::Argon2id,
+                Version::V0x13,
+                Params::new(64, 1, 4, Some(64)).unwrap(),
+            ),
+        ] {
+            let theirs = Argon2::new(algorithm, version, params.clone());
+            let theirs = theirs.hash_password(b"horse").unwrap();
+            assert!(hasher.is_of(b"horse", &theirs, &params), "{theirs}");
+            assert!(!hasher.is_of(b"mule", &theirs, &params), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn memory_is_kept_for_as_many_as_hash_at_once_and_no_more_of_it() {
+        let hasher = Hasher::new(params(64));
+        assert!(kept(&hasher).is_empty());
+        for _ in 0..3 {
+            hasher.hash(b"horse").unwrap();
+            hasher.spend(b"horse", params(16));
+        }
+        assert_eq!(kept(&hasher), [64]);
+        hasher.spend(b"horse", params(128));
+        assert_eq!(kept(&hasher), [64], "not what others' parameters ask for");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| hasher.hash(b"horse").unwrap());
+            }
+        });
+        assert!((1..=4).contains(&kept(&hasher).len()));
+    }
+}
