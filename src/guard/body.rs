@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use super::unwinding;
+use super::{exclusive::Exclusive, unwinding};
 use crate::store::{StoreError, StoreFuture};
 
 /// Pieces of one buffer that a meter sees; those in use with HTTP have one or two.
@@ -64,7 +64,7 @@ impl Meter for NoMeter {
 }
 
 /// The body of an answer that went through a [`Guard`](super::Guard). It asks nothing of the inner
-/// body but that it is one.
+/// body but that it is one, and is `Send` and `Sync` where that is.
 ///
 /// A refusal's bytes are handed out as the inner body's own `Data` when that is `Bytes`, `Vec<u8>`, or
 /// another of the standard buffers; with a `Data` of one's own a refusal has a head and no body.
@@ -85,7 +85,7 @@ enum Kind<B: Body, M> {
 struct Metered<B: Body, M> {
     #[pin]
     inner: B,
-    meter: Option<M>,
+    meter: Option<Exclusive<M>>,
     /// Bytes until the announced length is reached: a server stops asking there.
     remaining: Option<u64>,
     /// In a box, because few answers wait, and all are moved.
@@ -94,8 +94,27 @@ struct Metered<B: Body, M> {
 
 /// The end of a body, held back until it is written down what became of it.
 struct Held<B: Body> {
+    waiting: Exclusive<Waiting<B>>,
+    /// Of the last frame, in bytes.
+    length: u64,
+}
+
+struct Waiting<B: Body> {
     settling: StoreFuture<()>,
     last: Option<Result<Frame<B::Data>, B::Error>>,
+}
+
+impl<B: Body> Held<B> {
+    fn new(settling: StoreFuture<()>, last: Option<Result<Frame<B::Data>, B::Error>>) -> Self {
+        let length = match &last {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Buf::remaining),
+            _ => 0,
+        };
+        Self {
+            waiting: Exclusive::new(Waiting { settling, last }),
+            length: u64::try_from(length).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 impl<B: Body, M: Meter> GateBody<B, M> {
@@ -109,7 +128,7 @@ impl<B: Body, M: Meter> GateBody<B, M> {
     pub(super) fn metered(body: B, meter: M, announced: Option<u64>) -> Self {
         let metered = Metered {
             inner: body,
-            meter: Some(meter),
+            meter: Some(Exclusive::new(meter)),
             remaining: announced,
             held: None,
         };
@@ -179,11 +198,7 @@ impl<B: Body, M: Meter> Metered<B, M> {
 
     fn size_hint(&self) -> SizeHint {
         let inner = self.inner.size_hint();
-        let held = match self.held.as_ref().and_then(|held| held.last.as_ref()) {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Buf::remaining),
-            _ => 0,
-        };
-        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let held = self.held.as_ref().map_or(0, |held| held.length);
         let mut hint = SizeHint::new();
         if let Some(upper) = inner.upper() {
             hint.set_upper(upper.saturating_add(held));
@@ -200,7 +215,7 @@ impl<B: Body, M: Meter> Metered<B, M> {
                 if this.meter.is_none() {
                     return this.inner.poll_frame(context);
                 }
-                let fail = |meter: &mut Option<M>| {
+                let fail = |meter: &mut Option<Exclusive<M>>| {
                     // On its way when it is dropped; nobody can wait.
                     drop(meter.take().and_then(|meter| meter.end(BodyEnd::Failed)));
                 };
@@ -228,15 +243,14 @@ impl<B: Body, M: Meter> Metered<B, M> {
                         told(settled);
                         return Poll::Ready(frame);
                     }
-                    Some(Err(settling)) => this.held.insert(Box::new(Held {
-                        settling,
-                        last: frame,
-                    })),
+                    Some(Err(settling)) => this.held.insert(Box::new(Held::new(settling, frame))),
                 }
             }
         };
-        told(ready!(Pin::new(&mut held.settling).poll(context)));
-        Poll::Ready(this.held.take().and_then(|held| held.last))
+        let waiting = held.waiting.get_mut();
+        told(ready!(Pin::new(&mut waiting.settling).poll(context)));
+        let held = this.held.take();
+        Poll::Ready(held.and_then(|held| held.waiting.into_inner().last))
     }
 }
 

@@ -42,6 +42,7 @@
 mod body;
 pub mod course;
 mod event;
+mod exclusive;
 mod future;
 mod gate;
 mod nesting;
