@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH, response};
 use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    BodyEnd, GateBody, Meter,
+    BodyEnd, GateBody, Meter, Wanted,
     course::{Admission, Answer, Course, Progress, both},
     nesting, unwinding,
 };
@@ -50,7 +50,7 @@ where
         #[pin]
         answer: S::Future,
         admission: C::Admission,
-        bodiless: bool,
+        wanted: Wanted,
     },
     /// There is an answer; it is held back until its settlement is written down.
     Answered(Box<Answered<D, MeterOf<C>>>),
@@ -80,18 +80,22 @@ where
         Self { state }
     }
 
-    pub(super) fn answering(answer: S::Future, admission: C::Admission, bodiless: bool) -> Self {
+    pub(super) fn answering(answer: S::Future, admission: C::Admission, wanted: Wanted) -> Self {
         Self {
             state: State::Answering {
                 answer,
                 admission,
-                bodiless,
+                wanted,
             },
         }
     }
 
-    pub(super) fn stopped(response: Response<Bytes>, admission: C::Admission) -> Self {
-        let state = State::stopped(response, admission);
+    pub(super) fn stopped(
+        response: Response<Bytes>,
+        admission: C::Admission,
+        wanted: Wanted,
+    ) -> Self {
+        let state = State::stopped(response, admission, wanted);
         Self { state }
     }
 }
@@ -102,8 +106,8 @@ where
     C: Course,
     D: Body,
 {
-    fn stopped(response: Response<Bytes>, mut admission: C::Admission) -> Self {
-        let (response, settling) = finish_stopped(response, &mut admission);
+    fn stopped(response: Response<Bytes>, mut admission: C::Admission, wanted: Wanted) -> Self {
+        let (response, settling) = finish_stopped(response, &mut admission, wanted);
         Self::Answered(Box::new(Answered {
             settling,
             response: Some(response),
@@ -119,16 +123,14 @@ where
             mut admission,
             mut request,
         } = waiting;
+        let wanted = Wanted::by(request.method());
         match course.resume(waiting, &mut request, &mut admission, context) {
-            Progress::Admitted => {
-                let bodiless = request.method() == Method::HEAD;
-                Self::Answering {
-                    answer: nesting::inside::<C::Admission, _>(|| service.call(request)),
-                    admission,
-                    bodiless,
-                }
-            }
-            Progress::Stopped(response) => Self::stopped(*response, admission),
+            Progress::Admitted => Self::Answering {
+                answer: nesting::inside::<C::Admission, _>(|| service.call(request)),
+                admission,
+                wanted,
+            },
+            Progress::Stopped(response) => Self::stopped(*response, admission, wanted),
             Progress::Waiting(waiting) => Self::Waiting(Some(Box::new(Waiting {
                 service,
                 course,
@@ -166,7 +168,7 @@ where
                 StateProjection::Answering {
                     answer,
                     admission,
-                    bodiless,
+                    wanted,
                 } => {
                     let asked = unwinding::asked(admission, C::Admission::inner_failed, || {
                         nesting::inside::<C::Admission, _>(|| answer.poll(context))
@@ -179,7 +181,7 @@ where
                             return Poll::Ready(Err(error));
                         }
                     };
-                    match finish(response, admission, *bodiless) {
+                    match finish(response, admission, *wanted) {
                         (response, None) => return Poll::Ready(Ok(response)),
                         (response, settling) => State::Answered(Box::new(Answered {
                             settling,
@@ -211,7 +213,7 @@ type Finished<D, M> = (Response<GateBody<D, M>>, Option<StoreFuture<()>>);
 fn finish<D: Body, A: Admission>(
     response: Response<D>,
     admission: &mut A,
-    bodiless: bool,
+    wanted: Wanted,
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     // Those that are there are moved once, while they are few.
@@ -223,18 +225,22 @@ fn finish<D: Body, A: Admission>(
     let is_metered = answer.is_metered;
     if let Some(bytes) = answer.replaced.take() {
         head.status = status;
-        let settling = both(settling, ended(meter, &bytes));
-        return (Response::from_parts(head, GateBody::fixed(bytes)), settling);
+        return finish_fixed(head, bytes, (meter, settling), wanted);
     }
     if !is_metered {
-        return (Response::from_parts(head, GateBody::inner(body)), settling);
+        let body = wanted.inner(&mut head, body);
+        return (Response::from_parts(head, body), settling);
     }
     let announced = announced(&head.headers, &body);
-    let empty =
-        bodiless || is_bodiless(head.status) || announced == Some(0) || body.is_end_stream();
+    // With an informational status the connection is handed over.
+    let empty = wanted.leaves_out(head.status)
+        || head.status.is_informational()
+        || announced == Some(0)
+        || body.is_end_stream();
     if empty {
         let settling = both(settling, meter.end(BodyEnd::Complete));
-        (Response::from_parts(head, GateBody::inner(body)), settling)
+        let body = wanted.inner(&mut head, body);
+        (Response::from_parts(head, body), settling)
     } else {
         let body = GateBody::metered(body, meter, announced);
         (Response::from_parts(head, body), settling)
@@ -245,6 +251,7 @@ fn finish<D: Body, A: Admission>(
 fn finish_stopped<D: Body, A: Admission>(
     response: Response<Bytes>,
     admission: &mut A,
+    wanted: Wanted,
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     let mut answer = Answer::new(&mut head);
@@ -253,16 +260,22 @@ fn finish_stopped<D: Body, A: Admission>(
     let (status, settling) = (answer.status(), answer.settling.take());
     let body = answer.replaced.take().unwrap_or(body);
     head.status = status;
-    let settling = both(settling, ended(meter, &body));
-    (Response::from_parts(head, GateBody::fixed(body)), settling)
+    finish_fixed(head, body, (meter, settling), wanted)
 }
 
-/// Shows a meter all of a body.
-fn ended<M: Meter>(mut meter: M, body: &[u8]) -> Option<StoreFuture<()>> {
-    if !body.is_empty() {
-        meter.data(body);
+/// Shows the meter all that goes out of a body that is there.
+fn finish_fixed<D: Body, M: Meter>(
+    mut head: response::Parts,
+    bytes: Bytes,
+    (mut meter, settling): (M, Option<StoreFuture<()>>),
+    wanted: Wanted,
+) -> Finished<D, M> {
+    if !bytes.is_empty() && !wanted.leaves_out(head.status) {
+        meter.data(&bytes);
     }
-    meter.end(BodyEnd::Complete)
+    let settling = both(settling, meter.end(BodyEnd::Complete));
+    let body = wanted.fixed(&mut head, bytes);
+    (Response::from_parts(head, body), settling)
 }
 
 /// After how many bytes a server stops asking for more; `None` where it asks until there are trailers or no
@@ -276,11 +289,6 @@ fn announced(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse().ok())
         .or_else(|| body.size_hint().exact())
-}
-
-/// Statuses whose answers have no body, or hand the connection over (RFC 9110, 6.4.1).
-fn is_bodiless(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 impl<S, C, B, D> fmt::Debug for GuardFuture<S, C, B, D>

@@ -40,6 +40,7 @@
 //! ```
 
 mod body;
+mod content;
 pub mod course;
 mod event;
 mod exclusive;
@@ -59,6 +60,7 @@ pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, 
 pub use service::Guard;
 
 pub(crate) use body::show;
+pub(crate) use content::Wanted;
 #[cfg(feature = "axum")]
 pub(crate) use event::refused_by_handler;
 pub(crate) use event::refused_outside;

@@ -5,12 +5,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    GateBody, GuardFuture,
+    GateBody, GuardFuture, Wanted,
     course::{Admission, Course, Progress},
     future::Waiting,
     nesting,
@@ -67,11 +67,13 @@ where
         let entered = clock::at_one_moment(|| self.course.enter(&mut request, &mut admission));
         match entered {
             Progress::Admitted => {
-                let bodiless = request.method() == Method::HEAD;
+                let wanted = Wanted::by(request.method());
                 let answer = nesting::inside::<C::Admission, _>(|| self.inner.call(request));
-                GuardFuture::answering(answer, admission, bodiless)
+                GuardFuture::answering(answer, admission, wanted)
             }
-            Progress::Stopped(response) => GuardFuture::stopped(*response, admission),
+            Progress::Stopped(response) => {
+                GuardFuture::stopped(*response, admission, Wanted::by(request.method()))
+            }
             Progress::Waiting(waiting) => {
                 // The service that said it was ready is the one that is called.
                 let fresh = self.inner.clone();
