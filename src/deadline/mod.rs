@@ -6,7 +6,7 @@
 //! - Stands inside of the whole gate, next to the service: so its refusal has an id, tells the limits, is in the house style
 //!   and is free. A server's own time limit stands outside of all layers, and its answer has none of that (tonic's
 //!   `Server::timeout`, for one).
-//! - The handler is dropped where it stands. What takes time after the head, a stream, is not limited.
+//! - The handler is dropped where it stands, and what it held of the request with it, before the refusal goes out. What takes time after the head, a stream, is not limited.
 //! - Asks no store. It costs one timer a call.
 //!
 //! ```
@@ -42,7 +42,7 @@ use tower_service::Service;
 
 use crate::{
     domain::denial::{Denial, DenialKind},
-    guard::{self, GateBody},
+    guard::{self, GateBody, Wanted},
     wire::{Denials, Dialect, RefusedRequest, RequestHead, grpc_timeout},
 };
 
@@ -106,7 +106,8 @@ where
         });
         TimedFuture {
             request: RefusedRequest::of(&head),
-            answer: self.inner.call(request),
+            wanted: Wanted::by(request.method()),
+            answer: Some(self.inner.call(request)),
             clock: sleep(time),
         }
     }
@@ -121,11 +122,13 @@ fn sooner(asked: Duration) -> Duration {
 /// The answer of a [`Timed`] service, on its way.
 #[pin_project]
 pub struct TimedFuture<F> {
+    /// `None` when it is over.
     #[pin]
-    answer: F,
+    answer: Option<F>,
     #[pin]
     clock: Sleep,
     request: RefusedRequest,
+    wanted: Wanted,
 }
 
 impl<F, D, E> Future for TimedFuture<F>
@@ -136,15 +139,27 @@ where
     type Output = Result<Response<GateBody<D>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(answer) = this.answer.poll(context) {
-            return Poll::Ready(answer.map(|answer| answer.map(GateBody::inner)));
+        let mut this = self.project();
+        let Some(answer) = this.answer.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(answer) = answer.poll(context) {
+            this.answer.set(None);
+            return Poll::Ready(answer.map(|answer| {
+                let (mut head, body) = answer.into_parts();
+                let body = this.wanted.inner(&mut head, body);
+                Response::from_parts(head, body)
+            }));
         }
         ready!(this.clock.poll(context));
+        // What is left of the request's body goes back to whoever reads it to its end.
+        this.answer.set(None);
         let denial = too_late(this.request.dialect);
         guard::refused_outside("deadline", this.request.request_id(), &denial);
         let answer = Denials::default().respond_to(&denial, this.request, HeaderMap::new());
-        Poll::Ready(Ok(answer.map(GateBody::fixed)))
+        let (mut head, body) = answer.into_parts();
+        let body = this.wanted.fixed(&mut head, body);
+        Poll::Ready(Ok(Response::from_parts(head, body)))
     }
 }
 
