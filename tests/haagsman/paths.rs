@@ -2,7 +2,7 @@
 
 use crate::{
     home, key, refused, start,
-    support::{Client, RawCall},
+    support::{Client, Http2, RawCall},
 };
 
 /// Ways to write a path that a router might take for the plain one.
@@ -100,5 +100,24 @@ async fn no_header_changes_method_or_path() {
             .replace("GET", "DELETE")
             .replace("/api/v1/triage", "/api/v1/users");
         call.line(line).send(&server).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn head_over_http2_is_answered_without_content() {
+    let home = home();
+    let server = start(&home).await;
+    let viewer = key(&home, "viewer").await;
+    let mut client = Http2::connect(server.address).await;
+    let with_key = [("x-api-key", viewer.as_str())];
+    for (path, lines, status) in [
+        ("/nowhere", [].as_slice(), 404),
+        ("/api/v1/nowhere", &[], 401),
+        ("/api/v1/nowhere", &with_key, 403),
+        ("/api/v1/users", &with_key, 403),
+        ("/api/v1/documents/stats", &with_key, 200),
+    ] {
+        let answer = client.head_is_get_without_content(path, lines).await;
+        assert_eq!(answer.status(), status, "{path}");
     }
 }

@@ -19,7 +19,7 @@ use http::Method;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use support::{Answer, Call, Demo};
+use support::{Answer, Call, Demo, Http2};
 use tokio::{net::TcpStream, time::timeout};
 
 /// A refusal in the one shape that all have.
@@ -104,6 +104,25 @@ async fn refusals_are_json_of_one_shape() {
     assert!((1..=12).contains(&hurried.number("retry-after")));
     let other = server.get("/hello").bearer(&token).send().await;
     assert_eq!(other.status, 200, "somebody else is counted apart");
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn head_over_http2_is_answered_without_content() {
+    let demo = Demo::of("hyper");
+    let viewer = demo.key("viewer").await;
+    let server = demo.start(&[]).await;
+    let mut client = Http2::connect(server.address).await;
+    let with_key = [("x-api-key", viewer.as_str())];
+    for (path, lines, status) in [
+        ("/hello", [].as_slice(), 401),
+        ("/hello", &with_key, 200),
+        ("/nowhere", &with_key, 404),
+        ("/admin/accounts/viewer", &with_key, 403),
+    ] {
+        let answer = client.head_is_get_without_content(path, lines).await;
+        assert_eq!(answer.status(), status, "{path}");
+    }
     server.stop().await.without_panic();
 }
 

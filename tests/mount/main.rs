@@ -3,9 +3,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "helpers of tests"
 )]
+
+#[path = "../support/http2.rs"]
+mod http2;
 
 use std::{
     convert::Infallible,
@@ -120,6 +124,18 @@ async fn call_over_http(address: SocketAddr, key: &ApiKey, store: &MemoryStore) 
     assert_eq!(call(Some(key.expose().into())).await.unwrap().status(), 402);
 }
 
+/// Over HTTP/2 nothing stands between a body that wasn't asked for and the client.
+async fn head_over_http2(address: SocketAddr, key: &ApiKey) {
+    let mut client = http2::Http2::connect(address).await;
+    let refused = client.head_is_get_without_content(PATH, &[]).await;
+    assert_eq!(refused.status(), 401);
+    let with_key = [("x-api-key", key.expose())];
+    let unknown = client.head_is_get_without_content("/nowhere", &with_key);
+    assert_eq!(unknown.await.status(), 404);
+    let strange = client.head_is_get_without_content(PATH, &with_key).await;
+    assert_eq!(strange.status(), 405);
+}
+
 fn subject(extensions: &http::Extensions) -> String {
     extensions
         .get::<Principal>()
@@ -137,6 +153,7 @@ async fn on_an_axum_router() {
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = tokio::spawn(async { axum::serve(listener, service).await });
     call_over_http(address, &key, &store).await;
+    head_over_http2(address, &key).await;
     server.abort();
 }
 
@@ -167,6 +184,7 @@ async fn on_plain_hyper() {
         }
     });
     call_over_http(address, &key, &store).await;
+    head_over_http2(address, &key).await;
     server.abort();
 }
 
@@ -208,6 +226,7 @@ async fn on_a_tonic_server() {
         (balance.available(), balance.held),
         (Money::ZERO, Money::ZERO)
     );
+    head_over_http2(address, &key).await;
     server.abort();
 }
 

@@ -4,6 +4,7 @@
 
 mod call;
 mod demo;
+mod http2;
 #[cfg(feature = "sqlite")]
 mod keys;
 mod raw;
@@ -11,5 +12,6 @@ mod server;
 
 pub(crate) use call::{Answer, Call, Client};
 pub(crate) use demo::Demo;
+pub(crate) use http2::Http2;
 pub(crate) use raw::{RawCall, silent};
 pub(crate) use server::{Ended, Home, Launch, SECRET, Server};

@@ -15,6 +15,7 @@ mod attempts;
 mod cookie;
 mod dashboard;
 mod env_local;
+mod http2;
 mod keys;
 mod priority;
 mod settings;
