@@ -247,10 +247,29 @@ async fn beat(shared: &Arc<Shared>) -> Result<(), Failure> {
         shared.begin_anew(instance).await?;
     }
     if shared.take_doubt() {
-        let entered = shared.enter_all().await;
-        entered.inspect_err(|_| shared.put_doubt_back())?;
+        let doubt = Doubt(Some(shared));
+        shared.enter_all().await?;
+        doubt.end();
     }
     Ok(())
+}
+
+/// That the server may not know where this process has open holds. Dropped before that has ended, be it because whoever
+/// waited for it was cut off, it is for the next sign of life to see to.
+struct Doubt<'a>(Option<&'a Shared>);
+
+impl Doubt<'_> {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.put_doubt_back();
+        }
+    }
 }
 
 /// Resolves all that a dead instance has open in an account.
@@ -305,7 +324,10 @@ async fn abandon(
 }
 
 /// Where nothing was open for long nobody needs to look when this process is dead.
-async fn leave_idle_accounts(shared: &Arc<Shared>, elapsed: Duration) -> Result<(), Failure> {
+pub(super) async fn leave_idle_accounts(
+    shared: &Arc<Shared>,
+    elapsed: Duration,
+) -> Result<(), Failure> {
     // Who enters one of them waits until it is left, so that the order is sure.
     let _gate = shared.gate.write().await;
     let idle = shared.registry.take_idle(elapsed, ACCOUNTS);
@@ -315,9 +337,10 @@ async fn leave_idle_accounts(shared: &Arc<Shared>, elapsed: Duration) -> Result<
     let names: Vec<&str> = idle.iter().map(AccountId::as_str).collect();
     let question = shared.instance_question("leave", shared.registry.instance());
     let question = question.arg(names);
-    let left = shared.ask::<i64>(shared.maintenance_way(), &question);
     // What was sent and not answered may come late, when one of them is entered again.
-    left.await.inspect_err(|_| shared.put_doubt_back())?;
+    let doubt = Doubt(Some(shared));
+    shared.ask::<i64>(shared.maintenance_way(), &question).await?;
+    doubt.end();
     Ok(())
 }
 

@@ -6,7 +6,9 @@ use super::*;
 use crate::store::{
     StoreErrorKind,
     redis::{
-        ledger::{codec::HoldAnswer, codec::hold_answer, shared::Shared},
+        ledger::{
+            codec::HoldAnswer, codec::hold_answer, maintenance::leave_idle_accounts, shared::Shared,
+        },
         tests::{HANG_UP, order},
     },
 };
@@ -211,6 +213,31 @@ async fn what_the_server_forgot_of_open_holds_is_said_again() {
     let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
     assert_eq!(accounts, ["ann"]);
     ledger.settle(held, costs(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cut_off_while_it_leaves_an_account_leaves_a_doubt() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let held = hold(&ledger, &clock, 10).await;
+    ledger.settle(held, costs(10)).await.unwrap();
+    ledger.flush().await.unwrap();
+    let shared: &Arc<Shared> = &ledger.0.shared;
+    // From now on nobody else maintains it.
+    let _maintenance = shared.maintenance.lock().await;
+    shared.take_doubt();
+    let later = Duration::from_secs(3_600);
+    server.pause();
+    let leaving = leave_idle_accounts(shared, later);
+    let cut_off = tokio::time::timeout(Duration::from_millis(50), leaving).await;
+    assert!(cut_off.is_err(), "the server said nothing");
+    assert!(shared.take_doubt());
+    server.resume();
+    // There is nothing left to leave, and nothing to doubt.
+    leave_idle_accounts(shared, later).await.unwrap();
+    assert!(!shared.take_doubt());
 }
 
 #[tokio::test(flavor = "multi_thread")]
