@@ -132,6 +132,41 @@ async fn a_settlement_that_waits_for_the_database_outlasts_the_lifetime_of_its_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_extension_that_waits_for_the_database_outlasts_the_lifetime_of_its_hold() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let (store, clock) = short(pool(place.clone(), 4).await).await;
+    let (ann, bob) = (account("ann"), account("bob"));
+    pay(&store, &ann, 100).await;
+    pay(&store, &bob, 100).await;
+    let extended = hold(&store, &ann, &[], 10).await.unwrap();
+    let left = hold(&store, &bob, &[], 10).await.unwrap();
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS false").await;
+    say(&place, CUT).await;
+    // As a call does whose answer goes on.
+    for _ in 0..3 {
+        let minute = Duration::from_secs(60);
+        let told = store.extend(&extended, minute).await;
+        assert_eq!(told.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    }
+    clock.advance(Duration::from_secs(61));
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS true").await;
+    until(async || {
+        clock.advance(Duration::from_secs(1));
+        let balance = store.balance(&bob).await;
+        balance.is_ok_and(|balance| balance.held.is_zero())
+    })
+    .await;
+    drop(left);
+    until(async || store.flush().await.is_ok()).await;
+    assert_eq!(store.balance(&ann).await.unwrap().held, nanos(10));
+    store.settle(extended, costs(10)).await.unwrap();
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(10));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_settlement_outlasts_what_stops_its_account_alone() {
     let Some(place) = database().await else {
         return;

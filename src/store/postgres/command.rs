@@ -171,7 +171,20 @@ impl Command {
 
     /// Whether it is tried until it is done: nobody but this process knows of it.
     pub(super) fn is_kept(&self) -> bool {
+        self.is_charge() || self.extending().is_some()
+    }
+
+    /// Whether it is what a call came to.
+    pub(super) fn is_charge(&self) -> bool {
         matches!(self, Self::Settle { .. } | Self::Record { .. })
+    }
+
+    /// Which hold it lets live for longer.
+    pub(super) fn extending(&self) -> Option<HoldId> {
+        match self {
+            Self::Extend { hold, .. } => Some(*hold),
+            _ => None,
+        }
     }
 
     /// Which hold it ends.

@@ -56,7 +56,7 @@ pub(super) struct Lane {
     pub(super) sender: UnboundedSender<Command>,
     pub(super) connection: Option<PoolConnection<Postgres>>,
     /// What is tried again: settlements, of which there are no more than open holds and places for rows without one,
-    /// and holds that wait for an account's lock.
+    /// extensions, one a hold, and holds that wait for an account's lock.
     again: VecDeque<Command>,
     again_at: Instant,
     patience: Duration,
@@ -118,7 +118,7 @@ impl Lane {
     }
 
     fn give_up(&mut self) {
-        let settlements = self.again.iter().filter(|command| command.is_kept());
+        let settlements = self.again.iter().filter(|command| command.is_charge());
         tracing::error!(
             target: "tollgate::postgres",
             settlements = settlements.count(),
@@ -286,10 +286,24 @@ impl Lane {
         if self.again.is_empty() {
             return;
         }
+        self.forget_older_extensions();
         let now = Instant::now();
         self.again_at = now.checked_add(self.patience).unwrap_or(now);
         let longer = self.patience.saturating_mul(2);
         self.patience = longer.min(RETRY_AFTER_MAX);
+    }
+
+    /// A call asks again while its extension waits, and one of a hold is enough: it counts from when it is written.
+    fn forget_older_extensions(&mut self) {
+        let mut newest = HashSet::new();
+        let mut kept = VecDeque::with_capacity(self.again.len());
+        while let Some(command) = self.again.pop_back() {
+            match command.extending() {
+                Some(hold) if !newest.insert(hold) => command.fail(&Failure::slow().error),
+                _ => kept.push_front(command),
+            }
+        }
+        self.again = kept;
     }
 
     fn keep_or_fail(
