@@ -12,7 +12,7 @@ use super::{
     accounts::{ACCOUNT, Account, BUDGET},
     bundles::Bundles,
     convert::Failure,
-    maintenance::Maintenance,
+    maintenance::{Maintenance, OpenHold},
 };
 use crate::domain::{
     AccountId,
@@ -42,9 +42,10 @@ pub(super) struct UnitOfWork<'c> {
 /// Which of this instance's holds this transaction opens and ends.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// With what its clock says when it ends by itself.
-    pub(super) opened: Vec<(HoldId, Duration)>,
+    pub(super) opened: Vec<(HoldId, OpenHold)>,
     pub(super) ended: Vec<HoldId>,
+    /// The numbers of those that are not there, whoever took them away.
+    pub(super) vanished: Vec<u64>,
     /// It goes on as another instance, which has none open.
     pub(super) is_anew: bool,
     /// Open ones of an instance that others took for dead: they are not ours any more.

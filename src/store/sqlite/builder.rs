@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
+use super::{Damage, Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
 use crate::{
     domain::{
         budget::{Calendar, SpendingAlert},
@@ -47,6 +47,7 @@ impl SqliteStoreBuilder {
             deadline: Duration::from_secs(5),
             tenure: Tenure::default(),
             settling: Settling::default(),
+            damage: Damage::default(),
         })
     }
 

@@ -348,7 +348,8 @@ impl<'c> Bundles<'c> {
     }
 }
 
-fn tell_unreadable(Failure(error): &Failure) {
+fn tell_unreadable(failure: &Failure) {
+    let error = &failure.0;
     tracing::error!(target: "tollgate::sqlite", %error, "can't give a hold back");
 }
 

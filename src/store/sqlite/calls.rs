@@ -9,6 +9,7 @@ use super::{
     batch::{Log, PLAIN_USAGE, Statements, UnitOfWork},
     convert::{Failure, count, micros},
     holds::principal,
+    maintenance::OpenHold,
     once,
 };
 use crate::{
@@ -40,7 +41,10 @@ impl UnitOfWork<'_> {
         {
             return Ok(Err(refusal));
         }
-        let open = self.maintenance.open_of(&call.account, self.tally.is_anew);
+        let open = account.number.map_or(0, |number| {
+            let is_anew = self.tally.is_anew;
+            self.maintenance.open_of(number, is_anew)
+        });
         if open.saturating_add_signed(account.opened) >= self.settings.open_holds_per_account_max {
             return Ok(Err(HoldRefusal::TooManyOpen));
         }
@@ -59,7 +63,11 @@ impl UnitOfWork<'_> {
         self.bundles.open(id, number, request, &grant)?;
         account.opened = account.opened.saturating_add(1);
         let ends = Hold::end_after(request.lifetime, || self.elapsed);
-        self.tally.opened.push((id, ends.unwrap_or(Duration::MAX)));
+        let opened = OpenHold {
+            ends: ends.unwrap_or(Duration::MAX),
+            account: number,
+        };
+        self.tally.opened.push((id, opened));
         Ok(Ok((id, grant)))
     }
 

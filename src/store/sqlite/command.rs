@@ -36,7 +36,8 @@ pub(super) enum Command {
     Record {
         call: Call,
         settlement: Settlement,
-        reply: Reply<()>,
+        /// `None`: whoever waited was told that it can't be written.
+        reply: Option<Reply<()>>,
     },
     Touch {
         key: KeyId,
@@ -44,8 +45,11 @@ pub(super) enum Command {
     },
     Audit(Box<AuditEvent>),
     Job(Box<dyn Job>),
-    /// A job that is never refused: it belongs to an open hold.
-    Extend(Box<dyn Job>),
+    /// Lets a hold live for longer. It is never refused.
+    Extend {
+        hold: HoldId,
+        job: Box<dyn Job>,
+    },
     Flush(Reply<()>),
     Close,
 }
@@ -53,7 +57,7 @@ pub(super) enum Command {
 impl Command {
     /// Whether it settles or extends a hold.
     pub(super) fn is_of_a_hold(&self) -> bool {
-        matches!(self, Self::Settle { .. } | Self::Extend(_))
+        matches!(self, Self::Settle { .. } | Self::Extend { .. })
     }
 
     /// Does it, in the transaction that goes on.
@@ -87,7 +91,7 @@ impl Command {
                 call, settlement, ..
             } => unit.record(call, settlement)?,
             Self::Audit(event) => unit.audit(event)?,
-            Self::Job(job) | Self::Extend(job) => job.run(unit)?,
+            Self::Job(job) | Self::Extend { job, .. } => job.run(unit)?,
             Self::Touch { .. } | Self::Flush(_) | Self::Close => {}
         }
         Ok(())
@@ -99,13 +103,13 @@ impl Command {
             Self::Hold { reply, .. } => {
                 let _ = reply.send(Err(error.clone()));
             }
-            Self::Settle { reply, .. } => {
+            Self::Settle { reply, .. } | Self::Record { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Err(error.clone())));
             }
-            Self::Record { reply, .. } | Self::Flush(reply) => {
+            Self::Flush(reply) => {
                 let _ = reply.send(Err(error.clone()));
             }
-            Self::Job(job) | Self::Extend(job) => job.finish(Err(error.clone())),
+            Self::Job(job) | Self::Extend { job, .. } => job.finish(Err(error.clone())),
             Self::Audit(_) | Self::Touch { .. } | Self::Close => {}
         }
     }

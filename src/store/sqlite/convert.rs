@@ -17,13 +17,24 @@ use crate::{
 /// What goes wrong between here and the file. It exists so that `?` turns rusqlite's errors into ours
 /// without the public [`StoreError`] naming them.
 #[derive(Clone, Debug)]
-pub(super) struct Failure(pub(super) StoreError);
+pub(super) struct Failure(pub(super) StoreError, Cause);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// What SQLite reads there can't be what it wrote.
+    Damage,
+    Other,
+}
 
 impl Failure {
     pub(super) fn corrupt(what: &str) -> Self {
-        Self(StoreError::internal(&format!(
-            "the database holds what it never should: {what}"
-        )))
+        let text = format!("the database holds what it never should: {what}");
+        StoreError::internal(&text).into()
+    }
+
+    /// Whether the file is damaged, and not merely holds something odd.
+    pub(super) fn is_damage(&self) -> bool {
+        self.1 == Cause::Damage
     }
 
     /// Whether the same may succeed later.
@@ -37,7 +48,7 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self(error)
+        Self(error, Cause::Other)
     }
 }
 
@@ -64,9 +75,14 @@ impl From<rusqlite::Error> for Failure {
             }
             _ => StoreErrorKind::Internal,
         };
+        let cause = match code.code {
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damage,
+            _ => Cause::Other,
+        };
         let text = text.as_deref().unwrap_or("no message");
         let code = code.extended_code;
-        Self(StoreError::new(kind, &format!("SQLite ({code}): {text}")))
+        let text = format!("SQLite ({code}): {text}");
+        Self(StoreError::new(kind, &text), cause)
     }
 }
 

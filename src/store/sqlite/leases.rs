@@ -145,7 +145,8 @@ impl UnitOfWork<'_> {
                 match read_orphaned(row) {
                     Ok(lease) => orphaned.push(lease),
                     // One unreadable row must not stop everybody's writing.
-                    Err(Failure(error)) => {
+                    Err(failure) => {
+                        let error = failure.0;
                         tracing::error!(target: "tollgate::sqlite", %error, "can't resolve a lease");
                     }
                 }

@@ -27,6 +27,9 @@ use crate::{
 impl Ledger for SqliteStore {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let (gauge, settings) = (&self.0.gauge, &self.0.settings);
+        if let Err(damaged) = settings.damage.refuses() {
+            return StoreFuture::ready(Err(damaged));
+        }
         if !Gauge::enter(&gauge.open_holds, settings.open_holds_max) {
             let text = "too many holds are open";
             return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
@@ -76,7 +79,7 @@ impl Ledger for SqliteStore {
         let command = Command::Record {
             call,
             settlement,
-            reply,
+            reply: Some(reply),
         };
         self.0.send(command, answer)
     }
@@ -91,7 +94,7 @@ impl Ledger for SqliteStore {
             unit.extend(id, lifetime).map(Ok)
         };
         let job = Box::new(Booking::new(work, reply));
-        self.0.send(Command::Extend(job), answer)
+        self.0.send(Command::Extend { hold: id, job }, answer)
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {

@@ -115,7 +115,7 @@ impl Line {
             }
             Command::Record { .. }
             | Command::Settle { .. }
-            | Command::Extend(_)
+            | Command::Extend { .. }
             | Command::Audit(_)
             | Command::Flush(_) => {}
         }

@@ -20,7 +20,7 @@ use super::{
     once,
 };
 use crate::{
-    domain::{AccountId, clock::Timestamp, usage::HoldId},
+    domain::{clock::Timestamp, usage::HoldId},
     store::{StoreError, failure_detector::FailureDetector, settling::Settling},
 };
 
@@ -31,12 +31,21 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const STEP: i64 = 1_000;
 const STEP_HOLDS: usize = 1_000;
 
+/// What is known of a hold that is open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenHold {
+    /// When it ends by itself, by this process's clock.
+    pub(super) ends: Duration,
+    /// The row of its account.
+    pub(super) account: i64,
+}
+
 pub(super) struct Maintenance {
     instance: u64,
-    /// When each open hold of the instance ends by itself, by this process's clock; as committed.
-    ends: HashMap<u64, Duration>,
-    /// How many of them each account has; none of those that have none.
-    open_of: HashMap<AccountId, usize>,
+    /// Each open hold of the instance; as committed.
+    open: HashMap<u64, OpenHold>,
+    /// How many of them each account has, by its row; none of those that have none.
+    open_of: HashMap<i64, usize>,
     beat_due: Duration,
     sweep_due: Duration,
     /// A sign of life in this transaction, by both clocks; it counts once it is committed.
@@ -53,7 +62,7 @@ impl Maintenance {
     pub(super) fn new() -> Self {
         Self {
             instance: 0,
-            ends: HashMap::new(),
+            open: HashMap::new(),
             open_of: HashMap::new(),
             beat_due: Duration::ZERO,
             sweep_due: Duration::ZERO,
@@ -71,36 +80,41 @@ impl Maintenance {
 
     /// How many of its holds are open, as committed.
     fn open(&self) -> usize {
-        self.ends.len()
+        self.open.len()
     }
 
     /// Notes when a hold ends by itself, if it is one of this instance's.
     pub(super) fn extend(&mut self, id: HoldId, ends: Duration) -> bool {
-        let known = (id.instance == self.instance).then(|| self.ends.get_mut(&id.number));
-        known.flatten().map(|known| *known = ends).is_some()
+        let known = (id.instance == self.instance).then(|| self.open.get_mut(&id.number));
+        known.flatten().map(|known| known.ends = ends).is_some()
     }
 
     /// Notes which holds a transaction that is committed opened and ended.
     pub(super) fn note(&mut self, tally: &Tally) {
         if tally.is_anew {
             // None of what was counted is this instance's any more.
-            self.ends.clear();
+            self.open.clear();
             self.open_of.clear();
         }
         for id in &tally.ended {
             if id.instance == self.instance {
-                self.ends.remove(&id.number);
+                self.open.remove(&id.number);
+            }
+        }
+        for number in &tally.vanished {
+            if let Some(vanished) = self.open.remove(number) {
+                self.count(vanished.account, -1);
             }
         }
         let opened = tally.opened.iter();
-        self.ends
-            .extend(opened.map(|(id, ends)| (id.number, *ends)));
+        self.open
+            .extend(opened.map(|(id, hold)| (id.number, *hold)));
     }
 
     /// Some of the holds that should have ended by `elapsed`, but for those whose settlement or extension is on its way: it
     /// may only have had to wait for the disk.
     fn overdue(&self, elapsed: Duration, settling: &Settling) -> Vec<HoldId> {
-        let overdue = self.ends.iter().filter(|(_, ends)| **ends <= elapsed);
+        let overdue = self.open.iter().filter(|(_, hold)| hold.ends <= elapsed);
         let ids = overdue.map(|(number, _)| HoldId {
             instance: self.instance,
             number: *number,
@@ -110,14 +124,14 @@ impl Maintenance {
     }
 
     /// Open holds of an account, as committed; an instance that `is_anew` in this transaction has none.
-    pub(super) fn open_of(&self, account: &AccountId, is_anew: bool) -> usize {
-        let known = (!is_anew).then(|| self.open_of.get(account));
+    pub(super) fn open_of(&self, account: i64, is_anew: bool) -> usize {
+        let known = (!is_anew).then(|| self.open_of.get(&account));
         known.flatten().copied().unwrap_or_default()
     }
 
     /// Notes what a transaction that is committed opened and ended.
-    pub(super) fn count(&mut self, account: &AccountId, opened: isize) {
-        match self.open_of.entry(account.clone()) {
+    pub(super) fn count(&mut self, account: i64, opened: isize) {
+        match self.open_of.entry(account) {
             Entry::Occupied(mut open) => {
                 *open.get_mut() = open.get().saturating_add_signed(opened);
                 if *open.get() == 0 {
@@ -207,10 +221,8 @@ impl UnitOfWork<'_> {
         }
         let unavailable = |_| StoreError::internal("no random numbers");
         self.maintenance.instance = getrandom::u64().map_err(unavailable)?;
-        self.tally.lost = self
-            .maintenance
-            .open()
-            .saturating_sub(self.tally.ended.len());
+        let ended = self.tally.ended.len();
+        self.tally.lost = self.maintenance.open().saturating_sub(ended);
         self.tally.is_anew = true;
         for account in self.accounts.values_mut() {
             account.opened = 0;

@@ -7,6 +7,9 @@
 //! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage
 //!   and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
 //!   if the disk refuses it, it is tried again until it is written.
+//! - **Damage.** A settlement that can't be written because a part of the file can't be read keeps its hold open, is told of
+//!   by `tracing` and by the gauge `tollgate_unwritten_settlements` (feature `metrics`), and is tried again every five seconds. While SQLite
+//!   says that the file is malformed, new holds fail with `Unavailable`. What is left at the end of the process was told of, and is lost.
 //! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
 //!   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
@@ -51,6 +54,7 @@ use self::{
     command::{Booking, Change, Command, Job, Reply},
     convert::Failure,
     readers::Readers,
+    writer::Damage,
 };
 use super::{
     StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, gauge::Gauge,
@@ -120,6 +124,7 @@ struct Settings {
     tenure: Tenure,
     /// Holds whose settlement or extension is not written yet.
     settling: Settling,
+    damage: Damage,
 }
 
 fn closed() -> StoreError {

@@ -28,7 +28,7 @@ const WRITER_CACHE_KIB: i64 = 65_536;
 
 fn unopenable(path: &Path, error: &io::Error) -> Failure {
     let text = format!("can't open {}: {error}", path.display());
-    Failure(StoreError::new(StoreErrorKind::Unavailable, &text))
+    StoreError::new(StoreErrorKind::Unavailable, &text).into()
 }
 
 /// Makes the file and its folder where they are missing, readable for this user alone. SQLite gives the

@@ -3,10 +3,12 @@
 //! It takes what waits, up to a bound, runs it in one transaction, takes what came meanwhile, commits, and only then answers.
 //! A flush of the disk is what costs; so it is shared by as many as can be had without keeping anybody waiting for it.
 
+mod apart;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::VecDeque,
     mem,
     sync::{
         Arc,
@@ -16,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashSet;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
@@ -32,6 +35,8 @@ use crate::{
     domain::usage::Hold,
     store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
+
+pub(super) use apart::Damage;
 
 /// Commands in one transaction, besides what has to be tried again.
 const BATCH_MAX: usize = 1_024;
@@ -62,8 +67,11 @@ pub(super) struct Writer<'c> {
     line: Line,
     sender: Sender<Command>,
     gauge: Arc<Gauge>,
-    /// Settlements that the disk refused. They go first in the next transaction.
+    /// Settlements that the disk refused, and extensions, one a hold. They go first in the next transaction.
     again: Vec<Command>,
+    /// Settlements that can't be written, and when they are tried again.
+    apart: VecDeque<Command>,
+    apart_due: Duration,
     /// Whether nothing could be written last time.
     is_refused: bool,
     /// How many were answered last.
@@ -124,6 +132,8 @@ impl<'c> Writer<'c> {
             sender,
             gauge,
             again: Vec::new(),
+            apart: VecDeque::new(),
+            apart_due: Duration::ZERO,
             is_refused: false,
             answered: 0,
             rested_at: Duration::ZERO,
@@ -140,6 +150,7 @@ impl<'c> Writer<'c> {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
+            self.try_apart();
             let limit = self.fill(&mut batch);
             self.is_refused = !self.turn(&mut batch, Joining::Until(limit));
             if !self.line.is_closing() {
@@ -247,18 +258,34 @@ impl<'c> Writer<'c> {
         let error = &failure.0;
         tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
         for command in batch.drain(..) {
-            let keep = matches!(
-                command,
-                Command::Settle { .. } | Command::Record { .. } | Command::Audit(_)
-            );
+            let is_charge = matches!(command, Command::Settle { .. } | Command::Record { .. });
+            let keep = is_charge || matches!(command, Command::Audit(_) | Command::Extend { .. });
             if keep && failure.is_passing() {
                 self.again.push(command);
+            } else if is_charge {
+                self.set_apart(command, failure);
             } else {
                 if matches!(command, Command::Hold { .. }) {
                     Gauge::leave(&self.gauge.open_holds, 1);
                 }
                 self.fail_one(command, error);
             }
+        }
+        self.forget_older_extensions(error);
+    }
+
+    /// A call asks again while its extension waits, and one of a hold is enough: it counts from when it is written.
+    fn forget_older_extensions(&mut self, error: &StoreError) {
+        let mut newest = HashSet::new();
+        let is_older = |command: &mut Command| match command {
+            Command::Extend { hold, .. } => !newest.insert(*hold),
+            _ => false,
+        };
+        self.again.reverse();
+        let older: Vec<Command> = self.again.extract_if(.., is_older).collect();
+        self.again.reverse();
+        for command in older {
+            self.fail_one(command, error);
         }
     }
 
@@ -348,12 +375,15 @@ impl<'c> Writer<'c> {
     fn count_holds(&mut self) {
         let tally = mem::take(&mut self.unit.tally);
         self.unit.maintenance.note(&tally);
-        for (id, account) in &self.unit.accounts {
-            if account.opened != 0 {
-                self.unit.maintenance.count(id, account.opened);
+        for account in self.unit.accounts.values() {
+            if let Some(number) = account.number
+                && account.opened != 0
+            {
+                self.unit.maintenance.count(number, account.opened);
             }
         }
         let gone = tally.lost.saturating_add(tally.ended.len());
+        let gone = gone.saturating_add(tally.vanished.len());
         Gauge::leave(&self.gauge.open_holds, gone);
     }
 
@@ -383,19 +413,21 @@ impl<'c> Writer<'c> {
             }
             Command::Record { reply, .. } => {
                 Gauge::leave(&self.gauge.records, 1);
-                let _ = reply.send(Ok(()));
+                let _ = reply.map(|reply| reply.send(Ok(())));
             }
             Command::Flush(reply) => {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(self.all_is_written());
             }
             Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
-            Command::Job(job) | Command::Extend(job) => job.finish(Ok(())),
+            Command::Job(job) | Command::Extend { job, .. } => job.finish(Ok(())),
             Command::Touch { .. } | Command::Close => {}
         }
     }
 
     /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
     fn leave(&mut self) {
+        self.apart_due = Duration::ZERO;
+        self.try_apart();
         self.unit.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
             let left = self.unit.begin().and_then(|()| {
@@ -427,6 +459,7 @@ impl<'c> Writer<'c> {
             }
         }
         self.give_up();
+        self.give_up_apart();
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self
             .unit

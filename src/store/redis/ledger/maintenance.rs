@@ -339,7 +339,9 @@ pub(super) async fn leave_idle_accounts(
     let question = question.arg(names);
     // What was sent and not answered may come late, when one of them is entered again.
     let doubt = Doubt(Some(shared));
-    shared.ask::<i64>(shared.maintenance_way(), &question).await?;
+    shared
+        .ask::<i64>(shared.maintenance_way(), &question)
+        .await?;
     doubt.end();
     Ok(())
 }

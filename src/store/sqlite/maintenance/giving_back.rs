@@ -38,7 +38,7 @@ impl UnitOfWork<'_> {
                 }
                 // It was settled in this transaction, or isn't there for whatever reason.
                 None if self.tally.ended.contains(&id) => {}
-                None => self.tally.ended.push(id),
+                None => self.tally.vanished.push(id.number),
             }
         }
         let mut holds = Vec::new();
@@ -76,7 +76,8 @@ impl UnitOfWork<'_> {
             all_readable &= self.bundles.read(first, wanted, &mut holds)?;
         }
         all_readable &= self.give_back(&holds)?;
-        if all_done && !(all_readable && self.maintenance.put_off.is_empty()) {
+        let mut put_off = self.maintenance.put_off.keys();
+        if all_done && !(all_readable && put_off.all(|id| id.instance != instance)) {
             let until = self.elapsed.saturating_add(PUT_OFF);
             self.maintenance.stuck.insert(instance, until);
         }
@@ -140,7 +141,7 @@ impl UnitOfWork<'_> {
         match load(&mut self.accounts, &mut self.statements, account, budgets) {
             Ok(_) => Ok(Ok(())),
             Err(failure) if failure.is_passing() => Err(failure),
-            Err(Failure(error)) => Ok(Err(error)),
+            Err(failure) => Ok(Err(failure.0)),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::{
         AccountId,
-        clock::Timestamp,
+        clock::{ManualClock, Timestamp},
         money::Money,
         usage::{Call, Expiry, HoldRequest, Outcome, Settlement},
     },
@@ -16,6 +16,7 @@ use crate::{
 struct File {
     connection: Connection,
     settings: Arc<Settings>,
+    clock: Arc<ManualClock>,
     _folder: tempfile::TempDir,
 }
 
@@ -23,9 +24,12 @@ impl File {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tollgate.db");
+        let clock = Arc::new(ManualClock::default());
+        let builder = SqliteStoreBuilder::new(path.clone()).with_clock(clock.clone());
         Self {
             connection: open::open_writer(&path).unwrap(),
-            settings: Arc::new(SqliteStoreBuilder::new(path).0),
+            settings: Arc::new(builder.0),
+            clock,
             _folder: folder,
         }
     }
@@ -41,6 +45,14 @@ impl File {
             gauge,
         );
         (writer.unwrap(), sender)
+    }
+
+    /// What the connection has in memory is old after another's change.
+    fn forget_pages(&self) {
+        let other = Connection::open(&self.settings.path).unwrap();
+        other
+            .execute_batch("UPDATE log SET next = next + 1")
+            .unwrap();
     }
 
     fn count(&self, what: &str) -> i64 {
@@ -65,13 +77,17 @@ fn completed() -> Settlement {
 }
 
 fn hold(writer: &mut Writer<'_>) -> Hold {
+    hold_for(writer, Duration::MAX)
+}
+
+fn hold_for(writer: &mut Writer<'_>, lifetime: Duration) -> Hold {
     assert!(Gauge::enter(&writer.gauge.open_holds, 9));
     let (reply, mut answer) = oneshot::channel();
     let request = HoldRequest {
         call: call(),
         budgets: [].into(),
         amount: Money::ZERO,
-        lifetime: Duration::MAX,
+        lifetime,
         expiry: Expiry::Release,
         idempotency: None,
     };
@@ -98,7 +114,7 @@ fn however_much_waits_a_closing_writer_writes_it_where_the_disk_works() {
         writer.again.push(Command::Record {
             call: call(),
             settlement: completed(),
-            reply,
+            reply: Some(reply),
         });
     }
     sender.send(Command::Close).unwrap();
@@ -131,4 +147,165 @@ fn who_closes_resolves_nothing_whose_settlement_waits() {
     // The one as it was settled, the other as abandoned.
     assert_eq!(file.count("SELECT count(*) FROM usage"), 2);
     assert_eq!(file.count("SELECT count(DISTINCT outcome) FROM usage"), 2);
+}
+
+fn settle(writer: &mut Writer<'_>, hold: Hold) -> Result<(), StoreError> {
+    let (reply, mut answer) = oneshot::channel();
+    let command = Command::Settle {
+        _on_its_way: Some(writer.unit.settings.settling.begin(hold.id)),
+        hold,
+        settlement: completed(),
+        reply: Some(reply),
+    };
+    writer.turn(&mut vec![command], Joining::Nobody);
+    answer.try_recv().unwrap()
+}
+
+fn flush(writer: &mut Writer<'_>) -> Result<(), StoreError> {
+    let (reply, mut answer) = oneshot::channel();
+    writer.turn(&mut vec![Command::Flush(reply)], Joining::Nobody);
+    answer.try_recv().unwrap()
+}
+
+#[test]
+fn a_charge_that_cannot_be_written_is_told_of_kept_and_written_once_it_can_be() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let (broken, whole) = (hold(&mut writer), hold(&mut writer));
+    let id = broken.id;
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON usage BEGIN SELECT RAISE(ABORT, 'no'); END";
+    file.connection.execute_batch(refuse).unwrap();
+    settle(&mut writer, broken).unwrap_err();
+    assert!(flush(&mut writer).is_err());
+    assert!(
+        file.settings.settling.contains(id),
+        "nobody gives it back meanwhile"
+    );
+    assert!(
+        file.settings.damage.refuses().is_ok(),
+        "the file is as it should be"
+    );
+    writer.apart_due = Duration::ZERO;
+    writer.try_apart();
+    assert_eq!(writer.apart.len(), 1);
+    file.connection
+        .execute_batch("DROP TRIGGER refuse")
+        .unwrap();
+    settle(&mut writer, whole).unwrap();
+    writer.try_apart();
+    assert_eq!(writer.apart.len(), 1, "it isn't time yet");
+    writer.apart_due = Duration::ZERO;
+    writer.try_apart();
+    assert_eq!(writer.apart.len(), 0);
+    flush(&mut writer).unwrap();
+    assert_eq!(
+        file.count("SELECT count(*) FROM usage WHERE outcome = 'completed'"),
+        2
+    );
+    assert!(!file.settings.settling.contains(id));
+    assert_eq!(writer.gauge.open_holds.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_cannot_be_written_to_the_end_is_given_up_then() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let broken = hold(&mut writer);
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON usage BEGIN SELECT RAISE(ABORT, 'no'); END";
+    file.connection.execute_batch(refuse).unwrap();
+    settle(&mut writer, broken).unwrap_err();
+    writer.leave();
+    assert!(writer.apart.is_empty());
+}
+
+#[test]
+fn while_the_file_is_damaged_nothing_new_is_granted() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let broken = hold(&mut writer);
+    file.count("PRAGMA wal_checkpoint(TRUNCATE)");
+    let page = file.count("SELECT rootpage FROM sqlite_schema WHERE name = 'usage'");
+    let size = file.count("PRAGMA page_size");
+    let begin = u64::try_from((page - 1) * size).unwrap();
+    let garbage = vec![0xA5; usize::try_from(size).unwrap()];
+    let before = overwrite(&file, begin, &garbage);
+    settle(&mut writer, broken).unwrap_err();
+    let refused = file.settings.damage.refuses().unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    overwrite(&file, begin, &before);
+    writer.apart_due = Duration::ZERO;
+    writer.try_apart();
+    assert!(file.settings.damage.refuses().is_ok());
+    assert_eq!(file.count("SELECT count(*) FROM usage"), 1);
+}
+
+/// Returns what was there.
+fn overwrite(file: &File, begin: u64, bytes: &[u8]) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let path = &file.settings.path;
+    let opened = std::fs::File::options().read(true).write(true).open(path);
+    let opened = opened.unwrap();
+    let mut before = vec![0; bytes.len()];
+    opened.read_exact_at(&mut before, begin).unwrap();
+    opened.write_all_at(bytes, begin).unwrap();
+    file.forget_pages();
+    before
+}
+
+#[test]
+fn a_hold_that_is_gone_takes_no_place_of_its_account() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let gone = hold_for(&mut writer, Hold::LIFETIME_MIN);
+    let number = file.count("SELECT number FROM account");
+    assert_eq!(writer.unit.maintenance.open_of(number, false), 1);
+    file.connection
+        .execute_batch("DELETE FROM bundle; DELETE FROM bundled")
+        .unwrap();
+    file.clock.advance(Duration::from_secs(2));
+    writer.turn(&mut Vec::new(), Joining::Nobody);
+    assert_eq!(writer.unit.maintenance.open_of(number, false), 0);
+    assert_eq!(writer.gauge.open_holds.load(Ordering::Relaxed), 0);
+    settle(&mut writer, gone).unwrap();
+    assert_eq!(writer.gauge.open_holds.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_extension_that_the_disk_refuses_keeps_its_hold_until_it_is_written() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let held = hold_for(&mut writer, Duration::from_secs(60));
+    let extend = |lifetime| {
+        let (reply, answer) = oneshot::channel();
+        let on_its_way = file.settings.settling.begin(held.id);
+        let id = held.id;
+        let work = move |unit: &mut UnitOfWork<'_>| {
+            let _waiting = &on_its_way;
+            unit.extend(id, lifetime).map(Ok)
+        };
+        let job = Box::new(crate::store::sqlite::command::Booking::new(work, reply));
+        (Command::Extend { hold: id, job }, answer)
+    };
+    let (first, mut superseded) = extend(Duration::from_secs(60));
+    let (second, mut written) = extend(Duration::from_secs(60));
+    let full = StoreError::new(StoreErrorKind::Unavailable, "full");
+    writer.fail(&mut vec![first], &full.clone().into());
+    writer.fail(&mut vec![second], &full.into());
+    assert_eq!(writer.again.len(), 1);
+    assert!(superseded.try_recv().unwrap().is_err());
+    // Its time is over, and somebody clears up before it can be written.
+    file.clock.advance(Duration::from_secs(61));
+    writer.turn(&mut Vec::new(), Joining::Nobody);
+    let mut again = mem::take(&mut writer.again);
+    assert!(writer.turn(&mut again, Joining::Nobody));
+    assert!(written.try_recv().unwrap().unwrap());
+    file.clock.advance(Duration::from_secs(59));
+    writer.turn(&mut Vec::new(), Joining::Nobody);
+    settle(&mut writer, held).unwrap();
+    assert_eq!(
+        file.count("SELECT count(*) FROM usage WHERE outcome = 'completed'"),
+        1
+    );
 }

@@ -1,0 +1,167 @@
+//! What can't be written for a reason that doesn't pass by itself: a damaged page, a row that can't be read.
+//!
+//! Each is the charge of a call that was answered, and nobody but this process knows of it. So it is told of with all that
+//! it takes to write it by hand, its hold stays open, so that limits hold as though it were charged, and it is tried again
+//! now and then, alone, so that it is in nobody's way, until it is written or the store is closed. While
+//! the file itself is damaged nothing new is granted.
+
+use std::{
+    mem,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use super::{
+    super::{
+        command::{Command, Reply},
+        convert::Failure,
+    },
+    Joining, Writer,
+};
+use crate::{
+    domain::usage::{Call, Settlement},
+    store::{StoreError, StoreErrorKind},
+};
+
+/// How often they are tried again, how many at once, and after how many failures in a row no more.
+const AGAIN_EVERY: Duration = Duration::from_secs(5);
+const AT_ONCE_MAX: usize = 256;
+const FAILURES_MAX: u32 = 8;
+
+/// Whether the file is damaged, as far as settlements have found out.
+#[derive(Debug, Default)]
+pub(in crate::store::sqlite) struct Damage(AtomicBool);
+
+impl Damage {
+    /// # Errors
+    /// `Unavailable`, while there is any.
+    pub(in crate::store::sqlite) fn refuses(&self) -> Result<(), StoreError> {
+        if self.0.load(Ordering::Relaxed) {
+            let text = "the database is damaged: calls that were answered can't be charged";
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+        }
+        Ok(())
+    }
+}
+
+impl Writer<'_> {
+    /// Keeps a settlement, or a row without a hold. Whoever waits for it hears that it isn't written.
+    pub(super) fn set_apart(&mut self, mut command: Command, failure: &Failure) {
+        let error = &failure.0;
+        if failure.is_damage() {
+            self.unit.settings.damage.0.store(true, Ordering::Relaxed);
+        }
+        match &mut command {
+            Command::Settle {
+                hold,
+                settlement,
+                reply,
+                ..
+            } => tell(&hold.call, settlement, reply.take(), error),
+            Command::Record {
+                call,
+                settlement,
+                reply,
+            } => tell(call, settlement, reply.take(), error),
+            _ => return self.fail_one(command, error),
+        }
+        self.apart.push_back(command);
+        count(self.apart.len());
+    }
+
+    /// # Errors
+    /// `Internal`, where something can't be written.
+    pub(super) fn all_is_written(&self) -> Result<(), StoreError> {
+        if self.apart.is_empty() {
+            return Ok(());
+        }
+        let text = "calls that were answered can't be charged";
+        Err(StoreError::internal(text))
+    }
+
+    /// Tries again what was set apart, where it is time to.
+    pub(super) fn try_apart(&mut self) {
+        let now = self.unit.settings.clock.elapsed();
+        if self.apart.is_empty() || now < self.apart_due {
+            return;
+        }
+        self.apart_due = now.saturating_add(AGAIN_EVERY);
+        self.try_some_apart();
+        if self.apart.is_empty() {
+            self.unit.settings.damage.0.store(false, Ordering::Relaxed);
+            tracing::info!(target: "tollgate::sqlite", "what couldn't be written is written");
+        }
+        count(self.apart.len());
+    }
+
+    fn try_some_apart(&mut self) {
+        let mut in_a_row = 0_u32;
+        for _ in 0..self.apart.len().min(AT_ONCE_MAX) {
+            let Some(command) = self.apart.pop_front() else {
+                return;
+            };
+            let mut alone = vec![command];
+            match self.transaction(&mut alone, Joining::Nobody) {
+                Ok(()) => {
+                    in_a_row = 0;
+                    for command in alone {
+                        self.succeed(command);
+                    }
+                }
+                Err(_) => {
+                    self.unit.roll_back();
+                    self.unit.maintenance_is_undone();
+                    self.apart.extend(alone);
+                    in_a_row = in_a_row.saturating_add(1);
+                    if in_a_row == FAILURES_MAX {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The writer ends: what can't be written is given up, with another word about each.
+    pub(super) fn give_up_apart(&mut self) {
+        let closed = StoreError::new(
+            StoreErrorKind::Unavailable,
+            "the store was closed before this could be written",
+        );
+        for command in mem::take(&mut self.apart) {
+            match &command {
+                Command::Settle {
+                    hold, settlement, ..
+                } => tell(&hold.call, settlement, None, &closed),
+                Command::Record {
+                    call, settlement, ..
+                } => tell(call, settlement, None, &closed),
+                _ => {}
+            }
+            self.fail_one(command, &closed);
+        }
+        count(0);
+    }
+}
+
+fn tell(call: &Call, settlement: &Settlement, reply: Option<Reply<()>>, error: &StoreError) {
+    tracing::error!(
+        target: "tollgate::sqlite",
+        %error,
+        account = %call.account,
+        request_id = %call.request_id,
+        route = %call.route,
+        charged = %settlement.charged,
+        "a call that was answered can't be charged: its money stays held, and it is tried again"
+    );
+    // Whoever asked may have gone.
+    let _ = reply.map(|reply| reply.send(Err(error.clone())));
+}
+
+#[cfg(feature = "metrics")]
+fn count(apart: usize) {
+    let apart = u32::try_from(apart).unwrap_or(u32::MAX);
+    metrics::gauge!("tollgate_unwritten_settlements").set(f64::from(apart));
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count(_: usize) {}
