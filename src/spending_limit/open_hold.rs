@@ -24,7 +24,7 @@ use crate::{
     },
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::StoreFuture,
-    wire::{ToldCost, UsageReader, grpc_has_failed},
+    wire::{GrpcWebStatus, ToldCost, UsageReader, grpc_has_failed},
 };
 
 /// What was set aside for a call.
@@ -63,6 +63,8 @@ struct Seen {
     /// What a header said that it costs.
     cost: Option<Money>,
     reader: Option<Box<UsageReader>>,
+    /// gRPC-Web has its status at the end of the body.
+    web: Option<Box<GrpcWebStatus>>,
     bytes: u64,
     /// It ended with an error: of the body, or of gRPC in the trailers of messages that went out.
     broken: bool,
@@ -96,6 +98,24 @@ impl Seen {
     /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
     fn has_failed(&self) -> bool {
         self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
+    }
+
+    /// A call of gRPC failed after its head. A client can bring that about itself, with a message that can't be read: what it has had
+    /// isn't free by that.
+    fn note_failure(&mut self, delivered: bool) {
+        self.broken |= delivered;
+        self.grpc_failed |= !delivered;
+    }
+
+    /// Reads on, where the body says how the call went.
+    fn note_web(&mut self, piece: &[u8]) {
+        let Some(web) = &mut self.web else { return };
+        web.feed(piece);
+        if web.has_failed() {
+            let delivered = web.has_delivered();
+            self.note_failure(delivered);
+            self.web = None;
+        }
     }
 }
 
@@ -273,6 +293,7 @@ impl OpenHold {
     fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.seen.status = Some(status);
         self.seen.grpc_failed = grpc_has_failed(headers);
+        self.seen.web = GrpcWebStatus::for_body(headers).map(Box::new);
         match self.price.source() {
             CostSource::Handler => {}
             CostSource::Body => self.seen.reader = UsageReader::for_body(headers).map(Box::new),
@@ -420,6 +441,7 @@ impl Meter for SpendingMeter {
         if let Some(reader) = &mut self.0.seen.reader {
             reader.feed(piece);
         }
+        self.0.seen.note_web(piece);
         if let Some(recording) = &mut self.0.recording {
             recording.data(piece);
         }
@@ -430,6 +452,7 @@ impl Meter for SpendingMeter {
     fn unseen(&mut self, bytes: usize) {
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);
+        self.0.seen.web = None;
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();
         }
@@ -437,10 +460,7 @@ impl Meter for SpendingMeter {
 
     fn trailers(&mut self, trailers: &HeaderMap) {
         if grpc_has_failed(trailers) {
-            // A client can bring that about itself, with a message that can't be read: what it has had isn't free by that.
-            let delivered = self.0.seen.bytes > 0;
-            self.0.seen.broken |= delivered;
-            self.0.seen.grpc_failed |= !delivered;
+            self.0.seen.note_failure(self.0.seen.bytes > 0);
         }
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();

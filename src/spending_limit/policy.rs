@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Once, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use crate::{
     },
     guard::{Decision, Policy, Verdict},
     store::{Ledger, StoreError},
-    wire::{Dialect, RequestHead},
+    wire::RequestHead,
 };
 
 /// How soon who has too many calls under way may try again: one of them may end at any moment.
@@ -132,19 +132,6 @@ struct HoldIntent {
     open: Box<OpenHold>,
 }
 
-/// A call over gRPC-Web tells in its body whether it failed, where nothing here looks.
-fn warn_of_web(head: &RequestHead<'_>) {
-    static TOLD: Once = Once::new();
-    if !TOLD.is_completed() && matches!(head.dialect(), Dialect::Web | Dialect::WebText) {
-        TOLD.call_once(|| {
-            tracing::warn!(
-                target: "tollgate",
-                "gRPC-Web is translated inside of the spending gate, or not at all: calls that fail are charged"
-            );
-        });
-    }
-}
-
 impl SpendingLimitPolicy {
     fn prepare(&self, head: &RequestHead<'_>) -> Result<Prepared, Denial> {
         let route = match self.prices.find(head) {
@@ -166,9 +153,6 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::Internal)
                 .because("the price is negative, or of no clear models")
         })?;
-        if !price.is_free() {
-            warn_of_web(head);
-        }
         let length = if price.is_by_use() {
             RequestLength::of(head.headers)
         } else {

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "tonic")]
 mod details;
+mod web;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::domain::denial::{Denial, DenialKind};
 
 #[cfg(feature = "tonic")]
 pub(crate) use details::status;
+pub(crate) use web::WebStatus;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

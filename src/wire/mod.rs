@@ -32,8 +32,8 @@ pub(crate) use credential::{Credential, Credentials, KeyHeaders};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
-    Dialect, explain as explain_grpc, has_failed as grpc_has_failed, is_grpc,
-    is_unauthenticated as grpc_is_unauthenticated, kind_of_answer as kind_of_grpc_answer,
+    Dialect, WebStatus as GrpcWebStatus, explain as explain_grpc, has_failed as grpc_has_failed,
+    is_grpc, is_unauthenticated as grpc_is_unauthenticated, kind_of_answer as kind_of_grpc_answer,
     timeout as grpc_timeout,
 };
 pub(crate) use origin::is_cross_site;

@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use tollgate::{
     ApiKeyLayer, CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer,
     denial::{Denial, DenialKind},
@@ -155,6 +157,64 @@ async fn a_status_other_than_ok_is_not_charged() {
                 "{status} {in_trailers}"
             );
             assert_eq!(balance.held, Money::ZERO);
+        }
+    }
+}
+
+/// What a call over gRPC-Web that nobody translates is charged, of a price of 7.
+async fn charged_over_web(media_type: &'static str, body: Vec<u8>) -> Money {
+    let ledger = MemoryStore::new();
+    let account = AccountId::new("me").unwrap();
+    let credit = Credit {
+        account: account.clone(),
+        amount: Money::from_nanos(10),
+        reference: "first".into(),
+    };
+    ledger.credit(credit).await.unwrap();
+    let price = Price::flat(Money::from_nanos(7));
+    let prices = PriceTable::new().route("POST", PATH, price).unwrap();
+    let handler = service_fn(move |_: Request<()>| {
+        let answer = Response::builder().header("content-type", media_type);
+        // In pieces that end anywhere.
+        let pieces: Vec<_> = body.chunks(7).map(Bytes::copy_from_slice).collect();
+        let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
+        let body = StreamBody::new(futures_util::stream::iter(pieces));
+        std::future::ready(Ok::<_, Infallible>(answer.body(body).unwrap()))
+    });
+    let mut request = call();
+    let media_type = media_type.parse().unwrap();
+    request.headers_mut().insert("content-type", media_type);
+    let caller = Principal::builder("me", CredentialKind::ApiKey).build();
+    request.extensions_mut().insert(caller);
+    let answer = SpendingLimitLayer::new(ledger.clone(), prices)
+        .layer(handler)
+        .oneshot(request)
+        .await
+        .unwrap();
+    let sent = answer.into_body().collect().await;
+    sent.unwrap_or_else(|never: Infallible| match never {});
+    let balance = ledger.balance(&account).await.unwrap();
+    assert_eq!(balance.held, Money::ZERO);
+    balance.settled
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_web_that_fails_in_its_body_is_not_charged() {
+    let message = [0, 0, 0, 0, 2, 8, 1].as_slice();
+    for (trailers, charged) in [
+        ("grpc-status:0\r\n", 7),
+        ("grpc-status:13\r\ngrpc-message:broken\r\n", 0),
+        ("grpc-message:broken\r\ngrpc-status: 8\r\n", 0),
+    ] {
+        for message in [message, &[]] {
+            let head = [0x80, 0, 0, 0, u8::try_from(trailers.len()).unwrap()];
+            let body = [message, &head, trailers.as_bytes()].concat();
+            let text = STANDARD.encode(&body).into_bytes();
+            let charged = Money::from_nanos(charged);
+            let binary = charged_over_web("application/grpc-web+proto", body).await;
+            assert_eq!(binary, charged, "{trailers}");
+            let encoded = charged_over_web("application/grpc-web-text", text).await;
+            assert_eq!(encoded, charged, "{trailers} in text");
         }
     }
 }
