@@ -1,20 +1,82 @@
 //! Floor 5: for tonic: who is calling, what it costs, and an interceptor that asks for a permission.
 //!
-//! - Layers go on the whole server by `Server::builder().layer(…)`; an interceptor goes on one service,
-//!   inside of them.
+//! - Layers go on the whole server by `Server::builder().layer(…)`, the first one outermost; or on one service by
+//!   `tonic::service::LayerExt::named_layer`. They may wait for a store, and they know the path of the method. An interceptor goes
+//!   on one service, inside of them; it may do neither, and so it asks here for what a layer has found.
 //! - Refuses with `UNAUTHENTICATED` where no layer authenticated anybody (the log says so), and with
 //!   `PERMISSION_DENIED` who lacks the permission. A refused call costs nothing.
 //! - An interceptor inside of a spending gate is asked after money was held: who may not and has none is told of the money. So the
-//!   permission belongs into the gate ([`RbacLayer::routes`](crate::RbacLayer::routes)), and stands here once more.
+//!   permission belongs into the gate ([`RbacLayer::routes`](crate::RbacLayer::routes), method by method), and stands here once more.
+//! - Health checks and reflection, which come without a credential, are
+//!   [`open_to_strangers`](crate::TollgateBuilder::open_to_strangers): counted by their address, and asked for nothing else.
+//! - tonic's own time limit (`Server::timeout`, and the client's `grpc-timeout`, which it keeps by itself) stands outside of all layers. A
+//!   [`DeadlineLayer`](crate::DeadlineLayer) inside of the gate is sooner, and says why.
 //! - gRPC-Web is translated outside of the gate (`ServiceBuilder::new().layer(GrpcWebLayer::new()).layer(gate)`). A gate that sees it
-//!   untranslated refuses in its words, but of a stream that fails later it knows nothing, for the status is in its body: it is
-//!   charged.
+//!   untranslated refuses in its words as well, and reads at the end of each body how the call went.
 //! - Asks no store.
 //! - What is refused here is logged, counted, and recorded by an [`AuditLayer`](crate::AuditLayer) on the server, as what a
 //!   layer refuses is; a handler's own refusals are recorded.
 //! - Every refusal of this crate is a status with details in `grpc-status-details-bin`: `ErrorInfo` with a
 //!   reason (domain `tollgate`), `RetryInfo` where waiting helps, `QuotaFailure` where money is the reason.
 //!   A handler gets the same by `Err(denial.into())`.
+//!
+//! A server that asks for a key, and what its clients see:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tollgate::{ApiKeyLayer, key::KeyFormat, keyring::{KeyResolver, Keyring, NewKey}, store::MemoryStore};
+//! use tonic::{Code, Request, transport::{Endpoint, Server, server::TcpIncoming}};
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tonic_types::StatusExt;
+//!
+//! let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+//! let keys = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+//! let (key, _) = Keyring::new(store, format, keys.clone()).create("user-1", NewKey::default()).await?;
+//!
+//! let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
+//! let address = incoming.local_addr()?;
+//! let (_reporter, health) = tonic_health::server::health_reporter();
+//! let server = Server::builder().layer(ApiKeyLayer::new(keys)).add_service(health);
+//! tokio::spawn(server.serve_with_incoming(incoming));
+//!
+//! let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+//! let mut client = HealthClient::new(channel);
+//! let mut call = Request::new(HealthCheckRequest::default());
+//! call.metadata_mut().insert("x-api-key", key.expose().parse()?);
+//! assert!(client.check(call).await.is_ok());
+//!
+//! let refused = client.check(HealthCheckRequest::default()).await.unwrap_err();
+//! assert_eq!(refused.code(), Code::Unauthenticated);
+//! let details = refused.get_error_details();
+//! assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("CREDENTIAL_MISSING"));
+//! # Ok(()) }
+//! ```
+//!
+//! A method that knows who calls, refuses in the same words, and counts what it does. A stream is counted as it goes, either way: by the message or by the
+//! byte, for a token of [`Price::per_million_tokens`](crate::Price::per_million_tokens) is whatever its handler counts. What a client streams has no length
+//! to hold for, so such a price says what is read at most
+//! ([`input_bound`](crate::TokenPrice::input_bound)). An answer's bytes count themselves
+//! ([`Price::per_million_bytes`](crate::Price::per_million_bytes)).
+//!
+//! ```
+//! use tollgate::{denial::{Denial, DenialKind}, tonic::{charge, principal}};
+//! use tonic::{Request, Response, Status, Streaming};
+//!
+//! # struct Reading; struct Summary { readings: u64 }
+//! async fn record(request: Request<Streaming<Reading>>) -> Result<Response<Summary>, Status> {
+//!     if principal(&request)?.subject() == "somebody-else" {
+//!         return Err(Denial::new(DenialKind::NotPermitted).with_message("Not your meter").into());
+//!     }
+//!     let charge = charge(&request)?.clone();
+//!     let (mut stream, mut readings) = (request.into_inner(), 0);
+//!     while let Some(_reading) = stream.message().await? {
+//!         charge.add_input_tokens(1);
+//!         readings += 1;
+//!     }
+//!     Ok(Response::new(Summary { readings }))
+//! }
+//! # let _ = record;
+//! ```
 
 use tonic::{Request, Status, service::Interceptor, transport::server::Connected};
 
