@@ -82,8 +82,8 @@
 //! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money of many processes, and news of changes |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
-//! | `metrics` | one counter a decision, and of calls of which nobody tells what they used |
-//! | `test-util` | `ManualClock` |
+//! | `metrics` | [two counters](#what-an-operator-sees) |
+//! | `test-util` | `ManualClock`, and `conformance`: the laws that [a store of your own](store#a-store-of-ones-own) keeps, as tests |
 //! | `full` | all of them but `test-util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -100,6 +100,8 @@ pub mod audit;
 pub mod authenticate;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "test-util")]
+pub mod conformance;
 pub mod deadline;
 pub mod denials;
 pub mod drain;

@@ -18,7 +18,7 @@ fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "domain" | "recent" | "sync" => 0,
         "store" | "cache" | "trail" => 1,
-        "keyring" | "token" | "login" | "wire" => 2,
+        "conformance" | "keyring" | "login" | "token" | "wire" => 2,
         "guard" => 3,
         "api_key" | "audit" | "authenticate" | "deadline" | "denials" | "drain" | "ip_allow"
         | "jwt" | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "spending_limit"

@@ -38,9 +38,9 @@ pub struct SoftLimits {
 }
 
 impl SpendingLimits {
-    /// Whether no limit is below zero.
+    /// Whether no limit is below zero; else a ledger fails with [`Refused`](crate::store::StoreErrorKind::Refused).
     #[must_use]
-    pub(crate) fn are_sound(&self) -> bool {
+    pub fn are_sound(&self) -> bool {
         let hard = [self.daily, self.monthly, self.total];
         let soft = [self.soft.daily, self.soft.monthly, self.soft.total];
         let rolling = self.rolling.map(|rolling| [rolling.limit, rolling.soft]);

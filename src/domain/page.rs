@@ -59,8 +59,10 @@ pub struct Paged<T> {
 }
 
 impl<T> Paged<T> {
-    /// Makes a page of `rows`, which hold up to one item more than the limit: the sign that there is a next page.
-    pub(crate) fn from_rows(page: &Page, rows: Vec<(u64, T)>) -> Self {
+    /// Makes a page of rows in the list's order, each with its place in it, by which the list goes on behind the page. There is one
+    /// more than the [limit](Page::limit) where there is a next page.
+    #[must_use]
+    pub fn from_rows(page: &Page, rows: Vec<(u64, T)>) -> Self {
         let limit = usize::from(page.limit);
         let more = rows.len() > limit;
         let mut last = None;

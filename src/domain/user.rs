@@ -62,8 +62,10 @@ impl UserRecord {
         }
     }
 
-    /// Whether every store can keep its texts.
-    pub(crate) fn is_storable(&self) -> bool {
+    /// Whether every store can keep its texts: none has a NUL in it. Where one has, a store fails with
+    /// [`Refused`](crate::store::StoreErrorKind::Refused).
+    #[must_use]
+    pub fn is_storable(&self) -> bool {
         !self.email.contains(NUL) && are_storable(&self.roles, &self.attributes)
     }
 
@@ -74,14 +76,16 @@ impl UserRecord {
             && self.attributes.iter().map(length).sum::<usize>() <= ATTRIBUTES_LENGTH_MAX
     }
 
-    /// Whether it may not be stored as `change` has made it. One that had more attributes before there was a bound may still
-    /// be shut out.
-    pub(crate) fn is_overfilled_by(&self, change: &UserUpdate) -> bool {
+    /// Whether it may not be stored as `change` has made it: a store fails with [`Full`](crate::store::StoreErrorKind::Full) then.
+    /// One that had more attributes before there was a bound may still be shut out.
+    #[must_use]
+    pub fn is_overfilled_by(&self, change: &UserUpdate) -> bool {
         !change.attributes.is_empty() && !self.attributes_fit()
     }
 
-    /// Changes what `change` names.
-    pub(crate) fn apply(&mut self, change: UserUpdate) {
+    /// Changes what `change` names, by the rules that hold in every store. Where
+    /// [logins end](UserUpdate::logins_end_at) by it, those of the store end in the same step.
+    pub fn apply(&mut self, change: UserUpdate) {
         if let Some(roles) = change.roles {
             self.roles = roles;
         }
@@ -105,9 +109,9 @@ impl std::fmt::Debug for UserRecord {
     }
 }
 
-/// The form in which addresses are compared and stored.
+/// The form in which addresses are compared and stored: trimmed, and in lower case.
 #[must_use]
-pub(crate) fn normal_email(email: &str) -> String {
+pub fn normal_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
@@ -128,8 +132,9 @@ pub struct UserUpdate {
 }
 
 impl UserUpdate {
-    /// Whether every store can keep its texts.
-    pub(crate) fn is_storable(&self) -> bool {
+    /// Whether every store can keep its texts, as [`UserRecord::is_storable`].
+    #[must_use]
+    pub fn is_storable(&self) -> bool {
         are_storable(self.roles.as_deref().unwrap_or_default(), &self.attributes)
     }
 }
@@ -185,9 +190,29 @@ impl SessionRecord {
         opened_with.is_some_and(|version| version != user.password_version)
     }
 
-    /// Exchanges a refresh token, by the rules that hold in every engine: an engine makes the step atomic and
+    /// Which of the user's `others` are forgotten when this login is opened, where `logins_max` may be kept: first those that are
+    /// over, then those that end first. This one stays, however soon it ends.
+    #[must_use]
+    pub fn make_room<'a>(
+        &self,
+        others: impl IntoIterator<Item = &'a Self>,
+        logins_max: u32,
+    ) -> Vec<SessionId> {
+        let others_max = usize::try_from(logins_max.saturating_sub(1)).unwrap_or(usize::MAX);
+        let mut others: Vec<&Self> = others.into_iter().collect();
+        let too_many = others.len().saturating_sub(others_max);
+        if too_many == 0 {
+            return Vec::new();
+        }
+        let at = self.created_at;
+        others.sort_unstable_by_key(|login| (login.is_open(at), login.expires_at, &login.id));
+        let leave = others.into_iter().take(too_many);
+        leave.map(|login| login.id.clone()).collect()
+    }
+
+    /// Exchanges a refresh token, by the rules that hold in every store: a store makes the step atomic and
     /// durable. What it must write has changed in `self` when the outcome is `Exchanged` or `Reused`.
-    pub(crate) fn exchange(&mut self, exchange: &RefreshExchange) -> RefreshOutcome {
+    pub fn exchange(&mut self, exchange: &RefreshExchange) -> RefreshOutcome {
         if self.user != exchange.user {
             return RefreshOutcome::Unknown;
         }

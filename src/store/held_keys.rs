@@ -2,7 +2,7 @@
 
 use super::{
     KeyId, StoreError,
-    keys::{changed_meanwhile, full, taken},
+    keys::{changed_meanwhile, taken},
 };
 use crate::domain::{
     clock::Timestamp,
@@ -39,11 +39,7 @@ pub(super) trait HeldKeys {
         }
         if let Some(bounds) = bounds {
             let owner = &record.owner;
-            if !bounds.have_live_room(&record, self.owned_by(owner)) {
-                return Err(full());
-            }
-            let room = bounds.make_room(&record, self.owned_by(owner));
-            if let Some(ended) = room.map_err(|_| full())? {
+            if let Some(ended) = bounds.admit(&record, self.owned_by(owner))? {
                 self.delete(owner, &ended);
             }
         }
@@ -68,11 +64,10 @@ pub(super) trait HeldKeys {
         if self.is_taken(&successor) {
             return Err(taken());
         }
-        if let Some(bounds) = bounds {
-            let room = bounds.make_room(&successor, self.owned_by(owner));
-            if let Some(ended) = room.map_err(|_| full())? {
-                self.delete(owner, &ended);
-            }
+        if let Some(bounds) = bounds
+            && let Some(ended) = bounds.make_room(&successor, self.owned_by(owner))?
+        {
+            self.delete(owner, &ended);
         }
         let replaced = old.digest;
         self.replace(old);
@@ -100,9 +95,8 @@ pub(super) trait HeldKeys {
         }
         if let Some(bounds) = bounds
             && record.comes_back(&change, now)
-            && !bounds.have_one_back(now, self.owned_by(owner))
         {
-            return Err(full());
+            bounds.admit_again(now, self.owned_by(owner))?;
         }
         record.apply(change);
         self.replace(record.clone());

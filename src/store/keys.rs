@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc};
 use super::{KeyId, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::Timestamp,
-    key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+    key::{
+        KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation, RotationOutcome,
+    },
 };
 
 /// Finds keys: all that authentication needs, and all that a store of one's own must do.
@@ -49,8 +51,14 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         let _ = (id, at);
     }
 
-    /// Keeps a key under another digest and another proof, if it still has both of before; whether it did. Nothing else of the key
-    /// changes. A store that can't leaves keys as they are, and finds them by the old digest.
+    /// Comes back when every use that was noted before is written down, or lost for good: for an orderly end. A store that writes
+    /// at once has nothing to wait for.
+    fn flush_touches(&self) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
+
+    /// Keeps a key under another digest and another proof, if it still has both of before ([`KeyRecord::rehash`]); whether it did,
+    /// in one step. Nothing else of the key changes. A store that can't leaves keys as they are, and finds them by the old digest.
     ///
     /// Fails with `Conflict` when the new digest is another key's.
     fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
@@ -132,6 +140,11 @@ impl<A: KeyLookup, B: KeyLookup> KeyLookup for OrKeys<A, B> {
         self.first.touch(id, at);
         self.next.touch(id, at);
     }
+
+    fn flush_touches(&self) -> StoreFuture<()> {
+        let (first, next) = (self.first.flush_touches(), self.next.flush_touches());
+        StoreFuture::new(async move { first.await.and(next.await) })
+    }
 }
 
 impl<A, B> Clone for OrKeys<A, B> {
@@ -153,16 +166,21 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrKeys<A, B> {
 }
 
 /// Keeps keys.
+///
+/// Each change is one step: whatever else is done at once, also by other processes, it is done wholly or not at all, and is durable
+/// when it is answered. What is decided within it is the domain's, and named at each. `tollgate::conformance` (feature `test-util`)
+/// has a whole store that is made of these, and the laws that it keeps.
 pub trait KeyStore: KeyLookup {
-    /// Stores a new key, if its owner may have another at the moment when it is made; `None`: as many as there will be. However many are
-    /// made at once, there are never more.
+    /// Stores a new key, if its owner may have another at the moment when it is made ([`KeysPerOwner::admit`], which also says which
+    /// key is deleted for it); `None`: as many as there will be. However many are made at once, there are never more.
     ///
     /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner has so many.
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()>;
 
     /// In one step stores a new key with all the settings that the old one has at that moment, and ends the old one at the end of
-    /// the overlap or its own, whichever is earlier. Of several rotations of one key the first one counts. Where as many keys are
-    /// kept as may be, the oldest one of the owner that has ended is deleted in the same step.
+    /// the overlap or its own, whichever is earlier ([`KeyRecord::rotate`]). Of several rotations of one key the first one counts.
+    /// Where as many keys are kept as may be, the oldest one of the owner that has ended is deleted in the same step
+    /// ([`KeysPerOwner::make_room`]).
     ///
     /// Fails with `Conflict` when the id or the digest is taken, with `Full` when as many are kept as may be and all are good.
     fn rotate(
@@ -177,10 +195,10 @@ pub trait KeyStore: KeyLookup {
     /// The keys of one owner, newest first.
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>>;
 
-    /// Changes columns of one key of one owner and returns it as stored; `None` when there is none.
+    /// Changes columns of one key of one owner ([`KeyRecord::apply`]) and returns it as stored; `None` when there is none.
     ///
-    /// Fails with `Full` when an expired key would go on and its owner has as many good ones as there may be; `None`: no limit. With
-    /// `Conflict` when the key has other settings than were [seen](KeyUpdate::seen), as it is at the moment of the change.
+    /// Fails with `Full` when an expired key would [go on](KeyRecord::comes_back) and its owner has as many good ones as there may be
+    /// ([`KeysPerOwner::admit_again`]); `None`: no limit. With `Conflict` when the key has other settings than were [seen](KeyUpdate::seen), as it is at the moment of the change.
     fn update(
         &self,
         owner: &str,
@@ -208,6 +226,10 @@ impl<T: KeyLookup + ?Sized> KeyLookup for Arc<T> {
 
     fn touch(&self, id: &KeyId, at: Timestamp) {
         T::touch(self, id, at);
+    }
+
+    fn flush_touches(&self) -> StoreFuture<()> {
+        T::flush_touches(self)
     }
 }
 
@@ -260,9 +282,10 @@ pub(super) fn changed_meanwhile() -> StoreError {
 }
 
 /// Why a key is not stored: its owner has enough.
-pub(super) fn full() -> StoreError {
-    let text = "the owner has as many keys as there may be";
-    StoreError::new(StoreErrorKind::Full, text)
+impl From<NoRoom> for StoreError {
+    fn from(no_room: NoRoom) -> Self {
+        Self::new(StoreErrorKind::Full, &no_room.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,20 @@ use crate::domain::{
 
 /// Keeps balances, budgets, holds and the usage log. The arithmetic is the domain's
 /// ([`books`](crate::books)); an engine makes it atomic and durable.
+///
+/// What a ledger of one's own must see to besides:
+///
+/// - **[`books::hold`](crate::books::hold) and [`books::settle`](crate::books::settle) run on books that nobody else changes
+///   meanwhile**: the account's [`Balance`] and each [`Budget`] that is named, locked in one order. What they return is written in the
+///   same step: of a hold its [`Grant`](crate::books::Grant) ([`Hold::granted`]), of a settlement what was charged, into the log.
+/// - **A hold is settled once**, by its [`HoldId`](crate::usage::HoldId): what is written down of it goes in the step that settles it, and
+///   a second settlement, or one of a hold that was resolved, changes nothing and is no failure.
+/// - **No hold outlives its process.** Those of one that died, and those whose [`lifetime`](HoldRequest::lifetime) is over, are resolved
+///   as their [`Expiry`](crate::usage::Expiry) says, with a row of the log that says `abandoned`.
+/// - **An [`Idempotency`](crate::usage::Idempotency) key is known from the step of the hold on** ([`KnownCall`](crate::books::KnownCall)
+///   says why another is refused), and forgotten with a hold that cost nothing.
+/// - **Open holds have a bound**, one for each account ([`HoldRefusal::TooManyOpen`]), and one for all (`Busy`).
+/// - **A settlement is never refused** because much is waiting: what it waits for are holds, which have a bound.
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Sets money aside in the account and in every budget, or nowhere. When it answers, a durable
     /// engine has written it down.

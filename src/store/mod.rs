@@ -21,6 +21,40 @@
 //! speed of memory.
 //!
 //! Redis keeps what many processes need at once, each in a store of its own.
+//!
+//! # A store of one's own
+//!
+//! Any of the traits can be implemented outside of this crate; [`KeyLookup`] has the smallest example, and for keys and logins
+//! `tollgate::conformance` (feature `test-util`) has a whole one, and all laws of a store as tests. What each method must do in one
+//! step stands at it, with the function that decides it. What holds for all of them:
+//!
+//! - **A change is one step.** It is done wholly or not at all, whatever else is done at once, also by other processes; when it
+//!   is answered it is as durable as it will be. What is read after that, by whomever, has it.
+//! - **An answer may be given up.** A caller that leaves drops the [`StoreFuture`], at any await: what was begun is then done wholly or
+//!   not at all too. A future may also be kept without being polled; only what says so ([`Ledger::settle`], [`Ledger::extend`]) is on
+//!   its way before that.
+//! - **An answer comes in time.** Nobody else has a deadline for it: the store ends what takes too long, with `Unavailable`, and what
+//!   waits has a bound, beyond which it is `Busy`.
+//! - **An answer that is there is [ready](StoreFuture::ready)**: it costs no allocation, and the warm path takes it without an await.
+//! - **There is no error for what isn't there.** It is `None` or `false`, and never a failure of the store: one is not remembered, and
+//!   is no reason to let anybody in.
+//! - **Lists are newest first**, by the order in which things were made, and a cursor is a place in it ([`Paged::from_rows`]).
+//! - **What many processes share tells of changes** where it can ([`Invalidations`]): every [`Change`] that anybody makes, after it is
+//!   durable.
+//!
+//! In a layer any failure is 503: where somebody is authenticated, counted or charged there is none that is expected. Of a change that
+//! a handler makes, the [`Denial`](crate::denial::Denial) that is made of a [`StoreError`] has:
+//!
+//! | [`StoreErrorKind`] | for | status |
+//! |---|---|---|
+//! | `Unavailable`, `Busy`, `Internal` | the store is away, full of waiting work, or defect | 503 |
+//! | `Conflict`, `Full` | the name is taken, or what it names was changed meanwhile; there are as many as may be | 409 |
+//! | `NotFound` | it isn't there, or not in the state that it must have | 404 |
+//! | `Refused` | the value can't be kept | 422 |
+//!
+//! `Unavailable` and `Internal` open what was told to open where a store fails
+//! ([`stale_if_error`](crate::keyring::KeyResolverBuilder::stale_if_error)); `Busy` doesn't, since anybody can fill a line. The text of an
+//! error is for operators: no secret belongs there.
 
 mod alerts;
 mod audit;

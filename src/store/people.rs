@@ -1,6 +1,6 @@
 //! Where users and their logins are kept: in one store, or the users in one and the logins in another.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{Page, Paged, SessionId, StoreError, StoreErrorKind, StoreFuture, UserId};
 use crate::domain::{
@@ -9,9 +9,12 @@ use crate::domain::{
 };
 
 /// Keeps users.
+///
+/// Each change is one step: whatever else is done at once, also by other processes, it is done wholly or not at all, and is durable
+/// when it is answered. Where the logins are kept in the same store, they end in the step of their user.
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores a new user. Fails with `Conflict` when the id or the address is taken, and with `Refused` when an address, a role
-    /// or an attribute has a NUL in it.
+    /// Stores a new user, with the address in its [normal form](crate::user::normal_email). Fails with `Conflict` when the id or the
+    /// address is taken, and with `Refused` when a text has a NUL in it ([`UserRecord::is_storable`]).
     fn insert_user(&self, user: UserRecord) -> StoreFuture<()>;
 
     /// One user.
@@ -23,12 +26,12 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// All users, newest first.
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>>;
 
-    /// Changes columns of a user and returns it as stored; `None` when there is none. A change that
+    /// Changes columns of a user ([`UserRecord::apply`]) and returns it as stored; `None` when there is none. A change that
     /// [ends the logins](UserUpdate::logins_end_at) makes the password version one more and ends every login of the user that is
     /// kept here, in the same step.
     ///
-    /// Fails with `Full` when the user had more attributes than there may be then, and with `Refused` when a text has a NUL in
-    /// it; nothing is changed.
+    /// Fails with `Full` when the user had more attributes than there may be then ([`UserRecord::is_overfilled_by`]), and with
+    /// `Refused` when a text has a NUL in it ([`UserUpdate::is_storable`]); nothing is changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
     /// Replaces the password and ends every login of the user that is kept here, in one step, if the user's password
@@ -55,13 +58,19 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Keeps logins.
+///
+/// Each change is one step, as in a [`UserStore`]. The moments that are handed over decide, not a clock of the store's. What a
+/// store must decide is [`SessionRecord::exchange`] and [`SessionRecord::make_room`]; `tollgate::conformance` (feature `test-util`) has
+/// the laws.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Stores a new login, if the user's password version is still `expected_version` and the user
     /// is active; returns whether it was. Without a version it is stored as it is. A store that keeps no users stores the
     /// version with it ([`SessionRecord::password_version`]), and the login is over with another one.
     ///
     /// Of the user's logins `logins_max` are kept with it, at least 1: in the same step those that are too many are forgotten,
-    /// and so ended. First those that are over, where they are kept; then those that end first.
+    /// and so ended. First those that are over, where they are kept; then those that end first ([`SessionRecord::make_room`]).
+    ///
+    /// Fails with `Conflict` when the id is taken.
     fn open_session(
         &self,
         session: SessionRecord,
@@ -81,7 +90,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     ) -> StoreFuture<Vec<SessionRecord>>;
 
     /// Exchanges a login's refresh token for the next, in one step: of any number at once, in any number of
-    /// processes, one is the first. A token that was exchanged before, and has no grace, ends the login.
+    /// processes, one is the first. A token that was exchanged before, and has no grace, ends the login
+    /// ([`SessionRecord::exchange`]). Of a login that there isn't it is [`Unknown`](RefreshOutcome::Unknown).
     fn exchange_refresh(
         &self,
         id: &SessionId,
@@ -96,6 +106,95 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets logins whose time was over before `before`; returns how many: none where they leave by themselves.
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
+}
+
+impl<T: UserStore + ?Sized> UserStore for Arc<T> {
+    fn insert_user(&self, user: UserRecord) -> StoreFuture<()> {
+        T::insert_user(self, user)
+    }
+
+    fn user(&self, id: &UserId) -> StoreFuture<Option<UserRecord>> {
+        T::user(self, id)
+    }
+
+    fn user_by_email(&self, email: &str) -> StoreFuture<Option<UserRecord>> {
+        T::user_by_email(self, email)
+    }
+
+    fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>> {
+        T::users(self, page)
+    }
+
+    fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
+        T::update_user(self, id, change)
+    }
+
+    fn change_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+        at: Timestamp,
+    ) -> StoreFuture<bool> {
+        T::change_password(self, id, expected_version, password_hash, at)
+    }
+
+    fn rehash_password(
+        &self,
+        id: &UserId,
+        expected_version: u64,
+        password_hash: String,
+    ) -> StoreFuture<bool> {
+        T::rehash_password(self, id, expected_version, password_hash)
+    }
+
+    fn delete_user(&self, id: &UserId) -> StoreFuture<bool> {
+        T::delete_user(self, id)
+    }
+}
+
+impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
+    fn open_session(
+        &self,
+        session: SessionRecord,
+        expected_version: Option<u64>,
+        logins_max: u32,
+    ) -> StoreFuture<bool> {
+        T::open_session(self, session, expected_version, logins_max)
+    }
+
+    fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>> {
+        T::session(self, id)
+    }
+
+    fn open_sessions_of(
+        &self,
+        user: &UserId,
+        at: Timestamp,
+        limit: u16,
+    ) -> StoreFuture<Vec<SessionRecord>> {
+        T::open_sessions_of(self, user, at, limit)
+    }
+
+    fn exchange_refresh(
+        &self,
+        id: &SessionId,
+        exchange: RefreshExchange,
+    ) -> StoreFuture<RefreshOutcome> {
+        T::exchange_refresh(self, id, exchange)
+    }
+
+    fn end_session(&self, id: &SessionId, at: Timestamp) -> StoreFuture<bool> {
+        T::end_session(self, id, at)
+    }
+
+    fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64> {
+        T::end_sessions_of(self, user, at)
+    }
+
+    fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
+        T::purge_sessions(self, before)
+    }
 }
 
 /// Why a user isn't stored.

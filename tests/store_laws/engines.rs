@@ -14,8 +14,8 @@ use tollgate::{
     clock::{Clock, ManualClock, Timestamp},
     money::Money,
     store::{
-        AccountId, AuditLog, BudgetId, FileKeyStore, KeyStore, Ledger, MemoryStore, Page,
-        SessionStore, StoreError, UserStore,
+        AccountId, AuditLog, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore,
+        StoreError, UserStore,
     },
     usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
@@ -32,37 +32,6 @@ impl<S: AuditLog + KeyStore + UserStore + SessionStore + LedgerEngine> Engine fo
 pub(crate) trait LedgerEngine: Ledger + Clone {}
 
 impl<S: Ledger + Clone> LedgerEngine for S {}
-
-pub(crate) trait Keys: KeyStore + Clone {
-    /// Comes back when the times of last use are written.
-    async fn written(&self);
-}
-
-impl Keys for MemoryStore {
-    async fn written(&self) {
-        self.flush().await.unwrap();
-    }
-}
-
-impl Keys for FileKeyStore {
-    async fn written(&self) {
-        self.flush().await.unwrap();
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl Keys for tollgate::store::PostgresStore {
-    async fn written(&self) {
-        self.flush().await.unwrap();
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl Keys for tollgate::store::SqliteStore {
-    async fn written(&self) {
-        self.flush().await.unwrap();
-    }
-}
 
 pub(crate) trait Sessions: SessionStore + Clone {}
 

@@ -19,7 +19,6 @@ mod audit;
 #[path = "../simulation/dice.rs"]
 mod dice;
 mod engines;
-mod keys;
 #[cfg(feature = "sqlite")]
 #[macro_use]
 #[path = "../support/passing.rs"]
@@ -135,7 +134,7 @@ macro_rules! laws {
     };
 }
 
-/// Laws of one trait, for stores that keep nothing else too.
+/// Laws of one trait, for stores that keep nothing else too: those that a store of a user's own is tested by.
 macro_rules! laws_of {
     ($room:ident on $engine:ident: $($law:ident,)*) => {
         mod $engine {
@@ -143,7 +142,7 @@ macro_rules! laws_of {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $law() {
                     if let Some((store, _place)) = crate::engines::alone::$engine().await {
-                        crate::$room::$law(store).await;
+                        tollgate::conformance::$room::$law(store).await;
                     }
                 }
             )*
@@ -213,6 +212,27 @@ session_laws! {
     of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
 }
 
+#[test]
+fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
+    let suite = include_str!("../../src/conformance/mod.rs");
+    let here = include_str!("main.rs");
+    let mut laws = 0;
+    for source in [
+        include_str!("../../src/conformance/keys/mod.rs"),
+        include_str!("../../src/conformance/keys/bounds.rs"),
+        include_str!("../../src/conformance/keys/rotation.rs"),
+        include_str!("../../src/conformance/sessions.rs"),
+    ] {
+        for after in source.split("\npub async fn ").skip(1) {
+            let law = after.split('<').next().unwrap();
+            let listed = format!("\n    {law},\n");
+            assert!(suite.contains(&listed) && here.contains(&listed), "{law}");
+            laws += 1;
+        }
+    }
+    assert_eq!(laws, 27);
+}
+
 laws! {
     everything {
         audit::an_event_is_written_down_as_it_was,
@@ -237,7 +257,7 @@ laws! {
         ledger::an_account_that_never_was_is_empty,
         ledger::a_reference_pays_once,
         ledger::a_payment_out_of_range_is_refused,
-    ledger::a_payment_without_a_name_is_refused,
+        ledger::a_payment_without_a_name_is_refused,
         ledger::a_settlement_takes_what_the_call_cost,
         ledger::a_refused_hold_changes_nothing,
         ledger::a_free_call_is_logged_and_costs_nothing,

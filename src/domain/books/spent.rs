@@ -89,7 +89,7 @@ pub struct Budget {
 impl Budget {
     /// As it stands `now`: a window that has ended since the last hold counts as empty.
     #[must_use]
-    pub(crate) fn rolled(mut self, now: Moment) -> Self {
+    pub fn rolled(mut self, now: Moment) -> Self {
         self.roll(now.windows, now.second);
         self
     }

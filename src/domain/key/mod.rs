@@ -16,7 +16,7 @@ pub use foreign::{ForeignFormat, ForeignFormatBuilder, ForeignFormatError};
 pub use format::{
     ApiKey, GenerateKeyError, KeyFormat, KeyFormatBuilder, KeyFormatError, MalformedKey,
 };
-pub use owned::KeysPerOwner;
+pub use owned::{KeysPerOwner, NoRoom};
 pub use proof::{InvalidProof, KeyProof, Rehash};
 pub use record::{KeyRecord, KeyUpdate};
 pub use rotation::{Rotation, RotationOutcome};

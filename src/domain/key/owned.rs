@@ -13,40 +13,36 @@ pub struct KeysPerOwner {
     pub kept_max: u32,
 }
 
-/// All keys of an owner that are kept are good, and they are as many as may be.
-#[derive(Debug)]
-pub(crate) struct NoRoom;
+/// An owner has as many keys as there may be. A store fails with [`Full`](crate::store::StoreErrorKind::Full) then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the owner has as many keys as there may be")]
+pub struct NoRoom;
 
 impl KeysPerOwner {
-    /// Whether an owner who has these may have another key, where there is room for it.
-    pub(crate) fn have_live_room<'a>(
+    /// What [`insert`](crate::store::KeyStore::insert) asks: which of the owner's keys, oldest first, goes for a new one; `None`
+    /// where there is room.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: as many are good as may be, or as many are kept and none has ended.
+    pub fn admit<'a>(
         self,
-        another: &KeyRecord,
+        new: &KeyRecord,
         owned: impl Iterator<Item = &'a KeyRecord>,
-    ) -> bool {
-        let live = owned
-            .filter(|key| key.is_active(another.created_at))
-            .count();
-        self.take(another, u32::try_from(live).unwrap_or(u32::MAX))
+    ) -> Result<Option<KeyId>, NoRoom> {
+        let mut live = 0_u32;
+        let counted = owned.inspect(|key| {
+            live = live.saturating_add(key.is_active(new.created_at).into());
+        });
+        let leaves = self.make_room(new, counted)?;
+        self.take(new, live).then_some(leaves).ok_or(NoRoom)
     }
 
-    /// Whether an owner of so many good ones may have another key.
-    pub(crate) fn take(self, another: &KeyRecord, live: u32) -> bool {
-        !another.is_active(another.created_at) || live < self.live_max
-    }
-
-    /// Whether one that has ended may be good again beside these.
-    pub(crate) fn have_one_back<'a>(
-        self,
-        now: Timestamp,
-        owned: impl Iterator<Item = &'a KeyRecord>,
-    ) -> bool {
-        let live = owned.filter(|key| key.is_active(now)).count();
-        u32::try_from(live).is_ok_and(|live| live < self.live_max)
-    }
-
-    /// Which of these, oldest first, goes for another one; `None` where there is room.
-    pub(crate) fn make_room<'a>(
+    /// What [`rotate`](crate::store::KeyStore::rotate) asks: which of the owner's keys, oldest first, goes for another; `None`
+    /// where there is room.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: as many are kept as may be, and none has ended.
+    pub fn make_room<'a>(
         self,
         another: &KeyRecord,
         owned: impl Iterator<Item = &'a KeyRecord>,
@@ -62,5 +58,25 @@ impl KeysPerOwner {
             return Ok(None);
         }
         ended.cloned().map(Some).ok_or(NoRoom)
+    }
+
+    /// What [`update`](crate::store::KeyStore::update) asks where a key that has ended [comes back](KeyRecord::comes_back): whether
+    /// one more of the owner's keys may be good `now`.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: as many are good as may be.
+    pub fn admit_again<'a>(
+        self,
+        now: Timestamp,
+        owned: impl Iterator<Item = &'a KeyRecord>,
+    ) -> Result<(), NoRoom> {
+        let live = owned.filter(|key| key.is_active(now)).count();
+        let fits = u32::try_from(live).is_ok_and(|live| live < self.live_max);
+        fits.then_some(()).ok_or(NoRoom)
+    }
+
+    /// Whether an owner of so many good ones may have another key.
+    pub(crate) fn take(self, another: &KeyRecord, live: u32) -> bool {
+        !another.is_active(another.created_at) || live < self.live_max
     }
 }

@@ -85,8 +85,9 @@ impl KeyRecord {
         }
     }
 
-    /// Changes what `change` names. A key that was revoked stays revoked since then.
-    pub(crate) fn apply(&mut self, change: KeyUpdate) {
+    /// Changes what `change` names, by the rules that hold in every store: a key that was revoked stays revoked since then, and one
+    /// that was replaced goes on no longer than it would. Whether the change may be made is asked [first](Self::is_as_seen).
+    pub fn apply(&mut self, change: KeyUpdate) {
         if let Some(name) = change.name {
             self.name = name;
         }
@@ -122,15 +123,16 @@ impl KeyRecord {
         }
     }
 
-    /// Whether a change makes it good again at `now`.
-    pub(crate) fn comes_back(&self, change: &KeyUpdate, now: Timestamp) -> bool {
+    /// Whether a change makes it good again at `now`, for which there must be [room](super::KeysPerOwner::admit_again).
+    #[must_use]
+    pub fn comes_back(&self, change: &KeyUpdate, now: Timestamp) -> bool {
         let ends = change.expires_at.map(|end| self.end_within(end));
         let goes_on = ends.is_some_and(|end| end.is_none_or(|end| now < end));
         goes_on && !self.is_active(now) && self.revoked_at.or(change.revoked_at).is_none()
     }
 
     /// Gives it another digest and proof, if it still has the old ones. Whether it did.
-    pub(crate) fn rehash(&mut self, change: &Rehash) -> bool {
+    pub fn rehash(&mut self, change: &Rehash) -> bool {
         let fits = self.digest == change.from && self.proof == change.from_proof;
         if fits {
             self.digest = change.digest;
@@ -139,12 +141,12 @@ impl KeyRecord {
         fits
     }
 
-    /// Replaces it by a new key, by the rules that hold in every engine: an engine makes the step atomic and durable. What it
-    /// must write has changed in `self`, and the successor must be stored.
+    /// Replaces it by a new key, by the rules that hold in every store: a store makes the step atomic and durable. What it
+    /// must write has changed in `self`, and the successor, which is returned, must be stored.
     ///
     /// # Errors
     /// The outcome where nothing is to be written.
-    pub(crate) fn rotate(&mut self, rotation: &Rotation) -> Result<Self, RotationOutcome> {
+    pub fn rotate(&mut self, rotation: &Rotation) -> Result<Self, RotationOutcome> {
         if let Some(by) = &self.rotated_to {
             return Err(RotationOutcome::Superseded { by: by.clone() });
         }
@@ -170,8 +172,10 @@ impl KeyRecord {
         Ok(successor)
     }
 
-    /// Whether all that may be changed, and says what it is good for, is as it was when somebody looked, if that counts.
-    pub(crate) fn is_as_seen(&self, seen: Option<&Self>) -> bool {
+    /// Whether all that may be changed, and says what it is good for, is as it was when somebody looked, if that counts. Where it
+    /// isn't, an update fails with [`Conflict`](crate::store::StoreErrorKind::Conflict).
+    #[must_use]
+    pub fn is_as_seen(&self, seen: Option<&Self>) -> bool {
         let Some(seen) = seen else {
             return true;
         };

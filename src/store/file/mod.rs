@@ -391,6 +391,11 @@ impl KeyLookup for FileKeyStore {
             });
         }
     }
+
+    fn flush_touches(&self) -> StoreFuture<()> {
+        let store = self.clone();
+        StoreFuture::new(async move { store.flush().await })
+    }
 }
 
 impl KeyStore for FileKeyStore {

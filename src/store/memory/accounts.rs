@@ -320,7 +320,7 @@ impl Inner {
                 },
                 charge: account.latest.charge,
             });
-            Ok(account.balance)
+            Ok::<_, StoreError>(account.balance)
         })?;
         payments.insert(reference, (id, amount));
         Ok(balance)

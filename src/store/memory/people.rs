@@ -116,8 +116,7 @@ impl People {
         if self.sessions.contains_key(&session.id) {
             return Err(conflict("the id of the login is taken"));
         }
-        let logins_max = usize::try_from(logins_max).unwrap_or(usize::MAX);
-        self.make_room(&session, logins_max.saturating_sub(1));
+        self.make_room(&session, logins_max);
         self.sessions_of
             .entry(session.user.clone())
             .or_default()
@@ -127,23 +126,12 @@ impl People {
     }
 
     /// Forgets the logins of a user that are too many beside another.
-    fn make_room(&mut self, another: &SessionRecord, others_max: usize) {
+    fn make_room(&mut self, another: &SessionRecord, logins_max: u32) {
         let Some(ids) = self.sessions_of.get_mut(&another.user) else {
             return;
         };
-        let too_many = ids.len().saturating_sub(others_max);
-        if too_many == 0 {
-            return;
-        }
         let others = ids.iter().filter_map(|id| self.sessions.get(id));
-        let mut others: Vec<_> = others
-            .map(|login| {
-                let is_open = login.is_open(another.created_at);
-                (is_open, login.expires_at, login.id.clone())
-            })
-            .collect();
-        others.sort_unstable();
-        for (_, _, id) in others.into_iter().take(too_many) {
+        for id in another.make_room(others, logins_max) {
             ids.remove(&id);
             self.sessions.remove(&id);
         }

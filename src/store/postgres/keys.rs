@@ -18,13 +18,13 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+        key::{
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation,
+            RotationOutcome,
+        },
         page::{Page, Paged},
     },
-    store::{
-        KeyLookup, KeyStore, StoreFuture,
-        keys::{changed_meanwhile, full},
-    },
+    store::{KeyLookup, KeyStore, Ledger, StoreError, StoreFuture, keys::changed_meanwhile},
 };
 
 /// Each column by itself: what isn't named stays as it is, so that nothing undoes a change beside it.
@@ -149,6 +149,10 @@ impl KeyLookup for PostgresStore {
             touched.insert(id.clone(), at);
         }
     }
+
+    fn flush_touches(&self) -> StoreFuture<()> {
+        Ledger::flush(self)
+    }
 }
 
 impl KeyStore for PostgresStore {
@@ -246,7 +250,7 @@ impl KeyStore for PostgresStore {
                 if key.is_some_and(|key| key.comes_back(&change, now))
                     && live(&mut transaction, &owner, now, bounds).await? >= bounds.live_max
                 {
-                    return Err(full().into());
+                    return Err(StoreError::from(NoRoom).into());
                 }
             }
             update(&mut transaction, &owner, &id, change).await?;

@@ -12,12 +12,15 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+        key::{
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation,
+            RotationOutcome,
+        },
         page::{Page, Paged},
     },
     store::{
-        KeyLookup, KeyStore, StoreFuture,
-        keys::{changed_meanwhile, full, taken},
+        KeyLookup, KeyStore, Ledger, StoreError, StoreFuture,
+        keys::{changed_meanwhile, taken},
     },
 };
 
@@ -123,7 +126,7 @@ fn check_live(
     if bounds.take(record, live) {
         return Ok(());
     }
-    Err(full().into())
+    Err(StoreError::from(NoRoom).into())
 }
 
 /// At most as many as there may be.
@@ -164,7 +167,7 @@ fn make_room(
         )?
         .execute(params![owner, micros(another.created_at)])?;
     if gone == 0 {
-        return Err(full().into());
+        return Err(StoreError::from(NoRoom).into());
     }
     Ok(())
 }
@@ -223,7 +226,7 @@ fn update(
         && record.comes_back(change, now)
         && live(connection, owner, now, bounds)? >= bounds.live_max
     {
-        return Err(full().into());
+        return Err(StoreError::from(NoRoom).into());
     }
     record.apply(change.clone());
     let id_text = id.as_str();
@@ -336,6 +339,10 @@ impl KeyLookup for SqliteStore {
             // A closed store notes nothing any more.
             let _ = self.0.writer.send(Command::Touch { key, at });
         }
+    }
+
+    fn flush_touches(&self) -> StoreFuture<()> {
+        Ledger::flush(self)
     }
 }
 

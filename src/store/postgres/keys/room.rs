@@ -6,9 +6,9 @@ use super::super::convert::{Failure, Moment};
 use crate::{
     domain::{
         clock::Timestamp,
-        key::{KeyRecord, KeysPerOwner},
+        key::{KeyRecord, KeysPerOwner, NoRoom},
     },
-    store::keys::full,
+    store::StoreError,
 };
 
 /// Tells turns of owners from other advisory locks of the database: the first bytes of "keys of tollgate".
@@ -27,7 +27,7 @@ pub(super) async fn check_live(
     if bounds.take(record, live) {
         return Ok(());
     }
-    Err(full().into())
+    Err(StoreError::from(NoRoom).into())
 }
 
 /// At most as many as there may be.
@@ -71,7 +71,7 @@ pub(super) async fn make_room(
     .await?
     .rows_affected();
     if gone == 0 {
-        return Err(full().into());
+        return Err(StoreError::from(NoRoom).into());
     }
     Ok(())
 }

@@ -1,58 +1,38 @@
-//! Keys.
+//! The laws of a key store.
+//!
+//! Each takes a store that is empty. [`keys`](super::keys()) runs them all.
 
 mod bounds;
+mod rotation;
 
-use tollgate::{
-    clock::Timestamp,
-    key::{
-        KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome,
+use super::{kind, later, now};
+use crate::{
+    domain::{
+        BudgetId, KeyId,
+        clock::Timestamp,
+        key::{
+            KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation,
+            RotationOutcome,
+        },
+        page::Page,
+        quota::{CalendarPeriod, Quota},
     },
-    quota::{CalendarPeriod, Quota},
-    store::{BudgetId, KeyId, KeyStore, Page, StoreErrorKind},
+    store::{KeyStore, StoreErrorKind},
 };
 
-use crate::engines::{Keys, kind, later, now};
-
-pub(crate) use bounds::{
-    a_rotated_key_ends_with_its_overlap_at_the_latest, an_expired_key_goes_on_where_there_is_room,
-    an_owner_has_only_so_many_keys_and_others_theirs,
+pub use bounds::{
+    an_expired_key_goes_on_where_there_is_room, an_owner_has_only_so_many_keys_and_others_theirs,
+};
+pub use rotation::{
+    a_key_is_rotated_once, a_new_key_has_the_settings_that_the_old_one_has_then,
+    a_rotated_key_ends_with_its_overlap_at_the_latest,
+    a_rotation_ends_the_old_key_at_the_earlier_end,
+    a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
 };
 
-fn id(name: &str) -> KeyId {
-    KeyId::new(name).unwrap()
-}
-
-fn key(name: &str, owner: &str) -> KeyRecord {
-    let lineage = BudgetId::new(name).unwrap();
-    let digest = KeyDigest::of(&format!("ps_live_{name}"));
-    let mut key = KeyRecord::new(id(name), lineage, digest, owner, now());
-    key.name = name.to_owned();
-    key
-}
-
-fn at_most(live_max: u32, kept_max: u32) -> Option<KeysPerOwner> {
-    Some(KeysPerOwner { live_max, kept_max })
-}
-
-fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
-    Rotation {
-        owner: "ann".to_owned(),
-        replaced: id(of),
-        overlap_ends_at,
-        at: now(),
-        id: id(into),
-        digest: KeyDigest::of(&format!("ps_live_{into}")),
-        proof: KeyProof::Sha256,
-        preview: "ps_live_abcd...xyz9".to_owned(),
-        seen: None,
-    }
-}
-
-async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecord> {
-    store.get(owner, &id(name)).await.unwrap()
-}
-
-pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Keys>(store: S) {
+/// [`find`](crate::store::KeyLookup::find) and [`get`](KeyStore::get) return every field as it was [inserted](KeyStore::insert), whatever
+/// its text, and a digest that differs in anything finds nothing.
+pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: KeyStore + Clone>(store: S) {
     let mut full = key("key-1", "ann");
     full.preview = "ps_live_abcd...xyz9".to_owned();
     full.name = "'; DROP TABLE api_key; --".to_owned();
@@ -85,7 +65,9 @@ pub(crate) async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: Keys>
     }
 }
 
-pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Keys>(store: S) {
+/// [`insert`](KeyStore::insert) fails with [`Conflict`](StoreErrorKind::Conflict) where the id or the digest is taken, also by
+/// another owner, and changes nothing.
+pub async fn an_id_or_a_digest_is_taken_once<S: KeyStore + Clone>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut same_id = key("key-2", "bob");
     same_id.id = id("key-1");
@@ -100,139 +82,11 @@ pub(crate) async fn an_id_or_a_digest_is_taken_once<S: Keys>(store: S) {
     assert_eq!(bobs.items, []);
 }
 
-pub(crate) async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: Keys>(store: S) {
-    let mut short = key("short", "ann");
-    short.expires_at = Some(later(10));
-    store.insert(short, None).await.unwrap();
-    store.insert(key("long", "ann"), None).await.unwrap();
-    for (of, into) in [("short", "short-2"), ("long", "long-2")] {
-        let rotated = store.rotate(rotation(of, into, later(60)), None).await;
-        let successor = match rotated.unwrap() {
-            RotationOutcome::Rotated {
-                replaced,
-                successor,
-            } => {
-                assert_eq!(replaced, key(of, "ann").digest);
-                *successor
-            }
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(get(&store, "ann", into).await, Some(successor.clone()));
-        assert_eq!(
-            store.find(&successor.digest).await.unwrap(),
-            Some(successor)
-        );
-    }
-    let end = async |name| get(&store, "ann", name).await.unwrap().expires_at;
-    assert_eq!(end("short").await, Some(later(10)));
-    assert_eq!(end("short-2").await, Some(later(10)), "its own end");
-    assert_eq!(end("long").await, Some(later(60)));
-    assert_eq!(end("long-2").await, None, "and not that of the overlap");
-}
-
-pub(crate) async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: Keys>(store: S) {
-    let mut old = key("old", "ann");
-    old.environment = Some("live".to_owned());
-    old.roles = vec!["operator".to_owned()];
-    old.lineage = BudgetId::new("ancestor").unwrap();
-    store.insert(old.clone(), None).await.unwrap();
-    let mut change = KeyUpdate::default();
-    change.name = Some("renamed".to_owned());
-    change.roles = Some(vec!["viewer".to_owned()]);
-    change.resource = Some(Some("agent-1".to_owned()));
-    change.networks = Some(vec!["192.0.2.0/24".parse().unwrap()]);
-    change.quotas = Some(Some(Quota::per_minute(5).into()));
-    change.metadata = Some([("team".to_owned(), "red".to_owned())].into());
-    change.expires_at = Some(Some(later(500)));
-    let changed = store.update("ann", &id("old"), change, None).await.unwrap();
-    store.touch(&id("old"), later(1));
-    store.written().await;
-    let mut rotation = rotation("old", "new", later(60));
-    rotation.proof = "hmac-sha256:2026".parse().unwrap();
-    rotation.at = later(2);
-    store.rotate(rotation.clone(), None).await.unwrap();
-
-    let mut expected = changed.unwrap();
-    expected.id = id("new");
-    expected.digest = rotation.digest;
-    expected.proof = rotation.proof;
-    expected.preview = rotation.preview;
-    expected.created_at = later(2);
-    expected.rotated_from = Some(id("old"));
-    assert_eq!(get(&store, "ann", "new").await, Some(expected));
-    let replaced = get(&store, "ann", "old").await.unwrap();
-    assert_eq!(replaced.rotated_to, Some(id("new")));
-    assert_eq!(replaced.last_used_at, Some(later(1)));
-}
-
-pub(crate) async fn a_key_is_rotated_once<S: Keys>(store: S) {
-    store.insert(key("old", "ann"), None).await.unwrap();
-    let rotate = |into: String| {
-        let store = store.clone();
-        let rotation = rotation("old", &into, later(60));
-        tokio::spawn(async move { store.rotate(rotation, at_most(9, 9)).await.unwrap() })
-    };
-    let tasks: Vec<_> = (0..16)
-        .map(|number| rotate(format!("new-{number}")))
-        .collect();
-    let (mut winner, mut losers) = (None, Vec::new());
-    for task in tasks {
-        match task.await.unwrap() {
-            RotationOutcome::Rotated { successor, .. } => {
-                assert_eq!(winner.replace(successor.id), None, "one wins");
-            }
-            RotationOutcome::Superseded { by } => losers.push(by),
-            other => panic!("{other:?}"),
-        }
-    }
-    let winner = winner.unwrap();
-    assert_eq!(losers, vec![winner.clone(); 15]);
-    assert_eq!(
-        store.list("ann", Page::first(9)).await.unwrap().items.len(),
-        2
-    );
-    // Also when that one is gone: nobody knows any more how long the old one would have lived.
-    store.delete("ann", &winner).await.unwrap();
-    let again = store.rotate(rotation("old", "late", later(90)), None).await;
-    assert_eq!(again.unwrap(), RotationOutcome::Superseded { by: winner });
-    let old = get(&store, "ann", "old").await.unwrap();
-    assert_eq!(old.expires_at, Some(later(60)));
-}
-
-pub(crate) async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: Keys>(store: S) {
-    let mut expired = key("expired", "ann");
-    expired.expires_at = Some(now());
-    let mut revoked = key("revoked", "ann");
-    revoked.revoked_at = Some(now());
-    for old in [expired, revoked, key("bobs", "bob")] {
-        store.insert(old, None).await.unwrap();
-    }
-    for (of, expected) in [
-        ("expired", RotationOutcome::NotActive),
-        ("revoked", RotationOutcome::NotActive),
-        ("bobs", RotationOutcome::Unknown),
-        ("nobodys", RotationOutcome::Unknown),
-    ] {
-        let outcome = store.rotate(rotation(of, "new", later(60)), None).await;
-        assert_eq!(outcome.unwrap(), expected, "{of}");
-        assert_eq!(get(&store, "ann", "new").await, None);
-    }
-    assert_eq!(get(&store, "bob", "bobs").await, Some(key("bobs", "bob")));
-    store.insert(key("key-1", "ann"), None).await.unwrap();
-    let taken = store.rotate(rotation("key-1", "bobs", later(60)), None);
-    assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
-    // Nor does one with other settings than were seen; its name is none of them.
-    let mut seen = key("key-1", "ann");
-    let mut differently = rotation("key-1", "new", later(60));
-    seen.roles = vec!["viewer".to_owned()];
-    differently.seen = Some(Box::new(seen));
-    let outcome = store.rotate(differently, None).await.unwrap();
-    assert_eq!(outcome, RotationOutcome::Changed);
-    assert_eq!(get(&store, "ann", "new").await, None);
-    assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
-}
-
-pub(crate) async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S: Keys>(store: S) {
+/// [`update`](KeyStore::update) fails with [`Conflict`](StoreErrorKind::Conflict) where the settings are others than were
+/// [seen](KeyUpdate::seen): of eight at once that saw the same, one is made.
+pub async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S: KeyStore + Clone>(
+    store: S,
+) {
     let made = key("key-1", "ann");
     store.insert(made.clone(), None).await.unwrap();
     let labelled = |seen: &KeyRecord, label: &str| {
@@ -276,7 +130,8 @@ pub(crate) async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S:
     assert_eq!(absent.unwrap(), None);
 }
 
-pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {
+/// Another owner's key is not got, changed or deleted.
+pub async fn another_owner_s_key_is_like_none<S: KeyStore + Clone>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
     revoke.revoked_at = Some(now());
@@ -290,7 +145,8 @@ pub(crate) async fn another_owner_s_key_is_like_none<S: Keys>(store: S) {
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
-pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Keys>(store: S) {
+/// [`list`](KeyStore::list) has an owner's keys newest first, each once, and no cursor on the last page.
+pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: KeyStore + Clone>(store: S) {
     for number in 0..7 {
         store
             .insert(key(&format!("key-{number}"), "ann"), None)
@@ -319,7 +175,8 @@ pub(crate) async fn keys_are_listed_newest_first_a_page_at_a_time<S: Keys>(store
     assert_eq!(exact.next_cursor, None, "no page behind the last");
 }
 
-pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Keys>(store: S) {
+/// [`update`](KeyStore::update) changes what it names and nothing else; a revocation stays as it was first made.
+pub async fn an_update_changes_what_it_names_and_no_revocation<S: KeyStore + Clone>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut change = KeyUpdate::default();
@@ -361,7 +218,9 @@ pub(crate) async fn an_update_changes_what_it_names_and_no_revocation<S: Keys>(s
     assert_eq!(unknown.await.unwrap(), None);
 }
 
-pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Keys>(store: S) {
+/// [`touch`](crate::store::KeyLookup::touch) changes the last use alone, to the latest, and is written when
+/// [`flush_touches`](crate::store::KeyLookup::flush_touches) answers.
+pub async fn a_touch_changes_one_column_and_never_goes_back<S: KeyStore + Clone>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
     let mut revoke = KeyUpdate::default();
@@ -374,17 +233,18 @@ pub(crate) async fn a_touch_changes_one_column_and_never_goes_back<S: Keys>(stor
     store.touch(&id("key-1"), later(9));
     store.touch(&id("key-1"), later(2));
     store.touch(&id("nobodys"), later(2));
-    store.written().await;
+    store.flush_touches().await.unwrap();
     expected.revoked_at = Some(now());
     expected.last_used_at = Some(later(9));
     assert_eq!(get(&store, "ann", "key-1").await, Some(expected));
     store.touch(&id("key-1"), later(4));
-    store.written().await;
+    store.flush_touches().await.unwrap();
     let last = get(&store, "ann", "key-1").await.unwrap().last_used_at;
     assert_eq!(last, Some(later(9)));
 }
 
-pub(crate) async fn a_deleted_key_is_gone<S: Keys>(store: S) {
+/// [`delete`](KeyStore::delete) returns what there was, once; then the id and the digest are free.
+pub async fn a_deleted_key_is_gone<S: KeyStore + Clone>(store: S) {
     let first = key("key-1", "ann");
     store.insert(first.clone(), None).await.unwrap();
     let deleted = store.delete("ann", &id("key-1")).await.unwrap();
@@ -396,7 +256,11 @@ pub(crate) async fn a_deleted_key_is_gone<S: Keys>(store: S) {
     store.insert(first, None).await.unwrap();
 }
 
-pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(store: S) {
+/// [`rehash`](crate::store::KeyLookup::rehash) replaces digest and proof if both are what was expected, and fails with
+/// [`Conflict`](StoreErrorKind::Conflict) where the new digest is another key's.
+///
+/// A store that leaves [`rehash`](crate::store::KeyLookup::rehash) as it is breaks this law, and may: its keys stay as they are.
+pub async fn a_key_gets_another_digest_if_it_has_the_old_one<S: KeyStore + Clone>(store: S) {
     let (mut first, second) = (key("key-1", "ann"), key("key-2", "ann"));
     for stored in [&first, &second] {
         store.insert(stored.clone(), None).await.unwrap();
@@ -453,8 +317,8 @@ pub(crate) async fn a_key_gets_another_digest_if_it_has_the_old_one<S: Keys>(sto
     assert_eq!(store.find(&first.digest).await.unwrap(), Some(first));
 }
 
-/// "Never", for whoever has no null: it is a moment like any other, to the microsecond.
-pub(crate) async fn a_key_may_expire_in_the_last_second_of_time<S: Keys>(store: S) {
+/// Moments are kept to the microsecond, up to the last of them.
+pub async fn a_key_may_expire_in_the_last_second_of_time<S: KeyStore + Clone>(store: S) {
     let last = Timestamp::MAX.as_second();
     for (name, nanos) in [("whole", 0), ("cut", 999_999_000)] {
         let mut key = key(name, "ann");
@@ -464,7 +328,10 @@ pub(crate) async fn a_key_may_expire_in_the_last_second_of_time<S: Keys>(store: 
     }
 }
 
-pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Keys>(store: S) {
+/// [`recently_used`](crate::store::KeyLookup::recently_used) lists active keys of all owners, those that were used last first.
+///
+/// A store that leaves it as it is breaks this law, and may: its resolver begins cold.
+pub async fn active_keys_are_listed_by_their_last_use<S: KeyStore + Clone>(store: S) {
     let mut expired = key("expired", "ann");
     expired.expires_at = Some(now());
     let mut revoked = key("revoked", "ann");
@@ -487,9 +354,43 @@ pub(crate) async fn active_keys_are_listed_by_their_last_use<S: Keys>(store: S) 
     ] {
         store.touch(&id(name), later(at));
     }
-    store.written().await;
+    store.flush_touches().await.unwrap();
     let recent = store.recently_used(9).await.unwrap();
     let names: Vec<_> = recent.into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["lately", "long-ago", "unused"]);
     assert_eq!(store.recently_used(1).await.unwrap().len(), 1);
+}
+
+fn id(name: &str) -> KeyId {
+    KeyId::new(name).unwrap()
+}
+
+fn key(name: &str, owner: &str) -> KeyRecord {
+    let lineage = BudgetId::new(name).unwrap();
+    let digest = KeyDigest::of(&format!("ps_live_{name}"));
+    let mut key = KeyRecord::new(id(name), lineage, digest, owner, now());
+    key.name = name.to_owned();
+    key
+}
+
+fn at_most(live_max: u32, kept_max: u32) -> Option<KeysPerOwner> {
+    Some(KeysPerOwner { live_max, kept_max })
+}
+
+fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
+    Rotation {
+        owner: "ann".to_owned(),
+        replaced: id(of),
+        overlap_ends_at,
+        at: now(),
+        id: id(into),
+        digest: KeyDigest::of(&format!("ps_live_{into}")),
+        proof: KeyProof::Sha256,
+        preview: "ps_live_abcd...xyz9".to_owned(),
+        seen: None,
+    }
+}
+
+async fn get<S: KeyStore>(store: &S, owner: &str, name: &str) -> Option<KeyRecord> {
+    store.get(owner, &id(name)).await.unwrap()
 }

@@ -1,0 +1,242 @@
+//! The laws that every store keeps, as tests for a store of one's own.
+//!
+//! They are those that the engines of this crate are tested by. [`keys`](keys()) and [`sessions`](sessions()) run all laws of a
+//! trait, each on a new store, under any tokio runtime; one of several threads lets them meet more of what goes wrong at once. A law
+//! that is broken panics, and is named on stderr. Each is a function too, for whoever wants a test of each, or leaves out one that
+//! says that it may be. A later version may have further laws.
+//!
+//! Their time stands still at that of the [`ManualClock`] that a new store is handed: one that looks at a clock, as for
+//! [`recently_used`](crate::store::KeyLookup::recently_used), is to look at that.
+//!
+//! What a store of one's own needs besides is public too. This one has all of it, and keeps all laws:
+//!
+//! ```
+//! use std::sync::{Arc, Mutex, PoisonError};
+//! use tollgate::{
+//!     clock::{Clock, Timestamp},
+//!     key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+//!     store::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture},
+//! };
+//!
+//! /// Keys, oldest first: each step is one under the lock, as it would be in a transaction.
+//! #[derive(Debug)]
+//! struct Shelf {
+//!     keys: Mutex<Vec<(u64, KeyRecord)>>,
+//!     clock: Arc<dyn Clock>,
+//! }
+//!
+//! impl Shelf {
+//!     fn step<T>(&self, step: impl FnOnce(&mut Vec<(u64, KeyRecord)>) -> Result<T, StoreError>) -> StoreFuture<T> {
+//!         StoreFuture::ready(step(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner)))
+//!     }
+//! }
+//!
+//! fn owned<'a>(keys: &'a [(u64, KeyRecord)], owner: &'a str) -> impl Iterator<Item = &'a KeyRecord> {
+//!     keys.iter().map(|(_, key)| key).filter(move |key| key.owner == owner)
+//! }
+//!
+//! fn place(keys: &[(u64, KeyRecord)], owner: &str, id: &KeyId) -> Option<usize> {
+//!     keys.iter().position(|(_, key)| key.owner == owner && key.id == *id)
+//! }
+//!
+//! fn add(keys: &mut Vec<(u64, KeyRecord)>, key: KeyRecord, leaves: Option<KeyId>) -> Result<(), StoreError> {
+//!     if keys.iter().any(|(_, other)| other.id == key.id || other.digest == key.digest) {
+//!         return Err(StoreError::new(StoreErrorKind::Conflict, "the id or the digest is taken"));
+//!     }
+//!     let position = keys.last().map_or(1, |(last, _)| last + 1);
+//!     keys.retain(|(_, other)| Some(&other.id) != leaves.as_ref());
+//!     keys.push((position, key));
+//!     Ok(())
+//! }
+//!
+//! impl KeyLookup for Shelf {
+//!     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
+//!         self.step(|keys| Ok(keys.iter().find(|(_, key)| key.digest == *digest).map(|(_, key)| key.clone())))
+//!     }
+//!
+//!     fn touch(&self, id: &KeyId, at: Timestamp) {
+//!         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+//!         if let Some((_, key)) = keys.iter_mut().find(|(_, key)| key.id == *id) {
+//!             key.last_used_at = key.last_used_at.max(Some(at));
+//!         }
+//!     }
+//!
+//!     fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
+//!         self.step(|keys| {
+//!             let is_meant = |key: &KeyRecord| key.id == change.id && key.digest == change.from;
+//!             let Some(place) = keys.iter().position(|(_, key)| is_meant(key)) else { return Ok(false) };
+//!             if keys.iter().any(|(_, key)| key.digest == change.digest && key.id != change.id) {
+//!                 return Err(StoreError::new(StoreErrorKind::Conflict, "the digest is taken"));
+//!             }
+//!             Ok(keys[place].1.rehash(&change))
+//!         })
+//!     }
+//!
+//!     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
+//!         self.step(|keys| {
+//!             let now = self.clock.now();
+//!             let mut active: Vec<_> = keys.iter().map(|(_, key)| key).filter(|key| key.is_active(now)).cloned().collect();
+//!             active.sort_by_key(|key| std::cmp::Reverse(key.last_used_at));
+//!             active.truncate(limit.into());
+//!             Ok(active)
+//!         })
+//!     }
+//! }
+//!
+//! impl KeyStore for Shelf {
+//!     fn insert(&self, key: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
+//!         self.step(|keys| {
+//!             let leaves = bounds.map(|bounds| bounds.admit(&key, owned(keys, &key.owner))).transpose()?;
+//!             add(keys, key, leaves.flatten())
+//!         })
+//!     }
+//!
+//!     fn rotate(&self, rotation: Rotation, bounds: Option<KeysPerOwner>) -> StoreFuture<RotationOutcome> {
+//!         self.step(|keys| {
+//!             let Some(place) = place(keys, &rotation.owner, &rotation.replaced) else {
+//!                 return Ok(RotationOutcome::Unknown);
+//!             };
+//!             let mut old = keys[place].1.clone();
+//!             let successor = match old.rotate(&rotation) {
+//!                 Ok(successor) => successor,
+//!                 Err(outcome) => return Ok(outcome),
+//!             };
+//!             let leaves = bounds.map(|bounds| bounds.make_room(&successor, owned(keys, &rotation.owner))).transpose()?;
+//!             let (before, replaced) = (std::mem::replace(&mut keys[place].1, old), keys[place].1.digest);
+//!             if let Err(taken) = add(keys, successor.clone(), leaves.flatten()) {
+//!                 keys[place].1 = before; // All or nothing.
+//!                 return Err(taken);
+//!             }
+//!             Ok(RotationOutcome::Rotated { replaced, successor: Box::new(successor) })
+//!         })
+//!     }
+//!
+//!     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+//!         self.step(|keys| Ok(place(keys, owner, id).map(|place| keys[place].1.clone())))
+//!     }
+//!
+//!     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+//!         self.step(|keys| {
+//!             let behind = keys.iter().rev().filter(|(position, key)| {
+//!                 key.owner == owner && page.cursor().is_none_or(|cursor| *position < cursor)
+//!             });
+//!             let rows = behind.take(usize::from(page.limit()) + 1).cloned().collect();
+//!             Ok(Paged::from_rows(&page, rows))
+//!         })
+//!     }
+//!
+//!     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate, bounds: Option<KeysPerOwner>) -> StoreFuture<Option<KeyRecord>> {
+//!         self.step(|keys| {
+//!             let Some(place) = place(keys, owner, id) else { return Ok(None) };
+//!             let (mut key, now) = (keys[place].1.clone(), self.clock.now());
+//!             if !key.is_as_seen(change.seen.as_deref()) {
+//!                 return Err(StoreError::new(StoreErrorKind::Conflict, "the key was changed meanwhile"));
+//!             }
+//!             if key.comes_back(&change, now) && let Some(bounds) = bounds {
+//!                 bounds.admit_again(now, owned(keys, owner))?;
+//!             }
+//!             key.apply(change);
+//!             keys[place].1 = key.clone();
+//!             Ok(Some(key))
+//!         })
+//!     }
+//!
+//!     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
+//!         self.step(|keys| Ok(place(keys, owner, id).map(|place| keys.remove(place).1)))
+//!     }
+//! }
+//!
+//! # #[tokio::main] async fn main() {
+//! // In a `#[tokio::test(flavor = "multi_thread")]`:
+//! tollgate::conformance::keys(async |clock| Shelf { keys: Mutex::default(), clock }).await;
+//! # }
+//! ```
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a law that is broken ends its test"
+)]
+#![expect(
+    clippy::field_reassign_with_default,
+    reason = "they are written as whoever uses the crate must write them"
+)]
+
+pub mod keys;
+pub mod sessions;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    domain::clock::{Clock, ManualClock, Timestamp},
+    store::{KeyStore, SessionStore, StoreError, StoreErrorKind},
+};
+
+/// All laws of a suite, each on a store of its own.
+macro_rules! suite {
+    ($(#[$doc:meta])* $suite:ident of $trait:ident: $($law:ident,)*) => {
+        $(#[$doc])*
+        ///
+        /// `new_store` makes an empty store that reads this clock.
+        ///
+        /// # Panics
+        /// When a law is broken.
+        pub async fn $suite<S: $trait>(mut new_store: impl AsyncFnMut(Arc<ManualClock>) -> S) {
+            $(
+                eprintln!("{}::{}", stringify!($suite), stringify!($law));
+                $suite::$law(Arc::new(new_store(Arc::default()).await)).await;
+            )*
+        }
+    };
+}
+
+suite! {
+    /// Runs all [laws of a key store](mod@keys).
+    keys of KeyStore:
+    a_key_is_found_by_its_whole_digest_as_it_was_stored,
+    an_id_or_a_digest_is_taken_once,
+    a_rotation_ends_the_old_key_at_the_earlier_end,
+    a_new_key_has_the_settings_that_the_old_one_has_then,
+    a_key_is_rotated_once,
+    a_rotated_key_ends_with_its_overlap_at_the_latest,
+    an_expired_key_goes_on_where_there_is_room,
+    a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
+    an_owner_has_only_so_many_keys_and_others_theirs,
+    another_owner_s_key_is_like_none,
+    keys_are_listed_newest_first_a_page_at_a_time,
+    an_update_changes_what_it_names_and_no_revocation,
+    a_key_that_was_changed_since_it_was_seen_is_left_as_it_is,
+    a_touch_changes_one_column_and_never_goes_back,
+    a_deleted_key_is_gone,
+    a_key_gets_another_digest_if_it_has_the_old_one,
+    a_key_may_expire_in_the_last_second_of_time,
+    active_keys_are_listed_by_their_last_use,
+}
+
+suite! {
+    /// Runs all [laws of a store of logins](mod@sessions).
+    sessions of SessionStore:
+    a_login_ends_once,
+    a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login,
+    a_refresh_of_what_is_over_or_another_s_changes_nothing,
+    a_refresh_that_leaves_no_time_is_refused,
+    a_grace_takes_the_immediate_parent_once_more,
+    a_user_has_only_so_many_logins_and_others_theirs,
+    of_any_logins_at_once_so_many_stay_as_there_may_be,
+    open_logins_are_listed_newest_first,
+    of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
+}
+
+fn now() -> Timestamp {
+    ManualClock::default().now()
+}
+
+fn later(seconds: u32) -> Timestamp {
+    now() + Duration::from_secs(seconds.into())
+}
+
+fn kind<T: fmt::Debug>(answer: Result<T, StoreError>) -> StoreErrorKind {
+    answer.unwrap_err().kind()
+}
