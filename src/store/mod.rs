@@ -119,7 +119,7 @@ pub use memory::{MemoryRateLimiter, MemoryStore, MemoryStoreBuilder, RateLimiter
 pub use people::{SessionStore, UserStore};
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use postgres::{PostgresStore, PostgresStoreBuilder};
+pub use postgres::{Migrations, PostgresStore, PostgresStoreBuilder};
 pub use rate::{
     Correction, RateDecision, RateKey, RateOutcome, RateStore, Readings, TakenAt, WindowReading,
 };
@@ -135,6 +135,11 @@ pub use redis::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
+/// What [`PostgresStore`] takes its pool of: an application that names it by this path has the version that fits.
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+#[doc(no_inline)]
+pub use sqlx;
 pub use statement::Statement;
 pub use static_keys::{StaticKeyError, StaticKeys};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -47,6 +47,8 @@ mod postgres_push;
 #[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod postgres_server;
+#[cfg(feature = "postgres")]
+mod postgres_tables;
 mod races;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod recovery;

@@ -117,37 +117,6 @@ async fn a_closed_store_says_so() {
     other.close().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_open_a_new_database_at_once() {
-    for _ in 0..4 {
-        let Some(place) = database().await else {
-            return;
-        };
-        let opening: Vec<_> = (0..8)
-            .map(|_| tokio::spawn(postgres_on(place.clone())))
-            .collect();
-        for store in opening {
-            store.await.unwrap().0.close().await.unwrap();
-        }
-    }
-}
-
-#[tokio::test]
-async fn tables_of_a_newer_version_are_left_alone() {
-    let Some(place) = database().await else {
-        return;
-    };
-    postgres_on(place.clone()).await.0.close().await.unwrap();
-    let pool = pool(place, 3).await;
-    sqlx::query("INSERT INTO tollgate.migration (version) VALUES (99)")
-        .execute(&pool)
-        .await
-        .unwrap();
-    let error = PostgresStore::open(pool).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Internal);
-    assert!(error.to_string().contains("newer"), "{error}");
-}
-
 #[tokio::test]
 async fn of_keys_that_were_rotated_before_the_latest_successor_is_known() {
     let Some(place) = database().await else {

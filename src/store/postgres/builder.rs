@@ -33,10 +33,23 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// Who brings the tables of a [`PostgresStore`] up to date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Migrations {
+    /// Each store that is opened, where there is something to do. It needs the right to make tables then.
+    #[default]
+    AtStart,
+    /// [`PostgresStore::migrate`], with a role of its own. A store that is opened looks whether that was done, and
+    /// fails where it wasn't.
+    Separate,
+}
+
 /// Settings of a [`PostgresStore`].
 #[must_use = "a builder does nothing until the store is opened"]
 pub struct PostgresStoreBuilder {
     pool: PgPool,
+    migrations: Migrations,
     settings: Settings,
 }
 
@@ -57,7 +70,17 @@ impl PostgresStoreBuilder {
             lanes: 2,
             deadline: Duration::from_secs(5),
         };
-        Self { pool, settings }
+        Self {
+            pool,
+            migrations: Migrations::default(),
+            settings,
+        }
+    }
+
+    /// Who brings the tables up to date; [`Migrations::AtStart`] unless set.
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = migrations;
+        self
     }
 
     /// Where the time comes from; the system's clock unless set.
@@ -158,13 +181,19 @@ impl PostgresStoreBuilder {
     /// on a Tokio runtime, on which the store's tasks then run.
     ///
     /// # Errors
-    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made or are of a
-    /// newer version.
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made, or are of a
+    /// version that this one doesn't work with: the text says which.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
-        let Self { pool, settings } = self;
-        schema::migrate(&pool)
-            .await
-            .map_err(|failure| failure.error)?;
+        let Self {
+            pool,
+            migrations,
+            settings,
+        } = self;
+        let ready = match migrations {
+            Migrations::AtStart => schema::migrate(&pool).await,
+            Migrations::Separate => schema::verify(&pool).await,
+        };
+        ready.map_err(|failure| failure.error)?;
         let (lanes, queues): (Vec<_>, Vec<Queue>) = (0..settings.lanes)
             .map(|_| mpsc::unbounded_channel())
             .unzip();

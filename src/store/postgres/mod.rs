@@ -14,6 +14,16 @@
 //! - **Deadlines.** Whatever the database does, a call ends within [`PostgresStoreBuilder::deadline`].
 //! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after it fell silent,
 //!   by another one ([`PostgresStoreBuilder::recover_after`]); their usage rows say `abandoned`.
+//! - **Updates.** Each version brings the tables up to date when a store is opened, or, where the server's role may not
+//!   ([`Migrations::Separate`]), by [`PostgresStore::migrate`] before. The new tables say from which version on programs work with them,
+//!   so that instances of the version before may be started beside them, or are told in so many words that they can't be.
+//!   What a server's role needs:
+//!
+//!   ```sql
+//!   GRANT USAGE ON SCHEMA tollgate TO server;
+//!   GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tollgate TO server;
+//!   GRANT USAGE ON ALL SEQUENCES IN SCHEMA tollgate TO server;
+//!   ```
 //! - **Push.** Triggers tell of every change of keys, users and logins (`LISTEN`/`NOTIFY`), whoever makes it; resolvers
 //!   [follow](crate::store::Invalidations) them. Not through a pooler that shares sessions between clients, such
 //!   as PgBouncer in its transaction mode: there a resolver's time to live is what counts.
@@ -94,7 +104,7 @@ use crate::domain::{
     clock::{Clock, Timestamp},
 };
 
-pub use builder::PostgresStoreBuilder;
+pub use builder::{Migrations, PostgresStoreBuilder};
 
 /// Reads and changes outside the books that wait or are under way.
 const ASKED_MAX: usize = 4_096;
@@ -209,10 +219,21 @@ impl PostgresStore {
     /// Opens the store on these connections, with default settings.
     ///
     /// # Errors
-    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made or are of a
-    /// newer version.
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made, or are of a
+    /// version that this one doesn't work with.
     pub fn open(pool: PgPool) -> impl Future<Output = Result<Self, StoreError>> + Send {
         Self::builder(pool).open()
+    }
+
+    /// Makes the tables, or brings them up to date, and nothing else: a step of a deployment, over connections of a role that may.
+    /// Where there is nothing to do it changes nothing, and of several at once one does it. Stores of the version before go
+    /// on meanwhile.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
+        let migrated = schema::migrate(pool).await;
+        migrated.map_err(|failure| failure.error)
     }
 
     /// Settings of one's own for a store on these connections.
