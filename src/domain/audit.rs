@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use super::{KeyId, RequestId, clock::Timestamp, masked::masked_id};
 
 /// The longest name of an action that is kept, in bytes.
@@ -80,6 +82,12 @@ impl fmt::Debug for AuditAction {
     }
 }
 
+impl Serialize for AuditAction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl fmt::Display for AuditAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -114,6 +122,12 @@ impl AuditOutcome {
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Success, Self::Refused, Self::Failed];
         all.into_iter().find(|outcome| outcome.as_str() == name)
+    }
+}
+
+impl Serialize for AuditOutcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -174,7 +188,7 @@ impl Act {
 }
 
 /// One thing that happened, as it is written down. Texts are cut off after 512 bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
     /// When.
@@ -305,12 +319,13 @@ impl Share {
     }
 }
 
-/// An event in its place in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An event in its place in the log. Serialized it is flat: the event, with its `position`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
     /// Its place: the log is read in the order of its times, and of one time those of larger places first.
     pub position: u64,
     /// What happened.
+    #[serde(flatten)]
     pub event: AuditEvent,
 }
 
@@ -354,6 +369,20 @@ fn cut(text: &mut String, length_max: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_serialized_flat() {
+        let act = Act::new(AuditAction::LOGIN).actor("ann");
+        let entry = AuditEntry {
+            position: 7,
+            event: AuditEvent::new(Timestamp::UNIX_EPOCH, act),
+        };
+        let json = serde_json::to_value(&entry).unwrap();
+        let (actor, action) = (&json["actor"], &json["action"]);
+        assert_eq!((actor, action), (&"ann".into(), &"login".into()));
+        assert_eq!(json["outcome"], "success");
+        assert_eq!(json["position"], 7);
+    }
 
     #[test]
     fn texts_are_cut_between_letters() {

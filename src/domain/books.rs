@@ -17,6 +17,8 @@ mod spent;
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
 use super::{
     AccountId, BudgetId,
     budget::{BudgetWindow, Moment, SpendingAlert, Windows},
@@ -27,7 +29,7 @@ pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, 
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};
 
-/// The money of one account.
+/// The money of one account. Serialized it has what is [available](Self::available) too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     /// All that was ever paid in, with all corrections.
@@ -61,6 +63,18 @@ impl Balance {
             held: self.held,
         };
         amount <= self.available() && all.after(amount).is_some()
+    }
+}
+
+impl Serialize for Balance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut balance = serializer.serialize_struct("Balance", 5)?;
+        balance.serialize_field("available", &self.available())?;
+        balance.serialize_field("deposited", &self.deposited)?;
+        balance.serialize_field("settled", &self.settled)?;
+        balance.serialize_field("held", &self.held)?;
+        balance.serialize_field("credit_line", &self.credit_line)?;
+        balance.end()
     }
 }
 

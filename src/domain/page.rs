@@ -1,5 +1,7 @@
 //! Lists, a page at a time.
 
+use serde::Serialize;
+
 /// The most items that one page holds.
 const LIMIT_MAX: u16 = 1_000;
 
@@ -50,7 +52,7 @@ impl Page {
 }
 
 /// One page of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Paged<T> {
     /// The items, in the list's order.
     pub items: Vec<T>,

@@ -1,6 +1,8 @@
 //! Who is calling, once that is known.
 
 mod identity;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -69,6 +71,34 @@ impl Principal {
             identity: Identity::new(subject, credential),
             standing: Standing::default(),
             scopes: Vec::new(),
+        }
+    }
+
+    /// Begins a principal with all that this one has, by which the same caller goes on with less, or under another account.
+    ///
+    /// ```
+    /// use tollgate::{CredentialKind, Principal, store::AccountId};
+    ///
+    /// let caller = Principal::builder("user-7", CredentialKind::ApiKey).role("admin").build();
+    /// let team = caller.to_builder().account(AccountId::new("team-1")?).roles(["viewer"]).build();
+    /// assert_eq!((team.subject(), team.has_role("admin")), ("user-7", false));
+    /// # Ok::<(), tollgate::store::InvalidId>(())
+    /// ```
+    pub fn to_builder(&self) -> PrincipalBuilder {
+        let mut identity = self.identity().clone();
+        if let Some(at) = self.expires_at() {
+            identity.set_end(at);
+        }
+        if let Some(token) = &self.token {
+            for (name, value) in &token.attributes {
+                let own = &mut identity.rare_mut().attributes;
+                own.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        PrincipalBuilder {
+            standing: Standing::clone(&identity.standing),
+            identity,
+            scopes: self.scopes().map(Box::from).collect(),
         }
     }
 
@@ -236,7 +266,7 @@ impl fmt::Debug for Principal {
 }
 
 /// Makes a [`Principal`].
-#[must_use]
+#[must_use = "a builder does nothing until it is built"]
 pub struct PrincipalBuilder {
     identity: Identity,
     standing: Standing,
@@ -265,6 +295,12 @@ impl PrincipalBuilder {
     /// One more role.
     pub fn role(mut self, role: &str) -> Self {
         self.standing.roles.push(role.into());
+        self
+    }
+
+    /// These roles and no others.
+    pub fn roles<'a>(mut self, roles: impl IntoIterator<Item = &'a str>) -> Self {
+        self.standing.roles = roles.into_iter().map(Box::from).collect();
         self
     }
 

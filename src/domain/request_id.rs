@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Deref};
 
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
 
 /// The id of one request: the caller's, if it was well-formed, or one of ours. It names rows of logs;
 /// nothing is decided by it. A clone is a reference count.
@@ -51,6 +52,12 @@ impl From<Cow<'_, str>> for RequestId {
 impl From<&str> for RequestId {
     fn from(text: &str) -> Self {
         Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Holds, settlements, and the log of what was used and paid.
 
+mod row;
+
 use std::{fmt, sync::Arc, time::Duration};
+
+use serde::Serialize;
 
 use super::{
     AccountId, KeyId, RequestId,
@@ -245,6 +249,11 @@ impl Settlement {
         }
     }
 
+    /// The latency as the log tells it.
+    pub(crate) fn latency_ms(&self) -> u64 {
+        u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Of a hold that nobody settled within `age`.
     #[must_use]
     pub(crate) fn abandoned(hold: Money, expiry: Expiry, age: jiff::SignedDuration) -> Self {
@@ -255,7 +264,7 @@ impl Settlement {
     }
 }
 
-/// One row of the usage log.
+/// One row of the usage log. Serialized it is flat, with the names of a [`UsageExport`](crate::UsageExport).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageEntry {
     /// Its place in the log; later rows have larger ones.
@@ -305,7 +314,7 @@ pub struct Adjustment {
 }
 
 /// One movement of money in an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Transaction {
     /// Its place in the log; later ones have larger ones.
     pub position: u64,

@@ -11,10 +11,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body, Frame};
-use serde::Serialize;
 
 use crate::{
-    domain::{AccountId, clock::Timestamp, money::Money, usage::UsageEntry},
+    domain::{AccountId, clock::Timestamp, usage::UsageEntry},
     store::{Ledger, Page, Paged, StoreError, StoreFuture},
 };
 
@@ -114,9 +113,8 @@ impl UsageExport {
             if self.since.is_some_and(|since| row.settled_at < since) {
                 return Ok((text, true));
             }
-            let row = Row::of(&row);
             match self.format {
-                Format::Csv => row.write_csv(&mut text),
+                Format::Csv => write_csv(&row, &mut text),
                 Format::JsonLines => {
                     serde_json::to_writer(&mut text, &row)
                         .map_err(|_| StoreError::internal("a row has no JSON"))?;
@@ -186,87 +184,36 @@ impl fmt::Debug for UsageExport {
     }
 }
 
-#[derive(Serialize)]
-struct Row<'a> {
-    position: u64,
-    started_at: Timestamp,
-    settled_at: Timestamp,
-    request_id: &'a str,
-    account: &'a str,
-    principal: &'a str,
-    key: Option<&'a str>,
-    route: &'a str,
-    model: Option<&'a str>,
-    status: Option<u16>,
-    outcome: &'a str,
-    held: Money,
-    charged: Money,
-    input_tokens: Option<u64>,
-    cached_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    bytes: Option<u64>,
-    latency_ms: u64,
-    usage_is_missing: bool,
-}
-
-impl<'a> Row<'a> {
-    fn of(entry: &'a UsageEntry) -> Self {
-        let (call, settlement) = (&entry.call, &entry.settlement);
-        Self {
-            position: entry.position,
-            started_at: call.started_at,
-            settled_at: entry.settled_at,
-            request_id: &call.request_id,
-            account: call.account.as_str(),
-            principal: &call.principal,
-            key: call.key.as_ref().map(|key| key.as_str()),
-            route: &call.route,
-            model: settlement.model.as_deref(),
-            status: settlement.status,
-            outcome: settlement.outcome.as_str(),
-            held: entry.held,
-            charged: settlement.charged,
-            input_tokens: settlement.input_tokens,
-            cached_tokens: settlement.cached_tokens,
-            cache_write_tokens: settlement.cache_write_tokens,
-            output_tokens: settlement.output_tokens,
-            bytes: settlement.bytes,
-            latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
-            usage_is_missing: settlement.usage_is_missing,
-        }
+/// In the order of [`COLUMNS`].
+fn write_csv(entry: &UsageEntry, line: &mut Vec<u8>) {
+    let (call, settlement) = (&entry.call, &entry.settlement);
+    fn number(number: Option<impl ToString>) -> String {
+        number.map_or_else(String::new, |number| number.to_string())
     }
-
-    /// In the order of [`COLUMNS`].
-    fn write_csv(&self, line: &mut Vec<u8>) {
-        fn number(number: Option<impl ToString>) -> String {
-            number.map_or_else(String::new, |number| number.to_string())
-        }
-        let cells = [
-            self.position.to_string(),
-            self.started_at.to_string(),
-            self.settled_at.to_string(),
-            text(self.request_id),
-            text(self.account),
-            text(self.principal),
-            text(self.key.unwrap_or_default()),
-            text(self.route),
-            text(self.model.unwrap_or_default()),
-            number(self.status),
-            self.outcome.to_owned(),
-            self.held.to_decimal(),
-            self.charged.to_decimal(),
-            number(self.input_tokens),
-            number(self.cached_tokens),
-            number(self.cache_write_tokens),
-            number(self.output_tokens),
-            number(self.bytes),
-            self.latency_ms.to_string(),
-            self.usage_is_missing.to_string(),
-        ];
-        line.extend_from_slice(cells.join(",").as_bytes());
-        line.extend_from_slice(b"\r\n");
-    }
+    let cells = [
+        entry.position.to_string(),
+        call.started_at.to_string(),
+        entry.settled_at.to_string(),
+        text(&call.request_id),
+        text(call.account.as_str()),
+        text(&call.principal),
+        text(call.key.as_ref().map_or("", |key| key.as_str())),
+        text(&call.route),
+        text(settlement.model.as_deref().unwrap_or_default()),
+        number(settlement.status),
+        settlement.outcome.as_str().to_owned(),
+        entry.held.to_decimal(),
+        settlement.charged.to_decimal(),
+        number(settlement.input_tokens),
+        number(settlement.cached_tokens),
+        number(settlement.cache_write_tokens),
+        number(settlement.output_tokens),
+        number(settlement.bytes),
+        settlement.latency_ms().to_string(),
+        settlement.usage_is_missing.to_string(),
+    ];
+    line.extend_from_slice(cells.join(",").as_bytes());
+    line.extend_from_slice(b"\r\n");
 }
 
 /// A cell, quoted where it must be, and never a formula.

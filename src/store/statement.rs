@@ -1,5 +1,7 @@
 //! What happened to an account's money in a period.
 
+use serde::Serialize;
+
 use super::{AccountId, Ledger, Page, StoreError, StoreErrorKind};
 use crate::domain::{clock::Timestamp, money::Money, usage::Transaction};
 
@@ -42,7 +44,8 @@ const ATTEMPTS: u32 = 32;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Statement {
     /// Whose money.
     pub account: AccountId,

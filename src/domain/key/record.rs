@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 use super::{KeyDigest, KeyProof, Rehash, Rotation, RotationOutcome};
 use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
-/// A key as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key as stored. Serialized it is what may be shown of it: neither its digest nor its proof is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
     /// Its public name.
     pub id: KeyId,
     /// What the key is looked up by: a digest of all of it, or of its start, as `proof` says.
+    #[serde(skip)]
     pub digest: KeyDigest,
     /// Of which scheme the digest is.
+    #[serde(skip)]
     pub proof: KeyProof,
     /// What may be shown of it: `ps_live_abcd...xyz9`.
     pub preview: String,
@@ -216,4 +219,47 @@ pub struct KeyUpdate {
     pub revoked_at: Option<Timestamp>,
     /// The key as the caller read it. The change is made only if the key's settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_serialized_of_a_key_proves_nothing() {
+        let (id, lineage) = (
+            KeyId::new("key-1").unwrap(),
+            BudgetId::new("key-1").unwrap(),
+        );
+        let digest = KeyDigest::of("ps_live_1");
+        let mut key = KeyRecord::new(id, lineage, digest, "ann", Timestamp::UNIX_EPOCH);
+        key.proof = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
+            .parse()
+            .unwrap();
+        key.networks = vec!["192.0.2.0/24".parse().unwrap()];
+        let json = serde_json::to_value(&key).unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        names.sort_unstable();
+        let shown = [
+            "created_at",
+            "environment",
+            "expires_at",
+            "id",
+            "last_used_at",
+            "lineage",
+            "metadata",
+            "name",
+            "networks",
+            "owner",
+            "preview",
+            "quotas",
+            "resource",
+            "revoked_at",
+            "roles",
+            "rotated_from",
+            "rotated_to",
+        ];
+        assert_eq!(names, shown);
+        assert_eq!(json["networks"][0], "192.0.2.0/24");
+    }
 }

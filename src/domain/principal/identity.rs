@@ -20,6 +20,7 @@ pub(crate) trait IdentityHolder: Send + Sync {
 }
 
 /// Who is calling.
+#[derive(Clone)]
 pub(crate) struct Identity {
     /// `None` where it can name no account: then it is in the box.
     subject: Option<AccountId>,
@@ -33,7 +34,7 @@ pub(crate) struct Identity {
 }
 
 /// What few identities have.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Rare {
     subject: Option<Arc<str>>,
     pub(super) session: Option<SessionId>,
