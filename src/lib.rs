@@ -69,6 +69,30 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What an operator sees
+//!
+//! Every decision of a layer is one event of `tracing` with the target `tollgate`: admissions at the level `DEBUG`, refusals at `INFO`. Its
+//! fields are `layer`, `decision` (`admit`, `refuse`, `shadow_refuse`), `principal` (the [subject](Principal::subject), once it is
+//! known), `request_id`, `method` and `path`, and of a refusal `kind` and `reason`. What concerns a store is told under
+//! `tollgate::ledger`, `tollgate::sqlite`, `tollgate::postgres`, `tollgate::redis` and `tollgate::audit`. No credential stands in any of
+//! them.
+//!
+//! There is no span of a layer's own: a request has one already, of tower-http's `TraceLayer` say, further out. Where it declares
+//! the fields `principal`, `credential` or `denial` (`tracing::field::Empty`), they are filled in.
+//!
+//! With the feature `metrics` there are two counters. Their labels are bounded by the program, not by its clients:
+//!
+//! | counter | counts | labels |
+//! |---|---|---|
+//! | `tollgate_decisions_total` | decisions | `layer`; `decision`, as above; `kind` of the [denial](denial::DenialKind), empty where there is none |
+//! | `tollgate_usage_missing_total` | calls of which nobody told what they used ([`MissingUsage`]) | `route`, a pattern of the table of prices |
+//!
+//! All else is a figure that is there to be asked for, at the interval at which gauges are read:
+//! [`KeyResolver::statistics`](keyring::KeyResolver::statistics) and [`SessionResolver::statistics`](login::SessionResolver::statistics)
+//! (hits, loads, entries), [`MemoryRateLimiter::statistics`](store::MemoryRateLimiter::statistics), [`AuditTrail::lost`](audit::AuditTrail::lost),
+//! and of the stores `SqliteStore::statistics` and `PostgresStore::statistics` (what waits, open holds), `RedisRateLimiter::statistics`
+//! and `LeasedLedger::statistics`.
+//!
 //! # Features
 //!
 //! None is on by default: the five layers with the engine in memory.

@@ -11,3 +11,15 @@ pub enum CredentialKind {
     /// The session cookie of a web application.
     SessionCookie,
 }
+
+impl CredentialKind {
+    /// A stable name, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Token => "token",
+            Self::SessionCookie => "session_cookie",
+        }
+    }
+}

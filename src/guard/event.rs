@@ -1,10 +1,24 @@
-//! One event and one counter for every decision.
+//! One event and one counter for every decision, and what the span that the request is in asks for.
+
+use tracing::Span;
 
 use crate::{
-    domain::{RequestId, denial::Denial},
+    domain::{RequestId, denial::Denial, principal::Principal},
     trail,
     wire::RequestHead,
 };
+
+/// Who calls, in the fields that the request's span has for it.
+pub(super) fn authenticated(principal: &Principal) {
+    let span = Span::current();
+    span.record("principal", principal.subject());
+    span.record("credential", principal.credential().as_str());
+}
+
+/// The caller as far as one is known.
+fn subject<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
+    head.extensions.get().map(Principal::subject)
+}
 
 /// Says that a request was admitted.
 pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Counted) {
@@ -12,6 +26,7 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Co
         target: "tollgate",
         layer,
         decision = "admit",
+        principal = subject(head),
         request_id = head.request_id().map(RequestId::as_str),
         method = head.method.as_str(),
         path = &*head.shown_path(),
@@ -28,12 +43,14 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
         decision,
         kind = denial.kind().as_str(),
         reason = denial.reason(),
+        principal = subject(head),
         request_id = head.request_id().map(RequestId::as_str),
         method = head.method.as_str(),
         path = &*head.shown_path(),
     );
     count(layer, decision, denial.kind().as_str());
     if !shadow {
+        Span::current().record("denial", denial.kind().as_str());
         trail::refused(layer, denial);
     }
 }

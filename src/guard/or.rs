@@ -5,7 +5,7 @@ use std::fmt;
 use http::{Extensions, HeaderName};
 use tower_layer::Layer;
 
-use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict};
+use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict, event};
 use crate::{
     domain::{denial::DenialKind, principal::Principal},
     trail,
@@ -30,6 +30,7 @@ impl Permit for Identified {
     fn mark_request(&mut self, extensions: &mut Extensions) {
         if let Some(principal) = self.0.take() {
             trail::authenticated(&principal);
+            event::authenticated(&principal);
             extensions.insert(principal);
         }
     }

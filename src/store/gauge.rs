@@ -21,7 +21,28 @@ pub(super) struct Gauge {
     pub(super) events_lost: AtomicU64,
 }
 
+/// How much a store in a database has to do in this process. The figures are read one after the other, not at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStatistics {
+    /// Holds and changes that wait to be written. Beyond the store's `queue_max` further ones fail with `Busy`.
+    pub waiting: usize,
+    /// Holds that are open, each of a call under way. Beyond `open_holds_max` further ones fail with `Busy`.
+    pub open_holds: usize,
+    /// Audit events that were taken and could not be written, since the store was opened.
+    pub audit_events_lost: u64,
+}
+
 impl Gauge {
+    /// What there is to do.
+    pub(super) fn statistics(&self) -> StoreStatistics {
+        StoreStatistics {
+            waiting: self.queued.load(Ordering::Relaxed),
+            open_holds: self.open_holds.load(Ordering::Relaxed),
+            audit_events_lost: self.events_lost.load(Ordering::Relaxed),
+        }
+    }
+
     /// Takes a place below `limit`; `false` when there is none.
     pub(super) fn enter(counter: &AtomicUsize, limit: usize) -> bool {
         let entered = counter.fetch_add(1, Ordering::AcqRel) < limit;

@@ -107,6 +107,9 @@ pub(crate) use changes::Audience;
 pub use changes::{Change, ChangeListener, Invalidations};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+pub use gauge::StoreStatistics;
 pub use keys::{KeyLookup, KeyStore, OrKeys};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]

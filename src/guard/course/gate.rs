@@ -72,18 +72,21 @@ impl<P: Policy> Gate<P> {
             }
         };
         match denial {
-            None if self.policy().judges() => event::admitted(name, &head, self.counted()),
             None => {}
-            Some(denial) => {
-                event::refused(name, &head, &denial, self.is_shadow());
+            Some(ref denial) => {
+                event::refused(name, &head, denial, self.is_shadow());
                 if !self.is_shadow() {
-                    let response = self.denials().respond(&denial, &head);
+                    let response = self.denials().respond(denial, &head);
                     return Progress::Stopped(Box::new(response));
                 }
             }
         }
         if let Some(permit) = permit {
             permit.mark_request(request.extensions_mut());
+        }
+        // With the caller, who may just have become known.
+        if denial.is_none() && self.policy().judges() {
+            event::admitted(name, &RequestHead::of(request), self.counted());
         }
         Progress::Admitted
     }

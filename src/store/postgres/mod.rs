@@ -94,7 +94,7 @@ use super::{
     StoreError, StoreErrorKind, StoreFuture, Tenure,
     alerts::Alerts,
     changes::Listeners,
-    gauge::{Gauge, Place},
+    gauge::{Gauge, Place, StoreStatistics},
     settling::Settling,
 };
 use crate::domain::{
@@ -239,6 +239,12 @@ impl PostgresStore {
     /// Settings of one's own for a store on these connections.
     pub fn builder(pool: PgPool) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(pool)
+    }
+
+    /// How much it has to do: for gauges that warn before the store is [`Busy`](StoreErrorKind::Busy).
+    #[must_use]
+    pub fn statistics(&self) -> StoreStatistics {
+        self.0.shared.gauge.statistics()
     }
 
     /// Writes what was queued, gives back holds that are still open, and ends the tasks. Other clones fail with

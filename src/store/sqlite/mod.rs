@@ -57,7 +57,9 @@ use self::{
     writer::Damage,
 };
 use super::{
-    StoreError, StoreErrorKind, StoreFuture, Tenure, alerts::Alerts, gauge::Gauge,
+    StoreError, StoreErrorKind, StoreFuture, Tenure,
+    alerts::Alerts,
+    gauge::{Gauge, StoreStatistics},
     settling::Settling,
 };
 use crate::domain::{budget::Calendar, clock::Clock};
@@ -165,6 +167,12 @@ impl SqliteStore {
     /// Settings of one's own for the file at `path`.
     pub fn builder(path: impl Into<PathBuf>) -> SqliteStoreBuilder {
         SqliteStoreBuilder::new(path.into())
+    }
+
+    /// How much it has to do: for gauges that warn before the store is [`Busy`](StoreErrorKind::Busy).
+    #[must_use]
+    pub fn statistics(&self) -> StoreStatistics {
+        self.0.gauge.statistics()
     }
 
     /// Writes what was queued, gives back holds that are still open, folds the write-ahead log into the
