@@ -19,7 +19,7 @@ use super::{StallWatch, WatchedBody};
 use crate::wire::PeerAddress;
 
 /// Has the answers watched on connections that a [`StallWatch`] watches, and tells the layers inside of it whose connection it is. Stands outside
-/// of all others. See the [module](self).
+/// of all others. See the [module](crate::stall).
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "it does nothing until it is a layer of a service"]
 pub struct StallLayer;
