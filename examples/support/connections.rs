@@ -47,16 +47,21 @@ pub(crate) const STREAMS_MAX: u32 = 256;
 const CONNECTIONS_MAX: usize = 16_384;
 
 /// Connections as they come, once there is a place for each: until then they wait with the system, which has the more of them. Each ends by
-/// itself when its client says nothing, or takes nothing of what it is sent.
+/// itself when its client says nothing, or takes nothing of what it is sent, and at the latest when nobody waits for it any longer.
 pub(crate) struct Connections {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    stop: Stop,
 }
 
 impl Connections {
-    pub(crate) fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener, stop: Stop) -> Self {
         let places = Arc::new(Semaphore::new(connections_max()));
-        Self { listener, places }
+        Self {
+            listener,
+            places,
+            stop,
+        }
     }
 
     /// The next one.
@@ -69,7 +74,8 @@ impl Connections {
                     // An event of a stream goes out when it is there. Who has hung up has no use for it.
                     let _ = stream.set_nodelay(true);
                     let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
-                    return watch.io(stream).keeping(place);
+                    let over = self.stop.clone().over();
+                    return watch.io(stream).keeping(place).ending(over);
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: the next try would fail as well.
@@ -106,18 +112,19 @@ where
             () = &mut stopping => break,
         };
         let usage = Arc::new(Usage::default());
-        let (used, watch, service) = (
+        let (used, watch, service, open_for_all) = (
             Arc::clone(&usage),
             connection.watch().clone(),
             service.clone(),
+            open.clone(),
         );
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(watch.clone());
-            let under_way = used.begin();
+            // The request is under way for as long as there is a body, and so is the server.
+            let under_way = (used.begin(), open_for_all.clone());
             let answer = service.clone().oneshot(request);
             async move {
                 let answer = answer.await?;
-                // The request is under way for as long as there is a body.
                 Ok::<_, Infallible>(answer.map(|body| {
                     body.map_err(move |error| {
                         let _until_then = &under_way;

@@ -14,6 +14,7 @@ use std::{
     error::Error,
     io::{self, IsTerminal},
     net::SocketAddr,
+    pin::pin,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::{sleep, timeout},
 };
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
@@ -49,6 +51,10 @@ pub(crate) use self::stores::Stores;
 
 /// How long requests under way may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long connections may take to end that are told to.
+const ENDING_MAX: Duration = Duration::from_secs(2);
+const LETTING_GO: Duration = Duration::from_millis(100);
 
 /// Bytes of a connection that wait in the system, and how many connections wait to be taken.
 const SEND_BUFFER: u32 = 128 * 1024;
@@ -106,7 +112,7 @@ pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError>
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok((Connections::new(listener), stop))
+    Ok((Connections::new(listener, stop.clone()), stop))
 }
 
 /// The first of a host's addresses that can be had. Connections have send buffers of a fixed size, so that what a slow reader
@@ -155,10 +161,16 @@ impl Stop {
     pub(crate) async fn requested(mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
+
+    /// Waits until what was under way then has had its time, too.
+    pub(crate) async fn over(self) {
+        self.requested().await;
+        sleep(DRAIN_MAX).await;
+    }
 }
 
 /// Waits for a server that stops accepting at `stop` and then serves what is under way to its end: for
-/// 30 s at most.
+/// 30 s at most. Connections that last longer end by themselves, and what their answers have cost is settled.
 pub(crate) async fn run_until<E>(
     stop: Stop,
     server: impl Future<Output = Result<(), E>>,
@@ -166,11 +178,15 @@ pub(crate) async fn run_until<E>(
 where
     StartError: From<E>,
 {
+    let mut server = pin!(server);
     tokio::select! {
-        ended = server => ended?,
-        () = async { stop.requested().await; tokio::time::sleep(DRAIN_MAX).await } => {
-            tracing::warn!("some requests did not finish in time");
-        }
+        ended = &mut server => return Ok(ended?),
+        () = stop.over() => tracing::warn!("some requests did not finish in time"),
     }
+    if let Ok(ended) = timeout(ENDING_MAX, server).await {
+        ended?;
+    }
+    // Bodies go with tasks of their own over HTTP/2.
+    sleep(LETTING_GO).await;
     Ok(())
 }

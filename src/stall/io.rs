@@ -37,6 +37,8 @@ struct Eye {
     stalled: Clock,
     /// `None` when there was one.
     greeting: Option<(Greeting, Clock)>,
+    /// Over when the server is.
+    end: Option<Clock>,
     over: Option<&'static str>,
 }
 
@@ -54,6 +56,7 @@ impl<T> WatchedIo<T> {
                 waiting: None,
                 stalled: Box::pin(async move { watched.stalled().await }),
                 greeting: Some((Greeting::default(), silent)),
+                end: None,
                 over: None,
             },
             _kept: None,
@@ -64,6 +67,28 @@ impl<T> WatchedIo<T> {
     #[must_use]
     pub fn keeping(mut self, place: impl Send + 'static) -> Self {
         self._kept = Some(Box::new(place));
+        self
+    }
+
+    /// Ends the connection when `end` is over, whatever is under way on it: for a server that has waited long enough for its
+    /// clients to finish. The bodies of its answers are dropped then, which settles what they have cost; a server that only lets go of the
+    /// futures that accept leaves them to a runtime whose stores are closed already.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use std::time::Duration;
+    /// use tokio::{io::AsyncReadExt, time::sleep};
+    /// use tollgate::stall::StallWatch;
+    ///
+    /// let (near, _far) = tokio::io::duplex(1_024);
+    /// let mut connection = StallWatch::new().io(near).ending(sleep(Duration::from_secs(3)));
+    /// let error = connection.read_u8().await.expect_err("it ends");
+    /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn ending(mut self, end: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.eye.end = Some(Box::pin(end));
         self
     }
 
@@ -79,7 +104,11 @@ impl Eye {
     /// Fails when the connection is over.
     fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.over.is_none() && self.stalled.as_mut().poll(context).is_ready() {
-            self.end("an answer was left lying");
+            self.end_for("an answer was left lying");
+        }
+        let asked = self.end.as_mut().filter(|_| self.over.is_none());
+        if asked.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
+            self.end_for("the server waits no longer");
         }
         self.over
             .map_or(Ok(()), |why| Err(io::Error::new(ErrorKind::TimedOut, why)))
@@ -95,14 +124,14 @@ impl Eye {
             Some(_) => {}
             None if silent.as_mut().poll(context).is_ready() => {
                 self.greeting = None;
-                self.end("a client said nothing");
+                self.end_for("a client said nothing");
             }
             None => {}
         }
         self.look(context)
     }
 
-    fn end(&mut self, why: &'static str) {
+    fn end_for(&mut self, why: &'static str) {
         let peer = self.watch.peer.map(tracing::field::display);
         tracing::info!(target: "tollgate", peer, "{why}: the connection ends");
         self.over = Some(why);

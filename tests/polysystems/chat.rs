@@ -6,8 +6,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpSocket,
-    time::timeout,
+    net::{TcpSocket, TcpStream},
+    time::{sleep, timeout},
 };
 
 use crate::support::{Account, Answer, Call, Client, Key, WORD_IN, WORD_OUT, home, within};
@@ -285,7 +285,7 @@ async fn completions_at_once_stay_within_the_money() {
 }
 
 /// A reader who keeps the window of its socket small, so that the server cannot run ahead of it.
-async fn first_bytes(client: &Client, key: &Key, body: &str, request_id: &str) {
+async fn first_bytes(client: &Client, key: &Key, body: &str, request_id: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut stream = socket.connect(client.address).await.unwrap();
@@ -313,6 +313,46 @@ async fn first_bytes(client: &Client, key: &Key, body: &str, request_id: &str) {
         "{:?}",
         String::from_utf8_lossy(&read)
     );
+    stream
+}
+
+/// A stop waits for half a minute, and so does this.
+#[tokio::test]
+async fn a_stop_charges_a_reader_who_is_too_slow_for_what_was_produced() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "10").await;
+    let (count, model) = (60_000, key.model(&server).await);
+    let body = json!({
+        "model": model, "stream": true,
+        "messages": [{"role": "user", "content": "w ".repeat(count)}],
+    });
+    let body = body.to_string();
+    let mut stream = first_bytes(&server, &key, &body, "too-slow").await;
+    server.signal("TERM");
+    // Something of it is read every now and then, so that it doesn't stand still.
+    let reading = async {
+        let mut buffer = vec![0; 64 * 1_024];
+        while let Ok(1..) = stream.read(&mut buffer).await {
+            sleep(Duration::from_millis(250)).await;
+        }
+    };
+    let ended = server.ended();
+    let ((), ended) = tokio::join!(reading, ended);
+    ended.without_panic();
+
+    let server = home.start().await;
+    let rows = account.usage(&server).await;
+    let row = rows.iter().find(|row| row.text("request_id") == "too-slow");
+    let row = row.expect("the call is in the usage log");
+    assert_eq!(row.text("outcome"), "disconnected", "{row:?}");
+    let charged = row.money("charged");
+    let least = cost(i64::try_from(count).unwrap(), 1);
+    assert!(
+        (least..cost(60_000, 60_000)).contains(&charged),
+        "{charged} of {row:?}"
+    );
+    assert_eq!(account.settled(&server).await, 10 * DOLLAR - charged);
 }
 
 #[tokio::test]

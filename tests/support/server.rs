@@ -22,7 +22,7 @@ use tokio::{
 use super::Client;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// The signing secret that servers get here unless a test says otherwise.

@@ -156,18 +156,19 @@ impl<'c> Writer<'c> {
             if !self.line.is_closing() {
                 continue;
             }
-            if !self.is_refused {
-                attempts = CLOSING_ATTEMPTS;
+            // Whatever is left: also when keys were used last, which nobody waits for.
+            attempts = if self.is_refused {
+                attempts.saturating_sub(1)
+            } else {
+                CLOSING_ATTEMPTS
+            };
+            if attempts == 0 {
+                return;
             }
             if self.again.is_empty() {
                 // What was sent before the end was asked for is in the line by now.
                 self.line.take(&mut batch, 1);
                 if batch.is_empty() && self.line.touched().is_empty() {
-                    return;
-                }
-            } else if self.is_refused {
-                attempts = attempts.saturating_sub(1);
-                if attempts == 0 {
                     return;
                 }
             }
@@ -194,10 +195,10 @@ impl<'c> Writer<'c> {
 
     /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
+        if self.is_refused && (!self.again.is_empty() || self.line.is_closing()) {
+            std::thread::sleep(RETRY_AFTER);
+        }
         if !self.again.is_empty() {
-            if self.is_refused {
-                std::thread::sleep(RETRY_AFTER);
-            }
             let part = self.again.len().min(BATCH_MAX);
             batch.extend(self.again.drain(..part));
         }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::*;
 use crate::{
     domain::{
-        AccountId,
+        AccountId, KeyId,
         clock::{ManualClock, Timestamp},
         money::Money,
         usage::{Call, Expiry, HoldRequest, Outcome, Settlement},
@@ -123,6 +123,25 @@ fn however_much_waits_a_closing_writer_writes_it_where_the_disk_works() {
     for mut answer in answers {
         answer.try_recv().unwrap().unwrap();
     }
+}
+
+#[test]
+fn a_closing_writer_ends_where_the_disk_refuses_no_more_than_when_a_key_was_used() {
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let file = File::new();
+        let (mut writer, sender) = file.writer();
+        let key = KeyId::new("key-1").unwrap();
+        let at = Timestamp::UNIX_EPOCH;
+        sender.send(Command::Touch { key, at }).unwrap();
+        sender.send(Command::Close).unwrap();
+        let refuse = "PRAGMA query_only = ON";
+        file.connection.execute_batch(refuse).unwrap();
+        writer.serve();
+        ended.send(writer.line.touched().len()).unwrap();
+    });
+    let lost = end.recv_timeout(Duration::from_secs(60));
+    assert_eq!(lost, Ok(1), "it ends");
 }
 
 #[test]
