@@ -2,7 +2,7 @@
 //!
 //! - Refuses nothing. Stands outermost, so that every answer and every log row names the request.
 //! - Takes the name that a layer of this kind further out has given, or else the caller's `x-request-id` if it is
-//!   well-formed, and makes one otherwise.
+//!   well-formed, and makes one otherwise. What stands among the request's credentials too is no name: names are logged.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,11 @@
 //! # Ok(()) }
 //! ```
 
-use http::{Extensions, HeaderName};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, COOKIE},
+};
+use memchr::memmem;
 
 use crate::{
     domain::RequestId,
@@ -29,6 +33,9 @@ use crate::{
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Shorter names are found in credentials by chance.
+const SECRET_LENGTH_MIN: usize = 16;
 
 /// Names every request. See the [module](self).
 #[derive(Clone, Debug)]
@@ -91,9 +98,19 @@ impl Policy for RequestIdPolicy {
 fn sent_in(head: &RequestHead<'_>) -> Option<RequestId> {
     let mut sent = head.headers.get_all(X_REQUEST_ID).iter();
     match (sent.next(), sent.next()) {
-        (Some(only), None) => RequestId::from_header(only),
+        (Some(only), None) if !is_credential(only, head.headers) => RequestId::from_header(only),
         _ => None,
     }
+}
+
+/// Whether it is (a part of) what the same request shows as a credential, where credentials usually are.
+fn is_credential(name: &HeaderValue, headers: &HeaderMap) -> bool {
+    let name = name.as_bytes();
+    let mut credentials = [AUTHORIZATION, X_API_KEY, COOKIE]
+        .into_iter()
+        .flat_map(|place| headers.get_all(place));
+    name.len() >= SECRET_LENGTH_MIN
+        && credentials.any(|value| memmem::find(value.as_bytes(), name).is_some())
 }
 
 /// The request's name, for the request and the answer.
@@ -141,5 +158,24 @@ mod tests {
         let named = Request::get("/").header(X_REQUEST_ID, "order-7");
         let answer = service.oneshot(named.body(()).unwrap()).await.unwrap();
         assert_eq!(answer.headers()["x-told"], "order-7");
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_no_name() {
+        let told = async |_| Ok::<_, Infallible>(Response::new(String::new()));
+        let service = RequestIdLayer::new().layer(service_fn(told));
+        let key = "ps_live_0123456789abcdef0123456789abcdef";
+        let [bearer, cookie] = [format!("Bearer {key}"), format!("a=b; session={key}")];
+        for (place, value, is_taken) in [
+            ("authorization", bearer.as_str(), false),
+            ("x-api-key", key, false),
+            ("cookie", &cookie, false),
+            ("x-api-key", "another", true),
+        ] {
+            let request = Request::get("/").header(place, value);
+            let request = request.header(X_REQUEST_ID, key).body(()).unwrap();
+            let answer = service.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.headers()[X_REQUEST_ID] == key, is_taken, "{place}");
+        }
     }
 }

@@ -133,6 +133,7 @@ fn a_closing_writer_ends_where_the_disk_refuses_no_more_than_when_a_key_was_used
         let (mut writer, sender) = file.writer();
         let key = KeyId::new("key-1").unwrap();
         let at = Timestamp::UNIX_EPOCH;
+        assert!(Gauge::enter(&writer.gauge.queued, 1));
         sender.send(Command::Touch { key, at }).unwrap();
         sender.send(Command::Close).unwrap();
         let refuse = "PRAGMA query_only = ON";
