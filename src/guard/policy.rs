@@ -36,7 +36,7 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
         let _ = address;
     }
 
-    /// The header fields in which it expects a key.
+    /// The header fields in which it expects a key or a token.
     fn key_headers(&self) -> Vec<HeaderName> {
         Vec::new()
     }
@@ -45,6 +45,12 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// there that disagrees with its own makes the request nobody's.
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
         let _ = headers;
+    }
+
+    /// Leaves on a request that a [`shadow`](super::Gate::shadow) lets through, and that wasn't admitted, what handlers count
+    /// on: a handle that settles nothing, say. Most leave nothing.
+    fn mark_unadmitted(&self, extensions: &mut Extensions) {
+        let _ = extensions;
     }
 
     /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.

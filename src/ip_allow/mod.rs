@@ -5,7 +5,7 @@
 //!   judged.
 //! - Stands outside everything that costs something: rate limits, authentication.
 //! - Asks no store.
-//! - Leaves the address as [`ClientIp`] in the request's extensions.
+//! - Leaves the address as [`ClientIp`] in the request's extensions; in shadow also where it is in none of the networks.
 //!
 //! A key's own networks are a matter of the key: see [`NewKey::networks`](crate::keyring::NewKey::networks).
 //!
@@ -120,7 +120,8 @@ impl Policy for IpAllowPolicy {
             Ok(client) if self.allows(client) => Verdict::Admit(Located(ClientIp::new(client))),
             Ok(client) => {
                 let reason = format!("{client} is in none of the networks");
-                Verdict::Refuse(Denial::new(DenialKind::AddressRefused).because(reason))
+                let denial = Denial::new(DenialKind::AddressRefused).because(reason);
+                Verdict::RefuseMarked(Box::new(denial), Located(ClientIp::new(client)))
             }
             Err(error) => Verdict::Refuse(error.into()),
         })
@@ -159,6 +160,7 @@ mod tests {
         match layer.gate.policy().decide(&RequestHead::of(&request)) {
             Decision::Ready(Verdict::Admit(_)) => None,
             Decision::Ready(Verdict::Refuse(denial)) => Some(denial.kind()),
+            Decision::Ready(Verdict::RefuseMarked(denial, _)) => Some(denial.kind()),
             _ => panic!("neither admitted nor refused"),
         }
     }

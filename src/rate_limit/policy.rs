@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::Extensions;
+
 use super::{
     Plans, RateLimitKey, RateLimitPermit,
     attempts::Attempt,
@@ -10,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
+        charge::Charge,
         clock::Clock,
         denial::{Denial, DenialKind},
         principal::Principal,
@@ -192,6 +195,12 @@ impl Policy for RateLimitPolicy {
 
     fn inherit_address(&mut self, address: &ClientAddress) {
         self.settings.key.inherit_address(address);
+    }
+
+    fn mark_unadmitted(&self, extensions: &mut Extensions) {
+        if self.settings.unit == Unit::Tokens {
+            extensions.get_or_insert_with(Charge::new);
+        }
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<RateLimitPermit> {

@@ -6,8 +6,10 @@ use std::{
     time::Duration,
 };
 
+use http::Extensions;
+
 use super::{
-    PriceTable, SpendingPermit,
+    Charge, PriceTable, SpendingPermit,
     idempotency::{self, Answers},
     missing::MissedUsage,
     open_hold::{OpenHold, Reservation},
@@ -102,6 +104,10 @@ impl Policy for SpendingLimitPolicy {
 
     fn name(&self) -> &'static str {
         "spending_limit"
+    }
+
+    fn mark_unadmitted(&self, extensions: &mut Extensions) {
+        extensions.get_or_insert_with(Charge::new);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<SpendingPermit> {

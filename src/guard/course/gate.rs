@@ -54,6 +54,7 @@ impl<P: Policy> Gate<P> {
         Passed(permit): &mut Passed<P::Permit>,
     ) -> Progress<PendingVerdict<P::Permit>> {
         let name = self.policy().name();
+        let is_admitted = matches!(verdict, Verdict::Admit(_));
         let head = RequestHead::of(request);
         let denial = match verdict {
             Verdict::Answer(answer) if !self.is_shadow() => {
@@ -80,6 +81,10 @@ impl<P: Policy> Gate<P> {
                     return Progress::Stopped(Box::new(response));
                 }
             }
+        }
+        if !is_admitted {
+            // In shadow: nobody else comes here without a permit.
+            self.policy().mark_unadmitted(request.extensions_mut());
         }
         if let Some(permit) = permit {
             permit.mark_request(request.extensions_mut());
