@@ -30,6 +30,10 @@ pub(crate) struct Tokens {
 /// The handle by which a handler sets the real cost of its request. It is in the request's extensions;
 /// a clone is a reference count, and a stream may count with it while it runs.
 ///
+/// Of several spending layers around one handler each goes by what it sets, in its own ledger and at its own prices: there is one handle,
+/// whichever layer left it. What an inner one reads from the answer is its own affair, and each reads for itself. In
+/// [shadow](crate::SpendingLimitLayer::shadow) it is there too where a call would have been refused, and settles nothing.
+///
 /// What is set counts if it is set before the body ends; later it changes nothing. A cost above the
 /// hold is charged all the same, and new holds wait until it is covered.
 ///
@@ -50,6 +54,7 @@ struct Counters {
     output: AtomicU64,
     output_is_told: AtomicBool,
     model: OnceLock<Arc<str>>,
+    read: OnceLock<Tokens>,
 }
 
 impl Charge {
@@ -109,6 +114,16 @@ impl Charge {
         // A name that is there already stays.
         let readable: String = model.chars().filter(|c| !c.is_control()).collect();
         let _ = self.0.model.set(Arc::from(readable));
+    }
+
+    /// What a layer read of the answer, where the handler counted nothing: for limits in tokens further out, and no word of the
+    /// handler's. Those that were read first count.
+    pub(crate) fn note_read(&self, tokens: Tokens) {
+        let _ = self.0.read.set(tokens);
+    }
+
+    pub(crate) fn read(&self) -> Option<Tokens> {
+        self.0.read.get().copied()
     }
 
     /// Whether tokens written were ever counted, if only zero.

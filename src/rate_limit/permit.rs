@@ -194,6 +194,9 @@ impl Settlement {
         {
             return Some((counted, self.is_over || charge.tells_output()));
         }
+        if let Some(read) = self.charge.as_ref().and_then(Charge::read) {
+            return Some((read, true));
+        }
         let reader = self.reader.as_ref()?;
         let told = reader.tokens()?;
         Some((told, reader.are_final(self.is_over)))

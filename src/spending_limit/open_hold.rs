@@ -160,9 +160,8 @@ impl OpenHold {
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
             && charge.tokens().is_none()
         {
-            // What the answer said, an outer limit in tokens counts too.
-            charge.add_input_tokens(tokens.input);
-            charge.add_output_tokens(tokens.output);
+            // An outer limit in tokens counts it too; an outer layer of money reads for itself, or goes by the handler.
+            charge.note_read(tokens);
         }
         let now = self.shared.clock.elapsed();
         let settlement = Settlement {
@@ -405,7 +404,7 @@ impl Permit for SpendingPermit {
     type Meter = SpendingMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        // An outer limit that counts tokens may have left one already: what is counted counts for both.
+        // An outer layer of money, or limit in tokens, may have left one already: what the handler says counts for both.
         self.0.charge = Some(extensions.get_or_insert_with(Charge::new).clone());
     }
 
