@@ -70,13 +70,44 @@ impl ApiKeyLayer {
         }
     }
 
-    /// Another header than `x-api-key`.
+    /// Another header than `x-api-key`. A key is taken from `authorization: Bearer` as well, and a request with two that differ is
+    /// refused: whose clients bring a token of another kind there has their keys [in a header
+    /// alone](Self::only_in_header).
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
+        self.in_places(KeyHeaders::new(name))
+    }
+
+    /// Takes keys from that header alone, and looks at no other: what stands in `authorization` is neither a key nor a rival of one.
+    /// For a gateway whose clients bring a provider's token there, or where an application's key and a user's token
+    /// are required together, by a layer each. The inner one's [`Principal`](crate::Principal) is the request's then.
+    ///
+    /// In one [`or`](Self::or) with a layer that takes bearer tokens the two are rivals: of a request with both none counts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use http::HeaderName;
+    /// use tollgate::{ApiKeyLayer, keyring::KeyResolver, store::StaticKeys};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let keys = StaticKeys::new().add_key("app", "3f6e1c0a9b7d4e52-of-32-or-more", ["app"])?;
+    /// let layer = ApiKeyLayer::new(KeyResolver::builder(keys).build());
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+    /// let service = layer.only_in_header(HeaderName::from_static("x-gateway-key")).layer(hello);
+    /// let request = || http::Request::builder().header("authorization", "Bearer sk-of-the-provider");
+    /// let known = request().header("x-gateway-key", "3f6e1c0a9b7d4e52-of-32-or-more").body(())?;
+    /// assert_eq!(service.clone().oneshot(known).await?.status(), 200);
+    /// assert_eq!(service.oneshot(request().body(())?).await?.status(), 401);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn only_in_header(self, name: HeaderName) -> Self {
+        self.in_places(KeyHeaders::only(name))
+    }
+
+    fn in_places(self, headers: KeyHeaders) -> Self {
         Self {
-            gate: self
-                .gate
-                .map_policy(|policy| policy.headers = KeyHeaders::new(name)),
+            gate: self.gate.map_policy(|policy| policy.headers = headers),
         }
     }
 
@@ -161,7 +192,7 @@ impl Policy for ApiKeyPolicy {
     }
 
     fn key_headers(&self) -> Vec<HeaderName> {
-        vec![self.headers.own().clone()]
+        self.headers.all()
     }
 
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {

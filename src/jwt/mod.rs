@@ -60,7 +60,8 @@ pub struct JwtLayer {
 guard::layer!(JwtLayer, JwtPolicy);
 
 impl JwtLayer {
-    /// Takes tokens that `verifier` finds good, from `authorization: Bearer` unless another place is set.
+    /// Takes tokens that `verifier` finds good, from `authorization: Bearer` unless another place is set. A request that
+    /// brings something else in `x-api-key` is refused there: of two credentials that disagree none counts.
     #[must_use]
     pub fn new(verifier: TokenVerifier) -> Self {
         Self {
@@ -71,6 +72,13 @@ impl JwtLayer {
                 trusted: Arc::from([]),
             }),
         }
+    }
+
+    /// Takes tokens from `authorization: Bearer`, and looks at no header of keys: where an application's key and a user's token are
+    /// required together, by a layer each ([`ApiKeyLayer::only_in_header`](crate::ApiKeyLayer::only_in_header)).
+    #[must_use]
+    pub fn only_bearer(self) -> Self {
+        self.place(Place::ONLY_BEARER)
     }
 
     /// Takes tokens from that cookie, and from no header. Browsers send cookies whoever makes them, so unsafe methods and
@@ -192,6 +200,10 @@ impl Policy for JwtPolicy {
 
     fn name(&self) -> &'static str {
         "jwt"
+    }
+
+    fn key_headers(&self) -> Vec<HeaderName> {
+        self.place.key_headers()
     }
 
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {

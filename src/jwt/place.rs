@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 
 use crate::wire::{
     CookieValue, Credential, Credentials, KeyHeaders, Origin, RequestHead, is_cross_site,
@@ -16,7 +16,7 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 /// Where a request carries its token.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// `authorization: Bearer`, with no rival in the header fields of keys.
+    /// `authorization: Bearer`, with no rival in the header fields of keys that are looked at.
     Bearer(KeyHeaders),
     /// A cookie, which browsers send whoever asks them to.
     Cookie { names: Arc<[Box<str>]> },
@@ -40,6 +40,15 @@ pub(super) enum Found<'a> {
 
 impl Place {
     pub(super) const BEARER: Self = Self::Bearer(KeyHeaders::new(X_API_KEY));
+
+    pub(super) const ONLY_BEARER: Self = Self::Bearer(KeyHeaders::only_bearer());
+
+    pub(super) fn key_headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Bearer(_) => vec![AUTHORIZATION],
+            Self::Cookie { .. } | Self::Custom(_) => Vec::new(),
+        }
+    }
 
     pub(super) fn add_key_headers(&mut self, headers: &[HeaderName]) {
         if let Self::Bearer(places) = self {

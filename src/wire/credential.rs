@@ -35,29 +35,65 @@ pub(crate) struct Credentials<'a> {
     pub(crate) bearer: Credential<'a>,
 }
 
-/// Where a key may stand: in a header of one's own, and in those of others who take credentials of the same requests.
+/// Where a credential may stand: in a header of one's own, in `authorization`, and in the headers of others who take credentials
+/// of the same requests.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHeaders {
-    own: HeaderName,
+    own: Option<HeaderName>,
+    authorization: Authorization,
     others: Vec<HeaderName>,
 }
 
+/// What a bearer token in `authorization` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authorization {
+    /// One of the credentials.
+    Taken,
+    /// Another's who takes credentials of the same requests: it agrees, or nothing counts.
+    Compared,
+    /// None of ours.
+    Ignored,
+}
+
 impl KeyHeaders {
-    pub(crate) const fn new(own: HeaderName) -> Self {
+    const fn in_places(own: Option<HeaderName>, authorization: Authorization) -> Self {
         Self {
             own,
+            authorization,
             others: Vec::new(),
         }
     }
 
-    pub(crate) const fn own(&self) -> &HeaderName {
-        &self.own
+    /// In that header, or as a bearer token.
+    pub(crate) const fn new(own: HeaderName) -> Self {
+        Self::in_places(Some(own), Authorization::Taken)
+    }
+
+    /// In that header, whatever else the request brings.
+    pub(crate) const fn only(own: HeaderName) -> Self {
+        Self::in_places(Some(own), Authorization::Ignored)
+    }
+
+    /// As a bearer token, whatever else the request brings.
+    pub(crate) const fn only_bearer() -> Self {
+        Self::in_places(None, Authorization::Taken)
+    }
+
+    /// The header fields in which it may stand.
+    pub(crate) fn all(&self) -> Vec<HeaderName> {
+        let bearer = (self.authorization == Authorization::Taken).then_some(AUTHORIZATION);
+        self.own.iter().cloned().chain(bearer).collect()
     }
 
     pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
         for header in headers {
-            if *header != self.own && !self.others.contains(header) {
-                self.others.push(header.clone());
+            let is_known = self.own.as_ref() == Some(header) || self.others.contains(header);
+            match self.authorization {
+                Authorization::Ignored if *header == AUTHORIZATION => {
+                    self.authorization = Authorization::Compared;
+                }
+                _ if *header == AUTHORIZATION || is_known => {}
+                _ => self.others.push(header.clone()),
             }
         }
     }
@@ -68,13 +104,18 @@ impl KeyHeaders {
 pub(crate) struct Ambiguous;
 
 impl<'a> Credentials<'a> {
-    /// Reads both places. A line that comes twice is refused even when both are equal: intermediaries
+    /// Reads all places. A line that comes twice is refused even when both are equal: intermediaries
     /// disagree about which one counts.
     pub(crate) fn read(headers: &'a HeaderMap, places: &KeyHeaders) -> Result<Self, Ambiguous> {
-        let key = in_header(headers, &places.own)?;
-        let bearer = match only(headers, &AUTHORIZATION)? {
+        let key = match &places.own {
+            Some(own) => in_header(headers, own)?,
             None => Credential::Absent,
-            Some(value) => bearer(value),
+        };
+        let bearer = match places.authorization {
+            Authorization::Ignored => Credential::Absent,
+            Authorization::Taken | Authorization::Compared => {
+                only(headers, &AUTHORIZATION)?.map_or(Credential::Absent, bearer)
+            }
         };
         key.agrees_with(bearer)?;
         for other in &places.others {
@@ -82,9 +123,10 @@ impl<'a> Credentials<'a> {
             key.agrees_with(other)?;
             bearer.agrees_with(other)?;
         }
+        let is_taken = places.authorization == Authorization::Taken;
         Ok(Self {
             key_header: key,
-            bearer,
+            bearer: if is_taken { bearer } else { Credential::Absent },
         })
     }
 
@@ -222,6 +264,25 @@ mod tests {
         ] {
             assert_eq!(read(&rival), Err(Ambiguous), "{rival:?}");
         }
+    }
+
+    #[test]
+    fn a_place_alone_is_read_alone() {
+        let both = headers(&[("x-api-key", b"k1"), ("authorization", b"Bearer k2")]);
+        let key = Credentials::read(&both, &KeyHeaders::only(KEY)).unwrap();
+        assert_eq!(key.either(), Credential::Text("k1"));
+        let token = Credentials::read(&both, &KeyHeaders::only_bearer()).unwrap();
+        assert_eq!(token.either(), Credential::Text("k2"));
+
+        let bearer = headers(&[("authorization", b"Bearer k2")]);
+        let mut beside_tokens = KeyHeaders::only(KEY);
+        for compared in [false, true] {
+            let none = Credentials::read(&bearer, &beside_tokens).unwrap();
+            assert_eq!(none.either(), Credential::Absent, "{compared}");
+            // Who stands in line with it takes bearer tokens.
+            beside_tokens.add_others(&KeyHeaders::only_bearer().all());
+        }
+        assert_eq!(Credentials::read(&both, &beside_tokens), Err(Ambiguous));
     }
 
     #[test]
