@@ -44,7 +44,8 @@ pub struct TollgateLayer<A: Policy> {
 
 /// Whom and what a request that isn't spared is asked, from the outside in.
 type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Located<A>>;
-type Located<A> = Then<Option<Gate<RateLimitPolicy>>, Unless<Known<A>>>;
+type Located<A> =
+    Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Unless<Known<A>>>>;
 type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Counted>>;
 type Counted = Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Paying>>;
 type Paying = Then<Option<Gate<RbacPolicy>>, Option<Gate<SpendingLimitPolicy>>>;

@@ -34,7 +34,7 @@ use settings::{Allowed, OF_ADDRESSES, OF_PRINCIPALS, PrincipalLimit, Setting, Se
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
-/// From the outside in: request id → audit → house style → allowed addresses → rate limit by address →
+/// From the outside in: request id → audit → house style → allowed addresses → rate limit by address, and others of whoever comes →
 /// authentication → requests under way → rate limit by principal → permission → spending. What isn't set isn't there.
 ///
 /// A known caller's requests count whether or not they are permitted, and each answer tells what is left.
@@ -81,6 +81,7 @@ impl Tollgate {
                 allowed: None,
                 per_client_ip: None,
                 per_principal: None,
+                outer_limits: Vec::new(),
                 further_limits: Vec::new(),
                 concurrency: None,
                 rate_store: None,
@@ -152,6 +153,38 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_client_ip = Some(quotas.into());
         self.given(Setting::PerClientIp)
+    }
+
+    /// One more limit of whoever comes, beside [`per_client_ip`](Self::per_client_ip) and asked after it: of everybody together, or
+    /// of [failed attempts](RateLimitLayer::failed_attempts). It goes by its own clock, and counts in its own store, or where it
+    /// has none, in the gate's, as `name`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{AuthenticateLayer, RateLimitLayer, Tollgate, denial::{Denial, DenialKind}, quota::Quota};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let guesses = RateLimitLayer::global(Quota::per_hour(2)).failed_attempts();
+    /// let gate = Tollgate::builder()
+    ///     .add_outer_rate_limit("guesses", guesses.clone())
+    ///     .authenticate(AuthenticateLayer::by_head(|_| Err(Denial::new(DenialKind::CredentialInvalid))))
+    ///     .build()?;
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+    /// let service = gate.layer(hello);
+    /// for status in [401, 401, 429] {
+    ///     assert_eq!(service.clone().oneshot(http::Request::new(())).await?.status(), status);
+    /// }
+    ///
+    /// let inside = Tollgate::builder()
+    ///     .authenticate(AuthenticateLayer::by_head(|_| Ok(None)))
+    ///     .add_rate_limit("guesses", guesses);
+    /// let error = inside.build().unwrap_err();
+    /// assert_eq!(error.to_string(), "add_rate_limit: the limit never counts there; `add_outer_rate_limit` puts it where it does");
+    /// # Ok(()) }
+    /// ```
+    pub fn add_outer_rate_limit(mut self, name: &str, layer: RateLimitLayer) -> Self {
+        self.settings.outer_limits.push((name.into(), layer));
+        self.given(Setting::AddOuterRateLimit)
     }
 
     /// Finds out who calls.
@@ -280,7 +313,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Passes CORS preflight requests by.
+    /// Passes CORS preflight requests by, where what answers them stands inside. It belongs outside of the gate, and then none comes here: inside
+    /// of it refusals go out without `access-control-allow-origin`, and a page can't read that it is a 401, a 402 or a 429.
     pub fn skip_preflight(self) -> Self {
         self.skip(is_preflight)
     }
@@ -319,25 +353,20 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             rate_scope: settings.rate_scope,
         };
         let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
-        let by_clock = |layer: RateLimitLayer| layer.with_clock(Arc::clone(&clock));
         let per_client_ip = settings.per_client_ip.map(|quotas| {
-            let layer = by_clock(RateLimitLayer::per_client_ip(quotas));
+            let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
             common.limit(layer, OF_ADDRESSES)
         });
+        let outer = common.limits(settings.outer_limits);
         let tells_requests = settings.per_principal.is_some();
-        let per_principal = settings.per_principal.map(|limit| {
-            let layer = match limit {
-                PrincipalLimit::Quotas(quotas) => by_clock(RateLimitLayer::per_principal(quotas)),
-                PrincipalLimit::Layer(layer) => layer,
-            };
-            common.limit(layer, OF_PRINCIPALS)
-        });
+        let per_principal = settings.per_principal;
+        let per_principal =
+            per_principal.map(|limit| common.limit(limit.into_layer(&clock), OF_PRINCIPALS));
         let further = settings.further_limits.into_iter();
-        let further = further.map(|(name, layer)| match tells_requests {
-            true => common.limit(layer.beside_requests(), &name),
-            false => common.limit(layer, &name),
-        });
-        let further = Several::new(further.filter_map(|gate| common.gate(Some(gate))));
+        let further = common.limits(further.map(|(name, layer)| match tells_requests {
+            true => (name, layer.beside_requests()),
+            false => (name, layer),
+        }));
         let spending = settings.spending.map(|layer| match settings.clock {
             Some(clock) => layer.with_clock(clock),
             None => layer,
@@ -365,7 +394,10 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             outer: common.gate(settings.allowed.map(Allowed::into_gate)),
             inner: Then {
                 outer: common.gate(per_client_ip),
-                inner: Unless::new(settings.open, known),
+                inner: Then {
+                    outer,
+                    inner: Unless::new(settings.open, known),
+                },
             },
         };
         let course = Then {
@@ -401,6 +433,16 @@ impl Common {
             (Some(store), Some(scope)) => layer.inherit_store(&format!("{scope}/{name}"), store),
         };
         layer.into_gate()
+    }
+
+    /// Limits as they were added, by their names.
+    fn limits(
+        &self,
+        limits: impl IntoIterator<Item = (Box<str>, RateLimitLayer)>,
+    ) -> Several<RateLimitPolicy> {
+        let limits = limits.into_iter();
+        let gates = limits.map(|(name, layer)| self.limit(layer, &name));
+        Several::new(gates.filter_map(|gate| self.gate(Some(gate))))
     }
 
     fn gate<P: Policy + Clone>(&self, gate: Option<Gate<P>>) -> Option<Gate<P>> {

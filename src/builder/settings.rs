@@ -34,8 +34,17 @@ pub enum TollgateError {
         setting: &'static str,
     },
     /// Two limits have one name, by which a store would count them together.
-    #[error("add_rate_limit: there are two limits of one name")]
+    #[error("add_rate_limit, add_outer_rate_limit: there are two limits of one name")]
     LimitNamedTwice,
+    /// The limit can't count where that setting puts it: failed attempts inside of authentication, which refuses them further out, or
+    /// known callers outside of it.
+    #[error("{setting}: the limit never counts there; `{other}` puts it where it does")]
+    NeverCounts {
+        /// The setting.
+        setting: &'static str,
+        /// The setting for a limit of that kind.
+        other: &'static str,
+    },
     /// Two settings say different things of the same.
     #[error("{setting}: contradicts `{other}`")]
     Contradiction {
@@ -63,6 +72,18 @@ pub(super) enum PrincipalLimit {
     Layer(RateLimitLayer),
 }
 
+impl PrincipalLimit {
+    /// As a layer; one that was handed in keeps its own clock.
+    pub(super) fn into_layer(self, clock: &Arc<dyn Clock>) -> RateLimitLayer {
+        match self {
+            Self::Quotas(quotas) => {
+                RateLimitLayer::per_principal(quotas).with_clock(Arc::clone(clock))
+            }
+            Self::Layer(layer) => layer,
+        }
+    }
+}
+
 pub(super) struct Settings {
     pub(super) denials: DenialsLayer,
     pub(super) address: ClientAddress,
@@ -71,6 +92,8 @@ pub(super) struct Settings {
     pub(super) allowed: Option<Allowed>,
     pub(super) per_client_ip: Option<Quotas>,
     pub(super) per_principal: Option<PrincipalLimit>,
+    /// Further limits of whoever comes, and what they are called.
+    pub(super) outer_limits: Vec<(Box<str>, RateLimitLayer)>,
     /// Further limits of known callers, and what they are called.
     pub(super) further_limits: Vec<(Box<str>, RateLimitLayer)>,
     pub(super) concurrency: Option<ConcurrencyLimitLayer>,
@@ -111,6 +134,7 @@ pub(super) enum Setting {
     AllowAddresses,
     LocateClients,
     PerClientIp,
+    AddOuterRateLimit,
     Authenticate,
     Require,
     Authorize,
@@ -143,6 +167,7 @@ impl Setting {
             Self::AllowAddresses => "allow_addresses",
             Self::LocateClients => "locate_clients",
             Self::PerClientIp => "per_client_ip",
+            Self::AddOuterRateLimit => "add_outer_rate_limit",
             Self::Authenticate => "authenticate",
             Self::Require => "require",
             Self::Authorize => "authorize",
@@ -160,7 +185,7 @@ impl Setting {
 
     /// Whether each time it is given it says something of its own.
     const fn adds(self) -> bool {
-        matches!(self, Self::AddRateLimit)
+        matches!(self, Self::AddRateLimit | Self::AddOuterRateLimit)
     }
 
     /// Whether it speaks of a principal.
@@ -180,6 +205,7 @@ impl Setting {
             | Self::AllowAddresses
             | Self::LocateClients
             | Self::PerClientIp
+            | Self::AddOuterRateLimit
             | Self::Authenticate
             | Self::WithRateStore
             | Self::RateScope
@@ -212,8 +238,9 @@ impl Settings {
             let (setting, other) = (setting.name(), other.name());
             return Err(TollgateError::Contradiction { setting, other });
         }
+        self.check_places()?;
         let mut names: Vec<&str> = vec![OF_ADDRESSES, OF_PRINCIPALS];
-        for (name, _) in &self.further_limits {
+        for (name, _) in self.outer_limits.iter().chain(&self.further_limits) {
             if names.contains(&name.as_ref()) {
                 return Err(TollgateError::LimitNamedTwice);
             }
@@ -224,6 +251,31 @@ impl Settings {
         }
         if self.address.trusts_everybody() {
             return Err(TollgateError::TrustsEveryAddress);
+        }
+        Ok(())
+    }
+
+    /// Looks for a limit that stands where it never counts.
+    fn check_places(&self) -> Result<(), TollgateError> {
+        let never_counts = |setting: Setting, other: Setting| TollgateError::NeverCounts {
+            setting: setting.name(),
+            other: other.name(),
+        };
+        if let Some(PrincipalLimit::Layer(layer)) = &self.per_principal
+            && layer.counts_failed_attempts()
+        {
+            let (setting, other) = (Setting::WithRateLimit, Setting::AddOuterRateLimit);
+            return Err(never_counts(setting, other));
+        }
+        let mut further = self.further_limits.iter().map(|(_, layer)| layer);
+        if further.any(RateLimitLayer::counts_failed_attempts) {
+            let (setting, other) = (Setting::AddRateLimit, Setting::AddOuterRateLimit);
+            return Err(never_counts(setting, other));
+        }
+        let mut outer = self.outer_limits.iter().map(|(_, layer)| layer);
+        if outer.any(RateLimitLayer::needs_principal) {
+            let (setting, other) = (Setting::AddOuterRateLimit, Setting::AddRateLimit);
+            return Err(never_counts(setting, other));
         }
         Ok(())
     }

@@ -325,7 +325,7 @@ async fn limits_have_names_of_their_own_and_need_somebody_to_count() {
             .add_rate_limit(other, limit());
         assert_eq!(
             refused(gate),
-            "add_rate_limit: there are two limits of one name"
+            "add_rate_limit, add_outer_rate_limit: there are two limits of one name"
         );
     }
     let two = gate()
@@ -418,5 +418,62 @@ async fn a_layer_that_charges_goes_by_its_own_clock_unless_the_gate_has_one() {
         ask(&gate.build().unwrap(), request("/", &key)).await;
         let usage = ledger.usage(&account, Page::first(1)).await.unwrap();
         assert_eq!(usage.items[0].call.started_at, now);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_stands_where_it_counts_or_nowhere() {
+    let (keys, key) = keys(NewKey::default()).await;
+    let gate = || Tollgate::builder().authenticate(ApiKeyLayer::new(keys.clone()));
+    let guesses = || RateLimitLayer::global(Quota::per_hour(2)).failed_attempts();
+    let outside = "the limit never counts there; `add_outer_rate_limit` puts it where it does";
+    assert_eq!(
+        refused(gate().with_rate_limit(guesses())),
+        format!("with_rate_limit: {outside}")
+    );
+    assert_eq!(
+        refused(gate().add_rate_limit("guesses", guesses())),
+        format!("add_rate_limit: {outside}")
+    );
+    let of_callers = RateLimitLayer::per_principal(Quota::per_hour(2));
+    assert_eq!(
+        refused(gate().add_outer_rate_limit("callers", of_callers)),
+        "add_outer_rate_limit: the limit never counts there; `add_rate_limit` puts it where it does"
+    );
+    let twice = gate()
+        .add_outer_rate_limit("a", guesses())
+        .add_rate_limit("a", RateLimitLayer::per_principal(Quota::per_hour(2)));
+    assert!(refused(twice).ends_with("there are two limits of one name"));
+
+    let gate = gate().add_outer_rate_limit("guesses", guesses());
+    let gate = gate.build().unwrap();
+    let service = gate.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(String::new()))
+    }));
+    let guess = || Request::get("/").header("x-api-key", "acme_guess");
+    for (request, status) in [
+        (request("/", &key), 200),
+        (guess().body(()).unwrap(), 401),
+        (request("/", &key), 200),
+        (guess().body(()).unwrap(), 401),
+        (guess().body(()).unwrap(), 429),
+        (request("/", &key), 429),
+    ] {
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn an_outer_limit_counts_in_the_store_of_the_gate() {
+    let counted = Arc::new(MemoryRateLimiter::new(100, SystemClock::shared()));
+    let gate = || {
+        let everybody = RateLimitLayer::global(Quota::per_hour(1));
+        let gate = Tollgate::builder().with_rate_store(Arc::clone(&counted));
+        gate.add_outer_rate_limit("everybody", everybody).build()
+    };
+    for status in [200, 429] {
+        let answer = ask(&gate().unwrap(), Request::new(())).await;
+        assert_eq!(answer.status(), status, "two processes act as one");
     }
 }

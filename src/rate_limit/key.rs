@@ -119,6 +119,14 @@ impl RateLimitKey {
         matches!(self.0.as_slice(), [By::Principal])
     }
 
+    /// Whether it can tell nothing of a request before it is known who calls.
+    pub(super) fn needs_principal(&self) -> bool {
+        self.0.iter().any(|by| match by {
+            By::Principal | By::Subject | By::Account | By::Attribute(_) => true,
+            By::Address(_) | By::Header(_) | By::Route | By::Name(_) => false,
+        })
+    }
+
     /// Another way to find the address, where the address is counted.
     pub(super) fn set_address(&mut self, address: ClientAddress) {
         let old = self.0.iter_mut().find_map(|by| match by {

@@ -118,7 +118,8 @@ impl RateLimitLayer {
 
     /// Counts failed attempts and nothing else: answers from further in that say 401 (of gRPC UNAUTHENTICATED), whoever
     /// gives them, unless the request brought no credential at all. So guesses at keys are limited where honest requests
-    /// are not; put it outside of the layers that authenticate. A request is looked at only for whether the window is used
+    /// are not; put it outside of the layers that authenticate
+    /// ([`add_outer_rate_limit`](crate::TollgateBuilder::add_outer_rate_limit) in a whole gate). A request is looked at only for whether the window is used
     /// up, and then refused with 429 before anything is hashed or looked up. That meets good credentials that come from
     /// there too: [skip](Self::skip) those that must not wait, but then they can be guessed at without a limit.
     ///
@@ -285,6 +286,16 @@ impl RateLimitLayer {
     /// Stands beside a limit of the same callers that tells of their requests.
     pub(crate) fn beside_requests(self) -> Self {
         self.change(|policy| policy.settings.headers.tell_beside_requests())
+    }
+
+    /// Whether it counts what layers that authenticate refuse, and so nothing inside of them.
+    pub(crate) fn counts_failed_attempts(&self) -> bool {
+        self.gate.policy().settings.unit == Unit::FailedAttempts
+    }
+
+    /// Whether it refuses everybody where nobody is known yet.
+    pub(crate) fn needs_principal(&self) -> bool {
+        self.gate.policy().settings.key.needs_principal()
     }
 
     pub(crate) fn into_gate(self) -> Gate<RateLimitPolicy> {
