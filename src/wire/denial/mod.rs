@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_RANGES, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
         LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
@@ -145,11 +145,19 @@ impl Denials {
         self
     }
 
-    /// The answer to a refused request. gRPC is always answered in gRPC.
+    /// The answer to a refused request. gRPC is always answered in gRPC; HEAD without content, whose length is told (RFC 9110,
+    /// 9.3.2).
     #[must_use]
     pub fn respond(&self, denial: &Denial, head: &RequestHead<'_>) -> Response<Bytes> {
         let request = RefusedRequest::of(head);
-        self.respond_to(denial, &request, HeaderMap::new())
+        let mut response = self.respond_to(denial, &request, HeaderMap::new());
+        let length = response.body().len();
+        if *head.method == Method::HEAD && length > 0 {
+            let length = HeaderValue::from(length);
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            *response.body_mut() = Bytes::new();
+        }
+        response
     }
 
     /// The same, from what was kept of the request, and with header fields that stand already.

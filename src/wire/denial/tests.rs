@@ -29,6 +29,18 @@ fn the_texts_of_a_paid_api() {
 }
 
 #[test]
+fn head_is_told_how_long_the_refusal_would_be() {
+    let denial = Denial::new(DenialKind::NotFound);
+    let (get, _) = answer(&Denials::default(), &denial, "/");
+    let request = http::Request::head("/").body(()).unwrap();
+    let head = Denials::default().respond(&denial, &RequestHead::of(&request));
+    assert_eq!(head.status(), get.status());
+    assert!(head.body().is_empty());
+    let length = get.body().len().into();
+    assert_eq!(head.headers().get(CONTENT_LENGTH), Some(&length));
+}
+
+#[test]
 fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
     let challenge = |kind| {
         let denial = Denial::new(kind).of_credential(CredentialKind::Token);
