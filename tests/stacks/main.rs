@@ -7,6 +7,8 @@
 )]
 
 mod bodies;
+mod doors;
+mod spending;
 
 use http::{Method, Request};
 use tollgate::{CredentialKind, Principal};
