@@ -44,6 +44,9 @@
 //! `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells them by itself, and
 //! others put a [`PeerAddress`] into the extensions of each request. Where there is none the request is refused with 503.
 //!
+//! CORS belongs outside of the gate (`ServiceBuilder::new().layer(cors).layer(gate)`): preflights come without credentials, and a refusal
+//! that went past no layer of CORS has no `access-control-allow-origin`, so that a page can't read that it is a 401, a 402 or a 429.
+//!
 //! # A login, and a token that ends with it
 //!
 //! ```

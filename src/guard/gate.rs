@@ -73,12 +73,17 @@ impl<P: Clone> Gate<P> {
     }
 
     /// Passes CORS preflight requests by: `OPTIONS` with `origin` and `access-control-request-method`.
+    ///
+    /// A layer that answers them belongs outside of the gate (CORS outside, gate inside), where none of them comes here. Inside of it
+    /// refusals go out without `access-control-allow-origin`, and a page can't read that it is a 401, a 402 or a 429. This is for a
+    /// service that answers preflights itself.
     #[must_use]
     pub fn skip_preflight(self) -> Self {
         self.skip(is_preflight)
     }
 
-    /// Decides, logs and counts, and lets everything through: for trying a limit before it bites.
+    /// Decides, logs and counts, and lets everything through: for trying a limit before it bites. Whoever would be refused comes
+    /// with all that a handler counts on ([`Policy::mark_unadmitted`]), but for a principal: who is nobody stays nobody.
     #[must_use]
     pub fn shadow(self) -> Self {
         self.change(|settings| settings.shadow = true)
@@ -191,7 +196,8 @@ macro_rules! layer {
                 }
             }
 
-            /// Passes CORS preflight requests by.
+            /// Passes CORS preflight requests by, where the layer that answers them stands inside of this one. It belongs outside
+            /// of the gate, and then there is none to pass by: see [`Gate::skip_preflight`](crate::guard::Gate::skip_preflight).
             #[must_use]
             pub fn skip_preflight(self) -> Self {
                 Self {

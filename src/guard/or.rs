@@ -92,7 +92,7 @@ where
         }
     }
 
-    /// Passes CORS preflight requests by.
+    /// Passes CORS preflight requests by, where what answers them stands inside; better outside: [`Gate::skip_preflight`].
     #[must_use]
     pub fn skip_preflight(self) -> Self {
         Self {
