@@ -1,17 +1,17 @@
-//! Tower layers that stand in front of a service and ask whoever comes: **who are you, may you, and can you pay.**
+//! Tower layers that stand in front of a service and ask every caller: **who are you, may you do this, and can you pay?**
 //!
 //! | question | layer | refuses with |
 //! |---|---|---|
 //! | how often do you come? | [`RateLimitLayer`] | 429 |
-//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], [`AuthenticateLayer`] by a rule of your own, one [`.or`](ApiKeyLayer::or) the other | 401 |
-//! | from where do you come? | [`IpAllowLayer`] | 403 |
-//! | may you? | [`RbacLayer`] | 403 |
+//! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], [`AuthenticateLayer`] by a rule of your own, combined by [`.or`](ApiKeyLayer::or) | 401 |
+//! | where do you come from? | [`IpAllowLayer`] | 403 |
+//! | may you do this? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
 //! | what was done? | [`AuditLayer`] | nothing |
-//! | what is your name? | [`RequestIdLayer`] | nothing |
-//! | in whose words do we refuse? | [`DenialsLayer`] | nothing |
-//! | has the client heard the answer? | [`DrainLayer`] | nothing |
-//! | does it take the answer? | [`StallLayer`], over connections with a [`StallWatch`] | nothing |
+//! | what is the request called? | [`RequestIdLayer`] | nothing |
+//! | what do refusals look like? | [`DenialsLayer`] | nothing |
+//! | does a refused client get its answer? | [`DrainLayer`] | nothing |
+//! | does the client read its answer? | [`StallLayer`], over connections with a [`StallWatch`] | nothing |
 //! | does the answer begin in time? | [`DeadlineLayer`] | 503, or `DEADLINE_EXCEEDED` |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
@@ -40,9 +40,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Whatever counts or compares the addresses of clients needs a server that tells them: an axum router is served by
-//! `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells them by itself, and
-//! others put a [`PeerAddress`] into the extensions of each request. Where there is none the request is refused with 503.
+//! Layers that count or compare client addresses need a server that provides them: serve an axum router by
+//! `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`; tonic provides them by itself; with
+//! any other server, put a [`PeerAddress`] into the extensions of each request. A request without one is refused with 503.
 //!
 //! CORS belongs outside of the gate (`ServiceBuilder::new().layer(cors).layer(gate)`): preflights come without credentials, and a refusal
 //! that went past no layer of CORS has no `access-control-allow-origin`, so that a page can't read that it is a 401, a 402 or a 429.
@@ -98,16 +98,16 @@
 //!
 //! # Features
 //!
-//! None is on by default: the five layers with the engine in memory.
+//! None is on by default; without any there are all layers, and the store in memory.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers: without it, tables of routes see there what the router has left of the path |
+//! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers: without it, route tables see only what the outer router has left of the path |
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
-//! | `redis` | `RedisRateLimiter`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, money, logins and news of changes that several processes share |
+//! | `redis` | `RedisRateLimiter`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, money, logins and change notifications that several processes share |
 //! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
-//! | `postgres` | `PostgresStore`: keys, users, logins and money of many processes, and news of changes |
+//! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | [two counters](#what-an-operator-sees) |
 //! | `test-util` | `ManualClock`, and `conformance`: the laws that [a store of your own](store#a-store-of-ones-own) keeps, as tests |
@@ -117,6 +117,7 @@
 
 mod builder;
 mod cache;
+mod change;
 mod domain;
 mod recent;
 mod sync;

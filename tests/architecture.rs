@@ -17,7 +17,7 @@ use std::{
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "domain" | "recent" | "sync" => 0,
-        "store" | "cache" | "trail" => 1,
+        "store" | "cache" | "change" | "trail" => 1,
         "conformance" | "keyring" | "login" | "token" | "wire" => 2,
         "guard" => 3,
         "api_key" | "audit" | "authenticate" | "deadline" | "denials" | "drain" | "ip_allow"

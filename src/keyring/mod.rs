@@ -1,8 +1,9 @@
 //! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
-//! finds them, warm from memory.
+//! finds them, from memory when they were used lately.
 
 mod bounds;
 mod builder;
+mod changes;
 mod error;
 mod forms;
 mod hashing;
@@ -14,7 +15,6 @@ mod resolved;
 mod resolver;
 mod ring;
 mod standings;
-mod telling;
 
 #[cfg(test)]
 mod tests;

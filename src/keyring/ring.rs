@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
     KeyResolver, KeyringError, NewKey,
     bounds::{settle_new, settle_update},
-    telling::{CHANGES_MAX, act, digests_of, touched_by, within},
+    changes::{act, digests_of, touched_by},
 };
 use crate::{
+    change::Changes,
     domain::{
         BudgetId, KeyId,
         audit::AuditAction,
@@ -22,7 +22,7 @@ use crate::{
         page::{Page, Paged},
         role::RoleSet,
     },
-    store::{Audience, ChangeListener, KeyStore, StoreError, StoreErrorKind},
+    store::{ChangeListener, KeyStore, StoreError, StoreErrorKind},
 };
 
 /// The longest overlap of a rotation.
@@ -66,11 +66,8 @@ pub struct Keyring {
     pub(super) free_attributes: Vec<Box<str>>,
     live_keys_max: u32,
     ended_keys_max: u32,
-    pub(super) deadline: Duration,
-    /// One a change that is under way.
-    pub(super) changes: Arc<Semaphore>,
+    pub(super) changes: Changes,
     clock: Arc<dyn Clock>,
-    pub(super) audience: Audience,
 }
 
 impl Keyring {
@@ -78,6 +75,7 @@ impl Keyring {
     #[must_use]
     pub fn new(store: impl KeyStore, format: KeyFormat, resolver: KeyResolver) -> Self {
         Self {
+            changes: Changes::new(Arc::clone(&resolver.0), DEADLINE),
             store: Arc::new(store),
             format,
             resolver,
@@ -85,10 +83,7 @@ impl Keyring {
             free_attributes: Vec::new(),
             live_keys_max: KEYS_PER_OWNER_MAX,
             ended_keys_max: ENDED_KEYS_PER_OWNER_MAX,
-            deadline: DEADLINE,
-            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             clock: SystemClock::shared(),
-            audience: Audience::default(),
         }
     }
 
@@ -96,7 +91,7 @@ impl Keyring {
     /// tell them. It is told of a change too that may or may not have been made.
     #[must_use]
     pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
-        self.audience.add(listener);
+        self.changes.add_listener(listener);
         self
     }
 
@@ -130,7 +125,7 @@ impl Keyring {
     /// forgotten at that moment, and once more when it is made. At most 1,024 changes are under way at a time.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.changes.set_deadline(deadline);
         self
     }
 
@@ -261,7 +256,7 @@ impl Keyring {
         let may_touch = vec![old.digest, digest];
         let bounds = Some(self.bounds());
         let rotate = move |store: &dyn KeyStore| store.rotate(rotation, bounds);
-        let outcome = self.finish(act, may_touch, rotate, touched_by).await;
+        let outcome = self.make(act, may_touch, rotate, touched_by).await;
         match outcome.map_err(|error| self.refused(error))? {
             RotationOutcome::Rotated { successor, .. } => Ok((key, *successor)),
             RotationOutcome::Unknown => Err(KeyringError::NotFound),
@@ -276,7 +271,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn get(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let found = within(self.deadline, self.store.get(owner, id)).await?;
+        let found = self.await_store(self.store.get(owner, id)).await?;
         found.ok_or(KeyringError::NotFound)
     }
 
@@ -285,7 +280,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Store`].
     pub async fn list(&self, owner: &str, page: Page) -> Result<Paged<KeyRecord>, KeyringError> {
-        Ok(within(self.deadline, self.store.list(owner, page)).await?)
+        Ok(self.await_store(self.store.list(owner, page)).await?)
     }
 
     /// Changes columns of a key. One that has expired goes on with a later end, if its owner may have another good key
@@ -327,7 +322,7 @@ impl Keyring {
         let act = act(AuditAction::KEY_DELETE, id);
         let may_touch = vec![old.digest];
         let delete = move |store: &dyn KeyStore| store.delete(&old.owner, &old.id);
-        let record = self.finish(act, may_touch, delete, digests_of).await?;
+        let record = self.make(act, may_touch, delete, digests_of).await?;
         record.ok_or(KeyringError::NotFound)
     }
 
@@ -342,7 +337,7 @@ impl Keyring {
         let act = act(action, &old.id);
         let (owner, id) = (old.owner.clone(), old.id.clone());
         let update = move |store: &dyn KeyStore| store.update(&owner, &id, change, bounds);
-        let outcome = self.finish(act, vec![old.digest], update, digests_of).await;
+        let outcome = self.make(act, vec![old.digest], update, digests_of).await;
         let record = outcome.map_err(|error| match error.kind() {
             StoreErrorKind::Conflict => KeyringError::Changed,
             _ => self.refused(error),
@@ -377,7 +372,7 @@ impl Keyring {
         let (new, bounds) = (record.clone(), Some(self.bounds()));
         let insert = move |store: &dyn KeyStore| store.insert(new, bounds);
         let touched = move |(): &()| vec![digest];
-        let outcome = self.finish(act, vec![digest], insert, touched).await;
+        let outcome = self.make(act, vec![digest], insert, touched).await;
         outcome.map_err(|error| self.refused(error))?;
         Ok(record)
     }

@@ -1,8 +1,9 @@
 mod bounds;
 mod chosen;
+mod contended;
+mod faulty;
 mod forms;
 mod makers;
-mod meddled;
 mod peppers;
 mod rotation;
 mod touched;

@@ -5,15 +5,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
-
 use super::{
     LoginConfigError, Logins, Passwords, SessionResolver,
-    logins::{CHANGES_MAX, Inner},
+    logins::Inner,
     passwords::PASSWORD_LENGTH_MAX,
     refresh::{RefreshTokens, Refresher},
 };
 use crate::{
+    change::Changes,
     store::{Audience, ChangeListener, SessionStore, UserStore},
     token::TokenIssuer,
 };
@@ -140,6 +139,7 @@ impl LoginsBuilder {
                 .with_clock(Arc::clone(self.issuer.clock()))
                 .build()
         });
+        let changes = Changes::new(resolver.clone(), self.deadline).announced_to(self.audience);
         Ok(Logins(Arc::new(Inner {
             users: self.users,
             sessions: self.sessions,
@@ -150,10 +150,8 @@ impl LoginsBuilder {
             user_id_prefix: self.user_id_prefix,
             password_length_min: self.password_length_min,
             logins_per_user_max: self.logins_per_user_max,
-            deadline: self.deadline,
             purge_at: AtomicU64::new(0),
-            audience: self.audience,
-            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
+            changes,
         })))
     }
 }

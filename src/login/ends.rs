@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{LoginError, Logins, PasswordCheck, logins::invalid_credentials, user::check_password};
+use super::{
+    LoginError, Logins, PasswordCheck, opening::invalid_credentials, user::check_password,
+};
 use crate::{
     domain::{
         SessionId, UserId,

@@ -1,8 +1,8 @@
 //! Floor 2: people who log in with an address and a password, and the logins that their tokens belong to.
 //!
 //! - [`Logins`] is what an application's handlers call: register, log in, change the password, log out.
-//! - [`SessionResolver`] is what a layer asks on every request: does this token's login still stand?
-//! - [`Passwords`] hashes: Argon2id, in a bounded pool.
+//! - [`SessionResolver`] is what a layer asks on every request: is the login of this token still open?
+//! - [`Passwords`] hashes passwords with Argon2id, so many at a time.
 //!
 //! | happens | takes effect |
 //! |---|---|
@@ -12,15 +12,17 @@
 //! | a rotating refresh token that comes twice | ends its login; see [`RefreshTokens`] |
 //!
 //! An unknown address, a wrong password and an inactive user get the same answer in the same time.
-//! API keys are none of this module's business: a new password leaves them alone.
+//! API keys are independent of logins: a new password leaves them alone.
 
 mod builder;
 mod ends;
 mod error;
 mod hasher;
 mod logins;
+mod opening;
 mod passwords;
 mod refresh;
+mod registration;
 mod sessions;
 mod user;
 mod users;
@@ -32,7 +34,8 @@ pub use builder::LoginsBuilder;
 pub use error::{
     LoginConfigError, LoginError, LoginErrorKind, PasswordError, SessionError, SessionErrorKind,
 };
-pub use logins::{Login, Logins};
+pub use logins::Logins;
+pub use opening::Login;
 pub use passwords::{PasswordCheck, Passwords, PasswordsBuilder};
 pub use refresh::RefreshTokens;
 pub use sessions::{ResolvedSession, SessionResolver, SessionResolverBuilder};

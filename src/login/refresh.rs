@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Login, LoginConfigError, LoginError, LoginErrorKind, Logins,
-    logins::{LATER, attempted},
+    opening::{LATER, attempted},
 };
 use crate::{
     domain::{

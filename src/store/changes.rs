@@ -138,6 +138,10 @@ impl Audience {
         self.0.push(Arc::new(listener));
     }
 
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     pub(crate) fn tell(&self, change: &Change) {
         self.0.iter().for_each(|listener| listener.changed(change));
     }

@@ -2,69 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::*;
-use crate::domain::{
-    credential::CredentialKind,
-    key::{KeysPerOwner, Rehash, Rotation, RotationOutcome},
-    page::{Page, Paged},
+use super::{
+    faulty::{Fault, FaultyStore},
+    *,
 };
-
-/// Makes another's changes, one before each of those that it is asked for.
-#[derive(Debug)]
-struct Meddler {
-    store: MemoryStore,
-    others: Mutex<Vec<KeyUpdate>>,
-}
-
-impl KeyLookup for Meddler {
-    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
-        self.store.find(digest)
-    }
-
-    fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
-        self.store.rehash(change)
-    }
-}
-
-impl KeyStore for Meddler {
-    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
-        self.store.insert(record, bounds)
-    }
-
-    fn rotate(
-        &self,
-        rotation: Rotation,
-        bounds: Option<KeysPerOwner>,
-    ) -> StoreFuture<RotationOutcome> {
-        self.store.rotate(rotation, bounds)
-    }
-
-    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
-        self.store.get(owner, id)
-    }
-
-    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
-        self.store.list(owner, page)
-    }
-
-    fn update(
-        &self,
-        owner: &str,
-        id: &KeyId,
-        change: KeyUpdate,
-        bounds: Option<KeysPerOwner>,
-    ) -> StoreFuture<Option<KeyRecord>> {
-        if let Some(other) = self.others.lock().unwrap().pop() {
-            let made = self.store.update(owner, id, other, None).into_ready();
-            assert!(matches!(made, Ok(Ok(Some(_)))));
-        }
-        self.store.update(owner, id, change, bounds)
-    }
-
-    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
-        self.store.delete(owner, id)
-    }
-}
+use crate::domain::credential::CredentialKind;
 
 fn set<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> KeyUpdate {
     let pairs = pairs.into_iter();
@@ -91,12 +33,9 @@ async fn change_beside(
     others: Vec<KeyUpdate>,
 ) -> (Result<KeyRecord, KeyringError>, KeyRecord) {
     let store = MemoryStore::new();
-    let meddler = Arc::new(Meddler {
-        store: store.clone(),
-        others: Mutex::default(),
-    });
+    let updates = Arc::new(Mutex::default());
     let ring = Keyring::new(
-        Arc::clone(&meddler),
+        FaultyStore(store.clone(), Fault::Contended(Arc::clone(&updates))),
         KeyFormat::builder("ps").build().unwrap(),
         builder(&store).build(),
     );
@@ -104,7 +43,7 @@ async fn change_beside(
         .with_roles(RoleSet::viewer_operator_admin())
         .add_free_attribute("label");
     let (_, key) = ring.create("ann", NewKey::default()).await.unwrap();
-    *meddler.others.lock().unwrap() = others;
+    *updates.lock().unwrap() = others;
     let maker = Principal::builder("ann", CredentialKind::Token)
         .role("operator")
         .attributes([("tier".to_owned(), "gold".to_owned())].into())
