@@ -197,14 +197,8 @@ impl<B: Body, M: Meter> Metered<B, M> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let inner = self.inner.size_hint();
         let held = self.held.as_ref().map_or(0, |held| held.length);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper.saturating_add(held));
-        }
-        hint.set_lower(inner.lower().saturating_add(held));
-        hint
+        with_more(&self.inner.size_hint(), held)
     }
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled<B> {
@@ -252,6 +246,16 @@ impl<B: Body, M: Meter> Metered<B, M> {
         let held = this.held.take();
         Poll::Ready(held.and_then(|held| held.waiting.into_inner().last))
     }
+}
+
+/// The size of what is to come and of so many bytes that are kept back before it.
+pub(crate) fn with_more(rest: &SizeHint, kept: u64) -> SizeHint {
+    let mut hint = SizeHint::new();
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(kept));
+    }
+    hint.set_lower(rest.lower().saturating_add(kept));
+    hint
 }
 
 fn told(settled: Result<(), StoreError>) {

@@ -59,7 +59,7 @@ pub use or::{Authenticator, Identified, Or, OrLayer};
 pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, Verdict};
 pub use service::Guard;
 
-pub(crate) use body::show;
+pub(crate) use body::{show, with_more};
 pub(crate) use content::Wanted;
 #[cfg(feature = "axum")]
 pub(crate) use event::refused_by_handler;

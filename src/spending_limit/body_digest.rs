@@ -18,7 +18,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::idempotency::IDEMPOTENCY_KEY;
-use crate::{guard::show, wire::Pace};
+use crate::{
+    guard::{show, with_more},
+    wire::Pace,
+};
 
 /// A frame takes memory of its own, whatever is in it: so many may come as have so many bytes each, and a few more.
 const FRAME_BYTES: u64 = 256;
@@ -324,13 +327,7 @@ impl<B: Body> Body for DigestedBody<B> {
         };
         let kept = frames.iter().flatten().filter_map(Frame::data_ref);
         let kept = kept.map(Buf::remaining).fold(0, usize::saturating_add);
-        let kept = u64::try_from(kept).unwrap_or(u64::MAX);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(kept));
-        }
-        hint.set_lower(rest.lower().saturating_add(kept));
-        hint
+        with_more(&rest, u64::try_from(kept).unwrap_or(u64::MAX))
     }
 }
 

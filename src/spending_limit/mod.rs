@@ -1,27 +1,27 @@
-//! Can they pay: [`SpendingLimitLayer`].
+//! Payment for calls, and limits on what is spent: [`SpendingLimitLayer`].
 //!
-//! - Holds the price before the request, settles the real cost when the answer's body has ended, and
-//!   writes the usage row: in one step, once.
+//! - Holds the price before the request. When the answer's body has ended it settles the real cost and writes the usage
+//!   row, in one step and exactly once.
 //! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 (and `Allow`) what
 //!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
-//!   nobody was authenticated. Where the limit is one of a window that rolls
-//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough has left it, where that is
-//!   what is in the way: what is only held may end at any moment.
-//! - Refuses with 429 and `Retry-After: 1` when the account has as many calls under way as the ledger lets one account
-//!   have, so that one caller can't use up the places of all.
+//!   nobody was authenticated. Where the limit is that of a rolling window
+//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough will have left it; it is missing
+//!   where other calls' holds are what is in the way, since these may end at any moment.
+//! - Refuses with 429 and `Retry-After: 1` when the account has as many calls under way as the ledger allows, so that one
+//!   caller can't take all the room.
 //! - Stands innermost: what another layer refuses costs nothing.
 //! - Charges answers below 400. Unless set otherwise, an error of the handler or of its body costs
-//!   nothing; a stream that the client leaves costs what was counted by then, or what can have been
-//!   produced at most where the count hadn't come to its end; a call of which nobody tells what it used costs its hold.
-//!   What a client can bring about by that stands at [`SpendingLimitLayer`].
+//!   nothing; a stream that the client leaves costs what was counted by then, or, where the count was not
+//!   complete, the most that can have been produced; a call whose usage is unknown costs its hold.
+//!   What a client can gain by that is described at [`SpendingLimitLayer`].
 //! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
-//!   answer's body ([`CostSource`]). Where nobody tells it, the log says so once a route, the call's usage row does too
+//!   answer's body ([`CostSource`]). Where the usage is unknown, the log says so once per route, the call's usage row does too
 //!   ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)), and with the feature `metrics` it is counted
 //!   (`tollgate_usage_missing_total`, by `route`).
-//! - With [`IdempotencyKeys`] a client's retry is charged once: its answer is said again, or it is
-//!   refused with 409 (under way, or not kept) or 422 (another request). A [`BodyDigestLayer`] further out makes
-//!   its body part of what must be the same.
-//! - With a durable ledger the last frame of an answer goes out when its settlement is written, so that
+//! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer again, or is
+//!   refused with 409 (still under way, or the answer was not kept) or 422 (a different request). With a [`BodyDigestLayer`]
+//!   further out, the body has to be the same too.
+//! - With a durable ledger the last frame of an answer goes out only when the settlement is written, so that
 //!   an answered call is never missing from the usage log.
 //!
 //! ```
@@ -54,12 +54,14 @@
 //! ```
 
 mod body_digest;
+mod costing;
 mod export;
 mod idempotency;
 mod kept_answers;
 mod layer;
 mod missing;
 mod open_hold;
+mod permit;
 mod policy;
 mod price;
 mod renewal;
@@ -72,7 +74,7 @@ pub use body_digest::{BodyDigestFuture, BodyDigestLayer, BodyDigestService, Dige
 pub use export::UsageExport;
 pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
-pub use open_hold::{SpendingMeter, SpendingPermit};
+pub use permit::{SpendingMeter, SpendingPermit};
 pub use policy::SpendingLimitPolicy;
 pub use price::{CostSource, Price, TokenBound, TokenPrice};
 pub use table::PriceTable;

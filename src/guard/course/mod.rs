@@ -1,6 +1,6 @@
 //! What a request passes on its way in: one gate, or several one after the other in one guard.
 //!
-//! Machinery, which stands in the types of services: a gate of one's own is a [`Policy`](super::Policy) in a
+//! Machinery that shows in the types of services: a gate of your own is a [`Policy`](super::Policy) in a
 //! [`Gate`](super::Gate), and several of them are put together with [`Then`]. The traits can't be implemented elsewhere.
 
 mod gate;
