@@ -11,16 +11,16 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 /// Where a body comes back to.
-pub(super) struct Home<B>(Arc<Mutex<Option<Left<B>>>>);
+pub(super) struct ReturnSlot<B>(Arc<Mutex<Option<Unread<B>>>>);
 
 /// A body that wasn't read to its end.
-pub(super) struct Left<B> {
+pub(super) struct Unread<B> {
     pub(super) body: Pin<Box<B>>,
     /// Whether somebody has begun to read it.
     pub(super) is_begun: bool,
 }
 
-impl<B> Home<B> {
+impl<B> ReturnSlot<B> {
     pub(super) fn new() -> Self {
         Self(Arc::default())
     }
@@ -29,29 +29,29 @@ impl<B> Home<B> {
     where
         B: Body,
     {
-        let loan = Loan {
-            left: Some(Left {
+        let lent = LentBody {
+            unread: Some(Unread {
                 body: Box::pin(body),
                 is_begun: false,
             }),
-            home: self.clone(),
+            slot: self.clone(),
         };
         DrainedBody {
-            kind: Kind::Lent(loan),
+            kind: Kind::Lent(lent),
         }
     }
 
     /// What came back; nothing where somebody read it to its end, or has it still.
-    pub(super) fn take(&self) -> Option<Left<B>> {
+    pub(super) fn take(&self) -> Option<Unread<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, left: Left<B>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    fn put(&self, unread: Unread<B>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unread);
     }
 }
 
-impl<B> Clone for Home<B> {
+impl<B> Clone for ReturnSlot<B> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -67,20 +67,20 @@ pub struct DrainedBody<B: Body> {
 #[pin_project(project = KindProjection)]
 enum Kind<B: Body> {
     Given(#[pin] B),
-    Lent(Loan<B>),
+    Lent(LentBody<B>),
 }
 
-struct Loan<B: Body> {
+struct LentBody<B: Body> {
     /// `None` when it is over.
-    left: Option<Left<B>>,
-    home: Home<B>,
+    unread: Option<Unread<B>>,
+    slot: ReturnSlot<B>,
 }
 
-impl<B: Body> Drop for Loan<B> {
+impl<B: Body> Drop for LentBody<B> {
     fn drop(&mut self) {
-        let left = self.left.take();
-        if let Some(left) = left.filter(|left| !left.body.is_end_stream()) {
-            self.home.put(left);
+        let unread = self.unread.take();
+        if let Some(unread) = unread.filter(|unread| !unread.body.is_end_stream()) {
+            self.slot.put(unread);
         }
     }
 }
@@ -103,14 +103,14 @@ impl<B: Body> Body for DrainedBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().kind.project() {
             KindProjection::Given(body) => body.poll_frame(context),
-            KindProjection::Lent(loan) => {
-                let Some(left) = &mut loan.left else {
+            KindProjection::Lent(lent) => {
+                let Some(unread) = &mut lent.unread else {
                     return Poll::Ready(None);
                 };
-                left.is_begun = true;
-                let frame = left.body.as_mut().poll_frame(context);
+                unread.is_begun = true;
+                let frame = unread.body.as_mut().poll_frame(context);
                 if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-                    loan.left = None;
+                    lent.unread = None;
                 }
                 frame
             }
@@ -120,8 +120,8 @@ impl<B: Body> Body for DrainedBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Given(body) => body.is_end_stream(),
-            Kind::Lent(loan) => match &loan.left {
-                Some(left) => left.body.is_end_stream(),
+            Kind::Lent(lent) => match &lent.unread {
+                Some(unread) => unread.body.is_end_stream(),
                 None => true,
             },
         }
@@ -130,8 +130,8 @@ impl<B: Body> Body for DrainedBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Given(body) => body.size_hint(),
-            Kind::Lent(loan) => match &loan.left {
-                Some(left) => left.body.size_hint(),
+            Kind::Lent(lent) => match &lent.unread {
+                Some(unread) => unread.body.size_hint(),
                 None => SizeHint::with_exact(0),
             },
         }

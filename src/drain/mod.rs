@@ -1,13 +1,13 @@
 //! Reads what is left of a refused request's body before the answer goes out: [`DrainLayer`].
 //!
-//! - Refuses nothing. Stands outside of all that refuses, next to the server.
+//! - Refuses nothing. Stands outside everything that refuses, next to the server.
 //! - Over HTTP/1.1 a server that answers before it has read all of the body closes the connection, and what the client still
-//!   sends is met with a reset, which may overtake the answer (RFC 9112, 9.6). The client then knows of no 401 and no 402, but of
-//!   a broken connection, and sends everything again. So an answer waits until the rest was read and thrown away: at most 4 MiB,
+//!   sends is met with a reset, which may overtake the answer (RFC 9112, 9.6). The client then sees a broken connection
+//!   instead of the 401 or 402, and sends everything again. So an answer waits until the rest was read and thrown away: at most 4 MiB,
 //!   and one second, unless set.
-//! - Passes by what needs none of it: a request without a body, one over HTTP/2, where the stream ends alone, and one whose client
+//! - Leaves alone what doesn't need it: a request without a body; one over HTTP/2, where only the stream ends; and one whose client
 //!   waits to be asked for its body (`expect: 100-continue`).
-//! - Asks no store. A service that reads its bodies to their end costs two allocations a body.
+//! - Asks no store. It costs two allocations per body.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,7 +58,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use body::DrainedBody;
-use body::Home;
+use body::ReturnSlot;
 
 /// Reads what is left of a refused request's body. See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -130,15 +130,15 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let ends_alone = request.version() >= Version::HTTP_2;
         let comes_unasked = !request.headers().contains_key(EXPECT);
-        let (home, request) = if ends_alone || request.body().is_end_stream() {
+        let (slot, request) = if ends_alone || request.body().is_end_stream() {
             (None, request.map(DrainedBody::given))
         } else {
-            let home = Home::new();
-            (Some(home.clone()), request.map(|body| home.lend(body)))
+            let slot = ReturnSlot::new();
+            (Some(slot.clone()), request.map(|body| slot.lend(body)))
         };
         DrainFuture {
             answer: self.inner.call(request),
-            home,
+            slot,
             comes_unasked,
             draining: None,
             layer: self.layer,
@@ -152,7 +152,7 @@ pub struct DrainFuture<F: Future, B> {
     #[pin]
     answer: F,
     /// Where the body comes back to that nobody read to its end.
-    home: Option<Home<B>>,
+    slot: Option<ReturnSlot<B>>,
     /// Whether the client sends its body unasked. One that doesn't is asked by reading it (RFC 9110, 10.1.1).
     comes_unasked: bool,
     draining: Option<Box<Draining<F::Output, B>>>,
@@ -175,10 +175,10 @@ impl<F: Future, B: Body> Future for DrainFuture<F, B> {
             Some(draining) => draining,
             None => {
                 let answer = ready!(this.answer.poll(context));
-                let left = this.home.take().and_then(|home| home.take());
-                let left = left.filter(|left| left.is_begun || *this.comes_unasked);
-                let (left, room) = (left.map(|left| left.body), this.layer.bytes_max);
-                match left.filter(|body| body.size_hint().lower() <= room) {
+                let unread = this.slot.take().and_then(|slot| slot.take());
+                let unread = unread.filter(|unread| unread.is_begun || *this.comes_unasked);
+                let (unread, room) = (unread.map(|unread| unread.body), this.layer.bytes_max);
+                match unread.filter(|body| body.size_hint().lower() <= room) {
                     None => return Poll::Ready(answer),
                     Some(body) => this.draining.insert(Box::new(Draining {
                         answer: Some(answer),
