@@ -1,7 +1,7 @@
-//! Who are they, by API key: [`ApiKeyLayer`].
+//! Authentication by API key: [`ApiKeyLayer`].
 //!
 //! - Refuses with 401 when there is no key, a bad one, an expired one, or more than one; with 403 when
-//!   this key, or any, may not be used from the client's address; with 503 when the store can't tell.
+//!   this key, or any, may not be used from the client's address; with 503 when the store fails.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
 //! - When the store fails, keys that were used within the resolver's `ttl` go on working; others get 503.
 //!

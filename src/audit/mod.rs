@@ -1,19 +1,19 @@
-//! Who did what: [`AuditLayer`].
+//! A record of who did what: [`AuditLayer`].
 //!
-//! - Refuses nothing. Stands outside of all that decides; only [`RequestIdLayer`](crate::RequestIdLayer) stands
-//!   further out, so that entries name the request.
+//! - Refuses nothing. Stands outside every layer that decides; only [`RequestIdLayer`](crate::RequestIdLayer) stands
+//!   further out, so that entries carry the request's id.
 //! - Records every authentication, every refusal (by a layer further in, a handler or a router: each answer of 400 and above, and what gRPC has in their place), and
 //!   every act on keys and logins that a handler does, with caller, address, request id and route. What only the application
 //!   knows it records by [`record`].
 //! - Names the caller of a refused request where it is known: also the holder of a key or a token that was good once. Never by what
 //!   a token merely says.
-//! - A flood pushes out none of the acts: what strangers are refused, and what one caller brings about, have shares of their own in the log
+//! - A flood of refusals does not displace acts: refusals of strangers, and the entries of any one caller, have shares of their own in the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
-//! - Waits for nothing: an event goes to an [`AuditSink`] (a store's log, by an [`AuditTrail`], or the operator's, by [`AuditLines`]), and what a full or failing log doesn't take
+//! - Never waits: an event goes to an [`AuditSink`] (a store's log, by an [`AuditTrail`], or the operator's, by [`AuditLines`]), and what a full or failing log doesn't take
 //!   is counted ([`AuditTrail::lost`]). No query and no header is in it, and of what looks like a
 //!   secret in a path or a target (a key, a token) no more than its first eight characters.
 //!
-//! What is done in a task that a handler spawns is outside of the request, and is told to `tracing` alone.
+//! What a task does that a handler spawns is outside the request; it goes to `tracing` only.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

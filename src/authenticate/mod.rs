@@ -1,15 +1,15 @@
-//! Who are they, by a rule of one's own: [`AuthenticateLayer`].
+//! Authentication by a rule of your own: [`AuthenticateLayer`].
 //!
-//! For callers whom no other layer knows: by a user database of one's own, a client certificate, a header field that a
-//! proxy signs; or by a [`Principal`] that a layer further out has found.
+//! For callers that no other layer can identify: by your own user database, a client certificate or a header that a proxy
+//! signs; or by a [`Principal`] that an outer layer has found.
 //!
-//! - Refuses with 401 who has no credential that the rule knows (`None`), unless another layer knows one
-//!   ([`or`](AuthenticateLayer::or)); as the rule says where it returns a [`Denial`]; with 503 when a rule that asks
-//!   somebody has no answer within its [`deadline`](AuthenticateLayer::deadline).
+//! - Refuses with 401 a request without a credential that the rule knows (`None`), unless another layer knows one
+//!   ([`or`](AuthenticateLayer::or)); as the rule says when it returns a [`Denial`]; with 503 when an asynchronous
+//!   rule has not answered within its [`deadline`](AuthenticateLayer::deadline).
 //! - Stands where the other authenticating layers do: inside rate limits by address, and outside whatever asks for a
 //!   [`Principal`].
-//! - Remembers nothing: what takes I/O takes it on every request. For keys in a database of one's own there is
-//!   [`KeyLookup`](crate::store::KeyLookup), in front of which a [`KeyResolver`](crate::keyring::KeyResolver) remembers them.
+//! - Caches nothing: a rule that does I/O does it on every request. For keys in your own database there is
+//!   [`KeyLookup`](crate::store::KeyLookup), with a [`KeyResolver`](crate::keyring::KeyResolver) as its cache.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! For axum: extractors, refusals as handler results, and a JSON body that is taken at its word.
+//! For axum: extractors, refusals as handler results, and JSON bodies whatever their content type.
 //!
 //! Peer addresses are known when the router is served with
 //! `into_make_service_with_connect_info::<SocketAddr>()`.

@@ -1,13 +1,13 @@
-//! How long a call may take to begin its answer: [`DeadlineLayer`].
+//! A limit on the time until an answer begins: [`DeadlineLayer`].
 //!
-//! - Refuses with 503 what has no answer in time; a call of gRPC with `DEADLINE_EXCEEDED`. Of gRPC a client says itself how long it
-//!   waits (`grpc-timeout`); the shorter time counts. At the end of its time it gives up, and so does tonic's server on its behalf, without a
-//!   word of why: so the refusal comes sooner, by a tenth of the time and at most 100 milliseconds.
-//! - Stands inside of the whole gate, next to the service: so its refusal has an id, tells the limits, is in the house style
-//!   and is free. A server's own time limit stands outside of all layers, and its answer has none of that (tonic's
-//!   `Server::timeout`, for one).
-//! - The handler is dropped where it stands, and what it held of the request with it, before the refusal goes out. What takes time after the head, a stream, is not limited.
-//! - Asks no store. It costs one timer a call.
+//! - Refuses with 503 a call whose answer does not begin in time; a gRPC call with `DEADLINE_EXCEEDED`. A gRPC client may state how long it
+//!   waits (`grpc-timeout`); the shorter time counts. When that is over the client gives up, and tonic's server does so on its behalf, without
+//!   giving a reason: so the refusal goes out a tenth of the time earlier, at most 100 milliseconds.
+//! - Stands inside all other layers, next to the service: so its refusal has a request id and limit headers, is in the house
+//!   style, and costs nothing. A server's own timeout (tonic's `Server::timeout`, for one) stands outside all layers, and its
+//!   answer has none of that.
+//! - The handler is dropped where it stands, and what it held of the request with it, before the refusal goes out. The time after the head, as of a stream, is not limited.
+//! - Asks no store. It costs one timer per call.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,8 +1,8 @@
-//! One style for all refusals, whoever refuses: [`DenialsLayer`].
+//! One style for all refusals, whichever layer refuses: [`DenialsLayer`].
 //!
-//! - Refuses nothing itself. Stands outside of all that refuses; only [`RequestIdLayer`](crate::RequestIdLayer)
+//! - Refuses nothing itself. Stands outside everything that refuses; only [`RequestIdLayer`](crate::RequestIdLayer)
 //!   stands further out.
-//! - What an inner layer or a handler refused with a [`Denial`] is written anew in the house style.
+//! - What an inner layer or a handler refused with a [`Denial`] is rewritten in the house style.
 //!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
 //!   extractor's 400. A failed call of gRPC whose head has no details keeps its code and its words, and gets an `ErrorInfo`
 //!   with the code's name (feature `tonic`).

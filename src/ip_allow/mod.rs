@@ -1,13 +1,13 @@
-//! From where do they come: [`IpAllowLayer`].
+//! Allowed client addresses: [`IpAllowLayer`].
 //!
-//! - Refuses with 403 whose address is in none of the networks; with 400 when a trusted proxy names a client
-//!   that is no address, and with 503 when the server told no peer address: whom nobody knows can't be
-//!   judged.
+//! - Refuses with 403 a client whose address is in none of the networks; with 400 when what a trusted proxy says is
+//!   not an address, and with 503 when the server provides no peer address: without one there is nothing to
+//!   judge by.
 //! - Stands outside everything that costs something: rate limits, authentication.
 //! - Asks no store.
 //! - Leaves the address as [`ClientIp`] in the request's extensions; in shadow also where it is in none of the networks.
 //!
-//! A key's own networks are a matter of the key: see [`NewKey::networks`](crate::keyring::NewKey::networks).
+//! The networks of a single key are set on the key: see [`NewKey::networks`](crate::keyring::NewKey::networks).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,8 +1,8 @@
-//! Who are they, by token: [`JwtLayer`].
+//! Authentication by signed token (JWT): [`JwtLayer`].
 //!
 //! - Refuses with 401 when there is no token, a bad one, an expired one, one of a login that has ended,
 //!   or when an API key is sent beside or instead of it; with 503 when the login or the keys can't be looked up; with
-//!   403 a cookie that a page of another site made the browser send.
+//!   403 when a page of another site made the browser send a cookie.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
 //! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, logout, a changed password,
 //!   a disabled user and a lowered role count on the next request.

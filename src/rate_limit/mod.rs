@@ -1,17 +1,17 @@
-//! How often may they come: [`RateLimitLayer`].
+//! Limits on how often clients may call: [`RateLimitLayer`].
 //!
 //! - Refuses with 429 and `retry-after`. Every answer says what is left: `RateLimit`,
-//!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`. Of several limiters the
-//!   innermost tells, which knows the caller best; fields of these names that a handler sends are written over.
+//!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`. With several
+//!   limiters the innermost one's figures are sent, since it knows the caller best; a handler's own fields of these names are replaced.
 //! - Stands outside authentication when it counts by address, and inside when it counts by principal. A
-//!   limit per principal without a principal refuses with 401 and says so in the log; a limit by
-//!   address refuses with 503 where the server tells no address, and with 400 where a trusted proxy
-//!   tells an unreadable one.
-//! - Several quotas are one decision: a refused request has consumed nothing from any. A request that
+//!   limit per principal refuses with 401 where there is none, and says so in the log; a limit by
+//!   address refuses with 503 where the server provides no address, and with 400 where a trusted
+//!   proxy sends an unreadable one.
+//! - Several quotas are decided together: a refused request consumes nothing of any. A request that
 //!   costs more than a quota ever holds is refused with 413.
-//! - The counts are in this process's memory, unless [`RateLimitLayer::with_store`] shares them. A shared
-//!   store that can't be asked is answered for as it is set up to: by this process alone, by letting
-//!   everything through, or with 503.
+//! - The counts are in this process's memory, unless [`RateLimitLayer::with_store`] shares them. When a
+//!   shared store does not answer, what happens is configurable: this process counts by itself, lets
+//!   everything through, or refuses with 503.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,9 +38,9 @@
 //!
 //! Quotas may differ from caller to caller ([`Plans`]), requests may differ in weight
 //! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may be
-//! told apart by more than an address ([`RateLimitKey`]). Guesses at credentials are limited, and nothing else, by
-//! [`RateLimitLayer::failed_attempts`]. How many requests are under way at once is
-//! limited by [`ConcurrencyLimitLayer`].
+//! told apart by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`] limits
+//! guesses at credentials and nothing else. [`ConcurrencyLimitLayer`] limits how many requests are under way at
+//! once.
 
 mod attempts;
 mod concurrency;

@@ -1,15 +1,14 @@
-//! May they: [`RbacLayer`].
+//! Role-based access control: [`RbacLayer`].
 //!
-//! - Refuses with 403 who lacks what is required, who is bound to another resource or tenant, and what is
-//!   not in the [`RouteTable`] (with 404 where that [names all there is](RouteTable::unknown_not_found); with 405 and `Allow` where
-//!   only the method isn't there); with 401 where nobody was
-//!   authenticated (the log says which layer is missing).
+//! - Refuses with 403 a caller who lacks what is required or is bound to another resource or tenant, and a route that is
+//!   not in the [`RouteTable`] (with 404 where the table [names all routes](RouteTable::unknown_not_found); with 405 and `Allow`
+//!   where only the method is missing); with 401 where nobody was authenticated (the log says which layer is missing).
 //! - Stands inside an authenticating layer. It judges the method and the full path of the request's first
 //!   line, also inside nested axum routers; method-override headers and `Host` play no part.
-//! - A token of an OAuth client may have to have a scope besides
-//!   ([`Requirement::add_scope`]); one that lacks it is told so (RFC 6750 section 3.1).
+//! - A requirement may ask for an OAuth scope as well ([`Requirement::add_scope`]); a token that lacks it is refused with
+//!   `insufficient_scope` (RFC 6750 section 3.1).
 //! - Asks no store: roles come with the [`Principal`](crate::Principal), permissions from the [`RoleSet`].
-//!   No decision is remembered.
+//!   No decision is cached.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

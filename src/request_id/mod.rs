@@ -1,8 +1,8 @@
-//! A name for every request: [`RequestIdLayer`].
+//! An id for every request: [`RequestIdLayer`].
 //!
-//! - Refuses nothing. Stands outermost, so that every answer and every log row names the request.
-//! - Takes the name that a layer of this kind further out has given, or else the caller's `x-request-id` if it is
-//!   well-formed, and makes one otherwise. What stands among the request's credentials too is no name: names are logged.
+//! - Refuses nothing. Stands outermost, so that every answer and every log row carries the id.
+//! - Keeps the id that an outer layer of this kind has given, or else takes the caller's `x-request-id` if it is
+//!   well-formed, and makes one otherwise. A value that is among the request's credentials too is not taken: ids are logged.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

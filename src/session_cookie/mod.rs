@@ -1,6 +1,6 @@
-//! Who are they, by the session cookie of a web application: [`SessionCookieLayer`].
+//! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
-//! - Refuses with 401 a cookie that is expired, changed, of another secret, or there twice; and a request without
+//! - Refuses with 401 a cookie that is expired, changed, made with another secret, or sent twice; and a request without
 //!   one, unless [`or`](SessionCookieLayer::or) leaves that to another layer. With 403 what a page of another site made a
 //!   browser send: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is foreign, since browsers add cookies to
 //!   those too.

@@ -8,11 +8,12 @@
 //!   HTTP/2 with a window of nothing, or doesn't read what comes over HTTP/1.1, keeps as many answers there as there may be
 //!   requests under way. So a connection ends on which there are pieces of bodies, or a write, and none of them was sent for
 //!   30 seconds, unless set. A piece is 16 KiB, or what is left of less: that much a client has to read in the time.
-//! - An answer that is waited for is nobody's fault: a stream without an event stays, and a client that reads on, slowly, too.
+//! - Waiting for the next piece of an answer is not a stall: a stream without events stays, and so does a client that reads slowly.
 //!   How many answers a client may have under way at all is a
 //!   [`ConcurrencyLimitLayer`](crate::rate_limit::ConcurrencyLimitLayer)'s to say.
-//! - Over HTTP/2 it is enough that one answer goes on: how many others may stand still meanwhile is the server's number of streams.
-//! - A client that doesn't even say which protocol it speaks has no protocol whose clock could run for it. Its connection ends after
+//! - Over HTTP/2 it is enough that one answer makes progress: how many others may stand still meanwhile is bounded by the server's
+//!   number of streams.
+//! - For a client that has not even said which protocol it speaks, no protocol's own timeout runs. Its connection ends after
 //!   10 seconds, unless set; of HTTP/2 its part of the greeting is waited for (RFC 9113, 3.4), after which pings say whether it lives.
 //! - The system says that it can take more when a good part of its own buffer is free again, which may have megabytes: give the
 //!   sockets a send buffer of some hundred kilobytes, or somebody who reads slowly is taken for one who doesn't.

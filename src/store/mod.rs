@@ -14,13 +14,13 @@
 //! | [`RateStore`] | yes | no | no | yes |
 //! | [`Invalidations`] | no | no | yes | yes |
 //!
-//! Keys alone are also kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
-//! asked in order with [`KeyLookup::or`].
+//! Keys can also be kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
+//! asked in turn with [`KeyLookup::or`].
 //!
-//! [`LeasedLedger`] stands in front of SQLite's or PostgreSQL's [`Ledger`], and spends money that it has leased at the
+//! [`LeasedLedger`] stands in front of SQLite's or PostgreSQL's [`Ledger`]: it leases money from it, and spends that at the
 //! speed of memory.
 //!
-//! Redis keeps what many processes need at once, each in a store of its own.
+//! Redis holds what many processes need at once: each kind has a store type of its own.
 //!
 //! # A store of one's own
 //!

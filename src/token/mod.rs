@@ -19,11 +19,11 @@
 //! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.
 //!
 //! A verified token is remembered by the SHA-256 of its whole text, so that the next request costs no signature.
-//! What is remembered is who it is, not that it is good: time is judged on every use, and whether the login still
-//! stands is asked of [`SessionResolver`](crate::login::SessionResolver). A refused token is not remembered.
+//! What is remembered is the identity, not the verdict: time is checked on every use, and whether the login is still
+//! open is asked of [`SessionResolver`](crate::login::SessionResolver). A refused token is not remembered.
 //!
-//! Time is the clock's time of day, as it is in the token. Should that step back, a token that had expired is judged
-//! again by the time that is; one that begins after it is refused.
+//! Time is the clock's time of day, as in the token. If the clock steps back, a token that had expired is judged by the new
+//! time; one whose `nbf` or `iat` then lies in the future is refused.
 
 mod claims;
 mod cookie;

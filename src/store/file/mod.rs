@@ -2,8 +2,8 @@
 //!
 //! The file holds hashes only. It is replaced as a whole, synced, with mode 0600; processes that change it at the same time
 //! take turns by a lock file beside it (`NAME.lock`), and each reads the file anew before it changes it, so that no
-//! change is lost. An editor knows nothing of that lock: where the file isn't the one that was read any more when it is about to be replaced, the
-//! change is made anew, upon what stands there then. What stands in it that is not ours is kept.
+//! change is lost. An editor does not take that lock: if the file has changed between being read and being replaced, the
+//! change is made again on the new contents. Members of the JSON that are not ours are kept.
 //!
 //! Look-ups are answered from memory. Whether the file has changed is looked at when a look-up comes, at most every
 //! [`FileKeyStoreBuilder::check_interval`], and whenever the keys of an owner are looked at. A file that is gone has no keys; one that can't be read, or is no JSON (an empty

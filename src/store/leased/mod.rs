@@ -1,4 +1,4 @@
-//! Budget leases: calls are paid for at the speed of memory, from money that a durable ledger has set aside.
+//! Budget leases: a durable ledger sets money aside, from which calls are paid at the speed of memory.
 //!
 //! A node that has many calls of an account takes a part of its money from the store, for one set of budgets: a lease. It
 //! is set aside there as a hold is, in the account and in every budget, so whatever a node does with it, nothing is

@@ -1,11 +1,11 @@
 //! What several processes share through Redis or Valkey (6.2 and later), on a server or a cluster: rate limits here; money,
-//! logins and news of changes, each in a room of its own.
+//! logins and change notifications in modules of their own.
 //!
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
 //!   cluster keeps it in one place.
-//! - The store is asked for 25 ms and no longer. After three failures in a row nobody asks but one task,
-//!   which looks whether it is back; meanwhile each process counts by itself
+//! - A question to the store takes 25 ms at most. After three failures in a row only one task goes on asking,
+//!   until the store is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
 #[cfg(feature = "redis-cluster")]

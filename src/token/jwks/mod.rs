@@ -5,8 +5,8 @@
 //! | [`JwksFile`] | once a second, while tokens come | the keys stay as they were |
 //! | `JwksUrl` | as its cache headers say, and for a `kid` that isn't there, once in a cooldown | likewise |
 //!
-//! A set is taken as a whole or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it changes, what was verified
-//! by the set before is verified anew.
+//! A set is accepted as a whole or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it changes, tokens that were
+//! verified with the previous set are verified again.
 
 #[cfg(feature = "jwks")]
 mod fetch;

@@ -1,6 +1,6 @@
 //! Keys, each pinned to its one algorithm.
 //!
-//! Which algorithm is used is never the token's to say: the header is compared with the key's, not obeyed.
+//! A token never chooses the algorithm: its header is compared with the key's algorithm, not obeyed.
 
 mod algorithm;
 mod edwards;
