@@ -83,12 +83,13 @@
 //! There is no span of a layer's own: a request has one already, of tower-http's `TraceLayer` say, further out. Where it declares
 //! the fields `principal`, `credential` or `denial` (`tracing::field::Empty`), they are filled in.
 //!
-//! With the feature `metrics` there are two counters. Their labels are bounded by the program, not by its clients:
+//! With the feature `metrics` there are two counters and a gauge. Their labels are bounded by the program, not by its clients:
 //!
-//! | counter | counts | labels |
+//! | metric | counts | labels |
 //! |---|---|---|
 //! | `tollgate_decisions_total` | decisions | `layer`; `decision`, as above; `kind` of the [denial](denial::DenialKind), empty where there is none |
 //! | `tollgate_usage_missing_total` | calls of which nobody told what they used ([`MissingUsage`]) | `route`, a pattern of the table of prices |
+//! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite can't write and that are tried again: look at the log at once | |
 //!
 //! All else is a figure that is there to be asked for, at the interval at which gauges are read:
 //! [`KeyResolver::statistics`](keyring::KeyResolver::statistics) and [`SessionResolver::statistics`](login::SessionResolver::statistics)

@@ -1,14 +1,12 @@
 //! Refuses JSON in JSON, see [`is_reserved`].
 
-use std::fmt;
-
 use memchr::memmem;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::Error;
 
 use crate::domain::json::is_reserved;
 
-/// Fails where `json` has a member of a reserved name, however it is spelled, and where it is no JSON. What can't have one isn't
-/// read for that.
+/// Fails where `json` has a member of a reserved name, however it is spelled. Looks at names alone, and at nothing where none can be
+/// such a one; whether it is JSON at all is for its reader to say.
 pub(super) fn refuse(json: &[u8]) -> Result<(), serde_json::Error> {
     // Letters and signs are written as they are, or by their number.
     let may_have = [&b"$serde_json"[..], b"\\u"];
@@ -18,90 +16,79 @@ pub(super) fn refuse(json: &[u8]) -> Result<(), serde_json::Error> {
     {
         return Ok(());
     }
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    Unreserved.deserialize(&mut reader)?;
-    reader.end()
+    if Names(json).any(is_reserved_however_spelled) {
+        return Err(serde_json::Error::custom("a reserved name"));
+    }
+    Ok(())
 }
 
-/// Any value, of whose members none has a reserved name.
-#[derive(Clone, Copy)]
-struct Unreserved;
-
-impl<'de> DeserializeSeed<'de> for Unreserved {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
-        value.deserialize_any(self)
+fn is_reserved_however_spelled(name: &[u8]) -> bool {
+    if !name.contains(&b'\\') {
+        return std::str::from_utf8(name).is_ok_and(is_reserved);
     }
+    let quoted = [b"\"", name, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted).is_ok_and(|name| is_reserved(&name))
 }
 
-impl<'de> Visitor<'de> for Unreserved {
-    type Value = ();
+/// The names of all members at any depth, as they are spelled: each text that a colon follows.
+struct Names<'a>(&'a [u8]);
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a [u8];
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(self)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while members.next_key_seed(Name)?.is_some() {
-            members.next_value_seed(self)?;
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let start = memchr::memchr(b'"', self.0)?;
+            let (_, text) = self.0.split_at_checked(start.checked_add(1)?)?;
+            let end = end_of(text)?;
+            let (text, rest) = text.split_at_checked(end)?;
+            self.0 = rest.get(1..)?;
+            if self.0.trim_ascii_start().first() == Some(&b':') {
+                return Some(text);
+            }
         }
-        Ok(())
     }
 }
 
-/// The name of a member.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<(), D::Error> {
-        name.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<(), E> {
-        if is_reserved(name) {
-            Err(E::custom("a reserved name"))
-        } else {
-            Ok(())
+/// Where a text ends: at the first quotation mark that no backslash stands before.
+fn end_of(text: &[u8]) -> Option<usize> {
+    let mut marks = memchr::memchr2_iter(b'"', b'\\', text);
+    let mut escaped = None;
+    marks.find(|at| {
+        if escaped == Some(*at) {
+            return false;
         }
+        let is_end = text.get(*at) == Some(&b'"');
+        escaped = at.checked_add(1).filter(|_| !is_end);
+        is_end
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_texts_are_not() {
+        let json = br#"{"a":"b","c\"d" : ["e","f\\",{"g\u0041":{"":1}}], "h:":"\\","i":"\\\":"} "#;
+        let names: Vec<_> = Names(json).map(String::from_utf8_lossy).collect();
+        assert_eq!(names, ["a", "c\\\"d", "g\\u0041", "", "h:", "i"]);
+        for broken in [&b"\""[..], b"\"\\", b"\"a\"", b"", b"\"a\\\":1"] {
+            assert_eq!(Names(broken).count(), 0);
+        }
+    }
+
+    #[test]
+    fn what_a_reader_would_skip_is_nothing_to_refuse() {
+        let deep = format!(
+            "{{\"a\":\"\\u00e9\",\"b\":{}{}}}",
+            "[".repeat(999),
+            "]".repeat(999)
+        );
+        for json in [r#"{"a":"\ud83d"}"#, r#"{"a":"\u0041","b":1e999}"#, &deep] {
+            assert!(refuse(json.as_bytes()).is_ok(), "{json}");
+        }
+        let spelled = r#"{"a":[{"$serde\u005fjson::private::RawValue" : "1"}]}"#;
+        assert!(refuse(spelled.as_bytes()).is_err());
     }
 }

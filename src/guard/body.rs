@@ -79,6 +79,8 @@ enum Kind<B: Body, M> {
     Inner(#[pin] B),
     Metered(#[pin] Metered<B, M>),
     Fixed(Option<Bytes>),
+    /// Nothing, in place of content of a length that isn't known.
+    LeftOut,
 }
 
 #[pin_project]
@@ -137,6 +139,12 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
+    pub(super) fn left_out() -> Self {
+        Self {
+            kind: Kind::LeftOut,
+        }
+    }
+
     pub(crate) fn fixed(bytes: Bytes) -> Self {
         Self {
             kind: Kind::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty())),
@@ -164,6 +172,7 @@ where
                 let data = bytes.take().and_then(into_data);
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
+            KindProjection::LeftOut => Poll::Ready(None),
         }
     }
 
@@ -172,6 +181,7 @@ where
             Kind::Inner(body) => body.is_end_stream(),
             Kind::Metered(metered) => metered.is_over() && metered.inner.is_end_stream(),
             Kind::Fixed(bytes) => bytes.is_none() || !is_standard::<B::Data>(),
+            Kind::LeftOut => true,
         }
     }
 
@@ -184,6 +194,8 @@ where
                 let length = told.map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
+            // A length of nothing would be told as that of the content.
+            Kind::LeftOut => SizeHint::new(),
         }
     }
 }
@@ -331,6 +343,7 @@ impl<B: Body, M> fmt::Debug for GateBody<B, M> {
             Kind::Inner(_) => "GateBody(inner)",
             Kind::Metered(_) => "GateBody(metered)",
             Kind::Fixed(_) => "GateBody(fixed)",
+            Kind::LeftOut => "GateBody(left out)",
         })
     }
 }

@@ -59,7 +59,8 @@ impl Wanted {
 }
 
 /// No content in place of one of that length, which is told where it is one that a GET would be told (RFC 9110, 8.6). A length of
-/// nothing says nothing: the content may have been left out further in.
+/// nothing says nothing: the content may have been left out further in. Nor does the body that is left say one: servers tell what
+/// a body knows.
 fn left_out<B: Body, M: Meter>(head: &mut response::Parts, length: Option<u64>) -> GateBody<B, M> {
     match (head.status, length) {
         (StatusCode::NO_CONTENT, _) => {
@@ -71,5 +72,5 @@ fn left_out<B: Body, M: Meter>(head: &mut response::Parts, length: Option<u64>) 
             told.or_insert_with(|| HeaderValue::from(length));
         }
     }
-    GateBody::fixed(Bytes::new())
+    GateBody::left_out()
 }

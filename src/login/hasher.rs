@@ -32,7 +32,7 @@ impl Hasher {
         &self.params
     }
 
-    /// A PHC string with a salt of its own; nothing where there is no randomness.
+    /// A PHC string with a salt of its own; nothing where there is no randomness or no memory.
     pub(super) fn hash(&self, password: &[u8]) -> Option<String> {
         let mut salt = [0; Salt::RECOMMENDED_LENGTH];
         getrandom::fill(&mut salt).ok()?;
@@ -85,10 +85,10 @@ impl Hasher {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // What takes more than today's hashes do is seldom, and kept by nobody.
         let mut blocks = if wanted > most {
-            vec![Block::default(); wanted]
+            room_for(wanted)?
         } else {
             let free = kept().pop();
-            free.unwrap_or_else(|| vec![Block::default(); most])
+            free.map_or_else(|| room_for(most), Some)?
         };
         let room = blocks.get_mut(..wanted)?;
         let done = argon2.hash_password_into_with_memory(password, salt, output, room);
@@ -97,6 +97,14 @@ impl Hasher {
         }
         done.ok()
     }
+}
+
+/// So many blocks; nothing where there is no memory for them.
+fn room_for(count: usize) -> Option<Vec<Block>> {
+    let mut blocks = Vec::new();
+    blocks.try_reserve_exact(count).ok()?;
+    blocks.resize(count, Block::default());
+    Some(blocks)
 }
 
 #[cfg(test)]

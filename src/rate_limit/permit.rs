@@ -12,7 +12,7 @@ use crate::{
     },
     guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
-    wire::{RateHeaders, ToldLimits, UsageReader, grpc_has_failed},
+    wire::{GrpcWebStatus, RateHeaders, ToldLimits, UsageReader, grpc_has_failed},
 };
 
 /// What is left to the client, to be written on the answer.
@@ -114,6 +114,11 @@ impl Meter for RateLimitMeter {
         if let Some(reader) = &mut self.0.reader {
             reader.feed(piece);
         }
+        // Over gRPC-Web the trailers come as data.
+        if let Some(web) = &mut self.0.web {
+            web.feed(piece);
+            self.0.has_failed |= web.has_failed() && !web.has_delivered();
+        }
     }
 
     fn unseen(&mut self, _: usize) {
@@ -146,6 +151,7 @@ pub(super) struct Settlement {
     taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
     reader: Option<Box<UsageReader>>,
+    web: Option<Box<GrpcWebStatus>>,
     has_failed: bool,
     /// Something of its body went out.
     has_begun: bool,
@@ -167,6 +173,7 @@ impl Settlement {
             taken: None,
             charge: None,
             reader: None,
+            web: None,
             has_failed: false,
             has_begun: false,
             is_over: false,
@@ -184,6 +191,7 @@ impl Settlement {
         self.has_failed = status.as_u16() >= 400 || grpc_has_failed(headers);
         if !self.has_failed {
             self.reader = UsageReader::for_body(headers).map(Box::new);
+            self.web = GrpcWebStatus::for_body(headers).map(Box::new);
         }
     }
 

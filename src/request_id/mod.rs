@@ -2,7 +2,7 @@
 //!
 //! - Refuses nothing. Stands outermost, so that every answer and every log row carries the id.
 //! - Keeps the id that an outer layer of this kind has given, or else takes the caller's `x-request-id` if it is
-//!   well-formed, and makes one otherwise. A value that is among the request's credentials too is not taken: ids are logged.
+//!   well-formed, and makes one otherwise. The request's own key or bearer token is not taken: ids are logged.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,10 +19,7 @@
 //! # Ok(()) }
 //! ```
 
-use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, COOKIE},
-};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use memchr::memmem;
 
 use crate::{
@@ -103,14 +100,18 @@ fn sent_in(head: &RequestHead<'_>) -> Option<RequestId> {
     }
 }
 
-/// Whether it is (a part of) what the same request shows as a credential, where credentials usually are.
+/// Whether it has what the same request shows as a key or a token, or is a part of that.
 fn is_credential(name: &HeaderValue, headers: &HeaderMap) -> bool {
     let name = name.as_bytes();
-    let mut credentials = [AUTHORIZATION, X_API_KEY, COOKIE]
-        .into_iter()
-        .flat_map(|place| headers.get_all(place));
-    name.len() >= SECRET_LENGTH_MIN
-        && credentials.any(|value| memmem::find(value.as_bytes(), name).is_some())
+    let is_in = |one: &[u8], other: &[u8]| {
+        one.len() >= SECRET_LENGTH_MIN && memmem::find(other, one).is_some()
+    };
+    let shown = [AUTHORIZATION, X_API_KEY].into_iter();
+    shown.flat_map(|place| headers.get_all(place)).any(|value| {
+        let mut words = value.as_bytes().rsplit(|byte| *byte == b' ');
+        let credential = words.next().unwrap_or_default();
+        is_in(name, credential) || is_in(credential, name)
+    })
 }
 
 /// The request's name, for the request and the answer.
@@ -165,11 +166,12 @@ mod tests {
         let told = async |_| Ok::<_, Infallible>(Response::new(String::new()));
         let service = RequestIdLayer::new().layer(service_fn(told));
         let key = "ps_live_0123456789abcdef0123456789abcdef";
-        let [bearer, cookie] = [format!("Bearer {key}"), format!("a=b; session={key}")];
+        let bearer = format!("Bearer {key}");
         for (place, value, is_taken) in [
             ("authorization", bearer.as_str(), false),
             ("x-api-key", key, false),
-            ("cookie", &cookie, false),
+            ("x-api-key", &key[8..], false),
+            ("cookie", key, true),
             ("x-api-key", "another", true),
         ] {
             let request = Request::get("/").header(place, value);

@@ -119,6 +119,25 @@ async fn a_length_that_nobody_knows_is_not_told_and_one_that_is_told_stays() {
     assert_eq!((length(&headers), body), (None, None));
 }
 
+/// axum tells what a body knows of its length, around all layers.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn nor_is_it_told_by_axum_around_the_gate() {
+    use axum::{Router, body::Body as AxumBody, routing::get};
+
+    let streamed = async || {
+        let piece = Ok::<_, Infallible>(Bytes::from_static(b"piece"));
+        AxumBody::from_stream(stream::iter([piece]))
+    };
+    let app = Router::new().route("/", get(streamed));
+    let app = app.layer(Tollgate::builder().build().unwrap());
+    let head = Request::head("/").body(AxumBody::empty()).unwrap();
+    let answer = app.oneshot(head).await.unwrap();
+    assert_eq!(answer.headers().get(CONTENT_LENGTH), None);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(body.is_empty());
+}
+
 #[tokio::test]
 async fn statuses_without_content_have_none() {
     for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {

@@ -10,6 +10,9 @@ use crate::domain::{
     usage::{Transaction, UsageEntry},
 };
 
+/// Rows that are passed by for a cursor that nobody has handed out. Beyond them nothing is found.
+const PASSED_MAX: usize = 4_096;
+
 impl Account {
     pub(super) fn usage(&self, log: &UsageLog, id: &AccountId, page: &Page) -> Paged<UsageEntry> {
         let start = match page.cursor() {
@@ -22,6 +25,9 @@ impl Account {
         let before = page.cursor().unwrap_or(u64::MAX);
         let rows = log
             .follow(id, start, |links| links.usage)
+            .enumerate()
+            .take_while(|(passed, entry)| *passed < PASSED_MAX || entry.position < before)
+            .map(|(_, entry)| entry)
             .skip_while(|entry| entry.position >= before)
             .take(usize::from(page.limit()).saturating_add(1))
             .map(|entry| (entry.position, entry.clone()))
@@ -51,6 +57,9 @@ impl Account {
         };
         let mut charges = log
             .follow(id, start, |links| links.charge)
+            .enumerate()
+            .take_while(|(passed, entry)| *passed < PASSED_MAX || entry.position < before)
+            .map(|(_, entry)| entry)
             .skip_while(|entry| entry.position >= before)
             .map(charged)
             .peekable();

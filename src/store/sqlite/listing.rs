@@ -23,6 +23,8 @@ const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
 
 /// No row has it, and none behind it.
 const END: i64 = i64::MAX;
+/// Rows that are passed by for a cursor that nobody has handed out: some milliseconds. Beyond them nothing is found.
+const PASSED_MAX: u32 = 4_096;
 
 pub(super) fn usage(
     connection: &Connection,
@@ -120,11 +122,16 @@ fn before(
     if oldest.is_none_or(|oldest| cursor <= oldest) {
         return Ok(None);
     }
-    // No row of this account: its own are passed by one after the other.
+    // No row of this account: its own are passed by one after the other, but not without end.
     let mut next = newest;
+    let mut passed = 0_u32;
     while let Some(position) = next
         && position >= cursor
     {
+        passed = passed.saturating_add(1);
+        if passed > PASSED_MAX {
+            return Ok(None);
+        }
         let found = look.query_row([position, account], |row| row.get(column));
         next = backwards(position, found.optional()?.flatten())?;
     }
