@@ -80,15 +80,10 @@ pub(crate) struct World {
     begun: usize,
     payments: Vec<Credit>,
     tally: Tally,
-    /// The latest second that the time of day showed before it was turned.
-    latest: i64,
 }
 
 /// The seconds of each budget's window that rolls: of one that doesn't end with a slice, of an hour, of a day.
 const WINDOWS: [u64; 3] = [301, 3_600, 86_400];
-
-/// How far the time of day is turned back at most, in seconds.
-const FAR: i64 = 20 * 86_400;
 
 /// A second hold of the same name, as a reply that came twice would be.
 fn copy(hold: &Hold) -> Hold {
@@ -108,7 +103,6 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let dice = Dice::new(seed);
         let ledger = Watched::new(dice.clone());
-        let latest = ledger.clock.now().as_second();
         let names = ["ann", "bob"];
         let budgets = ["key-1", "key-2", "team"];
         let world = Self {
@@ -123,7 +117,6 @@ impl World {
             begun: 0,
             payments: Vec::new(),
             tally: Tally::default(),
-            latest,
         };
         // Windows that roll are counted from the beginning.
         for account in &world.accounts {
@@ -410,13 +403,10 @@ impl World {
             .credit_line(account, line);
     }
 
-    /// The time of day alone, as an administrator would, back or forth by up to three days, and never so far back
-    /// that setting limits brings windows back.
+    /// The time of day alone, as an administrator would, back or forth by up to three days.
     fn turn_the_clock(&mut self) {
         let clock = &self.ledger.clock;
         let seconds = clock.now().as_second() + self.dice.between(-259_200, 259_200);
-        self.latest = self.latest.max(clock.now().as_second());
-        let seconds = seconds.max(self.latest - FAR);
         clock.set(Timestamp::from_second(seconds).unwrap());
         self.tally.clock_set += 1;
     }

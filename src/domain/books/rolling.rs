@@ -82,11 +82,6 @@ impl Rolling {
         self.window.start_of(self.window.slice_of(self.latest))
     }
 
-    /// The latest second at which it was looked at.
-    pub(super) fn seen_at(&self) -> i64 {
-        self.latest
-    }
-
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn latest(&self) -> i64 {
         self.latest
@@ -201,13 +196,6 @@ impl Rolling {
         }
         recut.roll(second);
         recut
-    }
-
-    /// The clock that it was counted by was wrong: all that counts in it counts from `second` on.
-    pub(super) fn come_back(&mut self, second: i64) {
-        let settled = self.settled;
-        *self = Self::new(self.window, second);
-        self.add(self.window.slice_of(second), settled);
     }
 
     /// So much at least was surely charged in the window: what is missing counts as charged now.

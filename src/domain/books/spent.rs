@@ -5,13 +5,6 @@ use std::time::Duration;
 use super::{HoldRefusal, Money, Rolling};
 use crate::domain::budget::{BudgetWindow, Moment, RollingWindow, SpendingLimits, Windows};
 
-/// How far ahead of the time of day a window is that a wrong clock has stamped: no other has one that begins so much later.
-const FAR_AHEAD: i64 = 45 * 86_400;
-
-fn is_far_ahead(window: i64, second: i64) -> bool {
-    window.saturating_sub(second) > FAR_AHEAD
-}
-
 /// What was spent in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
@@ -38,11 +31,6 @@ impl Spent {
 
     fn unless(self, is_over: bool) -> Self {
         if is_over { Self::default() } else { self }
-    }
-
-    fn charge_held(&mut self) {
-        self.settled = self.settled.saturating_add(self.held);
-        self.held = Money::ZERO;
     }
 
     pub(super) fn hold(&mut self, amount: Money) {
@@ -110,15 +98,10 @@ impl Budget {
 
     /// Sets the limits, which count for the next hold; what was spent before counts too.
     ///
-    /// Windows that a clock stamped which was far ahead (by more than 45 days) are brought back to `now`, with all that counts in
-    /// them. Nothing else does that: a clock that runs back by itself frees nothing, and what two processes' clocks
-    /// disagree on is no reason to begin a window twice.
-    ///
     /// In a window that rolls and had no limit, or one of another length, that is what the other window knew, and at least
     /// what was spent in the day or the month if all of it lies within the new one. It counts as late as it may have been
     /// spent: what of these no slice tells counts as spent now.
     pub fn set_limits(&mut self, limits: SpendingLimits, now: Moment) {
-        self.come_back(now);
         self.roll(now.windows, now.second);
         if let Some(limit) = limits.rolling {
             self.count_in(limit.window, now.second);
@@ -130,24 +113,6 @@ impl Budget {
             }
         }
         self.limits = limits;
-    }
-
-    /// A window that will not begin for long isn't the one in which we are, and would be the last one that ever begins. What counts in
-    /// it goes on counting, and what is held there counts as charged: its calls were stamped with a window that is gone.
-    fn come_back(&mut self, now: Moment) {
-        if is_far_ahead(self.windows.day, now.second) {
-            self.windows.day = now.windows.day;
-            self.day.charge_held();
-        }
-        if is_far_ahead(self.windows.month, now.second) {
-            self.windows.month = now.windows.month;
-            self.month.charge_held();
-        }
-        if let Some(rolling) = &mut self.rolling
-            && is_far_ahead(rolling.seen_at(), now.second)
-        {
-            rolling.come_back(now.second);
-        }
     }
 
     fn count_in(&mut self, window: RollingWindow, second: i64) {

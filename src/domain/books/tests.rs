@@ -3,7 +3,6 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::budget::SpendingLimits;
 
 #[derive(Default)]
 struct Loaded {
@@ -244,46 +243,4 @@ proptest! {
             prop_assert!(balance.available().nanos() >= -overrun);
         }
     }
-}
-
-#[test]
-fn a_clock_that_was_far_ahead_harms_a_budget_no_longer_than_until_its_limits_are_set() {
-    let limits = SpendingLimits {
-        daily: Some(Money::from_nanos(10)),
-        ..SpendingLimits::default()
-    };
-    let mut books = funded(1_000);
-    books.budget(&key()).set_limits(limits, day(1));
-    let ahead = day(5_000);
-    let spent = hold(&mut books, &[key()], Money::from_nanos(4), ahead).unwrap();
-    let _ = end(&mut books, &[key()], spent.windows, 4, 4);
-    let under_way = hold(&mut books, &[key()], Money::from_nanos(6), ahead).unwrap();
-    // It runs right again, and nothing is free by that: not today, and not tomorrow.
-    for today in [2, 3] {
-        let refused = hold(&mut books, &[key()], Money::from_nanos(1), day(today));
-        assert_eq!(refused, Err(HoldRefusal::LimitReached(BudgetWindow::Day)));
-    }
-    books.budget(&key()).set_limits(limits, day(3));
-    assert_eq!(books.budget(&key()).windows.day, 3 * 86_400);
-    let refused = hold(&mut books, &[key()], Money::from_nanos(1), day(3));
-    assert_eq!(refused, Err(HoldRefusal::LimitReached(BudgetWindow::Day)));
-    let _ = end(&mut books, &[key()], under_way.windows, 6, 1);
-    assert_eq!(books.budget(&key()).day.settled, Money::from_nanos(10));
-    assert_eq!(books.budget(&key()).total.settled, Money::from_nanos(5));
-    // From now on days begin again.
-    assert!(hold(&mut books, &[key()], Money::from_nanos(10), day(4)).is_ok());
-}
-
-#[test]
-fn a_clock_that_is_merely_set_back_brings_no_window_back() {
-    let mut books = funded(1_000);
-    let limits = SpendingLimits {
-        daily: Some(Money::from_nanos(10)),
-        ..SpendingLimits::default()
-    };
-    books.budget(&key()).set_limits(limits, day(46));
-    let _ = hold(&mut books, &[key()], Money::from_nanos(10), day(46)).unwrap();
-    books.budget(&key()).set_limits(limits, day(1));
-    assert_eq!(books.budget(&key()).windows.day, 46 * 86_400);
-    assert!(hold(&mut books, &[key()], Money::from_nanos(1), day(1)).is_err());
 }

@@ -424,26 +424,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_clock_that_was_far_ahead_is_forgotten_when_limits_are_set() {
-    let year = 366 * 86_400;
-    let mut books = Loaded::default();
-    credit(&mut books.balance, Money::from_nanos(1_000)).unwrap();
-    books.budget.set_limits(rolling(3_600, 10), at(year));
-    let charge = |books: &mut Loaded, second| {
-        let id = [key()];
-        let grant = hold(books, &id, Money::from_nanos(10), at(second))?;
-        let amount = Money::from_nanos(10);
-        let _ = settle(books, &ann(), &id, grant.windows, amount, amount, second);
-        Ok::<_, HoldRefusal>(())
-    };
-    charge(&mut books, year).unwrap();
-    for second in [0, 3_660] {
-        charge(&mut books, second).unwrap_err();
-    }
-    books.budget.set_limits(rolling(3_600, 10), at(3_660));
-    charge(&mut books, 3_660).unwrap_err();
-    charge(&mut books, 3_660 + 3_599).unwrap_err();
-    charge(&mut books, 3_660 + 3_660).unwrap();
-}

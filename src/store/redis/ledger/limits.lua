@@ -6,30 +6,6 @@
 
 local _, budgets = load(KEYS[1], { ARGV[1] })
 local budget, second = budgets[1], tonumber(ARGV[4])
-
--- Windows that a clock stamped which was far ahead are brought back, with all that counts in them; what is held counts as charged.
-local FAR_AHEAD = 45 * 86400
-local function charge_held(window)
-  window.settled, window.held = bounded(plus(window.settled, window.held)), ZERO
-end
-if budget.day - second > FAR_AHEAD then
-  budget.day = tonumber(ARGV[2])
-  charge_held(budget[1])
-end
-if budget.month - second > FAR_AHEAD then
-  budget.month = tonumber(ARGV[3])
-  charge_held(budget[2])
-end
-if budget.rolling and budget.rolling.latest - second > FAR_AHEAD then
-  local rolling = budget.rolling
-  local settled = rolling.settled
-  for i = #rolling, 1, -1 do
-    rolling[i] = nil
-  end
-  rolling.latest, rolling.told, rolling.settled = second, nil, ZERO
-  count_in(rolling, slice_of(rolling), settled)
-end
-
 roll(budget, tonumber(ARGV[2]), tonumber(ARGV[3]), second)
 for i = 1, 3 do
   budget[i].limit, budget[i].soft = ARGV[i + 4], ARGV[i + 7]

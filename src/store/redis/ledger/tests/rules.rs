@@ -332,8 +332,7 @@ fn the_scripts_keep_the_rules_of_the_domain() {
 #[test]
 fn the_scripts_keep_the_rules_when_clocks_are_set_back() {
     // In memory keys are kept by a clock that isn't set.
-    let back = prop_oneof![0_u32..300_000, 3_000_000_u32..9_000_000];
-    let steps = prop_oneof![9 => steps(), 1 => back.prop_map(Step::Back)];
+    let steps = prop_oneof![9 => steps(), 1 => (0_u32..300_000).prop_map(Step::Back)];
     compare(&[], steps, Duration::from_secs(1_000_000_000));
 }
 
