@@ -12,11 +12,13 @@ use serde::Serialize;
 use tollgate::{
     Principal, RequestHead,
     denial::Denial,
+    denials::AllowLayer,
     key::KeyRecord,
     keyring::Keyring,
     rate_limit::ConcurrencyLimitLayer,
     store::{Page, Paged},
 };
+use tower::Layer;
 
 use super::{StartError, listen, run_until, serve_connections};
 
@@ -31,6 +33,8 @@ pub(crate) fn short_bodies() -> DefaultBodyLimit {
 /// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
 pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     let (connections, stop) = listen(port).await?;
+    // Outside of the router, which tells of every route's methods.
+    let app = AllowLayer::new().layer(app);
     run_until(stop.clone(), serve_connections(app, connections, stop)).await
 }
 

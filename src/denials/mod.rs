@@ -6,6 +6,7 @@
 //!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
 //!   extractor's 400. A failed call of gRPC whose head has no details keeps its code and its words, and gets an `ErrorInfo`
 //!   with the code's name (feature `tonic`).
+//! - What it writes has no `allow` but with a 405. Of a router of axum's that is too far in: see [`AllowLayer`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,13 +26,22 @@
 //! # Ok(()) }
 //! ```
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+mod allow;
+#[cfg(test)]
+mod tests;
+
+use http::{
+    HeaderMap, StatusCode,
+    header::{ALLOW, CONTENT_TYPE},
+};
 
 use crate::{
     domain::denial::Denial,
     guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
     wire::{Denials, Dialect, RefusedRequest, RequestHead, explain_grpc, kind_of_status},
 };
+
+pub use allow::{AllowFuture, AllowLayer, Allowing};
 
 /// Writes all refusals in the house style. See the [module](self).
 #[derive(Clone, Debug)]
@@ -161,6 +171,9 @@ impl Permit for DenialsPermit {
             Dialect::Http => keep(response.status, head.status),
             Dialect::Grpc | Dialect::Web | Dialect::WebText => head.status,
         };
+        if status != StatusCode::METHOD_NOT_ALLOWED {
+            response.headers.remove(ALLOW);
+        }
         Tail::Replaced(status, body)
     }
 }

@@ -1,0 +1,112 @@
+//! The methods of a route, and who is told of them.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response, StatusCode, header::ALLOW};
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Takes `allow` off refusals that are no 405. Stands around a whole router, where a layer *of* the router doesn't: axum adds the methods
+/// of a route to the answer of every layer, to a method that the route hasn't, and so a 401 would tell strangers which routes there are.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, body::Body, routing::get};
+/// use tollgate::{RbacLayer, denials::AllowLayer, role::RoleSet};
+/// use tower::{Layer, ServiceExt};
+///
+/// let gate = RbacLayer::require(&RoleSet::viewer_operator_admin(), "read");
+/// let router = Router::new().route("/secret", get("it is here")).layer(gate);
+/// let put = || http::Request::put("/secret").body(Body::empty());
+///
+/// let answer = router.clone().oneshot(put()?).await?;
+/// assert!(answer.status() == 401 && answer.headers().contains_key("allow"));
+/// let answer = AllowLayer::new().layer(router).oneshot(put()?).await?;
+/// assert!(answer.status() == 401 && !answer.headers().contains_key("allow"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "it does nothing until it is a layer of a service"]
+pub struct AllowLayer;
+
+impl AllowLayer {
+    /// It has no settings.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for AllowLayer {
+    type Service = Allowing<S>;
+
+    fn layer(&self, inner: S) -> Allowing<S> {
+        Allowing { inner }
+    }
+}
+
+/// A service whose methods are told with a 405, or by itself.
+#[derive(Clone, Debug)]
+pub struct Allowing<S> {
+    inner: S,
+}
+
+impl<S, B, D> Service<Request<B>> for Allowing<S>
+where
+    S: Service<Request<B>, Response = Response<D>>,
+{
+    type Response = Response<D>;
+    type Error = S::Error;
+    type Future = AllowFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        AllowFuture {
+            answer: self.inner.call(request),
+        }
+    }
+}
+
+/// The answer of an [`Allowing`] service, on its way.
+#[pin_project]
+pub struct AllowFuture<F> {
+    #[pin]
+    answer: F,
+}
+
+impl<F, D, E> Future for AllowFuture<F>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let answer = ready!(self.project().answer.poll(context));
+        Poll::Ready(answer.map(|mut answer| {
+            if is_secretive(answer.status()) {
+                answer.headers_mut().remove(ALLOW);
+            }
+            answer
+        }))
+    }
+}
+
+/// A refusal with another reason than its method (RFC 9110, 10.2.1).
+fn is_secretive(status: StatusCode) -> bool {
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    is_refusal && status != StatusCode::METHOD_NOT_ALLOWED
+}
+
+impl<F> fmt::Debug for AllowFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AllowFuture")
+    }
+}
