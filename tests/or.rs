@@ -6,8 +6,8 @@ use std::{convert::Infallible, time::Duration};
 
 use http::{HeaderName, Request, Response};
 use tollgate::{
-    ApiKeyLayer, ClientAddress, ForwardedHeader, JwtLayer, PeerAddress, Principal, RateLimitLayer,
-    RequestHead,
+    ApiKeyLayer, AuthenticateLayer, ClientAddress, CredentialKind, ForwardedHeader, JwtLayer,
+    PeerAddress, Principal, RateLimitLayer, RequestHead,
     key::{Alphabet, ForeignFormat, KeyDigest, KeyFormat, KeyRecord},
     keyring::{KeyResolver, Keyring, NewKey},
     network::IpNet,
@@ -54,6 +54,42 @@ macro_rules! ask {
             None => answer.status().as_u16().to_string(),
         }
     }};
+}
+
+/// Also of a policy of one's own, which knows nothing of keys, and of a token in a cookie.
+#[tokio::test]
+async fn nobody_is_admitted_beside_a_credential_in_two_lines() {
+    let issuer = TokenIssuer::hs256(SECRET).build().unwrap();
+    let (user, session) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());
+    let token = issuer.issue(&user, &session, []).unwrap();
+    let cookie = format!("token={}", token.expose());
+    let verifier = || TokenVerifier::hs256(SECRET).build().unwrap();
+    let whom = |name: String| Principal::builder(&name, CredentialKind::Token).build();
+    let said = |head: &RequestHead<'_>| {
+        let name = head.headers.get("x-user")?.to_str().ok()?;
+        Some(name.to_owned())
+    };
+    let at_once = AuthenticateLayer::by_head(move |head| Ok(said(head).map(whom)));
+    let asked = AuthenticateLayer::new(said, move |name| async move { Ok(whom(name)) });
+    let (_, keys) = keys();
+    let keys = || ApiKeyLayer::new(keys.clone());
+    for name in ["x-api-key", "authorization"] {
+        let beside = |lines: &[(&str, &str)], count| {
+            let rival = std::iter::repeat_n((name, "Bearer"), count);
+            let mut lines = lines.to_vec();
+            lines.extend(rival);
+            lines
+        };
+        for (count, who) in [(1, "ann"), (2, "401")] {
+            let said = [("x-user", "ann")];
+            assert_eq!(ask!(at_once.clone().or(keys()), &beside(&said, count)), who);
+            assert_eq!(ask!(asked.clone().or(keys()), &beside(&said, count)), who);
+            let in_cookie = [("cookie", cookie.as_str())];
+            let jwt = JwtLayer::new(verifier()).cookie("token");
+            assert_eq!(ask!(jwt.clone(), &beside(&in_cookie, count)), who);
+            assert_eq!(ask!(jwt.or(keys()), &beside(&in_cookie, count)), who);
+        }
+    }
 }
 
 #[tokio::test]

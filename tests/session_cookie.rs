@@ -143,6 +143,41 @@ async fn a_page_of_another_site_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_session_isnt_taken_beside_two_lines_of_a_key_or_a_token() {
+    let whole = cookie("next-auth.session-token");
+    let beside = |lines: &[(&'static str, &'static str)]| {
+        let mut all = vec![("cookie", whole.as_str())];
+        all.extend_from_slice(lines);
+        all
+    };
+    let keys = KeyResolver::builder(MemoryStore::new()).build();
+    let alone = layer();
+    let header = http::HeaderName::from_static("x-other");
+    let before_keys = layer().or(ApiKeyLayer::new(keys.clone()));
+    let before_others = layer().or(ApiKeyLayer::new(keys).header(header));
+    for (name, everywhere) in [
+        ("x-api-key", true),
+        ("authorization", true),
+        ("x-other", false),
+    ] {
+        let (one, two) = (
+            beside(&[(name, "k1")]),
+            beside(&[(name, "k1"), (name, "k1")]),
+        );
+        let status = async |lines: Vec<(&'static str, &str)>| {
+            [
+                ask(&alone, "GET", &lines).await.0,
+                ask(&before_keys, "GET", &lines).await.0,
+                ask(&before_others, "GET", &lines).await.0,
+            ]
+        };
+        assert_eq!(status(one).await, [200; 3], "one {name}");
+        let here = if everywhere { 401 } else { 200 };
+        assert_eq!(status(two).await, [here, here, 401], "two of {name}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_taken_where_there_is_no_cookie_and_only_there() {
     let (store, format) = (
         MemoryStore::new(),

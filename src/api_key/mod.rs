@@ -43,10 +43,8 @@ use crate::{
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
     store::StaticKeys,
-    wire::{ClientAddress, Credential, Credentials, KeyHeaders, RequestHead},
+    wire::{ClientAddress, Credential, Credentials, KeyHeaders, RequestHead, X_API_KEY},
 };
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Admits who has a key. See the [module](self).
 #[derive(Clone, Debug)]

@@ -7,9 +7,12 @@ use tower_layer::Layer;
 
 use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict, event};
 use crate::{
-    domain::{denial::DenialKind, principal::Principal},
+    domain::{
+        denial::{Denial, DenialKind},
+        principal::Principal,
+    },
     trail,
-    wire::{ClientAddress, Denials, RequestHead},
+    wire::{ClientAddress, Denials, RequestHead, X_API_KEY, are_doubled},
 };
 
 /// The permit of every authenticating layer: it puts the [`Principal`] into the request's extensions.
@@ -53,7 +56,8 @@ pub trait Authenticator {
 /// the first, and can be changed here.
 ///
 /// A request is judged by the first policy that it has a credential for: a bad credential is refused,
-/// and the next policy isn't asked.
+/// and the next policy isn't asked. Where `authorization` or a header field of keys came in two lines, nobody is admitted, whoever
+/// judges, and though both say the same: intermediaries disagree about which one counts.
 pub struct OrLayer<A, B> {
     gate: Gate<Or<A, B>>,
 }
@@ -160,6 +164,8 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrLayer<A, B> {
 pub struct Or<A, B> {
     first: A,
     second: B,
+    /// Where both expect keys.
+    key_headers: Vec<HeaderName>,
 }
 
 impl<A: Policy, B: Policy> Or<A, B> {
@@ -167,7 +173,33 @@ impl<A: Policy, B: Policy> Or<A, B> {
     fn new(mut first: A, mut second: B) -> Self {
         second.inherit_key_headers(&first.key_headers());
         first.inherit_key_headers(&second.key_headers());
-        Self { first, second }
+        let key_headers = [vec![X_API_KEY], first.key_headers(), second.key_headers()].concat();
+        Self {
+            first,
+            second,
+            key_headers,
+        }
+    }
+}
+
+impl<A, B> Or<A, B>
+where
+    A: Policy<Permit = Identified>,
+    B: Policy<Permit = Identified>,
+{
+    fn ask_in_order(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        let of_first = match self.first.decide(head) {
+            Decision::Ready(Verdict::Abstain(denial)) => denial,
+            decision => return decision,
+        };
+        match self.second.decide(head) {
+            // Of two refusals the one that saw a credential says more.
+            Decision::Ready(Verdict::Abstain(of_second)) => {
+                let blind = of_first.kind() == DenialKind::CredentialMissing;
+                Decision::Ready(Verdict::Abstain(if blind { of_second } else { of_first }))
+            }
+            decision => decision,
+        }
     }
 }
 
@@ -199,17 +231,15 @@ where
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
-        let of_first = match self.first.decide(head) {
-            Decision::Ready(Verdict::Abstain(denial)) => denial,
-            decision => return decision,
-        };
-        match self.second.decide(head) {
-            // Of two refusals the one that saw a credential says more.
-            Decision::Ready(Verdict::Abstain(of_second)) => {
-                let blind = of_first.kind() == DenialKind::CredentialMissing;
-                Decision::Ready(Verdict::Abstain(if blind { of_second } else { of_first }))
-            }
-            decision => decision,
+        let decision = self.ask_in_order(head);
+        if matches!(decision, Decision::Ready(Verdict::Refuse(_)))
+            || !are_doubled(head.headers, &self.key_headers)
+        {
+            return decision;
         }
+        let reason = "a credential came in two lines";
+        Decision::Ready(Verdict::Refuse(
+            Denial::new(DenialKind::CredentialAmbiguous).because(reason),
+        ))
     }
 }

@@ -5,11 +5,9 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{HeaderName, header::AUTHORIZATION};
 
 use crate::wire::{
-    CookieValue, Credential, Credentials, KeyHeaders, Origin, RequestHead, is_cross_site,
-    read_cookie,
+    CookieValue, Credential, Credentials, KeyHeaders, Origin, RequestHead, X_API_KEY, are_doubled,
+    is_cross_site, read_cookie,
 };
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
@@ -63,6 +61,7 @@ impl Place {
             Self::Cookie { names } => match read_cookie(head.headers, names) {
                 CookieValue::Absent => Found::Nothing,
                 CookieValue::Unreadable => Found::Unreadable,
+                CookieValue::Text(_) if are_doubled(head.headers, &[X_API_KEY]) => Found::Ambiguous,
                 CookieValue::Text(_) if is_cross_site(head, trusted) => Found::CrossSite,
                 CookieValue::Text(token) => Found::Token(token),
             },

@@ -1,7 +1,8 @@
 //! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
-//! - Refuses with 401 a cookie that is expired, changed, made with another secret, or sent twice; and a request without
-//!   one, unless [`or`](SessionCookieLayer::or) leaves that to another layer. With 403 what a page of another site made a
+//! - Refuses with 401 a cookie that is expired, changed, made with another secret, or sent twice; one beside which a key or a
+//!   token is sent twice; and a request without one, unless [`or`](SessionCookieLayer::or) leaves that to another layer. With 403
+//!   what a page of another site made a
 //!   browser send: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is foreign, since browsers add cookies to
 //!   those too.
 //! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
@@ -46,10 +47,8 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     token::SessionCookieVerifier,
-    wire::{CookieValue, Origin, RequestHead, is_cross_site, read_cookie},
+    wire::{CookieValue, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site, read_cookie},
 };
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Admits who has a session. See the [module](self).
 #[derive(Clone, Debug)]
@@ -201,6 +200,10 @@ impl SessionCookiePolicy {
             }
             CookieValue::Text(cookie) => cookie,
         };
+        if are_doubled(head.headers, &self.key_headers) {
+            let reason = "a key or a token is there twice, beside the session cookie";
+            return Verdict::Refuse(denial(DenialKind::CredentialAmbiguous).because(reason));
+        }
         if matches!(self.cross_site, CrossSite::Refused) && is_cross_site(head, &self.trusted) {
             let reason = "a page of another site sent it";
             return Verdict::Refuse(denial(DenialKind::NotPermitted).because(reason));

@@ -5,6 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 /// The longest credential that is looked at, in bytes; what is longer is refused before any hash.
 const LENGTH_MAX: usize = 16 * 1024;
 
+/// Where keys are expected, unless a layer says otherwise.
+pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// A credential as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credential<'a> {
@@ -139,6 +142,16 @@ impl<'a> Credentials<'a> {
     }
 }
 
+/// Whether one of these fields, or `authorization`, came in more than one line. No credential counts then, wherever it stands.
+pub(crate) fn are_doubled(headers: &HeaderMap, places: &[HeaderName]) -> bool {
+    // Nearly no request has any field twice.
+    headers.len() != headers.keys_len()
+        && places
+            .iter()
+            .chain([&AUTHORIZATION])
+            .any(|name| only(headers, name).is_err())
+}
+
 fn in_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Credential<'a>, Ambiguous> {
     Ok(match only(headers, name)? {
         None => Credential::Absent,
@@ -216,8 +229,6 @@ const fn is_unspeakable(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const KEY: HeaderName = HeaderName::from_static("x-api-key");
-
     fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in lines {
@@ -229,8 +240,8 @@ mod tests {
 
     fn read(lines: &[(&str, &[u8])]) -> Result<String, Ambiguous> {
         let map = headers(lines);
-        let mut places = KeyHeaders::new(KEY);
-        places.add_others(&[HeaderName::from_static("x-other"), KEY]);
+        let mut places = KeyHeaders::new(X_API_KEY);
+        places.add_others(&[HeaderName::from_static("x-other"), X_API_KEY]);
         Ok(match Credentials::read(&map, &places)?.either() {
             Credential::Text(text) => text.to_owned(),
             other => format!("{other:?}"),
@@ -269,13 +280,13 @@ mod tests {
     #[test]
     fn a_place_alone_is_read_alone() {
         let both = headers(&[("x-api-key", b"k1"), ("authorization", b"Bearer k2")]);
-        let key = Credentials::read(&both, &KeyHeaders::only(KEY)).unwrap();
+        let key = Credentials::read(&both, &KeyHeaders::only(X_API_KEY)).unwrap();
         assert_eq!(key.either(), Credential::Text("k1"));
         let token = Credentials::read(&both, &KeyHeaders::only_bearer()).unwrap();
         assert_eq!(token.either(), Credential::Text("k2"));
 
         let bearer = headers(&[("authorization", b"Bearer k2")]);
-        let mut beside_tokens = KeyHeaders::only(KEY);
+        let mut beside_tokens = KeyHeaders::only(X_API_KEY);
         for compared in [false, true] {
             let none = Credentials::read(&bearer, &beside_tokens).unwrap();
             assert_eq!(none.either(), Credential::Absent, "{compared}");

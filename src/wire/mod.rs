@@ -28,7 +28,7 @@ pub use whole::read_body;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::ToldCost;
-pub(crate) use credential::{Credential, Credentials, KeyHeaders};
+pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_doubled};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
