@@ -1,13 +1,16 @@
-//! Reads what is left of a refused request's body before the answer goes out: [`DrainLayer`].
+//! Reads what is left of a refused request's body: [`DrainLayer`].
 //!
 //! - Refuses nothing. Stands outside everything that refuses, next to the server.
 //! - Over HTTP/1.1 a server that answers before it has read all of the body closes the connection, and what the client still
 //!   sends is met with a reset, which may overtake the answer (RFC 9112, 9.6). The client then sees a broken connection
 //!   instead of the 401 or 402, and sends everything again. So an answer waits until the rest was read and thrown away: at most 4 MiB,
-//!   and one second, unless set.
-//! - Leaves alone what doesn't need it: a request without a body; one over HTTP/2, where only the stream ends; and one whose client
-//!   waits to be asked for its body (`expect: 100-continue`).
-//! - Asks no store. It costs two allocations per body.
+//!   and one second, unless set. Where there is more, and where the client waits to be asked for its body (`expect: 100-continue`), the
+//!   answer says `connection: close`.
+//! - Over HTTP/2 the answer goes out at once. What the client still sends is read and thrown away after it, within the same bounds,
+//!   and only then is its stream let go of: to some clients a reset is an error although it says that there is none
+//!   (RFC 9113, 8.1), and they give up an answer that they have. It takes a task of tokio's where not all had come.
+//! - Passes by requests without a body.
+//! - Asks no store. A service that reads its bodies to their end costs two allocations a body.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,6 +40,7 @@
 //! ```
 
 mod body;
+mod rest;
 
 #[cfg(test)]
 mod tests;
@@ -49,16 +53,19 @@ use std::{
     time::Duration,
 };
 
-use bytes::Buf;
-use http::{Request, Version, header::EXPECT};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, EXPECT},
+};
 use http_body::Body;
 use pin_project::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::runtime::Handle;
 use tower_layer::Layer;
 use tower_service::Service;
 
 pub use body::DrainedBody;
 use body::ReturnSlot;
+use rest::{End, Lingering, Rest};
 
 /// Reads what is left of a refused request's body. See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -114,10 +121,10 @@ pub struct Drained<S> {
     layer: DrainLayer,
 }
 
-impl<S, B> Service<Request<B>> for Drained<S>
+impl<S, B, D> Service<Request<B>> for Drained<S>
 where
-    S: Service<Request<DrainedBody<B>>>,
-    B: Body,
+    S: Service<Request<DrainedBody<B>>, Response = Response<D>>,
+    B: Body + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -128,9 +135,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let ends_alone = request.version() >= Version::HTTP_2;
-        let comes_unasked = !request.headers().contains_key(EXPECT);
-        let (slot, request) = if ends_alone || request.body().is_end_stream() {
+        let way = if request.version() >= Version::HTTP_2 {
+            Way::BesideOthers
+        } else if request.headers().contains_key(EXPECT) {
+            Way::WhenAsked
+        } else {
+            Way::Unasked
+        };
+        let (slot, request) = if request.body().is_end_stream() {
             (None, request.map(DrainedBody::given))
         } else {
             let slot = ReturnSlot::new();
@@ -139,11 +151,22 @@ where
         DrainFuture {
             answer: self.inner.call(request),
             slot,
-            comes_unasked,
+            way,
             draining: None,
             layer: self.layer,
         }
     }
+}
+
+/// How a body comes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// On a stream of its own, of HTTP/2.
+    BesideOthers,
+    /// On a connection that it has to itself.
+    Unasked,
+    /// The same, but when it is asked for: by reading it (RFC 9110, 10.1.1).
+    WhenAsked,
 }
 
 /// The answer of a [`Drained`] service, on its way.
@@ -153,20 +176,21 @@ pub struct DrainFuture<F: Future, B> {
     answer: F,
     /// Where the body comes back to that nobody read to its end.
     slot: Option<ReturnSlot<B>>,
-    /// Whether the client sends its body unasked. One that doesn't is asked by reading it (RFC 9110, 10.1.1).
-    comes_unasked: bool,
+    way: Way,
     draining: Option<Box<Draining<F::Output, B>>>,
     layer: DrainLayer,
 }
 
 struct Draining<T, B> {
     answer: Option<T>,
-    body: Pin<Box<B>>,
-    room: u64,
-    clock: Pin<Box<Sleep>>,
+    rest: Rest<B>,
 }
 
-impl<F: Future, B: Body> Future for DrainFuture<F, B> {
+impl<F, B, D, E> Future for DrainFuture<F, B>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+    B: Body + Send + 'static,
+{
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
@@ -175,48 +199,49 @@ impl<F: Future, B: Body> Future for DrainFuture<F, B> {
             Some(draining) => draining,
             None => {
                 let answer = ready!(this.answer.poll(context));
-                let unread = this.slot.take().and_then(|slot| slot.take());
-                let unread = unread.filter(|unread| unread.is_begun || *this.comes_unasked);
-                let (unread, room) = (unread.map(|unread| unread.body), this.layer.bytes_max);
-                match unread.filter(|body| body.size_hint().lower() <= room) {
-                    None => return Poll::Ready(answer),
-                    Some(body) => this.draining.insert(Box::new(Draining {
+                let Some(unread) = this.slot.take().and_then(|slot| slot.take()) else {
+                    return Poll::Ready(answer);
+                };
+                let is_asked_for = unread.is_begun;
+                let rest = Rest::new(unread.body, *this.layer);
+                match this.way {
+                    Way::BesideOthers => {
+                        linger(rest, context);
+                        return Poll::Ready(answer);
+                    }
+                    Way::WhenAsked if !is_asked_for => return Poll::Ready(answer.map(closing)),
+                    Way::WhenAsked | Way::Unasked => this.draining.insert(Box::new(Draining {
                         answer: Some(answer),
-                        body,
-                        room,
-                        clock: Box::pin(sleep(this.layer.time_max)),
+                        rest,
                     })),
                 }
             }
         };
-        if draining.poll_end(context).is_pending()
-            && draining.clock.as_mut().poll(context).is_pending()
-        {
-            return Poll::Pending;
-        }
+        let end = ready!(draining.rest.poll_end(context));
         match draining.answer.take() {
+            Some(answer) if end == End::GivenUp => Poll::Ready(answer.map(closing)),
             Some(answer) => Poll::Ready(answer),
             None => Poll::Pending,
         }
     }
 }
 
-impl<T, B: Body> Draining<T, B> {
-    /// Reads on, until there is no more, or no room for more.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Some(Ok(frame)) = ready!(self.body.as_mut().poll_frame(context)) else {
-                return Poll::Ready(());
-            };
-            let length = frame.data_ref().map_or(0, Buf::remaining);
-            let length = u64::try_from(length).unwrap_or(u64::MAX);
-            match self.room.checked_sub(length) {
-                // A frame without a byte is none to go on for without end.
-                Some(room) if length > 0 => self.room = room,
-                _ => return Poll::Ready(()),
-            }
-        }
+/// What has come already, as it mostly has, is read without a task.
+fn linger<B: Body + Send + 'static>(mut rest: Rest<B>, context: &mut Context<'_>) {
+    if rest.poll_linger(context).is_pending()
+        && let Ok(runtime) = Handle::try_current()
+    {
+        drop(runtime.spawn(Lingering(rest)));
     }
+}
+
+/// It is the last answer on its connection (RFC 9112, 9.6), unless it hands the connection over.
+fn closing<D>(mut answer: Response<D>) -> Response<D> {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
 }
 
 impl<F: Future, B> fmt::Debug for DrainFuture<F, B> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -50,6 +50,11 @@ where
     Ok(answer)
 }
 
+fn closes(answer: &Response<()>) -> bool {
+    let connection = answer.headers().get(CONNECTION);
+    connection.is_some_and(|value| value == "close")
+}
+
 const MOMENT: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
@@ -59,6 +64,7 @@ async fn what_nobody_read_is_read_before_the_answer_goes_out() {
     let answer = service.oneshot(Request::new(body)).await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(asked.load(Ordering::Relaxed), 100);
+    assert!(!closes(&answer), "the next request may come");
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,15 +72,17 @@ async fn it_is_read_within_bounds() {
     let layer = DrainLayer::new().bytes_max(10 * 1_024);
     let (body, asked) = upload(usize::MAX, MOMENT);
     let service = layer.layer(service_fn(refuse));
-    service.oneshot(Request::new(body)).await.unwrap();
+    let answer = service.oneshot(Request::new(body)).await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 11, "one more is too much");
+    assert!(closes(&answer));
 
     let (body, asked) = upload(usize::MAX, Duration::from_millis(300));
     let began = Instant::now();
     let service = DrainLayer::new().layer(service_fn(refuse));
-    service.oneshot(Request::new(body)).await.unwrap();
+    let answer = service.oneshot(Request::new(body)).await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 3);
     assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert!(closes(&answer));
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,21 +90,75 @@ async fn what_is_too_long_by_its_own_word_or_not_to_be_read_is_left() {
     let long = http_body_util::Full::new(Bytes::from_static(&[0; 1_025]));
     let layer = DrainLayer::new().bytes_max(1_024);
     let answer = layer.layer(service_fn(refuse)).oneshot(Request::new(long));
-    assert_eq!(answer.await.unwrap().status(), 401);
+    let answer = answer.await.unwrap();
+    assert!(answer.status() == 401 && closes(&answer));
 
-    let expecting = |request: &mut Request<_>| {
-        let headers = request.headers_mut();
-        headers.insert(EXPECT, http::HeaderValue::from_static("100-continue"));
-    };
-    let over_http_2 = |request: &mut Request<_>| *request.version_mut() = Version::HTTP_2;
-    let changes: [&dyn Fn(&mut Request<_>); 2] = [&expecting, &over_http_2];
-    for change in changes {
-        let (body, asked) = upload(9, MOMENT);
-        let mut request = Request::new(body);
-        change(&mut request);
-        let service = DrainLayer::new().layer(service_fn(refuse));
-        service.oneshot(request).await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let (body, asked) = upload(9, MOMENT);
+    let service = DrainLayer::new().layer(service_fn(refuse));
+    let answer = service.oneshot(expecting(body)).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert!(closes(&answer));
+}
+
+fn expecting<B>(body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    let continued = HeaderValue::from_static("100-continue");
+    request.headers_mut().insert(EXPECT, continued);
+    request
+}
+
+fn over_http2<B>(body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_the_answer_goes_first_and_what_still_comes_is_read_after_it() {
+    let (body, asked) = upload(100, MOMENT);
+    let service = DrainLayer::new().layer(service_fn(refuse));
+    let answer = service.oneshot(over_http2(body)).await.unwrap();
+    assert!(answer.status() == 401 && !closes(&answer));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 100);
+}
+
+/// Says when it is dropped, which resets a stream of HTTP/2.
+struct Stream<B>(B, Arc<AtomicUsize>);
+
+impl<B: Body + Unpin> Body for Stream<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+}
+
+impl<B> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_what_is_too_much_is_let_go_of_when_the_answer_has_arrived() {
+    for (pieces, bytes_max) in [(usize::MAX, 10 * 1_024), (1, 0)] {
+        let reset = Arc::new(AtomicUsize::new(0));
+        let (body, asked) = upload(pieces, MOMENT);
+        let body = Stream(body, Arc::clone(&reset));
+        let layer = DrainLayer::new().bytes_max(bytes_max);
+        let service = layer.layer(service_fn(refuse));
+        service.oneshot(over_http2(body)).await.unwrap();
+        sleep(Duration::from_millis(900)).await;
+        assert!(asked.load(Ordering::Relaxed) <= 11);
+        assert_eq!(reset.load(Ordering::Relaxed), 0);
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(reset.load(Ordering::Relaxed), 1);
     }
 }
 
@@ -119,11 +181,7 @@ async fn who_reads_it_gets_all_of_it_and_who_stops_leaves_the_rest() {
         assert_eq!(seen.load(Ordering::Relaxed), 1);
         Ok::<_, Infallible>(Response::new(()))
     }));
-    let mut request = Request::new(body);
     // It was asked for by reading it, and is on its way.
-    request
-        .headers_mut()
-        .insert(EXPECT, http::HeaderValue::from_static("100-continue"));
-    service.oneshot(request).await.unwrap();
+    service.oneshot(expecting(body)).await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 9);
 }
