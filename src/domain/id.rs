@@ -1,4 +1,4 @@
-//! Names of accounts and budgets: cheap to clone, bounded in length.
+//! Names of accounts and budgets: cheap to clone, bounded in length, and such that every store can keep them.
 
 use std::{fmt, sync::Arc};
 
@@ -7,16 +7,21 @@ use serde::{Deserialize, Serialize};
 /// The longest account or budget name, in bytes.
 const LENGTH_MAX: usize = 255;
 
-/// A name was empty, or longer than 255 bytes.
+/// A name was empty, longer than 255 bytes, or had a NUL in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an identifier has 1 to {LENGTH_MAX} bytes")]
+#[error("an identifier has 1 to {LENGTH_MAX} bytes, and no NUL")]
 pub struct InvalidId;
 
 fn check(name: &str) -> Result<(), InvalidId> {
-    if name.is_empty() || name.len() > LENGTH_MAX {
+    if name.is_empty() || name.len() > LENGTH_MAX || has_nul(name) {
         return Err(InvalidId);
     }
     Ok(())
+}
+
+/// PostgreSQL has no NUL in a text. What one store can't keep, none takes.
+pub(crate) fn has_nul(text: &str) -> bool {
+    text.contains('\0')
 }
 
 macro_rules! shared_name {
@@ -27,10 +32,10 @@ macro_rules! shared_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes a name of 1 to 255 bytes.
+            /// Takes a name of 1 to 255 bytes, none of which is NUL.
             ///
             /// # Errors
-            /// [`InvalidId`] when it is empty or longer.
+            /// [`InvalidId`] when it is empty, longer, or has one.
             pub fn new(name: &str) -> Result<Self, InvalidId> {
                 check(name)?;
                 Ok(Self(Arc::from(name)))
@@ -126,4 +131,24 @@ shared_name! {
 shared_name! {
     /// The public name of one login of one user.
     SessionId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_something_that_every_store_can_keep() {
+        for fits in ["a", "\u{1}", "user-ä", &"n".repeat(255)] {
+            assert!(KeyId::new(fits).is_ok(), "{fits}");
+        }
+        for unfit in ["", "\0", "a\0b", &"n".repeat(256)] {
+            assert_eq!(AccountId::new(unfit), Err(InvalidId), "{unfit}");
+            assert_eq!(
+                UserId::try_from(Arc::from(unfit)),
+                Err(InvalidId),
+                "{unfit}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     SessionId, UserId,
     clock::{Timestamp, whole_second_up},
+    has_nul,
 };
 
 /// The most attributes of a user.
@@ -12,15 +13,9 @@ const ATTRIBUTES_MAX: usize = 128;
 /// Their names and values together, in bytes: each login of the user that is in memory has them.
 const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
 
-/// PostgreSQL has none in a text. What one store can't keep, none takes.
-const NUL: char = '\0';
-
 fn are_storable(roles: &[String], attributes: &BTreeMap<String, String>) -> bool {
     let attributes = attributes.iter().flat_map(|(name, value)| [name, value]);
-    !roles
-        .iter()
-        .chain(attributes)
-        .any(|text| text.contains(NUL))
+    !roles.iter().chain(attributes).any(|text| has_nul(text))
 }
 
 /// A user as stored: no clear password, but its hash, which [`Debug`] leaves out.
@@ -66,7 +61,7 @@ impl UserRecord {
     /// [`Refused`](crate::store::StoreErrorKind::Refused).
     #[must_use]
     pub fn is_storable(&self) -> bool {
-        !self.email.contains(NUL) && are_storable(&self.roles, &self.attributes)
+        !has_nul(&self.email) && are_storable(&self.roles, &self.attributes)
     }
 
     /// Whether it may be stored: its attributes are within their bounds.

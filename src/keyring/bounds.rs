@@ -1,4 +1,5 @@
-//! What a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB.
+//! What a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB. A text with a NUL in it
+//! is refused here, because PostgreSQL has no such text: a key is none of one engine's.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 
 use super::{KeyringError, NewKey};
-use crate::domain::{key::KeyUpdate, network, quota::Quotas};
+use crate::domain::{has_nul, key::KeyUpdate, network, quota::Quotas};
 
 /// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects of at most 255.
 const TEXT_LENGTH_MAX: usize = 255;
@@ -33,6 +34,9 @@ struct Columns<'a> {
 
 impl Columns<'_> {
     fn check(&self) -> Result<(), KeyringError> {
+        if let Some(column) = self.with_nul() {
+            return Err(KeyringError::Invalid(column));
+        }
         let is_long = |text: &str| text.len() > TEXT_LENGTH_MAX;
         let many_roles = |roles: &[String]| {
             roles.len() > ROLES_MAX || roles.iter().any(|role| role.len() > ROLE_LENGTH_MAX)
@@ -64,12 +68,34 @@ impl Columns<'_> {
         };
         Err(KeyringError::Invalid(refused))
     }
+
+    /// Which of them no store takes.
+    fn with_nul(&self) -> Option<&'static str> {
+        let in_metadata = |metadata: &BTreeMap<String, String>| {
+            let mut entries = metadata.iter();
+            entries.any(|(name, value)| has_nul(name) || has_nul(value))
+        };
+        if self.name.is_some_and(has_nul) {
+            Some("name: a NUL character is in it")
+        } else if self.resource.is_some_and(has_nul) {
+            Some("resource: a NUL character is in it")
+        } else if (self.roles).is_some_and(|roles| roles.iter().any(|role| has_nul(role))) {
+            Some("roles: a NUL character is in one")
+        } else if self.metadata.is_some_and(in_metadata) {
+            Some("metadata: a NUL character is in it")
+        } else {
+            None
+        }
+    }
 }
 
 /// Leaves one of each role, writes networks as they are compared, and refuses what is too much.
 pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
     if owner.len() > TEXT_LENGTH_MAX {
         return Err(KeyringError::Invalid("owner: at most 255 bytes"));
+    }
+    if has_nul(owner) {
+        return Err(KeyringError::Invalid("owner: a NUL character is in it"));
     }
     keep_one_of_each(&mut new.roles);
     network::canonical_all(&mut new.networks);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::domain::{clock::Timestamp, quota::Quotas};
 
-/// A key to be made.
+/// A key to be made. None of its texts may have a NUL character in it.
 #[derive(Clone, Debug, Default)]
 pub struct NewKey {
     /// What its owner calls it: at most 255 bytes.

@@ -85,6 +85,45 @@ async fn what_is_as_large_as_a_client_likes_has_a_bound() {
     refused(owned.create(&long, NewKey::default()).await, "owner");
 }
 
+/// PostgreSQL couldn't keep it; so that a key is the same with every store, none does.
+#[tokio::test]
+async fn no_text_of_a_key_has_a_nul_in_it() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build());
+    let (_, record) = owned.create("ann", NewKey::default()).await.unwrap();
+    let nul = || "a\0b".to_owned();
+    type Spoil = fn(&mut NewKey, String);
+    let columns: [(&str, Spoil); 5] = [
+        ("name", |new, text| new.name = text),
+        ("resource", |new, text| new.resource = Some(text)),
+        ("roles", |new, text| {
+            new.roles = vec!["user".to_owned(), text]
+        }),
+        ("metadata", |new, text| {
+            new.metadata = [(text, String::new())].into()
+        }),
+        ("metadata", |new, text| {
+            new.metadata = [("team".to_owned(), text)].into()
+        }),
+    ];
+    for (column, spoil) in columns {
+        let mut new = NewKey::default();
+        spoil(&mut new, nul());
+        refused(owned.create("ann", new.clone()).await, column);
+        let old = "sk-0123456789abcdefghijABCDEFGHIJ";
+        refused(owned.import("ann", old, new.clone()).await, column);
+        let change = KeyUpdate {
+            name: Some(new.name),
+            resource: Some(new.resource),
+            roles: Some(new.roles),
+            metadata: Some(new.metadata),
+            ..KeyUpdate::default()
+        };
+        refused(owned.update("ann", &record.id, change).await, column);
+    }
+    refused(owned.create(&nul(), NewKey::default()).await, "owner");
+}
+
 #[tokio::test]
 async fn an_owner_has_so_many_good_keys_and_so_many_more_of_any_state() {
     const HOUR: Duration = Duration::from_secs(3_600);
