@@ -2,14 +2,14 @@
 
 use axum::{
     Json,
-    extract::{FromRequest, OptionalFromRequest, Path, Query, Request, State},
+    extract::{FromRequest, OptionalFromRequest, Query, Request, State},
     http::{StatusCode, header::CONTENT_TYPE},
 };
 use serde_json::{Value, json};
 use tollgate::{
     Principal,
     audit::{Act, AuditAction, record},
-    axum::{JsonBody, WholeBody},
+    axum::{JsonBody, PathName, WholeBody},
     denial::{Denial, DenialKind},
     login::NewUser,
     store::UserId,
@@ -77,7 +77,7 @@ pub(crate) async fn create_user(
 
 pub(crate) async fn change_user(
     State(app): State<App>,
-    Path(id): Path<UserId>,
+    PathName(id): PathName<UserId>,
     JsonBody(change): JsonBody<ChangeUser>,
 ) -> Answer<User> {
     if let Some(role) = &change.role {
@@ -90,14 +90,16 @@ pub(crate) async fn change_user(
     let mut update = UserUpdate::default();
     update.roles = change.role.map(|role| vec![role]);
     update.active = change.active;
+    let id = id.ok_or(Denial::new(DenialKind::NotFound))?;
     let user = app.logins.update_ending_logins(&id, update).await?;
     Ok(Json(user.into()))
 }
 
 pub(crate) async fn delete_user(
     State(app): State<App>,
-    Path(id): Path<UserId>,
+    PathName(id): PathName<UserId>,
 ) -> Result<StatusCode, Denial> {
+    let id = id.ok_or(Denial::new(DenialKind::NotFound))?;
     app.logins.delete_user(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -178,8 +180,9 @@ fn member(body: Option<JsonBody<Value>>, names: &[&str]) -> Option<String> {
     found.next().map(str::to_owned)
 }
 
-pub(crate) async fn remove(Path(_): Path<String>) -> StatusCode {
-    StatusCode::NO_CONTENT
+pub(crate) async fn remove(PathName(id): PathName<String>) -> Result<StatusCode, Denial> {
+    id.ok_or(Denial::new(DenialKind::NotFound))?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn configure(config: Option<JsonBody<Value>>) -> Json<Value> {
@@ -187,9 +190,10 @@ pub(crate) async fn configure(config: Option<JsonBody<Value>>) -> Json<Value> {
     Json(config.map_or_else(|| json!({}), |JsonBody(config)| config))
 }
 
-pub(crate) async fn erase(Path(subject): Path<String>) -> Json<Value> {
+pub(crate) async fn erase(PathName(subject): PathName<String>) -> Answer<Value> {
+    let subject = subject.ok_or(Denial::new(DenialKind::NotFound))?;
     record(Act::new(AuditAction::new("gdpr.erase")).target(&subject));
-    Json(json!({ "subject": subject, "erased": true }))
+    Ok(Json(json!({ "subject": subject, "erased": true })))
 }
 
 pub(crate) async fn nothing() -> Denial {

@@ -2,13 +2,18 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     http::StatusCode,
     response::Response,
 };
 use std::time::Duration;
 use tollgate::{
-    Principal, axum::JsonBody, denial::Denial, keyring::NewKey, login::NewUser, store::KeyId,
+    Principal,
+    axum::{JsonBody, PathName},
+    denial::Denial,
+    keyring::{KeyringError, NewKey},
+    login::NewUser,
+    store::KeyId,
     usage::Credit,
 };
 use uuid::Uuid;
@@ -97,8 +102,9 @@ pub(crate) async fn list_keys(
 pub(crate) async fn revoke_key(
     State(app): State<App>,
     caller: Principal,
-    Path(id): Path<KeyId>,
+    PathName(id): PathName<KeyId>,
 ) -> Answer<Key> {
+    let id = id.ok_or(KeyringError::NotFound)?;
     let record = app.keys.revoke(caller.subject(), &id).await?;
     Ok(Json(Key::listed(record, app.clock.now())))
 }
@@ -106,8 +112,9 @@ pub(crate) async fn revoke_key(
 pub(crate) async fn delete_key(
     State(app): State<App>,
     caller: Principal,
-    Path(id): Path<KeyId>,
+    PathName(id): PathName<KeyId>,
 ) -> Result<StatusCode, Denial> {
+    let id = id.ok_or(KeyringError::NotFound)?;
     app.keys.delete(caller.subject(), &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -115,9 +122,10 @@ pub(crate) async fn delete_key(
 pub(crate) async fn rotate_key(
     State(app): State<App>,
     caller: Principal,
-    Path(id): Path<KeyId>,
+    PathName(id): PathName<KeyId>,
     rotate: Option<JsonBody<RotateKey>>,
 ) -> Created<Key> {
+    let id = id.ok_or(KeyringError::NotFound)?;
     let overlap = rotate
         .and_then(|JsonBody(rotate)| rotate.overlap_seconds)
         .unwrap_or(OVERLAP_SECONDS);
@@ -132,9 +140,10 @@ pub(crate) async fn rotate_key(
 pub(crate) async fn set_limits(
     State(app): State<App>,
     caller: Principal,
-    Path(id): Path<KeyId>,
+    PathName(id): PathName<KeyId>,
     JsonBody(limits): JsonBody<SetLimits>,
 ) -> Answer<Limits> {
+    let id = id.ok_or(KeyringError::NotFound)?;
     let key = app.keys.get(caller.subject(), &id).await?;
     let account = caller.require_account()?;
     let limits = limits.into();

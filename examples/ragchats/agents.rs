@@ -1,14 +1,9 @@
 //! Agents, which are their user's: each is kept as an attribute of the user, named by its id.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use tollgate::{
     Principal,
-    axum::JsonBody,
+    axum::{JsonBody, PathName},
     denial::{Denial, DenialKind},
     keyring::{KeyringError, NewKey},
     store::KeyId,
@@ -69,21 +64,23 @@ pub(crate) async fn create(
 }
 
 /// Another user's agent is like none.
-async fn owns(app: &App, caller: &Principal, bot_id: &str) -> Result<(), Denial> {
+async fn owned(app: &App, caller: &Principal, bot_id: Option<String>) -> Result<String, Denial> {
     let user = app.logins.user_of(caller).await?;
-    if user.attributes.contains_key(&format!("{PREFIX}{bot_id}")) {
-        return Ok(());
-    }
-    Err(Denial::new(DenialKind::NotFound).with_message("There is no such agent"))
+    let is_known = |id: &String| user.attributes.contains_key(&format!("{PREFIX}{id}"));
+    bot_id.filter(is_known).ok_or_else(no_such_agent)
+}
+
+fn no_such_agent() -> Denial {
+    Denial::new(DenialKind::NotFound).with_message("There is no such agent")
 }
 
 pub(crate) async fn create_key(
     State(app): State<App>,
     caller: Principal,
-    Path(bot_id): Path<String>,
+    PathName(bot_id): PathName<String>,
     JsonBody(new): JsonBody<Named>,
 ) -> Result<(StatusCode, Json<NewAgentKey>), Denial> {
-    owns(&app, &caller, &bot_id).await?;
+    let bot_id = owned(&app, &caller, bot_id).await?;
     let new = NewKey {
         name: short_name(&new.name)?.to_owned(),
         resource: Some(bot_id),
@@ -96,9 +93,9 @@ pub(crate) async fn create_key(
 pub(crate) async fn list_keys(
     State(app): State<App>,
     caller: Principal,
-    Path(bot_id): Path<String>,
+    PathName(bot_id): PathName<String>,
 ) -> Result<Response, Denial> {
-    owns(&app, &caller, &bot_id).await?;
+    let bot_id = owned(&app, &caller, bot_id).await?;
     all_keys(&app.keys, &caller, move |key| {
         let is_of_agent = key.resource.as_deref() == Some(&bot_id);
         is_of_agent.then(|| AgentKey::from(key))
@@ -110,9 +107,12 @@ pub(crate) async fn list_keys(
 pub(crate) async fn delete_key(
     State(app): State<App>,
     caller: Principal,
-    Path((bot_id, id)): Path<(String, KeyId)>,
+    PathName(names): PathName<(String, String)>,
 ) -> Result<StatusCode, Denial> {
-    owns(&app, &caller, &bot_id).await?;
+    let (bot_id, id) = names.unzip();
+    let bot_id = owned(&app, &caller, bot_id).await?;
+    let id = id.and_then(|id| KeyId::new(&id).ok());
+    let id = id.ok_or(KeyringError::NotFound)?;
     let key = app.keys.get(caller.subject(), &id).await?;
     if key.resource.as_deref() != Some(&bot_id) {
         return Err(KeyringError::NotFound.into());
@@ -122,8 +122,9 @@ pub(crate) async fn delete_key(
 }
 
 pub(crate) async fn query(
-    Path(bot_id): Path<String>,
+    PathName(bot_id): PathName<String>,
     JsonBody(query): JsonBody<Query>,
-) -> Json<Answer> {
-    Json(Answer::echoing(&bot_id, &query.message))
+) -> Result<Json<Answer>, Denial> {
+    let bot_id = bot_id.ok_or_else(no_such_agent)?;
+    Ok(Json(Answer::echoing(&bot_id, &query.message)))
 }

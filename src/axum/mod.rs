@@ -21,6 +21,7 @@
 
 mod json;
 mod paced;
+mod path;
 mod reserved;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use axum::{
 };
 
 pub use json::{JsonBody, WholeBody};
+pub use path::PathName;
 
 use crate::{
     domain::{
