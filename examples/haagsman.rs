@@ -21,10 +21,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    handler::Handler,
+    http::StatusCode,
     routing::{delete, get, patch, post, put},
 };
 use commands::Command;
-use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
+use support::{
+    StartError, Stores, client_address, is_unknown, limit, serve, setting, short_bodies,
+};
 use tollgate::{
     ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     audit::AuditTrail,
@@ -133,13 +137,16 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let (logins, tokens) = logins(stores, secret).await?;
     let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 60)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
+    let per_caller = stores.limits.share("caller", per_caller);
+    let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
+    let caller = keys.or(tokens);
+    // Where nobody is asked for, whoever is known is counted as everywhere, and told what is left.
+    let anybody = ServiceBuilder::new()
+        .layer(caller.clone().shadow())
+        .layer(per_caller.clone().skip(is_unknown));
     let known = ServiceBuilder::new()
-        .layer(
-            ApiKeyLayer::new(resolver)
-                .client_address(client.clone())
-                .or(tokens),
-        )
-        .layer(stores.limits.share("caller", per_caller))
+        .layer(caller)
+        .layer(per_caller)
         .layer(RbacLayer::routes(&roles, table()?));
     let everybody = stores
         .limits
@@ -157,14 +164,21 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     };
     // The fallback is inside the gate too: nobody learns from a 404 what there is.
     let api = routes().fallback(api::nothing).layer(known);
+    let nobody = (async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody.clone());
+    // Only of these: of the others a 405 would tell strangers what there is.
+    let public = public_routes().method_not_allowed_fallback(nobody);
     let router = Router::new()
-        .route("/api/v1/auth/login", post(api::login).layer(short_bodies()))
-        .route(
-            "/api/v1/auth/refresh",
-            post(api::refresh).layer(short_bodies()),
-        )
-        .nest("/api/v1", api);
+        .merge(public)
+        .nest("/api/v1", api)
+        .fallback((async || StatusCode::NOT_FOUND).layer(anybody));
     Ok(router.with_state(app).layer(everybody))
+}
+
+fn public_routes() -> Router<App> {
+    Router::new()
+        .route("/api/v1/auth/login", post(api::login))
+        .route("/api/v1/auth/refresh", post(api::refresh))
+        .layer(short_bodies())
 }
 
 fn routes() -> Router<App> {

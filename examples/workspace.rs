@@ -4,6 +4,7 @@
 //! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit of
 //! requests by address would meet sessions and the administrator too, which have none. Guesses at keys are limited by
 //! address (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), and sessions and the administrator's key pass all the same.
+//! A client is counted wherever it brings its key, also where there is nothing, and where no key will do.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -19,9 +20,11 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
-    response::Response,
+    extract::State,
+    handler::Handler,
+    http::{HeaderName, StatusCode, header::AUTHORIZATION},
+    middleware::map_response,
+    response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use support::{
@@ -29,13 +32,13 @@ use support::{
     serve, setting,
 };
 use tollgate::{
-    ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, SessionCookieLayer,
-    Tollgate,
+    ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, RequestHead,
+    SessionCookieLayer, Tollgate,
     audit::AuditLines,
-    axum::JsonBody,
+    axum::{JsonBody, PathName},
     denial::Denial,
     key::KeyFormat,
-    keyring::{KeyResolver, Keyring, NewKey},
+    keyring::{KeyResolver, Keyring, KeyringError, NewKey},
     network::{self, IpNet},
     quota::Quota,
     role::{Permission, RoleSet},
@@ -45,6 +48,7 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::{Answer, CreateKey, Created, Key, Question, Stats, Texts};
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The role of whoever has a session; it may all that the administrator's key may.
 const DASHBOARD: &str = "dashboard";
 /// How long the keys file, and what it said, is believed: the two together are less than a second.
@@ -159,12 +163,11 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .add_role("client", ["ask"])
         .add_role_extending("admin", "client", ["stats"])
         .add_role_extending(DASHBOARD, "admin", []);
-    // Sessions and the administrator are not limited.
+    // Sessions and the administrator are not limited, and strangers are asked for a credential elsewhere.
     let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
     let limit = limits.share("client", limit).skip(|head| {
-        head.extensions
-            .get::<Principal>()
-            .is_some_and(|caller| !caller.has_role("client"))
+        let caller = head.extensions.get::<Principal>();
+        !caller.is_some_and(|caller| caller.has_role("client"))
     });
     let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 6_000)?);
     let guesses = RateLimitLayer::per_client_ip(guesses).failed_attempts();
@@ -172,6 +175,13 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         let (sessions, by_key) = (sessions.clone(), by_key.clone());
         move |head| sessions.finds_cookie(head) || by_key.brings_one_of(&admin, head)
     });
+    let is_anonymous = {
+        let sessions = sessions.clone();
+        move |head: &RequestHead<'_>| {
+            let has = |name: HeaderName| head.headers.contains_key(name);
+            !(sessions.finds_cookie(head) || has(AUTHORIZATION) || has(X_API_KEY))
+        }
+    };
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {
         ServiceBuilder::new()
@@ -186,12 +196,31 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .cover_plain_errors()
         .client_address(client)
         .build()?;
-    let user = sessions.exclusive();
+    let user = ServiceBuilder::new()
+        .layer(guesses.clone())
+        .layer(anybody.clone().shadow())
+        .layer(limit.clone())
+        .layer(sessions.exclusive());
+    // Where there is nothing, a bad key is no news, but it is a guess like any other.
+    let nothing = |status: StatusCode| {
+        let counted = ServiceBuilder::new()
+            .layer(map_response(move |answer: Response| async move {
+                match answer.status() {
+                    StatusCode::TOO_MANY_REQUESTS => answer,
+                    is if is == status => answer,
+                    _ => status.into_response(),
+                }
+            }))
+            .layer(guesses.clone())
+            .layer(anybody.clone().skip(is_anonymous.clone()))
+            .layer(limit.clone());
+        (async move || status).layer(counted)
+    };
     let app = App {
         keys: Keyring::new(file.clone(), KeyFormat::builder("ws").build()?, resolver),
         asked: Arc::default(),
     };
-    // A gate on a route's methods leaves the router's own 404 and 405 to everybody.
+    // A gate on a route's methods leaves 404 and 405 to everybody.
     Ok(Router::new()
         .route("/api/ask", post(ask).route_layer(may("ask")))
         .route("/api/admin/stats", get(stats).route_layer(may("stats")))
@@ -203,6 +232,8 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
                 .route_layer(user.clone()),
         )
         .route("/api/keys/{id}", delete(delete_key).route_layer(user))
+        .fallback(nothing(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(nothing(StatusCode::METHOD_NOT_ALLOWED))
         .with_state(app)
         .layer(everybody))
 }
@@ -239,8 +270,9 @@ async fn create_key(
 async fn delete_key(
     State(app): State<App>,
     user: Principal,
-    Path(id): Path<KeyId>,
+    PathName(id): PathName<KeyId>,
 ) -> Result<StatusCode, Denial> {
+    let id = id.ok_or(KeyringError::NotFound)?;
     app.keys.delete(user.subject(), &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
