@@ -20,10 +20,10 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Request, State},
     handler::Handler,
     http::{HeaderName, StatusCode, header::AUTHORIZATION},
-    middleware::map_response,
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
@@ -204,7 +204,8 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     // Where there is nothing, a bad key is no news, but it is a guess like any other.
     let nothing = |status: StatusCode| {
         let counted = ServiceBuilder::new()
-            .layer(map_response(move |answer: Response| async move {
+            .layer(from_fn(move |request: Request, next: Next| async move {
+                let answer = next.run(request).await;
                 match answer.status() {
                     StatusCode::TOO_MANY_REQUESTS => answer,
                     is if is == status => answer,

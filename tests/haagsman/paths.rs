@@ -79,6 +79,79 @@ async fn no_spelling_of_a_path_gives_a_viewer_more() {
 }
 
 #[tokio::test]
+async fn a_stranger_learns_nothing_of_what_there_is() {
+    let home = home();
+    let server = start(&home).await;
+    let told = async |method: &str, target: &str| {
+        let answer = RawCall::new(method, target).send(&server).await;
+        refused(&answer, 401);
+        let names = answer.headers.keys().map(ToString::to_string);
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        (names, answer.body)
+    };
+    for method in ["PUT", "GET", "OPTIONS", "DELETE"] {
+        let nothing = told(method, "/api/v1/nope").await;
+        for path in ["users", "users/x", "config", "auth/logout", "documents/%ff"] {
+            let something = told(method, &format!("/api/v1/{path}")).await;
+            assert_eq!(something, nothing, "{method} {path}");
+        }
+    }
+    let key = key(&home, "viewer").await;
+    let call = RawCall::new("PATCH", "/api/v1/users").line(format!("x-api-key: {key}"));
+    let answer = call.send(&server).await;
+    assert!(!answer.headers.contains_key("allow") || answer.status == 405);
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_id_is_answered_like_one_that_never_was() {
+    let home = home();
+    let server = start(&home).await;
+    let admin = key(&home, "admin").await;
+    let long = "u".repeat(256);
+    for id in ["user-never-was", &long, "%ff", "a%C3"] {
+        let path = format!("/api/v1/users/{id}");
+        let change = server.call(http::Method::PATCH, &path).key(&admin);
+        let answer = change
+            .json(&serde_json::json!({ "active": false }))
+            .send()
+            .await;
+        let said = refused(&answer, 404);
+        let answer = server.delete(&path).key(&admin).send().await;
+        assert_eq!(refused(&answer, 404), said, "{id}");
+    }
+    // One that can mean two things is none of a path in the table.
+    let answer = server
+        .delete("/api/v1/users/a%00b")
+        .key(&admin)
+        .send()
+        .await;
+    answer.refusal(&[403, 404]);
+}
+
+#[tokio::test]
+async fn a_caller_s_own_limit_is_told_where_there_is_nothing() {
+    let home = home();
+    let server = start(&home).await;
+    let key = key(&home, "viewer").await;
+    let policy = async |call: crate::support::Call, status| {
+        let answer = call.send().await;
+        refused(&answer, status);
+        answer.number("x-ratelimit-remaining")
+    };
+    let first = server.get("/nope").key(&key).send().await;
+    let told = server.get("/api/v1/triage").key(&key).send().await;
+    let policies = (
+        first.header("ratelimit-policy"),
+        told.header("ratelimit-policy"),
+    );
+    assert_eq!(policies.0, policies.1);
+    let one = policy(server.get("/nope").key(&key), 404).await;
+    let other = policy(server.get("/api/v1/auth/login").key(&key), 405).await;
+    assert_eq!(other, one - 1, "it counts");
+}
+
+#[tokio::test]
 async fn no_header_changes_method_or_path() {
     let home = home();
     let server = start(&home).await;

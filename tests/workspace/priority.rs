@@ -4,7 +4,7 @@ use super::{
     ADMIN, NEXTAUTH_SECRET, ask,
     cookie::{Cookie, REAL, REAL_CHUNKS, now, sealed},
     home, launch, make_key, refused,
-    support::RawCall,
+    support::{Call, RawCall},
 };
 use serde_json::json;
 
@@ -115,6 +115,62 @@ async fn what_is_no_good_key_is_refused() {
     refused(&query.send().await, 401, INVALID);
     let odd = RawCall::new("POST", "/api/ask").line(b"x-api-key: \xff\xfeclient-key-1");
     refused(&odd.send(&server).await, 401, INVALID);
+}
+
+#[tokio::test]
+async fn a_session_is_not_taken_beside_two_lines_of_a_key() {
+    let home = home();
+    let server = launch(&home).start().await;
+    let session = Cookie::of("ann");
+    session.on(ask(&server)).send().await.expect(200);
+    let twice = session
+        .on(ask(&server))
+        .key("client-key-1")
+        .key("client-key-1");
+    refused(&twice.send().await, 401, INVALID);
+    let twice = session.on(ask(&server)).bearer("x").bearer("x");
+    refused(&twice.send().await, 401, INVALID);
+}
+
+/// Where there is nothing, and where no key will do, as well.
+#[tokio::test]
+async fn a_client_is_counted_and_told_wherever_it_brings_its_key() {
+    let home = home();
+    let limits = launch(&home).env("API_RATE_LIMIT", "9");
+    let server = limits.env("FAILED_ATTEMPTS_PER_MINUTE", "3").start().await;
+    let key = "client-key-1";
+    let mut left = 9;
+    let calls: [(&dyn Fn() -> Call, u16); 6] = [
+        (&|| ask(&server), 200),
+        (&|| server.get("/nope"), 404),
+        (&|| server.get("/api/ask"), 405),
+        (&|| server.get("/api/admin/stats"), 403),
+        (&|| server.delete("/api/keys/x").bearer(key), 401),
+        (&|| server.get("/api/keys/x"), 405),
+    ];
+    for (call, status) in calls {
+        let answer = call().key(key).send().await.expect(status);
+        left -= 1;
+        assert_eq!(answer.number("x-ratelimit-limit"), 9, "{status}");
+        assert_eq!(answer.number("x-ratelimit-remaining"), left, "{status}");
+        assert_eq!(answer.headers.contains_key("allow"), status == 405);
+    }
+    // What there isn't is no news to strangers, sessions, or the administrator, and tells nobody which keys are good.
+    for call in [
+        server.get("/nope"),
+        server.get("/nope").key(ADMIN),
+        Cookie::of("ann").on(server.get("/nope")),
+        server.get("/nope").key("guess-1"),
+        server.get("/nope").key("guess-2"),
+    ] {
+        let answer = call.send().await;
+        answer.refusal(&[404]);
+        assert!(!answer.headers.contains_key("x-ratelimit-limit"));
+        assert!(!answer.headers.contains_key("www-authenticate"));
+    }
+    // A guess counts there as elsewhere: the key that no session was beside was one too.
+    let answer = server.get("/nope").key("guess-3").send().await;
+    refused(&answer, 429, "Rate limit exceeded");
 }
 
 #[tokio::test]
