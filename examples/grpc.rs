@@ -46,7 +46,7 @@ use services::Services;
 use support::{Connections, PING_EVERY, STREAMS_MAX, StartError, Stop, listen, run_until};
 use tokio::net::TcpStream;
 use tollgate::{
-    DeadlineLayer, Price, PriceTable, StallLayer, TokenBound,
+    DeadlineLayer, DrainLayer, DrainedBody, Price, PriceTable, StallLayer, TokenBound,
     rbac::{InvalidRoute, RouteTable},
     role::Permission,
     stall::WatchedIo,
@@ -133,6 +133,10 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         .max_concurrent_streams(STREAMS_MAX)
         .max_connection_age(CONNECTION_AGE_MAX)
         .layer(StallLayer::new())
+        .layer(DrainLayer::new())
+        .layer(MapRequestLayer::new(
+            |request: Request<DrainedBody<Body>>| request.map(Body::new),
+        ))
         .layer(gate)
         .layer(DeadlineLayer::new(HEAD_WITHIN))
         .add_routes(routes(given, health, &stop)?)
