@@ -151,6 +151,30 @@ fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
     ))
 }
 
+/// Sessions and the administrator are not limited, and strangers are asked for a credential elsewhere.
+fn client_limit(limits: &RateLimits) -> Result<RateLimitLayer, StartError> {
+    let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
+    Ok(limits.share("client", limit).skip(|head| {
+        let caller = head.extensions.get::<Principal>();
+        !caller.is_some_and(|caller| caller.has_role("client"))
+    }))
+}
+
+/// Good or bad.
+fn brings_a_key(head: &RequestHead<'_>) -> bool {
+    head.headers.contains_key(AUTHORIZATION) || head.headers.contains_key(X_API_KEY)
+}
+
+/// Answers with that status whoever is refused, but for those who guess too often.
+async fn as_if_there_was_nothing(status: StatusCode, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    match answer.status() {
+        StatusCode::TOO_MANY_REQUESTS => answer,
+        is if is == status => answer,
+        _ => status.into_response(),
+    }
+}
+
 fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError> {
     let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
     let (admin, sessions) = (administrator()?, sessions()?);
@@ -163,12 +187,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .add_role("client", ["ask"])
         .add_role_extending("admin", "client", ["stats"])
         .add_role_extending(DASHBOARD, "admin", []);
-    // Sessions and the administrator are not limited, and strangers are asked for a credential elsewhere.
-    let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
-    let limit = limits.share("client", limit).skip(|head| {
-        let caller = head.extensions.get::<Principal>();
-        !caller.is_some_and(|caller| caller.has_role("client"))
-    });
+    let limit = client_limit(limits)?;
     let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 6_000)?);
     let guesses = RateLimitLayer::per_client_ip(guesses).failed_attempts();
     let guesses = limits.share("failed", guesses).skip({
@@ -177,10 +196,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     });
     let is_anonymous = {
         let sessions = sessions.clone();
-        move |head: &RequestHead<'_>| {
-            let has = |name: HeaderName| head.headers.contains_key(name);
-            !(sessions.finds_cookie(head) || has(AUTHORIZATION) || has(X_API_KEY))
-        }
+        move |head: &RequestHead<'_>| !sessions.finds_cookie(head) && !brings_a_key(head)
     };
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {
@@ -204,13 +220,8 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     // Where there is nothing, a bad key is no news, but it is a guess like any other.
     let nothing = |status: StatusCode| {
         let counted = ServiceBuilder::new()
-            .layer(from_fn(move |request: Request, next: Next| async move {
-                let answer = next.run(request).await;
-                match answer.status() {
-                    StatusCode::TOO_MANY_REQUESTS => answer,
-                    is if is == status => answer,
-                    _ => status.into_response(),
-                }
+            .layer(from_fn(move |request: Request, next: Next| {
+                as_if_there_was_nothing(status, request, next)
             }))
             .layer(guesses.clone())
             .layer(anybody.clone().skip(is_anonymous.clone()))
