@@ -32,8 +32,8 @@ use support::{
     serve, setting,
 };
 use tollgate::{
-    ApiKeyLayer, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer, RequestHead,
-    SessionCookieLayer, Tollgate,
+    ApiKeyLayer, ClientAddress, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer,
+    RequestHead, SessionCookieLayer, Tollgate,
     audit::AuditLines,
     axum::{JsonBody, PathName},
     denial::Denial,
@@ -151,6 +151,14 @@ fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
     ))
 }
 
+fn by_key(keys: KeyResolver, client: ClientAddress) -> Result<ApiKeyLayer, StartError> {
+    let layer = ApiKeyLayer::new(keys).client_address(client);
+    Ok(match allowed_networks()? {
+        Some(networks) => layer.networks(networks),
+        None => layer,
+    })
+}
+
 /// Sessions and the administrator are not limited, and strangers are asked for a credential elsewhere.
 fn client_limit(limits: &RateLimits) -> Result<RateLimitLayer, StartError> {
     let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
@@ -179,10 +187,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
     let (admin, sessions) = (administrator()?, sessions()?);
     let resolver = resolver(file, admin.clone())?;
-    let mut by_key = ApiKeyLayer::new(resolver.clone()).client_address(client.clone());
-    if let Some(networks) = allowed_networks()? {
-        by_key = by_key.networks(networks);
-    }
+    let by_key = by_key(resolver.clone(), client.clone())?;
     let roles = RoleSet::new()
         .add_role("client", ["ask"])
         .add_role_extending("admin", "client", ["stats"])

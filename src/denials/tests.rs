@@ -9,7 +9,7 @@ use http::Response;
 use tower::{Layer, Service, ServiceExt};
 
 use super::*;
-use crate::{DenialFormat, RbacLayer, role::RoleSet};
+use crate::wire::DenialFormat;
 
 async fn ask<S, B>(service: S, method: &str, path: &str) -> (u16, Option<String>)
 where
@@ -34,10 +34,8 @@ async fn what_a_route_allows_is_told_with_a_405_alone() {
             .fallback(async || StatusCode::NOT_FOUND)
     };
     let house = DenialsLayer::new(DenialFormat::Detail).cover_plain_errors();
-    let roles = RoleSet::viewer_operator_admin();
-    let within = routes()
-        .layer(RbacLayer::require(&roles, "read"))
-        .layer(house.clone());
+    let gate = from_fn(async |_: Request<Body>, _: Next| StatusCode::UNAUTHORIZED);
+    let within = routes().layer(gate).layer(house.clone());
     let (status, methods) = ask(within.clone(), "PUT", "/secret").await;
     assert!(status == 401 && methods.is_some(), "the router comes last");
     for path in ["/secret", "/nothing"] {
