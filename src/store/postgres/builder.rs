@@ -41,7 +41,13 @@ pub enum Migrations {
     #[default]
     AtStart,
     /// [`PostgresStore::migrate`], with a role of its own. A store that is opened looks whether that was done, and
-    /// fails where it wasn't.
+    /// fails where it wasn't. What the role of a server needs, after each update that made tables:
+    ///
+    /// ```sql
+    /// GRANT USAGE ON SCHEMA tollgate TO server;
+    /// GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tollgate TO server;
+    /// GRANT USAGE ON ALL SEQUENCES IN SCHEMA tollgate TO server;
+    /// ```
     Separate,
 }
 

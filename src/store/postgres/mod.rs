@@ -17,13 +17,6 @@
 //! - **Updates.** Each version brings the tables up to date when a store is opened, or, where the server's role may not
 //!   ([`Migrations::Separate`]), by [`PostgresStore::migrate`] before. The new tables say from which version on programs work with them,
 //!   so that instances of the version before may be started beside them, or are told in so many words that they can't be.
-//!   What a server's role needs:
-//!
-//!   ```sql
-//!   GRANT USAGE ON SCHEMA tollgate TO server;
-//!   GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tollgate TO server;
-//!   GRANT USAGE ON ALL SEQUENCES IN SCHEMA tollgate TO server;
-//!   ```
 //! - **Push.** Triggers tell of every change of keys, users and logins (`LISTEN`/`NOTIFY`), whoever makes it; resolvers
 //!   [follow](crate::store::Invalidations) them. Not through a pooler that shares sessions between clients, such
 //!   as PgBouncer in its transaction mode: there a resolver's time to live is what counts.
