@@ -6,8 +6,8 @@
 //!   instead of the 401 or 402, and sends everything again. So an answer waits until the rest was read and thrown away: at most 4 MiB,
 //!   and one second, unless set. Where there is more, and where the client waits to be asked for its body (`expect: 100-continue`), the
 //!   answer says `connection: close`.
-//! - Over HTTP/2 the answer goes out at once. What the client still sends is read and thrown away after it, within the same bounds,
-//!   and only then is its stream let go of: to some clients a reset is an error although it says that there is none
+//! - Over HTTP/2 the answer goes out at once. What the client still sends is read and thrown away after it, for up to a second,
+//!   however much it is (what isn't read keeps the connection's other streams from sending), and only then is its stream let go of: to some clients a reset is an error although it says that there is none
 //!   (RFC 9113, 8.1), and they give up an answer that they have. It takes a task of tokio's where not all had come.
 //! - Passes by requests without a body.
 //! - Asks no store. A service that reads its bodies to their end costs two allocations a body.
@@ -84,13 +84,13 @@ impl DrainLayer {
         }
     }
 
-    /// How much is read and thrown away, in bytes. Of a body that is said to be longer nothing is.
+    /// How much is read and thrown away over HTTP/1.1, in bytes. Of a body that is said to be longer nothing is.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
     }
 
-    /// For how long an answer waits at most.
+    /// For how long an answer waits at most, or a stream of HTTP/2 that was answered.
     pub const fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time;
         self
@@ -202,17 +202,15 @@ where
                 let Some(unread) = this.slot.take().and_then(|slot| slot.take()) else {
                     return Poll::Ready(answer);
                 };
-                let is_asked_for = unread.is_begun;
-                let rest = Rest::new(unread.body, *this.layer);
                 match this.way {
                     Way::BesideOthers => {
-                        linger(rest, context);
+                        linger(unread.body, *this.layer, context);
                         return Poll::Ready(answer);
                     }
-                    Way::WhenAsked if !is_asked_for => return Poll::Ready(answer.map(closing)),
+                    Way::WhenAsked if !unread.is_begun => return Poll::Ready(answer.map(closing)),
                     Way::WhenAsked | Way::Unasked => this.draining.insert(Box::new(Draining {
                         answer: Some(answer),
-                        rest,
+                        rest: Rest::new(unread.body, *this.layer),
                     })),
                 }
             }
@@ -226,12 +224,16 @@ where
     }
 }
 
-/// What has come already, as it mostly has, is read without a task.
-fn linger<B: Body + Send + 'static>(mut rest: Rest<B>, context: &mut Context<'_>) {
-    if rest.poll_linger(context).is_pending()
-        && let Ok(runtime) = Handle::try_current()
-    {
-        drop(runtime.spawn(Lingering(rest)));
+/// What has come already, as it mostly has, is read without a task. Outside of a runtime nothing is.
+fn linger<B>(body: Pin<Box<B>>, layer: DrainLayer, context: &mut Context<'_>)
+where
+    B: Body + Send + 'static,
+{
+    if let Ok(runtime) = Handle::try_current() {
+        let mut rest = Rest::new(body, layer);
+        if rest.poll_linger(context).is_pending() {
+            drop(runtime.spawn(Lingering(rest)));
+        }
     }
 }
 

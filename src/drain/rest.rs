@@ -12,6 +12,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::DrainLayer;
 
+/// Frames that are read before others have a turn.
+const FRAMES_AT_ONCE: u32 = 64;
+
 /// What nobody read of a body, with the bounds within which it is read.
 pub(super) struct Rest<B> {
     body: Pin<Box<B>>,
@@ -60,12 +63,21 @@ impl<B: Body> Rest<B> {
         Poll::Ready(End::GivenUp)
     }
 
-    /// The same, but that what isn't read is kept until there is no time.
+    /// Reads on, until there is no more or no time. What isn't read takes room from the connection's other streams, and what was reset
+    /// is seen by reading alone; how much may come is the connection's window to say.
     pub(super) fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match ready!(self.poll_end(context)) {
-            End::Reached => Poll::Ready(()),
-            End::GivenUp => self.clock.as_mut().poll(context),
+        if self.clock.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
         }
+        for _ in 0..FRAMES_AT_ONCE {
+            match ready!(self.body.as_mut().poll_frame(context)) {
+                None | Some(Err(_)) => return Poll::Ready(()),
+                Some(Ok(_)) => {}
+            }
+        }
+        // Others have a turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
