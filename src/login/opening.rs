@@ -30,7 +30,7 @@ pub struct Login {
     pub user: UserRecord,
     /// What to hand to the client: the access token.
     pub token: IssuedToken,
-    /// What to hand out besides, where [`LoginsBuilder::refresh`] says so. After a refresh: the next one, where they
+    /// What to hand out besides, where [`LoginsBuilder::refresh`](super::LoginsBuilder::refresh) says so. After a refresh: the next one, where they
     /// rotate; `None` where the client keeps the one that it has.
     pub refresh_token: Option<IssuedToken>,
     /// The login that both belong to.
