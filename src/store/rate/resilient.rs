@@ -70,6 +70,8 @@ pub(super) struct Inner<R> {
     breaker: Breaker,
     fallback: LocalFallback,
     pub(super) denials: DenialCache,
+    /// What was seen to be refused by who only looks. Nobody who takes goes by it: what is leased is still there to be taken.
+    looks: DenialCache,
     leases: Leases,
     /// Something was counted here alone since the store last wrote: it may be one that answers and writes nothing.
     is_behind: AtomicBool,
@@ -103,6 +105,7 @@ impl<R: RemoteRateStore> Resilient<R> {
             breaker: Breaker::default(),
             fallback,
             denials: DenialCache::new(),
+            looks: DenialCache::new(),
             leases: Leases::new(),
             is_behind: AtomicBool::new(false),
             counters: Counters::default(),
@@ -175,7 +178,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
         let inner = &self.0;
-        inner.denials.forget(key);
+        inner.forget_refusals(key);
         // The store never heard of what was taken without it, so it has none of that to give back.
         let is_own = correction.taken_at.is_local && correction.units <= 0;
         if is_own || inner.breaker.is_open() {
@@ -197,7 +200,8 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         let inner = &self.0;
         let now = inner.settings.clock.elapsed();
         // Whoever looks whether there is room before each attempt doesn't ask about each while there is none.
-        if let Some(refused) = inner.denials.find(key, quotas, 1, now) {
+        let seen = inner.looks.find(key, quotas, 1, now);
+        if let Some(refused) = seen.or_else(|| inner.denials.find(key, quotas, 1, now)) {
             return StoreFuture::ready(Ok(refused.readings));
         }
         if inner.breaker.is_open() {
@@ -205,12 +209,14 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let since = inner.denials.asked(&key);
+            let since = inner.looks.asked(&key);
             let left = inner.remote.peek(&key, &quotas);
             match inner.ask(left, |_| Effect::Nothing).await {
                 Ok((left, effect)) => {
                     let foreseen = foreseen(&quotas, left);
-                    inner.note(&key, &quotas, 1, &foreseen, (effect, since));
+                    inner.hear(&key, &quotas, &foreseen.readings, effect);
+                    let now = inner.settings.clock.elapsed();
+                    inner.looks.note(&key, &quotas, 1, &foreseen, (now, since));
                     Ok(foreseen.readings)
                 }
                 Err(_) => inner.fallback.peek(&key, &quotas),
@@ -237,7 +243,14 @@ struct Forgets<'a, R>(&'a Inner<R>, &'a RateKey);
 
 impl<R> Drop for Forgets<'_, R> {
     fn drop(&mut self) {
-        self.0.denials.forget(self.1);
+        self.0.forget_refusals(self.1);
+    }
+}
+
+impl<R> Inner<R> {
+    fn forget_refusals(&self, key: &RateKey) {
+        self.denials.forget(key);
+        self.looks.forget(key);
     }
 }
 

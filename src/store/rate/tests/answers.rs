@@ -252,3 +252,20 @@ fn a_window_that_is_used_up_is_not_looked_at_again_and_again() {
         assert_eq!((look(), asked()), (0, 1), "{quotas:?}");
     }
 }
+
+/// An operator who looks at a key takes nothing from it.
+#[test]
+fn what_is_leased_is_admitted_whoever_looks() {
+    let (processes, _, _) = with_fate(2, 9, Degraded::closed());
+    let (process, other) = (&processes[0], &processes[1]);
+    let quotas = Quotas::from(Quota::per_minute(20));
+    let key = RateKey::new(&"test".into(), b"a");
+    let take = |process: &Resilient<Remote>, cost| {
+        let decision = now(process.take(&key, &quotas, cost)).unwrap();
+        decision.outcome == RateOutcome::Admitted
+    };
+    assert!(take(process, 1), "nine are leased");
+    while take(other, 1) {}
+    assert_eq!(now(process.peek(&key, &quotas)).unwrap().remaining(), 0);
+    assert!(take(process, 1), "of the eight that are left");
+}
