@@ -427,8 +427,7 @@ impl<'c> Writer<'c> {
 
     /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
     fn leave(&mut self) {
-        self.apart_due = Duration::ZERO;
-        self.try_apart();
+        self.try_all_apart();
         self.unit.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
             let left = self.unit.begin().and_then(|()| {

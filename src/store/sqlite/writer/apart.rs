@@ -44,6 +44,13 @@ impl Damage {
     }
 }
 
+/// What came of trying again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    NoDamage,
+    Damage,
+}
+
 impl Writer<'_> {
     /// Keeps a settlement, or a row without a hold. Whoever waits for it hears that it isn't written.
     pub(super) fn set_apart(&mut self, mut command: Command, failure: &Failure) {
@@ -86,20 +93,34 @@ impl Writer<'_> {
             return;
         }
         self.apart_due = now.saturating_add(AGAIN_EVERY);
-        self.try_some_apart();
-        if self.apart.is_empty() {
+        self.try_some_apart(AT_ONCE_MAX, FAILURES_MAX);
+    }
+
+    /// Tries each of them once more, for the last time.
+    pub(super) fn try_all_apart(&mut self) {
+        if !self.apart.is_empty() {
+            self.try_some_apart(usize::MAX, u32::MAX);
+        }
+    }
+
+    fn try_some_apart(&mut self, most: usize, failures_max: u32) {
+        let are_all = self.apart.len() <= most;
+        let found = self.try_each_apart(most, failures_max);
+        // What is left for another reason is no sign of damage, and damage that wasn't looked for may still be there.
+        if found == Some(Found::NoDamage) && are_all {
             self.unit.settings.damage.0.store(false, Ordering::Relaxed);
+        }
+        if self.apart.is_empty() {
             tracing::info!(target: "tollgate::sqlite", "what couldn't be written is written");
         }
         count(self.apart.len());
     }
 
-    fn try_some_apart(&mut self) {
-        let mut in_a_row = 0_u32;
-        for _ in 0..self.apart.len().min(AT_ONCE_MAX) {
-            let Some(command) = self.apart.pop_front() else {
-                return;
-            };
+    /// What was found; `None` where it was given up before all were tried.
+    fn try_each_apart(&mut self, most: usize, failures_max: u32) -> Option<Found> {
+        let (mut in_a_row, mut found) = (0_u32, Found::NoDamage);
+        for _ in 0..self.apart.len().min(most) {
+            let command = self.apart.pop_front()?;
             let mut alone = vec![command];
             match self.transaction(&mut alone, Joining::Nobody) {
                 Ok(()) => {
@@ -108,17 +129,22 @@ impl Writer<'_> {
                         self.succeed(command);
                     }
                 }
-                Err(_) => {
+                Err(failure) => {
                     self.unit.roll_back();
                     self.unit.maintenance_is_undone();
                     self.apart.extend(alone);
+                    if failure.is_damage() {
+                        found = Found::Damage;
+                    }
                     in_a_row = in_a_row.saturating_add(1);
-                    if in_a_row == FAILURES_MAX {
-                        return;
+                    // A disk that is full or locked refuses the others too.
+                    if in_a_row >= failures_max || failure.is_passing() {
+                        return None;
                     }
                 }
             }
         }
+        Some(found)
     }
 
     /// The writer ends: what can't be written is given up, with another word about each.
