@@ -29,10 +29,15 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
 };
-use tollgate::{DrainLayer, DrainedBody, StallLayer, StallWatch, stall::WatchedIo};
+use tollgate::{
+    DrainLayer, DrainedBody, StallLayer, StallWatch, rate_limit::ConnectionLimit, stall::WatchedIo,
+};
 use tower::{Layer, Service, ServiceExt};
 
-use super::{StartError, Stop};
+use super::{
+    StartError, Stop,
+    settings::{limit, trusted_proxies},
+};
 
 /// How long a client may take to send a head, and for how long a connection of HTTP/1.1 may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -44,24 +49,29 @@ pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Requests under way on one connection of HTTP/2.
 pub(crate) const STREAMS_MAX: u32 = 256;
 /// How many connections there are at most, where the process may have any number of descriptors.
-const CONNECTIONS_MAX: usize = 16_384;
+const CONNECTIONS_MAX: u32 = 16_384;
 
-/// Connections as they come, once there is a place for each: until then they wait with the system, which has the more of them. Each ends by
-/// itself when its client says nothing, or takes nothing of what it is sent, and at the latest when nobody waits for it any longer.
+/// Connections as they come, once there is a place for each: until then they wait with the system, which has the more of them. One
+/// address has half of the places at most, unless `CONNECTIONS_PER_ADDRESS` says how many, and what it opens beyond that is closed; trusted
+/// proxies, each of which speaks for many, have as many as there are. Each ends by itself when its client says nothing, or takes nothing of what it is sent, and at the latest when nobody waits for it any longer.
 pub(crate) struct Connections {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    per_address: ConnectionLimit,
     stop: Stop,
 }
 
 impl Connections {
-    pub(crate) fn new(listener: TcpListener, stop: Stop) -> Self {
-        let places = Arc::new(Semaphore::new(connections_max()));
-        Self {
+    pub(crate) fn new(listener: TcpListener, stop: Stop) -> Result<Self, StartError> {
+        let max = connections_max();
+        let per_address = limit("CONNECTIONS_PER_ADDRESS", max / 2)?;
+        let per_address = ConnectionLimit::per_peer(per_address).add_proxies(trusted_proxies()?);
+        Ok(Self {
             listener,
-            places,
+            places: Arc::new(Semaphore::new(usize::try_from(max)?)),
+            per_address,
             stop,
-        }
+        })
     }
 
     /// The next one.
@@ -71,11 +81,15 @@ impl Connections {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    let Some(of_address) = self.per_address.open(peer.ip()) else {
+                        tracing::debug!(%peer, "its address has too many connections");
+                        continue;
+                    };
                     // An event of a stream goes out when it is there. Who has hung up has no use for it.
                     let _ = stream.set_nodelay(true);
                     let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
                     let over = self.stop.clone().over();
-                    return watch.io(stream).keeping(place).ending(over);
+                    return watch.io(stream).keeping((place, of_address)).ending(over);
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: the next try would fail as well.
@@ -224,13 +238,13 @@ where
 }
 
 /// Seven of eight descriptors that this process may have: the database and others need some too.
-fn connections_max() -> usize {
+fn connections_max() -> u32 {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"));
     let soft = files.and_then(|columns| columns.split_whitespace().next());
-    let soft = soft.and_then(|soft| soft.parse::<usize>().ok());
+    let soft = soft.and_then(|soft| soft.parse::<u32>().ok());
     soft.map_or(CONNECTIONS_MAX, |soft| {
         soft.saturating_sub(soft / 8).clamp(16, CONNECTIONS_MAX)
     })

@@ -111,8 +111,10 @@ pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError>
     let listener = bind(&host, port)
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
-    println!("listening on http://{}", listener.local_addr()?);
-    Ok((Connections::new(listener, stop.clone()), stop))
+    let address = listener.local_addr()?;
+    let connections = Connections::new(listener, stop.clone())?;
+    println!("listening on http://{address}");
+    Ok((connections, stop))
 }
 
 /// The first of a host's addresses that can be had. Connections have send buffers of a fixed size, so that what a slow reader

@@ -5,7 +5,10 @@ use std::{
     sync::OnceLock,
 };
 
-use tollgate::{ClientAddress, ForwardedHeader};
+use tollgate::{
+    ClientAddress, ForwardedHeader,
+    network::{self, IpNet},
+};
 
 use super::{StartError, env_file};
 
@@ -73,12 +76,16 @@ pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
 
 /// The same, by another header.
 pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress, StartError> {
+    Ok(ClientAddress::peer().trusting(trusted_proxies()?, header))
+}
+
+/// The networks themselves.
+pub(super) fn trusted_proxies() -> Result<Vec<IpNet>, StartError> {
     let text = optional("TRUSTED_PROXIES")?.unwrap_or_default();
     let networks = text
         .split(',')
         .map(str::trim)
         .filter(|network| !network.is_empty());
-    let networks: Result<Vec<_>, _> = networks.map(tollgate::network::parse).collect();
-    let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
-    Ok(ClientAddress::peer().trusting(networks, header))
+    let networks: Result<Vec<_>, _> = networks.map(network::parse).collect();
+    networks.map_err(|error| format!("TRUSTED_PROXIES: {error}").into())
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::hash_map::RandomState,
     fmt,
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -123,8 +123,7 @@ impl Policy for ConcurrencyLimitPolicy {
             Ok(counted) => counted,
             Err(denial) => return Decision::Ready(Verdict::Refuse(denial)),
         };
-        let key = self.counts.hasher.hash_one(&counted);
-        Decision::Ready(match InFlight::begin(&self.counts, key, self.most) {
+        Decision::Ready(match InFlight::begin(&self.counts, &counted, self.most) {
             Some(under_way) => Verdict::Admit(under_way),
             None => Verdict::Refuse(
                 Denial::new(DenialKind::RateLimited)
@@ -135,9 +134,9 @@ impl Policy for ConcurrencyLimitPolicy {
     }
 }
 
-/// Requests under way, by a keyed hash of whose they are: as good as a name, see
+/// What is under way, by a keyed hash of whose it is: as good as a name, see
 /// [`MemoryRateLimiter`](crate::store::MemoryRateLimiter).
-struct Counts {
+pub(super) struct Counts {
     hasher: RandomState,
     shards: [Mutex<HashTable<Count>>; SHARDS],
 }
@@ -154,7 +153,7 @@ impl Default for Counts {
 /// Of one client.
 struct Count {
     key: u64,
-    requests: u32,
+    under_way: u32,
 }
 
 impl Counts {
@@ -170,22 +169,24 @@ fn lock(shard: &Mutex<HashTable<Count>>) -> MutexGuard<'_, HashTable<Count>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request under way. Dropped, it is over.
+/// A request under way, or a connection. Dropped, it is over.
 pub struct InFlight {
     counts: Arc<Counts>,
     key: u64,
 }
 
 impl InFlight {
-    fn begin(counts: &Arc<Counts>, key: u64, most: u32) -> Option<Self> {
+    /// One more of whom `counted` tells apart; `None` where there are as many as there may be.
+    pub(super) fn begin(counts: &Arc<Counts>, counted: &impl Hash, most: u32) -> Option<Self> {
+        let key = counts.hasher.hash_one(counted);
         let mut under_way = counts.lock(key);
         let place = under_way.entry(key, |count| count.key == key, |count| count.key);
-        let place = place.or_insert(Count { key, requests: 0 });
+        let place = place.or_insert(Count { key, under_way: 0 });
         let count = place.into_mut();
-        if count.requests >= most {
+        if count.under_way >= most {
             return None;
         }
-        count.requests = count.requests.saturating_add(1);
+        count.under_way = count.under_way.saturating_add(1);
         drop(under_way);
         let counts = Arc::clone(counts);
         Some(Self { counts, key })
@@ -197,8 +198,8 @@ impl Drop for InFlight {
         let mut under_way = self.counts.lock(self.key);
         if let Ok(mut place) = under_way.find_entry(self.key, |count| count.key == self.key) {
             let count = place.get_mut();
-            count.requests = count.requests.saturating_sub(1);
-            if count.requests == 0 {
+            count.under_way = count.under_way.saturating_sub(1);
+            if count.under_way == 0 {
                 place.remove();
             }
         }

@@ -40,10 +40,11 @@
 //! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may be
 //! told apart by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`] limits
 //! guesses at credentials and nothing else. [`ConcurrencyLimitLayer`] limits how many requests are under way at
-//! once.
+//! once, and [`ConnectionLimit`] how many connections are open.
 
 mod attempts;
 mod concurrency;
+mod connections;
 mod handle;
 mod key;
 mod layer;
@@ -52,6 +53,7 @@ mod plans;
 mod policy;
 
 pub use concurrency::{ConcurrencyLimitLayer, ConcurrencyLimitPolicy, InFlight};
+pub use connections::{ConnectionLimit, ConnectionPlace};
 pub use handle::{RateLimits, RateLimitsError};
 pub use key::RateLimitKey;
 pub use layer::RateLimitLayer;

@@ -20,7 +20,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use support::{Answer, Call, Demo, Http2};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// A refusal in the one shape that all have.
 async fn refused(call: Call, status: u16, error: &str) -> Answer {
@@ -257,6 +261,42 @@ async fn a_connection_that_leaves_its_answer_lying_is_ended() {
     }
     let ended = timeout(Duration::from_secs(60), connection).await;
     ended.expect("the server ends it").expect("no panic").ok();
+    server.stop().await.without_panic();
+}
+
+/// Whoever opens one after the other leaves others their places.
+#[tokio::test]
+async fn one_address_has_so_many_connections() {
+    let demo = Demo::of("hyper");
+    let server = demo.start(&[("CONNECTIONS_PER_ADDRESS", "2")]).await;
+    let connect = async || {
+        let stream = TcpStream::connect(server.address).await;
+        stream.expect("it listens")
+    };
+    // The first bytes of an answer; none where the connection is closed.
+    let asked = async |mut stream: TcpStream| {
+        let request = b"GET /hello HTTP/1.1\r\nhost: example.org\r\n\r\n";
+        let _ = stream.write_all(request).await;
+        let mut answer = [0; 8];
+        let read = timeout(Duration::from_secs(10), stream.read(&mut answer)).await;
+        let read = read.expect("it is answered or closed").unwrap_or(0);
+        (read > 0).then_some(stream)
+    };
+    // One that is in the middle of its first head has its place too.
+    let mut begun = connect().await;
+    begun.write_all(b"GET /hel").await.expect("it is open");
+    let held = (begun, asked(connect().await).await);
+    assert!(held.1.is_some());
+    assert!(asked(connect().await).await.is_none(), "a third one");
+    drop(held);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while asked(connect().await).await.is_none() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "its places are free"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     server.stop().await.without_panic();
 }
 
