@@ -26,11 +26,10 @@ use axum::{
     routing::{delete, get, patch, post, put},
 };
 use commands::Command;
-use support::{
-    StartError, Stores, client_address, is_unknown, limit, serve, setting, short_bodies,
-};
+use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
 use tollgate::{
-    ApiKeyLayer, DenialFormat, Denials, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
+    ApiKeyLayer, DenialFormat, Denials, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer,
+    Tollgate,
     audit::AuditTrail,
     denial::DenialKind,
     key::{Alphabet, KeyFormat},
@@ -141,9 +140,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
     let caller = keys.or(tokens);
     // Where nobody is asked for, whoever is known is counted as everywhere, and told what is left.
-    let anybody = ServiceBuilder::new()
-        .layer(caller.clone().shadow())
-        .layer(per_caller.clone().skip(is_unknown));
+    let nothing = FallbackLayer::new(caller.clone()).add_rate_limit(per_caller.clone());
     let known = ServiceBuilder::new()
         .layer(caller)
         .layer(per_caller)
@@ -164,13 +161,13 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     };
     // The fallback is inside the gate too: nobody learns from a 404 what there is.
     let api = routes().fallback(api::nothing).layer(known);
-    let nobody = (async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody.clone());
+    let no_method = (async || StatusCode::METHOD_NOT_ALLOWED).layer(nothing.clone());
     // Only of these: of the others a 405 would tell strangers what there is.
-    let public = public_routes().method_not_allowed_fallback(nobody);
+    let public = public_routes().method_not_allowed_fallback(no_method);
     let router = Router::new()
         .merge(public)
         .nest("/api/v1", api)
-        .fallback((async || StatusCode::NOT_FOUND).layer(anybody));
+        .fallback((async || StatusCode::NOT_FOUND).layer(nothing));
     Ok(router.with_state(app).layer(everybody))
 }
 

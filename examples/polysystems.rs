@@ -19,12 +19,10 @@ use axum::{
     http::StatusCode,
     routing::{MethodRouter, delete, get, post, put},
 };
-use support::{
-    StartError, Stores, client_address, few_at_once, is_unknown, limit, serve, short_bodies,
-};
+use support::{StartError, Stores, client_address, few_at_once, limit, serve, short_bodies};
 use tollgate::{
-    ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, IdempotencyKeys, JwtLayer, Price,
-    PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
+    ApiKeyLayer, BodyDigestLayer, DenialFormat, Denials, FallbackLayer, IdempotencyKeys, JwtLayer,
+    Price, PriceTable, RateLimitLayer, RbacLayer, SpendingLimitLayer, TokenBound, Tollgate,
     clock::{Clock, SystemClock},
     key::{Alphabet, KeyFormat},
     keyring::{KeyResolver, Keyring},
@@ -126,9 +124,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
 
     let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
     // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
-    let anybody = ServiceBuilder::new()
-        .layer(keys.clone().or(tokens.clone()).shadow())
-        .layer(per_caller.clone().skip(is_unknown));
+    let nothing =
+        FallbackLayer::new(keys.clone().or(tokens.clone())).add_rate_limit(per_caller.clone());
     let account = ServiceBuilder::new()
         .layer(tokens)
         .layer(per_caller.clone());
@@ -167,8 +164,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             |methods| methods.route_layer(read.clone()),
             |methods| methods.route_layer(call.clone()),
         ))
-        .fallback((async || StatusCode::NOT_FOUND).layer(anybody.clone()))
-        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody));
+        .fallback((async || StatusCode::NOT_FOUND).layer(nothing.clone()))
+        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(nothing));
     Ok(routes.with_state(app).layer(everybody))
 }
 

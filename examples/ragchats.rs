@@ -21,11 +21,10 @@ use axum::{
     routing::{MethodRouter, delete, get, post},
 };
 use support::{
-    StartError, Stores, client_address, few_at_once, is_unknown, limit, serve, setting,
-    short_bodies,
+    StartError, Stores, client_address, few_at_once, limit, serve, setting, short_bodies,
 };
 use tollgate::{
-    ApiKeyLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
+    ApiKeyLayer, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
     keyring::Keyring,
@@ -97,9 +96,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
     // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
-    let anybody = ServiceBuilder::new()
-        .layer(by_key.clone().or(by_token.clone()).shadow())
-        .layer(per_caller.clone().skip(is_unknown));
+    let nothing =
+        FallbackLayer::new(by_key.clone().or(by_token.clone())).add_rate_limit(per_caller.clone());
     let person = ServiceBuilder::new()
         .layer(by_token)
         .layer(per_caller.clone());
@@ -129,8 +127,8 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             |methods| methods.route_layer(person.clone()),
             |methods| methods.route_layer(agent.clone()),
         ))
-        .fallback((async || StatusCode::NOT_FOUND).layer(anybody.clone()))
-        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(anybody));
+        .fallback((async || StatusCode::NOT_FOUND).layer(nothing.clone()))
+        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(nothing));
     Ok(routes.with_state(app).layer(everybody))
 }
 

@@ -20,11 +20,10 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::State,
     handler::Handler,
-    http::{HeaderName, StatusCode, header::AUTHORIZATION},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
     routing::{delete, get, post},
 };
 use support::{
@@ -32,8 +31,8 @@ use support::{
     serve, setting,
 };
 use tollgate::{
-    ApiKeyLayer, ClientAddress, ForwardedHeader, Origin, Principal, RateLimitLayer, RbacLayer,
-    RequestHead, SessionCookieLayer, Tollgate,
+    ApiKeyLayer, ClientAddress, FallbackLayer, ForwardedHeader, Origin, Principal, RateLimitLayer,
+    RbacLayer, SessionCookieLayer, Tollgate,
     audit::AuditLines,
     axum::{JsonBody, PathName},
     denial::Denial,
@@ -48,7 +47,6 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::{Answer, CreateKey, Created, Key, Question, Stats, Texts};
 
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The role of whoever has a session; it may all that the administrator's key may.
 const DASHBOARD: &str = "dashboard";
 /// How long the keys file, and what it said, is believed: the two together are less than a second.
@@ -168,21 +166,6 @@ fn client_limit(limits: &RateLimits) -> Result<RateLimitLayer, StartError> {
     }))
 }
 
-/// Good or bad.
-fn brings_a_key(head: &RequestHead<'_>) -> bool {
-    head.headers.contains_key(AUTHORIZATION) || head.headers.contains_key(X_API_KEY)
-}
-
-/// Answers with that status whoever is refused, but for those who guess too often.
-async fn as_if_there_was_nothing(status: StatusCode, request: Request, next: Next) -> Response {
-    let answer = next.run(request).await;
-    match answer.status() {
-        StatusCode::TOO_MANY_REQUESTS => answer,
-        is if is == status => answer,
-        _ => status.into_response(),
-    }
-}
-
 fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError> {
     let client = client_address_by(ForwardedHeader::XForwardedForOrXRealIp)?;
     let (admin, sessions) = (administrator()?, sessions()?);
@@ -199,10 +182,6 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         let (sessions, by_key) = (sessions.clone(), by_key.clone());
         move |head| sessions.finds_cookie(head) || by_key.brings_one_of(&admin, head)
     });
-    let is_anonymous = {
-        let sessions = sessions.clone();
-        move |head: &RequestHead<'_>| !sessions.finds_cookie(head) && !brings_a_key(head)
-    };
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {
         ServiceBuilder::new()
@@ -223,16 +202,9 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .layer(limit.clone())
         .layer(sessions.exclusive());
     // Where there is nothing, a bad key is no news, but it is a guess like any other.
-    let nothing = |status: StatusCode| {
-        let counted = ServiceBuilder::new()
-            .layer(from_fn(move |request: Request, next: Next| {
-                as_if_there_was_nothing(status, request, next)
-            }))
-            .layer(guesses.clone())
-            .layer(anybody.clone().skip(is_anonymous.clone()))
-            .layer(limit.clone());
-        (async move || status).layer(counted)
-    };
+    let nothing = ServiceBuilder::new()
+        .layer(guesses.clone())
+        .layer(FallbackLayer::new(anybody.clone()).add_rate_limit(limit.clone()));
     let app = App {
         keys: Keyring::new(file.clone(), KeyFormat::builder("ws").build()?, resolver),
         asked: Arc::default(),
@@ -249,8 +221,8 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
                 .route_layer(user.clone()),
         )
         .route("/api/keys/{id}", delete(delete_key).route_layer(user))
-        .fallback(nothing(StatusCode::NOT_FOUND))
-        .method_not_allowed_fallback(nothing(StatusCode::METHOD_NOT_ALLOWED))
+        .fallback((async || StatusCode::NOT_FOUND).layer(nothing.clone()))
+        .method_not_allowed_fallback((async || StatusCode::METHOD_NOT_ALLOWED).layer(nothing))
         .with_state(app)
         .layer(everybody))
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | how often do you come? | [`RateLimitLayer`] | 429 |
 //! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], [`AuthenticateLayer`] by a rule of your own, combined by [`.or`](ApiKeyLayer::or) | 401 |
+//! | who are you, where there is nothing? | [`FallbackLayer`] around a router's fallbacks | 404, and 429 |
 //! | where do you come from? | [`IpAllowLayer`] | 403 |
 //! | may you do this? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
@@ -134,6 +135,7 @@ pub mod conformance;
 pub mod deadline;
 pub mod denials;
 pub mod drain;
+pub mod fallback;
 pub mod guard;
 pub mod ip_allow;
 pub mod jwt;
@@ -166,6 +168,7 @@ pub use domain::{
     quota, role, usage, user,
 };
 pub use drain::{DrainLayer, DrainedBody};
+pub use fallback::FallbackLayer;
 pub use ip_allow::IpAllowLayer;
 pub use jwt::JwtLayer;
 pub use rate_limit::RateLimitLayer;

@@ -23,7 +23,7 @@ fn floor(module: &str) -> Option<u8> {
         "api_key" | "audit" | "authenticate" | "deadline" | "denials" | "drain" | "ip_allow"
         | "jwt" | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "spending_limit"
         | "stall" => 4,
-        "axum" | "builder" | "tonic" => 5,
+        "axum" | "builder" | "fallback" | "tonic" => 5,
         _ => return None,
     })
 }

@@ -10,7 +10,7 @@ use axum::{
 use futures_util::stream;
 use serde::Serialize;
 use tollgate::{
-    Principal, RequestHead,
+    Principal,
     denial::Denial,
     denials::AllowLayer,
     key::KeyRecord,
@@ -36,11 +36,6 @@ pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     // Outside of the router, which tells of every route's methods.
     let app = AllowLayer::new().layer(app);
     run_until(stop.clone(), serve_connections(app, connections, stop)).await
-}
-
-/// Whether nobody is known to ask: a limit of callers has nobody to count.
-pub(crate) fn is_unknown(head: &RequestHead<'_>) -> bool {
-    head.extensions.get::<Principal>().is_none()
 }
 
 /// How many lists one caller may have under way at once. Each holds a part of itself in memory, for as long as the client takes to

@@ -31,7 +31,7 @@ use tracing_subscriber::{
 
 #[cfg(feature = "axum")]
 #[allow(unused_imports, reason = "not every server is axum's")]
-pub(crate) use self::axum::{all_keys, few_at_once, is_unknown, serve, short_bodies};
+pub(crate) use self::axum::{all_keys, few_at_once, serve, short_bodies};
 #[allow(
     unused_imports,
     reason = "axum's are served by `serve`, and tonic's by itself"

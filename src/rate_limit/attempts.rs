@@ -8,7 +8,7 @@ use crate::{
         denial::{Denial, DenialKind},
         quota::Quotas,
     },
-    guard::{Decision, ResponseMarks},
+    guard::{Decision, ResponseMarks, course::FailedAttempt},
     store::{Correction, RateDecision, RateKey, RateStore, StoreFuture},
     wire::grpc_is_unauthenticated,
 };
@@ -46,8 +46,11 @@ impl Attempt {
     }
 }
 
-/// Whether an answer says that nobody knows who asked. A request without any credential guesses at none.
+/// Whether an answer says that nobody knows who asked, or was marked so where it doesn't. A request without any credential guesses at none.
 pub(super) fn has_failed(response: &ResponseMarks<'_>) -> bool {
+    if response.extensions.get::<FailedAttempt>().is_some() {
+        return true;
+    }
     match response.extensions.get::<Denial>().map(Denial::kind) {
         Some(DenialKind::CredentialMissing) => false,
         Some(kind) if kind.is_authentication() => true,

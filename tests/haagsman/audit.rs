@@ -200,9 +200,28 @@ async fn what_is_wrong_or_missing_is_recorded_with_who_it_was() {
     refused(&named(server.get("/elsewhere"), "no-route").await, 404);
     let method = server.get("/api/v1/auth/login");
     refused(&named(method, "no-method").await, 405);
+    // A guess is one wherever it is made, and hears of it where something could be had by a better one.
+    let guess = |path| server.get(path).key("hai_guess");
+    refused(&named(guess("/api/v1/triage"), "guess-1").await, 401);
+    refused(&named(guess("/elsewhere"), "guess-2").await, 404);
+    refused(&named(guess("/api/v1/auth/login"), "guess-3").await, 405);
     let after = server.get("/api/v1/triage").bearer(access(&over));
     refused(&named(after, "logged-out").await, 401);
     let all = entries(&server, access(&admin), "").await;
+    let guesses = ["guess-1", "guess-2", "guess-3"].map(|name| {
+        let of_it: Vec<_> = all
+            .iter()
+            .filter(|entry| entry["request_id"] == name)
+            .collect();
+        assert_eq!(of_it.len(), 1, "{name}: {of_it:?}");
+        let members = ["action", "outcome", "reason", "actor", "key", "address"];
+        members.map(|member| &of_it[0][member])
+    });
+    assert_eq!(guesses[0][..2], ["authenticate", "refused"]);
+    assert!(
+        guesses.iter().all(|guess| *guess == guesses[0]),
+        "{guesses:?}"
+    );
     let told = |name: &str| {
         let of_it = all.iter().filter(|entry| entry["request_id"] == name);
         let refused: Vec<_> = of_it.filter(|it| it["outcome"] == "refused").collect();

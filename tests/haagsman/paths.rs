@@ -145,6 +145,15 @@ async fn a_caller_s_own_limit_is_told_where_there_is_nothing() {
         refused(&answer, status);
         assert_eq!(answer.number("x-ratelimit-limit"), 2, "{path}");
     }
+    for path in ["/nope", "/api/v1/auth/login"] {
+        let stranger = server.get(path).send().await;
+        let guess = server.get(path).key("hai_guess").send().await;
+        assert_eq!(guess.status, stranger.status);
+        assert_eq!(
+            guess.number("x-ratelimit-limit"),
+            stranger.number("x-ratelimit-limit")
+        );
+    }
 }
 
 #[tokio::test]

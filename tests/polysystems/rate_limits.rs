@@ -90,11 +90,16 @@ async fn what_is_not_there_counts_and_tells_what_is_left() {
         assert_eq!(answer.header("allow"), "POST");
         is_refused_for_a_while(known("/nowhere").await);
     }
+    let stranger = server.get("/nowhere").send().await;
     for credential in ["ps_live_guess", ""] {
         let guess = server.get("/nowhere").key(credential).send().await;
+        assert_eq!(
+            guess.number("x-ratelimit-limit"),
+            stranger.number("x-ratelimit-limit")
+        );
         guess.refused(&[404]);
     }
-    server.get("/nowhere").send().await.refused(&[404]);
+    stranger.refused(&[404]);
 }
 
 #[tokio::test]

@@ -162,6 +162,11 @@ async fn what_is_not_there_counts_and_tells_what_is_left() {
     for path in ["/nowhere/", "/api/agents/nowhere/at/all/"] {
         let bad = server.get(path).bearer("x").send().await;
         refused(&bad, 404, "not_found");
+        let stranger = server.get(path).send().await;
+        assert_eq!(
+            bad.number("x-ratelimit-limit"),
+            stranger.number("x-ratelimit-limit")
+        );
     }
     for _ in 0..2 {
         refused(&ann.get("/nowhere/").await, 404, "not_found");

@@ -75,6 +75,7 @@ async fn an_attempt_is_logged_with_who_it_was_by_what_and_from_where() {
         .expect(200);
     let refused = from(ask(&server).key(bad)).send().await.expect(401);
     let nobody = from(ask(&server)).send().await.expect(401);
+    let nowhere = from(server.get("/nope").key(bad)).send().await.expect(404);
     let said = server.stop().await.stderr;
 
     let actor = line_of(&said, &session).split("actor=").nth(1);
@@ -104,6 +105,10 @@ async fn an_attempt_is_logged_with_who_it_was_by_what_and_from_where() {
         }
     }
     assert!(!line_of(&said, &session).contains("key="), "{said}");
+    let line = line_of(&said, &nowhere);
+    for word in ["authenticate", "refused", "unknown key", "GET /nope"] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
     let act = |line: &&str| line.contains("key.create");
     assert_eq!(said.lines().filter(act).count(), 1, "told once: {said}");
     for secret in [key, ADMIN, "client-key-2", bad] {

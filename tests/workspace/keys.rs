@@ -94,6 +94,12 @@ async fn an_edit_by_hand_counts_and_a_removed_file_ends_its_keys() {
         .send()
         .await
         .refusal(&[503]);
+    // Whose a key is can't be said then where there is nothing, either.
+    let nowhere = || server.get("/nope");
+    nowhere().key(&key).send().await.refusal(&[503]);
+    nowhere().send().await.refusal(&[404]);
+    let session = Cookie::of("ann").on(nowhere());
+    session.send().await.refusal(&[404]);
     fs::write(&path, &content).unwrap();
     becomes(&server, &key, 200).await;
     fs::remove_file(&path).unwrap();

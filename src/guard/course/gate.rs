@@ -47,7 +47,7 @@ impl<P: Permit> Admission for Passed<P> {
 }
 
 impl<P: Policy> Gate<P> {
-    fn judge<B>(
+    pub(super) fn judge<B>(
         &self,
         verdict: Verdict<P::Permit>,
         request: &mut Request<B>,

@@ -4,6 +4,7 @@
 //! [`Gate`](super::Gate), and several of them are put together with [`Then`]. The traits can't be implemented elsewhere.
 
 mod gate;
+mod optional;
 mod several;
 mod spared;
 mod then;
@@ -17,6 +18,8 @@ use super::{Meter, Permit, ResponseMarks, Tail};
 use crate::{store::StoreFuture, wire::ToldLimits};
 
 pub use gate::Passed;
+pub(crate) use optional::FailedAttempt;
+pub use optional::{Asked, OptionalAuthentication};
 pub use several::{AllMeters, AllPassed, Several};
 pub use spared::Unless;
 pub use then::{Both, Either, Meters, Then};
