@@ -100,6 +100,8 @@ fn keys(stores: &Stores, roles: &RoleSet) -> Result<(Keyring, KeyResolver), Star
         .length(32)
         .build()?;
     let (ring, resolver) = stores.keyring(format);
+    // What somebody is called gives no rights.
+    let ring = ring.add_free_attribute("username");
     Ok((ring.with_roles(roles.clone()), resolver))
 }
 

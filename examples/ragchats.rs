@@ -85,6 +85,11 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
 fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
     let (ring, resolver) = stores.keyring(KeyFormat::builder("rag").build()?);
     let ring = ring.keys_per_owner_max(KEYS_PER_USER_MAX);
+    // What a user is called and has gives a key no rights: those are in its resource.
+    let names = ["firstName", "lastName", "agent:*"];
+    let ring = names
+        .iter()
+        .fold(ring, |ring, name| ring.add_free_attribute(name));
     let layer = ApiKeyLayer::new(resolver).client_address(client_address()?);
     Ok((ring, layer))
 }

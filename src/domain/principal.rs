@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The attribute that names a caller's tenant.
-pub(crate) const TENANT: &str = "tenant";
+const TENANT: &str = "tenant";
 
 /// Who is calling: the outcome of an authentication. A clone is a reference count.
 ///
@@ -244,6 +244,17 @@ impl Principal {
         let own = kept.and_then(|rare| rare.attributes.get(name));
         own.or_else(|| self.token.as_ref()?.attributes.get(name))
             .map(String::as_str)
+    }
+
+    /// All of these by their names, each once.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let kept = self.identity().rare().map(|rare| &rare.attributes);
+        let of_token = self.token.as_ref().map(|token| &token.attributes);
+        let others = of_token.into_iter().flatten();
+        let others =
+            others.filter(move |(name, _)| kept.is_none_or(|own| !own.contains_key(*name)));
+        let all = kept.into_iter().flatten().chain(others);
+        all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// What rate limits per principal count by: the key with all it was rotated into, or else the subject.

@@ -15,15 +15,17 @@ use crate::domain::{
     clock::Timestamp,
     key::{ApiKey, KeyRecord, KeyUpdate},
     network::canonical,
-    principal::{Principal, TENANT},
+    principal::Principal,
+    quota::Quotas,
 };
 
 /// How often a change is tried whose key others change at the same time.
 const UPDATE_ATTEMPTS_MAX: u32 = 4;
 
 impl Keyring {
-    /// An attribute that says nothing of rights (a label, say), so that a maker may give a key whatever value of it. All others
-    /// may mean rights (a tenant, a tier), and a key gets none of them that its maker doesn't have.
+    /// An attribute that says nothing of rights (a label, a user's first name), so that a maker may give a key whatever value of it,
+    /// and hands on none. All others may mean rights or bounds (a tenant, a team, a tier): a key gets those that its maker has,
+    /// and no others. A name with `*` at its end is that of all attributes that begin so.
     #[must_use]
     pub fn add_free_attribute(mut self, name: &str) -> Self {
         self.free_attributes.push(name.into());
@@ -33,13 +35,40 @@ impl Keyring {
     /// Makes a key on behalf of a principal, with no more rights than the principal has.
     ///
     /// - Each role must be included by one of the maker's ([`with_roles`](Self::with_roles) says what roles include).
-    /// - The maker's resource, environment, tenant and quotas, where it has any, are the key's; to ask for others is refused.
-    /// - Other metadata, which become the attributes of whoever uses the key, must be attributes of the maker, but for
+    /// - The maker's resource and environment, where it has any, and its quotas are the key's; to ask for others is refused. So is to ask
+    ///   for quotas where the maker has none: it is held to those of its tier or the layer, which a key's own would take the place of.
+    ///   Whoever decides what a key may have says so of the maker, by [`Principal::to_builder`].
+    /// - The maker's attributes become the key's metadata, and so the attributes of whoever uses it: what a team's budget or a
+    ///   tier's limits are found by goes on for the key. Those that are asked for must be the maker's. Neither is so of
     ///   [free ones](Self::add_free_attribute).
-    /// - A key that makes a key hands on all its bounds: also its networks, its end, its metadata and its budget.
+    /// - A key that makes a key hands on all its bounds: also its networks, its end and its budget.
+    ///
+    /// A key spends from the account of its owner, whichever its maker spends from.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{CredentialKind, Principal, key::KeyFormat, keyring::{KeyResolver, Keyring, NewKey}};
+    /// use tollgate::{quota::Quota, store::MemoryStore};
+    ///
+    /// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+    /// let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+    /// let ring = Keyring::new(store, format, resolver).add_free_attribute("nickname");
+    ///
+    /// let attributes = [("team", "7"), ("nickname", "Ann")].map(|(name, value)| (name.into(), value.into()));
+    /// let ann = Principal::builder("ann", CredentialKind::Token).attributes(attributes.into()).build();
+    /// let (_, key) = ring.create_for(&ann, NewKey::default()).await?;
+    /// assert!(key.metadata["team"] == "7" && key.metadata.len() == 1);
+    ///
+    /// let much = NewKey { quotas: Some(Quota::per_second(1_000).into()), ..NewKey::default() };
+    /// assert!(ring.create_for(&ann, much).await.is_err());
+    /// let maker = ann.to_builder().quotas(Quota::per_second(5).into()).build();
+    /// assert!(ring.create_for(&maker, NewKey::default()).await?.1.quotas.is_some());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended.
+    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended, `Invalid` where
+    /// the maker hands on more than a key may carry.
     pub async fn create_for(
         &self,
         maker: &Principal,
@@ -49,8 +78,10 @@ impl Keyring {
         self.check_roles(&new.roles)?;
         let rights = self.rights_of(maker).await?;
         let mut new = rights.hand_on(new)?;
-        // With what was handed on it may be too much.
-        settle_new(maker.subject(), &mut new)?;
+        // Which is of no client's asking: the remedy is to say which attributes are free.
+        settle_new(maker.subject(), &mut new).map_err(|_| {
+            KeyringError::Invalid("metadata: too much, with the attributes that the maker hands on")
+        })?;
         let id = fresh_id()?;
         let lineage = match rights.key {
             Some(own) => own.lineage,
@@ -61,7 +92,7 @@ impl Keyring {
 
     /// Changes columns of a key of whom somebody is, within the rights that they have: neither a key that has more is changed, nor
     /// one given more. The rules are those of [`create_for`](Self::create_for); of metadata only
-    /// [free ones](Self::add_free_attribute) change, and quotas only by a maker that has none of its own.
+    /// [free ones](Self::add_free_attribute) change, and quotas never.
     ///
     /// # Errors
     /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended, `Changed`
@@ -162,13 +193,13 @@ impl Rights<'_> {
         new.metadata = self.metadata(new.metadata)?;
         new.networks = self.networks(new.networks)?;
         new.expires_at = self.end(new.expires_at);
-        // Who has quotas as a key is counted under one lineage with the new key, and so by the same.
-        if self.has_own_quotas() {
-            new.quotas = match &self.key {
-                Some(own) => own.quotas.clone(),
-                None => self.maker.quotas().cloned(),
-            };
+        // Who has quotas as a key is counted under one lineage with the new key, and so by the same. Who has none is held to
+        // those of a tier or a layer, and quotas of the new key's own would take their place.
+        let own = self.quotas();
+        if new.quotas.is_some() && new.quotas.as_ref() != own {
+            return Err(KeyringError::Escalation);
         }
+        new.quotas = own.cloned();
         Ok(new)
     }
 
@@ -181,7 +212,8 @@ impl Rights<'_> {
         if let (Some(bound), Some(wanted)) = (self.resource(), change.resource.take()) {
             change.resource = Some(same_or(wanted, Some(bound))?);
         }
-        if change.quotas.is_some() && self.has_own_quotas() {
+        // Not even its own are taken off: who set them may have meant a tighter bound than the tier's.
+        if change.quotas.is_some() {
             return Err(KeyringError::Escalation);
         }
         if let Some(networks) = change.networks.take() {
@@ -277,12 +309,13 @@ impl Rights<'_> {
         }
         let mut handed_on = match &self.key {
             Some(own) => own.metadata.clone(),
-            None => BTreeMap::new(),
+            None => {
+                let attributes = self.maker.attributes();
+                let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+                attributes.map(owned).collect()
+            }
         };
         handed_on.retain(|name, _| !self.ring.is_free(name));
-        if let Some(tenant) = self.attribute(TENANT) {
-            handed_on.insert(TENANT.to_owned(), tenant.to_owned());
-        }
         handed_on.extend(wanted);
         Ok(handed_on)
     }
@@ -313,8 +346,11 @@ impl Rights<'_> {
         self.key.is_some() || self.maker.environment().is_some()
     }
 
-    fn has_own_quotas(&self) -> bool {
-        self.key.is_some() || self.maker.quotas().is_some()
+    fn quotas(&self) -> Option<&Quotas> {
+        match &self.key {
+            Some(own) => own.quotas.as_ref(),
+            None => self.maker.quotas(),
+        }
     }
 
     fn resource(&self) -> Option<&str> {

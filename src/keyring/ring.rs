@@ -183,7 +183,10 @@ impl Keyring {
 
     pub(super) fn is_free(&self, attribute: &str) -> bool {
         let names = &self.free_attributes;
-        names.iter().any(|name| name.as_ref() == attribute)
+        names.iter().any(|name| match name.strip_suffix('*') {
+            Some(beginning) => attribute.starts_with(beginning),
+            None => name.as_ref() == attribute,
+        })
     }
 
     /// Whether who holds one role has the other.

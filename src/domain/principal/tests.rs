@@ -37,6 +37,9 @@ fn a_principal_that_is_derived_has_all_that_the_first_one_has() {
             (derived.tenant(), derived.attribute("plan")),
             (Some("own"), Some("gold"))
         );
+        let mut attributes: Vec<_> = derived.attributes().collect();
+        attributes.sort_unstable();
+        assert_eq!(attributes, [("plan", "gold"), ("tenant", "own")]);
         assert_eq!(derived.expires_at(), Some(later));
         assert!(derived.has_role("admin") && derived.has_scope("read"));
     }

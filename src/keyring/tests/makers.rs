@@ -22,7 +22,8 @@ impl World {
         let format = KeyFormat::live_and_test("ps").unwrap();
         let ring = Keyring::new(store, format, keys.clone())
             .with_roles(RoleSet::viewer_operator_admin())
-            .add_free_attribute("label");
+            .add_free_attribute("label")
+            .add_free_attribute("agent:*");
         Self { ring, keys }
     }
 
@@ -55,7 +56,7 @@ fn bounded_key() -> NewKey {
 type Widening<T> = (&'static str, fn(&mut T));
 
 /// What a maker of that key must not give.
-const WIDER: [Widening<NewKey>; 6] = [
+const WIDER: [Widening<NewKey>; 7] = [
     ("role", |new| new.roles = vec!["admin".to_owned()]),
     ("resource", |new| new.resource = Some("agent-2".to_owned())),
     ("environment", |new| {
@@ -66,6 +67,9 @@ const WIDER: [Widening<NewKey>; 6] = [
     }),
     ("tenant", |new| new.metadata = labelled("tenant", "other")),
     ("tier", |new| new.metadata = labelled("tier", "gold")),
+    ("quotas", |new| {
+        new.quotas = Some(Quotas::from(Quota::per_second(1_000)))
+    }),
 ];
 
 #[tokio::test]
@@ -113,7 +117,7 @@ async fn a_key_of_no_tenant_makes_none_of_a_tenant() {
 }
 
 #[tokio::test]
-async fn a_user_makes_keys_within_tenant_resource_environment_and_quotas() {
+async fn a_user_makes_keys_within_attributes_resource_environment_and_quotas() {
     let world = World::new();
     let quotas = Quotas::from(Quota::per_minute(7));
     let maker = Principal::builder("ann", CredentialKind::Token)
@@ -123,16 +127,23 @@ async fn a_user_makes_keys_within_tenant_resource_environment_and_quotas() {
         .quotas(quotas.clone())
         .expires_at(Timestamp::UNIX_EPOCH)
         .attributes(
-            [labelled("tenant", "acme"), labelled("email", "a@b")]
-                .into_iter()
-                .flatten()
-                .collect(),
+            [
+                ("tenant", "acme"),
+                ("team", "7"),
+                ("label", "ann's"),
+                ("agent:1", "a"),
+                ("agent", "b"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         )
         .build();
     let made = world.make(&maker, NewKey::default()).await.unwrap();
     assert_eq!(made.resource.as_deref(), Some("agent-1"));
     assert_eq!(made.environment.as_deref(), Some("test"));
-    assert_eq!(made.metadata, labelled("tenant", "acme"));
+    let handed_on = [("agent", "b"), ("team", "7"), ("tenant", "acme")];
+    let handed_on = handed_on.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(made.metadata, handed_on.into(), "all but the free ones");
     assert_eq!(made.quotas, Some(quotas));
     assert_eq!(made.expires_at, None, "a token's end is not the key's");
     for (what, widen) in WIDER {
@@ -188,7 +199,7 @@ async fn a_maker_changes_keys_within_its_rights_alone() {
         }),
         ("quotas", |change| change.quotas = Some(None)),
         ("tenant", |change| {
-            change.metadata = Some(labelled("tenant", "other"))
+            change.metadata = Some(labelled("tenant", "other"));
         }),
         ("tier", |change| {
             change.metadata = Some(labelled("tier", "gold"))
@@ -220,6 +231,51 @@ async fn a_maker_changes_keys_within_its_rights_alone() {
     let (_, foreign) = world.ring.create("bob", bounded_key()).await.unwrap();
     let answer = update(foreign.id, KeyUpdate::default()).await;
     assert!(matches!(answer, Err(KeyringError::NotFound)));
+}
+
+/// Who is held to the quotas of a tier or a layer would leave them by a key with quotas of its own.
+#[tokio::test]
+async fn a_user_without_quotas_gives_and_changes_none() {
+    let world = World::new();
+    let user = Principal::builder("ann", CredentialKind::Token).build();
+    let quotas = Quotas::from(Quota::per_minute(9));
+    let own = NewKey {
+        quotas: Some(quotas.clone()),
+        environment: Some("live".to_owned()),
+        ..NewKey::default()
+    };
+    escalates(world.make(&user, own.clone()).await, "quotas");
+    let (_, tight) = world.ring.create("ann", own).await.unwrap();
+    for wanted in [None, Some(quotas)] {
+        let change = KeyUpdate {
+            quotas: Some(wanted),
+            ..KeyUpdate::default()
+        };
+        escalates(
+            world.ring.update_for(&user, &tight.id, change).await,
+            "quotas",
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_maker_that_has_more_than_a_key_carries_hands_on_no_part_of_it() {
+    let world = World::new();
+    let many = |prefix: &str| -> std::collections::BTreeMap<_, _> {
+        let names = (0..33).map(|number| format!("{prefix}{number}"));
+        names.map(|name| (name, "x".to_owned())).collect()
+    };
+    let user = |attributes| {
+        let user = Principal::builder("ann", CredentialKind::Token);
+        user.environment("live").attributes(attributes).build()
+    };
+    let answer = world.make(&user(many("right-")), NewKey::default()).await;
+    assert!(
+        matches!(answer, Err(KeyringError::Invalid(_))),
+        "{answer:?}"
+    );
+    let made = world.make(&user(many("agent:")), NewKey::default()).await;
+    assert!(made.unwrap().metadata.is_empty());
 }
 
 #[tokio::test]
