@@ -21,9 +21,12 @@ use tokio::sync::Semaphore;
 use tollgate::{
     ApiKeyLayer, AuditLayer, DenialFormat,
     audit::{AuditEvent, AuditSink},
-    clock::{Clock, ManualClock},
-    key::{KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner, Rotation, RotationOutcome},
-    keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution},
+    clock::{Clock, ManualClock, SystemClock, Timestamp},
+    key::{
+        KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner, RevokedKey, Rotation,
+        RotationOutcome,
+    },
+    keyring::{KeyRefusal, KeyResolver, Keyring, KeyringError, NewKey, Resolution},
     store::{
         BudgetId, KeyId, KeyLookup, KeyStore, MemoryStore, Page, Paged, SqliteStore, StoreFuture,
     },
@@ -399,19 +402,51 @@ impl KeyStore for Dying {
         StoreFuture::new(async { panic!("after it was done") })
     }
 
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        self.0.revoke_all(owner, at)
+    }
+
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         self.0.delete(owner, id)
     }
 }
 
 #[derive(Clone, Debug, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Told(Arc<Mutex<Vec<AuditEvent>>>);
 
 impl AuditSink for Told {
     fn record(&self, event: AuditEvent) {
-        let told = format!("{} {}", event.action, event.outcome.as_str());
-        self.0.lock().unwrap().push(told);
+        self.0.lock().unwrap().push(event);
     }
+}
+
+impl Told {
+    /// Whether it was done, what, and to whom.
+    fn lines(&self) -> Vec<String> {
+        let events = std::mem::take(&mut *self.0.lock().unwrap());
+        let line = |event: &AuditEvent| {
+            let target = event.target.as_deref().unwrap();
+            format!("{} {} {target}", event.action, event.outcome.as_str())
+        };
+        events.iter().map(line).collect()
+    }
+}
+
+/// Does something within a request; what the audit log has of it.
+async fn told_of<F: Future<Output = ()> + Send + 'static>(
+    act: impl Fn() -> F + Clone + Send + 'static,
+) -> Vec<String> {
+    let told = Told::default();
+    let handler = service_fn(move |_: http::Request<()>| {
+        let act = act.clone();
+        async move {
+            act().await;
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let service = AuditLayer::new(told.clone()).layer(handler);
+    service.oneshot(http::Request::new(())).await.unwrap();
+    told.lines()
 }
 
 #[tokio::test]
@@ -423,15 +458,60 @@ async fn a_change_that_the_store_dies_of_is_in_the_audit_log() {
     let keys = KeyResolver::builder(store.clone()).build();
     let ring = Keyring::new(Dying(store), format, keys);
     let (_, record) = ring.create("ann", NewKey::default()).await.unwrap();
-    let told = Told::default();
-    let handler = service_fn(move |_: http::Request<()>| {
-        let (ring, id) = (ring.clone(), record.id.clone());
-        async move {
-            assert!(ring.revoke("ann", &id).await.is_err());
-            Ok::<_, Infallible>(http::Response::new(String::new()))
-        }
+    let id = record.id.clone();
+    let told = told_of(move || {
+        let (ring, id) = (ring.clone(), id.clone());
+        async move { assert!(ring.revoke("ann", &id).await.is_err()) }
     });
-    let service = AuditLayer::new(told.clone()).layer(handler);
-    service.oneshot(http::Request::new(())).await.unwrap();
-    assert_eq!(*told.0.lock().unwrap(), ["key.revoke failed"]);
+    assert_eq!(told.await, [format!("key.revoke failed {}", record.id)]);
+}
+
+#[tokio::test]
+async fn a_key_that_ends_is_told_as_ended_whichever_way_it_does() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let keys = KeyResolver::builder(store.clone()).build();
+    let ring = Keyring::new(store, format, keys.clone());
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(ring.create("ann", NewKey::default()).await.unwrap());
+    }
+    let (bobs, _) = ring.create("bob", NewKey::default()).await.unwrap();
+    let ids: Vec<_> = made.iter().map(|(_, key)| key.id.clone()).collect();
+    let mut later = KeyUpdate::default();
+    later.revoked_at = Some(Timestamp::MAX);
+    let refused = ring.update("ann", &ids[0], later).await;
+    assert!(
+        matches!(refused, Err(KeyringError::Invalid(_))),
+        "{refused:?}"
+    );
+    for (key, _) in &made {
+        assert!(resolve(&keys, key.expose()).await.is_ok());
+    }
+    let (by_update, first) = (ring.clone(), ids[0].clone());
+    let told = told_of(move || {
+        let (ring, id) = (by_update.clone(), first.clone());
+        let mut now = KeyUpdate::default();
+        now.revoked_at = Some(SystemClock.now());
+        async move { drop(ring.update("ann", &id, now).await.unwrap()) }
+    });
+    assert_eq!(told.await, [format!("key.revoke success {}", ids[0])]);
+    let told = told_of(move || {
+        let ring = ring.clone();
+        async move { assert_eq!(ring.revoke_all("ann").await.unwrap().len(), 2) }
+    });
+    let mut told = told.await;
+    told.sort_unstable();
+    let mut expected: Vec<_> = ["ann", ids[1].as_str(), ids[2].as_str()]
+        .map(|target| format!("key.revoke success {target}"))
+        .into();
+    expected.sort_unstable();
+    assert_eq!(told, expected, "the call, and each key");
+    for (key, _) in &made {
+        let refused = resolve(&keys, key.expose()).await;
+        assert!(matches!(refused, Err(KeyRefusal::Revoked { .. })));
+    }
+    assert!(resolve(&keys, bobs.expose()).await.is_ok());
 }

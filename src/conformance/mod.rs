@@ -14,7 +14,7 @@
 //! use std::sync::{Arc, Mutex, PoisonError};
 //! use tollgate::{
 //!     clock::{Clock, Timestamp},
-//!     key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+//!     key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation, RotationOutcome},
 //!     store::{KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture},
 //! };
 //!
@@ -141,6 +141,13 @@
 //!         })
 //!     }
 //!
+//!     fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+//!         self.step(|keys| {
+//!             let owned = keys.iter_mut().map(|(_, key)| key).filter(|key| key.owner == owner);
+//!             Ok(owned.filter_map(|key| key.revoke(at)).collect())
+//!         })
+//!     }
+//!
 //!     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
 //!         self.step(|keys| Ok(place(keys, owner, id).map(|place| keys.remove(place).1)))
 //!     }
@@ -210,6 +217,7 @@ suite! {
     a_key_that_was_changed_since_it_was_seen_is_left_as_it_is,
     a_touch_changes_one_column_and_never_goes_back,
     a_deleted_key_is_gone,
+    all_keys_of_an_owner_end_in_one_step,
     a_key_gets_another_digest_if_it_has_the_old_one,
     a_key_may_expire_in_the_last_second_of_time,
     active_keys_are_listed_by_their_last_use,

@@ -7,7 +7,7 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 
 use super::{KeyringError, NewKey};
-use crate::domain::{has_nul, key::KeyUpdate, network, quota::Quotas};
+use crate::domain::{clock::Timestamp, has_nul, key::KeyUpdate, network, quota::Quotas};
 
 /// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects of at most 255.
 const TEXT_LENGTH_MAX: usize = 255;
@@ -110,8 +110,13 @@ pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringErr
     columns.check()
 }
 
-/// The same of a change.
-pub(super) fn settle_update(change: &mut KeyUpdate) -> Result<(), KeyringError> {
+/// The same of a change that is made `now`.
+pub(super) fn settle_update(change: &mut KeyUpdate, now: Timestamp) -> Result<(), KeyringError> {
+    if change.revoked_at.is_some_and(|at| now < at) {
+        return Err(KeyringError::Invalid(
+            "revoked_at: not in the future (expires_at ends a key later)",
+        ));
+    }
     if let Some(roles) = &mut change.roles {
         keep_one_of_each(roles);
     }

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::domain::{
     KeyId,
-    audit::AuditAction,
     clock::Timestamp,
     key::{ApiKey, KeyRecord, KeyUpdate},
     network::canonical,
@@ -103,16 +102,15 @@ impl Keyring {
         id: &KeyId,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        settle_update(&mut change)?;
+        settle_update(&mut change, self.now())?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         let mut target = self.get(maker.subject(), id).await?;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
             let rights = self.rights_of(maker).await?;
             let mut narrowed = rights.narrow(change.clone(), &target)?;
-            settle_update(&mut narrowed)?;
+            settle_update(&mut narrowed, self.now())?;
             narrowed.seen = Some(Box::new(target.clone()));
-            let action = AuditAction::KEY_UPDATE;
-            match self.change(action, &target, narrowed).await {
+            match self.change(&target, narrowed).await {
                 Err(KeyringError::Changed) => {}
                 answer => return answer,
             }

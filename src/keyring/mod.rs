@@ -4,6 +4,7 @@
 mod bounds;
 mod builder;
 mod changes;
+mod ends;
 mod error;
 mod forms;
 mod hashing;

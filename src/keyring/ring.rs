@@ -287,56 +287,34 @@ impl Keyring {
     }
 
     /// Changes columns of a key. One that has expired goes on with a later end, if its owner may have another good key
-    /// ([`keys_per_owner_max`](Self::keys_per_owner_max)); one that was rotated ends with its overlap at the latest, whatever end it is given.
+    /// ([`keys_per_owner_max`](Self::keys_per_owner_max)): so a key is shut out for a while that shall go on afterwards, which one that is
+    /// revoked never does. One that was rotated ends with its overlap at the latest, whatever end it is given.
     ///
     /// # Errors
-    /// [`KeyringError`].
+    /// [`KeyringError`]; `Invalid` for a key that would be revoked at a moment of the future.
     pub async fn update(
         &self,
         owner: &str,
         id: &KeyId,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        settle_update(&mut change)?;
+        settle_update(&mut change, self.now())?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         let old = self.get(owner, id).await?;
-        self.change(AuditAction::KEY_UPDATE, &old, change).await
-    }
-
-    /// Ends a key now. To end it again changes nothing.
-    ///
-    /// # Errors
-    /// [`KeyringError`].
-    pub async fn revoke(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let change = KeyUpdate {
-            revoked_at: Some(self.clock.now()),
-            ..KeyUpdate::default()
-        };
-        let old = self.get(owner, id).await?;
-        self.change(AuditAction::KEY_REVOKE, &old, change).await
-    }
-
-    /// Ends a key now and forgets it.
-    ///
-    /// # Errors
-    /// [`KeyringError`].
-    pub async fn delete(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let old = self.get(owner, id).await?;
-        let act = act(AuditAction::KEY_DELETE, id);
-        let may_touch = vec![old.digest];
-        let delete = move |store: &dyn KeyStore| store.delete(&old.owner, &old.id);
-        let record = self.make(act, may_touch, delete, digests_of).await?;
-        record.ok_or(KeyringError::NotFound)
+        self.change(&old, change).await
     }
 
     /// The key that was looked at: so it is known what a change touches of which nobody learns whether it was made.
     pub(super) async fn change(
         &self,
-        action: AuditAction,
         old: &KeyRecord,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
         let bounds = Some(self.bounds());
+        let action = match change.revoked_at {
+            Some(_) => AuditAction::KEY_REVOKE,
+            None => AuditAction::KEY_UPDATE,
+        };
         let act = act(action, &old.id);
         let (owner, id) = (old.owner.clone(), old.id.clone());
         let update = move |store: &dyn KeyStore| store.update(&owner, &id, change, bounds);

@@ -12,7 +12,8 @@
 //! | a rotating refresh token that comes twice | ends its login; see [`RefreshTokens`] |
 //!
 //! An unknown address, a wrong password and an inactive user get the same answer in the same time.
-//! API keys are independent of logins: a new password leaves them alone.
+//! API keys are independent of logins: a new password leaves them alone, and so does whatever else is done to their owner here.
+//! [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all) ends them.
 
 mod builder;
 mod ends;

@@ -42,7 +42,8 @@ impl Logins {
         self.update(user, update).await
     }
 
-    /// Shuts a user out, ends every login of the user, and returns the user.
+    /// Shuts a user out, ends every login of the user, and returns the user. API keys of the user's know of no users and go on:
+    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all), after this, ends them.
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -54,7 +55,8 @@ impl Logins {
         self.update_ending_logins(user, update).await
     }
 
-    /// Deletes a user and every login of the user.
+    /// Deletes a user and every login of the user. API keys of the user's know of no users and go on:
+    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all), after this, ends them.
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::domain::{
     clock::Timestamp,
-    key::{KeyRecord, KeyUpdate, KeysPerOwner, Rotation, RotationOutcome},
+    key::{KeyRecord, KeyUpdate, KeysPerOwner, RevokedKey, Rotation, RotationOutcome},
 };
 
 /// How an engine finds and places records; the steps stand on that, the same in each.
@@ -76,6 +76,20 @@ pub(super) trait HeldKeys {
             replaced,
             successor: Box::new(successor),
         })
+    }
+
+    /// See [`KeyStore::revoke_all`](super::KeyStore::revoke_all).
+    fn revoke_all(&mut self, owner: &str, at: Timestamp) -> Vec<RevokedKey> {
+        let end = |key: &KeyRecord| {
+            let mut ended = key.clone();
+            ended.revoke(at).map(|revoked| (revoked, ended))
+        };
+        let ended: Vec<_> = self.owned_by(owner).filter_map(end).collect();
+        let store = |(revoked, ended)| {
+            self.replace(ended);
+            revoked
+        };
+        ended.into_iter().map(store).collect()
     }
 
     /// See [`KeyStore::update`](super::KeyStore::update).

@@ -6,7 +6,8 @@ use super::{KeyId, Page, Paged, StoreError, StoreErrorKind, StoreFuture};
 use crate::domain::{
     clock::Timestamp,
     key::{
-        KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation, RotationOutcome,
+        KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, RevokedKey, Rotation,
+        RotationOutcome,
     },
 };
 
@@ -207,6 +208,10 @@ pub trait KeyStore: KeyLookup {
         bounds: Option<KeysPerOwner>,
     ) -> StoreFuture<Option<KeyRecord>>;
 
+    /// Ends all keys of an owner that weren't ended before, those that have expired too, in one step ([`KeyRecord::revoke`]), and
+    /// returns which. Whatever of them is rotated at the same time, no successor is good afterwards.
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>>;
+
     /// Deletes one key of one owner and returns what it was; `None` when there was none.
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
 }
@@ -262,6 +267,10 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
         bounds: Option<KeysPerOwner>,
     ) -> StoreFuture<Option<KeyRecord>> {
         T::update(self, owner, id, change, bounds)
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        T::revoke_all(self, owner, at)
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

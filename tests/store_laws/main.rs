@@ -197,6 +197,7 @@ key_laws! {
     a_key_that_was_changed_since_it_was_seen_is_left_as_it_is,
     a_touch_changes_one_column_and_never_goes_back,
     a_deleted_key_is_gone,
+    all_keys_of_an_owner_end_in_one_step,
     a_key_gets_another_digest_if_it_has_the_old_one,
     a_key_may_expire_in_the_last_second_of_time,
     active_keys_are_listed_by_their_last_use,

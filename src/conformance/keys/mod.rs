@@ -3,6 +3,7 @@
 //! Each takes a store that is empty. [`keys`](super::keys()) runs them all.
 
 mod bounds;
+mod ends;
 mod rotation;
 
 use super::{kind, later, now};
@@ -11,7 +12,7 @@ use crate::{
         BudgetId, KeyId,
         clock::Timestamp,
         key::{
-            KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation,
+            KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
             RotationOutcome,
         },
         page::Page,
@@ -23,6 +24,7 @@ use crate::{
 pub use bounds::{
     an_expired_key_goes_on_where_there_is_room, an_owner_has_only_so_many_keys_and_others_theirs,
 };
+pub use ends::all_keys_of_an_owner_end_in_one_step;
 pub use rotation::{
     a_key_is_rotated_once, a_new_key_has_the_settings_that_the_old_one_has_then,
     a_rotated_key_ends_with_its_overlap_at_the_latest,

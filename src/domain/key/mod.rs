@@ -18,5 +18,5 @@ pub use format::{
 };
 pub use owned::{KeysPerOwner, NoRoom};
 pub use proof::{InvalidProof, KeyProof, Rehash};
-pub use record::{KeyRecord, KeyUpdate};
+pub use record::{KeyRecord, KeyUpdate, RevokedKey};
 pub use rotation::{Rotation, RotationOutcome};

@@ -41,7 +41,7 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// From when on it is refused as expired.
     pub expires_at: Option<Timestamp>,
-    /// Since when it is refused as revoked.
+    /// Since when it is refused as revoked: it is so whenever there is a moment.
     pub revoked_at: Option<Timestamp>,
     /// When it was last used, to within the resolver's touch interval.
     pub last_used_at: Option<Timestamp>,
@@ -115,6 +115,19 @@ impl KeyRecord {
         if self.revoked_at.is_none() {
             self.revoked_at = change.revoked_at;
         }
+    }
+
+    /// Ends it at that moment, unless it was ended before; what was ended then. One that has expired is ended too, since it could go
+    /// on with a later end.
+    pub fn revoke(&mut self, at: Timestamp) -> Option<RevokedKey> {
+        if self.revoked_at.is_some() {
+            return None;
+        }
+        self.revoked_at = Some(at);
+        Some(RevokedKey {
+            id: self.id.clone(),
+            digest: self.digest,
+        })
     }
 
     /// A key that was replaced ends with its overlap at the latest: another is good in its place.
@@ -197,6 +210,15 @@ impl KeyRecord {
     }
 }
 
+/// A key that was ended, with others of its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedKey {
+    /// Which.
+    pub id: KeyId,
+    /// What it is looked up by in the store.
+    pub digest: KeyDigest,
+}
+
 /// What to change of a key, by column; what is `None` stays as it is, and is not rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -215,7 +237,10 @@ pub struct KeyUpdate {
     pub metadata: Option<BTreeMap<String, String>>,
     /// A new expiry; `Some(None)`: none. A key that was replaced goes on no longer than it would.
     pub expires_at: Option<Option<Timestamp>>,
-    /// Revoked at that moment, unless it was revoked before.
+    /// Revoked since that moment, unless it was revoked before. It is refused as soon as this is stored, so [`Keyring::update`]
+    /// takes no moment of the future: that is `expires_at`.
+    ///
+    /// [`Keyring::update`]: crate::keyring::Keyring::update
     pub revoked_at: Option<Timestamp>,
     /// The key as the caller read it. The change is made only if the key's settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,

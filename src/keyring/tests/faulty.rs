@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     domain::{
-        key::{KeysPerOwner, Rotation, RotationOutcome},
+        clock::Timestamp,
+        key::{KeysPerOwner, RevokedKey, Rotation, RotationOutcome},
         page::{Page, Paged},
     },
     store::{StoreError, StoreErrorKind},
@@ -118,6 +119,11 @@ impl KeyStore for FaultyStore {
         }
         let (owner, id) = (owner.to_owned(), id.clone());
         self.change(move |store| store.update(&owner, &id, change, bounds))
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        let owner = owner.to_owned();
+        self.change(move |store| store.revoke_all(&owner, at))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

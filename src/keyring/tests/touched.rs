@@ -109,10 +109,21 @@ async fn a_change_that_nobody_knows_of_takes_from_memory_what_it_may_have_touche
     }
 }
 
+#[tokio::test]
+async fn all_keys_of_an_owner_are_taken_from_memory_where_nobody_knows_whether_they_ended() {
+    for fault in [Fault::Mute, Fault::Panics] {
+        let world = World::of(fault).await;
+        assert!(world.faulty.revoke_all("ann").await.is_err());
+        let ended = world.after().await.unwrap_err();
+        assert!(matches!(ended, KeyRefusal::Revoked { .. }), "{ended:?}");
+    }
+}
+
 /// Or whoever has a key could, while the store is away, take from all what they go on with.
 #[tokio::test]
 async fn what_is_not_even_begun_takes_nothing_from_memory() {
     let world = World::of(Fault::Away).await;
+    assert!(world.faulty.revoke_all("ann").await.is_err());
     let never = KeyId::new("key-that-never-was").unwrap();
     for id in [&world.record.id, &never] {
         assert!(world.faulty.revoke("ann", id).await.is_err());

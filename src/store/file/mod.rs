@@ -35,7 +35,10 @@ use super::{
 };
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
-    key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+    key::{
+        KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
+        RotationOutcome,
+    },
 };
 
 /// How long a change may take, the wait for its turn included.
@@ -431,6 +434,11 @@ impl KeyStore for FileKeyStore {
         let (owner, id) = (owner.to_owned(), id.clone());
         let now = self.0.clock.now();
         self.change(move |document| document.update(&owner, &id, change.clone(), bounds, now))
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        let owner = owner.to_owned();
+        self.change(move |document| Ok(document.revoke_all(&owner, at)))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -9,7 +9,10 @@ use crate::{
     domain::{
         KeyId,
         clock::Timestamp,
-        key::{KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, Rotation, RotationOutcome},
+        key::{
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
+            RotationOutcome,
+        },
         page::{Page, Paged},
     },
     store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture, held_keys::HeldKeys},
@@ -171,6 +174,10 @@ impl KeyStore for MemoryStore {
     ) -> StoreFuture<Option<KeyRecord>> {
         let now = self.0.clock.now();
         StoreFuture::ready(lock(&self.0.keys).update(owner, id, change, bounds, now))
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        StoreFuture::ready(Ok(lock(&self.0.keys).revoke_all(owner, at)))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -7,11 +7,11 @@ use sqlx::{postgres::PgConnection, types::Json};
 
 use self::{
     room::{check_live, live, make_room, take_turn},
-    rows::{find_owned, insert, lock_owned, read_key, read_one, select},
+    rows::{digest, find_owned, insert, lock_owned, read_key, read_one, select},
 };
 use super::{
     PostgresStore,
-    convert::{Failure, Moment, is_storable, moments, network_texts},
+    convert::{Failure, Moment, is_storable, moments, name, network_texts},
     listing::bounds,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         KeyId,
         clock::Timestamp,
         key::{
-            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation,
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, RevokedKey, Rotation,
             RotationOutcome,
         },
         page::{Page, Paged},
@@ -38,6 +38,14 @@ const UPDATE: &str = "UPDATE tollgate.api_key SET
      quotas = CASE WHEN $11 THEN $12 ELSE quotas END,
      metadata = coalesce($13, metadata)
      WHERE id = $1 AND owner = $2";
+
+/// In the order in which uses are noted, so that neither waits for the other with what it waits for.
+const REVOKE_ALL: &str = "WITH good AS (
+         SELECT id FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+         ORDER BY id FOR NO KEY UPDATE
+     )
+     UPDATE tollgate.api_key SET revoked_at = $2 FROM good
+     WHERE api_key.id = good.id RETURNING api_key.id, api_key.digest";
 
 async fn update(
     connection: &mut PgConnection,
@@ -160,7 +168,9 @@ impl KeyStore for PostgresStore {
         self.ask(move |shared| async move {
             let _turn = shared.key_turn(&record.owner).await?;
             let mut transaction = shared.begin().await?;
-            take_turn(&mut transaction, &record.owner, bounds).await?;
+            if bounds.is_some() {
+                take_turn(&mut transaction, &record.owner).await?;
+            }
             check_live(&mut transaction, &record, bounds).await?;
             make_room(&mut transaction, &record, bounds).await?;
             insert(&mut transaction, &record).await?;
@@ -181,7 +191,8 @@ impl KeyStore for PostgresStore {
             }
             let _turn = shared.key_turn(owner).await?;
             let mut transaction = shared.begin().await?;
-            take_turn(&mut transaction, owner, bounds).await?;
+            // With or without bounds: whoever ends all keys of the owner sees the new one, or the old one is ended first.
+            take_turn(&mut transaction, owner).await?;
             let outcome = rotate(&mut transaction, &rotation, bounds).await?;
             transaction.commit().await?;
             Ok(outcome)
@@ -237,7 +248,9 @@ impl KeyStore for PostgresStore {
                 None => None,
             };
             let mut transaction = shared.begin().await?;
-            take_turn(&mut transaction, &owner, bounds).await?;
+            if bounds.is_some() {
+                take_turn(&mut transaction, &owner).await?;
+            }
             if let Some(seen) = change.seen.as_deref()
                 && let Some(key) = lock_owned(&mut transaction, &owner, &id).await?
                 && !key.is_as_seen(Some(seen))
@@ -257,6 +270,30 @@ impl KeyStore for PostgresStore {
             let stored = find_owned(&mut transaction, &owner, &id).await?;
             transaction.commit().await?;
             Ok(stored)
+        })
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        let owner = owner.to_owned();
+        self.ask(move |shared| async move {
+            if !is_storable(&owner) {
+                return Ok(Vec::new());
+            }
+            let _turn = shared.key_turn(&owner).await?;
+            let mut transaction = shared.begin().await?;
+            // Before the statement looks: of a rotation that it had to wait for it wouldn't see the new key.
+            take_turn(&mut transaction, &owner).await?;
+            let ended = sqlx::query(REVOKE_ALL)
+                .bind(&owner)
+                .bind(Moment(at))
+                .fetch_all(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            let of_row = |row| {
+                let (id, digest) = (name(row, 0)?, digest(row, 1)?);
+                Ok(RevokedKey { id, digest })
+            };
+            ended.iter().map(of_row).collect()
         })
     }
 

@@ -13,7 +13,7 @@ use crate::{
         KeyId,
         clock::Timestamp,
         key::{
-            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, Rotation,
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, NoRoom, Rehash, RevokedKey, Rotation,
             RotationOutcome,
         },
         page::{Page, Paged},
@@ -287,6 +287,24 @@ fn update_ends(
     Ok(())
 }
 
+fn revoke_all(
+    connection: &Connection,
+    owner: &str,
+    at: Timestamp,
+) -> Result<Vec<RevokedKey>, Failure> {
+    let mut end = connection.prepare_cached(
+        "UPDATE api_key SET revoked_at = ? WHERE owner = ? AND revoked_at IS NULL
+         RETURNING id, digest",
+    )?;
+    let mut rows = end.query(params![micros(at), owner])?;
+    let mut ended = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, digest) = (name(row, 0)?, KeyDigest::from_bytes(row.get(1)?));
+        ended.push(RevokedKey { id, digest });
+    }
+    Ok(ended)
+}
+
 fn rehash(connection: &Connection, change: &Rehash) -> Result<bool, Failure> {
     let changed = connection
         .prepare_cached(
@@ -397,6 +415,11 @@ impl KeyStore for SqliteStore {
         let (owner, id) = (owner.to_owned(), id.clone());
         let now = self.0.settings.clock.now();
         self.change(move |connection| update(connection, &owner, &id, &change, bounds, now))
+    }
+
+    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
+        let owner = owner.to_owned();
+        self.change(move |connection| revoke_all(connection, &owner, at))
     }
 
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {

@@ -92,19 +92,13 @@ async fn kept(
     Ok(u32::try_from(kept).unwrap_or(u32::MAX))
 }
 
-/// Whoever makes a key for the same owner, or lets one go on, in another process at the same time waits for this transaction's end, so that each
-/// counts what the others made.
-pub(super) async fn take_turn(
-    connection: &mut PgConnection,
-    owner: &str,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    if bounds.is_some() {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
-            .bind(owner)
-            .bind(TURN)
-            .execute(connection)
-            .await?;
-    }
+/// Whoever makes a key for the same owner, lets one go on, or ends all, in another process at the same time waits for this transaction's end, so
+/// that each sees what the others made.
+pub(super) async fn take_turn(connection: &mut PgConnection, owner: &str) -> Result<(), Failure> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+        .bind(owner)
+        .bind(TURN)
+        .execute(connection)
+        .await?;
     Ok(())
 }

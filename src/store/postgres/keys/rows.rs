@@ -32,14 +32,10 @@ macro_rules! select {
 pub(super) use select;
 
 pub(super) fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
-    let digest: [u8; 32] = row
-        .try_get::<&[u8], _>(2)?
-        .try_into()
-        .map_err(|_| Failure::corrupt("a digest of another length"))?;
     let Json(metadata) = row.try_get(16)?;
     let record = KeyRecord {
         id: name(row, 1)?,
-        digest: KeyDigest::from_bytes(digest),
+        digest: digest(row, 2)?,
         preview: row.try_get(3)?,
         name: row.try_get(4)?,
         owner: row.try_get(5)?,
@@ -64,6 +60,14 @@ pub(super) fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
         rotated_to: name_or_none(row, 19)?,
     };
     Ok((uncount(row.try_get(0)?)?, record))
+}
+
+pub(super) fn digest(row: &PgRow, index: usize) -> Result<KeyDigest, Failure> {
+    let digest = row.try_get::<&[u8], _>(index)?;
+    let digest = digest.try_into();
+    digest
+        .map(KeyDigest::from_bytes)
+        .map_err(|_| Failure::corrupt("a digest of another length"))
 }
 
 pub(super) fn read_one(found: Option<&PgRow>) -> Result<Option<KeyRecord>, Failure> {
