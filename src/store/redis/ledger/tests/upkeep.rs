@@ -188,6 +188,26 @@ async fn the_dead_of_a_thousand_accounts_are_cleared_up_after() {
     assert_eq!(dead, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_an_older_version_keeps_nobody_from_clearing_up() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (dead, dead_clock) = ledger(&server, |it| it).await;
+    let (other, clock) = ledger(&server, |it| it).await;
+    let held = hold(&dead, &dead_clock, 5).await;
+    let its = format!("tollgate:{{instances}}:of:{:016x}", held.id.instance);
+    let _: i64 = say(&server, &["SADD", &its, "old\0name", ""]).await;
+    for _ in 0..12 {
+        clock.advance(Duration::from_secs(1));
+        other.flush().await.unwrap();
+    }
+    assert_eq!(books(&other).await, (0, 0));
+    for key in [its.as_str(), "tollgate:{instances}:dead"] {
+        assert_eq!(say::<i64>(&server, &["EXISTS", key]).await, 0, "{key}");
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_is_none_is_refused_and_a_password_is_not_told() {
     let error = RedisLedger::open("http://user:secret@host/")
