@@ -1,8 +1,8 @@
 //! Finds `usage` in the events of a `text/event-stream` while they pass (HTML, 9.2.6).
 //!
-//! Nearly all bytes of a stream are in events that tell no usage. They are looked at by a vectorised search alone; only
-//! what holds a token count is read. An event that is cut by the end of a piece is kept until its end comes, since to
-//! read it takes ten times as long; one that is too long for that is read as it comes.
+//! Nearly all bytes of a stream are in events that tell no usage. They are looked at by a vectorised search alone, a piece at a
+//! time, wherever it is cut; only what holds a token count is read. So an event that is cut by the end of a piece is kept until
+//! its end comes: what counts it holds may come later. One that is too long for that is read as it comes.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,8 @@ use super::json::Scanner;
 
 /// All counts end so, and `"usage": null`, which may stand in every event, doesn't. A quotation mark
 /// within a string is escaped.
-static NEEDLE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_tokens\""));
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NEEDLE));
+const NEEDLE: &[u8] = b"_tokens\"";
 
 /// So much of an event is kept at most.
 const KEPT_MAX: usize = 8_192;
@@ -21,9 +22,12 @@ const KEPT_MAX: usize = 8_192;
 const NAMING_MAX: u8 = 8;
 
 const DATA: &[u8] = b"data:";
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 #[derive(Clone, Copy, Debug)]
 enum Line {
+    /// At the start of the stream, where so many bytes of a byte-order mark were.
+    Mark(usize),
     /// So many bytes of `data:` were there.
     Name(usize),
     /// Behind `data:`.
@@ -42,6 +46,8 @@ pub(super) struct Events {
     between: bool,
     /// The start of an event that is not read yet.
     kept: Vec<u8>,
+    /// There may be a count in it.
+    kept_tells: bool,
     /// How many events are read though they hold no count, until a model is named.
     naming: u8,
     /// There was a line of data.
@@ -54,13 +60,14 @@ impl Events {
     pub(super) fn new() -> Self {
         Self {
             scanner: Scanner::default(),
-            line: Line::Name(0),
+            line: Line::Mark(0),
             after_return: false,
             between: true,
             kept: Vec::new(),
+            kept_tells: false,
             naming: NAMING_MAX,
             told: false,
-            needle: &NEEDLE,
+            needle: &FINDER,
         }
     }
 
@@ -71,19 +78,36 @@ impl Events {
 
     #[inline]
     pub(super) fn feed(&mut self, piece: &[u8]) {
-        if !self.passes_by(piece) {
+        if !(self.tells_nothing(piece) && self.passes_by(piece)) {
             self.look_at(piece);
         }
     }
 
-    /// Whether the piece is of whole events, between others, that tell nothing: what nearly all pieces are where each event
-    /// is sent as it comes. One search then, and nothing is changed.
-    fn passes_by(&self, piece: &[u8]) -> bool {
-        self.between
-            && self.naming == 0
-            && self.kept.is_empty()
-            && piece.ends_with(b"\n\n")
-            && self.needle.find(piece).is_none()
+    /// Whether no count is in the piece, nor in what was kept before it. One search: of nearly all of a stream it is what it costs.
+    fn tells_nothing(&self, piece: &[u8]) -> bool {
+        self.between && self.naming == 0 && !self.kept_tells && self.needle.find(piece).is_none()
+    }
+
+    /// Nothing is changed by whole events, which nearly all pieces are where each event is sent as it comes.
+    fn passes_by(&mut self, piece: &[u8]) -> bool {
+        (self.kept.is_empty() && piece.ends_with(b"\n\n")) || self.keep_cut(piece)
+    }
+
+    /// Keeps the start of the event that is cut at the end of a piece that tells nothing in itself; `false`: that takes a closer look.
+    #[inline(never)]
+    fn keep_cut(&mut self, piece: &[u8]) -> bool {
+        if needle_is_across(&self.kept, piece) || blank_line_is_across(&self.kept, piece) {
+            return false;
+        }
+        let end = end_of_events(piece);
+        let (_, cut) = piece.split_at(end);
+        let before = if end > 0 { 0 } else { self.kept.len() };
+        if before.saturating_add(cut.len()) > KEPT_MAX {
+            return false;
+        }
+        self.kept.truncate(before);
+        self.kept.extend_from_slice(cut);
+        true
     }
 
     fn look_at(&mut self, piece: &[u8]) {
@@ -94,16 +118,16 @@ impl Events {
         if !self.kept.is_empty() {
             rest = self.end_kept(rest);
         }
-        if rest.is_empty() {
-            return;
+        if !rest.is_empty() {
+            let (whole, cut) = rest.split_at(end_of_events(rest));
+            self.look_through(whole);
+            if cut.len() <= KEPT_MAX {
+                self.kept.extend_from_slice(cut);
+            } else {
+                self.read(cut);
+            }
         }
-        let (whole, cut) = rest.split_at(end_of_events(rest));
-        self.look_through(whole);
-        if cut.len() <= KEPT_MAX {
-            self.kept.extend_from_slice(cut);
-        } else {
-            self.read(cut);
-        }
+        self.kept_tells = self.needle.find(&self.kept).is_some();
     }
 
     /// Reads what was kept.
@@ -167,6 +191,18 @@ impl Events {
                 continue;
             }
             match (byte, self.line) {
+                (_, Line::Mark(matched)) => {
+                    self.line = match BYTE_ORDER_MARK.get(matched) {
+                        Some(&expected) if expected == byte => {
+                            self.between = false;
+                            rest = behind;
+                            Line::Mark(matched.saturating_add(1))
+                        }
+                        // It was all there, or nothing of it.
+                        _ if matched == 0 || matched == BYTE_ORDER_MARK.len() => Line::Name(0),
+                        _ => Line::Other,
+                    };
+                }
                 (b'\n' | b'\r', line) => {
                     self.after_return = byte == b'\r';
                     self.line = Line::Name(0);
@@ -204,6 +240,28 @@ impl Events {
             }
         }
         rest
+    }
+}
+
+/// Whether the needle begins in `kept` and ends in `piece`.
+fn needle_is_across(kept: &[u8], piece: &[u8]) -> bool {
+    // It has one underscore, at its start.
+    let mut backwards = kept.iter().rev().take(NEEDLE.len().saturating_sub(1));
+    let Some(after) = backwards.position(|byte| *byte == b'_') else {
+        return false;
+    };
+    let begun = after.saturating_add(1);
+    NEEDLE
+        .split_at_checked(begun)
+        .is_some_and(|(begin, end)| kept.ends_with(begin) && piece.starts_with(end))
+}
+
+/// Whether a blank line begins behind `kept`, or in it, and ends in `piece`, which isn't found in either.
+fn blank_line_is_across(kept: &[u8], piece: &[u8]) -> bool {
+    match piece {
+        [b'\n', ..] => kept.ends_with(b"\n") || kept.ends_with(b"\n\r"),
+        [b'\r', b'\n', ..] => kept.ends_with(b"\n"),
+        _ => false,
     }
 }
 

@@ -312,15 +312,78 @@ fn streams() -> impl Strategy<Value = String> {
         1 => Just("\n".to_owned()),
         1 => Just("data: {\"usage\":\ndata: {\"prompt_tokens\": 4}}\n\n".to_owned()),
     ];
-    let ends = prop::sample::select(vec!["\n", "\r\n", "\r"]);
-    (prop::collection::vec(event, 1..16), ends)
-        .prop_map(|(events, end)| events.concat().replace('\n', end))
+    let end = prop::sample::select(vec!["\n", "\r\n", "\r"]);
+    // The same throughout, or by turns.
+    let ends = prop_oneof![
+        3 => end.clone().prop_map(|end| vec![end]),
+        1 => prop::collection::vec(end, 1..8),
+    ];
+    let mark = prop::sample::select(vec!["", "", "\u{feff}", "\u{feff}\u{feff}"]);
+    (mark, prop::collection::vec(event, 1..16), ends).prop_map(|(mark, events, ends)| {
+        let mut ends = ends.iter().cycle();
+        let mut text = mark.to_owned();
+        for line in events.concat().split_inclusive('\n') {
+            text.push_str(line.trim_end_matches('\n'));
+            text.push_str(ends.next().unwrap());
+        }
+        text
+    })
 }
 
 /// What a reader has found at the end of a body, and whether that is all.
-fn found(reader: &mut UsageReader) -> (Option<Tokens>, bool) {
+fn found(reader: &mut UsageReader) -> (Option<Tokens>, bool, Option<String>) {
     reader.catch_up();
-    (reader.tokens(), reader.are_final(false))
+    let model = reader.model().map(ToString::to_string);
+    (reader.tokens(), reader.are_final(false), model)
+}
+
+fn found_in<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Option<Tokens>, bool, Option<String>) {
+    let mut reader = UsageReader(Kind::Events(Events::new()));
+    for piece in pieces {
+        reader.feed(piece);
+    }
+    found(&mut reader)
+}
+
+#[test]
+fn a_byte_order_mark_hides_nothing_and_is_only_one_at_the_start() {
+    let event = "data: {\"model\":\"gpt-x\",\"usage\":{\"prompt_tokens\":3}}\n\n";
+    assert_eq!(events(&format!("\u{feff}{event}")), Some((3, 0, 0)));
+    assert_eq!(
+        events(&format!("\u{feff}\n: hello\n\n{event}")),
+        Some((3, 0, 0))
+    );
+    assert_eq!(events(&format!("\u{feff}\u{feff}{event}")), None);
+    assert_eq!(events(&format!("\n\u{feff}{event}")), None);
+    let half = [b"\xEF\xBB", event.as_bytes()].concat();
+    assert_eq!(found_in([&*half]).0, None);
+}
+
+/// Each place in which a stream can be cut, and each second one near it.
+#[test]
+fn no_cut_hides_or_makes_a_count() {
+    let odd = "\u{feff}data: {\"model\":\"gpt-x\",\"usage\":null}\n\n\
+        data: {\"x\":\"_tokens\"}\n: \n\ndata: {\"usage\":{\ndata: \"prompt_tokens\":5\ndata:,\"completion_tokens\":\
+        7}}\n\n\n\ndata: {\"x\":1}\n\ndata: {\"_token\":\"_tokens_\"}\n\ndata: {\"usage\":{\"prompt_tokens\":6}}\n";
+    for text in [CHAT, odd] {
+        for ends in ["\n", "\r\n", "\r"] {
+            let text = text.replace('\n', ends);
+            let text = text.as_bytes();
+            let whole = found_in([text]);
+            assert!(whole.0.is_some());
+            assert_eq!(found_in(text.chunks(1)), whole);
+            for first in 0..text.len() {
+                for second in first..text.len().min(first + 24) {
+                    let (start, rest) = text.split_at(first);
+                    let (middle, end) = rest.split_at(second - first);
+                    let cut = found_in([start, middle, end]);
+                    assert_eq!(cut, whole, "{first} {second} {ends:?}");
+                }
+            }
+        }
+    }
 }
 
 proptest! {
@@ -341,7 +404,7 @@ proptest! {
         let expected = found(&mut by_byte);
         let mut at_once = UsageReader(Kind::Events(Events::new()));
         at_once.feed(whole);
-        prop_assert_eq!(found(&mut at_once), expected);
+        prop_assert_eq!(&found(&mut at_once), &expected);
         let mut reader = UsageReader(Kind::Events(Events::new()));
         let mut rest = whole;
         for cut in cuts.iter().cycle() {
