@@ -16,6 +16,7 @@ use std::{
 
 use hashbrown::HashMap;
 
+/// A power of two, so that a digest's bits choose among them.
 const SHARDS: usize = 64;
 
 /// A key that begins with a digest, whose first byte chooses its shard.
@@ -127,7 +128,7 @@ impl<K: Digested, V: Clone> Recent<K, V> {
     }
 
     fn shard(&self, key: &K) -> Option<MutexGuard<'_, Shard<K, V>>> {
-        let index = usize::from(key.first_byte()).checked_rem(self.shards.len())?;
+        let index = usize::from(key.first_byte()) & self.shards.len().saturating_sub(1);
         let shard = self.shards.get(index)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -89,7 +89,8 @@ fn bearer<'a>(head: &RequestHead<'a>, places: &KeyHeaders) -> Found<'a> {
 
 /// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
 fn looks_like_a_token(text: &str) -> bool {
-    memchr::memchr_iter(b'.', text.as_bytes()).nth(1).is_some()
+    // To count them all costs less than to stop at each.
+    memchr::memchr_iter(b'.', text.as_bytes()).count() > 1
 }
 
 impl fmt::Debug for Place {

@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::de::DeserializeSeed;
-use sha2::{Digest, Sha256};
 
 use super::{
     KeyError, Refusal, TokenAlgorithm, TokenConfigError, TokenError, TokenErrorKind, TokenKeys,
@@ -12,7 +11,7 @@ use super::{
     header::{self, Segments, Typ},
     live::{Hope, Source, Wait},
     mapping::{ClaimPath, Mapping},
-    memo::Memo,
+    memo::{Memo, TokenDigest},
     rules::Rules,
 };
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -205,7 +204,7 @@ impl TokenVerifier {
         let Some(memo) = &self.0.verified else {
             return self.judge(token, now).map(Arc::new);
         };
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let digest = TokenDigest::of(token);
         // One that was found good by other keys is judged anew: its key may be gone.
         if let Some(known) = memo
             .recall(&digest)

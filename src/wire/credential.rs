@@ -221,8 +221,12 @@ fn is_speakable(bytes: &[u8]) -> bool {
     unspeakable == [0; LANES]
 }
 
+/// What is no graphic character of ASCII, in two comparisons (with a sign, what is beyond ASCII is less than all of it), or ends one
+/// credential of several.
 const fn is_unspeakable(byte: u8) -> bool {
-    !byte.is_ascii_graphic() | (byte == b',') | (byte == b'"') | (byte == b';')
+    const DELETE: u8 = 0x7f;
+    let is_no_character = (byte.cast_signed() <= b' '.cast_signed()) | (byte == DELETE);
+    is_no_character | (byte == b',') | (byte == b'"') | (byte == b';')
 }
 
 #[cfg(test)]

@@ -9,13 +9,15 @@ mod tests;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::de::DeserializeSeed;
-use sha2::{Digest, Sha256};
 
 use self::{
     claims::{CookieClaims, CookieClaimsSeed},
     jwe::CookieKey,
 };
-use super::{Refusal, TokenError, TokenErrorKind, memo::Memo};
+use super::{
+    Refusal, TokenError, TokenErrorKind,
+    memo::{Memo, TokenDigest},
+};
 use crate::domain::{
     clock::{Clock, SystemClock, Timestamp},
     credential::CredentialKind,
@@ -117,7 +119,7 @@ impl SessionCookieVerifier {
         let Some(memo) = &self.0.verified else {
             return self.0.judge(cookie).map(|good| good.principal);
         };
-        let digest: [u8; 32] = Sha256::digest(cookie.as_bytes()).into();
+        let digest = TokenDigest::of(cookie);
         if let Some(known) = memo.recall(&digest) {
             return match self.0.judge_time(&known) {
                 Ok(()) => Ok(known.principal.clone()),
