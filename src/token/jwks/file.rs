@@ -16,7 +16,8 @@ use super::{BYTES_MAX, JwksError};
 use crate::{
     domain::clock::Timestamp,
     token::{
-        TokenKeys, VerifyingKeys,
+        TokenAlgorithm, TokenKeys, VerifyingKeys,
+        key::DefaultAlgorithms,
         live::{KeySource, Shared, Source},
     },
 };
@@ -34,6 +35,7 @@ pub struct JwksFile(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    algorithms: DefaultAlgorithms,
     shared: Shared,
     looked_at: AtomicI64,
     state: Mutex<State>,
@@ -70,12 +72,27 @@ impl JwksFile {
     /// # Errors
     /// [`JwksError`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, JwksError> {
-        let path = path.as_ref().to_owned();
-        let (keys, mark) = read(&path)?;
+        Self::read_by(path.as_ref(), DefaultAlgorithms::default())
+    }
+
+    /// The algorithm of keys of its type that say none (`alg`), now and whenever the file has changed. See
+    /// [`VerifyingKeys::default_algorithm`]. It reads the file once more.
+    ///
+    /// # Errors
+    /// [`JwksError`].
+    pub fn default_algorithm(self, algorithm: TokenAlgorithm) -> Result<Self, JwksError> {
+        let mut algorithms = self.0.algorithms.clone();
+        algorithms.add(algorithm);
+        Self::read_by(&self.0.path, algorithms)
+    }
+
+    fn read_by(path: &Path, algorithms: DefaultAlgorithms) -> Result<Self, JwksError> {
+        let (keys, mark) = read(path, &algorithms)?;
         let shared = Shared::default();
         shared.replace(keys);
         Ok(Self(Arc::new(Inner {
-            path,
+            path: path.to_owned(),
+            algorithms,
             shared,
             looked_at: AtomicI64::new(i64::MIN),
             state: Mutex::new(State {
@@ -126,7 +143,7 @@ impl Inner {
         if there.is_ok_and(|mark| mark == state.mark) && !state.failing {
             return;
         }
-        match read(&self.path) {
+        match read(&self.path, &self.algorithms) {
             Ok((keys, mark)) => {
                 *state = State {
                     mark,
@@ -145,7 +162,7 @@ impl Inner {
     }
 }
 
-fn read(path: &Path) -> Result<(VerifyingKeys, Mark), JwksError> {
+fn read(path: &Path, algorithms: &DefaultAlgorithms) -> Result<(VerifyingKeys, Mark), JwksError> {
     let failed = |source| JwksError::File {
         path: path.to_owned(),
         source,
@@ -160,7 +177,8 @@ fn read(path: &Path) -> Result<(VerifyingKeys, Mark), JwksError> {
     if json.len() > BYTES_MAX {
         return Err(JwksError::TooLarge);
     }
-    Ok((VerifyingKeys::from_jwks(&json)?, mark))
+    let keys = VerifyingKeys::from_jwks(&json)?;
+    Ok((algorithms.of(keys)?, mark))
 }
 
 impl KeySource for JwksFile {

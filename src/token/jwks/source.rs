@@ -23,6 +23,7 @@ use crate::{
     domain::clock::{Clock, Timestamp},
     token::{
         TokenError, TokenErrorKind, VerifyingKeys,
+        key::DefaultAlgorithms,
         live::{Hope, KeySource, Shared, Wait},
     },
 };
@@ -55,6 +56,7 @@ pub(super) enum Place {
 pub(super) struct Settings {
     pub(super) place: Place,
     pub(super) fetcher: Fetcher,
+    pub(super) algorithms: DefaultAlgorithms,
     pub(super) refresh: Duration,
     pub(super) cooldown: Duration,
     pub(super) clock: Arc<dyn Clock>,
@@ -212,6 +214,7 @@ impl Source {
         };
         let document = self.settings.fetcher.fetch(url).await?;
         let keys = VerifyingKeys::from_public_jwks(&document.json)?;
+        let keys = self.settings.algorithms.of(keys)?;
         let fresh = document.max_age.unwrap_or(self.settings.refresh);
         Ok((
             keys,

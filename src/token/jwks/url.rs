@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::clock::{Clock, SystemClock},
-    token::{TokenKeys, live},
+    token::{TokenAlgorithm, TokenKeys, key::DefaultAlgorithms, live},
 };
 
 const REFRESH: Duration = Duration::from_secs(600);
@@ -77,6 +77,7 @@ impl fmt::Debug for JwksUrl {
 pub struct JwksUrlBuilder {
     place: Place,
     allowances: Allowances,
+    algorithms: DefaultAlgorithms,
     refresh: Duration,
     cooldown: Duration,
     deadline: Duration,
@@ -88,6 +89,7 @@ impl JwksUrlBuilder {
         Self {
             place,
             allowances: Allowances::default(),
+            algorithms: DefaultAlgorithms::default(),
             refresh: REFRESH,
             cooldown: COOLDOWN,
             deadline: DEADLINE,
@@ -107,6 +109,13 @@ impl JwksUrlBuilder {
     /// How far apart fetches are at least, whatever tokens come; 30 seconds unless set, 1 second at least.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.cooldown = cooldown;
+        self
+    }
+
+    /// The algorithm of keys of its type that say none (`alg`): for a provider that signs with `PS256`, say, and publishes RSA keys without
+    /// it. `RS256` for RSA unless set, and otherwise the one of the curve. To be set for each type by itself.
+    pub fn default_algorithm(mut self, algorithm: TokenAlgorithm) -> Self {
+        self.algorithms.add(algorithm);
         self
     }
 
@@ -156,6 +165,7 @@ impl JwksUrlBuilder {
         Ok(JwksUrl(Arc::new(Source::new(Settings {
             place: self.place,
             fetcher,
+            algorithms: self.algorithms,
             refresh: self.refresh,
             cooldown: self.cooldown,
             clock: self.clock,

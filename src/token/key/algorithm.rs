@@ -111,6 +111,16 @@ impl TokenAlgorithm {
         matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
     }
 
+    /// Whether a key of the one could be a key of the other: of an elliptic curve it couldn't.
+    pub(super) fn shares_keys_with(self, other: Self) -> bool {
+        match (self.means(), other.means()) {
+            (Means::Secret { .. }, Means::Secret { .. })
+            | (Means::Rsa { .. }, Means::Rsa { .. })
+            | (Means::Ed, Means::Ed) => true,
+            _ => self == other,
+        }
+    }
+
     /// What the library that checks signatures calls it.
     pub(super) const fn named(self) -> Algorithm {
         match self {

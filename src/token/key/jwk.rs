@@ -160,6 +160,11 @@ impl Jwk {
                 VerifyingKey::public(algorithm, PublicNumbers::Ed { x })
             }
         }?;
+        let key = if self.alg.is_none() {
+            key.implied()
+        } else {
+            key
+        };
         match &self.kid {
             Some(kid) => key.kid(kid),
             None => Ok(key),
@@ -190,13 +195,7 @@ impl Jwk {
                 KeyError::Foreign
             });
         };
-        let fits = match (implied.means(), named.means()) {
-            (Means::Secret { .. }, Means::Secret { .. })
-            | (Means::Rsa { .. }, Means::Rsa { .. })
-            | (Means::Ed, Means::Ed) => true,
-            _ => implied == named,
-        };
-        if fits {
+        if implied.shares_keys_with(named) {
             Ok(named)
         } else {
             Err(KeyError::WrongAlgorithm)

@@ -14,7 +14,7 @@ mod verifying;
 
 pub use algorithm::TokenAlgorithm;
 pub use error::KeyError;
-pub(in crate::token) use set::Unfit;
 pub use set::VerifyingKeys;
+pub(in crate::token) use set::{DefaultAlgorithms, Unfit};
 pub use signing::SigningKey;
 pub use verifying::VerifyingKey;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    KeyError, VerifyingKey,
+    KeyError, TokenAlgorithm, VerifyingKey,
     jwk::{Jwk, published},
 };
 use crate::token::{
@@ -137,6 +137,22 @@ impl VerifyingKeys {
         Self::new(keys)
     }
 
+    /// The algorithm of those keys that came as JWKs without `alg` and are of its type: `PS256` for RSA keys, say, which are `RS256`'s
+    /// otherwise. See [`VerifyingKey::default_algorithm`]; to be set for each type by itself.
+    ///
+    /// # Errors
+    /// [`KeyError::SecretTooShort`] for an algorithm that asks for longer secrets.
+    pub fn default_algorithm(self, algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
+        let keys = self.0.iter().cloned().map(|key| {
+            if key.algorithm().shares_keys_with(algorithm) {
+                key.default_algorithm(algorithm)
+            } else {
+                Ok(key)
+            }
+        });
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+
     /// The public keys of the set as a JWK set, to be published. Secrets are left out.
     #[must_use]
     pub fn to_jwks(&self) -> String {
@@ -211,6 +227,23 @@ impl VerifyingKeys {
                 .find(|key| key.name() == kid)
                 .ok_or(kid.map_or(UNNAMED, |_| UNKNOWN)),
         }
+    }
+}
+
+/// The algorithms of keys without `alg` that a source was told, one for each type.
+#[derive(Clone, Debug, Default)]
+pub(in crate::token) struct DefaultAlgorithms(Vec<TokenAlgorithm>);
+
+impl DefaultAlgorithms {
+    /// The last one of a type is what counts.
+    pub(in crate::token) fn add(&mut self, algorithm: TokenAlgorithm) {
+        self.0.retain(|other| !other.shares_keys_with(algorithm));
+        self.0.push(algorithm);
+    }
+
+    pub(in crate::token) fn of(&self, keys: VerifyingKeys) -> Result<VerifyingKeys, KeyError> {
+        let mut algorithms = self.0.iter().copied();
+        algorithms.try_fold(keys, VerifyingKeys::default_algorithm)
     }
 }
 

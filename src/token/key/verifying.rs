@@ -35,6 +35,8 @@ const KID_LENGTH_MAX: usize = 255;
 #[derive(Clone)]
 pub struct VerifyingKey {
     algorithm: TokenAlgorithm,
+    /// Whether nobody said so: of a JWK without `alg`.
+    is_implied: bool,
     kid: Option<Arc<str>>,
     material: Arc<Material>,
 }
@@ -75,7 +77,8 @@ impl VerifyingKey {
     }
 
     /// A JWK (RFC 7517): a public key, or a secret. Its algorithm is its `alg`; where it has none, `RS256` for RSA, `HS256`
-    /// for a secret, and otherwise the one of its curve. The private part of one that has it is not read.
+    /// for a secret, and otherwise the one of its curve, unless [another is set](Self::default_algorithm). The private part of one
+    /// that has it is not read.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -95,6 +98,36 @@ impl VerifyingKey {
         Ok(self)
     }
 
+    /// The algorithm of a key that came as a JWK without `alg`, for an issuer that signs with `PS256` and doesn't say so. A key that was
+    /// told its algorithm keeps it. It is pinned all the same: a token's header chooses nothing.
+    ///
+    /// ```
+    /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};
+    ///
+    /// // RFC 8037 appendix A.2
+    /// let jwk = br#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// let key = VerifyingKey::from_jwk(jwk)?.default_algorithm(TokenAlgorithm::Ed25519)?;
+    /// assert_eq!(key.algorithm(), TokenAlgorithm::Ed25519);
+    /// # Ok::<(), KeyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyError::WrongAlgorithm`] for one of another type or curve than the key's, `SecretTooShort` for one that asks for a longer secret.
+    pub fn default_algorithm(mut self, algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
+        if !self.algorithm.shares_keys_with(algorithm) {
+            return Err(KeyError::WrongAlgorithm);
+        }
+        if !self.is_implied {
+            return Ok(self);
+        }
+        if algorithm.is_symmetric() {
+            let secret = self.material.key.try_get_as_bytes();
+            hmac_key(algorithm, secret.map_err(|_| KeyError::Unreadable)?)?;
+        }
+        self.algorithm = algorithm;
+        Ok(self)
+    }
+
     /// Its algorithm.
     #[must_use]
     pub fn algorithm(&self) -> TokenAlgorithm {
@@ -105,6 +138,12 @@ impl VerifyingKey {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// The same, as one whose algorithm nobody said.
+    pub(super) fn implied(mut self) -> Self {
+        self.is_implied = true;
+        self
     }
 
     pub(super) fn nameless(mut self) -> Self {
@@ -127,6 +166,7 @@ impl VerifyingKey {
     fn new(algorithm: TokenAlgorithm, key: DecodingKey, numbers: Option<PublicNumbers>) -> Self {
         Self {
             algorithm,
+            is_implied: false,
             kid: None,
             material: Arc::new(Material { key, numbers }),
         }

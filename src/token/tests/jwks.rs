@@ -38,6 +38,31 @@ async fn keys_are_refreshed_although_the_time_of_day_steps_back() {
 }
 
 #[tokio::test]
+async fn keys_that_say_no_algorithm_have_the_one_that_was_set() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let key = SigningKey::generate(TokenAlgorithm::Ps384).unwrap();
+    let issuer = TokenIssuer::with_key(key).with_clock(clock.clone());
+    let issuer = issuer.build().unwrap();
+    source.tell(
+        "200 OK",
+        "",
+        &issuer.jwks().replace(r#""alg":"PS384","#, ""),
+    );
+    let keys = JwksUrl::at(&source.url)
+        .dangerous_allow_http()
+        .dangerous_allow_private_addresses()
+        .with_clock(clock.clone());
+    let told = keys.default_algorithm(TokenAlgorithm::Rs512);
+    let told = told.default_algorithm(TokenAlgorithm::EdDsa);
+    let told = told
+        .default_algorithm(TokenAlgorithm::Ps384)
+        .build()
+        .unwrap();
+    let verifier = verifier(told, &clock);
+    assert_eq!(verdict(&verifier, &token(&issuer)).await, Ok(()));
+}
+
+#[tokio::test]
 async fn a_failing_source_takes_no_key_away_and_is_503() {
     let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
     let (issuer, next) = (signer(&clock), signer(&clock));

@@ -56,6 +56,32 @@ fn a_changed_file_is_read_again_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn keys_that_say_no_algorithm_have_the_one_that_was_set_whenever_they_are_read() {
+    let clock = Arc::new(ManualClock::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    let made = || {
+        let key = SigningKey::generate(TokenAlgorithm::Ps256).unwrap();
+        let issuer = TokenIssuer::with_key(key).with_clock(clock.clone());
+        issuer.build().unwrap()
+    };
+    let write = |issuer: &TokenIssuer| {
+        std::fs::write(&path, issuer.jwks().replace(r#""alg":"PS256","#, "")).unwrap();
+    };
+    let (old, new) = (made(), made());
+    write(&old);
+    let file = JwksFile::open(&path).unwrap();
+    let file = file.default_algorithm(TokenAlgorithm::Ps256).unwrap();
+    let verifier = TokenVerifier::builder(file).with_clock(clock.clone());
+    let verifier = verifier.build().unwrap();
+    verifier.verify(token(&old).expose()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    write(&new);
+    clock.advance(Duration::from_secs(1));
+    verifier.verify(token(&new).expose()).unwrap();
+}
+
+#[test]
 fn what_is_no_key_file_is_said_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
