@@ -117,7 +117,10 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
     let random = SigningSecret::generate()?;
     let secret = secret("NEXTAUTH_SECRET").filter(|secret| !secret.is_empty());
     let secret = secret.as_deref().unwrap_or(random.expose());
-    let mut verifier = SessionCookieVerifier::next_auth(secret).add_role(DASHBOARD);
+    // As much as NextAuth itself allows to a clock that is ahead; a session that has expired has expired.
+    let mut verifier = SessionCookieVerifier::next_auth(secret)
+        .leeway_ahead(Duration::from_secs(15))
+        .add_role(DASHBOARD);
     if secret.len() < 32 {
         tracing::warn!("NEXTAUTH_SECRET: under 32 bytes, whoever has a cookie may find it");
         verifier = verifier.dangerous_short_secret();

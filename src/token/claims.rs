@@ -207,7 +207,7 @@ fn moment<E: Error>(since_1970: Duration) -> Result<NumericDate, E> {
 /// From 1970 until the year 10000.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
-/// An array of strings.
+/// An array of strings; null is an empty one.
 pub(super) struct List<'de>(pub(super) Vec<Cow<'de, str>>);
 
 impl<'de> Deserialize<'de> for List<'de> {
@@ -224,9 +224,13 @@ impl<'de> Deserialize<'de> for List<'de> {
             fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
                 texts(items).map(List)
             }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(List(Vec::new()))
+            }
         }
 
-        deserializer.deserialize_seq(ListVisitor)
+        deserializer.deserialize_any(ListVisitor)
     }
 }
 

@@ -163,7 +163,7 @@ pub enum TokenConfigError {
     #[error("typ: may not be empty")]
     Typ,
     /// The leeway is so large that expiry means little.
-    #[error("leeway: at most 10 minutes")]
+    #[error("leeway, leeway_ahead: at most 10 minutes")]
     Leeway,
     /// The lifetime is shorter than a second, which is what tokens count in, or longer than ten years.
     #[error("lifetime: 1 second to 3,650 days")]

@@ -16,14 +16,14 @@ const SCOPE: &str = "scope";
 /// More than roles: large providers have hundreds, and issue tokens for many of them.
 const SCOPES_MAX: usize = 256;
 
-/// An array of strings, or one string of words that blanks part.
+/// An array of strings, or one string of words that blanks part. Null is what some issuers write for none.
 fn words(
     found: Option<&Value>,
     most: usize,
     odd: &'static str,
 ) -> Result<Box<[Box<str>]>, TokenError> {
     let words: Box<[Box<str>]> = match found {
-        None => Box::default(),
+        None | Some(Value::Null) => Box::default(),
         Some(Value::String(words)) => words.split_ascii_whitespace().map(Into::into).collect(),
         Some(Value::Array(items)) => {
             let texts = items.iter().map(|item| item.as_str().map(Into::into));
@@ -130,7 +130,7 @@ impl Mapping {
         let mut attributes = BTreeMap::new();
         for (name, path) in &self.attributes {
             match path.find(&claims.kept) {
-                None => {}
+                None | Some(Value::Null) => {}
                 Some(Value::String(text)) => {
                     attributes.insert(name.to_string(), text.clone());
                 }

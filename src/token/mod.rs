@@ -11,10 +11,13 @@
 //! | a `kid` of no key of ours; none where there are several keys | `UnknownKey` |
 //! | an empty signature, or another key's | `BadSignature` |
 //! | `exp` now or before | `Expired` |
-//! | `nbf` or `iat` in the future | `NotYetValid` |
+//! | `nbf` or `iat` in the future, by more than the leeway | `NotYetValid` |
 //! | another `iss`; an `aud` without us | `WrongIssuer`, `WrongAudience` |
 //! | another `typ` or `token_use`; a claim `typ` of an ID, refresh or log-out token | `WrongUse` |
 //! | without a claim that it must have; issued too long ago | `MissingClaim`, `TooOld` |
+//!
+//! Null is a value, and a registered claim (`iss`, `sub`, `aud`, `exp`, `nbf`, `iat`, `jti`) that has it is of the wrong type. Of what an issuer adds
+//! for us, roles, scopes, and claims that become attributes, null is none.
 //!
 //! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.
 //!

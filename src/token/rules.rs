@@ -20,11 +20,15 @@ const REFRESHING: &[&str] = &["Refresh", "Offline"];
 
 /// What a verifier asks of what a token says.
 pub(super) struct Rules {
-    pub(super) issuer: Option<Box<str>>,
-    pub(super) audience: Option<Box<str>>,
+    /// Any of them; empty: whoever it is, and nobody.
+    pub(super) issuers: Vec<Box<str>>,
+    /// Any of them; empty: a token for nobody in particular.
+    pub(super) audiences: Vec<Box<str>>,
     pub(super) typ: Option<Box<str>>,
     pub(super) token_use: Option<TokenUse>,
     pub(super) leeway: Duration,
+    /// Of what lies in the future, where it isn't the other one.
+    pub(super) leeway_ahead: Option<Duration>,
     pub(super) age_max: Option<Duration>,
     pub(super) claims: Vec<Box<str>>,
     pub(super) mapping: Mapping,
@@ -71,19 +75,17 @@ impl Rules {
 
     /// Who issued it, and for whom.
     fn judge_addresses(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
-        if let Some(expected) = self.issuer.as_deref()
-            && claims.issuer.as_deref() != Some(expected)
-        {
+        let is_known = |issuer: &str| self.issuers.iter().any(|known| **known == *issuer);
+        if !self.issuers.is_empty() && !claims.issuer.as_deref().is_some_and(is_known) {
             return Err(TokenError::new(
                 TokenErrorKind::WrongIssuer,
                 "the token is another issuer's",
             ));
         }
         // RFC 7519 section 4.1.3: who doesn't find itself in `aud` refuses, so who has no name does.
-        let meant_for_us = match (&claims.audience, self.audience.as_deref()) {
-            (Some(audience), Some(expected)) => audience.contains(expected),
-            (None, None) => true,
-            _ => false,
+        let meant_for_us = match &claims.audience {
+            Some(audience) => self.audiences.iter().any(|name| audience.contains(name)),
+            None => self.audiences.is_empty(),
         };
         if meant_for_us {
             Ok(())
@@ -125,7 +127,8 @@ impl Rules {
     ) -> Result<(), TokenError> {
         // No arithmetic for a token that stands without leeway, as nearly all do.
         let earliest = || now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
-        let latest = || now.saturating_add(self.leeway).unwrap_or(Timestamp::MAX);
+        let ahead = || self.leeway_ahead.unwrap_or(self.leeway);
+        let latest = || now.saturating_add(ahead()).unwrap_or(Timestamp::MAX);
         if token.expires_at <= now && token.expires_at <= earliest() {
             let at = token.expires_at;
             return Err(TokenError::new(

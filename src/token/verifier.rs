@@ -92,11 +92,12 @@ impl TokenVerifier {
         TokenVerifierBuilder {
             keys,
             rules: Rules {
-                issuer: None,
-                audience: None,
+                issuers: Vec::new(),
+                audiences: Vec::new(),
                 typ: None,
                 token_use: None,
                 leeway: Duration::ZERO,
+                leeway_ahead: None,
                 age_max: None,
                 claims: Vec::new(),
                 mapping: Mapping::default(),
@@ -275,8 +276,8 @@ impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifier")
             .field("keys", &self.0.keys)
-            .field("issuer", &self.0.rules.issuer)
-            .field("audience", &self.0.rules.audience)
+            .field("issuers", &self.0.rules.issuers)
+            .field("audiences", &self.0.rules.audiences)
             .finish_non_exhaustive()
     }
 }
@@ -291,15 +292,41 @@ pub struct TokenVerifierBuilder {
 }
 
 impl TokenVerifierBuilder {
-    /// The `iss` that a token must have. Unless set, any will do, and none.
+    /// The `iss` that a token must have, this one alone. Unless set, any will do, and none.
     pub fn issuer(mut self, issuer: &str) -> Self {
-        self.rules.issuer = Some(issuer.into());
+        self.rules.issuers = vec![issuer.into()];
         self
     }
 
-    /// The name that must be in a token's `aud`. Unless set, a token with an `aud` is refused: it is not for us.
+    /// One more `iss` that a token may have, for an issuer with several names: one that has moved, or whose older tokens name it
+    /// otherwise. Who has a key of this verifier signs for all of them, and a `sub` is the same user whichever is named; whose users
+    /// and keys are others' has a verifier of its own (RFC 8725 section 3.8).
+    ///
+    /// ```
+    /// use tollgate::token::TokenVerifier;
+    ///
+    /// let verifier = TokenVerifier::hs256(b"thirty-two bytes or more, please!")
+    ///     .issuer("https://accounts.example.com")
+    ///     .add_issuer("accounts.example.com")
+    ///     .audience("web")
+    ///     .add_audience("mobile")
+    ///     .build()?;
+    /// # Ok::<(), tollgate::token::TokenConfigError>(())
+    /// ```
+    pub fn add_issuer(mut self, issuer: &str) -> Self {
+        self.rules.issuers.push(issuer.into());
+        self
+    }
+
+    /// The name that must be in a token's `aud`, this one alone. Unless set, a token with an `aud` is refused: it is not for us.
     pub fn audience(mut self, audience: &str) -> Self {
-        self.rules.audience = Some(audience.into());
+        self.rules.audiences = vec![audience.into()];
+        self
+    }
+
+    /// One more name of ours: one of them must be in a token's `aud`.
+    pub fn add_audience(mut self, audience: &str) -> Self {
+        self.rules.audiences.push(audience.into());
         self
     }
 
@@ -319,9 +346,18 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// By how much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set.
+    /// By how much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set. It holds for `exp`, `nbf` and `iat`, and
+    /// for the [age](Self::age_max).
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.rules.leeway = leeway;
+        self
+    }
+
+    /// By how much the issuer's clock may be ahead of ours: how far in the future an `nbf` or an `iat` may lie, at most 10 minutes; as
+    /// far as the [`leeway`](Self::leeway) unless set. Set alone, it takes tokens that are fresh from a clock which is a second fast, and
+    /// none that has expired.
+    pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
+        self.rules.leeway_ahead = Some(leeway);
         self
     }
 
@@ -333,22 +369,22 @@ impl TokenVerifierBuilder {
     }
 
     /// The way to the claim that has the roles, instead of `roles`: `["realm_access", "roles"]`, or `["scope"]`
-    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it has no roles. `["roles"]` is
-    /// the usual place, but takes words too; unless it is named here, the claim `roles` is then one like any other.
+    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it, or with null there, has no roles.
+    /// `["roles"]` is the usual place, but takes words too; unless it is named here, the claim `roles` is then one like any other.
     pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.roles = Some(ClaimPath::new(path));
         self
     }
 
     /// The way to the claim that has the scopes, instead of `scope`: `["scp"]` with some issuers. An array of strings, or a
-    /// string of words; a token without it has none.
+    /// string of words; a token without it, or with null there, has none.
     pub fn scopes_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.scopes = Some(ClaimPath::new(path));
         self
     }
 
     /// One more claim, a string, that becomes an attribute of the [`Principal`](crate::Principal): `tenant` from
-    /// `["org", "id"]`, say. A token without it has no such attribute.
+    /// `["org", "id"]`, say. A token without it, or with null there, has no such attribute.
     pub fn add_attribute_from<'a>(
         mut self,
         attribute: &str,
@@ -391,16 +427,22 @@ impl TokenVerifierBuilder {
     pub fn build(mut self) -> Result<TokenVerifier, TokenConfigError> {
         let TokenKeys(keys) = self.keys?;
         let empty = |text: &Option<Box<str>>| text.as_deref() == Some("");
-        if empty(&self.rules.issuer) {
+        let any_empty = |texts: &[Box<str>]| texts.iter().any(|text| text.is_empty());
+        if any_empty(&self.rules.issuers) {
             return Err(TokenConfigError::Issuer);
         }
-        if empty(&self.rules.audience) {
+        if any_empty(&self.rules.audiences) {
             return Err(TokenConfigError::Audience);
         }
         if empty(&self.rules.typ) {
             return Err(TokenConfigError::Typ);
         }
-        if self.rules.leeway > LEEWAY_MAX {
+        if self
+            .rules
+            .leeway
+            .max(self.rules.leeway_ahead.unwrap_or_default())
+            > LEEWAY_MAX
+        {
             return Err(TokenConfigError::Leeway);
         }
         if self.rules.age_max.is_some_and(|age| age < AGE_MAX_MIN) {
@@ -422,8 +464,8 @@ impl TokenVerifierBuilder {
 impl fmt::Debug for TokenVerifierBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifierBuilder")
-            .field("issuer", &self.rules.issuer)
-            .field("audience", &self.rules.audience)
+            .field("issuers", &self.rules.issuers)
+            .field("audiences", &self.rules.audiences)
             .finish_non_exhaustive()
     }
 }

@@ -53,6 +53,10 @@ async fn what_next_auth_itself_made_is_taken() {
     }
     let expired = json!({"sub": "ann", "exp": now() - 1});
     let valid = json!({"sub": "ann", "exp": now() + 60});
+    // NextAuth's clock may be a little ahead.
+    let made_in = |seconds| json!({"sub": "ann", "iat": now() + seconds, "exp": now() + 120});
+    let fresh = Cookie::plain(&sealed(NEXTAUTH_SECRET, &made_in(5)));
+    fresh.on(ask(&server)).send().await.expect(200);
     for bad in [
         Cookie(format!("{}; {}", piece(0, 1), piece(1, 0))),
         Cookie(piece(0, 0)),
@@ -60,6 +64,7 @@ async fn what_next_auth_itself_made_is_taken() {
         Cookie::plain(&REAL[..REAL.len() - 1]),
         Cookie::plain(&REAL.replacen("..", ".AA.", 1)),
         Cookie::plain(&sealed(NEXTAUTH_SECRET, &expired)),
+        Cookie::plain(&sealed(NEXTAUTH_SECRET, &made_in(60))),
         Cookie::plain(&sealed("another secret made for these tests, too", &valid)),
         Cookie(format!(
             "next-auth.session-token={REAL}; next-auth.session-token={REAL}"

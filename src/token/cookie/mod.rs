@@ -40,7 +40,7 @@ const CACHE_CAPACITY: usize = 10_000;
 /// | another `alg` or `enc`; `zip`, `crit` and what else we don't do | `Unsupported` |
 /// | made with another secret, or changed since | `BadSignature` |
 /// | `exp` now or before; none at all is `Malformed` | `Expired` |
-/// | `nbf` or `iat` in the future | `NotYetValid` |
+/// | `nbf` or `iat` in the future, by more than the leeway | `NotYetValid` |
 ///
 /// The [`Principal`]'s subject is the claim `sub`, or `email` where an application leaves `sub` out; `email`, `name`
 /// and `jti` are its attributes. A good cookie is remembered by the SHA-256 of its text, and its time is judged on every use.
@@ -55,6 +55,7 @@ struct Inner {
     roles: Vec<Box<str>>,
     claims: KeptClaims,
     leeway: Duration,
+    leeway_ahead: Duration,
     clock: Arc<dyn Clock>,
     verified: Option<Memo<Remembered>>,
 }
@@ -82,7 +83,7 @@ pub enum SessionCookieError {
     #[error("secret: at least {SECRET_LENGTH_MIN} bytes")]
     SecretTooShort,
     /// The leeway is so large that expiry means little.
-    #[error("leeway: at most 10 minutes")]
+    #[error("leeway, leeway_ahead: at most 10 minutes")]
     Leeway,
     /// The key can't be derived from the secret.
     #[error("secret: no key can be derived from it")]
@@ -99,6 +100,7 @@ impl SessionCookieVerifier {
             roles: Vec::new(),
             claims: KeptClaims::default(),
             leeway: Duration::ZERO,
+            leeway_ahead: None,
             clock: SystemClock::shared(),
             cache_capacity: CACHE_CAPACITY,
         }
@@ -187,14 +189,17 @@ impl Inner {
 
     fn judge_time(&self, cookie: &Remembered) -> Result<(), TokenError> {
         let now = self.clock.now();
-        let earliest = now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
-        let latest = now.saturating_add(self.leeway).unwrap_or(Timestamp::MAX);
+        // No arithmetic for a cookie that stands without leeway, as nearly all do.
+        let earliest = || now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
+        let ahead = || now.saturating_add(self.leeway_ahead);
+        let latest = || ahead().unwrap_or(Timestamp::MAX);
         let at = cookie.expires_at;
-        if at <= earliest {
+        if at <= now && at <= earliest() {
             let kind = TokenErrorKind::Expired { at };
             return Err(TokenError::new(kind, "the session has expired"));
         }
-        if cookie.begins_at.is_some_and(|moment| moment > latest) {
+        let begins_at = cookie.begins_at.filter(|moment| *moment > now);
+        if begins_at.is_some_and(|moment| moment > latest()) {
             let kind = TokenErrorKind::NotYetValid;
             return Err(TokenError::new(kind, "the session begins in the future"));
         }
@@ -219,6 +224,7 @@ pub struct SessionCookieVerifierBuilder {
     roles: Vec<Box<str>>,
     claims: KeptClaims,
     leeway: Duration,
+    leeway_ahead: Option<Duration>,
     clock: Arc<dyn Clock>,
     cache_capacity: usize,
 }
@@ -245,6 +251,13 @@ impl SessionCookieVerifierBuilder {
     /// By how much the application's clock may differ from ours, at most 10 minutes; 0 unless set. NextAuth itself allows 15 s.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
+        self
+    }
+
+    /// By how much the application's clock may be ahead of ours: how far in the future an `nbf` or an `iat` may lie, at most 10 minutes; as
+    /// far as the [`leeway`](Self::leeway) unless set. Set alone, it takes a session that has just begun, and none that has expired.
+    pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
+        self.leeway_ahead = Some(leeway);
         self
     }
 
@@ -275,7 +288,8 @@ impl SessionCookieVerifierBuilder {
         if self.secret_length < self.secret_length_min {
             return Err(SessionCookieError::SecretTooShort);
         }
-        if self.leeway > LEEWAY_MAX {
+        let leeway_ahead = self.leeway_ahead.unwrap_or(self.leeway);
+        if self.leeway.max(leeway_ahead) > LEEWAY_MAX {
             return Err(SessionCookieError::Leeway);
         }
         Ok(SessionCookieVerifier(Arc::new(Inner {
@@ -283,6 +297,7 @@ impl SessionCookieVerifierBuilder {
             roles: self.roles,
             claims: self.claims,
             leeway: self.leeway,
+            leeway_ahead,
             clock: self.clock,
             verified: (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity)),
         })))

@@ -134,6 +134,23 @@ fn it_expires_to_the_second_warm_or_cold() {
     };
     assert!(late(15).is_ok());
     assert!(late(9).is_err());
+    // Ours is behind by so much: the session begins in the future.
+    let early = |behind, set: fn(SessionCookieVerifierBuilder) -> SessionCookieVerifierBuilder| {
+        let builder = builder().with_clock(clock(MADE_AT - behind));
+        set(builder).build().unwrap().verify(SHORT).is_ok()
+    };
+    let (ten, none) = (Duration::from_secs(10), Duration::ZERO);
+    assert!(early(10, |builder| builder.leeway(Duration::from_secs(10))));
+    assert!(!early(11, |builder| builder.leeway(Duration::from_secs(10))));
+    assert!(early(10, |builder| builder.leeway_ahead(Duration::from_secs(10))));
+    assert!(!early(11, |builder| builder.leeway_ahead(Duration::from_secs(10))));
+    let strict = builder()
+        .with_clock(clock(MADE_AT - 1))
+        .leeway(ten)
+        .leeway_ahead(none);
+    assert!(strict.build().unwrap().verify(SHORT).is_err());
+    let over = builder().with_clock(clock(MADE_AT + 60)).leeway_ahead(ten);
+    assert!(over.build().unwrap().verify(SHORT).is_err());
 }
 
 #[test]
@@ -311,8 +328,10 @@ fn settings_that_cannot_be_are_named() {
         empty.build().unwrap_err(),
         SessionCookieError::SecretTooShort
     );
-    let lax = builder().leeway(Duration::from_secs(601)).build();
-    assert_eq!(lax.unwrap_err(), SessionCookieError::Leeway);
+    let much = Duration::from_secs(601);
+    for lax in [builder().leeway(much), builder().leeway_ahead(much)] {
+        assert_eq!(lax.build().unwrap_err(), SessionCookieError::Leeway);
+    }
 }
 
 #[test]

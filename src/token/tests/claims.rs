@@ -41,8 +41,10 @@ fn claims_have_their_types() {
         r#","roles":"admin""#,
         r#","roles":["a",1]"#,
         r#","roles":{"a":1}"#,
-        r#","roles":null"#,
+        r#","roles":null,"roles":["a"]"#,
+        r#","roles":[null]"#,
         r#","token_use":1"#,
+        r#","token_use":null"#,
         r#","token_use":["access"]"#,
     ] {
         refused(&sign(HEADER, good_claims(more)), Kind::Malformed);
@@ -58,6 +60,7 @@ fn claims_have_their_types() {
         ("aud", "123"),
         ("aud", "null"),
         ("aud", r#"["web",1]"#),
+        ("aud", r#"["web",null]"#),
         ("aud", r#"{"web":1}"#),
     ] {
         let mut claims =
@@ -73,6 +76,69 @@ fn claims_have_their_types() {
         NOW + 60
     );
     refused(&sign(HEADER, long_sub), Kind::Malformed);
+}
+
+#[test]
+fn no_roles_may_be_written_as_null() {
+    let token = accepted(&sign(HEADER, good_claims(r#","roles":null"#)));
+    assert_eq!(token.roles().count(), 0);
+}
+
+#[test]
+fn several_names_of_an_issuer_and_of_ours_are_as_good_as_one() {
+    let clock = Arc::new(ManualClock::default());
+    let verifier = builder(&clock)
+        .add_issuer("https://api.example")
+        .add_audience("mobile")
+        .build()
+        .unwrap();
+    let verdict = |iss: &str, aud: &str| {
+        let claims = format!(r#"{{{iss}{aud}"sub":"me","exp":{}}}"#, NOW + 60);
+        let verified = verifier.verify(&sign(HEADER, claims));
+        verified.map(drop).map_err(|error| error.kind())
+    };
+    let issuers = [r#""iss":"api","#, r#""iss":"https://api.example","#];
+    for iss in issuers {
+        for aud in [
+            r#""aud":"web","#,
+            r#""aud":"mobile","#,
+            r#""aud":["x","mobile"],"#,
+        ] {
+            assert_eq!(verdict(iss, aud), Ok(()), "{iss}{aud}");
+        }
+        for foreign in [
+            "",
+            r#""aud":"x","#,
+            r#""aud":[],"#,
+            r#""aud":"web mobile","#,
+        ] {
+            assert_eq!(verdict(iss, foreign), Err(Kind::WrongAudience), "{foreign}");
+        }
+        for odd in [r#""aud":123,"#, r#""aud":null,"#, r#""aud":["mobile",1],"#] {
+            assert_eq!(verdict(iss, odd), Err(Kind::Malformed), "{odd}");
+        }
+    }
+    let aud = r#""aud":"mobile","#;
+    for foreign in ["", r#""iss":"API","#, r#""iss":"https://api.example/","#] {
+        assert_eq!(verdict(foreign, aud), Err(Kind::WrongIssuer), "{foreign}");
+    }
+    for odd in [r#""iss":["api"],"#, r#""iss":null,"#] {
+        assert_eq!(verdict(odd, aud), Err(Kind::Malformed), "{odd}");
+    }
+    // The one that is set last stands alone.
+    let alone = builder(&clock)
+        .add_issuer("b")
+        .issuer("c")
+        .add_audience("d");
+    let alone = alone.audience("e").build().unwrap();
+    for (iss, aud, is_good) in [("c", "e", true), ("api", "e", false), ("b", "e", false)]
+        .into_iter()
+        .chain([("c", "web", false), ("c", "d", false)])
+    {
+        let exp = NOW + 60;
+        let claims = format!(r#"{{"iss":"{iss}","aud":"{aud}","sub":"me","exp":{exp}}}"#);
+        assert_eq!(alone.verify(&sign(HEADER, claims)).is_ok(), is_good);
+    }
 }
 
 #[test]

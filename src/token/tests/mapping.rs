@@ -25,10 +25,12 @@ fn roles_come_from_where_the_issuer_puts_them() {
         r#","realm_access":{}"#,
         r#","realm_access":[]"#,
         r#","realm_access":1"#,
+        r#","realm_access":null"#,
+        r#","realm_access":{"roles":null}"#,
     ] {
         assert!(roles(verify(nested, none).unwrap()).is_empty(), "{none}");
     }
-    for odd in ["1", "null", r#"{"a":1}"#, r#"["a",1]"#, r#"[["a"]]"#] {
+    for odd in ["1", "false", r#"{"a":1}"#, r#"["a",null]"#, r#"[["a"]]"#] {
         let more = format!(r#","realm_access":{{"roles":{odd}}}"#);
         assert_eq!(verify(nested, &more).unwrap_err(), Kind::Malformed, "{odd}");
     }
@@ -50,7 +52,9 @@ fn the_usual_place_of_roles_may_be_named_and_may_be_anothers() {
         let token = verify(named, &format!(r#","roles":{written}"#)).unwrap();
         assert_eq!(roles(token), ["a", "b"], "{written}");
     }
-    assert!(roles(verify(named, "").unwrap()).is_empty());
+    for none in ["", r#","roles":null"#] {
+        assert!(roles(verify(named, none).unwrap()).is_empty(), "{none}");
+    }
     let odd = verify(named, r#","roles":{"a":1}"#);
     assert_eq!(odd.unwrap_err(), Kind::Malformed);
     let twice = verify(named, r#","roles":["a"],"roles":["b"]"#);
@@ -113,13 +117,14 @@ fn scopes_are_words_or_a_list_and_no_roles() {
         r#","scope":"""#,
         r#","scope":" ""#,
         r#","scope":[]"#,
+        r#","scope":null"#,
         r#","scp":"a""#,
     ] {
         let token = verify(plain, none).unwrap();
         assert!(scopes(&token).is_empty(), "{none}");
         assert_eq!(token.principal().scopes().count(), 0);
     }
-    for odd in ["1", "null", "true", r#"{"a":1}"#, r#"["a",1]"#] {
+    for odd in ["1", "[null]", "true", r#"{"a":1}"#, r#"["a",1]"#] {
         let more = format!(r#","scope":{odd}"#);
         assert_eq!(verify(plain, &more).unwrap_err(), Kind::Malformed, "{odd}");
     }
@@ -142,10 +147,25 @@ fn attributes_are_strings_of_the_principal() {
     let token = verify(tenant, r#","org":{"id":"acme"},"email":"a@b""#).unwrap();
     assert_eq!(token.principal().attribute("tenant"), Some("acme"));
     assert_eq!(token.principal().attribute("mail"), Some("a@b"));
-    let token = verify(tenant, "").unwrap();
-    assert_eq!(token.principal().attribute("tenant"), None);
-    let odd = verify(tenant, r#","org":{"id":["acme"]}"#);
-    assert_eq!(odd.unwrap_err(), Kind::Malformed);
+    for none in ["", r#","org":null"#, r#","org":{"id":null},"email":null"#] {
+        let token = verify(tenant, none).unwrap();
+        assert_eq!(token.principal().attribute("tenant"), None, "{none}");
+        assert_eq!(token.principal().attribute("mail"), None, "{none}");
+    }
+    for odd in [r#"["acme"]"#, "1", "false"] {
+        let odd = verify(tenant, &format!(r#","org":{{"id":{odd}}}"#));
+        assert_eq!(odd.unwrap_err(), Kind::Malformed);
+    }
+    // What is always read is read as ever, mapped or not.
+    let named = |builder: TokenVerifierBuilder| builder.add_attribute_from("name", ["sub"]);
+    let claims = format!(
+        r#"{{"iss":"api","aud":"web","sub":null,"exp":{}}}"#,
+        NOW + 60
+    );
+    let clock = Arc::new(ManualClock::default());
+    let verifier = named(builder(&clock)).build().unwrap();
+    let odd = verifier.verify(&sign(HEADER, claims)).unwrap_err();
+    assert_eq!(odd.kind(), Kind::Malformed);
 }
 
 #[test]

@@ -18,11 +18,14 @@ fn settings_that_make_no_sense_are_refused() {
     );
     assert_eq!(err(verifier().issuer("").build()), E::Issuer);
     assert_eq!(err(verifier().audience("").build()), E::Audience);
+    let one_more = verifier().issuer("a").audience("b");
+    assert_eq!(err(one_more.add_issuer("").build()), E::Issuer);
+    let one_more = verifier().issuer("a").audience("b");
+    assert_eq!(err(one_more.add_audience("").build()), E::Audience);
     assert_eq!(err(verifier().typ("").build()), E::Typ);
-    assert_eq!(
-        err(verifier().leeway(Duration::from_secs(601)).build()),
-        E::Leeway
-    );
+    let much = Duration::from_secs(601);
+    assert_eq!(err(verifier().leeway(much).build()), E::Leeway);
+    assert_eq!(err(verifier().leeway_ahead(much).build()), E::Leeway);
     assert_eq!(issuer().issuer("").build().unwrap_err(), E::Issuer);
     assert_eq!(issuer().audience("").build().unwrap_err(), E::Audience);
     for lifetime in [Duration::from_millis(999), Duration::MAX] {

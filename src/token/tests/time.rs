@@ -64,9 +64,32 @@ fn leeway_counts_both_ways_and_is_nothing_unless_set() {
         .unwrap();
     lenient.verify(&with_exp(&(NOW - 4).to_string())).unwrap();
     assert!(lenient.verify(&with_exp(&(NOW - 5).to_string())).is_err());
-    let early = |second: i64| sign(HEADER, good_claims(&format!(r#","nbf":{second}"#)));
-    lenient.verify(&early(NOW + 5)).unwrap();
-    assert!(lenient.verify(&early(NOW + 6)).is_err());
+    for name in ["nbf", "iat"] {
+        let early = |second| early(name, second);
+        lenient.verify(&early(NOW + 5)).unwrap();
+        assert!(lenient.verify(&early(NOW + 6)).is_err(), "{name}");
+    }
+}
+
+fn early(name: &str, second: i64) -> String {
+    sign(HEADER, good_claims(&format!(r#","{name}":{second}"#)))
+}
+
+#[test]
+fn a_clock_that_is_ahead_prolongs_nothing() {
+    let clock = Arc::new(ManualClock::default());
+    let seconds = Duration::from_secs;
+    let ahead = builder(&clock).leeway_ahead(seconds(5)).build().unwrap();
+    // However much the other way is.
+    let behind = builder(&clock).leeway(seconds(9)).leeway_ahead(seconds(0));
+    let behind = behind.build().unwrap();
+    for name in ["nbf", "iat"] {
+        ahead.verify(&early(name, NOW + 5)).unwrap();
+        assert!(ahead.verify(&early(name, NOW + 6)).is_err(), "{name}");
+        assert!(behind.verify(&early(name, NOW + 1)).is_err(), "{name}");
+    }
+    assert!(ahead.verify(&with_exp(&NOW.to_string())).is_err());
+    behind.verify(&with_exp(&(NOW - 8).to_string())).unwrap();
 }
 
 #[test]
