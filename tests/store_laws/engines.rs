@@ -93,13 +93,29 @@ pub(crate) async fn postgres() -> Option<(tollgate::store::PostgresStore, Time)>
     Some(postgres_on(options).await)
 }
 
+/// The same in another schema than the usual one.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_elsewhere() -> Option<(tollgate::store::PostgresStore, Time)> {
+    let options = crate::postgres_server::database().await?;
+    Some(postgres_in("elsewhere_2", options).await)
+}
+
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres_on(
+    options: sqlx::postgres::PgConnectOptions,
+) -> (tollgate::store::PostgresStore, Time) {
+    postgres_in("tollgate", options).await
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_in(
+    schema: &str,
     options: sqlx::postgres::PgConnectOptions,
 ) -> (tollgate::store::PostgresStore, Time) {
     let clock = Time::default();
     let pool = crate::postgres_server::pool(options, 6).await;
     let store = tollgate::store::PostgresStore::builder(pool)
+        .schema(schema)
         .with_clock(clock.clone())
         .open_holds_per_account_max(OPEN_HOLDS_MAX)
         .on_alert(note_alert)
@@ -291,6 +307,11 @@ pub(crate) mod alone {
     #[cfg(feature = "postgres")]
     pub(crate) async fn postgres() -> Option<(tollgate::store::PostgresStore, ())> {
         Some((super::postgres().await?.0, ()))
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn postgres_elsewhere() -> Option<(tollgate::store::PostgresStore, ())> {
+        Some((super::postgres_elsewhere().await?.0, ()))
     }
 
     #[cfg(feature = "redis")]

@@ -45,6 +45,8 @@ mod postgres_proxy;
 #[cfg(feature = "postgres")]
 mod postgres_push;
 #[cfg(feature = "postgres")]
+mod postgres_schemas;
+#[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod postgres_server;
 #[cfg(feature = "postgres")]
@@ -93,6 +95,19 @@ macro_rules! on_each_engine {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $law() {
                     if let Some((store, clock)) = crate::engines::postgres().await {
+                        crate::$room::$law(store.clone(), clock).await;
+                        store.close().await.unwrap();
+                    }
+                }
+            )*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod postgres_elsewhere {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $law() {
+                    if let Some((store, clock)) = crate::engines::postgres_elsewhere().await {
                         crate::$room::$law(store.clone(), clock).await;
                         store.close().await.unwrap();
                     }
@@ -159,6 +174,8 @@ macro_rules! key_laws {
             laws_of! { keys on memory: $($law,)* }
             #[cfg(feature = "postgres")]
             laws_of! { keys on postgres: $($law,)* }
+            #[cfg(feature = "postgres")]
+            laws_of! { keys on postgres_elsewhere: $($law,)* }
             #[cfg(feature = "sqlite")]
             laws_of! { keys on sqlite: $($law,)* }
         }
@@ -171,6 +188,8 @@ macro_rules! session_laws {
             laws_of! { sessions on memory: $($law,)* }
             #[cfg(feature = "postgres")]
             laws_of! { sessions on postgres: $($law,)* }
+            #[cfg(feature = "postgres")]
+            laws_of! { sessions on postgres_elsewhere: $($law,)* }
             #[cfg(feature = "redis")]
             laws_of! { sessions on redis: $($law,)* }
             #[cfg(feature = "redis-cluster")]

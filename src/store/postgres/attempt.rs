@@ -261,7 +261,7 @@ async fn begin(
     let known = format!(
         "{begin}; SELECT CASE current_setting('synchronous_commit') WHEN 'off'
              THEN set_config('synchronous_commit', 'on', true) END
-         FROM tollgate.instance WHERE id = {} FOR KEY SHARE",
+         FROM instance WHERE id = {} FOR KEY SHARE",
         instance.id()
     );
     let found = sqlx::raw_sql(AssertSqlSafe(known))

@@ -22,15 +22,15 @@ use crate::{
 const STEP: usize = 1_000;
 
 /// An event of before has the kind that processes of before go by.
-const INSERT: &str = "INSERT INTO tollgate.audit
+const INSERT: &str = "INSERT INTO audit
      (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share, ordinal)
-     SELECT event.*, nextval(format('tollgate.audit_of_share_%s', event.share)::regclass)
+     SELECT event.*, nextval(format('audit_of_share_%s', event.share)::regclass)
      FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
          $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[], $12::smallint[])
      AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share)";
 
 /// When the entry was behind which a page begins; where it is forgotten, the next that came after it stands for it.
-const BEFORE: &str = "SELECT at FROM tollgate.audit WHERE position >= $1 ORDER BY position LIMIT 1";
+const BEFORE: &str = "SELECT at FROM audit WHERE position >= $1 ORDER BY position LIMIT 1";
 
 /// By an index, where there is one for what is asked; what else is asked is looked for in at most 10,000 entries. $3 is what the
 /// index is asked for.
@@ -40,7 +40,7 @@ macro_rules! list {
             concat!(
                 "WITH seen AS (
                      SELECT position, at, actor, key, address, action, outcome, request_id, route, target, reason
-                     FROM tollgate.audit WHERE (at, position) < ($1, $2) AND ",
+                     FROM audit WHERE (at, position) < ($1, $2) AND ",
                 $condition,
                 " ORDER BY at DESC, position DESC LIMIT 10000
                  )
@@ -49,7 +49,7 @@ macro_rules! list {
                  ORDER BY at DESC, position DESC LIMIT $6"
             ),
             concat!(
-                "SELECT position FROM tollgate.audit WHERE (at, position) < ($1, $2) AND ",
+                "SELECT position FROM audit WHERE (at, position) < ($1, $2) AND ",
                 $condition,
                 " ORDER BY at DESC, position DESC OFFSET 9999 LIMIT 1"
             ),
@@ -60,17 +60,17 @@ macro_rules! list {
 /// The shares that are too long, or whose oldest entry is too old: mostly none, which is seen at their ends.
 const OVER: &str = "SELECT shares.number, shares.kept
      FROM unnest($1::smallint[], $2::bigint[]) AS shares (number, kept),
-     LATERAL (SELECT at, ordinal FROM tollgate.audit WHERE share = shares.number
+     LATERAL (SELECT at, ordinal FROM audit WHERE share = shares.number
          ORDER BY ordinal LIMIT 1) AS oldest,
-     LATERAL (SELECT max(ordinal) AS ordinal FROM tollgate.audit WHERE share = shares.number) AS newest
+     LATERAL (SELECT max(ordinal) AS ordinal FROM audit WHERE share = shares.number) AS newest
      WHERE oldest.at < $3 OR oldest.ordinal <= newest.ordinal - shares.kept";
 
 const PRUNE: &str = "WITH oldest AS (
-         SELECT position, at, ordinal FROM tollgate.audit WHERE share = $4 ORDER BY ordinal LIMIT $3
+         SELECT position, at, ordinal FROM audit WHERE share = $4 ORDER BY ordinal LIMIT $3
      )
-     DELETE FROM tollgate.audit USING oldest WHERE audit.position = oldest.position AND (
+     DELETE FROM audit USING oldest WHERE audit.position = oldest.position AND (
          oldest.at < $1
-         OR oldest.ordinal <= (SELECT max(ordinal) FROM tollgate.audit WHERE share = $4) - $2
+         OR oldest.ordinal <= (SELECT max(ordinal) FROM audit WHERE share = $4) - $2
      )";
 
 impl AuditLog for PostgresStore {

@@ -17,8 +17,14 @@ use tokio::{
 };
 
 use super::{
-    Inner, PostgresStore, Queue, Settings, Shared, begin::Begin, heartbeat, instance::Instance,
-    lane::Lane, maintenance::Maintenance, schema, turns::Turns,
+    Inner, PostgresStore, Queue, Settings, Shared,
+    begin::Begin,
+    heartbeat,
+    instance::Instance,
+    lane::Lane,
+    maintenance::Maintenance,
+    schema::{self, Schema},
+    turns::Turns,
 };
 use crate::{
     domain::{
@@ -41,7 +47,8 @@ pub enum Migrations {
     #[default]
     AtStart,
     /// [`PostgresStore::migrate`], with a role of its own. A store that is opened looks whether that was done, and
-    /// fails where it wasn't. What the role of a server needs, after each update that made tables:
+    /// fails where it wasn't. What the role of a server needs, after each update that made tables (`tollgate` is the
+    /// [schema](PostgresStoreBuilder::schema)):
     ///
     /// ```sql
     /// GRANT USAGE ON SCHEMA tollgate TO server;
@@ -75,12 +82,33 @@ impl PostgresStoreBuilder {
             open_holds_per_account_max: 4_096,
             lanes: 2,
             deadline: Duration::from_secs(5),
+            schema: Schema::default(),
         };
         Self {
             pool,
             migrations: Migrations::default(),
             settings,
         }
+    }
+
+    /// The schema that everything is in; `tollgate` unless set. 1 to 54 bytes: small letters, digits and underscores, no digit first, and
+    /// not `pg_` in front, which is PostgreSQL's own. It is made where it isn't there, which takes the right to make one.
+    ///
+    /// The pool's `search_path` is left alone. The push channel is the schema's: `tollgate.` and its name.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::store::PostgresStore;
+    ///
+    /// let pool = sqlx::PgPool::connect("postgres://localhost/everything").await?;
+    /// let store = PostgresStore::builder(pool).schema("billing").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn schema(mut self, name: &str) -> Self {
+        self.settings.schema = Schema::new(name);
+        self
     }
 
     /// Who brings the tables up to date; [`Migrations::AtStart`] unless set.
@@ -183,21 +211,33 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Makes the tables, or brings them up to date, and nothing else; see [`PostgresStore::migrate`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migrate(self) -> Result<(), StoreError> {
+        let schema = &self.settings.schema;
+        schema.check()?;
+        let migrated = schema::migrate(&self.pool, schema).await;
+        migrated.map_err(|failure| failure.error)
+    }
+
     /// Makes or brings up to date the tables where that is needed, and begins to work on them. It must be called
     /// on a Tokio runtime, on which the store's tasks then run.
     ///
     /// # Errors
     /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made, or are of a
-    /// version that this one doesn't work with: the text says which.
+    /// version that this one doesn't work with, or when the [schema](Self::schema) can't have such a name: the text says which.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let Self {
             pool,
             migrations,
             settings,
         } = self;
+        settings.schema.check()?;
         let ready = match migrations {
-            Migrations::AtStart => schema::migrate(&pool).await,
-            Migrations::Separate => schema::verify(&pool).await,
+            Migrations::AtStart => schema::migrate(&pool, &settings.schema).await,
+            Migrations::Separate => schema::verify(&pool, &settings.schema).await,
         };
         ready.map_err(|failure| failure.error)?;
         let (lanes, queues): (Vec<_>, Vec<Queue>) = (0..settings.lanes)
@@ -205,7 +245,7 @@ impl PostgresStoreBuilder {
             .unzip();
         let shared = Arc::new(Shared {
             pool,
-            begin: Begin::new(settings.deadline),
+            begin: Begin::new(settings.deadline, &settings.schema),
             settings,
             gauge: Arc::new(Gauge::default()),
             lanes: lanes.clone(),

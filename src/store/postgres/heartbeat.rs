@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 3;
 
 /// Not one whose transaction is under way, or who has said more meanwhile: it lives.
-const REMOVE_DEAD: &str = "DELETE FROM tollgate.instance WHERE id IN (
-         SELECT id FROM tollgate.instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
+const REMOVE_DEAD: &str = "DELETE FROM instance WHERE id IN (
+         SELECT id FROM instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
      )";
 
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Makes an instance known.
+/// Makes an instance known, in the transaction that is under way.
 pub(super) async fn register(
     connection: &mut PgConnection,
     instance: &Instance,
@@ -62,11 +62,31 @@ pub(super) async fn register(
 ) -> Result<(), Failure> {
     let clock = &shared.settings.clock;
     let (elapsed, now) = (clock.elapsed(), clock.now());
-    sqlx::query("INSERT INTO tollgate.instance (id, beats, seen_at) VALUES ($1, 0, now())")
+    insert(connection, instance).await?;
+    shared.confirm(instance, elapsed, now);
+    Ok(())
+}
+
+/// The same, where none is.
+pub(super) async fn register_anew(
+    connection: &mut PgConnection,
+    instance: &Instance,
+    shared: &Shared,
+) -> Result<(), Failure> {
+    let clock = &shared.settings.clock;
+    let (elapsed, now) = (clock.elapsed(), clock.now());
+    begin(connection, shared).await?;
+    insert(connection, instance).await?;
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
+    shared.confirm(instance, elapsed, now);
+    Ok(())
+}
+
+async fn insert(connection: &mut PgConnection, instance: &Instance) -> Result<(), Failure> {
+    sqlx::query("INSERT INTO instance (id, beats, seen_at) VALUES ($1, 0, now())")
         .bind(instance.id())
         .execute(connection)
         .await?;
-    shared.confirm(instance, elapsed, now);
     Ok(())
 }
 
@@ -95,7 +115,7 @@ impl Beat {
 
     pub(super) fn statement(&self) -> String {
         let id = self.instance.id();
-        format!("UPDATE tollgate.instance SET beats = beats + 1, seen_at = now() WHERE id = {id}")
+        format!("UPDATE instance SET beats = beats + 1, seen_at = now() WHERE id = {id}")
     }
 
     pub(super) fn is_written(&self, shared: &Shared) {
@@ -172,11 +192,10 @@ async fn remove_the_dead(
     let settings = &shared.settings;
     let asked = settings.clock.elapsed();
     begin(connection, shared).await?;
-    let others: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT id, beats FROM tollgate.instance WHERE id <> $1")
-            .bind(shared.instance().id())
-            .fetch_all(&mut *connection)
-            .await?;
+    let others: Vec<(i64, i64)> = sqlx::query_as("SELECT id, beats FROM instance WHERE id <> $1")
+        .bind(shared.instance().id())
+        .fetch_all(&mut *connection)
+        .await?;
     let looked = (asked, settings.clock.elapsed());
     let others: HashMap<i64, i64> = others.into_iter().collect();
     for (id, beats) in failure_detector.look(&others, looked, settings.recover_after) {

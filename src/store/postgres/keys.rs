@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Each column by itself: what isn't named stays as it is, so that nothing undoes a change beside it.
-const UPDATE: &str = "UPDATE tollgate.api_key SET
+const UPDATE: &str = "UPDATE api_key SET
      name = coalesce($3, name),
      roles = coalesce($4, roles),
      networks = coalesce($5, networks),
@@ -41,10 +41,10 @@ const UPDATE: &str = "UPDATE tollgate.api_key SET
 
 /// In the order in which uses are noted, so that neither waits for the other with what it waits for.
 const REVOKE_ALL: &str = "WITH good AS (
-         SELECT id FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+         SELECT id FROM api_key WHERE owner = $1 AND revoked_at IS NULL
          ORDER BY id FOR NO KEY UPDATE
      )
-     UPDATE tollgate.api_key SET revoked_at = $2 FROM good
+     UPDATE api_key SET revoked_at = $2 FROM good
      WHERE api_key.id = good.id RETURNING api_key.id, api_key.digest";
 
 async fn update(
@@ -88,7 +88,7 @@ async fn rotate(
     };
     make_room(&mut *connection, &successor, bounds).await?;
     insert(&mut *connection, &successor).await?;
-    sqlx::query("UPDATE tollgate.api_key SET expires_at = $1, rotated_to = $2 WHERE id = $3")
+    sqlx::query("UPDATE api_key SET expires_at = $1, rotated_to = $2 WHERE id = $3")
         .bind(moments(old.expires_at))
         .bind(successor.id.as_str())
         .bind(old.id.as_str())
@@ -116,7 +116,7 @@ impl KeyLookup for PostgresStore {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
             let changed = sqlx::query(
-                "UPDATE tollgate.api_key SET digest = $3, proof = $4
+                "UPDATE api_key SET digest = $3, proof = $4
                  WHERE id = $1 AND digest = $2 AND proof = $5",
             )
             .bind(change.id.as_str())
@@ -305,7 +305,7 @@ impl KeyStore for PostgresStore {
             }
             let mut transaction = shared.begin().await?;
             let found = lock_owned(&mut transaction, &owner, &id).await?;
-            sqlx::query("DELETE FROM tollgate.api_key WHERE id = $1 AND owner = $2")
+            sqlx::query("DELETE FROM api_key WHERE id = $1 AND owner = $2")
                 .bind(id.as_str())
                 .bind(&owner)
                 .execute(&mut *transaction)

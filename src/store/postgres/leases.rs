@@ -34,10 +34,9 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 
 const LOAD: &str = "SELECT instance, number, step, amount, day, month, prepaid
      FROM unnest($1::bigint[], $2::bigint[]) AS wanted (instance, number)
-     JOIN tollgate.lease USING (instance, number)";
+     JOIN lease USING (instance, number)";
 
-const KEEP: &str =
-    "INSERT INTO tollgate.lease (instance, number, step, account, amount, day, month,
+const KEEP: &str = "INSERT INTO lease (instance, number, step, account, amount, day, month,
          budgets, charges, prepaid, ended_at)
      SELECT instance, number, step, account, amount, day, month, budgets::json, charges, prepaid,
          CASE WHEN prepaid IS NOT NULL THEN $11 END
@@ -48,16 +47,16 @@ const KEEP: &str =
          prepaid = excluded.prepaid, ended_at = excluded.ended_at";
 
 const END: &str =
-    "DELETE FROM tollgate.lease USING unnest($1::bigint[], $2::bigint[]) AS gone (instance, number)
+    "DELETE FROM lease USING unnest($1::bigint[], $2::bigint[]) AS gone (instance, number)
      WHERE lease.instance = gone.instance AND lease.number = gone.number";
 
 const ORPHANED: &str = "SELECT lease.instance, lease.number, account.id, budgets, charges
-     FROM tollgate.lease JOIN tollgate.account ON account.number = lease.account
+     FROM lease JOIN account ON account.number = lease.account
      WHERE prepaid IS NULL AND account.id <> ALL($2)
-     AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = lease.instance) LIMIT $1";
+     AND NOT EXISTS (SELECT FROM instance WHERE instance.id = lease.instance) LIMIT $1";
 
-const FORGET_OLD: &str = "DELETE FROM tollgate.lease WHERE (instance, number) IN (
-         SELECT instance, number FROM tollgate.lease WHERE ended_at <= $1 LIMIT $2
+const FORGET_OLD: &str = "DELETE FROM lease WHERE (instance, number) IN (
+         SELECT instance, number FROM lease WHERE ended_at <= $1 LIMIT $2
          FOR UPDATE SKIP LOCKED
      )";
 

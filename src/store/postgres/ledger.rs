@@ -174,7 +174,7 @@ impl Ledger for PostgresStore {
                 return Ok(Balance::default());
             }
             let found = sqlx::query(
-                "SELECT deposited, settled, held, credit_line FROM tollgate.account WHERE id = $1",
+                "SELECT deposited, settled, held, credit_line FROM account WHERE id = $1",
             )
             .bind(account.as_str())
             .fetch_optional(&mut *shared.read().await?)
@@ -222,7 +222,7 @@ impl Ledger for PostgresStore {
             let found = sqlx::query(
                 "SELECT account, budget.id, daily, monthly, total, day, month, day_settled, day_held,
                  month_settled, month_held, total_settled, total_held, soft_daily,
-                 soft_monthly, soft_total, rolling FROM tollgate.budget JOIN tollgate.account ON number = account
+                 soft_monthly, soft_total, rolling FROM budget JOIN account ON number = account
                  WHERE account.id = $1 AND budget.id = $2",
             )
             .bind(account.as_str())

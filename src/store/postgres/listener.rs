@@ -14,8 +14,6 @@ use tokio::time::{sleep, timeout};
 use super::{PostgresStore, Shared, connection, convert::Failure};
 use crate::store::{Change, ChangeListener, Invalidations};
 
-const CHANNEL: &str = "tollgate";
-
 /// How long the channel may be silent before it is tried.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -84,7 +82,7 @@ async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
         let own = connection::one(&shared.pool, shared.settings.deadline);
         let mut listener = PgListener::connect_with(&own).await?;
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        listener.listen(&shared.settings.schema.channel()).await?;
         Ok(listener)
     };
     timeout(shared.settings.deadline, work)

@@ -13,16 +13,16 @@ const USAGE: &str =
     "SELECT position, request_id, key, route, started_at, settled_at, held, charged,
      outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes,
      cached_tokens, cache_write_tokens, usage_is_missing
-     FROM tollgate.usage
-     WHERE account = (SELECT number FROM tollgate.account WHERE id = $1) AND position < $2
+     FROM usage
+     WHERE account = (SELECT number FROM account WHERE id = $1) AND position < $2
      ORDER BY position DESC LIMIT $3";
 
-const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM tollgate.account WHERE id = $1)
-     (SELECT position, settled_at, -charged, request_id, route FROM tollgate.usage
+const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM account WHERE id = $1)
+     (SELECT position, settled_at, -charged, request_id, route FROM usage
          WHERE account = (SELECT number FROM mine) AND charged <> 0 AND position < $2
          ORDER BY position DESC LIMIT $3)
      UNION ALL
-     (SELECT position, paid_at, amount, reference, NULL FROM tollgate.credit
+     (SELECT position, paid_at, amount, reference, NULL FROM credit
          WHERE account = (SELECT number FROM mine) AND position < $2
          ORDER BY position DESC LIMIT $3)
      ORDER BY position DESC LIMIT $3";

@@ -26,7 +26,7 @@ macro_rules! select {
     ($condition:literal) => {
         concat!(
             "SELECT id, user_id, created_at, expires_at, ended_at, generation, refreshed_at
-             FROM tollgate.session WHERE ",
+             FROM session WHERE ",
             $condition
         )
     };
@@ -50,13 +50,12 @@ pub(super) async fn end_sessions_of(
     user: &UserId,
     at: Timestamp,
 ) -> Result<u64, Failure> {
-    let ended = sqlx::query(
-        "UPDATE tollgate.session SET ended_at = $1 WHERE user_id = $2 AND ended_at IS NULL",
-    )
-    .bind(Moment(at))
-    .bind(user.as_str())
-    .execute(connection)
-    .await?;
+    let ended =
+        sqlx::query("UPDATE session SET ended_at = $1 WHERE user_id = $2 AND ended_at IS NULL")
+            .bind(Moment(at))
+            .bind(user.as_str())
+            .execute(connection)
+            .await?;
     Ok(ended.rows_affected())
 }
 
@@ -79,7 +78,7 @@ async fn open_session(
         .await?;
     if let Some(expected) = expected_version {
         let admitted = sqlx::query(
-            "SELECT 1 FROM tollgate.users WHERE id = $1 AND password_version = $2 AND active
+            "SELECT 1 FROM users WHERE id = $1 AND password_version = $2 AND active
              FOR SHARE",
         )
         .bind(session.user.as_str())
@@ -91,7 +90,7 @@ async fn open_session(
         }
     }
     let inserted = sqlx::query(
-        "INSERT INTO tollgate.session (id, user_id, created_at, expires_at, ended_at, generation,
+        "INSERT INTO session (id, user_id, created_at, expires_at, ended_at, generation,
          refreshed_at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind(session.id.as_str())
@@ -117,7 +116,7 @@ async fn make_room(
     session: &SessionRecord,
     logins_max: u32,
 ) -> Result<(), Failure> {
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM tollgate.session WHERE user_id = $1")
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM session WHERE user_id = $1")
         .bind(session.user.as_str())
         .fetch_one(&mut *connection)
         .await?;
@@ -125,8 +124,8 @@ async fn make_room(
         return Ok(());
     }
     sqlx::query(
-        "DELETE FROM tollgate.session WHERE id IN (
-             SELECT id FROM tollgate.session WHERE user_id = $1 AND id <> $2
+        "DELETE FROM session WHERE id IN (
+             SELECT id FROM session WHERE user_id = $1 AND id <> $2
              ORDER BY (ended_at IS NULL AND expires_at > $3) DESC, expires_at DESC, id DESC OFFSET $4)",
     )
     .bind(session.user.as_str())
@@ -157,7 +156,7 @@ async fn exchange_refresh(
         RefreshOutcome::Exchanged(_) | RefreshOutcome::Reused
     ) {
         sqlx::query(
-            "UPDATE tollgate.session SET generation = $2, refreshed_at = $3, expires_at = $4,
+            "UPDATE session SET generation = $2, refreshed_at = $3, expires_at = $4,
              ended_at = $5 WHERE id = $1",
         )
         .bind(id.as_str())
@@ -249,14 +248,13 @@ impl SessionStore for PostgresStore {
                 return Ok(false);
             }
             let mut transaction = shared.begin().await?;
-            let ended = sqlx::query(
-                "UPDATE tollgate.session SET ended_at = $1 WHERE id = $2 AND ended_at IS NULL",
-            )
-            .bind(Moment(at))
-            .bind(id.as_str())
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
+            let ended =
+                sqlx::query("UPDATE session SET ended_at = $1 WHERE id = $2 AND ended_at IS NULL")
+                    .bind(Moment(at))
+                    .bind(id.as_str())
+                    .execute(&mut *transaction)
+                    .await?
+                    .rows_affected();
             transaction.commit().await?;
             Ok(ended > 0)
         })
@@ -278,7 +276,7 @@ impl SessionStore for PostgresStore {
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64> {
         self.ask(move |shared| async move {
             let mut transaction = shared.begin().await?;
-            let purged = sqlx::query("DELETE FROM tollgate.session WHERE expires_at < $1")
+            let purged = sqlx::query("DELETE FROM session WHERE expires_at < $1")
                 .bind(Moment(before))
                 .execute(&mut *transaction)
                 .await?

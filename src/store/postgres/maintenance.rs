@@ -220,7 +220,7 @@ impl Maintenance {
         self.shared.heartbeat.lock().await.end();
         let forget = async |work: Work| {
             let mut line = work.begin().await?;
-            sqlx::query("DELETE FROM tollgate.instance WHERE id = $1")
+            sqlx::query("DELETE FROM instance WHERE id = $1")
                 .bind(work.instance().id())
                 .execute(&mut *line)
                 .await?;

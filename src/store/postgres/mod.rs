@@ -1,7 +1,8 @@
 //! The engine in a PostgreSQL database (12 or later): many processes, one set of books.
 //!
 //! It works on a [`PgPool`](sqlx::PgPool) that it is handed, so the connection's options, TLS among them, are the
-//! application's. Everything is in the schema `tollgate`, which is made at the first opening.
+//! application's. Everything is in the schema `tollgate`, unless [another](PostgresStoreBuilder::schema) is set, which is made at the
+//! first opening. Stores in several schemas of one database have nothing to do with each other.
 //!
 //! Changes of the books go through a few lanes, each account always through the same. A lane writes what waits in
 //! one transaction (group commit): it locks the accounts in one order, applies the rules in memory, and writes
@@ -81,6 +82,7 @@ use self::{
     heartbeat::Heartbeat,
     instance::Instance,
     maintenance::Request,
+    schema::Schema,
     turns::{Taken, Turns},
 };
 use super::{
@@ -185,6 +187,7 @@ struct Settings {
     open_holds_per_account_max: usize,
     lanes: usize,
     deadline: Duration,
+    schema: Schema,
 }
 
 fn closed() -> StoreError {
@@ -220,13 +223,12 @@ impl PostgresStore {
 
     /// Makes the tables, or brings them up to date, and nothing else: a step of a deployment, over connections of a role that may.
     /// Where there is nothing to do it changes nothing, and of several at once one does it. Stores of the version before go
-    /// on meanwhile.
+    /// on meanwhile. In another schema than `tollgate`: [`PostgresStoreBuilder::migrate`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
-        let migrated = schema::migrate(pool).await;
-        migrated.map_err(|failure| failure.error)
+        Self::builder(pool.clone()).migrate().await
     }
 
     /// Settings of one's own for a store on these connections.
@@ -345,7 +347,7 @@ impl Shared {
             return Ok(());
         }
         let new = Arc::new(Instance::new()?);
-        heartbeat::register(connection, &new, self).await?;
+        heartbeat::register_anew(connection, &new, self).await?;
         *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let lost = old.lose();
         if lost > 0 {

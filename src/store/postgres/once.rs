@@ -17,20 +17,20 @@ use crate::domain::{
 
 const LOAD: &str = "SELECT account, key, fingerprint, settled, ends
      FROM unnest($1::bigint[], $2::text[]) AS wanted (account, key)
-     JOIN tollgate.once USING (account, key)";
+     JOIN once USING (account, key)";
 
-const KEEP: &str = "INSERT INTO tollgate.once (account, key, fingerprint, settled, ends)
+const KEEP: &str = "INSERT INTO once (account, key, fingerprint, settled, ends)
      SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::boolean[], $5::timestamptz[])
      ON CONFLICT (account, key) DO UPDATE SET fingerprint = excluded.fingerprint,
          settled = excluded.settled, ends = excluded.ends";
 
 const FORGET: &str =
-    "DELETE FROM tollgate.once USING unnest($1::bigint[], $2::text[]) AS gone (account, key)
+    "DELETE FROM once USING unnest($1::bigint[], $2::text[]) AS gone (account, key)
      WHERE once.account = gone.account AND once.key = gone.key";
 
 /// Those whose time is over, a step at a time.
-pub(super) const FORGET_OLD: &str = "DELETE FROM tollgate.once WHERE (account, key) IN (
-         SELECT account, key FROM tollgate.once WHERE settled AND ends <= $1 LIMIT $2
+pub(super) const FORGET_OLD: &str = "DELETE FROM once WHERE (account, key) IN (
+         SELECT account, key FROM once WHERE settled AND ends <= $1 LIMIT $2
          FOR UPDATE SKIP LOCKED
      )";
 

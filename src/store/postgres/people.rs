@@ -30,7 +30,7 @@ macro_rules! select {
     ($condition:literal) => {
         concat!(
             "SELECT position, id, email, password_hash, password_version, roles, attributes,
-             active, created_at FROM tollgate.users WHERE ",
+             active, created_at FROM users WHERE ",
             $condition
         )
     };
@@ -67,7 +67,7 @@ pub(super) fn conflict(text: &str) -> Failure {
 
 async fn insert_user(connection: &mut PgConnection, user: &UserRecord) -> Result<(), Failure> {
     let inserted = sqlx::query(
-        "INSERT INTO tollgate.users (id, email, password_hash, password_version, roles, attributes,
+        "INSERT INTO users (id, email, password_hash, password_version, roles, attributes,
          active, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
     )
     .bind(user.id.as_str())
@@ -152,7 +152,7 @@ impl UserStore for PostgresStore {
             }
             let mut transaction = shared.begin().await?;
             sqlx::query(
-                "UPDATE tollgate.users SET roles = coalesce($2, roles),
+                "UPDATE users SET roles = coalesce($2, roles),
                  active = coalesce($3, active), attributes = attributes || $4,
                  password_version = password_version + $5 WHERE id = $1",
             )
@@ -197,7 +197,7 @@ impl UserStore for PostgresStore {
             }
             let mut transaction = shared.begin().await?;
             let changed = sqlx::query(
-                "UPDATE tollgate.users SET password_hash = $1,
+                "UPDATE users SET password_hash = $1,
                  password_version = password_version + 1 WHERE id = $2 AND password_version = $3",
             )
             .bind(password_hash)
@@ -227,7 +227,7 @@ impl UserStore for PostgresStore {
             }
             let mut transaction = shared.begin().await?;
             let changed = sqlx::query(
-                "UPDATE tollgate.users SET password_hash = $1
+                "UPDATE users SET password_hash = $1
                  WHERE id = $2 AND password_version = $3",
             )
             .bind(password_hash)
@@ -249,12 +249,12 @@ impl UserStore for PostgresStore {
             }
             let mut transaction = shared.begin().await?;
             // The user first: who opens a login meanwhile holds the row, and its login is seen by what follows.
-            let deleted = sqlx::query("DELETE FROM tollgate.users WHERE id = $1")
+            let deleted = sqlx::query("DELETE FROM users WHERE id = $1")
                 .bind(id.as_str())
                 .execute(&mut *transaction)
                 .await?
                 .rows_affected();
-            sqlx::query("DELETE FROM tollgate.session WHERE user_id = $1")
+            sqlx::query("DELETE FROM session WHERE user_id = $1")
                 .bind(id.as_str())
                 .execute(&mut *transaction)
                 .await?;

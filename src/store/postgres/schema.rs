@@ -3,7 +3,7 @@
 //! Not sqlx's own migrations: those keep one table of what was applied, in which an application's migrations and
 //! ours would take each other's for missing files.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, PgPool, postgres::PgConnection};
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{connection::discard, convert::Failure};
 use crate::store::StoreError;
 
-/// Each step once, in this order; what was published is never changed.
+/// Each step once, in this order; what was published is never changed. They name the schema that is used unless another is set.
 const STEPS: &[&str] = &[
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
@@ -40,11 +40,76 @@ const LOCK: i64 = 0x746f_6c6c_6761_7465;
 /// What another process did while this one waited for it is to be seen, whatever the server's default.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
+/// Unless another is set.
+const USUAL: &str = "tollgate";
+
+/// PostgreSQL cuts off names, and refuses channels, of more than 63 bytes; the channel's has nine more than the schema's.
+const NAME_LENGTH_MAX: usize = 54;
+
+/// Where the tables are. What is written into statements is its name, which can't be a parameter: so it has been
+/// [checked](Self::check) before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Schema(Arc<str>);
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self::new(USUAL)
+    }
+}
+
+impl Schema {
+    pub(super) fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Refuses what could be anything else than a name.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let name = &*self.0;
+        let fits = (1..=NAME_LENGTH_MAX).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.starts_with("pg_")
+            && name != "information_schema";
+        if fits {
+            Ok(())
+        } else {
+            Err(StoreError::internal(
+                "schema: 1 to 54 small letters, digits and underscores, no digit first, and not PostgreSQL's own",
+            ))
+        }
+    }
+
+    /// Where names are looked for. What a session has made for itself comes last, or it could stand in a table's place.
+    pub(super) fn path(&self) -> String {
+        format!("\"{}\", pg_temp", self.0)
+    }
+
+    /// By which its triggers tell of changes.
+    pub(super) fn channel(&self) -> String {
+        match &*self.0 {
+            USUAL => USUAL.to_owned(),
+            other => format!("{USUAL}.{other}"),
+        }
+    }
+
+    /// A statement that names the usual schema and its channel, for this one.
+    fn of(&self, statement: &str) -> String {
+        if &*self.0 == USUAL {
+            return statement.to_owned();
+        }
+        statement
+            .replace("tollgate.", &format!("\"{}\".", self.0))
+            .replace("'tollgate'", &format!("'{}'", self.channel()))
+    }
+}
+
 /// Brings the tables up to date. With tables that are, it changes nothing and needs no right to.
-pub(super) async fn migrate(pool: &PgPool) -> Result<(), Failure> {
+pub(super) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<(), Failure> {
     within(pool, async |connection| {
-        if !is_usable(version(connection).await?, known())? {
-            step_by_step(connection).await?;
+        if !is_usable(version(connection, schema).await?, known())? {
+            step_by_step(connection, schema).await?;
         }
         Ok(())
     })
@@ -52,14 +117,15 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), Failure> {
 }
 
 /// Looks whether these are tables that this program works with.
-pub(super) async fn verify(pool: &PgPool) -> Result<(), Failure> {
+pub(super) async fn verify(pool: &PgPool, schema: &Schema) -> Result<(), Failure> {
     within(pool, async |connection| {
-        let (found, known) = (version(connection).await?, known());
+        let (found, known) = (version(connection, schema).await?, known());
         if is_usable(found, known)? {
             return Ok(());
         }
+        let name = &schema.0;
         let text = match found.number {
-            0 => "the database has no tables of tollgate: PostgresStore::migrate makes them".to_owned(),
+            0 => format!("the database has no tables of tollgate in the schema {name}: PostgresStore::migrate makes them"),
             found => format!(
                 "the tables are of version {found}, and {known} is needed: PostgresStore::migrate brings them there"
             ),
@@ -106,38 +172,35 @@ fn is_usable(found: Found, known: i32) -> Result<bool, StoreError> {
     Ok(found.number >= known)
 }
 
-async fn step_by_step(connection: &mut PgConnection) -> Result<(), Failure> {
+async fn step_by_step(connection: &mut PgConnection, schema: &Schema) -> Result<(), Failure> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
     // Another process may have been here meanwhile.
-    let found = version(&mut transaction).await?;
+    let found = version(&mut transaction, schema).await?;
     let number = found.number;
     if is_usable(found, known())? {
         return Ok(());
     }
     if number == 0 {
-        let first = "CREATE SCHEMA IF NOT EXISTS tollgate;
-             CREATE TABLE IF NOT EXISTS tollgate.migration (
-                 version INTEGER PRIMARY KEY,
-                 applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
-             )";
-        sqlx::raw_sql(first).execute(&mut *transaction).await?;
+        begin_with(&mut transaction, schema).await?;
     }
     for (step, next) in STEPS.iter().zip(1_i32..) {
         if next > number {
-            sqlx::raw_sql(AssertSqlSafe(*step))
+            sqlx::raw_sql(AssertSqlSafe(schema.of(step)))
                 .execute(&mut *transaction)
                 .await?;
-            sqlx::query("INSERT INTO tollgate.migration (version) VALUES ($1)")
+            let done = schema.of("INSERT INTO tollgate.migration (version) VALUES ($1)");
+            sqlx::query(AssertSqlSafe(done))
                 .bind(next)
                 .execute(&mut *transaction)
                 .await?;
         }
     }
-    sqlx::query("UPDATE tollgate.migration SET works_from = $1 WHERE version = $2")
+    let works = schema.of("UPDATE tollgate.migration SET works_from = $1 WHERE version = $2");
+    sqlx::query(AssertSqlSafe(works))
         .bind(WORKS_FROM)
         .bind(known())
         .execute(&mut *transaction)
@@ -146,13 +209,37 @@ async fn step_by_step(connection: &mut PgConnection) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The schema, and the table of what was done. One that is there already needs no right to make any.
+async fn begin_with(connection: &mut PgConnection, schema: &Schema) -> Result<(), Failure> {
+    let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
+    let there: bool = sqlx::query_scalar(there)
+        .bind(&*schema.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    let make = if there {
+        String::new()
+    } else {
+        format!("CREATE SCHEMA IF NOT EXISTS \"{}\";", schema.0)
+    };
+    let first = "CREATE TABLE IF NOT EXISTS tollgate.migration (
+             version INTEGER PRIMARY KEY,
+             applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+         )";
+    let first = format!("{make}{}", schema.of(first));
+    sqlx::raw_sql(AssertSqlSafe(first))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Not by `to_regclass`: it goes by what the session remembers of names, in which a schema that another one has just
 /// made may still be missing. And by way of JSON: the column is younger than the table.
-async fn version(connection: &mut PgConnection) -> Result<Found, Failure> {
+async fn version(connection: &mut PgConnection, schema: &Schema) -> Result<Found, Failure> {
     let there: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace
-         ON pg_namespace.oid = relnamespace WHERE nspname = 'tollgate' AND relname = 'migration')",
+         ON pg_namespace.oid = relnamespace WHERE nspname = $1 AND relname = 'migration')",
     )
+    .bind(&*schema.0)
     .fetch_one(&mut *connection)
     .await?;
     let nothing = Found {
@@ -162,12 +249,13 @@ async fn version(connection: &mut PgConnection) -> Result<Found, Failure> {
     if !there {
         return Ok(nothing);
     }
-    let last: Option<(i32, Option<i32>)> = sqlx::query_as(
+    let last = schema.of(
         "SELECT version, (to_jsonb(migration) ->> 'works_from')::integer FROM tollgate.migration
          ORDER BY version DESC LIMIT 1",
-    )
-    .fetch_optional(connection)
-    .await?;
+    );
+    let last: Option<(i32, Option<i32>)> = sqlx::query_as(AssertSqlSafe(last))
+        .fetch_optional(connection)
+        .await?;
     Ok(last.map_or(nothing, |(number, works_from)| Found {
         number,
         works_from: works_from.unwrap_or(number),
@@ -177,6 +265,76 @@ async fn version(connection: &mut PgConnection) -> Result<Found, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_has_a_name_and_nothing_else() {
+        let longest = "s".repeat(NAME_LENGTH_MAX);
+        for good in ["tollgate", "public", "_", "a1", "user", "pg", &longest] {
+            assert!(Schema::new(good).check().is_ok(), "{good}");
+        }
+        let longer = "s".repeat(NAME_LENGTH_MAX + 1);
+        for bad in [
+            "",
+            "1a",
+            "Billing",
+            "my-schema",
+            "a b",
+            "a.b",
+            "a\"",
+            "a'",
+            "a;",
+            "a\0",
+            "ä",
+            "pg_catalog",
+            "information_schema",
+            &longer,
+        ] {
+            assert!(Schema::new(bad).check().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_step_is_of_the_schema_that_is_set() {
+        let usual = Schema::default();
+        let other = Schema::new("billing");
+        for step in STEPS {
+            assert_eq!(usual.of(step), *step);
+            let left = other.of(step).replace("'tollgate.billing'", "");
+            assert!(
+                !left.contains("tollgate.") && !left.contains("'tollgate'"),
+                "{left}"
+            );
+        }
+        let told = other.of("PERFORM pg_notify('tollgate', '*')");
+        assert_eq!(told, "PERFORM pg_notify('tollgate.billing', '*')");
+        assert!(other.channel().len() <= 63);
+        assert!(Schema::new(&"s".repeat(NAME_LENGTH_MAX)).channel().len() <= 63);
+    }
+
+    /// Or it would stand in one schema alone.
+    #[test]
+    fn no_statement_but_a_step_names_a_schema() {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/postgres");
+        let mut looked_at = 0;
+        for folder in ["", "keys", "maintenance"].map(|folder| here.join(folder)) {
+            for file in std::fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                let is_source = path.extension().is_some_and(|end| end == "rs");
+                if !is_source || path.ends_with("schema.rs") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut ends = text
+                    .match_indices("tollgate.")
+                    .map(|(at, name)| at + name.len());
+                let named =
+                    ends.find(|at| text[*at..].starts_with(|next: char| next.is_ascii_lowercase()));
+                assert!(named.is_none(), "{}", path.display());
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at > 25, "{looked_at}");
+    }
 
     #[test]
     fn newer_tables_are_used_by_those_who_can_and_older_ones_by_nobody() {

@@ -23,37 +23,36 @@ use crate::{
 };
 
 /// In one order everywhere, so that two transactions never wait for each other.
-const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FROM tollgate.account
+const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FROM account
      WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
 /// Nobody is waited for.
 const LOCKED: &str = "WITH free AS (
-         SELECT id FROM tollgate.account WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED
+         SELECT id FROM account WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED
      )
-     SELECT id FROM tollgate.account WHERE id = ANY($1) AND id NOT IN (SELECT id FROM free)";
+     SELECT id FROM account WHERE id = ANY($1) AND id NOT IN (SELECT id FROM free)";
 
 const BUDGETS: &str =
     "SELECT account, id, daily, monthly, total, day, month, day_settled, day_held,
      month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total,
      rolling FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
-     JOIN tollgate.budget USING (account, id)";
+     JOIN budget USING (account, id)";
 
 const END_HOLDS: &str =
-    "DELETE FROM tollgate.hold USING unnest($1::bigint[], $2::bigint[]) AS ending (instance, number)
+    "DELETE FROM hold USING unnest($1::bigint[], $2::bigint[]) AS ending (instance, number)
      WHERE hold.instance = ending.instance AND hold.number = ending.number
      RETURNING hold.instance, hold.number";
 
-const EXTEND_HOLDS: &str = "UPDATE tollgate.hold SET ends = longer.ends
+const EXTEND_HOLDS: &str = "UPDATE hold SET ends = longer.ends
      FROM unnest($2::bigint[], $3::bigint[]) AS longer (number, ends)
      WHERE hold.instance = $1 AND hold.number = longer.number RETURNING hold.number";
 
-const PAYMENTS: &str =
-    "SELECT reference, account.id, amount FROM tollgate.credit JOIN tollgate.account
+const PAYMENTS: &str = "SELECT reference, account.id, amount FROM credit JOIN account
      ON number = account WHERE reference = ANY($1)";
 
 /// In the order of the references, for the same reason. One that another process writes at the same time is
 /// waited for, and then missing from the count.
-const PAY: &str = "INSERT INTO tollgate.credit (account, reference, amount, paid_at)
+const PAY: &str = "INSERT INTO credit (account, reference, amount, paid_at)
      SELECT account, reference, amount, $4
      FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS paid (account, reference, amount)
      ORDER BY reference ON CONFLICT (reference) DO NOTHING";
@@ -109,7 +108,7 @@ pub(super) async fn make_accounts(
 ) -> Result<(), Failure> {
     let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     sqlx::query(
-        "INSERT INTO tollgate.account (id) SELECT id FROM unnest($1::text[]) AS new (id) ORDER BY id
+        "INSERT INTO account (id) SELECT id FROM unnest($1::text[]) AS new (id) ORDER BY id
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(names)

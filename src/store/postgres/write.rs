@@ -18,13 +18,13 @@ use crate::{
 };
 
 const WRITE: &str = "WITH accounts AS (
-         UPDATE tollgate.account SET deposited = new.deposited, settled = new.settled,
+         UPDATE account SET deposited = new.deposited, settled = new.settled,
              held = new.held, credit_line = new.credit_line
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
              AS new (number, deposited, settled, held, credit_line)
          WHERE account.number = new.number
      ), budgets AS (
-         INSERT INTO tollgate.budget AS old (account, id, daily, monthly, total, soft_daily,
+         INSERT INTO budget AS old (account, id, daily, monthly, total, soft_daily,
              soft_monthly, soft_total, day, month, day_settled, day_held, month_settled, month_held,
              total_settled, total_held, rolling)
          SELECT * FROM unnest($6::bigint[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
@@ -40,7 +40,7 @@ const WRITE: &str = "WITH accounts AS (
              total_settled = excluded.total_settled, total_held = excluded.total_held,
              rolling = excluded.rolling
      ), holds AS (
-         INSERT INTO tollgate.hold (instance, number, ends, account, amount, day, month, budgets,
+         INSERT INTO hold (instance, number, ends, account, amount, day, month, budgets,
              request_id, principal, key, route, started_at, charges, idempotency_key)
          SELECT $22, number, ends, account, amount, day, month, budgets::json, request_id, principal,
              key, route, started_at, charges, idempotency_key
@@ -50,7 +50,7 @@ const WRITE: &str = "WITH accounts AS (
              AS new (number, ends, account, amount, day, month, budgets, request_id, principal, key,
                  route, started_at, charges, idempotency_key)
      )
-     INSERT INTO tollgate.usage (account, request_id, principal, key, route, started_at, settled_at,
+     INSERT INTO usage (account, request_id, principal, key, route, started_at, settled_at,
          held, charged, outcome, status, latency_micros, input_tokens, output_tokens, bytes, model,
          cached_tokens, cache_write_tokens, usage_is_missing)
      SELECT account, request_id, principal, key, route, started_at, $37, held, charged, outcome,

@@ -38,7 +38,7 @@ pub(super) async fn live(
     bounds: KeysPerOwner,
 ) -> Result<u32, Failure> {
     let live: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 AND revoked_at IS NULL
+        "SELECT count(*) FROM (SELECT FROM api_key WHERE owner = $1 AND revoked_at IS NULL
          AND (expires_at IS NULL OR expires_at > $2) LIMIT $3) AS live",
     )
     .bind(owner)
@@ -62,7 +62,7 @@ pub(super) async fn make_room(
         return Ok(());
     }
     let gone = sqlx::query(
-        "DELETE FROM tollgate.api_key WHERE id = (SELECT id FROM tollgate.api_key WHERE owner = $1
+        "DELETE FROM api_key WHERE id = (SELECT id FROM api_key WHERE owner = $1
          AND (revoked_at IS NOT NULL OR expires_at <= $2) ORDER BY position LIMIT 1)",
     )
     .bind(&another.owner)
@@ -83,7 +83,7 @@ async fn kept(
     bounds: KeysPerOwner,
 ) -> Result<u32, Failure> {
     let kept: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT FROM tollgate.api_key WHERE owner = $1 LIMIT $2) AS kept",
+        "SELECT count(*) FROM (SELECT FROM api_key WHERE owner = $1 LIMIT $2) AS kept",
     )
     .bind(owner)
     .bind(i64::from(bounds.kept_max))

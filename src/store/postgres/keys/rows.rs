@@ -24,7 +24,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas, rotated_to FROM tollgate.api_key WHERE ",
+             metadata, proof, quotas, rotated_to FROM api_key WHERE ",
             $condition
         )
     };
@@ -107,7 +107,7 @@ pub(super) async fn insert(
     record: &KeyRecord,
 ) -> Result<(), Failure> {
     let inserted = sqlx::query(
-        "INSERT INTO tollgate.api_key (id, digest, preview, name, owner, environment, roles, resource,
+        "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
          networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
          proof, quotas, rotated_to)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)

@@ -27,18 +27,18 @@ use crate::domain::{
 };
 
 const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets, request_id, key,
-     route, started_at, principal, charges, idempotency_key FROM tollgate.hold JOIN tollgate.account ON account.number = hold.account
+     route, started_at, principal, charges, idempotency_key FROM hold JOIN account ON account.number = hold.account
      WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) AND hold.number <> ALL($5) LIMIT $3";
 
 /// The instances that have holds and no row, by leaps over all that have any.
 pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
-         SELECT min(instance) AS id FROM tollgate.hold
+         SELECT min(instance) AS id FROM hold
          UNION ALL
-         SELECT (SELECT min(instance) FROM tollgate.hold WHERE instance > holder.id) FROM holder
+         SELECT (SELECT min(instance) FROM hold WHERE instance > holder.id) FROM holder
          WHERE holder.id IS NOT NULL
      )
      SELECT id FROM holder WHERE id IS NOT NULL
-     AND NOT EXISTS (SELECT FROM tollgate.instance WHERE instance.id = holder.id)";
+     AND NOT EXISTS (SELECT FROM instance WHERE instance.id = holder.id)";
 
 impl Maintenance {
     /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement or extension is on its way

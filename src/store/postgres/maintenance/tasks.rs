@@ -11,21 +11,21 @@ use super::{
 use crate::domain::clock::Timestamp;
 
 const PRUNE: &str = "WITH oldest AS (
-         SELECT position, settled_at FROM tollgate.usage ORDER BY position LIMIT $3
+         SELECT position, settled_at FROM usage ORDER BY position LIMIT $3
      )
-     DELETE FROM tollgate.usage USING oldest WHERE usage.position = oldest.position AND (
+     DELETE FROM usage USING oldest WHERE usage.position = oldest.position AND (
          oldest.settled_at < $1
-         OR oldest.position <= (SELECT max(position) FROM tollgate.usage) - $2
+         OR oldest.position <= (SELECT max(position) FROM usage) - $2
      )";
 
 /// In one order everywhere, so that two processes never wait for each other.
 const TOUCH: &str = "WITH used AS (
-         SELECT api_key.id, used.at FROM tollgate.api_key
+         SELECT api_key.id, used.at FROM api_key
          JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) ON api_key.id = used.id
          WHERE last_used_at IS NULL OR last_used_at < used.at
          ORDER BY api_key.id FOR NO KEY UPDATE OF api_key
      )
-     UPDATE tollgate.api_key SET last_used_at = used.at FROM used
+     UPDATE api_key SET last_used_at = used.at FROM used
      WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
 
 /// What became of the things that are done in one turn.
