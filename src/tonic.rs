@@ -134,12 +134,19 @@ fn refuse<T>(request: &Request<T>, denial: &Denial) -> Status {
     grpc_status(denial)
 }
 
-/// Watched connections are connections of tonic's server: a [`StallLayer`](crate::StallLayer) on it finds the watch of each.
-impl<T> Connected for WatchedIo<T> {
+/// Watched connections are connections of tonic's server: a [`StallLayer`](crate::StallLayer) on it finds the watch of each, and tells of each
+/// request what tonic would have told of the connection that is watched. So `Request::remote_addr` is known, and of a TLS stream that is
+/// watched (`WatchedIo<TlsStream<TcpStream>>`, with `h2` as its protocol) `Request::peer_certs` too. Where tonic's own server does TLS, and
+/// what is watched is below it, the client's certificates are in the extension `TlsConnectInfo<StallWatch>`.
+impl<T: Connected> Connected for WatchedIo<T> {
     type ConnectInfo = StallWatch;
 
     fn connect_info(&self) -> StallWatch {
-        self.watch().clone()
+        let info = self.inner().connect_info();
+        let watch = self.watch().clone();
+        watch.telling(move |extensions| {
+            extensions.insert(info.clone());
+        })
     }
 }
 

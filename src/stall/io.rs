@@ -92,6 +92,12 @@ impl<T> WatchedIo<T> {
         self
     }
 
+    /// What is watched: of a TLS stream, what the handshake brought.
+    #[must_use]
+    pub fn inner(&self) -> &T {
+        &self.io
+    }
+
     /// Who watches: for the extensions of each request that comes over the connection, where a [`StallLayer`](super::StallLayer) looks for
     /// it.
     #[must_use]

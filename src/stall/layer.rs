@@ -16,7 +16,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{StallWatch, WatchedBody};
-use crate::wire::PeerAddress;
 
 /// Has the answers watched on connections that a [`StallWatch`] watches, and tells the layers inside of it whose connection it is. Stands outside
 /// of all others. See the [module](crate::stall).
@@ -63,11 +62,7 @@ where
         let watch = extensions.get::<StallWatch>().cloned();
         match &watch {
             None => say_that_nobody_watches(),
-            Some(StallWatch { peer, .. }) => {
-                if let Some(peer) = peer {
-                    PeerAddress(*peer).tell(extensions);
-                }
-            }
+            Some(watch) => watch.tell(extensions),
         }
         WatchedFuture {
             answer: self.inner.call(request),

@@ -15,6 +15,9 @@
 //!   number of streams.
 //! - For a client that has not even said which protocol it speaks, no protocol's own timeout runs. Its connection ends after
 //!   10 seconds, unless set; of HTTP/2 its part of the greeting is waited for (RFC 9113, 3.4), after which pings say whether it lives.
+//! - TLS belongs inside of the watched connection ([`StallWatch::io`] around the stream that was accepted, and its handshake under a time limit of
+//!   its own). Outside of it, as where tonic's own server does it, nothing but the handshake is seen: the first encrypted record of the
+//!   client counts as a greeting then, whatever is in it.
 //! - The system says that it can take more when a good part of its own buffer is free again, which may have megabytes: give the
 //!   sockets a send buffer of some hundred kilobytes, or somebody who reads slowly is taken for one who doesn't.
 //! - Asks no store. A piece of a body costs an allocation, and twice a short lock of the connection's own.
@@ -57,6 +60,7 @@ use std::{
     time::Duration,
 };
 
+use http::Extensions;
 use tokio::time::sleep;
 
 pub use self::{
@@ -64,6 +68,8 @@ pub use self::{
     io::WatchedIo,
     layer::{StallLayer, Watched, WatchedFuture},
 };
+
+use crate::wire::PeerAddress;
 
 /// How long something may stand still, and how long a client may take to say what it speaks, unless set.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -81,7 +87,12 @@ pub struct StallWatch {
     time_max: Duration,
     greeting_within: Duration,
     peer: Option<SocketAddr>,
+    /// What else a server that knows the connection by its watch would have told of it.
+    told: Option<Told>,
 }
+
+/// Puts it into the extensions of a request.
+type Told = Arc<dyn Fn(&mut Extensions) + Send + Sync>;
 
 /// What was handed out and isn't sent yet.
 #[derive(Default)]
@@ -100,6 +111,7 @@ impl StallWatch {
             time_max: TIME_MAX,
             greeting_within: GREETING_WITHIN,
             peer: None,
+            told: None,
         }
     }
 
@@ -123,6 +135,25 @@ impl StallWatch {
     pub fn peer(mut self, peer: SocketAddr) -> Self {
         self.peer = Some(peer);
         self
+    }
+
+    /// Has this told of each request too.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn telling(
+        mut self,
+        told: impl Fn(&mut Extensions) + Send + Sync + 'static,
+    ) -> Self {
+        self.told = Some(Arc::new(told));
+        self
+    }
+
+    fn tell(&self, extensions: &mut Extensions) {
+        if let Some(peer) = self.peer {
+            PeerAddress(peer).tell(extensions);
+        }
+        if let Some(told) = &self.told {
+            told(extensions);
+        }
     }
 
     /// An answer's body on the connection: as it was, but that its pieces are watched. What a [`StallLayer`] does with each.

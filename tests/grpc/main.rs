@@ -11,6 +11,7 @@
     reason = "every line here is a test, and a test that panics is one that fails"
 )]
 
+mod certificates;
 mod connections;
 mod money;
 mod refusals;
