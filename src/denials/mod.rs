@@ -4,8 +4,9 @@
 //!   stands further out.
 //! - What an inner layer or a handler refused with a [`Denial`] is rewritten in the house style.
 //!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
-//!   extractor's 400. A failed call of gRPC whose head has no details keeps its code and its words, and gets an `ErrorInfo`
-//!   with the code's name (feature `tonic`).
+//!   extractor's 400. A failed call of gRPC without details keeps its code and its words, and gets an `ErrorInfo`
+//!   with the code's name (feature `tonic`): in the head where there was no message, or else in the trailers; over gRPC-Web, where those are
+//!   a part of the body, in the head alone.
 //! - What it writes has no `allow` but with a 405. Of a router of axum's that is too far in: see [`AllowLayer`].
 //!
 //! ```
@@ -37,8 +38,12 @@ use http::{
 
 use crate::{
     domain::denial::Denial,
-    guard::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    wire::{Denials, Dialect, RefusedRequest, RequestHead, explain_grpc, kind_of_status},
+    guard::{BodyEnd, Decision, Gate, Guard, Meter, Permit, Policy, ResponseMarks, Tail, Verdict},
+    store::StoreFuture,
+    wire::{
+        Denials, Dialect, RefusedRequest, RequestHead, explain_grpc, grpc_has_failed,
+        kind_of_status,
+    },
 };
 
 pub use allow::{AllowFuture, AllowLayer, Allowing};
@@ -149,15 +154,42 @@ fn is_plain(headers: &HeaderMap) -> bool {
         .is_none_or(|media| media.as_bytes().starts_with(b"text/plain"))
 }
 
-impl Permit for DenialsPermit {
-    type Meter = NoMeter;
+/// Explains a call of gRPC that fails after its first message, in the trailers.
+#[derive(Debug)]
+pub struct ExplainedTrailers(());
 
-    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<NoMeter> {
-        let Some(denial) = self.refusal(&response) else {
-            if self.policy.covers_plain_errors && self.request.dialect != Dialect::Http {
-                explain_grpc(response.headers);
-            }
+impl Meter for ExplainedTrailers {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
+        explain_grpc(trailers);
+    }
+
+    fn end(self, _: BodyEnd) -> Option<StoreFuture<()>> {
+        None
+    }
+}
+
+impl DenialsPermit {
+    /// Of an answer that is no refusal, and may say of a failure what it was.
+    fn explain(&self, headers: &mut HeaderMap) -> Tail<ExplainedTrailers> {
+        if !self.policy.covers_plain_errors || self.request.dialect == Dialect::Http {
             return Tail::Body;
+        }
+        explain_grpc(headers);
+        let has_trailers = cfg!(feature = "tonic") && self.request.dialect == Dialect::Grpc;
+        if has_trailers && !grpc_has_failed(headers) {
+            Tail::Metered(ExplainedTrailers(()))
+        } else {
+            Tail::Body
+        }
+    }
+}
+
+impl Permit for DenialsPermit {
+    type Meter = ExplainedTrailers;
+
+    fn mark_response(self, response: ResponseMarks<'_>) -> Tail<ExplainedTrailers> {
+        let Some(denial) = self.refusal(&response) else {
+            return self.explain(response.headers);
         };
         let headers = std::mem::take(response.headers);
         let dressed = self

@@ -60,3 +60,67 @@ async fn what_a_route_allows_is_told_with_a_405_alone() {
         assert_eq!(answer, expected);
     }
 }
+
+#[cfg(feature = "tonic")]
+mod grpc {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Request, Response};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use tonic::Status;
+    use tonic_types::StatusExt;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::domain::denial::DenialKind;
+
+    /// What the trailers say of a call that ended like this behind its first message.
+    async fn ended(layer: DenialsLayer, how: &Status) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        how.add_header(&mut trailers).unwrap();
+        let service = layer.layer(service_fn(|_: Request<()>| {
+            let frames = [
+                Frame::data(Bytes::from_static(b"\0\0\0\0\0")),
+                Frame::trailers(trailers.clone()),
+            ];
+            let frames = frames.map(Ok::<_, Infallible>);
+            let answer = Response::builder().header("content-type", "application/grpc");
+            let answer = answer.body(StreamBody::new(futures_util::stream::iter(frames)));
+            std::future::ready(Ok::<_, Infallible>(answer.unwrap()))
+        }));
+        let request = Request::post("/demo.Echo/Say").version(http::Version::HTTP_2);
+        let request = request.header("content-type", "application/grpc");
+        let answer = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        assert!(!answer.headers().contains_key("grpc-status"));
+        let body = answer.into_body().collect().await.unwrap();
+        body.trailers().unwrap().clone()
+    }
+
+    fn reason(trailers: &HeaderMap) -> Option<String> {
+        let status = Status::from_header_map(trailers).unwrap();
+        let details = status.get_error_details();
+        details.error_info().map(|info| info.reason.clone())
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_after_its_first_message_says_why_in_its_trailers() {
+        let house = || DenialsLayer::new(DenialFormat::Problem).cover_plain_errors();
+        let failed = Status::data_loss("half of it is gone");
+        let trailers = ended(house(), &failed).await;
+        assert_eq!(reason(&trailers).as_deref(), Some("DATA_LOSS"));
+        assert_eq!(
+            (&trailers["grpc-status"], trailers.len()),
+            (&"15".parse().unwrap(), 3)
+        );
+        // Whoever said it already is left alone, and who didn't fail.
+        let refused = Status::from(Denial::new(DenialKind::NotPermitted));
+        let trailers = ended(house(), &refused).await;
+        assert_eq!(reason(&trailers).as_deref(), Some("NOT_PERMITTED"));
+        let trailers = ended(house(), &Status::ok("")).await;
+        assert!(!trailers.contains_key("grpc-status-details-bin"));
+        let plain = ended(DenialsLayer::new(DenialFormat::Problem), &failed).await;
+        assert_eq!(reason(&plain), None);
+    }
+}

@@ -22,6 +22,7 @@ const PIECES_MAX: usize = 16;
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum BodyEnd {
     /// To its last frame.
     Complete,
@@ -43,8 +44,8 @@ pub trait Meter: Send + 'static {
         let _ = bytes;
     }
 
-    /// Trailers are about to go out.
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    /// Trailers are about to go out. Who stands further out sees them as they are left here.
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         let _ = trailers;
     }
 
@@ -227,8 +228,8 @@ impl<B: Body, M: Meter> Metered<B, M> {
                 };
                 let asked =
                     unwinding::asked(this.meter, fail, || this.inner.as_mut().poll_frame(context));
-                let frame = ready!(asked);
-                let end = match &frame {
+                let mut frame = ready!(asked);
+                let end = match &mut frame {
                     None => Some(BodyEnd::Complete),
                     Some(Err(_)) => Some(BodyEnd::Failed),
                     Some(Ok(frame)) => {
@@ -277,7 +278,7 @@ fn told(settled: Result<(), StoreError>) {
 }
 
 /// Shows a frame to the meter, and counts it against the announced length.
-fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &Frame<D>, remaining: &mut Option<u64>) {
+fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &mut Frame<D>, remaining: &mut Option<u64>) {
     if let Some(data) = frame.data_ref() {
         let length = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
         if let Some(remaining) = remaining {
@@ -288,7 +289,7 @@ fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &Frame<D>, remaining: &mu
             meter.unseen(unseen);
         }
     }
-    if let Some(trailers) = frame.trailers_ref() {
+    if let Some(trailers) = frame.trailers_mut() {
         meter.trailers(trailers);
     }
 }

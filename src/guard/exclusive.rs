@@ -34,7 +34,7 @@ impl<M: Meter> Meter for Exclusive<M> {
         self.get_mut().unseen(bytes);
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.get_mut().trailers(trailers);
     }
 

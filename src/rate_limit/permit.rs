@@ -126,7 +126,7 @@ impl Meter for RateLimitMeter {
     }
 
     /// A call that fails after its messages was worked on, like a body that breaks off.
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.0.has_failed |= !self.0.has_begun && grpc_has_failed(trailers);
     }
 

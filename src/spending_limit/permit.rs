@@ -78,7 +78,7 @@ impl Meter for SpendingMeter {
         }
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         if grpc_has_failed(trailers) {
             self.0.seen.note_failure(self.0.seen.bytes > 0);
         }

@@ -123,8 +123,8 @@ fn encoded(status: &tonic::Status) -> Option<HeaderValue> {
     HeaderValue::try_from(STANDARD_NO_PAD.encode(status.details())).ok()
 }
 
-/// Gives a failure that the head of an answer tells of and nobody explained a reason: the name of its code. Without the feature
-/// `tonic` no refusal has one.
+/// Gives a failure that the head of an answer tells of, or its trailers, and nobody explained a reason: the name of its code. Without
+/// the feature `tonic` no refusal has one.
 pub(crate) fn explain(headers: &mut HeaderMap) {
     #[cfg(feature = "tonic")]
     if has_failed(headers)

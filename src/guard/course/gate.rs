@@ -146,7 +146,7 @@ impl<M: Meter> Meter for Option<M> {
         }
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         if let Some(meter) = self {
             meter.trailers(trailers);
         }

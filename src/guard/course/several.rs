@@ -124,7 +124,7 @@ impl<M: Meter> Meter for AllMeters<M> {
         self.0.iter_mut().for_each(|meter| meter.unseen(bytes));
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.0.iter_mut().for_each(|meter| meter.trailers(trailers));
     }
 

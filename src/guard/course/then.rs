@@ -148,7 +148,7 @@ impl<A: Meter, B: Meter> Meter for Meters<A, B> {
         self.outer.unseen(bytes);
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.inner.trailers(trailers);
         self.outer.trailers(trailers);
     }
