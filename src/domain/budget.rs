@@ -52,6 +52,7 @@ impl SpendingLimits {
 
 /// A soft limit was passed: told once for each limit and window; of a window that rolls, once in its length at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SpendingAlert {
     /// Whose money.
     pub account: AccountId,
@@ -67,6 +68,7 @@ pub struct SpendingAlert {
 
 /// The windows that spending is limited in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum BudgetWindow {
     /// A calendar day.
     Day,

@@ -75,6 +75,7 @@ impl<P> Decision<P> {
 
 /// What was decided.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Verdict<P> {
     /// The request goes on, with this permit.
     Admit(P),
@@ -121,6 +122,7 @@ pub struct ResponseMarks<'a> {
 
 /// What follows the head of an answer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Tail<M> {
     /// The inner service's body, as it is.
     Body,

@@ -21,6 +21,7 @@ const WAITING: usize = 64;
 
 /// What came of comparing a password with a stored hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PasswordCheck {
     /// It is the one.
     Match,

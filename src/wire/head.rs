@@ -11,6 +11,7 @@ use crate::domain::{RequestId, masked::masked};
 
 /// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,

@@ -95,6 +95,7 @@ fn begin(window: BudgetWindow, windows: Windows) -> i64 {
         BudgetWindow::Day => windows.day,
         BudgetWindow::Month => windows.month,
         BudgetWindow::Total | BudgetWindow::Rolling => 0,
+        other => unreachable!("{other:?} is not known here"),
     }
 }
 
@@ -162,7 +163,7 @@ impl Oracle {
                 BudgetWindow::Day => limits.daily,
                 BudgetWindow::Month => limits.monthly,
                 BudgetWindow::Total => limits.total,
-                BudgetWindow::Rolling => unreachable!("it has no beginning"),
+                other => unreachable!("{other:?} has no beginning"),
             };
             let place = (
                 account.clone(),

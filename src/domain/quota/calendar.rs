@@ -11,6 +11,7 @@ use crate::domain::clock::Timestamp;
 
 /// What a calendar quota counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CalendarPeriod {
     /// From midnight to midnight.
     Day,

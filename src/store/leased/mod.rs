@@ -95,6 +95,7 @@ pub struct LeasedLedger {
 
 /// What a [`LeasedLedger`] did, and has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeaseStatistics {
     /// Leases that it has now.
     pub leases: usize,

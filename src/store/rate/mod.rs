@@ -88,6 +88,7 @@ impl FromIterator<WindowReading> for Readings {
 
 /// What was decided about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RateOutcome {
     /// It was taken from every window.
     Admitted,
