@@ -220,7 +220,11 @@ impl ApiKeyPolicy {
         let credential = credentials.as_ref().map(Credentials::either);
         match (&credentials, credential) {
             (_, Ok(Credential::Absent)) => {
-                return Err(Verdict::Abstain(denial(DenialKind::CredentialMissing)));
+                let missing = denial(DenialKind::CredentialMissing);
+                return Err(Verdict::Abstain(match self.headers.expected() {
+                    Some(expected) => missing.with_message(expected),
+                    None => missing,
+                }));
             }
             (Ok(credentials), Ok(Credential::Text(key)))
                 if credentials.key_header == Credential::Absent && !self.keys.claims(key) =>

@@ -122,7 +122,7 @@ impl Policy for DenialsPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<DenialsPermit> {
         Decision::Ready(Verdict::Admit(DenialsPermit {
             policy: self.clone(),
-            request: RefusedRequest::of(head),
+            request: self.denials.keep(head),
         }))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         books::HoldRefusal,
         budget::Budgets,
         clock::Clock,
+        credential::CredentialKind,
         denial::{Denial, DenialKind},
         money::Money,
         principal::Principal,
@@ -132,6 +133,8 @@ struct Prepared {
 /// What is still to be known of a call once the ledger has it.
 struct HoldIntent {
     amount: Money,
+    /// How the caller has shown who they are.
+    credential: CredentialKind,
     /// The client's own name for the call, and whose account's it is.
     named: Option<(AccountId, Idempotency)>,
     /// All that it needs to its end, where it stays; nothing is set aside yet.
@@ -189,6 +192,7 @@ impl SpendingLimitPolicy {
         let open = OpenHold::unreserved(price, length, Arc::clone(&self.shared));
         let intent = HoldIntent {
             amount,
+            credential: principal.credential(),
             named,
             open: Box::new(open),
         };
@@ -258,6 +262,7 @@ impl SpendingLimitPolicy {
             _ => (DenialKind::InsufficientCredits, None),
         };
         let denial = Denial::new(kind)
+            .of_credential(intent.credential)
             .price(intent.amount)
             .because(refusal.to_string());
         Verdict::Refuse(match wait {

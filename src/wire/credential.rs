@@ -88,6 +88,20 @@ impl KeyHeaders {
         self.own.iter().cloned().chain(bearer).collect()
     }
 
+    /// What a client without a key is asked for, unless it is the usual places.
+    pub(crate) fn expected(&self) -> Option<String> {
+        let own = self.own.as_ref()?;
+        match self.authorization {
+            Authorization::Taken if *own == X_API_KEY => None,
+            Authorization::Taken => Some(format!(
+                "Expected '{own}' or 'Authorization: Bearer' header with access key"
+            )),
+            Authorization::Compared | Authorization::Ignored => {
+                Some(format!("Expected '{own}' header with access key"))
+            }
+        }
+    }
+
     pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
         for header in headers {
             let is_known = self.own.as_ref() == Some(header) || self.others.contains(header);
@@ -218,7 +232,8 @@ fn is_speakable(bytes: &[u8]) -> bool {
             *seen |= u8::from(is_unspeakable(*byte));
         }
     }
-    unspeakable == [0; LANES]
+    // Compared as one number: an array is compared byte by byte.
+    u128::from_ne_bytes(unspeakable) == 0
 }
 
 /// What is no graphic character of ASCII, in two comparisons (with a sign, what is beyond ASCII is less than all of it), or ends one
@@ -298,6 +313,21 @@ mod tests {
             beside_tokens.add_others(&KeyHeaders::only_bearer().all());
         }
         assert_eq!(Credentials::read(&both, &beside_tokens), Err(Ambiguous));
+    }
+
+    #[test]
+    fn who_brings_none_is_told_where_it_is_looked_for() {
+        let expected = |places: KeyHeaders| places.expected();
+        let own = HeaderName::from_static("x-gateway-key");
+        assert_eq!(expected(KeyHeaders::new(X_API_KEY)), None);
+        assert_eq!(
+            expected(KeyHeaders::new(own.clone())).as_deref(),
+            Some("Expected 'x-gateway-key' or 'Authorization: Bearer' header with access key")
+        );
+        assert_eq!(
+            expected(KeyHeaders::only(own)).as_deref(),
+            Some("Expected 'x-gateway-key' header with access key")
+        );
     }
 
     #[test]

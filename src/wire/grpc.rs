@@ -19,6 +19,7 @@ pub(crate) use web::WebStatus;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What `grpc-message` must not carry as it is (gRPC over HTTP/2, "Percent-Encoded").
@@ -110,9 +111,16 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
     }
     #[cfg(feature = "tonic")]
     if let Some(details) = encoded(&status(denial, message)) {
-        headers.insert(tonic::Status::GRPC_STATUS_DETAILS, details);
+        headers.insert(GRPC_STATUS_DETAILS, details);
     }
     response
+}
+
+/// Takes the status of a call out of an answer that is written anew, for a client that speaks plain HTTP.
+pub(crate) fn forget_status(headers: &mut HeaderMap) {
+    for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
+        headers.remove(name);
+    }
 }
 
 /// Base64 without padding (gRPC over HTTP/2, "Binary-Header").
@@ -128,11 +136,11 @@ fn encoded(status: &tonic::Status) -> Option<HeaderValue> {
 pub(crate) fn explain(headers: &mut HeaderMap) {
     #[cfg(feature = "tonic")]
     if has_failed(headers)
-        && !headers.contains_key(tonic::Status::GRPC_STATUS_DETAILS)
+        && !headers.contains_key(GRPC_STATUS_DETAILS)
         && let Some(status) = tonic::Status::from_header_map(headers)
         && let Some(details) = encoded(&details::explained(&status))
     {
-        headers.insert(tonic::Status::GRPC_STATUS_DETAILS, details);
+        headers.insert(GRPC_STATUS_DETAILS, details);
     }
     #[cfg(not(feature = "tonic"))]
     let _ = headers;

@@ -25,6 +25,9 @@ pub enum DenialFormat {
     /// `{"error": {"message", "type", "param", "code"}}`, with `retry-after-ms` and `x-should-retry`,
     /// which OpenAI's clients obey.
     OpenAi,
+    /// `{"type": "error", "error": {"type", "message"}}`, with `x-should-retry`, as Anthropic's clients read it.
+    /// The types are those of its API: `authentication_error`, `rate_limit_error`, `billing_error` and so on.
+    Anthropic,
 }
 
 impl RenderDenial for DenialFormat {
@@ -43,6 +46,7 @@ impl RenderDenial for DenialFormat {
                 message: Some(&text),
             }),
             Self::OpenAi => open_ai(denial, &text),
+            Self::Anthropic => anthropic(denial, &text),
         }
     }
 }
@@ -85,6 +89,20 @@ struct OpenAiError<'a> {
     kind: &'a str,
     param: Option<&'a str>,
     code: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicError<'a>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    message: &'a str,
 }
 
 fn problem(denial: &Denial, context: &DenialContext<'_>, title: &str, text: &str) -> DenialBody {
@@ -140,10 +158,41 @@ fn open_ai(denial: &Denial, text: &str) -> DenialBody {
             HeaderValue::from(ms),
         ));
     }
-    if denial.kind().is_payment() {
-        let no = HeaderValue::from_static("false");
-        body.headers
-            .push((HeaderName::from_static("x-should-retry"), no));
-    }
+    body.headers.extend(never_retried(denial));
     body
+}
+
+fn anthropic(denial: &Denial, text: &str) -> DenialBody {
+    let kind = match denial.kind() {
+        DenialKind::CredentialMissing
+        | DenialKind::CredentialInvalid
+        | DenialKind::CredentialExpired
+        | DenialKind::CredentialAmbiguous
+        | DenialKind::LoginFailed => "authentication_error",
+        DenialKind::NotPermitted | DenialKind::AddressRefused => "permission_error",
+        DenialKind::RateLimited => "rate_limit_error",
+        DenialKind::InsufficientCredits | DenialKind::SpendingLimitReached => "billing_error",
+        DenialKind::NotFound => "not_found_error",
+        DenialKind::TooLarge => "request_too_large",
+        DenialKind::TooSlow => "timeout_error",
+        DenialKind::Internal => "api_error",
+        DenialKind::Unavailable => "overloaded_error",
+        _ => "invalid_request_error",
+    };
+    let mut body = DenialBody::json(&Anthropic {
+        kind: "error",
+        error: AnthropicError {
+            kind,
+            message: text,
+        },
+    });
+    body.headers.extend(never_retried(denial));
+    body
+}
+
+/// What keeps a client from trying again where only money helps.
+fn never_retried(denial: &Denial) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_static("x-should-retry");
+    let no = HeaderValue::from_static("false");
+    denial.kind().is_payment().then_some((name, no))
 }

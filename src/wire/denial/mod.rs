@@ -103,6 +103,16 @@ struct Styles {
     messages: Vec<(DenialKind, Box<str>)>,
     /// Of the challenges, without quotes.
     realm: Box<str>,
+    protocols: Protocols,
+}
+
+/// What the clients of a service may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocols {
+    /// gRPC where the request's media type says so, plain HTTP otherwise.
+    ByMediaType,
+    /// Plain HTTP, whatever a request says.
+    OnlyHttp,
 }
 
 impl Denials {
@@ -114,6 +124,7 @@ impl Denials {
             prefixes: Vec::new(),
             messages: Vec::new(),
             realm: "api".into(),
+            protocols: Protocols::ByMediaType,
         }))
     }
 
@@ -145,7 +156,43 @@ impl Denials {
         self
     }
 
-    /// The answer to a refused request. gRPC is always answered in gRPC; HEAD without content, whose length is told (RFC 9110,
+    /// For a service without gRPC: every refusal has its HTTP status and the house style. Unless this is set, a request
+    /// whose `content-type` is one of gRPC's or gRPC-Web's is refused as those clients read it: with the status 200, and
+    /// the code in `grpc-status`.
+    ///
+    /// ```
+    /// use tollgate::denial::{Denial, DenialKind};
+    /// use tollgate::{DenialFormat, Denials, RequestHead};
+    ///
+    /// let request = http::Request::builder().header("content-type", "application/grpc-web").body(())?;
+    /// let (denial, head) = (Denial::new(DenialKind::NotPermitted), RequestHead::of(&request));
+    /// let denials = Denials::new(DenialFormat::Detail);
+    /// assert_eq!(denials.respond(&denial, &head).headers()["grpc-status"], "7");
+    /// assert_eq!(denials.only_http().respond(&denial, &head).status(), 403);
+    /// # Ok::<(), http::Error>(())
+    /// ```
+    #[must_use]
+    pub fn only_http(mut self) -> Self {
+        Arc::make_mut(&mut self.0).protocols = Protocols::OnlyHttp;
+        self
+    }
+
+    /// What a refusal of the request is written in.
+    fn dialect(&self, request: &RefusedRequest) -> Dialect {
+        match self.0.protocols {
+            Protocols::ByMediaType => request.dialect,
+            Protocols::OnlyHttp => Dialect::Http,
+        }
+    }
+
+    /// What is kept of a request, for a refusal by somebody further in.
+    pub(crate) fn keep(&self, head: &RequestHead<'_>) -> RefusedRequest {
+        let mut request = RefusedRequest::of(head);
+        request.dialect = self.dialect(&request);
+        request
+    }
+
+    /// The answer to a refused request. gRPC is answered in gRPC, unless the service is [only of HTTP](Self::only_http); HEAD without content, whose length is told (RFC 9110,
     /// 9.3.2).
     #[must_use]
     pub fn respond(&self, denial: &Denial, head: &RequestHead<'_>) -> Response<Bytes> {
@@ -172,8 +219,11 @@ impl Denials {
         }
         let own = self.with_own_message(denial);
         let spoken = own.as_ref().unwrap_or(denial);
-        let mut response = match request.dialect {
-            Dialect::Http => self.respond_http(spoken, request, headers),
+        let mut response = match self.dialect(request) {
+            Dialect::Http => {
+                grpc::forget_status(&mut headers);
+                self.respond_http(spoken, request, headers)
+            }
             dialect @ (Dialect::Grpc | Dialect::Web | Dialect::WebText) => {
                 let denial = spoken;
                 let text = denial.message().map_or_else(|| message(denial), Into::into);

@@ -163,6 +163,7 @@ fn the_operators_text_reaches_no_client() {
         DenialFormat::Error,
         DenialFormat::ErrorMessage,
         DenialFormat::OpenAi,
+        DenialFormat::Anthropic,
     ] {
         let (response, body) = answer(&Denials::new(style), &denial, "/");
         assert_eq!(response.status(), 503);
@@ -270,6 +271,7 @@ fn members_are_written_in_their_documented_order() {
             DenialFormat::OpenAi,
             &["error", "message", "type", "param", "code"],
         ),
+        (DenialFormat::Anthropic, &["type", "error", "message"]),
         (
             DenialFormat::Problem,
             &[
@@ -290,4 +292,44 @@ fn members_are_written_in_their_documented_order() {
             .collect();
         assert!(places.is_sorted(), "{text}");
     }
+}
+
+#[test]
+fn anthropics_clients_read_the_type_of_an_error() {
+    let denials = Denials::new(DenialFormat::Anthropic);
+    for (kind, status, name) in [
+        (DenialKind::CredentialInvalid, 401, "authentication_error"),
+        (DenialKind::InsufficientCredits, 402, "billing_error"),
+        (DenialKind::NotPermitted, 403, "permission_error"),
+        (DenialKind::NotFound, 404, "not_found_error"),
+        (DenialKind::TooLarge, 413, "request_too_large"),
+        (DenialKind::RateLimited, 429, "rate_limit_error"),
+        (DenialKind::Internal, 500, "api_error"),
+        (DenialKind::Unavailable, 503, "overloaded_error"),
+    ] {
+        let (response, body) = answer(&denials, &Denial::new(kind), "/");
+        assert_eq!(response.status(), status);
+        let message = body["error"]["message"].clone();
+        let error = json!({ "type": name, "message": message });
+        assert_eq!(body, json!({ "type": "error", "error": error }));
+        let retried = response.headers().get("x-should-retry");
+        assert_eq!(retried.is_some(), status == 402, "{kind:?}");
+    }
+}
+
+#[test]
+fn the_words_are_those_of_the_credential_that_was_asked_for() {
+    let denials = Denials::new(DenialFormat::ErrorMessage);
+    let title = |denial: Denial| answer(&denials, &denial, "/").1["error"].clone();
+    let missing = || Denial::new(DenialKind::CredentialMissing);
+    assert_eq!(title(missing()), "Missing credentials");
+    let key = missing().of_credential(CredentialKind::ApiKey);
+    assert_eq!(title(key), "Missing API key");
+    let session = missing().of_credential(CredentialKind::SessionCookie);
+    assert_eq!(title(session), "Not signed in");
+
+    let spent = Denial::new(DenialKind::SpendingLimitReached).of_credential(CredentialKind::Token);
+    let (_, body) = answer(&denials, &spent, "/");
+    let text = "The spending limit has been reached. Please adjust limits or top up credits.";
+    assert_eq!(body["message"], text);
 }

@@ -9,14 +9,27 @@ use crate::domain::{
 
 /// What happened, in two or three words.
 pub(crate) fn title(denial: &Denial) -> &'static str {
-    let token = denial.credential() == Some(CredentialKind::Token);
     match denial.kind() {
-        DenialKind::CredentialMissing if token => "Missing token",
-        DenialKind::CredentialMissing => "Missing API key",
-        DenialKind::CredentialInvalid if token => "Invalid token",
-        DenialKind::CredentialInvalid | DenialKind::CredentialAmbiguous => "Invalid API key",
-        DenialKind::CredentialExpired if token => "Token expired",
-        DenialKind::CredentialExpired => "API key expired",
+        DenialKind::CredentialMissing => match denial.credential() {
+            Some(CredentialKind::ApiKey) => "Missing API key",
+            Some(CredentialKind::Token) => "Missing token",
+            Some(CredentialKind::SessionCookie) => "Not signed in",
+            None => "Missing credentials",
+        },
+        DenialKind::CredentialInvalid | DenialKind::CredentialAmbiguous => {
+            match denial.credential() {
+                Some(CredentialKind::ApiKey) => "Invalid API key",
+                Some(CredentialKind::Token) => "Invalid token",
+                Some(CredentialKind::SessionCookie) => "Invalid session",
+                None => "Invalid credentials",
+            }
+        }
+        DenialKind::CredentialExpired => match denial.credential() {
+            Some(CredentialKind::ApiKey) => "API key expired",
+            Some(CredentialKind::Token) => "Token expired",
+            Some(CredentialKind::SessionCookie) => "Session expired",
+            None => "Credentials expired",
+        },
         DenialKind::LoginFailed => "Invalid credentials",
         DenialKind::NotPermitted | DenialKind::AddressRefused => "Access denied",
         DenialKind::RateLimited => "Rate limit exceeded",
@@ -36,25 +49,43 @@ pub(crate) fn title(denial: &Denial) -> &'static str {
 
 /// What happened and what to do, in a sentence.
 pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
-    let token = denial.credential() == Some(CredentialKind::Token);
     Cow::Borrowed(match denial.kind() {
-        DenialKind::CredentialMissing if token => {
-            "Expected 'Authorization: Bearer' header with a token"
-        }
-        DenialKind::CredentialMissing => {
-            "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key"
-        }
-        DenialKind::CredentialInvalid if token => "The provided token is not valid",
-        DenialKind::CredentialInvalid => "The provided access key is not valid",
+        DenialKind::CredentialMissing => match denial.credential() {
+            Some(CredentialKind::ApiKey) => {
+                "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key"
+            }
+            Some(CredentialKind::Token) => "Expected 'Authorization: Bearer' header with a token",
+            Some(CredentialKind::SessionCookie) => "Please sign in",
+            None => "The request carries no credentials",
+        },
+        DenialKind::CredentialInvalid => match denial.credential() {
+            Some(CredentialKind::ApiKey) => "The provided access key is not valid",
+            Some(CredentialKind::Token) => "The provided token is not valid",
+            Some(CredentialKind::SessionCookie) => {
+                "The session is not valid. Please sign in again."
+            }
+            None => "The provided credentials are not valid",
+        },
         DenialKind::CredentialAmbiguous => "More than one credential was sent; send exactly one",
-        DenialKind::CredentialExpired if token => "This token has expired",
-        DenialKind::CredentialExpired => "This access key has expired",
+        DenialKind::CredentialExpired => match denial.credential() {
+            Some(CredentialKind::ApiKey) => "This access key has expired",
+            Some(CredentialKind::Token) => "This token has expired",
+            Some(CredentialKind::SessionCookie) => "The session has expired. Please sign in again.",
+            None => "The provided credentials have expired",
+        },
         DenialKind::LoginFailed => "The email or the password is wrong",
         DenialKind::NotPermitted | DenialKind::AddressRefused => {
             "You do not have permission to access this resource"
         }
         DenialKind::RateLimited => return rate_limited(denial),
         DenialKind::InsufficientCredits => return insufficient(denial),
+        DenialKind::SpendingLimitReached
+            if denial
+                .credential()
+                .is_some_and(|kind| kind != CredentialKind::ApiKey) =>
+        {
+            "The spending limit has been reached. Please adjust limits or top up credits."
+        }
         DenialKind::SpendingLimitReached => {
             "This access key has reached its spending limit. Please adjust limits or top up credits."
         }
