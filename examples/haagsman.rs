@@ -120,6 +120,7 @@ fn table() -> Result<RouteTable, InvalidRoute> {
 
 fn style() -> Denials {
     Denials::new(DenialFormat::Detail)
+        .only_http()
         .add_message(
             DenialKind::RateLimited,
             "Rate limit exceeded. Try again later.",

@@ -42,7 +42,7 @@ async fn main() {
 
 async fn serve(given: &Given) -> Result<(), StartError> {
     let gate = demo::gate(given, permissions()?, prices()?)?
-        .denials(DenialFormat::ErrorMessage)
+        .denials(Denials::new(DenialFormat::ErrorMessage).only_http())
         .build()?;
     let routes = Routes::new(&given.roles, Arc::clone(&given.stores.ledger));
     let service = gate.layer(service_fn(move |request: Request<Incoming>| {

@@ -145,7 +145,11 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let everybody = stores
         .limits
         .share_all(Tollgate::builder())
-        .denials(Denials::new(Texts).add_path_prefix("/v1/", DenialFormat::OpenAi))
+        .denials(
+            Denials::new(Texts)
+                .add_path_prefix("/v1/", DenialFormat::OpenAi)
+                .only_http(),
+        )
         .cover_plain_errors()
         .client_address(client)
         .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))

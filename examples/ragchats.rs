@@ -24,7 +24,7 @@ use support::{
     StartError, Stores, client_address, few_at_once, limit, serve, setting, short_bodies,
 };
 use tollgate::{
-    ApiKeyLayer, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
+    ApiKeyLayer, Denials, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
     clock::{Clock, SystemClock},
     key::KeyFormat,
     keyring::Keyring,
@@ -113,7 +113,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let everybody = stores
         .limits
         .share_all(Tollgate::builder())
-        .denials(Errors)
+        .denials(Denials::new(Errors).only_http())
         .cover_plain_errors()
         .client_address(client_address()?)
         .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))

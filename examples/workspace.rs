@@ -31,8 +31,8 @@ use support::{
     serve, setting,
 };
 use tollgate::{
-    ApiKeyLayer, ClientAddress, FallbackLayer, ForwardedHeader, Origin, Principal, RateLimitLayer,
-    RbacLayer, SessionCookieLayer, Tollgate,
+    ApiKeyLayer, ClientAddress, Denials, FallbackLayer, ForwardedHeader, Origin, Principal,
+    RateLimitLayer, RbacLayer, SessionCookieLayer, Tollgate,
     audit::AuditLines,
     axum::{JsonBody, PathName},
     denial::Denial,
@@ -195,7 +195,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     };
     let everybody = Tollgate::builder()
         .audit(AuditLines)
-        .denials(Texts)
+        .denials(Denials::new(Texts).only_http())
         .cover_plain_errors()
         .client_address(client)
         .build()?;

@@ -3,7 +3,7 @@
 use jiff::{fmt::temporal::Pieces, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use tollgate::{
-    DenialBody, DenialContext, DenialFormat, RenderDenial,
+    CredentialKind, DenialBody, DenialContext, DenialFormat, RenderDenial,
     books::{Balance, Budget},
     budget::SpendingLimits,
     clock::Timestamp,
@@ -26,7 +26,12 @@ impl RenderDenial for Texts {
         match denial.kind() {
             kind @ (DenialKind::CredentialMissing
             | DenialKind::CredentialInvalid
-            | DenialKind::CredentialExpired) => style.render(&Denial::new(kind), context),
+            | DenialKind::CredentialAmbiguous
+            | DenialKind::CredentialExpired
+            | DenialKind::SpendingLimitReached) => {
+                let of_key = Denial::new(kind).of_credential(CredentialKind::ApiKey);
+                style.render(&of_key, context)
+            }
             _ => style.render(denial, context),
         }
     }
