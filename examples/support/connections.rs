@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Incoming},
@@ -48,6 +48,10 @@ const IDLE_PAUSE: Duration = Duration::from_secs(15);
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Requests under way on one connection of HTTP/2.
 pub(crate) const STREAMS_MAX: u32 = 256;
+/// For how long after the signal to stop connections are taken: those that wait already are lost with the listener.
+const LAST_CALL: Duration = Duration::from_millis(100);
+/// For how long after it an idle connection stays open: a request that was sent before may not have been read yet.
+const LINGER: Duration = Duration::from_millis(500);
 /// How many connections there are at most, where the process may have any number of descriptors.
 const CONNECTIONS_MAX: u32 = 16_384;
 
@@ -119,7 +123,7 @@ where
     let service = StallLayer::new().layer(DrainLayer::new().layer(service));
     let server = server();
     let (open, mut closed) = mpsc::channel::<()>(1);
-    let mut stopping = pin!(stop.clone().requested());
+    let mut stopping = pin!(stop.clone().requested_since(LAST_CALL));
     loop {
         let connection = tokio::select! {
             connection = connections.next() => connection,
@@ -132,13 +136,19 @@ where
             service.clone(),
             open.clone(),
         );
+        let stopped = stop.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(watch.clone());
             // The request is under way for as long as there is a body, and so is the server.
             let under_way = (used.begin(), open_for_all.clone());
-            let answer = service.clone().oneshot(request);
+            let is_http1 = request.version() < Version::HTTP_2;
+            let (answer, stop) = (service.clone().oneshot(request), stopped.clone());
             async move {
-                let answer = answer.await?;
+                let mut answer = answer.await?;
+                if is_http1 && stop.is_requested() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
                 Ok::<_, Infallible>(answer.map(|body| {
                     body.map_err(move |error| {
                         let _until_then = &under_way;
@@ -218,7 +228,7 @@ where
 {
     let mut connection = pin!(connection);
     let mut enough = pin!(async {
-        tokio::select! { () = stop.requested() => {}, () = usage.idle() => {} }
+        tokio::select! { () = stop.requested_since(LINGER) => {}, () = usage.idle() => {} }
     });
     let mut is_leaving = false;
     loop {

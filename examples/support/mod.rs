@@ -164,10 +164,20 @@ impl Stop {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 
+    /// Waits until one of them came so long ago.
+    pub(crate) async fn requested_since(self, ago: Duration) {
+        self.requested().await;
+        sleep(ago).await;
+    }
+
+    /// Whether one of them has come.
+    pub(crate) fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until what was under way then has had its time, too.
     pub(crate) async fn over(self) {
-        self.requested().await;
-        sleep(DRAIN_MAX).await;
+        self.requested_since(DRAIN_MAX).await;
     }
 }
 

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::support::{Account, Call, Client, Key, Load, Paid, demo_body, home, within};
 
@@ -262,4 +266,41 @@ async fn ctrl_c_stops_as_sigterm_does() {
     server.ended().await.without_panic();
     let server = home.start().await;
     assert_eq!(account.settled(&server).await, DEPOSIT - 4_000_000);
+}
+
+/// A request that lies in the socket when the signal comes was sent before it.
+#[tokio::test]
+async fn a_stop_answers_what_was_sent_before_it_on_connections_that_are_kept() {
+    const CONNECTIONS: usize = 16;
+    let server = home().start().await;
+    let ask = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        connection.write_all(ask).await.unwrap();
+        let answer = read_head(&mut connection).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+        connections.push(connection);
+    }
+    for connection in &mut connections {
+        connection.write_all(ask).await.unwrap();
+    }
+    server.signal("TERM");
+    for connection in &mut connections {
+        let answer = read_head(connection).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    }
+    server.ended().await.without_panic();
+}
+
+/// What comes first on a connection, up to 4 KiB.
+async fn read_head(connection: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 4_096];
+    let read = timeout(Duration::from_secs(30), connection.read(&mut buffer)).await;
+    let length = read.expect("an answer in time").expect("an answer");
+    buffer.truncate(length);
+    String::from_utf8_lossy(&buffer)
+        .to_lowercase()
+        .replace("http/1.1", "HTTP/1.1")
 }
