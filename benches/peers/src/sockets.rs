@@ -1,17 +1,29 @@
 //! axum on a real socket, with the whole stack and without: requests a second, by turns.
 
 use std::{
+    future::ready,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::post};
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    middleware::map_response,
+    response::Response,
+    routing::post,
+};
 use bytes::Bytes;
-use http::Request;
+use http::{
+    HeaderMap, Request,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
 
 use super::scene::{PATH, Scene, ratio};
 
@@ -72,29 +84,73 @@ async fn round(senders: &mut Vec<SendRequest<Full<Bytes>>>, key: &str) -> u128 {
     answers * 1_000 / ROUND.as_millis()
 }
 
-/// Prints the medians of both, and their ratio.
+/// An application, and what was measured of it.
+struct Measured {
+    name: &'static str,
+    senders: Vec<SendRequest<Full<Bytes>>>,
+    rates: Vec<u128>,
+}
+
+impl Measured {
+    async fn of(name: &'static str, app: Router) -> Self {
+        let (address, mut senders) = (serve(app).await, Vec::new());
+        for _ in 0..CONNECTIONS {
+            senders.push(connect(address).await);
+        }
+        Self {
+            name,
+            senders,
+            rates: Vec::new(),
+        }
+    }
+
+    fn median(&mut self) -> u128 {
+        self.rates.sort_unstable();
+        self.rates[self.rates.len() / 2]
+    }
+}
+
+/// The header fields that the whole stack adds to an answer.
+async fn fields(app: Router, scene: &Scene) -> HeaderMap {
+    let peer = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4_711)));
+    let request = Request::post(PATH).header("x-api-key", scene.key.expose());
+    let request = request.extension(peer).body(Body::empty());
+    let answer = app.oneshot(request.expect("a request")).await;
+    let Ok(answer) = answer;
+    let mut fields = answer.into_parts().0.headers;
+    fields.remove(CONTENT_TYPE);
+    fields.remove(CONTENT_LENGTH);
+    fields
+}
+
+/// Prints the medians of a bare application, of one that writes the header fields of the whole stack and does nothing for
+/// them, and of one behind the whole stack; and how the last compares with the two.
 pub(crate) async fn compare(scene: &Scene) {
     let app = || Router::new().route(PATH, post(async || r#"{"hello":"world"}"#));
-    let bare = serve(app()).await;
-    let gated = serve(app().layer(scene.whole())).await;
-    let (mut to_bare, mut to_gated) = (Vec::new(), Vec::new());
-    for _ in 0..CONNECTIONS {
-        to_bare.push(connect(bare).await);
-        to_gated.push(connect(gated).await);
-    }
-    let (mut of_bare, mut of_gated) = (Vec::new(), Vec::new());
+    let gated = app().layer(scene.whole());
+    let fields = fields(gated.clone(), scene).await;
+    let writing = app().layer(map_response(move |mut answer: Response| {
+        answer.headers_mut().extend(fields.clone());
+        ready(answer)
+    }));
+    let mut all = [
+        Measured::of("bare", app()).await,
+        Measured::of("bare, with the same header fields", writing).await,
+        Measured::of("with the whole stack", gated).await,
+    ];
     for _ in 0..ROUNDS {
-        of_bare.push(round(&mut to_bare, scene.key.expose()).await);
-        of_gated.push(round(&mut to_gated, scene.key.expose()).await);
+        for measured in &mut all {
+            let rate = round(&mut measured.senders, scene.key.expose()).await;
+            measured.rates.push(rate);
+        }
     }
-    let median = |mut rates: Vec<u128>| {
-        rates.sort_unstable();
-        rates[rates.len() / 2]
-    };
-    let (bare, gated) = (median(of_bare), median(of_gated));
     println!("\n| axum on a socket, {CONNECTIONS} connections | requests/s |");
     println!("|---|---|");
-    println!("| bare | {bare} |");
-    println!("| with the whole stack | {gated} |");
-    println!("| ratio | {} |", ratio(gated, bare));
+    let medians = all.each_mut().map(Measured::median);
+    for (measured, median) in all.iter().zip(medians) {
+        println!("| {} | {median} |", measured.name);
+    }
+    let [bare, writing, gated] = medians;
+    println!("| of bare | {} |", ratio(gated, bare));
+    println!("| of bare with the header fields | {} |", ratio(gated, writing));
 }
