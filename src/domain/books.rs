@@ -25,6 +25,8 @@ use super::{
     money::Money,
 };
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use lease::PART_OF_LEFT;
 pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};

@@ -1,4 +1,4 @@
-//! Who is told when a soft limit is passed.
+//! Notifications when a soft limit is passed.
 
 use std::{
     fmt,
@@ -10,8 +10,8 @@ use crate::domain::budget::SpendingAlert;
 
 type Listener = dyn Fn(&SpendingAlert) + Send + Sync;
 
-/// Tells of soft limits that were passed: an event of `tracing`, target `tollgate::ledger`, and whoever
-/// else was named.
+/// Reports soft limits that were passed: as a `tracing` event with target `tollgate::ledger`, and
+/// to the application's listener if there is one.
 #[derive(Clone, Default)]
 pub(super) struct Alerts(Option<Arc<Listener>>);
 
@@ -20,7 +20,7 @@ impl Alerts {
         Self(Some(Arc::new(listener)))
     }
 
-    /// Tells of each; not under a lock, for the listener is the application's.
+    /// Reports each alert. Don't call it under a lock: the listener is the application's code.
     pub(super) fn tell(&self, alerts: impl IntoIterator<Item = SpendingAlert>) {
         for alert in alerts {
             tracing::warn!(
@@ -35,7 +35,8 @@ impl Alerts {
             let Some(listener) = &self.0 else {
                 continue;
             };
-            // Whoever tells has calls to answer and money to keep: a listener's panic is the listener's alone.
+            // The caller has calls to answer and money to keep, so a panic of the listener must not
+            // spread.
             if catch_unwind(AssertUnwindSafe(|| listener(&alert))).is_err() {
                 tracing::error!(target: "tollgate::ledger", "the listener for soft limits panicked");
             }

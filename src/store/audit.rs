@@ -5,28 +5,31 @@ use std::{fmt, sync::Arc};
 use super::{Page, Paged, StoreError, StoreFuture};
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditFilter};
 
-/// Keeps the audit log: appended to, read newest first, and cut off at its oldest end by age and number.
+/// Keeps the audit log: appended to, read newest first, and pruned by age and count, oldest first.
 ///
-/// Three kinds are cut off each for itself:
+/// Three shares are pruned independently:
 ///
-/// - **Acts**, changes of users, keys and what the application records: the number that is set, and whoever may do none pushes
-///   none of them out.
-/// - **What callers bring about who are known**, authentications, logins and refusals: as many again, in eight parts among
-///   which callers are shared out by their names, so that one of them pushes out what an eighth of all callers did at most.
+/// - **Acts**: changes of users and keys, and what the application records. Their number is
+///   configurable, and a caller who can perform no acts can't push any out.
+/// - **Events caused by known callers**: authentications, logins and refusals. The same number
+///   again, in eight parts; callers are assigned to parts by name, so that one caller can push out
+///   at most the events of an eighth of all callers.
 /// - **Refusals of strangers** ([`AuditEvent::is_of_a_stranger`]): half as many again.
 ///
-/// Nor do they take each other's places where events wait to be written: strangers may take half of these, and callers three quarters.
+/// They don't crowd each other out of the write queue either: strangers may take up to half of it,
+/// and callers up to three quarters.
 pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
-    /// Hands an event over to be written soon. It must not block.
+    /// Queues an event to be written soon. It must not block.
     ///
     /// # Errors
-    /// `Busy` or `Unavailable`: the event isn't taken.
+    /// `Busy` or `Unavailable`: the event was not accepted.
     fn append(&self, event: AuditEvent) -> Result<(), StoreError>;
 
-    /// The entries that `filter` wants, newest first by their times; everything appended before is among them.
+    /// The entries that match `filter`, newest first by time; everything appended before is
+    /// included.
     fn entries(&self, filter: AuditFilter, page: Page) -> StoreFuture<Paged<AuditEntry>>;
 
-    /// How many events were taken and could not be written after all.
+    /// How many events were accepted but could not be written.
     fn lost(&self) -> u64 {
         0
     }

@@ -1,4 +1,4 @@
-//! News of changes, so that what is remembered of a store can be forgotten before its time.
+//! Notifications of changes, so that cached data can be dropped early.
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use std::sync::{Mutex, PoisonError};
@@ -14,19 +14,19 @@ use crate::domain::key::KeyDigest;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// The key with that digest was made, changed or deleted.
+    /// The key with that digest was created, changed or deleted.
     Key(KeyDigest),
     /// That login was ended or deleted.
     Session(SessionId),
-    /// That user was changed or deleted: it touches all logins of the user.
+    /// That user was changed or deleted, which affects all logins of the user.
     User(UserId),
-    /// Nobody can say what: news may have been missed.
+    /// Unknown: notifications may have been missed.
     Everything,
 }
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 impl Change {
-    /// As it is told on a channel: a letter, and a digest or a name.
+    /// The form on a channel: a letter, and a digest or a name.
     #[cfg(feature = "redis")]
     pub(crate) fn to_text(&self) -> String {
         match self {
@@ -46,7 +46,7 @@ impl Change {
         }
     }
 
-    /// What is told in words that aren't known may be anything.
+    /// Anything not understood counts as [`Everything`](Self::Everything).
     pub(crate) fn from_text(text: &str) -> Self {
         let known = match text.split_at_checked(1) {
             Some(("k", digest)) => {
@@ -72,9 +72,9 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
-/// Is told of changes.
+/// Receives changes.
 pub trait ChangeListener: Send + Sync + 'static {
-    /// Forgets what the change touches. It must not block.
+    /// Drops what the change affects. It must not block.
     fn changed(&self, change: &Change);
 }
 
@@ -84,13 +84,13 @@ impl<T: ChangeListener + ?Sized> ChangeListener for Arc<T> {
     }
 }
 
-/// Tells of changes that are made elsewhere: the push channel of a store.
+/// Announces changes made elsewhere: the push channel of a store.
 ///
-/// It makes a revocation quick, never sure: a channel can be cut. What a resolver remembers has a time to live all
-/// the same.
+/// It makes revocation fast, but not certain: a channel can be cut. A resolver's cache has a time
+/// to live regardless.
 pub trait Invalidations: fmt::Debug + Send + Sync + 'static {
-    /// Tells `listener` of every change from now on, for as long as there is one. Each time that the
-    /// channel begins, or begins again, it tells of [`Change::Everything`].
+    /// Sends `listener` every change from now on, for as long as it exists. Whenever the channel is
+    /// established, or re-established, it sends [`Change::Everything`].
     fn subscribe(&self, listener: Weak<dyn ChangeListener>);
 }
 
@@ -100,7 +100,7 @@ impl<T: Invalidations + ?Sized> Invalidations for Arc<T> {
     }
 }
 
-/// Those who are told. As many as there are resolvers.
+/// The listeners, one per resolver.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[derive(Default)]
 pub(crate) struct Listeners(Mutex<Vec<Weak<dyn ChangeListener>>>);
@@ -108,7 +108,7 @@ pub(crate) struct Listeners(Mutex<Vec<Weak<dyn ChangeListener>>>);
 #[cfg(any(feature = "postgres", feature = "redis"))]
 impl Listeners {
     #[cfg(feature = "redis")]
-    pub(crate) fn are_there(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.iter().any(|listener| listener.strong_count() > 0)
     }
@@ -129,7 +129,7 @@ impl Listeners {
     }
 }
 
-/// Who else is told of the changes that are made here.
+/// The listeners for changes made in this process.
 #[derive(Clone, Default)]
 pub(crate) struct Audience(Vec<Arc<dyn ChangeListener>>);
 
@@ -159,9 +159,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<Change>>);
+    struct Recorder(Mutex<Vec<Change>>);
 
-    impl ChangeListener for Heard {
+    impl ChangeListener for Recorder {
         fn changed(&self, change: &Change) {
             self.0.lock().unwrap().push(change.clone());
         }
@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn whoever_is_there_is_told_and_nobody_else_is_kept() {
         let listeners = Listeners::default();
-        let (stays, goes) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
-        let weak = |heard: &Arc<Heard>| -> Weak<dyn ChangeListener> {
-            let weak: Weak<Heard> = Arc::downgrade(heard);
+        let (stays, goes) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
+        let weak = |recorder: &Arc<Recorder>| -> Weak<dyn ChangeListener> {
+            let weak: Weak<Recorder> = Arc::downgrade(recorder);
             weak
         };
         listeners.add(weak(&goes));

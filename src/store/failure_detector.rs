@@ -1,19 +1,21 @@
-//! Who of those that share a place has fallen silent.
+//! Which of the instances on the same store have fallen silent.
 
 use std::{hash::Hash, time::Duration};
 
 use hashbrown::HashMap;
 
-/// No more than this share of the recovery time may pass between two looks.
+/// No more than this fraction of the recovery time may pass between two checks.
 const LOOKS: u32 = 3;
 
-/// What an instance heard of the others: whose sign of life stayed the same for the recovery time is dead.
+/// What an instance knows of the others: one whose heartbeat counter stays the same for the
+/// recovery time is dead.
 ///
-/// Silence counts only while this process was watching. After a gap, because the store was away or this process was stopped,
-/// the others may have lived without being able to say so, and each gets the whole recovery time again.
+/// Silence counts only while this process was watching. After a gap, because the store was
+/// unavailable or this process was paused, the others may have been alive but unable to send
+/// heartbeats, so each gets the whole recovery time again.
 #[derive(Debug)]
 pub(super) struct FailureDetector<I> {
-    /// Each one's last reading, and when it was surely there.
+    /// The last counter of each, and when it was first seen for certain.
     seen: HashMap<I, (i64, Duration)>,
     looked_at: Duration,
 }
@@ -28,8 +30,9 @@ impl<I> Default for FailureDetector<I> {
 }
 
 impl<I: Copy + Eq + Hash> FailureDetector<I> {
-    /// Notes what all others were found to say, between two readings of a monotonic clock, and returns who is dead with
-    /// what was last heard. How long a look took is counted in nobody's disfavour.
+    /// Records the counters of all others, read between two readings of a monotonic clock, and
+    /// returns the dead with their last counters. The duration of a check never counts against
+    /// anybody.
     pub(super) fn look(
         &mut self,
         others: &HashMap<I, i64>,
@@ -54,7 +57,7 @@ impl<I: Copy + Eq + Hash> FailureDetector<I> {
         dead
     }
 
-    /// Whether there was anybody else.
+    /// Whether there was no other instance.
     #[cfg(feature = "sqlite")]
     pub(super) fn is_alone(&self) -> bool {
         self.seen.is_empty()

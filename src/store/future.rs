@@ -1,4 +1,4 @@
-//! What a store answers with: a future that may be ready, and an error.
+//! A store's answer: a future that may be ready, and its error.
 
 use std::{
     fmt,
@@ -8,10 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The answer of a store: there already, or on its way.
+/// A store's answer, ready or pending.
 ///
-/// An engine in this process answers with [`StoreFuture::ready`], which costs no allocation and can be
-/// taken out without awaiting it; one that does I/O answers with [`StoreFuture::new`].
+/// An engine in this process answers with [`StoreFuture::ready`], which doesn't allocate and can be
+/// taken without awaiting; one that does I/O answers with [`StoreFuture::new`].
 pub struct StoreFuture<T>(State<T>);
 
 enum State<T> {
@@ -20,21 +20,21 @@ enum State<T> {
 }
 
 impl<T> StoreFuture<T> {
-    /// An answer that is there.
+    /// An answer that is ready.
     #[must_use]
     pub fn ready(answer: Result<T, StoreError>) -> Self {
         Self(State::Ready(Some(answer)))
     }
 
-    /// An answer on its way.
+    /// An answer that is pending.
     pub fn new(answer: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
         Self(State::Pending(Box::pin(answer)))
     }
 
-    /// The answer if it is there, or else the future back.
+    /// The answer if it is ready, otherwise the future itself.
     ///
     /// # Errors
-    /// The future itself, when the answer is still on its way.
+    /// The future, when the answer is still pending.
     pub fn into_ready(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {
             State::Ready(Some(answer)) => Ok(answer),
@@ -68,27 +68,27 @@ impl<T> fmt::Debug for StoreFuture<T> {
     }
 }
 
-/// What kind of failure it was.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// The store can't be reached, or didn't answer in time.
     Unavailable,
-    /// The store's waiting line is full.
+    /// The store's queue is full.
     Busy,
-    /// There is one of that name already.
+    /// Something with that name already exists.
     Conflict,
-    /// There is none of that name, or it isn't in the state that the change needs.
+    /// Nothing has that name, or it isn't in the state that the change needs.
     NotFound,
-    /// The store refuses the value: an amount out of range.
+    /// The store refuses the value, such as an amount out of range.
     Refused,
-    /// There are as many of the kind already as there may be.
+    /// The limit for this kind of thing is reached.
     Full,
-    /// The store answered what it never should: corruption, or a defect.
+    /// The store returned something invalid: corruption, or a defect.
     Internal,
 }
 
-/// A store failed. The text is for operators; it holds no secret and no client sees it.
+/// A failure of a store. The text is for operators; it contains no secret and no client sees it.
 #[derive(Clone, Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -111,7 +111,7 @@ impl StoreError {
         Self::new(StoreErrorKind::Internal, text)
     }
 
-    /// A limit below zero.
+    /// A negative limit.
     pub(crate) fn negative_limit() -> Self {
         Self::new(
             StoreErrorKind::Refused,
@@ -119,24 +119,24 @@ impl StoreError {
         )
     }
 
-    /// A payment or a correction of nothing, below what it may be, or beyond what an account holds.
+    /// A payment or a correction of zero, with the wrong sign, or beyond what an account can hold.
     pub(crate) fn amount_out_of_range() -> Self {
         Self::new(StoreErrorKind::Refused, "amount out of range")
     }
 
-    /// A payment or a correction without a name, or with too long a one.
+    /// A payment or a correction without a reference, or with one that is too long.
     pub(crate) fn no_reference() -> Self {
         let text = "a reference has 1 to 255 bytes";
         Self::new(StoreErrorKind::Refused, text)
     }
 
-    /// A reference that names another movement of money.
+    /// A reference that belongs to another movement of money.
     pub(crate) fn reference_taken() -> Self {
         let text = "the reference was used for another payment";
         Self::new(StoreErrorKind::Conflict, text)
     }
 
-    /// What kind of failure.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         self.kind

@@ -1,40 +1,43 @@
-//! Counts places that are taken, so that what waits has a bound.
+//! Counts occupied places, so that everything that waits is bounded.
 
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// What waits for an engine's writer, in numbers.
+/// The number of things that wait for an engine's writer.
 ///
-/// The channel itself has no bound, because a settlement must never be refused; its length has: holds,
-/// changes and touches are refused beyond the queue's capacity, a settlement or an extension has a hold, of which
-/// only so many may be open (and of extensions one a hold under way), and rows without a hold and audit events have bounds of their own.
+/// The channel itself is unbounded, because a settlement must never be refused, but its length is
+/// bounded: holds, changes and touches are refused beyond the queue's capacity; a settlement or an
+/// extension belongs to a hold, and only so many may be open (with one extension per hold in
+/// progress); rows without a hold and audit events have limits of their own.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     pub(super) queued: AtomicUsize,
     pub(super) open_holds: AtomicUsize,
     pub(super) records: AtomicUsize,
-    /// Reads and changes outside the books that wait or are under way.
+    /// Reads and changes outside the books that wait or are in progress.
     #[cfg(feature = "postgres")]
-    pub(super) asked: AtomicUsize,
-    /// Audit events that wait, and how many were given up.
+    pub(super) requests: AtomicUsize,
+    /// Audit events that wait, and how many were lost.
     #[cfg(feature = "sqlite")]
     pub(super) events: AtomicUsize,
     pub(super) events_lost: AtomicU64,
 }
 
-/// How much a store in a database has to do in this process. The figures are read one after the other, not at one instant.
+/// The workload of a database store in this process. The figures are read one after the other, not
+/// at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStatistics {
-    /// Holds and changes that wait to be written. Beyond the store's `queue_max` further ones fail with `Busy`.
+    /// Holds and changes that wait to be written. Beyond the store's `queue_max` further ones fail
+    /// with `Busy`.
     pub waiting: usize,
-    /// Holds that are open, each of a call under way. Beyond `open_holds_max` further ones fail with `Busy`.
+    /// Open holds, one per call in progress. Beyond `open_holds_max` further ones fail with `Busy`.
     pub open_holds: usize,
-    /// Audit events that were taken and could not be written, since the store was opened.
+    /// Audit events that were accepted but could not be written, since the store was opened.
     pub audit_events_lost: u64,
 }
 
 impl Gauge {
-    /// What there is to do.
+    /// The current workload.
     pub(super) fn statistics(&self) -> StoreStatistics {
         StoreStatistics {
             waiting: self.queued.load(Ordering::Relaxed),
@@ -43,7 +46,7 @@ impl Gauge {
         }
     }
 
-    /// Takes a place below `limit`; `false` when there is none.
+    /// Takes a place if fewer than `limit` are taken; `false` otherwise.
     pub(super) fn enter(counter: &AtomicUsize, limit: usize) -> bool {
         let entered = counter.fetch_add(1, Ordering::AcqRel) < limit;
         if !entered {
@@ -59,30 +62,30 @@ impl Gauge {
     }
 }
 
-/// A place, which is left when this is dropped: so it is left once, whatever becomes of who has it.
+/// A place that is given back when this is dropped: exactly once, whatever happens to its holder.
 #[cfg(feature = "postgres")]
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Permit {
     gauge: std::sync::Arc<Gauge>,
     of: fn(&Gauge) -> &AtomicUsize,
 }
 
 #[cfg(feature = "postgres")]
-impl Place {
-    /// A place below `limit`, where there is one.
+impl Permit {
+    /// Takes a place if fewer than `limit` are taken.
     pub(super) fn take(
         gauge: &std::sync::Arc<Gauge>,
         of: fn(&Gauge) -> &AtomicUsize,
         limit: usize,
     ) -> Option<Self> {
         let gauge = std::sync::Arc::clone(gauge);
-        // Not made before it is taken: what is made is left.
+        // Only constructed once the place is taken, because dropping it gives the place back.
         Gauge::enter(of(&gauge), limit).then(|| Self { gauge, of })
     }
 }
 
 #[cfg(feature = "postgres")]
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         Gauge::leave((self.of)(&self.gauge), 1);
     }

@@ -1,4 +1,4 @@
-//! Keys of an engine that has them all in memory: what its steps do, under its lock.
+//! Operations of engines that hold all keys in memory, to be run under the engine's lock.
 
 use super::{
     KeyId, StoreError,
@@ -9,21 +9,21 @@ use crate::domain::{
     key::{KeyRecord, KeyUpdate, KeysPerOwner, RevokedKey, Rotation, RotationOutcome},
 };
 
-/// How an engine finds and places records; the steps stand on that, the same in each.
+/// How an engine finds and places records; the operations build on that and are the same for all.
 pub(super) trait HeldKeys {
-    /// The key of that owner.
+    /// The key, if it belongs to that owner.
     fn owned(&self, owner: &str, id: &KeyId) -> Option<&KeyRecord>;
 
     /// All keys of an owner, oldest first.
     fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord>;
 
-    /// Whether its id or its digest is another's.
+    /// Whether its id or its digest belongs to another key.
     fn is_taken(&self, record: &KeyRecord) -> bool;
 
-    /// A new one, which is the owner's youngest.
+    /// Adds a new key, as the owner's youngest.
     fn add(&mut self, record: KeyRecord);
 
-    /// Takes the place of the one with its id, which has its digest.
+    /// Replaces the key with the same id and digest.
     fn replace(&mut self, record: KeyRecord);
 
     fn delete(&mut self, owner: &str, id: &KeyId) -> Option<KeyRecord>;

@@ -11,7 +11,7 @@ use crate::domain::{
     },
 };
 
-/// Finds keys: all that authentication needs, and all that a store of one's own must do.
+/// Looks up keys: all that authentication needs, and all that a custom store must implement.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,7 +26,7 @@ use crate::domain::{
 ///     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
 ///         let digest = *digest;
 ///         StoreFuture::new(async move {
-///             // Here it is asked, over the network say; a failure is a `StoreError`.
+///             // Ask the service here, for example over the network; a failure is a `StoreError`.
 ///             let known = digest == KeyDigest::of("a-key-of-the-partner");
 ///             let (id, lineage) = (KeyId::new("partner-1"), BudgetId::new("partner-1"));
 ///             Ok(id.ok().zip(lineage.ok()).filter(|_| known).map(|(id, lineage)| {
@@ -42,40 +42,44 @@ use crate::domain::{
 /// # Ok(()) }
 /// ```
 pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
-    /// The key with that digest, whatever its state; `None` when there is none. Expired and revoked
-    /// keys are told apart by the caller.
+    /// The key with that digest, whatever its state; `None` if there is none. Callers check for
+    /// expiry and revocation.
     fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>>;
 
-    /// Notes that a key was used. It may be written later or, under load, not at all; it must not
-    /// block, nor touch any other column. The latest moment stays, in whatever order they come.
+    /// Records that a key was used. It may be written later or, under load, not at all; it must not
+    /// block, nor change any other column. The latest time wins, whatever the order of calls.
     fn touch(&self, id: &KeyId, at: Timestamp) {
         let _ = (id, at);
     }
 
-    /// Comes back when every use that was noted before is written down, or lost for good: for an orderly end. A store that writes
-    /// at once has nothing to wait for.
+    /// Completes when every use recorded before is written, or lost for good: for an orderly
+    /// shutdown. A store that writes immediately has nothing to wait for.
     fn flush_touches(&self) -> StoreFuture<()> {
         StoreFuture::ready(Ok(()))
     }
 
-    /// Keeps a key under another digest and another proof, if it still has both of before ([`KeyRecord::rehash`]); whether it did,
-    /// in one step. Nothing else of the key changes. A store that can't leaves keys as they are, and finds them by the old digest.
+    /// Stores a key under a new digest and a new proof, if it still has the given old ones
+    /// ([`KeyRecord::rehash`]); returns whether it did, in one step. Nothing else of the key
+    /// changes. A store without this feature leaves keys as they are, and finds them by the old
+    /// digest.
     ///
-    /// Fails with `Conflict` when the new digest is another key's.
+    /// Fails with `Conflict` when the new digest belongs to another key.
     fn rehash(&self, change: Rehash) -> StoreFuture<bool> {
         let _ = change;
         StoreFuture::ready(Ok(false))
     }
 
-    /// Keys that are neither expired nor revoked, at most `limit`, those that were used last first: what
-    /// [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at a start. None where a store has no such list.
+    /// Keys that are neither expired nor revoked, at most `limit`, most recently used first: what
+    /// [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at startup. Empty if a store has no
+    /// such list.
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         let _ = limit;
         StoreFuture::ready(Ok(Vec::new()))
     }
 
-    /// Looks in `next` for keys that aren't here. The first store that knows a key wins, also when it says that the key is
-    /// revoked; a store that fails ends the search, since nobody knows what it would have said.
+    /// Looks in `next` for keys that aren't here. The first store that knows a key wins, even when
+    /// it says that the key is revoked; a store that fails ends the search, since its answer is
+    /// unknown.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -98,7 +102,7 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// One store of keys, or else another: [`KeyLookup::or`].
+/// One store of keys, then another: [`KeyLookup::or`].
 pub struct OrKeys<A, B> {
     first: Arc<A>,
     next: Arc<B>,
@@ -131,12 +135,12 @@ impl<A: KeyLookup, B: KeyLookup> KeyLookup for OrKeys<A, B> {
         })
     }
 
-    /// Of the first store: a key of the next may be one of its own too.
+    /// Only the first store's: a key of the second may also be in the first.
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         self.first.recently_used(limit)
     }
 
-    /// Both hear of it; whose key it isn't changes nothing.
+    /// Both get it; the one without the key ignores it.
     fn touch(&self, id: &KeyId, at: Timestamp) {
         self.first.touch(id, at);
         self.next.touch(id, at);
@@ -168,38 +172,46 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrKeys<A, B> {
 
 /// Keeps keys.
 ///
-/// Each change is one step: whatever else is done at once, also by other processes, it is done wholly or not at all, and is durable
-/// when it is answered. What is decided within it is the domain's, and named at each. `tollgate::conformance` (feature `test-util`)
-/// has a whole store that is made of these, and the laws that it keeps.
+/// Each change is one step: whatever else happens at the same time, in this or other processes, it
+/// happens completely or not at all, and is durable when it is answered. The decisions within it
+/// are the domain's, named at each method. `tollgate::conformance` (feature `test-util`) has a
+/// complete store made of these, and the laws that it obeys.
 pub trait KeyStore: KeyLookup {
-    /// Stores a new key, if its owner may have another at the moment when it is made ([`KeysPerOwner::admit`], which also says which
-    /// key is deleted for it); `None`: as many as there will be. However many are made at once, there are never more.
+    /// Stores a new key if its owner may have another one at the time of its creation
+    /// ([`KeysPerOwner::admit`], which also says which key is deleted for it); `None` means no
+    /// limit. Concurrent calls never exceed the limit.
     ///
-    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner has so many.
+    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner has
+    /// reached the limit.
     fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()>;
 
-    /// In one step stores a new key with all the settings that the old one has at that moment, and ends the old one at the end of
-    /// the overlap or its own, whichever is earlier ([`KeyRecord::rotate`]). Of several rotations of one key the first one counts.
-    /// Where as many keys are kept as may be, the oldest one of the owner that has ended is deleted in the same step
+    /// In one step, stores a new key with all current settings of the old one, and ends the old one
+    /// at the end of the overlap or at its own expiry, whichever is earlier
+    /// ([`KeyRecord::rotate`]). Of several rotations of one key the first one counts. If the owner
+    /// is at the limit of stored keys, the oldest one that has ended is deleted in the same step
     /// ([`KeysPerOwner::make_room`]).
     ///
-    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when as many are kept as may be and all are good.
+    /// Fails with `Conflict` when the id or the digest is taken, with `Full` when the owner is at
+    /// the limit of stored keys and none has ended.
     fn rotate(
         &self,
         rotation: Rotation,
         bounds: Option<KeysPerOwner>,
     ) -> StoreFuture<RotationOutcome>;
 
-    /// One key of one owner; another owner's is `None`, like one that never was.
+    /// One key of one owner; another owner's key is `None`, like one that doesn't exist.
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
 
     /// The keys of one owner, newest first.
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>>;
 
-    /// Changes columns of one key of one owner ([`KeyRecord::apply`]) and returns it as stored; `None` when there is none.
+    /// Changes columns of one key of one owner ([`KeyRecord::apply`]) and returns it as stored;
+    /// `None` if there is none.
     ///
-    /// Fails with `Full` when an expired key would [go on](KeyRecord::comes_back) and its owner has as many good ones as there may be
-    /// ([`KeysPerOwner::admit_again`]); `None`: no limit. With `Conflict` when the key has other settings than were [seen](KeyUpdate::seen), as it is at the moment of the change.
+    /// Fails with `Full` when an expired key would become [valid again](KeyRecord::comes_back) and
+    /// its owner has reached the limit of valid keys ([`KeysPerOwner::admit_again`]); `None` means
+    /// no limit. Fails with `Conflict` when the key's settings at the time of the change differ
+    /// from those that were [seen](KeyUpdate::seen).
     fn update(
         &self,
         owner: &str,
@@ -208,11 +220,11 @@ pub trait KeyStore: KeyLookup {
         bounds: Option<KeysPerOwner>,
     ) -> StoreFuture<Option<KeyRecord>>;
 
-    /// Ends all keys of an owner that weren't ended before, those that have expired too, in one step ([`KeyRecord::revoke`]), and
-    /// returns which. Whatever of them is rotated at the same time, no successor is good afterwards.
+    /// Ends all keys of an owner that have not been ended before, including expired ones, in one step
+    /// ([`KeyRecord::revoke`]), and returns them. Successors from concurrent rotations end too.
     fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>>;
 
-    /// Deletes one key of one owner and returns what it was; `None` when there was none.
+    /// Deletes one key of one owner and returns what it was; `None` if there was none.
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>>;
 }
 
@@ -278,19 +290,19 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
     }
 }
 
-/// Why a key is not stored: its name or its digest is there already.
+/// Why a key is not stored: its id or its digest is taken.
 pub(super) fn taken() -> StoreError {
     let text = "the id or the digest of the key is taken";
     StoreError::new(StoreErrorKind::Conflict, text)
 }
 
-/// Why a key is not changed: somebody else has changed it since it was looked at.
+/// Why a key is not changed: it was changed since it was read.
 pub(super) fn changed_meanwhile() -> StoreError {
     let text = "the key was changed meanwhile";
     StoreError::new(StoreErrorKind::Conflict, text)
 }
 
-/// Why a key is not stored: its owner has enough.
+/// Why a key is not stored: its owner has reached the limit.
 impl From<NoRoom> for StoreError {
     fn from(no_room: NoRoom) -> Self {
         Self::new(StoreErrorKind::Full, &no_room.to_string())

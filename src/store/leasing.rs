@@ -1,4 +1,4 @@
-//! What a ledger must do so that its money can be leased.
+//! What a ledger must provide so that its money can be leased.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,26 +10,26 @@ use crate::domain::{
     money::Money,
 };
 
-/// The shortest silence after which a process counts as dead: two missed signs of life, at least, or one that lives
-/// would be taken for dead.
+/// The shortest silence after which a process may be declared dead. It covers at least two missed
+/// heartbeats; otherwise a live process could be declared dead.
 pub(super) const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 
-/// An engine whose money nodes can lease: what [`LeasedLedger`](super::LeasedLedger) is built on.
+/// An engine whose money nodes can lease: the basis of [`LeasedLedger`](super::LeasedLedger).
 pub trait LeaseStore: Ledger {
-    /// Takes a step of a lease, once. It is on its way as soon as this returns.
+    /// Applies a step of a lease, once. It is in progress as soon as this returns.
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding>;
 
-    /// For how long leases that were taken through this store may be spent.
+    /// How long leases taken through this store may be spent.
     fn tenure(&self) -> &Tenure;
 
-    /// Where the store's time comes from.
+    /// The source of the store's time.
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// The day and the month of a moment, in the store's calendar.
     fn windows(&self, now: Timestamp) -> Windows;
 }
 
-/// Says what can't be written down, because its lease is not known.
+/// Logs calls that can't be stored because their lease is not known.
 pub(super) fn tell_lost(step: &LeaseStep) {
     if step.served.is_empty() {
         return;
@@ -45,6 +45,6 @@ pub(super) fn tell_lost(step: &LeaseStep) {
         step = step.number,
         rows = step.served.len(),
         %charged,
-        "calls are not charged: there is no such lease, unless this is the last step of one, sent twice"
+        "calls are not charged: their lease does not exist (harmless if this was the last step of a lease, sent twice)"
     );
 }

@@ -1,7 +1,7 @@
-//! Floor 1: where keys, users, logins and money are kept.
+//! Floor 1: storage for keys, users, logins and money.
 //!
-//! The traits are what the rest of the crate knows of an engine; an engine is a folder beside this
-//! file that implements them and knows nothing but them and the domain.
+//! The rest of the crate knows engines only by these traits. An engine is a sibling folder that
+//! implements them and knows only them and the domain.
 //!
 //! | trait | memory | SQLite | PostgreSQL | Redis |
 //! |---|---|---|---|---|
@@ -14,47 +14,53 @@
 //! | [`RateStore`] | yes | no | no | yes |
 //! | [`Invalidations`] | no | no | yes | yes |
 //!
-//! Keys can also be kept in a file ([`FileKeyStore`]) and in the configuration ([`StaticKeys`]); several stores of keys are
-//! asked in turn with [`KeyLookup::or`].
+//! Keys can also be kept in a file ([`FileKeyStore`]) or in the configuration ([`StaticKeys`]);
+//! several key stores are queried in turn with [`KeyLookup::or`].
 //!
-//! [`LeasedLedger`] stands in front of SQLite's or PostgreSQL's [`Ledger`]: it leases money from it, and spends that at the
-//! speed of memory.
+//! [`LeasedLedger`] works in front of SQLite's or PostgreSQL's [`Ledger`]: it leases money from it
+//! and spends that at the speed of memory.
 //!
-//! Redis holds what many processes need at once: each kind has a store type of its own.
+//! Redis holds what many processes need at once; each kind has a store type of its own.
 //!
-//! # A store of one's own
+//! # Custom stores
 //!
-//! Any of the traits can be implemented outside of this crate; [`KeyLookup`] has the smallest example, and for keys and logins
-//! `tollgate::conformance` (feature `test-util`) has a whole one, and all laws of a store as tests. What each method must do in one
-//! step stands at it, with the function that decides it. What holds for all of them:
+//! Any of the traits can be implemented outside this crate. [`KeyLookup`] has the smallest example;
+//! for keys and logins `tollgate::conformance` (feature `test-util`) has a complete one, and all
+//! laws of a store as tests. What each method must do in one step is documented at the method, with
+//! the domain function that decides it. These rules hold for all of them:
 //!
-//! - **A change is one step.** It is done wholly or not at all, whatever else is done at once, also by other processes; when it
-//!   is answered it is as durable as it will be. What is read after that, by whomever, has it.
-//! - **An answer may be given up.** A caller that leaves drops the [`StoreFuture`], at any await: what was begun is then done wholly or
-//!   not at all too. A future may also be kept without being polled; only what says so ([`Ledger::settle`], [`Ledger::extend`]) is on
-//!   its way before that.
-//! - **An answer comes in time.** Nobody else has a deadline for it: the store ends what takes too long, with `Unavailable`, and what
-//!   waits has a bound, beyond which it is `Busy`.
-//! - **An answer that is there is [ready](StoreFuture::ready)**: it costs no allocation, and the warm path takes it without an await.
-//! - **There is no error for what isn't there.** It is `None` or `false`, and never a failure of the store: one is not remembered, and
-//!   is no reason to let anybody in.
-//! - **Lists are newest first**, by the order in which things were made, and a cursor is a place in it ([`Paged::from_rows`]).
-//! - **What many processes share tells of changes** where it can ([`Invalidations`]): every [`Change`] that anybody makes, after it is
-//!   durable.
+//! - **A change is one step.** It happens completely or not at all, whatever else happens at the
+//!   same time, in this or other processes; when it is answered it is as durable as it will be.
+//!   Every later read sees it.
+//! - **A caller may give up.** It drops the [`StoreFuture`], at any await: whatever was begun then
+//!   also happens completely or not at all. A future may also be kept without being polled; only
+//!   operations documented as such ([`Ledger::settle`], [`Ledger::extend`]) are in progress before
+//!   the first poll.
+//! - **An answer comes in time.** Callers set no deadline: the store ends what takes too long, with
+//!   `Unavailable`, and bounds what waits, with `Busy` beyond the bound.
+//! - **An immediate answer is [ready](StoreFuture::ready)**: it doesn't allocate, and the warm path
+//!   takes it without an await.
+//! - **A missing record is not an error.** It is `None` or `false`, and never a failure of the
+//!   store: failures are not cached, and are no reason to let anyone in.
+//! - **Lists are newest first**, by order of creation, and a cursor is a position in that order
+//!   ([`Paged::from_rows`]).
+//! - **A shared store announces changes** if it can ([`Invalidations`]): every [`Change`] by
+//!   anyone, once it is durable.
 //!
-//! In a layer any failure is 503: where somebody is authenticated, counted or charged there is none that is expected. Of a change that
-//! a handler makes, the [`Denial`](crate::denial::Denial) that is made of a [`StoreError`] has:
+//! In a layer any failure is 503, because there no failure of authentication, counting or charging
+//! is expected. For a change that a handler makes, the [`Denial`](crate::denial::Denial) made from
+//! a [`StoreError`] has:
 //!
 //! | [`StoreErrorKind`] | for | status |
 //! |---|---|---|
-//! | `Unavailable`, `Busy`, `Internal` | the store is away, full of waiting work, or defect | 503 |
-//! | `Conflict`, `Full` | the name is taken, or what it names was changed meanwhile; there are as many as may be | 409 |
-//! | `NotFound` | it isn't there, or not in the state that it must have | 404 |
-//! | `Refused` | the value can't be kept | 422 |
+//! | `Unavailable`, `Busy`, `Internal` | the store is unreachable, overloaded, or defective | 503 |
+//! | `Conflict`, `Full` | the name is taken, or the record was changed meanwhile; a limit is reached | 409 |
+//! | `NotFound` | it doesn't exist, or isn't in the required state | 404 |
+//! | `Refused` | the value can't be stored | 422 |
 //!
-//! `Unavailable` and `Internal` open what was told to open where a store fails
-//! ([`stale_if_error`](crate::keyring::KeyResolverBuilder::stale_if_error)); `Busy` doesn't, since anybody can fill a line. The text of an
-//! error is for operators: no secret belongs there.
+//! `Unavailable` and `Internal` trigger the fail-open settings
+//! ([`stale_if_error`](crate::keyring::KeyResolverBuilder::stale_if_error)); `Busy` doesn't, since
+//! anyone can fill a queue. The text of an error is for operators; it must not contain secrets.
 
 mod alerts;
 mod audit;
@@ -138,7 +144,8 @@ pub use redis::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
-/// What [`PostgresStore`] takes its pool of: an application that names it by this path has the version that fits.
+/// The library that [`PostgresStore`]'s pool comes from: an application that names it by this path
+/// has the matching version.
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 #[doc(no_inline)]

@@ -1,29 +1,29 @@
-//! The holds of one account that are open in this process, and when each of them ends by the clock.
+//! The open holds of one account in this process, and when each of them expires.
 
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-/// By number; of each, what its engine has to know.
+/// By number, with whatever the engine needs to know about each.
 #[derive(Debug)]
 pub(super) struct OpenHolds<T> {
     open: HashMap<u64, Open<T>>,
-    /// None ends before that: most operations need not look at them.
-    quiet_until: Option<Duration>,
+    /// No hold expires before this, so most operations can skip the scan.
+    next_end: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Open<T> {
-    /// `None`: it ends with its call.
+    /// `None` if only its call ends it.
     ends: Option<Duration>,
-    what: T,
+    data: T,
 }
 
 impl<T> Default for OpenHolds<T> {
     fn default() -> Self {
         Self {
             open: HashMap::new(),
-            quiet_until: None,
+            next_end: None,
         }
     }
 }
@@ -38,59 +38,59 @@ impl<T> OpenHolds<T> {
         self.open.is_empty()
     }
 
-    pub(super) fn insert(&mut self, number: u64, ends: Option<Duration>, what: T) {
-        self.look_at(ends);
-        self.open.insert(number, Open { ends, what });
+    pub(super) fn insert(&mut self, number: u64, ends: Option<Duration>, data: T) {
+        self.note_end(ends);
+        self.open.insert(number, Open { ends, data });
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<T> {
-        self.open.remove(&number).map(|open| open.what)
+        self.open.remove(&number).map(|open| open.data)
     }
 
     #[cfg(feature = "redis")]
     pub(super) fn get(&self, number: u64) -> Option<&T> {
-        self.open.get(&number).map(|open| &open.what)
+        self.open.get(&number).map(|open| &open.data)
     }
 
-    /// Lets one end then, and no sooner or later; `None`: it isn't open.
+    /// Sets when a hold expires; `None` if it isn't open.
     pub(super) fn set_end(&mut self, number: u64, ends: Option<Duration>) -> Option<&mut T> {
-        // The others may end later than this one did: the next look finds out.
-        self.look_at(ends);
+        // The others may expire later than this one would have; the next scan finds out.
+        self.note_end(ends);
         let open = self.open.get_mut(&number)?;
         open.ends = ends;
-        Some(&mut open.what)
+        Some(&mut open.data)
     }
 
-    /// Something ends then.
-    fn look_at(&mut self, ends: Option<Duration>) {
-        self.quiet_until = [self.quiet_until, ends].into_iter().flatten().min();
+    /// Something expires at `ends`.
+    fn note_end(&mut self, ends: Option<Duration>) {
+        self.next_end = [self.next_end, ends].into_iter().flatten().min();
     }
 
-    /// Whether none can be over. The clock is asked only where one ends by it.
-    pub(super) fn are_quiet(&self, now: impl FnOnce() -> Duration) -> bool {
-        self.quiet_until.is_none_or(|end| now() < end)
+    /// Whether no hold can have expired. Reads the clock only if some hold expires at all.
+    pub(super) fn none_due(&self, now: impl FnOnce() -> Duration) -> bool {
+        self.next_end.is_none_or(|end| now() < end)
     }
 
-    /// Takes out those whose time is over.
-    pub(super) fn take_over(&mut self, now: Duration) -> Vec<(u64, T)> {
-        if self.are_quiet(|| now) {
+    /// Removes the expired holds and returns them.
+    pub(super) fn take_expired(&mut self, now: Duration) -> Vec<(u64, T)> {
+        if self.none_due(|| now) {
             return Vec::new();
         }
         let over = self
             .open
             .extract_if(|_, open| open.ends.is_some_and(|end| end <= now))
-            .map(|(number, open)| (number, open.what))
+            .map(|(number, open)| (number, open.data))
             .collect();
-        self.quiet_until = self.open.values().filter_map(|open| open.ends).min();
+        self.next_end = self.open.values().filter_map(|open| open.ends).min();
         over
     }
 
-    /// Takes out all of them.
+    /// Removes all of them and returns them.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn take_all(&mut self) -> Vec<(u64, T)> {
-        self.quiet_until = None;
+        self.next_end = None;
         let all = self.open.drain();
-        all.map(|(number, open)| (number, open.what)).collect()
+        all.map(|(number, open)| (number, open.data)).collect()
     }
 }
 
@@ -114,12 +114,12 @@ mod tests {
         holds.insert(1, Some(secs(10)), 'a');
         holds.insert(2, None, 'b');
         holds.insert(3, Some(secs(5)), 'c');
-        assert!(holds.are_quiet(|| secs(4)) && !holds.are_quiet(|| secs(5)));
-        assert!(holds.take_over(secs(4)).is_empty());
-        assert_eq!(numbers(holds.take_over(secs(5))), [3]);
-        assert!(holds.are_quiet(|| secs(9)));
-        assert_eq!(numbers(holds.take_over(secs(10))), [1]);
-        assert!(holds.take_over(Duration::MAX).is_empty());
+        assert!(holds.none_due(|| secs(4)) && !holds.none_due(|| secs(5)));
+        assert!(holds.take_expired(secs(4)).is_empty());
+        assert_eq!(numbers(holds.take_expired(secs(5))), [3]);
+        assert!(holds.none_due(|| secs(9)));
+        assert_eq!(numbers(holds.take_expired(secs(10))), [1]);
+        assert!(holds.take_expired(Duration::MAX).is_empty());
         assert_eq!((holds.len(), holds.remove(2)), (1, Some('b')));
     }
 
@@ -133,8 +133,8 @@ mod tests {
         assert_eq!(holds.set_end(2, None), Some(&mut 'b'));
         assert_eq!(holds.set_end(3, Some(secs(1))), Some(&mut 'c'));
         assert_eq!(holds.set_end(4, None), None);
-        assert_eq!(numbers(holds.take_over(secs(19))), [3]);
-        assert_eq!(numbers(holds.take_over(secs(20))), [1]);
+        assert_eq!(numbers(holds.take_expired(secs(19))), [3]);
+        assert_eq!(numbers(holds.take_expired(secs(20))), [1]);
         assert_eq!(holds.len(), 1);
     }
 
@@ -145,6 +145,6 @@ mod tests {
         holds.insert(1, Some(secs(10)), 'a');
         holds.insert(2, None, 'b');
         assert_eq!(numbers(holds.take_all()), [1, 2]);
-        assert!(holds.are_quiet(|| secs(10)) && holds.remove(1).is_none());
+        assert!(holds.none_due(|| secs(10)) && holds.remove(1).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Where users and their logins are kept: in one store, or the users in one and the logins in another.
+//! Where users and their logins are kept: in one store, or in two.
 
 use std::{fmt, sync::Arc};
 
@@ -10,32 +10,35 @@ use crate::domain::{
 
 /// Keeps users.
 ///
-/// Each change is one step: whatever else is done at once, also by other processes, it is done wholly or not at all, and is durable
-/// when it is answered. Where the logins are kept in the same store, they end in the step of their user.
+/// Each change is one step: whatever else happens at the same time, in this or other processes, it
+/// happens completely or not at all, and is durable when it is answered. If the logins are in the
+/// same store, they end in the same step as their user.
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores a new user, with the address in its [normal form](crate::user::normal_email). Fails with `Conflict` when the id or the
-    /// address is taken, and with `Refused` when a text has a NUL in it ([`UserRecord::is_storable`]).
+    /// Stores a new user, with the address in its [normal form](crate::user::normal_email). Fails
+    /// with `Conflict` when the id or the address is taken, and with `Refused` when a text contains
+    /// a NUL ([`UserRecord::is_storable`]).
     fn insert_user(&self, user: UserRecord) -> StoreFuture<()>;
 
     /// One user.
     fn user(&self, id: &UserId) -> StoreFuture<Option<UserRecord>>;
 
-    /// The user with that address, in whatever case it is written.
+    /// The user with that address, in upper or lower case.
     fn user_by_email(&self, email: &str) -> StoreFuture<Option<UserRecord>>;
 
     /// All users, newest first.
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>>;
 
-    /// Changes columns of a user ([`UserRecord::apply`]) and returns it as stored; `None` when there is none. A change that
-    /// [ends the logins](UserUpdate::logins_end_at) makes the password version one more and ends every login of the user that is
-    /// kept here, in the same step.
+    /// Changes columns of a user ([`UserRecord::apply`]) and returns it as stored; `None` if there
+    /// is none. A change that [ends the logins](UserUpdate::logins_end_at) increments the password
+    /// version and ends every login of the user that is kept here, in the same step.
     ///
-    /// Fails with `Full` when the user had more attributes than there may be then ([`UserRecord::is_overfilled_by`]), and with
-    /// `Refused` when a text has a NUL in it ([`UserUpdate::is_storable`]); nothing is changed.
+    /// Fails with `Full` when the user would have too many attributes
+    /// ([`UserRecord::is_overfilled_by`]), and with `Refused` when a text contains a NUL
+    /// ([`UserUpdate::is_storable`]); then nothing is changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
-    /// Replaces the password and ends every login of the user that is kept here, in one step, if the user's password
-    /// version is still `expected_version`; returns whether it was.
+    /// Replaces the password and ends every login of the user that is kept here, in one step, if
+    /// the user's password version is still `expected_version`; returns whether it was.
     fn change_password(
         &self,
         id: &UserId,
@@ -44,8 +47,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
         at: Timestamp,
     ) -> StoreFuture<bool>;
 
-    /// Replaces the hash by a stronger one of the same password, if the user's password version is still
-    /// `expected_version`; returns whether it was. The version stays, and so does every login.
+    /// Replaces the hash with a stronger one of the same password, if the user's password version
+    /// is still `expected_version`; returns whether it was. The version and all logins stay.
     fn rehash_password(
         &self,
         id: &UserId,
@@ -59,16 +62,18 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
 
 /// Keeps logins.
 ///
-/// Each change is one step, as in a [`UserStore`]. The moments that are handed over decide, not a clock of the store's. What a
-/// store must decide is [`SessionRecord::exchange`] and [`SessionRecord::make_room`]; `tollgate::conformance` (feature `test-util`) has
-/// the laws.
+/// Each change is one step, as in a [`UserStore`]. The times passed in decide, not a clock of the
+/// store. A store's decisions are [`SessionRecord::exchange`] and [`SessionRecord::make_room`];
+/// `tollgate::conformance` (feature `test-util`) has the laws.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores a new login, if the user's password version is still `expected_version` and the user
-    /// is active; returns whether it was. Without a version it is stored as it is. A store that keeps no users stores the
-    /// version with it ([`SessionRecord::password_version`]), and the login is over with another one.
+    /// Stores a new login if the user's password version is still `expected_version` and the user
+    /// is active; returns whether that was so. Without a version it is stored unconditionally. A
+    /// store that keeps no users stores the version with the login
+    /// ([`SessionRecord::password_version`]), which is invalid under any other version.
     ///
-    /// Of the user's logins `logins_max` are kept with it, at least 1: in the same step those that are too many are forgotten,
-    /// and so ended. First those that are over, where they are kept; then those that end first ([`SessionRecord::make_room`]).
+    /// At most `logins_max` of the user's logins are kept, including this one, at least 1: in the
+    /// same step those beyond it are deleted, and so ended; first those that are over, if they are
+    /// kept at all, then those that expire first ([`SessionRecord::make_room`]).
     ///
     /// Fails with `Conflict` when the id is taken.
     fn open_session(
@@ -81,7 +86,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// One login, ended or not.
     fn session(&self, id: &SessionId) -> StoreFuture<Option<SessionRecord>>;
 
-    /// The open logins of a user at that moment, newest first; at most `limit` of them.
+    /// The logins of a user that are open at that moment, newest first; at most `limit` of them.
     fn open_sessions_of(
         &self,
         user: &UserId,
@@ -89,9 +94,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         limit: u16,
     ) -> StoreFuture<Vec<SessionRecord>>;
 
-    /// Exchanges a login's refresh token for the next, in one step: of any number at once, in any number of
-    /// processes, one is the first. A token that was exchanged before, and has no grace, ends the login
-    /// ([`SessionRecord::exchange`]). Of a login that there isn't it is [`Unknown`](RefreshOutcome::Unknown).
+    /// Exchanges a login's refresh token for the next one, in one step: of concurrent exchanges, in
+    /// any number of processes, exactly one comes first. A token that was exchanged before, and is
+    /// past its grace period, ends the login ([`SessionRecord::exchange`]). For a login that
+    /// doesn't exist the outcome is [`Unknown`](RefreshOutcome::Unknown).
     fn exchange_refresh(
         &self,
         id: &SessionId,
@@ -104,7 +110,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Ends every open login of a user; returns how many there were.
     fn end_sessions_of(&self, user: &UserId, at: Timestamp) -> StoreFuture<u64>;
 
-    /// Forgets logins whose time was over before `before`; returns how many: none where they leave by themselves.
+    /// Deletes logins that expired before `before`; returns how many: none in stores where they
+    /// expire by themselves.
     fn purge_sessions(&self, before: Timestamp) -> StoreFuture<u64>;
 }
 
@@ -199,11 +206,11 @@ impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
 
 /// Why a user isn't stored.
 pub(super) fn unstorable() -> StoreError {
-    StoreError::new(StoreErrorKind::Refused, "a text of a user has a NUL in it")
+    StoreError::new(StoreErrorKind::Refused, "a text of the user contains a NUL")
 }
 
 /// Why a user isn't changed.
 pub(super) fn overfilled() -> StoreError {
-    let text = "the user has as many attributes as there may be";
+    let text = "the user has reached the maximum number of attributes";
     StoreError::new(StoreErrorKind::Full, text)
 }

@@ -1,7 +1,9 @@
-//! How the window that rolls is written down: words that an operator can read.
+//! The stored form of a rolling window: words that an operator can read.
 //!
-//! Seconds, limit, soft limit, the latest second at which it was looked at, when the soft limit was told; then each slice's number and what was charged
-//! in it, oldest first. `-`: none; `off` in the place of the limit: there is no limit of such a window any more.
+//! Length in seconds, limit, soft limit, the latest second at which it was evaluated, the second at
+//! which the soft limit was last reported; then for each slice its number and what was charged in
+//! it, oldest first. `-` means none; `off` in place of the limit means that the budget no longer
+//! has a rolling limit.
 
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use crate::domain::{
     money::Money,
 };
 
-/// `None`: the budget never had a limit of one.
+/// `None` if the budget never had a rolling limit.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) fn write(budget: &Budget) -> Option<String> {
     use std::fmt::Write;
@@ -28,13 +30,13 @@ pub(super) fn write(budget: &Budget) -> Option<String> {
     let told_at = optional(rolling.told_at());
     let mut text = format!("{seconds} {limit} {soft} {latest} {told_at}");
     for (number, settled) in rolling.slices() {
-        // To a string can always be written.
+        // Writing to a string never fails.
         let _ = write!(text, " {number} {}", settled.nanos());
     }
     Some(text)
 }
 
-/// Completes a budget. `None`: that was never written.
+/// Adds the rolling window to a budget. `None` if `text` was never written by [`write`].
 pub(super) fn read(text: &str, budget: &mut Budget) -> Option<()> {
     let words: Vec<&str> = text.split(' ').collect();
     let [seconds, limit, soft, latest, told_at, slices @ ..] = words.as_slice() else {
@@ -92,7 +94,7 @@ mod tests {
             "60 - - 0",
             "60 - - 0 - 1",
             "60 x - 0 -",
-            // Out of order, out of the window, of nothing, of more than there can be.
+            // Out of order, outside the window, a zero charge, more than an account can hold.
             "3600 - - 60000 - 999 1 999 2",
             "3600 - - 60000 - 1001 1",
             "3600 - - 60000 - 939 1",

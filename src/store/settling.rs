@@ -1,7 +1,8 @@
-//! Which holds of this process are being settled, or extended.
+//! Which holds of this process are being settled or extended.
 //!
-//! A settlement is on its way until it is written, and it may have to wait for its store for longer than its hold was to live.
-//! Such a hold is not overdue: it has been heard of. So has one whose extension is on its way. Who clears up leaves both alone.
+//! A settlement is in progress until it is written, and it may have to wait for the store longer
+//! than its hold's lifetime. Such a hold has not expired: its call has ended properly. The same
+//! goes for a hold that is being extended. Cleanup leaves both alone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,11 +10,12 @@ use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::domain::usage::HoldId;
 
-/// The holds of which something is on its way, and how much. A clone is a reference count.
+/// The holds with operations in progress, and how many. A clone is a reference count.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settling(Arc<Mutex<HashMap<HoldId, usize>>>);
 
-/// That a settlement or an extension is on its way, for as long as this lives: it travels with it.
+/// Marks a settlement or an extension as in progress for as long as this lives; it travels with the
+/// command.
 #[derive(Debug)]
 pub(super) struct OnItsWay {
     hold: HoldId,
@@ -25,7 +27,7 @@ impl Settling {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A settlement or an extension of that hold sets out.
+    /// Marks the start of a settlement or an extension of that hold.
     pub(super) fn begin(&self, hold: HoldId) -> OnItsWay {
         let mut holds = self.holds();
         let count = holds.entry(hold).or_default();
@@ -42,7 +44,7 @@ impl Settling {
         self.holds().contains_key(&hold)
     }
 
-    /// Whether a hold of an instance is being settled.
+    /// Whether any hold of an instance is being settled.
     #[cfg(feature = "postgres")]
     pub(super) fn is_any_of(&self, instance: u64) -> bool {
         self.holds().keys().any(|hold| hold.instance == instance)

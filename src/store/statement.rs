@@ -5,20 +5,21 @@ use serde::Serialize;
 use super::{AccountId, Ledger, Page, StoreError, StoreErrorKind};
 use crate::domain::{clock::Timestamp, money::Money, usage::Transaction};
 
-/// Movements that are asked for at once.
+/// Movements requested at once.
 const PAGE: u16 = 1_000;
 
-/// Movements that are looked at, at most.
+/// Movements examined at most.
 const MOVEMENTS_MAX: usize = 1_000_000;
 
-/// How often the newest movement and the balance are read until they are of one moment.
+/// How often the newest movement and the balance are read until they are consistent.
 const ATTEMPTS: u32 = 32;
 
-/// The money of an account over a period: what there was, what came, what went, and what there is.
+/// An account's money over a period: the opening balance, what came in, what went out, and the
+/// closing balance.
 ///
-/// `opening` + `paid_in` − `taken_back` − `charged` = `closing`, to the nano-dollar. A movement counts where it stands in
-/// the log: the period begins after the last movement from before `from`, and ends before the first from `to` on. What
-/// is held, and the credit line, are no movements.
+/// `opening` + `paid_in` − `taken_back` − `charged` = `closing`, to the nano-dollar. Movements
+/// count by their order in the log: the period begins after the last movement before `from`, and
+/// ends before the first one at or after `to`. Held money and the credit line are not movements.
 ///
 /// ```
 /// use tollgate::{
@@ -47,34 +48,35 @@ const ATTEMPTS: u32 = 32;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statement {
-    /// Whose money.
+    /// The account.
     pub account: AccountId,
-    /// When it begins.
+    /// When the period begins.
     pub from: Timestamp,
-    /// When it ends; that moment is no part of it.
+    /// When the period ends, exclusive.
     pub to: Timestamp,
-    /// `false`: the log has forgotten charges from the beginning of the period, so the statement begins later than was
-    /// asked for, with the oldest charge that is remembered. What it says is right all the same.
+    /// `false` if the log no longer has the charges from the beginning of the period: then the
+    /// statement begins later than requested, with the oldest charge still in the log. What it says
+    /// is correct nevertheless.
     pub is_whole: bool,
-    /// What there was at the beginning: all that was paid in before, less all charges and corrections.
+    /// The balance at the beginning: everything paid in before, less all charges and corrections.
     pub opening: Money,
-    /// Payments and corrections for the account.
+    /// Payments, and corrections in the account's favor.
     pub paid_in: Money,
-    /// Corrections against it.
+    /// Corrections against the account.
     pub taken_back: Money,
     /// What calls cost.
     pub charged: Money,
-    /// What there was at the end.
+    /// The balance at the end.
     pub closing: Money,
 }
 
 impl Statement {
-    /// Reads the statement of an account from `from` on, until before `to`.
+    /// Reads the statement of an account from `from` until before `to`.
     ///
     /// # Errors
-    /// `Refused` when the period ends before it begins, or more than a million movements lie behind its
-    /// beginning; `NotFound` when the log has forgotten the period; `Busy` when the account moved each time that it was
-    /// looked at; and whatever the ledger fails with.
+    /// `Refused` when the period ends before it begins, or more than a million movements follow its
+    /// beginning; `NotFound` when the log no longer has the period; `Busy` when the account changed
+    /// at every attempt; and whatever the ledger fails with.
     pub async fn read(
         ledger: &(impl Ledger + ?Sized),
         account: &AccountId,
@@ -103,7 +105,7 @@ impl Statement {
     }
 }
 
-/// What there is, and the newest movements, of one moment: nothing moved between.
+/// The balance and the newest movements, consistent with each other.
 async fn snapshot(
     ledger: &(impl Ledger + ?Sized),
     account: &AccountId,
@@ -119,7 +121,7 @@ async fn snapshot(
             return Ok((total, page));
         }
     }
-    let text = "the account moves too fast for a statement";
+    let text = "the account changes too fast for a statement";
     Err(StoreError::new(StoreErrorKind::Busy, text))
 }
 
@@ -133,22 +135,22 @@ struct Sums {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Section {
     After,
     Within,
     Before,
 }
 
-/// The log from its newest movement backwards.
+/// Walks the log backwards from its newest movement.
 struct Walk {
     from: Timestamp,
     to: Timestamp,
-    place: Place,
+    section: Section,
     sums: Sums,
     passed: usize,
-    /// The oldest charge that was passed, and the sums down to it: whatever is forgotten is older.
-    sure: Option<(Timestamp, Place, Sums)>,
-    /// A charge from before the period was passed: nothing of the period is forgotten.
+    /// The oldest charge seen, and the sums down to it: anything missing from the log is older.
+    verified: Option<(Timestamp, Section, Sums)>,
+    /// A charge from before the period was seen, so nothing of the period is missing.
     is_done: bool,
 }
 
@@ -157,10 +159,10 @@ impl Walk {
         Self {
             from,
             to,
-            place: Place::After,
+            section: Section::After,
             sums: Sums::default(),
             passed: 0,
-            sure: None,
+            verified: None,
             is_done: false,
         }
     }
@@ -172,28 +174,29 @@ impl Walk {
             return Err(StoreError::new(StoreErrorKind::Refused, text));
         }
         let own = if moved.at < self.from {
-            Place::Before
+            Section::Before
         } else if moved.at < self.to {
-            Place::Within
+            Section::Within
         } else {
-            Place::After
+            Section::After
         };
-        // Never back: of two moments that a clock which was set back has mixed, the log's order counts.
-        self.place = self.place.max(own);
+        // Never back: where a clock that was set back has mixed up the times, the order of the log
+        // counts.
+        self.section = self.section.max(own);
         let amount = i128::from(moved.amount.nanos());
         let is_charge = moved.route.is_some();
         let sums = &mut self.sums;
-        let (sum, amount) = match self.place {
-            Place::After => (&mut sums.after, amount),
-            Place::Before => (&mut sums.before, amount),
-            Place::Within if is_charge => (&mut sums.charged, amount.saturating_neg()),
-            Place::Within if amount < 0 => (&mut sums.taken_back, amount.saturating_neg()),
-            Place::Within => (&mut sums.paid_in, amount),
+        let (sum, amount) = match self.section {
+            Section::After => (&mut sums.after, amount),
+            Section::Before => (&mut sums.before, amount),
+            Section::Within if is_charge => (&mut sums.charged, amount.saturating_neg()),
+            Section::Within if amount < 0 => (&mut sums.taken_back, amount.saturating_neg()),
+            Section::Within => (&mut sums.paid_in, amount),
         };
         *sum = sum.saturating_add(amount);
         if is_charge {
-            self.sure = Some((moved.at, self.place, self.sums));
-            self.is_done |= self.place == Place::Before;
+            self.verified = Some((moved.at, self.section, self.sums));
+            self.is_done |= self.section == Section::Before;
         }
         Ok(())
     }
@@ -201,11 +204,11 @@ impl Walk {
     fn statement(self, account: &AccountId, total: i128) -> Result<Statement, StoreError> {
         let listed = self.sums.net().saturating_add(self.sums.after);
         let is_whole = self.is_done || listed.saturating_add(self.sums.before) == total;
-        let (from, sums) = match self.sure {
+        let (from, sums) = match self.verified {
             _ if is_whole => (self.from, self.sums),
-            Some((at, Place::Within, sums)) => (at, sums),
+            Some((at, Section::Within, sums)) => (at, sums),
             _ => {
-                let text = "the log has forgotten the period";
+                let text = "the log no longer has the period";
                 return Err(StoreError::new(StoreErrorKind::NotFound, text));
             }
         };
@@ -225,7 +228,7 @@ impl Walk {
 }
 
 impl Sums {
-    /// By how much the period changed what there is.
+    /// By how much the period changed the balance.
     fn net(&self) -> i128 {
         self.paid_in
             .saturating_sub(self.taken_back)

@@ -1,4 +1,4 @@
-//! Keys that stand in the configuration.
+//! Keys from the configuration.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ use crate::domain::{
 /// The shortest and the longest key, in bytes.
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 512;
-/// The most keys. Each look-up compares with all of them.
+/// The maximum number of keys. Each look-up compares with all of them.
 const KEYS_MAX: usize = 1_024;
 
-/// Keys that stand in the configuration: an administrator's in an environment variable, those of a CI server. They have
-/// no form; any text of 8 to 512 bytes that a header can carry is one.
+/// Keys from the configuration: an administrator's in an environment variable, or those of a CI
+/// server. They have no format: any text of 8 to 512 bytes that a header can carry will do.
 ///
-/// What is kept is their SHA-256, and a look-up compares with every one of them, in the same time whichever it is.
-/// Whoever can guess such a key has it: make it of 32 random characters or more.
+/// Only their SHA-256 is kept, and a look-up compares with every one of them, in constant time.
+/// Anyone who can guess such a key has it, so use 32 random characters or more.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,48 +41,50 @@ pub struct StaticKeys {
     takes_short: bool,
 }
 
-/// A key can't stand in the configuration. The key is not in the text.
+/// A key that can't be in the configuration. The text never contains the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StaticKeyError {
-    /// The name is empty, longer than 255 bytes, or there already.
-    #[error("{name:?}: a key's name has 1 to 255 bytes and is there once")]
+    /// The name is empty, longer than 255 bytes, or used twice.
+    #[error("{name:?}: a key's name must have 1 to 255 bytes and be unique")]
     Name {
-        /// Which name.
+        /// The name.
         name: String,
     },
-    /// Too short ([`StaticKeys::dangerous_short_keys`]), too long, or with characters that a header can't carry.
+    /// Too short ([`StaticKeys::dangerous_short_keys`]), too long, or with characters that a header
+    /// can't carry.
     #[error(
-        "{name}: a key has {LENGTH_MIN} to {LENGTH_MAX} printable ASCII characters, and no blank, comma, semicolon or quote"
+        "{name}: a key must have {LENGTH_MIN} to {LENGTH_MAX} printable ASCII characters, without blanks, commas, semicolons or quotes"
     )]
     Key {
-        /// Which key.
+        /// The name of the key.
         name: String,
     },
     /// Too many keys to compare with each.
-    #[error("at most {KEYS_MAX} keys stand in a configuration")]
+    #[error("a configuration may have at most {KEYS_MAX} keys")]
     TooMany,
 }
 
 impl StaticKeys {
-    /// None yet.
+    /// No keys yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes shorter keys too, of one byte and more, and warns of each in the log: for keys that are in use and can't
-    /// be replaced yet. Whoever tries for long enough has such a key. Say so before the keys are added.
+    /// Also accepts shorter keys, from one byte on, and logs a warning for each: for keys that are
+    /// in use and can't be replaced yet. Such a key can be found by trying. Call it before adding
+    /// keys.
     #[must_use]
     pub fn dangerous_short_keys(mut self) -> Self {
         self.takes_short = true;
         self
     }
 
-    /// One more key, named and owned `name`. A key that is there already stays whose it is.
+    /// Adds a key, named and owned `name`. A key that was already added keeps its first owner.
     ///
     /// # Errors
-    /// [`StaticKeyError`], which tells the name, and never the key.
+    /// [`StaticKeyError`], which contains the name, but never the key.
     pub fn add_key<'a>(
         mut self,
         name: &str,
@@ -118,11 +120,11 @@ impl StaticKeys {
         Ok(self)
     }
 
-    /// The keys of a list with commas, named `prefix-1`, `prefix-2`, … by their place. Blanks around a key are not part of it, and
-    /// what is empty is none.
+    /// Adds the keys of a comma-separated list, named `prefix-1`, `prefix-2`, … by position. Blanks
+    /// around a key are ignored, and so are empty entries.
     ///
     /// # Errors
-    /// [`StaticKeyError`], which tells the place, and never the key.
+    /// [`StaticKeyError`], which contains the position, but never the key.
     pub fn add_list<'a>(
         self,
         prefix: &str,
@@ -141,7 +143,7 @@ impl StaticKeys {
         key.len() <= LENGTH_MAX && self.among(&KeyDigest::of(key)).is_some()
     }
 
-    /// Compares with all, whether or not one fits.
+    /// Compares with all of them, whether or not one matches.
     fn among(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
         self.keys.iter().fold(None, |found, record| {
             let equal = record.digest.as_bytes().ct_eq(digest.as_bytes());

@@ -1,4 +1,4 @@
-//! For how long a store may spend what it has set aside.
+//! How long a store may spend what it has set aside.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -10,23 +10,25 @@ use crate::{
     },
 };
 
-/// How long after its last sign of life a process trusts that nobody takes it for dead. What is missing to the shortest
-/// silence is for clocks that go at different speeds.
+/// How long after its last heartbeat a process assumes that it hasn't been declared dead. The
+/// difference to the shortest recovery time allows for clocks that run at different speeds.
 const TRUST: Duration = Duration::from_secs(4);
 
-/// As whom a store is known to the others of its place, and for how long it surely is.
+/// A store's current identity among the stores on the same database, and for how long it is
+/// certain.
 ///
-/// A store says every two seconds that it lives; one that has been silent for five, or longer, is taken for dead by
-/// others, and what it held is resolved. So four seconds after a sign of life whoever spends by it must stop, by the
-/// monotonic clock, and by the time of day as well, because a machine that slept may not have counted.
+/// A store sends a heartbeat every two seconds. Once it has been silent for five seconds or longer,
+/// others declare it dead and resolve what it held. So four seconds after a heartbeat anything that
+/// spends on its behalf must stop, by the monotonic clock, and by the time of day as well, because
+/// the monotonic clock may not have counted while the machine was suspended.
 #[derive(Debug, Default)]
 pub struct Tenure {
     instance: AtomicU64,
-    /// Microseconds of the monotonic clock.
+    /// In microseconds of the monotonic clock.
     until: AtomicU64,
-    /// Microseconds since 1970.
+    /// In microseconds since 1970.
     until_of_day: AtomicI64,
-    /// Who writes, one at a time; those who read look at the others alone.
+    /// Serializes writers; readers use only the other fields.
     confirmed: Mutex<Confirmed>,
 }
 
@@ -37,8 +39,8 @@ struct Confirmed {
 }
 
 impl Tenure {
-    /// Notes a sign of life that is written down; the readings are from before it was. One that is older than what is
-    /// known says nothing: it may be that of an instance which was replaced meanwhile.
+    /// Records a stored heartbeat; the clock readings are from before it was stored. One that is
+    /// older than the last is ignored: it may come from an instance that was replaced meanwhile.
     pub(super) fn confirm(&self, instance: u64, elapsed: Duration, now: Timestamp) {
         let mut confirmed = self.confirmed();
         if confirmed.has_ended || elapsed < confirmed.elapsed {
@@ -47,7 +49,7 @@ impl Tenure {
         confirmed.elapsed = elapsed;
         let until = elapsed.saturating_add(TRUST).as_micros();
         let until_of_day = now.saturating_add(TRUST).unwrap_or(Timestamp::MAX);
-        // The name first: with the name of old and the time of new, somebody would spend on.
+        // The id first: with the old id and the new deadline, something could go on spending.
         self.instance.store(instance, Ordering::SeqCst);
         self.until_of_day
             .store(until_of_day.as_microsecond(), Ordering::SeqCst);
@@ -55,7 +57,7 @@ impl Tenure {
             .store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// The store takes leave.
+    /// The store is closing.
     pub(super) fn end(&self) {
         let mut confirmed = self.confirmed();
         confirmed.has_ended = true;
@@ -68,13 +70,13 @@ impl Tenure {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As whom the store is known now.
+    /// The store's current instance.
     #[must_use]
     pub fn instance(&self) -> u64 {
         self.instance.load(Ordering::SeqCst)
     }
 
-    /// Whether what was taken as `instance` may be spent now.
+    /// Whether leases taken as `instance` may be spent now.
     #[must_use]
     pub fn holds(&self, instance: u64, elapsed: Duration, now: Timestamp) -> bool {
         let until = self.until.load(Ordering::SeqCst);
@@ -94,7 +96,7 @@ mod tests {
     fn trust_ends_before_others_may_take_what_was_held() {
         let (tenure, clock) = (Tenure::default(), ManualClock::default());
         let holds = |instance| tenure.holds(instance, clock.elapsed(), clock.now());
-        assert!(!holds(0), "nobody said that it lives");
+        assert!(!holds(0), "there was no heartbeat yet");
         tenure.confirm(7, clock.elapsed(), clock.now());
         assert!(holds(7) && !holds(8));
         clock.advance(TRUST - Duration::from_micros(1));
@@ -103,11 +105,11 @@ mod tests {
         assert!(!holds(7));
         tenure.confirm(8, clock.elapsed(), clock.now());
         assert!(holds(8) && !holds(7));
-        // A machine that slept: only the time of day went on.
+        // A machine that was suspended: only the time of day went on.
         clock.set(clock.now() + TRUST);
         assert!(!holds(8));
         tenure.confirm(8, clock.elapsed(), clock.now());
-        // A clock that is set back gives no more of it.
+        // Setting the clock back doesn't extend it.
         clock.set(clock.now() - TRUST);
         clock.advance(TRUST);
         assert!(!holds(8));
@@ -115,7 +117,7 @@ mod tests {
         tenure.end();
         assert!(!holds(8));
         tenure.confirm(8, clock.elapsed(), clock.now());
-        assert!(!holds(8), "it has taken leave");
+        assert!(!holds(8), "it was closed");
     }
 
     #[test]

@@ -18,9 +18,9 @@ use super::{
     Books, Left, Settled, each, hold, settle, stamp,
 };
 
-/// Of what is left of an account or a budget, a lease grows by no more than this part at a time: near the end leases
-/// get small, so that money that one node has and another needs is never much.
-const PART_OF_LEFT: i64 = 8;
+/// A lease grows at a time by no more than what is left of the account or budget divided by this. Near
+/// the end leases get small, so that one node never holds much money that another needs.
+pub(crate) const PART_OF_LEFT: i64 = 8;
 
 /// The name of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,26 +14,27 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// The longest file that is read, in bytes.
 const LENGTH_MAX: u64 = 64 * 1_024 * 1_024;
-/// How often the lock is tried, and how long one waits in between: a second in all.
+/// How often to try the lock, and the pause in between: a second in all.
 const LOCK_ATTEMPTS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// What tells one state of the file from another without reading it. `None`: there is no file.
+/// Distinguishes states of the file without reading it. `None` means there is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
-    /// On Unix device, inode, and when the inode changed: a replaced file of the same length and time is another.
+    /// On Unix the device, the inode, and when the inode changed: this detects a replaced file of
+    /// the same length and time.
     identity: [i64; 4],
 }
 
 impl Stamp {
-    /// As the file stands now.
+    /// The file's current stamp.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::read(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("can't be looked at", &error)),
+            Err(error) => Err(failed("can't be examined", &error)),
         }
     }
 
@@ -59,7 +60,7 @@ fn identity(_: &fs::Metadata) -> [i64; 4] {
     [0; 4]
 }
 
-/// The file and its stamp as it was opened; `None` when there is none.
+/// The file's content, and its stamp when it was opened; `None` if there is none.
 pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -68,7 +69,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, StoreError> 
     };
     let metadata = file
         .metadata()
-        .map_err(|error| failed("can't be looked at", &error))?;
+        .map_err(|error| failed("can't be examined", &error))?;
     if !metadata.is_file() || metadata.len() > LENGTH_MAX {
         let text = "the key file is not a regular file of at most 64 MiB";
         return Err(StoreError::new(StoreErrorKind::Unavailable, text));
@@ -80,11 +81,11 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, StoreError> 
     Ok(Some((json, Stamp::read(&metadata))))
 }
 
-/// Keeps other processes from changing the file, until it is dropped.
+/// Keeps other processes from changing the file until it is dropped.
 pub(super) struct FileLock(#[expect(dead_code, reason = "closing it unlocks")] File);
 
 impl FileLock {
-    /// Waits up to a second. The lock is a file of its own beside the other, since that one is replaced.
+    /// Waits up to a second. The lock is a separate file, since the key file itself gets replaced.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         create_folder(path)?;
         let mut name = path.as_os_str().to_owned();
@@ -107,17 +108,18 @@ impl FileLock {
     }
 }
 
-/// Replaces the file if it is the one that was read, `None` for none; whether it was. That is looked at last of all: an editor that comes
-/// between the look and the new name, some microseconds, is written over.
+/// Replaces the file if it still has the stamp `read` (`None`: no file); returns whether it had.
+/// This is checked last of all: an editor that writes between the check and the rename, a few
+/// microseconds, is overwritten.
 ///
-/// Whole or not at all, on the disk when this returns, and readable by its owner alone.
+/// The replacement is atomic, on disk when this returns, and readable only by its owner.
 pub(super) fn replace(path: &Path, json: &[u8], read: Option<Stamp>) -> Result<bool, StoreError> {
     if u64::try_from(json.len()).is_ok_and(|length| length > LENGTH_MAX) {
-        // One that can't be read any more would end every key.
+        // A file too large to read would invalidate every key.
         let text = "the key file would be larger than 64 MiB";
         return Err(StoreError::new(StoreErrorKind::Refused, text));
     }
-    // A link stays a link: what it points to is replaced.
+    // A symbolic link stays: its target is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = folder_of(path).join(format!(".keys-{}", Uuid::new_v4().simple()));
     let unwritten = |error| failed("can't be written", &error);
@@ -132,7 +134,8 @@ pub(super) fn replace(path: &Path, json: &[u8], read: Option<Stamp>) -> Result<b
         let _ = fs::remove_file(&draft);
         return replaced;
     }
-    // So that the new name survives a crash as its content does; a file system that can't is no reason to fail.
+    // Makes the new name survive a crash as its content does; a file system that can't do this is
+    // no reason to fail.
     if let Ok(folder) = File::open(folder_of(path)) {
         let _ = folder.sync_all();
     }

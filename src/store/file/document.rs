@@ -1,4 +1,4 @@
-//! What stands in the file, and what is done to it. No I/O.
+//! The content of the file, and operations on it. No I/O.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -18,10 +18,10 @@ use crate::{
     store::{StoreError, StoreErrorKind, held_keys::HeldKeys},
 };
 
-/// The form that is written; a file of a later one is not touched.
+/// The format version that is written; a file of a later version is not touched.
 const VERSION: u32 = 1;
 
-/// The file as it stands. What we don't know of it is written back as it was.
+/// The file's format. Unknown members are written back unchanged.
 #[derive(Serialize, Deserialize)]
 struct Form {
     version: u32,
@@ -31,10 +31,11 @@ struct Form {
     others: BTreeMap<String, Value>,
 }
 
-/// A key as it stands in the file. `id`, `hash` and `owner` are enough: so keys of an older system are brought in.
+/// A key in the file. `id`, `hash` and `owner` are enough, so that keys of an older system can be
+/// imported.
 #[derive(Clone, Serialize, Deserialize)]
 struct Entry {
-    /// Counts up in the order of making; 0 where somebody wrote the key by hand.
+    /// Counts up in order of creation; 0 for a key written by hand.
     #[serde(default)]
     position: u64,
     id: KeyId,
@@ -81,7 +82,7 @@ fn is_plain(proof: &KeyProof) -> bool {
     *proof == KeyProof::Sha256
 }
 
-/// `sha256:` and 64 hexadecimal digits: the look-up value, of whichever scheme the `proof` says.
+/// `sha256:` and 64 hexadecimal digits: the look-up value, whatever scheme `proof` names.
 fn write_hash<S: Serializer>(digest: &KeyDigest, serializer: S) -> Result<S::Ok, S::Error> {
     let hex = digest.as_bytes().iter().map(|byte| format!("{byte:02x}"));
     serializer.collect_str(&format_args!("sha256:{}", hex.collect::<String>()))
@@ -89,7 +90,7 @@ fn write_hash<S: Serializer>(digest: &KeyDigest, serializer: S) -> Result<S::Ok,
 
 fn read_hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyDigest, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let unreadable = || D::Error::custom("hash: `sha256:` and 64 hexadecimal digits are expected");
+    let unreadable = || D::Error::custom("hash: expected `sha256:` and 64 hexadecimal digits");
     let hex = text.strip_prefix("sha256:").ok_or_else(unreadable)?;
     let mut bytes = [0_u8; 32];
     if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -165,16 +166,16 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// What the file says. An empty one is what a full disk or a crash leaves of a file with keys, and says nothing of them.
+    /// Parses the file. An empty file is an error: a full disk or a crash can leave one behind.
     pub(super) fn parse(json: &[u8]) -> Result<Self, StoreError> {
-        // serde's words may repeat what stands in the file, so only the place is told.
+        // serde's message may quote the file, so only the position is reported.
         let form: Form = serde_json::from_slice(json).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let text = format!("the key file is not readable: line {line} column {column}");
             StoreError::new(StoreErrorKind::Unavailable, &text)
         })?;
         if form.version != VERSION {
-            let text = "the key file is of another version";
+            let text = "the key file has an unsupported version";
             return Err(StoreError::new(StoreErrorKind::Unavailable, text));
         }
         let mut document = Self {
@@ -186,7 +187,7 @@ impl Document {
             last = entry.position.max(last.saturating_add(1));
             let (record, others) = entry.into_parts()?;
             if document.is_taken(&record) {
-                let text = "the key file has an id or a hash twice";
+                let text = "the key file contains an id or a hash twice";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, text));
             }
             document.place(last, record, others);
@@ -194,7 +195,7 @@ impl Document {
         Ok(document)
     }
 
-    /// What is to stand in the file.
+    /// Serializes the file.
     pub(super) fn to_json(&self) -> Result<Vec<u8>, StoreError> {
         let entry = |(position, (record, others)): (&u64, &(KeyRecord, BTreeMap<_, _>))| {
             Entry::of(*position, record.clone(), others.clone())
@@ -269,7 +270,7 @@ impl Document {
         Ok(changed)
     }
 
-    /// Notes uses; what isn't later than what stands there changes nothing.
+    /// Records a use, unless a later one is already recorded.
     pub(super) fn touch(&mut self, id: &KeyId, at: Timestamp) {
         let touched = self.by_id.get(id).copied();
         if let Some((record, _)) = touched.and_then(|position| self.keys.get_mut(&position))

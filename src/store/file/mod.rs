@@ -1,13 +1,16 @@
-//! Keys in one JSON file: for a service with one machine and some dozens of keys, whose file somebody may read and edit.
+//! Keys in one JSON file, for a service on one machine with a few dozen keys, whose file people may
+//! read and edit.
 //!
-//! The file holds hashes only. It is replaced as a whole, synced, with mode 0600; processes that change it at the same time
-//! take turns by a lock file beside it (`NAME.lock`), and each reads the file anew before it changes it, so that no
-//! change is lost. An editor does not take that lock: if the file has changed between being read and being replaced, the
-//! change is made again on the new contents. Members of the JSON that are not ours are kept.
+//! The file contains only hashes. It is replaced as a whole, synced, with mode 0600. Processes that
+//! change it at the same time take turns using a lock file next to it (`NAME.lock`), and each
+//! rereads the file before changing it, so that no change is lost. An editor does not take that
+//! lock: if the file changed between reading and replacing, the change is applied again to the new
+//! contents. Unknown JSON members are kept.
 //!
-//! Look-ups are answered from memory. Whether the file has changed is looked at when a look-up comes, at most every
-//! [`FileKeyStoreBuilder::check_interval`], and whenever the keys of an owner are looked at. A file that is gone has no keys; one that can't be read, or is no JSON (an empty
-//! one too), is a failing store (503), not an empty one.
+//! Look-ups are answered from memory. A look-up checks whether the file has changed, at most once
+//! per [`FileKeyStoreBuilder::check_interval`]; listing or reading the keys of an owner always
+//! checks. A missing file has no keys; one that can't be read, or isn't JSON (such as an empty
+//! one), is a failing store (503), not an empty one.
 
 mod disk;
 mod document;
@@ -41,13 +44,13 @@ use crate::domain::{
     },
 };
 
-/// How long a change may take, the wait for its turn included.
+/// How long a change may take, including the wait for its turn.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a change is made anew because another program changes the file meanwhile.
+/// How often a change is applied again because another program changed the file meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
-/// Changes and reads that wait for their turn.
+/// Changes and reads that may wait for their turn.
 const WAITING_MAX: usize = 1_024;
-/// A file that was changed so lately may change again within the same tick of the file system's clock.
+/// A file changed this recently may change again within the same tick of the file system's clock.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Keys in one JSON file. A clone is a reference count.
@@ -77,27 +80,27 @@ struct Inner {
     touch_interval: Duration,
     clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
-    /// One at a time goes to the disk; a bounded number wait.
+    /// One operation at a time goes to the disk; a bounded number wait.
     turn: Arc<Semaphore>,
-    line: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
 }
 
-/// What is known of the file.
+/// What is known about the file.
 #[derive(Default)]
 struct Memory {
     content: Option<Content>,
-    /// Uses that are not in the file yet; of keys of the file only.
+    /// Uses that are not in the file yet; only of keys in the file.
     touched: HashMap<KeyId, Timestamp>,
-    /// When they were written last, or first noted.
+    /// When uses were last written, or first recorded.
     touches_written_at: Option<Duration>,
 }
 
 #[derive(Clone)]
 struct Content {
     document: Result<Arc<Document>, StoreError>,
-    /// `None`: there was no file.
+    /// `None` if there was no file.
     stamp: Option<Stamp>,
-    /// When it was read, and when a file of that stamp was read first.
+    /// When it was read, and when a file with that stamp was first read.
     read_at: Duration,
     stamp_since: Duration,
     checked_at: Duration,
@@ -114,25 +117,26 @@ pub struct FileKeyStoreBuilder {
 }
 
 impl FileKeyStoreBuilder {
-    /// How long what was read is believed before the file is looked at again; 250 ms unless set.
+    /// How long the contents are trusted before the file is checked again; 250 ms unless set.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
     }
 
-    /// How often the times of last use are written to the file, if nothing else is; once a minute unless set.
+    /// How often the times of last use are written to the file, if nothing else is; once a minute
+    /// unless set.
     pub fn touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
         self
     }
 
-    /// Another source of time.
+    /// The source of the time; the system clock unless set.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The store. The file is made with the first key.
+    /// Builds the store. The file is created with the first key.
     #[must_use]
     pub fn build(self) -> FileKeyStore {
         FileKeyStore(Arc::new(Inner {
@@ -142,19 +146,19 @@ impl FileKeyStoreBuilder {
             clock: self.clock,
             memory: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
-            line: Arc::new(Semaphore::new(WAITING_MAX)),
+            queue: Arc::new(Semaphore::new(WAITING_MAX)),
         }))
     }
 }
 
 impl FileKeyStore {
-    /// The keys of the file at `path`, which need not be there yet, nor its folder.
+    /// The keys of the file at `path`; neither the file nor its folder need exist yet.
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self::builder(path).build()
     }
 
-    /// Begins a store of the keys of the file at `path`.
+    /// A builder for a store of the keys of the file at `path`.
     pub fn builder(path: impl AsRef<Path>) -> FileKeyStoreBuilder {
         FileKeyStoreBuilder {
             path: path.as_ref().to_owned(),
@@ -164,8 +168,8 @@ impl FileKeyStore {
         }
     }
 
-    /// Writes the times of last use that are not in the file yet: call it before the process ends. Where there are none, the
-    /// file isn't touched.
+    /// Writes the times of last use that are not in the file yet: call it before the process ends.
+    /// If there are none, the file isn't touched.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -176,30 +180,32 @@ impl FileKeyStore {
         self.change(|_| Ok(())).await
     }
 
-    /// Answers from memory, or after a look at the file when the last one was too long ago.
+    /// Answers from memory, or after checking the file if the last check was too long ago.
     fn read<T: Send + Unpin + 'static>(
         &self,
         work: impl FnOnce(&Document) -> T + Send + 'static,
     ) -> StoreFuture<T> {
-        if let Some(document) = self.0.recall() {
+        if let Some(document) = self.0.cached() {
             return StoreFuture::ready(document.map(|document| work(&document)));
         }
-        self.on_disk(move |inner| match inner.recall() {
-            // Somebody else looked meanwhile.
+        self.on_disk(move |inner| match inner.cached() {
+            // Another caller checked meanwhile.
             Some(document) => document.map(|document| work(&document)),
             None => inner.refresh().map(|document| work(&document)),
         })
     }
 
-    /// Answers after a look at the file: for whoever is about to change a key, which may have been made a moment ago elsewhere.
-    fn read_anew<T: Send + Unpin + 'static>(
+    /// Answers after checking the file: for callers about to change a key, which may have been
+    /// created elsewhere a moment ago.
+    fn read_fresh<T: Send + Unpin + 'static>(
         &self,
         work: impl FnOnce(&Document) -> T + Send + 'static,
     ) -> StoreFuture<T> {
         self.on_disk(move |inner| inner.refresh().map(|document| work(&document)))
     }
 
-    /// Changes the file under its lock, on top of what stands in it then. `work` may be done several times.
+    /// Changes the file under its lock, based on its current contents. `work` may run several
+    /// times.
     fn change<T: Send + Unpin + 'static>(
         &self,
         work: impl Fn(&mut Document) -> Result<T, StoreError> + Send + 'static,
@@ -211,20 +217,22 @@ impl FileKeyStore {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<T> {
-        let Ok(place) = Arc::clone(&self.0.line).try_acquire_owned() else {
-            let text = "too many wait for the key file";
+        let Ok(slot) = Arc::clone(&self.0.queue).try_acquire_owned() else {
+            let text = "too many operations wait for the key file";
             return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
         };
         let inner = Arc::clone(&self.0);
         let work = async move {
             let turn = Arc::clone(&inner.turn).acquire_owned().await;
-            // In the task, so that the turn is over when the work is, whoever has gone.
+            // Inside the task, so that the turn ends with the work, even if the caller has gone.
             let done = task::spawn_blocking(move || {
-                let _held = (place, turn);
+                let _held = (slot, turn);
                 work(&inner)
             });
             done.await.unwrap_or_else(|_| {
-                Err(StoreError::internal("the work on the key file was cut off"))
+                Err(StoreError::internal(
+                    "an operation on the key file was cancelled",
+                ))
             })
         };
         StoreFuture::new(async move {
@@ -241,8 +249,8 @@ impl Inner {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was read, if that was lately enough.
-    fn recall(&self) -> Option<Result<Arc<Document>, StoreError>> {
+    /// The contents, if they were checked recently enough.
+    fn cached(&self) -> Option<Result<Arc<Document>, StoreError>> {
         let now = self.clock.elapsed();
         let memory = self.memory();
         let content = memory.content.as_ref()?;
@@ -250,7 +258,7 @@ impl Inner {
         young.then(|| content.document.clone())
     }
 
-    /// Looks at the file, and reads it if it isn't what was read last.
+    /// Checks the file, and reads it if it has changed.
     fn refresh(&self) -> Result<Arc<Document>, StoreError> {
         let known = self.memory().content.clone();
         let now = self.clock.elapsed();
@@ -267,7 +275,8 @@ impl Inner {
         self.load(now)
     }
 
-    /// Reads the file. A failure is remembered too, for one interval: who asks meanwhile doesn't read it again.
+    /// Reads the file. A failure is remembered too, for one interval, so that other callers don't
+    /// read it again.
     fn load(&self, now: Duration) -> Result<Arc<Document>, StoreError> {
         let (document, stamp) = match disk::read(&self.path) {
             Ok(None) => (Ok(Document::default()), None),
@@ -324,13 +333,14 @@ impl Inner {
                 document.set_written();
             }
             self.forget_touches(&touched);
-            // Under the lock nobody of ours changes it between the writing and this look.
+            // Our own processes hold the lock, so none of them changed it between the write and
+            // this check.
             let stamp = Stamp::of(&self.path)?;
             let now = self.clock.elapsed();
             self.remember(Ok(Arc::new(document)), stamp, now)?;
             return Ok(answer);
         }
-        let text = "another program changes the key file all the time";
+        let text = "another program keeps changing the key file";
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
 
@@ -342,7 +352,7 @@ impl Inner {
         memory.touches_written_at = Some(self.clock.elapsed());
     }
 
-    /// Notes a use; whether it is time to write.
+    /// Records a use; returns whether it is time to write.
     fn note(&self, id: &KeyId, at: Timestamp) -> bool {
         let now = self.clock.elapsed();
         let mut memory = self.memory();
@@ -389,7 +399,7 @@ impl KeyLookup for FileKeyStore {
             let store = self.clone();
             runtime.spawn(async move {
                 if let Err(error) = store.flush().await {
-                    tracing::warn!(target: "tollgate", %error, "times of last use are not written");
+                    tracing::warn!(target: "tollgate", %error, "times of last use could not be written");
                 }
             });
         }
@@ -416,12 +426,12 @@ impl KeyStore for FileKeyStore {
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.read_anew(move |document| document.owned(&owner, &id).cloned())
+        self.read_fresh(move |document| document.owned(&owner, &id).cloned())
     }
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         let owner = owner.to_owned();
-        self.read_anew(move |document| document.list(&owner, &page))
+        self.read_fresh(move |document| document.list(&owner, &page))
     }
 
     fn update(

@@ -29,7 +29,7 @@ impl Bench {
         self.folder.path().join("workspaces/api-keys.json")
     }
 
-    /// As another process would open it.
+    /// Opens the file as another process would.
     fn store(&self) -> FileKeyStore {
         FileKeyStore::builder(self.path())
             .with_clock(self.clock.clone())
@@ -106,7 +106,7 @@ async fn an_edit_in_place_is_seen_and_so_is_one_within_the_same_tick() {
     assert!(finds(&store, "key-1").await && !finds(&store, "key-3").await);
 }
 
-/// As an editor saves: by another file, and without a look at our lock.
+/// Saves as an editor does: through another file, and without checking our lock.
 fn edit(path: &Path, change: impl FnOnce(&str) -> String) {
     let edited = change(&fs::read_to_string(path).unwrap());
     let draft = path.with_extension("swp");
@@ -123,7 +123,8 @@ fn without(name: &str) -> impl FnOnce(&str) -> String {
     }
 }
 
-/// Makes a change during which others edit the file for so many times, each time between our reading and our writing.
+/// Makes a change while others edit the file that many times, each time between our read and our
+/// write.
 async fn insert_beside(
     store: &FileKeyStore,
     name: &str,
@@ -281,7 +282,7 @@ async fn a_hundred_changes_from_four_processes_are_all_kept() {
     let changes = (0..100).map(|number| {
         let store = stores[number % 4].clone();
         tokio::spawn(async move {
-            // The lock is given up after a second: under load one asks again, as a client would.
+            // Taking the lock fails after a second; under load, retry as a client would.
             for _ in 0..50 {
                 match store.insert(key(&format!("key-{number}")), None).await {
                     Err(error) if error.kind() == StoreErrorKind::Busy => {}

@@ -1,4 +1,5 @@
-//! What this node knows of the accounts that it has, or may soon have, a lease of: under sharded locks.
+//! What this node knows, under sharded locks, of the accounts that have a lease or may soon get
+//! one.
 
 use std::{
     hash::BuildHasher,
@@ -12,7 +13,11 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::Notify;
 
-use super::{builder::Settings, share::Share, waiters::Waiters};
+use super::{
+    builder::Settings,
+    lease::{LeaseState, Scarcity},
+    waiters::Waiters,
+};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -26,14 +31,14 @@ use crate::{
 
 const SHARDS: usize = 64;
 
-/// Accounts that are looked at; the calls of others go to the store.
+/// Accounts tracked at once; calls of others go to the store.
 const ACCOUNTS_MAX: usize = 65_536;
 
-/// Leases and watched sets of budgets of one account.
-const SHARES_MAX: usize = 16;
+/// Leases and watched sets of budgets per account.
+const LEASES_PER_ACCOUNT_MAX: usize = 16;
 
-/// How long an account of which there was too little left to be shared is not leased again.
-const EXACT_FOR: Duration = Duration::from_secs(1);
+/// How long leasing is suspended for an account that had too little left to lease.
+const SUSPENDED_FOR: Duration = Duration::from_secs(1);
 
 pub(super) type Shard = HashMap<AccountId, Account>;
 
@@ -41,40 +46,32 @@ pub(super) struct Accounts {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
-    /// Wakes the agent before its time.
+    /// Wakes the reporter before its next interval.
     pub(super) urgent: Notify,
     pub(super) waiters: Mutex<Waiters>,
     pub(super) is_closed: AtomicBool,
     pub(super) held_here: AtomicU64,
     pub(super) held_in_store: AtomicU64,
-    /// Holds that are open here, and rows that the store doesn't have yet.
-    pub(super) places: AtomicUsize,
+    /// Open holds granted here, plus rows that the store doesn't have yet.
+    pub(super) unreported: AtomicUsize,
     pub(super) leases: AtomicUsize,
     pub(super) shards: [Mutex<Shard>; SHARDS],
     chooser: DefaultHashBuilder,
     pub(super) known: AtomicUsize,
     instance: u64,
-    numbers: AtomicU64,
+    next_number: AtomicU64,
 }
 
 #[derive(Default)]
 pub(super) struct Account {
-    pub(super) shares: Vec<Share>,
+    pub(super) leases: Vec<LeaseState>,
     pub(super) open: OpenHolds<OpenHold>,
-    /// Nothing is leased before that.
-    exact_until: Duration,
-    /// Nothing that one of these budgets counts is leased before that.
-    exact: Vec<(Arc<[BudgetId]>, Duration)>,
-    /// How often the store has answered to a step of its leases.
+    /// Nothing is leased before then.
+    suspended_until: Duration,
+    /// Sets of budgets for which nothing is leased before the time given with each.
+    suspended_budgets: Vec<(Arc<[BudgetId]>, Duration)>,
+    /// How often the store has answered a step of the account's leases.
     pub(super) answers: u64,
-}
-
-/// Of what there is too little left to be shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scarce<'a> {
-    Account,
-    /// Other budgets of the account may have enough.
-    Budgets(&'a [BudgetId]),
 }
 
 pub(super) struct OpenHold {
@@ -84,47 +81,48 @@ pub(super) struct OpenHold {
     expiry: Expiry,
 }
 
-/// Whether a hold was granted here.
-pub(super) enum Held {
-    Yes(Hold),
-    /// It is for the store to say.
-    No(HoldRequest),
-}
-
 impl Account {
-    pub(super) fn share(&mut self, lease: LeaseId) -> Option<&mut Share> {
-        self.shares.iter_mut().find(|share| share.id == lease)
+    pub(super) fn lease(&mut self, id: LeaseId) -> Option<&mut LeaseState> {
+        self.leases.iter_mut().find(|lease| lease.id == id)
     }
 
-    /// Leases nothing of what is scarce until then.
-    pub(super) fn be_exact(&mut self, scarce: Scarce<'_>, elapsed: Duration) {
-        let until = elapsed.saturating_add(EXACT_FOR);
-        self.exact.retain(|(_, end)| elapsed < *end);
-        match scarce {
-            Scarce::Budgets(budgets) if self.exact.len() < SHARES_MAX => {
-                self.exact.push((Arc::from(budgets), until));
+    /// Suspends leasing for a while for what is scarce: the account, or the given budgets.
+    pub(super) fn suspend_leasing(
+        &mut self,
+        scarcity: Scarcity,
+        budgets: &[BudgetId],
+        elapsed: Duration,
+    ) {
+        let until = elapsed.saturating_add(SUSPENDED_FOR);
+        self.suspended_budgets.retain(|(_, end)| elapsed < *end);
+        match scarcity {
+            Scarcity::Budgets if self.suspended_budgets.len() < LEASES_PER_ACCOUNT_MAX => {
+                self.suspended_budgets.push((Arc::from(budgets), until));
             }
-            Scarce::Budgets(_) | Scarce::Account => self.exact_until = until,
+            Scarcity::Budgets | Scarcity::Account => self.suspended_until = until,
         }
     }
 
-    pub(super) fn is_exact(&self, budgets: &[BudgetId], elapsed: Duration) -> bool {
+    pub(super) fn is_suspended(&self, budgets: &[BudgetId], elapsed: Duration) -> bool {
         let concerns = |(scarce, end): &(Arc<[BudgetId]>, Duration)| {
             elapsed < *end && scarce.iter().any(|budget| budgets.contains(budget))
         };
-        elapsed < self.exact_until || self.exact.iter().any(concerns)
+        elapsed < self.suspended_until || self.suspended_budgets.iter().any(concerns)
     }
 
-    /// Whether nothing is to be remembered of it.
+    /// Whether nothing about it needs to be remembered.
     pub(super) fn is_forgotten(&self, elapsed: Duration) -> bool {
-        self.shares.is_empty()
-            && elapsed >= self.exact_until
-            && self.exact.iter().all(|(_, end)| elapsed >= *end)
+        self.leases.is_empty()
+            && elapsed >= self.suspended_until
+            && self
+                .suspended_budgets
+                .iter()
+                .all(|(_, end)| elapsed >= *end)
     }
 
-    /// Ends the holds whose time is over.
+    /// Ends the holds whose lifetime is over.
     pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
-        let over = self.open.take_over(elapsed);
+        let over = self.open.take_expired(elapsed);
         self.abandon(over, clock);
     }
 
@@ -133,9 +131,9 @@ impl Account {
         for (_, hold) in holds {
             let age = clock.now().duration_since(hold.call.started_at);
             let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            if let Some(share) = self.share(hold.lease) {
+            if let Some(lease) = self.lease(hold.lease) {
                 let (call, held) = (hold.call, hold.amount);
-                share.settle(Served {
+                lease.settle(Served {
                     call,
                     held,
                     settlement,
@@ -156,13 +154,13 @@ impl Accounts {
             is_closed: AtomicBool::new(false),
             held_here: AtomicU64::new(0),
             held_in_store: AtomicU64::new(0),
-            places: AtomicUsize::new(0),
+            unreported: AtomicUsize::new(0),
             leases: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Mutex::default()),
             chooser: DefaultHashBuilder::default(),
             known: AtomicUsize::new(0),
             instance: random()?,
-            numbers: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
         })
     }
 
@@ -175,7 +173,7 @@ impl Accounts {
         lock(&self.shards[usize::from(byte) % SHARDS])
     }
 
-    /// Whether a hold may be granted here at all: what must be durable is the store's.
+    /// Whether a hold may be granted here at all: what must be durable goes to the store.
     fn suits(&self, request: &HoldRequest) -> bool {
         let call = &request.call;
         let outlives_us =
@@ -184,51 +182,55 @@ impl Accounts {
         request.idempotency.is_none()
             && request.amount > Money::ZERO
             && !outlives_us
-            // The store refuses it, and must, before the call is served.
+            // The store refuses these, and must do so before the call is served.
             && !texts.iter().any(|text| text.contains('\0'))
             && !self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Holds money from a lease; otherwise gives the request back, which is then the store's.
-    pub(super) fn hold(&self, request: HoldRequest) -> Held {
+    /// Holds money from a lease; otherwise hands the request back for the store.
+    #[expect(
+        clippy::result_large_err,
+        reason = "boxing the request would allocate on the way to the store"
+    )]
+    pub(super) fn hold(&self, request: HoldRequest) -> Result<Hold, HoldRequest> {
         if !self.suits(&request) {
-            return Held::No(request);
+            return Err(request);
         }
         let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
         let windows = self.store.windows(now);
         let mut shard = self.shard(&request.call.account);
         let Some(account) = shard.get_mut(&request.call.account) else {
             self.watch(&mut shard, &request, elapsed);
-            return Held::No(request);
+            return Err(request);
         };
         let found = account
-            .shares
+            .leases
             .iter_mut()
-            .find(|share| share.is_of(&request.budgets));
-        let Some(share) = found else {
-            self.watch_share(account, &request, elapsed);
-            return Held::No(request);
+            .find(|lease| lease.is_for(&request.budgets));
+        let Some(lease) = found else {
+            self.watch_lease(account, &request, elapsed);
+            return Err(request);
         };
-        let is_open = share.is_open_in(windows)
-            && self.store.tenure().holds(share.id.instance, elapsed, now)
+        let is_open = lease.is_open_in(windows)
+            && self.store.tenure().holds(lease.id.instance, elapsed, now)
             && account.open.len() < self.settings.open_holds_per_account_max;
-        let has_place = is_open && Gauge::enter(&self.places, self.settings.unreported_max);
-        if !has_place || !share.grant(request.amount, elapsed) {
+        let has_place = is_open && Gauge::enter(&self.unreported, self.settings.unreported_max);
+        if !has_place || !lease.grant(request.amount, elapsed) {
             if has_place {
-                Gauge::leave(&self.places, 1);
+                Gauge::leave(&self.unreported, 1);
             }
-            if share.miss(request.amount, elapsed, self.settings.busy_from) {
+            if lease.miss(request.amount, elapsed, self.settings.busy_from) {
                 self.urgent.notify_one();
             }
-            return Held::No(request);
+            return Err(request);
         }
         let grant = Grant {
-            windows: share.windows,
-            left: share.left(),
+            windows: lease.windows,
+            left: lease.left(),
         };
-        let lease = share.id;
+        let lease_id = lease.id;
         let ends = Hold::end_after(request.lifetime, || elapsed);
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let id = HoldId {
             instance: self.instance,
             number,
@@ -237,39 +239,39 @@ impl Accounts {
         let open = OpenHold {
             call: hold.call.clone(),
             amount: hold.amount,
-            lease,
+            lease: lease_id,
             expiry: hold.expiry,
         };
         account.open.insert(number, ends, open);
         drop(shard);
         self.held_here.fetch_add(1, Ordering::Relaxed);
-        Held::Yes(hold)
+        Ok(hold)
     }
 
-    /// Begins to count the calls of an account.
+    /// Starts to count the calls of an account.
     fn watch(&self, shard: &mut Shard, request: &HoldRequest, elapsed: Duration) {
         if Gauge::enter(&self.known, ACCOUNTS_MAX) {
             let account = shard.entry_ref(&request.call.account).or_default();
-            self.watch_share(account, request, elapsed);
+            self.watch_lease(account, request, elapsed);
         }
     }
 
-    fn watch_share(&self, account: &mut Account, request: &HoldRequest, elapsed: Duration) {
-        if account.shares.len() >= SHARES_MAX {
+    fn watch_lease(&self, account: &mut Account, request: &HoldRequest, elapsed: Duration) {
+        if account.leases.len() >= LEASES_PER_ACCOUNT_MAX {
             return;
         }
         let nameless = LeaseId {
             instance: 0,
             number: 0,
         };
-        let mut share = Share::watched(nameless, Arc::from(&*request.budgets));
-        if share.miss(request.amount, elapsed, self.settings.busy_from) {
+        let mut lease = LeaseState::watched(nameless, Arc::from(&*request.budgets));
+        if lease.miss(request.amount, elapsed, self.settings.busy_from) {
             self.urgent.notify_one();
         }
-        account.shares.push(share);
+        account.leases.push(lease);
     }
 
-    /// Settles what was held here; otherwise gives it back.
+    /// Settles what was held here; otherwise hands it back for the store.
     pub(super) fn settle(&self, hold: Hold, settlement: Settlement) -> Option<(Hold, Settlement)> {
         if hold.id.instance != self.instance {
             return Some((hold, settlement));
@@ -278,9 +280,9 @@ impl Accounts {
         let account = shard.get_mut(&hold.call.account);
         let open = account.and_then(|account| {
             let open = account.open.remove(hold.id.number)?;
-            Some((account.share(open.lease)?, open))
+            Some((account.lease(open.lease)?, open))
         });
-        let Some((share, open)) = open else {
+        let Some((lease, open)) = open else {
             drop(shard);
             tracing::warn!(
                 target: "tollgate::ledger",
@@ -290,7 +292,7 @@ impl Accounts {
             );
             return None;
         };
-        let is_urgent = share.settle(Served {
+        let is_urgent = lease.settle(Served {
             call: hold.call,
             held: open.amount,
             settlement,
@@ -302,7 +304,7 @@ impl Accounts {
         None
     }
 
-    /// Lets a hold of this node live for longer; `None`: it is another's.
+    /// Extends a hold of this node; `None` if the hold is not this node's.
     pub(super) fn extend(&self, hold: &Hold, lifetime: Duration) -> Option<bool> {
         if hold.id.instance != self.instance {
             return None;
@@ -317,79 +319,86 @@ impl Accounts {
     /// Whether the account has a lease here.
     pub(super) fn has_lease(&self, account: &AccountId) -> bool {
         let shard = self.shard(account);
-        let mut shares = shard
+        let mut leases = shard
             .get(account)
             .into_iter()
-            .flat_map(|known| &known.shares);
-        shares.any(|share| !share.is_watched())
+            .flat_map(|known| &known.leases);
+        leases.any(|lease| !lease.is_watched())
     }
 
-    /// How often the store has answered to a step of the account's leases.
+    /// How often the store has answered a step of the account's leases.
     pub(super) fn answers(&self, account: &AccountId) -> u64 {
         let shard = self.shard(account);
         shard.get(account).map_or(0, |known| known.answers)
     }
 
-    /// Whether it has one of which the end would free something of what is scarce.
-    pub(super) fn has_scarce(&self, account: &AccountId, scarce: Scarce<'_>) -> bool {
-        let Scarce::Budgets(budgets) = scarce else {
+    /// Whether giving back a lease of the account would free some of what is scarce.
+    pub(super) fn has_scarce(
+        &self,
+        account: &AccountId,
+        scarcity: Scarcity,
+        budgets: &[BudgetId],
+    ) -> bool {
+        if scarcity == Scarcity::Account {
             return self.has_lease(account);
-        };
+        }
         let shard = self.shard(account);
-        let mut shares = shard
+        let mut leases = shard
             .get(account)
             .into_iter()
-            .flat_map(|known| &known.shares);
-        shares.any(|share| !share.is_watched() && share.counts_in(budgets))
+            .flat_map(|known| &known.leases);
+        leases.any(|lease| !lease.is_watched() && lease.counts_in(budgets))
     }
 
-    /// Whether something of the account is still to be told; then somebody waits for it.
-    pub(super) fn owe(&self, account: &AccountId) -> bool {
+    /// Marks what the account has to report as awaited by a caller; returns whether there is
+    /// anything.
+    pub(super) fn mark_awaited(&self, account: &AccountId) -> bool {
         let mut shard = self.shard(account);
         let Some(account) = shard.get_mut(account) else {
             return false;
         };
-        let mut owes = false;
-        for share in &mut account.shares {
-            owes |= share.owe();
+        let mut is_awaited = false;
+        for lease in &mut account.leases {
+            is_awaited |= lease.mark_awaited();
         }
-        owes
+        is_awaited
     }
 
     /// Ends the leases of an account, or of all.
     pub(super) fn close(&self, account: Option<&AccountId>) {
         self.each(account, |account| {
-            account.shares.iter_mut().for_each(Share::close);
+            account.leases.iter_mut().for_each(LeaseState::close);
         });
     }
 
-    /// Ends the leases of an account from which what is scarce can be spent.
-    pub(super) fn close_scarce(&self, account: &AccountId, scarce: Scarce<'_>) {
+    /// Ends the leases of an account that draw on what is scarce.
+    pub(super) fn close_scarce(
+        &self,
+        account: &AccountId,
+        scarcity: Scarcity,
+        budgets: &[BudgetId],
+    ) {
         let elapsed = self.clock.elapsed();
         self.each(Some(account), |account| {
-            account.be_exact(scarce, elapsed);
-            for share in &mut account.shares {
-                let is_concerned = match scarce {
-                    Scarce::Account => true,
-                    Scarce::Budgets(scarce) => share.counts_in(scarce),
-                };
-                if is_concerned {
-                    share.close();
+            account.suspend_leasing(scarcity, budgets, elapsed);
+            for lease in &mut account.leases {
+                if scarcity == Scarcity::Account || lease.counts_in(budgets) {
+                    lease.close();
                 }
             }
         });
     }
 
-    /// Somebody waits for all of an account, or of all, that is not told yet.
-    pub(super) fn owe_all(&self, account: Option<&AccountId>) {
+    /// Marks everything that an account, or every account, has to report as awaited by a caller.
+    pub(super) fn await_all(&self, account: Option<&AccountId>) {
         self.each(account, |account| {
-            for share in &mut account.shares {
-                share.owe();
+            for lease in &mut account.leases {
+                lease.mark_awaited();
             }
         });
     }
 
-    /// Ends every hold that is open here, as its policy says.
+    /// Ends every open hold, as its policy says.
     pub(super) fn abandon(&self) {
         self.each(None, |account| {
             let all = account.open.take_all();
@@ -397,12 +406,12 @@ impl Accounts {
         });
     }
 
-    /// Whether nothing of an account, or of all, is owed or withheld.
+    /// Whether an account, or every account, has nothing awaited or withheld.
     pub(super) fn is_clear(&self, account: Option<&AccountId>) -> bool {
         let mut is_clear = true;
         self.each(account, |account| {
-            let in_debt = |share: &Share| share.owes() || share.withholds();
-            is_clear &= !account.shares.iter().any(in_debt);
+            let is_pending = |lease: &LeaseState| lease.is_awaited() || lease.withholds();
+            is_clear &= !account.leases.iter().any(is_pending);
         });
         is_clear
     }
@@ -431,7 +440,7 @@ pub(super) fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|_| StoreError::internal("no random numbers"))
 }
 
-/// No lock is held where a caller's code could panic, so a poisoned one is as good as another.
+/// No lock is held where a caller's code could panic, so the data behind a poisoned lock is sound.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

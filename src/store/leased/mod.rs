@@ -1,46 +1,57 @@
-//! Budget leases: a durable ledger sets money aside, from which calls are paid at the speed of memory.
+//! Budget leases: a durable ledger sets money aside, from which calls are paid at the speed of
+//! memory.
 //!
-//! A node that has many calls of an account takes a part of its money from the store, for one set of budgets: a lease. It
-//! is set aside there as a hold is, in the account and in every budget, so whatever a node does with it, nothing is
-//! overspent. Calls are held and settled against it here, without I/O; what they cost is written down in batches,
-//! with the rows of the usage log.
+//! A node with many calls of an account takes part of the account's money from the store, for one
+//! set of budgets: a lease. The store sets it aside like a hold, in the account and in every
+//! budget, so nothing is overspent whatever the node does with it. Calls are held and settled
+//! against it in memory, without I/O; their costs are written in batches, with the rows of the
+//! usage log.
 //!
-//! - **The store decides.** Nobody is refused here. What no lease covers goes to the store, call by call; before it
-//!   refuses, this node has given back what it had of the account. What other nodes have they give back when they have
-//!   had no call for [`idle_after`](LeasedLedgerBuilder::idle_after) (a second). A lease grows by no more than an
-//!   eighth of what the store has left, so near the end they get small; where it would do for few calls there is none,
-//!   and the last cent is spent by exact holds.
-//! - **A lease ends** with the day or the month of its budgets, with the life of its store's instance, or when it is idle.
-//!   In a window that rolls it counts as held money does, and what was spent of it from its report on.
-//! - **Fenced.** A node spends a lease for no longer than four seconds after its store last said that it lives, by its
-//!   monotonic clock and by the time of day; after five at the soonest others take it for dead and resolve what it had.
-//!   Whatever it still reports then, each of its reports counts once: what was served is charged, beyond the limit if
-//!   others were given the money meanwhile. That is remembered for a day.
-//! - **A crash loses** what calls cost that ended in the last [`report_every`](LeasedLedgerBuilder::report_every) (100 ms):
-//!   they are not charged. Calls under way are not charged either, as on any ledger. The lease itself is given back
-//!   about 7 seconds later, or charged whole ([`expiry`](LeasedLedgerBuilder::expiry)).
-//! - **Limits and credits.** Whoever asks sees leased money as held. A limit, a credit line or a balance that was lowered counts
-//!   for leased money within two intervals of reports and their round trips, and on the node that lowered it at
-//!   once.
-//! - **What stays the store's.** Holds with an idempotency key, of nothing, or to be charged when their process dies; rows
-//!   of calls without a hold; everything that is no hold and no settlement.
-//! - **Bounds.** Leases, calls under way and rows that wait; see [`LeasedLedgerBuilder`]. Beyond them a call goes to the
-//!   store.
-//! - **When the store fails**, leases last for up to four seconds. Then calls are refused as by the store itself; what was
-//!   served is reported as soon as it answers. Until then the rows pile up: no more than
-//!   [`unreported_max`](LeasedLedgerBuilder::unreported_max) of them, and of no more money than was leased. A node that dies before
-//!   its store is back loses all of them, not those of one interval.
-//! - **One account does not wait for another.** Of each lease one step is under way; a row that is locked holds up its own
-//!   account. Who waits for a report waits for five seconds, then gets `Unavailable`.
-//! - **When the reporting task ends** (closed, its runtime gone, a panic), nothing is granted here any more: every call goes to
-//!   the store. What was not reported is not charged, and said in the log.
-//! - **What the fence can't see:** a virtual machine that was stopped and goes on with both of its clocks where they stood. It spends
-//!   what it has leased until the answer to its next report; that is charged, as an overrun.
+//! - **The store decides.** No call is refused here. What no lease covers goes to the store, call
+//!   by call, and before a refusal stands this node gives back everything it holds of the account.
+//!   Other nodes give back what they have after [`idle_after`](LeasedLedgerBuilder::idle_after) (a
+//!   second) without calls. A lease grows by no more than an eighth of what the store has left, so
+//!   leases get small near the end; where one would last for only a few calls there is none, and
+//!   the last cent is spent by exact holds.
+//! - **A lease ends** with the day or month of its budgets, with its store's instance, or when it
+//!   is idle. In a rolling window a lease counts as held money does, and what was spent from it
+//!   counts from the time of its report.
+//! - **Fenced.** A node spends a lease for at most four seconds after the store last confirmed that
+//!   the node is alive, measured by both its monotonic clock and the time of day; other nodes
+//!   declare it dead and resolve its leases after five seconds at the earliest. Each report counts
+//!   once, even one that arrives after that: what was served is charged, past the limit if others
+//!   were given the money in the meantime. Reports are remembered for a day for this.
+//! - **A crash loses** the charges of calls that ended in the last
+//!   [`report_every`](LeasedLedgerBuilder::report_every) (100 ms). Calls in progress are not
+//!   charged either, as on any ledger. The lease itself is released about 7 seconds later, or
+//!   charged in full ([`expiry`](LeasedLedgerBuilder::expiry)).
+//! - **Limits and credits.** Balances and budgets show leased money as held. A lowered limit,
+//!   credit line or balance applies to leased money within two report intervals and their round
+//!   trips, and immediately on the node that lowered it.
+//! - **What always goes to the store.** Holds with an idempotency key, holds of nothing, holds to
+//!   be charged when their process dies; rows of calls without a hold; every operation other than
+//!   hold and settle.
+//! - **Bounds.** Leases, calls in progress and unreported rows; see [`LeasedLedgerBuilder`]. Beyond
+//!   these a call goes to the store.
+//! - **When the store fails**, leases last for up to four seconds. After that calls are refused as
+//!   they are by the store itself; what was served is reported as soon as the store answers. Until
+//!   then rows pile up: at most [`unreported_max`](LeasedLedgerBuilder::unreported_max) of them,
+//!   and for no more money than was leased. A node that dies before its store is back loses all of
+//!   them, not just those of one interval.
+//! - **Accounts don't wait for each other.** Each lease has at most one step in progress, so a
+//!   locked row delays only its own account. A caller that needs a report to finish waits up to
+//!   five seconds, then gets `Unavailable`.
+//! - **When the reporting task ends** (closed, its runtime gone, a panic), nothing is granted here
+//!   any more: every call goes to the store. What was not reported is not charged; the log says how
+//!   much that is.
+//! - **What the fence can't see:** a virtual machine that was paused and resumes with both clocks
+//!   where they stood. It spends what it has leased until its next report is answered; that is
+//!   charged, as an overrun.
 
 mod accounts;
-mod agent;
 mod builder;
-mod share;
+mod lease;
+mod reporter;
 mod steps;
 mod waiters;
 
@@ -53,7 +64,10 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use self::accounts::{Accounts, Held, Scarce, lock};
+use self::{
+    accounts::{Accounts, lock},
+    lease::Scarcity,
+};
 use super::{
     AccountId, BudgetId, Ledger, Page, Paged, StoreError, StoreFuture, leasing::LeaseStore,
 };
@@ -66,10 +80,10 @@ use crate::domain::{
 
 pub use builder::LeasedLedgerBuilder;
 
-/// A ledger in front of a durable one, which spends money that it has leased. A clone is a reference count.
+/// A ledger in front of a durable one that spends leased money. A clone is a reference count.
 ///
-/// [`LeasedLedger::close`] reports everything and gives everything back. When the last clone is dropped instead, that is
-/// done in the background, as long as the runtime goes on.
+/// [`LeasedLedger::close`] reports everything and gives everything back. When the last clone is
+/// dropped instead, this happens in the background for as long as the runtime runs.
 ///
 /// ```
 /// use tollgate::store::{LeasedLedger, Ledger, SqliteStore};
@@ -80,7 +94,7 @@ pub use builder::LeasedLedgerBuilder;
 /// # let path = folder.path().join("tollgate.db");
 /// let store = SqliteStore::open(&path).await?;
 /// let ledger = LeasedLedger::start(store.clone())?;
-/// // Any layer takes it in the place of the store.
+/// // Any layer takes it in place of the store.
 /// assert_eq!(ledger.statistics().leases, 0);
 /// ledger.close().await?;
 /// store.close().await?;
@@ -90,51 +104,51 @@ pub use builder::LeasedLedgerBuilder;
 #[derive(Clone)]
 pub struct LeasedLedger {
     accounts: Arc<Accounts>,
-    ends: Arc<Ends>,
+    reporter: Arc<ReporterGuard>,
 }
 
-/// What a [`LeasedLedger`] did, and has.
+/// Counters and current sizes of a [`LeasedLedger`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseStatistics {
-    /// Leases that it has now.
+    /// Leases that it currently has.
     pub leases: usize,
-    /// Calls under way on leases, and ended ones that are not written down yet.
+    /// Calls in progress on leases, and ended ones that are not reported yet.
     pub unreported: usize,
-    /// Holds that were granted from leases.
+    /// Holds granted from leases.
     pub held_here: u64,
-    /// Holds that the store was asked for.
+    /// Holds passed on to the store.
     pub held_in_store: u64,
 }
 
-/// Ends the agent when nobody has the ledger any more.
-struct Ends {
+/// Stops the reporter when the last clone of the ledger is dropped.
+struct ReporterGuard {
     accounts: Arc<Accounts>,
-    agent: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Ends {
-    fn new(accounts: Arc<Accounts>, agent: JoinHandle<()>) -> Self {
+impl ReporterGuard {
+    fn new(accounts: Arc<Accounts>, task: JoinHandle<()>) -> Self {
         Self {
             accounts,
-            agent: Mutex::new(Some(agent)),
+            task: Mutex::new(Some(task)),
         }
     }
 
-    fn begin(&self) {
+    fn stop(&self) {
         self.accounts.is_closed.store(true, Ordering::Release);
         self.accounts.urgent.notify_one();
     }
 }
 
-impl Drop for Ends {
+impl Drop for ReporterGuard {
     fn drop(&mut self) {
-        self.begin();
+        self.stop();
     }
 }
 
 impl LeasedLedger {
-    /// Begins to lease from `store`, with default settings. It must be called on a Tokio runtime.
+    /// Starts leasing from `store`, with default settings. Call it on a Tokio runtime.
     ///
     /// # Errors
     /// `Unavailable` outside a Tokio runtime, `Internal` without random numbers.
@@ -142,39 +156,39 @@ impl LeasedLedger {
         Self::builder(store).start()
     }
 
-    /// Settings of one's own for leases from `store`.
+    /// A builder with custom settings for leases from `store`.
     pub fn builder(store: impl LeaseStore) -> LeasedLedgerBuilder {
         LeasedLedgerBuilder::new(Arc::new(store))
     }
 
-    /// Reports what was served and gives back what is free. What is set aside for calls under way stays.
+    /// Reports what was served and gives back what is free. Money set aside for calls in progress
+    /// stays.
     ///
     /// # Errors
     /// `Unavailable` when the store doesn't take it.
     pub fn give_back(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         self.accounts.close(None);
-        self.accounts.owe_all(None);
-        self.accounts.cleared(None)
+        self.accounts.await_all(None);
+        self.accounts.until_cleared(None)
     }
 
-    /// Resolves calls that are still under way, reports everything and gives everything back. The store stays open. Other
-    /// clones ask the store for everything from then on.
+    /// Resolves calls that are still in progress, reports everything and gives everything back. The
+    /// store stays open. Other clones pass every request to the store from then on.
     ///
-    /// It takes 15 seconds at most; what the store has not taken by then is lost, and said so in the log.
+    /// It takes 15 seconds at most; what the store has not accepted by then is lost, and logged.
     ///
     /// # Errors
-    /// `Unavailable` when the store didn't take everything, `Internal` when the reporting task had died.
+    /// `Unavailable` when the store didn't accept everything, `Internal` when the reporting task
+    /// had died.
     pub async fn close(self) -> Result<(), StoreError> {
-        self.ends.begin();
-        let agent = lock(&self.ends.agent).take();
-        if let Some(agent) = agent {
-            // A runtime that nobody drives does not end it at all.
-            let limit = agent::LEAVE_WITHIN.saturating_mul(2);
-            let ended = waiters::within(limit, agent).await;
+        self.reporter.stop();
+        let task = lock(&self.reporter.task).take();
+        if let Some(task) = task {
+            // Twice the reporter's own limit: it never finishes on a runtime that nobody drives.
+            let limit = reporter::SHUT_DOWN_WITHIN.saturating_mul(2);
+            let ended = waiters::within(limit, task).await;
             if matches!(ended, Some(Err(_))) {
-                return Err(StoreError::internal(
-                    "the task that reports leases had died",
-                ));
+                return Err(StoreError::internal("the lease reporting task had died"));
             }
         }
         if self.accounts.has_unreported() || !self.accounts.is_empty() {
@@ -183,19 +197,20 @@ impl LeasedLedger {
         Ok(())
     }
 
-    /// What it did, and has.
+    /// Counters and current sizes.
     #[must_use]
     pub fn statistics(&self) -> LeaseStatistics {
         LeaseStatistics {
             leases: self.accounts.leases.load(Ordering::Relaxed),
-            unreported: self.accounts.places.load(Ordering::Relaxed),
+            unreported: self.accounts.unreported.load(Ordering::Relaxed),
             held_here: self.accounts.held_here.load(Ordering::Relaxed),
             held_in_store: self.accounts.held_in_store.load(Ordering::Relaxed),
         }
     }
 
-    /// Asks the store, and again if it refuses while this node has money of the account: then that is given back. One
-    /// that it had when the store refused may have come back by now.
+    /// Asks the store. If it refuses while this node has leased money of the account, gives that
+    /// back and asks again. A lease given back after the refusal counts too: hence the count of
+    /// answers.
     fn hold_in_store(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let accounts = Arc::clone(&self.accounts);
         accounts.held_in_store.fetch_add(1, Ordering::Relaxed);
@@ -203,42 +218,45 @@ impl LeasedLedger {
         let first = accounts.store.hold(request.clone());
         StoreFuture::new(async move {
             let answer = first.await?;
-            let scarce = match answer {
-                Err(HoldRefusal::InsufficientCredits) => Scarce::Account,
-                // Who spends by other budgets goes on.
+            let scarcity = match answer {
+                Err(HoldRefusal::InsufficientCredits) => Scarcity::Account,
+                // Leases under other budgets keep going.
                 Err(HoldRefusal::LimitReached(_) | HoldRefusal::RollingLimitReached { .. }) => {
-                    Scarce::Budgets(&request.budgets)
+                    Scarcity::Budgets
                 }
                 _ => return Ok(answer),
             };
-            let account = &request.call.account;
-            if !accounts.has_scarce(account, scarce) && accounts.answers(account) == before {
+            let (account, budgets) = (&request.call.account, &*request.budgets);
+            if !accounts.has_scarce(account, scarcity, budgets)
+                && accounts.answers(account) == before
+            {
                 return Ok(answer);
             }
-            accounts.close_scarce(account, scarce);
-            accounts.cleared(Some(account.clone())).await?;
+            accounts.close_scarce(account, scarcity, budgets);
+            accounts.until_cleared(Some(account.clone())).await?;
             accounts.store.hold(request).await
         })
     }
 
-    /// Asks the store when it knows of what was served of the account.
+    /// Asks the store once it knows what was served for the account.
     fn up_to_date<T: Send + Unpin + 'static>(
         &self,
         account: &AccountId,
         ask: impl FnOnce(&dyn LeaseStore) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
-        if !self.accounts.owe(account) {
+        if !self.accounts.mark_awaited(account) {
             return ask(&*self.accounts.store);
         }
         let accounts = Arc::clone(&self.accounts);
         let account = account.clone();
         StoreFuture::new(async move {
-            accounts.cleared(Some(account)).await?;
+            accounts.until_cleared(Some(account)).await?;
             ask(&*accounts.store).await
         })
     }
 
-    /// Changes what an account may spend; leases that were taken before it are given back before it is answered.
+    /// Changes what an account may spend. Leases taken before the change are given back before it
+    /// is acknowledged.
     fn change<T: Send + Unpin + 'static>(
         &self,
         account: &AccountId,
@@ -251,11 +269,11 @@ impl LeasedLedger {
         let account = account.clone();
         StoreFuture::new(async move {
             accounts.close(Some(&account));
-            accounts.cleared(Some(account.clone())).await?;
+            accounts.until_cleared(Some(account.clone())).await?;
             let answer = change(&*accounts.store).await?;
-            // One that was taken meanwhile.
+            // A lease may have been taken during the change.
             accounts.close(Some(&account));
-            accounts.cleared(Some(account)).await?;
+            accounts.until_cleared(Some(account)).await?;
             Ok(answer)
         })
     }
@@ -264,8 +282,8 @@ impl LeasedLedger {
 impl Ledger for LeasedLedger {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         match self.accounts.hold(request) {
-            Held::Yes(hold) => StoreFuture::ready(Ok(Ok(hold))),
-            Held::No(request) => self.hold_in_store(request),
+            Ok(hold) => StoreFuture::ready(Ok(Ok(hold))),
+            Err(request) => self.hold_in_store(request),
         }
     }
 
@@ -288,7 +306,7 @@ impl Ledger for LeasedLedger {
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        // What was served before stands before it in the log.
+        // What was served earlier must come earlier in the log.
         let account = credit.account.clone();
         self.up_to_date(&account, |store| store.credit(credit))
     }
@@ -336,8 +354,8 @@ impl Ledger for LeasedLedger {
     }
 
     fn flush(&self) -> StoreFuture<()> {
-        self.accounts.owe_all(None);
-        let cleared = self.accounts.cleared(None);
+        self.accounts.await_all(None);
+        let cleared = self.accounts.until_cleared(None);
         let accounts = Arc::clone(&self.accounts);
         StoreFuture::new(async move {
             cleared.await?;

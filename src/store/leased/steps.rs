@@ -1,4 +1,4 @@
-//! What is sent to the store, and what its answers change.
+//! The steps sent to the store, and how its answers are applied.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    accounts::{Account, Accounts, Scarce, lock, random},
+    accounts::{Account, Accounts, lock, random},
     builder::Settings,
-    share::{Answered, StepFailure},
+    lease::{Answered, StepFailure},
 };
 use crate::{
     domain::{
@@ -20,15 +20,15 @@ use crate::{
     store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
 
-/// A step that is to be sent, and of which lease.
+/// A step to be sent, and the account it belongs to.
 pub(super) struct Outgoing {
     pub(super) account: AccountId,
     pub(super) step: Arc<LeaseStep>,
 }
 
-/// When accounts are looked at.
+/// What a sweep of the accounts is measured against.
 #[derive(Clone, Copy)]
-struct Look {
+struct Sweep {
     is_tick: bool,
     elapsed: Duration,
     windows: Windows,
@@ -36,10 +36,10 @@ struct Look {
 }
 
 impl Accounts {
-    /// What is to be sent now of an account, or of all, and forgets what is over. `is_tick`: what waits for its time is
-    /// due.
+    /// Returns what is to be sent now for an account, or for all, and forgets what is finished.
+    /// `is_tick`: what waits for the interval is due too.
     pub(super) fn due(&self, account: Option<&AccountId>, is_tick: bool) -> Vec<Outgoing> {
-        let look = Look {
+        let sweep = Sweep {
             is_tick,
             elapsed: self.clock.elapsed(),
             windows: self.store.windows(self.clock.now()),
@@ -48,14 +48,14 @@ impl Accounts {
         let mut outgoing = Vec::new();
         if let Some(id) = account {
             if let Some(account) = self.shard(id).get_mut(id) {
-                self.look_at(id, account, look, &mut outgoing);
+                self.sweep_account(id, account, sweep, &mut outgoing);
             }
             return outgoing;
         }
         for shard in &self.shards {
             lock(shard).retain(|id, account| {
-                self.look_at(id, account, look, &mut outgoing);
-                let is_kept = !account.is_forgotten(look.elapsed);
+                self.sweep_account(id, account, sweep, &mut outgoing);
+                let is_kept = !account.is_forgotten(sweep.elapsed);
                 if !is_kept {
                     Gauge::leave(&self.known, 1);
                 }
@@ -65,11 +65,11 @@ impl Accounts {
         outgoing
     }
 
-    fn look_at(
+    fn sweep_account(
         &self,
         id: &AccountId,
         account: &mut Account,
-        look: Look,
+        sweep: Sweep,
         outgoing: &mut Vec<Outgoing>,
     ) {
         let Settings {
@@ -80,55 +80,56 @@ impl Accounts {
             idle_after,
             ..
         } = self.settings;
-        account.resolve(look.elapsed, &*self.clock);
+        account.resolve(sweep.elapsed, &*self.clock);
         let may_open = !self.is_closed.load(Ordering::Acquire);
-        let mut shares = std::mem::take(&mut account.shares);
-        for share in &mut shares {
-            if share.is_busy(busy_from) {
-                let may_open = may_open && !account.is_exact(&share.budgets, look.elapsed);
+        let mut leases = std::mem::take(&mut account.leases);
+        for lease in &mut leases {
+            if lease.is_busy(busy_from) {
+                let may_open = may_open && !account.is_suspended(&lease.budgets, sweep.elapsed);
                 if may_open && Gauge::enter(&self.leases, leases_max) {
-                    match self.name() {
-                        Some(name) => outgoing.push(Outgoing {
+                    match self.new_id() {
+                        Some(new_id) => outgoing.push(Outgoing {
                             account: id.clone(),
-                            step: share.open(id, name, expiry, lease_max),
+                            step: lease.open(id, new_id, expiry, lease_max),
                         }),
                         None => Gauge::leave(&self.leases, 1),
                     }
                 }
-            } else if !share.is_watched() {
-                let is_idle = look.elapsed.saturating_sub(share.last_used) >= idle_after;
-                let is_ours = share.id.instance == look.instance;
-                if is_idle || !is_ours || share.is_of_before(look.windows) {
-                    share.close();
+            } else if !lease.is_watched() {
+                let is_idle = sweep.elapsed.saturating_sub(lease.last_used) >= idle_after;
+                let is_ours = lease.id.instance == sweep.instance;
+                if is_idle || !is_ours || lease.is_stale_for(sweep.windows) {
+                    lease.close();
                 }
-                let step = share.next_step(id, expiry, lease_max, look.is_tick);
+                let step = lease.next_step(id, expiry, lease_max, sweep.is_tick);
                 outgoing.extend(step.map(|step| Outgoing {
                     account: id.clone(),
                     step,
                 }));
             }
-            if look.is_tick {
-                share.look_back(lease_max);
+            if sweep.is_tick {
+                lease.end_interval(lease_max);
             }
         }
-        shares.retain(|share| {
-            let is_over = share.is_over();
-            if is_over && !share.is_watched() {
+        leases.retain(|lease| {
+            let is_finished = lease.is_finished();
+            if is_finished && !lease.is_watched() {
                 Gauge::leave(&self.leases, 1);
             }
-            !is_over
+            !is_finished
         });
-        account.shares = shares;
+        account.leases = leases;
     }
 
-    fn name(&self) -> Option<LeaseId> {
+    fn new_id(&self) -> Option<LeaseId> {
         Some(LeaseId {
             instance: self.store.tenure().instance(),
             number: random().ok()?,
         })
     }
 
-    /// The store's answer to a step; whether there is more to do at once.
+    /// Applies the store's answer to a step; returns whether the lease needs another step right
+    /// away.
     pub(super) fn answered(
         &self,
         sent: &Outgoing,
@@ -139,42 +140,37 @@ impl Accounts {
             return false;
         };
         account.answers = account.answers.wrapping_add(1);
-        let Some(share) = account.share(sent.step.id) else {
+        let Some(lease) = account.lease(sent.step.id) else {
             return false;
         };
-        let (Answered { rows, scarcity }, is_over) = match answer {
-            Ok(standing) => share.answered(standing),
-            Err(error) => (share.failed(failure(error), self.clock.elapsed()), false),
+        let (Answered { rows, scarcity }, is_finished) = match answer {
+            Ok(standing) => lease.answered(standing),
+            Err(error) => (lease.failed(failure(error), self.clock.elapsed()), false),
         };
-        let has_more = answer.is_ok() && !is_over && (share.is_urgent() || share.owes());
-        if is_over {
-            account.shares.retain(|share| share.id != sent.step.id);
+        let has_more = answer.is_ok() && !is_finished && (lease.is_urgent() || lease.is_awaited());
+        if is_finished {
+            account.leases.retain(|lease| lease.id != sent.step.id);
             Gauge::leave(&self.leases, 1);
         }
         if let Some(scarcity) = scarcity {
-            let scarce = if scarcity.is_of_account {
-                Scarce::Account
-            } else {
-                Scarce::Budgets(&sent.step.budgets)
-            };
-            account.be_exact(scarce, self.clock.elapsed());
+            account.suspend_leasing(scarcity, &sent.step.budgets, self.clock.elapsed());
         }
         drop(shard);
-        Gauge::leave(&self.places, rows);
+        Gauge::leave(&self.unreported, rows);
         has_more
     }
 
-    /// Forgets every lease: from none is anything granted any more. Returns how many calls nobody will hear of, and what
-    /// those cost that had ended.
+    /// Forgets every lease, so that nothing is granted any more. Returns how many calls will never
+    /// be reported, and the cost of those that had ended.
     pub(super) fn give_up(&self) -> (usize, Money) {
         let (mut calls, mut charged) = (0_usize, Money::ZERO);
         self.each(None, |account| {
             calls = calls.saturating_add(account.open.take_all().len());
-            for share in account.shares.drain(..) {
-                let (rows, cost) = share.untold();
+            for lease in account.leases.drain(..) {
+                let (rows, cost) = lease.unacknowledged();
                 calls = calls.saturating_add(rows);
                 charged = charged.saturating_add(cost);
-                if !share.is_watched() {
+                if !lease.is_watched() {
                     Gauge::leave(&self.leases, 1);
                 }
             }
@@ -185,7 +181,7 @@ impl Accounts {
 
 fn failure(error: &StoreError) -> StepFailure {
     match error.kind() {
-        StoreErrorKind::Unavailable | StoreErrorKind::Busy => StepFailure::Passing,
+        StoreErrorKind::Unavailable | StoreErrorKind::Busy => StepFailure::Transient,
         StoreErrorKind::Internal => StepFailure::Defect,
         _ => StepFailure::Refused,
     }

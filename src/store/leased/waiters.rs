@@ -1,4 +1,4 @@
-//! Those who wait until the store knows what this node served, or has back what it lent.
+//! Callers that wait until the store knows what this node served, or has its money back.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,23 +14,23 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// Those who wait at once.
+/// Callers that may wait at the same time.
 const WAITERS_MAX: usize = 8_192;
 
-/// For how long one waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How often the store may fail what one waits for.
+/// How often the store may fail before a waiting caller gets an error.
 const FAILURES_MAX: u32 = 3;
 
 #[derive(Default)]
 pub(super) struct Waiters {
     waiting: Vec<Waiter>,
-    /// There is no agent any more, and won't be.
+    /// The reporter has ended and won't be restarted.
     has_ended: bool,
 }
 
-/// Somebody waits until nothing is owed or withheld of an account, or of all.
+/// A caller that waits until one account, or every account, has nothing to report or give back.
 struct Waiter {
     account: Option<AccountId>,
     ends: Instant,
@@ -43,14 +43,15 @@ fn unavailable(text: &str) -> StoreError {
 }
 
 fn ended() -> StoreError {
-    unavailable("the leases of this node have ended")
+    unavailable("leasing has ended on this node")
 }
 
 pub(super) fn unreported_rows() -> StoreError {
-    unavailable("the store does not take what was served from leases")
+    unavailable("the store does not accept lease reports")
 }
 
-/// Waits no longer than that. Off a runtime there is no timer; there the agent looks at its watch.
+/// Waits no longer than `limit`. Outside a Tokio runtime there is no timer; there the reporter
+/// checks the deadline itself.
 pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match Handle::try_current() {
         Ok(_) => timeout(limit, future).await.ok(),
@@ -59,9 +60,9 @@ pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::O
 }
 
 impl Accounts {
-    /// Waits until what is owed and withheld now of an account, or of all, is with the store, or until it is known that
-    /// it won't be.
-    pub(super) fn cleared(
+    /// Waits until what an account, or every account, has to report or give back now is with the
+    /// store, or is known not to get there.
+    pub(super) fn until_cleared(
         &self,
         account: Option<AccountId>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
@@ -71,7 +72,7 @@ impl Accounts {
             let Some(answer) = enlisted? else {
                 return Ok(());
             };
-            match within(PATIENCE, answer).await {
+            match within(WAIT_MAX, answer).await {
                 Some(answer) => answer.unwrap_or_else(|_| Err(ended())),
                 None => Err(unreported_rows()),
             }
@@ -85,7 +86,7 @@ impl Accounts {
     ) -> Result<Option<oneshot::Receiver<Result<(), StoreError>>>, StoreError> {
         let mut waiters = lock(&self.waiters);
         if waiters.has_ended {
-            // What was lost is lost; it keeps nobody from asking the store.
+            // Lost reports are no reason to stop asking the store.
             return match account {
                 None if self.has_unreported() => Err(unreported_rows()),
                 _ => Ok(None),
@@ -95,14 +96,14 @@ impl Accounts {
             waiters.waiting.retain(|waiter| !waiter.reply.is_closed());
         }
         if waiters.waiting.len() >= WAITERS_MAX {
-            let text = "too many calls wait for a report of leases";
+            let text = "too many calls wait for lease reports";
             return Err(StoreError::new(StoreErrorKind::Busy, text));
         }
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
         waiters.waiting.push(Waiter {
             account,
-            ends: now.checked_add(PATIENCE).unwrap_or(now),
+            ends: now.checked_add(WAIT_MAX).unwrap_or(now),
             failures_left: FAILURES_MAX,
             reply,
         });
@@ -110,11 +111,11 @@ impl Accounts {
     }
 
     pub(super) fn has_unreported(&self) -> bool {
-        self.places.load(Ordering::Acquire) > 0
+        self.unreported.load(Ordering::Acquire) > 0
     }
 
-    /// Answers those who need not wait any longer; `failed`: of these accounts the store did not take a step. Whether
-    /// others wait on.
+    /// Answers the callers that need not wait any longer. `failed` names the accounts whose step
+    /// the store rejected. Returns whether others still wait.
     pub(super) fn answer_waiters(&self, failed: &[AccountId]) -> bool {
         let mut waiting = std::mem::take(&mut lock(&self.waiters).waiting);
         if waiting.is_empty() {
@@ -122,7 +123,7 @@ impl Accounts {
         }
         let now = Instant::now();
         let mut all_clear = None;
-        let is_over = |waiter: &mut Waiter| {
+        let is_finished = |waiter: &mut Waiter| {
             let (is_clear, has_failed) = match &waiter.account {
                 Some(account) => (self.is_clear(Some(account)), failed.contains(account)),
                 None => {
@@ -134,7 +135,7 @@ impl Accounts {
             let is_hopeless = waiter.failures_left == 0 || now >= waiter.ends;
             is_clear || is_hopeless || waiter.reply.is_closed()
         };
-        let over: Vec<Waiter> = waiting.extract_if(.., is_over).collect();
+        let over: Vec<Waiter> = waiting.extract_if(.., is_finished).collect();
         for waiter in over {
             let is_clear = match &waiter.account {
                 Some(account) => self.is_clear(Some(account)),
@@ -147,7 +148,7 @@ impl Accounts {
         others_wait
     }
 
-    /// There is no agent from now on: nothing is granted here, and nobody waits.
+    /// The reporter has ended: nothing is granted here any more, and nobody waits.
     pub(super) fn end(&self) {
         self.is_closed.store(true, Ordering::Release);
         let (calls, charged) = self.give_up();
@@ -156,7 +157,7 @@ impl Accounts {
                 target: "tollgate::ledger",
                 calls,
                 %charged,
-                "leases ended before the store took what was served from them: it is not charged"
+                "leases ended before the store accepted their reports: these calls are not charged"
             );
         }
         let mut waiters = lock(&self.waiters);
@@ -177,7 +178,7 @@ impl Waiter {
         } else {
             Err(unreported_rows())
         };
-        // Whoever asked may have gone.
+        // The caller may have gone.
         let _ = self.reply.send(answer);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::{Inner, lock, log::Links, once::Once};
+use super::{Inner, idempotency::IdempotencyKeys, lock, log::Links};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -33,7 +33,7 @@ type Shard = HashMap<AccountId, Account>;
 pub(super) struct Accounts {
     shards: [Mutex<Shard>; SHARDS],
     chooser: DefaultHashBuilder,
-    /// Every payment by its reference.
+    /// All payments by reference.
     payments: Mutex<HashMap<String, (AccountId, Money)>>,
     instance: u64,
     numbers: AtomicU64,
@@ -46,19 +46,19 @@ pub(super) struct Account {
     open: OpenHolds<OpenHold>,
     pub(super) latest: Links,
     pub(super) payments: Vec<Payment>,
-    once: Once,
+    idempotency: IdempotencyKeys,
 }
 
-/// What is kept of a hold besides the [`Hold`] itself, which its call owns.
+/// What is kept of a hold; the [`Hold`] itself belongs to its call.
 struct OpenHold {
     amount: Money,
     windows: Windows,
     idempotency_key: Option<Arc<str>>,
-    /// `None`: it ends with its call, which brings all that is to be known of it.
+    /// `None` for a hold that only its call ends: the call brings everything needed.
     ending: Option<Box<Ending>>,
 }
 
-/// What is to be known of a hold that ends by the clock.
+/// What is needed to resolve a hold that expires.
 struct Ending {
     call: Call,
     budgets: Budgets,
@@ -97,7 +97,7 @@ impl Accounts {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             payments: Mutex::default(),
-            // Told apart within this process only, where alone such holds mean anything.
+            // Unique within this process only, which is the only place such holds mean anything.
             instance: chooser.hash_one(u64::from(std::process::id())),
             chooser,
             numbers: AtomicU64::new(0),
@@ -115,8 +115,8 @@ impl Accounts {
 }
 
 impl Inner {
-    /// Ends a hold that was taken out of the open ones. What it returns is to be told when the account
-    /// is not locked any more.
+    /// Ends a hold that was removed from the open ones. The returned alerts must be sent once the
+    /// account is unlocked.
     fn end(
         &self,
         account: &mut Account,
@@ -136,13 +136,14 @@ impl Inner {
         );
         settlement.charged = settled.charged;
         if let Some(key) = &open.idempotency_key {
-            account.once.end(key, !settled.charged.is_zero());
+            account.idempotency.end(key, !settled.charged.is_zero());
         }
         self.log(account, call, open.amount, settlement, now);
         settled.alerts
     }
 
-    /// Writes a row. The one that makes room for it is dropped when the log is free again: all accounts share it.
+    /// Writes a row. A row that makes room for it is dropped after the log is unlocked: all
+    /// accounts share the log.
     pub(super) fn log(
         &self,
         account: &mut Account,
@@ -155,12 +156,12 @@ impl Inner {
         drop(oldest);
     }
 
-    /// Ends what outlived its lifetime; returns how many that were, and what is to be told.
+    /// Ends the holds whose lifetime is over; returns how many there were, and the alerts to send.
     fn resolve(&self, account: &mut Account) -> (usize, Vec<SpendingAlert>) {
-        if account.open.are_quiet(|| self.clock.elapsed()) {
+        if account.open.none_due(|| self.clock.elapsed()) {
             return (0, Vec::new());
         }
-        let over = account.open.take_over(self.clock.elapsed());
+        let over = account.open.take_expired(self.clock.elapsed());
         let count = over.len();
         let today = self.clock.now();
         let mut alerts = Vec::new();
@@ -190,7 +191,7 @@ impl Inner {
         self.accounts.shards.iter().map(resolve_shard).sum()
     }
 
-    /// Does something with an account in which nothing is overdue.
+    /// Runs `act` on an account after resolving its expired holds.
     pub(super) fn with_account<T>(&self, id: &AccountId, act: impl FnOnce(&mut Account) -> T) -> T {
         let mut shard = self.accounts.shard(id);
         let account = shard.entry_ref(id).or_default();
@@ -201,7 +202,7 @@ impl Inner {
         answer
     }
 
-    /// The same with one that may never have been, and then isn't made.
+    /// Like [`with_account`](Self::with_account), but doesn't create an account that doesn't exist.
     pub(super) fn with_known<T>(
         &self,
         id: &AccountId,
@@ -222,7 +223,7 @@ impl Inner {
         self.with_account(&id, |account| {
             let elapsed = || self.clock.elapsed();
             if let Some(wish) = &request.idempotency
-                && let Some(refusal) = account.once.refuses(wish, elapsed())
+                && let Some(refusal) = account.idempotency.refuses(wish, elapsed())
             {
                 return Err(refusal);
             }
@@ -231,7 +232,7 @@ impl Inner {
             }
             let grant = books::hold(account, &request.budgets, request.amount, now)?;
             if let Some(wish) = &request.idempotency {
-                account.once.begin(wish, elapsed());
+                account.idempotency.begin(wish, elapsed());
             }
             let number = self.accounts.numbers.fetch_add(1, Ordering::Relaxed);
             let ends = Hold::end_after(request.lifetime, elapsed);
@@ -289,7 +290,7 @@ impl Inner {
         extended.flatten().is_some()
     }
 
-    /// Moves money into or out of an account, once for each reference.
+    /// Moves money into or out of an account, once per reference.
     pub(super) fn pay(
         &self,
         id: AccountId,

@@ -1,4 +1,4 @@
-//! The audit log: a ring for each share, so that nobody pushes out what isn't of their own kind.
+//! The audit log: one ring per share, so that entries push out only entries of their own kind.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,16 +13,16 @@ use crate::{
 };
 
 pub(super) struct Log {
-    /// By the number of the share.
+    /// By share number.
     rings: BTreeMap<u8, Ring>,
     next: u64,
 }
 
-/// When, and in which place.
+/// Time and position.
 type Moment = (Timestamp, u64);
 
-/// Events are forgotten in the order in which they came, and read in that of their times: who looks at the clock first may come
-/// second, and the clock may step back.
+/// Events are dropped in order of arrival but read in order of time: whoever reads the clock first
+/// may arrive second, and the clock may step back.
 struct Ring {
     events: BTreeMap<Moment, AuditEvent>,
     arrivals: VecDeque<Moment>,
@@ -50,7 +50,7 @@ impl Log {
         }
     }
 
-    /// The entries before that one, or all, the newest first.
+    /// The entries before that one, or all, newest first.
     fn newest(&self, before: Option<Moment>) -> impl Iterator<Item = (&Moment, &AuditEvent)> {
         let before = before.unwrap_or((Timestamp::MAX, u64::MAX));
         let rings = self.rings.values();
@@ -71,7 +71,8 @@ impl Log {
         })
     }
 
-    /// When the entry in that place was; or, where it is forgotten, the next that came after it.
+    /// The time of the entry at that position or, where it was dropped, of the next one that
+    /// arrived.
     fn moment_of(&self, position: u64) -> Option<Moment> {
         let next = |ring: &Ring| {
             let index = ring.arrivals.partition_point(|(_, at)| *at < position);

@@ -1,4 +1,4 @@
-//! Keys by id, by digest, and in the order in which each owner made them.
+//! Keys by id, by digest, and by owner in order of creation.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Keys {
     by_id: HashMap<KeyId, (u64, KeyRecord)>,
     by_digest: HashMap<KeyDigest, KeyId>,
-    /// For each owner, in the order of making.
+    /// For each owner, in order of creation.
     by_owner: HashMap<String, BTreeMap<u64, KeyId>>,
     made: u64,
 }

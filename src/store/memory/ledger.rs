@@ -1,4 +1,4 @@
-//! The ledger's calls: all of them are answered at once.
+//! The ledger's calls; all of them are answered immediately.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ impl Ledger for MemoryStore {
         StoreFuture::ready(Ok(rows.unwrap_or_else(none)))
     }
 
-    /// There is nothing on its way; holds that outlived their lifetime are resolved.
+    /// Nothing is pending here; expired holds are resolved.
     fn flush(&self) -> StoreFuture<()> {
         self.0.resolve_expired();
         StoreFuture::ready(Ok(()))

@@ -10,7 +10,7 @@ use crate::domain::{
     usage::{Transaction, UsageEntry},
 };
 
-/// Rows that are passed by for a cursor that nobody has handed out. Beyond them nothing is found.
+/// Rows skipped for a cursor that was never handed out; beyond them nothing is found.
 const PASSED_MAX: usize = 4_096;
 
 impl Account {

@@ -1,4 +1,4 @@
-//! The usage log: a ring, in which the rows of an account point to the one before.
+//! The usage log: a ring in which each row points to the account's previous one.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,8 @@ use crate::domain::{
     usage::{Call, Settlement, UsageEntry},
 };
 
-/// The latest rows of an account. Every row has those of its time, so that a page is read by following
-/// them, whatever the other accounts wrote in between.
+/// The latest rows of an account. Every row stores the links as they were when it was written, so a
+/// page is read by following them, whatever other accounts wrote in between.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Links {
     /// The latest row.
@@ -39,15 +39,15 @@ impl UsageLog {
         }
     }
 
-    /// A place in the order of rows and payments.
+    /// The next position in the common order of rows and payments.
     pub(super) fn position(&mut self) -> u64 {
         let position = self.next;
         self.next = position.saturating_add(1);
         position
     }
 
-    /// Writes a row; returns the oldest where it had to make room.
-    #[must_use = "a row is large: it is dropped when the log is free again"]
+    /// Writes a row; returns the oldest if it had to make room.
+    #[must_use = "a row is large: drop it after the log is unlocked"]
     pub(super) fn append(
         &mut self,
         links: &mut Links,
@@ -77,7 +77,7 @@ impl UsageLog {
         oldest
     }
 
-    /// The row at `position`, if it is the account's and still there.
+    /// The row at `position`, if it belongs to the account and is still there.
     pub(super) fn row(&self, position: u64, account: &AccountId) -> Option<&Row> {
         let found = self
             .rows
@@ -86,7 +86,7 @@ impl UsageLog {
         (row.entry.call.account == *account).then_some(row)
     }
 
-    /// The rows from `start` on, each found through the one before it.
+    /// The rows from `start` on, each found through the link in the one before it.
     pub(super) fn follow<'a>(
         &'a self,
         account: &'a AccountId,

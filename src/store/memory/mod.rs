@@ -1,17 +1,17 @@
-//! The engine in this process's memory: nothing survives a restart.
+//! The in-memory engine: nothing survives a restart.
 //!
-//! It answers at once, without I/O, a task or a boxed future. What it keeps grows with the number of
-//! keys, users, logins, accounts, budgets and payments; the usage log is a ring of
-//! [`MemoryStoreBuilder::usage_rows_max`] rows, in which the oldest make room for the newest. So does
-//! what is remembered of idempotency keys: 100,000 of an account, for as long as was asked at most.
+//! It answers immediately, without I/O, tasks or boxed futures. Its memory grows with the number of
+//! keys, users, logins, accounts, budgets and payments. The usage log is a ring of
+//! [`MemoryStoreBuilder::usage_rows_max`] rows, in which new rows replace the oldest. Idempotency
+//! keys are bounded too: 100,000 per account, each kept no longer than requested.
 
 mod accounts;
 mod audit;
+mod idempotency;
 mod keys;
 mod ledger;
 mod listing;
 mod log;
-mod once;
 mod people;
 mod rate;
 
@@ -28,13 +28,13 @@ use crate::domain::{
     clock::{Clock, SystemClock},
 };
 
-/// Entries of the audit log that are kept unless set otherwise.
+/// Entries kept in the audit log unless set otherwise.
 const AUDIT_ROWS_MAX: usize = 10_000;
 
-/// Holds of one account that may be open unless set otherwise.
+/// Open holds per account unless set otherwise.
 const OPEN_HOLDS_MAX: usize = 4_096;
 
-/// Rows of the usage log that are kept unless set otherwise.
+/// Rows kept in the usage log unless set otherwise.
 const USAGE_ROWS_MAX: usize = 100_000;
 
 /// Keys, users, logins and money in this process's memory. A clone is a reference count.
@@ -96,7 +96,7 @@ impl MemoryStore {
         Self::builder().build()
     }
 
-    /// Settings of one's own.
+    /// A builder with custom settings.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             clock: SystemClock::shared(),
@@ -108,13 +108,13 @@ impl MemoryStore {
         }
     }
 
-    /// Resolves all holds that outlived their lifetime, and returns how many there were.
+    /// Resolves all holds whose lifetime is over, and returns how many there were.
     ///
-    /// An account's own are resolved by whatever is asked of the account next; this is for accounts of which
-    /// nothing is asked any more. It locks a part of the accounts at a time.
+    /// An account's own are resolved by the next operation on it; this is for accounts that nothing
+    /// is asked of any more. It locks one part of the accounts at a time.
     #[expect(
         clippy::must_use_candidate,
-        reason = "what it does matters more than how often"
+        reason = "callers want the effect more than the count"
     )]
     pub fn resolve_expired(&self) -> usize {
         self.0.resolve_expired()
@@ -122,46 +122,47 @@ impl MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// Where the time comes from; the system's clock unless set.
+    /// The source of the time; the system clock unless set.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The days and months of spending limits; UTC unless set.
+    /// How spending limits divide days and months; UTC unless set.
     pub fn calendar(mut self, calendar: Calendar) -> Self {
         self.calendar = calendar;
         self
     }
 
-    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed: it is called in the task that
-    /// settled, and must not block. `tracing` has an event of each in any case.
+    /// Called when a [soft limit](crate::budget::SoftLimits) is passed: in the task that settled,
+    /// so it must not block. Each one is also a `tracing` event.
     pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
         self.alerts = Alerts::to(listener);
         self
     }
 
-    /// How many rows of the usage log are kept, of all accounts together; 100,000 unless set, at least 1.
+    /// How many rows of the usage log are kept across all accounts; 100,000 unless set, at least 1.
     pub fn usage_rows_max(mut self, rows: usize) -> Self {
         self.usage_rows_max = rows.max(1);
         self
     }
 
-    /// How many acts the audit log keeps; 10,000 unless set, at least 1. As many entries of known callers are kept
-    /// besides, and of strangers half as many ([`AuditLog`](crate::store::AuditLog)).
+    /// How many acts the audit log keeps; 10,000 unless set, at least 1. As
+    /// many entries of known callers are kept separately, and half as many of strangers
+    /// ([`AuditLog`](crate::store::AuditLog)).
     pub fn audit_rows_max(mut self, entries: usize) -> Self {
         self.audit_rows_max = entries.max(1);
         self
     }
 
-    /// How many holds of one account may be open: 4,096 unless set, at least 1. Beyond that new ones are refused
-    /// with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen).
+    /// How many holds of one account may be open: 4,096 unless set, at least 1. Beyond that new
+    /// ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen).
     pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
         self.open_holds_per_account_max = holds.max(1);
         self
     }
 
-    /// The store.
+    /// Builds the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
         MemoryStore(Arc::new(Inner {
@@ -190,7 +191,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// No lock is held where a caller's code could panic, so a poisoned one is as good as another.
+/// No lock is held where a caller's code could panic, so the data behind a poisoned lock is sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

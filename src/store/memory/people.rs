@@ -1,4 +1,4 @@
-//! Users and logins, under one lock: what concerns both is one step.
+//! Users and logins under one lock, so that operations on both are atomic.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -125,7 +125,7 @@ impl People {
         Ok(true)
     }
 
-    /// Forgets the logins of a user that are too many beside another.
+    /// Removes logins of a user that would exceed the limit together with a new one.
     fn make_room(&mut self, another: &SessionRecord, logins_max: u32) {
         let Some(ids) = self.sessions_of.get_mut(&another.user) else {
             return;

@@ -1,4 +1,4 @@
-//! A lane's transaction, from its beginning to its commit.
+//! A lane's transaction, from begin to commit.
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use super::{
     connection::discard,
     convert::Failure,
     heartbeat,
+    idempotency::IdempotencyKeys,
     instance::{Instance, OpenHold},
     lane::Lane,
     leases::Leases,
-    once::Keys,
     statements,
     write::write_back,
 };
 use crate::domain::{AccountId, usage::Hold};
 
-/// How often a transaction is done again at once when others were in its way.
+/// How often a transaction is retried immediately when it conflicted with others.
 const ATTEMPTS: u32 = 5;
 
 impl Lane {
-    /// The transaction, a few times where others were in the way.
+    /// Runs the transaction, and retries it a few times on conflict.
     pub(super) async fn attempt(&mut self, batch: &mut [Command]) -> Result<(), Failure> {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut outcome = Err(Failure::repeat());
+        let mut outcome = Err(Failure::conflict());
         for _ in 0..ATTEMPTS {
             outcome = self.transaction(batch).await;
             match &outcome {
-                Err(failure) if failure.repeat => {}
+                Err(failure) if failure.is_retryable => {}
                 _ => break,
             }
         }
@@ -55,9 +55,10 @@ impl Lane {
             Ok(Err(failure)) => failure,
             Err(_) => Failure::slow(),
         };
-        // An answer is no proof: a backend that is ended between its commit and its answer says so, too.
+        // Treat any error at this point as an unknown outcome: a backend terminated between its
+        // commit and its reply reports an error, too.
         if progress.committing {
-            self.take_back(batch);
+            self.revoke_grants(batch);
         }
         let is_undone = failure.is_sound && {
             let undo = progress.roll_back(&mut connection);
@@ -65,9 +66,9 @@ impl Lane {
         };
         if is_undone {
             self.connection = Some(connection);
-            if !failure.repeat {
-                // Another one may do better.
-                self.let_go();
+            if !failure.is_retryable {
+                // A different connection may do better.
+                self.release_connection();
             }
         } else {
             discard(connection);
@@ -75,9 +76,10 @@ impl Lane {
         Err(failure)
     }
 
-    /// Nobody knows whether it was committed: holds that were granted may be in the database, where
-    /// nobody would settle them. A settlement may be there too; tried again, it finds its hold gone.
-    fn take_back(&self, batch: &mut [Command]) {
+    /// It is unknown whether the commit happened. Granted holds may be in the database, where
+    /// nobody would settle them, so they are given back. A settlement may be there too; when
+    /// retried, it finds its hold gone.
+    fn revoke_grants(&self, batch: &mut [Command]) {
         for command in batch {
             if let Command::Hold {
                 request, granted, ..
@@ -116,7 +118,7 @@ impl Lane {
             .execute(connection)
             .await?;
         if let Some(beat) = beat {
-            beat.is_written(&self.shared);
+            beat.written(&self.shared);
         }
         count(&unit, instance, batch);
         self.shared.settings.alerts.tell(unit.alerts);
@@ -134,8 +136,8 @@ impl Lane {
         progress.begun = true;
         if !begin(connection, &self.shared.begin.books, instance).await? {
             progress.roll_back(connection).await?;
-            self.shared.register_anew(connection, instance).await?;
-            return Err(Failure::repeat());
+            self.shared.reregister(connection, instance).await?;
+            return Err(Failure::conflict());
         }
         let wanted = batch.iter().filter(|command| command.is_wanted());
         let ids = sorted(wanted.filter_map(Command::account));
@@ -148,14 +150,14 @@ impl Lane {
         });
         let missing = sorted(missing);
         if !missing.is_empty() {
-            // By itself: nobody waits for the lock of another account meanwhile.
+            // In a separate transaction, so that no lock on another account is held meanwhile.
             progress.roll_back(connection).await?;
             progress.begun = true;
             begin(connection, &self.shared.begin.books, instance).await?;
             statements::make_accounts(connection, &missing).await?;
             sqlx::raw_sql("COMMIT").execute(connection).await?;
             progress.begun = false;
-            return Err(Failure::repeat());
+            return Err(Failure::conflict());
         }
         statements::load_budgets(connection, &mut accounts, batch).await?;
         let ending = batch.iter().filter_map(Command::ending);
@@ -167,7 +169,7 @@ impl Lane {
         let settings = &self.shared.settings;
         let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
         Ok(UnitOfWork {
-            keys: Keys::load(connection, &accounts, batch).await?,
+            keys: IdempotencyKeys::load(connection, &accounts, batch).await?,
             accounts,
             ended: statements::end_holds(connection, batch).await?,
             leases: Leases::load(connection, batch).await?,
@@ -184,8 +186,8 @@ impl Lane {
         })
     }
 
-    /// Which of the accounts somebody else has locked at this moment.
-    pub(super) async fn locked_of(
+    /// Which of the accounts others have locked right now.
+    pub(super) async fn locked_among(
         &mut self,
         accounts: &HashSet<AccountId>,
     ) -> Result<HashSet<AccountId>, Failure> {
@@ -195,7 +197,7 @@ impl Lane {
             Arc::clone(&self.shared.begin.books),
             sorted(accounts.iter()),
         );
-        let look = async {
+        let check = async {
             sqlx::raw_sql(AssertSqlSafe(begin))
                 .execute(&mut *connection)
                 .await?;
@@ -203,31 +205,34 @@ impl Lane {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             Ok(locked)
         };
-        let looked = timeout(deadline, look).await;
-        let looked = looked.unwrap_or_else(|_| Err(Failure::slow()));
-        match looked {
+        let checked = timeout(deadline, check).await;
+        let checked = checked.unwrap_or_else(|_| Err(Failure::slow()));
+        match checked {
             Ok(_) => self.connection = Some(connection),
             Err(_) => discard(connection),
         }
-        looked
+        checked
     }
 }
 
-/// Notes what was committed: each hold by itself, so that none is counted twice, whatever is done again.
+/// Records what was committed, hold by hold, so that retries count nothing twice.
 fn count(unit: &UnitOfWork, instance: &Instance, batch: &mut [Command]) {
     let mut opened = Vec::with_capacity(unit.opened.len());
     for hold in &unit.opened {
-        if let Some(Command::Hold { request, place, .. }) = batch.get_mut(hold.command) {
+        if let Some(Command::Hold {
+            request, permit, ..
+        }) = batch.get_mut(hold.command)
+        {
             let account = request.call.account.clone();
-            let _place = place.take();
-            opened.push((hold.id, OpenHold { account, _place }));
+            let _permit = permit.take();
+            opened.push((hold.id, OpenHold { account, _permit }));
         }
     }
     instance.opened(opened);
     instance.ended(batch.iter().filter_map(Command::ending));
 }
 
-/// How far a transaction has come.
+/// How far a transaction has progressed.
 #[derive(Default)]
 struct Progress {
     begun: bool,
@@ -243,7 +248,7 @@ impl Progress {
     }
 }
 
-/// Each once, in one order.
+/// Sorted, without duplicates.
 fn sorted<'a>(ids: impl Iterator<Item = &'a AccountId>) -> Vec<&'a AccountId> {
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();
@@ -251,8 +256,9 @@ fn sorted<'a>(ids: impl Iterator<Item = &'a AccountId>) -> Vec<&'a AccountId> {
     ids
 }
 
-/// Begins a transaction, and says whether this instance is known to be alive: until the transaction ends it can't
-/// be taken for dead. What is committed is on the disk, whatever the server's own setting.
+/// Begins a transaction, and returns whether this instance is still registered: until the
+/// transaction ends it can't be declared dead. What is committed is on disk, whatever the server's
+/// own setting.
 async fn begin(
     connection: &mut PgConnection,
     begin: &str,

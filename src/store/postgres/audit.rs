@@ -1,4 +1,4 @@
-//! The audit log: events wait in memory, and are written many at a time.
+//! The audit log: events wait in memory and are written in batches.
 
 use std::sync::{PoisonError, atomic::Ordering};
 
@@ -18,10 +18,10 @@ use crate::{
     store::{AuditLog, StoreError, StoreFuture},
 };
 
-/// Events in one statement, and rows that one sweep deletes of one share.
+/// Events per statement, and rows of one share deleted per sweep.
 const STEP: usize = 1_000;
 
-/// An event of before has the kind that processes of before go by.
+/// The `stranger` column keeps the kind that processes of earlier versions go by.
 const INSERT: &str = "INSERT INTO audit
      (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share, ordinal)
      SELECT event.*, nextval(format('audit_of_share_%s', event.share)::regclass)
@@ -29,11 +29,12 @@ const INSERT: &str = "INSERT INTO audit
          $7::text[], $8::text[], $9::text[], $10::text[], $11::boolean[], $12::smallint[])
      AS event (at, actor, key, address, action, outcome, request_id, route, target, reason, stranger, share)";
 
-/// When the entry was behind which a page begins; where it is forgotten, the next that came after it stands for it.
+/// The time of the entry that a page starts after; if that was deleted, the next one written stands
+/// in for it.
 const BEFORE: &str = "SELECT at FROM audit WHERE position >= $1 ORDER BY position LIMIT 1";
 
-/// By an index, where there is one for what is asked; what else is asked is looked for in at most 10,000 entries. $3 is what the
-/// index is asked for.
+/// Uses an index where one fits the filter; other conditions are checked on at most 10,000 entries.
+/// $3 is the value looked up in the index.
 macro_rules! list {
     ($condition:literal) => {
         (
@@ -57,7 +58,8 @@ macro_rules! list {
     };
 }
 
-/// The shares that are too long, or whose oldest entry is too old: mostly none, which is seen at their ends.
+/// The shares that are too long, or whose oldest entry is too old: usually none, which their ends
+/// show.
 const OVER: &str = "SELECT shares.number, shares.kept
      FROM unnest($1::smallint[], $2::bigint[]) AS shares (number, kept),
      LATERAL (SELECT at, ordinal FROM audit WHERE share = shares.number
@@ -99,10 +101,10 @@ impl AuditLog for PostgresStore {
                 (None, Some(_)) => (list!("action = $3"), &action),
                 (None, None) => (list!("$3::text IS NULL"), &None),
             };
-            let mut line = shared.read().await?;
+            let mut transaction = shared.read().await?;
             let at: Option<Moment> = sqlx::query_scalar(BEFORE)
                 .bind(before)
-                .fetch_optional(&mut *line)
+                .fetch_optional(&mut *transaction)
                 .await?;
             let at = at.unwrap_or(Moment(Timestamp::MAX));
             let rows = sqlx::query(list)
@@ -112,7 +114,7 @@ impl AuditLog for PostgresStore {
                 .bind(&action)
                 .bind(filter.outcome.map(AuditOutcome::as_str))
                 .bind(limit)
-                .fetch_all(&mut *line)
+                .fetch_all(&mut *transaction)
                 .await?;
             let rows: Vec<_> = rows.iter().map(read_entry).collect::<Result<_, _>>()?;
             let is_short = rows.len() <= usize::from(page.limit());
@@ -122,7 +124,7 @@ impl AuditLog for PostgresStore {
                     .bind(at)
                     .bind(before)
                     .bind(value)
-                    .fetch_optional(&mut *line)
+                    .fetch_optional(&mut *transaction)
                     .await?;
                 part.next_cursor = last.map(uncount).transpose()?;
             }
@@ -142,10 +144,11 @@ impl Shared {
 }
 
 impl Work {
-    /// Writes all events that wait; twice, if the database wrote them and could not say so in time. What can't be written now waits on; of what can't be written at all, the loss
-    /// is counted.
+    /// Writes all waiting events; twice, if the database wrote them but could not confirm it in
+    /// time. What can't be written now keeps waiting; what can't be written at all is counted as
+    /// lost.
     pub(super) async fn write_events(&self) -> Result<(), Failure> {
-        // One at a time, so that whoever reads next sees what another has taken.
+        // One at a time, so that a later reader sees what an earlier one took over.
         let _one = self.writing_events.lock().await;
         loop {
             let batch: Vec<AuditEvent> = {
@@ -165,7 +168,7 @@ impl Work {
                 }
                 Ok(()) => {}
             }
-            // Nobody else takes any from the front.
+            // Nobody else removes from the front.
             let mut waiting = self.events();
             let done = batch.len().min(waiting.len());
             waiting.drain(..done);
@@ -201,7 +204,7 @@ impl Work {
         transaction.commit().await
     }
 
-    /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
+    /// Deletes the oldest entries where the log is too long or too old; `false` if there are more.
     pub(super) async fn prune_audit(&self) -> Result<bool, Failure> {
         let settings = &self.settings;
         let rows_max = u64::try_from(settings.audit_rows_max).unwrap_or(0);
@@ -237,17 +240,17 @@ impl Work {
     }
 }
 
-/// A text as PostgreSQL takes it.
+/// The text without NULs, which PostgreSQL doesn't accept.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A log takes whatever it is told: no name that somebody sends may keep an event out of it.
+/// The log accepts anything: no name that a caller sends may keep an event out of it.
 fn storable(mut event: AuditEvent) -> AuditEvent {
-    let mend = |text: Option<String>| text.map(|text| without_nul(&text));
-    event.actor = mend(event.actor);
-    event.target = mend(event.target);
-    event.reason = mend(event.reason);
+    let cleaned = |text: Option<String>| text.map(|text| without_nul(&text));
+    event.actor = cleaned(event.actor);
+    event.target = cleaned(event.target);
+    event.reason = cleaned(event.reason);
     event.request_id = event.request_id.map(|id| without_nul(&id).into());
     event.route = event.route.map(|route| without_nul(&route).into());
     event.action = AuditAction::named(without_nul(event.action.as_str()));

@@ -1,11 +1,14 @@
-//! What one transaction works on: each account and budget that it touches, locked and loaded once, and
-//! written back once. Between, the rules are the domain's and need no database.
+//! The working set of one transaction: each account and budget that it touches is locked and loaded
+//! once, and written back once. In between, the rules are the domain's and need no database.
 
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{command::Command, convert::Failure, instance::Instance, leases::Leases, once::Keys};
+use super::{
+    command::Command, convert::Failure, idempotency::IdempotencyKeys, instance::Instance,
+    leases::Leases,
+};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -18,14 +21,14 @@ use crate::{
     store::StoreError,
 };
 
-/// An account as it stands in the transaction.
+/// An account as it stands within the transaction.
 #[derive(Default)]
 pub(super) struct Account {
-    /// Its row; `None` when there is none.
+    /// Its row; `None` if there is none.
     pub(super) number: Option<i64>,
     pub(super) balance: Balance,
     pub(super) stored: Balance,
-    /// Its open holds of this instance, but for those that the batch ends.
+    /// Its open holds of this instance, except those that the batch ends.
     pub(super) open: usize,
     pub(super) budgets: HashMap<BudgetId, LoadedBudget>,
 }
@@ -41,14 +44,14 @@ impl Books for Account {
         &mut self.balance
     }
 
-    /// Every budget is loaded before the books are handed to the domain, so none is made here that
-    /// has a row.
+    /// Every budget is loaded before the domain sees the books, so this creates only budgets that
+    /// have no row.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
         &mut self.budgets.entry_ref(id).or_default().budget
     }
 }
 
-/// A row of `hold` to be; `command` is its place in the batch.
+/// A new row of `hold`; `command` is its index in the batch.
 pub(super) struct Opened {
     pub(super) command: usize,
     pub(super) id: HoldId,
@@ -57,7 +60,7 @@ pub(super) struct Opened {
     pub(super) windows: Windows,
 }
 
-/// A row of `usage` to be.
+/// A new row of `usage`.
 pub(super) struct Logged {
     pub(super) command: usize,
     /// Which of the command's calls.
@@ -67,16 +70,16 @@ pub(super) struct Logged {
     pub(super) charged: Money,
 }
 
-/// A row of `credit` to be.
+/// A new row of `credit`.
 pub(super) struct Paid {
     pub(super) command: usize,
     pub(super) account: i64,
 }
 
-/// A payment that is written down: into which account, and how much.
+/// A stored payment: its account and amount.
 pub(super) type Payment = (AccountId, Money);
 
-/// What a hold's row says of the end of its lifetime, by the clock of its process.
+/// The end of a hold's lifetime as stored in its row, on its process's monotonic clock.
 pub(super) fn end_micros(now: Duration, lifetime: Duration) -> i64 {
     let ends = Hold::end_after(lifetime, || now);
     let micros = ends.and_then(|ends| i64::try_from(ends.as_micros()).ok());
@@ -85,22 +88,22 @@ pub(super) fn end_micros(now: Duration, lifetime: Duration) -> i64 {
 
 pub(super) struct UnitOfWork {
     pub(super) accounts: HashMap<AccountId, Account>,
-    /// Holds that this transaction deleted, until their settlement is booked.
+    /// Holds that this transaction deleted and whose settlement is not booked yet.
     pub(super) ended: HashSet<HoldId>,
-    /// Payments by their reference.
+    /// Payments by reference.
     pub(super) payments: HashMap<String, Payment>,
     pub(super) opened: Vec<Opened>,
     pub(super) logged: Vec<Logged>,
     pub(super) paid: Vec<Paid>,
-    pub(super) keys: Keys,
+    pub(super) keys: IdempotencyKeys,
     pub(super) leases: Leases,
-    /// Holds that live for longer.
+    /// Holds whose lifetime was extended.
     pub(super) extended: HashSet<HoldId>,
-    /// To be told when this is committed.
+    /// Sent out once this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
-    /// How many holds an account may have open.
+    /// Open holds allowed per account.
     pub(super) open_max: usize,
-    /// The moment of the transaction.
+    /// The time of the transaction.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
     /// The same, as budgets see it.
@@ -108,14 +111,14 @@ pub(super) struct UnitOfWork {
 }
 
 impl UnitOfWork {
-    /// Books the whole batch: settlements first, which free money.
+    /// Books the whole batch, starting with settlements because they free money.
     pub(super) fn book(
         &mut self,
         instance: &Instance,
         batch: &mut [Command],
     ) -> Result<(), Failure> {
         self.settle_all(batch)?;
-        for (place, command) in batch.iter_mut().enumerate() {
+        for (index, command) in batch.iter_mut().enumerate() {
             match command {
                 Command::Hold {
                     request,
@@ -123,16 +126,16 @@ impl UnitOfWork {
                     reply,
                     ..
                 } => {
-                    // Who is waited for now was so before, when the budgets were loaded.
+                    // If the caller still waits now, it also did when the budgets were loaded.
                     *granted = match reply.is_closed() {
                         true => None,
-                        false => Some(self.hold(instance, place, request)?),
+                        false => Some(self.hold(instance, index, request)?),
                     };
                 }
                 Command::Record { call, .. } => {
                     let account = self.number(&call.account)?;
                     self.logged.push(Logged {
-                        command: place,
+                        command: index,
                         row: 0,
                         account,
                         held: Money::ZERO,
@@ -140,9 +143,9 @@ impl UnitOfWork {
                     });
                 }
                 Command::Lease { step, answer, .. } => {
-                    *answer = Some(self.lease(instance, place, step)?);
+                    *answer = Some(self.lease(instance, index, step)?);
                 }
-                Command::EndLease { lease, .. } => self.end_lease(place, lease)?,
+                Command::EndLease { lease, .. } => self.end_lease(index, lease)?,
                 Command::Extend { hold, answer, .. } => {
                     *answer = Some(self.extended.contains(hold));
                 }
@@ -153,7 +156,7 @@ impl UnitOfWork {
                     rule,
                     answer,
                     ..
-                } => *answer = Some(self.pay(place, account, *amount, reference, *rule)?),
+                } => *answer = Some(self.pay(index, account, *amount, reference, *rule)?),
                 Command::SetCreditLine {
                     account,
                     line,
@@ -183,12 +186,12 @@ impl UnitOfWork {
     }
 
     fn settle_all(&mut self, batch: &[Command]) -> Result<(), Failure> {
-        for (place, command) in batch.iter().enumerate() {
+        for (index, command) in batch.iter().enumerate() {
             if let Command::Settle {
                 hold, settlement, ..
             } = command
             {
-                self.settle(place, hold, settlement)?;
+                self.settle(index, hold, settlement)?;
             }
         }
         Ok(())
@@ -207,7 +210,7 @@ impl UnitOfWork {
     fn hold(
         &mut self,
         instance: &Instance,
-        place: usize,
+        index: usize,
         request: &HoldRequest,
     ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Failure> {
         let (moment, elapsed, now) = (self.moment, self.elapsed, self.now);
@@ -233,7 +236,7 @@ impl UnitOfWork {
         }
         let id = instance.next_hold();
         self.opened.push(Opened {
-            command: place,
+            command: index,
             id,
             ends_micros: end_micros(elapsed, request.lifetime),
             account: number,
@@ -244,7 +247,7 @@ impl UnitOfWork {
 
     fn settle(
         &mut self,
-        place: usize,
+        index: usize,
         hold: &Hold,
         settlement: &Settlement,
     ) -> Result<(), Failure> {
@@ -274,7 +277,7 @@ impl UnitOfWork {
             self.keys.end(number, key, !settled.charged.is_zero());
         }
         self.logged.push(Logged {
-            command: place,
+            command: index,
             row: 0,
             account: number,
             held: hold.amount,
@@ -283,10 +286,10 @@ impl UnitOfWork {
         Ok(())
     }
 
-    /// Moves money into or out of an account, once for each reference.
+    /// Moves money into or out of an account, once per reference.
     fn pay(
         &mut self,
-        place: usize,
+        index: usize,
         id: &AccountId,
         amount: Money,
         reference: &str,
@@ -306,7 +309,7 @@ impl UnitOfWork {
         let (balance, number) = (account.balance, self.number(id)?);
         self.payments.insert(reference.to_owned(), payment);
         self.paid.push(Paid {
-            command: place,
+            command: index,
             account: number,
         });
         Ok(Ok(balance))

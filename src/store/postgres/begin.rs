@@ -1,22 +1,24 @@
-//! The words by which transactions begin.
+//! The statements that begin transactions.
 
 use std::{sync::Arc, time::Duration};
 
 use super::schema::Schema;
 
-/// PostgreSQL's settings of time are milliseconds in 32 bits, with a sign.
+/// PostgreSQL's time settings are milliseconds in a signed 32-bit integer.
 const MILLIS_MAX: u128 = 2_147_483_647;
 
-/// Each statement sees what was committed before it, whatever the server's default: who waited for a lock counts what
-/// others made. The server gives up before the caller does, and what a process leaves that was cut off holds nobody up
-/// for longer than its holds do. Tables are found by their names alone, in the store's schema, until the transaction ends: the
-/// connection's own `search_path` is the application's.
+/// Each statement sees what was committed before it, whatever the server's default, so whoever
+/// waited for a lock counts what others wrote. The server gives up before the caller does. What a
+/// process leaves behind when it is cut off blocks others no longer than its holds do. Until the
+/// transaction ends, unqualified table names refer to the store's schema: the connection's own
+/// `search_path` belongs to the application.
 pub(super) struct Begin {
-    /// In the books. Who waits for another's lock for long looks whose it is, while there is time.
+    /// For the books. With a lock timeout, so that a lane blocked for long still has time to find
+    /// out which accounts are locked.
     pub(super) books: Arc<str>,
-    /// To change what is outside the books.
-    pub(super) durably: Arc<str>,
-    pub(super) to_read: Arc<str>,
+    /// For changes outside the books.
+    pub(super) write_durably: Arc<str>,
+    pub(super) read: Arc<str>,
 }
 
 impl Begin {
@@ -34,14 +36,14 @@ impl Begin {
         };
         let write = begin("READ WRITE");
         let books = format!("{write}; SET LOCAL lock_timeout = {}", (millis >> 2).max(1));
-        let durably = format!(
+        let write_durably = format!(
             "{write}; SELECT set_config('synchronous_commit', 'on', true)
              WHERE current_setting('synchronous_commit') = 'off'"
         );
         Self {
             books: books.into(),
-            durably: durably.into(),
-            to_read: begin("READ ONLY").into(),
+            write_durably: write_durably.into(),
+            read: begin("READ ONLY").into(),
         }
     }
 }
@@ -58,9 +60,9 @@ mod tests {
         assert!(longest.books.contains("session_timeout = 2147483647;"));
         assert!(longest.books.ends_with("lock_timeout = 536870911"));
         let shortest = begin(Duration::ZERO);
-        // Zero would be no limit at all.
-        assert!(shortest.to_read.contains("statement_timeout = 1;"));
-        assert!(shortest.to_read.ends_with("session_timeout = 1"));
+        // Zero would mean no limit.
+        assert!(shortest.read.contains("statement_timeout = 1;"));
+        assert!(shortest.read.ends_with("session_timeout = 1"));
         assert!(shortest.books.ends_with("lock_timeout = 1"));
     }
 }

@@ -43,12 +43,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Migrations {
-    /// Each store that is opened, where there is something to do. It needs the right to make tables then.
+    /// Each store when it is opened, if there is something to do. This needs the right to create
+    /// tables.
     #[default]
     AtStart,
-    /// [`PostgresStore::migrate`], with a role of its own. A store that is opened looks whether that was done, and
-    /// fails where it wasn't. What the role of a server needs, after each update that made tables (`tollgate` is the
-    /// [schema](PostgresStoreBuilder::schema)):
+    /// [`PostgresStore::migrate`], with a role of its own. Opening a store checks that this was
+    /// done, and fails if it wasn't. The server's role needs these grants, after each update that
+    /// creates tables (`tollgate` is the [schema](PostgresStoreBuilder::schema)):
     ///
     /// ```sql
     /// GRANT USAGE ON SCHEMA tollgate TO server;
@@ -91,10 +92,12 @@ impl PostgresStoreBuilder {
         }
     }
 
-    /// The schema that everything is in; `tollgate` unless set. 1 to 54 bytes: small letters, digits and underscores, no digit first, and
-    /// not `pg_` in front, which is PostgreSQL's own. It is made where it isn't there, which takes the right to make one.
+    /// The schema that everything is in; `tollgate` unless set. 1 to 54 bytes: small letters,
+    /// digits and underscores, no digit first, and not `pg_` in front, which is PostgreSQL's own.
+    /// It is made where it isn't there, which takes the right to make one.
     ///
-    /// The pool's `search_path` is left alone. The push channel is the schema's: `tollgate.` and its name.
+    /// The pool's `search_path` is left alone. The push channel is the schema's: `tollgate.` and
+    /// its name.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -117,43 +120,44 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Where the time comes from; the system's clock unless set.
+    /// The source of the time; the system clock unless set.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = clock;
         self
     }
 
-    /// The days and months of spending limits; UTC unless set. The same in every process.
+    /// How spending limits divide days and months; UTC unless set. It must be the same in every
+    /// process.
     pub fn calendar(mut self, calendar: Calendar) -> Self {
         self.settings.calendar = calendar;
         self
     }
 
-    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed. It is called in a task that
-    /// writes, after the commit, by the process whose call it was, and must not block; a crash in between loses the call.
-    /// `tracing` has an event of each in any case.
+    /// Called when a [soft limit](crate::budget::SoftLimits) is passed. It runs in a writer task,
+    /// after the commit, in the process whose call it was, and must not block; a crash in between
+    /// loses it. Each one is also a `tracing` event.
     pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
         self.settings.alerts = Alerts::to(listener);
         self
     }
 
-    /// How many rows of the usage log are kept, of all accounts together: 100 million unless set. The
-    /// oldest go first, in small steps, so there may be some more for a while; and some less, because places of
-    /// payments and of batches that failed are counted too.
+    /// How many rows of the usage log are kept across all accounts: 100 million unless set. The
+    /// oldest are deleted first, in small steps, so there may be a few more for a while; and a few
+    /// less, because positions of payments and of failed batches count too.
     pub fn usage_rows_max(mut self, rows: u64) -> Self {
         self.settings.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
         self
     }
 
-    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept for ever.
+    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept forever.
     pub fn usage_age_max(mut self, age: Duration) -> Self {
         self.settings.usage_age_max = age;
         self
     }
 
-    /// How many acts the audit log keeps: 1 million unless set. As many entries of known callers are kept besides, and of
-    /// strangers half as many ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
-    /// so there may be some more for a while.
+    /// How many acts the audit log keeps: 1 million unless set. As many entries of known callers
+    /// are kept separately, and half as many of strangers ([`AuditLog`](crate::store::AuditLog)).
+    /// The oldest are deleted first, in small steps, so there may be a few more for a while.
     pub fn audit_rows_max(mut self, entries: u64) -> Self {
         self.settings.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);
         self
@@ -165,53 +169,54 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// After how long a silence another process counts as dead, and its open holds are given back: 6
-    /// seconds unless set, at least 5, which are two and a half missed signs of life. A process that can't reach
-    /// the database for so long counts as dead too: what it held is given back, and calls under way
-    /// meanwhile are not charged.
+    /// How long another process must be silent before it is declared dead and its open holds are
+    /// released: 6 seconds unless set, at least 5, which is two and a half missed heartbeats. A
+    /// process that can't reach the database for that long is declared dead too: what it held is
+    /// released, and its calls in progress are not charged.
     pub fn recover_after(mut self, silence: Duration) -> Self {
         self.settings.recover_after = silence.max(RECOVER_AFTER_MIN);
         self
     }
 
-    /// How many holds and changes of the books may wait to be written: 8,192 unless set. Beyond that they fail
-    /// with `Busy`.
+    /// How many holds and changes of the books may wait to be written: 8,192 unless set. Beyond
+    /// that they fail with `Busy`.
     pub fn queue_max(mut self, commands: usize) -> Self {
         self.settings.queue_max = commands.max(1);
         self
     }
 
-    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail with
-    /// `Busy`. It bounds the settlements that can wait, which are never refused, and as many rows
-    /// without a hold may wait.
+    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail
+    /// with `Busy`. This also bounds the waiting settlements, which are never refused; the same
+    /// number of rows without a hold may wait.
     pub fn open_holds_max(mut self, holds: usize) -> Self {
         self.settings.open_holds_max = holds.max(1);
         self
     }
 
-    /// How many holds that this process opened for one account may be open: 4,096 unless set, at least 1. Beyond
-    /// that the account's new ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so
-    /// that no account can use up what [`open_holds_max`](Self::open_holds_max) allows all of them.
+    /// How many holds of one account this process may have open: 4,096 unless set, at least 1.
+    /// Beyond that the account's new ones are refused with
+    /// [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so that no account can use up the
+    /// [`open_holds_max`](Self::open_holds_max) of all.
     pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
         self.settings.open_holds_per_account_max = holds.max(1);
         self
     }
 
-    /// How many transactions in the books may be under way at once: 2 unless set, at least 1. More help
-    /// where the way to the database is long; each takes a connection while it has work.
+    /// How many transactions in the books may run at once: 2 unless set, at least 1. More help when
+    /// the network to the database is slow; each uses one connection while it has work.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.settings.lanes = lanes.max(1);
         self
     }
 
-    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless set. What
-    /// was asked for may still be done; a settlement is.
+    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless
+    /// set. The request may still be carried out after that; a settlement always is.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
     }
 
-    /// Makes the tables, or brings them up to date, and nothing else; see [`PostgresStore::migrate`].
+    /// Creates or updates the tables and does nothing else; see [`PostgresStore::migrate`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -222,12 +227,13 @@ impl PostgresStoreBuilder {
         migrated.map_err(|failure| failure.error)
     }
 
-    /// Makes or brings up to date the tables where that is needed, and begins to work on them. It must be called
-    /// on a Tokio runtime, on which the store's tasks then run.
+    /// Creates or updates the tables where needed, and starts the store. Call it on a Tokio
+    /// runtime: the store's tasks run there.
     ///
     /// # Errors
-    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made, or are of a
-    /// version that this one doesn't work with, or when the [schema](Self::schema) can't have such a name: the text says which.
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be
+    /// created, or have a version that this one doesn't work with, or when the
+    /// [schema](Self::schema) has an invalid name: the text says which.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let Self {
             pool,
@@ -272,12 +278,12 @@ impl PostgresStoreBuilder {
         });
         let (maintenance, requests) = mpsc::unbounded_channel();
         let mut task = Maintenance::new(Arc::clone(&shared), requests, tasks.collect());
-        // Registers the instance, and looks around for the first time.
+        // Registers the instance, and runs the periodic work for the first time.
         if let Err(failure) = task.start().await {
             task.end_lanes().await;
             return Err(failure.error);
         }
-        tokio::spawn(heartbeat::keep(Arc::clone(&shared)));
+        tokio::spawn(heartbeat::run(Arc::clone(&shared)));
         tokio::spawn(task.run());
         Ok(PostgresStore(Arc::new(Inner {
             shared,

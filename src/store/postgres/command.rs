@@ -1,4 +1,4 @@
-//! What is asked of the writers, and how it is answered.
+//! Requests to the lanes, and how they are answered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::{StoreError, gauge::Place, settling::OnItsWay},
+    store::{StoreError, gauge::Permit, settling::OnItsWay},
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -23,29 +23,30 @@ pub(super) enum Command {
     Hold {
         request: HoldRequest,
         granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
-        /// Among open holds.
-        place: Option<Place>,
+        /// Its permit among open holds.
+        permit: Option<Permit>,
         reply: Reply<Result<Granted, HoldRefusal>>,
     },
     Settle {
         hold: Hold,
         settlement: Settlement,
-        /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
+        /// Until this is dropped, the hold doesn't count as expired. `None` when no call was served
+        /// under the hold.
         _on_its_way: Option<OnItsWay>,
         reply: Option<Reply<()>>,
     },
     Record {
         call: Call,
         settlement: Settlement,
-        place: Place,
+        permit: Permit,
         reply: Reply<()>,
     },
-    /// Lets a hold of the account live for longer.
+    /// Extends a hold of the account.
     Extend {
         account: AccountId,
         hold: HoldId,
         lifetime: Duration,
-        /// For as long as it isn't written the hold isn't overdue.
+        /// Until this is dropped, the hold doesn't count as expired.
         _on_its_way: OnItsWay,
         answer: Option<bool>,
         reply: Reply<bool>,
@@ -59,7 +60,7 @@ pub(super) enum Command {
         answer: Option<Result<Balance, StoreError>>,
         reply: Reply<Balance>,
     },
-    /// Takes a step of a lease.
+    /// Applies a step of a lease.
     Lease {
         step: Arc<LeaseStep>,
         answer: Option<LeaseStanding>,
@@ -88,7 +89,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whose books.
+    /// The account whose books it changes.
     pub(super) fn account(&self) -> Option<&AccountId> {
         match self {
             Self::Hold { request, .. } => Some(&request.call.account),
@@ -104,7 +105,7 @@ impl Command {
         }
     }
 
-    /// Which of its budgets.
+    /// The account's budgets that it needs.
     pub(super) fn budgets(&self) -> &[BudgetId] {
         match self {
             Self::Hold { request, .. } => &request.budgets,
@@ -116,7 +117,7 @@ impl Command {
         }
     }
 
-    /// Which lease it speaks of.
+    /// The lease that it concerns.
     pub(super) fn lease(&self) -> Option<LeaseId> {
         match self {
             Self::Lease { step, .. } => Some(step.id),
@@ -125,7 +126,7 @@ impl Command {
         }
     }
 
-    /// The client's name for the call.
+    /// The client's idempotency key for the call.
     pub(super) fn idempotency_key(&self) -> Option<&str> {
         match self {
             Self::Hold { request, .. } => request.idempotency.as_ref().map(|wish| &*wish.key),
@@ -134,7 +135,7 @@ impl Command {
         }
     }
 
-    /// Whether the account must have a row. To refuse a hold it needs none.
+    /// Whether the account must have a row. Refusing a hold doesn't need one.
     pub(super) fn needs_account(&self) -> bool {
         match self {
             Self::Hold { request, .. } => request.amount.is_zero(),
@@ -149,7 +150,8 @@ impl Command {
         }
     }
 
-    /// Whether somebody still wants it done. Under a heavy load that is most of the holds that waited for long.
+    /// Whether its caller still waits. Under heavy load most holds that waited long have lost
+    /// theirs.
     pub(super) fn is_wanted(&self) -> bool {
         match self {
             Self::Hold { reply, .. } => !reply.is_closed(),
@@ -157,7 +159,7 @@ impl Command {
         }
     }
 
-    /// Whether it has a place in the queue.
+    /// Whether it counts toward the queue's length.
     pub(super) fn is_queued(&self) -> bool {
         matches!(
             self,
@@ -169,17 +171,17 @@ impl Command {
         )
     }
 
-    /// Whether it is tried until it is done: nobody but this process knows of it.
-    pub(super) fn is_kept(&self) -> bool {
+    /// Whether it is retried until it succeeds, because only this process knows of it.
+    pub(super) fn must_be_retried(&self) -> bool {
         self.is_charge() || self.extending().is_some()
     }
 
-    /// Whether it is what a call came to.
+    /// Whether it records the result of a call.
     pub(super) fn is_charge(&self) -> bool {
         matches!(self, Self::Settle { .. } | Self::Record { .. })
     }
 
-    /// Which hold it lets live for longer.
+    /// The hold whose lifetime it extends.
     pub(super) fn extending(&self) -> Option<HoldId> {
         match self {
             Self::Extend { hold, .. } => Some(*hold),
@@ -187,7 +189,7 @@ impl Command {
         }
     }
 
-    /// Which hold it ends.
+    /// The hold that it ends.
     pub(super) fn ending(&self) -> Option<HoldId> {
         match self {
             Self::Settle { hold, .. } => Some(hold.id),
@@ -195,19 +197,19 @@ impl Command {
         }
     }
 
-    /// Answers that it is done; what is done stays done, whether or not somebody waits. `writer`: who a hold is given
-    /// back to that nobody takes.
+    /// Answers that it is done; it stays done whether or not the caller still waits. `writer`
+    /// receives the give-back of a hold that its caller never receives.
     pub(super) fn succeed(self, writer: &UnboundedSender<Command>) {
         let missing = || StoreError::internal("committed without an answer");
         match self {
             Self::Hold {
                 request,
                 granted,
-                place,
+                permit,
                 reply,
             } => {
-                // Before whoever asked can ask again.
-                drop(place);
+                // Free the permit before the caller can ask again.
+                drop(permit);
                 let answer = match granted {
                     None => Err(missing()),
                     Some(Err(refusal)) => Ok(Err(refusal)),
@@ -221,8 +223,8 @@ impl Command {
             Self::Settle { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Ok(())));
             }
-            Self::Record { place, reply, .. } => {
-                drop(place);
+            Self::Record { permit, reply, .. } => {
+                drop(permit);
                 let _ = reply.send(Ok(()));
             }
             Self::EndLease { reply, .. } | Self::Flush(reply) => {
@@ -247,20 +249,20 @@ impl Command {
         }
     }
 
-    /// Answers that it could not be done.
+    /// Answers that it failed.
     pub(super) fn fail(self, error: &StoreError) {
         let error = error.clone();
-        // Whoever asked may have gone.
+        // The caller may have gone.
         match self {
-            Self::Hold { place, reply, .. } => {
-                drop(place);
+            Self::Hold { permit, reply, .. } => {
+                drop(permit);
                 let _ = reply.send(Err(error));
             }
             Self::Settle { reply, .. } => {
                 let _ = reply.map(|reply| reply.send(Err(error)));
             }
-            Self::Record { place, reply, .. } => {
-                drop(place);
+            Self::Record { permit, reply, .. } => {
+                drop(permit);
                 let _ = reply.send(Err(error));
             }
             Self::EndLease { reply, .. } | Self::Flush(reply) => {
@@ -283,7 +285,7 @@ impl Command {
     }
 }
 
-/// Gives a hold back that never reached whom it was granted to.
+/// Gives back a hold that never reached its caller.
 pub(super) fn give_back(hold: Hold) -> Command {
     Command::Settle {
         hold,
@@ -293,7 +295,7 @@ pub(super) fn give_back(hold: Hold) -> Command {
     }
 }
 
-/// A hold on its way to whom it was granted. Nobody may be there any more to take it: then it is given
+/// A hold on its way to its caller. If the caller is gone by then, dropping this gives the hold
 /// back.
 pub(super) struct Granted {
     hold: Option<Hold>,
@@ -316,7 +318,7 @@ impl Granted {
 impl Drop for Granted {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
-            // When there is no writer any more, the hold is resolved by the process that comes next.
+            // Without a writer, another process resolves the hold later.
             let _ = self.writer.send(give_back(hold));
         }
     }

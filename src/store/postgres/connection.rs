@@ -1,8 +1,9 @@
-//! Connections: of the pool, for all that is done outside the lanes, and such as are nobody else's.
+//! Connections for everything outside the lanes: those of the pool, and dedicated ones.
 //!
-//! A connection goes back to the pool only when what was done over it has come to an end. The pool asks each one that
-//! it gets back whether it stands, and waits for the answer however long that takes: of a server that fell silent, all
-//! places of the pool would soon wait like that. So whatever is cut off in the middle is closed, and counts no more.
+//! A connection returns to the pool only once the work on it has finished. The pool pings every
+//! connection it gets back and waits for the answer without limit: if the server stopped
+//! responding, all of the pool's slots would soon be waiting like that. So connections whose work
+//! was cut off are closed instead, which frees their slots.
 
 use std::{
     fmt,
@@ -21,27 +22,28 @@ use tokio::time::timeout;
 
 use super::{Shared, convert::Failure};
 
-/// Something that is done outside the lanes, and what it works with.
+/// The context of a piece of work outside the lanes.
 pub(super) struct Work {
     shared: Arc<Shared>,
-    used: Arc<Used>,
+    uncommitted: Arc<Uncommitted>,
 }
 
-/// The connections with a transaction that wasn't committed, until it is known how the work ended.
-struct Used {
+/// Connections with an uncommitted transaction, kept until it is known how the work ended.
+struct Uncommitted {
     shared: Arc<Shared>,
-    lines: Mutex<Vec<PoolConnection<Postgres>>>,
+    connections: Mutex<Vec<PoolConnection<Postgres>>>,
 }
 
-/// A connection in the middle of a transaction. Without a commit it is undone when the work has ended.
-pub(super) struct Line {
+/// A connection in the middle of a transaction. Without a commit it is rolled back when the work
+/// has ended.
+pub(super) struct OpenTransaction {
     connection: Option<PoolConnection<Postgres>>,
     is_open: bool,
-    used: Arc<Used>,
+    uncommitted: Arc<Uncommitted>,
 }
 
 impl Shared {
-    /// Does it within that time, or cuts it off.
+    /// Runs `work`, or cuts it off after `patience`.
     pub(super) fn within<T, F, W>(
         self: &Arc<Self>,
         patience: Duration,
@@ -51,23 +53,23 @@ impl Shared {
         F: Future<Output = Result<T, Failure>>,
         W: FnOnce(Work) -> F,
     {
-        let used = Arc::new(Used {
+        let uncommitted = Arc::new(Uncommitted {
             shared: Arc::clone(self),
-            lines: Mutex::default(),
+            connections: Mutex::default(),
         });
         let work = work(Work {
             shared: Arc::clone(self),
-            used: Arc::clone(&used),
+            uncommitted: Arc::clone(&uncommitted),
         });
         async move {
             let answer = timeout(patience, work).await;
             let answer = answer.unwrap_or_else(|_| Err(Failure::slow()));
-            used.give_back(answer.as_ref().err());
+            uncommitted.give_back(answer.as_ref().err());
             answer
         }
     }
 
-    /// The same, with the time that any call has.
+    /// Like [`within`](Self::within), with the deadline of a call.
     pub(super) fn in_time<T, F, W>(
         self: &Arc<Self>,
         work: W,
@@ -81,26 +83,31 @@ impl Shared {
 }
 
 impl Work {
-    /// A connection for changes outside the books.
-    pub(super) async fn begin(&self) -> Result<Line, Failure> {
-        self.line(&self.shared.begin.durably).await
+    /// A transaction for changes outside the books.
+    pub(super) async fn begin(&self) -> Result<OpenTransaction, Failure> {
+        self.transaction(&self.shared.begin.write_durably).await
     }
 
-    /// A connection for reading: the server itself ends what takes too long.
-    pub(super) async fn read(&self) -> Result<Line, Failure> {
-        self.line(&self.shared.begin.to_read).await
+    /// A transaction for reading; the server itself ends what takes too long.
+    pub(super) async fn read(&self) -> Result<OpenTransaction, Failure> {
+        self.transaction(&self.shared.begin.read).await
     }
 
-    async fn line(&self, begin: &Arc<str>) -> Result<Line, Failure> {
-        let connection = self.shared.pool.acquire().await.map_err(Failure::away)?;
-        let mut line = Line {
+    async fn transaction(&self, begin: &Arc<str>) -> Result<OpenTransaction, Failure> {
+        let connection = self
+            .shared
+            .pool
+            .acquire()
+            .await
+            .map_err(Failure::no_connection)?;
+        let mut transaction = OpenTransaction {
             connection: Some(connection),
             is_open: true,
-            used: Arc::clone(&self.used),
+            uncommitted: Arc::clone(&self.uncommitted),
         };
         let begin = AssertSqlSafe(Arc::clone(begin));
-        sqlx::raw_sql(begin).execute(&mut *line).await?;
-        Ok(line)
+        sqlx::raw_sql(begin).execute(&mut *transaction).await?;
+        Ok(transaction)
     }
 }
 
@@ -112,7 +119,7 @@ impl Deref for Work {
     }
 }
 
-impl Line {
+impl OpenTransaction {
     pub(super) async fn commit(mut self) -> Result<(), Failure> {
         sqlx::raw_sql("COMMIT").execute(&mut *self).await?;
         self.is_open = false;
@@ -120,7 +127,7 @@ impl Line {
     }
 }
 
-impl Deref for Line {
+impl Deref for OpenTransaction {
     type Target = PgConnection;
 
     #[expect(clippy::expect_used, reason = "it is taken out when this is dropped")]
@@ -129,40 +136,43 @@ impl Deref for Line {
     }
 }
 
-impl DerefMut for Line {
+impl DerefMut for OpenTransaction {
     #[expect(clippy::expect_used, reason = "it is taken out when this is dropped")]
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.connection.as_mut().expect("until it is dropped")
     }
 }
 
-impl Drop for Line {
+impl Drop for OpenTransaction {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else {
             return;
         };
         if self.is_open {
-            self.used.lines().push(connection);
+            self.uncommitted.connections().push(connection);
         } else {
-            // Now, and not at the end of the work: what takes many steps takes no more connections than one.
-            give_back(&self.used.shared, connection);
+            // Right away rather than at the end of the work, so that work in many steps needs only
+            // one connection.
+            give_back(&self.uncommitted.shared, connection);
         }
     }
 }
 
-impl Used {
-    fn lines(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+impl Uncommitted {
+    fn connections(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The work has ended. What it left undone is rolled back while nobody waits.
+    /// The work has ended: its uncommitted transactions are rolled back in the background.
     fn give_back(&self, failure: Option<&Failure>) {
         if failure.is_some_and(|failure| !failure.is_sound) {
-            // It is closed with this.
+            // The connections are closed when this is dropped.
             return;
         }
         let deadline = self.shared.settings.deadline;
-        for mut connection in self.lines().drain(..) {
+        for mut connection in self.connections().drain(..) {
             self.shared.runtime.spawn(async move {
                 let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
                 if !matches!(timeout(deadline, end).await, Ok(Ok(_))) {
@@ -174,20 +184,20 @@ impl Used {
     }
 }
 
-impl Drop for Used {
+impl Drop for Uncommitted {
     fn drop(&mut self) {
-        if self.lines().is_empty() {
+        if self.connections().is_empty() {
             return;
         }
         let _context = self.shared.runtime.enter();
-        for connection in self.lines().drain(..) {
+        for connection in self.connections().drain(..) {
             discard(connection);
         }
     }
 }
 
-/// Gives a connection back to the pool in the background, as the pool does it itself, but for the patience: one that
-/// doesn't say in time that it stands is closed.
+/// Returns a connection to the pool in the background, as the pool itself does, but with a time
+/// limit: if it doesn't answer the ping in time, it is closed.
 pub(super) fn give_back(shared: &Shared, mut connection: PoolConnection<Postgres>) {
     let returned = timeout(shared.settings.deadline, connection.return_to_pool());
     shared.runtime.spawn(async move {
@@ -195,23 +205,24 @@ pub(super) fn give_back(shared: &Shared, mut connection: PoolConnection<Postgres
     });
 }
 
-/// Closes a connection at once, and leaves its place in the pool.
+/// Closes a connection immediately and frees its slot in the pool.
 pub(super) fn discard(connection: PoolConnection<Postgres>) {
     drop(connection.detach());
 }
 
-/// A connection beside the pool, made as the pool makes them; one of the pool's where the server has no more.
-pub(super) async fn apart(pool: &PgPool, patience: Duration) -> Result<PgConnection, Failure> {
+/// A connection outside the pool, opened with the pool's options; one of the pool's if the server
+/// accepts no more.
+pub(super) async fn dedicated(pool: &PgPool, patience: Duration) -> Result<PgConnection, Failure> {
     let patience = patience.checked_div(2).unwrap_or(patience);
-    if let Ok(connection) = one(pool, patience).acquire().await {
+    if let Ok(connection) = pool_of_one(pool, patience).acquire().await {
         return Ok(connection.detach());
     }
-    let connection = pool.acquire().await.map_err(Failure::away)?;
+    let connection = pool.acquire().await.map_err(Failure::no_connection)?;
     Ok(connection.detach())
 }
 
-/// A pool of one connection, which is made within that time.
-pub(super) fn one(pool: &PgPool, patience: Duration) -> PgPool {
+/// A pool of one connection, which must be opened within `patience`.
+pub(super) fn pool_of_one(pool: &PgPool, patience: Duration) -> PgPool {
     let options: PgPoolOptions = pool.options().clone();
     options
         .min_connections(0)

@@ -1,4 +1,4 @@
-//! Between the domain's values and PostgreSQL's.
+//! Conversions between the domain's values and PostgreSQL's.
 
 use std::sync::Arc;
 
@@ -19,52 +19,52 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// What goes wrong between here and the database. It exists so that `?` turns sqlx's errors into ours
-/// without the public [`StoreError`] naming them.
+/// An error between here and the database. With this type `?` converts sqlx's errors without the
+/// public [`StoreError`] naming them.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// Somebody was in the way: the whole transaction may succeed if it is done again at once.
-    pub(super) repeat: bool,
-    /// The database itself answered, and the connection is as good as before.
+    /// There was a conflict: the whole transaction may succeed if it is repeated immediately.
+    pub(super) is_retryable: bool,
+    /// The database itself answered, and the connection is still good.
     pub(super) is_sound: bool,
     pub(super) reason: Reason,
 }
 
-/// What a failure is about.
+/// What caused a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// What was to be written, or what it was to be written into: no other time helps.
+    /// The data to be written, or the data it conflicts with: retrying never helps.
     Values,
-    /// A row that somebody else has locked for too long.
+    /// A row that others have locked for too long.
     Locked,
-    /// There is no connection to be had.
-    Away,
-    /// The state of the database, its settings or its tables: it may be mended.
+    /// No connection could be obtained.
+    NoConnection,
+    /// The state of the database, its settings or its tables: it may be repaired.
     Other,
 }
 
 impl Failure {
     pub(super) fn corrupt(what: &str) -> Self {
-        StoreError::internal(&format!("the database holds what it never should: {what}")).into()
+        StoreError::internal(&format!("the database contains invalid data: {what}")).into()
     }
 
     pub(super) fn slow() -> Self {
         let text = "the database did not answer in time";
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
-            repeat: false,
+            is_retryable: false,
             is_sound: false,
             reason: Reason::Other,
         }
     }
 
-    /// Others were in the way.
-    pub(super) fn repeat() -> Self {
-        let text = "others were in the way, time and again";
+    /// There was a conflict with others.
+    pub(super) fn conflict() -> Self {
+        let text = "the transaction kept conflicting with others";
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
-            repeat: true,
+            is_retryable: true,
             is_sound: true,
             reason: Reason::Other,
         }
@@ -72,36 +72,36 @@ impl Failure {
 
     /// Others have locked it for too long.
     pub(super) fn locked() -> Self {
-        let text = "others have locked the account";
+        let text = "the account is locked by another transaction";
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
-            repeat: false,
+            is_retryable: false,
             is_sound: true,
             reason: Reason::Locked,
         }
     }
 
-    /// No connection could be had: whatever the reason, be it a password or a database that takes nobody in, it says
-    /// nothing about what was to be done.
-    pub(super) fn away(error: sqlx::Error) -> Self {
+    /// No connection could be obtained. Whatever the reason, be it a password or a database that
+    /// accepts no connections, it says nothing about the request itself.
+    pub(super) fn no_connection(error: sqlx::Error) -> Self {
         let Self { error, .. } = error.into();
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, &error.to_string()),
-            repeat: false,
+            is_retryable: false,
             is_sound: false,
-            reason: Reason::Away,
+            reason: Reason::NoConnection,
         }
     }
 
-    /// Whether the same may succeed later.
-    pub(super) fn is_passing(&self) -> bool {
+    /// Whether a retry may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(
             self.error.kind(),
             StoreErrorKind::Unavailable | StoreErrorKind::Busy
         )
     }
 
-    /// Whether it is about what was to be written, so that it fails at any time.
+    /// Whether the data to be written is the cause, so that it fails at any time.
     pub(super) fn is_final(&self) -> bool {
         self.reason == Reason::Values
     }
@@ -109,15 +109,15 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let is_passing = matches!(
+        let is_transient = matches!(
             error.kind(),
             StoreErrorKind::Unavailable | StoreErrorKind::Busy
         );
         Self {
             error,
-            repeat: false,
+            is_retryable: false,
             is_sound: true,
-            reason: match is_passing {
+            reason: match is_transient {
                 true => Reason::Other,
                 false => Reason::Values,
             },
@@ -126,12 +126,12 @@ impl From<StoreError> for Failure {
 }
 
 impl From<sqlx::Error> for Failure {
-    /// PostgreSQL's main messages name tables, columns and constraints; those about data (class 22) may quote values,
-    /// and so may sqlx's own about decoding, so of both only the kind is kept.
+    /// PostgreSQL's primary messages name tables, columns and constraints; those about data (class
+    /// 22) may quote values, as may sqlx's own about decoding, so for both only the kind is kept.
     fn from(error: sqlx::Error) -> Self {
         let unreachable = |text: String| Self {
             error: StoreError::new(StoreErrorKind::Unavailable, &text),
-            repeat: false,
+            is_retryable: false,
             is_sound: false,
             reason: Reason::Other,
         };
@@ -139,14 +139,14 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 let message = match code.get(..2) {
-                    Some("22") => "a value that it can't store",
+                    Some("22") => "a value can't be stored",
                     _ => database.message(),
                 };
                 let text = format!("PostgreSQL ({code}): {message}");
                 Self {
                     error: StoreError::new(kind_of(&code), &text),
-                    repeat: matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK),
-                    is_sound: !spoils(&code),
+                    is_retryable: matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK),
+                    is_sound: !spoils_connection(&code),
                     reason: reason_of(&code),
                 }
             }
@@ -154,15 +154,15 @@ impl From<sqlx::Error> for Failure {
                 unreachable(format!("PostgreSQL can't be reached: {}", error.kind()))
             }
             sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                unreachable("PostgreSQL can't be spoken with".to_owned())
+                unreachable("the connection to PostgreSQL failed".to_owned())
             }
             sqlx::Error::PoolTimedOut => {
-                unreachable("no connection to PostgreSQL came free in time".to_owned())
+                unreachable("no connection to PostgreSQL became free in time".to_owned())
             }
             sqlx::Error::PoolClosed => {
                 unreachable("the connections to PostgreSQL are closed".to_owned())
             }
-            sqlx::Error::BeginFailed => unreachable("no transaction began".to_owned()),
+            sqlx::Error::BeginFailed => unreachable("a transaction could not begin".to_owned()),
             _ => Self {
                 is_sound: false,
                 ..Self::corrupt("a value of an unexpected type")
@@ -175,20 +175,21 @@ const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// By the SQLSTATE, see appendix A of PostgreSQL's manual.
+/// By SQLSTATE, see appendix A of the PostgreSQL manual.
 fn kind_of(code: &str) -> StoreErrorKind {
     match code {
         // Already there.
         "23505" => StoreErrorKind::Conflict,
-        // What a session remembers that isn't so any more, or a server that only reads.
+        // Session state that has become stale, or a server that is read-only.
         "0A000" | "26000" | "42P05" => StoreErrorKind::Unavailable,
         _ => match code.get(..2) {
-            // Connections, sessions and transactions in a state that won't do, passwords, databases that are worked
-            // on, transactions in each other's way, resources, an operator.
+            // Connections, sessions and transactions in an unsuitable state, passwords, databases
+            // under maintenance, conflicting transactions, resources, operator intervention.
             Some("08" | "25" | "28" | "3D" | "40" | "53" | "55" | "57" | "58") => {
                 StoreErrorKind::Unavailable
             }
-            // Values that can't be stored: a NUL in a text, a date before all dates, a text too long for an index.
+            // Values that can't be stored: a NUL in a text, a date out of range, a text too long
+            // for an index.
             Some("22" | "54") => StoreErrorKind::Refused,
             _ => StoreErrorKind::Internal,
         },
@@ -203,28 +204,29 @@ fn reason_of(code: &str) -> Reason {
     }
 }
 
-/// Whether another connection may do what this one can't: it only reads, it began before a server took another's
-/// place, it remembers statements that are prepared no more, or it is ended.
-fn spoils(code: &str) -> bool {
+/// Whether another connection may succeed where this one can't: this one is read-only, dates from
+/// before a failover, relies on prepared statements that are gone, or was terminated.
+fn spoils_connection(code: &str) -> bool {
     matches!(
         code,
         "0A000" | "25006" | "25P03" | "25P04" | "26000" | "42P05" | "57P01" | "57P02" | "57P03"
     )
 }
 
-/// Whether PostgreSQL can hold the text at all: it has no NUL. What can't be there need not be looked for.
+/// Whether PostgreSQL can hold the text at all: it must have no NUL. What can't be stored need not
+/// be looked up.
 pub(super) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// A moment as TIMESTAMPTZ: to the microsecond.
+/// A time as TIMESTAMPTZ, to the microsecond.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment(pub(super) Timestamp);
 
-/// From 1970-01-01 to 2000-01-01, from which PostgreSQL counts.
+/// From 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// PostgreSQL's numbers of its own types never change.
+/// The type ids of PostgreSQL's built-in types never change.
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
@@ -252,7 +254,7 @@ impl Encode<'_, Postgres> for Moment {
 }
 
 impl<'r> Decode<'r, Postgres> for Moment {
-    /// Every statement that returns one is a prepared one, whose values come in binary form.
+    /// Statements that return one are all prepared, so values arrive in binary form.
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         let micros = <i64 as Decode<Postgres>>::decode(value)?;
         let moment = moment_of_micros(micros.saturating_add(EPOCH_MICROS));
@@ -280,7 +282,7 @@ pub(super) fn money(row: &PgRow, column: usize) -> Result<Money, Failure> {
     Ok(Money::from_nanos(row.try_get(column)?))
 }
 
-/// A count that is stored as it is, or as the largest there is.
+/// A count, capped at the largest storable value.
 pub(super) fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -289,7 +291,7 @@ pub(super) fn uncount(number: i64) -> Result<u64, Failure> {
     u64::try_from(number).map_err(|_| Failure::corrupt("a negative count"))
 }
 
-/// A name of the domain, as stored.
+/// A domain name as stored.
 pub(super) fn name<T>(row: &PgRow, column: usize) -> Result<T, Failure>
 where
     T: TryFrom<String>,
@@ -298,7 +300,7 @@ where
     T::try_from(text).map_err(|_| Failure::corrupt("a name of no length, or too long"))
 }
 
-/// A name that may be NULL.
+/// A domain name that may be NULL.
 pub(super) fn name_or_none<T>(row: &PgRow, column: usize) -> Result<Option<T>, Failure>
 where
     T: TryFrom<String>,
@@ -309,7 +311,7 @@ where
         .map_err(|_| Failure::corrupt("a name of no length, or too long"))
 }
 
-/// Who called, where it is not called like its account.
+/// The principal, which is stored only if it differs from the account's name.
 pub(super) fn principal(
     row: &PgRow,
     column: usize,
@@ -353,11 +355,14 @@ mod tests {
         ] {
             assert_eq!(kind_of(code), kind, "{code}");
         }
-        assert!(Failure::slow().is_passing());
-        assert!(Failure::repeat().is_passing() && Failure::repeat().repeat);
-        assert!(!Failure::corrupt("a test").is_passing());
-        let away = Failure::away(sqlx::Error::Configuration("no such file".into()));
-        assert!(away.is_passing() && !away.is_final(), "whatever the reason");
+        assert!(Failure::slow().is_transient());
+        assert!(Failure::conflict().is_transient() && Failure::conflict().is_retryable);
+        assert!(!Failure::corrupt("a test").is_transient());
+        let unconnected = Failure::no_connection(sqlx::Error::Configuration("no such file".into()));
+        assert!(
+            unconnected.is_transient() && !unconnected.is_final(),
+            "whatever the reason"
+        );
     }
 
     #[test]

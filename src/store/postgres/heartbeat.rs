@@ -1,5 +1,6 @@
-//! Saying that this process lives, and listening whether others do: in a task of its own, and over a connection of its
-//! own, so that nothing else that is done at intervals or waits for the pool can keep it from that. A lane says so too.
+//! Reports that this process is alive, and checks whether others are. A task and a connection of
+//! its own keep other periodic work, or a wait for the pool, from delaying it. Lanes send
+//! heartbeats too, with their transactions.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -14,12 +15,12 @@ use super::{Shared, connection, convert::Failure, instance::Instance, maintenanc
 use crate::{domain::clock::Timestamp, store::failure_detector::FailureDetector};
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// What a beat, or a look, may take of the recovery time.
-const SHARE: u32 = 3;
+/// A heartbeat, or a check of others, may take this fraction (one third) of the recovery time.
+const RECOVERY_FRACTION: u32 = 3;
 
-/// Not one whose transaction is under way, or who has said more meanwhile: it lives.
+/// Skips an instance with a transaction in progress or a newer heartbeat: it is alive.
 const REMOVE_DEAD: &str = "DELETE FROM instance WHERE id IN (
          SELECT id FROM instance WHERE id = $1 AND beats = $2 FOR UPDATE SKIP LOCKED
      )";
@@ -28,33 +29,33 @@ const REMOVE_DEAD: &str = "DELETE FROM instance WHERE id IN (
 pub(super) struct Heartbeat {
     connection: Option<PgConnection>,
     beat_due: Duration,
-    look_due: Duration,
+    check_due: Duration,
     failure_detector: FailureDetector<i64>,
     has_ended: bool,
 }
 
-/// A sign of life on its way, and when it was given.
+/// A heartbeat being sent, and when it was created.
 pub(super) struct Beat {
     instance: Arc<Instance>,
     elapsed: Duration,
     now: Timestamp,
 }
 
-/// Beats and looks until the store is closed.
-pub(super) async fn keep(shared: Arc<Shared>) {
+/// Sends heartbeats and checks others until the store is closed.
+pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         sleep(IDLE).await;
         let mut heartbeat = shared.heartbeat.lock().await;
         if heartbeat.has_ended {
             return;
         }
-        if let Err(Failure { error, .. }) = heartbeat.turn(&shared).await {
-            tracing::error!(target: "tollgate::postgres", %error, "can't say that this process lives");
+        if let Err(Failure { error, .. }) = heartbeat.run_due(&shared).await {
+            tracing::error!(target: "tollgate::postgres", %error, "can't send this process's heartbeat");
         }
     }
 }
 
-/// Makes an instance known, in the transaction that is under way.
+/// Registers an instance, in the transaction in progress.
 pub(super) async fn register(
     connection: &mut PgConnection,
     instance: &Instance,
@@ -90,14 +91,14 @@ async fn insert(connection: &mut PgConnection, instance: &Instance) -> Result<()
     Ok(())
 }
 
-/// A sign of life for a transaction to take along, when it is time for one. It is the last thing that the transaction
-/// does: who comes to beat meanwhile waits for its end.
+/// A heartbeat to send with a transaction, if one is due. It is the last statement of the
+/// transaction, because anyone else who wants to send one waits for the transaction's end.
 pub(super) fn due(shared: &Shared, instance: &Arc<Instance>) -> Option<Beat> {
-    is_silent(shared).then(|| Beat::new(shared, instance))
+    is_beat_overdue(shared).then(|| Beat::new(shared, instance))
 }
 
-/// Whether this process has said nothing for long that is written down.
-fn is_silent(shared: &Shared) -> bool {
+/// Whether this process's last committed heartbeat is too long ago.
+fn is_beat_overdue(shared: &Shared) -> bool {
     let beaten_at = Duration::from_micros(shared.beaten_at.load(Ordering::Acquire));
     let elapsed = shared.settings.clock.elapsed();
     elapsed.saturating_sub(beaten_at) >= BEAT_EVERY
@@ -118,34 +119,37 @@ impl Beat {
         format!("UPDATE instance SET beats = beats + 1, seen_at = now() WHERE id = {id}")
     }
 
-    pub(super) fn is_written(&self, shared: &Shared) {
+    pub(super) fn written(&self, shared: &Shared) {
         shared.confirm(&self.instance, self.elapsed, self.now);
     }
 }
 
 impl Heartbeat {
     /// Does what is due.
-    pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Failure> {
+    pub(super) async fn run_due(&mut self, shared: &Shared) -> Result<(), Failure> {
         let settings = &shared.settings;
-        let share = settings.recover_after.checked_div(SHARE);
-        let patience = share.map_or(settings.deadline, |share| share.min(settings.deadline));
+        let fraction = settings.recover_after.checked_div(RECOVERY_FRACTION);
+        let patience = fraction.map_or(settings.deadline, |fraction| {
+            fraction.min(settings.deadline)
+        });
         let elapsed = settings.clock.elapsed();
-        if elapsed >= self.beat_due && is_silent(shared) {
-            // Whatever comes of it, not again at once.
-            self.beat_due = elapsed.saturating_add(LOOK_EVERY);
-            let beaten = self.in_time(shared, patience, async |connection| {
+        if elapsed >= self.beat_due && is_beat_overdue(shared) {
+            // Even after a failure, not again immediately.
+            self.beat_due = elapsed.saturating_add(CHECK_EVERY);
+            let beaten = self.with_connection(shared, patience, async |connection| {
                 beat(connection, shared).await
             });
             beaten.await?;
             self.beat_due = elapsed;
         }
-        if is_silent(shared) {
-            // Who can't say that it lives itself hears nothing of others either: they may be kept from it alike.
+        if is_beat_overdue(shared) {
+            // Forget what was seen of others: whatever blocks our own heartbeats may block theirs
+            // as well.
             self.failure_detector = FailureDetector::default();
-        } else if elapsed >= self.look_due {
-            self.look_due = elapsed.saturating_add(LOOK_EVERY);
+        } else if elapsed >= self.check_due {
+            self.check_due = elapsed.saturating_add(CHECK_EVERY);
             let mut failure_detector = std::mem::take(&mut self.failure_detector);
-            let looked = self.in_time(shared, patience, async |connection| {
+            let looked = self.with_connection(shared, patience, async |connection| {
                 remove_the_dead(connection, shared, &mut failure_detector).await
             });
             let looked = looked.await;
@@ -155,14 +159,14 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// No sign of life comes after this.
-    pub(super) fn end(&mut self) {
+    /// Stops all further heartbeats.
+    pub(super) fn stop(&mut self) {
         self.has_ended = true;
         self.connection = None;
     }
 
-    /// Does it over the connection that is kept for this. After a failure it is another one.
-    async fn in_time(
+    /// Runs `work` over the dedicated connection. After a failure the next call opens a new one.
+    async fn with_connection(
         &mut self,
         shared: &Shared,
         patience: Duration,
@@ -172,7 +176,7 @@ impl Heartbeat {
         let work = async {
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => connection::apart(&shared.pool, patience).await?,
+                None => connection::dedicated(&shared.pool, patience).await?,
             };
             work(&mut connection).await?;
             Ok(connection)
@@ -209,7 +213,7 @@ async fn remove_the_dead(
     Ok(())
 }
 
-/// The server ends by itself what takes too long, and what is cut off.
+/// With timeouts, so that the server itself ends what takes too long or was cut off.
 async fn begin(connection: &mut PgConnection, shared: &Shared) -> Result<(), Failure> {
     let begin = AssertSqlSafe(Arc::clone(&shared.begin.books));
     sqlx::raw_sql(begin).execute(connection).await?;
@@ -226,8 +230,8 @@ async fn beat(connection: &mut PgConnection, shared: &Shared) -> Result<(), Fail
         .await?
         .rows_affected();
     if known == 0 {
-        return shared.register_anew(connection, &instance).await;
+        return shared.reregister(connection, &instance).await;
     }
-    beat.is_written(shared);
+    beat.written(shared);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! This process, as the database knows it, and the holds that it has open.
+//! This process as the database knows it, and its open holds.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -9,10 +9,10 @@ use hashbrown::HashMap;
 
 use crate::{
     domain::{AccountId, usage::HoldId},
-    store::{StoreError, gauge::Place},
+    store::{StoreError, gauge::Permit},
 };
 
-/// An open store. It is replaced by another one when it finds that it was taken for dead.
+/// An open store. It is replaced by a new one when it was declared dead.
 #[derive(Debug)]
 pub(super) struct Instance {
     id: u64,
@@ -20,21 +20,21 @@ pub(super) struct Instance {
     open: Mutex<Open>,
 }
 
-/// Holds that are open, as committed: each by its number, with its place. One whose end was written without an answer
-/// is missing in the database when that is tried again, and still here.
+/// Committed open holds by number, with their permits. If a settlement was written but its answer
+/// lost, the retry finds no hold in the database, but the hold is still here.
 #[derive(Debug, Default)]
 struct Open {
     holds: HashMap<u64, OpenHold>,
     of_accounts: HashMap<AccountId, usize>,
-    /// It was taken for dead: its holds are not ours any more.
+    /// It was declared dead: its holds are no longer ours.
     is_lost: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct OpenHold {
     pub(super) account: AccountId,
-    /// Left when this is dropped.
-    pub(super) _place: Option<Place>,
+    /// Released when this is dropped.
+    pub(super) _permit: Option<Permit>,
 }
 
 impl Instance {
@@ -64,7 +64,7 @@ impl Instance {
         }
     }
 
-    /// How many holds the account has open, those left out that are among `ending`.
+    /// How many holds each account has open, not counting those in `ending`.
     pub(super) fn open_of<'a>(
         &self,
         accounts: impl IntoIterator<Item = &'a AccountId>,
@@ -87,7 +87,7 @@ impl Instance {
         counts
     }
 
-    /// Notes holds that were opened.
+    /// Records new holds.
     pub(super) fn opened(&self, holds: Vec<(HoldId, OpenHold)>) {
         let mut open = self.open();
         if open.is_lost {
@@ -100,7 +100,7 @@ impl Instance {
         }
     }
 
-    /// Notes holds that are open no more.
+    /// Records holds that have ended.
     pub(super) fn ended(&self, holds: impl IntoIterator<Item = HoldId>) {
         let mut open = self.open();
         for hold in holds {
@@ -119,7 +119,7 @@ impl Instance {
         }
     }
 
-    /// It was taken for dead; returns how many holds were open.
+    /// Called when it was declared dead; returns how many holds were open.
     pub(super) fn lose(&self) -> usize {
         let mut open = self.open();
         open.is_lost = true;
@@ -148,10 +148,10 @@ mod tests {
         assert_ne!(ids[0], ids[1]);
         assert!(instance.granted(ids[0]) && !Instance::new().unwrap().granted(ids[0]));
         let hold = |id: &HoldId| {
-            let place = Place::take(&gauge, |gauge| &gauge.open_holds, 3);
+            let permit = Permit::take(&gauge, |gauge| &gauge.open_holds, 3);
             let account = ann.clone();
-            let _place = Some(place.unwrap());
-            (*id, OpenHold { account, _place })
+            let _permit = Some(permit.unwrap());
+            (*id, OpenHold { account, _permit })
         };
         let taken = || gauge.open_holds.load(Ordering::SeqCst);
         let open = |ending: &[HoldId]| {
@@ -159,9 +159,9 @@ mod tests {
             counts.get(&ann).copied().unwrap_or_default()
         };
         instance.opened(ids.iter().map(hold).collect());
-        assert!(Place::take(&gauge, |gauge| &gauge.open_holds, 3).is_none());
+        assert!(Permit::take(&gauge, |gauge| &gauge.open_holds, 3).is_none());
         assert_eq!((open(&[]), open(&[ids[0], ids[0], ids[2]])), (3, 1));
-        // Its end may be written twice, or heard of once by two ways.
+        // An end may be written twice, or learned of in two ways.
         instance.ended([ids[0], ids[0]]);
         instance.ended([ids[0]]);
         assert_eq!((taken(), open(&[ids[0]])), (2, 2));

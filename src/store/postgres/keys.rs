@@ -1,12 +1,12 @@
 //! API keys in PostgreSQL.
 
-mod room;
+mod limits;
 mod rows;
 
 use sqlx::{postgres::PgConnection, types::Json};
 
 use self::{
-    room::{check_live, live, make_room, take_turn},
+    limits::{check_live, live, make_room, take_turn},
     rows::{digest, find_owned, insert, lock_owned, read_key, read_one, select},
 };
 use super::{
@@ -27,7 +27,7 @@ use crate::{
     store::{KeyLookup, KeyStore, Ledger, StoreError, StoreFuture, keys::changed_meanwhile},
 };
 
-/// Each column by itself: what isn't named stays as it is, so that nothing undoes a change beside it.
+/// Column by column: what isn't given stays as it is, so that concurrent changes aren't undone.
 const UPDATE: &str = "UPDATE api_key SET
      name = coalesce($3, name),
      roles = coalesce($4, roles),
@@ -39,7 +39,7 @@ const UPDATE: &str = "UPDATE api_key SET
      metadata = coalesce($13, metadata)
      WHERE id = $1 AND owner = $2";
 
-/// In the order in which uses are noted, so that neither waits for the other with what it waits for.
+/// Locks rows in the same order as uses are stored, so that the two never deadlock.
 const REVOKE_ALL: &str = "WITH good AS (
          SELECT id FROM api_key WHERE owner = $1 AND revoked_at IS NULL
          ORDER BY id FOR NO KEY UPDATE
@@ -72,7 +72,7 @@ async fn update(
     Ok(())
 }
 
-/// Whoever rotates the same key at the same time waits, and finds it replaced.
+/// A concurrent rotation of the same key waits, and then finds it replaced.
 async fn rotate(
     connection: &mut PgConnection,
     rotation: &Rotation,
@@ -191,7 +191,8 @@ impl KeyStore for PostgresStore {
             }
             let _turn = shared.key_turn(owner).await?;
             let mut transaction = shared.begin().await?;
-            // With or without bounds: whoever ends all keys of the owner sees the new one, or the old one is ended first.
+            // With or without bounds: ending all keys of the owner must see the new one, or end the
+            // old one first.
             take_turn(&mut transaction, owner).await?;
             let outcome = rotate(&mut transaction, &rotation, bounds).await?;
             transaction.commit().await?;
@@ -241,7 +242,7 @@ impl KeyStore for PostgresStore {
             if !is_storable(id.as_str()) || !is_storable(&owner) {
                 return Ok(None);
             }
-            // Only a new end can make a key good again.
+            // Only a new expiry can make a key valid again.
             let bounds = bounds.filter(|_| change.expires_at.is_some());
             let _turn = match bounds {
                 Some(_) => Some(shared.key_turn(&owner).await?),
@@ -281,7 +282,8 @@ impl KeyStore for PostgresStore {
             }
             let _turn = shared.key_turn(&owner).await?;
             let mut transaction = shared.begin().await?;
-            // Before the statement looks: of a rotation that it had to wait for it wouldn't see the new key.
+            // Before the statement takes its snapshot: after waiting for a rotation it would not
+            // see the new key.
             take_turn(&mut transaction, &owner).await?;
             let ended = sqlx::query(REVOKE_ALL)
                 .bind(&owner)

@@ -1,12 +1,13 @@
 //! The tasks that write the books: group commit.
 //!
-//! Each account belongs to one lane. A lane takes what waits, up to a bound, runs it in one transaction, commits,
-//! and only then answers. So a hot account costs one update a batch however many calls it has, and who waits for
-//! another process's lock on it are the accounts of its lane, for no longer than that process's batch.
+//! Each account belongs to one lane. A lane takes what waits, up to a bound, runs it in one
+//! transaction, commits, and only then answers. So a busy account costs one update per batch
+//! however many calls it has, and only accounts of the same lane wait for another process's lock on
+//! it, for no longer than that process's batch takes.
 //!
-//! A settlement is given up only when what it says can't be stored at all. Whatever else is the matter with the database,
-//! it is tried again, apart from what comes meanwhile, until it is written. Calls of an account that somebody has locked
-//! for long are set aside like that too, so that the others of the lane don't wait for it.
+//! A settlement is given up only if its content can't be stored at all. On any other failure it is
+//! retried, separately from newer commands, until it is written. Calls of an account that others
+//! keep locked are set aside in the same way, so that the rest of the lane doesn't wait for them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -28,26 +29,27 @@ use crate::{
     store::{StoreError, StoreErrorKind, gauge::Gauge},
 };
 
-/// Commands in one transaction.
+/// Commands per transaction.
 const BATCH_MAX: usize = 1_024;
 
-/// How long an idle lane keeps its connection from others.
+/// How long an idle lane keeps its connection.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long it waits before it tries again what the database refused: at first, and at most.
+/// The delay before retrying what the database rejected: the first one, and the maximum.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
-/// How often a closing lane tries, before it gives up what it can't write.
+/// How often a closing lane retries before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 10;
 
-/// So many accounts that fail one after the other, and not for what was to be written, mean that all would.
+/// After this many consecutive failures of single accounts that aren't caused by the data, assume
+/// that all would fail.
 const FAILURES_MAX: u32 = 3;
 
-/// How often it looks in one turn who is locked.
-const LOOKS_MAX: u32 = 2;
+/// How often one batch may check which accounts are locked.
+const LOCK_CHECKS_MAX: u32 = 2;
 
-/// Accounts that it remembers as locked; beyond that it finds out again.
+/// Accounts remembered as locked; beyond that the set is cleared and rebuilt.
 const LOCKED_MAX: usize = 1_024;
 
 pub(super) struct Lane {
@@ -55,15 +57,15 @@ pub(super) struct Lane {
     queue: UnboundedReceiver<Command>,
     pub(super) sender: UnboundedSender<Command>,
     pub(super) connection: Option<PoolConnection<Postgres>>,
-    /// What is tried again: settlements, of which there are no more than open holds and places for rows without one,
-    /// extensions, one a hold, and holds that wait for an account's lock.
-    again: VecDeque<Command>,
-    again_at: Instant,
-    patience: Duration,
-    /// Whom others had locked when it last looked.
+    /// Commands to retry: settlements, which are bounded by the permits for open holds and for rows
+    /// without one; extensions, one per hold; and holds that wait for an account's lock.
+    retries: VecDeque<Command>,
+    retry_at: Instant,
+    retry_delay: Duration,
+    /// Accounts that others had locked at the last check.
     locked: HashSet<AccountId>,
-    /// Why something was kept in this turn.
-    kept: Option<StoreError>,
+    /// Why something is being retried in this round.
+    retry_reason: Option<StoreError>,
     flushes: Vec<Reply<()>>,
     closing: bool,
 }
@@ -79,30 +81,30 @@ impl Lane {
             queue,
             sender,
             connection: None,
-            again: VecDeque::new(),
-            again_at: Instant::now(),
-            patience: RETRY_AFTER,
+            retries: VecDeque::new(),
+            retry_at: Instant::now(),
+            retry_delay: RETRY_AFTER,
             locked: HashSet::new(),
-            kept: None,
+            retry_reason: None,
             flushes: Vec::new(),
             closing: false,
         }
     }
 
-    /// The lane's work, until it is closed and everything is written.
+    /// Runs until the lane is closed and everything is written.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
-            let is_again = self.fill(&mut batch).await;
-            self.kept = None;
-            self.turn(&mut batch).await;
-            self.answer_flushes(is_again);
+            let is_retry = self.fill(&mut batch).await;
+            self.retry_reason = None;
+            self.run_batch(&mut batch).await;
+            self.answer_flushes(is_retry);
             if !self.closing {
                 continue;
             }
-            if self.again.is_empty() {
-                // What was sent before the end was asked for is in the queue by now.
+            if self.retries.is_empty() {
+                // What was sent before the close was requested is in the queue by now.
                 match self.queue.try_recv() {
                     Ok(command) => self.admit(command, &mut batch),
                     Err(_) => return,
@@ -118,27 +120,27 @@ impl Lane {
     }
 
     fn give_up(&mut self) {
-        let settlements = self.again.iter().filter(|command| command.is_charge());
+        let settlements = self.retries.iter().filter(|command| command.is_charge());
         tracing::error!(
             target: "tollgate::postgres",
             settlements = settlements.count(),
-            "closed without having written what the database refused"
+            "closed with unwritten commands that the database kept rejecting"
         );
         let text = "the store was closed before this could be written";
         let closed = StoreError::new(StoreErrorKind::Unavailable, text);
-        for command in self.again.drain(..) {
+        for command in self.retries.drain(..) {
             command.fail(&closed);
         }
     }
 
-    /// Waits for the first command, and takes what else is there; or what is to be tried again, when it is time for
-    /// that. Whether it is that.
+    /// Waits for the first command and takes whatever else is there, or takes what is to be retried
+    /// when that is due. Returns whether it is a retry.
     async fn fill(&mut self, batch: &mut Vec<Command>) -> bool {
         while batch.is_empty() {
-            if !self.again.is_empty() && (self.closing || self.again_at <= Instant::now()) {
-                sleep_until(self.again_at).await;
-                let part = self.again.len().min(BATCH_MAX);
-                batch.extend(self.again.drain(..part));
+            if !self.retries.is_empty() && (self.closing || self.retry_at <= Instant::now()) {
+                sleep_until(self.retry_at).await;
+                let part = self.retries.len().min(BATCH_MAX);
+                batch.extend(self.retries.drain(..part));
                 return true;
             }
             if self.closing {
@@ -147,7 +149,7 @@ impl Lane {
             match self.next().await {
                 Some(Some(command)) => self.admit(command, batch),
                 Some(None) => self.closing = true,
-                None => self.let_go(),
+                None => self.release_connection(),
             }
             if !self.flushes.is_empty() {
                 break;
@@ -162,12 +164,12 @@ impl Lane {
         false
     }
 
-    /// The next command; nothing when something else is to be done first.
+    /// The next command; `None` when a retry is due or the connection should be released first.
     async fn next(&mut self) -> Option<Option<Command>> {
-        let again_at = (!self.again.is_empty()).then_some(self.again_at);
+        let retry_at = (!self.retries.is_empty()).then_some(self.retry_at);
         let linger = Instant::now().checked_add(LINGER);
         let linger = linger.filter(|_| self.connection.is_some());
-        match [again_at, linger].into_iter().flatten().min() {
+        match [retry_at, linger].into_iter().flatten().min() {
             Some(until) => timeout_at(until, self.queue.recv()).await.ok(),
             None => Some(self.queue.recv().await),
         }
@@ -186,17 +188,17 @@ impl Lane {
         }
     }
 
-    /// Answers those who wait until everything is done that was sent before. What is to be tried again is tried for
-    /// them at once, and once.
-    fn answer_flushes(&mut self, was_again: bool) {
+    /// Answers flushes once everything sent before them is done. For their sake retries are
+    /// attempted right away, once.
+    fn answer_flushes(&mut self, was_retry: bool) {
         if self.flushes.is_empty() {
             return;
         }
-        let answer = match &self.kept {
-            _ if self.again.is_empty() => Ok(()),
-            Some(error) if was_again => Err(error.clone()),
+        let answer = match &self.retry_reason {
+            _ if self.retries.is_empty() => Ok(()),
+            Some(error) if was_retry => Err(error.clone()),
             _ => {
-                self.again_at = Instant::now();
+                self.retry_at = Instant::now();
                 return;
             }
         };
@@ -205,17 +207,17 @@ impl Lane {
         }
     }
 
-    /// Runs a batch to its end: everything in it is answered, or kept to be tried again.
-    async fn turn(&mut self, batch: &mut Vec<Command>) {
+    /// Runs a batch to its end: everything in it is answered, or kept for a retry.
+    async fn run_batch(&mut self, batch: &mut Vec<Command>) {
         if let Err(failure) = self.set_locked_aside(batch).await {
             return self.fail(batch, &failure);
         }
         let mut outcome = self.attempt(batch).await;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..LOCK_CHECKS_MAX {
             if !matches!(&outcome, Err(failure) if failure.reason == Reason::Locked) {
                 break;
             }
-            if let Err(failure) = self.look_for_locks(batch, false).await {
+            if let Err(failure) = self.check_locks(batch, false).await {
                 return self.fail(batch, &failure);
             }
             self.set_aside(batch);
@@ -223,7 +225,7 @@ impl Lane {
         }
         match outcome {
             Ok(()) => self.succeed(batch),
-            Err(failure) if batch.len() > 1 && !failure.is_passing() => {
+            Err(failure) if batch.len() > 1 && !failure.is_transient() => {
                 self.one_by_one(batch).await;
             }
             Err(failure) => self.fail(batch, &failure),
@@ -234,12 +236,13 @@ impl Lane {
         for command in batch.drain(..) {
             command.succeed(&self.sender);
         }
-        if self.again.is_empty() {
-            self.patience = RETRY_AFTER;
+        if self.retries.is_empty() {
+            self.retry_delay = RETRY_AFTER;
         }
     }
 
-    /// One of them can't be done: each alone, so that it fails alone; of an account that can't be written to, one.
+    /// One of the commands can't be done: runs each alone, so that only that one fails. After a
+    /// failure that isn't final, an account's other commands are not attempted.
     async fn one_by_one(&mut self, batch: &mut Vec<Command>) {
         let mut failed: HashMap<AccountId, Failure> = HashMap::new();
         let mut in_a_row = 0_u32;
@@ -248,7 +251,7 @@ impl Lane {
             let account = command.account().cloned();
             if let Some(failure) = account.as_ref().and_then(|account| failed.get(account)) {
                 let failure = failure.clone();
-                self.keep_or_fail(command, &failure, VecDeque::push_back);
+                self.retry_or_fail(command, &failure, VecDeque::push_back);
                 continue;
             }
             let mut alone = vec![command];
@@ -264,9 +267,9 @@ impl Lane {
             failed.extend(account.map(|account| (account, failure.clone())));
             in_a_row = in_a_row.saturating_add(1);
             if in_a_row == FAILURES_MAX {
-                // Those that were not tried come first the next time.
+                // Commands that were not attempted come first next time.
                 for command in commands.rev() {
-                    self.keep_or_fail(command, &failure, VecDeque::push_front);
+                    self.retry_or_fail(command, &failure, VecDeque::push_front);
                 }
                 return;
             }
@@ -275,70 +278,73 @@ impl Lane {
 
     fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.error;
-        tracing::error!(target: "tollgate::postgres", %error, commands = batch.len(), "can't write");
+        tracing::error!(target: "tollgate::postgres", %error, commands = batch.len(), "can't write a batch");
         for command in batch.drain(..) {
-            self.keep_or_fail(command, failure, VecDeque::push_back);
+            self.retry_or_fail(command, failure, VecDeque::push_back);
         }
-        self.wait_longer();
+        self.schedule_retry();
     }
 
-    fn wait_longer(&mut self) {
-        if self.again.is_empty() {
+    fn schedule_retry(&mut self) {
+        if self.retries.is_empty() {
             return;
         }
         self.forget_older_extensions();
         let now = Instant::now();
-        self.again_at = now.checked_add(self.patience).unwrap_or(now);
-        let longer = self.patience.saturating_mul(2);
-        self.patience = longer.min(RETRY_AFTER_MAX);
+        self.retry_at = now.checked_add(self.retry_delay).unwrap_or(now);
+        let longer = self.retry_delay.saturating_mul(2);
+        self.retry_delay = longer.min(RETRY_AFTER_MAX);
     }
 
-    /// A call asks again while its extension waits, and one of a hold is enough: it counts from when it is written.
+    /// A caller may extend again while its last extension still waits; only the newest is kept,
+    /// since the lifetime counts from when it is written.
     fn forget_older_extensions(&mut self) {
         let mut newest = HashSet::new();
-        let mut kept = VecDeque::with_capacity(self.again.len());
-        while let Some(command) = self.again.pop_back() {
+        let mut kept = VecDeque::with_capacity(self.retries.len());
+        while let Some(command) = self.retries.pop_back() {
             match command.extending() {
                 Some(hold) if !newest.insert(hold) => command.fail(&Failure::slow().error),
                 _ => kept.push_front(command),
             }
         }
-        self.again = kept;
+        self.retries = kept;
     }
 
-    fn keep_or_fail(
+    fn retry_or_fail(
         &mut self,
         command: Command,
         failure: &Failure,
         keep: fn(&mut VecDeque<Command>, Command),
     ) {
-        if command.is_kept() && !failure.is_final() {
-            self.kept = Some(failure.error.clone());
-            keep(&mut self.again, command);
+        if command.must_be_retried() && !failure.is_final() {
+            self.retry_reason = Some(failure.error.clone());
+            keep(&mut self.retries, command);
         } else {
             command.fail(&failure.error);
         }
     }
 
-    /// Of those who were locked, looks who is yet, and sets their calls aside: others don't wait for them.
+    /// Checks which of the accounts locked earlier still are, and sets their calls aside so that
+    /// others don't wait for them.
     async fn set_locked_aside(&mut self, batch: &mut Vec<Command>) -> Result<(), Failure> {
         let mut accounts = batch.iter().filter_map(Command::account);
         if self.locked.is_empty() || !accounts.any(|account| self.locked.contains(account)) {
             return Ok(());
         }
-        self.look_for_locks(batch, true).await?;
+        self.check_locks(batch, true).await?;
         self.set_aside(batch);
         Ok(())
     }
 
-    /// Notes whose accounts are locked now, of all, or of those that were when it looked before.
-    async fn look_for_locks(&mut self, batch: &[Command], known: bool) -> Result<(), Failure> {
+    /// Records which accounts are locked now: of all in the batch or, with `known`, of those that
+    /// were locked at the last check.
+    async fn check_locks(&mut self, batch: &[Command], only_known: bool) -> Result<(), Failure> {
         let accounts = batch.iter().filter_map(Command::account);
         let accounts: HashSet<AccountId> = accounts
-            .filter(|account| !known || self.locked.contains(*account))
+            .filter(|account| !only_known || self.locked.contains(*account))
             .cloned()
             .collect();
-        let locked = self.locked_of(&accounts).await?;
+        let locked = self.locked_among(&accounts).await?;
         self.locked.retain(|account| !accounts.contains(account));
         if self.locked.len().saturating_add(locked.len()) > LOCKED_MAX {
             self.locked.clear();
@@ -347,7 +353,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes the calls of locked accounts out of the batch. Settlements, and who asks for a hold, wait; all else fails.
+    /// Takes the calls of locked accounts out of the batch. Settlements and holds wait; everything
+    /// else fails.
     fn set_aside(&mut self, batch: &mut Vec<Command>) {
         let is_locked = |command: &mut Command| {
             let account = command.account();
@@ -366,31 +373,31 @@ impl Lane {
         for command in aside {
             let waits = matches!(command, Command::Hold { .. }) && command.is_wanted();
             if waits && !self.closing {
-                self.kept = Some(failure.error.clone());
-                self.again.push_back(command);
+                self.retry_reason = Some(failure.error.clone());
+                self.retries.push_back(command);
             } else {
-                self.keep_or_fail(command, &failure, VecDeque::push_back);
+                self.retry_or_fail(command, &failure, VecDeque::push_back);
             }
         }
-        self.wait_longer();
+        self.schedule_retry();
     }
 
-    /// The connection isn't kept from others any more.
-    pub(super) fn let_go(&mut self) {
+    /// Returns the connection to the pool.
+    pub(super) fn release_connection(&mut self) {
         if let Some(connection) = self.connection.take() {
             give_back(&self.shared, connection);
         }
     }
 
-    /// A connection, which the lane has until it gives it back.
+    /// The lane's connection, kept until it is released.
     pub(super) async fn connect(&mut self) -> Result<PoolConnection<Postgres>, Failure> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
         let deadline = self.shared.settings.deadline;
         match timeout(deadline, self.shared.pool.acquire()).await {
-            Ok(connection) => connection.map_err(Failure::away),
-            Err(_) => Err(Failure::away(sqlx::Error::PoolTimedOut)),
+            Ok(connection) => connection.map_err(Failure::no_connection),
+            Err(_) => Err(Failure::no_connection(sqlx::Error::PoolTimedOut)),
         }
     }
 }

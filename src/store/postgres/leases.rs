@@ -1,4 +1,4 @@
-//! Leases: money that a node spends by itself, and accounts for in steps.
+//! Leases: money that a node spends by itself and reports on in steps.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
     store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
 
-/// How long a lease that was resolved without its node is remembered, so that what comes late is counted once.
+/// How long a lease resolved without its node is remembered, so that late reports count once.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 
 const LOAD: &str = "SELECT instance, number, step, amount, day, month, prepaid
@@ -84,7 +84,7 @@ impl LeaseStore for PostgresStore {
     }
 }
 
-/// A lease whose instance is gone, and how it is written down where it is charged.
+/// A lease whose instance is gone, and the log row for it if it is charged.
 pub(super) struct Orphaned {
     pub(super) id: LeaseId,
     pub(super) account: AccountId,
@@ -94,11 +94,11 @@ pub(super) struct Orphaned {
     pub(super) settlement: Settlement,
 }
 
-/// The leases that a batch speaks of.
+/// The leases that a batch concerns.
 #[derive(Default)]
 pub(super) struct Leases {
     known: HashMap<LeaseId, Lease>,
-    /// Where a change is told in the batch, and the account's number.
+    /// The command that changed a lease, by index in the batch, and the account's number.
     changed: HashMap<LeaseId, (usize, i64)>,
     gone: HashSet<LeaseId>,
 }
@@ -138,10 +138,10 @@ impl Leases {
         Ok(leases)
     }
 
-    fn keep(&mut self, id: LeaseId, lease: Lease, place: usize, account: i64) {
+    fn keep(&mut self, id: LeaseId, lease: Lease, index: usize, account: i64) {
         self.gone.remove(&id);
         self.known.insert(id, lease);
-        self.changed.insert(id, (place, account));
+        self.changed.insert(id, (index, account));
     }
 
     fn end(&mut self, id: LeaseId) {
@@ -165,8 +165,8 @@ impl Leases {
                 .await?;
         }
         let mut rows = Columns::default();
-        for (id, (place, account)) in &self.changed {
-            if let (Some(lease), Some(command)) = (self.known.get(id), batch.get(*place)) {
+        for (id, (index, account)) in &self.changed {
+            if let (Some(lease), Some(command)) = (self.known.get(id), batch.get(*index)) {
                 rows.push(*id, lease, *account, command)?;
             }
         }
@@ -243,7 +243,7 @@ impl UnitOfWork {
     pub(super) fn lease(
         &mut self,
         instance: &Instance,
-        place: usize,
+        index: usize,
         step: &LeaseStep,
     ) -> Result<LeaseStanding, Failure> {
         let (id, now) = (step.id, self.moment);
@@ -267,7 +267,7 @@ impl UnitOfWork {
         let number = self.number(&step.account)?;
         for (row, (served, charged)) in step.served.iter().zip(stepped.charged).enumerate() {
             self.logged.push(Logged {
-                command: place,
+                command: index,
                 row,
                 account: number,
                 held: served.held,
@@ -278,13 +278,13 @@ impl UnitOfWork {
         if lease.is_done_with(step) {
             self.leases.end(id);
         } else {
-            self.leases.keep(id, lease, place, number);
+            self.leases.keep(id, lease, index, number);
         }
         Ok(standing)
     }
 
-    /// Resolves a lease whose instance is gone, unless another process was first.
-    pub(super) fn end_lease(&mut self, place: usize, ended: &Orphaned) -> Result<(), Failure> {
+    /// Resolves a lease whose instance is gone, unless another process already did.
+    pub(super) fn end_lease(&mut self, index: usize, ended: &Orphaned) -> Result<(), Failure> {
         let known = self.leases.known.get(&ended.id).copied();
         let Some(mut lease) = known.filter(|lease| lease.prepaid.is_none()) else {
             return Ok(());
@@ -300,33 +300,33 @@ impl UnitOfWork {
             account = %ended.account,
             amount = %held,
             charged = %settled.charged,
-            "resolves the lease of a node that fell silent"
+            "resolving the lease of a dead node"
         );
         self.alerts.extend(settled.alerts);
         if !settled.charged.is_zero() {
             self.logged.push(Logged {
-                command: place,
+                command: index,
                 row: 0,
                 account: number,
                 held,
                 charged: settled.charged,
             });
         }
-        self.leases.keep(ended.id, lease, place, number);
+        self.leases.keep(ended.id, lease, index, number);
         Ok(())
     }
 }
 
-/// Leases whose instance is gone, but for those of the accounts that are `aside`.
+/// Leases whose instance is gone, except those of the accounts in `pending`.
 pub(super) async fn orphaned(
     connection: &mut PgConnection,
     step: i64,
-    aside: Vec<String>,
+    pending: Vec<String>,
     now: Timestamp,
 ) -> Result<Vec<Orphaned>, Failure> {
     let rows = sqlx::query(ORPHANED)
         .bind(step)
-        .bind(aside)
+        .bind(pending)
         .fetch_all(connection)
         .await?;
     let read = |row: &PgRow| -> Result<Orphaned, Failure> {
@@ -349,7 +349,7 @@ pub(super) async fn orphaned(
             settlement: Settlement::new(Money::ZERO, Outcome::Abandoned),
         })
     };
-    // One that can't be read must not keep the others set aside.
+    // One unreadable lease must not keep the money of the others set aside.
     let readable = rows.iter().filter_map(|row| match read(row) {
         Ok(orphaned) => Some(orphaned),
         Err(Failure { error, .. }) => {
@@ -360,7 +360,7 @@ pub(super) async fn orphaned(
     Ok(readable.collect())
 }
 
-/// Forgets leases that were resolved long ago; `false`: there may be more.
+/// Forgets leases resolved long ago; `false` if there may be more.
 pub(super) async fn forget_old(
     connection: &mut PgConnection,
     step: i64,
@@ -368,7 +368,7 @@ pub(super) async fn forget_old(
 ) -> Result<bool, Failure> {
     let before = now.saturating_sub(REMEMBERED).unwrap_or_default();
     let forgotten = sqlx::query(FORGET_OLD)
-        // What the database can store has a beginning.
+        // The database can't store arbitrarily early times.
         .bind(Moment(before.max(Timestamp::UNIX_EPOCH)))
         .bind(step)
         .execute(connection)

@@ -1,4 +1,4 @@
-//! The ledger's calls: what is written goes through the lanes, what is read to the pool.
+//! The ledger's calls: writes go through the lanes, reads through the pool.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use crate::{
     },
     store::{
         Ledger, StoreError, StoreErrorKind, StoreFuture,
-        gauge::{Gauge, Place},
+        gauge::{Gauge, Permit},
     },
 };
 
 impl PostgresStore {
-    /// A change that may be refused when too many wait.
+    /// Queues a change, or refuses it when too many wait.
     pub(super) fn queue<T: Send + 'static>(
         &self,
         command: Command,
@@ -49,8 +49,8 @@ impl Ledger for PostgresStore {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let shared = &self.0.shared;
         let (gauge, settings) = (&shared.gauge, &shared.settings);
-        let place = Place::take(gauge, |gauge| &gauge.open_holds, settings.open_holds_max);
-        if place.is_none() {
+        let permit = Permit::take(gauge, |gauge| &gauge.open_holds, settings.open_holds_max);
+        if permit.is_none() {
             let text = "too many holds are open";
             return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
         }
@@ -61,7 +61,7 @@ impl Ledger for PostgresStore {
         let command = Command::Hold {
             request,
             granted: None,
-            place,
+            permit,
             reply,
         };
         if shared.is_closed() || !shared.send(command) {
@@ -101,21 +101,21 @@ impl Ledger for PostgresStore {
             answer: None,
             reply,
         };
-        // Not refused: it belongs to an open hold.
+        // Never refused: it belongs to an open hold.
         self.send(command, receiver)
     }
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
         let shared = &self.0.shared;
         let most = shared.settings.open_holds_max;
-        let Some(place) = Place::take(&shared.gauge, |gauge| &gauge.records, most) else {
+        let Some(permit) = Permit::take(&shared.gauge, |gauge| &gauge.records, most) else {
             return StoreFuture::ready(Err(busy()));
         };
         let (reply, answer) = oneshot::channel();
         let command = Command::Record {
             call,
             settlement,
-            place,
+            permit,
             reply,
         };
         self.send(command, answer)
@@ -253,7 +253,7 @@ impl Ledger for PostgresStore {
         if self.0.maintenance.send(Request::Flush(reply)).is_err() {
             return StoreFuture::ready(Err(closed()));
         }
-        // The lanes, what is due, and some patience.
+        // Covers the lanes, what is due, and some slack.
         let deadline = self.0.shared.settings.deadline.saturating_mul(3);
         StoreFuture::new(answered(answer, deadline))
     }

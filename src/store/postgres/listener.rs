@@ -1,7 +1,9 @@
-//! The push channel: what triggers in the database tell of keys, users and logins, whoever changes them.
+//! The push channel: triggers in the database announce every change of keys, users and logins,
+//! whoever makes it.
 //!
-//! One connection, beside the pool, listens from the first subscription on. Each time that it is made, everything is forgotten, so
-//! that nothing that was told meanwhile can be missed; and whether it still stands is tried when it is silent.
+//! One connection outside the pool listens from the first subscription on. Whenever it is
+//! established, listeners forget everything they cached, so that changes announced in between can't
+//! be missed. While it is silent it is probed.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -14,10 +16,10 @@ use tokio::time::{sleep, timeout};
 use super::{PostgresStore, Shared, connection, convert::Failure};
 use crate::store::{Change, ChangeListener, Invalidations};
 
-/// How long the channel may be silent before it is tried.
+/// How long the channel may be silent before it is probed.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long it waits before it connects again: at first, and at most.
+/// The delay before reconnecting: the first one, and the maximum.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
@@ -28,45 +30,46 @@ impl Invalidations for PostgresStore {
         if !shared.listening.swap(true, Ordering::AcqRel) {
             shared.runtime.spawn(listen(Arc::clone(shared)));
         } else {
-            // The channel stands already, perhaps: then nobody else tells the newcomer so.
+            // The channel may already be up, in which case nothing else would tell the new listener
+            // to start fresh.
             shared.listeners.tell(&Change::Everything);
         }
     }
 }
 
 async fn listen(shared: Arc<Shared>) {
-    let mut patience = RETRY_AFTER;
+    let mut delay = RETRY_AFTER;
     while !shared.is_closed() {
         tokio::select! {
             () = shared.closing.notified() => return,
-            failure = hear(&shared, &mut patience) => {
+            failure = receive(&shared, &mut delay) => {
                 let error = failure.error;
-                tracing::warn!(target: "tollgate::postgres", %error, "changes elsewhere are not heard of");
+                tracing::warn!(target: "tollgate::postgres", %error, "the change notification channel is down");
             }
         }
         tokio::select! {
             () = shared.closing.notified() => return,
-            () = sleep(patience) => patience = patience.saturating_mul(2).min(RETRY_AFTER_MAX),
+            () = sleep(delay) => delay = delay.saturating_mul(2).min(RETRY_AFTER_MAX),
         }
     }
 }
 
-/// Listens for as long as it can.
-async fn hear(shared: &Shared, patience: &mut Duration) -> Failure {
+/// Listens until it fails.
+async fn receive(shared: &Shared, delay: &mut Duration) -> Failure {
     let mut listener = match connect(shared).await {
         Ok(listener) => listener,
         Err(failure) => return failure,
     };
     shared.listeners.tell(&Change::Everything);
-    *patience = RETRY_AFTER;
+    *delay = RETRY_AFTER;
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
-            Ok(Ok(Some(told))) => shared.listeners.tell(&Change::from_text(told.payload())),
+            Ok(Ok(Some(message))) => shared.listeners.tell(&Change::from_text(message.payload())),
             Ok(Ok(None)) => return sqlx::Error::WorkerCrashed.into(),
             Ok(Err(error)) => return error.into(),
             Err(_) => {
-                let stands = sqlx::query("SELECT 1").execute(&mut listener);
-                match timeout(shared.settings.deadline, stands).await {
+                let probe = sqlx::query("SELECT 1").execute(&mut listener);
+                match timeout(shared.settings.deadline, probe).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return Failure::slow(),
@@ -78,8 +81,8 @@ async fn hear(shared: &Shared, patience: &mut Duration) -> Failure {
 
 async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
     let work = async {
-        // It is never given back to others: in a pool of its own nobody waits for its end.
-        let own = connection::one(&shared.pool, shared.settings.deadline);
+        // A separate pool of one, so that closing the connection delays nobody.
+        let own = connection::pool_of_one(&shared.pool, shared.settings.deadline);
         let mut listener = PgListener::connect_with(&own).await?;
         listener.eager_reconnect(false);
         listener.listen(&shared.settings.schema.channel()).await?;

@@ -27,7 +27,7 @@ const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM account WHERE id = 
          ORDER BY position DESC LIMIT $3)
      ORDER BY position DESC LIMIT $3";
 
-/// Before which position, and how many rows: one more than the page holds.
+/// The position to start before, and the number of rows: one more than the page holds.
 pub(super) fn bounds(page: &Page) -> (i64, i64) {
     let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
     let limit = i64::from(page.limit()).saturating_add(1);

@@ -59,18 +59,20 @@ pub(super) async fn end_sessions_of(
     Ok(ended.rows_affected())
 }
 
-/// Tells turns of users from other advisory locks of the database: the first bytes of "logins of tollgate".
+/// Separates these locks from other advisory locks of the database: the first bytes of "logins of
+/// tollgate".
 const TURN: i64 = 0x6c6f_6769_6e73_206f;
 
-/// The user's row stays locked until the login is stored: a new password that comes meanwhile waits, and then ends
-/// this login too.
+/// The user's row stays locked until the login is stored: a concurrent password change waits, and
+/// then ends this login too.
 async fn open_session(
     connection: &mut PgConnection,
     session: &SessionRecord,
     expected_version: Option<u64>,
     logins_max: u32,
 ) -> Result<bool, Failure> {
-    // Whoever logs the same user in at the same time, here or elsewhere, waits, so that each counts the other's login.
+    // Concurrent logins of the same user, here or in other processes, wait here, so that each
+    // counts the others.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
         .bind(session.user.as_str())
         .bind(TURN)
@@ -110,7 +112,8 @@ async fn open_session(
     Ok(true)
 }
 
-/// Forgets the logins of a user that are too many beside that one: first those that are over, then those that end first.
+/// Removes logins of a user beyond the limit: first those that have ended, then those that expire
+/// first.
 async fn make_room(
     connection: &mut PgConnection,
     session: &SessionRecord,
@@ -137,7 +140,8 @@ async fn make_room(
     Ok(())
 }
 
-/// The login's row stays locked from the look to the change, so of any number of exchanges one is the first.
+/// The login's row stays locked from read to update, so exactly one of several concurrent exchanges
+/// comes first.
 async fn exchange_refresh(
     connection: &mut PgConnection,
     id: &SessionId,

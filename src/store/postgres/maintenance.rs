@@ -1,11 +1,12 @@
-//! What is done at intervals besides saying that this process lives: clearing up after those who don't.
+//! Periodic work other than heartbeats: cleaning up after dead instances.
 //!
-//! An instance is an open store. Its row in `instance` counts on every two seconds. Whoever sees the
-//! same count for longer than the recovery time, measured on a monotonic clock of its own, takes the
-//! instance for dead and deletes the row; holds of an instance without a row are resolved, as settlements
-//! through the lanes, so whoever comes first ends a hold. So neither a clock that is set nor a machine that
-//! slept gives holds back that are under way; and a process that was only stopped finds its row gone, begins as a
-//! new instance, and its late settlements of holds that were given back change nothing.
+//! An instance is an open store. The counter in its row of `instance` goes up every two seconds.
+//! Any process that sees the same count for longer than the recovery time, on its own monotonic
+//! clock, declares the instance dead and deletes the row. Holds of an instance without a row are
+//! resolved, as settlements through the lanes, so each hold is ended by whoever comes first. Hence
+//! neither setting a clock nor a suspended machine releases holds of calls in progress. A process
+//! that was only paused finds its row gone and starts over as a new instance; its late settlements
+//! of released holds change nothing.
 
 mod recovery;
 mod tasks;
@@ -20,7 +21,7 @@ use tokio::{
 
 use self::{
     recovery::ORPHANED,
-    tasks::{Outcomes, forget_old_keys, prune, touch},
+    tasks::{Outcomes, forget_expired_keys, prune, touch},
 };
 use super::{
     Shared, Work, answered,
@@ -32,17 +33,17 @@ use crate::{domain::AccountId, store::StoreError};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it looks whether something is due.
+/// How often it checks whether something is due.
 pub(super) const IDLE: Duration = Duration::from_millis(250);
 
-/// How long it waits for the lanes: or one that is held up would keep it from all else.
+/// How long it waits for the lanes, so that a blocked lane doesn't hold up everything else.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Holds resolved, and rows pruned, in one go: others wait meanwhile.
+/// Holds resolved, or rows pruned, in one go; others wait meanwhile.
 const STEP: i64 = 1_000;
 
-/// Steps in which a closing store resolves what is still open: more than there can be.
-const LEAVING_STEPS: u32 = 10_000;
+/// Steps in which a closing store resolves its open holds: more than can be needed.
+const CLOSING_STEPS: u32 = 10_000;
 
 pub(super) enum Request {
     Flush(Reply<()>),
@@ -54,7 +55,7 @@ pub(super) struct Maintenance {
     requests: UnboundedReceiver<Request>,
     lanes: Vec<JoinHandle<()>>,
     sweep_due: Duration,
-    /// What is on its way to be resolved, and whose it is.
+    /// Accounts with a resolution in progress, and its result.
     resolving: Vec<(AccountId, oneshot::Receiver<Result<(), StoreError>>)>,
 }
 
@@ -75,19 +76,19 @@ impl Maintenance {
 
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let work = async |work: Work| {
-            let mut line = work.begin().await?;
-            heartbeat::register(&mut line, &work.instance(), &work).await?;
-            line.commit().await
+            let mut transaction = work.begin().await?;
+            heartbeat::register(&mut transaction, &work.instance(), &work).await?;
+            transaction.commit().await
         };
         self.shared.in_time(work).await?;
-        self.turn(self.shared.settings.deadline).await
+        self.run_due(self.shared.settings.deadline).await
     }
 
     pub(super) async fn run(mut self) {
         loop {
             match timeout(IDLE, self.requests.recv()).await {
                 Err(_) => {
-                    if let Err(failure) = self.turn(PATIENCE).await {
+                    if let Err(failure) = self.run_due(PATIENCE).await {
                         let error = failure.error;
                         tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
                     }
@@ -96,30 +97,37 @@ impl Maintenance {
                     let _ = reply.send(self.flush().await);
                 }
                 Ok(Some(Request::Close(reply))) => {
-                    let left = self.leave().await;
+                    let left = self.shut_down().await;
                     let _ = reply.map(|reply| reply.send(left));
                     return;
                 }
                 Ok(None) => {
-                    let _ = self.leave().await;
+                    let _ = self.shut_down().await;
                     return;
                 }
             }
         }
     }
 
-    /// Does what is due, each thing whatever becomes of the others. What the lanes are asked for is waited for no longer
-    /// than `patience`.
-    async fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
+    /// Does everything that is due, even if some of it fails. Waits at most `patience` for the
+    /// lanes.
+    async fn run_due(&mut self, patience: Duration) -> Result<(), Failure> {
         let mut outcomes = Outcomes::default();
         let elapsed = self.shared.settings.clock.elapsed();
-        outcomes.note(self.shared.heartbeat.lock().await.turn(&self.shared).await)?;
+        outcomes.note(
+            self.shared
+                .heartbeat
+                .lock()
+                .await
+                .run_due(&self.shared)
+                .await,
+        )?;
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             outcomes.note(self.shared.in_time(touch).await)?;
             outcomes.note(self.write_events().await)?;
             self.sweep(&mut outcomes, elapsed, patience).await?;
-            if outcomes.is_more {
+            if outcomes.has_more {
                 self.sweep_due = elapsed;
             }
         }
@@ -141,8 +149,10 @@ impl Maintenance {
         let ended = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
         outcomes.note_part(self.resolve(own, ended, patience).await)?;
         let orphaned = async |work: Work| {
-            let mut line = work.read().await?;
-            let orphaned = sqlx::query_scalar(ORPHANED).fetch_all(&mut *line).await?;
+            let mut transaction = work.read().await?;
+            let orphaned = sqlx::query_scalar(ORPHANED)
+                .fetch_all(&mut *transaction)
+                .await?;
             Ok(orphaned)
         };
         let orphaned: Vec<i64> = outcomes
@@ -152,7 +162,7 @@ impl Maintenance {
             outcomes.note_part(self.resolve(instance, i64::MAX, patience).await)?;
         }
         outcomes.note_part(self.resolve_leases(patience).await)?;
-        outcomes.note_part(self.shared.in_time(forget_old_keys).await)?;
+        outcomes.note_part(self.shared.in_time(forget_expired_keys).await)?;
         let prune_audit = async |work: Work| work.prune_audit().await;
         outcomes.note_part(self.shared.in_time(prune_audit).await)?;
         outcomes.note_part(self.shared.in_time(prune).await)
@@ -165,15 +175,15 @@ impl Maintenance {
         let written = self.write_events().await;
         written.map_err(|failure| failure.error)?;
         let patience = self.shared.settings.deadline;
-        let turned = self.turn(patience).await;
+        let turned = self.run_due(patience).await;
         turned.map_err(|failure| failure.error)
     }
 
-    /// Waits until every lane has done what it was sent before.
+    /// Waits until every lane has finished what it was sent before.
     async fn flush_lanes(&self) -> Result<(), StoreError> {
         let answers = self.shared.lanes.iter().map(|lane| {
             let (reply, answer) = oneshot::channel();
-            // A lane that has ended drops it, and the answer says so.
+            // A lane that has ended drops the reply, which `answered` reports as closed.
             let _ = lane.send(Command::Flush(reply));
             answer
         });
@@ -184,22 +194,22 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Ends in order: no open holds, no row of this instance, no tasks.
-    async fn leave(&mut self) -> Result<(), StoreError> {
+    /// Closes in order: open holds, this instance's row, the tasks.
+    async fn shut_down(&mut self) -> Result<(), StoreError> {
         self.shared.close();
         let mut left = self.flush_lanes().await;
         left = left.and(self.deregister().await.map_err(|failure| failure.error));
-        // Where something stays behind, others find it once this process is silent.
-        self.shared.heartbeat.lock().await.end();
+        // If anything is left behind, others find it once this process is silent.
+        self.shared.heartbeat.lock().await.stop();
         self.end_lanes().await;
         if let Err(error) = &left {
-            tracing::error!(target: "tollgate::postgres", %error, "closed badly");
+            tracing::error!(target: "tollgate::postgres", %error, "the store was not closed cleanly");
         }
         left
     }
 
     async fn deregister(&mut self) -> Result<(), Failure> {
-        for _ in 0..LEAVING_STEPS {
+        for _ in 0..CLOSING_STEPS {
             let patience = self.shared.settings.deadline;
             let own = self.shared.instance().id();
             if self.resolve(own, i64::MAX, patience).await? {
@@ -213,18 +223,19 @@ impl Maintenance {
             .settling
             .is_any_of(self.shared.instance().id().cast_unsigned())
         {
-            // The lanes try it a few times more, and then it is for others to find: not before this process is silent.
+            // The lanes retry a few more times. After that other processes resolve it, once this
+            // one is silent.
             return Err(Failure::slow());
         }
-        // Or a beat after that would make this process known again.
-        self.shared.heartbeat.lock().await.end();
+        // A later heartbeat would register this process again.
+        self.shared.heartbeat.lock().await.stop();
         let forget = async |work: Work| {
-            let mut line = work.begin().await?;
+            let mut transaction = work.begin().await?;
             sqlx::query("DELETE FROM instance WHERE id = $1")
                 .bind(work.instance().id())
-                .execute(&mut *line)
+                .execute(&mut *transaction)
                 .await?;
-            line.commit().await
+            transaction.commit().await
         };
         self.shared.in_time(forget).await?;
         self.resolve_leases(self.shared.settings.deadline).await?;
@@ -236,7 +247,7 @@ impl Maintenance {
             let _ = lane.send(Command::Close);
         }
         for lane in self.lanes.drain(..) {
-            // One that panicked has said so.
+            // If a lane panicked, that was reported already.
             let _ = lane.await;
         }
     }

@@ -1,30 +1,39 @@
-//! The engine in a PostgreSQL database (12 or later): many processes, one set of books.
+//! The engine on a PostgreSQL database (12 or later): many processes share one set of books.
 //!
-//! It works on a [`PgPool`](sqlx::PgPool) that it is handed, so the connection's options, TLS among them, are the
-//! application's. Everything is in the schema `tollgate`, unless [another](PostgresStoreBuilder::schema) is set, which is made at the
-//! first opening. Stores in several schemas of one database have nothing to do with each other.
+//! It works on a [`PgPool`](sqlx::PgPool) passed in by the application, which thus controls the
+//! connection options, including TLS. Everything is in the schema `tollgate`, unless
+//! [another](PostgresStoreBuilder::schema) is set, which is created on first open. Stores in
+//! different schemas of one database are independent of each other.
 //!
-//! Changes of the books go through a few lanes, each account always through the same. A lane writes what waits in
-//! one transaction (group commit): it locks the accounts in one order, applies the rules in memory, and writes
-//! accounts, budgets, holds and the log with one statement. A call is answered when it is committed, with
-//! `synchronous_commit` on at least. Nothing of the books is kept from one transaction to the next.
+//! Changes of the books go through a few lanes; each account always uses the same one. A lane
+//! writes everything that waits in one transaction (group commit): it locks the accounts in a fixed
+//! order, applies the rules in memory, and writes accounts, budgets, holds and the log with one
+//! statement. A call is answered once it is committed, with `synchronous_commit` at least `on`.
+//! Nothing of the books is cached between transactions.
 //!
-//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage and
-//!   audit logs by age and rows; see [`PostgresStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
-//!   if the database is away, it is tried again until it is written.
-//! - **Deadlines.** Whatever the database does, a call ends within [`PostgresStoreBuilder::deadline`].
-//! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after it fell silent,
-//!   by another one ([`PostgresStoreBuilder::recover_after`]); their usage rows say `abandoned`.
-//! - **Updates.** Each version brings the tables up to date when a store is opened, or, where the server's role may not
-//!   ([`Migrations::Separate`]), by [`PostgresStore::migrate`] before. The new tables say from which version on programs work with them,
-//!   so that instances of the version before may be started beside them, or are told in so many words that they can't be.
-//! - **Push.** Triggers tell of every change of keys, users and logins (`LISTEN`/`NOTIFY`), whoever makes it; resolvers
-//!   [follow](crate::store::Invalidations) them. Not through a pooler that shares sessions between clients, such
-//!   as PgBouncer in its transaction mode: there a resolver's time to live is what counts.
-//! - **Connections.** Of the pool: one for each lane, and one for all that is done at intervals; keys, users and lists
-//!   use what is left of it. With less than five they wait for each other. Besides the pool's: one by which a process says
-//!   that it lives, and one that listens once a resolver follows. One over which an answer is overdue is closed.
-//! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar. A text with a NUL is refused.
+//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and
+//!   the usage and audit logs by age and rows; see [`PostgresStoreBuilder`]. Beyond them a call
+//!   fails with `Busy`. A settlement is never refused: if the database is down, it is retried until
+//!   it is written.
+//! - **Deadlines.** Whatever the database does, a call ends within
+//!   [`PostgresStoreBuilder::deadline`].
+//! - **Crashes.** Holds of a dead process are released, uncharged, by another one about 7 seconds
+//!   after its last heartbeat ([`PostgresStoreBuilder::recover_after`]); their usage rows say
+//!   `abandoned`.
+//! - **Updates.** Each version updates the tables when a store is opened or, if the server's role
+//!   may not do so ([`Migrations::Separate`]), beforehand by [`PostgresStore::migrate`]. The tables
+//!   record the oldest version that works with them, so instances of an older version either still
+//!   start beside newer ones, or fail with a clear message.
+//! - **Push.** Triggers announce every change of keys, users and logins (`LISTEN`/`NOTIFY`),
+//!   whoever makes it; resolvers [follow](crate::store::Invalidations) them. This doesn't work
+//!   through a pooler that shares sessions between clients, such as PgBouncer in transaction mode;
+//!   there a resolver relies on its time to live.
+//! - **Connections.** From the pool: one per lane, and one for periodic work; keys, users and lists
+//!   use the rest. With fewer than five they wait for each other. Outside the pool: one for
+//!   heartbeats, and one that listens once a resolver follows. A connection with an overdue answer
+//!   is closed.
+//! - **Precision.** Times are kept to the microsecond, money to the nano-dollar. A text with a NUL
+//!   is refused.
 
 mod attempt;
 mod audit;
@@ -35,6 +44,7 @@ mod command;
 mod connection;
 mod convert;
 mod heartbeat;
+mod idempotency;
 mod instance;
 mod keys;
 mod lane;
@@ -44,7 +54,6 @@ mod listener;
 mod listing;
 mod logins;
 mod maintenance;
-mod once;
 mod people;
 mod schema;
 mod statements;
@@ -89,7 +98,7 @@ use super::{
     StoreError, StoreErrorKind, StoreFuture, Tenure,
     alerts::Alerts,
     changes::Listeners,
-    gauge::{Gauge, Place, StoreStatistics},
+    gauge::{Gauge, Permit, StoreStatistics},
     settling::Settling,
 };
 use crate::domain::{
@@ -101,14 +110,14 @@ use crate::domain::{
 
 pub use builder::{Migrations, PostgresStoreBuilder};
 
-/// Reads and changes outside the books that wait or are under way.
-const ASKED_MAX: usize = 4_096;
+/// Reads and changes outside the books that may wait or be in progress.
+const REQUESTS_MAX: usize = 4_096;
 
 /// Keys, users, logins and money in a PostgreSQL database. A clone is a reference count.
 ///
-/// [`PostgresStore::close`] writes what was queued and takes leave in order. When the last clone is dropped
-/// instead, that is done in the background, as long as the runtime goes on; otherwise another process gives
-/// back what this one held.
+/// [`PostgresStore::close`] writes what is queued and shuts down in order. When the last clone is
+/// dropped instead, this happens in the background for as long as the runtime runs; otherwise
+/// another process releases what this one held.
 ///
 /// ```no_run
 /// use tollgate::{
@@ -141,7 +150,7 @@ struct Inner {
     maintenance: UnboundedSender<Request>,
 }
 
-/// What the store and its tasks work with.
+/// The state that the store shares with its tasks.
 struct Shared {
     pool: PgPool,
     settings: Settings,
@@ -154,22 +163,23 @@ struct Shared {
     /// Holds whose settlement or extension is not written yet.
     settling: Settling,
     heartbeat: tokio::sync::Mutex<Heartbeat>,
-    /// When this process last said that it lives, as far as that is written down: in microseconds of the clock.
+    /// When this process's last committed heartbeat was created, in microseconds of the monotonic
+    /// clock.
     beaten_at: AtomicU64,
-    /// One at a time finds out that it was taken for dead.
+    /// Serializes registration as a new instance.
     registering: tokio::sync::Mutex<()>,
-    /// Uses of keys that are not written down yet; at most as many as the queue is long.
+    /// Uses of keys that are not stored yet; at most `queue_max`.
     touched: Mutex<HashMap<KeyId, Timestamp>>,
     turns: Turns,
-    /// Audit events that are not written yet; at most as many as the queue is long.
+    /// Audit events that are not written yet; at most `queue_max`.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,
     closed: AtomicBool,
-    /// Wakes the one task that waits for nothing else.
+    /// Wakes the listener task, the only one that waits for nothing else.
     closing: Notify,
     listeners: Listeners,
     listening: AtomicBool,
-    /// Where the store's tasks run.
+    /// The runtime of the store's tasks.
     runtime: Handle,
 }
 
@@ -198,8 +208,8 @@ fn busy() -> StoreError {
     StoreError::new(StoreErrorKind::Busy, "too many calls are waiting")
 }
 
-/// The answer that comes through `reply`, or `Unavailable` after `deadline`. What was asked for may
-/// nevertheless be done.
+/// The answer that comes through `reply`, or `Unavailable` after `deadline`. The request may be
+/// carried out nevertheless.
 async fn answered<T>(
     reply: oneshot::Receiver<Result<T, StoreError>>,
     deadline: Duration,
@@ -215,15 +225,16 @@ impl PostgresStore {
     /// Opens the store on these connections, with default settings.
     ///
     /// # Errors
-    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be made, or are of a
-    /// version that this one doesn't work with.
+    /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be
+    /// created, or have a version that this one doesn't work with.
     pub fn open(pool: PgPool) -> impl Future<Output = Result<Self, StoreError>> + Send {
         Self::builder(pool).open()
     }
 
-    /// Makes the tables, or brings them up to date, and nothing else: a step of a deployment, over connections of a role that may.
-    /// Where there is nothing to do it changes nothing, and of several at once one does it. Stores of the version before go
-    /// on meanwhile. In another schema than `tollgate`: [`PostgresStoreBuilder::migrate`].
+    /// Creates or updates the tables and does nothing else: a deployment step, over connections of
+    /// a role with the right to. If there is nothing to do it changes nothing, and of several
+    /// concurrent runs only one does the work. Stores of the previous version keep running
+    /// meanwhile. For a schema other than `tollgate` use [`PostgresStoreBuilder::migrate`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -231,25 +242,26 @@ impl PostgresStore {
         Self::builder(pool.clone()).migrate().await
     }
 
-    /// Settings of one's own for a store on these connections.
+    /// A builder with custom settings for a store on these connections.
     pub fn builder(pool: PgPool) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(pool)
     }
 
-    /// How much it has to do: for gauges that warn before the store is [`Busy`](StoreErrorKind::Busy).
+    /// How much work is waiting: for gauges that warn before the store is
+    /// [`Busy`](StoreErrorKind::Busy).
     #[must_use]
     pub fn statistics(&self) -> StoreStatistics {
         self.0.shared.gauge.statistics()
     }
 
-    /// Writes what was queued, gives back holds that are still open, and ends the tasks. Other clones fail with
-    /// `Unavailable` from then on. The pool stays open.
+    /// Writes what is queued, releases holds that are still open, and ends the tasks. Other clones
+    /// fail with `Unavailable` from then on. The pool stays open.
     ///
     /// # Errors
     /// `Unavailable` when not everything could be written.
     pub async fn close(self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        // Fails when it was asked for before.
+        // Fails if the store was already closed.
         let _ = self.0.maintenance.send(Request::Close(Some(reply)));
         answer.await.unwrap_or(Ok(()))
     }
@@ -264,18 +276,19 @@ impl PostgresStore {
         if shared.is_closed() {
             return StoreFuture::ready(Err(closed()));
         }
-        let Some(place) = Place::take(&shared.gauge, |gauge| &gauge.asked, ASKED_MAX) else {
+        let Some(permit) = Permit::take(&shared.gauge, |gauge| &gauge.requests, REQUESTS_MAX)
+        else {
             return StoreFuture::ready(Err(busy()));
         };
         let work = shared.in_time(work);
         StoreFuture::new(async move {
             let answer = work.await;
-            drop(place);
+            drop(permit);
             answer.map_err(|failure| failure.error)
         })
     }
 
-    /// Hands a command over; it is on its way when this returns.
+    /// Sends a command; it is queued when this returns.
     fn send<T: Send + 'static>(
         &self,
         command: Command,
@@ -308,7 +321,7 @@ impl Shared {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To the account's lane; `false` when it has ended.
+    /// Sends it to the account's lane; `false` if that has ended.
     fn send(&self, command: Command) -> bool {
         let lane = command.account().and_then(|account| self.lane(account));
         lane.is_some_and(|lane| lane.send(command).is_ok())
@@ -325,7 +338,8 @@ impl Shared {
         Arc::clone(&instance.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes a sign of life that is written down; one who takes leave still gives them, and spends no more.
+    /// Records a committed heartbeat. A closing store still sends heartbeats, but its leases may no
+    /// longer be spent.
     fn confirm(&self, instance: &Instance, elapsed: Duration, now: Timestamp) {
         let id = instance.id().cast_unsigned();
         self.tenure.confirm(id, elapsed, now);
@@ -336,8 +350,8 @@ impl Shared {
         }
     }
 
-    /// Goes on as another instance than `old`, which is not known any more.
-    async fn register_anew(
+    /// Continues as a new instance after `old` was declared dead.
+    async fn reregister(
         &self,
         connection: &mut PgConnection,
         old: &Arc<Instance>,
@@ -354,13 +368,13 @@ impl Shared {
             tracing::warn!(
                 target: "tollgate::postgres",
                 holds = lost,
-                "this process was taken for dead: its open holds are resolved"
+                "this process was declared dead: its open holds are being resolved"
             );
         }
         Ok(())
     }
 
-    /// The turn of whoever makes a key; what is left of the deadline is the database's.
+    /// Waits for the owner's turn for at most half of the deadline; the rest is for the database.
     async fn key_turn(&self, owner: &str) -> Result<Taken<'_>, Failure> {
         let deadline = self.settings.deadline;
         let patience = deadline.checked_div(2).unwrap_or(deadline);
@@ -370,7 +384,7 @@ impl Shared {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // In the background; fails when it is closed already.
+        // In the background; fails if the store is already closed.
         let _ = self.maintenance.send(Request::Close(None));
     }
 }

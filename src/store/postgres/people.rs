@@ -56,7 +56,7 @@ fn read_one(found: Option<&PgRow>) -> Result<Option<UserRecord>, Failure> {
     Ok(found.map(|(_, user)| user))
 }
 
-/// A version as stored; one that none can have is unlike all.
+/// A version as stored; one out of range maps to a value that matches none.
 pub(super) fn version(version: u64) -> i64 {
     i64::try_from(version).unwrap_or(-1)
 }
@@ -163,7 +163,7 @@ impl UserStore for PostgresStore {
             .bind(i64::from(change.logins_end_at.is_some()))
             .execute(&mut *transaction)
             .await?;
-            // The user first, as where the user is deleted.
+            // The user's row first, in the same order as deletion.
             if let Some(at) = change.logins_end_at {
                 end_sessions_of(&mut transaction, &id, at).await?;
             }
@@ -248,7 +248,8 @@ impl UserStore for PostgresStore {
                 return Ok(false);
             }
             let mut transaction = shared.begin().await?;
-            // The user first: who opens a login meanwhile holds the row, and its login is seen by what follows.
+            // The user's row first: a concurrent login holds a lock on it, and is then seen by the
+            // next statement.
             let deleted = sqlx::query("DELETE FROM users WHERE id = $1")
                 .bind(id.as_str())
                 .execute(&mut *transaction)

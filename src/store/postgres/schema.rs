@@ -1,7 +1,7 @@
-//! The tables, in a schema of their own, and how they are brought up to date.
+//! The tables, in a schema of their own, and their migrations.
 //!
-//! Not sqlx's own migrations: those keep one table of what was applied, in which an application's migrations and
-//! ours would take each other's for missing files.
+//! These aren't sqlx's migrations, which keep one table of what was applied: an application's
+//! migrations and ours would report each other as missing files.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::{connection::discard, convert::Failure};
 use crate::store::StoreError;
 
-/// Each step once, in this order; what was published is never changed. They name the schema that is used unless another is set.
+/// Applied once each, in this order. A published step never changes. The steps name the default
+/// schema.
 const STEPS: &[&str] = &[
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
@@ -27,27 +28,29 @@ const STEPS: &[&str] = &[
     include_str!("schema_12.sql"),
 ];
 
-/// The oldest of these whose programs work with the tables as they are after the last one. To raise it is to ask for
-/// a stop of everything at the next update.
+/// The oldest version whose programs work with the tables as they are after the last step. Raising
+/// it means that the next update requires stopping everything.
 const WORKS_FROM: i32 = 12;
 
-/// How long the steps may take, with the wait for another process that is at it.
+/// Time limit for the steps, including the wait for another process that is applying them.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Taken by whoever brings the tables up to date: the first bytes of "tollgate".
+/// The lock of whoever updates the tables: the first bytes of "tollgate".
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
-/// What another process did while this one waited for it is to be seen, whatever the server's default.
+/// Makes visible what another process did while this one waited for it, whatever the server's
+/// default.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// Unless another is set.
+/// The default schema.
 const USUAL: &str = "tollgate";
 
-/// PostgreSQL cuts off names, and refuses channels, of more than 63 bytes; the channel's has nine more than the schema's.
+/// PostgreSQL truncates names, and refuses channel names, of more than 63 bytes; the channel's name
+/// has nine more than the schema's.
 const NAME_LENGTH_MAX: usize = 54;
 
-/// Where the tables are. What is written into statements is its name, which can't be a parameter: so it has been
-/// [checked](Self::check) before.
+/// The schema of the tables. Its name is written into statements, because it can't be a parameter,
+/// so it must have been [checked](Self::check).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Schema(Arc<str>);
 
@@ -62,7 +65,7 @@ impl Schema {
         Self(name.into())
     }
 
-    /// Refuses what could be anything else than a name.
+    /// Refuses anything that isn't a plain name.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let name = &*self.0;
         let fits = (1..=NAME_LENGTH_MAX).contains(&name.len())
@@ -81,12 +84,12 @@ impl Schema {
         }
     }
 
-    /// Where names are looked for. What a session has made for itself comes last, or it could stand in a table's place.
+    /// The `search_path`. Temporary tables come last, so that none can shadow ours.
     pub(super) fn path(&self) -> String {
         format!("\"{}\", pg_temp", self.0)
     }
 
-    /// By which its triggers tell of changes.
+    /// The channel on which its triggers announce changes.
     pub(super) fn channel(&self) -> String {
         match &*self.0 {
             USUAL => USUAL.to_owned(),
@@ -94,7 +97,7 @@ impl Schema {
         }
     }
 
-    /// A statement that names the usual schema and its channel, for this one.
+    /// Rewrites a statement for the default schema and its channel to this one.
     fn of(&self, statement: &str) -> String {
         if &*self.0 == USUAL {
             return statement.to_owned();
@@ -105,7 +108,7 @@ impl Schema {
     }
 }
 
-/// Brings the tables up to date. With tables that are, it changes nothing and needs no right to.
+/// Updates the tables. If they are current, it changes nothing and needs no rights to.
 pub(super) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<(), Failure> {
     within(pool, async |connection| {
         if !is_usable(version(connection, schema).await?, known())? {
@@ -116,7 +119,7 @@ pub(super) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<(), Failur
     .await
 }
 
-/// Looks whether these are tables that this program works with.
+/// Checks that this program works with the tables.
 pub(super) async fn verify(pool: &PgPool, schema: &Schema) -> Result<(), Failure> {
     within(pool, async |connection| {
         let (found, known) = (version(connection, schema).await?, known());
@@ -125,9 +128,11 @@ pub(super) async fn verify(pool: &PgPool, schema: &Schema) -> Result<(), Failure
         }
         let name = &schema.0;
         let text = match found.number {
-            0 => format!("the database has no tables of tollgate in the schema {name}: PostgresStore::migrate makes them"),
+            0 => format!(
+                "the database has no tables of tollgate in the schema {name}: run PostgresStore::migrate"
+            ),
             found => format!(
-                "the tables are of version {found}, and {known} is needed: PostgresStore::migrate brings them there"
+                "the tables have version {found}, but {known} is needed: run PostgresStore::migrate"
             ),
         };
         Err(StoreError::internal(&text).into())
@@ -139,7 +144,7 @@ async fn within(
     pool: &PgPool,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut connection = pool.acquire().await.map_err(Failure::away)?;
+    let mut connection = pool.acquire().await.map_err(Failure::no_connection)?;
     let done = timeout(DEADLINE, work(&mut connection)).await;
     if done.is_err() {
         discard(connection);
@@ -151,7 +156,7 @@ fn known() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX)
 }
 
-/// The last step that was applied, 0 when there is nothing of ours, and from which version on programs work with
+/// The last step applied (0 if there are no tables of ours), and the oldest version that works with
 /// the tables.
 #[derive(Clone, Copy)]
 struct Found {
@@ -159,13 +164,13 @@ struct Found {
     works_from: i32,
 }
 
-/// Whether a program that knows so many steps works with these tables; `false`: they are older.
+/// Whether a program that knows `known` steps works with these tables; `false` if they are older.
 fn is_usable(found: Found, known: i32) -> Result<bool, StoreError> {
     if found.number > known && found.works_from > known {
         let Found { number, works_from } = found;
         let text = format!(
-            "the tables are of version {number}, made by a newer version of tollgate: programs of {works_from} and later \
-             work with them, and this is {known}"
+            "the tables have version {number}, from a newer tollgate: they work with versions from {works_from} on, \
+             and this one is {known}"
         );
         return Err(StoreError::internal(&text));
     }
@@ -178,7 +183,7 @@ async fn step_by_step(connection: &mut PgConnection, schema: &Schema) -> Result<
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
-    // Another process may have been here meanwhile.
+    // Another process may have finished this meanwhile.
     let found = version(&mut transaction, schema).await?;
     let number = found.number;
     if is_usable(found, known())? {
@@ -209,7 +214,8 @@ async fn step_by_step(connection: &mut PgConnection, schema: &Schema) -> Result<
     Ok(())
 }
 
-/// The schema, and the table of what was done. One that is there already needs no right to make any.
+/// Creates the schema, and the table of applied steps. An existing schema needs no right to create
+/// any.
 async fn begin_with(connection: &mut PgConnection, schema: &Schema) -> Result<(), Failure> {
     let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
     let there: bool = sqlx::query_scalar(there)
@@ -232,8 +238,9 @@ async fn begin_with(connection: &mut PgConnection, schema: &Schema) -> Result<()
     Ok(())
 }
 
-/// Not by `to_regclass`: it goes by what the session remembers of names, in which a schema that another one has just
-/// made may still be missing. And by way of JSON: the column is younger than the table.
+/// Doesn't use `to_regclass`, which relies on the session's cache of names, where a schema that
+/// another session just created may still be missing. Reads the column through JSON because it is
+/// newer than the table.
 async fn version(connection: &mut PgConnection, schema: &Schema) -> Result<Found, Failure> {
     let there: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace

@@ -1,4 +1,4 @@
-//! The statements of a transaction in the books: each is one round trip for the whole batch.
+//! The statements of a transaction in the books, each one round trip for the whole batch.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::{
     store::rolling,
 };
 
-/// In one order everywhere, so that two transactions never wait for each other.
+/// In the same order everywhere, so that transactions never deadlock.
 const LOCK: &str = "SELECT id, number, deposited, settled, held, credit_line FROM account
      WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
-/// Nobody is waited for.
+/// Without waiting for any lock.
 const LOCKED: &str = "WITH free AS (
          SELECT id FROM account WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED
      )
@@ -50,15 +50,15 @@ const EXTEND_HOLDS: &str = "UPDATE hold SET ends = longer.ends
 const PAYMENTS: &str = "SELECT reference, account.id, amount FROM credit JOIN account
      ON number = account WHERE reference = ANY($1)";
 
-/// In the order of the references, for the same reason. One that another process writes at the same time is
-/// waited for, and then missing from the count.
+/// In the order of the references, for the same reason. A row that another process is inserting at
+/// the same time is waited for, and then missing from the count.
 const PAY: &str = "INSERT INTO credit (account, reference, amount, paid_at)
      SELECT account, reference, amount, $4
      FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS paid (account, reference, amount)
      ORDER BY reference ON CONFLICT (reference) DO NOTHING";
 
-/// Locks the accounts until the end of the transaction, and loads them. Who has no row is not locked: for that
-/// account nothing is written.
+/// Locks the accounts until the end of the transaction, and loads them. An account without a row is
+/// not locked: nothing is written for it.
 pub(super) async fn lock(
     connection: &mut PgConnection,
     ids: &[&AccountId],
@@ -88,7 +88,7 @@ pub(super) async fn lock(
     Ok(accounts)
 }
 
-/// Which of the accounts somebody else has locked. Those that nobody has are locked by this.
+/// Which of the accounts others have locked. The rest get locked by this.
 pub(super) async fn locked(
     connection: &mut PgConnection,
     ids: &[&AccountId],
@@ -101,7 +101,7 @@ pub(super) async fn locked(
     rows.iter().map(|row| name(row, 0)).collect()
 }
 
-/// Makes rows for accounts.
+/// Creates rows for accounts.
 pub(super) async fn make_accounts(
     connection: &mut PgConnection,
     ids: &[&AccountId],
@@ -117,7 +117,7 @@ pub(super) async fn make_accounts(
     Ok(())
 }
 
-/// Loads the budgets that the batch needs. Their account's lock is theirs too.
+/// Loads the budgets that the batch needs. The lock of their account covers them.
 pub(super) async fn load_budgets(
     connection: &mut PgConnection,
     accounts: &mut HashMap<AccountId, Account>,
@@ -160,7 +160,7 @@ pub(super) async fn load_budgets(
     Ok(())
 }
 
-/// The columns of [`BUDGETS`], of which the first is left to the caller.
+/// Reads the columns of [`BUDGETS`]; the first is left to the caller.
 pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure> {
     let limit = |column: usize| -> Result<Option<Money>, Failure> {
         Ok(row
@@ -201,7 +201,7 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
     Ok(budget)
 }
 
-/// Deletes the holds that the batch settles; says which of them were there.
+/// Deletes the holds that the batch settles; returns those that existed.
 pub(super) async fn end_holds(
     connection: &mut PgConnection,
     batch: &[Command],
@@ -231,7 +231,8 @@ pub(super) async fn end_holds(
         .collect()
 }
 
-/// Lets holds live for longer that this instance, whose clock it is, granted; says which of them were there.
+/// Extends holds of this instance, whose clock their end is measured on; returns those that
+/// existed.
 pub(super) async fn extend_holds(
     connection: &mut PgConnection,
     instance: &Instance,
@@ -262,7 +263,7 @@ pub(super) async fn extend_holds(
     Ok(rows.into_iter().map(hold).collect())
 }
 
-/// The payments that carry a reference of the batch.
+/// The stored payments with a reference of the batch.
 pub(super) async fn payments(
     connection: &mut PgConnection,
     batch: &[Command],
@@ -286,7 +287,8 @@ pub(super) async fn payments(
         .collect()
 }
 
-/// Writes payments down. Another process may have taken a reference meanwhile: then it is all to be done again.
+/// Stores payments. If another process took a reference meanwhile, the whole transaction must be
+/// repeated.
 pub(super) async fn pay(
     connection: &mut PgConnection,
     unit: &UnitOfWork,
@@ -318,6 +320,6 @@ pub(super) async fn pay(
     if written == wanted {
         Ok(())
     } else {
-        Err(Failure::repeat())
+        Err(Failure::conflict())
     }
 }

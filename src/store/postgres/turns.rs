@@ -1,5 +1,6 @@
-//! Whoever makes a key waits here for others of the same owner, before a connection is taken: a transaction that waits for the
-//! owner's lock has one, and one owner's crowd would have them all.
+//! Requests that create keys wait here for others of the same owner, before they take a connection:
+//! a transaction that waits for the owner's lock occupies one, and a burst from one owner would
+//! occupy them all.
 
 use std::{hash::BuildHasher, time::Duration};
 
@@ -11,10 +12,10 @@ use tokio::{
 
 use super::{busy, convert::Failure};
 
-/// So many owners at a time; those who share a turn wait for each other without need.
+/// Owners are hashed onto this many turns; owners that share one wait for each other unnecessarily.
 const TURNS: u64 = 64;
-/// How many wait for one turn, with who has it.
-const LINE_MAX: usize = 512;
+/// How many may queue for one turn, including its holder.
+const QUEUE_MAX: usize = 512;
 
 pub(super) struct Turns {
     turns: Vec<Turn>,
@@ -22,18 +23,18 @@ pub(super) struct Turns {
 }
 
 struct Turn {
-    line: Semaphore,
-    one: Semaphore,
+    queue: Semaphore,
+    holder: Semaphore,
 }
 
-/// A place in the line, and the turn; held until the transaction ends.
+/// The slot in the queue and the turn itself; held until the transaction ends.
 pub(super) type Taken<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
 
 impl Turns {
     pub(super) fn new() -> Self {
         let turn = |_| Turn {
-            line: Semaphore::new(LINE_MAX),
-            one: Semaphore::new(1),
+            queue: Semaphore::new(QUEUE_MAX),
+            holder: Semaphore::new(1),
         };
         Self {
             turns: (0..TURNS).map(turn).collect(),
@@ -41,16 +42,17 @@ impl Turns {
         }
     }
 
-    /// The turn of an owner.
+    /// Waits for the owner's turn.
     ///
     /// # Errors
-    /// `Busy` for whoever got none within that time, or has too many before it: nothing was asked of the database.
+    /// `Busy` if the turn wasn't free within `patience`, or too many wait already; nothing was sent
+    /// to the database.
     pub(super) async fn take(&self, owner: &str, patience: Duration) -> Result<Taken<'_>, Failure> {
         let turn = self.hasher.hash_one(owner).checked_rem(TURNS);
         let turn = turn.and_then(|turn| self.turns.get(usize::try_from(turn).ok()?));
-        let Turn { line, one } = turn.ok_or_else(busy)?;
-        let place = line.try_acquire().map_err(|_| busy())?;
-        match timeout(patience, one.acquire()).await {
+        let Turn { queue, holder } = turn.ok_or_else(busy)?;
+        let place = queue.try_acquire().map_err(|_| busy())?;
+        match timeout(patience, holder.acquire()).await {
             Ok(Ok(turn)) => Ok((place, turn)),
             _ => Err(busy().into()),
         }

@@ -1,4 +1,5 @@
-//! All that a batch changed, written by one statement: a column of each value, as many rows as there are.
+//! Writes everything that a batch changed with one statement: one array per column, one element per
+//! row.
 
 use sqlx::postgres::PgConnection;
 
@@ -65,7 +66,7 @@ const WRITE: &str = "WITH accounts AS (
              cache_write_tokens, usage_is_missing, place)
      ORDER BY place";
 
-/// Accounts and budgets that changed, new holds and new rows of the log, in one statement.
+/// Writes changed accounts and budgets, new holds and new log rows in one statement.
 pub(super) async fn write_back(
     connection: &mut PgConnection,
     unit: &UnitOfWork,
@@ -153,7 +154,7 @@ impl AccountColumns {
     fn of(unit: &UnitOfWork) -> Self {
         let mut columns = Self::default();
         for account in unit.accounts.values() {
-            // Without a row nothing was granted, paid or logged: at most windows have begun anew.
+            // Without a row nothing was granted, paid or logged; at most windows have started over.
             if let Some(number) = account.number
                 && account.balance != account.stored
             {
@@ -173,9 +174,9 @@ impl AccountColumns {
 struct BudgetColumns<'a> {
     account: Vec<i64>,
     id: Vec<&'a str>,
-    /// A day, a month, ever; and the soft ones.
+    /// Daily, monthly, total; then the soft limits.
     limits: [Vec<Option<i64>>; 6],
-    /// Windows, and what was settled and held in a day, a month, ever.
+    /// Windows; then settled and held amounts per day, month and in total.
     counts: [Vec<i64>; 8],
     rolling: Vec<Option<String>>,
 }
@@ -228,11 +229,11 @@ impl<'a> BudgetColumns<'a> {
     }
 }
 
-/// What holds and usage rows say of a call.
+/// The columns about a call that holds and usage rows share.
 #[derive(Default)]
 struct CallColumns<'a> {
     request_id: Vec<&'a str>,
-    /// Where it is not called like its account, as most are.
+    /// Only where it differs from the account's name; mostly it doesn't.
     principal: Vec<Option<&'a str>>,
     key: Vec<Option<&'a str>>,
     route: Vec<&'a str>,
@@ -347,7 +348,7 @@ impl<'a> UsageColumns<'a> {
                 .output_tokens
                 .push(settlement.output_tokens.map(count));
             columns.bytes.push(settlement.bytes.map(count));
-            // PostgreSQL takes no NUL in a text, and no name may keep a settlement out.
+            // PostgreSQL accepts no NUL in a text, and no name may keep a settlement out.
             let model = settlement.model.as_deref();
             columns
                 .model

@@ -1,23 +1,23 @@
-//! Whether a store that is asked over the network is worth asking.
+//! Whether a store over the network is worth calling.
 
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Failures in a row that open the breaker.
+/// Consecutive failures that open the breaker.
 const FAILURES_MAX: u32 = 3;
-/// The pause before the first attempt to find the store alive, and the longest between two.
+/// The pause before the first check whether the store is back, and the longest pause between two.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A breaker that opens again so soon begins with the longest pause.
+/// A breaker that opens again this soon starts with the longest pause.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// When a store is back, every process has found that out after this time: after the longest pause, which is half as long
-/// again, and the look itself.
+/// By this time after a store came back, every process has noticed: after the longest pause, times
+/// one and a half, and the check itself.
 const FOUND_BACK: Duration = Duration::from_secs(2);
 
-/// Opens after failures in a row; while it is open nothing is asked but by one task that looks whether
-/// the store is back, at growing intervals that differ from process to process.
+/// Opens after consecutive failures. While it is open the store is only called by one task that
+/// checks whether it is back, at growing intervals that differ from process to process.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: AtomicU32,
@@ -25,12 +25,12 @@ pub(crate) struct Breaker {
     closed_at_nanos: AtomicU64,
 }
 
-/// How bad a failure is.
+/// The severity of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It may pass: too slow, or an error of the store's own.
+    /// Possibly temporary: too slow, or an error reported by the store.
     Passing,
-    /// There is nobody to ask.
+    /// The store is unreachable.
     Final,
 }
 
@@ -45,7 +45,8 @@ impl Breaker {
         }
     }
 
-    /// Counts a failure. Whoever is told `true` has opened the breaker, and looks after it.
+    /// Counts a failure. The caller that gets `true` has opened the breaker and must start the
+    /// checks.
     pub(crate) fn failed(&self, failure: Failure) -> bool {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         let enough = failure == Failure::Final || before.saturating_add(1) >= FAILURES_MAX;
@@ -59,13 +60,13 @@ impl Breaker {
         self.open.store(false, Ordering::Release);
     }
 
-    /// Whether it is so lately that the store was found back that others may not have found it yet.
+    /// Whether the store was found to be back so recently that others may not know yet.
     pub(crate) fn is_back_lately(&self, now: Duration) -> bool {
         let closed_at = Duration::from_nanos(self.closed_at_nanos.load(Ordering::Relaxed));
         !closed_at.is_zero() && now.saturating_sub(closed_at) < FOUND_BACK
     }
 
-    /// The pauses between attempts, from now on.
+    /// The pauses between checks, from now on.
     pub(crate) fn pauses(&self, now: Duration) -> Pauses {
         let closed_at = Duration::from_nanos(self.closed_at_nanos.load(Ordering::Relaxed));
         let flapping = !closed_at.is_zero() && now.saturating_sub(closed_at) < STABLE;
@@ -73,7 +74,7 @@ impl Breaker {
     }
 }
 
-/// Pauses that double, each between half and one and a half times as long.
+/// Pauses that double, each randomized between half and one and a half times its length.
 #[derive(Debug)]
 pub(crate) struct Pauses(Duration);
 

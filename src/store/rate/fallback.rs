@@ -1,4 +1,4 @@
-//! What a process says by itself while the shared store can't be asked.
+//! A process's own decisions while the shared store is unavailable.
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     store::{MemoryRateLimiter, StoreError, StoreErrorKind},
 };
 
-/// When a request may come again that waits for the store: about as often it is looked whether that is back.
+/// The retry time for a request that needs the store: about how often the store is checked.
 const UNTIL_BACK: Duration = Duration::from_secs(1);
 
-/// What a limiter says while its shared store can't be asked.
+/// How a limiter decides while its shared store is unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Degraded(Mode);
 
@@ -26,13 +26,14 @@ enum Mode {
 }
 
 impl Degraded {
-    /// Each process counts by itself against one of `parts` equal shares of every quota: as many parts
-    /// as there are processes keep the sum. A key begins with its part of what was left of the whole when the store last
-    /// said so, in whole units, and what its share has gained since: all of the share where all was left, and nothing
-    /// where nothing was, but never with less.
+    /// Each process counts by itself against one of `parts` equal shares of every quota; with as
+    /// many parts as there are processes the sum is preserved. A key starts with its part of what
+    /// the store last reported as left, in whole units, plus what its share has gained since: all
+    /// of the share if everything was left, and nothing if nothing was, but never less than
+    /// nothing.
     ///
-    /// A request that fits the quota and not the share, as one may that is weighted by its tokens, is told to try again
-    /// until the store is back: each process would admit one.
+    /// A request that fits the quota but not the share, which is possible when it is weighted by
+    /// tokens, is told to retry until the store is back; otherwise each process would admit one.
     #[must_use]
     pub const fn local(parts: NonZeroU32) -> Self {
         Self(Mode::Local(parts))
@@ -44,7 +45,7 @@ impl Degraded {
         Self(Mode::Closed)
     }
 
-    /// Everything is admitted: there is no limit while the store is away.
+    /// Everything is admitted: there is no limit while the store is unavailable.
     #[must_use]
     pub const fn dangerous_open() -> Self {
         Self(Mode::Open)
@@ -52,21 +53,21 @@ impl Degraded {
 }
 
 impl Default for Degraded {
-    /// Half of every quota for each process: two are the fewest that share one.
+    /// Half of every quota for each process: at least two processes share a store.
     fn default() -> Self {
         Self::local(NonZeroU32::MIN.saturating_add(1))
     }
 }
 
-/// The answers of this process alone.
+/// The decisions of this process alone.
 pub(super) struct LocalFallback {
     degraded: Degraded,
-    /// Each key's part of what the store said last, for when it is gone.
+    /// Each key's part of what the store last reported, for when it becomes unavailable.
     counts: MemoryRateLimiter,
 }
 
 impl LocalFallback {
-    /// Keeps counts of `capacity` keys at most.
+    /// Keeps counts of at most `capacity` keys.
     pub(super) fn new(degraded: Degraded, capacity: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
             degraded,
@@ -79,14 +80,14 @@ impl LocalFallback {
         self.counts.len()
     }
 
-    /// Hears what the store has left.
+    /// Records what the store has left.
     pub(super) fn adopt(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
         if let Mode::Local(parts) = self.degraded.0 {
             self.counts.adopt(key, quotas, &quotas.share(parts), left);
         }
     }
 
-    /// Hears what a store has left that wrote nothing: no more than is left here already.
+    /// Records what a store has left that wrote nothing, so that it may lag: lowers counts only.
     pub(super) fn adopt_less(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
         if let Mode::Local(parts) = self.degraded.0 {
             let share = quotas.share(parts);
@@ -94,8 +95,8 @@ impl LocalFallback {
         }
     }
 
-    /// Counts a correction that the store didn't hear. What it gives back has drained in part, which only the store
-    /// knows, so that none of it is.
+    /// Counts a correction that didn't reach the store. Units given back may have drained in part,
+    /// which only the store knows, so none are.
     pub(super) fn miss(&self, key: &RateKey, quotas: &Quotas, units: i64) {
         if let (Mode::Local(parts), Ok(units)) = (self.degraded.0, u64::try_from(units)) {
             self.counts.use_up(key, &quotas.share(parts), units);
@@ -121,7 +122,8 @@ impl LocalFallback {
         Ok(decision)
     }
 
-    /// What is too costly for ever is told by the whole, of which the share is only a part.
+    /// Whether a cost is too high for good is decided by the whole quota; the share is only a part
+    /// of it.
     fn take_of_share(
         &self,
         key: &RateKey,
@@ -144,7 +146,8 @@ impl LocalFallback {
         decision
     }
 
-    /// Takes from the share what is asked of the store besides. Says what the share refuses.
+    /// Takes from the share what is also requested from the store; returns the share's refusal, if
+    /// any.
     pub(super) fn refuses(
         &self,
         key: &RateKey,
@@ -159,7 +162,7 @@ impl LocalFallback {
         (!decision.is_admitted()).then_some(decision)
     }
 
-    /// Corrects what was taken from this process alone.
+    /// Corrects what was taken by this process alone.
     pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
         if let Mode::Local(parts) = self.degraded.0 {
             self.counts.correct(key, &quotas.share(parts), correction);
@@ -190,7 +193,7 @@ fn untouched(quotas: &Quotas) -> Readings {
 fn gone() -> StoreError {
     StoreError::new(
         StoreErrorKind::Unavailable,
-        "the shared rate limits can't be asked",
+        "the shared rate limits are unavailable",
     )
 }
 

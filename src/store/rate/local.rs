@@ -1,5 +1,5 @@
-//! What a process knows by itself of keys that are counted elsewhere: refusals that still hold, and
-//! units that were taken ahead.
+//! What a process knows by itself about keys that are counted elsewhere: refusals that still hold,
+//! and units that were taken ahead.
 
 use std::{
     collections::VecDeque,
@@ -19,26 +19,27 @@ use crate::{
 
 /// Keys whose refusals, or whose leases, are kept.
 const KEYS_MAX: usize = 100_000;
-/// For how long a refusal is believed: a correction or a reset elsewhere counts after that.
+/// How long a refusal is trusted: a correction or a reset elsewhere takes effect after that.
 const DENIAL_MAX: Duration = Duration::from_secs(1);
-/// For how long units that were taken ahead can be used; what is left then is lost.
+/// How long units that were taken ahead can be used; the rest is lost then.
 pub(super) const LEASE_MAX: Duration = Duration::from_secs(1);
-/// Times at which units of one key were taken ahead and of which some are left. Where there are more, the oldest are lost.
+/// Batches of units per key of which some are left. Beyond that the oldest batch is lost.
 const BATCHES_MAX: usize = 8;
-/// For how long a caller waits while another takes units ahead, before it asks for its own.
+/// How long a caller waits while another takes units ahead, before it asks for its own.
 const TURN_MAX: Duration = Duration::from_millis(5);
 
-/// Keys are told apart in so many parts, where it is enough to know that one of a part was corrected.
+/// Keys are divided into this many parts; it is enough to know that some key of a part was
+/// corrected.
 const PARTS: usize = 64;
 
-/// Refusals that still hold: whoever was told to wait a second needn't be asked about before.
+/// Refusals that still hold: a caller told to wait a second need not be checked before then.
 pub(super) struct DenialCache {
     refusals: Recent<RateKey, Arc<Refusal>>,
-    /// How often something was forgotten of each part of the keys.
+    /// How often something was forgotten in each part of the keys.
     forgotten: [AtomicU64; PARTS],
 }
 
-/// When a store was asked: what is forgotten of a key after that makes its answer an old one.
+/// Identifies when a store was asked: if the key is forgotten after that, the answer is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked(u64);
 
@@ -58,7 +59,7 @@ impl DenialCache {
         }
     }
 
-    /// To be noted before the store is asked.
+    /// Must be called before the store is asked.
     pub(super) fn asked(&self, key: &RateKey) -> Asked {
         Asked(self.forgotten(key).load(Ordering::SeqCst))
     }
@@ -89,14 +90,14 @@ impl DenialCache {
                 at: now,
             };
             self.refusals.insert(key.clone(), Arc::new(refusal), now);
-            // Whoever forgets counts first: either sees the other.
+            // `forget` increments the counter first, so one of the two sees the other.
             if self.asked(key) != asked {
                 self.refusals.remove(key);
             }
         }
     }
 
-    /// The refusal that still holds for so much.
+    /// The refusal that still holds for this cost.
     pub(super) fn find(
         &self,
         key: &RateKey,
@@ -142,29 +143,29 @@ impl Digested for RateKey {
     }
 }
 
-/// Units that were taken ahead, key by key. A key that comes for the first time always has room: its units are debited, so
-/// that they would be lost without.
+/// Units that were taken ahead, by key. There is always room for a new key: its units are already
+/// debited, and would otherwise be lost.
 pub(super) struct Leases(Recent<RateKey, Arc<Lease>>);
 
-/// The units of one key. Whoever finds none left takes new ones, one at a time.
+/// The units of one key. A caller that finds none left takes new ones, one caller at a time.
 #[derive(Default)]
 pub(super) struct Lease {
     units: Mutex<Option<Units>>,
-    /// The last one to ask was given nothing on top: there is nothing to wait for.
+    /// The last attempt got nothing extra: there is nothing to wait for.
     is_scarce: AtomicBool,
     refill: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The turn to take units ahead, for as long as that goes on.
+/// The turn to take units ahead, held while that is in progress.
 pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 struct Units {
     quotas: Quotas,
-    /// The oldest first; each has some left.
+    /// Oldest first; each has some left.
     batches: VecDeque<Batch>,
-    /// Of all batches.
+    /// The sum over all batches.
     left: u32,
-    /// What was said with the newest.
+    /// The decision that came with the newest batch.
     decision: RateDecision,
     at: Duration,
 }
@@ -191,7 +192,7 @@ impl Units {
         }
     }
 
-    /// Takes `cost` units, those that end first before others, or none.
+    /// Takes `cost` units, oldest first, or none.
     fn spend(&mut self, cost: u32) -> Option<()> {
         self.left = self.left.checked_sub(cost)?;
         let mut missing = cost;
@@ -224,7 +225,7 @@ impl Leases {
 }
 
 impl Lease {
-    /// Takes `cost` of the units that were taken ahead, if there are so many.
+    /// Takes `cost` of the units that were taken ahead, if there are enough.
     pub(super) fn take(&self, quotas: &Quotas, cost: u32, now: Duration) -> Option<RateDecision> {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         let held = units.as_mut()?;
@@ -245,8 +246,9 @@ impl Lease {
         })
     }
 
-    /// Waits a little until nobody else takes units ahead; not where there were none to take, which one caller at a time
-    /// tries again. Whoever gets no turn asks for its own units alone.
+    /// Waits briefly until nobody else takes units ahead. Doesn't wait if there were none to take
+    /// last time; then one caller at a time tries again. A caller without a turn asks only for its
+    /// own units.
     pub(super) async fn turn(&self) -> Option<Turn> {
         let refill = Arc::clone(&self.refill);
         if self.is_scarce() {
@@ -260,13 +262,13 @@ impl Lease {
         self.is_scarce.load(Ordering::Relaxed)
     }
 
-    /// Takes note of how many units were left over.
+    /// Records how many units were left over.
     pub(super) fn note(&self, left: u32) {
         self.is_scarce.store(left == 0, Ordering::Relaxed);
     }
 
-    /// Keeps the units that one request left of what was taken, beside those of the same quotas that are there still, and
-    /// no more than a burst. Says how many there are then.
+    /// Keeps the units that a request left over, in addition to earlier ones under the same quotas,
+    /// up to one burst. Returns how many there are then.
     pub(super) fn keep(
         &self,
         quotas: &Quotas,
@@ -329,7 +331,7 @@ mod tests {
         }
     }
 
-    /// Also where all the room is taken by keys that were asked for more often.
+    /// Even when all room is taken by keys that were used more often.
     #[test]
     fn units_that_were_taken_ahead_for_a_newcomer_are_kept() {
         let (leases, quotas) = (Leases::new(), Quotas::from(Quota::per_minute(100)));

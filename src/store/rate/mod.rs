@@ -1,4 +1,4 @@
-//! The trait of every store of rate limits, and what they share.
+//! The trait of every rate limit store, and what they share.
 
 #[cfg(feature = "redis")]
 mod breaker;
@@ -40,7 +40,7 @@ use crate::domain::quota::Quotas;
 pub struct WindowReading {
     /// Units that would be admitted now.
     pub remaining: u32,
-    /// Until all of the burst is there again.
+    /// Until the full burst is available again.
     pub reset: Duration,
 }
 
@@ -55,7 +55,7 @@ impl Readings {
         &self.0
     }
 
-    /// Of so many windows, of which nothing is left yet.
+    /// Readings of `count` windows, all zero.
     pub(crate) fn blank(count: usize) -> Self {
         let blank = WindowReading {
             remaining: 0,
@@ -92,20 +92,20 @@ impl FromIterator<WindowReading> for Readings {
 pub enum RateOutcome {
     /// It was taken from every window.
     Admitted,
-    /// It was taken from none: all windows would admit it after this time.
+    /// It was taken from no window; all windows would admit it after this time.
     Refused(Duration),
-    /// It was taken from none, and never will be: it costs more than a window ever holds.
+    /// It was taken from no window, and never will be: it costs more than a window ever holds.
     TooCostly,
 }
 
 /// What a limiter decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateDecision {
-    /// What was decided.
+    /// The outcome.
     pub outcome: RateOutcome,
     /// What is left, window by window.
     pub readings: Readings,
-    /// When, for a later [`Correction`].
+    /// The time, for a later [`Correction`].
     pub taken_at: TakenAt,
 }
 
@@ -116,7 +116,7 @@ impl RateDecision {
         self.outcome == RateOutcome::Admitted
     }
 
-    /// What would be decided about one unit, by what is left.
+    /// What would be decided about one unit, given what is left.
     pub(crate) fn foreseen(quotas: &Quotas, left: Readings) -> Self {
         let windows = quotas.as_slice().iter().zip(left.as_slice());
         let used_up = windows.filter(|(_, left)| left.remaining == 0);
@@ -131,42 +131,43 @@ impl RateDecision {
     }
 }
 
-/// When something was taken, by the engine's own clocks.
+/// When something was taken, on the engine's own clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TakenAt {
-    /// Nanoseconds on the clock that periods are measured by.
+    /// Nanoseconds on the clock that measures periods.
     pub(crate) period_nanos: u64,
-    /// Seconds since 1970-01-01T00:00:00Z; 0 where no calendar was looked at.
+    /// Seconds since 1970-01-01T00:00:00Z; 0 if no calendar was involved.
     pub(crate) unix_secs: i64,
     /// Units of this key that had been given back before.
     pub(crate) given_back: u64,
-    /// By this process alone, because the shared store could not be asked.
+    /// Decided by this process alone, because the shared store was unavailable.
     pub(crate) is_local: bool,
 }
 
-/// What a request cost in the end, where an estimate was taken.
+/// What a request finally cost, after an estimate was taken.
 ///
-/// What has gone from a window since can't be given back: of a calendar window when it is over, of a strict one when it
-/// has left the period, of a bucket what has drained. So what is used in the end is never more than the quota
-/// admits, whenever requests begin and end.
+/// Units that have left a window can't be given back: those of a calendar window that is over, of a
+/// strict one once they have left the period, of a bucket once they have drained. So the final
+/// usage never exceeds what the quota admits, whenever requests begin and end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
-    /// Units on top of what was taken; below zero they are given back. It is never refused: a window may
-    /// be overdrawn, and then waits until that is made good.
+    /// Units on top of what was taken; negative ones are given back. It is never refused: a window
+    /// may be overdrawn, and then admits nothing until that has drained.
     pub units: i64,
     /// When the estimate was taken.
     pub taken_at: TakenAt,
-    /// What was left when it had been taken. A bucket of which this isn't told is given nothing back.
+    /// What was left right after the take. Without this a bucket gives nothing back.
     pub readings: Readings,
 }
 
 impl Correction {
-    /// Units that are used now, and of which none were taken before. Like any correction it is never refused.
+    /// Units used now for which nothing was taken before. Like any correction this is never
+    /// refused.
     #[must_use]
     pub fn used(units: u32) -> Self {
         Self {
             units: units.into(),
-            // Later than anything has begun.
+            // Later than the beginning of anything.
             taken_at: TakenAt {
                 period_nanos: u64::MAX,
                 unix_secs: i64::MAX,
@@ -177,8 +178,9 @@ impl Correction {
     }
 }
 
-/// What requests are counted by, as a store names it: a scope, and a digest of whoever it is. The digest
-/// keeps keys, addresses and header values out of the store, and every name at one length.
+/// The key that requests are counted by, as a store names it: a scope, and a digest of the caller's
+/// identity. The digest keeps keys, addresses and header values out of the store, and all names at
+/// the same length.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RateKey {
     scope: Arc<str>,
@@ -186,8 +188,8 @@ pub struct RateKey {
 }
 
 impl RateKey {
-    /// Whoever is called `name` in `scope`. The scope is the limit's own name, the same in all processes
-    /// that share it.
+    /// The caller named `name` in `scope`. The scope is the limit's own name, the same in all
+    /// processes that share it.
     #[must_use]
     pub fn new(scope: &Arc<str>, name: &[u8]) -> Self {
         let hash: [u8; 32] = Sha256::digest(name).into();
@@ -224,19 +226,19 @@ impl fmt::Debug for RateKey {
 
 /// Counts requests by key, for one process or for many.
 ///
-/// The quotas come with each call, so that they may differ from key to key and change while running;
-/// what was used under a window's name stays used when its numbers change, and when other calls for the
-/// same key name other windows. A call judges, reads and corrects the windows that it names, and no others.
+/// The quotas are passed with each call, so that they may differ from key to key and change at run
+/// time. Usage under a window's name stays when its limit changes, and when other calls for the
+/// same key name other windows. A call judges, reads and corrects only the windows that it names.
 pub trait RateStore: fmt::Debug + Send + Sync + 'static {
-    /// Takes `cost` units from every window of `key`, or from none: all or nothing, in one step. Nothing
-    /// is written when it refuses, or when the cost is 0.
+    /// Takes `cost` units from every window of `key`, or from none: all or nothing, in one step.
+    /// Nothing is written when it refuses, or when the cost is 0.
     fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision>;
 
-    /// Corrects what was taken.
+    /// Corrects an earlier take.
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()>;
 
-    /// What is left to `key`. One that is asked over the network may say for a moment what it said last of a window that is
-    /// used up.
+    /// Reads what is left for `key`. For a window that is used up, a store over the network may
+    /// briefly repeat its last answer.
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings>;
 
     /// Forgets what `key` has used.

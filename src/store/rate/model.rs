@@ -1,7 +1,7 @@
-//! What a key's windows admit, by a list of all that was ever admitted: a model too simple to be wrong, beside which
-//! engines are tried.
+//! What a key's windows admit, computed from a list of everything ever admitted: a model too simple
+//! to be wrong, which engines are compared with.
 //!
-//! Each call names a bucket, a strict window and a day, by one of three plans.
+//! Each call names a bucket, a strict window and a day, under one of three plans.
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use crate::domain::quota::{CalendarPeriod, Quota, Quotas};
 
-/// Parts of a unit that a bucket owes: so many that each plan drains whole ones in a millisecond.
+/// Fractions of a unit that a bucket counts in: divisible so that each plan drains a whole number
+/// per millisecond.
 const WHOLE: i64 = 800;
-/// The shortest of the strict periods: what one plan takes is let go no sooner, whichever plans follow.
+/// The shortest of the strict periods: what one plan takes leaves no sooner, whichever plans
+/// follow.
 const PERIOD_MIN: i64 = 1_600;
-/// By how much longer than its period a unit may be in use: its own slice, and the longest one of another plan.
+/// How much longer than its period a unit may stay in use: its own slice, plus the longest one of
+/// another plan.
 const LATE_MAX: i64 = 300;
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +63,7 @@ impl Plan {
 pub(crate) enum Room {
     Enough,
     TooLittle,
-    /// A strict window may hold a unit for a little longer than its period.
+    /// A strict window may hold a unit slightly longer than its period.
     Either,
     /// It costs more than a window ever holds.
     Never,
@@ -68,13 +71,14 @@ pub(crate) enum Room {
 
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// Owed by the bucket when something was admitted last, and how much of that drains in a millisecond.
+    /// The bucket's debt when something was last admitted, and how much of it drains per
+    /// millisecond.
     owed: i64,
     drains: i64,
-    /// When something was admitted last, in milliseconds.
+    /// When something was last admitted, in milliseconds.
     latest: i64,
     admitted: Vec<(i64, u32)>,
-    /// The latest day in which something was admitted, and how much.
+    /// The latest day on which something was admitted, and how much.
     day: (i64, u32),
 }
 
@@ -89,8 +93,8 @@ impl Model {
         }
     }
 
-    /// Whether a call fits. A clock that steps back gives nothing back: time is what it was when something was admitted
-    /// last, and a day that was begun doesn't end.
+    /// Whether a call fits. A clock that steps back gives nothing back: time is taken to be that of
+    /// the last admission, and a day that has begun doesn't end.
     pub(crate) fn room(&self, plan: &Plan, cost: u32, (now, day): (i64, i64)) -> Room {
         if cost > plan.bucket.1.min(plan.strict.1).min(plan.day) {
             return Room::Never;

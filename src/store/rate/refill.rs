@@ -1,5 +1,5 @@
-//! Taking units ahead. What the store has debited is kept here whatever becomes of the request that asked: its client may
-//! hang up, and the answer may come after the deadline.
+//! Taking units ahead. Units that the store has debited are kept here whatever happens to the
+//! request: its client may hang up, and the answer may come after the deadline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,20 @@ use crate::{
     store::{StoreError, StoreFuture},
 };
 
-/// One call for units.
+/// One request for units.
 pub(super) struct Refill<R> {
     inner: Arc<Inner<R>>,
     lease: Arc<Lease>,
     key: RateKey,
     quotas: Quotas,
-    /// Of the request that asks.
+    /// The cost of the request that triggered it.
     cost: u32,
-    asked: StoreFuture<(RateDecision, u32)>,
+    pending: StoreFuture<(RateDecision, u32)>,
     since: Asked,
     at: Duration,
 }
 
-type Told = oneshot::Sender<Result<RateDecision, StoreError>>;
+type Reply = oneshot::Sender<Result<RateDecision, StoreError>>;
 
 impl<R: RemoteRateStore> Refill<R> {
     pub(super) fn begin(
@@ -43,7 +43,7 @@ impl<R: RemoteRateStore> Refill<R> {
         Self {
             since: inner.denials.asked(key),
             at: inner.settings.clock.elapsed(),
-            asked: inner.remote.lease(key, quotas, cost, inner.settings.lease),
+            pending: inner.remote.lease(key, quotas, cost, inner.settings.lease),
             inner,
             lease,
             key: key.clone(),
@@ -52,40 +52,42 @@ impl<R: RemoteRateStore> Refill<R> {
         }
     }
 
-    /// Goes on in a task of its own, which has the turn until the store has answered or the units would be too old.
+    /// Continues in its own task, which holds the turn until the store has answered or the units
+    /// would be too old.
     pub(super) async fn within(self, turn: Turn) -> Result<RateDecision, StoreError> {
-        let (tell, told) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         tokio::spawn(async move {
-            self.run(tell).await;
+            self.run(reply).await;
             drop(turn);
         });
-        told.await
-            .unwrap_or_else(|_| Err(StoreError::internal("the runtime ends")))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::internal("the runtime is shutting down")))
     }
 
-    async fn run(mut self, tell: Told) {
-        let mut is_over = false;
+    async fn run(mut self, reply: Reply) {
+        let mut has_answered = false;
         let asked = async {
-            let answer = (&mut self.asked).await;
-            is_over = true;
+            let answer = (&mut self.pending).await;
+            has_answered = true;
             answer
         };
         let asked = self
             .inner
             .ask(asked, |(_, taken)| Effect::of_taking(*taken));
         match asked.await {
-            Ok(((decision, taken), effect)) => self.answer(tell, &decision, taken, effect),
+            Ok(((decision, taken), effect)) => self.answer(reply, &decision, taken, effect),
             Err(error) => {
-                let _ = tell.send(Err(error));
-                if !is_over {
-                    self.wait_on().await;
+                let _ = reply.send(Err(error));
+                if !has_answered {
+                    self.keep_late_answer().await;
                 }
             }
         }
     }
 
-    /// Tells the request, and keeps what it leaves: all of it where the request is there no more.
-    fn answer(&self, tell: Told, decision: &RateDecision, taken: u32, effect: Effect) {
+    /// Answers the request, and keeps the units it leaves: all of them if the request is gone.
+    fn answer(&self, reply: Reply, decision: &RateDecision, taken: u32, effect: Effect) {
         let (key, quotas, cost) = (&self.key, &self.quotas, self.cost);
         self.inner
             .note(key, quotas, cost, decision, (effect, self.since));
@@ -101,20 +103,20 @@ impl<R: RemoteRateStore> Refill<R> {
             outcome: decision.outcome,
             taken_at: decision.taken_at,
         };
-        if let Err(Ok(unheard)) = tell.send(Ok(answer)) {
+        if let Err(Ok(unheard)) = reply.send(Ok(answer)) {
             self.keep(taken.min(cost), &unheard);
         }
     }
 
-    /// The request was answered without the store.
-    async fn wait_on(mut self) {
-        let late = tokio::time::timeout(LEASE_MAX, &mut self.asked).await;
+    /// The request was answered without the store; waits for a late answer.
+    async fn keep_late_answer(mut self) {
+        let late = tokio::time::timeout(LEASE_MAX, &mut self.pending).await;
         if let Ok(Ok((decision, taken))) = late {
             self.keep(taken, &decision);
         }
     }
 
-    /// Keeps so many units, and says how many there are then.
+    /// Keeps `units`, and returns how many there are then.
     fn keep(&self, units: u32, decision: &RateDecision) -> u32 {
         if units == 0 {
             return 0;

@@ -1,10 +1,10 @@
-//! What a limiter that shares its counts has done.
+//! Statistics of a limiter that shares its counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RateDecision;
 
-/// What a limiter that shares its counts has done since it was made.
+/// Counters of a limiter that shares its counts, since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedRateStatistics {
@@ -16,17 +16,17 @@ pub struct SharedRateStatistics {
     pub round_trips: u64,
     /// Round trips that failed, or took too long.
     pub failures: u64,
-    /// Requests refused by a refusal that still held.
+    /// Requests refused because an earlier refusal still held.
     pub refused_from_memory: u64,
-    /// Requests admitted by units that were taken ahead.
+    /// Requests admitted from units that were taken ahead.
     pub admitted_from_lease: u64,
-    /// Requests decided without the store, because it could not be asked.
+    /// Requests decided without the store, because it was unavailable.
     pub degraded: u64,
-    /// How often the store was taken for gone.
+    /// How often the store became unavailable.
     pub losses: u64,
-    /// Whether it is taken for gone now: this process counts by itself.
+    /// Whether it is unavailable now: this process counts by itself.
     pub is_degraded: bool,
-    /// Keys that this process keeps counts of, for when the store is gone.
+    /// Keys that this process keeps counts of, in case the store becomes unavailable.
     pub local_keys: usize,
 }
 
@@ -53,7 +53,7 @@ impl Counters {
         decision
     }
 
-    /// What was counted, and nothing of how things are now.
+    /// The counters, without the current state.
     pub(super) fn read(&self) -> SharedRateStatistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SharedRateStatistics {

@@ -1,5 +1,5 @@
-//! Processes that share a store which never fails, on a clock that is turned by hand, beside a model that
-//! knows what each window has been debited.
+//! Processes that share a store which never fails, on a clock that is moved by hand, compared with
+//! a model that knows what each window has been debited.
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
@@ -30,18 +30,18 @@ use crate::{
     store::{MemoryRateLimiter, StoreError, StoreErrorKind, StoreFuture},
 };
 
-/// The script's rules, by the engine in memory; until it is gone.
+/// The script's rules, implemented by the in-memory engine, until it fails.
 #[derive(Clone, Debug)]
 struct Remote(Arc<MemoryRateLimiter>, Arc<AtomicBool>, Arc<Fate>);
 
-/// What else may become of a store.
+/// Other faults of a store.
 #[derive(Debug, Default)]
 struct Fate {
-    /// It answers, and has no room for anything new.
+    /// It answers, but has no room for anything new.
     is_full: AtomicBool,
-    /// Whoever takes units ahead waits for ever.
+    /// Requests for units ahead never return.
     hangs_leases: AtomicBool,
-    /// What it has decided it tells when it is notified.
+    /// It delays its answers until it is notified.
     is_slow: AtomicBool,
     tell: tokio::sync::Notify,
     leases: AtomicU32,
@@ -138,7 +138,7 @@ fn processes(count: usize, lease: u32) -> (Vec<Resilient<Remote>>, Arc<ManualClo
     (processes, clock)
 }
 
-/// Processes, their clock, and what makes their store be gone.
+/// Processes, their clock, and the switch that makes their store fail.
 fn with_fate(
     count: usize,
     lease: u32,
@@ -190,7 +190,7 @@ impl Bucket {
     }
 }
 
-/// Units that leases debited: how many, and until when they can be used.
+/// Units debited for leases: how many, and until when they can be used.
 #[derive(Default)]
 struct InHand(VecDeque<(u32, u64)>);
 
@@ -214,8 +214,8 @@ impl InHand {
 }
 
 proptest! {
-    /// Whatever is admitted was debited before, in whichever process; what is refused would not have fitted
-    /// beside what was debited. So leases lose at most what they didn't use.
+    /// Whatever is admitted was debited before, by whichever process; what is refused would not
+    /// have fitted beside what was debited. So leases lose at most what they didn't use.
     #[test]
     fn leases_admit_no_more_than_was_debited_and_refuse_only_what_does_not_fit(
         limit in 1_u32..60,
@@ -262,7 +262,7 @@ proptest! {
         }
     }
 
-    /// One process or several, without leases: refusals that are remembered change no decision.
+    /// One process or several, without leases: remembering refusals changes no decision.
     #[test]
     fn several_processes_decide_as_one_would(
         limit in 1_u32..6,
@@ -310,7 +310,8 @@ fn what_was_decided_is_counted_once_wherever_it_was() {
     assert!(take());
 }
 
-/// A key that one process serves all the time has its part of what is left when the store goes, and is not in debt.
+/// A key that one process serves all the time has its part of what is left when the store fails,
+/// and is not in debt.
 #[test]
 fn a_busy_key_goes_on_with_its_part_of_what_is_left() {
     let (processes, clock, fate) = with_fate(2, 0, Degraded::default());
@@ -335,8 +336,8 @@ fn a_busy_key_goes_on_with_its_part_of_what_is_left() {
     assert_eq!(admitted, 25);
 }
 
-/// What fits the quota is not refused for ever because a process has only a share of it; and no process takes what all
-/// have together.
+/// What fits the quota is not refused forever just because a process has only a share of it; and no
+/// process takes what all have together.
 #[test]
 fn what_fits_the_whole_and_no_share_comes_again_when_the_store_is_back() {
     let three = NonZeroU32::new(3).unwrap();

@@ -11,18 +11,19 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-use super::connections::{CONNECT_MAX, Repeat, is_broken, unavailable, within};
+use super::connections::{CONNECT_MAX, Resend, is_broken, unavailable, within};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How often a command is sent anew: once because a key has moved, and once because it is on its way. There
-/// is a deadline on all of it.
+/// How often a command is resent: once because a key has moved, and once because it is being moved.
+/// A deadline covers all of it.
 const RETRIES: u32 = 2;
 
-/// Two connections to every node. Made by [`revive`](Self::revive) alone, which one task at a time calls.
+/// Two connections to every node. Created only by [`revive`](Self::revive), which one task at a
+/// time calls.
 pub(super) struct Cluster {
     client: ClusterClient,
-    /// A client that sends nothing twice, not even after a key that has moved: redis-rs tells the reasons apart for
-    /// itself alone.
+    /// A client that never resends, not even when a key has moved: redis-rs doesn't let callers
+    /// distinguish the reasons.
     once: ClusterClient,
     connections: Mutex<Option<Connections>>,
 }
@@ -34,9 +35,9 @@ struct Connections {
 }
 
 impl Cluster {
-    /// Any of its nodes will do: they know of the others.
+    /// Any of its nodes will do: they know the others.
     pub(super) fn new(nodes: Vec<String>) -> RedisResult<Self> {
-        // A cluster's client would look at the addresses only when it connects.
+        // The cluster client would parse the addresses only when it connects.
         for node in &nodes {
             Client::open(node.as_str())?;
         }
@@ -54,35 +55,36 @@ impl Cluster {
         })
     }
 
-    pub(super) fn connection(&self, repeat: Repeat) -> Result<ClusterConnection, StoreError> {
+    pub(super) fn connection(&self, resend: Resend) -> Result<ClusterConnection, StoreError> {
         let Some(connections) = self.lock().clone() else {
             let text = "not connected to the Redis cluster";
             return Err(StoreError::new(StoreErrorKind::Unavailable, text));
         };
-        Ok(match repeat {
-            Repeat::Safe | Repeat::SameServer => connections.repeating,
-            Repeat::Never => connections.once,
+        Ok(match resend {
+            Resend::Safe | Resend::SameServer => connections.repeating,
+            Resend::Never => connections.once,
         })
     }
 
-    /// Takes note of an error. The connection stays: it finds lost nodes again by itself, and whoever looks
-    /// whether the cluster is back makes another if it doesn't. What was sent once fails alone: a key that has moved
-    /// is no reason to ask nobody any more.
-    pub(super) fn failed(error: &RedisError, repeat: Repeat) -> StoreError {
+    /// Translates an error. The connection stays: it finds lost nodes again by itself, and `revive`
+    /// replaces it if it doesn't. Commands that are never resent fail on their own: a key that has
+    /// moved must not open the breaker for everyone.
+    pub(super) fn failed(error: &RedisError, resend: Resend) -> StoreError {
         let is_gone = error.is_cluster_error() || is_broken(error);
-        if is_gone && repeat == Repeat::Never {
-            return StoreError::internal("the Redis cluster may not have heard what is said once");
+        if is_gone && resend == Resend::Never {
+            return StoreError::internal(
+                "a command that must not be resent may not have reached the Redis cluster",
+            );
         }
         if error.is_cluster_error() {
-            let text = "a part of the Redis cluster is gone";
+            let text = "part of the Redis cluster is down";
             return StoreError::new(StoreErrorKind::Unavailable, text);
         }
         unavailable(error)
     }
 
-    /// Sees to it that every node that keeps keys answers; makes the connection where it is missing. A cluster
-    /// that isn't whole is taken for gone: otherwise the keys of the part that is gone would open the breaker
-    /// again and again.
+    /// Makes sure that every node with keys answers; connects if necessary. An incomplete cluster
+    /// counts as down: otherwise keys of the missing part would open the breaker again and again.
     pub(super) async fn revive(&self) -> Result<(), StoreError> {
         let known = self.lock().clone();
         let connections = match known {
@@ -114,7 +116,7 @@ impl Connections {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The addresses may hold passwords.
+        // The addresses may contain passwords.
         f.write_str("Cluster")
     }
 }

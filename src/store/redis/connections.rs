@@ -1,4 +1,4 @@
-//! Several connections to one server, so that no single one's queue is the narrow place.
+//! Several connections to one server, so that no single connection's queue becomes the bottleneck.
 
 use std::{
     fmt,
@@ -17,52 +17,53 @@ use tokio::time::timeout;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a connection may take to be made, or to say that it is alive.
+/// How long connecting, or a liveness check, may take.
 pub(super) const CONNECT_MAX: Duration = Duration::from_millis(500);
-/// Commands that wait to be written to one connection.
+/// Commands that may wait to be written to one connection.
 const PIPELINE_MAX: usize = 1_024;
 
-const REPLICA: &str = "Redis is a replica: another server is in its place";
+const REPLICA: &str = "this Redis server is a replica: another one is the master";
 
-/// The connections. One that is missing or broken is made anew by whoever needs it, one attempt at a time for each;
-/// with a breaker around all of it, a server that comes back isn't met by a herd.
+/// The connections. A missing or broken one is re-established by whoever needs it, one attempt per
+/// slot at a time; together with a breaker around it, this keeps a recovering server from being
+/// flooded.
 pub(super) struct Connections {
     client: Client,
     slots: Box<[Slot]>,
-    turn: AtomicUsize,
-    /// When one connection breaks, the server has ended all of them, or another one has taken over: none of its age
-    /// is used any more.
-    age: AtomicU64,
+    next_slot: AtomicUsize,
+    /// The current generation. When one connection breaks, either the server closed all of them or
+    /// another one took over: connections of that generation are no longer used.
+    generation: AtomicU64,
 }
 
 #[derive(Default)]
 struct Slot {
     kept: Mutex<Option<Kept>>,
-    making: tokio::sync::Mutex<()>,
-    /// Attempts that failed: whoever waited for one makes no other.
+    connecting: tokio::sync::Mutex<()>,
+    /// Failed attempts: a caller that waited for one doesn't start another.
     failures: AtomicU64,
 }
 
 #[derive(Clone)]
 struct Kept {
     connection: MultiplexedConnection,
-    age: u64,
+    generation: u64,
 }
 
-/// A connection, for one question.
-pub(super) struct Line {
+/// A connection, for one call.
+pub(super) struct Borrowed {
     pub(super) connection: MultiplexedConnection,
     slot: usize,
-    age: u64,
-    is_second: bool,
+    generation: u64,
+    is_retry: bool,
 }
 
-/// Whether a question may be put again of which nobody knows whether it was heard.
+/// Whether a call may be resent when it is unknown whether it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// Heard twice, it does what it does heard once, or takes more and never less.
+pub(super) enum Resend {
+    /// Receiving it twice has the same effect as once, or takes more but never less.
     Safe,
-    /// The same, where it is the same store that hears it. A cluster's client sees to that.
+    /// As `Safe`, but only if the same server receives it again. A cluster client ensures that.
     SameServer,
     Never,
 }
@@ -73,116 +74,119 @@ impl Connections {
         Self {
             client,
             slots: slots.collect(),
-            turn: AtomicUsize::new(0),
-            age: AtomicU64::new(0),
+            next_slot: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
         }
     }
 
-    /// The connection for a key of that digest.
-    pub(super) async fn of(&self, digest: &[u8; 16]) -> Result<Line, StoreError> {
+    /// The connection for a key with that digest.
+    pub(super) async fn of(&self, digest: &[u8; 16]) -> Result<Borrowed, StoreError> {
         let [first, ..] = *digest;
         self.at(usize::from(first)).await
     }
 
     /// The next connection in turn.
-    pub(super) async fn next(&self) -> Result<Line, StoreError> {
-        self.at(self.turn.fetch_add(1, Ordering::Relaxed)).await
+    pub(super) async fn next(&self) -> Result<Borrowed, StoreError> {
+        self.at(self.next_slot.fetch_add(1, Ordering::Relaxed))
+            .await
     }
 
-    async fn at(&self, number: usize) -> Result<Line, StoreError> {
+    async fn at(&self, number: usize) -> Result<Borrowed, StoreError> {
         let index = number.checked_rem(self.slots.len()).unwrap_or(0);
-        match self.standing(index) {
-            Some(line) => Ok(line),
+        match self.current(index) {
+            Some(borrowed) => Ok(borrowed),
             None => self.renew(index).await,
         }
     }
 
-    fn standing(&self, index: usize) -> Option<Line> {
+    fn current(&self, index: usize) -> Option<Borrowed> {
         let kept = lock(&self.slots.get(index)?.kept).clone()?;
-        (kept.age == self.age.load(Ordering::Acquire)).then_some(Line {
+        (kept.generation == self.generation.load(Ordering::Acquire)).then_some(Borrowed {
             connection: kept.connection,
             slot: index,
-            age: kept.age,
-            is_second: false,
+            generation: kept.generation,
+            is_retry: false,
         })
     }
 
-    /// After an error: a fresh connection to put the question to once more, or what to say. A server that answers on
-    /// a fresh one isn't `Unavailable`.
-    pub(super) async fn another(
+    /// After an error: a fresh connection for one more attempt, or the error to report. A server
+    /// that answers on a fresh connection isn't `Unavailable`.
+    pub(super) async fn for_retry(
         &self,
-        line: Line,
+        borrowed: Borrowed,
         error: &RedisError,
-        repeat: Repeat,
-    ) -> Result<Line, StoreError> {
+        resend: Resend,
+    ) -> Result<Borrowed, StoreError> {
         if !is_broken(error) {
             return Err(unavailable(error));
         }
-        self.retire(line.age);
-        if line.is_second {
+        self.retire(borrowed.generation);
+        if borrowed.is_retry {
             return Err(unavailable(error));
         }
-        let fresh = self.at(line.slot).await?;
-        match repeat {
-            Repeat::Safe => Ok(Line {
-                is_second: true,
+        let fresh = self.at(borrowed.slot).await?;
+        match resend {
+            Resend::Safe => Ok(Borrowed {
+                is_retry: true,
                 ..fresh
             }),
-            Repeat::SameServer | Repeat::Never => {
+            Resend::SameServer | Resend::Never => {
                 let text = "the connection to Redis ended before the answer";
                 Err(StoreError::internal(text))
             }
         }
     }
 
-    /// Uses those of that age no more; those that were made since stay.
-    fn retire(&self, age: u64) {
-        let next = age.wrapping_add(1);
-        let _ = self
-            .age
-            .compare_exchange(age, next, Ordering::AcqRel, Ordering::Acquire);
+    /// Stops using connections of that generation; newer ones stay.
+    fn retire(&self, generation: u64) {
+        let next = generation.wrapping_add(1);
+        let _ =
+            self.generation
+                .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Sees to it that every connection answers, one after the other; makes those that are missing or don't.
+    /// Makes sure that every connection answers, one after the other; replaces those that are
+    /// missing or don't.
     pub(super) async fn revive(&self) -> Result<(), StoreError> {
         for index in 0..self.slots.len() {
-            if let Some(line) = self.standing(index) {
-                if look(line.connection).await.is_ok() {
+            if let Some(borrowed) = self.current(index) {
+                if check_master(borrowed.connection).await.is_ok() {
                     continue;
                 }
-                // It may never answer again: the other end may be gone for good, and another one in its place.
-                self.retire(line.age);
+                // It may never answer: the other end may be gone for good and replaced by another
+                // server.
+                self.retire(borrowed.generation);
             }
             self.renew(index).await?;
         }
         Ok(())
     }
 
-    async fn renew(&self, index: usize) -> Result<Line, StoreError> {
+    async fn renew(&self, index: usize) -> Result<Borrowed, StoreError> {
         let away = || StoreError::new(StoreErrorKind::Unavailable, "not connected to Redis");
         let slot = self.slots.get(index).ok_or_else(away)?;
         let failures = slot.failures.load(Ordering::Acquire);
-        let _one = slot.making.lock().await;
-        if let Some(line) = self.standing(index) {
-            return Ok(line);
+        let _one = slot.connecting.lock().await;
+        if let Some(borrowed) = self.current(index) {
+            return Ok(borrowed);
         }
         if slot.failures.load(Ordering::Acquire) != failures {
             return Err(away());
         }
-        let age = self.age.load(Ordering::Acquire);
-        let made = self.connect().await.inspect_err(|_| {
+        let generation = self.generation.load(Ordering::Acquire);
+        let connected = self.connect().await.inspect_err(|_| {
             slot.failures.fetch_add(1, Ordering::AcqRel);
         });
-        let connection = made?;
+        let connection = connected?;
         *lock(&slot.kept) = Some(Kept {
             connection: connection.clone(),
-            age,
+            generation,
         });
-        Ok(Line {
+        Ok(Borrowed {
             connection,
             slot: index,
-            age,
-            is_second: false,
+            generation,
+            is_retry: false,
         })
     }
 
@@ -195,14 +199,14 @@ impl Connections {
             .client
             .get_multiplexed_async_connection_with_config(&config);
         let connection = within(connecting).await?;
-        look(connection.clone()).await?;
+        check_master(connection.clone()).await?;
         Ok(connection)
     }
 }
 
-/// Whether a server answers, and is the one that is written to. Where it doesn't say what it is, because the
-/// application may not ask or something stands between, its answering is enough.
-pub(super) async fn look(mut connection: MultiplexedConnection) -> Result<(), StoreError> {
+/// Checks that a server answers and accepts writes. If it doesn't reveal its role, because the
+/// application lacks the right to ask or because of a proxy, an answer is enough.
+pub(super) async fn check_master(mut connection: MultiplexedConnection) -> Result<(), StoreError> {
     let role = redis::cmd("ROLE");
     let asked = role.query_async::<Value>(&mut connection);
     match timeout(CONNECT_MAX, asked).await {
@@ -215,7 +219,7 @@ pub(super) async fn look(mut connection: MultiplexedConnection) -> Result<(), St
             within(ping.exec_async(&mut connection)).await
         }
         Ok(Err(error)) => Err(unavailable(&error)),
-        Err(_) => Err(silent()),
+        Err(_) => Err(no_answer()),
     }
 }
 
@@ -230,7 +234,7 @@ fn is_replica(role: &Value) -> bool {
     }
 }
 
-/// Whether a connection leads nowhere any more, or to a server that others have taken the place of.
+/// Whether a connection is dead, or leads to a server that has been replaced.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_io_error() || is_said_by_replica(error)
 }
@@ -243,14 +247,14 @@ fn is_said_by_replica(error: &RedisError) -> bool {
         || is_wrapped(error, &["-READONLY", "-MASTERDOWN"])
 }
 
-/// Whether one of these errors is in the text of another: before Redis 7, all that went wrong within a script is an
-/// `ERR`.
+/// Whether one of these errors is in the text of another: before Redis 7, every error within a
+/// script is an `ERR`.
 pub(super) fn is_wrapped(error: &RedisError, codes: &[&str]) -> bool {
     let text = error.detail().unwrap_or_default();
     codes.iter().any(|code| text.contains(code))
 }
 
-fn silent() -> StoreError {
+fn no_answer() -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, "Redis doesn't answer")
 }
 
@@ -259,12 +263,12 @@ pub(super) async fn within<T>(
 ) -> Result<T, StoreError> {
     match timeout(CONNECT_MAX, attempt).await {
         Ok(outcome) => outcome.map_err(|error| unavailable(&error)),
-        Err(_) => Err(silent()),
+        Err(_) => Err(no_answer()),
     }
 }
 
-/// The kind and the code of an error: its text may hold what was sent. What the server itself said may
-/// pass; all else means that there is nobody to ask.
+/// Keeps only the kind and the code of an error, since its text may contain what was sent. Errors
+/// that the server itself reports may be temporary; all others mean that the server is unreachable.
 pub(super) fn unavailable(error: &RedisError) -> StoreError {
     if is_said_by_replica(error) {
         return StoreError::new(StoreErrorKind::Unavailable, REPLICA);
@@ -288,7 +292,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The address may hold a password.
+        // The address may contain a password.
         f.debug_struct("Connections")
             .field("count", &self.slots.len())
             .finish_non_exhaustive()

@@ -1,7 +1,8 @@
-//! News of changes over Redis, for stores that can't push.
+//! Change notifications over Redis, for stores that can't push.
 //!
-//! One connection publishes and listens. Each time that it is made, everything is forgotten, so that nothing that was
-//! told meanwhile can be missed; and whether it still stands is tried when it is silent.
+//! One connection publishes and listens. Whenever it is established, listeners forget everything
+//! they cached, so that changes announced in between can't be missed. While it is silent it is
+//! probed.
 
 use std::{
     collections::VecDeque,
@@ -19,30 +20,32 @@ use redis::{
 };
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use super::connections::{CONNECT_MAX, look, within};
+use super::connections::{CONNECT_MAX, check_master, within};
 use crate::store::{
     Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
 };
 
-/// How long the channel may be silent before it is tried.
+/// How long the channel may be silent before it is probed.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long it waits before it connects again: at first, and at most.
+/// The delay before reconnecting: the first one, and the maximum.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
-/// Changes that wait to be told. With more of them everything is to be forgotten, which is one.
+/// Changes that may wait to be published. Beyond that they are replaced by a single "forget
+/// everything".
 const WAITING_MAX: usize = 10_000;
-/// Changes that are told in one round trip.
-const TOLD_AT_ONCE: usize = 100;
+/// Changes published in one round trip.
+const PUBLISHED_AT_ONCE: usize = 100;
 
-/// Tells other processes of changes, and hears of theirs, through Redis or Valkey (6.2 and later): for key stores that can't
-/// do it themselves, such as a file, SQLite, or one of your own. A clone is a reference count.
+/// Announces changes to other processes, and receives theirs, through Redis or Valkey (6.2 and
+/// later): for key stores that can't do so themselves, such as a file, SQLite, or one of your own.
+/// A clone is a reference count.
 ///
 /// ```no_run
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use tollgate::{key::KeyFormat, keyring::{KeyResolver, Keyring}, store::{FileKeyStore, RedisInvalidations}};
 ///
-/// // What is told of is looked up at once: a store must not answer then from what it remembers itself.
+/// // Announced keys are looked up at once, so the store must not answer from a cache of its own.
 /// let store = FileKeyStore::builder("/srv/keys.json").check_interval(Duration::ZERO).build();
 /// let format = KeyFormat::builder("acme").build()?;
 /// let news = RedisInvalidations::builder("redis://127.0.0.1/").build()?;
@@ -52,38 +55,40 @@ const TOLD_AT_ONCE: usize = 100;
 /// # Ok(()) }
 /// ```
 ///
-/// # What it keeps to
+/// # Guarantees
 ///
-/// - A change is told in the background, a moment after it is made. While Redis is away it waits; 10,000 wait at most, and
-///   beyond that everybody is told to forget everything.
-/// - It makes a revocation quick, never sure: when Redis is away, or the process ends before it has told, the `ttl` of the
-///   resolvers is what holds.
-/// - What is told is the digest of a key, or the name of a login or user, and never a key. Whoever may write to the channel can
-///   make processes ask their stores again, and no more than that.
+/// - A change is published in the background, a moment after it is made. While Redis is unavailable
+///   it waits; at most 10,000 wait, and beyond that all processes are told to forget everything.
+/// - It makes revocation fast, but not certain: when Redis is unavailable, or the process ends
+///   before publishing, the resolvers' `ttl` is what bounds the delay.
+/// - A message contains the digest of a key, or the name of a login or user, but never a key.
+///   Anyone who can write to the channel can make processes query their stores again, and nothing
+///   more.
 ///
-/// It goes on for as long as there is a clone of it, or a resolver that follows it. TLS (`rediss://`) needs one of redis-rs's
-/// TLS features, switched on by the application.
+/// It runs for as long as there is a clone of it, or a resolver that follows it. TLS (`rediss://`)
+/// needs one of redis-rs's TLS features, switched on by the application.
 #[derive(Clone)]
 pub struct RedisInvalidations(Arc<Owner>);
 
-/// What ends with the last clone.
+/// Stops the task when the last clone is dropped.
 struct Owner(Arc<Shared>);
 
 struct Shared {
     channel: String,
     listeners: Listeners,
     waiting: Mutex<Waiting>,
-    /// There is something to tell, or nobody left to tell it for.
+    /// There is something to publish, or the last clone is gone.
     wake: Notify,
-    owned: AtomicBool,
-    stands: AtomicBool,
+    is_owned: AtomicBool,
+    is_connected: AtomicBool,
 }
 
-/// Changes that wait to be told.
+/// Changes that wait to be published.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: VecDeque<Change>,
-    /// How often all that waited became one: what was taken out before isn't in it any more.
+    /// How often the queue was replaced by a single entry: what was read before then is no longer
+    /// in it.
     overflows: u64,
 }
 
@@ -98,14 +103,15 @@ impl Waiting {
         self.changes.push_back(Change::Everything);
     }
 
-    /// What is to be told next, and what [`told`](Self::told) must know.
+    /// The next changes to publish, and the token that [`published`](Self::published) needs.
     fn next(&self) -> (Vec<Change>, u64) {
-        let next = self.changes.iter().take(TOLD_AT_ONCE).cloned();
+        let next = self.changes.iter().take(PUBLISHED_AT_ONCE).cloned();
         (next.collect(), self.overflows)
     }
 
-    /// The first ones were told, unless all has become one meanwhile, which wasn't.
-    fn told(&mut self, count: usize, overflows: u64) {
+    /// Removes the first changes after they were published, unless the queue was replaced
+    /// meanwhile.
+    fn published(&mut self, count: usize, overflows: u64) {
         if self.overflows == overflows {
             let count = count.min(self.changes.len());
             self.changes.drain(..count);
@@ -121,13 +127,13 @@ pub struct RedisInvalidationsBuilder {
 }
 
 impl RedisInvalidations {
-    /// Begins with the server at `url`: `redis://user:password@host:port`.
+    /// A builder for the server at `url`: `redis://user:password@host:port`.
     pub fn builder(url: &str) -> RedisInvalidationsBuilder {
         Self::cluster([url])
     }
 
-    /// Begins with a cluster, of which these are nodes: what one is told all of them tell, so it is connected to one, and to
-    /// the next when that is gone.
+    /// A builder for a cluster with these nodes. Nodes forward messages to each other, so it
+    /// connects to one, and to the next when that one is down.
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisInvalidationsBuilder {
         RedisInvalidationsBuilder {
             urls: nodes.into_iter().map(str::to_owned).collect(),
@@ -135,15 +141,16 @@ impl RedisInvalidations {
         }
     }
 
-    /// Whether the channel stands at the moment.
+    /// Whether the channel is currently connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.0.0.stands.load(Ordering::Acquire)
+        self.0.0.is_connected.load(Ordering::Acquire)
     }
 }
 
 impl RedisInvalidationsBuilder {
-    /// The channel, which all databases of a server have in common: one for each store. `tollgate` unless set.
+    /// The name of the channel: one per store, since all databases of a server share their
+    /// channels. `tollgate` unless set.
     pub fn channel(mut self, channel: &str) -> Self {
         channel.clone_into(&mut self.channel);
         self
@@ -152,22 +159,23 @@ impl RedisInvalidationsBuilder {
     /// Connects in the background, now and whenever the connection ends.
     ///
     /// # Errors
-    /// When an address can't be read, there is none, or there is no Tokio runtime here.
+    /// When an address can't be parsed, there is none, or this is not called on a Tokio runtime.
     pub fn build(self) -> Result<RedisInvalidations, StoreError> {
         let refused = |text| StoreError::new(StoreErrorKind::Refused, text);
         let clients: RedisResult<Vec<Client>> = self.urls.iter().map(|url| client(url)).collect();
         let clients = clients.ok().filter(|clients| !clients.is_empty());
-        let clients = clients.ok_or_else(|| refused("no address of a Redis server"))?;
-        let runtime = Handle::try_current().map_err(|_| refused("no Tokio runtime is here"))?;
+        let clients = clients.ok_or_else(|| refused("not a valid Redis address"))?;
+        let runtime = Handle::try_current()
+            .map_err(|_| refused("change notifications need a Tokio runtime"))?;
         let shared = Arc::new(Shared {
             channel: self.channel,
             listeners: Listeners::default(),
             waiting: Mutex::default(),
             wake: Notify::new(),
-            owned: AtomicBool::new(true),
-            stands: AtomicBool::new(false),
+            is_owned: AtomicBool::new(true),
+            is_connected: AtomicBool::new(false),
         });
-        runtime.spawn(stand(Arc::clone(&shared), clients));
+        runtime.spawn(run(Arc::clone(&shared), clients));
         Ok(RedisInvalidations(Arc::new(Owner(shared))))
     }
 }
@@ -176,14 +184,15 @@ impl Invalidations for RedisInvalidations {
     fn subscribe(&self, listener: Weak<dyn ChangeListener>) {
         let shared = &self.0.0;
         shared.listeners.add(Weak::clone(&listener));
-        // The channel stands already, perhaps: then nobody else tells the newcomer so.
+        // The channel may already be up, in which case nothing else would tell the new listener to
+        // start fresh.
         if let Some(listener) = listener.upgrade() {
             listener.changed(&Change::Everything);
         }
     }
 }
 
-/// Tells every process that listens, this one too.
+/// Publishes to every process that listens, including this one.
 impl ChangeListener for RedisInvalidations {
     fn changed(&self, change: &Change) {
         let shared = &self.0.0;
@@ -194,7 +203,7 @@ impl ChangeListener for RedisInvalidations {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.owned.store(false, Ordering::Release);
+        self.0.is_owned.store(false, Ordering::Release);
         self.0.wake.notify_one();
     }
 }
@@ -204,19 +213,19 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_wanted(&self) -> bool {
-        self.owned.load(Ordering::Acquire) || self.listeners.are_there()
+    fn is_needed(&self) -> bool {
+        self.is_owned.load(Ordering::Acquire) || self.listeners.has_any()
     }
 
-    fn hear(&self, info: &PushInfo) {
+    fn receive(&self, info: &PushInfo) {
         if info.kind != PushKind::Message {
             return;
         }
-        let told = match info.data.as_slice() {
-            [_, Value::BulkString(told)] => std::str::from_utf8(told).ok(),
+        let text = match info.data.as_slice() {
+            [_, Value::BulkString(text)] => std::str::from_utf8(text).ok(),
             _ => None,
         };
-        let change = told.map_or(Change::Everything, Change::from_text);
+        let change = text.map_or(Change::Everything, Change::from_text);
         self.listeners.tell(&change);
     }
 
@@ -226,44 +235,44 @@ impl Shared {
         ended: &Arc<Notify>,
     ) -> Result<MultiplexedConnection, StoreError> {
         let (shared, end) = (Arc::clone(self), Arc::clone(ended));
-        let hear = move |info: PushInfo| {
+        let receive = move |info: PushInfo| {
             if info.kind == PushKind::Disconnection {
                 end.notify_one();
             }
-            shared.hear(&info);
+            shared.receive(&info);
             Ok::<(), ()>(())
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(CONNECT_MAX))
-            .set_push_sender(hear);
+            .set_push_sender(receive);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = within(connecting).await?;
-        // What is told to a replica, its master doesn't hear.
-        look(connection.clone()).await?;
+        // Messages published on a replica don't reach its master.
+        check_master(connection.clone()).await?;
         within(connection.subscribe(&self.channel)).await?;
         Ok(connection)
     }
 
-    /// What can't be told waits on, in its order.
-    async fn tell(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
+    /// Publishes what is waiting; what can't be published stays queued, in order.
+    async fn publish(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
         loop {
             let (next, overflows) = self.waiting().next();
             if next.is_empty() {
                 return Ok(());
             }
-            let mut publish = redis::pipe();
+            let mut messages = redis::pipe();
             for change in &next {
-                let command = publish.cmd("PUBLISH").arg(&self.channel);
+                let command = messages.cmd("PUBLISH").arg(&self.channel);
                 command.arg(change.to_text()).ignore();
             }
-            within(publish.exec_async(connection)).await?;
-            self.waiting().told(next.len(), overflows);
+            within(messages.exec_async(connection)).await?;
+            self.waiting().published(next.len(), overflows);
         }
     }
 }
 
-/// What is pushed comes between answers, which the older protocol doesn't know.
+/// Push messages come between answers, which needs RESP3.
 fn client(url: &str) -> RedisResult<Client> {
     let address = url.into_connection_info()?;
     let settings = address.redis_settings().clone();
@@ -271,42 +280,42 @@ fn client(url: &str) -> RedisResult<Client> {
     Client::open(address.set_redis_settings(settings))
 }
 
-async fn stand(shared: Arc<Shared>, clients: Vec<Client>) {
-    let mut patience = RETRY_AFTER;
+async fn run(shared: Arc<Shared>, clients: Vec<Client>) {
+    let mut delay = RETRY_AFTER;
     for client in clients.iter().cycle() {
-        if !shared.is_wanted() {
+        if !shared.is_needed() {
             return;
         }
-        let ended = listen(&shared, client, &mut patience).await;
-        shared.stands.store(false, Ordering::Release);
+        let ended = listen(&shared, client, &mut delay).await;
+        shared.is_connected.store(false, Ordering::Release);
         if let Err(error) = ended {
-            tracing::warn!(target: "tollgate::redis", %error, "changes elsewhere are not heard of");
+            tracing::warn!(target: "tollgate::redis", %error, "the change notification channel is down");
         }
-        sleep(patience).await;
-        patience = patience.saturating_mul(2).min(RETRY_AFTER_MAX);
+        sleep(delay).await;
+        delay = delay.saturating_mul(2).min(RETRY_AFTER_MAX);
     }
 }
 
-/// For as long as it can, or somebody wants it to.
+/// Listens until it fails, or nobody needs it any more.
 async fn listen(
     shared: &Arc<Shared>,
     client: &Client,
-    patience: &mut Duration,
+    delay: &mut Duration,
 ) -> Result<(), StoreError> {
     let ended = Arc::new(Notify::new());
     let mut connection = shared.connect(client, &ended).await?;
-    shared.stands.store(true, Ordering::Release);
+    shared.is_connected.store(true, Ordering::Release);
     shared.listeners.tell(&Change::Everything);
-    *patience = RETRY_AFTER;
-    while shared.is_wanted() {
-        shared.tell(&mut connection).await?;
+    *delay = RETRY_AFTER;
+    while shared.is_needed() {
+        shared.publish(&mut connection).await?;
         tokio::select! {
             () = shared.wake.notified() => {}
             () = ended.notified() => {
                 let text = "the connection to Redis ended";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, text));
             }
-            () = sleep(SILENCE) => look(connection.clone()).await?,
+            () = sleep(SILENCE) => check_master(connection.clone()).await?,
         }
     }
     Ok(())
@@ -347,15 +356,15 @@ mod tests {
         let (next, overflows) = waiting.next();
         assert_eq!(next, [Change::Everything]);
         overflow(&mut waiting);
-        waiting.told(next.len(), overflows);
+        waiting.published(next.len(), overflows);
         let (next, overflows) = waiting.next();
         assert_eq!(
             next,
             [Change::Everything],
-            "it came after the one that was told"
+            "it came after the one that was published"
         );
         waiting.push(&Change::Everything);
-        waiting.told(next.len(), overflows);
+        waiting.published(next.len(), overflows);
         assert_eq!(waiting.changes.len(), 1, "and so did this one");
     }
 }

@@ -1,4 +1,4 @@
-//! A server that is asked for no longer than a deadline, and not at all while it is known to be gone.
+//! A connection to a server with a deadline, and with a breaker while it is known to be down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
-use super::{Servers, connections::Repeat};
+use super::{Servers, connections::Resend};
 use crate::{
     domain::clock::{Clock, SystemClock},
     store::{
@@ -29,13 +29,13 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-enum Things<'a> {
+enum RedisRequest<'a> {
     One(&'a Cmd),
     All(&'a Pipeline),
 }
 
-impl Things<'_> {
-    async fn put<T: FromRedisValue>(self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
+impl RedisRequest<'_> {
+    async fn send<T: FromRedisValue>(self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         match self {
             Self::One(command) => command.query_async(connection).await,
             Self::All(commands) => commands.query_async(connection).await,
@@ -44,7 +44,7 @@ impl Things<'_> {
 }
 
 impl Link {
-    /// Nothing is connected yet: [`connect`](Self::connect).
+    /// Nothing is connected yet: see [`connect`](Self::connect).
     pub(super) fn new(servers: Servers, deadline: Duration) -> Self {
         Self(Arc::new(Inner {
             servers,
@@ -54,7 +54,7 @@ impl Link {
         }))
     }
 
-    /// Connects, and tells whether that went well. If not, it is tried again in the background.
+    /// Connects, and returns whether that succeeded. If not, retries continue in the background.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
         let outcome = self.0.servers.revive().await;
         if let Err(error) = &outcome {
@@ -63,48 +63,51 @@ impl Link {
         outcome
     }
 
-    /// Asks for one thing. After a failure it may have been done or not.
+    /// Sends one command. After a failure it may or may not have been carried out.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         command: &Cmd,
-        repeat: Repeat,
+        resend: Resend,
     ) -> Result<T, StoreError> {
-        self.judge(self.put(Things::One(command), repeat)).await
+        self.guard(self.send(RedisRequest::One(command), resend))
+            .await
     }
 
-    /// Asks for several things in one round trip, once.
+    /// Sends several commands in one round trip, without resending.
     pub(super) async fn ask_all<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
     ) -> Result<T, StoreError> {
-        let answers = self.put(Things::All(commands), Repeat::Never);
-        self.judge(answers).await
+        let answers = self.send(RedisRequest::All(commands), Resend::Never);
+        self.guard(answers).await
     }
 
-    async fn put<T: FromRedisValue>(
+    async fn send<T: FromRedisValue>(
         &self,
-        things: Things<'_>,
-        repeat: Repeat,
+        request: RedisRequest<'_>,
+        resend: Resend,
     ) -> Result<T, StoreError> {
         match &self.0.servers {
             Servers::One(connections) => {
-                let mut line = connections.next().await?;
+                let mut borrowed = connections.next().await?;
                 loop {
-                    match things.put(&mut line.connection).await {
+                    match request.send(&mut borrowed.connection).await {
                         Ok(answer) => return Ok(answer),
-                        Err(error) => line = connections.another(line, &error, repeat).await?,
+                        Err(error) => {
+                            borrowed = connections.for_retry(borrowed, &error, resend).await?
+                        }
                     }
                 }
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(cluster) => {
-                let answer = things.put(&mut cluster.connection(repeat)?).await;
-                answer.map_err(|error| Cluster::failed(&error, repeat))
+                let answer = request.send(&mut cluster.connection(resend)?).await;
+                answer.map_err(|error| Cluster::failed(&error, resend))
             }
         }
     }
 
-    async fn judge<T>(
+    async fn guard<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -133,14 +136,14 @@ impl Link {
 
     fn failed(&self, failure: Failure, error: &StoreError) {
         if self.0.breaker.failed(failure) {
-            tracing::warn!(target: "tollgate::redis", %error, "Redis is gone");
-            self.look_after();
+            tracing::warn!(target: "tollgate::redis", %error, "Redis is unavailable");
+            self.watch_for_recovery();
         }
     }
 
-    /// Looks whether the server is back until it is: one task for each time that the breaker opens. It ends with
-    /// the link.
-    fn look_after(&self) {
+    /// Checks until the server is back: one task for each time the breaker opens. It ends with the
+    /// link.
+    fn watch_for_recovery(&self) {
         let link = Arc::downgrade(&self.0);
         let mut pauses = self.0.breaker.pauses(self.0.clock.elapsed());
         tokio::spawn(async move {
@@ -151,7 +154,7 @@ impl Link {
                 };
                 if inner.servers.revive().await.is_ok() {
                     inner.breaker.close(inner.clock.elapsed());
-                    tracing::info!(target: "tollgate::redis", "Redis is back");
+                    tracing::info!(target: "tollgate::redis", "Redis is available again");
                     return;
                 }
             }

@@ -1,11 +1,11 @@
-//! What several processes share through Redis or Valkey (6.2 and later), on a server or a cluster: rate limits here; money,
-//! logins and change notifications in modules of their own.
+//! State that several processes share through Redis or Valkey (6.2 and later), on a server or a
+//! cluster: rate limits here; money, logins and change notifications in submodules.
 //!
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
-//!   cluster keeps it in one place.
-//! - A question to the store takes 25 ms at most. After three failures in a row only one task goes on asking,
-//!   until the store is back; meanwhile each process counts by itself
+//!   cluster keeps it in one slot.
+//! - A call to Redis takes at most 25 ms. After three failures in a row only one task keeps trying,
+//!   until Redis is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
 #[cfg(feature = "redis-cluster")]
@@ -23,7 +23,7 @@ pub use invalidations::{RedisInvalidations, RedisInvalidationsBuilder};
 pub use ledger::{RedisLedger, RedisLedgerBuilder};
 pub use sessions::{RedisSessions, RedisSessionsBuilder};
 
-use connections::{Connections, Repeat};
+use connections::{Connections, Resend};
 use redis::Client;
 use script::{Answer, Invocation, Operation};
 
@@ -57,14 +57,15 @@ const CAPACITY: usize = 1_000_000;
 /// # Ok(()) }
 /// ```
 ///
-/// # What it keeps to
+/// # Guarantees
 ///
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
-/// - While it doesn't, each process admits its share of each quota, beginning with its part of what Redis had left: see
-///   [`Degraded::local`]. Processes that had heard of a key lately have no more together than Redis had, but for shares
-///   that are rounded up; one that had not, at most its share. Who asked in the last 25 ms may be counted in both places.
-/// - When Redis comes back, its counts hold; what processes admitted by themselves isn't added to them.
-///   A server that lost its memory begins anew.
+/// - While it doesn't, each process admits its share of each quota, starting with its part of what
+///   Redis had left: see [`Degraded::local`]. Processes that recently saw a key have no more
+///   together than Redis had, except that shares are rounded up; a process that had not seen it has
+///   at most its share. Requests of the last 25 ms may be counted in both places.
+/// - When Redis comes back, its counts apply; what processes admitted by themselves isn't added to
+///   them. A server that lost its memory starts from zero.
 ///
 /// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
 #[derive(Clone, Debug)]
@@ -73,37 +74,38 @@ pub struct RedisRateLimiter(Resilient<Remote>);
 /// Settings of a [`RedisRateLimiter`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisRateLimiterBuilder {
-    place: Place,
+    address: Address,
     connections: usize,
     prefix: String,
     settings: RemoteSettings,
 }
 
-/// A server or a cluster, by address.
-enum Place {
+/// The address of a server or a cluster.
+enum Address {
     Server(String),
     #[cfg(feature = "redis-cluster")]
     Cluster(Vec<String>),
 }
 
 impl RedisRateLimiter {
-    /// Begins a limiter on the server at `url`: `redis://user:password@host:port/database`.
+    /// A builder for a limiter on the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisRateLimiterBuilder {
-        Self::at(Place::Server(url.to_owned()))
+        Self::at(Address::Server(url.to_owned()))
     }
 
-    /// Begins a limiter on a cluster, of which these are some nodes: the others are found through them. Each
-    /// process has two connections to every node: over one of them nothing is sent twice. A cluster of which a part is gone is taken for gone until a
-    /// replica has taken over.
+    /// A builder for a limiter on a cluster. These are some of its nodes, through which the others
+    /// are found. Each process has two connections to every node, one of which never resends
+    /// anything. While part of the cluster is down, all of it counts as down, until a replica has
+    /// taken over.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisRateLimiterBuilder {
         let nodes = nodes.into_iter().map(str::to_owned);
-        Self::at(Place::Cluster(nodes.collect()))
+        Self::at(Address::Cluster(nodes.collect()))
     }
 
-    fn at(place: Place) -> RedisRateLimiterBuilder {
+    fn at(address: Address) -> RedisRateLimiterBuilder {
         RedisRateLimiterBuilder {
-            place,
+            address,
             connections: CONNECTIONS,
             prefix: "tollgate".to_owned(),
             settings: RemoteSettings {
@@ -116,8 +118,8 @@ impl RedisRateLimiter {
         }
     }
 
-    /// Connects. A limiter is usable whether or not that succeeds: it is tried again in the background,
-    /// and until then each process counts by itself.
+    /// Connects. The limiter is usable whether or not that succeeds: it keeps trying in the
+    /// background, and until then each process counts by itself.
     ///
     /// # Errors
     /// When the server can't be reached now.
@@ -125,13 +127,13 @@ impl RedisRateLimiter {
         self.0.connect().await
     }
 
-    /// Whether this process counts by itself at the moment.
+    /// Whether this process currently counts by itself.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.0.is_degraded()
     }
 
-    /// What it has done since it was made.
+    /// Counters since its creation.
     #[must_use]
     pub fn statistics(&self) -> SharedRateStatistics {
         self.0.statistics()
@@ -139,13 +141,13 @@ impl RedisRateLimiter {
 }
 
 impl RedisRateLimiterBuilder {
-    /// How many connections to a server keys are spread over; 4 unless set, at least 1.
+    /// How many connections to a server the keys are spread over; 4 unless set, at least 1.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self
     }
 
-    /// What the names of all keys begin with; `tollgate` unless set.
+    /// The prefix of all key names; `tollgate` unless set.
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);
         self
@@ -157,16 +159,18 @@ impl RedisRateLimiterBuilder {
         self
     }
 
-    /// What is said while Redis can't be asked; half of each quota for this process unless set.
+    /// How requests are decided while Redis is unavailable; half of each quota for this process
+    /// unless set.
     pub fn degraded(mut self, degraded: Degraded) -> Self {
         self.settings.degraded = degraded;
         self
     }
 
-    /// Takes so many units at once, and serves them from memory for up to a second: about so many times
-    /// fewer round trips. Units are counted when they are taken, so the sum is never above the limit;
-    /// what isn't used in time is lost. Near the limit every request is counted by itself, and so is
-    /// everything under a strict or a calendar quota. None are taken ahead unless set.
+    /// Takes this many units at once and serves them from memory for up to a second, which saves
+    /// that many round trips. Units are counted when they are taken, so the sum never exceeds the
+    /// limit; units not used in time are lost. Near the limit every request is counted
+    /// individually, and so is everything under a strict or a calendar quota. No units are taken
+    /// ahead unless set.
     pub fn lease(mut self, units: u32) -> Self {
         self.settings.lease = units;
         self
@@ -178,18 +182,18 @@ impl RedisRateLimiterBuilder {
         self
     }
 
-    /// Another source of time for what this process counts by itself. Redis goes by its own.
+    /// The source of the time for what this process counts by itself. Redis uses its own.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = clock;
         self
     }
 
-    /// The limiter, not connected yet: [`RedisRateLimiter::connect`].
+    /// The limiter, not connected yet: see [`RedisRateLimiter::connect`].
     ///
     /// # Errors
-    /// When the address can't be read.
+    /// When the address can't be parsed.
     pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
-        let servers = self.place.servers(self.connections)?;
+        let servers = self.address.servers(self.connections)?;
         let remote = Remote(Arc::new(Inner {
             servers,
             prefix: self.prefix,
@@ -217,7 +221,7 @@ impl RateStore for RedisRateLimiter {
     }
 }
 
-/// The server itself, without any patience or help.
+/// The server itself, without deadline or fallback.
 #[derive(Clone, Debug)]
 struct Remote(Arc<Inner>);
 
@@ -235,11 +239,11 @@ enum Servers {
     Cluster(Box<cluster::Cluster>),
 }
 
-impl Place {
+impl Address {
     /// Not connected yet.
     fn servers(self, connections: usize) -> Result<Servers, StoreError> {
         let unreadable = |_| {
-            let text = "no address of a Redis server";
+            let text = "not a valid Redis address";
             StoreError::new(StoreErrorKind::Refused, text)
         };
         Ok(match self {
@@ -264,20 +268,22 @@ impl Servers {
     ) -> Result<Vec<i64>, StoreError> {
         match self {
             Self::One(connections) => {
-                let repeat = invocation.operation.repeat();
-                let mut line = connections.of(digest).await?;
+                let resend = invocation.operation.resend();
+                let mut borrowed = connections.of(digest).await?;
                 loop {
-                    match invocation.call(&mut line.connection).await {
+                    match invocation.call(&mut borrowed.connection).await {
                         Ok(answer) => return Ok(answer),
-                        Err(error) => line = connections.another(line, &error, repeat).await?,
+                        Err(error) => {
+                            borrowed = connections.for_retry(borrowed, &error, resend).await?
+                        }
                     }
                 }
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
-                let repeat = invocation.operation.repeat();
-                let answer = invocation.call(&mut cluster.connection(repeat)?).await;
-                answer.map_err(|error| cluster::Cluster::failed(&error, repeat))
+                let resend = invocation.operation.resend();
+                let answer = invocation.call(&mut cluster.connection(resend)?).await;
+                answer.map_err(|error| cluster::Cluster::failed(&error, resend))
             }
         }
     }
@@ -287,21 +293,23 @@ impl Servers {
         forget.arg(name);
         match self {
             Self::One(connections) => {
-                let mut line = connections.of(digest).await?;
+                let mut borrowed = connections.of(digest).await?;
                 loop {
-                    match forget.exec_async(&mut line.connection).await {
+                    match forget.exec_async(&mut borrowed.connection).await {
                         Ok(()) => return Ok(()),
                         Err(error) => {
-                            line = connections.another(line, &error, Repeat::Safe).await?;
+                            borrowed = connections
+                                .for_retry(borrowed, &error, Resend::Safe)
+                                .await?;
                         }
                     }
                 }
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
-                let repeat = Repeat::Safe;
-                let gone = forget.exec_async(&mut cluster.connection(repeat)?).await;
-                gone.map_err(|error| cluster::Cluster::failed(&error, repeat))
+                let resend = Resend::Safe;
+                let gone = forget.exec_async(&mut cluster.connection(resend)?).await;
+                gone.map_err(|error| cluster::Cluster::failed(&error, resend))
             }
         }
     }

@@ -1,11 +1,11 @@
-//! The one script, as a call of redis-rs: quotas in, a decision out.
+//! The rate limit script as a redis-rs call: quotas in, a decision out.
 
 use std::{sync::LazyLock, time::Duration};
 
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 use smallvec::SmallVec;
 
-use super::connections::Repeat;
+use super::connections::Resend;
 use crate::{
     domain::{
         clock::Timestamp,
@@ -17,47 +17,47 @@ use crate::{
 pub(super) static CODE: &str = include_str!("rate.lua");
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 
-/// The largest burst in ticks: half of what a window may owe, in a double that holds it exactly.
+/// The largest burst in ticks: half of what a window may owe, exactly representable in a double.
 const TICKS_MAX: u128 = 1 << 51;
 
-/// Beyond this Lua's doubles would round; no window owes so much.
+/// Beyond this Lua's doubles would round; no window owes this much.
 const MOST: i64 = 1 << 52;
 
-/// What the script is asked to do.
+/// What the script is to do.
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     /// Take these units.
     Take(u32),
-    /// Take the units of a request, or so many instead where there is plenty.
+    /// Take the units of a request, or `units` instead if there is plenty.
     Lease { cost: u32, units: u32 },
-    /// Correct what was taken.
+    /// Correct an earlier take.
     Correct(Correction),
-    /// Say what is left.
+    /// Read what is left.
     Peek,
 }
 
 impl Operation {
-    /// Taken twice is too strict for a moment; given back twice would be too much for somebody. A correction that is
-    /// lost leaves what was taken.
-    pub(super) const fn repeat(&self) -> Repeat {
+    /// A take that happens twice is too strict for a moment; giving back twice would grant too
+    /// much. If a correction is lost, the units stay taken.
+    pub(super) const fn resend(&self) -> Resend {
         match self {
-            Self::Correct(Correction { units, .. }) if *units < 0 => Repeat::Never,
-            _ => Repeat::Safe,
+            Self::Correct(Correction { units, .. }) if *units < 0 => Resend::Never,
+            _ => Resend::Safe,
         }
     }
 }
 
-/// A call of the script: it owns what it needs.
+/// A call of the script; owns what it needs.
 #[derive(Clone, Debug)]
 pub(super) struct Invocation {
     pub(super) name: String,
     pub(super) quotas: Quotas,
     pub(super) operation: Operation,
-    /// By the clock of this process, for calendars; the script looks at the server's.
+    /// By this process's clock, for calendars; the script reads the server's.
     pub(super) now: Timestamp,
 }
 
-/// What the script says.
+/// The script's answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) decision: RateDecision,
@@ -66,7 +66,7 @@ pub(super) struct Answer {
 }
 
 impl Invocation {
-    /// Makes the call, in one round trip. A server that doesn't have the script yet is handed it.
+    /// Runs the script, in one round trip. If the server doesn't have it yet, sends the text.
     pub(super) async fn call(&self, connection: &mut impl ConnectionLike) -> RedisResult<Vec<i64>> {
         let by_hash = self.command("EVALSHA", SCRIPT.get_hash());
         match by_hash.query_async(connection).await {
@@ -120,11 +120,11 @@ impl Invocation {
         command
     }
 
-    /// Reads the script's answer.
+    /// Parses the script's answer.
     pub(super) fn read(answer: &[i64]) -> Result<Answer, StoreError> {
         let [status, taken, wait, now, given_back, windows @ ..] = answer else {
             return Err(StoreError::internal(
-                "the rate limit script answered too little",
+                "the rate limit script's answer is too short",
             ));
         };
         let micros = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
@@ -161,7 +161,7 @@ impl Invocation {
     }
 }
 
-/// A quota in the script's words: its rule, and the rule's numbers.
+/// A quota as arguments of the script: its rule, and the rule's numbers.
 fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, SmallVec<[i64; 5]>) {
     let whole = |number: u128| i64::try_from(number).unwrap_or(i64::MAX);
     let limit = i64::from(quota.limit());
@@ -185,8 +185,9 @@ fn numbers(quota: &Quota, now: Timestamp) -> (&'static str, SmallVec<[i64; 5]>) 
     }
 }
 
-/// A request's share of the period in ticks, and how many ticks a microsecond has: as many as requests
-/// are admitted in a period, so that the share is exact, unless the burst would be too large for a double.
+/// A request's share of the period in ticks, and the number of ticks per microsecond. That number
+/// is the quota's limit, so that the share is exact, unless the burst would then be too large for a
+/// double.
 fn ticks(quota: &Quota) -> (u128, u128) {
     let period = quota.period().as_micros();
     let limit = u128::from(quota.limit());
@@ -215,7 +216,7 @@ mod tests {
             let quota = Quota::per(Duration::from_millis(millis), limit).burst(burst);
             let (interval, ticks) = ticks(&quota);
             prop_assert!(interval * u128::from(quota.burst_size()) <= 1 << 52);
-            // Never faster than the quota says; slower by less than a tick a request.
+            // Never faster than the quota says; slower by less than a tick per request.
             let exact = u128::from(millis) * 1_000 * ticks;
             prop_assert!(interval * u128::from(limit) >= exact);
             prop_assert!((interval - 1) * u128::from(limit) < exact);

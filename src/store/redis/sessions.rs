@@ -1,17 +1,18 @@
 //! Logins that several processes share, through Redis or Valkey (6.2 and later).
 //!
-//! A login is one text, changed by compare-and-set, so that the rule of what an exchange does is the domain's and in one
-//! place. Beside it each user has a sorted set of open logins by their end. Both are changed in one step, and a login is found
-//! by its own name alone, so all of them are in one slot of a cluster: on one node, and its replicas.
+//! A login is one text, changed by compare-and-set, so that the rule for an exchange stays in the
+//! domain. In addition each user has a sorted set of open logins, ordered by expiry. Both are
+//! changed in one step, and a login is looked up by its own name alone, so all of them are in one
+//! slot of a cluster: on one node, and its replicas.
 
-mod written;
+mod stored;
 
 use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
 use redis::Cmd;
-use written::{STAYS, kept, millis, read, write};
+use stored::{KEPT_AFTER_END, kept_for_millis, millis, read, write};
 
-use super::{Place, connections::Repeat, link::Link};
+use super::{Address, connections::Resend, link::Link};
 use crate::{
     domain::{
         SessionId, UserId,
@@ -27,17 +28,18 @@ const CHANGE: &str = include_str!("change_login.lua");
 const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Attempts to change one login. Each that fails means that another has succeeded, and a login is changed by the token
-/// that is good, which there is one of, or by its end.
+/// Attempts to change one login. A failed attempt means that another change succeeded, and a login
+/// is changed only by its one valid token, or by being ended.
 const ATTEMPTS_MAX: usize = 16;
-/// Logins that are read in one round trip.
+/// Logins read in one round trip.
 const CHUNK: usize = 500;
-/// Round trips in which the logins of one user are ended: half a million.
+/// Round trips in which the logins of one user are ended: half a million logins.
 const CHUNKS_MAX: usize = 1_000;
 /// Logins of one user that are read for a list, of which the newest are shown.
 const LISTED_MAX: usize = 2_000;
 
-/// Keeps logins in Redis, where they end by themselves; users are kept elsewhere. A clone is a reference count.
+/// Keeps logins in Redis, where they expire by themselves; users are kept elsewhere. A clone is a
+/// reference count.
 ///
 /// ```no_run
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,17 +54,21 @@ const LISTED_MAX: usize = 2_000;
 /// # Ok(()) }
 /// ```
 ///
-/// # What it keeps to
+/// # Guarantees
 ///
-/// - A login is gone an hour after its end, whether it was ended or its time is over: what is kept of a user is bounded by
-///   [`logins_per_user_max`](crate::login::LoginsBuilder::logins_per_user_max), and by those that were ended within an hour.
-///   It takes about 500 bytes.
-/// - The store of users can't end logins in the step in which it changes a password. So a login remembers the
-///   [version of the password](SessionRecord::password_version) that it was opened with, and is over with another one.
-/// - While Redis is away nobody is let in and nobody is thrown out: 503. A server that lost its memory has ended every login.
-///   One that lost the last second of it (`appendfsync everysec`, or a replica that takes over) may have lost a logout or an
-///   exchange of that second too; `appendfsync always`, and `min-replicas-to-write`, are for whoever can't have that.
-/// - Redis must not evict (`maxmemory-policy noeviction`): a logout everywhere goes by the list of a user's logins.
+/// - A login is deleted an hour after its end, whether it was ended or expired. So what is kept of
+///   a user is bounded by
+///   [`logins_per_user_max`](crate::login::LoginsBuilder::logins_per_user_max), plus those ended
+///   within the last hour. A login takes about 500 bytes.
+/// - The store of users can't end logins in the same step in which it changes a password. So a
+///   login records the [password version](SessionRecord::password_version) it was opened with, and
+///   is invalid under any other.
+/// - While Redis is unavailable nobody is let in and nobody is logged out: 503. A server that lost
+///   its memory has ended every login. One that lost its last second (`appendfsync everysec`, or a
+///   replica that takes over) may also have lost a logout or an exchange of that second; use
+///   `appendfsync always` and `min-replicas-to-write` where that is unacceptable.
+/// - Redis must not evict (`maxmemory-policy noeviction`): logging out everywhere relies on the
+///   list of a user's logins.
 ///
 /// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
 #[derive(Clone, Debug)]
@@ -77,38 +83,40 @@ struct Inner {
 /// Settings of [`RedisSessions`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisSessionsBuilder {
-    place: Place,
+    address: Address,
     connections: usize,
     prefix: String,
     deadline: Duration,
 }
 
 impl RedisSessions {
-    /// Begins with the server at `url`: `redis://user:password@host:port/database`.
+    /// A builder for the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisSessionsBuilder {
-        Self::at(Place::Server(url.to_owned()))
+        Self::at(Address::Server(url.to_owned()))
     }
 
-    /// Begins with a cluster, of which these are some nodes: the others are found through them. The logins of a
-    /// [`prefix`](RedisSessionsBuilder::prefix) are all on one of the nodes, and go on from its replica when it is gone. Each
-    /// process has two connections to every node: over one of them nothing is sent twice.
+    /// A builder for a cluster. These are some of its nodes, through which the others are found.
+    /// All logins of a [`prefix`](RedisSessionsBuilder::prefix) are on one node, and continue on
+    /// its replica when it is down. Each process has two connections to every node, one of which
+    /// never resends anything.
     #[cfg(feature = "redis-cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-cluster")))]
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisSessionsBuilder {
         let nodes = nodes.into_iter().map(str::to_owned);
-        Self::at(Place::Cluster(nodes.collect()))
+        Self::at(Address::Cluster(nodes.collect()))
     }
 
-    fn at(place: Place) -> RedisSessionsBuilder {
+    fn at(address: Address) -> RedisSessionsBuilder {
         RedisSessionsBuilder {
-            place,
+            address,
             connections: CONNECTIONS,
             prefix: "tollgate".to_owned(),
             deadline: DEADLINE,
         }
     }
 
-    /// Connects. Whether or not that succeeds, it is tried again in the background for as long as Redis is away.
+    /// Connects. Whether or not that succeeds, it keeps trying in the background while Redis is
+    /// unavailable.
     ///
     /// # Errors
     /// When the server can't be reached now.
@@ -118,30 +126,30 @@ impl RedisSessions {
 }
 
 impl RedisSessionsBuilder {
-    /// How many connections to a server calls are spread over; 4 unless set, at least 1.
+    /// How many connections to a server the calls are spread over; 4 unless set, at least 1.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self
     }
 
-    /// What the names of all keys begin with; `tollgate` unless set.
+    /// The prefix of all key names; `tollgate` unless set.
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);
         self
     }
 
-    /// How long Redis may take to answer a question; 1 second unless set.
+    /// How long Redis may take to answer; 1 second unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The store, not connected yet: [`RedisSessions::connect`].
+    /// The store, not connected yet: see [`RedisSessions::connect`].
     ///
     /// # Errors
-    /// When the address can't be read.
+    /// When the address can't be parsed.
     pub fn build(self) -> Result<RedisSessions, StoreError> {
-        let servers = self.place.servers(self.connections)?;
+        let servers = self.address.servers(self.connections)?;
         Ok(RedisSessions(Arc::new(Inner {
             link: Link::new(servers, self.deadline),
             prefix: self.prefix,
@@ -159,23 +167,23 @@ impl fmt::Debug for RedisSessionsBuilder {
     }
 }
 
-/// What a read login is to become.
-enum Step<T> {
-    /// As it is.
-    Stay(T),
-    /// Of a later end, from this moment on.
-    GoOn(SessionRecord, Timestamp, T),
-    /// Ended.
+/// What to do with a login that was read.
+enum Update<T> {
+    /// Leave it unchanged.
+    Keep(T),
+    /// Store it with a later expiry, counted from this moment.
+    Extend(SessionRecord, Timestamp, T),
+    /// Store it as ended.
     End(SessionRecord, T),
 }
 
 impl Inner {
     fn name(&self, id: &SessionId) -> String {
-        format!("{}{}", self.beginning(), id.as_str())
+        format!("{}{}", self.login_prefix(), id.as_str())
     }
 
-    /// What the keys of all logins begin with.
-    fn beginning(&self) -> String {
+    /// The common prefix of the keys of all logins.
+    fn login_prefix(&self) -> String {
         format!("{}:{{logins}}:login:", self.prefix)
     }
 
@@ -184,20 +192,20 @@ impl Inner {
     }
 
     async fn open(&self, session: &SessionRecord, logins_max: u32) -> Result<bool, StoreError> {
-        // By the whole text each time: a login is rare, and the text is short.
+        // Sends the whole script each time: logins are rare, and the script is short.
         let mut open = redis::cmd("EVAL");
         open.arg(OPEN).arg(2);
         open.arg(self.name(&session.id))
             .arg(self.open_of(&session.user));
-        let long_ago = session.created_at.saturating_sub(STAYS);
+        let long_ago = session.created_at.saturating_sub(KEPT_AFTER_END);
         open.arg(write(session)?)
-            .arg(kept(session, session.created_at))
+            .arg(kept_for_millis(session, session.created_at))
             .arg(session.id.as_str())
             .arg(session.expires_at.as_millisecond())
             .arg(long_ago.unwrap_or(Timestamp::MIN).as_millisecond())
             .arg(logins_max.max(1))
-            .arg(self.beginning());
-        if self.link.ask(&open, Repeat::Never).await? {
+            .arg(self.login_prefix());
+        if self.link.ask(&open, Resend::Never).await? {
             return Ok(true);
         }
         Err(StoreError::new(
@@ -208,14 +216,14 @@ impl Inner {
 
     async fn find(&self, id: &SessionId) -> Result<Option<String>, StoreError> {
         let mut find = redis::cmd("GET");
-        self.link.ask(find.arg(self.name(id)), Repeat::Safe).await
+        self.link.ask(find.arg(self.name(id)), Resend::Safe).await
     }
 
     fn change(
         &self,
         before: &str,
         after: &SessionRecord,
-        goes_on_from: Option<Timestamp>,
+        extended_at: Option<Timestamp>,
     ) -> Result<Cmd, StoreError> {
         let mut change = redis::cmd("EVAL");
         change.arg(CHANGE).arg(2);
@@ -223,37 +231,38 @@ impl Inner {
             .arg(self.name(&after.id))
             .arg(self.open_of(&after.user));
         change.arg(before).arg(write(after)?).arg(after.id.as_str());
-        match goes_on_from {
+        match extended_at {
             Some(from) => change
-                .arg(kept(after, from))
+                .arg(kept_for_millis(after, from))
                 .arg(after.expires_at.as_millisecond()),
-            None => change.arg("").arg(millis(STAYS)),
+            None => change.arg("").arg(millis(KEPT_AFTER_END)),
         };
         Ok(change)
     }
 
-    /// Takes a step from what a login is, as often as it is another one meanwhile. `None`: there is none.
-    async fn step<T>(
+    /// Changes a login according to `judge`, and tries again if it was changed by someone else
+    /// meanwhile. `None` if there is no such login.
+    async fn update<T>(
         &self,
         id: &SessionId,
-        judge: impl Fn(SessionRecord) -> Step<T>,
+        decide: impl Fn(SessionRecord) -> Update<T>,
     ) -> Result<Option<T>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let Some(before) = self.find(id).await? else {
                 return Ok(None);
             };
-            let (change, outcome) = match judge(read(id, &before)?) {
-                Step::Stay(outcome) => return Ok(Some(outcome)),
-                Step::GoOn(after, from, outcome) => {
+            let (change, outcome) = match decide(read(id, &before)?) {
+                Update::Keep(outcome) => return Ok(Some(outcome)),
+                Update::Extend(after, from, outcome) => {
                     (self.change(&before, &after, Some(from))?, outcome)
                 }
-                Step::End(after, outcome) => (self.change(&before, &after, None)?, outcome),
+                Update::End(after, outcome) => (self.change(&before, &after, None)?, outcome),
             };
-            if self.link.ask(&change, Repeat::Never).await? {
+            if self.link.ask(&change, Resend::Never).await? {
                 return Ok(Some(outcome));
             }
         }
-        let text = "the login changes too fast";
+        let text = "the login is being changed too often";
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
 
@@ -262,27 +271,28 @@ impl Inner {
         id: &SessionId,
         exchange: &RefreshExchange,
     ) -> Result<RefreshOutcome, StoreError> {
-        let outcome = self.step(id, |mut session| {
+        let outcome = self.update(id, |mut session| {
             let outcome = session.exchange(exchange);
             match outcome {
-                RefreshOutcome::Exchanged(_) => Step::GoOn(session, exchange.at, outcome),
-                RefreshOutcome::Reused => Step::End(session, outcome),
-                _ => Step::Stay(outcome),
+                RefreshOutcome::Exchanged(_) => Update::Extend(session, exchange.at, outcome),
+                RefreshOutcome::Reused => Update::End(session, outcome),
+                _ => Update::Keep(outcome),
             }
         });
         Ok(outcome.await?.unwrap_or(RefreshOutcome::Unknown))
     }
 
     async fn end(&self, id: &SessionId, at: Timestamp) -> Result<bool, StoreError> {
-        let ended = self.step(id, |session| match end(session, at) {
-            Some(ended) => Step::End(ended, true),
-            None => Step::Stay(false),
+        let ended = self.update(id, |session| match end(session, at) {
+            Some(ended) => Update::End(ended, true),
+            None => Update::Keep(false),
         });
         Ok(ended.await?.unwrap_or(false))
     }
 
-    /// Some of a user's logins that were open a moment ago, as they are now: those that go on longest first.
-    async fn some_of(
+    /// Some of a user's logins that were open a moment ago, as they are now: those that expire last
+    /// come first.
+    async fn chunk_of(
         &self,
         user: &UserId,
         skipped: usize,
@@ -290,11 +300,11 @@ impl Inner {
         let mut list = redis::cmd("ZRANGE");
         let last = skipped.saturating_add(CHUNK).saturating_sub(1);
         list.arg(self.open_of(user)).arg(skipped).arg(last);
-        let names: Vec<String> = self.link.ask(list.arg("REV"), Repeat::Safe).await?;
+        let names: Vec<String> = self.link.ask(list.arg("REV"), Resend::Safe).await?;
         let ids = names.iter().map(|name| SessionId::new(name));
         let ids: Vec<_> = ids
             .collect::<Result<_, _>>()
-            .map_err(|_| StoreError::internal("a login in Redis has no name"))?;
+            .map_err(|_| StoreError::internal("a login in Redis has an invalid name"))?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -302,7 +312,7 @@ impl Inner {
         for id in &ids {
             read.arg(self.name(id));
         }
-        let texts: Vec<Option<String>> = self.link.ask(&read, Repeat::Safe).await?;
+        let texts: Vec<Option<String>> = self.link.ask(&read, Resend::Safe).await?;
         Ok(ids.into_iter().zip(texts).collect())
     }
 
@@ -314,7 +324,7 @@ impl Inner {
     ) -> Result<Vec<SessionRecord>, StoreError> {
         let mut open = Vec::new();
         for chunk in 0..CHUNKS_MAX {
-            let some = self.some_of(user, chunk.saturating_mul(CHUNK)).await?;
+            let some = self.chunk_of(user, chunk.saturating_mul(CHUNK)).await?;
             if some.is_empty() {
                 break;
             }
@@ -322,7 +332,7 @@ impl Inner {
                 let session = text.map(|text| read(&id, &text)).transpose()?;
                 open.extend(session.filter(|session| session.is_open(at)));
             }
-            // Nobody has more than there may be, or has them from before there was a bound.
+            // More than the limit can only date from before there was one.
             if open.len() >= LISTED_MAX.max(usize::from(limit)) {
                 break;
             }
@@ -331,17 +341,17 @@ impl Inner {
             let order = |session: &SessionRecord| Reverse(session.created_at);
             order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
         });
-        // One may have been seen twice, when others left meanwhile.
+        // One may have been read twice, if others were removed meanwhile.
         open.dedup_by(|a, b| a.id == b.id);
         open.truncate(usize::from(limit));
         Ok(open)
     }
 
-    /// Those that are ended leave the list, so what is first in it is always to be ended.
+    /// Ended logins are removed from the list, so its first entries are always still to be ended.
     async fn end_all(&self, user: &UserId, at: Timestamp) -> Result<u64, StoreError> {
         let mut ended = 0_u64;
         for _ in 0..CHUNKS_MAX {
-            let some = self.some_of(user, 0).await?;
+            let some = self.chunk_of(user, 0).await?;
             if some.is_empty() {
                 return Ok(ended);
             }
@@ -353,7 +363,7 @@ impl Inner {
                     (Some(before), Some(after)) => {
                         changes.add_command(self.change(&before, &after, None)?);
                     }
-                    // It left by itself.
+                    // It expired.
                     _ => {
                         let mut leave = redis::cmd("ZREM");
                         leave.arg(self.open_of(user)).arg(id.as_str());
@@ -364,7 +374,7 @@ impl Inner {
             let done: Vec<u64> = self.link.ask_all(&changes).await?;
             ended = done.into_iter().fold(ended, u64::saturating_add);
         }
-        let text = "logins are opened as fast as they are ended";
+        let text = "new logins are opened as fast as they are ended";
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
 }
@@ -378,7 +388,7 @@ fn end(mut session: SessionRecord, at: Timestamp) -> Option<SessionRecord> {
 }
 
 impl SessionStore for RedisSessions {
-    /// There are no users here to look at: the version is kept with the login.
+    /// There are no users here to check: the version is stored with the login.
     fn open_session(
         &self,
         mut session: SessionRecord,
@@ -427,7 +437,7 @@ impl SessionStore for RedisSessions {
         StoreFuture::new(async move { inner.end_all(&user, at).await })
     }
 
-    /// They leave by themselves.
+    /// They expire by themselves.
     fn purge_sessions(&self, _: Timestamp) -> StoreFuture<u64> {
         StoreFuture::ready(Ok(0))
     }

@@ -31,7 +31,7 @@ async fn limiter(server: &RedisServer) -> RedisRateLimiter {
     limiter
 }
 
-/// Gives a server an order, over a connection of its own.
+/// Sends a command to a server, over a connection of its own.
 pub(super) async fn order(server: &RedisServer, words: &[&str]) {
     let client = Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -41,7 +41,7 @@ pub(super) async fn order(server: &RedisServer, words: &[&str]) {
     command.exec_async(&mut connection).await.unwrap();
 }
 
-/// What ends all connections but the one that says it.
+/// Closes all connections except the one that sends it.
 pub(super) const HANG_UP: &[&str] = &["CLIENT", "KILL", "TYPE", "normal"];
 
 async fn admits(limiter: &RedisRateLimiter, name: &str, quotas: &Quotas) -> bool {
@@ -277,7 +277,7 @@ async fn calls_that_name_other_windows_neither_reset_a_count_nor_cut_its_life() 
             .await
             .unwrap();
         longest = longest.max(lives);
-        // A test that takes a minute has failed otherwise.
+        // A test that takes a minute would have failed anyway.
         assert!(lives > longest - 60_000, "{lives} of {longest}");
     }
     assert_eq!(admitted, 3);

@@ -1,6 +1,6 @@
-//! A window that is a day or a month of a zone.
+//! A window that is a day or a month in some time zone.
 //!
-//! The word is its first second in the upper half, and what was used in it in the lower.
+//! Its word holds the window's first second in the upper half and the units used in the lower half.
 
 use std::time::Duration;
 
@@ -12,18 +12,19 @@ use crate::{
     store::WindowReading,
 };
 
-/// A day or a month, as far as it is used.
+/// A day or a month and what was used in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CalendarWindow {
     /// Its first second.
     pub(super) start: u32,
     pub(super) used: u32,
-    /// Until the next.
+    /// Time until the next window.
     pub(super) left: Duration,
 }
 
 impl CalendarWindow {
-    /// The window that `now` lies in. A clock that steps back frees nothing: windows only move forward.
+    /// The window that `now` falls in. Windows only move forward, so a clock that steps back frees
+    /// nothing.
     pub(super) fn of(
         word: u64,
         period: CalendarPeriod,
@@ -46,12 +47,12 @@ impl CalendarWindow {
         }
     }
 
-    /// The same with so much used.
+    /// The same window with `used` units used.
     pub(super) const fn with(self, used: u32) -> Self {
         Self { used, ..self }
     }
 
-    /// Until no more than so many units are in use.
+    /// How long until at most `used` units are in use.
     pub(super) const fn until(self, used: u32) -> Duration {
         if self.used > used {
             self.left

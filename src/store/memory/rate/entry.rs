@@ -1,4 +1,4 @@
-//! One key: what it was counted against last, and what it has used.
+//! One key: the quotas it was last counted against, and what it has used.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::{
     store::{Correction, RateOutcome, Readings, WindowReading},
 };
 
-/// Windows in use that a key keeps beside those that it was asked about last.
-pub(super) const ASIDE_MAX: usize = 16;
+/// Windows in use that a key keeps besides those of its last call.
+pub(super) const DORMANT_MAX: usize = 16;
 
-/// Words that have their place in the entry.
+/// Words stored inside the entry itself.
 const FEW: usize = 3;
 
-/// The states of windows, one after the other. An entry with a few of them fits one line of the processor's cache, which a
-/// `SmallVec` would not leave room for.
+/// The states of windows, one after the other. An entry with few of them fits one cache line, for
+/// which a `SmallVec` would be too large.
 #[derive(Clone, Debug)]
 enum Words {
-    /// As many of these as are needed.
+    /// Only as many as needed are used.
     Few([u64; FEW]),
     Many(Box<[u64]>),
 }
@@ -64,31 +64,32 @@ impl Words {
 pub(super) struct Entry {
     quotas: Quotas,
     words: Words,
-    /// On the clock that periods are measured by. What was taken before was forgotten with another entry.
+    /// When this entry began, on the clock that measures periods. Anything taken earlier was
+    /// forgotten with a previous entry.
     began_nanos: u64,
-    /// Windows of other names, that were asked about before and are in use still; and what was given back. Most keys
-    /// have none, so that is the size of a pointer.
-    beside: Option<Box<Beside>>,
+    /// Windows that earlier calls used and the last one doesn't name, and the count of returned
+    /// units. Most keys have neither, hence the box: it is the size of a pointer.
+    extras: Option<Box<Extras>>,
 }
 
-/// What few keys have.
+/// Data that few keys have.
 #[derive(Clone, Debug, Default)]
-struct Beside {
-    aside: AllAside,
-    /// Units that were given back, of whichever window most were.
+struct Extras {
+    dormant: DormantWindows,
+    /// Units given back so far, in the window where that was most.
     given_back: u64,
 }
 
-type AllAside = SmallVec<[Aside; 1]>;
+type DormantWindows = SmallVec<[DormantWindow; 1]>;
 
-/// A window that waits until it is asked about again.
+/// A window in use that the last call didn't name.
 #[derive(Clone, Debug)]
-struct Aside {
+struct DormantWindow {
     quota: Quota,
     words: Words,
 }
 
-/// So many windows of other names are in use that no more can be kept.
+/// Too many unnamed windows are in use to keep any more.
 #[derive(Debug)]
 pub(super) struct NoRoom {
     /// Until enough of them are full again.
@@ -104,34 +105,36 @@ impl Entry {
             quotas: quotas.clone(),
             words: Words::zeroed(count),
             began_nanos,
-            beside: None,
+            extras: None,
         }
     }
 
-    /// Whoever comes looked at the clock before the entry was theirs: it may be younger by as much.
-    pub(super) fn begins_by(&mut self, nanos: u64) {
+    /// The caller read the clock before it had the entry, so the entry may be younger than the
+    /// caller's `now`; makes it at least as old.
+    pub(super) fn ensure_begun_by(&mut self, nanos: u64) {
         self.began_nanos = self.began_nanos.min(nanos);
     }
 
-    /// What was taken before now counts no more.
+    /// Makes the entry begin now: corrections of anything taken earlier are ignored.
     #[cfg(any(test, feature = "redis"))]
-    pub(super) fn begin_anew(&mut self, now: &Moment) {
+    pub(super) fn restart(&mut self, now: &Moment) {
         self.began_nanos = now.nanos;
     }
 
-    /// Goes over to other quotas, whatever comes of it: what was used in a window stays used in the one of the same name,
-    /// and the windows that aren't asked about are kept aside. Where there is no room for these, nothing changes.
+    /// Switches to other quotas, whatever comes of it: usage of a window carries over to the one of
+    /// the same name, and windows that aren't named become dormant. If there is no room for these,
+    /// nothing changes.
     #[cfg(any(test, feature = "redis"))]
-    pub(super) fn follow(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
-        if !self.is_of(quotas) {
-            *self = self.gone_over(quotas, &Moment::whole(clock))?;
+    pub(super) fn migrate_to(&mut self, quotas: &Quotas, clock: &dyn Clock) -> Result<(), NoRoom> {
+        if !self.is_for(quotas) {
+            *self = self.migrated_to(quotas, &Moment::on_both_clocks(clock))?;
         }
         Ok(())
     }
 
-    /// Whether these are the quotas that it was counted against last.
+    /// Whether these are the quotas it was last counted against.
     #[inline]
-    fn is_of(&mut self, quotas: &Quotas) -> bool {
+    fn is_for(&mut self, quotas: &Quotas) -> bool {
         self.quotas.is(quotas) || self.is_equal_to(quotas)
     }
 
@@ -144,8 +147,8 @@ impl Entry {
         is_equal
     }
 
-    /// What it would be under other quotas.
-    fn gone_over(&mut self, quotas: &Quotas, now: &Moment) -> Result<Self, NoRoom> {
+    /// The entry as it would be under other quotas.
+    fn migrated_to(&mut self, quotas: &Quotas, now: &Moment) -> Result<Self, NoRoom> {
         let mut next = Self::fresh(quotas, self.began_nanos);
         for (quota, words) in parts(next.quotas.as_slice(), &mut next.words) {
             let old = self.windows().find(|(old, _)| old.name() == quota.name());
@@ -153,30 +156,33 @@ impl Entry {
                 window::carry((old, old_words), (quota, words), now);
             }
         }
-        let is_asked = |name| quotas.as_slice().iter().any(|quota| quota.name() == name);
+        let is_named = |name| quotas.as_slice().iter().any(|quota| quota.name() == name);
         let others = self.windows().filter(|(quota, words)| {
-            !is_asked(quota.name()) && !window::is_idle(quota, words, now)
+            !is_named(quota.name()) && !window::is_idle(quota, words, now)
         });
-        let aside: AllAside = others
-            .map(|(quota, words)| Aside {
+        let dormant: DormantWindows = others
+            .map(|(quota, words)| DormantWindow {
                 quota: quota.clone(),
                 words: Words::of(words),
             })
             .collect();
-        if aside.len() > ASIDE_MAX {
+        if dormant.len() > DORMANT_MAX {
             return Err(NoRoom {
-                wait: until_room(&aside, now),
-                readings: self.outlook(&mut next, 0, now).1,
+                wait: until_room(&dormant, now),
+                readings: self.preview(&mut next, 0, now).1,
             });
         }
         let given_back = self.given_back();
-        if given_back > 0 || !aside.is_empty() {
-            next.beside = Some(Box::new(Beside { aside, given_back }));
+        if given_back > 0 || !dormant.is_empty() {
+            next.extras = Some(Box::new(Extras {
+                dormant,
+                given_back,
+            }));
         }
         Ok(next)
     }
 
-    /// Takes from every window of these quotas, or from none; and what is left then.
+    /// Takes from every window of these quotas, or from none; also returns what is left then.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -185,34 +191,34 @@ impl Entry {
         now: &Moment,
         clock: &dyn Clock,
     ) -> (RateOutcome, Readings) {
-        if self.is_of(quotas) {
-            self.take_own(cost, now)
+        if self.is_for(quotas) {
+            self.take_current(cost, now)
         } else {
-            self.take_of_others(quotas, cost, clock)
+            self.take_under(quotas, cost, clock)
         }
     }
 
-    /// Goes over to other quotas if these admit, and otherwise not: what is refused changes nothing, so that callers who
-    /// are asked about by turns don't keep each other's counts from draining.
+    /// Switches to other quotas only if they admit. A refusal changes nothing, so callers that
+    /// alternate between quotas don't stop each other's usage from draining.
     #[cold]
-    fn take_of_others(
+    fn take_under(
         &mut self,
         quotas: &Quotas,
         cost: NonZeroU32,
         clock: &dyn Clock,
     ) -> (RateOutcome, Readings) {
-        // By both clocks: the old ones may count days where the new ones don't.
-        let now = &Moment::whole(clock);
-        let mut next = match self.gone_over(quotas, now) {
+        // Both clocks: the old quotas may have calendar windows where the new ones don't.
+        let now = &Moment::on_both_clocks(clock);
+        let mut next = match self.migrated_to(quotas, now) {
             Ok(next) => next,
             Err(full) => return (RateOutcome::Refused(full.wait), full.readings),
         };
-        let (outcome, readings) = next.take_own(cost, now);
+        let (outcome, readings) = next.take_current(cost, now);
         if outcome == RateOutcome::Admitted {
             *self = next;
             return (outcome, readings);
         }
-        let (wait, readings) = self.outlook(&mut next, cost.get(), now);
+        let (wait, readings) = self.preview(&mut next, cost.get(), now);
         let outcome = match outcome {
             RateOutcome::Refused(_) => RateOutcome::Refused(wait.max(Duration::from_nanos(1))),
             other => other,
@@ -220,14 +226,14 @@ impl Entry {
         (outcome, readings)
     }
 
-    /// Until so many units fit all windows of `next`, and what is left in them. What is used goes by the rule that it was
-    /// taken by, until something is taken by another.
-    fn outlook(&mut self, next: &mut Self, cost: u32, now: &Moment) -> (Duration, Readings) {
+    /// How long until `cost` units fit all windows of `next`, and what is left in them. Usage
+    /// follows the rule that it was taken under until something is taken under another.
+    fn preview(&mut self, next: &mut Self, cost: u32, now: &Moment) -> (Duration, Readings) {
         let mut longest = Duration::ZERO;
         let windows = parts(next.quotas.as_slice(), &mut next.words);
         let readings = windows.map(|(quota, words)| {
             let old = self.windows().find(|(old, _)| old.name() == quota.name());
-            let old = old.filter(|(old, _)| !window::goes_by_itself(old, quota));
+            let old = old.filter(|(old, _)| !window::carries_exactly(old, quota));
             let until = |used: u32| match &old {
                 Some((old, old_words)) => window::until(old, old_words, used, now),
                 None => window::until(quota, words, used, now),
@@ -244,18 +250,18 @@ impl Entry {
 
     /// What is left in the windows of these quotas.
     pub(super) fn peek(&mut self, quotas: &Quotas, now: &Moment, clock: &dyn Clock) -> Readings {
-        if self.is_of(quotas) {
+        if self.is_for(quotas) {
             return self.read(now);
         }
-        let now = &Moment::whole(clock);
-        match self.gone_over(quotas, now) {
-            Ok(mut next) => self.outlook(&mut next, 0, now).1,
+        let now = &Moment::on_both_clocks(clock);
+        match self.migrated_to(quotas, now) {
+            Ok(mut next) => self.preview(&mut next, 0, now).1,
             Err(full) => full.readings,
         }
     }
 
-    /// Takes from every window that it was counted against last, or from none; and what is left then.
-    fn take_own(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
+    /// Takes from every window of the current quotas, or from none; also returns what is left then.
+    fn take_current(&mut self, cost: NonZeroU32, now: &Moment) -> (RateOutcome, Readings) {
         let mut readings = Readings::blank(self.quotas.as_slice().len());
         let mut outcome = RateOutcome::Admitted;
         let windows = parts(self.quotas.as_slice(), &mut self.words);
@@ -282,7 +288,7 @@ impl Entry {
         (outcome, readings)
     }
 
-    /// Corrects the windows that have these names, by the numbers that they have now, and no others.
+    /// Corrects the windows with these names, by their current limits, and no others.
     pub(super) fn correct(
         &mut self,
         quotas: &Quotas,
@@ -294,7 +300,8 @@ impl Entry {
         if units < 0 && at.period_nanos < self.began_nanos {
             return;
         }
-        // One that was crowded out is corrected where others' were given back.
+        // A call that was crowded out is corrected in the shared entry, where units of others may
+        // have been given back.
         let ahead = self.given_back().checked_sub(at.given_back);
         let ahead = ahead.unwrap_or(u64::MAX);
         let mut readings = correction.readings.as_slice().iter();
@@ -305,17 +312,17 @@ impl Entry {
             given_back = window::correct(quota, words, units, taken, now).max(given_back);
         });
         if given_back > 0 {
-            let beside = self.beside.get_or_insert_default();
-            beside.given_back = beside.given_back.saturating_add(given_back);
+            let extras = self.extras.get_or_insert_default();
+            extras.given_back = extras.given_back.saturating_add(given_back);
         }
     }
 
-    /// Units of this key that were given back so far.
+    /// Units of this key given back so far.
     pub(super) fn given_back(&self) -> u64 {
-        self.beside.as_ref().map_or(0, |beside| beside.given_back)
+        self.extras.as_ref().map_or(0, |extras| extras.given_back)
     }
 
-    /// Changes what is used of the windows that have these names.
+    /// Changes the usage of the windows with these names.
     pub(super) fn change_each(
         &mut self,
         quotas: &Quotas,
@@ -324,10 +331,10 @@ impl Entry {
         mut change: impl FnMut(&Quota, &mut [u64], &Moment),
     ) {
         if self.quotas.is(quotas) {
-            self.change_own(|quota, words| change(quota, words, now));
+            self.change_current(|quota, words| change(quota, words, now));
             return;
         }
-        let now = &Moment::whole(clock);
+        let now = &Moment::on_both_clocks(clock);
         for quota in quotas.as_slice() {
             let window = self.windows().find(|(own, _)| own.name() == quota.name());
             if let Some((own, words)) = window {
@@ -335,66 +342,67 @@ impl Entry {
             } else {
                 let mut words = Words::zeroed(window::words_of(quota));
                 change(quota, words.as_mut_slice(), now);
-                self.begin_aside(quota, words, now);
+                self.add_dormant(quota, words, now);
             }
         }
     }
 
-    /// Changes what is used of the windows that are asked about.
-    pub(super) fn change_own(&mut self, mut change: impl FnMut(&Quota, &mut [u64])) {
+    /// Changes the usage of the current windows.
+    pub(super) fn change_current(&mut self, mut change: impl FnMut(&Quota, &mut [u64])) {
         for (quota, words) in parts(self.quotas.as_slice(), &mut self.words) {
             change(quota, words);
         }
     }
 
-    /// Keeps a window that nothing was used of. What would be owed by it is lost where there is no room:
-    /// nothing can be refused any more.
-    fn begin_aside(&mut self, quota: &Quota, words: Words, now: &Moment) {
+    /// Starts a dormant window with usage for a name that has none yet. Without room, its usage is
+    /// lost: there is no request left to refuse.
+    fn add_dormant(&mut self, quota: &Quota, words: Words, now: &Moment) {
         if window::is_idle(quota, words.as_slice(), now) {
             return;
         }
-        let aside = &mut self.beside.get_or_insert_default().aside;
-        aside.retain(|aside| !window::is_idle(&aside.quota, aside.words.as_slice(), now));
-        if aside.len() < ASIDE_MAX {
+        let dormant = &mut self.extras.get_or_insert_default().dormant;
+        dormant.retain(|dormant| !window::is_idle(&dormant.quota, dormant.words.as_slice(), now));
+        if dormant.len() < DORMANT_MAX {
             let quota = quota.clone();
-            aside.push(Aside { quota, words });
+            dormant.push(DormantWindow { quota, words });
         }
     }
 
-    /// What is left in the windows that are asked about.
+    /// What is left in the current windows.
     pub(super) fn read(&mut self, now: &Moment) -> Readings {
         parts(self.quotas.as_slice(), &mut self.words)
             .map(|(quota, words)| window::read(quota, words, now))
             .collect()
     }
 
-    /// Whether all windows are as if nobody had ever come.
+    /// Whether all windows are as if never used.
     pub(super) fn is_idle(&mut self, now: &Moment) -> bool {
         self.windows()
             .all(|(quota, words)| window::is_idle(quota, words, now))
     }
 
-    /// Those that are asked about, and those that are kept aside.
+    /// The current windows and the dormant ones.
     fn windows(&mut self) -> impl Iterator<Item = (&Quota, &mut [u64])> {
-        let beside = self.beside.iter_mut();
-        let aside = beside.flat_map(|beside| beside.aside.iter_mut());
-        let aside =
-            aside.flat_map(|aside| parts(std::slice::from_ref(&aside.quota), &mut aside.words));
-        parts(self.quotas.as_slice(), &mut self.words).chain(aside)
+        let extras = self.extras.iter_mut();
+        let dormant = extras.flat_map(|extras| extras.dormant.iter_mut());
+        let dormant = dormant
+            .flat_map(|dormant| parts(std::slice::from_ref(&dormant.quota), &mut dormant.words));
+        parts(self.quotas.as_slice(), &mut self.words).chain(dormant)
     }
 }
 
-/// Until so many of these are full again that the others are no more than is kept.
-fn until_room(aside: &[Aside], now: &Moment) -> Duration {
-    let resets = aside.iter();
-    let resets = resets.map(|aside| window::read(&aside.quota, aside.words.as_slice(), now).reset);
-    let mut resets: SmallVec<[Duration; 2 * ASIDE_MAX]> = resets.collect();
+/// How long until so many of these are full again that the rest may be kept.
+fn until_room(dormant: &[DormantWindow], now: &Moment) -> Duration {
+    let resets = dormant.iter();
+    let resets =
+        resets.map(|dormant| window::read(&dormant.quota, dormant.words.as_slice(), now).reset);
+    let mut resets: SmallVec<[Duration; 2 * DORMANT_MAX]> = resets.collect();
     resets.sort_unstable_by(|one, other| other.cmp(one));
-    let last = resets.get(ASIDE_MAX).copied();
+    let last = resets.get(DORMANT_MAX).copied();
     last.unwrap_or_default().max(Duration::from_nanos(1))
 }
 
-/// Each quota with the words that are its own.
+/// Each quota with its own words.
 fn parts<'a>(
     quotas: &'a [Quota],
     words: &'a mut Words,

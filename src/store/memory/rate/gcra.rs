@@ -1,4 +1,4 @@
-//! governor's GCRA on a state that is staged instead of written.
+//! governor's GCRA, on a state that is staged instead of written.
 
 use std::{cell::Cell, num::NonZeroU32, time::Duration};
 
@@ -12,8 +12,8 @@ use governor::{
 
 use crate::domain::quota::Quota;
 
-/// What one window's state becomes if it admits `cost` units, or how long to wait until it would; nothing where it never
-/// would.
+/// The next state of one window if it admits `cost` units, or how long to wait until it would;
+/// `None` if it never would.
 #[inline]
 pub(super) fn stage(
     state: u64,
@@ -48,7 +48,7 @@ fn wait(refusal: &NotUntil<Tick>, now: u64) -> Duration {
         .max(Duration::from_nanos(1))
 }
 
-/// A moment, in nanoseconds of the clock's own count.
+/// A point in time, in nanoseconds of the clock's own count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Tick(u64);
 
@@ -70,8 +70,8 @@ impl Reference for Tick {
     }
 }
 
-/// Stands still for the length of a decision. Its first reading is 0, which governor takes for the
-/// beginning that states count from.
+/// A clock that stands still during a decision. Its first reading is 0, which governor takes as the
+/// origin that states count from.
 #[derive(Clone, Debug)]
 struct StillClock {
     next: Cell<Tick>,
@@ -86,7 +86,7 @@ impl GovernorClock for StillClock {
     }
 }
 
-/// One window's state: read once, and the next one noted instead of written.
+/// The state of one window: read once, with the next state noted instead of written.
 struct Stage {
     state: Option<u64>,
     next: Cell<u64>,

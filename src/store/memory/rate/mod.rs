@@ -1,7 +1,7 @@
 //! Rate limits in this process: all windows of a key under one short lock.
 //!
-//! Each window's next state is staged and written only when every window admits, so a refused request
-//! has consumed nothing from any.
+//! The next state of each window is staged and written only if every window admits, so a refused
+//! request consumes nothing.
 
 mod calendar;
 mod entry;
@@ -31,32 +31,32 @@ use crate::{
     store::{Correction, RateDecision, RateKey, RateStore, Readings, StoreFuture},
 };
 
-/// Locks that keys are spread over.
+/// Number of locks that keys are spread over.
 const SHARDS: usize = 64;
-/// How often a request looks after the idle keys of one shard: of all of them in half a minute.
-const TEND_INTERVAL_NANOS: u64 = 500_000_000;
+/// How often a request sweeps the idle keys of one shard; this covers all shards in half a minute.
+const SWEEP_INTERVAL_NANOS: u64 = 500_000_000;
 
 /// Counts requests by key against several quotas at once, in this process's memory.
 ///
-/// Memory is bounded: at most `capacity` keys are kept (about 140 bytes each, 230 with a strict quota).
-/// A key whose windows are full again is forgotten within half a minute of traffic, which changes
-/// nothing. When all are in use, new keys share one bucket: nobody's count is reset, and a flood of new
-/// keys gets no more than one key would.
+/// Memory is bounded: at most `capacity` keys are kept (about 140 bytes each, 230 with a strict
+/// quota). A key whose windows are full again is forgotten within half a minute of traffic, which
+/// changes nothing. When all slots are in use, new keys share one bucket: no count is reset, and a
+/// flood of new keys gets no more than one key would.
 ///
-/// What was used goes by the rule that it was taken by until something is taken by another: a refusal changes nothing.
-/// A key that is asked about under differing quotas keeps the windows that a call doesn't name as long as
-/// anything is used in them, at most sixteen. Where more are in use, a call that names others is refused
-/// until one of them is full again: nothing that was used is forgotten.
+/// Usage follows the rule that it was taken under until something is taken under another; a refusal
+/// changes nothing. When a key is used with differing quotas, windows that a call doesn't name are
+/// kept as long as anything is used in them, up to sixteen. If more are in use, a call that names
+/// other windows is refused until one of them is full again: usage is never forgotten.
 pub struct MemoryRateLimiter {
     shards: Box<[Mutex<Shard>]>,
     capacity_of_shard: usize,
     hasher: RandomState,
     clock: Arc<dyn Clock>,
-    tended_at_nanos: AtomicU64,
-    turn: AtomicUsize,
+    swept_at_nanos: AtomicU64,
+    next_swept: AtomicUsize,
 }
 
-/// What a limiter has done since it was made.
+/// Counters of a limiter since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimiterStatistics {
@@ -64,7 +64,7 @@ pub struct RateLimiterStatistics {
     pub admitted: u64,
     /// Requests refused.
     pub refused: u64,
-    /// Requests of new keys that found no room for a count of their own.
+    /// Requests of new keys for which there was no room for a separate count.
     pub crowded_out: u64,
 }
 
@@ -78,8 +78,8 @@ impl MemoryRateLimiter {
             capacity_of_shard: capacity.div_ceil(SHARDS).max(1),
             hasher: RandomState::new(),
             clock,
-            tended_at_nanos: AtomicU64::new(0),
-            turn: AtomicUsize::new(0),
+            swept_at_nanos: AtomicU64::new(0),
+            next_swept: AtomicUsize::new(0),
         }
     }
 
@@ -95,7 +95,7 @@ impl MemoryRateLimiter {
         self.len() == 0
     }
 
-    /// What it has done since it was made.
+    /// Counters since its creation.
     #[must_use]
     pub fn statistics(&self) -> RateLimiterStatistics {
         let shards = self.shards.iter().map(|shard| lock(shard).statistics);
@@ -108,7 +108,8 @@ impl MemoryRateLimiter {
         })
     }
 
-    /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing, and is admitted.
+    /// Takes `cost` units from every window of `key`, or from none. A cost of 0 takes nothing and
+    /// is admitted.
     #[must_use]
     pub fn take(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, cost: u32) -> RateDecision {
         let now = Moment::of(self.clock.as_ref(), quotas);
@@ -116,18 +117,18 @@ impl MemoryRateLimiter {
         let Some(cost) = NonZeroU32::new(cost) else {
             return lock(shard).admit_free(hash, quotas, &now, self.clock.as_ref());
         };
-        self.tend(now.nanos);
+        self.sweep_if_due(now.nanos);
         lock(shard).take(hash, quotas, &now, cost, &self.room())
     }
 
-    /// Corrects what was taken.
+    /// Corrects an earlier take.
     pub fn correct(&self, key: &(impl Hash + ?Sized), quotas: &Quotas, correction: &Correction) {
         let now = Moment::of(self.clock.as_ref(), quotas);
         let (shard, hash) = self.place(key);
         lock(shard).correct(hash, quotas, correction, &now, &self.room());
     }
 
-    /// What is left to `key`.
+    /// Reads what is left for `key`.
     #[must_use]
     pub fn peek(&self, key: &(impl Hash + ?Sized), quotas: &Quotas) -> Readings {
         let now = Moment::of(self.clock.as_ref(), quotas);
@@ -148,9 +149,9 @@ impl MemoryRateLimiter {
         }
     }
 
-    /// Keys are told apart by a keyed hash of 64 bits, so that one costs no allocation and a fixed size. That any two of a
-    /// million keys share one happens once in thirty million processes, and nobody can bring it about who doesn't know
-    /// the process's own random key.
+    /// Keys are represented by a keyed 64-bit hash, so that one costs no allocation and has a fixed
+    /// size. Among a million keys a collision happens once in thirty million processes, and nobody
+    /// can provoke one without knowing the process's random key.
     fn place(&self, key: &(impl Hash + ?Sized)) -> (&Mutex<Shard>, u64) {
         let hash = self.hasher.hash_one(key);
         let index = usize::try_from(hash >> 32).unwrap_or(0);
@@ -166,21 +167,21 @@ impl MemoryRateLimiter {
         &self.shards[0]
     }
 
-    /// Looks after the idle keys of the shard whose turn it is, if nobody is at it: memory is given back
-    /// also when no new key ever comes.
-    fn tend(&self, now: u64) {
-        let last = self.tended_at_nanos.load(Ordering::Relaxed);
-        if now.saturating_sub(last) < TEND_INTERVAL_NANOS {
+    /// Sweeps the idle keys of the next shard in turn, unless it is locked: memory is given back
+    /// even if no new key ever arrives.
+    fn sweep_if_due(&self, now: u64) {
+        let last = self.swept_at_nanos.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < SWEEP_INTERVAL_NANOS {
             return;
         }
         let relaxed = Ordering::Relaxed;
         let mine = self
-            .tended_at_nanos
+            .swept_at_nanos
             .compare_exchange(last, now, relaxed, relaxed);
         if mine.is_err() {
             return;
         }
-        let turn = self.turn.fetch_add(1, relaxed).checked_rem(SHARDS);
+        let turn = self.next_swept.fetch_add(1, relaxed).checked_rem(SHARDS);
         if let Some(shard) = turn.and_then(|turn| self.shards.get(turn))
             && let Ok(mut shard) = shard.try_lock()
         {

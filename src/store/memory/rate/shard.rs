@@ -14,12 +14,12 @@ use crate::{
     store::{Correction, RateDecision, RateOutcome, Readings, TakenAt},
 };
 
-/// Keys of a shard below which idle ones are not looked for.
+/// With fewer keys than this, a shard is not swept for idle ones.
 const SWEEP_FLOOR: usize = 256;
-/// How long a shard rests between two sweeps.
+/// Minimum time between two sweeps of a shard.
 const SWEEP_INTERVAL_NANOS: u64 = 1_000_000_000;
 
-/// How much room there is, and by which clock it is made.
+/// How many keys a shard may hold, and the clock for evicting idle ones.
 pub(super) struct Room<'a> {
     pub(super) capacity: usize,
     pub(super) clock: &'a dyn Clock,
@@ -33,7 +33,8 @@ pub(super) struct Shard {
     pub(super) statistics: RateLimiterStatistics,
 }
 
-/// A key, and its count. Of a million keys hardly one is in the processor's cache: what a decision looks at is one line of it.
+/// A key and its counts. With a million keys hardly any is in the CPU cache, so a decision should
+/// touch only one cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Slot {
@@ -109,7 +110,7 @@ impl Shard {
         });
     }
 
-    /// Admits what costs nothing.
+    /// Admits a request that costs nothing.
     pub(super) fn admit_free(
         &mut self,
         key: u64,
@@ -145,8 +146,9 @@ impl Shard {
         }
     }
 
-    /// Does something with the entry of a key, or a new one. When there is no room, all new keys share one: the key that
-    /// stands for it is a hash like any other, so one client in 2^64 would share it anyway.
+    /// Runs `act` on the entry of a key, creating it if needed. When there is no room, all new keys
+    /// share one entry. Its key 0 is a hash like any other, so one client in 2^64 would share it
+    /// anyway.
     fn with_entry<T>(
         &mut self,
         key: u64,
@@ -156,7 +158,7 @@ impl Shard {
         act: impl FnOnce(&mut Entry) -> T,
     ) -> T {
         if let Some(slot) = self.slots.find_mut(key, |slot| slot.key == key) {
-            slot.entry.begins_by(now.nanos);
+            slot.entry.ensure_begun_by(now.nanos);
             return act(&mut slot.entry);
         }
         let key = if self.has_room(room) {
@@ -166,11 +168,11 @@ impl Shard {
             0
         };
         let entry = self.entry(key, quotas, now);
-        entry.begins_by(now.nanos);
+        entry.ensure_begun_by(now.nanos);
         act(entry)
     }
 
-    /// Does something with the entry of a key alone, or a new one where there is room.
+    /// Runs `act` on the key's own entry, creating it if there is room; never on the shared one.
     #[cfg(any(test, feature = "redis"))]
     pub(super) fn with_own_entry(
         &mut self,
@@ -194,7 +196,7 @@ impl Shard {
     #[cfg(any(test, feature = "redis"))]
     pub(super) fn forget_idle(&mut self, key: u64, clock: &dyn Clock) {
         if let Ok(mut slot) = self.slots.find_entry(key, |slot| slot.key == key)
-            && slot.get_mut().entry.is_idle(&Moment::whole(clock))
+            && slot.get_mut().entry.is_idle(&Moment::on_both_clocks(clock))
         {
             slot.remove();
         }
@@ -209,14 +211,14 @@ impl Shard {
         &mut slot.or_insert_with(fresh).into_mut().entry
     }
 
-    /// Whether there is room for a key that isn't there yet.
+    /// Whether there is room for another key.
     fn has_room(&mut self, room: &Room<'_>) -> bool {
         self.make_room(room);
         self.slots.len() < room.capacity
     }
 
-    /// Forgets the idle keys when the shard has doubled since it last did or is full, and not more often
-    /// than once a second.
+    /// Sweeps idle keys when the shard has doubled since the last sweep or is full, at most once a
+    /// second.
     fn make_room(&mut self, room: &Room<'_>) {
         if self.slots.len() >= self.sweep_at.min(room.capacity) {
             let now = window::nanos(room.clock.elapsed());
@@ -227,9 +229,9 @@ impl Shard {
         }
     }
 
-    /// Forgets the keys whose windows are all full again, and gives their memory back.
+    /// Forgets the keys whose windows are all full again, and releases their memory.
     pub(super) fn sweep(&mut self, clock: &dyn Clock) {
-        let now = Moment::whole(clock);
+        let now = Moment::on_both_clocks(clock);
         self.slots.retain(|slot| !slot.entry.is_idle(&now));
         let kept = self.slots.len();
         self.sweep_at = kept.saturating_mul(2).max(SWEEP_FLOOR);

@@ -1,4 +1,4 @@
-//! What a limiter does that is a process's share of one elsewhere.
+//! Operations for a limiter that holds this process's share of a limit counted elsewhere.
 
 use std::{hash::Hash, time::Duration};
 
@@ -12,8 +12,9 @@ use crate::{
 };
 
 impl MemoryRateLimiter {
-    /// Makes what is left of a share what its part is of what is left of the whole, and forgets what the share itself has
-    /// admitted. Of a key that finds no room for a count of its own nothing is kept, or the crowd would pay for it.
+    /// Sets what is left of the share in proportion to what is left of the whole, and forgets what
+    /// the share itself has admitted. For a key without room for its own count nothing is kept;
+    /// otherwise the keys in the shared entry would pay for it.
     pub(crate) fn adopt(
         &self,
         key: &(impl Hash + ?Sized),
@@ -25,10 +26,10 @@ impl MemoryRateLimiter {
             window::write(quota, words, left, now);
             true
         };
-        self.hear(key, [whole, share], readings, write);
+        self.apply(key, [whole, share], readings, write);
     }
 
-    /// The same, but for windows of which less is left than that: these stay as they are.
+    /// Like [`adopt`](Self::adopt), but leaves windows alone that have less left already.
     pub(crate) fn adopt_less(
         &self,
         key: &(impl Hash + ?Sized),
@@ -36,10 +37,10 @@ impl MemoryRateLimiter {
         share: &Quotas,
         readings: &Readings,
     ) {
-        self.hear(key, [whole, share], readings, window::lower);
+        self.apply(key, [whole, share], readings, window::lower);
     }
 
-    fn hear(
+    fn apply(
         &self,
         key: &(impl Hash + ?Sized),
         [whole, share]: [&Quotas; 2],
@@ -47,7 +48,7 @@ impl MemoryRateLimiter {
         change: impl Fn(&Quota, &mut [u64], WindowReading, &Moment) -> bool,
     ) {
         let now = Moment::of(self.clock.as_ref(), share);
-        self.tend(now.nanos);
+        self.sweep_if_due(now.nanos);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
         let mut of_whole = whole.as_slice().iter().zip(readings.as_slice());
@@ -58,18 +59,18 @@ impl MemoryRateLimiter {
             return;
         }
         shard.with_own_entry(hash, share, &now, &self.room(), |entry| {
-            // Where there is no room for further windows, requests are refused without a look at these.
-            if entry.follow(share, self.clock.as_ref()).is_err() {
+            // Without room for further windows, requests are refused without reading these.
+            if entry.migrate_to(share, self.clock.as_ref()).is_err() {
                 return;
             }
             let mut has_changed = false;
-            entry.change_own(|share, words| {
+            entry.change_current(|share, words| {
                 if let Some((whole, left)) = of_whole.next() {
                     has_changed |= change(share, words, part(whole, share, *left), &now);
                 }
             });
             if has_changed {
-                entry.begin_anew(&now);
+                entry.restart(&now);
             }
         });
         if is_full {
@@ -77,10 +78,11 @@ impl MemoryRateLimiter {
         }
     }
 
-    /// Counts what the whole will hear no more of, up to where nothing is left: a share owes nothing for the whole.
+    /// Counts units that the whole will never learn of, up to the point where nothing is left: a
+    /// share goes into no debt for the whole.
     pub(crate) fn use_up(&self, key: &(impl Hash + ?Sized), share: &Quotas, units: u64) {
         let now = Moment::of(self.clock.as_ref(), share);
-        self.tend(now.nanos);
+        self.sweep_if_due(now.nanos);
         let (shard, hash) = self.place(key);
         let mut shard = lock(shard);
         let clock = self.clock.as_ref();
@@ -94,19 +96,20 @@ impl MemoryRateLimiter {
     }
 }
 
-/// What is left of a share: all of it where all is left of the whole, nothing where nothing is, and between them its
-/// part, in whole units. A bucket of a share fills in the time in which the whole does.
+/// What is left of a share: all of it where the whole is full, nothing where nothing is left, and
+/// otherwise its proportion in whole units. A share's bucket fills in the same time as the whole.
 fn part(whole: &Quota, share: &Quota, left: WindowReading) -> WindowReading {
     let bursts = [share, whole].map(|quota| u64::from(quota.burst_size()));
-    let remaining = of(left.remaining.into(), bursts);
+    let remaining = scaled(left.remaining.into(), bursts);
     let fill = |quota: &Quota| {
         let burst = u64::from(quota.burst_size());
         quota.interval_nanos().get().saturating_mul(burst)
     };
     let reset = match share.rule() {
-        Rule::Rolling => {
-            Duration::from_nanos(of(window::nanos(left.reset), [fill(share), fill(whole)]))
-        }
+        Rule::Rolling => Duration::from_nanos(scaled(
+            window::nanos(left.reset),
+            [fill(share), fill(whole)],
+        )),
         Rule::Strict | Rule::Calendar(..) => left.reset,
     };
     WindowReading {
@@ -115,8 +118,8 @@ fn part(whole: &Quota, share: &Quota, left: WindowReading) -> WindowReading {
     }
 }
 
-/// So much times one number by the other.
-fn of(amount: u64, [times, by]: [u64; 2]) -> u64 {
+/// `amount * times / by`, without overflow.
+fn scaled(amount: u64, [times, by]: [u64; 2]) -> u64 {
     let product = u128::from(amount).saturating_mul(u128::from(times));
     let quotient = product.checked_div(u128::from(by)).unwrap_or(0);
     u64::try_from(quotient).unwrap_or(u64::MAX)

@@ -1,7 +1,8 @@
-//! A window that is counted in slices, so that no rolling period ever holds more than the limit.
+//! A window counted in slices, so that no rolling period ever holds more than the limit.
 //!
-//! What was taken in a slice counts until a whole period after the slice's end. The words are the number of the newest slice,
-//! and the counts of all that may count, the newest first, two to a word.
+//! Units taken in a slice count until a whole period after the slice's end. The state is the number
+//! of the newest slice, followed by the counts of all slices that may still count, newest first,
+//! two per word.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,13 +14,13 @@ use crate::{
 
 /// Words of state.
 pub(super) const WORDS: usize = 18;
-/// The slices of a period, and the one under way.
+/// The slices of a period plus the current one.
 const KEPT_MAX: usize = 33;
 
 #[derive(Clone, Copy, Debug)]
 struct Slices {
     newest: u64,
-    /// The newest first; none beyond those that are kept.
+    /// Newest first; zero beyond those kept.
     used: [u32; KEPT_MAX],
     /// How many slices count.
     kept: usize,
@@ -35,7 +36,7 @@ impl Slices {
         slices
     }
 
-    /// As they were written.
+    /// The slices as stored, without advancing them.
     fn stored(quota: &Quota, words: &[u64], now: u64) -> Self {
         let slice_nanos = nanos(quota.slice()).max(1);
         let newest = words.first().copied().unwrap_or(0);
@@ -56,7 +57,7 @@ impl Slices {
         }
     }
 
-    /// Lets the slices that have left the period go.
+    /// Advances to the slice `index` and drops slices that have left the period.
     fn move_to(&mut self, index: u64) {
         let by = usize::try_from(index.saturating_sub(self.newest)).unwrap_or(KEPT_MAX);
         let by = by.min(KEPT_MAX);
@@ -91,7 +92,7 @@ impl Slices {
         self.used.iter().map(|count| u64::from(*count)).sum()
     }
 
-    /// Until no more than so many units are in use.
+    /// How long until at most `used` units are in use.
     fn until(&self, used: u64) -> Duration {
         let mut sum = self.sum();
         if sum <= used {
@@ -106,13 +107,13 @@ impl Slices {
         self.until_gone(0)
     }
 
-    /// Until the slice of that age counts no more.
+    /// How long until the slice of that age no longer counts.
     fn until_gone(&self, age: usize) -> Duration {
         let left = self.counts_until(age).saturating_sub(self.now);
         Duration::from_nanos(left.max(1))
     }
 
-    /// When the slice of that age has left the period.
+    /// When the slice of that age leaves the period.
     fn counts_until(&self, age: usize) -> u64 {
         let age = u64::try_from(age).unwrap_or(u64::MAX);
         let newest_ends = self
@@ -142,12 +143,12 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: u64) ->
         .map_or(Judgement::Never, |room| Judgement::Wait(slices.until(room)))
 }
 
-/// Until no more than so many units are in use.
+/// How long until at most `used` units are in use.
 pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: u64) -> Duration {
     Slices::read(quota, words, now).until(used.into())
 }
 
-/// Begins with the slices of another strict quota, each where it ends.
+/// Starts with the slices of another strict quota, each placed where it ends.
 pub(super) fn carry(old_words: &[u64], old: &Quota, words: &mut [u64], quota: &Quota, now: u64) {
     let old = Slices::stored(old, old_words, now);
     let mut slices = Slices::read(quota, words, now);
@@ -168,8 +169,8 @@ pub(super) fn carry(old_words: &[u64], old: &Quota, words: &mut [u64], quota: &Q
     slices.write(words);
 }
 
-/// Adds `units` to the slice of the moment `at`, or takes them from it. A slice that has left the period
-/// is left alone.
+/// Adds `units` to the slice of the moment `at`, or subtracts them. A slice that has left the
+/// period is left alone.
 pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u64) {
     let mut slices = Slices::read(quota, words, now);
     let index = at.checked_div(slices.slice_nanos).unwrap_or(0);
@@ -180,8 +181,8 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: i64, at: u64, now: u6
     slices.write(words);
 }
 
-/// Makes it so many that are used. What is missing is added to the slice that is gone with the last of them, after
-/// `reset`; what is too much is taken from the oldest, which would go first.
+/// Sets the usage. Missing units are added to the slice that leaves the period after `reset`, with
+/// the last of them; surplus units are taken from the oldest slices, which would leave first.
 #[cfg(any(test, feature = "redis"))]
 pub(super) fn write(quota: &Quota, words: &mut [u64], used: u32, reset: Duration, now: u64) {
     let mut slices = Slices::read(quota, words, now);

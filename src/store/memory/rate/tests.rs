@@ -1,8 +1,8 @@
-//! Time is turned by hand, and what is admitted is compared with models that are too simple to be wrong.
+//! Time is moved by hand, and admissions are compared with models that are too simple to be wrong.
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
-mod apart;
+mod dormant;
 mod given_back;
 mod share;
 mod turns;
@@ -31,7 +31,7 @@ fn admits(limiter: &MemoryRateLimiter, key: &str, quotas: &Quotas) -> bool {
     limiter.take(key, quotas, 1).is_admitted()
 }
 
-/// Of what was taken then.
+/// A correction of that take.
 fn correction(units: i64, taken: &RateDecision) -> Correction {
     Correction {
         units,
@@ -294,7 +294,7 @@ fn a_flood_of_new_keys_stays_bounded_and_resets_nobody() {
     assert!(admits(&limiter, "victim", &quotas));
 }
 
-/// One client is enough to have all the others' memory given back.
+/// One client is enough to reclaim the memory of all others.
 #[test]
 fn idle_keys_are_forgotten_and_memory_is_given_back() {
     let (limiter, clock) = limiter(1_000_000);
@@ -327,7 +327,8 @@ fn idle_keys_are_forgotten_and_memory_is_given_back() {
 }
 
 proptest! {
-    /// Against a list of admitted times: N at once, then one more each interval, never more, never fewer.
+    /// Compared with a list of admitted times: N at once, then one more per interval, never more,
+    /// never fewer.
     #[test]
     fn it_admits_exactly_what_the_rule_says(
         limit in 1_u32..6,
@@ -353,8 +354,9 @@ proptest! {
         }
     }
 
-    /// Against a list of admitted times: no rolling period holds more than the number; what is refused
-    /// would not fit a period that is a sixteenth longer; and whoever waits as told is admitted.
+    /// Compared with a list of admitted times: no rolling period holds more than the limit, a
+    /// refused request would not fit a period a sixteenth longer, and waiting as told leads to
+    /// admission.
     #[test]
     fn a_strict_quota_is_kept_in_every_rolling_period(
         limit in 1_u32..8,
@@ -389,7 +391,8 @@ proptest! {
         }
     }
 
-    /// However the time of day is turned, no day admits more than its number, counted by when it began.
+    /// However the wall clock is moved, no day admits more than its limit, counted by when it
+    /// began.
     #[test]
     fn a_clock_that_steps_back_frees_nothing(
         steps in prop::collection::vec(-100_000_i64..100_000, 1..60),

@@ -17,19 +17,19 @@ use crate::{
     store::{TakenAt, WindowReading},
 };
 
-/// The furthest that a bucket is overdrawn: room for governor's own sums.
+/// The furthest that a bucket can be overdrawn; leaves headroom for governor's own sums.
 const STATE_MAX: u64 = u64::MAX >> 1;
 
-/// Now, by both clocks.
+/// The current time, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) nanos: u64,
-    /// Where days or months count.
+    /// Only for calendar windows.
     unix: Option<Timestamp>,
 }
 
 impl Moment {
-    /// Now, as far as `quotas` need it.
+    /// The current time, on the clocks that `quotas` need.
     pub(super) fn of(clock: &dyn Clock, quotas: &Quotas) -> Self {
         Self {
             nanos: since_start(clock),
@@ -37,8 +37,8 @@ impl Moment {
         }
     }
 
-    /// Now, by both clocks.
-    pub(super) fn whole(clock: &dyn Clock) -> Self {
+    /// The current time, on both clocks.
+    pub(super) fn on_both_clocks(clock: &dyn Clock) -> Self {
         Self {
             nanos: since_start(clock),
             unix: Some(clock.now()),
@@ -55,7 +55,7 @@ impl Moment {
     }
 }
 
-/// Stops after 146 years, so that no sum of the rules overflows.
+/// Capped at 146 years, so that no sum in the rules overflows.
 fn since_start(clock: &dyn Clock) -> u64 {
     nanos(clock.elapsed()).min(u64::MAX >> 2)
 }
@@ -65,18 +65,18 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     whole.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
-/// What one window says to a request.
+/// One window's answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It admits, and that is left then.
+    /// It admits; this is what is left then.
     Admit(WindowReading),
     /// It would admit after this time.
     Wait(Duration),
-    /// It never holds so much.
+    /// The cost exceeds what it can ever hold.
     Never,
 }
 
-/// How many words a quota's state takes.
+/// Number of words in a quota's state.
 pub(super) fn words_of(quota: &Quota) -> usize {
     match quota.rule() {
         Rule::Rolling | Rule::Calendar(..) => 1,
@@ -84,7 +84,7 @@ pub(super) fn words_of(quota: &Quota) -> usize {
     }
 }
 
-/// What the window says to `cost` units.
+/// The window's answer to `cost` units.
 pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment) -> Judgement {
     if cost.get() > quota.burst_size() {
         return Judgement::Never;
@@ -107,7 +107,7 @@ pub(super) fn judge(quota: &Quota, words: &[u64], cost: NonZeroU32, now: &Moment
     }
 }
 
-/// Takes what was judged: what is left then tells the next state.
+/// Takes what was judged; the next state follows from what is left.
 pub(super) fn commit(
     quota: &Quota,
     words: &mut [u64],
@@ -148,7 +148,7 @@ fn read_bucket(quota: &Quota, state: u64, now: &Moment) -> WindowReading {
     }
 }
 
-/// Adds to what is used, also beyond what the window holds.
+/// Adds to the usage, even past the window's capacity.
 pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
     match quota.rule() {
         Rule::Rolling => {
@@ -169,14 +169,14 @@ pub(super) fn add(quota: &Quota, words: &mut [u64], units: u64, now: &Moment) {
     }
 }
 
-/// Makes the window one of which that is left, whatever it was: what [`read`] reads, the other way round.
+/// Sets the window to what is left, whatever it was before: the inverse of [`read`].
 #[cfg(any(test, feature = "redis"))]
 pub(super) fn write(quota: &Quota, words: &mut [u64], left: WindowReading, now: &Moment) {
     let used = quota.burst_size().saturating_sub(left.remaining);
     match quota.rule() {
         Rule::Rolling => {
-            // The units tell what is owed but for a part of one, which the time tells. It tells no more: a clock that
-            // stepped back makes it as long as it likes.
+            // The units give the debt except for a fraction of one, which `reset` adds. It adds no
+            // more than that: after a clock stepped back, `reset` may be arbitrarily long.
             let interval = quota.interval_nanos().get();
             let most = interval.saturating_mul(u64::from(used));
             let least = most.saturating_sub(interval.saturating_sub(1));
@@ -191,7 +191,8 @@ pub(super) fn write(quota: &Quota, words: &mut [u64], left: WindowReading, now: 
     }
 }
 
-/// The same, but where no more is left than that already. Says whether it changed anything.
+/// Like [`write`], except where no more than that is left already. Returns whether it changed
+/// anything.
 #[cfg(any(test, feature = "redis"))]
 pub(super) fn lower(quota: &Quota, words: &mut [u64], left: WindowReading, now: &Moment) -> bool {
     match quota.rule() {
@@ -212,18 +213,18 @@ pub(super) fn lower(quota: &Quota, words: &mut [u64], left: WindowReading, now: 
     }
 }
 
-/// What was taken, as one window of a key sees it later.
+/// An earlier take, as one window of a key sees it later.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     pub(super) at: TakenAt,
-    /// From then until all of it would have drained.
+    /// How long, from that moment, until all of it would have drained.
     pub(super) owed: Duration,
-    /// Units that were given back since.
+    /// Units given back since.
     pub(super) ahead: u64,
 }
 
-/// Adds to what was taken or takes from it, also beyond what the window holds. Says how many units a bucket has given
-/// back.
+/// Adds to an earlier take or gives part of it back, even past the window's capacity. Returns how
+/// many units a bucket gave back.
 pub(super) fn correct(
     quota: &Quota,
     words: &mut [u64],
@@ -254,8 +255,8 @@ pub(super) fn correct(
     0
 }
 
-/// What was taken stands in a line that drains, and no more can be given back than its place has left. What was given
-/// back since may have stood before it, so that its turn came sooner.
+/// A take stands in a queue that drains, and no more can be given back than what has not drained of
+/// it. Units given back since may have stood ahead of it, in which case it drained sooner.
 fn give_back_undrained(
     quota: &Quota,
     words: &mut [u64],
@@ -274,7 +275,7 @@ fn give_back_undrained(
     by.div_ceil(interval.get())
 }
 
-/// How many units are in use: what other numbers for the same window begin with.
+/// How many units are in use: what other limits for the same window start with.
 pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> u64 {
     match quota.rule() {
         Rule::Rolling => first(words)
@@ -287,13 +288,14 @@ pub(super) fn used(quota: &Quota, words: &[u64], now: &Moment) -> u64 {
     }
 }
 
-/// Whether what was used by the old rule goes by the new one from the beginning: the same rule, or moments that are kept.
-pub(super) fn goes_by_itself(old: &Quota, quota: &Quota) -> bool {
+/// Whether usage under the old quota follows the new one exactly: they are equal, or both keep the
+/// time of each take.
+pub(super) fn carries_exactly(old: &Quota, quota: &Quota) -> bool {
     old == quota || matches!((old.rule(), quota.rule()), (Rule::Strict, Rule::Strict))
 }
 
-/// Begins a window with what was used of it by the numbers or the rule of before. Nothing is rounded that need not be:
-/// a bucket is full by the same part of a unit.
+/// Starts a window with the usage it had under the previous limit or rule. A bucket keeps its exact
+/// fill, including fractions of a unit; otherwise usage is rounded up to whole units.
 pub(super) fn carry(
     (old, old_words): (&Quota, &[u64]),
     (quota, words): (&Quota, &mut [u64]),
@@ -314,7 +316,7 @@ pub(super) fn carry(
     }
 }
 
-/// Until no more than so many units are in use, if nothing is taken meanwhile.
+/// How long until at most `used` units are in use, if nothing is taken meanwhile.
 pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: &Moment) -> Duration {
     match quota.rule() {
         Rule::Rolling => {
@@ -329,7 +331,7 @@ pub(super) fn until(quota: &Quota, words: &[u64], used: u32, now: &Moment) -> Du
     }
 }
 
-/// Whether the window is as if nobody had ever come.
+/// Whether the window is as if never used.
 pub(super) fn is_idle(quota: &Quota, words: &[u64], now: &Moment) -> bool {
     match quota.rule() {
         Rule::Rolling => first(words) <= now.nanos,

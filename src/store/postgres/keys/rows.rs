@@ -1,4 +1,4 @@
-//! A key as it stands in its table.
+//! A key as stored in its table.
 
 use sqlx::{
     Row,
@@ -88,7 +88,7 @@ pub(super) async fn find_owned(
     read_one(found.as_ref())
 }
 
-/// The same, and nobody changes it before the transaction's end.
+/// Like [`find_owned`], and locks the row until the transaction's end.
 pub(super) async fn lock_owned(
     connection: &mut PgConnection,
     owner: &str,

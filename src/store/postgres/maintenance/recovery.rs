@@ -1,5 +1,5 @@
-//! What instances held that are dead, and what outlived its time here: it is settled through the lanes, each account's by
-//! itself, so that one that is locked keeps no other waiting.
+//! Resolves the holds and leases of dead instances, and expired holds of this one. They are settled
+//! through the lanes, each account separately, so that a locked account delays no other.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,7 +30,7 @@ const HOLDS: &str = "SELECT account.id, hold.number, amount, day, month, budgets
      route, started_at, principal, charges, idempotency_key FROM hold JOIN account ON account.number = hold.account
      WHERE instance = $1 AND ends <= $2 AND account.id <> ALL($4) AND hold.number <> ALL($5) LIMIT $3";
 
-/// The instances that have holds and no row, by leaps over all that have any.
+/// The instances that have holds but no row; skips through the index from one instance to the next.
 pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
          SELECT min(instance) AS id FROM hold
          UNION ALL
@@ -41,16 +41,17 @@ pub(super) const ORPHANED: &str = "WITH RECURSIVE holder AS (
      AND NOT EXISTS (SELECT FROM instance WHERE instance.id = holder.id)";
 
 impl Maintenance {
-    /// Resolves the instance's holds that end by `ends`, each by its own policy, but for those whose settlement or extension is on its way
-    /// here: it may only have had to wait for the database. `false`: there are more.
+    /// Resolves the instance's holds that end by `ends`, each by its own policy, except those with
+    /// a settlement or extension on its way here: that may just have waited for the database.
+    /// `false` if there are more.
     pub(super) async fn resolve(
         &mut self,
         instance: i64,
         ends: i64,
         patience: Duration,
     ) -> Result<bool, Failure> {
-        self.resolved(Duration::ZERO).await;
-        let aside = self.aside();
+        self.wait_resolved(Duration::ZERO).await;
+        let pending = self.pending_accounts();
         let settling = self.shared.settling.numbers_of(instance.cast_unsigned());
         let settling: Vec<i64> = settling.into_iter().map(u64::cast_signed).collect();
         let find = async |work: Work| {
@@ -58,7 +59,7 @@ impl Maintenance {
                 .bind(instance)
                 .bind(ends)
                 .bind(STEP)
-                .bind(aside)
+                .bind(pending)
                 .bind(settling)
                 .fetch_all(&mut *work.read().await?)
                 .await?;
@@ -69,9 +70,9 @@ impl Maintenance {
         for row in &found {
             match read_hold(instance, row) {
                 Ok(hold) => self.resolve_one(hold, now),
-                // One unreadable row must not stop everybody's maintenance.
+                // One unreadable row must not stop all maintenance.
                 Err(Failure { error, .. }) => {
-                    tracing::error!(target: "tollgate::postgres", %error, "can't resolve a hold");
+                    tracing::error!(target: "tollgate::postgres", %error, "a hold can't be resolved");
                 }
             }
         }
@@ -79,12 +80,12 @@ impl Maintenance {
             tracing::warn!(
                 target: "tollgate::postgres",
                 holds = found.len(),
-                "resolves holds that nobody settled"
+                "resolving holds that were never settled"
             );
-            self.resolved(patience).await;
+            self.wait_resolved(patience).await;
         }
         let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
-        self.none_waits().map(|()| all_found)
+        self.check_none_pending().map(|()| all_found)
     }
 
     fn resolve_one(&mut self, hold: Hold, now: Timestamp) {
@@ -103,14 +104,14 @@ impl Maintenance {
         }
     }
 
-    /// Resolves leases whose instance is gone, and forgets those that were resolved long ago; `false`: there may be
-    /// more.
+    /// Resolves leases whose instance is gone, and forgets those resolved long ago; `false` if
+    /// there may be more.
     pub(super) async fn resolve_leases(&mut self, patience: Duration) -> Result<bool, Failure> {
-        self.resolved(Duration::ZERO).await;
-        let (aside, now) = (self.aside(), self.shared.settings.clock.now());
+        self.wait_resolved(Duration::ZERO).await;
+        let (pending, now) = (self.pending_accounts(), self.shared.settings.clock.now());
         let find = async |work: Work| {
-            let mut line = work.read().await?;
-            leases::orphaned(&mut line, STEP, aside, now).await
+            let mut transaction = work.read().await?;
+            leases::orphaned(&mut transaction, STEP, pending, now).await
         };
         let found = self.shared.in_time(find).await?;
         let all_found = i64::try_from(found.len()).unwrap_or(STEP) < STEP;
@@ -125,20 +126,21 @@ impl Maintenance {
                 self.resolving.push((account, answer));
             }
         }
-        self.resolved(patience).await;
+        self.wait_resolved(patience).await;
         let forget = async |work: Work| {
-            let mut line = work.begin().await?;
-            let all_forgotten = leases::forget_old(&mut line, STEP, now).await?;
-            line.commit().await?;
+            let mut transaction = work.begin().await?;
+            let all_forgotten = leases::forget_old(&mut transaction, STEP, now).await?;
+            transaction.commit().await?;
             Ok(all_forgotten)
         };
         let all_forgotten = self.shared.in_time(forget).await?;
-        self.none_waits().map(|()| all_found && all_forgotten)
+        self.check_none_pending()
+            .map(|()| all_found && all_forgotten)
     }
 
-    /// Waits until what is resolved is written down, for that long in all. What is not yet waits on, and keeps nobody
-    /// else waiting.
-    async fn resolved(&mut self, patience: Duration) {
+    /// Waits up to `patience` in all until the resolutions are written. Those that aren't keep
+    /// waiting, without delaying others.
+    async fn wait_resolved(&mut self, patience: Duration) {
         let now = Instant::now();
         let end = now.checked_add(patience).unwrap_or(now);
         for (account, mut answer) in std::mem::take(&mut self.resolving) {
@@ -149,14 +151,14 @@ impl Maintenance {
         }
     }
 
-    /// Accounts of which something is on its way to be resolved: no more of theirs is, until that is done.
-    fn aside(&self) -> Vec<String> {
+    /// Accounts with a resolution in progress; they are skipped until it finishes.
+    fn pending_accounts(&self) -> Vec<String> {
         let accounts = self.resolving.iter();
         let accounts: BTreeSet<&str> = accounts.map(|(account, _)| account.as_str()).collect();
         accounts.into_iter().map(str::to_owned).collect()
     }
 
-    fn none_waits(&self) -> Result<(), Failure> {
+    fn check_none_pending(&self) -> Result<(), Failure> {
         match self.resolving.is_empty() {
             true => Ok(()),
             false => Err(Failure::slow()),

@@ -1,10 +1,10 @@
-//! The things that are done in one turn, and what became of them.
+//! The tasks of one maintenance run, and their results.
 
 use super::{
     super::{
         Work,
         convert::{Failure, Moment, Reason},
-        once,
+        idempotency,
     },
     STEP,
 };
@@ -18,7 +18,7 @@ const PRUNE: &str = "WITH oldest AS (
          OR oldest.position <= (SELECT max(position) FROM usage) - $2
      )";
 
-/// In one order everywhere, so that two processes never wait for each other.
+/// In the same order everywhere, so that processes never deadlock.
 const TOUCH: &str = "WITH used AS (
          SELECT api_key.id, used.at FROM api_key
          JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) ON api_key.id = used.id
@@ -28,23 +28,23 @@ const TOUCH: &str = "WITH used AS (
      UPDATE api_key SET last_used_at = used.at FROM used
      WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
 
-/// What became of the things that are done in one turn.
+/// The results of one maintenance run.
 #[derive(Default)]
 pub(super) struct Outcomes {
     failed: Option<Failure>,
-    /// Of something there is more to do.
-    pub(super) is_more: bool,
+    /// Some task has more to do.
+    pub(super) has_more: bool,
 }
 
 impl Outcomes {
-    /// What was found; nothing, where that failed.
+    /// The task's result; `None` if it failed.
     ///
     /// # Errors
-    /// There is no connection to be had: then nothing else can be done either.
+    /// No connection is available: then nothing else can be done either.
     pub(super) fn note<T>(&mut self, done: Result<T, Failure>) -> Result<Option<T>, Failure> {
         match done {
             Ok(found) => Ok(Some(found)),
-            Err(failure) if failure.reason == Reason::Away => Err(failure),
+            Err(failure) if failure.reason == Reason::NoConnection => Err(failure),
             Err(failure) => {
                 if let Some(Failure { error, .. }) = self.failed.replace(failure) {
                     tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
@@ -54,9 +54,9 @@ impl Outcomes {
         }
     }
 
-    /// The same, of something of which there may be more to do.
+    /// Like [`note`](Self::note), for a task that may have more to do.
     pub(super) fn note_part(&mut self, is_all: Result<bool, Failure>) -> Result<(), Failure> {
-        self.is_more |= self.note(is_all)? == Some(false);
+        self.has_more |= self.note(is_all)? == Some(false);
         Ok(())
     }
 
@@ -65,7 +65,7 @@ impl Outcomes {
     }
 }
 
-/// Writes down when keys were used last.
+/// Stores when keys were last used.
 pub(super) async fn touch(work: Work) -> Result<(), Failure> {
     let used = work.take_touched();
     if used.is_empty() {
@@ -75,43 +75,44 @@ pub(super) async fn touch(work: Work) -> Result<(), Failure> {
         .into_iter()
         .map(|(key, at)| (String::from(key), Moment(at)))
         .unzip();
-    let mut line = work.begin().await?;
+    let mut transaction = work.begin().await?;
     sqlx::query(TOUCH)
         .bind(keys)
         .bind(moments)
-        .execute(&mut *line)
+        .execute(&mut *transaction)
         .await?;
-    line.commit().await
+    transaction.commit().await
 }
 
-/// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+/// Deletes the oldest rows of the usage log where it is too long or too old; `false` if there are
+/// more.
 pub(super) async fn prune(work: Work) -> Result<bool, Failure> {
     let settings = &work.settings;
     let oldest = settings.clock.now().saturating_sub(settings.usage_age_max);
-    let mut line = work.begin().await?;
+    let mut transaction = work.begin().await?;
     let pruned = sqlx::query(PRUNE)
-        // What the database can store has a beginning.
+        // The database can't store arbitrarily early times.
         .bind(Moment(
             oldest.unwrap_or_default().max(Timestamp::UNIX_EPOCH),
         ))
         .bind(settings.usage_rows_max)
         .bind(STEP)
-        .execute(&mut *line)
+        .execute(&mut *transaction)
         .await?
         .rows_affected();
-    line.commit().await?;
+    transaction.commit().await?;
     Ok(i64::try_from(pruned).unwrap_or(STEP) < STEP)
 }
 
-/// Deletes idempotency keys whose time is over; `false`: there may be more.
-pub(super) async fn forget_old_keys(work: Work) -> Result<bool, Failure> {
-    let mut line = work.begin().await?;
-    let forgotten = sqlx::query(once::FORGET_OLD)
+/// Deletes expired idempotency keys; `false` if there may be more.
+pub(super) async fn forget_expired_keys(work: Work) -> Result<bool, Failure> {
+    let mut transaction = work.begin().await?;
+    let forgotten = sqlx::query(idempotency::FORGET_OLD)
         .bind(Moment(work.settings.clock.now()))
         .bind(STEP)
-        .execute(&mut *line)
+        .execute(&mut *transaction)
         .await?
         .rows_affected();
-    line.commit().await?;
+    transaction.commit().await?;
     Ok(i64::try_from(forgotten).unwrap_or(STEP) < STEP)
 }

@@ -1,4 +1,4 @@
-//! A store that answers, and yet not as it should.
+//! A store that answers, but not as it should.
 
 use std::{
     pin::pin,
@@ -28,7 +28,7 @@ fn correct(process: &Resilient<Remote>, quotas: &Quotas, taken: &RateDecision, u
     now(process.correct(&key, quotas, correction)).unwrap();
 }
 
-/// A server whose memory or disk is full answers what needs no writing: that lifts no limit.
+/// A server whose memory or disk is full answers only what needs no writing; that lifts no limit.
 #[test]
 fn a_store_that_only_reads_lifts_no_limit() {
     let (processes, clock, _) = with_fate(1, 0, Degraded::default());
@@ -54,7 +54,8 @@ fn a_store_that_only_reads_lifts_no_limit() {
     );
 }
 
-/// What is used of an estimate that the store never heard of is told it when it is back, and nothing given back.
+/// Usage beyond an estimate that the store never received is reported to it once it is back, and
+/// nothing is given back.
 #[test]
 fn what_was_used_is_told_a_store_that_is_back() {
     let (processes, _, _) = with_fate(1, 0, Degraded::default());
@@ -84,8 +85,8 @@ fn what_was_used_is_told_a_store_that_is_back() {
     assert_eq!(left(), [70, 170, 270], "it has none of that");
 }
 
-/// One caller takes units ahead, and is not answered. That others wait for it says nothing of the store: soon they ask
-/// for their own, and where there was too little before they don't wait.
+/// One caller takes units ahead and gets no answer. That others wait for it says nothing about the
+/// store: soon they ask for their own, and if there was too little before they don't wait.
 #[test]
 fn nobody_waits_long_for_another_to_take_units_ahead() {
     for is_scarce in [false, true] {
@@ -135,7 +136,7 @@ fn no_units_of_days_are_taken_ahead() {
     assert_eq!(left.unwrap().remaining(), 990);
 }
 
-/// A store that is well keeps no memory busy here: of a key that has all again nothing is kept.
+/// A healthy store takes up no memory here: nothing is kept of a key that is full again.
 #[test]
 fn what_is_whole_again_takes_no_room() {
     let (processes, clock, _) = with_fate(1, 0, Degraded::default());
@@ -148,7 +149,7 @@ fn what_is_whole_again_takes_no_room() {
     assert_eq!(process.statistics().local_keys, 0);
 }
 
-/// Units that were debited are there to be used, whatever became of the request that asked for them.
+/// Units that were debited are usable, whatever became of the request that asked for them.
 #[tokio::test(start_paused = true)]
 async fn who_hangs_up_or_waits_too_long_costs_no_units_taken_ahead() {
     for hangs_up in [true, false] {
@@ -166,7 +167,7 @@ async fn who_hangs_up_or_waits_too_long_costs_no_units_taken_ahead() {
             assert!(first.await.is_err(), "after the deadline");
         }
         fate.tell.notify_one();
-        // Another asks for its own until the turn is over.
+        // Another caller asks for its own until the turn is over.
         tokio::time::sleep(Duration::from_millis(100)).await;
         for unit in 0..LEASE {
             let taken = process.take(&key, &quotas, 1).into_ready();
@@ -180,7 +181,7 @@ async fn who_hangs_up_or_waits_too_long_costs_no_units_taken_ahead() {
     }
 }
 
-/// A correction that was on its way when somebody was refused, and a refusal that was on its way when something was
+/// A correction in progress while somebody is refused, and a refusal in progress while something is
 /// corrected.
 #[tokio::test]
 async fn a_refusal_of_before_is_not_remembered_after_a_correction() {
@@ -214,12 +215,13 @@ async fn a_refusal_of_before_is_not_remembered_after_a_correction() {
     }
 }
 
-/// Whoever looks for room before each attempt, as a limit of failed attempts does, asks once while there is none.
+/// A caller that peeks before each attempt, as a limit on failed attempts does, asks once while
+/// nothing is left.
 #[test]
 fn a_window_that_is_used_up_is_not_looked_at_again_and_again() {
     let minute = Quota::per_minute(10);
     for (quota, holds) in [
-        // The next one comes after six seconds; elsewhere it may have been given back before.
+        // The next one comes after six seconds; elsewhere it may have been given back earlier.
         (minute.clone(), Duration::from_secs(1)),
         (Quota::per_second(10), Duration::from_millis(100)),
         // A slice may end before that.
@@ -244,7 +246,7 @@ fn a_window_that_is_used_up_is_not_looked_at_again_and_again() {
         clock.advance(Duration::from_nanos(1));
         let _ = look();
         assert_eq!(asked(), 1, "{quotas:?}");
-        // Other numbers, and a correction.
+        // Other limits, and a correction.
         let others = minute.clone().named("others").into();
         assert_eq!(now(process.peek(&key, &others)).unwrap().remaining(), 10);
         now(process.correct(&key, &quotas, Correction::used(9))).unwrap();

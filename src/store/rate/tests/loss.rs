@@ -1,14 +1,14 @@
-//! What processes have together when their store goes.
+//! What processes have together when their store fails.
 
 use super::*;
 
-/// What is free of a bucket of so many.
+/// What is free in a bucket with that limit.
 fn free(bucket: &mut Bucket, limit: u32, now_ms: u64) -> u32 {
     limit - u32::try_from(bucket.held(now_ms)).unwrap()
 }
 
-/// Two processes share 100 a second, and one of them serves three requests of four. Whoever serves less has no more left for
-/// that when the store goes, however often.
+/// Two processes share 100 per second, and one of them serves three requests out of four. The one
+/// that serves less has no more left for that when the store fails, however often.
 #[test]
 fn whoever_served_less_has_no_more_than_was_left() {
     let (processes, clock, fate) = with_fate(2, 0, Degraded::default());
@@ -40,7 +40,8 @@ fn whoever_served_less_has_no_more_than_was_left() {
     );
 }
 
-/// Who hasn't found the store back admits its share still, so that until then no other takes more than its own.
+/// A process that hasn't noticed that the store is back still admits its share, so until then no
+/// other takes more than its own.
 #[tokio::test(start_paused = true)]
 async fn whoever_finds_the_store_back_keeps_to_its_share_until_all_have() {
     let (processes, clock, fate) = with_fate(1, 8, Degraded::default());
@@ -68,7 +69,7 @@ async fn whoever_finds_the_store_back_keeps_to_its_share_until_all_have() {
     assert_eq!(admitted().await, 100, "the whole");
 }
 
-/// A correction tells what is left as a request does, also where another process took all.
+/// A correction reports what is left as a request does, even if another process took everything.
 #[test]
 fn a_correction_is_heard_of_before_the_store_goes() {
     let (processes, _, fate) = with_fate(1, 0, Degraded::default());
@@ -105,8 +106,8 @@ fn a_correction_is_heard_of_before_the_store_goes() {
 }
 
 proptest! {
-    /// Each process has its part of what it knows to be left, what has drained since, and what it took ahead: nothing is
-    /// forgotten that others took before that, and none is in debt.
+    /// Each process has its part of what it knows to be left, what has drained since, and what it
+    /// took ahead: nothing that others took before is forgotten, and none is in debt.
     #[test]
     fn each_has_its_part_of_what_it_heard_last(
         parts in 1_u32..5,
@@ -120,7 +121,7 @@ proptest! {
         let quotas = Quotas::from(Quota::per(Duration::from_millis(u64::from(limit) * INTERVAL_MS), limit));
         let key = RateKey::new(&"test".into(), b"a");
         let (mut bucket, mut now_ms) = (Bucket::default(), 0);
-        // What each knows: how the bucket stood, and what it has in hand.
+        // What each knows: the state of the bucket, and what it has in hand.
         let mut known = [(); 3].map(|()| (Bucket::default(), InHand::default()));
         for (at, wait, cost) in steps {
             clock.advance(Duration::from_millis(wait));

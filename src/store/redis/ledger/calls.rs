@@ -8,7 +8,7 @@ use super::{
     RedisLedger,
     codec::{self, corrupt},
     listing,
-    question::{CLAIM, LIMITS, LINE, PAY, Question},
+    redis_call::{CLAIM, CREDIT_LINE, LIMITS, PAY, RedisCall},
     shared::{Failure, Shared, closed},
 };
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
     store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
 };
 
-/// The answer that comes through `reply`, or `Unavailable` after the deadline. What was asked for is nevertheless
-/// done.
+/// The answer that comes through `reply`, or `Unavailable` after the deadline. The request is
+/// carried out nevertheless.
 async fn answered(
     answer: oneshot::Receiver<Result<(), StoreError>>,
     deadline: Duration,
@@ -40,7 +40,7 @@ async fn answered(
 }
 
 impl RedisLedger {
-    /// Asks on behalf of somebody who waits.
+    /// Sends a request for a caller that waits.
     fn ask<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<T>
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
@@ -53,7 +53,7 @@ impl RedisLedger {
         StoreFuture::new(async { work.await.map_err(|failure| failure.error) })
     }
 
-    /// Does it in any case, whether or not somebody waits.
+    /// Carries out the work even if the caller stops waiting.
     fn send<F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<()>
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -64,7 +64,7 @@ impl RedisLedger {
         shared.runtime.spawn(async move {
             let done = work.await.map_err(|failure| failure.error);
             drop(ticket);
-            // Whoever asked may have gone; what was done stays done.
+            // The caller may have gone; what was done stays done.
             let _ = reply.send(done);
         });
         StoreFuture::new(answered(answer, shared.settings.deadline))
@@ -79,9 +79,10 @@ impl RedisLedger {
 }
 
 impl Shared {
-    /// Two steps, because a reference is every account's and a script is one account's: the reference is claimed for
-    /// this payment, which never changes, and then the payment is made once. Cut off between the two, it is made by
-    /// whoever asks for it again.
+    /// This takes two steps because a reference is shared by all accounts, while a script works on
+    /// one account. First the reference is claimed for this payment, for good; then the payment is
+    /// made, once. If it is cut off between the two, it is made when the same payment is requested
+    /// again.
     async fn pay(
         self: &Arc<Self>,
         account: &AccountId,
@@ -89,19 +90,19 @@ impl Shared {
         reference: &str,
     ) -> Result<Balance, Failure> {
         let claim = format!("{} {}", amount.nanos(), account.as_str());
-        let question =
-            Question::script(&CLAIM, &[self.names.reference(reference)]).arg(claim.as_str());
-        let standing: String = self.ask(self.way(reference), &question).await?;
+        let command =
+            RedisCall::script(&CLAIM, &[self.names.reference(reference)]).arg(claim.as_str());
+        let standing: String = self.ask(self.shard(reference), &command).await?;
         if standing != claim {
             return Err(StoreError::reference_taken().into());
         }
         let names = self.names.account(account);
         let keys = [names.books(), names.references(), names.payments()];
-        let question = Question::script(&PAY, &keys)
+        let command = RedisCall::script(&PAY, &keys)
             .arg(amount.nanos())
             .arg(reference)
             .arg(self.settings.clock.now().to_string());
-        let answer: Vec<String> = self.ask(self.way(account.as_str()), &question).await?;
+        let answer: Vec<String> = self.ask(self.shard(account.as_str()), &command).await?;
         let Some((word, balance)) = answer.split_first() else {
             return Err(corrupt("answer").into());
         };
@@ -122,7 +123,7 @@ impl Ledger for RedisLedger {
     }
 
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
-        // However long it has to wait for the server, time is up for its hold no more.
+        // Once a settlement has arrived, its hold no longer expires, however long the server takes.
         self.0
             .shared
             .registry
@@ -141,17 +142,17 @@ impl Ledger for RedisLedger {
         }
         self.ask(move |shared| async move {
             // Others may have resolved it.
-            let question = Question::command("HEXISTS")
+            let command = RedisCall::command("HEXISTS")
                 .arg(shared.names.account(&account).open(id.instance))
                 .arg(Shared::number(id));
-            shared.ask(shared.way(account.as_str()), &question).await
+            shared.ask(shared.shard(account.as_str()), &command).await
         })
     }
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
         let shared = &self.0.shared;
         let Ok(place) = Arc::clone(&shared.records).try_acquire_owned() else {
-            let text = "too many rows are waiting";
+            let text = "too many rows wait to be written";
             return StoreFuture::ready(Err(StoreError::new(StoreErrorKind::Busy, text)));
         };
         self.send(move |shared| async move {
@@ -182,9 +183,9 @@ impl Ledger for RedisLedger {
         let account = account.clone();
         self.ask(move |shared| async move {
             let keys = [shared.names.account(&account).books()];
-            let question = Question::script(&LINE, &keys).arg(line.nanos());
-            let way = shared.way(account.as_str());
-            let answer: Vec<Option<String>> = shared.ask(way, &question).await?;
+            let command = RedisCall::script(&CREDIT_LINE, &keys).arg(line.nanos());
+            let shard = shared.shard(account.as_str());
+            let answer: Vec<Option<String>> = shared.ask(shard, &command).await?;
             Ok(codec::balance(&answer)?)
         })
     }
@@ -192,11 +193,11 @@ impl Ledger for RedisLedger {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let account = account.clone();
         self.ask(move |shared| async move {
-            let question = Question::command("HMGET")
+            let command = RedisCall::command("HMGET")
                 .arg(shared.names.account(&account).books())
                 .arg(["deposited", "settled", "held", "credit_line"].as_slice());
-            let way = shared.way(account.as_str());
-            let answer: Vec<Option<String>> = shared.ask(way, &question).await?;
+            let shard = shared.shard(account.as_str());
+            let answer: Vec<Option<String>> = shared.ask(shard, &command).await?;
             Ok(codec::balance(&answer)?)
         })
     }
@@ -214,7 +215,7 @@ impl Ledger for RedisLedger {
         self.ask(move |shared| async move {
             let (now, soft) = (shared.moment(), limits.soft);
             let keys = [shared.names.account(&account).books()];
-            let mut question = Question::script(&LIMITS, &keys)
+            let mut command = RedisCall::script(&LIMITS, &keys)
                 .arg(budget.as_str())
                 .arg(now.windows.day)
                 .arg(now.windows.month)
@@ -224,17 +225,17 @@ impl Ledger for RedisLedger {
                 .into_iter()
                 .chain([soft.daily, soft.monthly, soft.total])
             {
-                question = question.arg(codec::limit(limit));
+                command = command.arg(codec::limit(limit));
             }
-            question = match limits.rolling {
-                None => question.arg("-").arg("-").arg("-"),
-                Some(rolling) => question
+            command = match limits.rolling {
+                None => command.arg("-").arg("-").arg("-"),
+                Some(rolling) => command
                     .arg(rolling.window.length().as_secs())
                     .arg(codec::limit(rolling.limit))
                     .arg(codec::limit(rolling.soft)),
             };
             let answer: (String, String) =
-                shared.ask(shared.way(account.as_str()), &question).await?;
+                shared.ask(shared.shard(account.as_str()), &command).await?;
             let rolling = Some(answer.1.as_str()).filter(|rolling| !rolling.is_empty());
             Ok(codec::budget(&answer.0, rolling)?)
         })
@@ -243,13 +244,13 @@ impl Ledger for RedisLedger {
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {
         let (account, budget) = (account.clone(), budget.clone());
         self.ask(move |shared| async move {
-            let question = Question::command("HMGET")
+            let command = RedisCall::command("HMGET")
                 .arg(shared.names.account(&account).books())
                 .arg(format!("b:{}", budget.as_str()))
                 .arg(format!("r:{}", budget.as_str()));
-            let way = shared.way(account.as_str());
+            let shard = shared.shard(account.as_str());
             let (found, rolling): (Option<String>, Option<String>) =
-                shared.ask(way, &question).await?;
+                shared.ask(shard, &command).await?;
             let read = |text: &str| codec::budget(text, rolling.as_deref());
             let found = found.as_deref().map(read).transpose()?;
             Ok(found.unwrap_or_default().rolled(shared.moment()))
@@ -268,11 +269,11 @@ impl Ledger for RedisLedger {
 
     fn flush(&self) -> StoreFuture<()> {
         self.ask(move |shared| async move {
-            // What is on its way, what is due, and some patience.
+            // Covers calls in progress, what is due, and some slack.
             let deadline = shared.settings.deadline.saturating_mul(3);
             let flush = async {
                 shared.in_flight.wait().await;
-                shared.maintenance.lock().await.turn(&shared).await
+                shared.maintenance.lock().await.run_due(&shared).await
             };
             let flushed = timeout(deadline, flush).await;
             flushed.unwrap_or_else(|_| Err(Failure::slow()))

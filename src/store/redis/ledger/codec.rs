@@ -1,4 +1,5 @@
-//! What is written and read: numbers and moments as text that an operator can read, calls and settlements as JSON.
+//! The stored formats: numbers and times as text that an operator can read, calls and settlements
+//! as JSON.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 pub(super) fn corrupt(what: &str) -> StoreError {
-    StoreError::internal(&format!("Redis holds what is no {what}"))
+    StoreError::internal(&format!("Redis contains an invalid {what}"))
 }
 
 pub(super) fn money(text: &str) -> Result<Money, StoreError> {
@@ -48,7 +49,7 @@ pub(super) fn expiry(expiry: Expiry) -> &'static str {
     }
 }
 
-/// Deposited, settled, held, credit line; what was never written is nothing.
+/// Deposited, settled, held, credit line; what was never written is zero.
 pub(super) fn balance(words: &[Option<String>]) -> Result<Balance, StoreError> {
     let [deposited, settled, held, credit_line] = words else {
         return Err(corrupt("balance"));
@@ -62,7 +63,7 @@ pub(super) fn balance(words: &[Option<String>]) -> Result<Balance, StoreError> {
     })
 }
 
-/// A budget as `books.lua` writes it, with its window that rolls, where it has one.
+/// A budget as written by `books.lua`, with its rolling window if it has one.
 pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreError> {
     let words: Vec<&str> = text.split(' ').collect();
     let [limits @ .., day, month, a, b, c, d, e, f] = words.as_slice() else {
@@ -105,14 +106,14 @@ pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreE
     Ok(budget)
 }
 
-/// What became of a hold.
+/// The outcome of a hold.
 #[derive(Debug)]
 pub(super) enum HoldAnswer {
     Granted(Grant),
     Refused(HoldRefusal),
-    /// The instance was taken for dead.
+    /// The instance was declared dead.
     Fenced,
-    /// It was given up before it came.
+    /// It was given up before it arrived.
     GivenUp,
 }
 
@@ -187,7 +188,7 @@ pub(super) fn alerts(
     words.chunks(4).map(alert).collect()
 }
 
-/// A call, as it is kept with a hold and in the log.
+/// A call as stored with a hold and in the log.
 #[derive(Deserialize, Serialize)]
 struct StoredCall<'a> {
     id: Cow<'a, str>,
@@ -221,7 +222,7 @@ pub(super) fn read_call(account: &AccountId, text: &str) -> Result<Call, StoreEr
     })
 }
 
-/// How a call ended; what was charged stands beside it.
+/// How a call ended; the charge is stored separately.
 #[derive(Deserialize, Serialize)]
 struct StoredSettlement<'a> {
     outcome: Cow<'a, str>,
@@ -279,8 +280,8 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
     })
 }
 
-/// Errors that pass.
-const PASSING: &[&str] = &[
+/// Errors that a retry may overcome.
+const TRANSIENT_CODES: &[&str] = &[
     "-READONLY",
     "-MASTERDOWN",
     "-MISCONF",
@@ -290,15 +291,21 @@ const PASSING: &[&str] = &[
     "-BUSY",
 ];
 
-/// Whether the server says that it did nothing: even within a script it refuses the first change alone.
+/// Whether the server says that it did nothing: even within a script these errors come before the
+/// first change.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
-    let refuses = |code: &str| PASSING.iter().any(|known| known.get(1..) == Some(code));
-    error.code().is_some_and(refuses) || is_wrapped(error, PASSING)
+    let refuses = |code: &str| {
+        TRANSIENT_CODES
+            .iter()
+            .any(|known| known.get(1..) == Some(code))
+    };
+    error.code().is_some_and(refuses) || is_wrapped(error, TRANSIENT_CODES)
 }
 
-/// Whether the server itself says that the same would fail again.
-pub(super) fn is_hopeless(error: &RedisError) -> bool {
-    matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT")) && !is_wrapped(error, PASSING)
+/// Whether the server itself says that a retry would fail again.
+pub(super) fn is_permanent(error: &RedisError) -> bool {
+    matches!(error.code(), Some("ERR" | "WRONGTYPE" | "CROSSSLOT"))
+        && !is_wrapped(error, TRANSIENT_CODES)
 }
 
 #[cfg(test)]
@@ -329,14 +336,14 @@ mod tests {
         ] {
             let script = "Error running script (call to f_6b1b): @user_script:12:";
             let wrapped = error(&format!("{script} -{code} some more words"));
-            assert!(!is_hopeless(&wrapped) && is_refusal(&wrapped), "{code}");
+            assert!(!is_permanent(&wrapped) && is_refusal(&wrapped), "{code}");
             let bare = redis::make_extension_error(code.to_owned(), None);
-            assert!(!is_hopeless(&bare) && is_refusal(&bare), "{code}");
+            assert!(!is_permanent(&bare) && is_refusal(&bare), "{code}");
         }
         assert!(!is_refusal(&error("unknown command 'EVALSHA'")));
-        assert!(is_hopeless(&error("unknown command 'EVALSHA'")));
+        assert!(is_permanent(&error("unknown command 'EVALSHA'")));
         let defect =
             "Error running script (call to f_6b1b): @user_script:3: attempt to call a nil value";
-        assert!(is_hopeless(&error(defect)));
+        assert!(is_permanent(&error(defect)));
     }
 }

@@ -1,11 +1,11 @@
-//! Holds: how they are opened, how they end, and what is done about those whose fate is unknown.
+//! Holds: how they are opened and ended, and what happens to those whose outcome is unknown.
 
 use std::{fmt, sync::Arc};
 
 use super::{
     codec::{self, HoldAnswer, corrupt},
-    question::{HOLD, INSTANCE, Question, RECORD, SETTLE},
-    registry::{Full, Most},
+    redis_call::{HOLD, INSTANCE, RECORD, RedisCall, SETTLE},
+    registry::{Full, HoldLimits},
     shared::{Failure, Shared, closed, random},
 };
 use crate::{
@@ -16,13 +16,13 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
-    store::{StoreError, StoreErrorKind, redis::connections::Repeat},
+    store::{StoreError, StoreErrorKind, redis::connections::Resend},
 };
 
-/// How often a hold is tried by a process that finds that it was taken for dead.
-const LIVES: u32 = 3;
+/// How often a hold is tried by a process that finds itself declared dead.
+const IDENTITIES_MAX: u32 = 3;
 
-/// A hold on its way. Dropped before it is known what became of it, it is given back.
+/// A hold being opened. If this is dropped before the outcome is known, the hold is given back.
 struct Attempt {
     shared: Arc<Shared>,
     account: AccountId,
@@ -31,11 +31,11 @@ struct Attempt {
 }
 
 enum Fate {
-    /// The server never heard of it, or refused it.
+    /// The server never received it, or refused it.
     Nothing,
     /// It may be open.
     Unknown,
-    /// It is open, and somebody has it.
+    /// It is open, and its caller has it.
     Open,
 }
 
@@ -50,19 +50,19 @@ impl Drop for Attempt {
 }
 
 /// Why a hold was not opened.
-enum Miss {
+enum HoldFailure {
     Failed(Failure),
-    /// This instance was taken for dead.
+    /// This instance was declared dead.
     Fenced(u64),
 }
 
-impl From<Failure> for Miss {
+impl From<Failure> for HoldFailure {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-impl From<StoreError> for Miss {
+impl From<StoreError> for HoldFailure {
     fn from(error: StoreError) -> Self {
         Self::Failed(error.into())
     }
@@ -74,18 +74,18 @@ impl Shared {
         request: HoldRequest,
     ) -> Result<Result<Hold, HoldRefusal>, Failure> {
         let call = codec::write_call(&request.call)?;
-        for _ in 0..LIVES {
+        for _ in 0..IDENTITIES_MAX {
             if self.is_closed() {
                 return Err(closed().into());
             }
             match self.try_hold(&request, &call).await {
                 Ok(Ok((id, grant))) => return Ok(Ok(Hold::granted(id, request, grant))),
                 Ok(Err(refusal)) => return Ok(Err(refusal)),
-                Err(Miss::Failed(failure)) => return Err(failure),
-                Err(Miss::Fenced(instance)) => self.begin_anew(instance).await?,
+                Err(HoldFailure::Failed(failure)) => return Err(failure),
+                Err(HoldFailure::Fenced(instance)) => self.become_new_instance(instance).await?,
             }
         }
-        let text = "taken for dead again and again";
+        let text = "this process keeps being declared dead";
         Err(StoreError::new(StoreErrorKind::Unavailable, text).into())
     }
 
@@ -93,10 +93,10 @@ impl Shared {
         self: &Arc<Self>,
         request: &HoldRequest,
         call: &str,
-    ) -> Result<Result<(HoldId, Grant), HoldRefusal>, Miss> {
+    ) -> Result<Result<(HoldId, Grant), HoldRefusal>, HoldFailure> {
         let account = &request.call.account;
         let now = self.settings.clock.elapsed();
-        let most = Most {
+        let most = HoldLimits {
             of_all: self.settings.open_holds_max,
             of_account: self.settings.open_holds_per_account_max,
         };
@@ -119,9 +119,9 @@ impl Shared {
             self.enter(std::slice::from_ref(account), id.instance)
                 .await?;
         }
-        let question = self.ask_to_hold(id, request, call);
+        let command = self.hold_call(id, request, call);
         attempt.fate = Fate::Unknown;
-        let answer = self.ask(self.way(account.as_str()), &question).await;
+        let answer = self.ask(self.shard(account.as_str()), &command).await;
         let answer: Vec<String> = answer.inspect_err(|failure| {
             if !failure.was_sent {
                 attempt.fate = Fate::Nothing;
@@ -131,7 +131,7 @@ impl Shared {
         attempt.fate = Fate::Nothing;
         match answer {
             HoldAnswer::Refused(refusal) => Ok(Err(refusal)),
-            HoldAnswer::Fenced => Err(Miss::Fenced(id.instance)),
+            HoldAnswer::Fenced => Err(HoldFailure::Fenced(id.instance)),
             HoldAnswer::GivenUp => Err(corrupt("new hold").into()),
             HoldAnswer::Granted(grant) => {
                 attempt.fate = Fate::Open;
@@ -142,52 +142,56 @@ impl Shared {
         }
     }
 
-    pub(super) fn ask_to_hold(&self, id: HoldId, request: &HoldRequest, call: &str) -> Question {
+    pub(super) fn hold_call(&self, id: HoldId, request: &HoldRequest, call: &str) -> RedisCall {
         let now = self.settings.clock.now();
         let windows = self.settings.calendar.windows(now);
         let names = self.names.account(&request.call.account);
-        // Where it went over a connection that broke, another server may be asked now, which doesn't know yet that
-        // this process may have open holds there.
-        let mut question = Question::script(&HOLD, &names.to_hold(id.instance))
-            .repeat(Repeat::SameServer)
+        // Not safe to resend over a new connection: that may lead to another server, which doesn't
+        // know yet that this process may have open holds there.
+        let mut command = RedisCall::script(&HOLD, &names.to_hold(id.instance))
+            .resend(Resend::SameServer)
             .arg(Self::number(id))
             .arg(request.amount.nanos())
             .arg(windows.day)
             .arg(windows.month)
             .arg(codec::expiry(request.expiry))
             .arg(call);
-        question = match &request.idempotency {
-            None => question.arg("").arg("").arg(0).arg(0),
+        command = match &request.idempotency {
+            None => command.arg("").arg("").arg(0).arg(0),
             Some(wish) => {
                 let ends = now.saturating_add(wish.keep_for).unwrap_or(Timestamp::MAX);
-                question
+                command
                     .arg(&*wish.key)
                     .arg(Hex(&wish.fingerprint).to_string())
                     .arg(now.as_millisecond())
                     .arg(ends.as_millisecond())
             }
         };
-        question = question.arg(now.as_second());
+        command = command.arg(now.as_second());
         let mut named: Vec<&BudgetId> = Vec::with_capacity(request.budgets.len());
         for budget in &*request.budgets {
             if !named.contains(&budget) {
                 named.push(budget);
-                question = question.arg(budget.as_str());
+                command = command.arg(budget.as_str());
             }
         }
-        question
+        command
     }
 
-    /// Lets the others know where this process has open holds, before it has.
-    async fn enter(self: &Arc<Self>, accounts: &[AccountId], instance: u64) -> Result<(), Miss> {
+    /// Registers this process for accounts before it opens holds there.
+    async fn enter(
+        self: &Arc<Self>,
+        accounts: &[AccountId],
+        instance: u64,
+    ) -> Result<(), HoldFailure> {
         let _gate = self.gate.read().await;
-        let question = self.instance_question("enter", instance);
+        let command = self.instance_call("enter", instance);
         let names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
         let known: i64 = self
-            .ask(self.maintenance_way(), &question.arg(names))
+            .ask(self.instances_shard(), &command.arg(names))
             .await?;
         if known == 0 {
-            return Err(Miss::Fenced(instance));
+            return Err(HoldFailure::Fenced(instance));
         }
         for account in accounts {
             self.registry.enter(account, instance);
@@ -195,52 +199,58 @@ impl Shared {
         Ok(())
     }
 
-    /// The server may have lost what it was told last: says once more where this process has open holds.
-    pub(super) async fn enter_all(self: &Arc<Self>) -> Result<(), Failure> {
+    /// The server may have lost its latest writes: registers this process again for every account
+    /// where it has open holds.
+    pub(super) async fn reregister(self: &Arc<Self>) -> Result<(), Failure> {
         let instance = self.registry.instance();
-        for some in self.registry.doubt().chunks(500) {
+        for some in self.registry.forget_entered().chunks(500) {
             match self.enter(some, instance).await {
                 Ok(()) => {}
-                Err(Miss::Failed(failure)) => return Err(failure),
-                Err(Miss::Fenced(instance)) => return self.begin_anew(instance).await,
+                Err(HoldFailure::Failed(failure)) => return Err(failure),
+                Err(HoldFailure::Fenced(instance)) => {
+                    return self.become_new_instance(instance).await;
+                }
             }
         }
         Ok(())
     }
 
-    pub(super) fn maintenance_way(&self) -> u8 {
-        self.way("instances")
+    pub(super) fn instances_shard(&self) -> u8 {
+        self.shard("instances")
     }
 
-    pub(super) fn instance_question(&self, what: &str, instance: u64) -> Question {
+    pub(super) fn instance_call(&self, what: &str, instance: u64) -> RedisCall {
         let names = &self.names;
         let keys = [names.beats(), names.dead(), names.accounts_of(instance)];
-        let question = Question::script(&INSTANCE, &keys);
-        question.arg(what).arg(format!("{instance:016x}"))
+        let command = RedisCall::script(&INSTANCE, &keys);
+        command.arg(what).arg(format!("{instance:016x}"))
     }
 
-    /// This process was taken for dead as `instance`: it goes on as another one. Its open holds are others' to
-    /// resolve.
-    pub(super) async fn begin_anew(self: &Arc<Self>, instance: u64) -> Result<(), Failure> {
+    /// This process was declared dead as `instance`: it continues as a new one. Its open holds are
+    /// for others to resolve.
+    pub(super) async fn become_new_instance(
+        self: &Arc<Self>,
+        instance: u64,
+    ) -> Result<(), Failure> {
         let _registering = self.registering.lock().await;
         if self.registry.instance() != instance {
             return Ok(());
         }
         let next = random()?;
         self.register(next).await?;
-        self.registry.begin_anew(next);
+        self.registry.reset(next);
         tracing::warn!(
             target: "tollgate::redis",
-            "this process was taken for dead: what it held is given back"
+            "this process was declared dead: its open holds are being resolved"
         );
         Ok(())
     }
 
-    /// Makes an instance known.
+    /// Registers an instance.
     pub(super) async fn register(self: &Arc<Self>, instance: u64) -> Result<(), Failure> {
-        let question = Question::command("HSETNX").arg(self.names.beats());
-        let question = question.arg(format!("{instance:016x}")).arg(0);
-        self.ask::<i64>(self.maintenance_way(), &question).await?;
+        let command = RedisCall::command("HSETNX").arg(self.names.beats());
+        let command = command.arg(format!("{instance:016x}")).arg(0);
+        self.ask::<i64>(self.instances_shard(), &command).await?;
         Ok(())
     }
 
@@ -277,17 +287,17 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn ask_to_end(
+    pub(super) fn settle_call(
         &self,
         account: &AccountId,
         id: HoldId,
         charged: Money,
         settlement: &str,
         is_given_up: bool,
-    ) -> Question {
+    ) -> RedisCall {
         let keys = self.names.account(account).to_settle(id.instance);
         let now = self.settings.clock.now();
-        Question::script(&SETTLE, &keys)
+        RedisCall::script(&SETTLE, &keys)
             .arg(Self::number(id))
             .arg(charged.nanos())
             .arg(settlement)
@@ -297,7 +307,7 @@ impl Shared {
             .arg(now.as_second())
     }
 
-    /// `false`: others have ended it, or there was no such hold.
+    /// `false` if others ended it, or there was no such hold.
     async fn end(
         self: &Arc<Self>,
         account: &AccountId,
@@ -306,26 +316,28 @@ impl Shared {
         settlement: &str,
         is_given_up: bool,
     ) -> Result<bool, Failure> {
-        let question = |again| {
-            let question = self.ask_to_end(account, id, charged, settlement, is_given_up);
-            question.repeat(once_unless(again))
+        let command = |again| {
+            let command = self.settle_call(account, id, charged, settlement, is_given_up);
+            command.resend(once_unless(again))
         };
-        let insisted = self.insist(self.way(account.as_str()), question).await;
+        let outcome = self
+            .call_until_answered(self.shard(account.as_str()), command)
+            .await;
         self.registry.release(account, id);
-        let (answer, again): (Vec<String>, bool) = insisted?;
+        let (answer, again): (Vec<String>, bool) = outcome?;
         match answer.split_first() {
             Some((word, passed)) if word == "settled" => {
                 self.settings.alerts.tell(codec::alerts(account, passed)?);
                 Ok(true)
             }
             Some((word, _)) if word == "resolved" => Ok(false),
-            // Asked again, it may have been this very settlement that ended it.
+            // After a resend, it may have been this very settlement that ended the hold.
             Some((word, _)) if word == "gone" => Ok(again || is_given_up),
             _ => Err(corrupt("answer").into()),
         }
     }
 
-    /// Gives a hold back of which nobody knows whether it was opened, and sees to it that it isn't any more.
+    /// Gives back a hold whose outcome is unknown, and makes sure that it can't be opened any more.
     pub(super) fn give_back(self: &Arc<Self>, account: &AccountId, id: HoldId) {
         let (shared, account) = (Arc::clone(self), account.clone());
         let ticket = self.in_flight.ticket();
@@ -336,7 +348,7 @@ impl Shared {
                 Err(error) => Err(error.into()),
             };
             if let Err(Failure { error, .. }) = given_back {
-                tracing::error!(target: "tollgate::ledger", %error, hold = %id, "can't give a hold back");
+                tracing::error!(target: "tollgate::ledger", %error, hold = %id, "a hold could not be given back");
             }
             drop(ticket);
         });
@@ -349,25 +361,25 @@ impl Shared {
         settlement: &Settlement,
     ) -> Result<(), Failure> {
         let name = self.registry.next_id().to_string();
-        let question = self.ask_to_record(call, settlement, &name)?;
-        let way = self.way(call.account.as_str());
-        self.insist::<i64>(way, question).await?;
+        let command = self.record_call(call, settlement, &name)?;
+        let shard = self.shard(call.account.as_str());
+        self.call_until_answered::<i64>(shard, command).await?;
         Ok(())
     }
 
-    pub(super) fn ask_to_record(
+    pub(super) fn record_call(
         &self,
         call: &Call,
         settlement: &Settlement,
         name: &str,
-    ) -> Result<impl Fn(bool) -> Question, StoreError> {
+    ) -> Result<impl Fn(bool) -> RedisCall, StoreError> {
         let names = self.names.account(&call.account);
         let keys = [names.books(), names.usage()];
         let written_call = codec::write_call(call)?;
         let written = codec::write_settlement(settlement)?;
         Ok(move |again| {
-            Question::script(&RECORD, &keys)
-                .repeat(once_unless(again))
+            RedisCall::script(&RECORD, &keys)
+                .resend(once_unless(again))
                 .arg(&written_call)
                 .arg(&written)
                 .arg(self.settings.clock.now().to_string())
@@ -378,9 +390,9 @@ impl Shared {
     }
 }
 
-/// What knows that it may have been heard before may be heard twice.
-const fn once_unless(again: bool) -> Repeat {
-    if again { Repeat::Safe } else { Repeat::Never }
+/// A script that tolerates duplicates may be resent.
+const fn once_unless(again: bool) -> Resend {
+    if again { Resend::Safe } else { Resend::Never }
 }
 
 struct Hex<'a>(&'a [u8]);

@@ -1,4 +1,4 @@
-//! Counts the calls that are under way, so that a flush can wait for them.
+//! Counts the calls in progress, so that a flush can wait for them.
 
 use std::{
     mem,
@@ -7,15 +7,16 @@ use std::{
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Every call has a clone of the sender of its time; when the last one is dropped, the receiver hears the end.
+/// Each call holds a clone of the current sender; when the last clone is dropped, the receiver sees
+/// the channel close.
 #[derive(Debug)]
 pub(super) struct InFlight {
     now: Mutex<(Sender<()>, Receiver<()>)>,
-    /// What was waited for, and is not done.
+    /// Earlier generations that a flush waited for and that aren't finished.
     earlier: tokio::sync::Mutex<Vec<Receiver<()>>>,
 }
 
-/// Marks one call as under way until it is dropped.
+/// Marks a call as in progress until it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightCall {
     _sender: Sender<()>,
@@ -38,14 +39,14 @@ impl InFlight {
         InFlightCall { _sender }
     }
 
-    /// Waits for all that are on their way now, and not for those that come meanwhile.
+    /// Waits for all calls in progress now, but not for those that start later.
     pub(super) async fn wait(&self) {
         let mut earlier = self.earlier.lock().await;
         let (sender, receiver) = mem::replace(&mut *self.now(), channel(1));
         drop(sender);
         earlier.push(receiver);
         while let Some(receiver) = earlier.last_mut() {
-            // Nothing is ever sent: it hears that nobody is there any more.
+            // Nothing is ever sent: this returns when all senders are gone.
             receiver.recv().await;
             earlier.pop();
         }

@@ -1,10 +1,10 @@
-//! Pages of the log, newest first. A row's place in its stream is its position in the account's log.
+//! Pages of the log, newest first. A row's id in its stream is its position in the account's log.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
     codec::{self, corrupt},
-    question::{MOVES, Question},
+    redis_call::{RedisCall, TRANSACTIONS},
     shared::{Failure, Shared},
 };
 use crate::{
@@ -20,7 +20,8 @@ use crate::{
 /// A row of a stream.
 type Row = (String, HashMap<String, String>);
 
-/// Before which place, and how many rows: one more than the page holds. `None`: before all.
+/// The position to start before, and the number of rows: one more than the page holds. `None` if
+/// nothing comes before.
 fn bounds(page: &Page) -> Option<(String, usize)> {
     let before = match page.cursor() {
         None => "+".to_owned(),
@@ -50,14 +51,14 @@ pub(super) async fn usage(
     let Some((before, most)) = bounds(page) else {
         return Ok(Paged::from_rows(page, Vec::new()));
     };
-    let question = Question::command("XREVRANGE")
+    let command = RedisCall::command("XREVRANGE")
         .arg(shared.names.account(account).usage())
         .arg(before)
         .arg("-")
         .arg("COUNT")
         .arg(most);
-    let way = shared.way(account.as_str());
-    let rows: Vec<Row> = shared.ask(way, &question).await?;
+    let shard = shared.shard(account.as_str());
+    let rows: Vec<Row> = shared.ask(shard, &command).await?;
     let rows = rows.iter().map(|row| {
         let entry = read_usage(account, row)?;
         Ok((entry.position, entry))
@@ -71,7 +72,7 @@ fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> 
     let charged = codec::money(field(row, "x")?)?;
     let settled_at = codec::moment(field(row, "t")?)?;
     let settlement = match field(row, "s")? {
-        // Nobody settled it: so the ledger did.
+        // Never settled: the ledger resolved it.
         "" => {
             let age = settled_at.duration_since(call.started_at);
             Settlement {
@@ -100,9 +101,11 @@ pub(super) async fn transactions(
     };
     let names = shared.names.account(account);
     let keys = [names.payments(), names.charges()];
-    let question = Question::script(&MOVES, &keys).arg(before).arg(most);
-    let way = shared.way(account.as_str());
-    let (payments, charges): (Vec<Row>, Vec<Row>) = shared.ask(way, &question).await?;
+    let command = RedisCall::script(&TRANSACTIONS, &keys)
+        .arg(before)
+        .arg(most);
+    let shard = shared.shard(account.as_str());
+    let (payments, charges): (Vec<Row>, Vec<Row>) = shared.ask(shard, &command).await?;
     let payments = payments.iter().map(read_payment);
     let charges = charges.iter().map(|row| read_charge(account, row));
     let mut all = payments

@@ -1,9 +1,10 @@
-//! What is done at intervals: saying that this process lives, and clearing up after those who don't.
+//! Periodic work: sending heartbeats, and cleaning up after dead instances.
 //!
-//! An instance is an open ledger. It counts on in `beats` every two seconds. Whoever sees the same count for longer
-//! than the recovery time, on a monotonic clock of its own, takes the instance for dead, strikes it off the list and
-//! resolves what it held, account by account. In each account that begins with a mark, by which the dead one opens
-//! nothing there any more: so a process that was only stopped can't leave a hold behind that nobody looks for.
+//! An instance is an open ledger. Its counter in `beats` goes up every two seconds. Any process
+//! that sees the same count for longer than the recovery time, on its own monotonic clock, declares
+//! the instance dead, removes it from the list and resolves what it held, account by account. In
+//! each account this starts with a mark that stops the dead instance from opening anything more: so
+//! a process that was only paused can't leave a hold behind that nobody looks for.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     codec::{self, corrupt},
-    question::{ABANDON, Question},
+    redis_call::{ABANDON, RedisCall},
     registry::{HoldRegistry, Overdue},
     shared::{Failure, Shared},
 };
@@ -28,22 +29,22 @@ const BEAT_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
-/// How often it looks whether something is due.
+/// How often it checks whether something is due.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// Holds resolved in one call of a script: others wait meanwhile.
+/// Holds resolved in one script call; others wait meanwhile.
 const STEP: usize = 200;
 
-/// Accounts of a dead instance that are looked at in one turn, and accounts that are left in one.
+/// Accounts of a dead instance resolved in one run, and idle accounts left in one run.
 const ACCOUNTS: usize = 100;
 
-/// Turns in which a closing ledger resolves what is still open: more than there can be.
-const LEAVING_TURNS: u32 = 100_000;
+/// Runs in which a closing ledger resolves its open holds: more than can be needed.
+const CLOSING_RUNS: u32 = 100_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Maintenance {
     beat_due: Duration,
-    /// When this process last said that it lives, as far as it was heard.
+    /// When this process's last acknowledged heartbeat was sent.
     beaten_at: Option<Duration>,
     sweep_due: Duration,
     tidy_due: Duration,
@@ -51,26 +52,27 @@ pub(super) struct Maintenance {
 }
 
 /// Runs the maintenance until the ledger is closed.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>) {
     while !shared.is_closed() {
         if timeout(IDLE, shared.closing.notified()).await.is_ok() {
             break;
         }
-        let turned = shared.maintenance.lock().await.turn(&shared).await;
+        let turned = shared.maintenance.lock().await.run_due(&shared).await;
         if let Err(Failure { error, .. }) = turned {
             tracing::debug!(target: "tollgate::redis", %error, "maintenance failed");
         }
     }
-    if let Err(Failure { error, .. }) = leave(&shared).await {
-        tracing::error!(target: "tollgate::redis", %error, "closed badly");
+    if let Err(Failure { error, .. }) = shut_down(&shared).await {
+        tracing::error!(target: "tollgate::redis", %error, "the ledger was not closed cleanly");
     }
 }
 
-/// Ends in order: nothing on its way, no open holds, not on the list. What can't be written in time is tried on, and
-/// what is held is not given back: a settlement that waits must find its hold. Once it has ended well it does nothing.
-pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
+/// Closes in order: calls in progress, open holds, the entry in the list. What can't be written in
+/// time keeps being retried, and holds are not released meanwhile: a waiting settlement must find
+/// its hold. After a clean close this does nothing.
+pub(super) async fn shut_down(shared: &Arc<Shared>) -> Result<(), Failure> {
     let mut maintenance = shared.maintenance.lock().await;
-    if shared.has_left() {
+    if shared.has_shut_down() {
         return Ok(());
     }
     shared.closed.store(true, Ordering::Release);
@@ -79,18 +81,18 @@ pub(super) async fn leave(shared: &Arc<Shared>) -> Result<(), Failure> {
     waited.map_err(|_| Failure::slow())?;
     let instance = shared.registry.instance();
     shared.remove(instance, "").await?;
-    for _ in 0..LEAVING_TURNS {
+    for _ in 0..CLOSING_RUNS {
         if maintenance.resolve_dead(shared, instance).await? {
             break;
         }
     }
-    shared.note_left();
+    shared.note_shut_down();
     shared.closing.notify_one();
     Ok(())
 }
 
-/// Holds that are being resolved. When this is dropped, be it because whoever waited for that was cut off, those that are
-/// not resolved are put back.
+/// Holds being resolved. When this is dropped, even because the work was cancelled, the unresolved
+/// ones are put back.
 struct BeingResolved<'a> {
     registry: &'a HoldRegistry,
     all: Vec<Overdue>,
@@ -107,10 +109,10 @@ impl Drop for BeingResolved<'_> {
 
 impl Maintenance {
     /// Does what is due.
-    pub(super) async fn turn(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
+    pub(super) async fn run_due(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
         let elapsed = shared.settings.clock.elapsed();
         if elapsed >= self.beat_due {
-            // Whatever comes of it, not again at once.
+            // Even after a failure, not again immediately.
             self.beat_due = elapsed.saturating_add(SWEEP_EVERY);
             beat(shared).await?;
             self.beaten_at = Some(elapsed);
@@ -119,14 +121,14 @@ impl Maintenance {
         if elapsed >= self.sweep_due {
             self.sweep_due = elapsed.saturating_add(SWEEP_EVERY);
             self.resolve_overdue(shared, elapsed).await?;
-            if self.is_heard(elapsed) {
+            if self.was_beat_acknowledged(elapsed) {
                 self.remove_the_dead(shared).await?;
             } else {
-                // The others may be kept from saying that they live, as this process is.
+                // Others may be unable to send heartbeats for the same reason as this process.
                 self.failure_detector = FailureDetector::default();
             }
-            let dead = Question::command("SMEMBERS").arg(shared.names.dead());
-            let dead: Vec<String> = shared.ask(shared.maintenance_way(), &dead).await?;
+            let dead = RedisCall::command("SMEMBERS").arg(shared.names.dead());
+            let dead: Vec<String> = shared.ask(shared.instances_shard(), &dead).await?;
             for instance in dead {
                 if !self.resolve_dead(shared, number(&instance)?).await? {
                     // There is more.
@@ -141,14 +143,14 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Whether it said lately that it lives.
-    fn is_heard(&self, elapsed: Duration) -> bool {
+    /// Whether a heartbeat was acknowledged recently.
+    fn was_beat_acknowledged(&self, elapsed: Duration) -> bool {
         let since = |beaten_at| elapsed.saturating_sub(beaten_at);
         self.beaten_at
             .is_some_and(|beaten_at| since(beaten_at) < BEAT_EVERY)
     }
 
-    /// Resolves what outlived its lifetime.
+    /// Resolves expired holds.
     async fn resolve_overdue(
         &self,
         shared: &Arc<Shared>,
@@ -176,12 +178,12 @@ impl Maintenance {
         failed
     }
 
-    /// Takes those for dead who have said nothing for too long.
+    /// Declares instances dead that have been silent for too long.
     async fn remove_the_dead(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
         let clock = &shared.settings.clock;
-        let beats = Question::command("HGETALL").arg(shared.names.beats());
+        let beats = RedisCall::command("HGETALL").arg(shared.names.beats());
         let asked = clock.elapsed();
-        let beats: Vec<(String, i64)> = shared.ask(shared.maintenance_way(), &beats).await?;
+        let beats: Vec<(String, i64)> = shared.ask(shared.instances_shard(), &beats).await?;
         let looked = (asked, clock.elapsed());
         let mut others: HashMap<u64, i64> = HashMap::with_capacity(beats.len());
         for (instance, beats) in beats {
@@ -197,18 +199,19 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Resolves what a dead instance held, in some of its accounts; `false`: there are more.
+    /// Resolves what a dead instance held, in some of its accounts; `false` if there are more.
     async fn resolve_dead(&mut self, shared: &Arc<Shared>, instance: u64) -> Result<bool, Failure> {
-        let way = shared.maintenance_way();
-        let accounts = Question::command("SRANDMEMBER")
+        let shard = shared.instances_shard();
+        let accounts = RedisCall::command("SRANDMEMBER")
             .arg(shared.names.accounts_of(instance))
             .arg(ACCOUNTS);
-        let accounts: Vec<String> = shared.ask(way, &accounts).await?;
+        let accounts: Vec<String> = shared.ask(shard, &accounts).await?;
         let count = accounts.len();
         let mut done: Vec<String> = Vec::with_capacity(count);
         for name in accounts {
             let Ok(account) = AccountId::new(&name) else {
-                // An older version took names with a NUL. Nobody can name it any more, nor ask for what is held there.
+                // An older version took names with a NUL. Nobody can name it any more, nor ask for
+                // what is held there.
                 tracing::warn!(
                     target: "tollgate::redis",
                     account = ?name,
@@ -219,69 +222,70 @@ impl Maintenance {
             };
             match abandon_all(shared, &account, instance).await {
                 Ok(()) => done.push(name),
-                Err(failure) if failure.is_passing => return Err(failure),
-                // One that can't be resolved must not stop everybody's maintenance.
+                Err(failure) if failure.is_transient => return Err(failure),
+                // One account that can't be resolved must not stop all maintenance.
                 Err(Failure { error, .. }) => {
-                    tracing::error!(target: "tollgate::redis", %error, %account, "can't resolve holds");
+                    tracing::error!(target: "tollgate::redis", %error, %account, "the holds of an account can't be resolved");
                 }
             }
         }
         if !done.is_empty() {
-            let question = shared.instance_question("leave", instance).arg(done);
-            shared.ask::<i64>(way, &question).await?;
+            let command = shared.instance_call("leave", instance).arg(done);
+            shared.ask::<i64>(shard, &command).await?;
         }
         if count < ACCOUNTS {
-            let question = shared.instance_question("forget", instance);
-            shared.ask::<i64>(way, &question).await?;
+            let command = shared.instance_call("forget", instance);
+            shared.ask::<i64>(shard, &command).await?;
         }
         Ok(count < ACCOUNTS)
     }
 }
 
 impl Shared {
-    /// Strikes an instance off the list if it has said no more than that.
+    /// Removes an instance from the list unless it has sent a newer heartbeat.
     async fn remove(self: &Arc<Self>, instance: u64, beats: &str) -> Result<(), Failure> {
-        let question = self.instance_question("remove", instance).arg(beats);
-        self.ask::<i64>(self.maintenance_way(), &question).await?;
+        let command = self.instance_call("remove", instance).arg(beats);
+        self.ask::<i64>(self.instances_shard(), &command).await?;
         Ok(())
     }
 }
 
-/// Says that this process lives, and where it has open holds, when that may be forgotten.
+/// Sends a heartbeat, and registers the accounts with open holds again if the server may have
+/// forgotten them.
 async fn beat(shared: &Arc<Shared>) -> Result<(), Failure> {
     let instance = shared.registry.instance();
-    let question = shared.instance_question("beat", instance);
-    let is_known: i64 = shared.ask(shared.maintenance_way(), &question).await?;
+    let command = shared.instance_call("beat", instance);
+    let is_known: i64 = shared.ask(shared.instances_shard(), &command).await?;
     if is_known == 0 {
-        shared.begin_anew(instance).await?;
+        shared.become_new_instance(instance).await?;
     }
-    if shared.take_doubt() {
-        let doubt = Doubt(Some(shared));
-        shared.enter_all().await?;
-        doubt.end();
+    if shared.take_reregistration_request() {
+        let reregistration = Reregistration(Some(shared));
+        shared.reregister().await?;
+        reregistration.done();
     }
     Ok(())
 }
 
-/// That the server may not know where this process has open holds. Dropped before that has ended, be it because whoever
-/// waited for it was cut off, it is for the next sign of life to see to.
-struct Doubt<'a>(Option<&'a Shared>);
+/// Marks that the server may not know where this process has open holds. If this is dropped early,
+/// even because the work was cancelled, the next heartbeat takes care of it.
+struct Reregistration<'a>(Option<&'a Shared>);
 
-impl Doubt<'_> {
-    fn end(mut self) {
+impl Reregistration<'_> {
+    fn done(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for Reregistration<'_> {
     fn drop(&mut self) {
         if let Some(shared) = self.0 {
-            shared.put_doubt_back();
+            shared.request_reregistration();
         }
     }
 }
 
-/// Resolves all that a dead instance has open in an account.
+/// Resolves everything that a dead instance has open in an account.
 async fn abandon_all(
     shared: &Arc<Shared>,
     account: &AccountId,
@@ -291,8 +295,8 @@ async fn abandon_all(
     Ok(())
 }
 
-/// Resolves these holds of an instance; without any, some of those that it has open, and it opens no more.
-/// Returns whether there are more.
+/// Resolves these holds of an instance. With no numbers, resolves some of its open ones and stops
+/// it from opening more. Returns whether there are more.
 async fn abandon(
     shared: &Arc<Shared>,
     account: &AccountId,
@@ -301,7 +305,7 @@ async fn abandon(
 ) -> Result<bool, Failure> {
     let keys = shared.names.account(account).to_settle(instance);
     let now = shared.settings.clock.now();
-    let mut question = Question::script(&ABANDON, &keys)
+    let mut command = RedisCall::script(&ABANDON, &keys)
         .arg(u8::from(numbers.is_empty()))
         .arg(now.to_string())
         .arg(shared.settings.usage_rows_max)
@@ -312,10 +316,10 @@ async fn abandon(
             instance,
             number: *number,
         };
-        question = question.arg(Shared::number(id));
+        command = command.arg(Shared::number(id));
     }
-    let way = shared.way(account.as_str());
-    let answer: Vec<String> = shared.ask(way, &question).await?;
+    let shard = shared.shard(account.as_str());
+    let answer: Vec<String> = shared.ask(shard, &command).await?;
     let [count, open, passed @ ..] = answer.as_slice() else {
         return Err(corrupt("answer").into());
     };
@@ -324,7 +328,7 @@ async fn abandon(
             target: "tollgate::redis",
             holds = count,
             %account,
-            "resolved holds that nobody settled"
+            "resolved holds that were never settled"
         );
     }
     let alerts = codec::alerts(account, passed)?;
@@ -332,26 +336,27 @@ async fn abandon(
     Ok(open != "0")
 }
 
-/// Where nothing was open for long nobody needs to look when this process is dead.
+/// Unregisters this process from accounts where it had nothing open for a while, so that nobody
+/// needs to look there after its death.
 pub(super) async fn leave_idle_accounts(
     shared: &Arc<Shared>,
     elapsed: Duration,
 ) -> Result<(), Failure> {
-    // Who enters one of them waits until it is left, so that the order is sure.
+    // Registering for one of these accounts waits until this is done, so that the order is certain.
     let _gate = shared.gate.write().await;
     let idle = shared.registry.take_idle(elapsed, ACCOUNTS);
     if idle.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = idle.iter().map(AccountId::as_str).collect();
-    let question = shared.instance_question("leave", shared.registry.instance());
-    let question = question.arg(names);
-    // What was sent and not answered may come late, when one of them is entered again.
-    let doubt = Doubt(Some(shared));
+    let command = shared.instance_call("leave", shared.registry.instance());
+    let command = command.arg(names);
+    // A request without an answer may take effect late, after an account was registered again.
+    let reregistration = Reregistration(Some(shared));
     shared
-        .ask::<i64>(shared.maintenance_way(), &question)
+        .ask::<i64>(shared.instances_shard(), &command)
         .await?;
-    doubt.end();
+    reregistration.done();
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Money in Redis or Valkey (6.2 and later): budgets that many instances spend from at once.
 //!
-//! - One script a call, one round trip: the books of an account are a few keys with one hash tag, and a script changes
-//!   them in one step. A process's first hold in an account, and every payment, take two.
-//! - The scripts keep the rules of [`books`](crate::books), in exact arithmetic over all of an `i64`; a test compares
-//!   the two.
-//! - A call that fails, or whose answer is lost, is `Unavailable`, which the layer answers with 503. A hold of which
-//!   nobody knows whether it was opened is given back, and can't be opened any more.
+//! - One script, and one round trip, per call: the books of an account are a few keys with one hash
+//!   tag, which a script changes in one step. A process's first hold in an account takes two, as
+//!   does every payment.
+//! - The scripts implement the rules of [`books`](crate::books), in arithmetic that is exact over
+//!   all of an `i64`; a test compares the two.
+//! - A call that fails, or whose answer is lost, is `Unavailable`, which the layer answers with
+//!   503. A hold whose outcome is unknown is given back, and can't be opened any more.
 
 mod builder;
 mod calls;
@@ -15,7 +16,7 @@ mod in_flight;
 mod listing;
 mod maintenance;
 mod names;
-mod question;
+mod redis_call;
 mod registry;
 mod server;
 mod shared;
@@ -26,10 +27,11 @@ use shared::Shared;
 
 pub use builder::RedisLedgerBuilder;
 
-use super::Place;
+use super::Address;
 use crate::store::StoreError;
 
-/// Keeps money in Redis, so that many processes spend from one balance and one budget. A clone is a reference count.
+/// Keeps money in Redis, so that many processes spend from one balance and one budget. A clone is a
+/// reference count.
 ///
 /// ```no_run
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,18 +45,19 @@ use crate::store::StoreError;
 /// # Ok(()) }
 /// ```
 ///
-/// # What it keeps to
+/// # Guarantees
 ///
 /// - However many processes there are: no hold beyond the balance or a limit, no settlement twice.
-/// - Holds of a process that died are given back, or charged, as [`Expiry`](crate::usage::Expiry) says, a few seconds
-///   later.
-/// - It is as durable as its server. With `appendonly yes` and `appendfsync always` what was answered is on disk. With
-///   `everysec` a server that ends may forget its last second: holds and settlements of calls that were answered, and
-///   payments too. Without `appendonly` everything goes. A replica that is promoted may be behind. When it is opened it
-///   warns of these by `tracing`, and of a `maxmemory-policy` that may throw books away, where the server tells.
-/// - On a cluster all of an account is in one slot, and accounts are spread over the nodes.
-/// - A payment that is refused because the account can't hold so much keeps its reference: that can be used for the
-///   same payment alone.
+/// - Holds of a dead process are released or charged a few seconds later, as
+///   [`Expiry`](crate::usage::Expiry) says.
+/// - It is as durable as its server. With `appendonly yes` and `appendfsync always` everything
+///   acknowledged is on disk. With `everysec` a server that crashes may lose its last second:
+///   acknowledged holds and settlements, and payments too. Without `appendonly` everything is lost.
+///   A promoted replica may be behind. On opening, the ledger warns of these by `tracing`, and of a
+///   `maxmemory-policy` that may evict the books, if the server reveals its settings.
+/// - On a cluster everything of an account is in one slot, and accounts are spread over the nodes.
+/// - A payment that is refused because it would exceed the account's range keeps its reference,
+///   which can then be used only for that same payment.
 ///
 /// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
 #[derive(Clone)]
@@ -65,7 +68,8 @@ struct Inner {
 }
 
 impl RedisLedger {
-    /// Opens the ledger on the server at `url`, `redis://user:password@host:port/database`, with default settings.
+    /// Opens the ledger on the server at `url`, `redis://user:password@host:port/database`, with
+    /// default settings.
     ///
     /// # Errors
     /// Those of [`RedisLedgerBuilder::open`].
@@ -73,27 +77,28 @@ impl RedisLedger {
         Self::builder(url).open().await
     }
 
-    /// Begins a ledger on the server at `url`: `redis://user:password@host:port/database`.
+    /// A builder for a ledger on the server at `url`: `redis://user:password@host:port/database`.
     pub fn builder(url: &str) -> RedisLedgerBuilder {
-        RedisLedgerBuilder::new(Place::Server(url.to_owned()))
+        RedisLedgerBuilder::new(Address::Server(url.to_owned()))
     }
 
-    /// Begins a ledger on a cluster, of which these are some nodes: the others are found through them. While a part of
-    /// it is gone, so is the ledger.
+    /// A builder for a ledger on a cluster. These are some of its nodes, through which the others
+    /// are found. While part of the cluster is down, the ledger is unavailable.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisLedgerBuilder {
         let nodes = nodes.into_iter().map(str::to_owned);
-        RedisLedgerBuilder::new(Place::Cluster(nodes.collect()))
+        RedisLedgerBuilder::new(Address::Cluster(nodes.collect()))
     }
 
-    /// Writes what is on its way, resolves what is still held and ends. Calls fail with `Unavailable` from then on.
+    /// Finishes the calls in progress, resolves what is still held and shuts down. Calls fail with
+    /// `Unavailable` from then on.
     ///
     /// # Errors
-    /// `Unavailable` when what is on its way isn't written within three deadlines, or the server doesn't answer. It is
-    /// tried on for a while in the background, and closing can be tried again; what is held then is resolved by other
-    /// processes, as if this one had died.
+    /// `Unavailable` when the calls in progress don't finish within three deadlines, or the server
+    /// doesn't answer. Retries continue in the background for a while, and closing can be tried
+    /// again; anything still held then is resolved by other processes, as if this one had died.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let left = maintenance::leave(&self.0.shared).await;
+        let left = maintenance::shut_down(&self.0.shared).await;
         left.map_err(|failure| failure.error)
     }
 }

@@ -1,5 +1,5 @@
-//! The names of keys. All that belongs to an account has its name as hash tag, so that a cluster keeps it in one
-//! place, where one script can change it.
+//! The names of keys. Every key of an account has the account's name as its hash tag, so that a
+//! cluster keeps them in one slot, where one script can change them.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::AccountId;
 
-/// What a hash tag may not hold, and what would make two names one.
+/// Characters that a hash tag may not contain, or that could make two names equal.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'{').add(b'}').add(b'%').add(b' ');
 
 /// All names begin with the prefix.
@@ -33,23 +33,23 @@ impl Names {
         AccountNames(format!("{}:{{account:{escaped}}}", self.prefix))
     }
 
-    /// Where all accounts together look whether a reference is taken.
+    /// The key by which all accounts check whether a reference is taken.
     pub(super) fn reference(&self, reference: &str) -> String {
         let mut name = format!("{}:{{reference:", self.prefix);
         for byte in Sha256::digest(reference) {
-            // To a string can always be written.
+            // Writing to a string never fails.
             let _ = write!(name, "{byte:02x}");
         }
         name.push('}');
         name
     }
 
-    /// How often each instance has said that it lives.
+    /// The heartbeat counter of each instance.
     pub(super) fn beats(&self) -> String {
         format!("{}:{{instances}}:beats", self.prefix)
     }
 
-    /// Instances that were taken for dead, and may have open holds yet.
+    /// Instances that were declared dead and may still have open holds.
     pub(super) fn dead(&self) -> String {
         format!("{}:{{instances}}:dead", self.prefix)
     }
@@ -65,12 +65,12 @@ impl AccountNames {
         format!("{}:{what}", self.0)
     }
 
-    /// Balance, budgets, and how many places of the log are taken.
+    /// Balance, budgets, and the last position used in the log.
     pub(super) fn books(&self) -> String {
         self.name("books")
     }
 
-    /// What was paid, by reference.
+    /// Payments by reference.
     pub(super) fn references(&self) -> String {
         self.name("references")
     }
@@ -92,12 +92,12 @@ impl AccountNames {
         self.name(&format!("open:{instance:016x}"))
     }
 
-    /// What an instance may not open any more: numbers of holds, or all (`*`).
+    /// What an instance may not open any more: numbers of holds, or everything (`*`).
     fn marks(&self, instance: u64) -> String {
         self.name(&format!("marks:{instance:016x}"))
     }
 
-    /// What is needed to open a hold.
+    /// The keys needed to open a hold.
     pub(super) fn to_hold(&self, instance: u64) -> [String; 5] {
         [
             self.books(),
@@ -108,7 +108,7 @@ impl AccountNames {
         ]
     }
 
-    /// What is needed to end one.
+    /// The keys needed to end one.
     pub(super) fn to_settle(&self, instance: u64) -> [String; 7] {
         let [books, once, once_ends, open, marks] = self.to_hold(instance);
         [

@@ -1,5 +1,5 @@
-//! The holds that this process has open: by account, with when each ends. How long a hold may live is known here
-//! alone; Redis knows whose it is.
+//! The open holds of this process, by account, and when each expires. Only this process knows a
+//! hold's lifetime; Redis knows which instance owns it.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use crate::{
     store::open_holds::OpenHolds,
 };
 
-/// An account in which nothing is open for so long is forgotten.
+/// An account is forgotten after it had no open holds for this long.
 const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct HoldRegistry(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Who this process is to the others. It begins anew when it was taken for dead.
+    /// This process's current identity. It is replaced when the process was declared dead.
     instance: u64,
     numbers: u64,
     count: usize,
@@ -30,44 +30,44 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Whether the others know that this process may have open holds here.
+    /// Whether other processes know that this one may have open holds here.
     is_entered: bool,
     open: OpenHolds<Stage>,
     used: Duration,
 }
 
-/// How far a hold has come.
+/// The state of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Held,
-    /// It outlived its time and is being resolved.
+    /// It has expired and is being resolved.
     Overdue,
-    /// Its settlement is on its way, for however long that takes: it outlives no time any more.
+    /// Its settlement is in progress, for however long that takes: it no longer expires.
     Settling,
 }
 
-/// A place for a hold that is about to be opened.
+/// A reservation for a hold that is about to be opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved {
     pub(super) id: HoldId,
     pub(super) is_entered: bool,
 }
 
-/// How many holds may be open, or on their way, at once.
+/// How many holds may be open, or being opened, at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Most {
+pub(super) struct HoldLimits {
     pub(super) of_all: usize,
     pub(super) of_account: usize,
 }
 
-/// Why there is no place for a hold.
+/// Why a hold can't be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     All,
     Account,
 }
 
-/// Holds that outlived their time.
+/// Expired holds.
 #[derive(Debug)]
 pub(super) struct Overdue {
     pub(super) account: AccountId,
@@ -76,7 +76,7 @@ pub(super) struct Overdue {
 }
 
 impl State {
-    /// What an instance has open in an account, if that is who this process is.
+    /// What `instance` has open in an account, if that is this process's current identity.
     fn open_of(&mut self, account: &AccountId, instance: u64) -> Option<&mut OpenHolds<Stage>> {
         let is_own = self.instance == instance;
         let entry = self.accounts.get_mut(account).filter(|_| is_own)?;
@@ -102,7 +102,7 @@ impl HoldRegistry {
         self.state().instance
     }
 
-    /// A name that nothing else of this instance has.
+    /// An id that is unique within this instance.
     pub(super) fn next_id(&self) -> HoldId {
         let mut state = self.state();
         state.numbers = state.numbers.wrapping_add(1);
@@ -112,11 +112,11 @@ impl HoldRegistry {
         }
     }
 
-    /// A place for one more.
+    /// Reserves one more hold.
     pub(super) fn reserve(
         &self,
         account: &AccountId,
-        most: Most,
+        most: HoldLimits,
         now: Duration,
     ) -> Result<Reserved, Full> {
         let mut state = self.state();
@@ -139,7 +139,7 @@ impl HoldRegistry {
         })
     }
 
-    /// The others know now.
+    /// Records that other processes know about the account now.
     pub(super) fn enter(&self, account: &AccountId, instance: u64) {
         let mut state = self.state();
         if state.instance == instance
@@ -149,7 +149,7 @@ impl HoldRegistry {
         }
     }
 
-    /// Lets a hold live until then; `false`: it isn't held here.
+    /// Sets when a hold expires; `false` if it isn't held here.
     pub(super) fn extend(&self, account: &AccountId, id: HoldId, ends: Option<Duration>) -> bool {
         let mut state = self.state();
         let Some(open) = state.open_of(account, id.instance) else {
@@ -159,7 +159,7 @@ impl HoldRegistry {
         is_held && open.set_end(id.number, ends).is_some()
     }
 
-    /// Its settlement sets out.
+    /// Its settlement has begun.
     pub(super) fn begin_to_settle(&self, account: &AccountId, id: HoldId) {
         let mut state = self.state();
         let open = state.open_of(account, id.instance);
@@ -168,7 +168,7 @@ impl HoldRegistry {
         }
     }
 
-    /// It is open no more.
+    /// It is no longer open.
     pub(super) fn release(&self, account: &AccountId, id: HoldId) {
         let mut state = self.state();
         let open = state.open_of(account, id.instance);
@@ -177,13 +177,13 @@ impl HoldRegistry {
         }
     }
 
-    /// What outlived its time, to be resolved.
+    /// The expired holds, to be resolved.
     pub(super) fn take_overdue(&self, now: Duration) -> Vec<Overdue> {
         let mut state = self.state();
         let instance = state.instance;
         let mut all = Vec::new();
         for (account, entry) in &mut state.accounts {
-            let over = entry.open.take_over(now);
+            let over = entry.open.take_expired(now);
             let numbers: Vec<u64> = over.into_iter().map(|(number, _)| number).collect();
             for number in &numbers {
                 entry.open.insert(*number, None, Stage::Overdue);
@@ -199,13 +199,13 @@ impl HoldRegistry {
         all
     }
 
-    /// They are resolved.
+    /// Records that they are resolved.
     pub(super) fn resolved(&self, overdue: &Overdue) {
         let mut state = self.state();
         let mut resolved = 0_usize;
         if let Some(open) = state.open_of(&overdue.account, overdue.instance) {
             for number in &overdue.numbers {
-                // Whoever is about to settle one hears from the server that it was too late.
+                // A settlement still in progress is told by the server that it is too late.
                 if open.get(*number) == Some(&Stage::Overdue) {
                     open.remove(*number);
                     resolved = resolved.saturating_add(1);
@@ -215,7 +215,8 @@ impl HoldRegistry {
         state.count = state.count.saturating_sub(resolved);
     }
 
-    /// Those of them that are not resolved are tried again at `now`, but for those that are settled meanwhile.
+    /// Schedules those that are not resolved for another attempt at `now`, except those that are
+    /// being settled meanwhile.
     pub(super) fn put_back(&self, overdue: &Overdue, now: Duration) {
         let mut state = self.state();
         let Some(open) = state.open_of(&overdue.account, overdue.instance) else {
@@ -228,7 +229,7 @@ impl HoldRegistry {
         }
     }
 
-    /// Takes out up to `most` accounts in which nothing was open for long.
+    /// Removes up to `most` accounts that have had no open holds for a while.
     pub(super) fn take_idle(&self, now: Duration, most: usize) -> Vec<AccountId> {
         let mut state = self.state();
         let is_idle = |_: &AccountId, entry: &mut Entry| {
@@ -238,8 +239,9 @@ impl HoldRegistry {
         idle.map(|(account, _)| account).collect()
     }
 
-    /// Nobody may know any more where this process has open holds. Returns where it has.
-    pub(super) fn doubt(&self) -> Vec<AccountId> {
+    /// Assumes that other processes may no longer know where this one has open holds. Returns the
+    /// accounts where it has some.
+    pub(super) fn forget_entered(&self) -> Vec<AccountId> {
         let mut state = self.state();
         let mut holding = Vec::new();
         for (account, entry) in &mut state.accounts {
@@ -251,8 +253,8 @@ impl HoldRegistry {
         holding
     }
 
-    /// Begins as another instance, which has no open holds.
-    pub(super) fn begin_anew(&self, instance: u64) {
+    /// Starts over as a new instance, which has no open holds.
+    pub(super) fn reset(&self, instance: u64) {
         let mut state = self.state();
         state.instance = instance;
         state.count = 0;
@@ -270,8 +272,8 @@ mod tests {
         AccountId::new("ann").unwrap()
     }
 
-    fn most(of_all: usize) -> Most {
-        Most {
+    fn most(of_all: usize) -> HoldLimits {
+        HoldLimits {
             of_all,
             of_account: 9,
         }
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn an_account_takes_no_more_than_its_own_places() {
         let registry = HoldRegistry::new(7);
-        let most = Most {
+        let most = HoldLimits {
             of_all: 9,
             of_account: 1,
         };
@@ -337,7 +339,7 @@ mod tests {
         assert!(!registry.extend(&ann(), first.id, Some(SECOND * 2)));
         let overdue = registry.take_overdue(SECOND * 9);
         assert_eq!(overdue[0].numbers, [second.id.number]);
-        // The server is away, and this one's settlement comes meanwhile.
+        // The server is down, and the settlement of this one arrives meanwhile.
         registry.begin_to_settle(&ann(), second.id);
         registry.put_back(&overdue[0], SECOND * 9);
         assert!(registry.take_overdue(SECOND * 99).is_empty());
@@ -362,16 +364,16 @@ mod tests {
         let other = registry.reserve(&ann(), most(9), SECOND).unwrap();
         assert!(other.is_entered);
         assert_eq!(registry.take_idle(SECOND * 100, 9), [], "two are open");
-        assert_eq!(registry.doubt(), [ann()]);
+        assert_eq!(registry.forget_entered(), [ann()]);
         assert!(
             !registry
                 .reserve(&ann(), most(9), SECOND)
                 .unwrap()
                 .is_entered
         );
-        registry.begin_anew(9);
+        registry.reset(9);
         registry.release(&ann(), held.id);
-        assert_eq!(registry.doubt(), []);
+        assert_eq!(registry.forget_entered(), []);
         let last = registry.reserve(&ann(), most(1), SECOND).unwrap();
         registry.release(&ann(), last.id);
         assert_eq!(registry.take_idle(SECOND * 60, 9), []);

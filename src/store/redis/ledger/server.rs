@@ -1,30 +1,31 @@
-//! What a server must be, and what it should be set to, to be trusted with money.
+//! What a server must provide, and how it should be configured, to be trusted with money.
 
 use std::sync::Arc;
 
 use redis::Value;
 
-use super::{question::Question, shared::Shared};
+use super::{redis_call::RedisCall, shared::Shared};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The first version that has all commands that the scripts use.
+/// The first version with all commands that the scripts use.
 const OLDEST: (u64, u64) = (6, 2);
 
-/// Refuses a server that is too old, and warns of settings under which money can be lost.
+/// Refuses a server that is too old, and warns of settings that risk losing money.
 ///
 /// # Errors
-/// `Refused` when the server is too old. What a managed server doesn't tell is not asked twice.
-pub(super) async fn look_at(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let info = Question::command("INFO").arg("server");
-    let mut versions = told(shared, &info).await.into_iter();
+/// `Refused` when the server is too old. Managed servers may hide their version and settings; then
+/// this checks nothing.
+pub(super) async fn check(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let info = RedisCall::command("INFO").arg("server");
+    let mut versions = reply_strings(shared, &info).await.into_iter();
     let is_old = |info: String| version(&info).is_some_and(|version| version < OLDEST);
     if versions.any(is_old) {
         let text = "the ledger needs Redis 6.2 or Valkey";
         return Err(StoreError::new(StoreErrorKind::Refused, text));
     }
     for (setting, good, danger) in SETTINGS {
-        let question = Question::command("CONFIG").arg("GET").arg(*setting);
-        if let [_, value] = told(shared, &question).await.as_slice()
+        let command = RedisCall::command("CONFIG").arg("GET").arg(*setting);
+        if let [_, value] = reply_strings(shared, &command).await.as_slice()
             && value != good
         {
             tracing::warn!(target: "tollgate::redis", setting, value, danger);
@@ -33,16 +34,16 @@ pub(super) async fn look_at(shared: &Arc<Shared>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// All texts of an answer, whatever its shape: a cluster answers for each of its nodes. Nothing where the server
-/// doesn't tell.
-async fn told(shared: &Arc<Shared>, question: &Question) -> Vec<String> {
+/// All strings of a reply, whatever its shape: a cluster answers for each of its nodes. Empty if
+/// the server doesn't answer.
+async fn reply_strings(shared: &Arc<Shared>, command: &RedisCall) -> Vec<String> {
     let mut texts = Vec::new();
-    let mut left: Vec<Value> = shared.ask(0, question).await.into_iter().collect();
+    let mut left: Vec<Value> = shared.ask(0, command).await.into_iter().collect();
     while let Some(value) = left.pop() {
         match value {
             Value::BulkString(bytes) => texts.extend(String::from_utf8(bytes)),
             Value::SimpleString(text) | Value::VerbatimString { text, .. } => texts.push(text),
-            // The last is taken first.
+            // The last one is popped first.
             Value::Array(values) => left.extend(values.into_iter().rev()),
             Value::Map(pairs) => {
                 let values = pairs.into_iter().flat_map(|(key, value)| [key, value]);
@@ -58,17 +59,17 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "appendonly",
         "yes",
-        "a server that ends takes balances, holds and charges with it",
+        "a server that stops loses balances, holds and charges",
     ),
     (
         "appendfsync",
         "always",
-        "a server that ends may forget what it answered within the last second",
+        "a server that crashes may lose what it acknowledged within the last second",
     ),
     (
         "maxmemory-policy",
         "noeviction",
-        "a server that runs out of memory may throw away the books of an account",
+        "a server that runs out of memory may evict the books of an account",
     ),
 ];
 

@@ -1,5 +1,5 @@
-//! What all parts of the ledger share, and how they ask the server: with a deadline, and not at all while it is known
-//! to be away.
+//! What all parts of the ledger share, and how they call the server: with a deadline, and not at
+//! all while it is known to be down.
 
 use std::{
     hash::BuildHasher,
@@ -21,11 +21,11 @@ use tokio::{
 #[cfg(feature = "redis-cluster")]
 use super::super::cluster::Cluster;
 use super::{
-    codec::{is_hopeless, is_refusal},
+    codec::{is_permanent, is_refusal},
     in_flight::InFlight,
     maintenance::Maintenance,
     names::Names,
-    question::Question,
+    redis_call::RedisCall,
     registry::HoldRegistry,
 };
 use crate::{
@@ -37,12 +37,13 @@ use crate::{
     store::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
-        rate::{Breaker, Failure as Gravity},
+        rate::{Breaker, Failure as Severity},
         redis::{Servers, connections::is_broken},
     },
 };
 
-/// How often that is tried which the server says it can't do; a closing ledger tries everything so often.
+/// Attempts before giving up on a command that the server rejects; also the limit for every command
+/// while closing.
 const ATTEMPTS: u32 = 30;
 
 #[derive(Debug)]
@@ -65,37 +66,37 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) hasher: DefaultHashBuilder,
     pub(super) registry: HoldRegistry,
-    /// Whoever enters an account holds it for reading, whoever leaves some for writing.
+    /// Held for reading while registering for an account, for writing while leaving some.
     pub(super) gate: RwLock<()>,
     pub(super) in_flight: InFlight,
-    /// Places for rows without a hold.
+    /// Permits for rows without a hold.
     pub(super) records: Arc<Semaphore>,
     pub(super) maintenance: Mutex<Maintenance>,
     pub(super) registering: Mutex<()>,
-    /// The server was away, and may have lost what it was told last.
-    pub(super) in_doubt: AtomicBool,
+    /// The server was unreachable, and may have lost its latest writes.
+    pub(super) needs_reregistration: AtomicBool,
     pub(super) closed: AtomicBool,
-    pub(super) has_left: AtomicBool,
+    pub(super) has_shut_down: AtomicBool,
     pub(super) closing: Notify,
     pub(super) runtime: Handle,
 }
 
-/// A question that has no answer.
+/// A call to the server that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// The same may go well later.
-    pub(super) is_passing: bool,
-    /// It may have been done.
+    /// A retry may succeed later.
+    pub(super) is_transient: bool,
+    /// It may have been carried out.
     pub(super) was_sent: bool,
 }
 
 impl From<StoreError> for Failure {
-    /// An answer that can't be understood.
+    /// For an answer that can't be understood.
     fn from(error: StoreError) -> Self {
         Self {
             error,
-            is_passing: false,
+            is_transient: false,
             was_sent: true,
         }
     }
@@ -105,24 +106,24 @@ impl Failure {
     fn unsent(text: &str) -> Self {
         Self {
             error: StoreError::new(StoreErrorKind::Unavailable, text),
-            is_passing: true,
+            is_transient: true,
             was_sent: false,
         }
     }
 
-    /// What a server said. `was_sent`: it may have been done.
-    fn told(error: &RedisError, kept: StoreError, was_sent: bool) -> Self {
+    /// An error from the server. `was_sent`: the command may have been carried out.
+    fn from_server(error: &RedisError, kept: StoreError, was_sent: bool) -> Self {
         Self {
             error: kept,
-            is_passing: !is_hopeless(error),
+            is_transient: !is_permanent(error),
             was_sent,
         }
     }
 
     pub(super) fn slow() -> Self {
         Self {
-            error: StoreError::new(StoreErrorKind::Unavailable, "Redis doesn't answer in time"),
-            is_passing: true,
+            error: StoreError::new(StoreErrorKind::Unavailable, "Redis did not answer in time"),
+            is_transient: true,
             was_sent: true,
         }
     }
@@ -132,7 +133,7 @@ pub(super) fn closed() -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, "the ledger is closed")
 }
 
-/// A random number, by which an instance is told from all others.
+/// A random number that identifies an instance.
 pub(super) fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|_| StoreError::internal("no random numbers"))
 }
@@ -143,110 +144,117 @@ impl Shared {
     }
 
     /// Whether nothing of this instance is left on the server.
-    pub(super) fn has_left(&self) -> bool {
-        self.has_left.load(Ordering::Acquire)
+    pub(super) fn has_shut_down(&self) -> bool {
+        self.has_shut_down.load(Ordering::Acquire)
     }
 
-    pub(super) fn note_left(&self) {
-        self.has_left.store(true, Ordering::Release);
+    pub(super) fn note_shut_down(&self) {
+        self.has_shut_down.store(true, Ordering::Release);
     }
 
-    pub(super) fn take_doubt(&self) -> bool {
-        self.in_doubt.swap(false, Ordering::AcqRel)
+    pub(super) fn take_reregistration_request(&self) -> bool {
+        self.needs_reregistration.swap(false, Ordering::AcqRel)
     }
 
-    pub(super) fn put_doubt_back(&self) {
-        self.in_doubt.store(true, Ordering::Release);
+    pub(super) fn request_reregistration(&self) {
+        self.needs_reregistration.store(true, Ordering::Release);
     }
 
-    /// Who holds next enters first: the server may have forgotten that it did, or another one may be in its place.
-    fn doubt(&self) {
-        self.registry.doubt();
-        self.put_doubt_back();
+    /// Makes the next hold register its account first: the server may have lost that, or been
+    /// replaced by another.
+    fn expect_lost_registration(&self) {
+        self.registry.forget_entered();
+        self.request_reregistration();
     }
 
     pub(super) fn moment(&self) -> Moment {
         self.settings.calendar.moment(self.settings.clock.now())
     }
 
-    /// Which connection questions about a thing go over: always the same, so that they stay in their order.
-    pub(super) fn way(&self, thing: &str) -> u8 {
-        let [way, ..] = self.hasher.hash_one(thing).to_be_bytes();
-        way
+    /// The connection for calls about `thing`: always the same one, so that they stay in order.
+    pub(super) fn shard(&self, thing: &str) -> u8 {
+        let [shard, ..] = self.hasher.hash_one(thing).to_be_bytes();
+        shard
     }
 
-    /// Asks the server, once.
+    /// Calls the server, once.
     pub(super) async fn ask<T: FromRedisValue>(
         self: &Arc<Self>,
-        way: u8,
-        question: &Question,
+        shard: u8,
+        command: &RedisCall,
     ) -> Result<T, Failure> {
         if self.breaker.is_open() {
-            return Err(Failure::unsent("Redis is away"));
+            return Err(Failure::unsent("Redis is unavailable"));
         }
-        match timeout(self.settings.deadline, self.put(way, question)).await {
+        match timeout(self.settings.deadline, self.send(shard, command)).await {
             Ok(Ok(answer)) => {
                 self.breaker.succeeded();
                 Ok(answer)
             }
             Ok(Err(failure)) => {
                 if failure.error.kind() == StoreErrorKind::Unavailable {
-                    self.lost(Gravity::Final);
+                    self.lost(Severity::Final);
                 }
                 Err(failure)
             }
             Err(_) => {
-                self.lost(Gravity::Passing);
+                self.lost(Severity::Passing);
                 Err(Failure::slow())
             }
         }
     }
 
-    async fn put<T: FromRedisValue>(&self, way: u8, question: &Question) -> Result<T, Failure> {
+    async fn send<T: FromRedisValue>(&self, shard: u8, command: &RedisCall) -> Result<T, Failure> {
         let away = |_| Failure::unsent("not connected to Redis");
         match &self.servers {
             Servers::One(connections) => {
-                let mut line = connections.of(&[way; 16]).await.map_err(away)?;
+                let mut borrowed = connections.of(&[shard; 16]).await.map_err(away)?;
                 let mut was_sent = false;
                 loop {
-                    let error = match question.ask(&mut line.connection).await {
+                    let error = match command.ask(&mut borrowed.connection).await {
                         Ok(answer) => return Ok(answer),
                         Err(error) => error,
                     };
                     was_sent |= !is_refusal(&error);
                     if is_broken(&error) {
-                        self.doubt();
+                        self.expect_lost_registration();
                     }
-                    let another = connections.another(line, &error, question.repeat).await;
-                    line = another.map_err(|kept| Failure::told(&error, kept, was_sent))?;
+                    let another = connections
+                        .for_retry(borrowed, &error, command.resend)
+                        .await;
+                    borrowed =
+                        another.map_err(|kept| Failure::from_server(&error, kept, was_sent))?;
                 }
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(cluster) => {
-                let repeat = question.repeat;
-                let mut connection = cluster.connection(repeat).map_err(away)?;
-                let answer = question.ask(&mut connection).await;
-                // Its client may have asked before, and another node.
-                answer.map_err(|error| Failure::told(&error, Cluster::failed(&error, repeat), true))
+                let resend = command.resend;
+                let mut connection = cluster.connection(resend).map_err(away)?;
+                let answer = command.ask(&mut connection).await;
+                // The cluster client may have sent it before, to another node.
+                answer.map_err(|error| {
+                    Failure::from_server(&error, Cluster::failed(&error, resend), true)
+                })
             }
         }
     }
 
-    /// Asks until there is an answer: what must be done and can be done twice. Returns whether it was asked again.
-    pub(super) async fn insist<T: FromRedisValue>(
+    /// Calls the server until it answers: for calls that must be made and may be made twice.
+    /// Returns whether it was resent.
+    pub(super) async fn call_until_answered<T: FromRedisValue>(
         self: &Arc<Self>,
-        way: u8,
-        question: impl Fn(bool) -> Question,
+        shard: u8,
+        command: impl Fn(bool) -> RedisCall,
     ) -> Result<(T, bool), Failure> {
         let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
         let (mut again, mut attempts) = (false, ATTEMPTS);
         loop {
-            let failure = match self.ask(way, &question(again)).await {
+            let failure = match self.ask(shard, &command(again)).await {
                 Ok(answer) => return Ok((answer, again)),
                 Err(failure) => failure,
             };
             again |= failure.was_sent;
-            if !failure.is_passing || self.is_closed() {
+            if !failure.is_transient || self.is_closed() {
                 attempts = attempts.saturating_sub(1);
             }
             if attempts == 0 {
@@ -256,15 +264,15 @@ impl Shared {
         }
     }
 
-    fn lost(self: &Arc<Self>, gravity: Gravity) {
-        if self.breaker.failed(gravity) {
-            tracing::error!(target: "tollgate::redis", "the ledger's server is away");
-            self.look_after();
+    fn lost(self: &Arc<Self>, severity: Severity) {
+        if self.breaker.failed(severity) {
+            tracing::error!(target: "tollgate::redis", "the ledger's server is unavailable");
+            self.watch_for_recovery();
         }
     }
 
-    /// Looks whether the server is back until it is: one task for each time that the breaker opens.
-    pub(super) fn look_after(self: &Arc<Self>) {
+    /// Checks until the server is back: one task for each time the breaker opens.
+    pub(super) fn watch_for_recovery(self: &Arc<Self>) {
         let ledger = Arc::downgrade(self);
         let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
         self.runtime.spawn(async move {
@@ -274,21 +282,22 @@ impl Shared {
                     return;
                 };
                 if shared.servers.revive().await.is_ok() {
-                    shared.doubt();
+                    shared.expect_lost_registration();
                     shared.breaker.close(shared.settings.clock.elapsed());
-                    tracing::info!(target: "tollgate::redis", "the ledger's server is back");
+                    tracing::info!(target: "tollgate::redis", "the ledger's server is available again");
                     return;
                 }
             }
         });
     }
 
-    /// When a hold ends that lives so long from now on; `None`: not while this process lives.
+    /// When a hold with this lifetime expires, counted from now; `None` if not while this process
+    /// lives.
     pub(super) fn end_after(&self, lifetime: Duration) -> Option<Duration> {
         Hold::end_after(lifetime, || self.settings.clock.elapsed())
     }
 
-    /// How a hold is named in scripts.
+    /// The name of a hold in scripts.
     pub(super) fn number(id: HoldId) -> String {
         format!("{:x}", id.number)
     }

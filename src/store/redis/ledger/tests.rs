@@ -52,7 +52,7 @@ fn request(account: &AccountId, clock: &ManualClock, amount: i64) -> HoldRequest
     }
 }
 
-/// A ledger with a clock that is turned by hand, and a thousand in ann's account.
+/// A ledger with a clock that is moved by hand, and a thousand in ann's account.
 async fn ledger(
     server: &RedisServer,
     set: impl FnOnce(RedisLedgerBuilder) -> RedisLedgerBuilder,
@@ -93,7 +93,7 @@ async fn rows(ledger: &RedisLedger) -> Vec<UsageEntry> {
     ledger.usage(&account("ann"), page).await.unwrap().items
 }
 
-/// Says something to the server as an operator would.
+/// Sends a command to the server as an operator would.
 async fn say<T: redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -105,7 +105,7 @@ async fn say<T: redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> 
         .unwrap()
 }
 
-/// Waits until something is so, which takes as long as it takes a server to come back.
+/// Waits until a condition holds, for as long as a server may take to come back.
 async fn until(mut so: impl AsyncFnMut() -> bool) {
     for _ in 0..600 {
         if so().await {

@@ -38,7 +38,7 @@ impl Nodes {
         command.query_async(&mut connection).await.unwrap()
     }
 
-    /// A third of the slots for each, and everybody knows everybody.
+    /// A third of the slots for each, and every node knows every other.
     async fn join(&self) {
         let mut first = 0;
         for (number, node) in (1_u16..).zip(&self.0) {
@@ -74,7 +74,7 @@ impl Nodes {
         limiter.deadline(Duration::from_secs(20))
     }
 
-    /// The node that keeps a key, and another.
+    /// The node that keeps a key, and another one.
     pub(super) async fn of(&self, name: &str) -> (&RedisServer, &RedisServer) {
         let mut keeps = Vec::new();
         for node in &self.0 {
@@ -89,7 +89,7 @@ impl Nodes {
         self.0[node].kill();
     }
 
-    /// Moves the slot of a key, with all that is in it, from one node to the other.
+    /// Moves the slot of a key, with all its content, from one node to the other.
     pub(super) async fn migrate(&self, name: &str, from: &RedisServer, to: &RedisServer) {
         let slot: u16 = Self::say(from, &["CLUSTER", "KEYSLOT", name]).await;
         let slot = slot.to_string();
@@ -140,7 +140,8 @@ async fn a_cluster_counts_as_one_server_does_also_while_keys_move() {
     let name = remote.name(&key("1"));
     let (from, to) = nodes.of(&name).await;
     nodes.migrate(&name, from, to).await;
-    // What is said once isn't said again where the key is now, and that is nobody else's trouble.
+    // A command that is never resent isn't sent to the key's new node either, and affects nobody
+    // else.
     let mut given_back = 0;
     for _ in 0..2 {
         let correction = Correction {
@@ -162,7 +163,7 @@ async fn a_cluster_counts_as_one_server_does_also_while_keys_move() {
         to.port(),
         "it is kept elsewhere"
     );
-    // Scripts are each node's own.
+    // Each node has its own scripts.
     for node in &nodes.0 {
         Nodes::say::<()>(node, &["SCRIPT", "FLUSH"]).await;
     }
@@ -191,7 +192,7 @@ async fn a_cluster_that_is_not_whole_is_gone_and_each_process_has_its_share() {
         }
     }
     assert!(limiter.is_degraded(), "{:?}", limiter.statistics());
-    // All of the quota at the most, where it was counted by the nodes first and then by this process.
+    // At most all of the quota, counted first by the nodes and then by this process.
     assert!((150..=300).contains(&admitted), "{admitted}");
 }
 

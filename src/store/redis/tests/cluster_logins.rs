@@ -1,4 +1,4 @@
-//! Logins, and news of them, on three servers that are a cluster.
+//! Logins, and change notifications about them, on a cluster of three servers.
 
 use std::sync::{Mutex, Weak};
 
@@ -70,11 +70,11 @@ async fn a_cluster_keeps_logins_as_one_server_does_also_while_they_move() {
     );
     let exchanged = there.exchange_refresh(&id, exchange("ann", 0)).await;
     assert!(matches!(exchanged.unwrap(), RefreshOutcome::Exchanged(_)));
-    // All of them, to another node.
+    // Moves all of them to another node.
     let name = "tollgate:{logins}:login:a7";
     let (from, to) = nodes.of(name).await;
     nodes.migrate(name, from, to).await;
-    // What is said once isn't said again where the login is now; nor is it lost.
+    // A command that is never resent isn't sent to the login's new node; nor is the login lost.
     let mut reused = here.exchange_refresh(&id, exchange("ann", 0)).await;
     if reused.is_err() {
         reused = here.exchange_refresh(&id, exchange("ann", 0)).await;

@@ -1,4 +1,5 @@
-//! What a window begins with under another rule, and what is given back of estimates; on a clock that is turned by hand.
+//! What a window starts with under another rule, and what is given back of estimates; on a clock
+//! that is moved by hand.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -23,7 +24,7 @@ fn one_name() -> [Quotas; 5] {
     .map(|quota| Quotas::from(quota.named("window")))
 }
 
-/// Whichever rule a window has, it begins with what was used under the one before.
+/// A window starts with its usage under the previous rule, whichever rule that was.
 #[test]
 fn a_window_keeps_its_count_whatever_its_rule() {
     let calls = vec((0_usize..5, 1_u32..4), 1..60);
@@ -41,7 +42,7 @@ fn a_window_keeps_its_count_whatever_its_rule() {
     });
 }
 
-/// And what is over under the one before is nothing to it.
+/// Usage that has expired under the previous rule doesn't carry over.
 #[tokio::test]
 async fn what_is_over_under_one_rule_is_over_under_another() {
     let Some(server) = RedisServer::start() else {
@@ -51,7 +52,7 @@ async fn what_is_over_under_one_rule_is_over_under_another() {
     let [hour, day_long, strict, month, day] = one_name();
     let mut begun = script.now + 40 * DAY;
     for (before, after, waits, left) in [
-        // Half of it has drained, and a part of one.
+        // Half of it has drained, and a fraction of a unit.
         (&hour, &strict, 1_801 * SECOND, 4),
         (&hour, &month, 1_799 * SECOND, 4),
         (&hour, &day, 3_600 * SECOND, 9),
@@ -76,7 +77,7 @@ async fn what_is_over_under_one_rule_is_over_under_another() {
     }
 }
 
-/// Nobody is told a wait that isn't one, and refusals leave what was used to the rule that it was taken by.
+/// A reported wait is always right, and refusals leave usage under the rule that it was taken by.
 #[tokio::test]
 async fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
     let Some(server) = RedisServer::start() else {
@@ -128,7 +129,7 @@ async fn what_a_long_answer_used_on_top_is_used_when_it_is_over() {
     }
 }
 
-/// What was never taken, and is used: under each rule it counts from now on, also beyond what there is.
+/// Usage that was never taken: under each rule it counts from now on, even past the capacity.
 #[tokio::test]
 async fn what_is_used_without_having_been_taken_is_counted() {
     let Some(server) = RedisServer::start() else {
@@ -147,7 +148,7 @@ async fn what_is_used_without_having_been_taken_is_counted() {
     }
 }
 
-/// Fields of calendar windows had no end once.
+/// Fields of calendar windows used to have no end.
 #[tokio::test]
 async fn a_day_that_was_counted_before_an_upgrade_is_counted() {
     let Some(server) = RedisServer::start() else {
@@ -219,8 +220,8 @@ async fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
     }
 }
 
-/// Whenever requests begin and end, what those that began in any span of time use is no more than a burst and what
-/// drains in that time.
+/// Whenever requests begin and end, those that begin in any span of time use no more than a burst
+/// plus what drains in that span.
 #[test]
 fn what_is_used_in_the_end_is_what_the_rule_admits() {
     const INTERVAL: i64 = 10_000;

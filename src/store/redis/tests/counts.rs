@@ -1,4 +1,4 @@
-//! Under the server's own clock: the models are asked about the moments that the server names.
+//! On the server's own clock: the models are queried at the times that the server reports.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,8 @@ fn micros(at: TakenAt) -> u64 {
     at.period_nanos / 1_000
 }
 
-/// Against a list of admitted times, in the server's own: N at once, then one more each interval.
+/// Compared with a list of admitted times, in the server's own: N at once, then one more per
+/// interval.
 #[tokio::test]
 async fn it_admits_exactly_what_the_rule_says() {
     let Some(server) = RedisServer::start() else {
@@ -51,7 +52,7 @@ async fn it_admits_exactly_what_the_rule_says() {
     }
 }
 
-/// Against a list of admitted times: no rolling period holds more than the number.
+/// Compared with a list of admitted times: no rolling period holds more than the limit.
 #[tokio::test]
 async fn a_strict_quota_is_kept_in_every_rolling_period() {
     let Some(server) = RedisServer::start() else {
@@ -89,7 +90,7 @@ async fn many_at_once_are_never_more_than_the_limit_with_or_without_leases() {
             Quota::per_hour(100_000),
         ]);
         let name = key(&format!("lease-{lease}"));
-        // Four processes, as it were: each has its own connections and leases.
+        // Simulates four processes: each has its own connections and leases.
         let mut workers = Vec::new();
         let mut limiters = Vec::new();
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! Connections that the other side ends, and servers that another one takes the place of.
+//! Connections closed by the other side, and servers that are replaced by others.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,8 @@ use crate::store::redis::link::Link;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An address behind which now this and now that server is. What was connected stays connected.
+/// An address that can be redirected from one server to another. Existing connections stay where
+/// they are.
 struct Address {
     url: String,
     port: Arc<AtomicU16>,
@@ -86,17 +87,17 @@ async fn what_may_not_be_said_twice_fails_alone() {
         redis::cmd("INCR").arg("n").clone(),
     );
     order(&server, HANG_UP).await;
-    let before: Option<i64> = link.ask(&get, Repeat::Safe).await.unwrap();
+    let before: Option<i64> = link.ask(&get, Resend::Safe).await.unwrap();
     assert_eq!(before, None);
     order(&server, HANG_UP).await;
     let mut failed = Vec::new();
     for _ in 0..8 {
-        if let Err(error) = link.ask::<i64>(&count, Repeat::Never).await {
+        if let Err(error) = link.ask::<i64>(&count, Resend::Never).await {
             failed.push(error.kind());
         }
     }
     assert_eq!(failed, [StoreErrorKind::Internal], "it is not away");
-    let counted: i64 = link.ask(&get, Repeat::Safe).await.unwrap();
+    let counted: i64 = link.ask(&get, Resend::Safe).await.unwrap();
     assert_eq!(counted, 7);
 }
 
@@ -109,9 +110,9 @@ fn a_correction_that_gives_back_is_never_sent_twice() {
             readings: Readings::default(),
         })
     };
-    assert_eq!(correct(-1).repeat(), Repeat::Never);
-    assert_eq!(correct(1).repeat(), Repeat::Safe);
-    assert_eq!(Operation::Take(1).repeat(), Repeat::Safe);
+    assert_eq!(correct(-1).resend(), Resend::Never);
+    assert_eq!(correct(1).resend(), Resend::Safe);
+    assert_eq!(Operation::Take(1).resend(), Resend::Safe);
 }
 
 #[tokio::test]
@@ -159,7 +160,7 @@ async fn a_replica_is_not_there_until_it_is_a_master() {
     assert!(decision.is_admitted());
 }
 
-/// Where the application may not ask what a server is, its answering is enough.
+/// If the application may not ask for a server's role, an answer is enough.
 #[tokio::test]
 async fn an_application_that_may_not_ask_for_the_role_connects() {
     let Some(server) = RedisServer::start() else {

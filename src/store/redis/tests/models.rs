@@ -1,5 +1,5 @@
-//! The script on a clock that is turned by hand, beside models that are too simple to be wrong: what was
-//! admitted, and when. The clock steps back as well as forward.
+//! The script on a clock that is moved by hand, compared with models that are too simple to be
+//! wrong: what was admitted, and when. The clock steps backward as well as forward.
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers in tests are small")]
 
@@ -32,12 +32,12 @@ const CASES: u32 = 60;
 const START: i64 = 1_767_225_600_000_000;
 const DAY: i64 = 86_400_000_000;
 
-/// A server, and the script with another source of time; and without the end of a key's life, which goes by
-/// the server's own.
+/// A server, and the script with a different source of time and without key expiry, which follows
+/// the server's own clock.
 pub(super) struct ByHand {
     connection: MultiplexedConnection,
     code: String,
-    /// The case at hand: each has its keys.
+    /// The current case: each has its own keys.
     case: u32,
     pub(super) now: i64,
 }
@@ -62,7 +62,7 @@ impl ByHand {
         self.now = START;
     }
 
-    /// Has the server do something else with the hash of the case at hand.
+    /// Makes the server do something else with the hash of the current case.
     pub(super) async fn order(&mut self, verb: &str, words: &[&str]) {
         let mut command = redis::cmd(verb);
         command.arg(format!("case:{}", self.case)).arg(words);
@@ -70,7 +70,7 @@ impl ByHand {
         done.unwrap();
     }
 
-    /// What the hash of the case at hand holds there.
+    /// What the hash of the current case holds in that field.
     pub(super) async fn field(&mut self, name: &str) -> Option<String> {
         let mut command = redis::cmd("HGET");
         command.arg(format!("case:{}", self.case)).arg(name);
@@ -95,7 +95,7 @@ impl ByHand {
     }
 }
 
-/// Of what was taken then.
+/// A correction of that take.
 pub(super) fn correction(units: i64, taken: &RateDecision) -> Correction {
     Correction {
         units,
@@ -127,8 +127,9 @@ pub(super) fn cases<S: Strategy>(
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Against a list of admitted units: N at once, then one more each interval, never more, never fewer. A
-/// clock that steps back gives nothing back: time is what it was when something was admitted last.
+/// Compared with a list of admitted units: N at once, then one more per interval, never more, never
+/// fewer. A clock that steps back gives nothing back: time is taken to be that of the last
+/// admission.
 #[test]
 fn a_bucket_admits_what_the_rule_says_whatever_the_clock_does() {
     const INTERVAL: i64 = 10_000;
@@ -154,7 +155,7 @@ fn a_bucket_admits_what_the_rule_says_whatever_the_clock_does() {
             prop_assert_eq!(answer.decision.is_admitted(), fits);
             prop_assert_eq!(answer.taken, if fits { taken } else { 0 });
             if let RateOutcome::Refused(wait) = answer.decision.outcome {
-                // Whoever waits as told is admitted, and not a microsecond before.
+                // A request that waits as told is admitted, and not a microsecond earlier.
                 let wait = i64::try_from(wait.as_micros()).unwrap();
                 let at = script.now + wait;
                 let needed =
@@ -175,8 +176,8 @@ fn a_bucket_admits_what_the_rule_says_whatever_the_clock_does() {
     });
 }
 
-/// Against a fraction: what is owed drains by the numbers that took last, and each call is judged by its own. Refusals
-/// change nothing.
+/// Compared with a fraction: usage drains by the limits of the last take, and each call is judged
+/// by its own. Refusals change nothing.
 #[test]
 fn buckets_in_turn_admit_exactly_what_the_fraction_says() {
     const WHOLE: i64 = 40;
@@ -214,8 +215,8 @@ fn buckets_in_turn_admit_exactly_what_the_fraction_says() {
     });
 }
 
-/// Against a list of admitted moments: no rolling period holds more than the number, and what is refused
-/// would not fit a period that is a sixteenth longer.
+/// Compared with a list of admitted times: no rolling period holds more than the limit, and a
+/// refused request would not fit a period a sixteenth longer.
 #[test]
 fn a_strict_quota_is_kept_in_every_rolling_period_whatever_the_clock_does() {
     const PERIOD: i64 = 1_600_000;
@@ -247,8 +248,8 @@ fn a_strict_quota_is_kept_in_every_rolling_period_whatever_the_clock_does() {
     });
 }
 
-/// However the clock is turned, no day admits more than its number, counted by when it began; days that
-/// have begun don't begin again.
+/// However the clock is moved, no day admits more than its limit, counted by when it began; days
+/// that have begun don't begin again.
 #[test]
 fn a_day_admits_its_number_once_whatever_the_clock_does() {
     let steps = vec((-DAY..DAY + DAY / 2, 1_u32..3), 1..60);
@@ -258,7 +259,7 @@ fn a_day_admits_its_number_once_whatever_the_clock_does() {
         for (step, cost) in steps {
             script.now = (script.now + step).max(START);
             let day = script.now.div_euclid(DAY);
-            // A day that nothing was admitted in hasn't begun as far as anybody knows.
+            // A day in which nothing was admitted hasn't begun as far as the script knows.
             let begun = if day > latest { 0 } else { used };
             let answer = runtime.block_on(script.ask(&quotas, Operation::Take(cost)));
             prop_assert_eq!(answer.decision.is_admitted(), begun + cost <= 3);
@@ -270,7 +271,8 @@ fn a_day_admits_its_number_once_whatever_the_clock_does() {
     });
 }
 
-/// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
+/// Whichever windows the calls name, each holds what was taken from it: time stands still, so
+/// nothing drains.
 #[test]
 fn windows_keep_their_own_counts_whichever_are_named() {
     let windows = [
@@ -302,7 +304,8 @@ fn windows_keep_their_own_counts_whichever_are_named() {
     });
 }
 
-/// Three windows at once, of weights and plans that change from call to call, while the server's clock steps about.
+/// Three windows at once, with costs and plans that change from call to call, while the server's
+/// clock jumps.
 #[test]
 fn windows_of_changing_plans_admit_together_what_the_model_says() {
     let step = prop_oneof![9 => -300_i64..500, 1 => -DAY / 1_000..DAY / 1_000];
@@ -329,8 +332,8 @@ fn windows_of_changing_plans_admit_together_what_the_model_says() {
     });
 }
 
-/// What is moved from one quota's slices to another's and back comes to rest: or it would be in use for as long as
-/// somebody is admitted.
+/// Moving usage from one quota's slices to another's and back must settle; otherwise it would stay
+/// in use for as long as anybody is admitted.
 #[tokio::test]
 async fn strict_periods_that_are_no_multiples_in_turn_lock_nobody_out() {
     let Some(server) = RedisServer::start() else {
@@ -342,7 +345,7 @@ async fn strict_periods_that_are_no_multiples_in_turn_lock_nobody_out() {
         let quota = Quota::per(std::time::Duration::from_secs(secs), limit);
         Quotas::from(quota.named("window").strict())
     });
-    // Twenty-four in a minute, and twenty-eight in seventy seconds.
+    // Twenty-four per minute, and twenty-eight in seventy seconds.
     for round in 0..200 {
         for quotas in &numbers {
             let taken = script.ask(quotas, Operation::Take(1)).await;

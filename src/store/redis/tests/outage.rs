@@ -1,4 +1,4 @@
-//! What is asked of a server that is gone or silent, and what isn't asked at all.
+//! What is sent to a server that is down or silent, and what isn't sent at all.
 
 use std::num::NonZeroU32;
 
@@ -21,7 +21,8 @@ async fn a_refusal_that_holds_is_not_asked_about_again() {
     assert!(limiter.take(&a, &quotas, 1).await.unwrap().is_admitted());
 }
 
-/// A share for each, when there is nobody to ask: the same part of what was left as of the whole.
+/// Each process has its share when the server is unavailable: the same part of what was left as of
+/// the whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_server_this_process_counts_by_itself() {
     let Some(mut server) = RedisServer::start() else {

@@ -47,7 +47,7 @@ fn what_was_given_back_before_it_brings_a_place_in_the_line_nearer() {
     );
 }
 
-/// Swept when idle, or reset: what others take then is theirs.
+/// After a sweep or a reset, what others take is theirs.
 #[test]
 fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
     for quota in [
@@ -81,8 +81,8 @@ fn what_was_forgotten_is_not_given_back_out_of_what_others_took() {
     }
 }
 
-/// A key in use all the time gets back what it doesn't use, also where each stream lasts longer than its estimate
-/// takes to drain.
+/// A key in constant use gets back what it doesn't use, even if each stream lasts longer than its
+/// estimate takes to drain.
 #[test]
 fn a_busy_key_is_limited_by_what_it_uses_and_not_by_its_estimates() {
     let (limiter, clock) = limiter(10_000);
@@ -101,8 +101,8 @@ fn a_busy_key_is_limited_by_what_it_uses_and_not_by_its_estimates() {
 }
 
 proptest! {
-    /// Whenever requests begin and end, what those that began in any span of time use is no more than a burst and what
-    /// drains in that time.
+    /// Whenever requests begin and end, those that begin in any span of time use no more than a
+    /// burst plus what drains in that span.
     #[test]
     fn what_is_used_in_the_end_is_what_the_rule_admits(
         limit in 1_u32..20,

@@ -16,7 +16,7 @@ fn left(limiter: &MemoryRateLimiter, quotas: &Quotas) -> Vec<u32> {
     left.map(|reading| reading.remaining).collect()
 }
 
-/// The windows of three rules, and one half of each.
+/// Windows under three rules, and half of each.
 fn halves() -> (Quotas, Quotas) {
     let whole = Quotas::from([
         Quota::per_minute(60),
@@ -51,7 +51,7 @@ fn a_share_has_its_part_of_what_is_read_whatever_it_had() {
     assert_eq!(left(&limiter, &share), [30, 100, 150]);
 }
 
-/// A debt of the whole is not one of the share, nor is a reset that a clock made long which stepped back.
+/// The whole's debt is not the share's, nor is a reset that got long because a clock stepped back.
 #[test]
 fn a_share_owes_nothing() {
     let (limiter, clock) = limiter(10_000);
@@ -83,7 +83,8 @@ fn a_share_owes_nothing() {
     );
 }
 
-/// A limit that several processes share has a unit for each, rounded up; one that is on its way comes when it does.
+/// A limit shared by several processes has a unit for each, rounded up; a unit still draining comes
+/// when it does.
 #[test]
 fn a_share_of_one_unit_is_full_when_the_whole_is() {
     let (limiter, clock) = limiter(10_000);
@@ -98,7 +99,8 @@ fn a_share_of_one_unit_is_full_when_the_whole_is() {
     }
 }
 
-/// What was used long ago of a strict quota comes back when the whole's does, not a period after it was heard of.
+/// What was used long ago under a strict quota comes back when the whole's does, not a period after
+/// it was read.
 #[test]
 fn what_is_heard_of_late_is_there_again_when_it_is_there_for_all() {
     let (limiter, clock) = limiter(10_000);
@@ -111,7 +113,7 @@ fn what_is_heard_of_late_is_there_again_when_it_is_there_for_all() {
     assert_eq!(left(&limiter, &share), [4]);
 }
 
-/// The numbers may be others than those of the last call, and so may be the rule.
+/// The limits, and even the rule, may differ from those of the last call.
 #[test]
 fn what_is_read_of_a_window_is_what_it_has_now() {
     let (limiter, _) = limiter(10_000);
@@ -148,7 +150,8 @@ fn what_the_whole_will_not_hear_of_leaves_nothing_and_owes_nothing() {
     assert_eq!(left(&limiter, &share), [30, 0, 0]);
 }
 
-/// Who finds no room for a count of its own shares one with others, which don't pay for what was admitted elsewhere.
+/// A key without room for its own count shares one with others, which don't pay for what was
+/// admitted elsewhere.
 #[test]
 fn nothing_is_heard_of_for_a_crowd() {
     let (limiter, _) = limiter(SHARDS);
@@ -177,7 +180,7 @@ fn nothing_is_heard_of_for_a_crowd() {
     assert_eq!(more.count(), 0, "nor has the crowd anything more");
 }
 
-/// What is heard of a store that wrote nothing may be less than is left, and not more.
+/// A reading from a store that wrote nothing may be lower than what is left, but not higher.
 #[test]
 fn what_is_heard_may_be_less_alone() {
     let (limiter, clock) = limiter(10_000);
@@ -236,8 +239,8 @@ fn what_is_heard_of_is_given_back_when_it_is_whole_again() {
 }
 
 proptest! {
-    /// Whatever a window was before: what is read of it then is what was written, never more; and it is as full as the
-    /// whole, in whole units.
+    /// Whatever a window held before, reading it returns what was written, never more, and it is as
+    /// full as the whole, in whole units.
     #[test]
     fn a_window_is_what_was_written(
         rule in 0_usize..3,
@@ -258,7 +261,7 @@ proptest! {
         for (wait, remaining, thousandths) in calls {
             clock.advance(Duration::from_millis(wait));
             let remaining = remaining.min(all);
-            // A bucket says by its time of what part of a unit it waits.
+            // A bucket's reset includes the fraction of a unit that it waits for.
             let interval = u128::from(quota.interval_nanos().get());
             let owed = u128::from(all - remaining) * interval;
             let part = if remaining < all { interval * u128::from(thousandths) / 1_000 } else { 0 };

@@ -1,11 +1,11 @@
-//! One window whose numbers differ from call to call: whoever is refused by some keeps nobody from being admitted by
-//! others, and what was used drains as it would have.
+//! One window whose limits differ from call to call: refusals under some don't stop admissions
+//! under others, and usage drains as it would have.
 
 use super::*;
 use crate::store::rate::model::{Model, PLANS, Room};
 
-/// A service whose routes have numbers of their own, asked once each by turns: how many of so many rounds admit the first
-/// and the second.
+/// A service whose routes have their own limits, called in turn: in how many of `rounds` the first
+/// and the second are admitted.
 fn by_turns(quotas: [Quota; 2], every: Duration, rounds: u32) -> [u32; 2] {
     let quotas = quotas.map(Quotas::from);
     let (limiter, clock) = limiter(10_000);
@@ -22,20 +22,20 @@ fn by_turns(quotas: [Quota; 2], every: Duration, rounds: u32) -> [u32; 2] {
 #[test]
 fn strict_numbers_in_turn_lock_nobody_out() {
     let strict = [10, 20].map(|limit| Quota::per_minute(limit).strict());
-    // Six in a minute fit either.
+    // Six per minute fit either limit.
     let admitted = by_turns(strict, Duration::from_secs(20), 100);
     assert_eq!(admitted, [100, 100]);
 }
 
-/// What is moved from one quota's slices to another's and back comes to rest: or it would be in use for as long as
-/// somebody is admitted.
+/// Moving usage from one quota's slices to another's and back must settle; otherwise it would stay
+/// in use for as long as anybody is admitted.
 #[test]
 fn strict_periods_that_are_no_multiples_in_turn_lock_nobody_out() {
     let strict = [(60, 32), (70, 36)].map(|(secs, limit)| {
         let quota = Quota::per(Duration::from_secs(secs), limit);
         quota.named("window").strict()
     });
-    // Twenty-four in a minute, and twenty-eight in seventy seconds.
+    // Twenty-four per minute, and twenty-eight in seventy seconds.
     let admitted = by_turns(strict, Duration::from_secs(5), 400);
     assert_eq!(admitted, [400, 400]);
 }
@@ -76,7 +76,8 @@ fn rules_in_turn_lock_nobody_out() {
     }
 }
 
-/// Nobody is told a wait that isn't one, whatever the window counted by before, and whoever else asks meanwhile.
+/// A reported wait is always right, whatever the window counted by before and whoever else calls
+/// meanwhile.
 #[test]
 fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
     let rules = [
@@ -112,7 +113,8 @@ fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
 }
 
 proptest! {
-    /// Three windows at once, of weights and plans that change from call to call, while the time of day is set.
+    /// Three windows at once, with costs and plans that change from call to call, while the wall
+    /// clock is set.
     #[test]
     fn windows_of_changing_plans_admit_together_what_the_model_says(
         calls in prop::collection::vec(
@@ -143,7 +145,8 @@ proptest! {
         }
     }
 
-    /// Against a fraction: what is owed drains by the numbers that took last, and each call is judged by its own.
+    /// Compared with a fraction: usage drains by the limits of the last take, and each call is
+    /// judged by its own.
     #[test]
     fn buckets_in_turn_admit_exactly_what_the_fraction_says(
         calls in prop::collection::vec((0_u64..100, 0_usize..3, 1_u32..4), 1..200),
@@ -176,8 +179,8 @@ proptest! {
         }
     }
 
-    /// Against a list of admitted times: strict numbers in turn keep each its own, and refuse nothing that would fit a
-    /// period which is a slice longer.
+    /// Compared with a list of admitted times: strict limits used in turn each hold, and refuse
+    /// nothing that would fit a period one slice longer.
     #[test]
     fn strict_numbers_in_turn_admit_what_the_list_says(
         calls in prop::collection::vec((0_u64..400, 0_usize..3, 1_u32..4), 1..200),

@@ -1,4 +1,4 @@
-//! Against three servers that are a cluster: no script names keys of two slots.
+//! On a cluster of three servers: no script names keys of two slots.
 
 use super::*;
 use crate::store::redis::tests::cluster::Nodes;

@@ -1,4 +1,4 @@
-//! Answers that are lost, callers that leave, a server that goes and comes back.
+//! Lost answers, callers that leave, a server that goes down and comes back.
 
 use futures_util::FutureExt;
 
@@ -32,7 +32,7 @@ async fn a_hold_whose_caller_left_is_given_back() {
     for call in &mut left {
         assert!(call.now_or_never().is_none());
     }
-    // They are on their way; nobody waits for them any more.
+    // They are in progress, and nobody waits for them any more.
     tokio::task::yield_now().await;
     drop(left);
     server.resume();
@@ -60,7 +60,7 @@ async fn a_hold_whose_answer_is_lost_is_unavailable_and_given_back() {
         let lost = ledger.hold(request(&account("ann"), &clock, 100)).await;
         assert_eq!(lost.unwrap_err().kind(), StoreErrorKind::Unavailable);
     }
-    // It is on its way, whatever its caller is told.
+    // It is in progress, whatever its caller is told.
     let told = ledger.settle(open, costs(3)).await;
     assert_eq!(told.unwrap_err().kind(), StoreErrorKind::Unavailable);
     server.resume();
@@ -93,15 +93,15 @@ async fn what_was_given_up_is_not_opened_when_it_comes_late() {
     shared.give_back(&ann, id);
     ledger.flush().await.unwrap();
     let call = super::super::codec::write_call(&call(&ann, &clock)).unwrap();
-    let late = shared.ask_to_hold(id, &request(&ann, &clock, 10), &call);
+    let late = shared.hold_call(id, &request(&ann, &clock, 10), &call);
     let answer: Vec<String> = shared.ask(0, &late).await.unwrap();
     assert!(
         matches!(hold_answer(&answer), Ok(HoldAnswer::GivenUp)),
         "{answer:?}"
     );
     assert_eq!(books(&ledger).await, (1, 0));
-    // Another one of that instance is as good as ever.
-    let next = shared.ask_to_hold(shared.registry.next_id(), &request(&ann, &clock, 10), &call);
+    // Other holds of that instance are as good as ever.
+    let next = shared.hold_call(shared.registry.next_id(), &request(&ann, &clock, 10), &call);
     let answer: Vec<String> = shared.ask(0, &next).await.unwrap();
     assert!(
         matches!(hold_answer(&answer), Ok(HoldAnswer::Granted(_))),
@@ -130,7 +130,7 @@ async fn a_settlement_waits_for_a_server_that_comes_back_with_its_books() {
     for answer in answers {
         assert!(answer.await.is_err());
     }
-    // It doesn't give back what is about to be settled.
+    // Closing doesn't release what is about to be settled.
     let closed = ledger.close().await;
     assert_eq!(closed.unwrap_err().kind(), StoreErrorKind::Unavailable);
     server.restart();
@@ -161,7 +161,7 @@ async fn a_settlement_that_waits_for_its_server_outlasts_the_lifetime_of_its_hol
         drop(ledger.settle(held, costs(7)));
     }
     clock.advance(Duration::from_secs(61));
-    // Who clears up has looked by then, in vain.
+    // By then maintenance has tried, in vain.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     server.restart();
     until(async || {
@@ -187,7 +187,7 @@ async fn a_server_that_lost_its_memory_is_met_as_a_new_instance() {
     server.restart();
     until(async || ledger.balance(&account("ann")).await.is_ok()).await;
     pay(&ledger, "ann").await;
-    // Nothing is known of it any more, and it is no error.
+    // Nothing is known of it any more, and that is no error.
     ledger.settle(lost, costs(10)).await.unwrap();
     let held = hold(&ledger, &clock, 10).await;
     assert_ne!(held.id.instance, before);
@@ -207,7 +207,7 @@ async fn what_the_server_forgot_of_open_holds_is_said_again() {
     let held = hold(&ledger, &clock, 10).await;
     let mine = format!("tollgate:{{instances}}:of:{:016x}", held.id.instance);
     let _: i64 = say(&server, &["DEL", &mine]).await;
-    ledger.0.shared.put_doubt_back();
+    ledger.0.shared.request_reregistration();
     clock.advance(Duration::from_secs(2));
     ledger.flush().await.unwrap();
     let accounts: Vec<String> = say(&server, &["SMEMBERS", &mine]).await;
@@ -225,19 +225,19 @@ async fn who_is_cut_off_while_it_leaves_an_account_leaves_a_doubt() {
     ledger.settle(held, costs(10)).await.unwrap();
     ledger.flush().await.unwrap();
     let shared: &Arc<Shared> = &ledger.0.shared;
-    // From now on nobody else maintains it.
+    // From now on nothing else runs the maintenance.
     let _maintenance = shared.maintenance.lock().await;
-    shared.take_doubt();
+    shared.take_reregistration_request();
     let later = Duration::from_secs(3_600);
     server.pause();
     let leaving = leave_idle_accounts(shared, later);
     let cut_off = tokio::time::timeout(Duration::from_millis(50), leaving).await;
     assert!(cut_off.is_err(), "the server said nothing");
-    assert!(shared.take_doubt());
+    assert!(shared.take_reregistration_request());
     server.resume();
-    // There is nothing left to leave, and nothing to doubt.
+    // There is nothing left to leave, and nothing to register again.
     leave_idle_accounts(shared, later).await.unwrap();
-    assert!(!shared.take_doubt());
+    assert!(!shared.take_reregistration_request());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,8 +287,8 @@ async fn a_row_that_was_written_is_not_written_again() {
     let ann = account("ann");
     let (call, settlement) = (call(&ann, &clock), costs(0));
     for (name, again) in [("a", false), ("a", true), ("b", true), ("b", true)] {
-        let question = shared.ask_to_record(&call, &settlement, name).unwrap();
-        let _: i64 = shared.ask(0, &question(again)).await.unwrap();
+        let command = shared.record_call(&call, &settlement, name).unwrap();
+        let _: i64 = shared.ask(0, &command(again)).await.unwrap();
     }
     assert_eq!(rows(&ledger).await.len(), 2);
 }
@@ -308,9 +308,9 @@ async fn a_hold_that_is_sent_twice_is_one() {
         keep_for: Duration::from_secs(60),
     });
     let call = super::super::codec::write_call(&wish.call).unwrap();
-    let question = shared.ask_to_hold(id, &wish, &call);
-    let first: Vec<String> = shared.ask(0, &question).await.unwrap();
-    let second: Vec<String> = shared.ask(0, &question).await.unwrap();
+    let command = shared.hold_call(id, &wish, &call);
+    let first: Vec<String> = shared.ask(0, &command).await.unwrap();
+    let second: Vec<String> = shared.ask(0, &command).await.unwrap();
     assert!(
         matches!(hold_answer(&first), Ok(HoldAnswer::Granted(_))),
         "{first:?}"
@@ -361,7 +361,7 @@ async fn a_settlement_is_told_that_others_ended_its_hold() {
     let shared = &ledger.0.shared;
     let written = super::super::codec::write_settlement(&costs(5)).unwrap();
     for (id, answer) in [(ids.0, "resolved"), (ids.1, "gone")] {
-        let again = shared.ask_to_end(&account("ann"), id, Money::from_nanos(5), &written, false);
+        let again = shared.settle_call(&account("ann"), id, Money::from_nanos(5), &written, false);
         let told: Vec<String> = shared.ask(0, &again).await.unwrap();
         assert_eq!(told, [answer]);
     }
@@ -379,12 +379,12 @@ async fn who_can_not_say_that_they_live_bury_nobody() {
     let held = hold(&one, &one_clock, 10).await;
     let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
     let waits = one.settle(held, costs(10));
-    // In such steps as leave looks without a try to say something before.
+    // In such small steps that idle accounts are left without a heartbeat in between.
     for _ in 0..40 {
         for (ledger, clock) in [(&one, &one_clock), (&other, &other_clock)] {
             clock.advance(Duration::from_millis(500));
             let shared = &ledger.0.shared;
-            let _ = shared.maintenance.lock().await.turn(shared).await;
+            let _ = shared.maintenance.lock().await.run_due(shared).await;
         }
     }
     let living: i64 = say(&server, &["HLEN", "tollgate:{instances}:beats"]).await;
@@ -409,7 +409,7 @@ async fn a_hold_for_which_there_is_no_memory_was_never_open() {
     let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
     for _ in 0..3 {
         let refused = ledger.hold(request(&account("ann"), &clock, 10)).await;
-        // Not `Busy`: its place is free at once.
+        // Not `Busy`: its permit is free immediately.
         assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Internal);
     }
     let _: String = say(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;

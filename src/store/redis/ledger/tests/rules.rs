@@ -1,4 +1,4 @@
-//! The scripts beside the domain's rules, call by call.
+//! The scripts compared with the domain's rules, call by call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     store::{Ledger, MemoryStore, RedisLedger, StoreError, redis::test_server::RedisServer},
 };
 
-/// One thing that happens to an account.
+/// One operation on an account.
 #[derive(Clone, Debug)]
 enum Step {
     Hold {
@@ -48,7 +48,7 @@ fn rolling() -> impl Strategy<Value = Option<Rolling>> {
     prop::option::weighted(0.8, (seconds, limits(), limits()))
 }
 
-/// Everyday amounts, and those where doubles and `i64`s end.
+/// Everyday amounts, and those at the limits of doubles and of `i64`.
 fn amounts() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => -3_i64..3_000,
@@ -91,7 +91,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Calls that come near the limits of windows that roll, and little else.
+/// Calls that come near the limits of rolling windows, and little else.
 fn rolling_steps() -> impl Strategy<Value = Step> {
     let hold = (
         0_i64..60,
@@ -120,7 +120,7 @@ fn near(id: u8, rolling: Option<Rolling>) -> Step {
     Step::Limits(id, [None; 6], rolling)
 }
 
-/// The domain's rules in memory, and the scripts, with one clock.
+/// The domain's rules in memory, and the scripts, sharing one clock.
 struct Twins {
     memory: MemoryStore,
     redis: RedisLedger,
@@ -189,7 +189,7 @@ impl Twins {
                 if self.open.is_empty() {
                     return;
                 }
-                // One at a time, so that both come upon them in the same order.
+                // One at a time, so that both process them in the same order.
                 let (right, held) = self.open.swap_remove(which % self.open.len());
                 let second = Duration::from_secs(1);
                 assert!(self.memory.extend(&right, second).await.unwrap());
@@ -203,8 +203,8 @@ impl Twins {
         }
     }
 
-    /// A refusal may begin windows anew, and then what counts in the old ones is told no more. In memory it does;
-    /// a script writes nothing.
+    /// A refusal may start new windows, which discards the counts of the old ones. In memory that
+    /// is stored; a script writes nothing on refusal.
     async fn begin_windows(&self) {
         let now = self.clock.now();
         self.clock.set(now.max(self.latest));
@@ -217,7 +217,7 @@ impl Twins {
         self.clock.set(now);
     }
 
-    /// What isn't a call.
+    /// Operations other than calls.
     async fn manage(&mut self, step: Step) {
         match step {
             Step::Pay(amount) => {
@@ -331,7 +331,7 @@ fn the_scripts_keep_the_rules_of_the_domain() {
 
 #[test]
 fn the_scripts_keep_the_rules_when_clocks_are_set_back() {
-    // In memory keys are kept by a clock that isn't set.
+    // In memory, keys expire by a clock that isn't set.
     let steps = prop_oneof![9 => steps(), 1 => (0_u32..300_000).prop_map(Step::Back)];
     compare(&[], steps, Duration::from_secs(1_000_000_000));
 }
@@ -389,7 +389,7 @@ fn compare(first: &[Step], steps: impl Strategy<Value = Step>, keep_for: Duratio
                 twins.step(step).await;
                 twins.compare().await;
             }
-            // Two that end at once may be told of in another order.
+            // Two that end at once may be reported in a different order.
             let [mut right, mut told] = std::mem::take(&mut *told.lock().unwrap());
             right.sort();
             told.sort();

@@ -1,4 +1,4 @@
-//! What is bounded, what is cleared up, what is refused at the door.
+//! What is bounded, what is cleaned up, what is refused on opening.
 
 use futures_util::FutureExt;
 
@@ -42,7 +42,7 @@ async fn open_holds_are_bounded_and_a_settlement_makes_room() {
     }
     ledger.settle(first, costs(1)).await.unwrap();
     let _third = hold(&ledger, &clock, 1).await;
-    // A refusal takes no place.
+    // A refusal takes no permit.
     ledger.settle(_third, costs(1)).await.unwrap();
     for _ in 0..3 {
         let refused = ledger.hold(request(&account("ann"), &clock, 5_000)).await;
@@ -58,18 +58,18 @@ async fn who_is_cut_off_while_it_clears_up_keeps_no_place_taken() {
     };
     let (ledger, clock) = ledger(&server, |it| it.open_holds_max(1)).await;
     let shared = &ledger.0.shared;
-    // Nobody else clears up meanwhile.
+    // Nothing else cleans up meanwhile.
     let mut maintenance = shared.maintenance.lock().await;
-    maintenance.turn(shared).await.unwrap();
+    maintenance.run_due(shared).await.unwrap();
     let mut wish = request(&account("ann"), &clock, 7);
     wish.lifetime = Duration::from_secs(1);
     let _overdue = ledger.hold(wish).await.unwrap().unwrap();
     clock.advance(Duration::from_secs(1));
-    assert!(maintenance.turn(shared).now_or_never().is_none());
+    assert!(maintenance.run_due(shared).now_or_never().is_none());
     let refused = ledger.hold(request(&account("ann"), &clock, 1)).await;
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Busy);
     clock.advance(Duration::from_secs(1));
-    maintenance.turn(shared).await.unwrap();
+    maintenance.run_due(shared).await.unwrap();
     assert_eq!(books(&ledger).await, (0, 0));
     let _held = hold(&ledger, &clock, 1).await;
 }
@@ -108,7 +108,7 @@ async fn a_ledger_that_is_closed_leaves_nothing_open_and_nothing_behind() {
     let charged = first.hold(wish).await.unwrap().unwrap();
     let _given_back = hold(&first, &clock, 30).await;
     let others = hold(&second, &clock, 5).await;
-    // On its way when it is closed.
+    // In progress when the ledger is closed.
     let late = first.settle(hold(&first, &clock, 9).await, costs(9));
     first.close().await.unwrap();
     first.close().await.unwrap();
@@ -120,7 +120,7 @@ async fn a_ledger_that_is_closed_leaves_nothing_open_and_nothing_behind() {
     second.settle(others, costs(5)).await.unwrap();
     assert_eq!(books(&second).await, (84, 0));
     drop(second);
-    // Dropped without a word, it does the same in the background.
+    // Dropped without closing, it does the same in the background.
     until(async || say::<i64>(&server, &["EXISTS", "tollgate:{instances}:beats"]).await == 0).await;
     until(async || say::<i64>(&server, &["EXISTS", "tollgate:{instances}:dead"]).await == 0).await;
     let left: Vec<String> = say(&server, &["KEYS", "tollgate:{instances}*"]).await;
@@ -138,7 +138,8 @@ async fn who_did_not_look_for_long_takes_nobody_for_dead() {
     let (second, second_clock) = ledger(&server, |it| it).await;
     let held = hold(&first, &first_clock, 10).await;
     second.flush().await.unwrap();
-    // The second one was stopped, or the server was away: the first may have lived all the time.
+    // The second process was paused, or the server was down: the first may have been alive all the
+    // time.
     second_clock.advance(Duration::from_secs(60));
     second.flush().await.unwrap();
     assert_eq!(books(&second).await, (0, 10));
@@ -172,7 +173,7 @@ async fn the_dead_of_a_thousand_accounts_are_cleared_up_after() {
                 .unwrap(),
         );
     }
-    // One account has more than one step resolves.
+    // One account has more holds than one step resolves.
     for _ in 0..450 {
         open.push(hold(&dead, &dead_clock, 1).await);
     }

@@ -1,4 +1,4 @@
-//! Idempotency keys: loaded, judged in memory and written back under the lock of their account.
+//! Idempotency keys: loaded, evaluated in memory and written back under the lock of their account.
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::{Row, postgres::PgConnection};
@@ -28,21 +28,21 @@ const FORGET: &str =
     "DELETE FROM once USING unnest($1::bigint[], $2::text[]) AS gone (account, key)
      WHERE once.account = gone.account AND once.key = gone.key";
 
-/// Those whose time is over, a step at a time.
+/// Expired ones, a limited number at a time.
 pub(super) const FORGET_OLD: &str = "DELETE FROM once WHERE (account, key) IN (
          SELECT account, key FROM once WHERE settled AND ends <= $1 LIMIT $2
          FOR UPDATE SKIP LOCKED
      )";
 
-/// The keys that a batch speaks of.
+/// The keys that a batch uses.
 #[derive(Default)]
-pub(super) struct Keys {
+pub(super) struct IdempotencyKeys {
     known: HashMap<(i64, String), (KnownCall, Timestamp)>,
     changed: HashSet<(i64, String)>,
 }
 
-impl Keys {
-    /// Loads what the batch speaks of.
+impl IdempotencyKeys {
+    /// Loads the keys that the batch uses.
     pub(super) async fn load(
         connection: &mut PgConnection,
         accounts: &HashMap<AccountId, Account>,
@@ -78,7 +78,8 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Why a call with that key is refused. What is under way is known until it ends, however long that takes.
+    /// Why a call with that key is refused, if it is. A call in progress is remembered until it
+    /// ends, however long that takes.
     pub(super) fn refuses(
         &self,
         account: i64,
@@ -96,13 +97,13 @@ impl Keys {
             fingerprint: wish.fingerprint,
             settled: false,
         };
-        // No later than what the database can store.
+        // Capped at what the database can store.
         let ends = now.saturating_add(wish.keep_for).unwrap_or(Timestamp::MAX);
         self.known.insert(key.clone(), (known, ends));
         self.changed.insert(key);
     }
 
-    /// What was charged stays known; what cost nothing may be tried again.
+    /// Keys of charged calls stay remembered; a call that cost nothing may be tried again.
     pub(super) fn end(&mut self, account: i64, key: &str, charged: bool) {
         let key = (account, key.to_owned());
         match self.known.get_mut(&key) {

@@ -1,4 +1,4 @@
-//! A login as a text, and for how long it is kept.
+//! The stored form of a login, and how long it is kept.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use crate::{
     store::StoreError,
 };
 
-/// How long a login stays beyond its end: the clocks of processes differ, and who comes late is told why.
-pub(super) const STAYS: Duration = Duration::from_secs(3_600);
+/// How long a login is kept after its end: clocks of processes differ, and a late request is told
+/// why it is refused.
+pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3_600);
 
-/// A login as it is written down, under its name.
+/// A login as stored under its name.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredLogin {
     user: UserId,
     created_at: Timestamp,
     expires_at: Timestamp,
@@ -25,7 +26,7 @@ struct Written {
 }
 
 pub(super) fn write(session: &SessionRecord) -> Result<String, StoreError> {
-    let written = Written {
+    let stored = StoredLogin {
         user: session.user.clone(),
         created_at: session.created_at,
         expires_at: session.expires_at,
@@ -34,37 +35,37 @@ pub(super) fn write(session: &SessionRecord) -> Result<String, StoreError> {
         refreshed_at: session.refreshed_at,
         password_version: session.password_version,
     };
-    serde_json::to_string(&written)
-        .map_err(|_| StoreError::internal("a login could not be written down"))
+    serde_json::to_string(&stored)
+        .map_err(|_| StoreError::internal("a login could not be serialized"))
 }
 
 pub(super) fn read(id: &SessionId, text: &str) -> Result<SessionRecord, StoreError> {
-    let written: Written = serde_json::from_str(text)
+    let stored: StoredLogin = serde_json::from_str(text)
         .map_err(|_| StoreError::internal("a login in Redis can't be read"))?;
     Ok(SessionRecord {
         id: id.clone(),
-        user: written.user,
-        created_at: written.created_at,
-        expires_at: written.expires_at,
-        ended_at: written.ended_at,
-        generation: written.generation,
-        refreshed_at: written.refreshed_at,
-        password_version: written.password_version,
+        user: stored.user,
+        created_at: stored.created_at,
+        expires_at: stored.expires_at,
+        ended_at: stored.ended_at,
+        generation: stored.generation,
+        refreshed_at: stored.refreshed_at,
+        password_version: stored.password_version,
     })
 }
 
-/// For how long a login that goes on from `from` is kept.
-pub(super) fn kept(session: &SessionRecord, from: Timestamp) -> i64 {
+/// How long to keep a login that continues from `from`.
+pub(super) fn kept_for_millis(session: &SessionRecord, from: Timestamp) -> i64 {
     let left = session.expires_at.duration_since(from);
     let left = if left.is_negative() {
         Duration::ZERO
     } else {
         left.unsigned_abs()
     };
-    millis(left.saturating_add(STAYS))
+    millis(left.saturating_add(KEPT_AFTER_END))
 }
 
-/// As Redis takes a time.
+/// A duration as Redis expects it.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

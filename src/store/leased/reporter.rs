@@ -1,7 +1,8 @@
-//! The task that takes leases, reports and gives back: at intervals, and before where that is wanted.
+//! The task that takes leases, reports on them and gives them back: at intervals, and earlier when
+//! that is needed.
 //!
-//! Of each lease one step is under way at a time, and no lease waits for another's. Whatever ends the task, nothing is
-//! granted and nobody waits afterwards.
+//! Each lease has at most one step in progress, and no lease waits for another. However the task
+//! ends, nothing is granted and nobody waits afterwards.
 
 use std::{
     future::poll_fn,
@@ -22,23 +23,23 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// After that a step that is not answered is sent again: it is taken once.
+/// A step without an answer after this long is sent again; the store applies it once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Answers after which others have their turn.
+/// Answers handled in one go before other work gets its turn.
 const ANSWERS_AT_ONCE: usize = 1_024;
 
-/// How long what the store did not take waits while somebody waits for it.
+/// Pause before retrying a step that the store rejected while a caller waits for it.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// How long a node that ends tries to tell what is left.
-pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(15);
+/// How long a node that is closing keeps trying to report what is left.
+pub(super) const SHUT_DOWN_WITHIN: Duration = Duration::from_secs(15);
 
-pub(super) struct Agent {
+pub(super) struct LeaseReporter {
     accounts: Arc<Accounts>,
-    /// At most one of each lease.
+    /// At most one step per lease.
     answers: JoinSet<Answer>,
-    /// Of these the store did not take a step, since waiters were looked at.
+    /// Accounts whose step the store rejected since the waiters were last checked.
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
 }
@@ -49,20 +50,20 @@ struct Answer {
 }
 
 enum Event {
-    /// It is time for everything.
+    /// Everything is due.
     Tick,
-    /// Something does not wait for its time.
+    /// Only urgent work is due.
     Urgent,
     Answer(Result<Answer, JoinError>),
 }
 
-impl Drop for Agent {
+impl Drop for LeaseReporter {
     fn drop(&mut self) {
         self.accounts.end();
     }
 }
 
-impl Agent {
+impl LeaseReporter {
     pub(super) fn new(accounts: Arc<Accounts>) -> Self {
         Self {
             accounts,
@@ -72,7 +73,7 @@ impl Agent {
         }
     }
 
-    /// The agent's work, until the node ends and everything is told.
+    /// Runs until the node is closed and everything is reported.
     pub(super) async fn run(mut self) {
         let mut ticks = interval(self.accounts.settings.report_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,15 +82,15 @@ impl Agent {
                 Event::Tick => self.send(None, true),
                 Event::Urgent => self.send(None, false),
                 Event::Answer(answer) => {
-                    if self.take(answer).is_err() {
+                    if self.handle_answers(answer).is_err() {
                         return;
                     }
                 }
             }
             self.answer_waiters();
         }
-        if timeout(LEAVE_WITHIN, self.leave()).await.is_err() {
-            tracing::error!(target: "tollgate::ledger", "the store did not let a node end in time");
+        if timeout(SHUT_DOWN_WITHIN, self.shut_down()).await.is_err() {
+            tracing::error!(target: "tollgate::ledger", "leases were not closed in time: the store did not accept everything");
         }
     }
 
@@ -122,14 +123,14 @@ impl Agent {
         retry
     }
 
-    /// Sends what is due of an account, or of all.
+    /// Sends what is due for one account, or for all.
     fn send(&mut self, account: Option<&AccountId>, is_tick: bool) {
         let outgoing = self.accounts.due(account, is_tick);
         for sent in outgoing {
             let answer = self.accounts.store.lease(Arc::clone(&sent.step));
             self.answers.spawn(async move {
                 let answer = timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| {
-                    let text = "a step of a lease was not answered in time";
+                    let text = "the store did not answer a lease report in time";
                     Err(StoreError::new(StoreErrorKind::Unavailable, text))
                 });
                 Answer { sent, answer }
@@ -137,22 +138,23 @@ impl Agent {
         }
     }
 
-    /// Takes an answer, and those that are there besides. One that broke off leaves nothing to rely on.
-    fn take(&mut self, first: Result<Answer, JoinError>) -> Result<(), JoinError> {
-        let told = |error: &JoinError| {
-            tracing::error!(target: "tollgate::ledger", %error, "a step of a lease broke off");
+    /// Handles an answer, and any others that are ready. A panicked step leaves the state unknown,
+    /// which ends the reporter.
+    fn handle_answers(&mut self, first: Result<Answer, JoinError>) -> Result<(), JoinError> {
+        let log = |error: &JoinError| {
+            tracing::error!(target: "tollgate::ledger", %error, "a lease report panicked or was cancelled");
         };
-        self.take_one(&first.inspect_err(told)?);
+        self.handle_answer(&first.inspect_err(log)?);
         for _ in 1..ANSWERS_AT_ONCE {
             let Some(answer) = self.answers.try_join_next() else {
                 break;
             };
-            self.take_one(&answer.inspect_err(told)?);
+            self.handle_answer(&answer.inspect_err(log)?);
         }
         Ok(())
     }
 
-    fn take_one(&mut self, Answer { sent, answer }: &Answer) {
+    fn handle_answer(&mut self, Answer { sent, answer }: &Answer) {
         if let Err(error) = answer {
             tracing::error!(
                 target: "tollgate::ledger",
@@ -160,7 +162,7 @@ impl Agent {
                 lease = %sent.step.id,
                 account = %sent.account,
                 rows = sent.step.served.len(),
-                "the store did not take a step of a lease"
+                "the store did not accept a lease report"
             );
             if !self.failed.contains(&sent.account) {
                 self.failed.push(sent.account.clone());
@@ -179,19 +181,19 @@ impl Agent {
         self.failed.clear();
     }
 
-    /// Ends in order: what is open is resolved, what was served is told, what is left is given back.
-    async fn leave(&mut self) {
+    /// Shuts down in order: resolves open holds, reports what was served, gives back what is left.
+    async fn shut_down(&mut self) {
         loop {
             self.accounts.close(None);
-            // Each time: one may have been granted while the others were resolved.
+            // In every round: more may have been granted while the others were resolved.
             self.accounts.abandon();
-            self.accounts.owe_all(None);
+            self.accounts.await_all(None);
             self.send(None, true);
             if self.accounts.is_empty() && self.answers.is_empty() {
                 return;
             }
             let is_idle = self.answers.is_empty();
-            // A slow one does not keep the others waiting.
+            // One slow answer does not delay the others.
             let round = timeout(RETRY_AFTER, self.collect()).await;
             let must_pause = is_idle || !self.failed.is_empty();
             self.answer_waiters();
@@ -203,10 +205,10 @@ impl Agent {
         }
     }
 
-    /// Takes the answers of all that is under way.
+    /// Handles the answers of all steps in progress.
     async fn collect(&mut self) -> Result<(), JoinError> {
         while let Some(answer) = self.answers.join_next().await {
-            self.take(answer)?;
+            self.handle_answers(answer)?;
         }
         Ok(())
     }

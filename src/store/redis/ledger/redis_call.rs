@@ -1,4 +1,4 @@
-//! The scripts, and questions to the server.
+//! The scripts, and calls to the server.
 
 use std::sync::LazyLock;
 
@@ -7,18 +7,18 @@ use redis::{
     aio::ConnectionLike,
 };
 
-use crate::store::redis::connections::Repeat;
+use crate::store::redis::connections::Resend;
 
-/// A script, and the name under which a server knows it.
+/// A script and the hash under which a server knows it.
 #[derive(Debug)]
-pub(super) struct Code {
+pub(super) struct ScriptCode {
     text: &'static str,
     hash: LazyLock<String, fn() -> String>,
 }
 
 macro_rules! code {
     ($name:ident: $($file:literal)+) => {
-        pub(super) static $name: Code = Code {
+        pub(super) static $name: ScriptCode = ScriptCode {
             text: concat!($(include_str!($file)),+),
             hash: LazyLock::new(|| Script::new($name.text).get_hash().to_owned()),
         };
@@ -32,41 +32,41 @@ code!(PAY: "books.lua" "pay.lua");
 code!(LIMITS: "books.lua" "limits.lua");
 code!(RECORD: "record.lua");
 code!(CLAIM: "claim.lua");
-code!(LINE: "line.lua");
-code!(MOVES: "moves.lua");
+code!(CREDIT_LINE: "credit_line.lua");
+code!(TRANSACTIONS: "transactions.lua");
 code!(INSTANCE: "instance.lua");
 
-/// A command, of which the server may have to be taught the script first.
-pub(super) struct Question {
-    code: Option<&'static Code>,
+/// A command; if it calls a script, the server may have to load that first.
+pub(super) struct RedisCall {
+    code: Option<&'static ScriptCode>,
     command: Cmd,
-    pub(super) repeat: Repeat,
+    pub(super) resend: Resend,
 }
 
-impl Question {
+impl RedisCall {
     /// A call of a script.
-    pub(super) fn script(code: &'static Code, keys: &[String]) -> Self {
+    pub(super) fn script(code: &'static ScriptCode, keys: &[String]) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(code.hash.as_str()).arg(keys.len()).arg(keys);
         Self {
             code: Some(code),
             command,
-            repeat: Repeat::Safe,
+            resend: Resend::Safe,
         }
     }
 
-    /// One command.
+    /// A single command.
     pub(super) fn command(name: &str) -> Self {
         Self {
             code: None,
             command: redis::cmd(name),
-            repeat: Repeat::Safe,
+            resend: Resend::Safe,
         }
     }
 
-    /// Whether it may be put twice without being told so: it may, unless set.
-    pub(super) const fn repeat(mut self, repeat: Repeat) -> Self {
-        self.repeat = repeat;
+    /// Whether it may be resent without a note that it was: it may, unless set otherwise.
+    pub(super) const fn resend(mut self, resend: Resend) -> Self {
+        self.resend = resend;
         self
     }
 
@@ -75,7 +75,8 @@ impl Question {
         self
     }
 
-    /// Asks, in one round trip. A server that doesn't have the script yet is handed it.
+    /// Sends it, in one round trip. If the server doesn't have the script yet, loads it and
+    /// retries.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         connection: &mut (impl ConnectionLike + Send),

@@ -1,4 +1,4 @@
-//! Idempotency keys of one account, remembered for a time.
+//! Idempotency keys of one account, remembered for a limited time.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -9,21 +9,21 @@ use crate::domain::{
     usage::Idempotency,
 };
 
-/// Keys remembered of an account; beyond that the oldest that was settled makes room.
+/// Keys remembered per account. Beyond that, the oldest settled one is dropped.
 const KEYS_MAX: usize = 100_000;
 
 #[derive(Default)]
-pub(super) struct Once {
+pub(super) struct IdempotencyKeys {
     known: HashMap<Arc<str>, (KnownCall, Duration)>,
-    /// In the order in which they came; a key may stand here that is forgotten already.
+    /// In order of arrival; may include keys that are already forgotten.
     order: VecDeque<(Arc<str>, Duration)>,
 }
 
-impl Once {
-    /// Why a call with that key is refused.
+impl IdempotencyKeys {
+    /// Why a call with that key is refused, if it is.
     pub(super) fn refuses(&self, wish: &Idempotency, now: Duration) -> Option<HoldRefusal> {
         let (known, ends) = self.known.get(&wish.key)?;
-        // What is under way is known until it ends, however long that takes.
+        // A call in progress is remembered until it ends, however long that takes.
         let forgotten = known.settled && *ends <= now;
         (!forgotten).then(|| known.refusal(&wish.fingerprint))
     }
@@ -39,7 +39,7 @@ impl Once {
         self.order.push_back((Arc::clone(&wish.key), ends));
     }
 
-    /// What was charged stays known; what cost nothing may be tried again.
+    /// Keys of charged calls stay remembered; a call that cost nothing may be tried again.
     pub(super) fn end(&mut self, key: &Arc<str>, charged: bool) {
         if !charged {
             self.known.remove(key);
@@ -49,7 +49,7 @@ impl Once {
     }
 
     fn forget_old(&mut self, now: Duration) {
-        // Two at a time, so that the line grows shorter where it is too long.
+        // Two at a time, so that an overfull queue shrinks.
         for _ in 0..2 {
             let Some((key, ends)) = self.order.front() else {
                 return;
@@ -65,7 +65,7 @@ impl Once {
             };
             if !over {
                 if full {
-                    // Under way: open holds have a bound of their own.
+                    // Still in progress; open holds have a limit of their own.
                     self.order.push_back((key, ends));
                 } else {
                     self.order.push_front((key, ends));

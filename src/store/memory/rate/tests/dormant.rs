@@ -1,8 +1,8 @@
-//! One key under quotas whose windows differ: visits to some give nothing back in the others.
+//! One key under quotas with different windows: using some gives nothing back in the others.
 
 use super::*;
 
-/// The windows of four rules, each with a name of its own.
+/// Windows under four rules, each with its own name.
 fn four() -> [Quota; 4] {
     [
         Quota::per_second(9).burst(9),
@@ -73,7 +73,7 @@ fn where_no_more_windows_fit_a_call_waits_and_no_count_is_lost() {
         let period = Duration::from_secs(100 * (i + 1));
         Quota::per(period, 1).named(&format!("window-{i}")).into()
     };
-    let room = u64::try_from(entry::ASIDE_MAX).unwrap() + 1;
+    let room = u64::try_from(entry::DORMANT_MAX).unwrap() + 1;
     for i in 0..room {
         assert!(admits(&limiter, "a", &window(i)), "{i}");
     }
@@ -108,7 +108,7 @@ fn the_bucket_of_a_crowd_is_not_reset_by_callers_whose_windows_differ() {
     assert!(admitted > 0);
 }
 
-/// A window that nobody asks about keeps its key, and an idle one doesn't.
+/// A dormant window in use keeps its key; an idle one doesn't.
 #[test]
 fn a_key_is_kept_for_a_window_that_is_aside() {
     let [second, day, ..] = four();
@@ -116,22 +116,22 @@ fn a_key_is_kept_for_a_window_that_is_aside() {
     let (limiter, clock) = limiter(10_000);
     assert!(limiter.take("a", &seldom, 1).is_admitted());
     assert!(limiter.take("a", &often, 1).is_admitted());
-    let tend = || {
+    let sweep_if_due = || {
         for _ in 0..SHARDS {
             clock.advance(Duration::from_millis(500));
             let _ = limiter.take("b", &often, 1);
         }
     };
-    tend();
+    sweep_if_due();
     assert_eq!(limiter.len(), 2);
     assert_eq!(limiter.peek("a", &seldom).remaining(), 8);
     clock.advance(Duration::from_secs(86_400));
-    tend();
+    sweep_if_due();
     assert_eq!(limiter.len(), 1);
 }
 
 proptest! {
-    /// Whichever rule a window has, it begins with what was used under the one before.
+    /// A window starts with its usage under the previous rule, whichever rule that was.
     #[test]
     fn a_window_keeps_its_count_whatever_its_rule(
         calls in prop::collection::vec((0_usize..5, 1_u32..4), 1..60),
@@ -148,8 +148,8 @@ proptest! {
         }
     }
 
-    /// Numbers of one name that differ measure one use. Whoever is asked about by turns gets no more, in whatever span of
-    /// time, than by the most generous of them alone.
+    /// Different limits under one name measure the same usage. Calling with them in turn admits no
+    /// more, in any span of time, than the most generous of them alone.
     #[test]
     fn numbers_that_differ_admit_no_more_than_the_most_generous(
         calls in prop::collection::vec((0_u64..200, 0_usize..3, 1_u32..4), 1..120),
@@ -175,7 +175,8 @@ proptest! {
         }
     }
 
-    /// Whichever windows the calls name, each holds what was taken from it: nothing drains, as time stands.
+    /// Whichever windows the calls name, each holds what was taken from it: time stands still, so
+    /// nothing drains.
     #[test]
     fn windows_keep_their_own_counts_whichever_are_named(
         calls in prop::collection::vec((1_usize..16, 1_u32..4, -3_i64..4), 1..60),

@@ -1,36 +1,37 @@
-//! What becomes of a step that the store does not take.
+//! What happens to a step that the store does not accept.
 
 use std::time::Duration;
 
-use super::{Answered, Share, UnderWay};
+use super::{Answered, LeaseState, UnderWay};
 use crate::domain::money::Money;
 
-/// How often a step with one row is tried that the store refuses for what it says.
+/// Attempts for a step with one row that the store refuses for its content.
 const ATTEMPTS: u32 = 10;
 
-/// How long a step is tried that the store fails for another reason, which may be mended.
+/// How long to retry a step that fails for a reason that may be repaired.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
-/// How often the pause doubles that follows a failure: to 32 intervals.
+/// How often the pause after a failure doubles: up to 32 intervals.
 const DOUBLINGS_MAX: u32 = 5;
 
-/// Why the store did not take a step.
+/// Why the store did not accept a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum StepFailure {
-    /// It is away, or has too much to do.
-    Passing,
-    /// It can't store what the step says.
+    /// It is unreachable or overloaded.
+    Transient,
+    /// It can't store the content of the step.
     Refused,
     Defect,
 }
 
-impl Share {
-    /// The store did not take the step. It is sent again, unless that is in vain for good: then it is halved, so that one
-    /// row that is refused does not cost the others; and what such a row told is lost. The lease goes on towards its end,
-    /// or what is set aside for it would be kept from everybody until this process ends.
+impl LeaseState {
+    /// The store did not accept the step. It is sent again unless that is pointless; then it is
+    /// halved, so that one refused row doesn't cost the others, and a row that is refused on its
+    /// own is lost. The lease moves on toward its end either way: otherwise its money would stay
+    /// set aside until this process ends.
     pub(in super::super) fn failed(&mut self, failure: StepFailure, elapsed: Duration) -> Answered {
         self.is_sent = false;
-        if failure == StepFailure::Passing {
+        if failure == StepFailure::Transient {
             return Answered::default();
         }
         self.failures = self.failures.saturating_add(1);
@@ -46,7 +47,7 @@ impl Share {
         self.give_up()
     }
 
-    /// Takes the step under way back, which was not taken, to tell half of it in its place.
+    /// Takes back the rejected step in order to send half of it instead.
     fn halve(&mut self) -> bool {
         let sent = self.under_way.take_if(|sent| sent.step.served.len() > 1);
         let Some(UnderWay { step, .. }) = sent else {
@@ -71,13 +72,13 @@ impl Share {
             account = %step.account,
             rows = step.served.len(),
             %charged,
-            "the store refuses a step of a lease: the calls that it tells of are not charged"
+            "the store refuses a lease report: its calls are not charged"
         );
-        // Something of it may have been taken all the same: no other step has its number.
+        // Part of it may have been applied after all, so no other step may reuse its number.
         self.step = step.number;
         self.given_up = self.given_up.saturating_add(1).min(DOUBLINGS_MAX);
         self.pause = 2_u32.saturating_pow(self.given_up);
         self.close();
-        self.told(step.served.len(), charged)
+        self.acknowledge(step.served.len(), charged)
     }
 }

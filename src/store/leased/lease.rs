@@ -1,4 +1,4 @@
-//! One lease, as its node keeps it.
+//! The state of one lease on its node.
 
 mod failure;
 mod sizing;
@@ -20,65 +20,67 @@ use crate::domain::{
 /// Rows in one step.
 const STEP_ROWS_MAX: usize = 4_096;
 
-/// Rows that are not left to wait for their time.
+/// This many rows are sent without waiting for the next interval.
 const ROWS_AT_ONCE: usize = 1_024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// There is no lease: calls are counted, whether one is worth it.
+    /// There is no lease yet: calls are counted to see whether one is worth it.
     Watched,
-    /// Its first step is under way.
+    /// Its first step is in progress.
     Opening,
     Open,
-    /// Nothing is granted any more. What is free is given back, and it ends with its last call.
+    /// Nothing is granted any more. What is free is given back, and the lease ends with its last
+    /// call.
     Closing,
-    /// The store resolved it. What was served is still to be told.
+    /// The store has resolved it. What was served must still be reported.
     Dead,
 }
 
-pub(super) struct Share {
+pub(super) struct LeaseState {
     pub(super) id: LeaseId,
     pub(super) budgets: Arc<[BudgetId]>,
     pub(super) windows: Windows,
     pub(super) last_used: Duration,
     phase: Phase,
     step: u64,
-    /// What is set aside in the store, by its last answer.
+    /// What the store has set aside, as of its last answer.
     amount: Money,
-    /// Of that: for calls under way.
+    /// The part of `amount` that is held for calls in progress.
     reserved: Money,
-    /// Of that: charged by calls that the store has not said it knows of.
+    /// The part of `amount` charged by calls that the store has not acknowledged.
     spent: Money,
-    /// Of that: to be given back by the step under way.
+    /// The part of `amount` that the step in progress gives back.
     offered: Money,
-    /// What the store has left besides, by its last answer.
+    /// What the store has left besides, as of its last answer.
     left: Left,
     served: Vec<Served>,
     under_way: Option<UnderWay>,
-    /// The answer to the step under way is awaited; otherwise it is to be sent again.
+    /// The step in progress awaits its answer; if false, it must be sent again.
     is_sent: bool,
-    /// How often the step under way failed for good, and since when.
+    /// How often the step in progress failed for a reason other than load or outage, and since
+    /// when.
     failures: u32,
     failing_since: Option<Duration>,
-    /// Rows in the next step: fewer, while it is looked for the one that is refused.
+    /// Rows in the next step: fewer while the row that the store refuses is being searched for.
     rows_max: usize,
-    /// Steps that were given up since one was taken.
+    /// Steps given up since the last one that was accepted.
     given_up: u32,
-    /// Intervals in which nothing is sent.
+    /// Intervals left during which nothing is sent.
     pause: u32,
-    /// How much shall be free.
+    /// How much should be free.
     desired: Money,
-    /// Granted since the last look at intervals.
+    /// Granted since the last interval.
     drawn: Money,
-    /// Something was granted that no step has followed.
+    /// Something was granted since the last step.
     has_granted: bool,
-    /// The largest amount that was asked for lately.
+    /// The largest amount requested recently.
     largest: Money,
     is_short: bool,
-    /// Calls that went to the store since the last look at intervals.
+    /// Calls that went to the store since the last interval.
     missed: u32,
-    /// Rows that somebody waits for.
-    owed: usize,
+    /// Rows whose report a caller waits for.
+    awaited_rows: usize,
 }
 
 struct UnderWay {
@@ -86,22 +88,24 @@ struct UnderWay {
     charged: Money,
 }
 
-/// What an answer came to.
+/// The effect of an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answered {
-    /// Rows that the store has now, or never will.
+    /// Rows that the store has now, or never will have.
     pub(super) rows: usize,
-    /// There is too little left to be shared.
+    /// There is too little left to lease.
     pub(super) scarcity: Option<Scarcity>,
 }
 
+/// What has too little left to be leased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Scarcity {
-    /// Not only what its budgets have left.
-    pub(super) is_of_account: bool,
+pub(super) enum Scarcity {
+    Account,
+    /// One of the lease's budgets: other budgets of the account may have enough.
+    Budgets,
 }
 
-impl Share {
+impl LeaseState {
     pub(super) fn watched(id: LeaseId, budgets: Arc<[BudgetId]>) -> Self {
         Self {
             id,
@@ -129,16 +133,16 @@ impl Share {
             largest: Money::ZERO,
             is_short: false,
             missed: 0,
-            owed: 0,
+            awaited_rows: 0,
         }
     }
 
-    pub(super) fn is_of(&self, budgets: &[BudgetId]) -> bool {
+    pub(super) fn is_for(&self, budgets: &[BudgetId]) -> bool {
         let is_current = !matches!(self.phase, Phase::Closing | Phase::Dead);
         is_current && *self.budgets == *budgets
     }
 
-    /// Whether what is spent from it counts in one of these budgets.
+    /// Whether what is spent from it counts toward one of these budgets.
     pub(super) fn counts_in(&self, budgets: &[BudgetId]) -> bool {
         self.budgets.iter().any(|budget| budgets.contains(budget))
     }
@@ -147,13 +151,14 @@ impl Share {
         self.phase == Phase::Watched
     }
 
-    /// Whether calls are granted that it covers, as long as it is ours.
+    /// Whether it may grant calls in these windows, provided that its store's instance is still
+    /// valid.
     pub(super) fn is_open_in(&self, windows: Windows) -> bool {
         self.phase == Phase::Open && windows.max(self.windows) == self.windows
     }
 
-    /// Whether a day or a month has begun in which it may not be spent.
-    pub(super) fn is_of_before(&self, windows: Windows) -> bool {
+    /// Whether a day or month has begun in which it may not be spent.
+    pub(super) fn is_stale_for(&self, windows: Windows) -> bool {
         self.phase == Phase::Open && !self.is_open_in(windows)
     }
 
@@ -173,7 +178,7 @@ impl Share {
         }
     }
 
-    /// Sets money aside for a call; `false`: there is not enough.
+    /// Sets money aside for a call; `false` if there is not enough.
     pub(super) fn grant(&mut self, amount: Money, elapsed: Duration) -> bool {
         if self.free() < amount {
             return false;
@@ -186,7 +191,7 @@ impl Share {
         true
     }
 
-    /// Notes a call that goes to the store; whether that is a reason to look at once.
+    /// Records a call that goes to the store; returns whether the reporter should run right away.
     pub(super) fn miss(&mut self, amount: Money, elapsed: Duration, busy_from: u32) -> bool {
         self.missed = self.missed.saturating_add(1);
         self.largest = self.largest.max(amount);
@@ -198,7 +203,7 @@ impl Share {
         }
     }
 
-    /// Ends a call; whether that is a reason to look at once.
+    /// Ends a call; returns whether the reporter should run right away.
     pub(super) fn settle(&mut self, served: Served) -> bool {
         self.reserved = self.reserved.saturating_sub(served.held);
         let charged = served.settlement.charged.max(Money::ZERO);
@@ -207,7 +212,7 @@ impl Share {
         self.served.len() == ROWS_AT_ONCE || self.phase == Phase::Closing
     }
 
-    /// Grants nothing any more; where there is no lease yet, calls until now are no reason for one.
+    /// Stops granting. Where there is no lease yet, forgets the calls counted toward one.
     pub(super) fn close(&mut self) {
         match self.phase {
             Phase::Opening | Phase::Open => self.phase = Phase::Closing,
@@ -216,31 +221,31 @@ impl Share {
         }
     }
 
-    /// Somebody waits for all that was served until now; whether there is anything.
-    pub(super) fn owe(&mut self) -> bool {
+    /// Marks everything served so far as awaited by a caller; returns whether there is anything.
+    pub(super) fn mark_awaited(&mut self) -> bool {
         let sent = self.under_way.as_ref();
         let sent = sent.map_or(0, |under_way| under_way.step.served.len());
-        self.owed = self.served.len().saturating_add(sent);
-        self.owed > 0
+        self.awaited_rows = self.served.len().saturating_add(sent);
+        self.awaited_rows > 0
     }
 
-    pub(super) fn owes(&self) -> bool {
-        self.owed > 0
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited_rows > 0
     }
 
-    /// Whether it is on its way to its end, and still has something that others could use.
+    /// Whether it is closing and still has money that others could use.
     pub(super) fn withholds(&self) -> bool {
         let is_idle = self.reserved.is_zero();
         self.phase == Phase::Closing
             && (self.under_way.is_some() || self.free() > Money::ZERO || is_idle)
     }
 
-    /// Whether nothing is to be told of it, nor kept.
-    pub(super) fn is_over(&self) -> bool {
-        let nothing_to_tell = self.served.is_empty() && self.under_way.is_none();
+    /// Whether nothing is left to report or to keep.
+    pub(super) fn is_finished(&self) -> bool {
+        let all_reported = self.served.is_empty() && self.under_way.is_none();
         match self.phase {
             Phase::Watched => self.missed == 0,
-            Phase::Dead => nothing_to_tell && self.reserved.is_zero(),
+            Phase::Dead => all_reported && self.reserved.is_zero(),
             Phase::Opening | Phase::Open | Phase::Closing => false,
         }
     }
@@ -254,7 +259,7 @@ impl Share {
                 || (self.phase == Phase::Open && self.is_short && self.wanted() > self.free()))
     }
 
-    /// Makes a lease of what was watched.
+    /// Turns a watched set of budgets into a lease.
     pub(super) fn open(
         &mut self,
         account: &AccountId,
@@ -264,16 +269,16 @@ impl Share {
     ) -> Arc<LeaseStep> {
         self.id = id;
         self.phase = Phase::Opening;
-        self.look_ahead(lease_max);
+        self.raise_desired(lease_max);
         self.send(account, expiry, Vec::new(), self.desired, false)
     }
 
-    /// Whether it was watched and turned out to be busy.
+    /// Whether it is watched and has enough calls to be worth a lease.
     pub(super) fn is_busy(&self, busy_from: u32) -> bool {
         self.phase == Phase::Watched && self.missed >= busy_from
     }
 
-    /// The step that is to be sent now, if any; `is_tick`: whatever waits for its time is due.
+    /// The step to send now, if any. `is_tick`: what waits for the interval is due too.
     pub(super) fn next_step(
         &mut self,
         account: &AccountId,
@@ -286,20 +291,20 @@ impl Share {
             return None;
         }
         if let Some(under_way) = &self.under_way {
-            let is_due = is_tick || self.owes() || self.withholds();
+            let is_due = is_tick || self.is_awaited() || self.withholds();
             self.is_sent = is_due;
             return is_due.then(|| Arc::clone(&under_way.step));
         }
-        let is_due = is_tick || self.is_urgent() || self.owes();
+        let is_due = is_tick || self.is_urgent() || self.is_awaited();
         if matches!(self.phase, Phase::Watched | Phase::Opening) || !is_due {
             return None;
         }
-        self.look_ahead(lease_max);
+        self.raise_desired(lease_max);
         let free = self.free();
         let kept = match self.phase {
             Phase::Open => {
                 let wanted = self.wanted();
-                // Not for every little thing.
+                // Small differences are not worth a step.
                 let is_much = free > times(wanted, 2);
                 let is_little = free < part(wanted, 2);
                 if is_much || is_little { wanted } else { free }
@@ -310,7 +315,7 @@ impl Share {
         let rows: Vec<Served> = self.served.drain(..rows).collect();
         let ends =
             self.phase == Phase::Closing && self.reserved.is_zero() && self.served.is_empty();
-        // Who only grants asks all the same: a limit may have been lowered elsewhere.
+        // A lease that only grants reports too: a limit may have been lowered elsewhere.
         let asks = is_tick && self.has_granted && self.phase == Phase::Open;
         if rows.is_empty() && kept == free && !ends && !asks {
             return None;
@@ -321,7 +326,7 @@ impl Share {
         Some(self.send(account, expiry, rows, kept, ends))
     }
 
-    /// A step, after which `kept` shall be free.
+    /// Builds the step after which `kept` should be free, and marks it as sent.
     fn send(
         &mut self,
         account: &AccountId,
@@ -355,14 +360,15 @@ impl Share {
         step
     }
 
-    /// The store took the step under way. `None`: and the lease is at its end.
+    /// Applies the store's answer to the step in progress; also returns whether the lease has
+    /// ended.
     pub(super) fn answered(&mut self, standing: &LeaseStanding) -> (Answered, bool) {
         let Some(UnderWay { step, charged }) = self.under_way.take() else {
             return (Answered::default(), false);
         };
         (self.failures, self.given_up, self.failing_since) = (0, 0, None);
         self.rows_max = self.rows_max.saturating_mul(2).min(STEP_ROWS_MAX);
-        let mut answered = self.told(step.served.len(), charged);
+        let mut answered = self.acknowledge(step.served.len(), charged);
         self.step = step.number;
         if !standing.is_open {
             if step.ends {
@@ -391,8 +397,8 @@ impl Share {
         (answered, false)
     }
 
-    /// Rows that the store has not said it knows of, and what they charge.
-    pub(super) fn untold(&self) -> (usize, Money) {
+    /// Rows that the store has not acknowledged, and what they charge.
+    pub(super) fn unacknowledged(&self) -> (usize, Money) {
         let sent = self.under_way.as_ref();
         let (rows, charged) = sent.map_or((0, Money::ZERO), |under_way| {
             (under_way.step.served.len(), under_way.charged)
@@ -401,11 +407,11 @@ impl Share {
         (rows, self.served.iter().fold(charged, add_charge))
     }
 
-    fn told(&mut self, rows: usize, charged: Money) -> Answered {
+    fn acknowledge(&mut self, rows: usize, charged: Money) -> Answered {
         self.is_sent = false;
         self.offered = Money::ZERO;
         self.spent = self.spent.saturating_sub(charged);
-        self.owed = self.owed.saturating_sub(rows);
+        self.awaited_rows = self.awaited_rows.saturating_sub(rows);
         Answered {
             rows,
             scarcity: None,

@@ -1,4 +1,4 @@
-//! How many keys an owner may have, counted in the step that stores another.
+//! Limits on the keys of an owner, checked in the transaction that stores another one.
 
 use sqlx::postgres::PgConnection;
 
@@ -11,10 +11,11 @@ use crate::{
     store::StoreError,
 };
 
-/// Tells turns of owners from other advisory locks of the database: the first bytes of "keys of tollgate".
+/// Separates these locks from other advisory locks of the database: the first bytes of "keys of
+/// tollgate".
 const TURN: i64 = 0x6b65_7973_206f_6620;
 
-/// Reads indexes alone, and no more of them than the bounds.
+/// Reads only indexes, and no more of them than the limits.
 pub(super) async fn check_live(
     connection: &mut PgConnection,
     record: &KeyRecord,
@@ -30,7 +31,7 @@ pub(super) async fn check_live(
     Err(StoreError::from(NoRoom).into())
 }
 
-/// At most as many as there may be.
+/// Counts up to the limit.
 pub(super) async fn live(
     connection: &mut PgConnection,
     owner: &str,
@@ -49,7 +50,8 @@ pub(super) async fn live(
     Ok(u32::try_from(live).unwrap_or(u32::MAX))
 }
 
-/// For a further key: of as many as may be kept the oldest goes that has ended.
+/// Makes room for another key: if the owner is at the limit of stored keys, deletes the oldest that
+/// has ended.
 pub(super) async fn make_room(
     connection: &mut PgConnection,
     another: &KeyRecord,
@@ -76,7 +78,7 @@ pub(super) async fn make_room(
     Ok(())
 }
 
-/// At most as many as there may be.
+/// Counts up to the limit.
 async fn kept(
     connection: &mut PgConnection,
     owner: &str,
@@ -92,8 +94,8 @@ async fn kept(
     Ok(u32::try_from(kept).unwrap_or(u32::MAX))
 }
 
-/// Whoever makes a key for the same owner, lets one go on, or ends all, in another process at the same time waits for this transaction's end, so
-/// that each sees what the others made.
+/// Makes concurrent transactions in other processes that create, reactivate or end all keys of this
+/// owner wait for this one, so that each sees the others' keys.
 pub(super) async fn take_turn(connection: &mut PgConnection, owner: &str) -> Result<(), Failure> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
         .bind(owner)
