@@ -1,24 +1,30 @@
--- Stores a login that isn't there yet, and names it among its user's open ones. Of these no more are kept than there may be: those
--- that end first are forgotten.
--- KEYS: the login, the user's open logins. ARGV: the login, for how long, its name, its end, what ended long ago, how many
--- there may be, and what the keys of logins begin with: they are all in the slot of these two.
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+-- Stores a new login, and adds it to its user's open ones. If these exceed the limit, those that expire
+-- first are deleted.
+--
+-- KEYS  the login, the user's open logins
+-- ARGV  the login, the time to keep it in ms, its name, its end, the end before which logins are long
+--       over, the limit, the prefix of the keys of logins: all of them are in the slot of these two keys
+
+local login, open = unpack(KEYS)
+local value, keep_ms, name, login_end, long_over, limit, prefix = unpack(ARGV)
+
+if not redis.call('SET', login, value, 'NX', 'PX', keep_ms) then
   return 0
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
-redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
--- So many in one step: there may be more from before there was a bound.
-local over = math.min(redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[6]), 1000)
+redis.call('ZREMRANGEBYSCORE', open, '-inf', long_over)
+redis.call('ZADD', open, login_end, name)
+-- At most this many in one step: there may be more from before there was a limit.
+local over = math.min(redis.call('ZCARD', open) - tonumber(limit), 1000)
 if over > 0 then
-  for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, over)) do
-    if over > 0 and name ~= ARGV[3] then
-      redis.call('DEL', ARGV[7] .. name)
-      redis.call('ZREM', KEYS[2], name)
+  for _, other in ipairs(redis.call('ZRANGE', open, 0, over)) do
+    if over > 0 and other ~= name then
+      redis.call('DEL', prefix .. other)
+      redis.call('ZREM', open, other)
       over = over - 1
     end
   end
 end
-if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then
-  redis.call('PEXPIRE', KEYS[2], ARGV[2])
+if redis.call('PTTL', open) < tonumber(keep_ms) then
+  redis.call('PEXPIRE', open, keep_ms)
 end
 return 1

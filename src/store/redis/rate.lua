@@ -1,29 +1,30 @@
--- One decision about all windows of one key, in one step. Nothing is written unless something is taken. What is used
--- goes by the rule that it was taken by until something is taken by another.
+-- Decides about all windows of one key in one step. Nothing is written unless something is taken. Usage
+-- follows the rule that it was taken under until something is taken under another.
 --
--- KEYS[1]  the key's hash: a field for each window, called like the window
+-- KEYS[1]  the key's hash: one field per window, with the window's name
 -- ARGV[1]  take | lease | correct | peek
--- ARGV[2]  units; to correct, they may be below zero
--- ARGV[3]  lease: how many units to take where there is plenty. correct: when they were taken, in µs
--- ARGV[4]  correct alone: how many units had been given back by then
+-- ARGV[2]  units; may be negative for correct
+-- ARGV[3]  lease: how many units to take if there is plenty. correct: when they were taken, in µs
+-- ARGV[4]  correct only: how many units had been given back by then
 -- then for each window its name, its rule, and the rule's numbers:
---   gcra      an interval in ticks, ticks in a µs, the burst
+--   gcra      an interval in ticks, the ticks per µs, the burst
 --   strict    the limit, the lengths of a slice and of the period in µs
---   calendar  the limit, and four beginnings of windows in s: the last one's, this one's, the next ones'
---   and to correct, the µs until all of it was there again when they had been taken
+--   calendar  the limit, and the starts of four windows in s: the previous, the current, the next two
+--   and for correct, the µs until the window would have been full again, right after the take
 --
--- Answers {1 taken | 0 refused | -1 never, units taken, µs to wait, now in µs, units given back so far, then
--- for each window what is left and the µs until all of it is}. Every number is an integer below 2^53, so that
--- Lua's doubles hold it exactly.
+-- Answers {1 taken | 0 refused | -1 never, units taken, µs to wait, now in µs, units given back so far,
+-- then for each window what is left and the µs until it is full}. Every number is an integer below 2^53,
+-- which Lua's doubles hold exactly.
 --
--- A server does nothing else meanwhile, so what every call goes through is written for speed: a rule is made when a
--- window has it, a window is one table of its final size, and numbers are made text no more often than they must be.
+-- The script blocks the server, so the code that every call runs is written for speed: a rule is built
+-- only when a window uses it, a window is one table of its final size, and numbers are converted to text
+-- no more often than necessary.
 
 local MOST = 2 ^ 52
--- The fields for what was given back, and for when the hash began: no window can be called like that.
+-- The fields for the units given back, and for the beginning of the hash: no window can have these names.
 local GIVEN, BEGAN = '"', '""'
 local floor, ceil, match, format = math.floor, math.ceil, string.match, string.format
--- Whole numbers as text; the quicker way has room for them where a long has 64 bits.
+-- Formats for whole numbers; the faster one works where a C long has 64 bits.
 local ONE, TWO = '%d', '%d %d'
 if format(ONE, MOST) ~= '4503599627370496' then
   ONE, TWO = '%.0f', '%.0f %.0f'
@@ -34,7 +35,7 @@ local now = time[1] * 1000000 + time[2]
 
 local rules, make = {}, {}
 
--- The µs until no more than so many units of a bucket are in use, which is a function of their number.
+-- Returns a function: the µs until at most `most` units of a bucket are in use.
 local function draining(t, debt, interval, ticks)
   return function(most)
     local excess = debt - most * interval
@@ -42,15 +43,15 @@ local function draining(t, debt, interval, ticks)
   end
 end
 
--- The same of what is used until a time.
+-- The same for usage that lasts until a fixed time.
 local function lasting(used, left)
   return function(most)
     return used > most and left or 0
   end
 end
 
--- Of what another rule has written: the units in use, what this one begins with; and the µs until no more than so
--- many are, which is a function of their number. The three can't be taken for each other: one has four numbers, one
+-- Reads what another rule has written: the units in use, with which the new rule starts, and a function
+-- for the µs until at most so many are in use. The three formats are distinct: one has four numbers, one
 -- has commas.
 local function in_use(stored)
   local t, debt, interval, ticks = match(stored, '^(%d+) (%d+) (%d+) (%d+)$')
@@ -69,7 +70,7 @@ local function in_use(stored)
   if not newest then
     return 0
   end
-  -- As many are listed as may count; a slice more than the period, whose length isn't known here.
+  -- All slices that may count are listed: one more than the period has. The period isn't known here.
   local _, commas = string.gsub(counts, ',', ',')
   local slices, sum = {}, 0
   for count in string.gmatch(counts, '%d+') do
@@ -92,7 +93,7 @@ local function in_use(stored)
   end
 end
 
--- "t debt interval ticks": what is owed at t. It shrinks by so many ticks in a µs.
+-- "t debt interval ticks": the debt at time t. It shrinks by `ticks` per µs.
 function make.gcra()
   return {
     numbers = 3,
@@ -121,7 +122,7 @@ function make.gcra()
           before = draining(t, debt, old, per)
         end
         if old ~= interval then
-          -- By the same part of a unit: rounded up to whole ones it would never drain where two take turns.
+          -- Keeps fractions of a unit: rounded up, the debt would never drain under alternating quotas.
           local units = floor(debt / old)
           local rest = ceil((debt - units * old) * interval / old)
           debt = math.min(MOST, units * interval + rest)
@@ -146,8 +147,8 @@ function make.gcra()
     reset = function(w)
       return w.debt == 0 and 0 or ceil(w.debt / w.ticks) + (w.t - now)
     end,
-    -- What was taken drains in its turn, so that no more of it can be given back than its place in the line has
-    -- left. What was given back since may have stood before it.
+    -- A take stands in a queue that drains, and no more can be given back than has not drained of it. Units
+    -- given back since may have stood ahead of it.
     add = function(w, units, made)
       local by = units * w.interval
       if by < 0 then
@@ -163,8 +164,8 @@ function make.gcra()
   }
 end
 
--- "newest n0,n1,… length": what was used in the newest slice and in those before it that may count. What was used in a
--- slice counts until a period after the slice's end.
+-- "newest n0,n1,… length": what was used in the newest slice and in earlier ones that may still count. Units
+-- used in a slice count until a period after the slice's end.
 function make.strict()
   local function total(w)
     local sum = 0
@@ -235,7 +236,7 @@ function make.strict()
       return 0
     end,
     add = function(w, units, made)
-      -- What is on top of an estimate is in use now; and what is in use since a moment that hasn't come yet.
+      -- Units beyond an estimate are used now, and so are units taken at a time that is still ahead.
       local age = made and units < 0 and math.max(0, w.index - floor(made.at / w.length)) or 0
       if w.used[age] then
         w.used[age] = math.max(0, math.min(MOST, w.used[age] + units))
@@ -251,8 +252,8 @@ function make.strict()
   }
 end
 
--- "start used finish": what was used since then, until then. Windows only move forward. Fields of before have no
--- finish: they last as long as this rule says.
+-- "start used finish": what was used between start and finish. Windows only move forward. Fields from older
+-- versions have no finish: they last as long as this rule says.
 function make.calendar()
   return {
     numbers = 5,
@@ -276,7 +277,7 @@ function make.calendar()
           w.before = lasting(w.used, finish * 1000000 - now)
         end
         if start > w.start then
-          -- It began later, or the clock stepped back: what is used lasts as long as it would have.
+          -- It started later, or the clock stepped back: usage lasts as long as it would have.
           w.start, w.ends = start, math.max(w.ends, finish)
         end
       elseif stored and not start then
@@ -348,12 +349,12 @@ for i = 1, count do
   end
 end
 
--- A lease is taken where it leaves as much again; near the limit every unit is counted by itself.
+-- A lease is taken if it leaves at least as much again; near the limit every unit is counted individually.
 if operation == 'lease' and status == 1 and extra > cost and least >= 2 * extra then
   taken = extra
 end
--- What was taken before the hash began was forgotten with the one before it: what is there is others'. One of before
--- doesn't say when it began.
+-- A take from before the hash began was forgotten with the previous hash: what is here belongs to others.
+-- Hashes from older versions don't say when they began.
 local began = corrects and tonumber(stored[count + 2] or 0)
 if status ~= 1 or operation == 'peek' or corrects and cost < 0 and extra < began then
   taken = 0
@@ -362,7 +363,7 @@ end
 local answer = { status, taken, wait, now, given }
 local made
 if corrects then
-  -- Less than there was: a server that had not heard of all of it has taken over.
+  -- A lower count than before: a server that had not received everything has taken over.
   local ahead = given - ARGV[4]
   made = { at = extra, ahead = ahead < 0 and MOST or ahead, given = 0 }
 end
@@ -391,8 +392,8 @@ if corrects and made.given > 0 then
 end
 if written > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
-  -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this call
-  -- doesn't name, so its life is lengthened and never cut; a new hash has no end yet, which is -1.
+  -- A second on top, so that nothing is forgotten before it is idle. The hash may have windows that this
+  -- call doesn't name, so its expiry is only extended, never shortened; a new hash has none yet, which is -1.
   lifetime = ceil(lifetime / 1000) + 1000
   local lives = redis.call('PTTL', KEYS[1])
   if lives < 0 then

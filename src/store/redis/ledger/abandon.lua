@@ -1,37 +1,41 @@
--- Ends holds that nobody settled, each by its own policy.
+-- Ends holds that were never settled, each by its own policy.
 --
--- KEYS  books, once, once by end, the instance's open holds, its marks, usage, charges
--- ARGV  '1' where the instance is dead and opens no more, now, rows to keep, how many at most, now in seconds,
---       then the numbers of holds; none: whichever are open
+-- KEYS  books, idempotency keys, the same by end, the instance's open holds, its marks, usage,
+-- charges ARGV  '1' if the instance is dead and may open no more, now, rows to keep, the most holds
+-- to end, now
+--       in seconds, then the numbers of holds; without any, some of those that are open
 --
--- Answers {how many, how many are still open, the soft limits passed…}.
+-- Answers {how many were ended, how many are still open, the soft limits passed…}.
+
+local books, once, once_ends, open, marks, usage, charges = unpack(KEYS)
+local is_dead, now, rows_max, count_max, second = unpack(ARGV, 1, 5)
+local numbers = { unpack(ARGV, 6) }
 
 local keys = {
-  books = KEYS[1],
-  once = KEYS[2],
-  once_ends = KEYS[3],
-  open = KEYS[4],
-  usage = KEYS[6],
-  charges = KEYS[7],
+  books = books,
+  once = once,
+  once_ends = once_ends,
+  open = open,
+  usage = usage,
+  charges = charges,
 }
-if ARGV[1] == '1' then
-  redis.call('SADD', KEYS[5], '*')
-  redis.call('EXPIRE', KEYS[5], 86400)
+if is_dead == '1' then
+  redis.call('SADD', marks, '*')
+  redis.call('EXPIRE', marks, 86400)
 end
-local numbers = { unpack(ARGV, 6) }
 if #numbers == 0 then
-  numbers = redis.call('HRANDFIELD', KEYS[4], ARGV[4]) or {}
+  numbers = redis.call('HRANDFIELD', open, count_max) or {}
 end
 local count, answer = 0, { '0', '0' }
 for _, number in ipairs(numbers) do
-  if finish(keys, number, nil, '', ARGV[2], tonumber(ARGV[5]), ARGV[3], answer) then
+  if finish(keys, number, nil, '', now, tonumber(second), rows_max, answer) then
     count = count + 1
-    -- A settlement that comes late, or again, is told that it was not the one that ended the hold.
-    redis.call('SADD', KEYS[5], '!' .. number)
+    -- A late or repeated settlement learns from this mark that it did not end the hold.
+    redis.call('SADD', marks, '!' .. number)
   end
 end
 if count > 0 then
-  redis.call('EXPIRE', KEYS[5], 86400)
+  redis.call('EXPIRE', marks, 86400)
 end
-answer[1], answer[2] = tostring(count), tostring(redis.call('HLEN', KEYS[4]))
+answer[1], answer[2] = tostring(count), tostring(redis.call('HLEN', open))
 return answer

@@ -1,8 +1,9 @@
--- Money, balances and budgets: what every script of the ledger begins with. The rules are those of the
--- domain's books; a test compares the two, call by call.
+-- Money, balances and budgets: the common beginning of the ledger's scripts. The rules are those of
+-- the domain's books; a test compares the two, call by call.
 --
--- Lua has doubles only. An amount of nano-dollars is therefore two of them, whole dollars (rounded down)
--- and the part of a dollar, both far below 2^53: sums and comparisons are exact over all of an i64.
+-- Lua has only doubles. An amount in nano-dollars is therefore a pair of them, whole dollars
+-- (rounded down) and the fraction of a dollar, both far below 2^53: sums and comparisons are exact
+-- over all of an i64.
 
 local BASE = 1000000000
 local ZERO = { 0, 0 }
@@ -83,8 +84,14 @@ local function available(balance)
   return bounded(minus(minus(all, balance.settled), balance.held))
 end
 
--- A budget is one field: three limits and three soft ones ("-" for none), the first seconds of its day
--- and month, then what is settled and held in day, month and total.
+-- The windows of a budget, by index; alerts use the same numbers. The rolling window is optional
+-- and kept as `budget.rolling`.
+local DAY, MONTH, TOTAL, ROLLING = 1, 2, 3, 4
+
+-- A budget is one field of 14 words: the limits of day, month and total, their soft limits ("-" for
+-- none), the first seconds of its day and its month, then what is settled and held in each of day,
+-- month and total.
+local DAY_WORD, MONTH_WORD = 7, 8
 local NEW = '- - - - - - 0 0 0 0 0 0 0 0'
 
 local function budget_of(stored)
@@ -92,8 +99,8 @@ local function budget_of(stored)
   for word in string.gmatch(stored or NEW, '%S+') do
     words[#words + 1] = word
   end
-  local budget = { day = tonumber(words[7]), month = tonumber(words[8]) }
-  for i = 1, 3 do
+  local budget = { day = tonumber(words[DAY_WORD]), month = tonumber(words[MONTH_WORD]) }
+  for i = DAY, TOTAL do
     budget[i] = {
       limit = words[i],
       soft = words[i + 3],
@@ -104,8 +111,10 @@ local function budget_of(stored)
   return budget
 end
 
--- The window that rolls is a field of its own: its seconds, its limit ("off": there is none any more) and soft limit, the
--- latest second at which it was looked at, when the soft limit was told, then the number of each slice and what was charged in it, oldest first.
+-- The rolling window is a field of its own: its length in seconds, its limit ("off" if it no longer
+-- has one) and soft limit, the latest second at which it was evaluated, the second at which the
+-- soft limit was last reported, then for each slice its number and what was charged in it, oldest
+-- first.
 local function rolling_of(stored)
   if not stored then
     return nil
@@ -119,7 +128,7 @@ local function rolling_of(stored)
     limit = words[2],
     soft = words[3],
     latest = tonumber(words[4]),
-    told = tonumber(words[5]),
+    reported_at = tonumber(words[5]),
     settled = ZERO,
   }
   rolling.width = math.ceil(rolling.seconds / 60)
@@ -137,7 +146,7 @@ local function rolling_words(rolling)
     rolling.limit,
     rolling.soft,
     string.format('%.0f', rolling.latest),
-    rolling.told and string.format('%.0f', rolling.told) or '-',
+    rolling.reported_at and string.format('%.0f', rolling.reported_at) or '-',
   }
   for _, slice in ipairs(rolling) do
     words[#words + 1] = string.format('%.0f', slice[1])
@@ -146,17 +155,17 @@ local function rolling_words(rolling)
   return table.concat(words, ' ')
 end
 
--- The slice in which charges count.
+-- The slice in which charges count now.
 local function slice_of(rolling)
   return math.floor(rolling.latest / rolling.width)
 end
 
--- When nothing of a slice is in the window any more.
+-- The second at which a slice has left the window.
 local function end_of(rolling, slice)
   return (slice[1] + 1) * rolling.width + rolling.seconds
 end
 
--- Lets go what has left the window. Time never goes back.
+-- Drops what has left the window. Time never goes back.
 local function roll_on(rolling, second)
   rolling.latest = math.max(second, rolling.latest)
   local gone = 0
@@ -171,7 +180,7 @@ local function roll_on(rolling, second)
   end
 end
 
--- Counts a charge in a slice, which is no earlier than any.
+-- Counts a charge in a slice, which must not be earlier than the others.
 local function count_in(rolling, number, charged)
   if charged[1] == 0 and charged[2] == 0 then
     return
@@ -193,29 +202,30 @@ end
 
 local function words_of(budget)
   local words = {}
-  for i = 1, 3 do
+  for i = DAY, TOTAL do
     local window = budget[i]
     words[i], words[i + 3] = window.limit, window.soft
     words[2 * i + 7], words[2 * i + 8] = text(window.settled), text(window.held)
   end
-  words[7], words[8] = string.format('%.0f', budget.day), string.format('%.0f', budget.month)
+  words[DAY_WORD] = string.format('%.0f', budget.day)
+  words[MONTH_WORD] = string.format('%.0f', budget.month)
   return table.concat(words, ' ')
 end
 
--- Begins windows anew where they have begun. Never goes back.
+-- Starts new windows where a new day or month has begun. Never goes back.
 local function roll(budget, day, month, second)
   if day > budget.day then
-    budget.day, budget[1].settled, budget[1].held = day, ZERO, ZERO
+    budget.day, budget[DAY].settled, budget[DAY].held = day, ZERO, ZERO
   end
   if month > budget.month then
-    budget.month, budget[2].settled, budget[2].held = month, ZERO, ZERO
+    budget.month, budget[MONTH].settled, budget[MONTH].held = month, ZERO, ZERO
   end
   if budget.rolling then
     roll_on(budget.rolling, second)
   end
 end
 
--- The balance, and the budgets of these names, in one look.
+-- The balance, and the budgets with these names, in one read.
 local function load(books, ids)
   local fields = { unpack(BALANCE) }
   for _, id in ipairs(ids) do

@@ -1,9 +1,10 @@
--- Claims a reference for one movement of money: of all that claim it, the first.
+-- Claims a reference for one movement of money; the first claim wins.
 --
 -- KEYS  the reference
 -- ARGV  the claim
 --
--- Answers the claim that stands.
+-- Answers the winning claim.
 
-redis.call('SET', KEYS[1], ARGV[1], 'NX')
-return redis.call('GET', KEYS[1])
+local reference, claim = KEYS[1], ARGV[1]
+redis.call('SET', reference, claim, 'NX')
+return redis.call('GET', reference)

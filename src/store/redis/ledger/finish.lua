@@ -1,6 +1,7 @@
--- Ends an open hold. `keys`: books, once, once by end, open, usage, charges. Without `charged` the hold
--- is resolved by its own policy. Adds the soft limits that were passed to `passed`, four words each, and
--- returns whether there was such a hold.
+-- Ends an open hold. `keys` has books, once (idempotency keys), once_ends (the same by end), open,
+-- usage and charges. Without `charged` the hold is resolved by its own policy. Appends the soft
+-- limits that were passed to `passed`, four words each: budget, window, soft limit, settled.
+-- Returns whether there was such a hold.
 local function finish(keys, number, charged, settlement, now, second, rows_max, passed)
   local packed = redis.call('HGET', keys.open, number)
   if not packed then
@@ -19,25 +20,26 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
   balance.held = bounded(minus(balance.held, held))
   balance.settled = bounded(plus(balance.settled, charged))
 
-  local function tell(n, window, soft, settled)
+  local function report(n, window, soft, settled)
     local words = { ids[n], tostring(window), soft, text(settled) }
     for _, word in ipairs(words) do
       passed[#passed + 1] = word
     end
   end
 
-  local same = { 0, 0, true }
+  -- Whether the hold was taken in the budget's current day and month; the total has no end.
+  local is_current = { false, false, true }
   for n, budget in ipairs(budgets) do
-    same[1], same[2] = budget.day == day, budget.month == month
+    is_current[DAY], is_current[MONTH] = budget.day == day, budget.month == month
     for i, window in ipairs(budget) do
-      if same[i] then
+      if is_current[i] then
         local before = window.settled
         window.held = bounded(minus(window.held, held))
         window.settled = bounded(plus(before, charged))
         if window.soft ~= '-' then
           local soft = amount(window.soft)
           if less(before, soft) and not less(window.settled, soft) then
-            tell(n, i, window.soft, window.settled)
+            report(n, i, window.soft, window.settled)
           end
         end
       end
@@ -50,9 +52,10 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
       if rolling.soft ~= '-' then
         local soft = amount(rolling.soft)
         local is_passed = less(before, soft) and not less(rolling.settled, soft)
-        if is_passed and (not rolling.told or at >= rolling.told + rolling.seconds) then
-          rolling.told = at
-          tell(n, 4, rolling.soft, rolling.settled)
+        local reported_at = rolling.reported_at
+        if is_passed and (not reported_at or at >= reported_at + rolling.seconds) then
+          rolling.reported_at = at
+          report(n, ROLLING, rolling.soft, rolling.settled)
         end
       end
     end
@@ -60,11 +63,11 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
 
   save(keys.books, balance, ids, budgets)
   redis.call('HDEL', keys.open, number)
-  local free = charged[1] == 0 and charged[2] == 0
+  local is_free = charged[1] == 0 and charged[2] == 0
   if key ~= '' then
-    -- What was charged stays known; what cost nothing may be tried again.
+    -- The key of a charged call stays known; a call that cost nothing may be tried again.
     local known = redis.call('HGET', keys.once, key)
-    if known and free then
+    if known and is_free then
       redis.call('HDEL', keys.once, key)
     elseif known then
       local fingerprint, ends = string.match(known, '^(%x+) (-?%d+)')
@@ -72,12 +75,12 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
       redis.call('ZADD', keys.once_ends, ends, key)
     end
   end
-  local place = string.format('%.0f-0', redis.call('HINCRBY', keys.books, 'position', 1))
+  local position = string.format('%.0f-0', redis.call('HINCRBY', keys.books, 'position', 1))
   local costs = text(charged)
   local row = { 'c', call, 'h', record[1], 'x', costs, 's', settlement, 't', now }
-  redis.call('XADD', keys.usage, 'MAXLEN', '~', rows_max, place, unpack(row))
-  if not free then
-    redis.call('XADD', keys.charges, 'MAXLEN', '~', rows_max, place, 'c', call, 'x', costs, 't', now)
+  redis.call('XADD', keys.usage, 'MAXLEN', '~', rows_max, position, unpack(row))
+  if not is_free then
+    redis.call('XADD', keys.charges, 'MAXLEN', '~', rows_max, position, 'c', call, 'x', costs, 't', now)
   end
   return true
 end

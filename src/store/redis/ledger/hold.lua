@@ -1,24 +1,29 @@
 -- Sets money aside in the account and in every budget, or nowhere.
 --
--- KEYS  books, once, once by end, the instance's open holds, its marks
+-- KEYS  books, idempotency keys, the same by end, the instance's open holds, its marks
 -- ARGV  number, amount, day, month, expiry, call, idempotency key or '', fingerprint, now in ms,
 --       when the key may be forgotten in ms, now in seconds, then the names of budgets, each once
 --
--- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or why not: one word, or {'rolling', after
--- how many seconds enough has left the window or '-'}.
+-- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or why not: one
+-- word, or {'rolling', seconds until enough has left the window or '-'}.
 
-local number, wanted, day, month = ARGV[1], amount(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local key, now, second = ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[11])
+local books, once, once_ends, open, marks = unpack(KEYS)
+local number, wanted, day, month, expiry, call, key, fingerprint, now_ms, key_ends_ms, second =
+  unpack(ARGV, 1, 11)
+local amount_text = wanted
+wanted, day, month, second = amount(wanted), tonumber(day), tonumber(month), tonumber(second)
+local ids = { unpack(ARGV, 12) }
 
--- Whoever was taken for dead opens nothing; nor does a call that was given up before it came here.
-local marks = redis.call('SMISMEMBER', KEYS[5], '*', number)
-if marks[1] == 1 then
+-- An instance that was declared dead opens nothing; nor does a call that was given up before it
+-- came.
+local marked = redis.call('SMISMEMBER', marks, '*', number)
+if marked[1] == 1 then
   return { 'fenced' }
-elseif marks[2] == 1 then
+elseif marked[2] == 1 then
   return { 'given_up' }
 end
 
--- What was opened, and what can be set aside after that.
+-- The grant, and what can still be set aside after it.
 local function answer(balance, budgets)
   local left
   local function leave(limit, settled, held)
@@ -29,7 +34,7 @@ local function answer(balance, budgets)
     local limit = limit_of(budget.rolling)
     if limit then
       roll_on(budget.rolling, second)
-      leave(limit, budget.rolling.settled, budget[3].held)
+      leave(limit, budget.rolling.settled, budget[TOTAL].held)
     end
     for _, window in ipairs(budget) do
       if window.limit ~= '-' then
@@ -46,20 +51,20 @@ local function answer(balance, budgets)
   }
 end
 
--- A cluster's client or a proxy may have sent it twice.
-local opened = redis.call('HGET', KEYS[4], number)
+-- A cluster client or a proxy may have sent this call twice.
+local opened = redis.call('HGET', open, number)
 if opened then
   local record = cmsgpack.unpack(opened)
   day, month = record[2], record[3]
-  return answer(load(KEYS[1], record[7]))
+  return answer(load(books, record[7]))
 end
 
 if key ~= '' then
-  local known = redis.call('HGET', KEYS[2], key)
+  local known = redis.call('HGET', once, key)
   if known then
-    local fingerprint, ends, settled = string.match(known, '^(%x+) (-?%d+) (%d)$')
-    if settled == '0' or tonumber(ends) > now then
-      if fingerprint ~= ARGV[8] then
+    local earlier, ends, settled = string.match(known, '^(%x+) (-?%d+) (%d)$')
+    if settled == '0' or tonumber(ends) > tonumber(now_ms) then
+      if earlier ~= fingerprint then
         return { 'other_request' }
       end
       return { settled == '1' and 'already_settled' or 'in_progress' }
@@ -70,8 +75,7 @@ end
 if less(wanted, ZERO) then
   return { 'negative' }
 end
-local ids = { unpack(ARGV, 12) }
-local balance, budgets = load(KEYS[1], ids)
+local balance, budgets = load(books, ids)
 local counted = plus(plus(balance.settled, balance.held), wanted)
 if less(available(balance), wanted) or less(LARGEST, counted) then
   return { 'insufficient' }
@@ -79,7 +83,8 @@ end
 for _, budget in ipairs(budgets) do
   day, month = math.max(day, budget.day), math.max(month, budget.month)
 end
--- After what time no more than `room` counts, if nothing more is charged; nothing where it is so now, or never.
+-- How long until at most `room` counts, if nothing more is charged; '-' if that is so now, or
+-- never.
 local function wait(rolling, room)
   local settled = rolling.settled
   if less(room, ZERO) or not less(room, settled) then
@@ -94,7 +99,7 @@ local function wait(rolling, room)
   return '-'
 end
 
-local REFUSALS = { 'day', 'month', 'total' }
+local REFUSALS = { [DAY] = 'day', [MONTH] = 'month', [TOTAL] = 'total' }
 for _, budget in ipairs(budgets) do
   roll(budget, day, month, second)
   for i, window in ipairs(budget) do
@@ -103,8 +108,8 @@ for _, budget in ipairs(budgets) do
       return { REFUSALS[i] }
     end
   end
-  local limit, held = limit_of(budget.rolling), budget[3].held
-  if limit and less(limit, plus(plus(budget.rolling.settled, held), wanted)) then
+  local limit, held_in_all = limit_of(budget.rolling), budget[TOTAL].held
+  if limit and less(limit, plus(plus(budget.rolling.settled, held_in_all), wanted)) then
     return { 'rolling', wait(budget.rolling, minus(limit, wanted)) }
   end
 end
@@ -115,19 +120,19 @@ for _, budget in ipairs(budgets) do
     window.held = bounded(plus(window.held, wanted))
   end
 end
-save(KEYS[1], balance, ids, budgets)
-local record = cmsgpack.pack({ ARGV[2], day, month, ARGV[5], key, ARGV[6], ids })
-redis.call('HSET', KEYS[4], number, record)
+save(books, balance, ids, budgets)
+local record = cmsgpack.pack({ amount_text, day, month, expiry, key, call, ids })
+redis.call('HSET', open, number, record)
 
 if key ~= '' then
-  -- A few of those whose time is over go, and the oldest where there are too many.
-  local old = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[9], 'LIMIT', 0, 16)
-  if redis.call('ZCARD', KEYS[3]) > 100000 then
-    old[#old + 1] = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
+  -- Forget a few expired keys, and the oldest one if there are too many.
+  local old = redis.call('ZRANGEBYSCORE', once_ends, '-inf', now_ms, 'LIMIT', 0, 16)
+  if redis.call('ZCARD', once_ends) > 100000 then
+    old[#old + 1] = redis.call('ZRANGE', once_ends, 0, 0)[1]
   end
   old[#old + 1] = key
-  redis.call('ZREM', KEYS[3], unpack(old))
-  redis.call('HDEL', KEYS[2], unpack(old))
-  redis.call('HSET', KEYS[2], key, ARGV[8] .. ' ' .. ARGV[10] .. ' 0')
+  redis.call('ZREM', once_ends, unpack(old))
+  redis.call('HDEL', once, unpack(old))
+  redis.call('HSET', once, key, fingerprint .. ' ' .. key_ends_ms .. ' 0')
 end
 return answer(balance, budgets)

@@ -1,32 +1,33 @@
 -- The list of instances, and the accounts in which each may have open holds.
 --
--- KEYS  signs of life, the dead, the instance's accounts
--- ARGV  what, the instance, and what that needs:
---   beat                  lives on; 0: it was taken for dead
---   enter, accounts…      will open holds there; 0: it was taken for dead
---   remove, beats           is dead if it has said no more than that; '' whatever it said
---   leave, accounts…      has no open holds there
---   forget                is dead, and has nothing any more
+-- KEYS  heartbeat counters, the dead, the instance's accounts
+-- ARGV  the operation, the instance, and the operation's arguments:
+--   beat              sends a heartbeat; 0 if the instance was declared dead
+--   enter, accounts…  registers accounts before opening holds there; 0 if it was declared dead
+--   remove, beats     declares it dead if its counter still has that value; '' for any value
+--   leave, accounts…  unregisters accounts without open holds
+--   forget            removes it from the dead if it has no accounts left
 
-local what, instance = ARGV[1], ARGV[2]
-if what == 'leave' then
-  redis.call('SREM', KEYS[3], unpack(ARGV, 3))
+local all_beats, dead, accounts = unpack(KEYS)
+local operation, instance, expected_beats = ARGV[1], ARGV[2], ARGV[3]
+if operation == 'leave' then
+  redis.call('SREM', accounts, unpack(ARGV, 3))
   return 1
-elseif what == 'forget' then
-  if redis.call('EXISTS', KEYS[3]) == 0 then
-    redis.call('SREM', KEYS[2], instance)
+elseif operation == 'forget' then
+  if redis.call('EXISTS', accounts) == 0 then
+    redis.call('SREM', dead, instance)
   end
   return 1
 end
-local beats = redis.call('HGET', KEYS[1], instance)
+local beats = redis.call('HGET', all_beats, instance)
 if not beats then
   return 0
-elseif what == 'beat' then
-  redis.call('HINCRBY', KEYS[1], instance, 1)
-elseif what == 'enter' then
-  redis.call('SADD', KEYS[3], unpack(ARGV, 3))
-elseif what == 'remove' and (ARGV[3] == '' or ARGV[3] == beats) then
-  redis.call('HDEL', KEYS[1], instance)
-  redis.call('SADD', KEYS[2], instance)
+elseif operation == 'beat' then
+  redis.call('HINCRBY', all_beats, instance, 1)
+elseif operation == 'enter' then
+  redis.call('SADD', accounts, unpack(ARGV, 3))
+elseif operation == 'remove' and (expected_beats == '' or expected_beats == beats) then
+  redis.call('HDEL', all_beats, instance)
+  redis.call('SADD', dead, instance)
 end
 return 1

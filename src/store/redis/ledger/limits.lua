@@ -1,18 +1,26 @@
--- Sets the limits of a budget, and answers the budget, and its window that rolls or ''.
+-- Sets the limits of a budget, and answers the budget, and its rolling window or ''.
 --
--- KEYS  books
--- ARGV  the budget's name, day, month, now in seconds, three limits, three soft ones ('-' for none), then of the window that
---       rolls its seconds, its limit and its soft limit ('-' for none)
+-- KEYS  books ARGV  the budget's name, day, month, now in seconds, the limits of day, month and
+-- total, their soft
+--       limits ('-' for none), then the rolling window's length in seconds, its limit and its soft
+--       limit ('-' for none)
 
-local _, budgets = load(KEYS[1], { ARGV[1] })
-local budget, second = budgets[1], tonumber(ARGV[4])
-roll(budget, tonumber(ARGV[2]), tonumber(ARGV[3]), second)
-for i = 1, 3 do
-  budget[i].limit, budget[i].soft = ARGV[i + 4], ARGV[i + 7]
+local books = KEYS[1]
+local name, day, month, second = unpack(ARGV, 1, 4)
+local limits, soft_limits = { unpack(ARGV, 5, 7) }, { unpack(ARGV, 8, 10) }
+local rolling_seconds, rolling_limit, rolling_soft = unpack(ARGV, 11, 13)
+second = tonumber(second)
+
+local _, budgets = load(books, { name })
+local budget = budgets[1]
+roll(budget, tonumber(day), tonumber(month), second)
+for i = DAY, TOTAL do
+  budget[i].limit, budget[i].soft = limits[i], soft_limits[i]
 end
 
--- The same charges in a window of another length: each counts as though it had come at the end of its slice.
-local function recut(known, seconds)
+-- The same charges in a window of another length: each counts as if it had come at the end of its
+-- slice.
+local function resliced(known, seconds)
   local width, now = math.ceil(seconds / 60), known and known.latest or second
   local rolling = {
     seconds = seconds,
@@ -26,12 +34,12 @@ local function recut(known, seconds)
     count_in(rolling, math.floor(last / width), slice[2])
   end
   roll_on(rolling, now)
-  -- What surely lies within it and no slice tells counts as charged now.
+  -- Charges that are certainly within the window but in no slice count as charged now.
   local sure = ZERO
   if second - budget.month <= seconds then
-    sure = budget[2].settled
+    sure = budget[MONTH].settled
   elseif second - budget.day <= seconds then
-    sure = budget[1].settled
+    sure = budget[DAY].settled
   end
   local missing = minus(sure, rolling.settled)
   if less(ZERO, missing) then
@@ -41,22 +49,22 @@ local function recut(known, seconds)
 end
 
 local rolling = budget.rolling
-if ARGV[11] ~= '-' then
-  local seconds = tonumber(ARGV[11])
+if rolling_seconds ~= '-' then
+  local seconds = tonumber(rolling_seconds)
   if not rolling or rolling.seconds ~= seconds then
-    rolling = recut(rolling, seconds)
+    rolling = resliced(rolling, seconds)
   end
-  if rolling.soft ~= ARGV[13] then
-    rolling.told = nil
+  if rolling.soft ~= rolling_soft then
+    rolling.reported_at = nil
   end
-  rolling.limit, rolling.soft = ARGV[12], ARGV[13]
+  rolling.limit, rolling.soft = rolling_limit, rolling_soft
 elseif rolling then
   rolling.limit, rolling.soft = 'off', '-'
 end
 
-local fields = { 'b:' .. ARGV[1], words_of(budget) }
+local fields = { 'b:' .. name, words_of(budget) }
 if rolling then
-  fields[3], fields[4] = 'r:' .. ARGV[1], rolling_words(rolling)
+  fields[3], fields[4] = 'r:' .. name, rolling_words(rolling)
 end
-redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('HSET', books, unpack(fields))
 return { fields[2], fields[4] or '' }

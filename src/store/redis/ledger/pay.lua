@@ -1,11 +1,14 @@
--- Moves money into or out of an account, once for each reference.
+-- Moves money into or out of an account, once per reference.
 --
 -- KEYS  books, references, payments
 -- ARGV  amount, reference, now
 --
 -- Answers {'paid' | 'taken' | 'refused', deposited, settled, held, credit line}.
 
-local balance = load(KEYS[1], {})
+local books, references, payments = unpack(KEYS)
+local paid, reference, now = unpack(ARGV)
+
+local balance = load(books, {})
 local function answer(word)
   local words = { word }
   for i, name in ipairs(BALANCE) do
@@ -14,17 +17,17 @@ local function answer(word)
   return words
 end
 
-local earlier = redis.call('HGET', KEYS[2], ARGV[2])
+local earlier = redis.call('HGET', references, reference)
 if earlier then
-  return answer(earlier == ARGV[1] and 'paid' or 'taken')
+  return answer(earlier == paid and 'paid' or 'taken')
 end
-local deposited = plus(balance.deposited, amount(ARGV[1]))
+local deposited = plus(balance.deposited, amount(paid))
 if less(deposited, SMALLEST) or less(LARGEST, deposited) then
   return answer('refused')
 end
 balance.deposited = deposited
-redis.call('HSET', KEYS[1], 'deposited', text(deposited))
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
-local place = string.format('%.0f-0', redis.call('HINCRBY', KEYS[1], 'position', 1))
-redis.call('XADD', KEYS[3], place, 'a', ARGV[1], 'r', ARGV[2], 't', ARGV[3])
+redis.call('HSET', books, 'deposited', text(deposited))
+redis.call('HSET', references, reference, paid)
+local position = string.format('%.0f-0', redis.call('HINCRBY', books, 'position', 1))
+redis.call('XADD', payments, position, 'a', paid, 'r', reference, 't', now)
 return answer('paid')
