@@ -30,8 +30,10 @@ const KEYS_MAX: usize = 1_024;
 /// let keys = StaticKeys::new()
 ///     .add_key("admin", "3f6e1c0a9b7d4e52-of-32-or-more", ["admin"])?
 ///     .add_list("client", "client-key-1, client-key-2", ["client"])?;
+/// let found = keys.find(&KeyDigest::of("3f6e1c0a9b7d4e52-of-32-or-more")).await?.expect("it is there");
+/// assert_eq!((found.owner.as_str(), &found.roles[0]), ("admin", &"admin".to_owned()));
 /// let found = keys.find(&KeyDigest::of("client-key-2")).await?.expect("it is there");
-/// assert_eq!((found.owner.as_str(), &found.roles[0]), ("client-2", &"client".to_owned()));
+/// assert_eq!(found.owner, "client-de7eed0461f3", "wherever it stands in the list");
 /// assert!(keys.find(&KeyDigest::of("client-key-3")).await?.is_none());
 /// # Ok(()) }
 /// ```
@@ -86,12 +88,23 @@ impl StaticKeys {
     /// # Errors
     /// [`StaticKeyError`], which contains the name, but never the key.
     pub fn add_key<'a>(
-        mut self,
+        self,
         name: &str,
         key: &str,
         roles: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, StaticKeyError> {
-        let named = || name.to_owned();
+        self.add(name, name, key, roles)
+    }
+
+    /// In errors, and in the log, the key is called `told`.
+    fn add<'a>(
+        mut self,
+        name: &str,
+        told: &str,
+        key: &str,
+        roles: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, StaticKeyError> {
+        let named = || told.to_owned();
         let bad_name = |_| StaticKeyError::Name { name: named() };
         let id = KeyId::new(name).map_err(bad_name)?;
         let lineage = BudgetId::new(name).map_err(bad_name)?;
@@ -101,7 +114,7 @@ impl StaticKeys {
             return Err(StaticKeyError::Key { name: named() });
         }
         if key.len() < LENGTH_MIN {
-            tracing::warn!(target: "tollgate", name, "a key under {LENGTH_MIN} characters can be guessed: replace it");
+            tracing::warn!(target: "tollgate", name = told, "a key under {LENGTH_MIN} characters can be guessed: replace it");
         }
         let digest = KeyDigest::of(key);
         if self.among(&digest).is_some() {
@@ -120,11 +133,16 @@ impl StaticKeys {
         Ok(self)
     }
 
-    /// Adds the keys of a comma-separated list, named `prefix-1`, `prefix-2`, … by position. Blanks
-    /// around a key are ignored, and so are empty entries.
+    /// Adds the keys of a comma-separated list. Blanks around a key are ignored, and so are empty
+    /// entries.
+    ///
+    /// Each is named and owned by `prefix`, a hyphen and the first 12 hexadecimal digits of its
+    /// SHA-256, so that a key keeps its counts and limits when its position changes. The digits
+    /// reveal nothing about a key with 128 random bits; for a key that somebody chose, whoever reads
+    /// the log can use them to check a guess.
     ///
     /// # Errors
-    /// [`StaticKeyError`], which contains the position, but never the key.
+    /// [`StaticKeyError`], which contains the position (`prefix-1`, `prefix-2`, …), but never the key.
     pub fn add_list<'a>(
         self,
         prefix: &str,
@@ -133,7 +151,8 @@ impl StaticKeys {
     ) -> Result<Self, StaticKeyError> {
         let keys = list.split(',').map(str::trim).filter(|key| !key.is_empty());
         (1_usize..).zip(keys).try_fold(self, |known, (place, key)| {
-            known.add_key(&format!("{prefix}-{place}"), key, roles)
+            let name = format!("{prefix}-{}", first_digits(&KeyDigest::of(key)));
+            known.add(&name, &format!("{prefix}-{place}"), key, roles)
         })
     }
 
@@ -150,6 +169,12 @@ impl StaticKeys {
             if equal.into() { Some(record) } else { found }
         })
     }
+}
+
+/// The first 12 hexadecimal digits: of a thousand keys two are alike once in 500 million lists, and then the list is refused.
+fn first_digits(digest: &KeyDigest) -> String {
+    let bytes = digest.as_bytes().iter().take(6);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl KeyLookup for StaticKeys {
@@ -215,8 +240,25 @@ mod tests {
                 ["client"],
             )
             .unwrap();
-        let names: Vec<_> = keys.keys.iter().map(|record| record.id.as_str()).collect();
-        assert_eq!(names, ["c-1", "c-2", "c-4"]);
+        let named = |keys: &StaticKeys| -> Vec<_> {
+            let names = keys.keys.iter().map(|record| record.id.to_string());
+            names.collect()
+        };
+        let [first, second, third] = ["first-key", "second-key", "third-key"]
+            .map(|key| format!("c-{}", first_digits(&KeyDigest::of(key))));
+        assert_eq!(named(&keys), [&*first, &second, &third]);
+        for record in &keys.keys {
+            assert_eq!(record.owner, record.id.as_str());
+            assert_eq!(record.lineage.as_str(), record.id.as_str());
+        }
+        // One is taken out, and another comes: those that stay are who they were.
+        let rotated = StaticKeys::new()
+            .add_list("c", "new-key-1,third-key,second-key", [])
+            .unwrap();
+        assert_eq!(named(&rotated)[1..], [&*third, &second]);
+        let bad = StaticKeys::new().add_list("c", "first-key,,a;bad-key", []);
+        let told = StaticKeyError::Key { name: "c-2".into() };
+        assert_eq!(bad.unwrap_err(), told, "by its place");
         assert!(
             StaticKeys::new()
                 .add_list("c", "", [])
