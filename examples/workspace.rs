@@ -178,9 +178,11 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .add_role("client", ["ask"])
         .add_role_extending("admin", "client", ["stats"])
         .add_role_extending(DASHBOARD, "admin", []);
+    let guesses = Quota::per_minute(limit("FAILED_ATTEMPTS_PER_MINUTE", 6_000)?);
+    let guesses = RateLimitLayer::per_client_ip(guesses)
+        .client_address(client.clone())
+        .failed_attempts();
     let limit = client_limit(limits)?;
-    let guesses = Quota::per_minute(setting("FAILED_ATTEMPTS_PER_MINUTE", 6_000)?);
-    let guesses = RateLimitLayer::per_client_ip(guesses).failed_attempts();
     let guesses = limits.share("failed", guesses).skip({
         let (sessions, by_key) = (sessions.clone(), by_key.clone());
         move |head| sessions.finds_cookie(head) || by_key.brings_one_of(&admin, head)

@@ -30,6 +30,10 @@ guard::layer!(RateLimitLayer, RateLimitPolicy);
 impl RateLimitLayer {
     /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6. The server has to tell the peer's: see
     /// [`RequestHead::peer`].
+    ///
+    /// **Behind a proxy, say whom it speaks for** ([`client_address`](Self::client_address)): all clients of a proxy that isn't trusted
+    /// are one, and one of them uses up what is everybody's. The layers of a [builder](crate::Tollgate::builder) have that of the
+    /// builder, and a layer inside of one that left a [`ClientIp`](crate::ClientIp) counts that.
     #[must_use]
     pub fn per_client_ip(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)

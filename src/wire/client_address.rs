@@ -178,11 +178,17 @@ impl ClientAddress {
         self
     }
 
-    /// The client's address; IPv4 written as IPv6 comes out as IPv4.
+    /// The client's address; IPv4 written as IPv6 comes out as IPv4. Who trusts no proxy of its own takes the address that a layer
+    /// further out has found ([`ClientIp`]), so that of two layers the inner one doesn't count the proxy.
     ///
     /// # Errors
     /// [`AddressError`]: refuse the request.
     pub fn resolve(&self, head: &RequestHead<'_>) -> Result<IpAddr, AddressError> {
+        if self.trusted.is_empty()
+            && let Some(found) = head.extensions.get::<ClientIp>()
+        {
+            return Ok(found.address());
+        }
         let peer = head.peer().ok_or(AddressError::NoPeer)?.ip().to_canonical();
         let Some(header) = self.header_of(peer) else {
             return Ok(peer);

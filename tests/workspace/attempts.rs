@@ -36,6 +36,25 @@ async fn guesses_are_limited_and_neither_sessions_nor_the_administrator_pay_for_
     refused(&bad.send().await, 401, "Invalid API key");
 }
 
+#[tokio::test]
+async fn who_guesses_behind_a_proxy_shuts_out_nobody_else() {
+    let home = home();
+    let launch = launch(&home)
+        .env("FAILED_ATTEMPTS_PER_MINUTE", "3")
+        .env("TRUSTED_PROXIES", "127.0.0.1");
+    let server = launch.start().await;
+    let from = |address: &str, key: &str| {
+        let call = ask(&server).key(key).header("x-forwarded-for", address);
+        call.send()
+    };
+    for status in [401, 401, 401, 429, 429] {
+        from("198.51.100.1", "a-guess").await.refusal(&[status]);
+    }
+    from("198.51.100.1", "client-key-1").await.refusal(&[429]);
+    from("203.0.113.2", "client-key-1").await.expect(200);
+    from("203.0.113.3", "a-guess").await.refusal(&[401]);
+}
+
 /// The line of the log on one request.
 fn line_of<'a>(said: &'a str, answer: &Answer) -> &'a str {
     let of_it =
@@ -91,7 +110,11 @@ async fn an_attempt_is_logged_with_who_it_was_by_what_and_from_where() {
         ),
         (
             &client,
-            vec!["success", r#"actor="client-2""#, r#"key="client-2""#],
+            vec![
+                "success",
+                r#"actor="client-de7eed0461f3""#,
+                r#"key="client-de7eed0461f3""#,
+            ],
         ),
         (&refused, vec!["refused", "unknown key"]),
         (&nobody, vec!["refused", "credential_missing"]),

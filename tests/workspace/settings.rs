@@ -37,6 +37,7 @@ async fn a_setting_that_cannot_be_is_named_without_its_secret() {
         ("ALLOWED_IPS", "10.0.0.1,localhost"),
         ("API_RATE_LIMIT", "many"),
         ("API_RATE_LIMIT", "0"),
+        ("FAILED_ATTEMPTS_PER_MINUTE", "0"),
         ("NEXTAUTH_URL", "app.example.com"),
         ("TRUSTED_PROXIES", "x"),
     ] {

@@ -189,6 +189,28 @@ fn text_that_is_no_ascii_fails_closed() {
 }
 
 #[test]
+fn who_trusts_no_proxy_takes_the_address_that_was_found_further_out() {
+    let mut request = http::Request::new(());
+    let peer = PeerAddress("10.0.0.1:1".parse().unwrap());
+    request.extensions_mut().insert(peer);
+    let value = http::HeaderValue::from_static("7.7.7.7");
+    request.headers_mut().insert(XFF, value);
+    let networks = ["10.0.0.0/8".parse().unwrap()];
+    let own = ClientAddress::peer().trusting(networks, ForwardedHeader::XForwardedFor);
+    let found = |address: &ClientAddress, request: &http::Request<()>| {
+        address
+            .resolve(&RequestHead::of(request))
+            .unwrap()
+            .to_string()
+    };
+    assert_eq!(found(&ClientAddress::peer(), &request), "10.0.0.1");
+    let outer = ClientIp::new("9.9.9.9".parse().unwrap());
+    request.extensions_mut().insert(outer);
+    assert_eq!(found(&ClientAddress::peer(), &request), "9.9.9.9");
+    assert_eq!(found(&own, &request), "7.7.7.7");
+}
+
+#[test]
 fn trusted_networks_add_up_each_with_its_header() {
     let address = ClientAddress::peer()
         .trusting(
