@@ -26,7 +26,12 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use tokio::{sync::Semaphore, task, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    task::{self, AbortHandle},
+    time::{sleep, timeout},
+};
 
 use self::{
     disk::{FileLock, Stamp},
@@ -91,8 +96,16 @@ struct Memory {
     content: Option<Content>,
     /// Uses that are not in the file yet; only of keys in the file.
     touched: HashMap<KeyId, Timestamp>,
-    /// When uses were last written, or first recorded.
-    touches_written_at: Option<Duration>,
+    /// The one task that writes them. Its runtime may have ended before the task.
+    writer: Option<AbortHandle>,
+}
+
+impl Memory {
+    /// A use that is not in the file yet can be later than the one in it.
+    fn add_use(&self, record: &mut KeyRecord) {
+        let noted = self.touched.get(&record.id).copied();
+        record.last_used_at = record.last_used_at.max(noted);
+    }
 }
 
 #[derive(Clone)]
@@ -123,8 +136,9 @@ impl FileKeyStoreBuilder {
         self
     }
 
-    /// How often the times of last use are written to the file, if nothing else is; once a minute
-    /// unless set.
+    /// How long after it a use is written to the file at the latest; a minute unless set. Uses that
+    /// come meanwhile are written with it. [`get`](KeyStore::get) and [`list`](KeyStore::list)
+    /// include uses that are not written yet.
     pub fn touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
         self
@@ -199,9 +213,32 @@ impl FileKeyStore {
     /// created elsewhere a moment ago.
     fn read_fresh<T: Send + Unpin + 'static>(
         &self,
-        work: impl FnOnce(&Document) -> T + Send + 'static,
+        work: impl FnOnce(&Document, &Memory) -> T + Send + 'static,
     ) -> StoreFuture<T> {
-        self.on_disk(move |inner| inner.refresh().map(|document| work(&document)))
+        self.on_disk(move |inner| {
+            let document = inner.refresh()?;
+            Ok(work(&document, &inner.memory()))
+        })
+    }
+
+    /// Writes the recorded uses after each interval until there are none, and ends with the store.
+    fn write_uses_on(&self, runtime: &Handle) -> AbortHandle {
+        let (store, interval) = (Arc::downgrade(&self.0), self.0.touch_interval);
+        let writing = async move {
+            loop {
+                sleep(interval).await;
+                let Some(inner) = store.upgrade() else { return };
+                if let Err(error) = Self(Arc::clone(&inner)).flush().await {
+                    tracing::warn!(target: "tollgate", %error, "times of last use could not be written");
+                }
+                let mut memory = inner.memory();
+                if memory.touched.is_empty() {
+                    memory.writer = None;
+                    return;
+                }
+            }
+        };
+        runtime.spawn(writing).abort_handle()
     }
 
     /// Changes the file under its lock, based on its current contents. `work` may run several
@@ -321,11 +358,11 @@ impl Inner {
                 None => (Document::default(), None),
                 Some((json, stamp)) => (Document::parse(&json)?, Some(stamp)),
             };
-            let answer = work(&mut document)?;
             let touched = self.memory().touched.clone();
             for (id, at) in &touched {
                 document.touch(id, *at);
             }
+            let answer = work(&mut document)?;
             if document.is_changed() {
                 if !disk::replace(&self.path, &document.to_json()?, read)? {
                     continue;
@@ -349,31 +386,16 @@ impl Inner {
         memory
             .touched
             .retain(|id, at| written.get(id).is_none_or(|written| written < at));
-        memory.touches_written_at = Some(self.clock.elapsed());
     }
+}
 
-    /// Records a use; returns whether it is time to write.
-    fn note(&self, id: &KeyId, at: Timestamp) -> bool {
-        let now = self.clock.elapsed();
-        let mut memory = self.memory();
-        let known = match &memory.content {
-            Some(Content {
-                document: Ok(document),
-                ..
-            }) => document.contains(id),
-            _ => false,
-        };
-        if !known {
-            return false;
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let memory = self.memory.get_mut();
+        let memory = memory.unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = memory.writer.take() {
+            writer.abort();
         }
-        let noted = memory.touched.entry(id.clone()).or_insert(at);
-        *noted = at.max(*noted);
-        let since = *memory.touches_written_at.get_or_insert(now);
-        let due = now.saturating_sub(since) >= self.touch_interval;
-        if due {
-            memory.touches_written_at = Some(now);
-        }
-        due
     }
 }
 
@@ -393,15 +415,25 @@ impl KeyLookup for FileKeyStore {
     }
 
     fn touch(&self, id: &KeyId, at: Timestamp) {
-        if self.0.note(id, at)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let store = self.clone();
-            runtime.spawn(async move {
-                if let Err(error) = store.flush().await {
-                    tracing::warn!(target: "tollgate", %error, "times of last use could not be written");
-                }
-            });
+        let mut memory = self.0.memory();
+        let known = match &memory.content {
+            Some(Content {
+                document: Ok(document),
+                ..
+            }) => document.contains(id),
+            _ => false,
+        };
+        if !known {
+            return;
+        }
+        let noted = memory.touched.entry(id.clone()).or_insert(at);
+        *noted = at.max(*noted);
+        let is_awaited = memory
+            .writer
+            .as_ref()
+            .is_some_and(|writer| !writer.is_finished());
+        if !is_awaited && let Ok(runtime) = Handle::try_current() {
+            memory.writer = Some(self.write_uses_on(&runtime));
         }
     }
 
@@ -426,12 +458,21 @@ impl KeyStore for FileKeyStore {
 
     fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         let (owner, id) = (owner.to_owned(), id.clone());
-        self.read_fresh(move |document| document.owned(&owner, &id).cloned())
+        self.read_fresh(move |document, memory| {
+            let mut found = document.owned(&owner, &id).cloned();
+            found.iter_mut().for_each(|key| memory.add_use(key));
+            found
+        })
     }
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         let owner = owner.to_owned();
-        self.read_fresh(move |document| document.list(&owner, &page))
+        self.read_fresh(move |document, memory| {
+            let mut listed = document.list(&owner, &page);
+            let keys = listed.items.iter_mut();
+            keys.for_each(|key| memory.add_use(key));
+            listed
+        })
     }
 
     fn update(
