@@ -55,7 +55,9 @@ pub struct ApiKeyLayer {
 guard::layer!(ApiKeyLayer, ApiKeyPolicy);
 
 impl ApiKeyLayer {
-    /// Takes the keys of `keys`, from `x-api-key` or `authorization: Bearer`.
+    /// Takes the keys of `keys`, from `x-api-key` or `authorization: Bearer`. A bearer token is a key of whatever look, unless
+    /// another layer [in line](Self::or) with this one takes bearer tokens: then one that [isn't like a key](KeyResolver::claims) is for
+    /// that one to judge.
     #[must_use]
     pub fn new(keys: KeyResolver) -> Self {
         Self {
@@ -227,9 +229,11 @@ impl ApiKeyPolicy {
                 }));
             }
             (Ok(credentials), Ok(Credential::Text(key)))
-                if credentials.key_header == Credential::Absent && !self.keys.claims(key) =>
+                if credentials.key_header == Credential::Absent
+                    && self.headers.shares_bearer()
+                    && !self.keys.claims(key) =>
             {
-                // A bearer token that doesn't look like a key may be another layer's.
+                // A bearer token that doesn't look like a key may be that of the other layer that takes some.
                 let foreign = denial(DenialKind::CredentialInvalid);
                 return Err(Verdict::Abstain(foreign.because("not a key by its look")));
             }

@@ -111,8 +111,8 @@ impl KeyResolver {
     }
 
     /// Whether a text means to be a key: whether it begins like one. Without formats, and where weak keys are taken, everything
-    /// does but what has the form of a signed token: as a bearer that is somebody else's credential. Keys that have that form too are
-    /// those of a [foreign format](KeyResolverBuilder::add_foreign_format).
+    /// does but what has the form of a signed token: where another layer takes bearer tokens that is the other's credential. Keys that have
+    /// that form too are those of a [foreign format](KeyResolverBuilder::add_foreign_format).
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
         self.0.forms.claim(text)

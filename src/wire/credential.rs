@@ -44,6 +44,8 @@ pub(crate) struct Credentials<'a> {
 pub(crate) struct KeyHeaders {
     own: Option<HeaderName>,
     authorization: Authorization,
+    /// Whether another takes bearer tokens too.
+    shares_bearer: bool,
     others: Vec<HeaderName>,
 }
 
@@ -63,6 +65,7 @@ impl KeyHeaders {
         Self {
             own,
             authorization,
+            shares_bearer: false,
             others: Vec::new(),
         }
     }
@@ -102,7 +105,13 @@ impl KeyHeaders {
         }
     }
 
+    /// Whether a bearer token may be the credential of another.
+    pub(crate) const fn shares_bearer(&self) -> bool {
+        self.shares_bearer
+    }
+
     pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
+        self.shares_bearer |= headers.contains(&AUTHORIZATION);
         for header in headers {
             let is_known = self.own.as_ref() == Some(header) || self.others.contains(header);
             match self.authorization {

@@ -37,6 +37,20 @@ async fn each_of_the_four_asks() {
     call.body(body).key(ADMIN).send().await.expect(200);
 }
 
+/// No token is a credential here, so that whatever comes as a bearer is a key.
+#[tokio::test]
+async fn a_key_that_looks_like_a_token_is_taken_wherever_it_stands() {
+    let home = home();
+    let key = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjaSJ9.c2lnbmF0dXJlLW9mLWEta2V5";
+    let server = launch(&home).env("VALID_API_KEYS", key).start().await;
+    ask(&server).key(key).send().await.expect(200);
+    ask(&server).bearer(key).send().await.expect(200);
+    ask(&server).key(key).bearer(key).send().await.expect(200);
+    refused(&ask(&server).bearer(&key[1..]).send().await, 401, INVALID);
+    let other = format!("{key}A");
+    refused(&ask(&server).bearer(&other).send().await, 401, INVALID);
+}
+
 #[tokio::test]
 async fn what_next_auth_itself_made_is_taken() {
     let home = home();
