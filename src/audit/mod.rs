@@ -151,7 +151,7 @@ pub struct Audited<S> {
 
 impl Settings {
     fn scope(&self, head: &RequestHead<'_>) -> Scope {
-        let route = format!("{} {}", head.method, head.shown_path());
+        let route = format!("{} {}", head.shown_method(), head.shown_path());
         Scope {
             sink: Arc::clone(&self.sink),
             clock: Arc::clone(&self.clock),

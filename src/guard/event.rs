@@ -32,7 +32,7 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Co
         decision = "admit",
         principal = subject(head),
         request_id = head.request_id().map(RequestId::as_str),
-        method = head.method.as_str(),
+        method = head.shown_method(),
         path = &*head.shown_path(),
     );
     counted.admitted(layer);
@@ -49,7 +49,7 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
         reason = denial.reason(),
         principal = subject(head),
         request_id = head.request_id().map(RequestId::as_str),
-        method = head.method.as_str(),
+        method = head.shown_method(),
         path = &*head.shown_path(),
     );
     count(layer, decision, denial.kind().as_str());

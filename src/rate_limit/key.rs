@@ -191,15 +191,7 @@ fn principal<'a>(head: &RequestHead<'a>) -> Result<&'a Principal, Denial> {
 fn method<'a>(head: &RequestHead<'a>) -> &'a str {
     match *head.method {
         Method::HEAD => Method::GET.as_str(),
-        Method::GET
-        | Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::CONNECT
-        | Method::OPTIONS
-        | Method::TRACE
-        | Method::PATCH => head.method.as_str(),
-        _ => "*",
+        _ => head.known_method().unwrap_or("*"),
     }
 }
 

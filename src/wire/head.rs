@@ -56,6 +56,28 @@ impl<'a> RequestHead<'a> {
         masked(self.path())
     }
 
+    /// The method as logs may have it, and as what is counted is told apart by: `None` of one that has no place in HTTP's own standards
+    /// (RFC 9110, 9.1; RFC 5789). Its name is as long as the client likes, and may be a secret that slipped into the wrong place.
+    pub(crate) fn known_method(&self) -> Option<&'a str> {
+        match *self.method {
+            Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::CONNECT
+            | Method::OPTIONS
+            | Method::TRACE
+            | Method::PATCH => Some(self.method.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The same, with a word for what isn't told.
+    pub(crate) fn shown_method(&self) -> &'a str {
+        self.known_method().unwrap_or("other")
+    }
+
     /// The full path with its query, to be kept: a clone is a reference count.
     pub(crate) fn target(&self) -> Option<&'a PathAndQuery> {
         self.original_uri().path_and_query()
@@ -152,16 +174,37 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Method and path only: headers hold secrets, and so may a query, or a segment of the path.
+/// Method and path only: headers hold secrets, and so may a query, a segment of the path, or a method that is none.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestHead({} {})", self.method, self.shown_path())
+        write!(
+            f,
+            "RequestHead({} {})",
+            self.shown_method(),
+            self.shown_path()
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_that_http_does_not_know_is_shown_nowhere() {
+        let secret = "hai_aBcDeFgHiJkLmNoPqRsTuVwXyZ-_aBcDeFgHiJkLmNoPqRs";
+        for method in [secret, "PROPFIND", "get", &"A".repeat(300_000)] {
+            let request = Request::builder().method(method).body(()).unwrap();
+            assert_eq!(
+                format!("{:?}", RequestHead::of(&request)),
+                "RequestHead(other /)"
+            );
+        }
+        for method in ["GET", "PATCH", "TRACE"] {
+            let request = Request::builder().method(method).body(()).unwrap();
+            assert_eq!(RequestHead::of(&request).shown_method(), method);
+        }
+    }
 
     #[test]
     fn a_parameter_is_read_as_what_it_means_or_not_at_all() {

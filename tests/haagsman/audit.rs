@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{ADMIN, access, home, key, login, refused, start, support::Client, user};
+use crate::{
+    ADMIN, access, home, key, login, refused, start,
+    support::{Client, RawCall},
+    user,
+};
 
 async fn entries(client: &Client, token: &str, query: &str) -> Vec<Value> {
     let path = format!("/api/v1/audit?limit=1000{query}");
@@ -46,6 +50,22 @@ fn everything_is_there(all: &[Value], user: &str) {
             .zip(&times[1..])
             .all(|(newer, older)| newer >= older)
     );
+}
+
+#[tokio::test]
+async fn a_secret_in_the_place_of_the_method_is_told_nowhere() {
+    let home = home();
+    let server = start(&home).await;
+    let secret = "hai_aBcDeFgHiJkLmNoPqRsTuVwXyZ-_aBcDeFgHiJkLmNoPqRs";
+    let answer = RawCall::new(secret, "/api/v1/triage").send(&server).await;
+    refused(&answer, answer.status.as_u16());
+    let admin = login(&server, ADMIN).await;
+    let all = entries(&server, access(&admin), "").await;
+    let of_it = |entry: &&Value| entry["request_id"] == answer.request_id();
+    let entry = all.iter().find(of_it).expect("it was refused");
+    assert!(!entry.to_string().contains(&secret[4..]), "{entry}");
+    let said = server.stop().await.stderr;
+    assert!(!said.contains(&secret[4..]), "{said}");
 }
 
 #[tokio::test]
