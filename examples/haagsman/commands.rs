@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate::{
     audit::{Act, AuditAction, AuditEvent},
     clock::{SystemClock, Timestamp},
-    key::{ApiKey, KeyRecord, KeyUpdate},
+    key::{ApiKey, KeyRecord, SuccessorEnd},
     keyring::{Keyring, NewKey},
     store::{KeyId, Page},
 };
@@ -122,18 +122,16 @@ impl Command {
                 told(stores, act, &key, now)?;
             }
             Self::Rotate { key, overlap, ends } => {
-                let end = ends.at(now)?;
-                let (new, record) = ring.rotate(OWNER, &key, overlap).await?;
+                // As long a life as the old one had, where nothing else is said.
+                let end = match ends.at(now)? {
+                    None => SuccessorEnd::SameLife,
+                    end => SuccessorEnd::At(end),
+                };
+                let (new, record) = ring.rotate_to_end(OWNER, &key, overlap, end).await?;
                 let act = Act::new(AuditAction::KEY_ROTATE).actor("rotate-key");
                 let why = format!("replaces {key}");
                 told(stores, act.because(&why), &record.id, now)?;
-                // It is there, and shown this once: whatever becomes of its end.
                 shown(&new);
-                if end.is_some() {
-                    let mut change = KeyUpdate::default();
-                    change.expires_at = Some(end);
-                    ring.update(OWNER, &record.id, change).await?;
-                }
             }
         }
         Ok(())

@@ -207,6 +207,7 @@ suite! {
     a_rotation_ends_the_old_key_at_the_earlier_end,
     a_new_key_has_the_settings_that_the_old_one_has_then,
     a_key_is_rotated_once,
+    a_new_key_ends_when_it_is_told_to,
     a_rotated_key_ends_with_its_overlap_at_the_latest,
     an_expired_key_goes_on_where_there_is_room,
     a_rotation_of_what_is_not_an_active_own_key_stores_nothing,

@@ -12,7 +12,7 @@ use super::{
 use crate::domain::{
     KeyId,
     clock::Timestamp,
-    key::{ApiKey, KeyRecord, KeyUpdate},
+    key::{ApiKey, KeyRecord, KeyUpdate, SuccessorEnd},
     network::canonical,
     principal::Principal,
     quota::Quotas,
@@ -151,7 +151,8 @@ impl Keyring {
         let target = self.get(maker.subject(), id).await?;
         rights.check_covers(&target)?;
         let seen = Some(Box::new(target.clone()));
-        self.replace(&target, overlap, seen).await
+        self.replace(&target, overlap, SuccessorEnd::SameMoment, seen)
+            .await
     }
 
     /// Of a key as they are stored now: what is remembered of it may have been taken away.

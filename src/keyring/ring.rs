@@ -17,7 +17,7 @@ use crate::{
         clock::{Clock, SystemClock, Timestamp},
         key::{
             ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner,
-            Rotation, RotationOutcome,
+            Rotation, RotationOutcome, SuccessorEnd,
         },
         page::{Page, Paged},
         role::RoleSet,
@@ -217,6 +217,10 @@ impl Keyring {
     /// Replaces a key by a new one with the same settings, as they stand at that moment, and the same spending; the old one goes
     /// on for `overlap` (at most 90 days), or until its own end if that is earlier.
     ///
+    /// Its end is one of the settings: the new key ends when the old one would have. So no key outlives what was set for it by being
+    /// rotated, by itself for instance. One that is rotated because it ends soon is given another end by
+    /// [`rotate_to_end`](Self::rotate_to_end).
+    ///
     /// A key is replaced once: of several rotations at the same time one makes a key. Whoever lost that one's answer rotates
     /// the new key, which [`KeyringError::Superseded`] names, or makes another.
     ///
@@ -228,10 +232,43 @@ impl Keyring {
         id: &KeyId,
         overlap: Duration,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
+        let end = SuccessorEnd::SameMoment;
+        self.rotate_to_end(owner, id, overlap, end).await
+    }
+
+    /// The same, and the new key ends when `end` says: so that keys which live for 90 days are followed by others that do.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tollgate::{keyring::{KeyResolver, Keyring, NewKey}, store::MemoryStore};
+    /// # let store = MemoryStore::new();
+    /// # let format = tollgate::key::KeyFormat::builder("acme").build()?;
+    /// # let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+    /// # let ring = Keyring::new(store, format, resolver);
+    /// use std::time::Duration;
+    /// use tollgate::{clock::{Clock, SystemClock}, key::SuccessorEnd};
+    ///
+    /// const DAY: Duration = Duration::from_secs(86_400);
+    /// let end = Some(SystemClock::shared().now() + 90 * DAY);
+    /// let (_, old) = ring.create("ann", NewKey { expires_at: end, ..NewKey::default() }).await?;
+    /// let (_, new) = ring.rotate_to_end("ann", &old.id, DAY, SuccessorEnd::SameLife).await?;
+    /// assert!(new.expires_at > old.expires_at);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`rotate`](Self::rotate).
+    pub async fn rotate_to_end(
+        &self,
+        owner: &str,
+        id: &KeyId,
+        overlap: Duration,
+        end: SuccessorEnd,
+    ) -> Result<(ApiKey, KeyRecord), KeyringError> {
         check_overlap(overlap)?;
         // For its environment, which never changes.
         let old = self.get(owner, id).await?;
-        self.replace(&old, overlap, None).await
+        self.replace(&old, overlap, end, None).await
     }
 
     /// The key that was looked at; where the look counts, as it was then.
@@ -239,6 +276,7 @@ impl Keyring {
         &self,
         old: &KeyRecord,
         overlap: Duration,
+        end: SuccessorEnd,
         seen: Option<Box<KeyRecord>>,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
         let key = self.format.generate(old.environment.as_deref())?;
@@ -248,6 +286,7 @@ impl Keyring {
             owner: old.owner.clone(),
             replaced: old.id.clone(),
             overlap_ends_at: now.saturating_add(overlap).unwrap_or(Timestamp::MAX),
+            end,
             at: now,
             id: fresh_id()?,
             digest,

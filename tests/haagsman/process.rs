@@ -232,12 +232,17 @@ async fn a_key_is_given_an_end_and_a_rotated_one_goes_on_for_a_day() {
         .await;
     let again = home.launch().args(&["rotate-key", &keys[0][0]]).run().await;
     assert_ne!(again.code, Some(0), "a key is replaced once");
-    let states: Vec<_> = listed(&home)
-        .await
-        .into_iter()
-        .map(|key| key[3].clone())
-        .collect();
+    let keys = listed(&home).await;
+    let states: Vec<_> = keys.iter().map(|key| key[3].as_str()).collect();
     assert_eq!(states, ["good", "rotated"]);
+    // As long a life as the old one had; that one ends with the overlap.
+    let life = |key: &[String]| {
+        let [from, to] = [4, 5].map(|column| key[column].parse::<jiff::Timestamp>().unwrap());
+        to.duration_since(from).as_secs()
+    };
+    let (days, day) = (90 * 86_400, 86_400);
+    assert!((days - 2..=days + 2).contains(&life(&keys[0])), "{keys:?}");
+    assert!((day..day + 600).contains(&life(&keys[1])), "{keys:?}");
     let server = start(&home).await;
     for key in [&old, &new] {
         assert_eq!(status(&server, key).await, 200);

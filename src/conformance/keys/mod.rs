@@ -13,7 +13,7 @@ use crate::{
         clock::Timestamp,
         key::{
             KeyDigest, KeyProof, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
-            RotationOutcome,
+            RotationOutcome, SuccessorEnd,
         },
         page::Page,
         quota::{CalendarPeriod, Quota},
@@ -26,7 +26,8 @@ pub use bounds::{
 };
 pub use ends::all_keys_of_an_owner_end_in_one_step;
 pub use rotation::{
-    a_key_is_rotated_once, a_new_key_has_the_settings_that_the_old_one_has_then,
+    a_key_is_rotated_once, a_new_key_ends_when_it_is_told_to,
+    a_new_key_has_the_settings_that_the_old_one_has_then,
     a_rotated_key_ends_with_its_overlap_at_the_latest,
     a_rotation_ends_the_old_key_at_the_earlier_end,
     a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
@@ -384,6 +385,7 @@ fn rotation(of: &str, into: &str, overlap_ends_at: Timestamp) -> Rotation {
         owner: "ann".to_owned(),
         replaced: id(of),
         overlap_ends_at,
+        end: SuccessorEnd::SameMoment,
         at: now(),
         id: id(into),
         digest: KeyDigest::of(&format!("ps_live_{into}")),

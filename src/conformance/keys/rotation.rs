@@ -34,6 +34,33 @@ pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: KeyStore + Clone>
     assert_eq!(end("long-2").await, None, "and not that of the overlap");
 }
 
+/// [`rotate`](KeyStore::rotate) gives the new key the [end](SuccessorEnd) that is asked for, and the old one none that is later.
+pub async fn a_new_key_ends_when_it_is_told_to<S: KeyStore + Clone>(store: S) {
+    let ends = [
+        ("same", SuccessorEnd::SameMoment, Some(later(90))),
+        ("life", SuccessorEnd::SameLife, Some(later(120))),
+        ("at", SuccessorEnd::At(Some(later(500))), Some(later(500))),
+        ("never", SuccessorEnd::At(None), None),
+    ];
+    for (name, end, expected) in ends {
+        let mut old = key(name, "ann");
+        old.expires_at = Some(later(90));
+        store.insert(old, None).await.unwrap();
+        let into = format!("{name}-2");
+        let mut rotation = rotation(name, &into, later(60));
+        (rotation.end, rotation.at) = (end, later(30));
+        store.rotate(rotation, None).await.unwrap();
+        let ends = async |name| get(&store, "ann", name).await.unwrap().expires_at;
+        assert_eq!(ends(&into).await, expected, "{name}");
+        assert_eq!(ends(name).await, Some(later(60)), "{name}");
+    }
+    let mut rotation = rotation("never-2", "never-3", later(60));
+    rotation.end = SuccessorEnd::SameLife;
+    store.rotate(rotation, None).await.unwrap();
+    let last = get(&store, "ann", "never-3").await.unwrap();
+    assert_eq!(last.expires_at, None, "for as long as that had");
+}
+
 /// [`rotate`](KeyStore::rotate) copies the settings and the lineage as they are stored then, and no use.
 pub async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: KeyStore + Clone>(store: S) {
     let mut old = key("old", "ann");

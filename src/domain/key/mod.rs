@@ -19,4 +19,4 @@ pub use format::{
 pub use owned::{KeysPerOwner, NoRoom};
 pub use proof::{InvalidProof, KeyProof, Rehash};
 pub use record::{KeyRecord, KeyUpdate, RevokedKey};
-pub use rotation::{Rotation, RotationOutcome};
+pub use rotation::{Rotation, RotationOutcome, SuccessorEnd};

@@ -178,6 +178,7 @@ impl KeyRecord {
             proof: rotation.proof.clone(),
             preview: rotation.preview.clone(),
             created_at: rotation.at,
+            expires_at: rotation.end.after(self, rotation.at),
             last_used_at: None,
             rotated_from: Some(self.id.clone()),
             ..self.clone()

@@ -12,6 +12,8 @@ pub struct Rotation {
     pub replaced: KeyId,
     /// Until when it goes on working, if it would otherwise work for longer.
     pub overlap_ends_at: Timestamp,
+    /// When the new key ends.
+    pub end: SuccessorEnd,
     /// The moment of the rotation.
     pub at: Timestamp,
     /// The new key's public name.
@@ -24,6 +26,33 @@ pub struct Rotation {
     pub preview: String,
     /// The key as the caller read it. It is rotated only if its settings still equal these; `None`: in any case.
     pub seen: Option<Box<KeyRecord>>,
+}
+
+/// When a key ends that takes the place of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SuccessorEnd {
+    /// When the old one would have ended: whoever set that end has it kept, however often the key is rotated.
+    #[default]
+    SameMoment,
+    /// It lives as long from the rotation on as the old one would have from its making; for good where that had no end.
+    SameLife,
+    /// At that moment; `None`: never.
+    At(Option<Timestamp>),
+}
+
+impl SuccessorEnd {
+    /// The end of a key that takes the place of `old` at `now`.
+    pub(super) fn after(self, old: &KeyRecord, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::SameMoment => old.expires_at,
+            Self::SameLife => old.expires_at.map(|end| {
+                let life = end.duration_since(old.created_at);
+                now.saturating_add(life).unwrap_or(Timestamp::MAX)
+            }),
+            Self::At(end) => end,
+        }
+    }
 }
 
 /// What came of a [`Rotation`].
