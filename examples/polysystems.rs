@@ -73,8 +73,13 @@ fn roles() -> RoleSet {
 }
 
 fn prices() -> Result<PriceTable, StartError> {
+    // Every body is measured before it is priced.
+    let words = TokenBound::BodyBytesAsSent {
+        unknown: BODY_BYTES_MAX,
+    };
     let by_token = Price::per_million_tokens("0.50".parse()?, "1.50".parse()?)
-        .output_bound(TokenBound::BodyBytes { unknown: 1_048_576 });
+        .input_bound(words)
+        .output_bound(words);
     Ok(PriceTable::new()
         .route(
             "POST",
@@ -138,7 +143,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
             .layer(keys.clone())
             .layer(per_caller.clone())
             .layer(RbacLayer::require(&roles, Permission::new(permission)))
-            .layer(BodyDigestLayer::new().bytes_max(BODY_BYTES_MAX))
+            .layer(BodyDigestLayer::new().bytes_max(BODY_BYTES_MAX).measure())
             .layer(spending.clone())
     };
     let (read, call) = (api("api:read"), api("api:call"));

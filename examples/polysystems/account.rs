@@ -3,12 +3,12 @@
 use axum::{
     Json,
     extract::{Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use std::time::Duration;
 use tollgate::{
-    Principal,
+    IdempotencyKeys, Principal,
     axum::{JsonBody, PathName},
     denial::Denial,
     keyring::{KeyringError, NewKey},
@@ -154,12 +154,16 @@ pub(crate) async fn set_limits(
 pub(crate) async fn top_up(
     State(app): State<App>,
     caller: Principal,
+    headers: HeaderMap,
     JsonBody(payment): JsonBody<TopUp>,
 ) -> Answer<BalanceView> {
+    let account = caller.require_account()?;
+    let name = IdempotencyKeys::payment_name(&headers, account)?;
+    let name = name.unwrap_or_else(|| Uuid::new_v4().to_string());
     let credit = Credit {
-        account: caller.require_account()?.clone(),
+        account: account.clone(),
         amount: payment.amount,
-        reference: format!("topup-{}", Uuid::new_v4()),
+        reference: format!("topup-{name}"),
     };
     Ok(Json(app.ledger.credit(credit).await?.into()))
 }

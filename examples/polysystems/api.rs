@@ -4,6 +4,7 @@ use std::{borrow::Cow, convert::Infallible};
 
 use axum::{
     Json,
+    extract::State,
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -17,6 +18,8 @@ use tollgate::{
     axum::JsonBody,
     denial::{Denial, DenialKind},
 };
+
+use crate::App;
 
 #[derive(Deserialize)]
 pub(crate) struct Chat {
@@ -115,6 +118,7 @@ pub(crate) async fn models() -> Json<Value> {
 }
 
 pub(crate) async fn chat_completions(
+    State(app): State<App>,
     charge: Charge,
     id: RequestId,
     JsonBody(chat): JsonBody<Chat>,
@@ -126,6 +130,7 @@ pub(crate) async fn chat_completions(
     );
     let reply = Reply {
         id: format!("chatcmpl-{id}"),
+        created: app.clock.now().as_second(),
         model,
         prompt,
         completion: tokens(&content),
@@ -144,6 +149,8 @@ pub(crate) async fn chat_completions(
 
 struct Reply {
     id: String,
+    /// In seconds since the year 1970.
+    created: i64,
     model: String,
     prompt: u64,
     completion: u64,
@@ -152,7 +159,7 @@ struct Reply {
 impl Reply {
     fn object(&self, object: &str, choices: &Value, usage: &Value) -> Value {
         json!({
-            "id": self.id, "object": object, "created": 1_704_067_200, "model": self.model,
+            "id": self.id, "object": object, "created": self.created, "model": self.model,
             "choices": choices, "usage": usage,
         })
     }

@@ -217,6 +217,11 @@ impl Principal {
         self.identity().budgets()
     }
 
+    /// What the key has in common with those that it was rotated from.
+    pub(crate) fn lineage(&self) -> Option<&BudgetId> {
+        self.identity().lineage()
+    }
+
     pub(crate) fn shared_budgets(&self) -> Budgets {
         self.identity().shared_budgets()
     }

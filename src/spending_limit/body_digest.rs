@@ -1,4 +1,4 @@
-//! Reads the bodies of requests with an `Idempotency-Key` before they go on.
+//! Reads bodies before their requests go on: of requests with an `Idempotency-Key`, and of those whose length nobody tells.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Request, request};
+use http::{Extensions, Request, header::CONTENT_LENGTH, request};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use sha2::{Digest, Sha256};
@@ -19,6 +19,7 @@ use tower_service::Service;
 
 use super::idempotency::IDEMPOTENCY_KEY;
 use crate::{
+    domain::denial::{Denial, DenialKind},
     guard::{show, with_more},
     wire::Pace,
 };
@@ -29,12 +30,38 @@ const FRAMES_MIN: u64 = 16;
 
 /// What is known of a request's body, in its extensions.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum BodyDigest {
-    /// The SHA-256 of all of it.
-    Whole([u8; 32]),
+enum BodyDigest {
+    Whole(WholeRead),
     TooLong,
     TooSlow,
     BrokenOff,
+}
+
+/// A body that was read to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WholeRead {
+    pub(super) bytes: u64,
+    /// Its SHA-256.
+    pub(super) digest: [u8; 32],
+}
+
+/// What was read of a request's body, if any of it was.
+///
+/// # Errors
+/// It could not be read to its end.
+pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial> {
+    let (kind, why) = match extensions.get() {
+        None => return Ok(None),
+        Some(BodyDigest::Whole(read)) => return Ok(Some(read)),
+        Some(BodyDigest::TooLong) => (DenialKind::TooLarge, "the body is longer than is read"),
+        Some(BodyDigest::TooSlow) => (DenialKind::TooSlow, "the body came too slowly"),
+        Some(BodyDigest::BrokenOff) => {
+            let why = "The request's body broke off";
+            let denial = Denial::new(DenialKind::Malformed).with_message(why);
+            return Err(denial.because(why));
+        }
+    };
+    Err(Denial::new(kind).because(why))
 }
 
 /// Makes the body part of what must be the same when an `Idempotency-Key` comes back: with another body it is refused
@@ -43,11 +70,13 @@ pub(super) enum BodyDigest {
 /// A [`SpendingLimitLayer`](crate::SpendingLimitLayer) decides by the head alone, before anything was read, and what the first
 /// call's body was must be known to every instance. So this layer stands further out, inside of authentication where
 /// that can be. It reads the body of a request that has the header, keeps its frames, hands them on when all is there, and leaves their
-/// SHA-256 for the fingerprint that the ledger keeps. Requests without the header pass it by.
+/// SHA-256 for the fingerprint that the ledger keeps. Requests without the header pass it by, unless it
+/// [measures](Self::measure) too.
 ///
 /// A body above [`bytes_max`](Self::bytes_max) is refused with 413, one that breaks off with 400, and one of which nothing comes for
 /// 10 seconds, or not all within 30, with 408, where money would be held.
-/// A client that wants an answer before it has sent all of its body (a stream in both directions) must not send the header.
+/// A client that wants an answer before it has sent all of its body (a stream in both directions) must not send the header, and a
+/// service of such clients must not measure.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,6 +110,7 @@ pub(super) enum BodyDigest {
 #[must_use = "it does nothing until it is a layer of a service"]
 pub struct BodyDigestLayer {
     bytes_max: u64,
+    measures: bool,
 }
 
 impl BodyDigestLayer {
@@ -88,11 +118,45 @@ impl BodyDigestLayer {
     pub const fn new() -> Self {
         Self {
             bytes_max: 1_048_576,
+            measures: false,
         }
     }
 
-    /// The longest body that is read, in bytes; it may have a frame in every 256 of them. About that much memory a request with
-    /// the header may take until its body was read.
+    /// Also reads the bodies of requests that don't say how long these are (`transfer-encoding: chunked`, or HTTP/2 without a
+    /// `content-length`), so that a call that is priced [by what it sends](crate::TokenBound::BodyBytes) is held for by what came, and not by the
+    /// most that could have come. Such a body is held in memory until all of it is there, within the same bounds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::convert::Infallible;
+    /// use http_body_util::StreamBody;
+    /// use tollgate::store::{AccountId, Ledger, MemoryStore};
+    /// use tollgate::{BodyDigestLayer, CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer, usage::Credit};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let ledger = MemoryStore::new();
+    /// let (account, amount) = (AccountId::new("user-1")?, "0.10".parse()?);
+    /// ledger.credit(Credit { account, amount, reference: "first".into() }).await?;
+    /// let price = Price::per_million_tokens("0.50".parse()?, "1.50".parse()?);
+    /// let charged = SpendingLimitLayer::new(ledger, PriceTable::new().route("POST", "/chat", price)?);
+    /// let chat = service_fn(async |_: http::Request<_>| Ok::<_, Infallible>(http::Response::new("hello".to_owned())));
+    ///
+    /// for (layer, status) in [(BodyDigestLayer::new(), 402), (BodyDigestLayer::new().measure(), 200)] {
+    ///     let piece = Ok::<_, Infallible>(http_body::Frame::data(bytes::Bytes::from_static(b"a few bytes")));
+    ///     let mut request = http::Request::post("/chat").body(StreamBody::new(tokio_stream::iter([piece])))?;
+    ///     request.extensions_mut().insert(Principal::builder("user-1", CredentialKind::ApiKey).build());
+    ///     let answer = layer.layer(charged.layer(chat.clone())).oneshot(request).await?;
+    ///     assert_eq!(answer.status(), status);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub const fn measure(mut self) -> Self {
+        self.measures = true;
+        self
+    }
+
+    /// The longest body that is read, in bytes; it may have a frame in every 256 of them. About that much memory a request whose
+    /// body is read may take until that is there.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
@@ -109,10 +173,8 @@ impl<S> Layer<S> for BodyDigestLayer {
     type Service = BodyDigestService<S>;
 
     fn layer(&self, inner: S) -> BodyDigestService<S> {
-        BodyDigestService {
-            inner,
-            bytes_max: self.bytes_max,
-        }
+        let layer = *self;
+        BodyDigestService { inner, layer }
     }
 }
 
@@ -120,7 +182,7 @@ impl<S> Layer<S> for BodyDigestLayer {
 #[derive(Clone, Debug)]
 pub struct BodyDigestService<S> {
     inner: S,
-    bytes_max: u64,
+    layer: BodyDigestLayer,
 }
 
 impl<S, B> Service<Request<B>> for BodyDigestService<S>
@@ -137,7 +199,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = if request.headers().contains_key(IDEMPOTENCY_KEY) {
+        let headers = request.headers();
+        let is_unmeasured = self.layer.measures && !headers.contains_key(CONTENT_LENGTH);
+        let state = if is_unmeasured || headers.contains_key(IDEMPOTENCY_KEY) {
             // The service that said it was ready is the one that is called.
             let fresh = self.inner.clone();
             let (head, body) = request.into_parts();
@@ -148,8 +212,9 @@ where
                 pace: Pace::default(),
                 frames: VecDeque::new(),
                 hash: Sha256::new(),
-                room: self.bytes_max,
-                frames_room: (self.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
+                bytes: 0,
+                bytes_max: self.layer.bytes_max,
+                frames_room: (self.layer.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
             })))
         } else {
             State::Calling(self.inner.call(request.map(DigestedBody::unread)))
@@ -186,8 +251,10 @@ struct Reading<S, B: Body> {
     pace: Pace,
     frames: Frames<B>,
     hash: Sha256,
-    /// Bytes and frames that may still come.
-    room: u64,
+    /// That came.
+    bytes: u64,
+    bytes_max: u64,
+    /// That may still come.
     frames_room: u64,
 }
 
@@ -196,7 +263,7 @@ type Frames<B> = VecDeque<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 impl<S, B: Body> Reading<S, B> {
     /// Reads on, to the end or as far as it is allowed.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<BodyDigest> {
-        if self.body.size_hint().lower() > self.room {
+        if self.body.size_hint().lower() > self.bytes_max.saturating_sub(self.bytes) {
             return Poll::Ready(BodyDigest::TooLong);
         }
         loop {
@@ -206,8 +273,10 @@ impl<S, B: Body> Reading<S, B> {
             };
             self.pace.went_on();
             let Some(frame) = frame else {
-                let digest = mem::take(&mut self.hash).finalize();
-                return Poll::Ready(BodyDigest::Whole(digest.into()));
+                return Poll::Ready(BodyDigest::Whole(WholeRead {
+                    bytes: self.bytes,
+                    digest: mem::take(&mut self.hash).finalize().into(),
+                }));
             };
             let found = match &frame {
                 Ok(frame) => self.note(frame),
@@ -225,12 +294,12 @@ impl<S, B: Body> Reading<S, B> {
         let data = frame.data_ref();
         let length = data.map_or(0, Buf::remaining);
         let length = u64::try_from(length).unwrap_or(u64::MAX);
-        let room = self.room.checked_sub(length);
+        let bytes = self.bytes.saturating_add(length);
         let frames = self.frames_room.checked_sub(1);
-        let (Some(room), Some(frames)) = (room, frames) else {
+        let Some(frames) = frames.filter(|_| bytes <= self.bytes_max) else {
             return Some(BodyDigest::TooLong);
         };
-        (self.room, self.frames_room) = (room, frames);
+        (self.bytes, self.frames_room) = (bytes, frames);
         let unseen = data.map_or(0, |data| show(data, |piece| self.hash.update(piece)));
         (unseen > 0).then_some(BodyDigest::TooLong)
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -10,7 +11,7 @@ use http::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    body_digest::BodyDigest,
+    body_digest,
     kept_answers::{Answer, AnswerKey, KeptAnswers},
 };
 use crate::{
@@ -37,7 +38,7 @@ const KEY_LENGTH_MAX: usize = 255;
 /// The ledger remembers the keys of an account, so that a retry is charged once whatever instance it comes to.
 /// The answers are kept in this process's memory, within bounds; a retry whose answer isn't there is refused (409)
 /// and not charged. While the first call is under way others are refused too (409); a call that cost nothing leaves its
-/// key free. A key that comes back with another method, target, credential, `content-type`, `content-encoding`,
+/// key free. A key that comes back with another method, target, credential (a key that was rotated is the same), `content-type`, `content-encoding`,
 /// `content-length` or `content-digest` is refused (422); with another body of the same length too where a
 /// [`BodyDigestLayer`](crate::BodyDigestLayer) stands further out: this layer reads no bodies.
 ///
@@ -80,12 +81,71 @@ impl IdempotencyKeys {
         self
     }
 
+    /// A name for a payment whose request has an `Idempotency-Key`, for the [reference](crate::usage::Credit::reference) of its credit: the
+    /// same key of the same account is the same payment, which the ledger counts once, and refuses
+    /// ([`Conflict`](crate::store::StoreErrorKind::Conflict)) with another amount. `None` without the header: its client doesn't ask for that.
+    ///
+    /// It has 43 characters, and tells nothing of the key.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use tollgate::{IdempotencyKeys, store::AccountId};
+    ///
+    /// let (ann, bob) = (AccountId::new("ann")?, AccountId::new("bob")?);
+    /// let mut headers = HeaderMap::new();
+    /// assert_eq!(IdempotencyKeys::payment_name(&headers, &ann)?, None);
+    /// headers.insert("idempotency-key", "order-7".parse()?);
+    /// let name = IdempotencyKeys::payment_name(&headers, &ann)?;
+    /// assert_eq!(name, IdempotencyKeys::payment_name(&headers, &ann)?);
+    /// assert_ne!(name, IdempotencyKeys::payment_name(&headers, &bob)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// 400 where the header comes twice, or isn't 1 to 255 visible characters.
+    pub fn payment_name(
+        headers: &HeaderMap,
+        account: &AccountId,
+    ) -> Result<Option<String>, Denial> {
+        let Some(key) = key_of(headers)? else {
+            return Ok(None);
+        };
+        let mut hash = Sha256::new();
+        for part in ["payment", account.as_str(), key] {
+            add_part(&mut hash, part.as_bytes());
+        }
+        Ok(Some(URL_SAFE_NO_PAD.encode(hash.finalize())))
+    }
+
     /// How much memory the answers may take, all together, with their header fields; 0: none is kept. Where there is no
     /// room for another one, the account that has most loses its oldest.
     pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
         self.memory_bytes_max = bytes;
         self
     }
+}
+
+/// The `Idempotency-Key` of a request that has one.
+fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
+    let malformed = |why: &'static str| {
+        Denial::new(DenialKind::Malformed)
+            .with_message(why)
+            .because(why)
+    };
+    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(line) = lines.next() else {
+        return Ok(None);
+    };
+    if lines.next().is_some() {
+        return Err(malformed("More than one Idempotency-Key was sent"));
+    }
+    let key = line.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > KEY_LENGTH_MAX {
+        return Err(malformed(
+            "An Idempotency-Key has 1 to 255 visible characters",
+        ));
+    }
+    Ok(Some(key))
 }
 
 impl Default for IdempotencyKeys {
@@ -115,39 +175,10 @@ impl Answers {
         head: &RequestHead<'_>,
         principal: &Principal,
     ) -> Result<Option<Idempotency>, Denial> {
-        let mut lines = head.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(line) = lines.next() else {
+        let Some(key) = key_of(head.headers)? else {
             return Ok(None);
         };
-        let malformed = |why: &'static str| {
-            Denial::new(DenialKind::Malformed)
-                .with_message(why)
-                .because(why)
-        };
-        if lines.next().is_some() {
-            return Err(malformed("More than one Idempotency-Key was sent"));
-        }
-        let key = line.to_str().unwrap_or_default();
-        if key.is_empty() || key.len() > KEY_LENGTH_MAX {
-            return Err(malformed(
-                "An Idempotency-Key has 1 to 255 visible characters",
-            ));
-        }
-        let body = match head.extensions.get::<BodyDigest>() {
-            None => None,
-            Some(BodyDigest::Whole(digest)) => Some(digest),
-            Some(BodyDigest::TooLong) => {
-                let why = "the body of a request with an Idempotency-Key is too long";
-                return Err(Denial::new(DenialKind::TooLarge).because(why));
-            }
-            Some(BodyDigest::TooSlow) => {
-                let why = "the body of a request with an Idempotency-Key came too slowly";
-                return Err(Denial::new(DenialKind::TooSlow).because(why));
-            }
-            Some(BodyDigest::BrokenOff) => {
-                return Err(malformed("The request's body broke off"));
-            }
-        };
+        let body = body_digest::read(head.extensions)?.map(|read| &read.digest);
         Ok(Some(Idempotency {
             key: Arc::from(key),
             fingerprint: fingerprint(head, principal, body),
@@ -217,12 +248,14 @@ pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
     )
 }
 
-/// Of all that must be the same in a repetition: method, target, who calls with what, and the body as far as it is known.
+/// Of all that must be the same in a repetition: method, target, who calls with what, and the body as far as it is known. A key that
+/// was rotated is the same credential: a retry doesn't wait for the client to go on with the old one.
 fn fingerprint(head: &RequestHead<'_>, principal: &Principal, body: Option<&[u8; 32]>) -> [u8; 32] {
-    let credential = match (principal.key(), principal.session()) {
-        (Some(key), _) => key.as_str(),
-        (None, Some(session)) => session.as_str(),
-        (None, None) => "",
+    let credential = match (principal.lineage(), principal.key(), principal.session()) {
+        (Some(lineage), _, _) => lineage.as_str(),
+        (None, Some(key), _) => key.as_str(),
+        (None, None, Some(session)) => session.as_str(),
+        (None, None, None) => "",
     };
     let query = head.uri.query().unwrap_or_default();
     let parts = [

@@ -9,7 +9,7 @@ use std::{
 use http::Extensions;
 
 use super::{
-    Charge, PriceTable, SpendingPermit,
+    Charge, PriceTable, SpendingPermit, body_digest,
     idempotency::{self, Answers},
     missing::MissedUsage,
     open_hold::{OpenHold, Reservation},
@@ -163,7 +163,8 @@ impl SpendingLimitPolicy {
                 .because("the price is negative, or of no clear models")
         })?;
         let length = if price.is_by_use() {
-            RequestLength::of(head.headers)
+            let read = body_digest::read(head.extensions)?;
+            RequestLength::of(head.headers, read.map(|read| read.bytes))
         } else {
             RequestLength::Unknown
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use http::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +11,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{Account, Answer, Call, Client, Key, WORD_IN, WORD_OUT, home, within};
+use crate::support::{
+    Account, Answer, Call, Client, Http2, Key, RawCall, WORD_IN, WORD_OUT, home, now, within,
+};
 
 const PATH: &str = "/v1/chat/completions";
 const DOLLAR: i64 = 1_000_000_000;
@@ -63,7 +66,9 @@ async fn a_completion_costs_its_words() {
         let answer = call.send().await.expect(200);
         let body = answer.json();
         assert_eq!(body["object"], "chat.completion");
-        assert!(body["id"].is_string() && body["created"].is_i64() && body["model"].is_string());
+        assert!(body["id"].is_string() && body["model"].is_string());
+        let age = now().as_second() - body["created"].as_i64().unwrap();
+        assert!((0..60).contains(&age), "{body}");
         let choice = &body["choices"][0];
         assert_eq!(choice["index"], 0);
         assert_eq!(choice["finish_reason"], "stop");
@@ -80,6 +85,51 @@ async fn a_completion_costs_its_words() {
         assert_eq!(row.value("status"), 200);
         assert!(row.text("route").contains(PATH));
     }
+}
+
+/// Who has little is not asked for as much as the longest body could cost, whoever doesn't say how long his is.
+#[tokio::test]
+async fn a_body_of_no_told_length_is_held_for_by_what_came() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "0.01").await;
+    let model = key.model(&server).await;
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "one two"}]});
+    let body = body.to_string();
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let call = || {
+        RawCall::new("POST", PATH)
+            .line(format!("x-api-key: {}", key.value))
+            .line("content-type: application/json")
+    };
+    let sent = call().line("transfer-encoding: chunked");
+    let answer = sent
+        .sent_as(chunked.as_bytes())
+        .send(&server)
+        .await
+        .expect(200);
+    is_usage(&answer.json()["usage"], 2, 2);
+    let row = account.used(&server, answer.request_id()).await;
+    assert_eq!(row.money("charged"), cost(2, 2));
+    let bytes = i64::try_from(body.len()).unwrap();
+    assert_eq!(row.money("held"), cost(bytes, bytes));
+    // What is coded is read as it is, and so is no JSON: whoever sends it is told that, and not that he is poor.
+    for coding in ["gzip", "br"] {
+        let coded = call().line(format!("content-encoding: {coding}"));
+        let answer = coded.body(&[0x1f, 0x8b, 8, 0, 0]).send(&server).await;
+        answer.refused_openai(&[400, 415, 422]);
+    }
+    let mut http2 = Http2::connect(server.address).await;
+    let lines = [("x-api-key", key.value.as_str())];
+    let empty = http2.call(Method::POST, PATH, &lines).await;
+    assert_eq!(empty.status(), 400, "{empty:?}");
+    // One that is too long is refused for that.
+    let long = "x".repeat(3 << 20);
+    let long = format!("{:x}\r\n{long}\r\n0\r\n\r\n", long.len());
+    let sent = call().line("transfer-encoding: chunked");
+    let answer = sent.sent_as(long.as_bytes()).send(&server).await;
+    answer.refused_openai(&[413]);
+    assert_eq!(account.settled(&server).await, DOLLAR / 100 - cost(2, 2));
 }
 
 /// Whatever a message of OpenAI's may be: parts of a text, a picture, a call of a tool that has no text.

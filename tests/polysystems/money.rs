@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Account, CHAT_PRICE, PRICED, PROCESS_PRICE, QUERY_PRICE, demo_body, home};
+use crate::support::{
+    Account, CHAT_PRICE, Key, PRICED, PROCESS_PRICE, QUERY_PRICE, demo_body, home,
+};
 
 const DOLLAR: i64 = 1_000_000_000;
 
@@ -56,6 +58,26 @@ async fn a_retry_under_an_idempotency_key_is_charged_once() {
     call("Other!").send().await.refusal(&[422]);
     assert_eq!(account.settled(&server).await, DOLLAR - QUERY_PRICE);
     assert_eq!(account.usage(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_by_the_key_that_took_the_place_of_another_is_charged_once() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    let call = |key: &Key| {
+        let call = key.paid(&server, "/api/yggdrasil/query", "Hello!");
+        call.header("idempotency-key", "a").send()
+    };
+    let first = call(&key).await.expect(200);
+    let rotated = account.rotate(&server, &key.id, &json!({}));
+    let new = Key::shown_by(&rotated.send().await.expect(201));
+    let again = call(&new).await.expect(200);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.json(), first.json());
+    let another = account.key(&server).await;
+    call(&another).await.refusal(&[422]);
+    assert_eq!(account.settled(&server).await, DOLLAR - QUERY_PRICE);
 }
 
 /// The largest body that is taken without the header is taken with it.

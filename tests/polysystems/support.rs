@@ -8,7 +8,7 @@ mod money;
 mod shapes;
 
 pub(crate) use account::{Account, Key, after};
-pub(crate) use common::{Answer, Call, Client, Home, RawCall, SECRET, Server, silent};
+pub(crate) use common::{Answer, Call, Client, Home, Http2, RawCall, SECRET, Server, silent};
 pub(crate) use load::{Load, Paid};
 pub(crate) use money::{Row, nanos};
 

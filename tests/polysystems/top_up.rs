@@ -34,6 +34,36 @@ async fn an_amount_is_added_exactly() {
     assert_eq!(account.settled(&server).await, expected);
 }
 
+#[tokio::test]
+async fn a_payment_under_an_idempotency_key_is_counted_once() {
+    let home = home();
+    let server = home.start().await;
+    let (account, other) = (Account::new(&server).await, Account::new(&server).await);
+    let pay = |account: &Account, amount: &str, key: &str| {
+        let call = account.top_up_call(&server, amount);
+        call.header("idempotency-key", key).send()
+    };
+    for _ in 0..3 {
+        let paid = pay(&account, "2", "order-7").await.expect(200);
+        assert_eq!(paid.money("balance"), 2_000_000_000);
+    }
+    pay(&account, "3", "order-7").await.refused(&[409, 422]);
+    pay(&account, "1", "order-8").await.expect(200);
+    pay(&other, "3", "order-7").await.expect(200);
+    pay(&account, "1", "").await.refused(&[400]);
+    let twice = account.top_up_call(&server, "1");
+    let twice = twice
+        .header("idempotency-key", "a")
+        .header("idempotency-key", "a");
+    twice.send().await.refused(&[400]);
+    for _ in 0..2 {
+        account.top_up(&server, "1").await;
+    }
+    assert_eq!(account.settled(&server).await, 5_000_000_000);
+    assert_eq!(other.settled(&server).await, 3_000_000_000);
+    assert_eq!(account.transactions(&server).await.len(), 4);
+}
+
 /// JSON or not, none of these is a number of dollars that can be added.
 const NO_AMOUNTS: &str = r#"
     -1 -0.000000001 -1e300 0 0.0 -0 NaN Infinity -Infinity

@@ -358,6 +358,60 @@ async fn a_body_that_falls_silent_holds_nobody_s_money() {
     assert_eq!(gate.rows().await, 0);
 }
 
+/// Where bodies are measured, whoever doesn't say how long his is waits until it is there.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_held_for_by_what_came_of_its_body() {
+    let gate = Gate::new().await;
+    let bytes = TokenBound::BodyBytes { unknown: 1_000_000 };
+    let charged = gate.layer(by_token().input_bound(bytes));
+    let layer = BodyDigestLayer::new().bytes_max(1_000).measure();
+    let service = layer.layer(charged.layer(service_fn(async |request: Request<_>| {
+        let body: DigestedBody<_> = request.into_body();
+        let body = BodyExt::collect(body).await.unwrap().to_bytes();
+        Ok::<_, Infallible>(answer("text/plain", &[&body.len().to_string()]))
+    })));
+    let call = |pieces: usize, silent: bool, headers: &[(&'static str, &'static str)]| {
+        let piece = || Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"0123456789")));
+        let frames = stream::iter(std::iter::repeat_with(piece).take(pieces));
+        let rest = if silent {
+            stream::pending().left_stream()
+        } else {
+            stream::empty().right_stream()
+        };
+        let body = StreamBody::new(frames.chain(rest));
+        let request = request_with("key-1", headers).map(|()| body);
+        service.clone().oneshot(request)
+    };
+    const WRITTEN: i64 = 100 * 10_000;
+    for pieces in [7_usize, 0, 16] {
+        let answer = call(pieces, false, &[]).await.unwrap();
+        let read = pieces * 10;
+        assert_eq!(said(answer).await.2, read.to_string());
+        let held = i64::try_from(read).unwrap() * 1_000 + WRITTEN;
+        assert_eq!(gate.last().await.held, Money::from_nanos(held), "{pieces}");
+    }
+    // More is made of what is coded, and it is held for as before.
+    let coded = call(1, false, &[("content-encoding", "gzip")])
+        .await
+        .unwrap();
+    assert_eq!(said(coded).await.0, 200);
+    let held = Money::from_nanos(1_000_000 * 1_000 + WRITTEN);
+    assert_eq!(gate.last().await.held, held);
+    // Whoever says how long it is isn't waited for.
+    let told = call(1, false, &[("content-length", "10")]).await.unwrap();
+    assert_eq!(said(told).await.0, 200);
+    assert_eq!(
+        gate.last().await.held,
+        Money::from_nanos(10 * 1_000 + WRITTEN)
+    );
+    let rows = gate.rows().await;
+    assert_eq!(call(101, false, &[]).await.unwrap().status(), 413);
+    let began = tokio::time::Instant::now();
+    assert_eq!(call(1, true, &[]).await.unwrap().status(), 408);
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(gate.rows().await, rows, "nothing was held");
+}
+
 #[tokio::test]
 async fn what_the_head_says_of_the_body_is_part_of_what_must_be_the_same() {
     let gate = Gate::new().await;

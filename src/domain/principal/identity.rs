@@ -126,6 +126,10 @@ impl Identity {
         }
     }
 
+    pub(super) fn lineage(&self) -> Option<&BudgetId> {
+        self.lineage.as_ref()
+    }
+
     pub(super) fn set_lineage(&mut self, lineage: BudgetId) {
         self.lineage = Some(lineage);
     }

@@ -19,9 +19,11 @@ pub(in crate::spending_limit) enum RequestLength {
 }
 
 impl RequestLength {
-    pub(in crate::spending_limit) fn of(headers: &HeaderMap) -> Self {
+    /// As the head tells it, or else as it was `measured`.
+    pub(in crate::spending_limit) fn of(headers: &HeaderMap, measured: Option<u64>) -> Self {
         let length = headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = length.or(measured);
         let messages_are_encoded = || {
             let encoding = headers.get(GRPC_ENCODING);
             encoding.is_some_and(|encoding| encoding != "identity")
@@ -38,6 +40,14 @@ impl RequestLength {
         match self {
             Self::Plain(bytes) => bytes,
             Self::Encoded(bytes) => bytes.max(unknown),
+            Self::Unknown => unknown,
+        }
+    }
+
+    /// How many bytes come; `unknown`: where that isn't told.
+    pub(super) fn bytes_as_sent(self, unknown: u64) -> u64 {
+        match self {
+            Self::Plain(bytes) | Self::Encoded(bytes) => bytes,
             Self::Unknown => unknown,
         }
     }

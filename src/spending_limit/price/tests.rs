@@ -50,7 +50,7 @@ fn the_length_of_what_is_compressed_bounds_nothing() {
         for (name, value) in lines {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        RequestLength::of(&headers)
+        RequestLength::of(&headers, None)
     };
     let length = ("content-length", "100");
     assert_eq!(told(&[]), Unknown);
@@ -65,12 +65,23 @@ fn the_length_of_what_is_compressed_bounds_nothing() {
         assert_eq!(told(&[length, coding]), Encoded(100));
         assert_eq!(told(&[coding]), Unknown);
     }
+    let measured = |coding: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-encoding", coding.parse().unwrap());
+        RequestLength::of(&headers, Some(100))
+    };
+    assert_eq!(measured("identity"), Plain(100));
+    assert_eq!(measured("gzip"), Encoded(100));
+    let as_sent = TokenBound::BodyBytesAsSent { unknown: 1_000 };
+    let undecoded = Price::from(by_token().input_bound(as_sent));
     let bound = TokenBound::BodyBytes { unknown: 1_000 };
     let price = Price::from(by_token().input_bound(bound));
     let held = |read: i64| Some(nanos(read * 500 + 10 * 1_500));
     assert_eq!(price.hold(Encoded(100)), held(1_000));
     assert_eq!(price.hold(Unknown), held(1_000));
     assert_eq!(price.hold(Encoded(4_000)), held(4_000));
+    assert_eq!(undecoded.hold(Encoded(100)), held(100));
+    assert_eq!(undecoded.hold(Unknown), held(1_000));
 }
 
 #[test]

@@ -46,12 +46,18 @@ pub struct TokenPrice {
 pub enum TokenBound {
     /// So many.
     Fixed(u64),
-    /// One for every byte of the request's body, whose `content-length` says how many; without one, as
-    /// many as in this many bytes. It bounds the text that stands in the request, and nothing that the request only
+    /// One for every byte of the request's body, whose `content-length` says how many, or a layer further out that
+    /// [measures](crate::BodyDigestLayer::measure) it; without either, as many as in this many bytes. It bounds the text that stands in the request, and nothing that the request only
     /// [names](TokenPrice#what-the-length-of-a-request-does-not-bound).
     BodyBytes {
         /// Bytes of a body whose length isn't told, or at least so many where it is compressed (`content-encoding`,
         /// `grpc-encoding`): of what is sent more is made before it is read.
+        unknown: u64,
+    },
+    /// The same of a service that reads bodies as they are sent, and decodes none, as axum's extractors do: the
+    /// length of what is compressed bounds what is read of it too.
+    BodyBytesAsSent {
+        /// Bytes of a body whose length isn't told.
         unknown: u64,
     },
 }
@@ -156,14 +162,14 @@ impl TokenPrice {
     pub(super) fn produced(&self, held: Money, counts: &super::Counts<'_>) -> Money {
         let bound = match self.output_bound {
             TokenBound::Fixed(bound) => bound,
-            TokenBound::BodyBytes { .. } => u64::MAX,
+            TokenBound::BodyBytes { .. } | TokenBound::BodyBytesAsSent { .. } => u64::MAX,
         };
         let written = counts.bytes.min(bound);
         let Some(tokens) = counts.tokens else {
             // What was read is in the hold, with all that could have been written.
             let not_written = match self.output_bound {
                 TokenBound::Fixed(bound) => bound.saturating_sub(written),
-                TokenBound::BodyBytes { .. } => 0,
+                TokenBound::BodyBytes { .. } | TokenBound::BodyBytesAsSent { .. } => 0,
             };
             let not_written = self.output.per_million(not_written).unwrap_or(Money::ZERO);
             return held.saturating_sub(not_written).max(Money::ZERO);
@@ -200,6 +206,7 @@ impl TokenBound {
         match self {
             Self::Fixed(tokens) => tokens,
             Self::BodyBytes { unknown } => length.bytes(unknown),
+            Self::BodyBytesAsSent { unknown } => length.bytes_as_sent(unknown),
         }
     }
 }
