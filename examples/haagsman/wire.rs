@@ -1,5 +1,7 @@
 //! The shapes that go over the wire.
 
+use std::num::NonZeroU16;
+
 use serde::{Deserialize, Serialize};
 use tollgate::{
     audit::{AuditAction, AuditEntry, AuditFilter, AuditOutcome},
@@ -94,13 +96,13 @@ pub(crate) struct Items<T> {
 /// `?limit=&cursor=`
 #[derive(Deserialize)]
 pub(crate) struct PageQuery {
-    limit: Option<u16>,
+    limit: Option<NonZeroU16>,
     cursor: Option<u64>,
 }
 
 impl PageQuery {
     pub(crate) fn page(&self) -> Page {
-        let page = Page::first(self.limit.unwrap_or(50));
+        let page = Page::first(self.limit.map_or(50, NonZeroU16::get));
         match self.cursor {
             Some(cursor) => page.after(cursor),
             None => page,

@@ -1,5 +1,7 @@
 //! The shapes that go over the wire, as the service's documentation shows them.
 
+use std::num::NonZeroU16;
+
 use jiff::{fmt::temporal::Pieces, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use tollgate::{
@@ -57,6 +59,7 @@ pub(crate) struct ChangePassword {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
     pub(crate) name: String,
     #[serde(default, deserialize_with = "end")]
@@ -79,6 +82,14 @@ fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, 
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(None);
     };
+    // RFC 3339, 5.6: an offset is less than a day.
+    let is_offset = |pieces: Pieces<'_>| {
+        let offset = pieces.to_numeric_offset();
+        offset.is_none_or(|offset| offset.seconds().unsigned_abs() < 86_400)
+    };
+    if !Pieces::parse(&text).is_ok_and(is_offset) {
+        return Err(Error::custom("no moment with an offset of less than a day"));
+    }
     text.parse::<Timestamp>().map(Some).or_else(|error| {
         let last_day = Timestamp::MAX.to_zoned(TimeZone::UTC).date();
         let is_later = |pieces: &Pieces<'_>| {
@@ -92,12 +103,15 @@ fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, 
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
     pub(crate) overlap_seconds: Option<u64>,
 }
 
-/// All of them at once, as a PUT has it: one that isn't named is none.
+/// All of them at once, as a PUT has it: one that isn't named is none. Here and wherever a member restricts a key, one that nobody
+/// knows is refused: it may be a restriction that was misspelt.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SetLimits {
     daily_limit: Option<Money>,
     monthly_limit: Option<Money>,
@@ -121,13 +135,13 @@ pub(crate) struct TopUp {
 /// `?limit=&cursor=`
 #[derive(Deserialize)]
 pub(crate) struct PageQuery {
-    limit: Option<u16>,
+    limit: Option<NonZeroU16>,
     cursor: Option<u64>,
 }
 
 impl PageQuery {
     pub(crate) fn page(&self) -> Page {
-        let page = Page::first(self.limit.unwrap_or(50));
+        let page = Page::first(self.limit.map_or(50, NonZeroU16::get));
         match self.cursor {
             Some(cursor) => page.after(cursor),
             None => page,

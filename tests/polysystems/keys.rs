@@ -226,6 +226,8 @@ async fn the_last_days_of_9999_are_a_time_to_expire() {
         "9999-12-32T00:00:00Z",
         "9999-12-31T25:00:00Z",
         "10000-01-01T00:00:00Z",
+        "2030-01-01T00:00:00+25:00",
+        "2030-01-01T00:00:00-24:00",
     ] {
         let body = json!({"name": "x", "expires_at": expiry});
         let call = server.post("/api/keys").bearer(&account.token).json(&body);

@@ -1,6 +1,6 @@
 //! Spending limits of a key: daily and monthly, from before they were set, beyond a restart.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Account, PRICED, away_from_midnight, home, nanos};
 
@@ -35,6 +35,45 @@ async fn limits_are_answered_as_they_are_stored() {
         .row();
     assert_eq!(stored.value("daily_limit"), Value::Null);
     assert_eq!(stored.value("monthly_limit"), Value::Null);
+}
+
+#[tokio::test]
+async fn a_misspelt_restriction_is_refused_and_lifts_none() {
+    let home = home();
+    let server = home.start().await;
+    let account = Account::new(&server).await;
+    let key = account.key(&server).await;
+    let path = format!("/api/keys/{}", key.id);
+    let limits = |body: Value| {
+        let call = server.put(&format!("{path}/limits"));
+        call.bearer(&account.token).json(&body).send()
+    };
+    limits(json!({"daily_limit": 1, "monthly_limit": 10}))
+        .await
+        .expect(200);
+    for body in [
+        json!({"dailyLimit": 2, "monthly_limit": 20}),
+        json!({"daily_limit": 2, "monthly_limit": 20, "weekly_limit": 5}),
+        json!({"limit": null}),
+    ] {
+        limits(body).await.refused(&[422]);
+    }
+    for body in [
+        json!({"name": "x", "allowed_ip": ["192.0.2.1"]}),
+        json!({"name": "x", "expiresAt": "2024-02-15T12:00:00Z"}),
+        json!({"name": "x", "role": "viewer"}),
+    ] {
+        let call = server.post("/api/keys").bearer(&account.token);
+        call.json(&body).send().await.refused(&[422]);
+    }
+    let overlap = json!({"overlap": 0});
+    let rotated = account.rotate(&server, &key.id, &overlap).send().await;
+    rotated.refused(&[422]);
+    assert_eq!(account.keys(&server).await.len(), 1);
+    // One that isn't named is none.
+    let stored = limits(json!({"monthly_limit": 10})).await.expect(200).row();
+    assert_eq!(stored.value("daily_limit"), Value::Null);
+    assert_eq!(stored.money("monthly_limit"), 10_000_000_000);
 }
 
 #[tokio::test]

@@ -183,6 +183,7 @@ async fn a_bad_page_is_no_failure() {
                 .send()
                 .await;
             if answer.status.is_success() {
+                assert_ne!(query, "?limit=0");
                 answer.page();
             } else {
                 answer.refused(&[400, 422]);
