@@ -1,16 +1,17 @@
-//! A bounded cache whose entries can be taken back at once.
+//! A bounded cache whose entries can be revoked immediately.
 //!
-//! **Revocation.** Every key belongs to one of 1,024 stripes, and every stripe has a generation. A value carries
-//! its stripe's generation as it stood *before* the load began; a value of another generation is no hit.
-//! [`RevocableCache::invalidate`] counts the generation on, so a load that raced a change may finish when it likes:
-//! what it read before the change is never served once `invalidate` has returned.
+//! **Revocation.** Every key belongs to one of 1,024 stripes, and every stripe has a generation. A
+//! value carries its stripe's generation from *before* its load began; a value of an older
+//! generation is not a hit. [`RevocableCache::invalidate`] increments the generation, so it doesn't
+//! matter when a load that raced a change finishes: what it read before the change is never served
+//! once `invalidate` has returned.
 //!
-//! **Age.** It is counted from before the load, by our own [`Clock`], and no use prolongs it. moka's own
-//! expiry only gives the memory back.
+//! **Age** is counted from before the load, by our own [`Clock`], and use does not extend it.
+//! moka's own expiry only frees the memory.
 //!
-//! **Memory.** Values stand in a [`table`] of our own. moka decides which of them have to [go](eviction), and knows only their hashes: so a
-//! remembered key is one allocation of ours with its texts and the smallest entry that moka has, and a hit touches
-//! none of moka's lists.
+//! **Memory.** Values are in our own [`table`]. moka decides which of them to [evict](eviction),
+//! and knows only their hashes. So a cached key takes a single allocation of ours, including its
+//! strings, plus the smallest possible moka entry, and a hit touches none of moka's lists.
 
 mod eviction;
 mod figures;
@@ -39,7 +40,7 @@ use self::{
     figures::Counters,
     rate::Rate,
     single_flight::{Load, SingleFlight, Waiter},
-    table::{Place, Snapshot, Table},
+    table::{Slot, Snapshot, Table},
 };
 pub(crate) use self::{
     figures::CacheBounds,
@@ -50,17 +51,17 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// How long after a failure a store is not asked for what can be answered with an old value.
+/// How long after a failure the store is not asked if a stale value can be served.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the cache knows of a key, without asking anybody.
+/// What the cache knows about a key without asking the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup<V> {
-    /// There is one, and this is it.
+    /// The cached value.
     Hit(V),
-    /// There was none a moment ago.
+    /// The store recently had no value.
     KnownAbsent,
-    /// Has to be loaded.
+    /// The value has to be loaded.
     Unknown,
 }
 
@@ -71,17 +72,17 @@ pub(crate) struct RevocableCache<V: Remembered> {
     absent: Cache<V::Key, Stamp, DefaultHashBuilder>,
     single_flight: SingleFlight<V::Key, V>,
     bounds: CacheBounds,
-    /// For how long after its `ttl` a value is served while the store fails.
+    /// How long beyond its `ttl` a value is served while the store fails.
     stale: Duration,
-    /// When the store failed last, in nanoseconds; 0: it has answered since.
+    /// When the store last failed, in nanoseconds; 0 if it has answered since.
     failed_at: AtomicU64,
-    /// How often the store may be asked in vain.
-    absences: Option<Rate>,
+    /// How often the store may be asked for keys that it doesn't have.
+    miss_limit: Option<Rate>,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
 
-/// How the cache stood before values were read that nobody had asked for yet.
+/// The state of the cache before values were read in advance.
 pub(crate) struct BeforeFill {
     generations: Snapshot,
     loaded_at: Duration,
@@ -93,19 +94,24 @@ impl<V: Remembered> RevocableCache<V> {
         let evictions = &counters.evictions;
         Self {
             eviction: Eviction::new(bounds.capacity, bounds.ttl, &table, evictions),
-            absent: eviction::bounded(bounds.negative_capacity, bounds.negative_ttl, evictions),
+            absent: eviction::bounded_cache(
+                bounds.negative_capacity,
+                bounds.negative_ttl,
+                evictions,
+            ),
             table,
             single_flight: SingleFlight::new(),
             bounds,
             stale: Duration::ZERO,
             failed_at: AtomicU64::new(0),
-            absences: None,
+            miss_limit: None,
             clock,
             counters,
         }
     }
 
-    /// Serves values for so long beyond their `ttl` while the store fails. Begins with an empty cache.
+    /// Serves values for up to `stale` beyond their `ttl` while the store fails. Starts with an
+    /// empty cache.
     pub(crate) fn stale_if_error(mut self, stale: Duration) -> Self {
         self.stale = stale;
         let evictions = &self.counters.evictions;
@@ -118,26 +124,27 @@ impl<V: Remembered> RevocableCache<V> {
         self
     }
 
-    /// Asks the store in vain at most so often a second, and as often at once; then it isn't asked at all for a while. A look-up
-    /// that fails is one in vain; what is answered at once, from memory, doesn't count.
+    /// Limits unsuccessful queries to the store per second, and the same number at once; beyond
+    /// that, the store isn't asked for a while. A failed query counts as unsuccessful; an answer
+    /// that comes at once, from memory, doesn't count.
     pub(crate) fn absences_per_second(mut self, limit: u32) -> Self {
-        self.absences = Some(Rate::per_second(limit));
+        self.miss_limit = Some(Rate::per_second(limit));
         self
     }
 
-    /// What is known of `key`. No I/O, no allocation, no waiting.
+    /// What is known about `key`. No I/O, no allocation, no waiting.
     pub(crate) fn peek(&self, key: &V::Key) -> Lookup<V> {
         self.peek_at(key, self.clock.elapsed())
     }
 
-    /// The same, for who has just looked at the clock.
+    /// The same, for callers that have already read the clock.
     pub(crate) fn peek_at(&self, key: &V::Key, now: Duration) -> Lookup<V> {
-        let place = self.table.place(key);
-        let found = self.recall(place, key, now);
+        let slot = self.table.slot(key);
+        let found = self.lookup(slot, key, now);
         let counter = match found {
             Lookup::Hit(_) => {
-                let hits = self.table.count_hit(place);
-                self.eviction.note_sometimes(place, hits);
+                let hits = self.table.count_hit(slot);
+                self.eviction.record_sample(slot, hits);
                 return found;
             }
             Lookup::KnownAbsent => &self.counters.negative_hits,
@@ -147,13 +154,13 @@ impl<V: Remembered> RevocableCache<V> {
         found
     }
 
-    /// Loads `key`, once however many ask at the same time, and remembers the answer.
+    /// Loads `key`, once for all concurrent callers, and caches the answer.
     ///
-    /// `fetch` is not called when somebody else's load will do; it has `deadline` to answer. What it answers with carries
-    /// the stamp that it was given.
+    /// `fetch` is not called if a concurrent load suffices; it has until `deadline` to answer. Its
+    /// value must carry the stamp it was given.
     ///
     /// # Errors
-    /// What `fetch` failed with, or `Unavailable` when it was too slow. A failure is not remembered.
+    /// The error of `fetch`, or `Unavailable` if it was too slow. Failures are not cached.
     pub(crate) async fn load<F, Fut>(
         &self,
         key: &V::Key,
@@ -164,32 +171,33 @@ impl<V: Remembered> RevocableCache<V> {
         F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        let place = self.table.place(key);
-        let waiter = self.join(place, key);
+        let slot = self.table.slot(key);
+        let waiter = self.join(slot, key);
         let answer = waiter
             .load
             .outcome
-            .get_or_init(|| self.run(place, key, &waiter.load, deadline, fetch));
-        // Twice: each leader that hangs up leaves the next one a deadline of its own, but not without end.
+            .get_or_init(|| self.run(slot, key, &waiter.load, deadline, fetch));
+        // Twice the deadline: if the leader disconnects, the next one gets its own deadline, but
+        // not without end.
         let answer = match timeout(deadline.saturating_mul(2), answer).await {
             Ok(answer) => answer.clone(),
             Err(_) => Err(too_slow()),
         };
         match answer {
-            Err(error) if is_failure(&error) => self.recall_old(place, key).map(Some).ok_or(error),
+            Err(error) if is_failure(&error) => self.lookup_stale(slot, key).map(Some).ok_or(error),
             answer => answer,
         }
     }
 
-    /// Nobody joins a load that may have read what is older than a value may be.
-    fn join<'a>(&'a self, place: Place, key: &'a V::Key) -> Waiter<'a, V::Key, V> {
+    /// Callers don't join a load that may have read data older than the `ttl`.
+    fn join<'a>(&'a self, slot: Slot, key: &'a V::Key) -> Waiter<'a, V::Key, V> {
         let now = self.clock.elapsed();
         let not_before = now.saturating_sub(self.bounds.ttl);
-        let generation = self.table.generation(place);
+        let generation = self.table.generation(slot);
         self.single_flight.join(key, generation, now, not_before)
     }
 
-    /// How the cache stands before values are read that nobody has asked for yet.
+    /// Captures the state of the cache before values are read in advance.
     pub(crate) fn before_fill(&self) -> BeforeFill {
         BeforeFill {
             generations: self.table.snapshot(),
@@ -197,28 +205,29 @@ impl<V: Remembered> RevocableCache<V> {
         }
     }
 
-    /// The stamp of what was read of `key` after `before`.
+    /// The stamp for a value of `key` that was read after `before`.
     pub(crate) fn stamp_after(&self, before: &BeforeFill, key: &V::Key) -> Option<Stamp> {
-        let place = self.table.place(key);
-        let generation = Table::<V>::generation_then(place, &before.generations)?;
+        let slot = self.table.slot(key);
+        let generation = Table::<V>::generation_at(slot, &before.generations)?;
         Some(Stamp::new(generation, before.loaded_at))
     }
 
-    /// Remembers a value that nobody has asked for yet.
+    /// Caches a value in advance.
     pub(crate) fn fill(&self, value: V) {
-        let place = self.table.place(value.key());
-        self.remember(place, value);
+        let slot = self.table.slot(value.key());
+        self.remember(slot, value);
     }
 
-    /// Takes `key` back: nothing that was read of it before this call is served after it.
+    /// Revokes `key`: nothing that was read before this call is served after it.
     pub(crate) fn invalidate(&self, key: &V::Key) {
-        let place = self.table.place(key);
-        self.table.bump(place);
-        self.forget(place);
+        let slot = self.table.slot(key);
+        self.table.bump(slot);
+        self.forget(slot);
         self.absent.invalidate(key);
     }
 
-    /// Takes every key back. A million of them are given up a few at a time, when moka next tidies up.
+    /// Revokes every key. Large numbers of them are freed gradually, whenever moka runs its
+    /// maintenance.
     pub(crate) fn invalidate_all(&self) {
         self.table.bump_all();
         self.eviction.forget_all();
@@ -239,23 +248,23 @@ impl<V: Remembered> RevocableCache<V> {
         }
     }
 
-    fn recall(&self, place: Place, key: &V::Key, now: Duration) -> Lookup<V> {
-        let generation = self.table.generation(place);
-        let young = |stamp: Stamp, ttl| now.saturating_sub(stamp.loaded_at()) < ttl;
-        if let Some(value) = self.table.find(place, key)
+    fn lookup(&self, slot: Slot, key: &V::Key, now: Duration) -> Lookup<V> {
+        let generation = self.table.generation(slot);
+        let is_fresh = |stamp: Stamp, ttl| now.saturating_sub(stamp.loaded_at()) < ttl;
+        if let Some(value) = self.table.find(slot, key)
             && value.stamp().generation == generation
         {
-            if young(value.stamp(), self.bounds.ttl) {
+            if is_fresh(value.stamp(), self.bounds.ttl) {
                 return Lookup::Hit(value);
             }
-            if self.failed_lately(now) && young(value.stamp(), self.lifetime()) {
+            if self.failed_recently(now) && is_fresh(value.stamp(), self.lifetime()) {
                 self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
                 return Lookup::Hit(value);
             }
         }
         match self.absent.get(key) {
             Some(stamp)
-                if stamp.generation == generation && young(stamp, self.bounds.negative_ttl) =>
+                if stamp.generation == generation && is_fresh(stamp, self.bounds.negative_ttl) =>
             {
                 Lookup::KnownAbsent
             }
@@ -263,49 +272,50 @@ impl<V: Remembered> RevocableCache<V> {
         }
     }
 
-    /// Tells moka before it puts the value down: if an older entry of this place has ended, its eviction takes away
-    /// whatever stands there. If the new entry ends before the value stands there, the second look takes the value away.
-    fn remember(&self, place: Place, value: V) {
-        self.eviction.tell(place);
-        self.table.put(place, value);
-        if !self.eviction.knows(place) {
-            self.table.clear(place);
+    /// Registers with moka before inserting the value: if an older entry of this slot has ended,
+    /// its eviction removes whatever is there. If the new entry ends before the value is inserted,
+    /// the check afterwards removes the value.
+    fn remember(&self, slot: Slot, value: V) {
+        self.eviction.register(slot);
+        self.table.put(slot, value);
+        if !self.eviction.is_registered(slot) {
+            self.table.clear(slot);
         }
     }
 
-    fn forget(&self, place: Place) {
-        self.table.clear(place);
-        self.eviction.forget(place);
+    fn forget(&self, slot: Slot) {
+        self.table.clear(slot);
+        self.eviction.forget(slot);
     }
 
     fn lifetime(&self) -> Duration {
         self.bounds.ttl.saturating_add(self.stale)
     }
 
-    fn failed_lately(&self, now: Duration) -> bool {
+    fn failed_recently(&self, now: Duration) -> bool {
         let failed_at = Duration::from_nanos(self.failed_at.load(Ordering::Relaxed));
         !failed_at.is_zero() && now.saturating_sub(failed_at) < RETRY_AFTER
     }
 
-    /// A value that is too old, for want of a younger one; never one that was taken back.
-    fn recall_old(&self, place: Place, key: &V::Key) -> Option<V> {
+    /// A stale value, for lack of a fresh one; never a revoked one.
+    fn lookup_stale(&self, slot: Slot, key: &V::Key) -> Option<V> {
         if self.stale.is_zero() {
             return None;
         }
-        let value = self.table.find(place, key)?;
+        let value = self.table.find(slot, key)?;
         let age = self
             .clock
             .elapsed()
             .saturating_sub(value.stamp().loaded_at());
-        let is_current = value.stamp().generation == self.table.generation(place);
+        let is_current = value.stamp().generation == self.table.generation(slot);
         (is_current && age < self.lifetime()).then(|| {
             self.counters.stale_hits.fetch_add(1, Ordering::Relaxed);
             value
         })
     }
 
-    /// Asks the store, unless it was asked in vain too often.
-    async fn ask<Fut>(
+    /// Asks the store, unless too many recent queries were unsuccessful.
+    async fn query_store<Fut>(
         &self,
         deadline: Duration,
         fetch: impl FnOnce() -> Fut,
@@ -313,21 +323,21 @@ impl<V: Remembered> RevocableCache<V> {
     where
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        // A look-up is counted as a vain one now, and the count is taken back when something is found: so those that are
-        // cancelled count, those that fail, and those that are under way at the same time.
-        let begun = match &self.absences {
+        // A query is counted as unsuccessful up front, and uncounted if something is found. So
+        // cancelled, failed and concurrent queries count too.
+        let attempt = match &self.miss_limit {
             None => None,
             Some(rate) => Some(
                 rate.begin(self.clock.elapsed())
-                    .ok_or_else(|| self.full())?,
+                    .ok_or_else(|| self.overload_error())?,
             ),
         };
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        let mut looks = 0_u32;
-        let mut asked = pin!(timeout(deadline, fetch()));
+        let mut polls = 0_u32;
+        let mut query = pin!(timeout(deadline, fetch()));
         let answer = poll_fn(|context| {
-            looks = looks.saturating_add(1);
-            asked.as_mut().poll(context)
+            polls = polls.saturating_add(1);
+            query.as_mut().poll(context)
         });
         let answer = answer.await.unwrap_or_else(|_| Err(too_slow()));
         let now = self.clock.elapsed();
@@ -342,19 +352,20 @@ impl<V: Remembered> RevocableCache<V> {
         if let Some(failed_at) = failed_at {
             self.failed_at.store(failed_at, Ordering::Relaxed);
         }
-        // A store in memory is troubled by no question.
-        let was_there = looks == 1;
-        let good = answer
+        // A query that was answered on the first poll, from memory, doesn't burden the store.
+        let was_immediate = polls == 1;
+        let is_good = answer
             .as_ref()
-            .is_ok_and(|found| found.is_some() || was_there);
-        if let Some(begun) = begun.filter(|_| good) {
-            begun.was_good(now);
+            .is_ok_and(|found| found.is_some() || was_immediate);
+        if let Some(attempt) = attempt.filter(|_| is_good) {
+            attempt.uncount(now);
         }
         answer
     }
 
-    /// Why the store isn't asked. While all that it was asked for fails it is the store that fails, whoever else stands in line.
-    fn full(&self) -> StoreError {
+    /// Why the store isn't asked. While its queries are failing, the error is the store's failure
+    /// rather than the overload.
+    fn overload_error(&self) -> StoreError {
         let kind = match self.failed_at.load(Ordering::Relaxed) {
             0 => StoreErrorKind::Busy,
             _ => StoreErrorKind::Unavailable,
@@ -364,7 +375,7 @@ impl<V: Remembered> RevocableCache<V> {
 
     async fn run<F, Fut>(
         &self,
-        place: Place,
+        slot: Slot,
         key: &V::Key,
         load: &Load<V>,
         deadline: Duration,
@@ -374,23 +385,24 @@ impl<V: Remembered> RevocableCache<V> {
         F: FnOnce(Stamp) -> Fut,
         Fut: Future<Output = Result<Option<V>, StoreError>>,
     {
-        // Another load may have ended between the caller's look and this one's start.
-        match self.recall(place, key, self.clock.elapsed()) {
+        // Another load may have finished between the caller's lookup and this start.
+        match self.lookup(slot, key, self.clock.elapsed()) {
             Lookup::Hit(value) => return Ok(Some(value)),
             Lookup::KnownAbsent => return Ok(None),
             Lookup::Unknown => {}
         }
         let stamp = Stamp::new(load.generation, self.clock.elapsed());
-        let found = self.ask(deadline, || fetch(stamp)).await?;
+        let found = self.query_store(deadline, || fetch(stamp)).await?;
         match &found {
             Some(value) => {
-                // One that was asked for more often than others were comes in before them.
-                self.eviction.note(place);
-                self.remember(place, value.clone());
+                // Records this use, so that a frequently requested key is admitted over others.
+                self.eviction.record_use(slot);
+                self.remember(slot, value.clone());
             }
             None => {
-                // A value of before, stale by now, must not stay in memory beside the news that it is gone.
-                self.forget(place);
+                // An earlier, now stale value must not stay in memory beside the knowledge that it
+                // is gone.
+                self.forget(slot);
                 self.absent.insert(key.clone(), stamp);
             }
         }
@@ -406,8 +418,8 @@ impl<V: Remembered> fmt::Debug for RevocableCache<V> {
     }
 }
 
-/// Whether the store has failed. That there is no room at the moment, with it or before it, is no failure: a crowd can bring
-/// it about, and must not so prolong the life of what it was once let do.
+/// Whether the store has failed. Being overloaded, by the store's limits or by ours, is not a
+/// failure: a crowd of clients could cause that, and must not be able to prolong stale permissions.
 fn is_failure(error: &StoreError) -> bool {
     matches!(
         error.kind(),

@@ -1,26 +1,34 @@
-//! Floor 5: for tonic: who is calling, what it costs, and an interceptor that asks for a permission.
+//! Floor 5: for tonic: the caller, the cost of a call, and an interceptor that requires a
+//! permission.
 //!
-//! - Layers go on the whole server by `Server::builder().layer(…)`, the first one outermost; or on one service by
-//!   `tonic::service::LayerExt::named_layer`. They may wait for a store, and they know the path of the method. An interceptor goes
-//!   on one service, inside of them; it may do neither, and so it asks here for what a layer has found.
-//! - Refuses with `UNAUTHENTICATED` where no layer authenticated anybody (the log says so), and with
-//!   `PERMISSION_DENIED` who lacks the permission. A refused call costs nothing.
-//! - An interceptor inside of a spending gate is asked after money was held: who may not and has none is told of the money. So the
-//!   permission belongs into the gate ([`RbacLayer::routes`](crate::RbacLayer::routes), method by method), and stands here once more.
-//! - Health checks and reflection, which come without a credential, are
-//!   [`open_to_strangers`](crate::TollgateBuilder::open_to_strangers): counted by their address, and asked for nothing else.
-//! - tonic's own time limit (`Server::timeout`, and the client's `grpc-timeout`, which it keeps by itself) stands outside of all layers. A
-//!   [`DeadlineLayer`](crate::DeadlineLayer) inside of the gate is sooner, and says why.
-//! - gRPC-Web is translated outside of the gate (`ServiceBuilder::new().layer(GrpcWebLayer::new()).layer(gate)`). A gate that sees it
-//!   untranslated refuses in its words as well, and reads at the end of each body how the call went.
-//! - Asks no store.
-//! - What is refused here is logged, counted, and recorded by an [`AuditLayer`](crate::AuditLayer) on the server, as what a
-//!   layer refuses is; a handler's own refusals are recorded.
-//! - Every refusal of this crate is a status with details in `grpc-status-details-bin`: `ErrorInfo` with a
-//!   reason (domain `tollgate`), `RetryInfo` where waiting helps, `QuotaFailure` where money is the reason.
-//!   A handler gets the same by `Err(denial.into())`.
+//! - Layers go on the whole server by `Server::builder().layer(…)`, the first one outermost; or on
+//!   one service by `tonic::service::LayerExt::named_layer`. They may wait for a store, and they
+//!   know the path of the method. An interceptor goes on one service, inside of them; it can do
+//!   neither, so it uses what a layer has found.
+//! - Refuses with `UNAUTHENTICATED` if no layer authenticated a caller (the log says so), and with
+//!   `PERMISSION_DENIED` if the caller lacks the permission. A refused call costs nothing.
+//! - An interceptor inside of a spending gate runs after money was held, so a caller without
+//!   permission and without money is told about the money. So put the permission into the gate
+//!   ([`RbacLayer::routes`](crate::RbacLayer::routes), method by method), and use the interceptor
+//!   as a second check.
+//! - Health checks and reflection, which have no credential, should be
+//!   [`open_to_strangers`](crate::TollgateBuilder::open_to_strangers): they are counted by address,
+//!   and otherwise unrestricted.
+//! - tonic's own time limit (`Server::timeout`, and the client's `grpc-timeout`, which tonic
+//!   enforces itself) is outside of all layers. A [`DeadlineLayer`](crate::DeadlineLayer) inside of
+//!   the gate acts earlier, and gives a reason.
+//! - Translate gRPC-Web outside of the gate
+//!   (`ServiceBuilder::new().layer(GrpcWebLayer::new()).layer(gate)`). A gate that sees it
+//!   untranslated also refuses in its format, and reads the outcome of the call at the end of each
+//!   body.
+//! - Uses no store.
+//! - Refusals made here are logged, counted, and recorded by an [`AuditLayer`](crate::AuditLayer)
+//!   on the server, like a layer's refusals; a handler's own refusals are recorded.
+//! - Every refusal of this crate is a status with details in `grpc-status-details-bin`: `ErrorInfo`
+//!   with a reason (domain `tollgate`), `RetryInfo` if waiting helps, `QuotaFailure` if money is
+//!   the reason. A handler gets the same by `Err(denial.into())`.
 //!
-//! A server that asks for a key, and what its clients see:
+//! A server that requires a key, and what its clients see:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,11 +60,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A method that knows who calls, refuses in the same words, and counts what it does. A stream is counted as it goes, either way: by the message or by the
-//! byte, for a token of [`Price::per_million_tokens`](crate::Price::per_million_tokens) is whatever its handler counts. What a client streams has no length
-//! to hold for, so such a price says what is read at most
-//! ([`input_bound`](crate::TokenPrice::input_bound)). An answer's bytes count themselves
-//! ([`Price::per_million_bytes`](crate::Price::per_million_bytes)).
+//! A method that knows the caller, refuses in the same format, and counts usage. A stream in either
+//! direction is counted as it goes, by message or by byte: a token of
+//! [`Price::per_million_tokens`](crate::Price::per_million_tokens) is whatever its handler counts.
+//! A client's stream has no length to hold for, so such a price needs a limit on its input
+//! ([`input_bound`](crate::TokenPrice::input_bound)). The bytes of an answer are counted
+//! automatically ([`Price::per_million_bytes`](crate::Price::per_million_bytes)).
 //!
 //! ```
 //! use tollgate::{denial::{Denial, DenialKind}, tonic::{charge, principal}};
@@ -94,10 +103,10 @@ use crate::{
     wire::grpc_status,
 };
 
-/// Who is calling.
+/// The caller.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` where no layer authenticated anybody.
+/// `UNAUTHENTICATED` if no layer authenticated a caller.
 pub fn principal<T>(request: &Request<T>) -> Result<&Principal, Status> {
     request.extensions().get().ok_or_else(|| {
         let denial = Denial::new(DenialKind::CredentialMissing)
@@ -106,11 +115,11 @@ pub fn principal<T>(request: &Request<T>) -> Result<&Principal, Status> {
     })
 }
 
-/// The handle by which a method tells what its call really cost.
+/// The handle for reporting what a call really cost.
 ///
 /// # Errors
-/// `INTERNAL` where no [`SpendingLimitLayer`](crate::SpendingLimitLayer) stands on the server: a method
-/// that sells doesn't give away.
+/// `INTERNAL` if there is no [`SpendingLimitLayer`](crate::SpendingLimitLayer) on the server, so
+/// that a paid method is not given away.
 pub fn charge<T>(request: &Request<T>) -> Result<&Charge, Status> {
     request.extensions().get().ok_or_else(|| {
         let denial = Denial::new(DenialKind::Internal)
@@ -119,7 +128,7 @@ pub fn charge<T>(request: &Request<T>) -> Result<&Charge, Status> {
     })
 }
 
-/// The status of a refusal, with its details. Of whom a handler refuses so, the audit log tells.
+/// The status of a refusal, with its details. A handler's refusal is recorded in the audit log.
 impl From<Denial> for Status {
     fn from(denial: Denial) -> Self {
         trail::refused_by_the_application(&denial);
@@ -127,30 +136,32 @@ impl From<Denial> for Status {
     }
 }
 
-/// The status, told of as the refusals of layers are.
+/// The status; logged and counted like a layer's refusal.
 fn refuse<T>(request: &Request<T>, denial: &Denial) -> Status {
     let request_id = request.extensions().get::<RequestId>();
     guard::refused_outside("tonic", request_id, denial);
     grpc_status(denial)
 }
 
-/// Watched connections are connections of tonic's server: a [`StallLayer`](crate::StallLayer) on it finds the watch of each, and tells of each
-/// request what tonic would have told of the connection that is watched. So `Request::remote_addr` is known, and of a TLS stream that is
-/// watched (`WatchedIo<TlsStream<TcpStream>>`, with `h2` as its protocol) `Request::peer_certs` too. Where tonic's own server does TLS, and
-/// what is watched is below it, the client's certificates are in the extension `TlsConnectInfo<StallWatch>`.
+/// Makes watched connections usable with tonic's server: a [`StallLayer`](crate::StallLayer) on it
+/// finds the watch of each, and adds to each request what tonic would have added for the underlying
+/// connection. So `Request::remote_addr` is known, and for a watched TLS stream
+/// (`WatchedIo<TlsStream<TcpStream>>`, with `h2` as its protocol) `Request::peer_certs` too. If
+/// tonic's own server does TLS on top of the watched connection, the client's certificates are in
+/// the extension `TlsConnectInfo<StallWatch>`.
 impl<T: Connected> Connected for WatchedIo<T> {
     type ConnectInfo = StallWatch;
 
     fn connect_info(&self) -> StallWatch {
         let info = self.inner().connect_info();
         let watch = self.watch().clone();
-        watch.telling(move |extensions| {
+        watch.providing(move |extensions| {
             extensions.insert(info.clone());
         })
     }
 }
 
-/// Admits who has a permission, for one tonic service: `MyServer::with_interceptor(service, require)`.
+/// Requires a permission for one tonic service: `MyServer::with_interceptor(service, require)`.
 ///
 /// ```
 /// use tollgate::{CredentialKind, Principal, role::{Permission, RoleSet}, tonic::RequirePermission};
@@ -174,7 +185,7 @@ pub struct RequirePermission {
 }
 
 impl RequirePermission {
-    /// Requires `permission` of one of the caller's roles.
+    /// Requires that one of the caller's roles grants `permission`.
     #[must_use]
     pub fn new(roles: &RoleSet, permission: Permission) -> Self {
         Self {

@@ -1,8 +1,9 @@
-//! Floor 1: how what is done finds its way into the audit log.
+//! Floor 1: how actions get into the audit log.
 //!
-//! [`AuditLayer`](crate::AuditLayer) opens a scope around a request; whatever is done in it (a decision of
-//! a layer, a key made, a login ended) is recorded with the request's address, id, route and caller.
-//! Without a scope there is no sink: acts are told to `tracing` alone, decisions cost one look.
+//! [`AuditLayer`](crate::AuditLayer) opens a scope around a request; everything that is done within
+//! it (a decision of a layer, a key created, a login ended) is recorded with the request's address,
+//! id, route and caller. Without a scope there is no sink: acts go only to `tracing`, and decisions
+//! cost a single check.
 
 use std::{
     fmt,
@@ -27,12 +28,13 @@ use crate::{
     store::AuditLog,
 };
 
-/// Takes what happens, as it happens. It must not block.
+/// Receives audit events as they happen. It must not block.
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
-    /// Takes one event.
+    /// Receives an event.
     fn record(&self, event: AuditEvent);
 
-    /// Whether it tells the operator's log of every event itself. Then nothing else tells that of acts.
+    /// Whether it writes every event to the operator's log itself. Then acts are not logged
+    /// elsewhere.
     fn tells_operators(&self) -> bool {
         false
     }
@@ -48,8 +50,8 @@ impl<T: AuditSink + ?Sized> AuditSink for Arc<T> {
     }
 }
 
-/// The sink that writes to an [`AuditLog`]. What the log doesn't take is counted, and told to the
-/// operator's log.
+/// The sink that writes to an [`AuditLog`]. Events that the log does not accept are counted and
+/// reported in the operator's log.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -83,7 +85,7 @@ impl AuditTrail {
         }
     }
 
-    /// How many events are missing in the log.
+    /// How many events are missing from the log.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let refused = self.refused.load(Ordering::Relaxed);
@@ -98,7 +100,7 @@ impl AuditSink for AuditTrail {
         };
         let before = self.refused.fetch_add(1, Ordering::Relaxed);
         let lost = before.saturating_add(1);
-        // Told at every doubling: a log of losses must not be one more flood.
+        // Logged only at every doubling, so that losses don't flood the log.
         if lost.is_power_of_two() {
             tracing::error!(target: "tollgate::audit", %error, lost, "audit events are lost");
         }
@@ -109,7 +111,7 @@ tokio::task_local! {
     static SCOPE: Arc<Scope>;
 }
 
-/// One request, for whatever is done in it.
+/// The context of a request, for everything that is done within it.
 pub(crate) struct Scope {
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -117,8 +119,8 @@ pub(crate) struct Scope {
     pub(crate) request_id: OnceLock<RequestId>,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) caller: OnceLock<Principal>,
-    /// Whether it was told already that something was refused.
-    pub(crate) told: AtomicBool,
+    /// Whether a refusal has already been recorded.
+    pub(crate) refusal_recorded: AtomicBool,
 }
 
 impl Scope {
@@ -126,10 +128,10 @@ impl Scope {
         self.record_of(None, act);
     }
 
-    /// What was done with that key; `None`: with the caller's, if there is one.
+    /// Records an act on `key`; `None` means the caller's key, if there is one.
     fn record_of(&self, key: Option<&KeyId>, act: Act) {
         if act.outcome != AuditOutcome::Success {
-            self.told.store(true, Ordering::Relaxed);
+            self.refusal_recorded.store(true, Ordering::Relaxed);
         }
         let mut event = AuditEvent::new(self.clock.now(), act);
         event.key = key.cloned();
@@ -145,9 +147,9 @@ impl Scope {
         self.sink.record(event);
     }
 
-    /// Records a refusal that nobody was heard of: a handler's own, or a router's.
+    /// Records a refusal that no layer has recorded: a handler's own, or a router's.
     pub(crate) fn refused_by_the_application(&self, denial: &Denial) {
-        if !self.told.load(Ordering::Relaxed) {
+        if !self.refusal_recorded.load(Ordering::Relaxed) {
             self.refused("application", denial);
         }
     }
@@ -185,7 +187,7 @@ pub(crate) fn scoped<F: Future>(scope: Arc<Scope>, future: F) -> TaskLocalFuture
     SCOPE.scope(scope, future)
 }
 
-/// Spawns a task that goes on in the scope of the one that spawns it.
+/// Spawns a task in the scope of the current one.
 pub(crate) fn spawn<T>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>
 where
     T: Send + 'static,
@@ -196,12 +198,12 @@ where
     }
 }
 
-/// Records an act: in the audit log of the [`AuditLayer`](crate::AuditLayer) around the request that does
-/// it, and in the operator's log. Keys and logins do so themselves; an application does it for what only it
-/// knows.
+/// Records an act in the audit log of the [`AuditLayer`](crate::AuditLayer) around the current
+/// request, and in the operator's log. Keys and logins are recorded automatically; applications
+/// record what only they know.
 pub fn record(act: Act) {
-    let is_told = SCOPE.try_with(|scope| scope.sink.tells_operators());
-    if !is_told.unwrap_or(false) {
+    let is_logged = SCOPE.try_with(|scope| scope.sink.tells_operators());
+    if !is_logged.unwrap_or(false) {
         tracing::info!(
             target: "tollgate::audit",
             action = act.action.as_str(),
@@ -214,12 +216,12 @@ pub fn record(act: Act) {
     let _ = SCOPE.try_with(|scope| scope.record(act));
 }
 
-/// The request that is under way is called so from now on, if it had no name.
+/// Sets the id of the current request, if it has none yet.
 pub(crate) fn named(request_id: &RequestId) {
     let _ = SCOPE.try_with(|scope| scope.request_id.set(request_id.clone()));
 }
 
-/// Records that a caller authenticated, and knows the caller from now on.
+/// Records that a caller authenticated, and attributes later acts to that caller.
 pub(crate) fn authenticated(principal: &Principal) {
     let _ = SCOPE.try_with(|scope| {
         if scope.caller.set(principal.clone()).is_ok() {
@@ -228,13 +230,13 @@ pub(crate) fn authenticated(principal: &Principal) {
     });
 }
 
-/// Records what a handler refused, where no layer was heard of that did.
+/// Records a handler's refusal, unless a layer has recorded one.
 #[cfg(feature = "tonic")]
 pub(crate) fn refused_by_the_application(denial: &Denial) {
     let _ = SCOPE.try_with(|scope| scope.refused_by_the_application(denial));
 }
 
-/// Records what a layer refused.
+/// Records a layer's refusal.
 pub(crate) fn refused(layer: &'static str, denial: &Denial) {
     let _ = SCOPE.try_with(|scope| scope.refused(layer, denial));
 }

@@ -159,7 +159,7 @@ impl Settings {
             request_id: named(head),
             route: Some(bounded(&route).into()),
             caller: OnceLock::new(),
-            told: AtomicBool::new(false),
+            refusal_recorded: AtomicBool::new(false),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A JSON body that is taken at its word.
+//! A strict JSON body.
 
 use axum::{
     body::{Body, Bytes},
@@ -16,15 +16,18 @@ use super::{
 };
 use crate::domain::denial::{Denial, DenialKind};
 
-/// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. Bounded by axum's
-/// body limit (2 MB unless a `DefaultBodyLimit` on the route or the router sets another: what anybody may send to a login
-/// should be a few kilobytes). An `Option<JsonBody<T>>` may be left out.
+/// A JSON body, whatever its `content-type` says: `curl -d` sends JSON as a form. Limited by axum's
+/// body limit (2 MB unless a `DefaultBodyLimit` on the route or the router sets another; a login,
+/// which anybody may call, should allow only a few kilobytes). `Option<JsonBody<T>>` makes the body
+/// optional.
 ///
-/// Refused with 400 when it isn't JSON, with 422 when it isn't the JSON that was asked for (an array is
-/// no object, though serde would read one as a struct; nor has any object, at any depth, the member
-/// `$serde_json::private::RawValue`, by which a few kilobytes overflow the stack of whoever reads a `serde_json::Value` while that crate's
-/// feature `raw_value` is on, as it is with this crate, sqlx and axum's `Json`), with 413 when it is too large, and with 408 when nothing of it comes for 10
-/// seconds, or not all of it within 30.
+/// Refused with 400 if it isn't JSON, with 422 if it isn't the expected JSON, with 413 if it is too
+/// large, and with 408 if nothing arrives for 10 seconds or it is not complete within 30.
+///
+/// An array doesn't count as an object, though serde would read a struct from one. No object at any
+/// depth may have the member `$serde_json::private::RawValue`: with serde_json's feature
+/// `raw_value`, which this crate, sqlx and axum's `Json` enable, a few kilobytes of it overflow the
+/// stack of anything that reads a `serde_json::Value`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonBody<T>(pub T);
 
@@ -49,7 +52,8 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for JsonBody<T>
     }
 }
 
-/// All of a body as it came, within the bounds in length and time that a [`JsonBody`] has: for what isn't JSON.
+/// A whole body as received, within the same limits on length and time as a [`JsonBody`]: for what
+/// isn't JSON.
 #[derive(Clone, Debug, Default)]
 pub struct WholeBody(pub Bytes);
 
@@ -68,7 +72,7 @@ async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Den
         .map_err(|rejection| {
             let kind = match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => DenialKind::TooLarge,
-                _ if TooSlow::is_why(&rejection) => DenialKind::TooSlow,
+                _ if TooSlow::is_cause_of(&rejection) => DenialKind::TooSlow,
                 _ => DenialKind::Malformed,
             };
             Denial::new(kind).because(rejection.body_text())
@@ -76,13 +80,12 @@ async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Den
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<JsonBody<T>, Denial> {
-    read(json)
-        .map(JsonBody)
-        .map_err(|error| not_the_json(&error))
+    read(json).map(JsonBody).map_err(|error| describe(&error))
 }
 
-/// serde's words name a field and a place; they may repeat a value, so only the place and the kind are told.
-fn not_the_json(error: &serde_json::Error) -> Denial {
+/// serde's message names a field and a position, but may also quote a value, so only the position
+/// and the kind are reported.
+fn describe(error: &serde_json::Error) -> Denial {
     let place = format!("line {} column {}", error.line(), error.column());
     if error.is_data() {
         Denial::new(DenialKind::Unprocessable).with_message(format!(
@@ -102,11 +105,11 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     Ok(value)
 }
 
-/// Reads a struct from an object only: an array would be taken member by member.
+/// Reads a struct only from an object; serde would also read one from an array, member by member.
 struct NamedMembers<D>(D);
 
-/// Hands calls on as they are.
-macro_rules! hand_on {
+/// Forwards calls unchanged.
+macro_rules! forward {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
             self.0.$method(visitor)
@@ -117,7 +120,7 @@ macro_rules! hand_on {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for NamedMembers<D> {
     type Error = D::Error;
 
-    hand_on! {
+    forward! {
         deserialize_any deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32
         deserialize_i64 deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32
         deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char
@@ -136,7 +139,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for NamedMembers<D> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.0.deserialize_option(Inside(visitor))
+        self.0.deserialize_option(InsideOption(visitor))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -182,10 +185,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for NamedMembers<D> {
     }
 }
 
-/// Reads what is in an `Option` like the whole.
-struct Inside<V>(V);
+/// Applies the same rule inside an `Option`.
+struct InsideOption<V>(V);
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for InsideOption<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,6 @@
 //! For axum: extractors, refusals as handler results, and JSON bodies whatever their content type.
 //!
-//! Peer addresses are known when the router is served with
+//! Peer addresses are known if the router is served with
 //! `into_make_service_with_connect_info::<SocketAddr>()`.
 //!
 //! ```
@@ -47,8 +47,8 @@ use crate::{
     wire::{ClientIp, Denials, RefusedRequest},
 };
 
-/// Written in the style of RFC 9457; a [`DenialsLayer`](crate::DenialsLayer) further out writes it in
-/// the house style. It is logged and counted as what a layer refuses is.
+/// Rendered as problem details (RFC 9457); a [`DenialsLayer`](crate::DenialsLayer) further out
+/// renders it in the configured format. It is logged and counted like a layer's refusal.
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         guard::refused_by_handler(&self);
@@ -59,7 +59,7 @@ impl IntoResponse for Denial {
     }
 }
 
-/// Who is calling. Refused with 401 where no layer authenticated anybody.
+/// The caller. Refused with 401 if no layer authenticated one.
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Denial;
 
@@ -71,7 +71,8 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
-/// What a layer left, if it did: on routes that are sometimes outside of it.
+/// What a layer has put into the extensions, if anything: for routes that may be outside of that
+/// layer.
 macro_rules! optional {
     ($($what:ty),*) => {$(
         impl<S: Sync> OptionalFromRequestParts<S> for $what {
@@ -86,7 +87,8 @@ macro_rules! optional {
 
 optional!(Principal, Charge, RequestId, ClientIp);
 
-/// The handle for the real cost. Refused with 500 where no [`SpendingLimitLayer`](crate::SpendingLimitLayer) is.
+/// The handle for the real cost. Refused with 500 if there is no
+/// [`SpendingLimitLayer`](crate::SpendingLimitLayer).
 impl<S: Sync> FromRequestParts<S> for Charge {
     type Rejection = Denial;
 
@@ -98,7 +100,7 @@ impl<S: Sync> FromRequestParts<S> for Charge {
     }
 }
 
-/// The request's id. Refused with 500 where no [`RequestIdLayer`](crate::RequestIdLayer) is.
+/// The request's id. Refused with 500 if there is no [`RequestIdLayer`](crate::RequestIdLayer).
 impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = Denial;
 
@@ -109,7 +111,8 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-/// The client's address. Refused with 500 where no [`IpAllowLayer`](crate::IpAllowLayer) found it.
+/// The client's address. Refused with 500 if no [`IpAllowLayer`](crate::IpAllowLayer) determined
+/// it.
 impl<S: Sync> FromRequestParts<S> for ClientIp {
     type Rejection = Denial;
 

@@ -1,4 +1,4 @@
-//! Bodies that come too slowly.
+//! Timeouts for slow bodies.
 
 use std::{
     error::Error,
@@ -12,7 +12,7 @@ use pin_project::pin_project;
 
 use crate::wire::Pace;
 
-/// A body ends with this that came too slowly.
+/// The error of a body that arrived too slowly.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TooSlow;
 
@@ -25,8 +25,8 @@ impl fmt::Display for TooSlow {
 impl Error for TooSlow {}
 
 impl TooSlow {
-    /// Whether that is at the root of an error.
-    pub(super) fn is_why(error: &(dyn Error + 'static)) -> bool {
+    /// Whether this is among the causes of an error.
+    pub(super) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
         let mut next = Some(error);
         while let Some(error) = next {
             if error.is::<Self>() {
@@ -38,7 +38,7 @@ impl TooSlow {
     }
 }
 
-/// A body that ends in an error where it comes too slowly.
+/// A body that fails if it arrives too slowly.
 #[pin_project]
 pub(super) struct Paced<B> {
     #[pin]
@@ -68,10 +68,10 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let this = self.project();
         if let Poll::Ready(frame) = this.body.poll_frame(context) {
-            this.pace.went_on();
+            this.pace.made_progress();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        ready!(this.pace.poll_given_up(context));
+        ready!(this.pace.poll_timeout(context));
         Poll::Ready(Some(Err(TooSlow.into())))
     }
 

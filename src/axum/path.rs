@@ -1,4 +1,4 @@
-//! Names of things in a path.
+//! Names in a path.
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::denial::{Denial, DenialKind};
 
-/// The parameters of a path that name something, read as axum's `Path` reads them; `None` where they can't be anything's name: an id that
-/// is too long, or an escape that is no UTF-8. axum would answer that with 400. It is for the handler to answer like an
-/// id that never was, since there is nothing of that name either.
+/// Path parameters that name something, parsed like axum's `Path`; `None` if they can't be a valid
+/// name: an id that is too long, or an escape that isn't UTF-8. axum would answer that with 400.
+/// The handler should answer it like an unknown id, since nothing has that name.
 ///
 /// ```
 /// use tollgate::{Principal, axum::PathName, denial::Denial, keyring::{Keyring, KeyringError}, store::KeyId};
@@ -24,7 +24,7 @@ use crate::domain::denial::{Denial, DenialKind};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PathName<T>(pub Option<T>);
 
-/// Refused with 500 where the route has no such parameters.
+/// Refused with 500 if the route has no such parameters.
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathName<T> {
     type Rejection = Denial;
 

@@ -5,10 +5,10 @@ use serde::de::Error;
 
 use crate::domain::json::is_reserved;
 
-/// Fails where `json` has a member of a reserved name, however it is spelled. Looks at names alone, and at nothing where none can be
-/// such a one; whether it is JSON at all is for its reader to say.
+/// Fails if `json` has a member with the reserved name, however it is escaped. Examines only names,
+/// and nothing at all if none can be reserved; whether the text is JSON is left to the parser.
 pub(super) fn refuse(json: &[u8]) -> Result<(), serde_json::Error> {
-    // Letters and signs are written as they are, or by their number.
+    // Characters are written literally, or as `\u` escapes.
     let may_have = [&b"$serde_json"[..], b"\\u"];
     if may_have
         .iter()
@@ -30,7 +30,7 @@ fn is_reserved_however_spelled(name: &[u8]) -> bool {
     serde_json::from_slice::<String>(&quoted).is_ok_and(|name| is_reserved(&name))
 }
 
-/// The names of all members at any depth, as they are spelled: each text that a colon follows.
+/// The names of all members at any depth, unescaped: each string that is followed by a colon.
 struct Names<'a>(&'a [u8]);
 
 impl<'a> Iterator for Names<'a> {
@@ -50,7 +50,7 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
-/// Where a text ends: at the first quotation mark that no backslash stands before.
+/// The end of a string: the first quotation mark that isn't escaped.
 fn end_of(text: &[u8]) -> Option<usize> {
     let mut marks = memchr::memchr2_iter(b'"', b'\\', text);
     let mut escaped = None;

@@ -1,4 +1,4 @@
-//! What is built: all gates, in their order.
+//! The finished gate: all layers in order.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     wire::RequestHead,
 };
 
-/// The authentication of a gate that has none. There is no value of this type.
+/// The authentication of a gate without one. This type has no values.
 #[derive(Clone, Debug)]
 pub enum NoAuthentication {}
 
@@ -35,24 +35,24 @@ impl Policy for NoAuthentication {
     }
 }
 
-/// The whole gate. A clone is a few reference counts.
+/// The whole gate. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct TollgateLayer<A: Policy> {
     audit: AuditLayer,
     course: Arc<WholeCourse<A>>,
 }
 
-/// Whom and what a request that isn't spared is asked, from the outside in.
-type Asked<A> = Then<Option<Gate<IpAllowPolicy>>, Located<A>>;
+/// The gates for requests that aren't skipped, from the outside in.
+type Guarded<A> = Then<Option<Gate<IpAllowPolicy>>, Located<A>>;
 type Located<A> =
-    Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Unless<Known<A>>>>;
-type Known<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Counted>>;
-type Counted = Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Paying>>;
+    Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Unless<Authenticated<A>>>>;
+type Authenticated<A> = Then<Option<Gate<A>>, Then<Option<Gate<ConcurrencyLimitPolicy>>, Metered>>;
+type Metered = Then<Option<Gate<RateLimitPolicy>>, Then<Several<RateLimitPolicy>, Paying>>;
 type Paying = Then<Option<Gate<RbacPolicy>>, Option<Gate<SpendingLimitPolicy>>>;
 
 /// All gates of a [`TollgateLayer`].
 pub(super) type WholeCourse<A> =
-    Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Asked<A>>>>;
+    Then<Gate<RequestIdPolicy>, Then<Gate<DenialsPolicy>, Unless<Guarded<A>>>>;
 
 impl<A: Policy> TollgateLayer<A> {
     pub(super) fn new(audit: AuditLayer, course: WholeCourse<A>) -> Self {

@@ -30,14 +30,16 @@ use crate::{
 
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
-use settings::{Allowed, OF_ADDRESSES, OF_PRINCIPALS, PrincipalLimit, Setting, Settings};
+use settings::{Allowed, CLIENT_IP_LIMIT, PRINCIPAL_LIMIT, PrincipalLimit, Setting, Settings};
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
-/// From the outside in: request id → audit → house style → allowed addresses → rate limit by address, and others of whoever comes →
-/// authentication → requests under way → rate limit by principal → permission → spending. What isn't set isn't there.
+/// From the outside in: request id → audit → format of refusals → allowed addresses → rate limit by
+/// address, and other outer limits → authentication → requests under way → rate limit by principal
+/// → permission → spending. What isn't configured is left out.
 ///
-/// A known caller's requests count whether or not they are permitted, and each answer tells what is left.
+/// An authenticated caller's requests count whether or not they are permitted, and each answer says
+/// what is left.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -70,7 +72,7 @@ use settings::{Allowed, OF_ADDRESSES, OF_PRINCIPALS, PrincipalLimit, Setting, Se
 pub struct Tollgate;
 
 impl Tollgate {
-    /// Begins a gate.
+    /// Starts a gate.
     pub fn builder() -> TollgateBuilder<NoAuthentication> {
         TollgateBuilder {
             authentication: None,
@@ -98,30 +100,32 @@ impl Tollgate {
     }
 }
 
-/// Makes a [`TollgateLayer`]. A setting that is there once can be set once: which of two was meant, nobody can say.
+/// Builds a [`TollgateLayer`]. Setting the same thing twice is an error, since it would be unclear
+/// which one was meant.
 #[must_use]
 pub struct TollgateBuilder<A> {
     authentication: Option<Gate<A>>,
     settings: Settings,
-    /// Which settings were given, in order.
+    /// The settings that were given, in order.
     given: Vec<Setting>,
 }
 
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
-    /// How refusals look, also those of handlers; problem details (RFC 9457) unless set.
+    /// The format of refusals, including those of handlers; problem details (RFC 9457) by default.
     pub fn denials(mut self, denials: impl Into<Denials>) -> Self {
         self.settings.denials = self.settings.denials.with_style(denials);
         self.given(Setting::Denials)
     }
 
-    /// Also dresses errors of the service that nobody dressed: a router's 404, an extractor's 400.
+    /// Also applies the format to the service's plain errors: a router's 404, an extractor's 400.
     pub fn cover_plain_errors(mut self) -> Self {
         self.settings.denials = self.settings.denials.cover_plain_errors();
         self
     }
 
-    /// How a client's address is found; the peer's unless set. It goes for every part of the gate that counts or compares
-    /// addresses, layers that were handed in too, but for those that trust proxies of their own.
+    /// How a client's address is determined; the peer's by default. Applies to every part of the
+    /// gate that counts or compares addresses, including layers that are passed in, except those
+    /// with trusted proxies of their own.
     pub fn client_address(mut self, address: ClientAddress) -> Self {
         self.settings.address = address;
         self.given(Setting::ClientAddress)
@@ -133,31 +137,33 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::Audit)
     }
 
-    /// Admits only who comes from one of `networks`, and leaves the [`ClientIp`](crate::ClientIp) on requests.
+    /// Admits only clients from `networks`, and adds the [`ClientIp`](crate::ClientIp) to requests.
     pub fn allow_addresses(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.settings.allowed = Some(Allowed::Networks(networks.into_iter().collect()));
         self.given(Setting::AllowAddresses)
     }
 
-    /// Leaves the [`ClientIp`](crate::ClientIp) on requests, wherever they come from. Who has no address is refused.
+    /// Adds the [`ClientIp`](crate::ClientIp) to requests, wherever they come from. Requests
+    /// without an address are refused.
     pub fn locate_clients(mut self) -> Self {
         self.settings.allowed = Some(Allowed::Everybody);
         self.given(Setting::LocateClients)
     }
 
-    /// Limits each client address, before it is known who calls.
+    /// Limits requests per client address, before authentication.
     ///
-    /// The server has to tell the peer's address, or everybody is refused with 503: an axum router is served by
-    /// `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`, tonic tells it by itself, and others put
-    /// a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
+    /// The server has to provide the peer's address, or every request is refused with 503: serve an
+    /// axum router by `axum::serve(listener,
+    /// app.into_make_service_with_connect_info::<SocketAddr>())`; tonic provides it by itself;
+    /// other servers put a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
     pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_client_ip = Some(quotas.into());
         self.given(Setting::PerClientIp)
     }
 
-    /// One more limit of whoever comes, beside [`per_client_ip`](Self::per_client_ip) and asked after it: of everybody together, or
-    /// of [failed attempts](RateLimitLayer::failed_attempts). It goes by its own clock, and counts in its own store, or where it
-    /// has none, in the gate's, as `name`.
+    /// Adds a limit before authentication, checked after [`per_client_ip`](Self::per_client_ip): a
+    /// global one, or one of [failed attempts](RateLimitLayer::failed_attempts). It uses its own
+    /// clock, and counts in its own store or, if it has none, in the gate's, under `name`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -187,7 +193,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::AddOuterRateLimit)
     }
 
-    /// Finds out who calls.
+    /// Authenticates callers.
     pub fn authenticate<B: Authenticator>(self, layer: B) -> TollgateBuilder<B::Policy> {
         let mut given = self.given;
         given.push(Setting::Authenticate);
@@ -198,38 +204,41 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         }
     }
 
-    /// Requires a permission of everybody, or any other [`Requirement`].
+    /// Requires a permission, or any other [`Requirement`], for all requests.
     pub fn require(mut self, roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
         self.settings.requirement = Some(RbacLayer::require(roles, requirement));
         self.given(Setting::Require)
     }
 
-    /// Requires what `layer` requires: of each route its own, with [`RbacLayer::routes`].
+    /// Requires what `layer` requires; with [`RbacLayer::routes`] this depends on the route.
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
         self.settings.requirement = Some(layer);
         self.given(Setting::Authorize)
     }
 
-    /// Limits each principal.
+    /// Limits requests per principal.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
         self.given(Setting::PerPrincipal)
     }
 
-    /// Limits known callers as `layer` says: with plans, weights, in tokens, in other header dialects. It goes by its own clock, and
-    /// counts in its own store, or where it has none, in the gate's, as `principal`. Instead of
-    /// [`per_principal`](Self::per_principal).
+    /// Limits authenticated callers by `layer`: with plans, costs, tokens, or other header
+    /// dialects. It uses its own clock, and counts in its own store or, if it has none, in the
+    /// gate's, under `principal`. Replaces [`per_principal`](Self::per_principal).
     ///
-    /// Its [`limits`](RateLimitLayer::limits) reach what the gate counts if it was given its store itself.
+    /// Its [`limits`](RateLimitLayer::limits) handle sees the gate's counts only if the layer was
+    /// given its store itself.
     pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
         self.settings.per_principal = Some(PrincipalLimit::Layer(layer));
         self.given(Setting::WithRateLimit)
     }
 
-    /// One more limit of known callers beside [`per_principal`](Self::per_principal), as `layer` says: tokens beside requests, or one of
-    /// some routes. It is asked after that one, which has counted what this one refuses, and before anything is permitted or paid.
-    /// It goes by its own clock, and counts in its own store, or where it has none, in the gate's, as `name`. Beside a limit of requests one
-    /// of tokens is told in OpenAI's fields alone, unless its dialects were chosen by hand.
+    /// Adds a limit on authenticated callers beside [`per_principal`](Self::per_principal): tokens
+    /// beside requests, or some routes. It is checked after that one, which therefore counts what
+    /// this one refuses, and before permissions and payment. It uses its own clock, and counts in
+    /// its own store or, if it has none, in the gate's, under `name`. Beside a limit of requests, a
+    /// limit of tokens is reported only in OpenAI's fields, unless its dialects were chosen
+    /// explicitly.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -257,22 +266,24 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::AddRateLimit)
     }
 
-    /// Limits how many requests known callers have under way at once, as `layer` says.
+    /// Limits by `layer` how many requests authenticated callers have under way at once.
     pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
         self.settings.concurrency = Some(layer);
         self.given(Setting::Concurrency)
     }
 
-    /// Counts in `store`, so that several processes act as one; in this process's memory unless set. The
-    /// limits are called `client-ip` and `principal` there, and as they are [added](Self::add_rate_limit): gates that are to count apart in one store have each a
-    /// [`rate_scope`](Self::rate_scope).
+    /// Counts in `store`, so that several processes share the limits; in this process's memory by
+    /// default. The limits are called `client-ip` and `principal` there, and the others as they
+    /// were [added](Self::add_rate_limit). Gates that should count separately in one store need a
+    /// [`rate_scope`](Self::rate_scope) each.
     pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
         self.settings.rate_store = Some(Arc::new(store));
         self.given(Setting::WithRateStore)
     }
 
-    /// What this gate's limits are called in the store: `jobs/client-ip` and `jobs/principal`, for `jobs`. All gates of one
-    /// scope count together, in whatever process.
+    /// Prefixes the names of this gate's limits in the store: `jobs/client-ip` and
+    /// `jobs/principal`, for `jobs`. All gates with the same scope count together, in all
+    /// processes.
     pub fn rate_scope(mut self, scope: &str) -> Self {
         self.settings.rate_scope = Some(scope.into());
         self.given(Setting::RateScope)
@@ -284,27 +295,29 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::Spending)
     }
 
-    /// Charges as `layer` says.
+    /// Charges for each request by `layer`.
     pub fn with_spending(mut self, layer: SpendingLimitLayer) -> Self {
         self.settings.spending = Some(layer);
         self.given(Setting::WithSpending)
     }
 
-    /// Passes requests by for which `skip` says so: only their id and the style of errors are seen to.
+    /// Skips the gate for requests for which `skip` returns true: they only get an id and the
+    /// format of errors.
     pub fn skip(mut self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.settings.skips.push(Arc::new(skip));
         self
     }
 
-    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    /// Skips the gate for requests whose full path equals one of `paths` exactly.
     pub fn skip_paths<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Self {
         self.settings.skips.push(on_paths(paths));
         self
     }
 
-    /// Lets everybody make requests for which `is_open` says so: nobody is asked who they are, what they may or what they can
-    /// pay. Their addresses are judged and counted like all others, which those that are [skipped](Self::skip) are spared: a health
-    /// check that holds a stream open is open, and skipped where only the own network reaches it.
+    /// Admits requests for which `is_open` returns true without authentication, permission or
+    /// payment. Unlike those that are [skipped](Self::skip), they are still subject to the address
+    /// rules and limits. Use it for a health check that may hold a stream open, and skip one that
+    /// is reachable only from your own network.
     pub fn open_to_strangers(
         mut self,
         is_open: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -313,32 +326,33 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self
     }
 
-    /// Passes CORS preflight requests by, where what answers them stands inside. It belongs outside of the gate, and then none comes here: inside
-    /// of it refusals go out without `access-control-allow-origin`, and a page can't read that it is a 401, a 402 or a 429.
+    /// Skips the gate for CORS preflight requests, if they are answered inside of it. Better put
+    /// CORS outside of the gate, where no preflight gets this far: inside of it, refusals lack
+    /// `access-control-allow-origin`, and a page can't see that they are a 401, a 402 or a 429.
     pub fn skip_preflight(self) -> Self {
         self.skip(is_preflight)
     }
 
-    /// Decides, logs and counts, and lets everything through: a whole gate that is tried before it bites. A layer that
-    /// was handed in can be tried alone, by its own `shadow`.
+    /// Decides, logs and counts, but admits everything: to try a whole gate before enforcing it. A
+    /// layer that is passed in can be tried alone, by its own `shadow`.
     ///
-    /// Whoever would be admitted is, with all that follows: limits are used up, and **real money is held and settled** for
-    /// whoever has it. Try prices on a ledger that is made for the trial.
+    /// Requests that would be admitted have their full effect: limits are used up, and **real money
+    /// is held and settled** for callers who have some. Try prices on a separate ledger.
     pub fn shadow(mut self) -> Self {
         self.settings.shadow = true;
         self
     }
 
-    /// Another source of time, for limits, the audit log and prices.
+    /// Sets another source of time, for limits, the audit log and prices.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = Some(clock);
         self.given(Setting::WithClock)
     }
 
-    /// The gate.
+    /// Builds the gate.
     ///
     /// # Errors
-    /// [`TollgateError`] names the setting that can't be.
+    /// [`TollgateError`] names the invalid setting.
     pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
         let Self {
             authentication,
@@ -355,15 +369,15 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
         let per_client_ip = settings.per_client_ip.map(|quotas| {
             let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
-            common.limit(layer, OF_ADDRESSES)
+            common.limit(layer, CLIENT_IP_LIMIT)
         });
         let outer = common.limits(settings.outer_limits);
-        let tells_requests = settings.per_principal.is_some();
+        let reports_requests = settings.per_principal.is_some();
         let per_principal = settings.per_principal;
         let per_principal =
-            per_principal.map(|limit| common.limit(limit.into_layer(&clock), OF_PRINCIPALS));
+            per_principal.map(|limit| common.limit(limit.into_layer(&clock), PRINCIPAL_LIMIT));
         let further = settings.further_limits.into_iter();
-        let further = common.limits(further.map(|(name, layer)| match tells_requests {
+        let further = common.limits(further.map(|(name, layer)| match reports_requests {
             true => (name, layer.beside_requests()),
             false => (name, layer),
         }));
@@ -374,7 +388,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let requirement = settings.requirement.map(RbacLayer::into_gate);
         let audit = settings.audit.client_address(common.address.clone());
         let concurrency = settings.concurrency.map(ConcurrencyLimitLayer::into_gate);
-        let known = Then {
+        let authenticated = Then {
             outer: common.gate(authentication),
             inner: Then {
                 outer: common.gate(concurrency),
@@ -390,13 +404,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
                 },
             },
         };
-        let asked = Then {
+        let guarded = Then {
             outer: common.gate(settings.allowed.map(Allowed::into_gate)),
             inner: Then {
                 outer: common.gate(per_client_ip),
                 inner: Then {
                     outer,
-                    inner: Unless::new(settings.open, known),
+                    inner: Unless::new(settings.open, authenticated),
                 },
             },
         };
@@ -404,7 +418,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             outer: RequestIdLayer::new().into_gate(),
             inner: Then {
                 outer: settings.denials.into_gate(),
-                inner: Unless::new(settings.skips, asked),
+                inner: Unless::new(settings.skips, guarded),
             },
         };
         Ok(TollgateLayer::new(audit.with_clock(clock), course))
@@ -416,7 +430,7 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 }
 
-/// What goes for every gate of the stack.
+/// Settings that apply to every gate of the stack.
 struct Common {
     address: ClientAddress,
     shadow: bool,
@@ -425,7 +439,7 @@ struct Common {
 }
 
 impl Common {
-    /// A limit that counts in the gate's store, if there is one, under its name in the gate's scope.
+    /// Gives a limit the gate's store, if there is one, under its name in the gate's scope.
     fn limit(&self, layer: RateLimitLayer, name: &str) -> Gate<RateLimitPolicy> {
         let layer = match (&self.rate_store, &self.rate_scope) {
             (None, _) => layer,
@@ -435,7 +449,7 @@ impl Common {
         layer.into_gate()
     }
 
-    /// Limits as they were added, by their names.
+    /// The added limits, by name.
     fn limits(
         &self,
         limits: impl IntoIterator<Item = (Box<str>, RateLimitLayer)>,

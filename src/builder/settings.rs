@@ -1,4 +1,4 @@
-//! The settings of a [`Tollgate`](crate::Tollgate), and which of them contradict each other.
+//! The settings of a [`Tollgate`](crate::Tollgate), and the checks for contradictions.
 
 use std::sync::Arc;
 
@@ -17,27 +17,27 @@ use crate::{
     wire::ClientAddress,
 };
 
-/// A setting contradicts another, or is missing: which.
+/// The setting that is missing, or that contradicts another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TollgateError {
-    /// The setting speaks of a principal, and nobody is authenticated.
+    /// The setting needs a principal, but there is no authentication.
     #[error("{setting}: needs `authenticate`")]
     NeedsAuthentication {
         /// The setting.
         setting: &'static str,
     },
-    /// The setting was given before, and says something else now.
+    /// The setting was given twice.
     #[error("{setting}: is set twice")]
     SetTwice {
         /// The setting.
         setting: &'static str,
     },
-    /// Two limits have one name, by which a store would count them together.
+    /// Two limits have the same name, so a store would count them together.
     #[error("add_rate_limit, add_outer_rate_limit: there are two limits of one name")]
     LimitNamedTwice,
-    /// The limit can't count where that setting puts it: failed attempts inside of authentication, which refuses them further out, or
-    /// known callers outside of it.
+    /// The limit would never count where this setting puts it: failed attempts inside of
+    /// authentication, which refuses them further out, or authenticated callers outside of it.
     #[error("{setting}: the limit never counts there; `{other}` puts it where it does")]
     NeverCounts {
         /// The setting.
@@ -45,7 +45,7 @@ pub enum TollgateError {
         /// The setting for a limit of that kind.
         other: &'static str,
     },
-    /// Two settings say different things of the same.
+    /// Two settings configure the same thing.
     #[error("{setting}: contradicts `{other}`")]
     Contradiction {
         /// The setting.
@@ -53,7 +53,7 @@ pub enum TollgateError {
         /// The other one.
         other: &'static str,
     },
-    /// The list of addresses is empty, so that nobody could come in.
+    /// The list of addresses is empty, so every request would be refused.
     #[error("allow_addresses: allows nobody")]
     AllowsNobody,
     /// Every address is a trusted proxy, so any client can forge its address.
@@ -61,11 +61,11 @@ pub enum TollgateError {
     TrustsEveryAddress,
 }
 
-/// What the limits of each gate are called in a store.
-pub(super) const OF_ADDRESSES: &str = "client-ip";
-pub(super) const OF_PRINCIPALS: &str = "principal";
+/// The names of the built-in limits in a store.
+pub(super) const CLIENT_IP_LIMIT: &str = "client-ip";
+pub(super) const PRINCIPAL_LIMIT: &str = "principal";
 
-/// By what known callers are limited.
+/// How authenticated callers are limited.
 #[derive(Debug)]
 pub(super) enum PrincipalLimit {
     Quotas(Quotas),
@@ -73,7 +73,7 @@ pub(super) enum PrincipalLimit {
 }
 
 impl PrincipalLimit {
-    /// As a layer; one that was handed in keeps its own clock.
+    /// As a layer; one that was passed in keeps its own clock.
     pub(super) fn into_layer(self, clock: &Arc<dyn Clock>) -> RateLimitLayer {
         match self {
             Self::Quotas(quotas) => {
@@ -88,13 +88,13 @@ pub(super) struct Settings {
     pub(super) denials: DenialsLayer,
     pub(super) address: ClientAddress,
     pub(super) audit: AuditLayer,
-    /// Who is let in, and located.
+    /// Which addresses are admitted and added to requests.
     pub(super) allowed: Option<Allowed>,
     pub(super) per_client_ip: Option<Quotas>,
     pub(super) per_principal: Option<PrincipalLimit>,
-    /// Further limits of whoever comes, and what they are called.
+    /// Additional limits before authentication, with their names.
     pub(super) outer_limits: Vec<(Box<str>, RateLimitLayer)>,
-    /// Further limits of known callers, and what they are called.
+    /// Additional limits on authenticated callers, with their names.
     pub(super) further_limits: Vec<(Box<str>, RateLimitLayer)>,
     pub(super) concurrency: Option<ConcurrencyLimitLayer>,
     pub(super) rate_store: Option<Arc<dyn RateStore>>,
@@ -104,11 +104,11 @@ pub(super) struct Settings {
     pub(super) skips: Vec<Skip>,
     pub(super) open: Vec<Skip>,
     pub(super) shadow: bool,
-    /// `None`: the machine's own time, but a layer that was handed in keeps its own.
+    /// `None` for the machine's own time; a layer that was passed in keeps its own clock.
     pub(super) clock: Option<Arc<dyn Clock>>,
 }
 
-/// Which client addresses come in.
+/// Which client addresses are admitted.
 #[derive(Debug)]
 pub(super) enum Allowed {
     Everybody,
@@ -149,7 +149,7 @@ pub(super) enum Setting {
     WithClock,
 }
 
-/// Settings of which each pair is about the same.
+/// Pairs of settings that configure the same thing.
 const RIVALS: [(Setting, Setting); 4] = [
     (Setting::Require, Setting::Authorize),
     (Setting::PerPrincipal, Setting::WithRateLimit),
@@ -183,12 +183,12 @@ impl Setting {
         }
     }
 
-    /// Whether each time it is given it says something of its own.
+    /// Whether it may be given repeatedly, each time adding something.
     const fn adds(self) -> bool {
         matches!(self, Self::AddRateLimit | Self::AddOuterRateLimit)
     }
 
-    /// Whether it speaks of a principal.
+    /// Whether it needs a principal.
     const fn needs_principal(self) -> bool {
         match self {
             Self::Require
@@ -215,7 +215,7 @@ impl Setting {
 }
 
 impl Settings {
-    /// Looks for a setting among those that were `given` that can't be.
+    /// Checks the settings that were `given`.
     pub(super) fn check<A>(
         &self,
         given: &[Setting],
@@ -239,7 +239,7 @@ impl Settings {
             return Err(TollgateError::Contradiction { setting, other });
         }
         self.check_places()?;
-        let mut names: Vec<&str> = vec![OF_ADDRESSES, OF_PRINCIPALS];
+        let mut names: Vec<&str> = vec![CLIENT_IP_LIMIT, PRINCIPAL_LIMIT];
         for (name, _) in self.outer_limits.iter().chain(&self.further_limits) {
             if names.contains(&name.as_ref()) {
                 return Err(TollgateError::LimitNamedTwice);
@@ -255,7 +255,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Looks for a limit that stands where it never counts.
+    /// Checks for limits in places where they would never count.
     fn check_places(&self) -> Result<(), TollgateError> {
         let never_counts = |setting: Setting, other: Setting| TollgateError::NeverCounts {
             setting: setting.name(),

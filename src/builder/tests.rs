@@ -293,7 +293,8 @@ async fn further_limits_are_asked_in_their_order_wherever_they_count() {
             gate = gate.with_rate_store(Arc::clone(store)).rate_scope("jobs");
         }
         let gate = gate.build().unwrap();
-        // The first is through all; the second is refused by the last of them, the third by the one before.
+        // The first is through all; the second is refused by the last of them, the third by the one
+        // before.
         for (status, remaining) in [(200, 1), (429, 1), (429, 0)] {
             let answer = ask(&gate, request("/", &key)).await;
             assert_eq!(answer.status(), status);

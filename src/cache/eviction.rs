@@ -1,8 +1,9 @@
-//! Which values stay: moka's part.
+//! Eviction, by moka.
 //!
-//! moka knows the hashes of what stands in the [table](super::table), and says which has to go: the least used when there
-//! are too many (TinyLFU), and what nobody has loaded or used for a lifetime. Its own look-up tells its policy of each use, which
-//! costs a dozen lines of memory; a sample of the hits says the same.
+//! moka knows the hashes of the values in the [table](super::table), and decides what to evict: the
+//! least used if there are too many (TinyLFU), and what has not been loaded or used for a lifetime.
+//! A lookup in moka would record each use in its policy, which touches a dozen cache lines; a
+//! sample of the hits is as informative.
 
 use std::{
     hash::Hash,
@@ -16,18 +17,20 @@ use std::{
 use hashbrown::DefaultHashBuilder;
 use moka::{notification::RemovalCause, sync::Cache};
 
-use super::table::{Place, Remembered, Table};
+use super::table::{Remembered, Slot, Table};
 
-/// moka refuses a lifetime of a thousand years; what is older than a year is reloaded.
+/// moka rejects a lifetime above a thousand years; values older than a year are reloaded.
 const LIFETIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// Of so many hits of a stripe one is told. A prime, since requests that go round may be a hundred or a thousand.
+/// One in this many hits of a stripe is recorded. A prime, because cyclic request patterns may have
+/// periods of a hundred or a thousand.
 const SAMPLE: u64 = 61;
 
 /// Decides what stays in a table.
 ///
-/// Every value in the table has an entry in moka, and the end of that entry takes the value from the table. The reverse need not
-/// hold: an entry without a value is a miss, and its value is loaded again.
+/// Every value in the table has an entry in moka, and the end of that entry removes the value from
+/// the table. The reverse need not hold: an entry without a value is a miss, and its value is
+/// loaded again.
 pub(super) struct Eviction {
     known: Cache<u64, (), DefaultHashBuilder>,
 }
@@ -40,8 +43,8 @@ impl Eviction {
         evictions: &Arc<AtomicU64>,
     ) -> Self {
         let (table, evictions) = (Arc::clone(table), Arc::clone(evictions));
-        // Counted from the last use, which takes no second list as counting from the load does: what is too old to be served is
-        // loaded anew, and so told anew.
+        // Time to idle rather than time to live, because that needs no second list. A value too old
+        // to be served is loaded again, and thereby registered again.
         let known = Cache::builder()
             .max_capacity(capacity)
             .time_to_idle(lifetime.min(LIFETIME_MAX))
@@ -50,37 +53,37 @@ impl Eviction {
                     evictions.fetch_add(1, Ordering::Relaxed);
                 }
                 if cause != RemovalCause::Replaced {
-                    table.clear(Place::of_hash(*hash));
+                    table.clear(Slot::of_hash(*hash));
                 }
             })
             .build_with_hasher(DefaultHashBuilder::default());
         Self { known }
     }
 
-    /// Whether it stays, as far as is decided by now.
-    pub(super) fn knows(&self, place: Place) -> bool {
-        self.known.contains_key(&place.hash())
+    /// Whether it is still registered.
+    pub(super) fn is_registered(&self, slot: Slot) -> bool {
+        self.known.contains_key(&slot.hash())
     }
 
-    /// Notes that somebody asks for it.
-    pub(super) fn note(&self, place: Place) {
-        let _known = self.known.get(&place.hash());
+    /// Records a use.
+    pub(super) fn record_use(&self, slot: Slot) {
+        let _known = self.known.get(&slot.hash());
     }
 
-    /// Notes one hit of many.
-    pub(super) fn note_sometimes(&self, place: Place, hits: u64) {
+    /// Records a sample of the hits.
+    pub(super) fn record_sample(&self, slot: Slot, hits: u64) {
         if hits.checked_rem(SAMPLE) == Some(0) {
-            self.note(place);
+            self.record_use(slot);
         }
     }
 
-    /// Tells of what is to be put there.
-    pub(super) fn tell(&self, place: Place) {
-        self.known.insert(place.hash(), ());
+    /// Registers a value that is about to be inserted.
+    pub(super) fn register(&self, slot: Slot) {
+        self.known.insert(slot.hash(), ());
     }
 
-    pub(super) fn forget(&self, place: Place) {
-        self.known.invalidate(&place.hash());
+    pub(super) fn forget(&self, slot: Slot) {
+        self.known.invalidate(&slot.hash());
     }
 
     pub(super) fn forget_all(&self) {
@@ -93,8 +96,8 @@ impl Eviction {
     }
 }
 
-/// A cache of moka's alone, which counts what it has to let go: for known absences, which cost little.
-pub(super) fn bounded<K, V>(
+/// A plain moka cache that counts its evictions: for known absences, which take little memory.
+pub(super) fn bounded_cache<K, V>(
     capacity: u64,
     lifetime: Duration,
     evictions: &Arc<AtomicU64>,

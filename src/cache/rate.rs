@@ -1,14 +1,14 @@
-//! How often something may be done, and how often at the same time.
+//! A limit on how often something is done, and on how often at the same time.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-/// So many in a second, as many at once, and as many under way.
+/// A limit per second, which is also the burst and the maximum number under way.
 ///
-/// The rate is GCRA: one number, the moment up to which all is used up. That number falls behind by itself, also while what was begun
-/// hangs; so what is under way is counted by another.
+/// The rate is GCRA: a single number, the time up to which capacity is used up. Capacity returns
+/// with time even while operations hang, so those under way are counted separately.
 pub(super) struct Rate {
     limit: u32,
     interval_nanos: u64,
@@ -16,17 +16,18 @@ pub(super) struct Rate {
     under_way: AtomicU32,
 }
 
-/// One that was begun. It is under way until this is dropped, and counts unless it was good for something.
-pub(super) struct Begun<'a> {
+/// An operation that was begun. It is under way until this is dropped, and counts unless it was
+/// good.
+pub(super) struct Attempt<'a> {
     rate: &'a Rate,
-    /// When the time that it used up is over.
+    /// When the capacity that it took has been restored.
     until_nanos: u64,
 }
 
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 impl Rate {
-    /// At least one a second.
+    /// `limit` per second, at least one.
     pub(super) fn per_second(limit: u32) -> Self {
         let limit = limit.max(1);
         Self {
@@ -40,11 +41,11 @@ impl Rate {
         }
     }
 
-    /// Begins one more, if it may be now.
-    pub(super) fn begin(&self, now: Duration) -> Option<Begun<'_>> {
+    /// Begins an operation if the limit allows.
+    pub(super) fn begin(&self, now: Duration) -> Option<Attempt<'_>> {
         let more = |taken: u32| (taken < self.limit).then(|| taken.saturating_add(1));
         update_u32(&self.under_way, more)?;
-        let mut begun = Begun {
+        let mut attempt = Attempt {
             rate: self,
             until_nanos: 0,
         };
@@ -52,14 +53,15 @@ impl Rate {
         let full = now.saturating_add(SECOND_NANOS);
         let later = |used: u64| used.max(now).saturating_add(self.interval_nanos);
         let used = update(&self.used_up_to, |used| (used < full).then(|| later(used)))?;
-        begun.until_nanos = later(used);
-        Some(begun)
+        attempt.until_nanos = later(used);
+        Some(attempt)
     }
 }
 
-impl Begun<'_> {
-    /// It doesn't count. What time has given back already isn't given back once more: that would let through more later.
-    pub(super) fn was_good(self, now: Duration) {
+impl Attempt<'_> {
+    /// Uncounts the operation. Capacity that time has already restored isn't returned again,
+    /// because that would admit too many later.
+    pub(super) fn uncount(self, now: Duration) {
         let now = nanos(now);
         if self.until_nanos <= now {
             return;
@@ -71,14 +73,14 @@ impl Begun<'_> {
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let less = |taken: u32| taken.checked_sub(1);
         update_u32(&self.rate.under_way, less);
     }
 }
 
-/// What it was before, if it was changed.
+/// Returns the previous value if it was changed.
 fn update(number: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
     let order = (Ordering::Relaxed, Ordering::Relaxed);
     number.fetch_update(order.0, order.1, change).ok()
@@ -99,24 +101,24 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    fn begun(rate: &Rate, now: Duration) -> Vec<Begun<'_>> {
+    fn attempt(rate: &Rate, now: Duration) -> Vec<Attempt<'_>> {
         std::iter::from_fn(|| rate.begin(now)).collect()
     }
 
     #[test]
     fn what_was_good_gives_back_what_is_left_of_its_time() {
         let rate = Rate::per_second(1_000);
-        let all = begun(&rate, Duration::ZERO);
+        let all = attempt(&rate, Duration::ZERO);
         assert_eq!(all.len(), 1_000);
         for one in all {
-            one.was_good(400 * MILLI);
+            one.uncount(400 * MILLI);
         }
         for round in 0..5 {
             // Neither more nor less than at the beginning.
-            let all = begun(&rate, (400 + round) * MILLI);
+            let all = attempt(&rate, (400 + round) * MILLI);
             assert_eq!(all.len(), 1_000);
             for one in all {
-                one.was_good((400 + round) * MILLI);
+                one.uncount((400 + round) * MILLI);
             }
         }
     }
@@ -124,14 +126,14 @@ mod tests {
     #[test]
     fn what_its_time_has_given_back_is_not_given_back_again() {
         let rate = Rate::per_second(100);
-        let slow = begun(&rate, Duration::ZERO);
+        let slow = attempt(&rate, Duration::ZERO);
         assert_eq!(slow.len(), 100);
         assert!(rate.begin(900 * MILLI).is_none(), "they are under way");
         let vain = 1_000 * MILLI;
         for one in slow {
-            one.was_good(vain);
+            one.uncount(vain);
         }
-        assert_eq!(begun(&rate, vain).len(), 100);
+        assert_eq!(attempt(&rate, vain).len(), 100);
         assert!(
             rate.begin(vain).is_none(),
             "as many as there are in a second"
@@ -146,8 +148,8 @@ mod tests {
         for tick in 0..5_000 {
             let now = tick * MILLI;
             if under_way.len() == 5 {
-                let one: Begun<'_> = under_way.pop_front().unwrap();
-                one.was_good(now);
+                let one: Attempt<'_> = under_way.pop_front().unwrap();
+                one.uncount(now);
             }
             under_way.push_back(rate.begin(now).expect("it is good"));
         }

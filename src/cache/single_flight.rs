@@ -1,7 +1,8 @@
-//! One load however many ask at the same time.
+//! One load for all concurrent callers.
 //!
-//! Not moka's `try_get_with`: it hands a newcomer the answer of a load that began before a revocation, and panics a waiter that
-//! has seen 200 aborted leaders, which 200 hang-ups on a slow store are enough for.
+//! Why not moka's `try_get_with`: it gives a newcomer the answer of a load that began before a
+//! revocation, and a waiter panics after 200 aborted leaders, for which 200 disconnects on a slow
+//! store suffice.
 
 use std::{
     hash::Hash,
@@ -14,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::store::StoreError;
 
-/// The loads that are under way. Bounded by the number of callers: the last one removes its load.
+/// The loads under way. Bounded by the number of callers: the last one removes its load.
 pub(super) struct SingleFlight<K, V>(Mutex<HashMap<K, Shared<V>>>);
 
 pub(super) struct Load<V> {
@@ -28,7 +29,8 @@ struct Shared<V> {
     waiters: usize,
 }
 
-/// A caller that waits for a load; the last to leave, or the first to leave once there is an answer, removes it from the list.
+/// A caller that waits for a load. The load is removed from the list by the last caller to leave,
+/// or by the first to leave once there is an answer.
 pub(super) struct Waiter<'a, K: Hash + Eq, V> {
     single_flight: &'a SingleFlight<K, V>,
     key: &'a K,
@@ -40,7 +42,8 @@ impl<K: Hash + Eq + Clone, V> SingleFlight<K, V> {
         Self(Mutex::new(HashMap::new()))
     }
 
-    /// Joins the load that is under way if it began in this generation and after `not_before`, or else begins one.
+    /// Joins the load under way if it is of this generation and began no earlier than `not_before`;
+    /// otherwise starts one.
     pub(super) fn join<'a>(
         &'a self,
         key: &'a K,

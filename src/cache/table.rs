@@ -1,8 +1,9 @@
-//! Where values stand, and from when on they are no longer served.
+//! The values, and the generations that revoke them.
 //!
-//! Every key belongs to one of 1,024 stripes. A stripe has a generation, which tells what was read before a revocation from
-//! what was read after it, and a table of pointers. A look costs the table and the value itself: with a million values
-//! each line of memory that is touched more is a tenth of a microsecond.
+//! Every key belongs to one of 1,024 stripes. A stripe has a generation, which separates what was
+//! read before a revocation from what was read after it, and a table of pointers. A lookup touches
+//! only the table and the value itself: with a million values, each further cache line costs a
+//! tenth of a microsecond.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -15,16 +16,17 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
-/// As many as [`STRIPE_BITS`] tell apart.
+/// As many as [`STRIPE_BITS`] can address.
 const STRIPES: usize = 1_024;
 const STRIPE_BITS: u64 = 1_023;
 
-/// The tables of the stripes take the highest and the lowest bits of a hash, the stripe some of between.
+/// A stripe's table uses the highest and the lowest bits of a hash, the choice of stripe some of
+/// the middle ones.
 const STRIPE_SHIFT: u32 = 40;
 
-/// What is remembered of a key. A clone is a reference count.
+/// A cached value. Cloning must be cheap.
 pub(crate) trait Remembered: Clone + Send + Sync + 'static {
-    /// What it is remembered under.
+    /// The type of its key.
     type Key: Hash + Eq + Clone + Send + Sync + 'static;
 
     /// The whole key, which is compared on every hit.
@@ -34,11 +36,11 @@ pub(crate) trait Remembered: Clone + Send + Sync + 'static {
     fn stamp(&self) -> Stamp;
 }
 
-/// How its stripe and the clock stood before something was read.
+/// The stripe's generation and the time before a value was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(super) generation: u64,
-    /// In nanoseconds: half the size of a duration.
+    /// In nanoseconds, which takes half the size of a `Duration`.
     loaded_at: u64,
 }
 
@@ -58,12 +60,13 @@ impl Stamp {
 /// The generations of all stripes at one time.
 pub(super) struct Snapshot(Box<[u64]>);
 
-/// Which stripe a key belongs to, and where in it.
+/// A key's stripe, and its position in it: the key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u64);
+pub(super) struct Slot(u64);
 
-impl Place {
-    /// The name of a key for who keeps count of uses: two of a million keys share one in thirty million such caches.
+impl Slot {
+    /// Identifies a key when counting uses: in one of thirty million caches with a million keys,
+    /// two keys collide.
     pub(super) fn hash(self) -> u64 {
         self.0
     }
@@ -83,7 +86,7 @@ pub(super) struct Table<V> {
     hasher: DefaultHashBuilder,
 }
 
-/// In a cache line of its own, with all that a hit writes to.
+/// Has its own cache line, with everything that a hit writes to.
 #[repr(align(64))]
 struct Stripe<V> {
     generation: AtomicU64,
@@ -114,51 +117,51 @@ impl<V: Remembered> Table<V> {
         }
     }
 
-    pub(super) fn place(&self, key: &V::Key) -> Place {
-        Place(self.hasher.hash_one(key))
+    pub(super) fn slot(&self, key: &V::Key) -> Slot {
+        Slot(self.hasher.hash_one(key))
     }
 
-    pub(super) fn generation(&self, place: Place) -> u64 {
-        self.stripe(place)
+    pub(super) fn generation(&self, slot: Slot) -> u64 {
+        self.stripe(slot)
             .map_or(0, |stripe| stripe.generation.load(Ordering::Acquire))
     }
 
-    /// What stands there, of whatever generation.
-    pub(super) fn find(&self, place: Place, key: &V::Key) -> Option<V> {
-        let values = self.stripe(place)?.read();
-        values.find(place.0, |value| value.key() == key).cloned()
+    /// The value of `key`, of any generation.
+    pub(super) fn find(&self, slot: Slot, key: &V::Key) -> Option<V> {
+        let values = self.stripe(slot)?.read();
+        values.find(slot.0, |value| value.key() == key).cloned()
     }
 
-    /// Puts a value in the place of the one with its key.
-    pub(super) fn put(&self, place: Place, value: V) {
-        let Some(stripe) = self.stripe(place) else {
+    /// Inserts a value, replacing any with the same key.
+    pub(super) fn put(&self, slot: Slot, value: V) {
+        let Some(stripe) = self.stripe(slot) else {
             return;
         };
         let mut values = stripe.write();
         let same = |other: &V| other.key() == value.key();
         let rehash = |other: &V| self.hasher.hash_one(other.key());
-        let old = match values.entry(place.0, same, rehash) {
+        let old = match values.entry(slot.0, same, rehash) {
             Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), value)),
             Entry::Vacant(entry) => {
                 entry.insert(value);
                 None
             }
         };
-        // What goes is freed when nobody waits for it.
+        // The old value is freed after the lock is released.
         drop(values);
         drop(old);
     }
 
-    /// Takes away whatever stands there: usually one, two where keys share a hash.
-    pub(super) fn clear(&self, place: Place) {
-        let Some(stripe) = self.stripe(place) else {
+    /// Removes the values with this hash: usually one, two if keys collide.
+    pub(super) fn clear(&self, slot: Slot) {
+        let Some(stripe) = self.stripe(slot) else {
             return;
         };
-        let here = |value: &V| self.hasher.hash_one(value.key()) == place.0;
+        let here = |value: &V| self.hasher.hash_one(value.key()) == slot.0;
         while let Some(gone) = {
             let mut values = stripe.write();
             values
-                .find_entry(place.0, here)
+                .find_entry(slot.0, here)
                 .ok()
                 .map(|entry| entry.remove().0)
         } {
@@ -166,21 +169,21 @@ impl<V: Remembered> Table<V> {
         }
     }
 
-    /// From now on nothing is served that was read of the stripe before.
-    pub(super) fn bump(&self, place: Place) {
-        if let Some(stripe) = self.stripe(place) {
+    /// From now on, values of the stripe that were read earlier are not served.
+    pub(super) fn bump(&self, slot: Slot) {
+        if let Some(stripe) = self.stripe(slot) {
             stripe.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// The same of all stripes.
+    /// The same for all stripes.
     pub(super) fn bump_all(&self) {
         for stripe in &self.stripes {
             stripe.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// As all stripes stand now, for values that are about to be read.
+    /// The current generations of all stripes, for values that are about to be read.
     pub(super) fn snapshot(&self) -> Snapshot {
         let stripes = self.stripes.iter();
         Snapshot(
@@ -190,14 +193,14 @@ impl<V: Remembered> Table<V> {
         )
     }
 
-    /// As a place's stripe stood then.
-    pub(super) fn generation_then(place: Place, then: &Snapshot) -> Option<u64> {
-        then.0.get(place.stripe()?).copied()
+    /// The generation of a key's stripe in a snapshot.
+    pub(super) fn generation_at(slot: Slot, then: &Snapshot) -> Option<u64> {
+        then.0.get(slot.stripe()?).copied()
     }
 
-    /// Counts a hit, and says how many of the stripe there were before it.
-    pub(super) fn count_hit(&self, place: Place) -> u64 {
-        self.stripe(place)
+    /// Counts a hit, and returns the stripe's previous count.
+    pub(super) fn count_hit(&self, slot: Slot) -> u64 {
+        self.stripe(slot)
             .map_or(0, |stripe| stripe.hits.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -214,7 +217,7 @@ impl<V: Remembered> Table<V> {
         u64::try_from(sum).unwrap_or(u64::MAX)
     }
 
-    fn stripe(&self, place: Place) -> Option<&Stripe<V>> {
-        self.stripes.get(place.stripe()?)
+    fn stripe(&self, slot: Slot) -> Option<&Stripe<V>> {
+        self.stripes.get(slot.stripe()?)
     }
 }

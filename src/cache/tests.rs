@@ -259,7 +259,8 @@ fn revocation_is_seen_by_every_thread_once_it_returned() {
                             loaded.unwrap().unwrap().value()
                         }
                     };
-                    // The truth moves on first and is revoked after, so one step of lag is within the contract.
+                    // The truth moves on first and is revoked after, so one step of lag is within
+                    // the contract.
                     assert!(seen + 1 >= floor, "{seen} served, {floor} was the truth");
                 }
             });
@@ -328,7 +329,8 @@ async fn what_is_used_more_stays() {
     assert!(cache.statistics().entries <= BOUNDS.capacity);
 }
 
-/// What is kept and what is found are told by two structures: whatever comes at once, neither outgrows the other.
+/// What is kept and what is found are told by two structures: whatever comes at once, neither
+/// outgrows the other.
 #[test]
 fn threads_that_load_and_revoke_leave_no_more_than_there_is_room_for() {
     let clock = SystemClock::shared();

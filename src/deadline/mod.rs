@@ -1,13 +1,16 @@
 //! A limit on the time until an answer begins: [`DeadlineLayer`].
 //!
-//! - Refuses with 503 a call whose answer does not begin in time; a gRPC call with `DEADLINE_EXCEEDED`. A gRPC client may state how long it
-//!   waits (`grpc-timeout`); the shorter time counts. When that is over the client gives up, and tonic's server does so on its behalf, without
-//!   giving a reason: so the refusal goes out a tenth of the time earlier, at most 100 milliseconds.
-//! - Stands inside all other layers, next to the service: so its refusal has a request id and limit headers, is in the house
-//!   style, and costs nothing. A server's own timeout (tonic's `Server::timeout`, for one) stands outside all layers, and its
-//!   answer has none of that.
-//! - The handler is dropped where it stands, and what it held of the request with it, before the refusal goes out. The time after the head, as of a stream, is not limited.
-//! - Asks no store. It costs one timer per call.
+//! - Refuses with 503 a call whose answer does not begin in time; a gRPC call with
+//!   `DEADLINE_EXCEEDED`. A gRPC client may state how long it will wait (`grpc-timeout`); the
+//!   shorter time counts. When that is over the client gives up, and tonic's server does so on its
+//!   behalf, without giving a reason. So the refusal is sent a tenth of that time earlier, but at
+//!   most 100 milliseconds.
+//! - Belongs inside all other layers, next to the service, so that its refusal has a request id and
+//!   limit headers, has the configured format, and costs nothing. A server's own timeout (tonic's
+//!   `Server::timeout`, for one) is outside all layers, and its answer has none of that.
+//! - The handler is dropped mid-flight, along with what it holds of the request, before the refusal
+//!   is sent. The time after the head, as of a stream, is not limited.
+//! - Uses no store. It costs one timer per call.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,11 +49,12 @@ use crate::{
     wire::{Denials, Dialect, RefusedRequest, RequestHead, grpc_timeout},
 };
 
-/// How much sooner than a client gives up it is refused: a part of its time, and no more than that.
+/// How much earlier than the client's own timeout it is refused: a tenth of that time, and at most
+/// 100 ms.
 const SOONER_PART: u32 = 10;
 const SOONER_MAX: Duration = Duration::from_millis(100);
 
-/// Refuses what has no answer in time. See the [module](self).
+/// Refuses calls whose answer does not begin in time. See the [module](self).
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until it is a layer of a service"]
 pub struct DeadlineLayer {
@@ -58,7 +62,7 @@ pub struct DeadlineLayer {
 }
 
 impl DeadlineLayer {
-    /// The head of an answer is there within that time.
+    /// A layer that requires the head of an answer within that time.
     pub const fn new(head_within: Duration) -> Self {
         Self { head_within }
     }
@@ -75,7 +79,7 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// A service that begins its answers in time.
+/// A service with a limit on the time until its answers begin.
 #[derive(Clone, Debug)]
 pub struct Timed<S> {
     inner: S,
@@ -113,16 +117,16 @@ where
     }
 }
 
-/// When to refuse a client that waits for so long, for the refusal to be settled and sent by then.
+/// When to refuse a client with this timeout, so that the refusal is settled and sent in time.
 fn sooner(asked: Duration) -> Duration {
     let part = asked.checked_div(SOONER_PART).unwrap_or_default();
     asked.saturating_sub(part.min(SOONER_MAX))
 }
 
-/// The answer of a [`Timed`] service, on its way.
+/// The response future of a [`Timed`] service.
 #[pin_project]
 pub struct TimedFuture<F> {
-    /// `None` when it is over.
+    /// `None` once it has completed.
     #[pin]
     answer: Option<F>,
     #[pin]
@@ -152,7 +156,7 @@ where
             }));
         }
         ready!(this.clock.poll(context));
-        // What is left of the request's body goes back to whoever reads it to its end.
+        // Dropping the handler returns the rest of the request's body to the layer that drains it.
         this.answer.set(None);
         let denial = too_late(this.request.dialect);
         guard::refused_outside("deadline", this.request.request_id(), &denial);
@@ -163,7 +167,7 @@ where
     }
 }
 
-/// Over HTTP a 408 would say that it was the client who took the time.
+/// A 408 over HTTP would blame the client for the delay.
 fn too_late(dialect: Dialect) -> Denial {
     let kind = match dialect {
         Dialect::Http => DenialKind::Unavailable,

@@ -1,15 +1,17 @@
 //! The rules of the ledger, as plain arithmetic on what an engine has loaded.
 //!
-//! Two phases: [`hold`] sets money aside before a request, [`settle`] takes what it really cost. Both
-//! are all or nothing. Every engine calls these, so that there is one place where money can go wrong.
+//! Two phases: [`hold`] sets money aside before a request, [`settle`] takes what it really cost.
+//! Both are all or nothing. Every engine calls these, so that there is one place where money can go
+//! wrong.
 //!
 //! What always holds:
 //! - deposited + credit line = available + held + settled;
 //! - in every window with a limit, settled + held ≤ limit when a hold is granted; only a settlement
 //!   above its hold (an overrun) can pass it, and then new holds wait.
 //!
-//! A hold counts in the day and the month in which it began, and so does what it comes to. In a window that rolls it counts for
-//! as long as it is open, and what it comes to from then on ([`RollingWindow`](super::budget::RollingWindow)).
+//! A hold, and the charge that settles it, count in the day and the month in which the hold began.
+//! In a rolling window a hold counts for as long as it is open, and its charge counts from
+//! settlement on ([`RollingWindow`](super::budget::RollingWindow)).
 
 mod lease;
 mod rolling;
@@ -31,16 +33,16 @@ pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, 
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};
 
-/// The money of one account. Serialized it has what is [available](Self::available) too.
+/// The money of one account. Its serialized form includes what is [available](Self::available).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// All that was ever paid in, with all corrections.
+    /// Everything ever paid in, corrections included.
     pub deposited: Money,
-    /// All that was ever charged.
+    /// Everything ever charged.
     pub settled: Money,
     /// What is set aside for requests under way.
     pub held: Money,
-    /// How far the account may be spent below what was paid in.
+    /// How far spending may exceed what was paid in.
     pub credit_line: Money,
 }
 
@@ -57,8 +59,9 @@ impl Balance {
         i64::try_from(nanos).map_or(Money::ZERO, Money::from_nanos)
     }
 
-    /// Whether `amount` can be set aside: there is so much, and what was charged, what is held and it can be counted
-    /// together. Otherwise a hold would be granted that is written down nowhere, or that could not be charged.
+    /// Whether `amount` can be set aside: it is available, and the sum of charged, held and
+    /// `amount` does not overflow. On overflow a hold would be granted that is recorded nowhere, or
+    /// that could not be charged.
     fn covers(&self, amount: Money) -> bool {
         let all = Spent {
             settled: self.settled,
@@ -80,36 +83,36 @@ impl Serialize for Balance {
     }
 }
 
-/// What an engine has loaded of one account.
+/// One account as an engine has loaded it.
 pub trait Books {
     /// The account's money.
     fn balance(&mut self) -> &mut Balance;
 
-    /// One of its budgets; an empty one when there was none.
+    /// One of its budgets; an empty one if it does not exist yet.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget;
 }
 
 /// Money that was set aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "the windows are to be stamped on the hold"]
+#[must_use = "the windows must be stamped on the hold"]
 pub struct Grant {
-    /// The windows to stamp on the hold, which [`settle`] wants back.
+    /// The windows to stamp on the hold; [`settle`] needs them back.
     pub windows: Windows,
     /// What can still be set aside.
     pub left: Left,
 }
 
-/// What can still be set aside, just after a hold was granted.
+/// What could still be set aside right after a hold was granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Of the account.
+    /// In the account.
     pub account: Money,
-    /// Of the tightest of the budgets' limits; `None`: no budget has any.
+    /// Under the tightest of the budgets' limits; `None` if no budget has a limit.
     pub budgets: Option<Money>,
 }
 
 impl Left {
-    /// The less of both.
+    /// The smaller of the two.
     #[must_use]
     pub fn least(&self) -> Money {
         let budgets = self.budgets.unwrap_or(self.account);
@@ -117,51 +120,53 @@ impl Left {
     }
 }
 
-/// Why money was not set aside. Nothing was changed.
+/// Why money was not set aside. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HoldRefusal {
-    /// The balance does not cover the amount, or so much has been charged and is held that no more can be counted.
+    /// The balance does not cover the amount, or the sum of what is charged and held would
+    /// overflow.
     #[error("the balance does not cover the amount")]
     InsufficientCredits,
-    /// A budget's limit does not.
+    /// A budget's limit for a calendar window, or its total, does not cover it.
     #[error("the limit of a {0:?} is reached")]
     LimitReached(BudgetWindow),
-    /// A budget's limit of a window that rolls does not.
+    /// A budget's limit for its rolling window does not cover it.
     #[error("the limit of a rolling window is reached")]
     RollingLimitReached {
-        /// After what time enough of what was charged will have left the window. `None`: that would not help, as the amount is
-        /// more than the limit, or need not be waited for, as only what is held is in the way, which ends with its call.
+        /// How long until enough charges have left the window. `None` if waiting does not help
+        /// because the amount exceeds the limit, or if only open holds are in the way: those end
+        /// with their calls.
         wait: Option<Duration>,
     },
     /// The amount is negative.
     #[error("a hold can't be negative")]
     NegativeAmount,
-    /// As many holds of the account are open as may be at once.
+    /// The account has reached its limit of open holds.
     #[error("too many calls of the account are under way")]
     TooManyOpen,
     /// A call with the same idempotency key is under way.
     #[error("a call with that idempotency key is under way")]
     InProgress,
-    /// A call with the same idempotency key was charged.
+    /// A call with the same idempotency key was already charged.
     #[error("a call with that idempotency key was charged before")]
     AlreadySettled,
-    /// The idempotency key was used for another request.
+    /// The idempotency key was used for a different request.
     #[error("that idempotency key was used for another request")]
     OtherRequest,
 }
 
-/// What is kept of an idempotency key: for which request it was used, and how far that has come.
+/// What is stored for an idempotency key: which request used it, and how far that request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownCall {
-    /// Of the request that used it.
+    /// Fingerprint of the request that used it.
     pub fingerprint: [u8; 32],
-    /// Whether that was charged; `false`: it is under way.
+    /// Whether that request was charged; `false` while it is under way.
     pub settled: bool,
 }
 
 impl KnownCall {
-    /// Why another request with the key is refused.
+    /// Why a further request with this key is refused.
     #[must_use]
     pub fn refusal(&self, fingerprint: &[u8; 32]) -> HoldRefusal {
         if self.fingerprint != *fingerprint {
@@ -174,20 +179,20 @@ impl KnownCall {
     }
 }
 
-/// What a settlement came to.
+/// The result of a settlement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "what was charged belongs into the usage log, and alerts are to be told"]
+#[must_use = "what was charged belongs in the usage log, and alerts must be delivered"]
 pub struct Settled {
-    /// What was charged: not below zero, and no more than the books can hold.
+    /// What was charged: never negative, and never more than the books can record.
     pub charged: Money,
-    /// Soft limits that this settlement passed.
+    /// Soft limits that this settlement crossed.
     pub alerts: Vec<SpendingAlert>,
 }
 
-/// Sets `amount` aside in the account and in all `budgets`, or nowhere.
+/// Sets `amount` aside in the account and in all `budgets`, or in none of them.
 ///
 /// # Errors
-/// [`HoldRefusal`]; then nothing was changed but that windows may have begun anew.
+/// [`HoldRefusal`]; then nothing has changed, except that windows may have rolled over.
 pub fn hold(
     books: &mut impl Books,
     budgets: &[BudgetId],
@@ -201,7 +206,7 @@ pub fn hold(
         return Err(HoldRefusal::InsufficientCredits);
     }
     let windows = stamp(books, budgets, now.windows);
-    for id in each(budgets) {
+    for id in distinct(budgets) {
         let budget = books.budget(id);
         budget.roll(windows, now.second);
         if let Some(refusal) = budget.refuses(amount, now.second) {
@@ -214,7 +219,7 @@ pub fn hold(
         account: balance.available(),
         budgets: None,
     };
-    for id in each(budgets) {
+    for id in distinct(budgets) {
         let budget = books.budget(id);
         budget.day.hold(amount);
         budget.month.hold(amount);
@@ -224,13 +229,14 @@ pub fn hold(
     Ok(Grant { windows, left })
 }
 
-/// The windows in which a hold counts: the latest that any of its budgets has seen.
+/// The windows in which a hold counts: the latest that any of its budgets has seen, so that a clock
+/// that is behind does not reopen an older window.
 fn stamp(books: &mut impl Books, budgets: &[BudgetId], now: Windows) -> Windows {
-    each(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows))
+    distinct(budgets).fold(now, |latest, id| latest.max(books.budget(id).windows))
 }
 
-/// Each budget once: one that is named twice is one budget.
-fn each(budgets: &[BudgetId]) -> impl Iterator<Item = &BudgetId> {
+/// Each budget once, even if it is named twice.
+fn distinct(budgets: &[BudgetId]) -> impl Iterator<Item = &BudgetId> {
     let first = |place: usize, id: &BudgetId| {
         let mut before = budgets.iter().take(place);
         !before.any(|earlier| earlier == id)
@@ -244,11 +250,12 @@ fn each(budgets: &[BudgetId]) -> impl Iterator<Item = &BudgetId> {
     })
 }
 
-/// Ends a hold of `account`: gives `held` back and takes `charged`, in the windows that were stamped on it, and from `second`
-/// (since 1970-01-01T00:00:00Z) on in those that roll.
+/// Ends a hold of `account`: releases `held` and charges `charged`. In calendar windows the charge
+/// counts where the hold was stamped; in rolling windows it counts from `second` on (seconds since
+/// 1970-01-01T00:00:00Z).
 ///
-/// `charged` may be less than, equal to or more than `held`; a negative one counts as nothing, and no
-/// more is taken than keeps the sum of all charges within what [`Money`] holds.
+/// `charged` may be less than, equal to or more than `held`. A negative charge counts as zero, and
+/// a charge is capped so that the sum of all charges fits into [`Money`].
 pub fn settle(
     books: &mut impl Books,
     account: &AccountId,
@@ -267,7 +274,7 @@ pub fn settle(
         charged,
         ..Settled::default()
     };
-    for id in each(budgets) {
+    for id in distinct(budgets) {
         let passed = books.budget(id).settle(stamp, held, charged, second);
         let alerts = passed.into_iter().filter_map(|(window, passed)| {
             passed.map(|passed| SpendingAlert {
@@ -283,7 +290,8 @@ pub fn settle(
     settled
 }
 
-/// Pays money in. `None`, and nothing changed: not above zero, or more than an account can hold.
+/// Pays money in. `None` if the amount is not above zero or exceeds what an account can hold; then
+/// nothing has changed.
 pub fn credit(balance: &mut Balance, amount: Money) -> Option<()> {
     if amount <= Money::ZERO {
         return None;
@@ -292,8 +300,9 @@ pub fn credit(balance: &mut Balance, amount: Money) -> Option<()> {
     Some(())
 }
 
-/// Corrects what was paid in, up or down: a refund, a chargeback. It may leave less than nothing, and
-/// then new holds wait. `None`, and nothing changed: zero, or more than an account can hold.
+/// Corrects what was paid in, up or down: a refund, a chargeback. The balance may become negative;
+/// new holds are refused until it is covered. `None` if the amount is zero or exceeds what an
+/// account can hold; then nothing has changed.
 pub fn adjust(balance: &mut Balance, amount: Money) -> Option<()> {
     if amount.is_zero() {
         return None;

@@ -1,4 +1,4 @@
-//! Spending limits, and the windows that they are counted in.
+//! Spending limits, and the windows in which spending is counted.
 
 mod rolling;
 
@@ -18,27 +18,28 @@ pub struct SpendingLimits {
     pub daily: Option<Money>,
     /// In a calendar month.
     pub monthly: Option<Money>,
-    /// Ever.
+    /// Over all time.
     pub total: Option<Money>,
-    /// In every span of a length of one's own. It has a soft limit of its own.
+    /// In every time span of a chosen length. It carries its own soft limit.
     pub rolling: Option<RollingLimit>,
-    /// What is told, and refused to nobody.
+    /// Limits that only raise an alert and refuse nothing.
     pub soft: SoftLimits,
 }
 
-/// Limits that refuse nothing: whoever passes one is told of, once in a window.
+/// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SoftLimits {
     /// In a calendar day.
     pub daily: Option<Money>,
     /// In a calendar month.
     pub monthly: Option<Money>,
-    /// Ever.
+    /// Over all time.
     pub total: Option<Money>,
 }
 
 impl SpendingLimits {
-    /// Whether no limit is below zero; else a ledger fails with [`Refused`](crate::store::StoreErrorKind::Refused).
+    /// Whether no limit is negative. A ledger fails with
+    /// [`Refused`](crate::store::StoreErrorKind::Refused) if one is.
     #[must_use]
     pub fn are_sound(&self) -> bool {
         let hard = [self.daily, self.monthly, self.total];
@@ -50,23 +51,24 @@ impl SpendingLimits {
     }
 }
 
-/// A soft limit was passed: told once for each limit and window; of a window that rolls, once in its length at most.
+/// A soft limit was crossed. Reported once per limit and window; for a rolling window, at most once
+/// in its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpendingAlert {
-    /// Whose money.
+    /// The account that pays.
     pub account: AccountId,
     /// Which budget of the account.
     pub budget: BudgetId,
     /// In which window.
     pub window: BudgetWindow,
-    /// The limit that was passed.
+    /// The limit that was crossed.
     pub limit: Money,
-    /// What is spent now in the window.
+    /// What has now been spent in the window.
     pub spent: Money,
 }
 
-/// The windows that spending is limited in.
+/// The windows in which spending is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BudgetWindow {
@@ -74,16 +76,16 @@ pub enum BudgetWindow {
     Day,
     /// A calendar month.
     Month,
-    /// From the beginning.
+    /// All time.
     Total,
-    /// The last seconds, minutes, days: a [`RollingWindow`].
+    /// A span that ends now: a [`RollingWindow`].
     Rolling,
 }
 
 /// A moment as budgets see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// Seconds since 1970-01-01T00:00:00Z, for windows that roll.
+    /// Seconds since 1970-01-01T00:00:00Z, for rolling windows.
     pub second: i64,
     /// The day and the month that it lies in.
     pub windows: Windows,
@@ -101,7 +103,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// The later one of each.
+    /// The later day and the later month.
     #[must_use]
     pub(crate) fn max(self, other: Self) -> Self {
         Self {
@@ -111,7 +113,7 @@ impl Windows {
     }
 }
 
-/// Tells days and months apart in one time zone.
+/// Determines days and months in one time zone.
 ///
 /// ```
 /// use tollgate::budget::Calendar;
@@ -129,7 +131,7 @@ impl Windows {
 #[derive(Debug)]
 pub struct Calendar {
     zone: TimeZone,
-    /// The day looked up last: its windows, and the first second that it no longer covers.
+    /// The day looked up last: its windows, and the first second after it.
     latest: Mutex<(Windows, i64)>,
 }
 
@@ -181,7 +183,8 @@ impl Calendar {
         let month = local
             .first_of_month()
             .and_then(|first| first.start_of_day());
-        // Not a day after this one began: where clocks go forward at midnight, it begins at one o'clock.
+        // Computed from the date rather than as start plus 24 hours: where clocks go forward at
+        // midnight, the day begins at one o'clock.
         let end = local
             .date()
             .checked_add(1.day())
@@ -215,7 +218,8 @@ mod tests {
 
     #[test]
     fn the_day_after_one_without_a_midnight_begins_at_its_own_midnight() {
-        // Chile's clocks go from 24:00 to 1:00: that day begins at one o'clock, the next at midnight.
+        // Chile's clocks go from 24:00 to 1:00: that day begins at one o'clock, the next at
+        // midnight.
         let santiago = Calendar::in_zone("America/Santiago").unwrap();
         let short = santiago.windows(moment("2026-09-06T12:00:00Z"));
         assert_eq!(short.day, moment("2026-09-06T04:00:00Z").as_second());

@@ -4,8 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use super::BudgetId;
 
-/// Which budgets must hold for a call, besides the balance of its account. Most callers have one, their key's, which takes no
-/// list of its own; a clone is a reference count.
+/// The budgets that must cover a call, besides the balance of its account. Most callers have one,
+/// their key's, which takes no list. Cloning is cheap.
 ///
 /// ```
 /// use tollgate::{budget::Budgets, store::BudgetId};
@@ -27,7 +27,7 @@ enum Few {
 }
 
 impl Budgets {
-    /// In the order in which they were named.
+    /// The budgets, in the order in which they were named.
     #[must_use]
     pub fn as_slice(&self) -> &[BudgetId] {
         match &self.0 {

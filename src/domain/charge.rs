@@ -1,4 +1,4 @@
-//! By which a handler tells what its request really cost.
+//! How a handler reports what its request really cost.
 
 use std::{
     fmt,
@@ -11,34 +11,36 @@ use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 /// The longest name of a model that is kept, in bytes.
 const MODEL_LENGTH_MAX: usize = 128;
 
-/// Tokens as they are paid for. What was read from a cache and what was written to one are no more together than all that
-/// was read.
+/// Token counts, as they are billed. `cached` and `cache_written` are parts of `input`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tokens {
-    /// Read, all of them.
+    /// All input tokens.
     pub(crate) input: u64,
-    /// Of these, read from a cache.
+    /// Input tokens that were read from a cache.
     pub(crate) cached: u64,
-    /// Of all that was read, written to a cache.
+    /// Input tokens that were written to a cache.
     pub(crate) cache_written: u64,
-    /// Of that, to be kept for an hour.
+    /// Of `cache_written`: those kept for an hour.
     pub(crate) written_for_an_hour: u64,
-    /// Written.
+    /// Output tokens.
     pub(crate) output: u64,
 }
 
-/// The handle by which a handler sets the real cost of its request. It is in the request's extensions;
-/// a clone is a reference count, and a stream may count with it while it runs.
+/// Lets a handler set the real cost of its request. It is in the request's extensions. Clones share
+/// their state, so a stream can count while it runs.
 ///
-/// Of several spending layers around one handler each goes by what it sets, in its own ledger and at its own prices: there is one handle,
-/// whichever layer left it. What an inner one reads from the answer is its own affair, and each reads for itself. In
-/// [shadow](crate::SpendingLimitLayer::shadow) it is there too where a call would have been refused, and settles nothing.
+/// With several spending layers around one handler there is still a single handle, and each layer
+/// applies what is set on it to its own ledger at its own prices. Usage that a layer reads from the
+/// answer is not shared: each layer reads for itself. In
+/// [shadow](crate::SpendingLimitLayer::shadow) mode the handle is there even if the call would have
+/// been refused; then it settles nothing.
 ///
-/// What is set counts if it is set before the body ends; later it changes nothing. A cost above the
-/// hold is charged all the same, and new holds wait until it is covered.
+/// Values must be set before the body ends; later ones have no effect. A cost above the hold is
+/// still charged in full, and new holds are refused until it is covered.
 ///
-/// An upgrade (101, or an answer to CONNECT) has no body: the call is settled with the head of the answer, and what a handler
-/// counts while it talks over the connection comes too late. Set its cost before it answers, or settle such use elsewhere.
+/// An upgrade (101, or an answer to CONNECT) has no body: the call is settled when the head of the
+/// answer is sent, and anything counted later over the connection comes too late. Set the cost
+/// before answering, or settle such use elsewhere.
 #[derive(Clone)]
 pub struct Charge(Arc<Counters>);
 
@@ -52,7 +54,7 @@ struct Counters {
     cache_written: AtomicU64,
     written_for_an_hour: AtomicU64,
     output: AtomicU64,
-    output_is_told: AtomicBool,
+    output_is_set: AtomicBool,
     model: OnceLock<Arc<str>>,
     read: OnceLock<Tokens>,
 }
@@ -62,7 +64,7 @@ impl Charge {
         Self(Arc::new(Counters::default()))
     }
 
-    /// The request costs this much; a negative cost counts as nothing. Takes precedence over tokens.
+    /// Sets what the request costs; a negative cost counts as zero. Takes precedence over tokens.
     pub fn set(&self, cost: Money) {
         self.0
             .cost
@@ -70,54 +72,56 @@ impl Charge {
         self.0.cost_is_set.store(true, Ordering::Release);
     }
 
-    /// So many more tokens were read.
+    /// Adds input tokens.
     pub fn add_input_tokens(&self, tokens: u64) {
         add(&self.0.input, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
-    /// Of the tokens that were read and are counted as such, so many came from a cache
-    /// ([`TokenPrice::cached_input`](crate::TokenPrice::cached_input)).
+    /// Adds cached tokens: input tokens that came from a cache
+    /// ([`TokenPrice::cached_input`](crate::TokenPrice::cached_input)). Count them as input too.
     pub fn add_cached_tokens(&self, tokens: u64) {
         add(&self.0.cached, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
-    /// Of the tokens that were read and are counted as such, so many were written to a cache
-    /// ([`TokenPrice::cache_write`](crate::TokenPrice::cache_write)).
+    /// Adds input tokens that were written to a cache
+    /// ([`TokenPrice::cache_write`](crate::TokenPrice::cache_write)). Count them as input too.
     pub fn add_cache_write_tokens(&self, tokens: u64) {
         add(&self.0.cache_written, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
-    /// The same, to be kept there for an hour ([`TokenPrice::cache_write_for_an_hour`](crate::TokenPrice::cache_write_for_an_hour)).
+    /// The same for tokens that the cache keeps for an hour
+    /// ([`TokenPrice::cache_write_for_an_hour`](crate::TokenPrice::cache_write_for_an_hour)).
     pub fn add_hour_cache_write_tokens(&self, tokens: u64) {
         add(&self.0.written_for_an_hour, tokens);
         self.add_cache_write_tokens(tokens);
     }
 
-    /// So many more tokens were written.
+    /// Adds output tokens.
     ///
-    /// Who counts while a stream runs begins with zero. Of a call that ends early, of which only the input was counted, nobody
-    /// knows what was written by then, and the bytes that went out are charged for.
+    /// A handler that counts while a stream runs should start by adding zero. If a call ends early
+    /// and only its input was counted, its output is unknown, and the bytes that were sent are
+    /// charged instead.
     pub fn add_output_tokens(&self, tokens: u64) {
         add(&self.0.output, tokens);
-        self.0.output_is_told.store(true, Ordering::Release);
+        self.0.output_is_set.store(true, Ordering::Release);
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
-    /// The model that answers: for the usage log, and for [`Price::by_model`](crate::Price::by_model). The
-    /// first name counts, up to 128 bytes of it, without control characters.
+    /// Sets the model that answers, for the usage log and for
+    /// [`Price::by_model`](crate::Price::by_model). Only the first call counts; the name is cut to
+    /// 128 bytes, and control characters are removed.
     pub fn set_model(&self, model: &str) {
         let end = model.floor_char_boundary(MODEL_LENGTH_MAX);
         let model = model.get(..end).unwrap_or_default();
-        // A name that is there already stays.
         let readable: String = model.chars().filter(|c| !c.is_control()).collect();
         let _ = self.0.model.set(Arc::from(readable));
     }
 
-    /// What a layer read of the answer, where the handler counted nothing: for limits in tokens further out, and no word of the
-    /// handler's. Those that were read first count.
+    /// Token counts that a layer read from the answer because the handler counted none. For token
+    /// limits further out; not treated as the handler's own report. The first reading counts.
     pub(crate) fn note_read(&self, tokens: Tokens) {
         let _ = self.0.read.set(tokens);
     }
@@ -126,9 +130,9 @@ impl Charge {
         self.0.read.get().copied()
     }
 
-    /// Whether tokens written were ever counted, if only zero.
-    pub(crate) fn tells_output(&self) -> bool {
-        self.0.output_is_told.load(Ordering::Acquire)
+    /// Whether output tokens were ever counted, even zero.
+    pub(crate) fn reports_output(&self) -> bool {
+        self.0.output_is_set.load(Ordering::Acquire)
     }
 
     pub(crate) fn model(&self) -> Option<&Arc<str>> {
@@ -140,7 +144,7 @@ impl Charge {
         set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
     }
 
-    /// `None` when nothing was ever counted, which is not the same as zero.
+    /// `None` if nothing was ever counted, which differs from zero.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
         let set = self.0.tokens_are_set.load(Ordering::Acquire);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -148,7 +152,7 @@ impl Charge {
             let (cached, cache_written) = (count(&self.0.cached), count(&self.0.cache_written));
             let for_an_hour = count(&self.0.written_for_an_hour);
             Tokens {
-                // Parts that nobody counted as read were read all the same.
+                // The parts are input even if the handler didn't count them as input.
                 input: count(&self.0.input).max(cached.saturating_add(cache_written)),
                 cached,
                 cache_written,

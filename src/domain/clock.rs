@@ -1,6 +1,6 @@
 //! Clocks: where time comes from.
 //!
-//! Nothing in this crate reads the system's time but [`SystemClock`]; everything else is handed a [`Clock`].
+//! Only [`SystemClock`] reads the system's time; everything else is given a [`Clock`].
 
 use std::{
     cell::Cell,
@@ -16,7 +16,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time of day, for expiries, calendar windows and logs. It may step back.
     fn now(&self) -> Timestamp;
 
-    /// Time since an origin of the clock's own, for rate limits and time-outs. It never steps back.
+    /// Time since an arbitrary origin, for rate limits and timeouts. It never steps back.
     fn elapsed(&self) -> Duration;
 }
 
@@ -24,7 +24,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// What [`SystemClock`] has shown since a decision began, on this thread.
+/// The readings that [`SystemClock`] took on this thread since a decision began.
 struct Readings {
     are_shared: Cell<bool>,
     now: Cell<Option<Timestamp>>,
@@ -42,7 +42,7 @@ thread_local! {
 }
 
 impl Readings {
-    /// The reading that was taken since the decision began, or else a new one.
+    /// The reading taken earlier in this decision, or a new one.
     fn read<T: Copy>(
         slot: impl FnOnce(&Self) -> &Cell<Option<T>>,
         reading: impl FnOnce() -> T,
@@ -61,9 +61,9 @@ impl Readings {
     }
 }
 
-/// Decides something at one moment: [`SystemClock`] reads the machine's time once, whoever asks meanwhile on this thread.
-/// For what neither waits nor calls the service: a reading costs as much as a window of a rate limit, and the layers of one
-/// stack take eight.
+/// Runs `decide` at a single moment: on this thread [`SystemClock`] reads the machine's time at
+/// most once meanwhile. Only for code that neither waits nor calls the service. A reading costs as
+/// much as checking one window of a rate limit, and the layers of a stack would take eight.
 pub(crate) fn at_one_moment<T>(decide: impl FnOnce() -> T) -> T {
     struct Shared;
 
@@ -77,12 +77,12 @@ pub(crate) fn at_one_moment<T>(decide: impl FnOnce() -> T) -> T {
         }
     }
 
-    // A decision within a decision is at the moment of the outer one.
+    // A nested decision shares the outer one's moment.
     let _shared = READINGS.with(|readings| (!readings.are_shared.replace(true)).then(|| Shared));
     decide()
 }
 
-/// The origin of [`SystemClock::elapsed`]: the first time anybody asked.
+/// The origin of [`SystemClock::elapsed`]: the first reading.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(instant_now);
 
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -91,7 +91,7 @@ fn instant_now() -> Instant {
 }
 
 impl SystemClock {
-    /// The clock that builders use unless they are handed another.
+    /// The clock that builders use by default.
     #[must_use]
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self)
@@ -115,16 +115,16 @@ impl Clock for SystemClock {
     }
 }
 
-/// The first whole second that isn't before the moment: tokens count in whole seconds, and who is promised a time has all of
-/// it.
+/// `moment` rounded up to a whole second. Tokens count in whole seconds, and nobody gets less time
+/// than was promised.
 pub(crate) fn whole_second_up(moment: Timestamp) -> Timestamp {
     let more = i64::from(moment.subsec_nanosecond() > 0);
     let second = moment.as_second().saturating_add(more);
     Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
 }
 
-/// The moment so many microseconds after 1970. In the last second of time too, which jiff counts in seconds with
-/// nanoseconds alone.
+/// The moment `micros` microseconds after 1970. Built from seconds and nanoseconds, because jiff's
+/// own microsecond constructor does not reach the last second of its range.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn moment_of_micros(micros: i64) -> Option<Timestamp> {
     let nanos = micros.rem_euclid(1_000_000).saturating_mul(1_000);

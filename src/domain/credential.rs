@@ -1,6 +1,6 @@
 //! The kinds of credential.
 
-/// How somebody shows who they are.
+/// How a caller proves who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialKind {

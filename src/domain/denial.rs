@@ -10,15 +10,15 @@ use super::{KeyId, credential::CredentialKind, money::Money};
 pub enum DenialKind {
     /// No credential was sent. 401.
     CredentialMissing,
-    /// A credential was sent, and it is not a good one. 401.
+    /// A credential was sent, but it is not valid. 401.
     CredentialInvalid,
-    /// The credential was good once. 401.
+    /// The credential was valid once, but has expired. 401.
     CredentialExpired,
-    /// A login with a wrong name or a wrong password; which of them is told nobody. 401.
+    /// A login with a wrong name or a wrong password; it is never revealed which. 401.
     LoginFailed,
     /// Several credentials were sent that disagree, or one was sent twice. 401.
     CredentialAmbiguous,
-    /// Known, but not allowed to do this. 403.
+    /// The caller is known, but not allowed to do this. 403.
     NotPermitted,
     /// Not allowed from this network address. 403.
     AddressRefused,
@@ -26,25 +26,25 @@ pub enum DenialKind {
     RateLimited,
     /// The balance does not cover the price. 402.
     InsufficientCredits,
-    /// The balance would do, but a spending limit is reached. 402.
+    /// The balance would suffice, but a spending limit is reached. 402.
     SpendingLimitReached,
-    /// The request itself is unacceptable: an un-normal path, an unreadable body. 400.
+    /// The request itself is unacceptable: a path that is not normalized, an unreadable body. 400.
     Malformed,
-    /// The request is well-formed and means nothing that can be done. 422.
+    /// The request is well-formed, but cannot be carried out. 422.
     Unprocessable,
-    /// There is nothing at that address. 404.
+    /// Nothing exists at this address. 404.
     NotFound,
-    /// There is something, but not for this method. 405.
+    /// The resource exists, but not for this method. 405.
     MethodNotAllowed,
     /// It exists already. 409.
     Conflict,
-    /// The body is larger than is taken. 413.
+    /// The body is larger than allowed. 413.
     TooLarge,
     /// The body came too slowly, or not at all. 408.
     TooSlow,
     /// The service failed. 500.
     Internal,
-    /// A store or a pool that the decision needs can't answer now. 503.
+    /// A store or pool that the decision depends on can't answer at the moment. 503.
     Unavailable,
 }
 
@@ -95,7 +95,8 @@ impl DenialKind {
     }
 }
 
-/// A refused request. What a client reads and what an operator reads are separate, and a secret is in neither.
+/// A refused request. The text for the client and the text for the operator are separate, and
+/// neither contains a secret.
 ///
 /// ```
 /// use tollgate::denial::{Denial, DenialKind};
@@ -112,7 +113,7 @@ pub struct Denial {
     message: Option<Cow<'static, str>>,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
-    /// Apart, because few have any, and refusals are handed about by value.
+    /// Boxed, because few refusals have details, and refusals are moved by value.
     details: Option<Box<Details>>,
 }
 
@@ -126,7 +127,7 @@ struct Details {
     holder: Option<Holder>,
 }
 
-/// Whose credential was refused: for the audit log, and in no answer.
+/// Whose credential was refused: for the audit log, never in an answer.
 #[derive(Clone)]
 pub(crate) struct Holder {
     pub(crate) subject: Box<str>,
@@ -134,7 +135,7 @@ pub(crate) struct Holder {
 }
 
 impl Denial {
-    /// A refusal of that kind.
+    /// A refusal of the given kind.
     #[must_use]
     pub const fn new(kind: DenialKind) -> Self {
         Self {
@@ -147,28 +148,29 @@ impl Denial {
         }
     }
 
-    /// Says which kind of credential it is about.
+    /// Sets which kind of credential it is about.
     #[must_use]
     pub const fn of_credential(mut self, credential: CredentialKind) -> Self {
         self.credential = Some(credential);
         self
     }
 
-    /// A text for the client, instead of the denial format's own.
+    /// Sets a text for the client, instead of the denial format's own.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         self.message = Some(message.into());
         self
     }
 
-    /// A text for the operator's log. No client sees it.
+    /// Sets a text for the operator's log. No client sees it.
     #[must_use]
     pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.reason = reason.into();
         self
     }
 
-    /// When the client may try again. Answers carry it in whole seconds, rounded up, never 0.
+    /// Sets how long the client should wait before it tries again. Answers carry it in whole
+    /// seconds, rounded up, never 0.
     #[must_use]
     pub const fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -196,14 +198,15 @@ impl Denial {
         self
     }
 
-    /// Which methods would have been allowed instead: the `Allow` of a 405 (RFC 9110, 15.5.6).
+    /// Sets which methods would have been allowed instead: the `Allow` of a 405 (RFC 9110, 15.5.6).
     #[must_use]
     pub fn allowing<'a>(mut self, methods: impl IntoIterator<Item = &'a str>) -> Self {
         self.details_mut().allowed = methods.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Which scopes a token must have for it, for the challenge of RFC 6750 section 3.
+    /// Sets which scopes a token must have for this request, for the challenge of RFC 6750 section
+    /// 3.
     pub(crate) fn lacking_scope(mut self, scopes: &[Box<str>]) -> Self {
         self.details_mut().lacking_scope = Some(scopes.join(" ").into());
         self
@@ -213,7 +216,7 @@ impl Denial {
         self.details.as_ref()?.lacking_scope.as_deref()
     }
 
-    /// Whose credential it was, where that is known although it is refused.
+    /// Sets whose credential it was, if known despite the refusal.
     pub(crate) fn held_by(mut self, subject: &str, key: Option<&KeyId>) -> Self {
         self.details_mut().holder = Some(Holder {
             subject: subject.into(),
@@ -230,7 +233,7 @@ impl Denial {
         self.details.get_or_insert_default()
     }
 
-    /// Why.
+    /// The kind of refusal.
     #[must_use]
     pub const fn kind(&self) -> DenialKind {
         self.kind
@@ -242,7 +245,7 @@ impl Denial {
         self.credential
     }
 
-    /// A text for the client that takes the place of the format's own.
+    /// The text for the client, if it replaces the format's own.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
@@ -254,7 +257,7 @@ impl Denial {
         &self.reason
     }
 
-    /// How long to wait, as known to the refusing layer.
+    /// How long to wait, as the refusing layer knows it.
     #[must_use]
     pub const fn wait(&self) -> Option<Duration> {
         self.retry_after
@@ -293,7 +296,8 @@ impl Denial {
     }
 }
 
-/// Whole seconds, rounded up, at least 1: a client that waits so long has waited long enough.
+/// Whole seconds, rounded up, at least 1, so that a client that waits this long has waited long
+/// enough.
 pub(crate) fn whole_secs_up(wait: Duration) -> u64 {
     let rounded = wait
         .as_secs()

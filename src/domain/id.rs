@@ -1,4 +1,4 @@
-//! Names of accounts and budgets: cheap to clone, bounded in length, and such that every store can keep them.
+//! Names of accounts and budgets: cheap to clone, bounded in length, and storable in every engine.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The longest account or budget name, in bytes.
 const LENGTH_MAX: usize = 255;
 
-/// A name was empty, longer than 255 bytes, or had a NUL in it.
+/// A name was empty, longer than 255 bytes, or contained a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an identifier has 1 to {LENGTH_MAX} bytes, and no NUL")]
 pub struct InvalidId;
@@ -19,7 +19,7 @@ fn check(name: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
-/// PostgreSQL has no NUL in a text. What one store can't keep, none takes.
+/// PostgreSQL can't store a NUL in text. What one store can't keep, no store accepts.
 pub(crate) fn has_nul(text: &str) -> bool {
     text.contains('\0')
 }
@@ -32,10 +32,10 @@ macro_rules! shared_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes a name of 1 to 255 bytes, none of which is NUL.
+            /// Makes a name of 1 to 255 bytes, none of which is NUL.
             ///
             /// # Errors
-            /// [`InvalidId`] when it is empty, longer, or has one.
+            /// [`InvalidId`] if it is empty, longer, or contains a NUL.
             pub fn new(name: &str) -> Result<Self, InvalidId> {
                 check(name)?;
                 Ok(Self(Arc::from(name)))
@@ -109,17 +109,18 @@ macro_rules! shared_name {
 }
 
 shared_name! {
-    /// Whose money is spent: one balance. Usually a user or a tenant.
+    /// The account whose balance is spent. Usually a user or a tenant.
     AccountId
 }
 
 shared_name! {
-    /// What has limits of its own within an account: usually an API key, with all the keys it was rotated into.
+    /// Something with its own spending limits within an account: usually an API key together with
+    /// all keys it was rotated into.
     BudgetId
 }
 
 shared_name! {
-    /// The public name of an API key. Not a secret: it stands in lists, logs and URLs.
+    /// The public name of an API key. Not a secret: it appears in lists, logs and URLs.
     KeyId
 }
 

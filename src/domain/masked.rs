@@ -1,26 +1,27 @@
-//! Texts that somebody else chose, as logs may have them.
+//! Masks secrets in texts from outside, so that they can be logged.
 
 use std::borrow::Cow;
 
-/// What a part has at least to be taken for a secret, in characters, where it has a digit. Keys of ours are no shorter, and ids
-/// that others give (ObjectId, ULID, KSUID) are not so long.
+/// The length in characters from which a part with a digit is taken for a secret. Our own keys are
+/// at least that long, and common ids (ObjectId, ULID, KSUID) are shorter.
 const SHORT_MIN: usize = 30;
-/// The same of a part without a digit. Names of services and methods are shorter.
+/// The same for a part without a digit. Names of services and methods are shorter.
 const LONG_MIN: usize = 40;
-/// So much of a secret stays to be found again by: the beginning that all keys have, and a few characters, as a preview shows.
+/// How much of a secret stays visible, so that it can be recognised: the start that all keys share,
+/// and a few characters, as in a preview.
 const SHOWN: usize = 8;
 const MASK: &str = "***";
 
-/// The text without what looks like a secret: of each segment between slashes that has a part like one (a key, a token, a
-/// digest) eight characters stay. Whoever puts a key into a path or asks for one by its secret has it in no log. UUIDs, also with a name
-/// before them, are ids.
+/// The text with secrets masked: of each slash-separated segment that contains something like a
+/// secret (a key, a token, a digest), eight characters stay. So a key that is put into a path, or
+/// used in place of an id, appears in no log. UUIDs count as ids, also with a name in front.
 ///
-/// Kept are the slashes, so that a path still tells its route.
+/// Slashes are kept, so that a path still shows its route.
 pub(crate) fn masked(text: &str) -> Cow<'_, str> {
     mask(text, is_secret)
 }
 
-/// The same of what is said to be an id: a digest, which is hexadecimal and nothing else, may be one.
+/// The same for a text that is supposed to be an id: a purely hexadecimal digest is allowed.
 pub(crate) fn masked_id(text: &str) -> Cow<'_, str> {
     let is_digest = |segment: &str| segment.bytes().all(|byte| byte.is_ascii_hexdigit());
     mask(text, |segment| is_secret(segment) && !is_digest(segment))
@@ -44,11 +45,12 @@ fn mask(text: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'_, str> {
 }
 
 fn is_secret(segment: &str) -> bool {
-    segment.len() >= SHORT_MIN && segment.split(is_between).any(is_secret_part)
+    segment.len() >= SHORT_MIN && segment.split(is_separator).any(is_secret_part)
 }
 
-/// What keys and tokens have none of within their parts. An escape counts as a part of them: `%61` is an `a`.
-fn is_between(character: char) -> bool {
+/// Whether a character separates parts: keys and tokens have none of these within a part. `%`
+/// belongs to a part, because escapes do: `%61` is an `a`.
+fn is_separator(character: char) -> bool {
     !(character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '%'))
 }
 
@@ -58,7 +60,7 @@ fn is_secret_part(part: &str) -> bool {
     is_long && !is_named_uuid(part)
 }
 
-/// `user-` and a UUID: an id.
+/// A name and a UUID, like `user-` and a UUID: an id.
 fn is_named_uuid(part: &str) -> bool {
     let Some((name, id)) = part
         .len()

@@ -1,4 +1,5 @@
-//! Floor 0: plain values and rules. No async, no I/O, and of HTTP only the field values that tell of quotas.
+//! Floor 0: plain values and rules. No async, no I/O, and nothing of HTTP except the header values
+//! that describe quotas.
 
 pub(crate) mod audit;
 pub mod books;

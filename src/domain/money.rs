@@ -7,14 +7,15 @@ use serde_json::value::RawValue;
 
 /// Nano-dollars in a dollar.
 const NANOS_PER_DOLLAR: i64 = 1_000_000_000;
-/// Decimals of a dollar that an amount can have.
+/// The decimal places of an amount in dollars.
 const DECIMALS: u32 = 9;
-/// The longest text that is looked at as an amount, in bytes.
+/// The longest text that is parsed as an amount, in bytes.
 const TEXT_LENGTH_MAX: usize = 64;
 
-/// An exact amount of money, in nano-dollars (10⁻⁹ USD): from −9.2 to +9.2 thousand million dollars.
+/// An exact amount of money, in nano-dollars (10⁻⁹ USD): from −9.2 to +9.2 billion dollars.
 ///
-/// Arithmetic is checked: what would overflow is `None`. Nothing rounds but [`Money::per_million`], and that rounds up.
+/// Arithmetic is checked: an overflow is `None`. Only [`Money::per_million`] rounds, and it rounds
+/// up.
 ///
 /// ```
 /// use tollgate::money::Money;
@@ -28,11 +29,12 @@ const TEXT_LENGTH_MAX: usize = 64;
 /// ```
 ///
 /// In JSON it is a number of dollars, exact and without an exponent (`0.002`). Only JSON can carry
-/// such a number, so [`Serialize`] and [`Deserialize`] are for `serde_json` and refuse other formats.
+/// such a number, so [`Serialize`] and [`Deserialize`] are for `serde_json` and refuse other
+/// formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(i64);
 
-/// A text is not an amount of money: why.
+/// Why a text is not an amount of money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseMoneyError {
@@ -42,13 +44,13 @@ pub enum ParseMoneyError {
     /// Finer than a nano-dollar.
     #[error("more than {DECIMALS} decimals")]
     TooFine,
-    /// Beyond ±9.2 thousand million dollars.
+    /// Beyond ±9.2 billion dollars.
     #[error("amount out of range")]
     OutOfRange,
 }
 
 impl Money {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
     /// The largest amount.
     pub const MAX: Self = Self(i64::MAX);
@@ -59,7 +61,7 @@ impl Money {
         Self(nanos)
     }
 
-    /// From whole dollars; `None` beyond ±9.2 thousand million.
+    /// From whole dollars; `None` beyond ±9.2 billion.
     #[must_use]
     pub const fn from_dollars(dollars: i64) -> Option<Self> {
         match dollars.checked_mul(NANOS_PER_DOLLAR) {
@@ -74,13 +76,13 @@ impl Money {
         self.0
     }
 
-    /// Whether this is exactly nothing.
+    /// Whether this is exactly zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether this is less than nothing.
+    /// Whether this is less than zero.
     #[must_use]
     pub const fn is_negative(self) -> bool {
         self.0 < 0
@@ -119,7 +121,8 @@ impl Money {
     /// What `units` cost when a million of them cost `self`, rounded up to a nano-dollar; `None` on
     /// overflow or a negative price.
     ///
-    /// This is where a price meets a quantity, and the only place where money is rounded.
+    /// This is where a price is multiplied by a quantity, and the only place where money is
+    /// rounded.
     #[must_use]
     pub fn per_million(self, units: u64) -> Option<Self> {
         if self.is_negative() {
@@ -130,13 +133,14 @@ impl Money {
         i64::try_from(rounded_up).ok().map(Self)
     }
 
-    /// The digits without a sign: at least `decimals` behind the point, and as many more as it takes to be exact.
+    /// The digits without a sign: at least `decimals` after the point, and as many more as
+    /// exactness needs.
     fn write_magnitude(self, f: &mut impl fmt::Write, decimals: usize) -> fmt::Result {
         let magnitude = self.0.unsigned_abs();
         let unit = NANOS_PER_DOLLAR.unsigned_abs();
         let (dollars, nanos) = (magnitude.div_euclid(unit), magnitude.rem_euclid(unit));
         f.write_str(itoa::Buffer::new().format(dollars))?;
-        // A one in front keeps the zeros.
+        // The leading one, cut off below, preserves leading zeros.
         let mut padded = itoa::Buffer::new();
         let padded = padded.format(unit.saturating_add(nanos));
         let digits = padded.get(1..).unwrap_or_default();
@@ -149,7 +153,7 @@ impl Money {
         Ok(())
     }
 
-    /// Dollars as a plain decimal, exact, with as few digits as that takes: `-0.002`.
+    /// Dollars as an exact plain decimal with as few digits as possible: `-0.002`.
     pub(crate) fn write_decimal(self, f: &mut impl fmt::Write) -> fmt::Result {
         if self.is_negative() {
             f.write_char('-')?;
@@ -157,20 +161,21 @@ impl Money {
         self.write_magnitude(f, 0)
     }
 
-    /// The same as a text.
+    /// The same as a string.
     pub(crate) fn to_decimal(self) -> String {
         let mut text = String::new();
-        // Writing into a text doesn't fail.
+        // Writing to a `String` can't fail.
         let _ = self.write_decimal(&mut text);
         text
     }
 
-    /// Reads a JSON number: like [`FromStr`], and an exponent is understood, exactly.
+    /// Parses a JSON number, exactly: like [`FromStr`], but with an optional exponent.
     fn from_json_number(text: &str) -> Result<Self, ParseMoneyError> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             None => (text, 0),
             Some((mantissa, exponent)) => {
-                // A JSON exponent is `[+-]?[0-9]+`; one that overflows an i32 is far out of range anyway.
+                // A JSON exponent is `[+-]?[0-9]+`; one that overflows an i32 is far out of range
+                // anyway.
                 (
                     mantissa,
                     exponent
@@ -226,7 +231,7 @@ fn parse_decimal(mantissa: &str, exponent: i32) -> Result<Money, ParseMoneyError
     nanos.map(Money).ok_or(ParseMoneyError::OutOfRange)
 }
 
-/// `magnitude` × 10^`shift`, refused where it would not be whole.
+/// `magnitude` × 10^`shift`, or an error if the result is not whole.
 fn scale(magnitude: i128, shift: i32) -> Result<i128, ParseMoneyError> {
     let power = 10_i128.checked_pow(shift.unsigned_abs());
     if shift >= 0 {
@@ -246,14 +251,14 @@ fn scale(magnitude: i128, shift: i32) -> Result<i128, ParseMoneyError> {
 impl FromStr for Money {
     type Err = ParseMoneyError;
 
-    /// Reads dollars as a plain decimal: `12`, `-0.5`, `0.0020`. No sign `+`, no exponent, no blanks.
+    /// Parses dollars as a plain decimal: `12`, `-0.5`, `0.0020`. No `+`, no exponent, no blanks.
     fn from_str(text: &str) -> Result<Self, ParseMoneyError> {
         parse_decimal(text, 0)
     }
 }
 
-/// `$0.0020`: dollars with at least four decimals, or as many as a precision asks for (`{:.2}`), and
-/// always as many as it takes to be exact.
+/// `$0.0020`: dollars with at least four decimals, or as many as the precision asks for (`{:.2}`),
+/// and always as many as exactness needs.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = f.precision().unwrap_or(4);

@@ -1,14 +1,14 @@
-//! Network addresses that somebody wrote down.
+//! Parsing of network addresses.
 
 pub use ipnet::IpNet;
 
-/// A text is neither an address nor a network.
+/// The text is neither an address nor a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address (192.0.2.1) or a network (192.0.2.0/24) is expected")]
 pub struct InvalidNetwork;
 
-/// Reads an address, which is a network of one, or a network in CIDR form. An IPv4 address that is
-/// written as IPv6 is the IPv4 address, as it is in the requests that will be compared with it.
+/// Parses an address (a network of one) or a network in CIDR form. An IPv4 address in IPv6 notation
+/// becomes the IPv4 address, as in the requests that it will be compared with.
 ///
 /// ```
 /// use tollgate::network;
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
     Ok(canonical(network))
 }
 
-/// The same network as requests name it: IPv4 that is written as IPv6 is IPv4.
+/// The same network in the form that requests use: IPv4 in IPv6 notation becomes IPv4.
 pub(crate) fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else {
         return network;
@@ -45,7 +45,7 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
         .map_or(network, IpNet::V4)
 }
 
-/// All of them so.
+/// [`canonical`] for each network.
 pub(crate) fn canonical_all(networks: &mut [IpNet]) {
     for network in networks {
         *network = canonical(*network);

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-/// The most items that one page holds.
+/// The most items on one page.
 const LIMIT_MAX: u16 = 1_000;
 
-/// Which part of a list is wanted.
+/// Which part of a list to return.
 ///
 /// ```
 /// use tollgate::store::Page;
@@ -22,7 +22,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// The first `limit` items; `limit` is brought into 1 to 1,000.
+    /// The first `limit` items; `limit` is clamped to 1 to 1,000.
     #[must_use]
     pub fn first(limit: u16) -> Self {
         Self {
@@ -31,20 +31,20 @@ impl Page {
         }
     }
 
-    /// The page behind the one whose [`Paged::next_cursor`] this is.
+    /// The page after the one whose [`Paged::next_cursor`] this is.
     #[must_use]
     pub fn after(mut self, cursor: u64) -> Self {
         self.cursor = Some(cursor);
         self
     }
 
-    /// How many items at most.
+    /// The maximum number of items.
     #[must_use]
     pub fn limit(&self) -> u16 {
         self.limit
     }
 
-    /// Behind which item the page begins.
+    /// The item after which the page begins.
     #[must_use]
     pub fn cursor(&self) -> Option<u64> {
         self.cursor
@@ -56,13 +56,14 @@ impl Page {
 pub struct Paged<T> {
     /// The items, in the list's order.
     pub items: Vec<T>,
-    /// What to hand to [`Page::after`]; `None` on the last page.
+    /// What to pass to [`Page::after`]; `None` on the last page.
     pub next_cursor: Option<u64>,
 }
 
 impl<T> Paged<T> {
-    /// Makes a page of rows in the list's order, each with its place in it, by which the list goes on behind the page. There is one
-    /// more than the [limit](Page::limit) where there is a next page.
+    /// Makes a page from rows in the list's order, each with its position in the list. If there is
+    /// a next page, the store reads one row more than the [limit](Page::limit); that row is dropped
+    /// here.
     #[must_use]
     pub fn from_rows(page: &Page, rows: Vec<(u64, T)>) -> Self {
         let limit = usize::from(page.limit);

@@ -1,4 +1,4 @@
-//! Who is calling, once that is known.
+//! The authenticated caller.
 
 mod identity;
 #[cfg(test)]
@@ -21,9 +21,10 @@ use super::{
 /// The attribute that names a caller's tenant.
 const TENANT: &str = "tenant";
 
-/// Who is calling: the outcome of an authentication. A clone is a reference count.
+/// The caller, as the result of authentication. Cloning is cheap.
 ///
-/// An authenticating layer puts it into the request's extensions; later layers and handlers read it there.
+/// An authenticating layer puts it into the request's extensions; later layers and handlers read it
+/// there.
 ///
 /// ```
 /// use tollgate::{CredentialKind, Principal};
@@ -35,13 +36,13 @@ const TENANT: &str = "tenant";
 #[derive(Clone)]
 pub struct Principal {
     holder: Arc<dyn IdentityHolder>,
-    /// What its token says beside the identity.
+    /// What its token adds to the identity.
     token: Option<Arc<TokenGrant>>,
     token_ends_at: Option<Timestamp>,
 }
 
-/// What a token says beside the identity, of which a login's tokens may say different things: what its client was let
-/// do, and what the issuer tells of the user.
+/// What a token adds to the identity, and what may differ between the tokens of one login: what its
+/// client was allowed to do, and the issuer's claims about the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenGrant {
     scopes: Box<[Box<str>]>,
@@ -49,7 +50,7 @@ pub(crate) struct TokenGrant {
 }
 
 impl TokenGrant {
-    /// None at all costs nothing.
+    /// `None` if both are empty, so that nothing is allocated.
     pub(crate) fn shared(
         scopes: impl Into<Box<[Box<str>]>>,
         attributes: BTreeMap<String, String>,
@@ -65,7 +66,7 @@ impl TokenGrant {
 }
 
 impl Principal {
-    /// Begins a principal: `subject` is the user or the owner of the key.
+    /// Starts a principal: `subject` is the user or the owner of the key.
     pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
         PrincipalBuilder {
             identity: Identity::new(subject, credential),
@@ -74,7 +75,8 @@ impl Principal {
         }
     }
 
-    /// Begins a principal with all that this one has, by which the same caller goes on with less, or under another account.
+    /// Starts a principal as a copy of this one: so a caller can continue with fewer rights, or
+    /// under another account.
     ///
     /// ```
     /// use tollgate::{CredentialKind, Principal, store::AccountId};
@@ -102,7 +104,7 @@ impl Principal {
         }
     }
 
-    /// The one of an identity that is kept with other things.
+    /// The principal of an identity that is stored together with other data.
     pub(crate) fn of(holder: Arc<dyn IdentityHolder>) -> Self {
         Self {
             holder,
@@ -161,8 +163,8 @@ impl Principal {
         self.roles().any(|held| held == role)
     }
 
-    /// The scopes of the token, if it is one (RFC 6749 section 3.3): what its client was let do. What the user may do is in the
-    /// roles.
+    /// The scopes of the token, if there is one (RFC 6749 section 3.3): what its client was allowed
+    /// to do. What the user may do is in the roles.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.token.iter().flat_map(|token| token.scopes())
     }
@@ -173,7 +175,7 @@ impl Principal {
         self.scopes().any(|held| held == scope)
     }
 
-    /// The same caller, by a token that grants this and ends then.
+    /// The same caller with a token that grants this and expires then.
     pub(crate) fn by_token(&self, token: Option<&Arc<TokenGrant>>, expires_at: Timestamp) -> Self {
         Self {
             holder: Arc::clone(&self.holder),
@@ -182,7 +184,7 @@ impl Principal {
         }
     }
 
-    /// The one resource that the credential is good for; `None`: not bound to one.
+    /// The one resource that the credential is valid for; `None`: not bound to one.
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
         self.identity().rare()?.resource.as_deref()
@@ -194,14 +196,14 @@ impl Principal {
         self.attribute(TENANT)
     }
 
-    /// Whose money is spent: the account that was set, or one named like the subject. `None` when the
-    /// subject can't name an account (longer than 255 bytes).
+    /// The account that pays: the one that was set, or the one named like the subject. `None` if
+    /// the subject can't name an account (longer than 255 bytes).
     #[must_use]
     pub fn account(&self) -> Option<&AccountId> {
         self.identity().account()
     }
 
-    /// Whose money is spent, or the refusal of a caller who can have none.
+    /// The account that pays, or the refusal of a caller who can't have one.
     ///
     /// # Errors
     /// A [`Denial`] (403).
@@ -211,7 +213,7 @@ impl Principal {
         })
     }
 
-    /// The budgets that must hold besides the account's balance.
+    /// The budgets that must cover a call besides the account's balance.
     #[must_use]
     pub fn budgets(&self) -> &[BudgetId] {
         self.identity().budgets()
@@ -226,14 +228,13 @@ impl Principal {
         self.identity().shared_budgets()
     }
 
-    /// The rate quotas of its own, in requests, which take the place of those of the tier or
-    /// the layer.
+    /// The caller's own rate quotas, in requests, which replace those of the tier or the layer.
     #[must_use]
     pub fn quotas(&self) -> Option<&Quotas> {
         self.identity().rare()?.quotas.as_ref()
     }
 
-    /// When the credential ends: of a token and its login, what ends sooner.
+    /// When the credential expires: for a token of a login, whichever of the two ends sooner.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         match (self.identity().expires_at(), self.token_ends_at) {
@@ -242,7 +243,8 @@ impl Principal {
         }
     }
 
-    /// What the application keeps of the caller; or else what was mapped from the claims of the token.
+    /// An attribute that the application stores for the caller, or else one that was mapped from
+    /// the token's claims.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
         let kept = self.identity().rare();
@@ -251,7 +253,7 @@ impl Principal {
             .map(String::as_str)
     }
 
-    /// All of these by their names, each once.
+    /// All attributes by name, each once.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         let kept = self.identity().rare().map(|rare| &rare.attributes);
         let of_token = self.token.as_ref().map(|token| &token.attributes);
@@ -262,7 +264,8 @@ impl Principal {
         all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// What rate limits per principal count by: the key with all it was rotated into, or else the subject.
+    /// What rate limits per principal count by: the key with everything it was rotated into, or
+    /// else the subject.
     #[must_use]
     pub fn metered_as(&self) -> &str {
         self.identity().meter()
@@ -326,37 +329,37 @@ impl PrincipalBuilder {
         self
     }
 
-    /// The one resource that the credential is good for.
+    /// The one resource that the credential is valid for.
     pub fn resource(mut self, resource: &str) -> Self {
         self.identity.rare_mut().resource = Some(resource.into());
         self
     }
 
-    /// Whose money is spent.
+    /// The account that pays; the one named like the subject by default.
     pub fn account(mut self, account: AccountId) -> Self {
         self.identity.rare_mut().account = Some(account);
         self
     }
 
-    /// The budgets that must hold besides the account's balance.
+    /// The budgets that must cover a call besides the account's balance.
     pub fn budgets(mut self, budgets: impl Into<Budgets>) -> Self {
         self.identity.rare_mut().budgets = Some(budgets.into());
         self
     }
 
-    /// Rate quotas of its own.
+    /// The caller's own rate quotas.
     pub fn quotas(mut self, quotas: Quotas) -> Self {
         self.identity.rare_mut().quotas = Some(quotas);
         self
     }
 
-    /// When the credential ends.
+    /// When the credential expires.
     pub fn expires_at(mut self, at: Timestamp) -> Self {
         self.identity.set_end(at);
         self
     }
 
-    /// What the application keeps of the caller.
+    /// The attributes that the application stores for the caller.
     pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Self {
         if !attributes.is_empty() {
             self.identity.rare_mut().attributes = attributes;
@@ -364,7 +367,7 @@ impl PrincipalBuilder {
         self
     }
 
-    /// What rate limits per principal count by; the subject unless set.
+    /// What rate limits per principal count by; the subject by default.
     pub fn metered_as(mut self, meter: &str) -> Self {
         self.identity.rare_mut().meter = Some(meter.into());
         self
@@ -384,20 +387,21 @@ impl PrincipalBuilder {
         self
     }
 
-    /// It was taken back: it is known, and refused.
+    /// Marks the credential as revoked: it is known, and refused.
     pub(crate) fn revoked(mut self) -> Self {
         self.identity.rare_mut().is_revoked = true;
         self
     }
 
-    /// The identity alone, with what many share as `share` has it. The scopes of a token are no part of it.
+    /// The identity alone; `share` deduplicates the part that many callers have in common. The
+    /// scopes of a token are not included.
     pub(crate) fn into_identity(self, share: impl FnOnce(Standing) -> Arc<Standing>) -> Identity {
         let mut identity = self.identity;
         identity.standing = share(self.standing);
         identity
     }
 
-    /// The principal.
+    /// Builds the principal.
     #[must_use]
     pub fn build(self) -> Principal {
         let mut builder = self;

@@ -5,13 +5,13 @@ use std::{borrow::Cow, fmt, ops::Deref};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-/// The id of one request: the caller's, if it was well-formed, or one of ours. It names rows of logs;
-/// nothing is decided by it. A clone is a reference count.
+/// The id of a request: the caller's, if it was well-formed, or a generated one. It identifies log
+/// rows; no decision depends on it. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Bytes);
 
 impl RequestId {
-    /// Takes a text, which is one.
+    /// Takes bytes that the caller has checked to be text.
     pub(crate) fn of_text(text: Bytes) -> Self {
         Self(text)
     }
@@ -36,7 +36,8 @@ impl Deref for RequestId {
     }
 }
 
-/// As an engine has kept it, or an application calls what is no request.
+/// For an id that an engine has stored, or one that an application gives to work that is not a
+/// request.
 impl From<String> for RequestId {
     fn from(text: String) -> Self {
         Self(text.into())

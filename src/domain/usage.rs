@@ -1,4 +1,4 @@
-//! Holds, settlements, and the log of what was used and paid.
+//! Holds, settlements, and the log of usage and payments.
 
 mod row;
 
@@ -14,13 +14,13 @@ use super::{
     money::Money,
 };
 
-/// The name of a hold: which instance of the store granted it, and its number there.
+/// Identifies a hold: the store instance that granted it, and a number unique to that instance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HoldId {
-    /// A random number, drawn when the granting store was opened, or when it found that it had been
-    /// taken for dead.
+    /// A random number, drawn when the granting store was opened, or when it found out that it had
+    /// been presumed dead.
     pub instance: u64,
-    /// None of that instance had it before.
+    /// Never reused by that instance.
     pub number: u64,
 }
 
@@ -36,52 +36,54 @@ impl fmt::Display for HoldId {
     }
 }
 
-/// Who called what: what is known of a request before it is served.
+/// Who called what: what is known about a request before it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The request's id, as in its `x-request-id`.
     pub request_id: RequestId,
-    /// Whose money.
+    /// The account that pays.
     pub account: AccountId,
-    /// Who called: the [`Principal`](crate::Principal)'s subject.
+    /// The caller: the [`Principal`](crate::Principal)'s subject.
     pub principal: Arc<str>,
-    /// The key that called.
+    /// The key that was used.
     pub key: Option<KeyId>,
     /// Method and path pattern: `POST /v1/chat/completions`.
     pub route: Arc<str>,
-    /// When the request came.
+    /// When the request arrived.
     pub started_at: Timestamp,
 }
 
-/// A wish to set money aside for a call.
+/// A request to set money aside for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldRequest {
     /// For which call.
     pub call: Call,
-    /// Which budgets must hold besides the account's balance.
+    /// The budgets that must cover the call besides the account's balance.
     pub budgets: Budgets,
     /// How much: at least what the call will cost.
     pub amount: Money,
-    /// How long the call may take before the hold is resolved without it; less than [`Hold::LIFETIME_MIN`] counts as that.
+    /// How long the call may take before the hold is resolved without it; raised to at least
+    /// [`Hold::LIFETIME_MIN`].
     pub lifetime: Duration,
-    /// How it is resolved then.
+    /// How it is resolved in that case.
     pub expiry: Expiry,
-    /// The client's own name for the call, by which a repetition is known.
+    /// The client's own name for the call, by which repetitions are recognised.
     pub idempotency: Option<Idempotency>,
 }
 
-/// What becomes of a hold that nobody settles: its process died, or it outlived its lifetime.
+/// What happens to a hold that is never settled, because its process died or it outlived its
+/// lifetime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Expiry {
-    /// It is given back: the call was never answered in full.
+    /// It is released: the call was never fully answered.
     #[default]
     Release,
-    /// It is charged: what was begun has cost its operator something.
+    /// It is charged: work that was started has cost the operator something.
     Charge,
 }
 
 impl Expiry {
-    /// What is charged of a hold of `amount`.
+    /// What is charged for a hold of `amount`.
     #[must_use]
     pub fn charged(self, amount: Money) -> Money {
         match self {
@@ -91,19 +93,20 @@ impl Expiry {
     }
 }
 
-/// By what a repeated call is known. The first call that uses a key of an account holds money; while it
-/// is under way, and after it was charged, others with the key are refused. Where it cost nothing, the key is free again.
+/// How a repeated call is recognised. The first call that uses an account's key holds money; while
+/// it is under way, and after it was charged, other calls with the key are refused. If it cost
+/// nothing, the key is free again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     /// The client's name for the call: 1 to 255 bytes.
     pub key: Arc<str>,
-    /// Of all that must be the same in a repetition.
+    /// Covers everything that must be the same in a repetition.
     pub fingerprint: [u8; 32],
-    /// How long the key is remembered, at least, from the hold on.
+    /// The minimum time for which the key is remembered, counted from the hold.
     pub keep_for: Duration,
 }
 
-/// Money that is set aside for a call. It has no `Clone`: it is settled once.
+/// Money that is set aside for a call. It has no `Clone`, so that it is settled once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a hold that isn't settled stays until it expires"]
 pub struct Hold {
@@ -111,34 +114,34 @@ pub struct Hold {
     pub id: HoldId,
     /// For which call.
     pub call: Call,
-    /// Which budgets count it.
+    /// The budgets that it counts against.
     pub budgets: Budgets,
     /// How much.
     pub amount: Money,
-    /// In which windows it counts.
+    /// The windows in which it counts.
     pub windows: Windows,
     /// What could still be set aside when it was granted.
     pub left: Left,
-    /// What becomes of it if nobody settles it.
+    /// What happens to it if it is never settled.
     pub expiry: Expiry,
     /// The client's name for the call.
     pub idempotency_key: Option<Arc<str>>,
 }
 
 impl Hold {
-    /// The lifetime of a hold that ends with its call and not by the clock: a century.
+    /// The lifetime of a hold that ends with its call rather than by time: a century.
     ///
-    /// A call that is under way owns its hold and settles it whatever happens, so only a process that died leaves one
-    /// behind, and its ledger finds that out by itself. With an end of its own a hold would be given back under a call that
-    /// is merely slow, and that call would be served for nothing.
+    /// A call under way owns its hold and always settles it, so only a dead process leaves a hold
+    /// behind, and its ledger detects that on its own. With a shorter lifetime, a hold would be
+    /// released while a slow call still runs, and that call would be free.
     pub const AS_LONG_AS_ITS_CALL: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-    /// The shortest lifetime that a hold has: less than any call takes. With none at all every hold would be over before its
-    /// call is settled, and every call free.
+    /// The shortest lifetime of a hold; shorter ones are raised to it. With a lifetime of zero
+    /// every hold would expire before its call is settled, and every call would be free.
     pub const LIFETIME_MIN: Duration = Duration::from_secs(1);
 
-    /// When a hold is over that is to live for `lifetime` from now on, by the monotonic clock; `None`: with its call, and
-    /// then nobody looks at the clock.
+    /// When a hold with this `lifetime` expires, by the monotonic clock. `None` if it ends with its
+    /// call; then the clock is not read.
     pub(crate) fn end_after(
         lifetime: Duration,
         now: impl FnOnce() -> Duration,
@@ -147,7 +150,7 @@ impl Hold {
         is_limited.then(|| now().saturating_add(lifetime.max(Self::LIFETIME_MIN)))
     }
 
-    /// What was granted for `request`.
+    /// The hold that was granted for `request`.
     pub fn granted(id: HoldId, request: HoldRequest, grant: Grant) -> Self {
         Self {
             id,
@@ -166,13 +169,13 @@ impl Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Answered to the end.
+    /// Answered completely.
     Completed,
     /// The handler failed: an error, a panic, or a status that isn't charged.
     Failed,
     /// The client left before the end.
     Disconnected,
-    /// The process died, or the hold outlived its time: resolved by the ledger.
+    /// The process died, or the hold outlived its lifetime: resolved by the ledger.
     Abandoned,
 }
 
@@ -209,29 +212,29 @@ pub struct Settlement {
     pub charged: Money,
     /// How the call ended.
     pub outcome: Outcome,
-    /// The answer's HTTP status; `None` when there was no answer.
+    /// The answer's HTTP status; `None` if there was no answer.
     pub status: Option<u16>,
     /// From the request's arrival to the end of its answer.
     pub latency: Duration,
-    /// Tokens read, where that is what is paid for.
+    /// Input tokens, if tokens are billed.
     pub input_tokens: Option<u64>,
-    /// Those of the tokens read that came from a cache.
+    /// Input tokens that came from a cache.
     pub cached_tokens: Option<u64>,
-    /// Those of the tokens read that were written to a cache.
+    /// Input tokens that were written to a cache.
     pub cache_write_tokens: Option<u64>,
-    /// Tokens written, where that is what is paid for.
+    /// Output tokens, if tokens are billed.
     pub output_tokens: Option<u64>,
-    /// Bytes of the answer, where that is what is paid for.
+    /// Bytes of the answer, if bytes are billed.
     pub bytes: Option<u64>,
-    /// The model that answered, where it is known.
+    /// The model that answered, if known.
     pub model: Option<Arc<str>>,
-    /// Nobody told what it used, where that is what is paid for: what is charged is what was held, or what can have gone out
-    /// by then.
+    /// The usage that is billed was not reported. What is charged is then the hold, or what can
+    /// have been sent by then.
     pub usage_is_missing: bool,
 }
 
 impl Settlement {
-    /// A charge and an outcome, and nothing else known of the call.
+    /// A charge and an outcome; everything else is unknown.
     #[must_use]
     pub fn new(charged: Money, outcome: Outcome) -> Self {
         Self {
@@ -249,12 +252,12 @@ impl Settlement {
         }
     }
 
-    /// The latency as the log tells it.
+    /// The latency as the log records it.
     pub(crate) fn latency_ms(&self) -> u64 {
         u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Of a hold that nobody settled within `age`.
+    /// The settlement of a hold that was still open at `age`.
     #[must_use]
     pub(crate) fn abandoned(hold: Money, expiry: Expiry, age: jiff::SignedDuration) -> Self {
         Self {
@@ -264,10 +267,11 @@ impl Settlement {
     }
 }
 
-/// One row of the usage log. Serialized it is flat, with the names of a [`UsageExport`](crate::UsageExport).
+/// One row of the usage log. Its serialized form is flat, with the field names of a
+/// [`UsageExport`](crate::UsageExport).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageEntry {
-    /// Its place in the log; later rows have larger ones.
+    /// Its position in the log; later rows have larger ones.
     pub position: u64,
     /// Which call.
     pub call: Call,
@@ -275,52 +279,52 @@ pub struct UsageEntry {
     pub held: Money,
     /// How it ended.
     pub settlement: Settlement,
-    /// When that was written down.
+    /// When the settlement was recorded.
     pub settled_at: Timestamp,
 }
 
 /// The longest reference of a payment or a correction, in bytes.
 const REFERENCE_LENGTH_MAX: usize = 255;
 
-/// Whether a payment or a correction can have such a reference: one that is empty names nothing, and the second
-/// without a name would be taken for the first. It has 1 to 255 bytes.
+/// Whether a text can be the reference of a payment or a correction: 1 to 255 bytes. An empty one
+/// names nothing, and a second one without a name would be taken for the first.
 #[must_use]
 pub fn is_reference(text: &str) -> bool {
     (1..=REFERENCE_LENGTH_MAX).contains(&text.len())
 }
 
-/// Money that is paid in.
+/// A payment into an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credit {
-    /// Into which account.
+    /// The account.
     pub account: AccountId,
     /// How much, above zero.
     pub amount: Money,
-    /// Names the payment, with 1 to 255 bytes: the same reference again is the same payment, and is counted once.
-    /// References are those of all accounts.
+    /// Names the payment, in 1 to 255 bytes: the same reference again is the same payment, and is
+    /// counted once. References are unique across all accounts.
     pub reference: String,
 }
 
 /// A correction of what was paid in: a refund, a chargeback, a gift.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adjustment {
-    /// Of which account.
+    /// The account.
     pub account: AccountId,
-    /// How much: above zero for the account, below zero against it.
+    /// How much: positive in the account's favour, negative against it.
     pub amount: Money,
-    /// Names the correction, with 1 to 255 bytes: the same reference again is the same correction. Payments and
-    /// corrections share their references.
+    /// Names the correction, in 1 to 255 bytes: the same reference again is the same correction.
+    /// Payments and corrections share one set of references.
     pub reference: String,
 }
 
 /// One movement of money in an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Transaction {
-    /// Its place in the log; later ones have larger ones.
+    /// Its position in the log; later ones have larger ones.
     pub position: u64,
     /// When.
     pub at: Timestamp,
-    /// How much: above zero paid in, below zero charged or corrected.
+    /// How much: positive if paid in, negative if charged or corrected.
     pub amount: Money,
     /// The payment's or the correction's reference, or the id of the request that was charged.
     pub reference: String,

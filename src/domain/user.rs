@@ -10,7 +10,7 @@ use super::{
 
 /// The most attributes of a user.
 const ATTRIBUTES_MAX: usize = 128;
-/// Their names and values together, in bytes: each login of the user that is in memory has them.
+/// The total size of their names and values, in bytes; every cached login of the user holds a copy.
 const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
 
 fn are_storable(roles: &[String], attributes: &BTreeMap<String, String>) -> bool {
@@ -18,26 +18,28 @@ fn are_storable(roles: &[String], attributes: &BTreeMap<String, String>) -> bool
     !roles.iter().chain(attributes).any(|text| has_nul(text))
 }
 
-/// A user as stored: no clear password, but its hash, which [`Debug`] leaves out.
+/// A user as stored. Holds the password's hash, which [`Debug`] omits, never the password.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserRecord {
-    /// Who.
+    /// The user's id.
     pub id: UserId,
-    /// The address, trimmed and in lower case: unique.
+    /// The address, trimmed and in lower case; unique.
     pub email: String,
     /// The Argon2id hash in PHC form.
     pub password_hash: String,
-    /// Grows by one with every change of the password, and with every update that
-    /// [ends the logins](UserUpdate::logins_end_at): a login that began before can't be opened any more.
+    /// Incremented with every change of the password, and with every update that [ends the
+    /// logins](UserUpdate::logins_end_at): logins that began under an earlier version are no longer
+    /// accepted.
     pub password_version: u64,
     /// Names in the application's [`RoleSet`](super::role::RoleSet).
     pub roles: Vec<String>,
-    /// What the application keeps of a user: names, flags. At most 128, of 32,768 bytes together.
+    /// The application's data about the user: names, flags. At most 128 entries, of 32,768 bytes in
+    /// all.
     pub attributes: BTreeMap<String, String>,
-    /// Whether the user may log in and use what was issued.
+    /// Whether the user may log in and use issued credentials.
     pub active: bool,
-    /// Since when.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
@@ -57,29 +59,30 @@ impl UserRecord {
         }
     }
 
-    /// Whether every store can keep its texts: none has a NUL in it. Where one has, a store fails with
+    /// Whether every store can keep its texts: none contains a NUL. If one does, a store fails with
     /// [`Refused`](crate::store::StoreErrorKind::Refused).
     #[must_use]
     pub fn is_storable(&self) -> bool {
         !has_nul(&self.email) && are_storable(&self.roles, &self.attributes)
     }
 
-    /// Whether it may be stored: its attributes are within their bounds.
+    /// Whether its attributes are within their limits.
     pub(crate) fn attributes_fit(&self) -> bool {
         let length = |(name, value): (&String, &String)| name.len().saturating_add(value.len());
         self.attributes.len() <= ATTRIBUTES_MAX
             && self.attributes.iter().map(length).sum::<usize>() <= ATTRIBUTES_LENGTH_MAX
     }
 
-    /// Whether it may not be stored as `change` has made it: a store fails with [`Full`](crate::store::StoreErrorKind::Full) then.
-    /// One that had more attributes before there was a bound may still be shut out.
+    /// Whether `change` has pushed its attributes over the limits; then a store fails with
+    /// [`Full`](crate::store::StoreErrorKind::Full). A record that exceeded the limits before they
+    /// existed can still be changed otherwise, say deactivated.
     #[must_use]
     pub fn is_overfilled_by(&self, change: &UserUpdate) -> bool {
         !change.attributes.is_empty() && !self.attributes_fit()
     }
 
-    /// Changes what `change` names, by the rules that hold in every store. Where
-    /// [logins end](UserUpdate::logins_end_at) by it, those of the store end in the same step.
+    /// Applies `change`, by the rules of every store. If it [ends
+    /// logins](UserUpdate::logins_end_at), those in the store end in the same step.
     pub fn apply(&mut self, change: UserUpdate) {
         if let Some(roles) = change.roles {
             self.roles = roles;
@@ -104,13 +107,13 @@ impl std::fmt::Debug for UserRecord {
     }
 }
 
-/// The form in which addresses are compared and stored: trimmed, and in lower case.
+/// The form in which addresses are compared and stored: trimmed and in lower case.
 #[must_use]
 pub fn normal_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-/// What to change of a user; what is `None` stays as it is, and is not rewritten.
+/// The changes to a user. `None` leaves a field as it is, and it is not rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserUpdate {
@@ -118,16 +121,16 @@ pub struct UserUpdate {
     pub roles: Option<Vec<String>>,
     /// Whether the user may log in.
     pub active: Option<bool>,
-    /// Attributes to set; others stay.
+    /// Attributes to set; others are kept.
     pub attributes: BTreeMap<String, String>,
-    /// Ends every login of the user in the same step, as a new password does: those that are kept in the same store end
-    /// at this moment, and by the [password version](UserRecord::password_version), which grows, those of another store
-    /// are over too. `None`: they stay.
+    /// Ends every login of the user in the same step, as a new password does: logins in the same
+    /// store end at this moment, and those in another store become invalid because the [password
+    /// version](UserRecord::password_version) is incremented. `None`: logins continue.
     pub logins_end_at: Option<Timestamp>,
 }
 
 impl UserUpdate {
-    /// Whether every store can keep its texts, as [`UserRecord::is_storable`].
+    /// Whether every store can keep its texts, like [`UserRecord::is_storable`].
     #[must_use]
     pub fn is_storable(&self) -> bool {
         are_storable(self.roles.as_deref().unwrap_or_default(), &self.attributes)
@@ -138,22 +141,24 @@ impl UserUpdate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionRecord {
-    /// Which login: the `sid` claim of its tokens.
+    /// The login's id: the `sid` claim of its tokens.
     pub id: SessionId,
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Since when.
+    /// When it was opened.
     pub created_at: Timestamp,
-    /// Until when nothing issued for it is good any more.
+    /// When it expires, along with everything issued for it.
     pub expires_at: Timestamp,
-    /// When it was ended before its time.
+    /// When it was ended early, if it was.
     pub ended_at: Option<Timestamp>,
-    /// How often its refresh token was exchanged: the one of this generation is good, those before are used up.
+    /// How often its refresh token was exchanged: the token of this generation is valid, earlier
+    /// ones are used up.
     pub generation: u64,
     /// When its refresh token was last exchanged.
     pub refreshed_at: Option<Timestamp>,
-    /// The user's password version when it was opened, in a store that keeps no users, and so can't end logins with
-    /// a new password: the login is over as soon as the user has another version. `None` in a store that can.
+    /// The user's password version when the login was opened, recorded by a store that keeps no
+    /// users and so can't end logins on a password change: the login ends as soon as the user's
+    /// version differs. `None` in a store that keeps users.
     pub password_version: Option<u64>,
 }
 
@@ -173,20 +178,20 @@ impl SessionRecord {
         }
     }
 
-    /// Whether it goes on at that moment.
+    /// Whether it is open at that moment.
     #[must_use]
     pub fn is_open(&self, at: Timestamp) -> bool {
         self.ended_at.is_none() && self.expires_at > at
     }
 
-    /// Whether it was opened with a password that the user doesn't have any more.
+    /// Whether it was opened with a password that the user has since changed.
     pub(crate) fn is_of_another_password(&self, user: &UserRecord) -> bool {
         let opened_with = self.password_version;
         opened_with.is_some_and(|version| version != user.password_version)
     }
 
-    /// Which of the user's `others` are forgotten when this login is opened, where `logins_max` may be kept: first those that are
-    /// over, then those that end first. This one stays, however soon it ends.
+    /// Which of the user's `others` are deleted when this login is opened and at most `logins_max`
+    /// are kept: first those that are over, then those that end soonest. This login always stays.
     #[must_use]
     pub fn make_room<'a>(
         &self,
@@ -205,8 +210,8 @@ impl SessionRecord {
         leave.map(|login| login.id.clone()).collect()
     }
 
-    /// Exchanges a refresh token, by the rules that hold in every store: a store makes the step atomic and
-    /// durable. What it must write has changed in `self` when the outcome is `Exchanged` or `Reused`.
+    /// Exchanges a refresh token, by the rules of every store; the store makes the step atomic and
+    /// durable. If the outcome is `Exchanged` or `Reused`, `self` has changed and must be written.
     pub fn exchange(&mut self, exchange: &RefreshExchange) -> RefreshOutcome {
         if self.user != exchange.user {
             return RefreshOutcome::Unknown;
@@ -223,7 +228,7 @@ impl SessionRecord {
             && let Some(next) = self.generation.checked_add(1)
         {
             let end = exchange.end_of(self);
-            // The longest that a login may go on was made shorter since: no token that is good could be issued.
+            // The maximum lifetime of logins was shortened since: no valid token could be issued.
             if end <= exchange.at {
                 return RefreshOutcome::Expired { at: end };
             }
@@ -240,25 +245,25 @@ impl SessionRecord {
     }
 }
 
-/// A refresh token that wants to be exchanged for the next of its login.
+/// A request to exchange a refresh token for the login's next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshExchange {
-    /// Whose it says to be.
+    /// The user that the token names.
     pub user: UserId,
     /// Its generation.
     pub generation: u64,
     /// When it was presented.
     pub at: Timestamp,
-    /// How much longer the login goes on from then.
+    /// How long the login continues from then.
     pub lifetime: Duration,
-    /// How long the login goes on at most, counted from its beginning.
+    /// The maximum lifetime of a login, counted from its start.
     pub login_lifetime_max: Duration,
-    /// For how long after an exchange the token that was exchanged is taken once more; zero for never.
+    /// How long after an exchange the exchanged token is accepted again; zero for never.
     pub grace: Duration,
 }
 
 impl RefreshExchange {
-    /// In whole seconds, as tokens count.
+    /// Rounded up to whole seconds, because tokens count in seconds.
     fn end_of(&self, session: &SessionRecord) -> Timestamp {
         let end = |from: Timestamp, length| {
             whole_second_up(from.saturating_add(length).unwrap_or(Timestamp::MAX))
@@ -266,7 +271,8 @@ impl RefreshExchange {
         end(self.at, self.lifetime).min(end(session.created_at, self.login_lifetime_max))
     }
 
-    /// The immediate parent, and no older one. Two processes' clocks may differ by less than the grace, either way.
+    /// Only the immediate predecessor. The clocks of two processes may differ either way, by less
+    /// than the grace period.
     fn is_within_grace(&self, session: &SessionRecord) -> bool {
         let is_parent = self.generation.checked_add(1) == Some(session.generation);
         is_parent
@@ -276,23 +282,24 @@ impl RefreshExchange {
     }
 }
 
-/// What came of a [`RefreshExchange`].
+/// The result of a [`RefreshExchange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshOutcome {
-    /// It was the good one, and is used up now: the login is of the next generation.
+    /// The token was valid, and is now used up: the login is of the next generation.
     Exchanged(SessionRecord),
-    /// It was exchanged a moment ago, and is within its grace. Nothing was changed; the login is as it stands.
+    /// The token was exchanged a moment ago, within the grace period. Nothing was changed; here is
+    /// the login as it is.
     Repeated(SessionRecord),
-    /// It was exchanged before: somebody has it who shouldn't. The login was ended for it.
+    /// The token was exchanged before, so it has probably been stolen. The login was ended for it.
     Reused,
-    /// The login was ended before.
+    /// The login had already been ended.
     Ended,
-    /// The login's time is over.
+    /// The login has expired.
     Expired {
-        /// Since when.
+        /// When it expired.
         at: Timestamp,
     },
-    /// There is no such login, or it is another user's.
+    /// There is no such login, or it belongs to another user.
     Unknown,
 }

@@ -1,4 +1,4 @@
-//! A body that comes back where nobody read it to its end.
+//! A body that is returned if it was not read to its end.
 
 use std::{
     fmt,
@@ -10,13 +10,13 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-/// Where a body comes back to.
+/// Where a body is returned to.
 pub(super) struct ReturnSlot<B>(Arc<Mutex<Option<Unread<B>>>>);
 
 /// A body that wasn't read to its end.
 pub(super) struct Unread<B> {
     pub(super) body: Pin<Box<B>>,
-    /// Whether somebody has begun to read it.
+    /// Whether reading has begun.
     pub(super) is_begun: bool,
 }
 
@@ -41,7 +41,7 @@ impl<B> ReturnSlot<B> {
         }
     }
 
-    /// What came back; nothing where somebody read it to its end, or has it still.
+    /// The returned body; `None` if it was read to its end or is still in use.
     pub(super) fn take(&self) -> Option<Unread<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -57,7 +57,7 @@ impl<B> Clone for ReturnSlot<B> {
     }
 }
 
-/// The body of a request that goes through a [`DrainLayer`](super::DrainLayer): as it was.
+/// The body of a request behind a [`DrainLayer`](super::DrainLayer); its frames are unchanged.
 #[pin_project]
 pub struct DrainedBody<B: Body> {
     #[pin]
@@ -71,7 +71,7 @@ enum Kind<B: Body> {
 }
 
 struct LentBody<B: Body> {
-    /// `None` when it is over.
+    /// `None` once it has ended.
     unread: Option<Unread<B>>,
     slot: ReturnSlot<B>,
 }

@@ -1,16 +1,20 @@
 //! Reads what is left of a refused request's body: [`DrainLayer`].
 //!
-//! - Refuses nothing. Stands outside everything that refuses, next to the server.
-//! - Over HTTP/1.1 a server that answers before it has read all of the body closes the connection, and what the client still
-//!   sends is met with a reset, which may overtake the answer (RFC 9112, 9.6). The client then sees a broken connection
-//!   instead of the 401 or 402, and sends everything again. So an answer waits until the rest was read and thrown away: at most 4 MiB,
-//!   and one second, unless set. Where there is more, and where the client waits to be asked for its body (`expect: 100-continue`), the
-//!   answer says `connection: close`.
-//! - Over HTTP/2 the answer goes out at once. What the client still sends is read and thrown away after it, for up to a second,
-//!   however much it is (what isn't read keeps the connection's other streams from sending), and only then is its stream let go of: to some clients a reset is an error although it says that there is none
-//!   (RFC 9113, 8.1), and they give up an answer that they have. It takes a task of tokio's where not all had come.
-//! - Passes by requests without a body.
-//! - Asks no store. A service that reads its bodies to their end costs two allocations a body.
+//! - Refuses nothing. Belongs outside everything that refuses, next to the server.
+//! - Over HTTP/1.1 a server that answers before it has read the whole body closes the connection,
+//!   and what the client still sends triggers a reset, which may overtake the answer (RFC 9112,
+//!   9.6). The client then sees a broken connection instead of the 401 or 402, and sends everything
+//!   again. So the answer waits until the rest has been read and discarded: at most 4 MiB and one
+//!   second by default. If there is more, or if the client waits to be asked for its body (`expect:
+//!   100-continue`), the answer says `connection: close`.
+//! - Over HTTP/2 the answer is sent at once. What the client still sends is read and discarded
+//!   afterwards, for up to a second, however much it is (unread data would block the connection's
+//!   other streams), and only then is its stream released. Some clients treat a reset as an error
+//!   even though it says there is none (RFC 9113, 8.1), and discard the answer that they have. This
+//!   takes a tokio task if the body has not arrived completely.
+//! - Requests without a body pass through untouched.
+//! - Uses no store. It costs two allocations per body, also if the service reads the body to its
+//!   end.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +69,7 @@ use tower_service::Service;
 
 pub use body::DrainedBody;
 use body::ReturnSlot;
-use rest::{End, Lingering, Rest};
+use rest::{Discarding, End, Rest};
 
 /// Reads what is left of a refused request's body. See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +80,7 @@ pub struct DrainLayer {
 }
 
 impl DrainLayer {
-    /// Reads up to 4 MiB, for up to a second.
+    /// A layer that reads up to 4 MiB, for up to a second.
     pub const fn new() -> Self {
         Self {
             bytes_max: 4 * 1_024 * 1_024,
@@ -84,13 +88,14 @@ impl DrainLayer {
         }
     }
 
-    /// How much is read and thrown away over HTTP/1.1, in bytes. Of a body that is said to be longer nothing is.
+    /// How much is read and discarded over HTTP/1.1, in bytes. A body that is declared to be longer
+    /// is not read at all.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
     }
 
-    /// For how long an answer waits at most, or a stream of HTTP/2 that was answered.
+    /// How long an answer waits at most, or how long an answered HTTP/2 stream is kept open.
     pub const fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time;
         self
@@ -114,7 +119,7 @@ impl<S> Layer<S> for DrainLayer {
     }
 }
 
-/// A service whose requests are read to their end, by itself or by a [`DrainLayer`].
+/// A service whose request bodies are read to their end, by itself or by a [`DrainLayer`].
 #[derive(Clone, Debug)]
 pub struct Drained<S> {
     inner: S,
@@ -135,12 +140,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let way = if request.version() >= Version::HTTP_2 {
-            Way::BesideOthers
+        let arrival = if request.version() >= Version::HTTP_2 {
+            Arrival::OwnStream
         } else if request.headers().contains_key(EXPECT) {
-            Way::WhenAsked
+            Arrival::OnRequest
         } else {
-            Way::Unasked
+            Arrival::Unprompted
         };
         let (slot, request) = if request.body().is_end_stream() {
             (None, request.map(DrainedBody::given))
@@ -151,32 +156,32 @@ where
         DrainFuture {
             answer: self.inner.call(request),
             slot,
-            way,
+            arrival,
             draining: None,
             layer: self.layer,
         }
     }
 }
 
-/// How a body comes.
+/// How a body arrives.
 #[derive(Clone, Copy)]
-enum Way {
-    /// On a stream of its own, of HTTP/2.
-    BesideOthers,
-    /// On a connection that it has to itself.
-    Unasked,
-    /// The same, but when it is asked for: by reading it (RFC 9110, 10.1.1).
-    WhenAsked,
+enum Arrival {
+    /// On its own HTTP/2 stream.
+    OwnStream,
+    /// On a connection of its own.
+    Unprompted,
+    /// The same, but only once it is requested, by reading it (RFC 9110, 10.1.1).
+    OnRequest,
 }
 
-/// The answer of a [`Drained`] service, on its way.
+/// The response future of a [`Drained`] service.
 #[pin_project]
 pub struct DrainFuture<F: Future, B> {
     #[pin]
     answer: F,
-    /// Where the body comes back to that nobody read to its end.
+    /// Where the body is returned to if it is not read to its end.
     slot: Option<ReturnSlot<B>>,
-    way: Way,
+    arrival: Arrival,
     draining: Option<Box<Draining<F::Output, B>>>,
     layer: DrainLayer,
 }
@@ -202,16 +207,20 @@ where
                 let Some(unread) = this.slot.take().and_then(|slot| slot.take()) else {
                     return Poll::Ready(answer);
                 };
-                match this.way {
-                    Way::BesideOthers => {
-                        linger(unread.body, *this.layer, context);
+                match this.arrival {
+                    Arrival::OwnStream => {
+                        discard_rest(unread.body, *this.layer, context);
                         return Poll::Ready(answer);
                     }
-                    Way::WhenAsked if !unread.is_begun => return Poll::Ready(answer.map(closing)),
-                    Way::WhenAsked | Way::Unasked => this.draining.insert(Box::new(Draining {
-                        answer: Some(answer),
-                        rest: Rest::new(unread.body, *this.layer),
-                    })),
+                    Arrival::OnRequest if !unread.is_begun => {
+                        return Poll::Ready(answer.map(closing));
+                    }
+                    Arrival::OnRequest | Arrival::Unprompted => {
+                        this.draining.insert(Box::new(Draining {
+                            answer: Some(answer),
+                            rest: Rest::new(unread.body, *this.layer),
+                        }))
+                    }
                 }
             }
         };
@@ -224,20 +233,22 @@ where
     }
 }
 
-/// What has come already, as it mostly has, is read without a task. Outside of a runtime nothing is.
-fn linger<B>(body: Pin<Box<B>>, layer: DrainLayer, context: &mut Context<'_>)
+/// Reads what has already arrived, which usually is everything, without a task. Outside a runtime
+/// nothing more is read.
+fn discard_rest<B>(body: Pin<Box<B>>, layer: DrainLayer, context: &mut Context<'_>)
 where
     B: Body + Send + 'static,
 {
     if let Ok(runtime) = Handle::try_current() {
         let mut rest = Rest::new(body, layer);
-        if rest.poll_linger(context).is_pending() {
-            drop(runtime.spawn(Lingering(rest)));
+        if rest.poll_discard(context).is_pending() {
+            drop(runtime.spawn(Discarding(rest)));
         }
     }
 }
 
-/// It is the last answer on its connection (RFC 9112, 9.6), unless it hands the connection over.
+/// Marks the answer as the last on its connection (RFC 9112, 9.6), unless it hands the connection
+/// over.
 fn closing<D>(mut answer: Response<D>) -> Response<D> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");

@@ -1,4 +1,4 @@
-//! What nobody read of a body.
+//! The unread rest of a body.
 
 use std::{
     future::Future,
@@ -12,13 +12,13 @@ use tokio::time::{Sleep, sleep};
 
 use super::DrainLayer;
 
-/// Frames that are read before others have a turn.
+/// How many frames are read before yielding to other tasks.
 const FRAMES_AT_ONCE: u32 = 64;
 
-/// What nobody read of a body, with the bounds within which it is read.
+/// The unread rest of a body, with the limits for reading it.
 pub(super) struct Rest<B> {
     body: Pin<Box<B>>,
-    /// How much more is read, in bytes; `None` where it was too much.
+    /// How many more bytes may be read; `None` if the limit was exceeded.
     room: Option<u64>,
     clock: Pin<Box<Sleep>>,
 }
@@ -26,9 +26,9 @@ pub(super) struct Rest<B> {
 /// How reading it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// There is no more.
+    /// The end of the body.
     Reached,
-    /// There may be, and it isn't read.
+    /// There may be more, but it isn't read.
     GivenUp,
 }
 
@@ -42,7 +42,7 @@ impl<B: Body> Rest<B> {
         }
     }
 
-    /// Reads on, until there is no more, or no room for more, or no time.
+    /// Reads until the end, the size limit or the time limit.
     pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while let Some(room) = self.room {
             match self.body.as_mut().poll_frame(context) {
@@ -54,7 +54,8 @@ impl<B: Body> Rest<B> {
                 Poll::Ready(Some(Ok(frame))) => {
                     let length = frame.data_ref().map_or(0, Buf::remaining);
                     let length = u64::try_from(length).unwrap_or(u64::MAX);
-                    // A frame without a byte is none to go on for without end; behind trailers is none.
+                    // Empty frames could go on forever, so they count as over the limit; nothing
+                    // follows trailers.
                     let is_more = length > 0 || frame.is_trailers();
                     self.room = room.checked_sub(length).filter(|_| is_more);
                 }
@@ -63,9 +64,10 @@ impl<B: Body> Rest<B> {
         Poll::Ready(End::GivenUp)
     }
 
-    /// Reads on, until there is no more or no time. What isn't read takes room from the connection's other streams, and what was reset
-    /// is seen by reading alone; how much may come is the connection's window to say.
-    pub(super) fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Reads until the end or the time limit. There is no size limit: unread data would take window
+    /// space from the connection's other streams, a reset is noticed only by reading, and the
+    /// connection's window limits how much can arrive.
+    pub(super) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.clock.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
@@ -75,19 +77,19 @@ impl<B: Body> Rest<B> {
                 Some(Ok(_)) => {}
             }
         }
-        // Others have a turn.
+        // Yield to other tasks.
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// Lingers on, with nobody waiting for it.
-pub(super) struct Lingering<B>(pub(super) Rest<B>);
+/// Keeps reading in the background.
+pub(super) struct Discarding<B>(pub(super) Rest<B>);
 
-impl<B: Body> Future for Lingering<B> {
+impl<B: Body> Future for Discarding<B> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_linger(context)
+        self.0.poll_discard(context)
     }
 }

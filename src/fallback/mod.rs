@@ -1,16 +1,19 @@
-//! Knows and counts callers where there is nothing: [`FallbackLayer`].
+//! Authenticates and counts callers of unknown routes: [`FallbackLayer`].
 //!
-//! A gate on a router's routes leaves its 404 and its 405 to everybody. There whoever sends a good key would come without being counted and hear
-//! nothing of its limit, and whoever guesses at keys would do so unseen.
+//! A gate on a router's routes doesn't cover its 404 and 405. There a valid key would not be
+//! counted or told its limit, and guesses at keys would go unnoticed.
 //!
-//! - Around a router's fallbacks, with the layers that authenticate and limit its routes. Who is known is counted by those limits, as
-//!   anywhere else: refused with 429 where nothing is left, and told with the fallback's answer what is.
-//! - Who isn't known hears the fallback's own answer, with a bad credential as without any: what there isn't is no news. But a bad one is
-//!   recorded as anywhere else (in the audit log, the events and the counters), and counts as one of
-//!   [`failed_attempts`](RateLimitLayer::failed_attempts) for a limit further out. So nothing is to be tried there that would cost more elsewhere.
-//! - Refuses with 503 when the store of keys or logins fails: a credential was sent, and nobody can say whose it is. What happens when a
-//!   limit's store fails, the limit says.
-//! - Asks nobody what they may, and takes no money.
+//! - Put it around a router's fallbacks, with the layers that authenticate and limit its routes.
+//!   Authenticated callers are counted by those limits as anywhere else: refused with 429 if
+//!   nothing is left, and otherwise told what is left on the fallback's answer.
+//! - Anyone else gets the fallback's own answer, with an invalid credential as without any: that a
+//!   route doesn't exist is no secret. But an invalid credential is recorded as anywhere else (in
+//!   the audit log, the events and the counters), and counts as a failed attempt
+//!   ([`failed_attempts`](RateLimitLayer::failed_attempts)) for a limit further out. So guessing
+//!   here is no cheaper than elsewhere.
+//! - Refuses with 503 if the store of keys or logins fails, because a credential was sent and can't
+//!   be checked. A limit decides itself what happens if its store fails.
+//! - Checks no permissions, and charges nothing.
 //!
 //! ```
 //! # #[cfg(feature = "axum")]
@@ -63,14 +66,14 @@ use crate::{
     wire::RequestHead,
 };
 
-/// Knows and counts whoever asks where there is nothing. See the [module](self).
+/// Authenticates and counts callers of unknown routes. See the [module](self).
 pub struct FallbackLayer<A> {
     caller: Gate<A>,
     limits: Vec<Gate<RateLimitPolicy>>,
 }
 
 impl<A: Policy<Permit = Identified> + Clone> FallbackLayer<A> {
-    /// Knows whom `caller` knows, which is one layer that authenticates, or several by `or`.
+    /// Authenticates by `caller`: an authenticating layer, or several combined by `or`.
     #[must_use]
     pub fn new(caller: impl Authenticator<Policy = A>) -> Self {
         Self {
@@ -79,8 +82,9 @@ impl<A: Policy<Permit = Identified> + Clone> FallbackLayer<A> {
         }
     }
 
-    /// Counts known callers by `layer` as well, and nobody else: a clone of the layer that stands before the routes counts on. A limit of
-    /// [failed attempts](RateLimitLayer::failed_attempts), or by address, stands outside of this layer.
+    /// Also counts authenticated callers by `layer`, and only those: a clone of the layer that is
+    /// in front of the routes shares its counts. A limit of [failed
+    /// attempts](RateLimitLayer::failed_attempts), or by address, belongs outside of this layer.
     #[must_use]
     pub fn add_rate_limit(mut self, layer: RateLimitLayer) -> Self {
         self.limits.push(layer.into_gate());

@@ -61,58 +61,62 @@ impl LoginsBuilder {
         }
     }
 
-    /// Issues refresh tokens too, in such a way; none unless set. A login then goes on as long as its refresh token.
+    /// Issues refresh tokens too, with these settings; none by default. A login then lasts as long
+    /// as its refresh token.
     pub fn refresh(mut self, tokens: RefreshTokens) -> Self {
         self.refresh = Some(tokens);
         self
     }
 
-    /// What stands before the UUID in a new user's id; `user-` unless set. Up to 200 bytes, or none.
+    /// The prefix before the UUID in a new user's id; `user-` by default. Up to 200 bytes; may be
+    /// empty.
     pub fn user_id_prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.user_id_prefix);
         self
     }
 
-    /// How many characters a new password has at least, 1 to 1,024; 8 unless set.
+    /// The minimum length of a new password in characters, 1 to 1,024; 8 by default.
     pub fn password_length_min(mut self, characters: usize) -> Self {
         self.password_length_min = characters;
         self
     }
 
-    /// How many logins of one user are kept, at least 1; 1,000 unless set. For a further one the one goes that would end first: the one
-    /// that was not refreshed for longest. What was issued for it is refused as soon as the resolver asks the store again,
+    /// How many logins of one user are kept, at least 1; 1,000 by default. To make room for
+    /// another, the one that would end first is deleted: the one that was not refreshed for
+    /// longest. What was issued for it is refused as soon as the resolver asks the store again,
     /// within its `ttl`.
     pub fn logins_per_user_max(mut self, logins: u32) -> Self {
         self.logins_per_user_max = logins;
         self
     }
 
-    /// How long the store may take to answer; 5 seconds unless set.
+    /// How long the store may take to answer; 5 seconds by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Another hasher of passwords than one with the default settings.
+    /// Replaces the password hasher with default settings.
     pub fn with_passwords(mut self, passwords: Passwords) -> Self {
         self.passwords = Some(passwords);
         self
     }
 
-    /// Another resolver than one with the default settings; it must stand on the same stores.
+    /// Replaces the resolver with default settings; it must use the same stores.
     pub fn with_resolver(mut self, resolver: SessionResolver) -> Self {
         self.resolver = Some(resolver);
         self
     }
 
-    /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of stores that can't
-    /// tell them.
+    /// Notifies `listener` of changes made here, besides the resolver: for stores that can't notify
+    /// other processes themselves.
     pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
         self.audience.add(listener);
         self
     }
 
-    /// The facade. Unless a hasher was set, it makes one hash on the way: tens of milliseconds.
+    /// Builds the facade. Unless a hasher was set, this computes one hash, which takes tens of
+    /// milliseconds.
     ///
     /// # Errors
     /// [`LoginConfigError`], which names the setting.

@@ -1,4 +1,4 @@
-//! Why nobody was logged in, registered or changed.
+//! Errors of logins, registrations and changes.
 
 use std::{fmt, time::Duration};
 
@@ -12,44 +12,47 @@ use crate::{
     token::IssueError,
 };
 
-/// Why a login, a registration or a change of a user came to nothing.
+/// Why a login, a registration or a change of a user failed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LoginErrorKind {
-    /// Unknown address, wrong password, inactive user, or a password that was changed meanwhile: told apart nowhere. 401.
+    /// Unknown address, wrong password, inactive user, or a password that was changed meanwhile;
+    /// deliberately not distinguished. 401.
     InvalidCredentials,
-    /// The address is somebody's already. 409.
+    /// The address is already registered. 409.
     EmailTaken,
-    /// That is no address. 422.
+    /// Not a valid address. 422.
     InvalidEmail,
     /// The password is too short or too long; the text says which, for the client. 422.
     WeakPassword(&'static str),
-    /// More than 64 roles, or longer ones than a token holds: nobody could log in with them. 422.
+    /// More than 64 roles, or longer ones than fit into a token: the user could not log in. 422.
     TooManyRoles,
-    /// The user would have more attributes than 128, or than 32,768 bytes of them. 422.
+    /// The user would have more than 128 attributes, or more than 32,768 bytes of them. 422.
     TooManyAttributes,
-    /// A role or an attribute has a NUL character in it. 422.
+    /// A role or an attribute contains a NUL character. 422.
     UnstorableText,
     /// There is no such user. 404.
     UnknownUser,
-    /// The refresh token's time is over, or its login's. 401.
+    /// The refresh token or its login has expired. 401.
     RefreshExpired {
-        /// Since when.
+        /// When it expired.
         at: Timestamp,
     },
-    /// That is no refresh token, or its login was ended; the text says which, for the operator. 401.
+    /// Not a refresh token, or its login was ended; the text says which, for the operator. 401.
     RefreshInvalid(&'static str),
-    /// The refresh token was exchanged before. Its login was ended for it. 401.
+    /// The refresh token was exchanged before. Its login was ended because of that. 401.
     RefreshReused,
     /// Too many passwords are being hashed already. 503.
     Busy,
-    /// The store failed: 503. Or it can't keep what it was given ([`StoreErrorKind::Refused`]): 422.
+    /// The store failed: 503. Or it can't store what it was given ([`StoreErrorKind::Refused`]):
+    /// 422.
     Store(StoreError),
     /// No password could be hashed, or no token issued. 500.
     Internal(&'static str),
 }
 
-/// A login, a registration or a change came to nothing. The text is for operators; no password, address or token is in it.
+/// A login, a registration or a change failed. The text is for operators; it contains no password,
+/// address or token.
 #[derive(Clone, Debug)]
 pub struct LoginError(LoginErrorKind);
 
@@ -58,7 +61,7 @@ impl LoginError {
         Self(kind)
     }
 
-    /// Why.
+    /// The reason.
     #[must_use]
     pub const fn kind(&self) -> &LoginErrorKind {
         &self.0
@@ -74,13 +77,13 @@ impl fmt::Display for LoginError {
         match &self.0 {
             LoginErrorKind::InvalidCredentials => f.write_str("invalid credentials"),
             LoginErrorKind::EmailTaken => f.write_str("the address is taken"),
-            LoginErrorKind::InvalidEmail => f.write_str("the address is not one"),
-            LoginErrorKind::TooManyRoles => f.write_str("more roles than a token holds"),
+            LoginErrorKind::InvalidEmail => f.write_str("not an email address"),
+            LoginErrorKind::TooManyRoles => f.write_str("more roles than fit into a token"),
             LoginErrorKind::TooManyAttributes => f.write_str("the user has too many attributes"),
-            LoginErrorKind::UnstorableText => f.write_str("a text of the user has a NUL in it"),
+            LoginErrorKind::UnstorableText => f.write_str("a text of the user contains a NUL"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
             LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
-            LoginErrorKind::RefreshInvalid(text) => write!(f, "no good refresh token: {text}"),
+            LoginErrorKind::RefreshInvalid(text) => write!(f, "invalid refresh token: {text}"),
             LoginErrorKind::RefreshReused => f.write_str("the refresh token was exchanged before"),
             LoginErrorKind::Busy => f.write_str("too many passwords are being hashed"),
             LoginErrorKind::WeakPassword(text) | LoginErrorKind::Internal(text) => {
@@ -102,8 +105,8 @@ impl From<StoreError> for LoginError {
 impl From<IssueError> for LoginError {
     fn from(error: IssueError) -> Self {
         Self(LoginErrorKind::Internal(match error {
-            IssueError::NoRandomness => "the system gave no randomness",
-            IssueError::TooLong => "the user has more roles than a token holds",
+            IssueError::NoRandomness => "the system provided no randomness",
+            IssueError::TooLong => "the user has more roles than fit into a token",
             _ => "no token could be issued",
         }))
     }
@@ -121,7 +124,7 @@ impl From<PasswordError> for LoginError {
     }
 }
 
-/// So that a handler may return it: `Err(error)?`.
+/// Lets a handler return it: `Err(error)?`.
 impl From<LoginError> for Denial {
     fn from(error: LoginError) -> Self {
         let reason = error.to_string();
@@ -165,7 +168,7 @@ impl From<LoginError> for Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
-    /// The waiting line is full.
+    /// The queue is full.
     #[error("too many passwords are being hashed")]
     Busy,
     /// Empty, or longer than 1,024 bytes.
@@ -176,56 +179,56 @@ pub enum PasswordError {
     Failed,
 }
 
-/// [`Passwords`](super::Passwords) or [`Logins`](super::Logins) can't be made so.
+/// A setting of [`Passwords`](super::Passwords) or [`Logins`](super::Logins) is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginConfigError {
-    /// Argon2 takes no such parameters, or they are beyond 1 GiB, 64 passes or 64 lanes.
-    #[error("memory_kib, iterations, parallelism: not parameters of Argon2id that we hash with")]
+    /// Not valid for Argon2, or beyond 1 GiB, 64 passes or 64 lanes.
+    #[error("memory_kib, iterations, parallelism: not valid for Argon2id, or beyond our limits")]
     Parameters,
-    /// Nothing could ever be hashed.
+    /// With zero, nothing could be hashed.
     #[error("concurrency: at least 1")]
     Concurrency,
-    /// No password could meet it, or every one would.
+    /// Zero would admit every password, more than 1,024 none.
     #[error("password_length_min: 1 to 1,024")]
     PasswordLength,
-    /// Nobody could log in.
+    /// With zero, nobody could log in.
     #[error("logins_per_user_max: at least 1")]
     LoginsPerUser,
-    /// It stands before every id.
+    /// The prefix is too long.
     #[error("user_id_prefix: at most 200 bytes")]
     UserIdPrefix,
-    /// A refresh token is good for a while.
+    /// The lifetime of refresh tokens is out of range.
     #[error("refresh: a lifetime of 1 second to 3,650 days")]
     RefreshLifetime,
-    /// So long a grace would be no rotation.
+    /// A longer grace period would defeat rotation.
     #[error("refresh: a grace of at most 60 seconds")]
     RefreshGrace,
-    /// The system gave no randomness, or no memory.
+    /// The system provided no randomness, or no memory.
     #[error("no password could be hashed")]
     Failed,
 }
 
-/// Why a token's login is not good.
+/// Why a token's login is not valid.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionErrorKind {
-    /// The token belongs to no login, or to one that never was, or to another user's. 401.
+    /// The token belongs to no login, to an unknown one, or to another user's. 401.
     Unknown,
-    /// It was ended: by logging out, or by a new password. 401.
+    /// It was ended, by logging out or by a new password. 401.
     Ended,
-    /// Its time is over. 401.
+    /// It has expired. 401.
     Expired {
-        /// Since when.
+        /// When it expired.
         at: Timestamp,
     },
-    /// The user may not use it at present. 401.
+    /// The user is currently inactive. 401.
     Inactive,
     /// The store failed. 503, never 401.
     Store(StoreError),
 }
 
-/// A token's login is not good, or nobody can say. The text is for operators.
+/// A token's login is not valid, or could not be checked. The text is for operators.
 #[derive(Clone, Debug)]
 pub struct SessionError(SessionErrorKind);
 
@@ -234,7 +237,7 @@ impl SessionError {
         Self(kind)
     }
 
-    /// Why.
+    /// The reason.
     #[must_use]
     pub const fn kind(&self) -> &SessionErrorKind {
         &self.0

@@ -1,7 +1,7 @@
-//! Argon2 in memory that is kept from one hash to the next.
+//! Argon2 in memory that is reused from one hash to the next.
 //!
-//! A hash writes over tens of megabytes. Asked of the allocator each time, on whichever thread has the turn, that comes to lie in
-//! pieces over its arenas, which grow by it and give nothing back.
+//! A hash uses tens of megabytes. If these are allocated anew each time, on changing threads, they
+//! end up scattered over the allocator's arenas, which grow and never shrink.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,21 +10,21 @@ use argon2::{
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 
-/// The bytes of a hash.
+/// The length of a hash in bytes.
 const OUTPUT_LENGTH: usize = 32;
 
-/// Argon2id by today's parameters.
+/// Argon2id with the current parameters.
 pub(super) struct Hasher {
     params: Params,
-    /// As many as were in use at once, each as large as today's parameters ask for.
-    kept: Mutex<Vec<Vec<Block>>>,
+    /// Free buffers: as many as were ever in use at once, each sized for the current parameters.
+    buffers: Mutex<Vec<Vec<Block>>>,
 }
 
 impl Hasher {
     pub(super) fn new(params: Params) -> Self {
         Self {
             params,
-            kept: Mutex::default(),
+            buffers: Mutex::default(),
         }
     }
 
@@ -32,14 +32,14 @@ impl Hasher {
         &self.params
     }
 
-    /// A PHC string with a salt of its own; nothing where there is no randomness or no memory.
+    /// A PHC string with a random salt; `None` if there is no randomness or no memory.
     pub(super) fn hash(&self, password: &[u8]) -> Option<String> {
         let mut salt = [0; Salt::RECOMMENDED_LENGTH];
         getrandom::fill(&mut salt).ok()?;
         let mut output = [0; OUTPUT_LENGTH];
         let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
         let argon2 = Argon2::new(algorithm, version, self.params.clone());
-        self.work(&argon2, password, &salt, &mut output)?;
+        self.compute(&argon2, password, &salt, &mut output)?;
         let hash = PasswordHash {
             algorithm: algorithm.ident(),
             version: Some(version.into()),
@@ -50,8 +50,13 @@ impl Hasher {
         Some(hash.to_string())
     }
 
-    /// Whether `password` has that hash, which was made with `params`. The hashes are compared in constant time.
-    pub(super) fn is_of(&self, password: &[u8], hash: &PasswordHash, params: &Params) -> bool {
+    /// Whether `password` has this hash, which was made with `params`. Compared in constant time.
+    pub(super) fn matches_hash(
+        &self,
+        password: &[u8],
+        hash: &PasswordHash,
+        params: &Params,
+    ) -> bool {
         self.compare(password, hash, params).unwrap_or(false)
     }
 
@@ -62,19 +67,19 @@ impl Hasher {
         let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params.clone());
         let mut room = [0; Output::MAX_LENGTH];
         let output = room.get_mut(..expected.len())?;
-        self.work(&argon2, password, &hash.salt?, output)?;
+        self.compute(&argon2, password, &hash.salt?, output)?;
         Some(Output::new(output).ok()? == expected)
     }
 
-    /// Takes as long as a hash with these parameters, and comes to nothing.
-    pub(super) fn spend(&self, password: &[u8], params: Params) {
+    /// Takes as long as a hash with these parameters, and discards the result.
+    pub(super) fn burn_time(&self, password: &[u8], params: Params) {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let mut output = [0; OUTPUT_LENGTH];
         let salt = [0; Salt::RECOMMENDED_LENGTH];
-        let _ = self.work(&argon2, password, &salt, &mut output);
+        let _ = self.compute(&argon2, password, &salt, &mut output);
     }
 
-    fn work(
+    fn compute(
         &self,
         argon2: &Argon2<'_>,
         password: &[u8],
@@ -82,25 +87,25 @@ impl Hasher {
         output: &mut [u8],
     ) -> Option<()> {
         let (wanted, most) = (argon2.params().block_count(), self.params.block_count());
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // What takes more than today's hashes do is seldom, and kept by nobody.
+        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Buffers larger than the current parameters need are rarely used, and not kept.
         let mut blocks = if wanted > most {
-            room_for(wanted)?
+            allocate(wanted)?
         } else {
-            let free = kept().pop();
-            free.map_or_else(|| room_for(most), Some)?
+            let free = buffers().pop();
+            free.map_or_else(|| allocate(most), Some)?
         };
         let room = blocks.get_mut(..wanted)?;
         let done = argon2.hash_password_into_with_memory(password, salt, output, room);
         if blocks.len() == most {
-            kept().push(blocks);
+            buffers().push(blocks);
         }
         done.ok()
     }
 }
 
-/// So many blocks; nothing where there is no memory for them.
-fn room_for(count: usize) -> Option<Vec<Block>> {
+/// Allocates `count` blocks; `None` if there is not enough memory.
+fn allocate(count: usize) -> Option<Vec<Block>> {
     let mut blocks = Vec::new();
     blocks.try_reserve_exact(count).ok()?;
     blocks.resize(count, Block::default());
@@ -117,9 +122,9 @@ mod tests {
         Params::new(memory_kib, 2, 1, None).unwrap()
     }
 
-    fn kept(hasher: &Hasher) -> Vec<usize> {
-        let kept = hasher.kept.lock().unwrap();
-        kept.iter().map(Vec::len).collect()
+    fn buffers(hasher: &Hasher) -> Vec<usize> {
+        let buffers = hasher.buffers.lock().unwrap();
+        buffers.iter().map(Vec::len).collect()
     }
 
     #[test]
@@ -140,27 +145,31 @@ mod tests {
         ] {
             let theirs = Argon2::new(algorithm, version, params.clone());
             let theirs = theirs.hash_password(b"horse").unwrap();
-            assert!(hasher.is_of(b"horse", &theirs, &params), "{theirs}");
-            assert!(!hasher.is_of(b"mule", &theirs, &params), "{theirs}");
+            assert!(hasher.matches_hash(b"horse", &theirs, &params), "{theirs}");
+            assert!(!hasher.matches_hash(b"mule", &theirs, &params), "{theirs}");
         }
     }
 
     #[test]
     fn memory_is_kept_for_as_many_as_hash_at_once_and_no_more_of_it() {
         let hasher = Hasher::new(params(64));
-        assert!(kept(&hasher).is_empty());
+        assert!(buffers(&hasher).is_empty());
         for _ in 0..3 {
             hasher.hash(b"horse").unwrap();
-            hasher.spend(b"horse", params(16));
+            hasher.burn_time(b"horse", params(16));
         }
-        assert_eq!(kept(&hasher), [64]);
-        hasher.spend(b"horse", params(128));
-        assert_eq!(kept(&hasher), [64], "not what others' parameters ask for");
+        assert_eq!(buffers(&hasher), [64]);
+        hasher.burn_time(b"horse", params(128));
+        assert_eq!(
+            buffers(&hasher),
+            [64],
+            "not what others' parameters ask for"
+        );
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| hasher.hash(b"horse").unwrap());
             }
         });
-        assert!((1..=4).contains(&kept(&hasher).len()));
+        assert!((1..=4).contains(&buffers(&hasher).len()));
     }
 }

@@ -1,4 +1,4 @@
-//! What an application's handlers call.
+//! The facade that an application's handlers call.
 
 use std::{
     fmt,
@@ -27,8 +27,8 @@ use crate::{
 
 /// Registers users, logs them in and out, and changes them.
 ///
-/// A change, once begun, is finished and told to the [`SessionResolver`] even when the caller hangs up.
-/// A clone is a reference count.
+/// A change, once begun, is completed and reported to the [`SessionResolver`] even if the caller
+/// disconnects. Cloning is cheap.
 #[derive(Clone)]
 pub struct Logins(pub(super) Arc<Inner>);
 
@@ -42,14 +42,14 @@ pub(super) struct Inner {
     pub(super) user_id_prefix: String,
     pub(super) password_length_min: usize,
     pub(super) logins_per_user_max: u32,
-    /// When logins whose time is over are to be forgotten next, in seconds of the clock that never steps back.
+    /// When expired logins are next to be deleted, in seconds of the monotonic clock.
     pub(super) purge_at: AtomicU64,
     pub(super) changes: Changes,
 }
 
 impl Logins {
-    /// Begins with the stores, and the issuer whose lifetime is that of an access token, and of a login without
-    /// [`LoginsBuilder::refresh`], and whose clock is used here too.
+    /// Starts with the stores and the issuer. The issuer's lifetime is that of an access token, and
+    /// of a login without [`LoginsBuilder::refresh`]; its clock is used here too.
     pub fn builder(
         users: Arc<dyn UserStore>,
         sessions: Arc<dyn SessionStore>,
@@ -58,7 +58,8 @@ impl Logins {
         LoginsBuilder::new(users, sessions, issuer)
     }
 
-    /// What a layer asks whether a token's login still stands; the changes made here count for it at once.
+    /// The resolver for layers, which says whether a token's login is still open; changes made here
+    /// take effect in it at once.
     #[must_use]
     pub fn resolver(&self) -> &SessionResolver {
         &self.0.resolver
@@ -72,7 +73,7 @@ impl Logins {
         Ok(self.await_store(self.0.users.user(id)).await?)
     }
 
-    /// The user whom a principal stands for: the subject of a token, or the owner of a key.
+    /// The user that a principal represents: the subject of a token, or the owner of a key.
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -121,7 +122,8 @@ impl Logins {
         self.await_store(self.0.users.user_by_email(email)).await
     }
 
-    /// A password that can't be hashed is no user's, and says so without a look at any.
+    /// A password whose length can't be hashed belongs to no user; it is rejected without
+    /// comparing.
     pub(super) async fn check(
         &self,
         password: &str,
@@ -133,8 +135,8 @@ impl Logins {
         }
     }
 
-    /// Makes a change, see [`Changes::make`](crate::change::Changes::make). It is announced however it ends: what is several steps may
-    /// have been made in part.
+    /// Makes a change, see [`Changes::make`](crate::change::Changes::make). It is announced however
+    /// it ends, because a change of several steps may have been made in part.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         touched: Change,
@@ -173,10 +175,10 @@ pub(super) fn new_session() -> Result<SessionId, LoginError> {
     SessionId::new(&random_name("session-")?).map_err(|_| internal("a login id"))
 }
 
-/// A name that nobody guesses: 122 random bits.
+/// An unguessable name: 122 random bits.
 pub(super) fn random_name(prefix: &str) -> Result<String, LoginError> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(|_| internal("the system gave no randomness"))?;
+    getrandom::fill(&mut bytes).map_err(|_| internal("the system provided no randomness"))?;
     let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Ok(format!("{prefix}{}", Uuid::hyphenated(uuid)))
 }

@@ -1,8 +1,10 @@
-//! Floor 2: people who log in with an address and a password, and the logins that their tokens belong to.
+//! Floor 2: users who log in with an address and a password, and the logins that their tokens
+//! belong to.
 //!
-//! - [`Logins`] is what an application's handlers call: register, log in, change the password, log out.
-//! - [`SessionResolver`] is what a layer asks on every request: is the login of this token still open?
-//! - [`Passwords`] hashes passwords with Argon2id, so many at a time.
+//! - [`Logins`] is what an application's handlers call: register, log in, change the password, log
+//!   out.
+//! - [`SessionResolver`] is what a layer asks on every request: is this token's login still open?
+//! - [`Passwords`] hashes passwords with Argon2id, with limited concurrency.
 //!
 //! | happens | takes effect |
 //! |---|---|
@@ -12,14 +14,14 @@
 //! | a rotating refresh token that comes twice | ends its login; see [`RefreshTokens`] |
 //!
 //! An unknown address, a wrong password and an inactive user get the same answer in the same time.
-//! API keys are independent of logins: a new password leaves them alone, and so does whatever else is done to their owner here.
-//! [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all) ends them.
+//! API keys are independent of logins: neither a new password nor any other change to their owner
+//! here affects them. [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all) ends them.
 
 mod builder;
-mod ends;
 mod error;
 mod hasher;
 mod logins;
+mod logout;
 mod opening;
 mod passwords;
 mod refresh;

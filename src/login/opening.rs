@@ -18,20 +18,21 @@ use crate::{
 };
 
 const PURGE_INTERVAL_SECS: u64 = 3_600;
-/// How much longer a login goes on than its tokens: these are issued when the store has answered, and their ends are rounded
-/// up.
-pub(super) const LATER: Duration = Duration::from_secs(5);
+/// How much longer a login lasts than its tokens, which are issued only after the store has
+/// answered, and whose expiries are rounded up.
+pub(super) const LOGIN_MARGIN: Duration = Duration::from_secs(5);
 
-/// Somebody has logged in, or goes on with a login.
+/// The result of a login or a refresh.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Login {
-    /// Who.
+    /// The user.
     pub user: UserRecord,
-    /// What to hand to the client: the access token.
+    /// The access token for the client.
     pub token: IssuedToken,
-    /// What to hand out besides, where [`LoginsBuilder::refresh`](super::LoginsBuilder::refresh) says so. After a refresh: the next one, where they
-    /// rotate; `None` where the client keeps the one that it has.
+    /// The refresh token for the client, if
+    /// [`LoginsBuilder::refresh`](super::LoginsBuilder::refresh) is set. After a refresh: the next
+    /// one if they rotate, or `None` if the client keeps the one it has.
     pub refresh_token: Option<IssuedToken>,
     /// The login that both belong to.
     pub session: SessionId,
@@ -40,8 +41,8 @@ pub struct Login {
 impl Logins {
     /// Logs in: opens a login and issues its token.
     ///
-    /// An unknown address, a wrong password and an inactive user get the same answer in the same time. When the
-    /// password is changed while this runs, nothing is opened.
+    /// An unknown address, a wrong password and an inactive user get the same answer in the same
+    /// time. If the password is changed meanwhile, no login is opened.
     ///
     /// # Errors
     /// `InvalidCredentials`; `Busy`, `Store`, `Internal`.
@@ -53,7 +54,7 @@ impl Logins {
         let who = found.as_ref().map(|user| user.id.clone());
         let outcome = self.log_in(found, password).await;
         let who = who.as_ref().map(UserId::as_str);
-        attempted(AuditAction::LOGIN, who, &outcome);
+        record_attempt(AuditAction::LOGIN, who, &outcome);
         outcome
     }
 
@@ -71,7 +72,7 @@ impl Logins {
         self.open(user).await
     }
 
-    /// The password is at hand only now. That it could not be hashed anew keeps nobody out.
+    /// The plaintext is available only now. A failure to rehash doesn't fail the login.
     async fn rehash(&self, user: &UserRecord, password: &str) {
         let Ok(hash) = self.0.passwords.hash(password).await else {
             return;
@@ -88,7 +89,7 @@ impl Logins {
     async fn open(&self, user: UserRecord) -> Result<Login, LoginError> {
         let session = new_session()?;
         let roles = || user.roles.iter().map(String::as_str);
-        // What could not be issued is no login.
+        // A login whose token could not be issued must not be opened.
         self.issuer().check_roles(&user.id, &session, roles())?;
         let now = self.now();
         let end = self.end_of_login(now);
@@ -99,11 +100,11 @@ impl Logins {
             .0
             .sessions
             .open_session(record.clone(), version, logins_max);
-        if !self.await_store(opened).await? || !self.still_stands(&session, &user).await? {
+        if !self.await_store(opened).await? || !self.is_still_valid(&session, &user).await? {
             return Err(invalid_credentials());
         }
         self.purge().await;
-        // The last of all: a token's time runs from now on, and not while a store takes its own.
+        // Last, so that the token's lifetime doesn't start while a store is still working.
         let issuer = self.issuer();
         let token = issuer.issue_until(&user.id, &session, roles(), end)?;
         let refresh_token = self
@@ -118,19 +119,19 @@ impl Logins {
         })
     }
 
-    /// Until when a login that begins now goes on: as long as the last token that may be issued for it.
+    /// When a login that begins now ends: with the last token that may be issued for it.
     fn end_of_login(&self, now: Timestamp) -> Timestamp {
         let access = self.issuer().lifetime();
         let lifetime = match self.refresher() {
             Some(refresher) => refresher.login_lifetime(access),
-            None => access.saturating_add(LATER),
+            None => access.saturating_add(LOGIN_MARGIN),
         };
         whole_second_up(now.saturating_add(lifetime).unwrap_or(Timestamp::MAX))
     }
 
-    /// Where logins are kept apart from users, whoever shut the user out a moment ago may have come too early to end this
-    /// one. Whoever does so after this look ends it.
-    async fn still_stands(
+    /// If logins are stored apart from users, a deactivation or password change just before may
+    /// have come too early to end this login. Any after this check ends it.
+    async fn is_still_valid(
         &self,
         session: &SessionId,
         opened_by: &UserRecord,
@@ -146,7 +147,8 @@ impl Logins {
         Ok(stands)
     }
 
-    /// Forgets the logins whose time is over, once an hour: what is kept is bounded by the logins of their lifetime.
+    /// Deletes expired logins, once an hour, so that storage is bounded by the logins of one
+    /// lifetime.
     async fn purge(&self) {
         let now = self.clock().elapsed().as_secs();
         let next = now.saturating_add(PURGE_INTERVAL_SECS);
@@ -159,14 +161,14 @@ impl Logins {
             .await_store(self.0.sessions.purge_sessions(self.now()))
             .await
         {
-            tracing::warn!(target: "tollgate", %error, "logins whose time is over could not be forgotten");
+            tracing::warn!(target: "tollgate", %error, "expired logins could not be deleted");
         }
     }
 }
 
-/// Tells the audit log of an attempt to log in, or to go on. Who isn't known by name stays nameless there: what
-/// was typed for a name may be a password.
-pub(super) fn attempted<T>(
+/// Records an attempt to log in or to refresh in the audit log. Unknown names are left out, because
+/// what was typed as a name may be a password.
+pub(super) fn record_attempt<T>(
     action: AuditAction,
     who: Option<&str>,
     outcome: &Result<T, LoginError>,

@@ -1,4 +1,4 @@
-//! Hashes and compares passwords, never more of them at once than the machine bears.
+//! Hashes and compares passwords, with limited concurrency.
 
 use std::{fmt, num::NonZero, sync::Arc, thread};
 
@@ -19,24 +19,27 @@ const ITERATIONS_MAX: u32 = 64;
 const PARALLELISM_MAX: u32 = 64;
 const WAITING: usize = 64;
 
-/// What came of comparing a password with a stored hash.
+/// The result of comparing a password with a stored hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordCheck {
-    /// It is the one.
+    /// The password matches.
     Match,
-    /// It is the one, but was hashed with lower parameters than today's: hash it anew while it is at hand.
+    /// The password matches, but was hashed with lower parameters than the current ones: rehash it
+    /// while it is at hand.
     MatchToRehash,
-    /// It is another, or there is none.
+    /// The password doesn't match, or there is none.
     Mismatch,
 }
 
-/// Hashes and compares passwords with Argon2id. A clone is a reference count and shares the waiting line.
+/// Hashes and compares passwords with Argon2id. Cloning is cheap; clones share the queue.
 ///
-/// Hashing runs on tokio's blocking threads, as many at once as there are cores; a bounded number wait, and the next is
-/// refused as [`Busy`](PasswordError::Busy). A caller that hangs up gives its place back only when its hash is done,
-/// for until then the memory is in use. The memory of as many hashes as were ever made at once is kept for the next ones: at
-/// most [`concurrency`](PasswordsBuilder::concurrency) times [`memory_kib`](PasswordsBuilder::memory_kib).
+/// Hashing runs on tokio's blocking threads, by default as many at once as there are cores; a
+/// bounded number of callers wait, and further ones are refused as [`Busy`](PasswordError::Busy). A
+/// caller that disconnects keeps its place until its hash is done, because the memory is in use
+/// until then. The memory of as many hashes as were ever computed at once is kept for reuse: at
+/// most [`concurrency`](PasswordsBuilder::concurrency) times
+/// [`memory_kib`](PasswordsBuilder::memory_kib).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,16 +57,16 @@ pub struct Passwords(Arc<Inner>);
 
 struct Inner {
     hasher: Hasher,
-    /// Compared with when there is no user, so that it takes as long.
+    /// Compared with if there is no user, so that it takes as long.
     dummy: String,
-    /// Whoever is hashing or waiting.
-    line: Arc<Semaphore>,
-    /// Whoever is hashing.
+    /// Callers that are hashing or waiting.
+    queue: Arc<Semaphore>,
+    /// Callers that are hashing.
     slots: Arc<Semaphore>,
 }
 
 impl Passwords {
-    /// Begins with OWASP's parameters for Argon2id: 19 MiB, 2 passes, 1 lane.
+    /// Starts with OWASP's parameters for Argon2id: 19 MiB, 2 passes, 1 lane.
     pub fn builder() -> PasswordsBuilder {
         PasswordsBuilder {
             memory_kib: Params::DEFAULT_M_COST,
@@ -74,7 +77,7 @@ impl Passwords {
         }
     }
 
-    /// The hash to store, as a PHC string with a salt of its own.
+    /// The hash to store, as a PHC string with a random salt.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -88,9 +91,10 @@ impl Passwords {
             .ok_or(PasswordError::Failed)
     }
 
-    /// Compares a password with the stored hash of a user, or with a hash of nothing when there is no such user:
-    /// in the same time, also where the hash was made with lower parameters than today's. One that was made with higher ones
-    /// takes longer, so lowering them tells who was there before.
+    /// Compares a password with a user's stored hash, or with a dummy hash if there is no such
+    /// user, in the same time. That also holds for hashes made with lower parameters than the
+    /// current ones. Those made with higher ones take longer, so lowering the parameters reveals
+    /// which users existed before.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -112,7 +116,7 @@ impl Passwords {
         &self,
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = Arc::clone(&self.0.line)
+        let place = Arc::clone(&self.0.queue)
             .try_acquire_owned()
             .map_err(|_| PasswordError::Busy)?;
         let slot = Arc::clone(&self.0.slots)
@@ -139,56 +143,60 @@ impl fmt::Debug for Passwords {
 
 impl Inner {
     fn compare(&self, password: &[u8], stored: Option<&str>) -> PasswordCheck {
-        let parsed = stored.and_then(readable);
+        let parsed = stored.and_then(parse_bounded);
         if stored.is_some() && parsed.is_none() {
-            tracing::error!("a stored password hash is not one of Argon2 within bounds");
+            tracing::error!("a stored password hash is not a valid Argon2 hash within our limits");
         }
         let Some((hash, params)) = parsed else {
-            // Whatever comes of it, nobody is let in.
-            let _ = PasswordHash::new(&self.dummy)
-                .map(|dummy| self.hasher.is_of(password, &dummy, self.hasher.params()));
+            // The result is ignored: it is a mismatch in any case.
+            let _ = PasswordHash::new(&self.dummy).map(|dummy| {
+                self.hasher
+                    .matches_hash(password, &dummy, self.hasher.params())
+            });
             return PasswordCheck::Mismatch;
         };
-        let fits = self.hasher.is_of(password, &hash, &params);
-        // Nobody sees by the time that a user is there whose password was hashed before the parameters rose.
-        if let Some(rest) = difference(&params, self.hasher.params()) {
-            self.hasher.spend(password, rest);
+        let fits = self.hasher.matches_hash(password, &hash, &params);
+        // The timing must not reveal users whose password was hashed before the parameters were
+        // raised.
+        if let Some(rest) = missing_work(&params, self.hasher.params()) {
+            self.hasher.burn_time(password, rest);
         }
         if !fits {
             PasswordCheck::Mismatch
-        } else if self.is_above(&hash, &params) {
+        } else if self.is_outdated(&hash, &params) {
             PasswordCheck::MatchToRehash
         } else {
             PasswordCheck::Match
         }
     }
 
-    fn is_above(&self, hash: &PasswordHash, params: &Params) -> bool {
-        let today = self.hasher.params();
+    fn is_outdated(&self, hash: &PasswordHash, params: &Params) -> bool {
+        let current = self.hasher.params();
         hash.algorithm.as_str() != Algorithm::Argon2id.as_str()
             || hash
                 .version
                 .is_none_or(|version| version < u32::from(Version::V0x13))
-            || params.m_cost() < today.m_cost()
-            || params.t_cost() < today.t_cost()
-            || params.p_cost() < today.p_cost()
+            || params.m_cost() < current.m_cost()
+            || params.t_cost() < current.t_cost()
+            || params.p_cost() < current.p_cost()
     }
 }
 
-/// Parameters that take about as long as today's take longer than those stored; `None` where they take no longer.
-fn difference(stored: &Params, today: &Params) -> Option<Params> {
-    // Blocks that are written: what the time goes by.
+/// Parameters that take about as long as the time difference between the current and the stored
+/// ones; `None` if there is none.
+fn missing_work(stored: &Params, current: &Params) -> Option<Params> {
+    // The number of blocks written, which determines the time.
     let blocks =
         |params: &Params| u64::from(params.m_cost()).saturating_mul(params.t_cost().into());
-    let more = blocks(today).checked_sub(blocks(stored))?;
-    let memory = more.checked_div(today.t_cost().into())?;
+    let more = blocks(current).checked_sub(blocks(stored))?;
+    let memory = more.checked_div(current.t_cost().into())?;
     let memory = u32::try_from(memory).ok()?;
-    // Too few to be measured are none.
-    Params::new(memory, today.t_cost(), today.p_cost(), None).ok()
+    // Differences too small to measure yield `None`.
+    Params::new(memory, current.t_cost(), current.p_cost(), None).ok()
 }
 
-/// A stored hash of Argon2 that takes no more than we would take ourselves: a damaged row must not take the machine.
-fn readable(stored: &str) -> Option<(PasswordHash, Params)> {
+/// A stored Argon2 hash within our own limits: a damaged row must not overload the machine.
+fn parse_bounded(stored: &str) -> Option<(PasswordHash, Params)> {
     let hash = PasswordHash::new(stored).ok()?;
     let params = Params::try_from(&hash).ok()?;
     let fits = params.m_cost() <= MEMORY_KIB_MAX
@@ -216,37 +224,37 @@ pub struct PasswordsBuilder {
 }
 
 impl PasswordsBuilder {
-    /// How much memory one hash takes, in KiB; 19,456 unless set, at most 1 GiB.
+    /// How much memory one hash takes, in KiB; 19,456 by default, at most 1 GiB.
     pub fn memory_kib(mut self, memory_kib: u32) -> Self {
         self.memory_kib = memory_kib;
         self
     }
 
-    /// How many passes; 2 unless set, at most 64.
+    /// The number of passes; 2 by default, at most 64.
     pub fn iterations(mut self, iterations: u32) -> Self {
         self.iterations = iterations;
         self
     }
 
-    /// How many lanes; 1 unless set, at most 64.
+    /// The number of lanes; 1 by default, at most 64.
     pub fn parallelism(mut self, lanes: u32) -> Self {
         self.parallelism = lanes;
         self
     }
 
-    /// How many hashes are made at once; one a core unless set.
+    /// How many hashes are computed at once; one per core by default.
     pub fn concurrency(mut self, hashes: usize) -> Self {
         self.concurrency = hashes;
         self
     }
 
-    /// How many wait for their turn at most; 64 unless set.
+    /// How many callers may wait for their turn; 64 by default.
     pub fn waiting(mut self, callers: usize) -> Self {
         self.waiting = callers;
         self
     }
 
-    /// The hasher. It makes one hash on the way: tens of milliseconds.
+    /// Builds the hasher. This computes one hash, which takes tens of milliseconds.
     ///
     /// # Errors
     /// [`LoginConfigError`], which names the setting.
@@ -263,7 +271,7 @@ impl PasswordsBuilder {
         if slots == 0 {
             return Err(LoginConfigError::Concurrency);
         }
-        let line = slots.saturating_add(self.waiting);
+        let queue = slots.saturating_add(self.waiting);
         let hasher = Hasher::new(params);
         let mut nothing = Zeroizing::new([0_u8; 32]);
         getrandom::fill(nothing.as_mut()).map_err(|_| LoginConfigError::Failed)?;
@@ -273,7 +281,7 @@ impl PasswordsBuilder {
         Ok(Passwords(Arc::new(Inner {
             hasher,
             dummy,
-            line: Arc::new(Semaphore::new(line.min(Semaphore::MAX_PERMITS))),
+            queue: Arc::new(Semaphore::new(queue.min(Semaphore::MAX_PERMITS))),
             slots: Arc::new(Semaphore::new(slots)),
         })))
     }
@@ -283,9 +291,9 @@ impl PasswordsBuilder {
 mod tests {
     use super::*;
 
-    fn rest(stored: [u32; 3], today: [u32; 3]) -> Option<(u32, u32)> {
+    fn rest(stored: [u32; 3], current: [u32; 3]) -> Option<(u32, u32)> {
         let params = |[m, t, p]: [u32; 3]| Params::new(m, t, p, None).unwrap();
-        let rest = difference(&params(stored), &params(today))?;
+        let rest = missing_work(&params(stored), &params(current))?;
         Some((rest.m_cost(), rest.t_cost()))
     }
 

@@ -1,4 +1,4 @@
-//! Refresh tokens: what they are exchanged for, and what becomes of those that come twice.
+//! Refresh tokens: how they are exchanged, and how reuse is handled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Login, LoginConfigError, LoginError, LoginErrorKind, Logins,
-    opening::{LATER, attempted},
+    opening::{LOGIN_MARGIN, record_attempt},
 };
 use crate::{
     domain::{
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// The longest grace: as long as one retry of a client takes.
+/// The longest grace period: enough for one retry by a client.
 const GRACE_MAX: Duration = Duration::from_secs(60);
 
-/// NIST SP 800-63B section 2.1.3: who has logged in does so again after 30 days at the latest.
+/// NIST SP 800-63B section 2.1.3: users log in again after 30 days at the latest.
 const LOGIN_LIFETIME_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 const SHOWN_MAX: u16 = 1_000;
@@ -55,7 +55,7 @@ struct Rotation {
 }
 
 impl Rotation {
-    /// How long a login goes on at most, with tokens of that lifetime.
+    /// The maximum lifetime of a login, with tokens of this lifetime.
     fn login_lifetime_max(self, lifetime: Duration) -> Duration {
         let unless_set = LOGIN_LIFETIME_MAX.max(lifetime);
         self.login_lifetime_max.unwrap_or(unless_set)
@@ -63,8 +63,9 @@ impl Rotation {
 }
 
 impl RefreshTokens {
-    /// Each is good once: a refresh gives a new one, good for `lifetime` again, in whole seconds. One that comes a
-    /// second time is in two hands, and ends its login, with all that was issued for it (RFC 9700 section 4.14.2).
+    /// Each token is valid once: a refresh returns a new one, again valid for `lifetime`, in whole
+    /// seconds. A token that is presented twice is in two hands, and ends its login with everything
+    /// that was issued for it (RFC 9700 section 4.14.2).
     pub const fn rotating(lifetime: Duration) -> Self {
         Self {
             lifetime,
@@ -75,8 +76,9 @@ impl RefreshTokens {
         }
     }
 
-    /// One for a login, good for `lifetime`, in whole seconds, however often it is used. The last access token that it is
-    /// exchanged for lives as long as every other, so the login goes on for that much longer.
+    /// One token per login, valid for `lifetime`, in whole seconds, however often it is used. The
+    /// last access token that it is exchanged for has a full lifetime, so the login lasts that much
+    /// longer.
     pub const fn reusable(lifetime: Duration) -> Self {
         Self {
             lifetime,
@@ -84,8 +86,9 @@ impl RefreshTokens {
         }
     }
 
-    /// For how long after its exchange a rotating token is taken once more, because its answer may have been lost:
-    /// 0 unless set, at most 60 seconds. It covers the immediate parent of the good one and no older one.
+    /// How long after its exchange a rotating token is accepted again, because the answer may have
+    /// been lost: 0 by default, at most 60 seconds. It covers only the immediate predecessor of the
+    /// valid token.
     pub const fn grace(mut self, grace: Duration) -> Self {
         if let Some(rotation) = &mut self.rotation {
             rotation.grace = grace;
@@ -93,8 +96,8 @@ impl RefreshTokens {
         self
     }
 
-    /// How long a login with rotating tokens goes on at most; 30 days unless set, or `lifetime` if that is longer. No token
-    /// outlives it: one that is shorter than `lifetime` is in its place.
+    /// The maximum lifetime of a login with rotating tokens; 30 days by default, or `lifetime` if
+    /// that is longer. No token outlives it: if it is shorter than `lifetime`, it applies instead.
     pub const fn login_lifetime_max(mut self, lifetime: Duration) -> Self {
         if let Some(rotation) = &mut self.rotation {
             rotation.login_lifetime_max = Some(lifetime);
@@ -103,7 +106,7 @@ impl RefreshTokens {
     }
 }
 
-/// [`RefreshTokens`] with what it takes to issue and to judge them.
+/// [`RefreshTokens`], and what it takes to issue and verify them.
 #[derive(Debug)]
 pub(super) struct Refresher {
     tokens: RefreshTokens,
@@ -126,7 +129,7 @@ impl Refresher {
         if tokens.rotation.is_some_and(|it| it.grace > GRACE_MAX) {
             return Err(LoginConfigError::RefreshGrace);
         }
-        // A rotating token is seen once, so none is remembered.
+        // A rotating token is seen only once, so caching is useless.
         let verifier = issuer
             .verifier()
             .token_use(TokenUse::Refresh)
@@ -137,12 +140,14 @@ impl Refresher {
         Ok(Self { tokens, verifier })
     }
 
-    /// How long a login goes on from its beginning, where access tokens are good that long.
+    /// The lifetime of a login from its start, with access tokens of this lifetime.
     pub(super) fn login_lifetime(&self, access: Duration) -> Duration {
         let refresh = self.tokens.lifetime;
         match self.tokens.rotation {
-            Some(rotation) => carried_on(refresh, access).min(rotation.login_lifetime_max(refresh)),
-            None => refresh.saturating_add(access).saturating_add(LATER),
+            Some(rotation) => {
+                lifetime_after_exchange(refresh, access).min(rotation.login_lifetime_max(refresh))
+            }
+            None => refresh.saturating_add(access).saturating_add(LOGIN_MARGIN),
         }
     }
 
@@ -161,7 +166,7 @@ impl Refresher {
     }
 }
 
-/// What a refresh token says.
+/// The content of a refresh token.
 struct Presented {
     user: UserId,
     session: SessionId,
@@ -179,12 +184,12 @@ impl Presented {
 }
 
 impl Logins {
-    /// Exchanges a refresh token for a new access token, with the roles that the user has now, and, where they rotate, for
-    /// the next refresh token.
+    /// Exchanges a refresh token for a new access token with the user's current roles and, if they
+    /// rotate, for the next refresh token.
     ///
-    /// Of several exchanges of one rotating token at once, here or in other processes, one succeeds; the next ends
-    /// the login, and with it every token that was issued for it, the winner's too. When the store fails before the
-    /// exchange, the token is as good as before.
+    /// Of several concurrent exchanges of one rotating token, here or in other processes, one
+    /// succeeds; the next ends the login, and with it every token that was issued for it, including
+    /// the winner's. If the store fails before the exchange, the token remains valid.
     ///
     /// # Errors
     /// `RefreshExpired`, `RefreshInvalid`, `RefreshReused`; `Store`, `Internal`.
@@ -194,22 +199,24 @@ impl Logins {
             .ok_or_else(|| invalid("no refresh tokens are issued here"))?;
         let (who, outcome) = match refresher.verifier.look(token) {
             Ok(verified) => {
-                let outcome = self.go_on(refresher, Presented::of(&verified)).await;
+                let outcome = self
+                    .continue_login(refresher, Presented::of(&verified))
+                    .await;
                 (Some(verified.subject().into()), outcome)
             }
             Err(refusal) => (refusal.holder, Err(refused(refusal.error))),
         };
-        attempted(AuditAction::REFRESH, who.as_deref(), &outcome);
+        record_attempt(AuditAction::REFRESH, who.as_deref(), &outcome);
         outcome
     }
 
-    async fn go_on(
+    async fn continue_login(
         &self,
         refresher: &Refresher,
         presented: Option<Presented>,
     ) -> Result<Login, LoginError> {
         let presented = presented.ok_or_else(|| invalid("not one of ours"))?;
-        // Before the exchange: what fails here must not use the token up.
+        // Checked before the exchange: a failure here must not use up the token.
         let user = self
             .user(&presented.user)
             .await?
@@ -228,7 +235,7 @@ impl Logins {
             None => (self.open_session(presented).await?, false),
         };
         if session.is_of_another_password(&user) {
-            return Err(invalid("the user has another password by now"));
+            return Err(invalid("the user's password was changed since"));
         }
         self.renew(refresher, user, &session, rotated)
     }
@@ -275,7 +282,7 @@ impl Logins {
             user,
             generation,
             at: self.now(),
-            lifetime: carried_on(lifetime, self.issuer().lifetime()),
+            lifetime: lifetime_after_exchange(lifetime, self.issuer().lifetime()),
             login_lifetime_max: rotation.login_lifetime_max(lifetime),
             grace: rotation.grace,
         };
@@ -291,7 +298,7 @@ impl Logins {
                 tracing::warn!(
                     target: "tollgate",
                     %session,
-                    "a refresh token came twice: its login was ended"
+                    "a refresh token was used twice; its login was ended"
                 );
                 Err(LoginError::new(LoginErrorKind::RefreshReused))
             }
@@ -303,7 +310,8 @@ impl Logins {
         }
     }
 
-    /// From the store, not from what the resolver remembers: a refresh is rare, and what it gives lasts.
+    /// Reads from the store rather than from the resolver's cache: a refresh is rare, and its
+    /// result lasts.
     async fn open_session(&self, presented: Presented) -> Result<SessionRecord, LoginError> {
         let session = self
             .await_store(self.sessions().session(&presented.session))
@@ -320,7 +328,7 @@ impl Logins {
         Ok(session)
     }
 
-    /// The open logins of a user, newest first, 1,000 at most: for a page that shows them. Each can be ended by
+    /// The open logins of a user, newest first, at most 1,000, for display. Each can be ended by
     /// [`logout`](Self::logout).
     ///
     /// # Errors
@@ -338,9 +346,9 @@ impl Logins {
     }
 }
 
-/// How long a login goes on from an exchange: as long as either of its tokens.
-fn carried_on(refresh: Duration, access: Duration) -> Duration {
-    refresh.max(access).saturating_add(LATER)
+/// How long a login lasts after an exchange: as long as the longer-lived of its tokens.
+fn lifetime_after_exchange(refresh: Duration, access: Duration) -> Duration {
+    refresh.max(access).saturating_add(LOGIN_MARGIN)
 }
 
 fn invalid(why: &'static str) -> LoginError {

@@ -1,4 +1,4 @@
-//! How users come to be.
+//! Registration of users.
 
 use super::{
     LoginError, LoginErrorKind, Logins, NewUser,
@@ -17,11 +17,11 @@ use crate::{
 };
 
 impl Logins {
-    /// Makes a user. The address is stored trimmed and in lower case.
+    /// Creates a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `EmailTaken`; `Busy`,
-    /// `Store`, `Internal`.
+    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`,
+    /// `EmailTaken`; `Busy`, `Store`, `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
@@ -51,11 +51,11 @@ impl Logins {
         }
     }
 
-    /// The user with that address, made first if there is none: for a first administrator.
-    /// One that exists stays as it is, password and roles too.
+    /// Returns the user with this address, creating it if there is none: for a first administrator.
+    /// An existing user is left as is, including password and roles.
     ///
     /// # Errors
-    /// As [`register`](Self::register), but for `EmailTaken`.
+    /// As [`register`](Self::register), except `EmailTaken`.
     pub async fn ensure_user(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         let email = normal_email(&user.email);
@@ -72,7 +72,8 @@ impl Logins {
         }
     }
 
-    /// Whether there could be a token with these roles: who has more is not to learn it at the next login.
+    /// Checks that a token can hold these roles, so that a user with too many doesn't find out only
+    /// at the next login.
     pub(super) fn check_roles(&self, user: &UserId, roles: &[String]) -> Result<(), LoginError> {
         let roles = roles.iter().map(String::as_str);
         match self.0.issuer.check_roles(user, &new_session()?, roles) {

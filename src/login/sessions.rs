@@ -1,4 +1,4 @@
-//! Whether the login that a token belongs to still stands.
+//! Whether the login that a token belongs to is still open.
 
 use std::{
     fmt,
@@ -20,13 +20,14 @@ use crate::{
     token::VerifiedToken,
 };
 
-/// Other processes of a service without a push channel must see an end within 2 s; this leaves a second for the load.
+/// Other processes of a service without change notifications must see the end of a login within 2
+/// s; this leaves a second for the load.
 const TTL: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(2);
 const CAPACITY: u64 = 100_000;
 const NEGATIVE_CAPACITY: u64 = 10_000;
 
-/// A login with its user, as they were a moment ago.
+/// A login with its user, as recently read.
 #[derive(Clone, Debug)]
 pub struct ResolvedSession {
     id: SessionId,
@@ -57,27 +58,28 @@ impl ResolvedSession {
         }
     }
 
-    /// Whose login it is.
+    /// The login's user.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// When the login ends by itself.
+    /// When the login expires.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// Who is calling: with the roles and attributes that the user has now, whatever the token says, until the login's
-    /// end. A layer adds what is the token's alone.
+    /// The caller, with the user's current roles and attributes, whatever the token says, until the
+    /// login's end. A layer adds what only the token says.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// The verdict, anew on every use: time passes, and only the token says whom it was issued to.
-    fn judge(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), SessionError> {
+    /// The verdict, recomputed on every use: time passes, and only the token says who it was issued
+    /// to.
+    fn check(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), SessionError> {
         let kind = if token.subject() != self.user.as_str() {
             SessionErrorKind::Unknown
         } else if self.ended {
@@ -106,14 +108,15 @@ impl Remembered for Arc<ResolvedSession> {
     }
 }
 
-/// Says whether the login that a token belongs to still stands, and who its user is by now.
+/// Checks whether the login that a token belongs to is still open, and reads its user's current
+/// state.
 ///
-/// A logout, a new password, a disabled user or a lowered role counts on the next request in the process whose
-/// [`Logins`](super::Logins) made the change, and within the `ttl` in others, sooner where the store tells of changes and
-/// the resolver [follows](Self::follow). When the store fails, nobody is let
-/// in, and nobody is told that the token is bad: 503.
+/// A logout, a new password, a deactivated user or a reduced role takes effect on the next request
+/// in the process whose [`Logins`](super::Logins) made the change, and within the `ttl` in others,
+/// or sooner if the store sends change notifications and the resolver [follows](Self::follow) them.
+/// If the store fails, nobody is admitted, and no token is called invalid: 503.
 ///
-/// A clone is a reference count and shares the cache.
+/// Cloning is cheap; clones share the cache.
 #[derive(Clone)]
 pub struct SessionResolver(Arc<Inner>);
 
@@ -126,7 +129,7 @@ struct Inner {
 }
 
 impl SessionResolver {
-    /// Begins a resolver on these stores.
+    /// Starts a resolver on these stores.
     pub fn builder(
         users: Arc<dyn UserStore>,
         sessions: Arc<dyn SessionStore>,
@@ -141,7 +144,8 @@ impl SessionResolver {
         }
     }
 
-    /// The verdict, if it can be had from memory; `None` when the store has to be asked, by [`resolve`](Self::resolve).
+    /// The verdict, if it can be given from memory; `None` if the store has to be asked, by
+    /// [`resolve`](Self::resolve).
     #[must_use]
     pub fn peek(
         &self,
@@ -151,7 +155,7 @@ impl SessionResolver {
             return Some(Err(SessionError::new(SessionErrorKind::Unknown)));
         };
         match self.0.cache.peek(session) {
-            Lookup::Hit(resolved) => Some(self.judge(resolved, token)),
+            Lookup::Hit(resolved) => Some(self.check(resolved, token)),
             Lookup::KnownAbsent => Some(Err(SessionError::new(SessionErrorKind::Unknown))),
             Lookup::Unknown => None,
         }
@@ -177,37 +181,38 @@ impl SessionResolver {
             .await
             .map_err(|error| SessionError::new(SessionErrorKind::Store(error)))?
             .ok_or_else(unknown)?;
-        self.judge(resolved, token)
+        self.check(resolved, token)
     }
 
-    /// Takes back what is remembered of one login: the next request asks the store.
+    /// Drops one login from the cache; the next request asks the store.
     pub fn forget(&self, session: &SessionId) {
         self.0.cache.invalidate(session);
     }
 
-    /// Takes back everything that is remembered.
+    /// Drops everything from the cache.
     pub fn forget_all(&self) {
         self.0.cache.invalidate_all();
     }
 
-    /// Forgets what `changes` tells of, from now on: so a login that another process ended is refused at once.
+    /// From now on drops what `changes` reports, so that a login that another process ended is
+    /// refused at once.
     pub fn follow(&self, changes: &(impl Invalidations + ?Sized)) {
         let listener: Weak<Inner> = Arc::downgrade(&self.0);
         changes.subscribe(listener);
     }
 
-    /// How often it was asked, and what came of it.
+    /// The statistics of the cache.
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
         self.0.cache.statistics()
     }
 
-    fn judge(
+    fn check(
         &self,
         resolved: Arc<ResolvedSession>,
         token: &VerifiedToken,
     ) -> Result<Arc<ResolvedSession>, SessionError> {
-        resolved.judge(token, self.0.clock.now())?;
+        resolved.check(token, self.0.clock.now())?;
         Ok(resolved)
     }
 
@@ -231,7 +236,8 @@ impl ChangeListener for SessionResolver {
 }
 
 impl ChangeListener for Inner {
-    /// Logins are remembered by their own names alone, so what touches a user's logins may touch any.
+    /// Logins are cached only by their own ids, so a change to a user's logins may affect any
+    /// entry.
     fn changed(&self, change: &Change) {
         match change {
             Change::Session(session) => self.cache.invalidate(session),
@@ -262,32 +268,33 @@ pub struct SessionResolverBuilder {
 }
 
 impl SessionResolverBuilder {
-    /// How long a login is remembered, counted from before it was read: how late another process's change is seen.
-    /// 1 second unless set; with zero the store is asked on every request.
+    /// How long a login is cached, counted from before it was read: the delay with which changes by
+    /// other processes are seen. 1 second by default; with zero the store is asked on every
+    /// request.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// How many logins are remembered at most; 100,000 unless set.
+    /// The maximum number of cached logins; 100,000 by default.
     pub fn capacity(mut self, logins: u64) -> Self {
         self.capacity = logins;
         self
     }
 
-    /// How long the store may take to answer; 2 seconds unless set.
+    /// How long the store may take to answer; 2 seconds by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Another source of time.
+    /// Sets another source of time.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The resolver.
+    /// Builds the resolver.
     #[must_use]
     pub fn build(self) -> SessionResolver {
         let bounds = CacheBounds {

@@ -120,7 +120,7 @@ async fn who_registers_can_log_in_and_is_known_by_the_token() {
     assert_eq!(principal.session(), Some(&login.session));
     assert_eq!(principal.attribute("username"), Some("ann"));
     // The login outlives its token a little.
-    let end = login.token.expires_at() + opening::LATER;
+    let end = login.token.expires_at() + opening::LOGIN_MARGIN;
     assert_eq!(principal.expires_at(), Some(end));
     assert!(principal.has_role("user"));
     assert_eq!(world.logins.user(&ann.id).await.unwrap(), Some(ann.clone()));

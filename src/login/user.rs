@@ -1,4 +1,4 @@
-//! What an application asks for when it makes a user.
+//! The data for creating a user.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use super::{LoginError, LoginErrorKind, passwords::PASSWORD_LENGTH_MAX};
 /// RFC 5321 section 4.5.3.1.3, less the angle brackets.
 const EMAIL_LENGTH_MAX: usize = 254;
 
-/// A user to be made. The password is redacted in `Debug` and wiped from memory when dropped.
+/// A user to be created. The password is redacted in `Debug` and wiped from memory when dropped.
 ///
 /// ```
 /// use tollgate::login::NewUser;
@@ -37,13 +37,13 @@ impl NewUser {
         }
     }
 
-    /// One more role.
+    /// Adds a role.
     pub fn role(mut self, role: &str) -> Self {
         self.roles.push(role.to_owned());
         self
     }
 
-    /// Something that the application keeps of the user.
+    /// Adds an attribute that the application stores for the user.
     pub fn attribute(mut self, name: &str, value: &str) -> Self {
         self.attributes.insert(name.to_owned(), value.to_owned());
         self
@@ -62,9 +62,9 @@ impl fmt::Debug for NewUser {
     }
 }
 
-/// Something on both sides of one `@`, no blanks, no control characters, at most 254 bytes.
+/// Exactly one `@` with text on both sides, no blanks, no control characters, at most 254 bytes.
 ///
-/// Whether mail arrives there is for a mail to find out, not for a pattern.
+/// Only sending a mail can show whether the address works; a pattern can't.
 pub(super) fn check_email(email: &str) -> Result<(), LoginError> {
     let email = email.trim();
     let odd = |character: char| character.is_whitespace() || character.is_control();
@@ -80,7 +80,8 @@ pub(super) fn check_email(email: &str) -> Result<(), LoginError> {
     }
 }
 
-/// Length is what counts (NIST SP 800-63B section 3.1.1.2); characters are counted, bytes are bounded.
+/// Only length matters (NIST SP 800-63B section 3.1.1.2): a minimum in characters, a maximum in
+/// bytes.
 pub(super) fn check_password(password: &str, length_min: usize) -> Result<(), LoginError> {
     let weak = |text| Err(LoginError::new(LoginErrorKind::WeakPassword(text)));
     if password.len() > PASSWORD_LENGTH_MAX {

@@ -1,4 +1,4 @@
-//! What an administrator does to users. Each counts on the next request.
+//! What an administrator does to users. Every change takes effect on the next request.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Logins {
-    /// Replaces a user's roles, 64 at most, and returns the user.
+    /// Replaces a user's roles, at most 64, and returns the user.
     ///
     /// # Errors
     /// `TooManyRoles`, `UnstorableText`, `UnknownUser`, `Store`.
@@ -30,7 +30,7 @@ impl Logins {
         self.update(user, update).await
     }
 
-    /// Lets a user log in again, and returns the user. Logins of before stay ended.
+    /// Lets a user log in again, and returns the user. Earlier logins stay ended.
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -42,8 +42,9 @@ impl Logins {
         self.update(user, update).await
     }
 
-    /// Shuts a user out, ends every login of the user, and returns the user. API keys of the user's know of no users and go on:
-    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all), after this, ends them.
+    /// Deactivates a user, ends every login of the user, and returns the user. The user's API keys
+    /// are independent of users and keep working; end them afterwards by
+    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all).
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -55,8 +56,9 @@ impl Logins {
         self.update_ending_logins(user, update).await
     }
 
-    /// Deletes a user and every login of the user. API keys of the user's know of no users and go on:
-    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all), after this, ends them.
+    /// Deletes a user and every login of the user. The user's API keys are independent of users and
+    /// keep working; end them afterwards by
+    /// [`Keyring::revoke_all`](crate::keyring::Keyring::revoke_all).
     ///
     /// # Errors
     /// `UnknownUser`, `Store`.
@@ -78,8 +80,9 @@ impl Logins {
         }
     }
 
-    /// Changes a user, and returns it. One that is set inactive here is suspended: logins of before go on when it is
-    /// active again, which after [`deactivate`](Self::deactivate) they don't.
+    /// Changes a user, and returns it. A user who is set inactive here is only suspended: earlier
+    /// logins continue once the user is active again, which they don't after
+    /// [`deactivate`](Self::deactivate).
     ///
     /// # Errors
     /// `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `UnknownUser`, `Store`.
@@ -88,11 +91,11 @@ impl Logins {
         user: &UserId,
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
-        self.update_and(user, update, LoginsOfBefore::Stay).await
+        self.update_and(user, update, ExistingLogins::Keep).await
     }
 
-    /// Changes a user like [`update`](Self::update), all of it in one step, and ends every login of one that is set inactive:
-    /// [`deactivate`](Self::deactivate) with further changes.
+    /// Changes a user like [`update`](Self::update), in one step, and ends every login of a user
+    /// who is set inactive: [`deactivate`](Self::deactivate) with further changes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -121,8 +124,8 @@ impl Logins {
         update: UserUpdate,
     ) -> Result<UserRecord, LoginError> {
         let logins = match update.active {
-            Some(false) => LoginsOfBefore::End,
-            _ => LoginsOfBefore::Stay,
+            Some(false) => ExistingLogins::End,
+            _ => ExistingLogins::Keep,
         };
         self.update_and(user, update, logins).await
     }
@@ -131,7 +134,7 @@ impl Logins {
         &self,
         user: &UserId,
         update: UserUpdate,
-        logins: LoginsOfBefore,
+        logins: ExistingLogins,
     ) -> Result<UserRecord, LoginError> {
         if let Some(roles) = &update.roles {
             self.check_roles(user, roles)?;
@@ -142,20 +145,21 @@ impl Logins {
         let (users, sessions) = (Arc::clone(self.users_store()), Arc::clone(self.sessions()));
         let (user, at) = (user.clone(), self.now());
         let what = described(&update);
-        // In the step that shuts the user out: were the logins ended after it, a crash between the two would let them
-        // go on once the user is active again.
+        // In the same step that deactivates the user: if the logins were ended afterwards, a crash
+        // in between would let them continue once the user is active again.
         let mut update = update;
-        if logins == LoginsOfBefore::End {
+        if logins == ExistingLogins::End {
             update.logins_end_at = Some(at);
         }
         let updated = self.change(Change::User(user.clone()), async move {
             let updated = users.update_user(&user, update).await?;
             if updated.is_some() {
-                // Also where ending the logins fails: the user is out.
+                // Recorded even if ending the logins fails: the user is deactivated.
                 record(AuditAction::USER_UPDATE, &user, &what);
             }
-            if logins == LoginsOfBefore::End {
-                // Over they are already; a store that keeps no users has them in its lists until then.
+            if logins == ExistingLogins::End {
+                // They are over already; this removes them from the lists of a store that keeps no
+                // users.
                 sessions.end_sessions_of(&user, at).await?;
             }
             Ok(updated)
@@ -169,10 +173,10 @@ impl Logins {
     }
 }
 
-/// What becomes of a user's logins when the user is changed.
+/// What happens to a user's existing logins when the user is changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum LoginsOfBefore {
-    Stay,
+enum ExistingLogins {
+    Keep,
     End,
 }
 
@@ -185,7 +189,7 @@ fn record(action: AuditAction, user: &UserId, what: &str) {
     });
 }
 
-/// What is changed, without the attributes' values.
+/// Describes the change, without the values of attributes.
 fn described(update: &UserUpdate) -> String {
     let roles = update.roles.as_ref();
     let roles = roles.map(|roles| format!("roles={}", roles.join(",")));

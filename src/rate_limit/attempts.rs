@@ -1,8 +1,9 @@
-//! A limit of failed attempts: looked at before a request is let in, and counted when nobody turned out to have sent it.
+//! A limit on failed attempts: checked before a request is admitted, and counted when
+//! authentication turns out to have failed.
 
 use std::{fmt, sync::Arc};
 
-use super::{RateLimitPermit, permit::After, policy::Judge};
+use super::{RateLimitPermit, permit::FollowUp, policy::Decider};
 use crate::{
     domain::{
         denial::{Denial, DenialKind},
@@ -13,7 +14,7 @@ use crate::{
     wire::grpc_is_unauthenticated,
 };
 
-/// A request that may turn out to be nobody's.
+/// A request whose authentication may still fail.
 pub(super) struct Attempt {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -25,28 +26,30 @@ impl Attempt {
         Self { store, key, quotas }
     }
 
-    /// Looks whether there is room for one more that fails, without taking it.
-    pub(super) fn decide(self, judge: Judge) -> Decision<RateLimitPermit> {
-        let judge = move |attempt: Self, left| {
+    /// Checks whether another failure is within the limit, without counting it.
+    pub(super) fn decide(self, decider: Decider) -> Decision<RateLimitPermit> {
+        let verdict = move |attempt: Self, left| {
             let quotas = attempt.quotas.clone();
             let decision = |left| RateDecision::foreseen(&quotas, left);
             let decision = Result::map(left, decision);
-            judge.judge(decision, quotas, Some(After::Count(attempt)))
+            decider.verdict(decision, quotas, Some(FollowUp::Count(attempt)))
         };
         match self.store.peek(&self.key, &self.quotas).into_ready() {
-            Ok(left) => Decision::Ready(judge(self, left)),
-            Err(pending) => Decision::pending(async move { judge(self, pending.await) }),
+            Ok(left) => Decision::Ready(verdict(self, left)),
+            Err(pending) => Decision::pending(async move { verdict(self, pending.await) }),
         }
     }
 
-    /// It failed. It counts also where others have used up what was left meanwhile, and the window waits for that.
+    /// Counts a failed attempt, even if concurrent ones have used up the limit meanwhile; the
+    /// window is then overdrawn, and refuses until it has recovered.
     pub(super) fn count(self) -> StoreFuture<()> {
         let used = Correction::used(1);
         self.store.correct(&self.key, &self.quotas, used)
     }
 }
 
-/// Whether an answer says that nobody knows who asked, or was marked so where it doesn't. A request without any credential guesses at none.
+/// Whether an answer says, or is marked to the effect, that authentication failed. A request
+/// without any credential is not a guess.
 pub(super) fn has_failed(response: &ResponseMarks<'_>) -> bool {
     if response.extensions.get::<FailedAttempt>().is_some() {
         return true;

@@ -1,4 +1,4 @@
-//! How many requests are under way at once.
+//! Limits on requests under way at the same time.
 
 use std::{
     collections::hash_map::RandomState,
@@ -21,17 +21,17 @@ use crate::{
 /// When a client that has too many requests under way may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Locks that clients are spread over.
+/// The number of locks that clients are spread over.
 const SHARDS: usize = 64;
 
-/// Clients of a shard for whom memory is kept at any time.
+/// The number of clients per shard for which memory is always kept.
 const CLIENTS_KEPT: usize = 16;
 
-/// Limits how many requests of each client are under way at once: from the decision to the last byte of
-/// the answer; a connection that is handed over (101, CONNECT) is over with its head. One too many is refused with 429,
-/// not made to wait.
+/// Limits how many requests of each client are under way at once, from the decision to the last
+/// byte of the answer. If the connection is handed over (101, CONNECT), the request ends with its
+/// head. Excess requests are refused with 429, not queued.
 ///
-/// It counts in this process. There is no more to remember than there are requests under way.
+/// It counts in this process. Memory use is proportional to the requests under way.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,25 +54,25 @@ pub struct ConcurrencyLimitLayer {
 guard::layer!(ConcurrencyLimitLayer, ConcurrencyLimitPolicy);
 
 impl ConcurrencyLimitLayer {
-    /// At most `most` of each client address: IPv4 addresses, and /64 prefixes of IPv6.
+    /// At most `most` per client address: IPv4 addresses, and /64 prefixes of IPv6.
     #[must_use]
     pub fn per_client_ip(most: u32) -> Self {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), most)
     }
 
-    /// At most `most` of each principal.
+    /// At most `most` per principal.
     #[must_use]
     pub fn per_principal(most: u32) -> Self {
         Self::per(RateLimitKey::principal(), most)
     }
 
-    /// At most `most` of all together.
+    /// At most `most` in total.
     #[must_use]
     pub fn global(most: u32) -> Self {
         Self::per(RateLimitKey::everybody(), most)
     }
 
-    /// At most `most` of each that `key` tells apart. 0 is taken as 1.
+    /// At most `most` per value of `key`. 0 counts as 1.
     #[must_use]
     pub fn per(key: RateLimitKey, most: u32) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl ConcurrencyLimitLayer {
         self.gate
     }
 
-    /// Whose address counts, where addresses are counted; the peer's unless set.
+    /// How the client address is determined, if the key uses it; the peer's by default.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Policy for ConcurrencyLimitPolicy {
     }
 }
 
-/// What is under way, by a keyed hash of whose it is: as good as a name, see
+/// What is under way, by a keyed hash of the client. A hash is as good as the name; see
 /// [`MemoryRateLimiter`](crate::store::MemoryRateLimiter).
 pub(super) struct Counts {
     hasher: RandomState,
@@ -150,14 +150,14 @@ impl Default for Counts {
     }
 }
 
-/// Of one client.
+/// The count of one client.
 struct Count {
     key: u64,
     under_way: u32,
 }
 
 impl Counts {
-    /// The shard of a client. A table goes by the other bits of its key.
+    /// The shard of a client. The hash table uses the other bits of the key.
     #[expect(clippy::indexing_slicing, reason = "there are 64")]
     fn lock(&self, key: u64) -> MutexGuard<'_, HashTable<Count>> {
         let [_, _, _, byte, ..] = key.to_be_bytes();
@@ -169,14 +169,14 @@ fn lock(shard: &Mutex<HashTable<Count>>) -> MutexGuard<'_, HashTable<Count>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request under way, or a connection. Dropped, it is over.
+/// A request or a connection under way, until this is dropped.
 pub struct InFlight {
     counts: Arc<Counts>,
     key: u64,
 }
 
 impl InFlight {
-    /// One more of whom `counted` tells apart; `None` where there are as many as there may be.
+    /// Counts one more for `counted`; `None` if the limit is reached.
     pub(super) fn begin(counts: &Arc<Counts>, counted: &impl Hash, most: u32) -> Option<Self> {
         let key = counts.hasher.hash_one(counted);
         let mut under_way = counts.lock(key);
@@ -203,7 +203,7 @@ impl Drop for InFlight {
                 place.remove();
             }
         }
-        // The memory of a burst is given back with its requests.
+        // Release a burst's memory once its requests are over.
         let clients = under_way.len().max(CLIENTS_KEPT);
         if clients.saturating_mul(8) < under_way.capacity() {
             under_way.shrink_to(clients.saturating_mul(2), |count| count.key);

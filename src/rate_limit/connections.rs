@@ -1,4 +1,4 @@
-//! How many connections are open at once.
+//! Limits on open connections.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -7,13 +7,15 @@ use ipnet::IpNet;
 use super::{InFlight, concurrency::Counts};
 use crate::{domain::network, wire::counted_as};
 
-/// Limits how many connections each address has open at once, so that no single one takes the places of all others: IPv4 addresses,
-/// and /64 prefixes of IPv6. For the loop of a server that accepts its connections itself, before anything is read of them.
+/// Limits how many connections each address has open at once, so that no single client can use up
+/// all of them: by IPv4 address, and by /64 prefix of IPv6. For a server that accepts its own
+/// connections, before anything is read from them.
 ///
-/// It counts by the peer's address, since a connection tells no other. A proxy in front of the server has the connections of many clients:
-/// name it by [`add_proxies`](Self::add_proxies), and it has as many as there are.
+/// It counts by the peer's address, since a connection shows no other. A proxy in front of the
+/// server carries the connections of many clients: exempt it by [`add_proxies`](Self::add_proxies).
 ///
-/// It counts in this process. There is no more to remember than there are connections; a clone is the same limit.
+/// It counts in this process. Memory use is proportional to the open connections; clones share the
+/// limit.
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -39,7 +41,7 @@ pub struct ConnectionLimit {
 }
 
 impl ConnectionLimit {
-    /// At most `most` of each address. 0 is taken as 1.
+    /// At most `most` per address. 0 counts as 1.
     #[must_use]
     pub fn per_peer(most: u32) -> Self {
         Self {
@@ -49,7 +51,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Proxies, each of which speaks for many: theirs are not counted.
+    /// Adds proxies, which carry connections of many clients, and so are not counted.
     #[must_use]
     pub fn add_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let networks = networks.into_iter().map(network::canonical);
@@ -57,8 +59,9 @@ impl ConnectionLimit {
         self
     }
 
-    /// A place for a connection of `peer`; `None` where it has as many as it may: close the connection. The place is to be kept
-    /// for as long as the connection is ([`WatchedIo::keeping`](crate::stall::WatchedIo::keeping)).
+    /// A place for a connection of `peer`; `None` if it has reached the limit: close the
+    /// connection. Keep the place for as long as the connection lasts
+    /// ([`WatchedIo::keeping`](crate::stall::WatchedIo::keeping)).
     #[must_use]
     pub fn open(&self, peer: IpAddr) -> Option<ConnectionPlace> {
         let peer = peer.to_canonical();
@@ -72,10 +75,10 @@ impl ConnectionLimit {
     }
 }
 
-/// A connection's place in a [`ConnectionLimit`]. Dropped, another may have it.
+/// A connection's place in a [`ConnectionLimit`], released when dropped.
 #[must_use = "it is free again at once"]
 pub struct ConnectionPlace {
-    /// `None`: a proxy's.
+    /// `None` for a proxy.
     _counted: Option<InFlight>,
 }
 

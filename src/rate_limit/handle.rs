@@ -1,8 +1,8 @@
-//! What operators may ask and do while a layer is at work.
+//! What operators can inspect and change while a layer is in use.
 
 use super::{
     RateLimitPolicy,
-    policy::{Engine, Place},
+    policy::{Counter, Engine},
 };
 use crate::{
     domain::denial::Denial,
@@ -10,8 +10,8 @@ use crate::{
     wire::RequestHead,
 };
 
-/// A handle on the counts of a [`RateLimitLayer`](super::RateLimitLayer). Whose they are is told by a
-/// request's head: that of a request under way, or one made for the purpose.
+/// A handle on the counts of a [`RateLimitLayer`](super::RateLimitLayer). A request head selects
+/// the client: that of a real request, or one made for this purpose.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,11 +39,11 @@ pub struct RateLimits {
     policy: RateLimitPolicy,
 }
 
-/// Why a handle has no answer.
+/// Why an operation on the counts failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RateLimitsError {
-    /// The head doesn't say whose counts are meant.
+    /// The head doesn't identify a client.
     #[error("nobody is meant: {0}")]
     Nobody(Denial),
     /// The shared store failed.
@@ -58,44 +58,44 @@ impl RateLimits {
         }
     }
 
-    /// What is left to whoever sends such a request.
+    /// What is left for the sender of such a request.
     ///
     /// # Errors
-    /// When the head says nobody, or the shared store failed.
+    /// If the head doesn't identify a client, or the shared store failed.
     pub async fn peek(&self, head: &RequestHead<'_>) -> Result<Readings, RateLimitsError> {
         let settings = &self.policy.settings;
         let quotas = settings.quotas(head);
         let answer = {
             let counted = settings.key.of(head).map_err(RateLimitsError::Nobody)?;
-            match self.policy.place(&counted) {
-                Place::Here(limiter) => return Ok(limiter.peek(&counted, &quotas)),
-                Place::Named(key, store) => store.peek(&key, &quotas),
+            match self.policy.counter(&counted) {
+                Counter::InProcess(limiter) => return Ok(limiter.peek(&counted, &quotas)),
+                Counter::InStore(key, store) => store.peek(&key, &quotas),
             }
         };
         Ok(answer.await?)
     }
 
-    /// Forgets what whoever sends such a request has used.
+    /// Resets the counts of the sender of such a request.
     ///
     /// # Errors
-    /// When the head says nobody, or the shared store failed.
+    /// If the head doesn't identify a client, or the shared store failed.
     pub async fn reset(&self, head: &RequestHead<'_>) -> Result<(), RateLimitsError> {
         let answer = {
             let key = &self.policy.settings.key;
             let counted = key.of(head).map_err(RateLimitsError::Nobody)?;
-            match self.policy.place(&counted) {
-                Place::Here(limiter) => {
+            match self.policy.counter(&counted) {
+                Counter::InProcess(limiter) => {
                     limiter.reset(&counted);
                     return Ok(());
                 }
-                Place::Named(key, store) => store.reset(&key),
+                Counter::InStore(key, store) => store.reset(&key),
             }
         };
         Ok(answer.await?)
     }
 
-    /// How many callers are counted now: those who have used something that isn't there again. Of a layer with a store
-    /// of its own, ask the store.
+    /// How many callers are being counted: those who have used something that has not been restored
+    /// yet. `None` for a layer with a store; ask the store.
     #[must_use]
     pub fn keys(&self) -> Option<usize> {
         match &self.policy.engine {
@@ -104,7 +104,7 @@ impl RateLimits {
         }
     }
 
-    /// How many were admitted and refused; of a layer with a store of its own, ask the store.
+    /// How many requests were admitted and refused. `None` for a layer with a store; ask the store.
     #[must_use]
     pub fn statistics(&self) -> Option<RateLimiterStatistics> {
         match &self.policy.engine {

@@ -22,10 +22,10 @@ use crate::{
 
 type Name = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
-/// What requests are counted by: one thing, or several together.
+/// What requests are counted by: one property, or a combination.
 ///
-/// What a request doesn't have (a header, a tenant) is counted as one: all requests without it share a
-/// count. A principal or an address that is missing refuses the request.
+/// A missing property (a header, a tenant) counts as a value of its own: all requests without it
+/// share a count. If a principal or an address is missing, the request is refused.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, quota::Quota, rate_limit::RateLimitKey};
@@ -35,10 +35,10 @@ type Name = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 /// let layer = RateLimitLayer::per(key, Quota::per_minute(100));
 /// ```
 #[derive(Clone, Debug)]
-pub struct RateLimitKey(Vec<By>);
+pub struct RateLimitKey(Vec<KeySource>);
 
 #[derive(Clone)]
-enum By {
+enum KeySource {
     Address(ClientAddress),
     Principal,
     Subject,
@@ -50,7 +50,7 @@ enum By {
 }
 
 impl RateLimitKey {
-    /// Nothing: all requests together.
+    /// Nothing: all requests share one count.
     #[must_use]
     pub const fn everybody() -> Self {
         Self(Vec::new())
@@ -59,78 +59,84 @@ impl RateLimitKey {
     /// The client's address: IPv4 addresses, and /64 prefixes of IPv6.
     #[must_use]
     pub fn client_ip(address: ClientAddress) -> Self {
-        Self(vec![By::Address(address)])
+        Self(vec![KeySource::Address(address)])
     }
 
-    /// The principal: the key, with all that it was rotated into, or else the user.
+    /// The principal: the key together with all keys it was rotated into, or else the user.
     #[must_use]
     pub fn principal() -> Self {
-        Self(vec![By::Principal])
+        Self(vec![KeySource::Principal])
     }
 
     /// The user, or the owner of the key: all keys of one owner together.
     #[must_use]
     pub fn subject() -> Self {
-        Self(vec![By::Subject])
+        Self(vec![KeySource::Subject])
     }
 
-    /// The account whose money is spent.
+    /// The account that pays.
     #[must_use]
     pub fn account() -> Self {
-        Self(vec![By::Account])
+        Self(vec![KeySource::Account])
     }
 
-    /// What the application keeps of the principal under that name: a tenant, a team.
+    /// An attribute that the application stores for the principal: a tenant, a team.
     #[must_use]
     pub fn attribute(name: &str) -> Self {
-        Self(vec![By::Attribute(name.into())])
+        Self(vec![KeySource::Attribute(name.into())])
     }
 
-    /// The first line of a header. Whoever sends the request chooses it: it tells apart, and protects
-    /// from nobody.
+    /// The first value of a header. The client chooses it: it separates clients, but protects
+    /// against none.
     #[must_use]
     pub fn header(name: HeaderName) -> Self {
-        Self(vec![By::Header(name)])
+        Self(vec![KeySource::Header(name)])
     }
 
-    /// Method and route: the pattern that axum's router matched, or the path as it came where no router
-    /// has matched one yet. HEAD counts as the GET that it asks about, and all methods that have no place in HTTP's own
-    /// standards (RFC 9110, RFC 5789) count as one: the client chooses them.
+    /// Method and route: the pattern that axum's router matched, or the raw path if no router has
+    /// matched one yet. HEAD counts as GET. All methods outside HTTP's own standards (RFC 9110, RFC
+    /// 5789) count as one, because clients can invent them.
     #[must_use]
     pub fn route() -> Self {
-        Self(vec![By::Route])
+        Self(vec![KeySource::Route])
     }
 
-    /// A name that `name` finds in the request's head.
+    /// A name that `name` derives from the request's head.
     #[must_use]
     pub fn by(name: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self(vec![By::Name(Arc::new(name))])
+        Self(vec![KeySource::Name(Arc::new(name))])
     }
 
-    /// This and that together.
+    /// Combines both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Whether it is the principal alone, so that a key's own quotas are meant.
+    /// Whether it is just the principal, so that a key's own quotas apply.
     pub(super) fn is_principal(&self) -> bool {
-        matches!(self.0.as_slice(), [By::Principal])
+        matches!(self.0.as_slice(), [KeySource::Principal])
     }
 
-    /// Whether it can tell nothing of a request before it is known who calls.
+    /// Whether it needs an authenticated caller.
     pub(super) fn needs_principal(&self) -> bool {
         self.0.iter().any(|by| match by {
-            By::Principal | By::Subject | By::Account | By::Attribute(_) => true,
-            By::Address(_) | By::Header(_) | By::Route | By::Name(_) => false,
+            KeySource::Principal
+            | KeySource::Subject
+            | KeySource::Account
+            | KeySource::Attribute(_) => true,
+            KeySource::Address(_)
+            | KeySource::Header(_)
+            | KeySource::Route
+            | KeySource::Name(_) => false,
         })
     }
 
-    /// Another way to find the address, where the address is counted.
+    /// Replaces the way to determine the address, if the key uses it.
     pub(super) fn set_address(&mut self, address: ClientAddress) {
         let old = self.0.iter_mut().find_map(|by| match by {
-            By::Address(old) => Some(old),
+            KeySource::Address(old) => Some(old),
             _ => None,
         });
         if let Some(old) = old {
@@ -138,10 +144,10 @@ impl RateLimitKey {
         }
     }
 
-    /// The way in which a gate finds the address, where the address is counted in no way of the key's own.
+    /// Applies the gate's way to determine the address, unless the key has its own.
     pub(super) fn inherit_address(&mut self, address: &ClientAddress) {
         for by in &mut self.0 {
-            if let By::Address(own) = by {
+            if let KeySource::Address(own) = by {
                 own.inherit(address);
             }
         }
@@ -157,7 +163,7 @@ impl RateLimitKey {
     }
 }
 
-impl By {
+impl KeySource {
     fn part<'a>(&self, head: &RequestHead<'a>) -> Result<Part<'a>, Denial> {
         let text =
             |text: Option<&'a str>| text.map_or(Part::Missing, |text| Part::Text(text.into()));
@@ -187,7 +193,7 @@ fn principal<'a>(head: &RequestHead<'a>) -> Result<&'a Principal, Denial> {
     })
 }
 
-/// Of whatever a client may send, one of a few.
+/// The method, mapped to a small fixed set.
 fn method<'a>(head: &RequestHead<'a>) -> &'a str {
     match *head.method {
         Method::HEAD => Method::GET.as_str(),
@@ -195,7 +201,7 @@ fn method<'a>(head: &RequestHead<'a>) -> &'a str {
     }
 }
 
-/// What a request is counted by. It borrows from the head, and costs no allocation.
+/// The values that a request is counted by. Borrows from the head and doesn't allocate.
 #[derive(Debug)]
 pub(super) struct Counted<'a>(SmallVec<[Part<'a>; 2]>);
 
@@ -209,7 +215,7 @@ enum Part<'a> {
 }
 
 impl Counted<'_> {
-    /// The name of it in a shared store.
+    /// Its key in a shared store.
     pub(super) fn name(&self, scope: &Arc<str>) -> RateKey {
         let mut bytes = Vec::with_capacity(64);
         for part in &self.0 {
@@ -223,7 +229,8 @@ impl Counted<'_> {
     }
 }
 
-/// In few pieces: it is hashed with every request. One limiter counts by the same kinds of parts always.
+/// Written in few pieces, because every request is hashed. Within a limiter the kinds of parts are
+/// always the same.
 impl Hash for Counted<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for part in &self.0 {
@@ -237,7 +244,7 @@ impl Hash for Counted<'_> {
 }
 
 impl Part<'_> {
-    /// Its kind and its bytes: with the length no two ways to come by a name are the same.
+    /// Its kind and its bytes; together with the length they are unambiguous.
     fn each(&self, mut put: impl FnMut(u8, &[u8])) {
         match self {
             Self::Address(IpAddr::V4(address)) => put(b'4', &address.octets()),
@@ -253,7 +260,7 @@ impl Part<'_> {
     }
 }
 
-impl fmt::Debug for By {
+impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(_) => f.write_str("client_ip"),

@@ -16,10 +16,10 @@ use crate::{
     wire::{ClientAddress, RateHeaderDialect, RequestHead},
 };
 
-/// Keys that a layer keeps unless told otherwise.
+/// The default number of keys that a layer keeps.
 const CAPACITY: usize = 1_000_000;
 
-/// Limits how often each client comes. See the [module](super).
+/// Limits how often each client may call. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
     gate: Gate<RateLimitPolicy>,
@@ -28,18 +28,19 @@ pub struct RateLimitLayer {
 guard::layer!(RateLimitLayer, RateLimitPolicy);
 
 impl RateLimitLayer {
-    /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6. The server has to tell the peer's: see
-    /// [`RequestHead::peer`].
+    /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6. The server has to
+    /// provide the peer's address: see [`RequestHead::peer`].
     ///
-    /// **Behind a proxy, say whom it speaks for** ([`client_address`](Self::client_address)): all clients of a proxy that isn't trusted
-    /// are one, and one of them uses up what is everybody's. The layers of a [builder](crate::Tollgate::builder) have that of the
-    /// builder, and a layer inside of one that left a [`ClientIp`](crate::ClientIp) counts that.
+    /// **Behind a proxy, say whom it speaks for** ([`client_address`](Self::client_address)): all
+    /// clients of a proxy that isn't trusted are one, and one of them uses up what is everybody's.
+    /// The layers of a [builder](crate::Tollgate::builder) have that of the builder, and a layer
+    /// inside of one that left a [`ClientIp`](crate::ClientIp) counts that.
     #[must_use]
     pub fn per_client_ip(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)
     }
 
-    /// Counts by principal: by key, with all that it was rotated into, or else by user.
+    /// Counts by principal: by key together with all keys it was rotated into, or else by user.
     #[must_use]
     pub fn per_principal(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::principal(), quotas)
@@ -51,7 +52,7 @@ impl RateLimitLayer {
         Self::per(RateLimitKey::everybody(), quotas)
     }
 
-    /// Counts by what `key` says.
+    /// Counts by `key`.
     #[must_use]
     pub fn per(key: RateLimitKey, quotas: impl Into<Quotas>) -> Self {
         let clock = SystemClock::shared();
@@ -65,31 +66,32 @@ impl RateLimitLayer {
         }
     }
 
-    /// Whose address counts, where addresses are counted; the peer's unless set.
+    /// How the client address is determined, if the key uses it; the peer's by default.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
         self.change(|policy| policy.settings.key.set_address(address))
     }
 
-    /// What a request costs, by its head; 1 unless set. One that costs 0 is admitted, and told what is
-    /// left.
+    /// What a request costs, by its head; 1 by default. A request that costs 0 is admitted, and its
+    /// answer says what is left.
     #[must_use]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static) -> Self {
         self.change(|policy| policy.settings.cost = Some(Arc::new(cost)))
     }
 
-    /// Counts tokens instead of requests: takes the estimate that `estimate` makes of the head, and corrects
-    /// it when the answer is over: by what was counted with the request's [`Charge`](crate::Charge), or else by the `usage`
-    /// that a body in JSON or of server-sent events tells, as OpenAI's and Anthropic's do. A
-    /// window may be overdrawn by that, and then waits until it is made good. Where nothing was counted or told a
-    /// failure (a status of 400 or more, of gRPC any but 0 before the first message, an error or a panic of the inner
-    /// service) gives the estimate back, and anything else leaves it: a good answer, and a client that hangs up before there
-    /// is one. An estimate of 0
-    /// is taken as 1, so that nobody is admitted whose window is overdrawn; the correction evens it out.
+    /// Counts tokens instead of requests: takes what `estimate` computes from the head, and
+    /// corrects it when the answer is over, by what was counted with the request's
+    /// [`Charge`](crate::Charge), or else by the `usage` in a JSON body or in server-sent events,
+    /// in OpenAI's and Anthropic's formats. The correction may overdraw a window, which then
+    /// refuses until it has recovered. If no usage is known, a failure (a status of 400 or more,
+    /// for gRPC any but 0 before the first message, an error or a panic of the inner service) gives
+    /// the estimate back; anything else keeps it: a good answer, or a client that disconnects
+    /// before there is one. An estimate of 0 counts as 1, so that nobody is admitted to an
+    /// overdrawn window; the correction evens that out.
     ///
-    /// Clients are told what is left in `X-RateLimit-*` and as OpenAI has it, unless told in [other
-    /// dialects](Self::add_headers). Not in the draft's: its units have a registry, in which there are no tokens, and a
-    /// number without a unit is one of requests there.
+    /// Clients see what is left in `X-RateLimit-*` and in OpenAI's headers, unless [other
+    /// dialects](Self::add_headers) are set. The draft's headers are not used: the registry for its
+    /// units has no tokens, and a number without a unit means requests there.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -116,20 +118,23 @@ impl RateLimitLayer {
     ) -> Self {
         self.cost(estimate).change(|policy| {
             policy.settings.unit = Unit::Tokens;
-            policy.settings.headers.tell_of_tokens();
+            policy.settings.headers.report_tokens();
         })
     }
 
-    /// Counts failed attempts and nothing else: answers from further in that say 401 (of gRPC UNAUTHENTICATED), whoever
-    /// gives them, unless the request brought no credential at all. So guesses at keys are limited where honest requests
-    /// are not; put it outside of the layers that authenticate
-    /// ([`add_outer_rate_limit`](crate::TollgateBuilder::add_outer_rate_limit) in a whole gate). A request is looked at only for whether the window is used
-    /// up, and then refused with 429 before anything is hashed or looked up. That meets good credentials that come from
-    /// there too: [skip](Self::skip) those that must not wait, but then they can be guessed at without a limit.
+    /// Counts only failed attempts: answers from inner layers with status 401 (for gRPC
+    /// UNAUTHENTICATED), whatever produced them, unless the request had no credential at all. So
+    /// guessing keys is limited, and honest requests are not. Put it outside of the authenticating
+    /// layers ([`add_outer_rate_limit`](crate::TollgateBuilder::add_outer_rate_limit) in a whole
+    /// gate). A request is only checked for whether the window is used up, and in that case refused
+    /// with 429 before anything is hashed or looked up. That also affects valid credentials from
+    /// the same client: [skip](Self::skip) those that must not wait, but then they can be guessed
+    /// without a limit.
     ///
-    /// The attempt is counted before the answer goes out. Attempts that are under way together all find room, and all
-    /// count: so many may be too many, and are waited for afterwards. Whoever hangs up before the answer learns nothing, and
-    /// is not counted. Clients are not told what is left.
+    /// An attempt is counted before the answer is sent. Concurrent attempts are all admitted, and
+    /// all counted, so the limit may be exceeded, and has to recover afterwards. A client that
+    /// disconnects before the answer learns nothing, and is not counted. Clients are not told what
+    /// is left.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -153,14 +158,15 @@ impl RateLimitLayer {
     pub fn failed_attempts(self) -> Self {
         self.change(|policy| {
             policy.settings.unit = Unit::FailedAttempts;
-            policy.settings.headers.tell_nothing();
+            policy.settings.headers.report_nothing();
         })
     }
 
-    /// Goes by the layer's quotas and plans alone, whatever a key's own record says: for a limit that is about something
-    /// else than a caller's requests as a whole. Of several layers that count by principal, one should go by the keys' own
-    /// quotas. (They are numbers of requests: a layer that counts [`tokens`](Self::tokens) never goes by them, and has those of
-    /// each caller [told](Self::quotas_by).)
+    /// Uses only the layer's quotas and plans, and ignores the quotas in a key's record: for a
+    /// limit on something other than a caller's requests as a whole. Of several layers that count
+    /// by principal, only one should use the keys' own quotas. (These are numbers of requests: a
+    /// layer that counts [`tokens`](Self::tokens) never uses them; give it each caller's quotas by
+    /// [`quotas_by`](Self::quotas_by).)
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -184,11 +190,12 @@ impl RateLimitLayer {
         self.change(|policy| policy.settings.own_quotas = OwnQuotas::Ignored)
     }
 
-    /// Has the quotas of each caller told by `quotas`: how many tokens a minute a key has, say, as its record's metadata says
-    /// (the principal's [attributes](crate::Principal::attribute)). They take the place of those in a key's record; where there are
-    /// none, the tier's count, or else the layer's. What was used under other numbers of the same name stays used.
+    /// Gets each caller's quotas from `quotas`: say, how many tokens a minute a key has, from its
+    /// record's metadata (the principal's [attributes](crate::Principal::attribute)). They replace
+    /// those in a key's record; if there are none, those of the tier or the layer apply. Usage
+    /// under a quota of the same name with other numbers remains counted.
     ///
-    /// It is called with every request, so it does no I/O.
+    /// It is called for every request, so it must not do I/O.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -222,31 +229,32 @@ impl RateLimitLayer {
         self,
         quotas: impl Fn(&RequestHead<'_>) -> Option<Quotas> + Send + Sync + 'static,
     ) -> Self {
-        self.change(|policy| policy.settings.own_quotas = OwnQuotas::Told(Arc::new(quotas)))
+        self.change(|policy| policy.settings.own_quotas = OwnQuotas::Provided(Arc::new(quotas)))
     }
 
-    /// Quotas that differ from tier to tier. A key that has quotas of its own goes by these, unless it is
-    /// [told not to](Self::without_own_quotas); who is in no tier of the table goes by the layer's.
+    /// Quotas by tier. A key with its own quotas uses those, unless they are
+    /// [ignored](Self::without_own_quotas); a caller whose tier is not in the table gets the
+    /// layer's quotas.
     #[must_use]
     pub fn plans(self, plans: Plans) -> Self {
         self.change(|policy| policy.settings.plans = Some(plans))
     }
 
-    /// One more dialect in which clients are told what is left; see [`RateHeaderDialect`]. The first call
-    /// takes the place of the usual two.
+    /// Adds a dialect of headers that say what is left; see [`RateHeaderDialect`]. The first call
+    /// replaces the two default ones.
     #[must_use]
     pub fn add_headers(self, dialect: RateHeaderDialect) -> Self {
         self.change(|policy| policy.settings.headers.add(dialect))
     }
 
-    /// Spreads `retry-after` over so much more time, at random, so that clients who were refused together
-    /// don't come back together.
+    /// Adds up to this much random time to `retry-after`, so that clients that were refused
+    /// together don't all return at once.
     #[must_use]
     pub fn retry_jitter(self, most: Duration) -> Self {
         self.change(|policy| policy.settings.retry_jitter = most)
     }
 
-    /// How many keys are kept at most; a million unless set. See [`MemoryRateLimiter`].
+    /// The maximum number of keys that are kept; a million by default. See [`MemoryRateLimiter`].
     #[must_use]
     pub fn capacity(self, keys: usize) -> Self {
         self.change(|policy| {
@@ -255,7 +263,7 @@ impl RateLimitLayer {
         })
     }
 
-    /// Another source of time.
+    /// Sets another source of time.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         self.change(|policy| {
@@ -264,15 +272,15 @@ impl RateLimitLayer {
         })
     }
 
-    /// Counts in `store`, so that several processes act as one. `scope` is the limit's name there: the
-    /// same in all processes, and another for every limit.
+    /// Counts in `store`, so that several processes share one limit. `scope` is the limit's name
+    /// there: the same in all processes, and different for every limit.
     #[must_use]
     pub fn with_store(self, scope: &str, store: impl RateStore) -> Self {
         let engine = Engine::Shared(scope.into(), Arc::new(store));
         self.change(|policy| policy.engine = engine)
     }
 
-    /// Counts in `store`, unless it was given one of its own.
+    /// Counts in `store`, unless it has its own.
     pub(crate) fn inherit_store(self, scope: &str, store: &Arc<dyn RateStore>) -> Self {
         match self.gate.policy().engine {
             Engine::Memory(_) => self.with_store(scope, Arc::clone(store)),
@@ -280,24 +288,25 @@ impl RateLimitLayer {
         }
     }
 
-    /// What operators may ask and do while the layer is at work. Take it after the last setting: a change
-    /// of `capacity` or `with_clock` begins with empty counts.
+    /// A handle for operators to use while the layer is in use. Take it after the last setting:
+    /// changing `capacity` or `with_clock` starts with empty counts.
     #[must_use]
     pub fn limits(&self) -> RateLimits {
         RateLimits::new(self.gate.policy())
     }
 
-    /// Stands beside a limit of the same callers that tells of their requests.
+    /// For a layer beside a request limit on the same callers, which already sends the request
+    /// headers.
     pub(crate) fn beside_requests(self) -> Self {
-        self.change(|policy| policy.settings.headers.tell_beside_requests())
+        self.change(|policy| policy.settings.headers.report_beside_requests())
     }
 
-    /// Whether it counts what layers that authenticate refuse, and so nothing inside of them.
+    /// Whether it counts what authenticating layers refuse, and so counts nothing inside of them.
     pub(crate) fn counts_failed_attempts(&self) -> bool {
         self.gate.policy().settings.unit == Unit::FailedAttempts
     }
 
-    /// Whether it refuses everybody where nobody is known yet.
+    /// Whether it refuses every request outside of authentication.
     pub(crate) fn needs_principal(&self) -> bool {
         self.gate.policy().settings.key.needs_principal()
     }

@@ -2,16 +2,17 @@
 //!
 //! - Refuses with 429 and `retry-after`. Every answer says what is left: `RateLimit`,
 //!   `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and `X-RateLimit-*`. With several
-//!   limiters the innermost one's figures are sent, since it knows the caller best; a handler's own fields of these names are replaced.
-//! - Stands outside authentication when it counts by address, and inside when it counts by principal. A
-//!   limit per principal refuses with 401 where there is none, and says so in the log; a limit by
-//!   address refuses with 503 where the server provides no address, and with 400 where a trusted
-//!   proxy sends an unreadable one.
-//! - Several quotas are decided together: a refused request consumes nothing of any. A request that
-//!   costs more than a quota ever holds is refused with 413.
-//! - The counts are in this process's memory, unless [`RateLimitLayer::with_store`] shares them. When a
-//!   shared store does not answer, what happens is configurable: this process counts by itself, lets
-//!   everything through, or refuses with 503.
+//!   limiters the innermost one's figures are sent, since it knows the caller best; a handler's own
+//!   fields of these names are replaced.
+//! - Belongs outside authentication if it counts by address, and inside if it counts by principal.
+//!   A limit per principal refuses with 401 if there is none, and logs that; a limit by address
+//!   refuses with 503 if the server provides no address, and with 400 if a trusted proxy sends an
+//!   unreadable one.
+//! - Several quotas are decided together: a refused request consumes nothing from any of them. A
+//!   request that costs more than a quota can ever hold is refused with 413.
+//! - The counts are in this process's memory, unless [`RateLimitLayer::with_store`] shares them.
+//!   What happens if a shared store does not answer is configurable: this process counts by itself,
+//!   admits everything, or refuses with 503.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,11 +37,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Quotas may differ from caller to caller ([`Plans`]), requests may differ in weight
-//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may be
-//! told apart by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`] limits
-//! guesses at credentials and nothing else. [`ConcurrencyLimitLayer`] limits how many requests are under way at
-//! once, and [`ConnectionLimit`] how many connections are open.
+//! Quotas may differ between callers ([`Plans`]), requests may have different costs
+//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may
+//! be distinguished by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`]
+//! limits only guesses at credentials. [`ConcurrencyLimitLayer`] limits how many requests are under
+//! way at once, and [`ConnectionLimit`] how many connections are open.
 
 mod attempts;
 mod concurrency;

@@ -1,4 +1,4 @@
-//! After the decision: what the client is told, and what an estimate is corrected to.
+//! After the decision: the headers for the client, and the correction of estimates.
 
 use std::{fmt, sync::Arc};
 
@@ -15,26 +15,26 @@ use crate::{
     wire::{GrpcWebStatus, RateHeaders, ToldLimits, UsageReader, grpc_has_failed},
 };
 
-/// What is left to the client, to be written on the answer.
+/// What is left for the client, to be written to the answer's headers.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct ReportedLimits {
     pub(super) headers: RateHeaders,
     pub(super) quotas: Quotas,
     pub(super) readings: Readings,
     pub(super) unix_secs: u64,
 }
 
-/// What has to be done when there is an answer.
+/// What remains to be done when there is an answer.
 #[derive(Debug)]
-pub(super) enum After {
-    /// An estimate is corrected.
+pub(super) enum FollowUp {
+    /// Correct an estimate.
     Correct(Settlement),
-    /// An attempt is counted if it has failed.
+    /// Count an attempt if it has failed.
     Count(Attempt),
 }
 
-impl After {
-    /// It was taken at that time, and left so much.
+impl FollowUp {
+    /// Records when the units were taken, and what was left then.
     pub(super) fn taken(self, at: TakenAt, left: &Readings) -> Self {
         match self {
             Self::Correct(settlement) => Self::Correct(settlement.taken(at, left)),
@@ -43,15 +43,15 @@ impl After {
     }
 }
 
-/// What is left to the client, and what has to be done when there is an answer.
+/// What is left for the client, and what remains to be done when there is an answer.
 #[derive(Debug)]
 pub struct RateLimitPermit {
-    shown: Shown,
-    after: Option<Box<After>>,
+    shown: ReportedLimits,
+    after: Option<Box<FollowUp>>,
 }
 
 impl RateLimitPermit {
-    pub(super) fn new(shown: Shown, after: Option<After>) -> Self {
+    pub(super) fn new(shown: ReportedLimits, after: Option<FollowUp>) -> Self {
         let after = after.map(Box::new);
         Self { shown, after }
     }
@@ -64,7 +64,7 @@ impl Permit for RateLimitPermit {
     const FIELDS: usize = 5;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        if let Some(After::Correct(settlement)) = self.after.as_deref_mut() {
+        if let Some(FollowUp::Correct(settlement)) = self.after.as_deref_mut() {
             let charge = extensions.get_or_insert_with(Charge::new);
             settlement.charge = Some(charge.clone());
         }
@@ -87,24 +87,27 @@ impl Permit for RateLimitPermit {
         }
         match self.after.map(|after| *after) {
             None => Tail::Body,
-            Some(After::Correct(mut settlement)) => {
+            Some(FollowUp::Correct(mut settlement)) => {
                 settlement.note_head(response.status, response.headers);
                 Tail::Metered(RateLimitMeter(Box::new(settlement)))
             }
-            // The next attempt of whoever waits for an answer to this one finds it counted.
-            Some(After::Count(attempt)) if has_failed(&response) => Tail::Settled(attempt.count()),
-            Some(After::Count(_)) => Tail::Body,
+            // Counted before the answer is sent, so that a client that waits for the answer finds
+            // it counted on its next attempt.
+            Some(FollowUp::Count(attempt)) if has_failed(&response) => {
+                Tail::Settled(attempt.count())
+            }
+            Some(FollowUp::Count(_)) => Tail::Body,
         }
     }
 
     fn inner_failed(mut self) {
-        if let Some(After::Correct(settlement)) = self.after.as_deref_mut() {
+        if let Some(FollowUp::Correct(settlement)) = self.after.as_deref_mut() {
             settlement.has_failed = true;
         }
     }
 }
 
-/// Corrects an estimate when the body has ended, or when the client has left.
+/// Corrects an estimate when the body has ended, or when the client has disconnected.
 #[derive(Debug)]
 pub struct RateLimitMeter(Box<Settlement>);
 
@@ -114,7 +117,7 @@ impl Meter for RateLimitMeter {
         if let Some(reader) = &mut self.0.reader {
             reader.feed(piece);
         }
-        // Over gRPC-Web the trailers come as data.
+        // gRPC-Web sends the trailers as data.
         if let Some(web) = &mut self.0.web {
             web.feed(piece);
             self.0.has_failed |= web.has_failed() && !web.has_delivered();
@@ -125,24 +128,24 @@ impl Meter for RateLimitMeter {
         self.0.has_begun = true;
     }
 
-    /// A call that fails after its messages was worked on, like a body that breaks off.
+    /// A call that fails after sending messages did use something, like a body that breaks off.
     fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.0.has_failed |= !self.0.has_begun && grpc_has_failed(trailers);
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
         self.0.is_over = how == BodyEnd::Complete;
-        // The settlement's drop corrects; the answer doesn't wait for a limit.
+        // Dropping the settlement corrects the estimate; the answer doesn't wait for that.
         drop(self.0);
         None
     }
 }
 
-/// An estimate that was taken. Dropped, it is corrected, once: to what was counted with the request's
-/// [`Charge`], or else to what the answer said that it used; or to nothing where neither is known and the answer was seen
-/// to be a failure. Any other answer leaves the estimate then: missing usage is not zero usage, and whoever hangs up before
-/// there is an answer had it worked on. Where no more is known than how it began, that may be more than the estimate, and
-/// otherwise says nothing.
+/// An estimate that was taken. It is corrected once, when dropped: to what was counted with the
+/// request's [`Charge`], or else to the usage reported in the answer, or to nothing if neither is
+/// known and the answer is a failure. Otherwise the estimate stays: missing usage is not zero
+/// usage, and a client that disconnects before there is an answer has caused work. An incomplete
+/// count can only raise the estimate, not lower it.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -153,7 +156,7 @@ pub(super) struct Settlement {
     reader: Option<Box<UsageReader>>,
     web: Option<Box<GrpcWebStatus>>,
     has_failed: bool,
-    /// Something of its body went out.
+    /// Part of the body was sent.
     has_begun: bool,
     is_over: bool,
 }
@@ -180,13 +183,14 @@ impl Settlement {
         }
     }
 
-    /// It was taken at that time, and left so much; before, there is nothing to correct.
+    /// Records when the units were taken, and what was left then. Until then there is nothing to
+    /// correct.
     pub(super) fn taken(mut self, at: TakenAt, left: &Readings) -> Self {
         self.taken = Some((at, left.clone()));
         self
     }
 
-    /// Looks at the answer's head.
+    /// Inspects the answer's head.
     fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.has_failed = status.as_u16() >= 400 || grpc_has_failed(headers);
         if !self.has_failed {
@@ -195,22 +199,22 @@ impl Settlement {
         }
     }
 
-    /// What was counted or told, and whether that is all of it.
+    /// The tokens that were counted or reported, and whether that is all of them.
     fn used(&self) -> Option<(Tokens, bool)> {
         if let Some(charge) = &self.charge
             && let Some(counted) = charge.tokens()
         {
-            return Some((counted, self.is_over || charge.tells_output()));
+            return Some((counted, self.is_over || charge.reports_output()));
         }
         if let Some(read) = self.charge.as_ref().and_then(Charge::read) {
             return Some((read, true));
         }
         let reader = self.reader.as_ref()?;
-        let told = reader.tokens()?;
-        Some((told, reader.are_final(self.is_over)))
+        let reported = reader.tokens()?;
+        Some((reported, reader.are_final(self.is_over)))
     }
 
-    /// Units on top of the estimate.
+    /// The difference to the estimate, in units.
     fn units(&mut self) -> i64 {
         if let Some(reader) = &mut self.reader {
             reader.catch_up();

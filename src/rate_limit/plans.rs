@@ -1,4 +1,4 @@
-//! Quotas by tier: which ones a caller has.
+//! Quotas by tier.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,15 @@ use crate::{
 
 type Tier = dyn for<'a> Fn(&RequestHead<'a>) -> Option<&'a str> + Send + Sync;
 
-/// A table of tiers and their quotas, which may change while the server runs: what was used stays used.
-/// A clone is the same table.
+/// A table of tiers and their quotas, which may change while the server runs; usage so far remains
+/// counted. Clones share the table.
 ///
-/// Requests that count together may be in different tiers, as where a tier is a path. Windows of one name are
-/// then one count, and windows of other names are counts of their own: a tier that has a `second` alone takes
-/// nothing from the `day` of another, and gives nothing back. Numbers of one name that differ measure the same
-/// use, which drains by those that were asked with last, and never faster than by the most generous; give them names
-/// of their own where that is not meant.
+/// Requests that are counted together may belong to different tiers, say if the tier depends on the
+/// path. Windows of the same name then share a count, and windows of different names have separate
+/// counts: a tier with only a `second` takes nothing from the `day` of another, and gives nothing
+/// back. If windows of the same name have different numbers, they measure the same usage; it drains
+/// by the numbers of the latest request, but never faster than the most generous ones allow. Use
+/// distinct names if that is not intended.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, quota::Quota, rate_limit::Plans};
@@ -40,7 +41,7 @@ struct Inner {
 }
 
 impl Plans {
-    /// A table whose tiers `tier` finds in the request's head.
+    /// A table whose tier is derived from the request's head by `tier`.
     #[must_use]
     pub fn by(
         tier: impl for<'a> Fn(&RequestHead<'a>) -> Option<&'a str> + Send + Sync + 'static,
@@ -51,14 +52,14 @@ impl Plans {
         }))
     }
 
-    /// A table whose tiers the application keeps with the principal under that name.
+    /// A table whose tier is an attribute of the principal.
     #[must_use]
     pub fn by_attribute(name: &str) -> Self {
         let name: Box<str> = name.into();
         Self::by(move |head| head.extensions.get::<Principal>()?.attribute(&name))
     }
 
-    /// One more tier.
+    /// Adds a tier.
     #[must_use]
     pub fn add_tier(self, tier: &str, quotas: impl Into<Quotas>) -> Self {
         self.set(tier, quotas);
@@ -75,7 +76,7 @@ impl Plans {
         table.insert(tier.into(), quotas.into());
     }
 
-    /// Takes a tier out of the table: its callers have the layer's quotas.
+    /// Removes a tier from the table: its callers then get the layer's quotas.
     pub fn remove(&self, tier: &str) {
         let mut table = self
             .0

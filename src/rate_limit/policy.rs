@@ -1,4 +1,4 @@
-//! The decision of a rate limit: finds key and quotas, and takes from the store.
+//! The decision of a rate limit: determines key and quotas, and takes from the store.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
     Plans, RateLimitKey, RateLimitPermit,
     attempts::Attempt,
     key::Counted,
-    permit::{After, Settlement, Shown},
+    permit::{FollowUp, ReportedLimits, Settlement},
 };
 use crate::{
     domain::{
@@ -47,29 +47,29 @@ pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// What the quotas of a key's record are to this layer.
+/// How this layer treats the quotas in a key's record.
 #[derive(Clone)]
 pub(super) enum OwnQuotas {
-    /// They take the place of the layer's.
-    ComeFirst,
-    /// Nothing: they are another layer's.
+    /// They replace the layer's.
+    Preferred,
+    /// Ignored; they are for another layer.
     Ignored,
-    /// Nothing: the application says which a request's caller has.
-    Told(Arc<Own>),
+    /// Ignored; the application provides each caller's quotas.
+    Provided(Arc<Own>),
 }
 
-/// What the units of a quota are.
+/// The unit of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     /// Requests, by their cost.
     Requests,
-    /// Tokens: the cost is an estimate, and corrected when the answer is over.
+    /// Tokens: the cost is an estimate, which is corrected when the answer is over.
     Tokens,
-    /// Requests that turned out to be nobody's: they are looked for room for, and counted when they have failed.
+    /// Requests whose authentication failed: checked in advance, counted after the failure.
     FailedAttempts,
 }
 
-/// Where it is counted.
+/// Where requests are counted.
 #[derive(Clone, Debug)]
 pub(super) enum Engine {
     /// In this process, without a boxed future.
@@ -84,7 +84,7 @@ impl Settings {
             key,
             quotas,
             plans: None,
-            own_quotas: OwnQuotas::ComeFirst,
+            own_quotas: OwnQuotas::Preferred,
             cost: None,
             headers: RateHeaders::default(),
             retry_jitter: Duration::ZERO,
@@ -93,7 +93,8 @@ impl Settings {
         }
     }
 
-    /// What a request takes. An estimate of nothing would be admitted however far a window is overdrawn.
+    /// What a request takes. At least 1 for an estimate: an estimate of 0 would be admitted however
+    /// far a window is overdrawn.
     fn cost(&self, head: &RequestHead<'_>) -> u32 {
         let cost = self.cost.as_ref().map_or(1, |cost| cost(head));
         match self.unit {
@@ -103,14 +104,14 @@ impl Settings {
         }
     }
 
-    /// The key's own quotas, or those of its tier, or the layer's.
+    /// The caller's own quotas, or those of its tier, or the layer's.
     pub(super) fn quotas(&self, head: &RequestHead<'_>) -> Quotas {
         let own = || match &self.own_quotas {
-            OwnQuotas::Told(own) => own(head),
-            OwnQuotas::ComeFirst if self.key.is_principal() && self.unit == Unit::Requests => {
+            OwnQuotas::Provided(own) => own(head),
+            OwnQuotas::Preferred if self.key.is_principal() && self.unit == Unit::Requests => {
                 head.extensions.get::<Principal>()?.quotas().cloned()
             }
-            OwnQuotas::ComeFirst | OwnQuotas::Ignored => None,
+            OwnQuotas::Preferred | OwnQuotas::Ignored => None,
         };
         let of_tier = || self.plans.as_ref()?.find(head);
         own()
@@ -120,7 +121,7 @@ impl Settings {
 }
 
 impl RateLimitPolicy {
-    /// Begins with empty counts.
+    /// Starts with empty counts.
     pub(super) fn renew(&mut self) {
         if let Engine::Memory(limiter) = &mut self.engine {
             let clock = Arc::clone(&self.settings.clock);
@@ -132,58 +133,64 @@ impl RateLimitPolicy {
         let settings = &self.settings;
         let quotas = settings.quotas(head);
         let cost = settings.cost(head);
-        let judge = Judge {
+        let decider = Decider {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,
             cost,
             unix_secs: settings.headers.unix_secs(settings.clock.as_ref()),
         };
-        match self.place(counted) {
-            Place::Here(limiter) => {
+        match self.counter(counted) {
+            Counter::InProcess(limiter) => {
                 let decision = limiter.take(counted, &quotas, cost);
-                Decision::Ready(judge.judge(Ok(decision), quotas, None))
+                Decision::Ready(decider.verdict(Ok(decision), quotas, None))
             }
-            Place::Named(key, store) => {
+            Counter::InStore(key, store) => {
                 if settings.unit == Unit::FailedAttempts {
-                    return Attempt::new(store, key, quotas).decide(judge);
+                    return Attempt::new(store, key, quotas).decide(decider);
                 }
                 let answer = store.take(&key, &quotas, cost);
                 let after = match settings.unit {
                     Unit::Requests | Unit::FailedAttempts => None,
                     Unit::Tokens => {
                         let settlement = Settlement::new(store, key, quotas.clone(), cost);
-                        Some(After::Correct(settlement))
+                        Some(FollowUp::Correct(settlement))
                     }
                 };
                 match answer.into_ready() {
-                    Ok(answer) => Decision::Ready(judge.judge(answer, quotas, after)),
+                    Ok(answer) => Decision::Ready(decider.verdict(answer, quotas, after)),
                     Err(pending) => {
-                        Decision::pending(async move { judge.judge(pending.await, quotas, after) })
+                        Decision::pending(
+                            async move { decider.verdict(pending.await, quotas, after) },
+                        )
                     }
                 }
             }
         }
     }
 
-    pub(super) fn place(&self, counted: &Counted<'_>) -> Place<'_> {
+    pub(super) fn counter(&self, counted: &Counted<'_>) -> Counter<'_> {
         match &self.engine {
-            Engine::Memory(limiter) if self.settings.unit == Unit::Requests => Place::Here(limiter),
-            // What is corrected later needs a name that outlives the request's head.
+            Engine::Memory(limiter) if self.settings.unit == Unit::Requests => {
+                Counter::InProcess(limiter)
+            }
+            // A later correction needs a key that outlives the request's head.
             Engine::Memory(limiter) => {
                 let store: Arc<dyn RateStore> = limiter.clone();
-                Place::Named(counted.name(&"".into()), store)
+                Counter::InStore(counted.name(&"".into()), store)
             }
-            Engine::Shared(scope, store) => Place::Named(counted.name(scope), Arc::clone(store)),
+            Engine::Shared(scope, store) => {
+                Counter::InStore(counted.name(scope), Arc::clone(store))
+            }
         }
     }
 }
 
-/// Where one request is counted.
-pub(super) enum Place<'a> {
-    /// In this process, by the head itself.
-    Here(&'a MemoryRateLimiter),
-    /// In a store, by name.
-    Named(RateKey, Arc<dyn RateStore>),
+/// Where a request is counted.
+pub(super) enum Counter<'a> {
+    /// In this process, by values borrowed from the head.
+    InProcess(&'a MemoryRateLimiter),
+    /// In a store, by an owned key.
+    InStore(RateKey, Arc<dyn RateStore>),
 }
 
 impl Policy for RateLimitPolicy {
@@ -211,21 +218,21 @@ impl Policy for RateLimitPolicy {
     }
 }
 
-/// Makes a verdict of an engine's decision.
+/// Turns an engine's decision into a verdict.
 #[derive(Clone, Copy)]
-pub(super) struct Judge {
+pub(super) struct Decider {
     headers: RateHeaders,
     retry_jitter: Duration,
     cost: u32,
     unix_secs: u64,
 }
 
-impl Judge {
-    pub(super) fn judge(
+impl Decider {
+    pub(super) fn verdict(
         self,
         answer: Result<RateDecision, StoreError>,
         quotas: Quotas,
-        after: Option<After>,
+        after: Option<FollowUp>,
     ) -> Verdict<RateLimitPermit> {
         let decision = match answer {
             Ok(decision) => decision,
@@ -237,7 +244,7 @@ impl Judge {
                 );
             }
         };
-        let shown = Shown {
+        let shown = ReportedLimits {
             headers: self.headers,
             quotas,
             readings: decision.readings,
@@ -245,7 +252,7 @@ impl Judge {
         };
         match decision.outcome {
             RateOutcome::Admitted => {
-                let taken = |after: After| after.taken(decision.taken_at, &shown.readings);
+                let taken = |after: FollowUp| after.taken(decision.taken_at, &shown.readings);
                 let after = after.map(taken);
                 Verdict::Admit(RateLimitPermit::new(shown, after))
             }
@@ -265,7 +272,7 @@ impl Judge {
     }
 
     /// The names of the quotas that have less left than the request costs.
-    fn exceeded(self, shown: &Shown) -> impl Iterator<Item = &str> {
+    fn exceeded(self, shown: &ReportedLimits) -> impl Iterator<Item = &str> {
         let quotas = shown.quotas.as_slice().iter();
         let windows = quotas.zip(shown.readings.as_slice());
         let exceeded = windows.filter(move |(_, reading)| reading.remaining < self.cost);

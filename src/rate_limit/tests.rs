@@ -87,8 +87,8 @@ async fn each_caller_has_the_quotas_of_its_key_its_tier_or_the_layer() {
     assert_eq!(admitted(&layer, || of(caller("b", "pro"))).await, 0);
 }
 
-/// One subject, whose requests differ in their windows from path to path: visits to one path give nothing back
-/// on the other.
+/// One subject, whose requests differ in their windows from path to path: visits to one path give
+/// nothing back on the other.
 #[tokio::test]
 async fn plans_by_path_reset_nothing_by_turns() {
     let plans = Plans::by(|head| (head.path() == "/models").then_some("models"))

@@ -1,14 +1,15 @@
 //! Role-based access control: [`RbacLayer`].
 //!
-//! - Refuses with 403 a caller who lacks what is required or is bound to another resource or tenant, and a route that is
-//!   not in the [`RouteTable`] (with 404 where the table [names all routes](RouteTable::unknown_not_found); with 405 and `Allow`
-//!   where only the method is missing); with 401 where nobody was authenticated (the log says which layer is missing).
-//! - Stands inside an authenticating layer. It judges the method and the full path of the request's first
-//!   line, also inside nested axum routers; method-override headers and `Host` play no part.
-//! - A requirement may ask for an OAuth scope as well ([`Requirement::add_scope`]); a token that lacks it is refused with
-//!   `insufficient_scope` (RFC 6750 section 3.1).
-//! - Asks no store: roles come with the [`Principal`](crate::Principal), permissions from the [`RoleSet`].
-//!   No decision is cached.
+//! - Refuses with 403 a caller who lacks what is required or is bound to another resource or
+//!   tenant, and a route that is not in the [`RouteTable`] (with 404 if the table [names all
+//!   routes](RouteTable::unknown_not_found); with 405 and `Allow` if only the method is missing).
+//!   Refuses with 401 if nobody was authenticated (the log says which layer is missing).
+//! - Belongs inside an authenticating layer. It decides on the method and the full path of the
+//!   request line, also inside nested axum routers; method-override headers and `Host` are ignored.
+//! - A requirement may ask for an OAuth scope as well ([`Requirement::add_scope`]); a token that
+//!   lacks it is refused with `insufficient_scope` (RFC 6750 section 3.1).
+//! - Uses no store: roles come with the [`Principal`](crate::Principal), permissions from the
+//!   [`RoleSet`]. No decision is cached.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,14 +48,14 @@ pub use crate::wire::InvalidRoute;
 pub use policy::{Explanation, RbacPolicy};
 pub use table::RouteTable;
 
-use self::policy::Asked;
+use self::policy::Rules;
 use crate::{
     domain::role::{Permission, Requirement, RoleSet},
     guard::{self, Gate},
     wire::RequestHead,
 };
 
-/// Admits who may. See the [module](self).
+/// Admits callers by roles and permissions. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct RbacLayer {
     gate: Gate<RbacPolicy>,
@@ -66,47 +67,48 @@ impl RbacLayer {
     /// Requires one permission, or any other [`Requirement`].
     #[must_use]
     pub fn require(roles: &RoleSet, requirement: impl Into<Requirement>) -> Self {
-        Self::new(roles, Asked::Everywhere(requirement.into()))
+        Self::new(roles, Rules::Everywhere(requirement.into()))
     }
 
-    /// Requires every one of several permissions.
+    /// Requires all of several permissions.
     #[must_use]
     pub fn all_of(roles: &RoleSet, permissions: impl IntoIterator<Item = Permission>) -> Self {
         Self::require(roles, Requirement::all_of(permissions))
     }
 
-    /// Requires at least one of several permissions; of none at all it refuses everybody.
+    /// Requires at least one of several permissions; an empty list refuses everybody.
     #[must_use]
     pub fn any_of(roles: &RoleSet, permissions: impl IntoIterator<Item = Permission>) -> Self {
         Self::require(roles, Requirement::any_of(permissions))
     }
 
-    /// Requires a role, by its name alone.
+    /// Requires a role, by exact name.
     #[must_use]
     pub fn role(role: &str) -> Self {
         Self::require(&RoleSet::new(), Requirement::role(role))
     }
 
-    /// Requires a credential, whosoever: for what is decided by [`RbacLayer::scope_from_path`] or
+    /// Requires any valid credential: for use with [`RbacLayer::scope_from_path`] or
     /// [`RbacLayer::tenant_from_path`].
     #[must_use]
     pub fn authenticated() -> Self {
         Self::require(&RoleSet::new(), Requirement::authenticated())
     }
 
-    /// Requires of each route what the table says, and refuses what it doesn't name.
+    /// Requires what the table says for each route, and refuses routes that it doesn't list.
     #[must_use]
     pub fn routes(roles: &RoleSet, table: RouteTable) -> Self {
-        Self::new(roles, Asked::ByRoute(table))
+        Self::new(roles, Rules::ByRoute(table))
     }
 
-    /// Also holds the resource to which a credential is bound ([`Principal::resource`](crate::Principal::resource))
-    /// against the path: `scope_from_path("bot_id")` admits a key of bot 7 to `/agents/{bot_id}/query` where
-    /// `bot_id` is 7, and nowhere else; not to routes that have no `bot_id` either. A credential that is
-    /// bound to nothing is not held up here.
+    /// Also compares the resource that a credential is bound to
+    /// ([`Principal::resource`](crate::Principal::resource)) with the path:
+    /// `scope_from_path("bot_id")` admits a key of bot 7 to `/agents/{bot_id}/query` if `bot_id` is
+    /// 7, and nowhere else, in particular not to routes without a `bot_id`. Credentials that are
+    /// not bound to a resource are not affected.
     ///
     /// The pattern is the route table's, or else that of the axum route that the layer is on
-    /// (`route_layer`; feature `axum`). Where none is known, bound credentials are refused.
+    /// (`route_layer`; feature `axum`). If none is known, bound credentials are refused.
     #[must_use]
     pub fn scope_from_path(self, parameter: &str) -> Self {
         let parameter = Some(Arc::from(parameter));
@@ -117,9 +119,9 @@ impl RbacLayer {
         }
     }
 
-    /// Also holds the caller's tenant ([`Principal::tenant`](crate::Principal::tenant)) against the path:
-    /// whoever is of another tenant, or of none, is refused, and so is every route without that parameter.
-    /// The pattern is found as in [`RbacLayer::scope_from_path`].
+    /// Also compares the caller's tenant ([`Principal::tenant`](crate::Principal::tenant)) with the
+    /// path: callers with another tenant or none are refused, and so is every route without that
+    /// parameter. The pattern is found as in [`RbacLayer::scope_from_path`].
     #[must_use]
     pub fn tenant_from_path(self, parameter: &str) -> Self {
         let parameter = Some(Arc::from(parameter));
@@ -130,7 +132,7 @@ impl RbacLayer {
         }
     }
 
-    /// Why the layer admits or refuses a request: for operators and tests.
+    /// Explains why the layer admits or refuses a request: for operators and tests.
     #[must_use]
     pub fn explain(&self, head: &RequestHead<'_>) -> Explanation {
         self.gate.policy().explain(head)
@@ -140,11 +142,11 @@ impl RbacLayer {
         self.gate
     }
 
-    fn new(roles: &RoleSet, asked: Asked) -> Self {
+    fn new(roles: &RoleSet, rules: Rules) -> Self {
         Self {
             gate: Gate::new(RbacPolicy {
                 roles: roles.clone(),
-                asked,
+                rules,
                 resource_parameter: None,
                 tenant_parameter: None,
             }),

@@ -1,4 +1,4 @@
-//! Why somebody is let in, or isn't.
+//! The decision, and its explanation.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -10,43 +10,43 @@ use crate::{
         role::{Permission, Requirement, RoleSet, Rule},
     },
     guard::{Decision, Policy, Verdict},
-    wire::{Found, Methods, RequestHead, is_normal_path, parameter_of},
+    wire::{Methods, RequestHead, RouteMatch, is_normal_path, parameter_of},
 };
 
 /// The decision of an [`RbacLayer`](super::RbacLayer).
 #[derive(Clone, Debug)]
 pub struct RbacPolicy {
     pub(super) roles: RoleSet,
-    pub(super) asked: Asked,
+    pub(super) rules: Rules,
     pub(super) resource_parameter: Option<Arc<str>>,
     pub(super) tenant_parameter: Option<Arc<str>>,
 }
 
-/// What is asked of a request.
+/// What is required of requests.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
-    /// The same of all.
+pub(super) enum Rules {
+    /// The same for all.
     Everywhere(Requirement),
-    /// What its route requires.
+    /// By route.
     ByRoute(RouteTable),
 }
 
-/// Why a request goes no further.
+/// Why a request is refused.
 #[derive(Clone, Copy)]
 enum Refusal<'a> {
-    UnnormalPath(DenialKind),
+    AmbiguousPath(DenialKind),
     UnknownRoute(DenialKind),
     OtherMethods(Methods<'a, Requirement>),
-    Nobody,
+    Unauthenticated,
     Lacking(&'a Requirement),
     LackingScope(&'a Requirement),
     OtherResource,
-    BoundElsewhere,
+    NoResourceInRoute,
     OtherTenant,
     NoTenant,
 }
 
-/// What was found on the way to a decision.
+/// A decision, and what it was based on.
 struct Ruling<'a> {
     pattern: Option<&'a str>,
     requirement: Option<&'a Requirement>,
@@ -54,15 +54,15 @@ struct Ruling<'a> {
 }
 
 impl RbacPolicy {
-    fn rule<'a>(&'a self, head: &RequestHead<'a>) -> Ruling<'a> {
+    fn evaluate<'a>(&'a self, head: &RequestHead<'a>) -> Ruling<'a> {
         let principal = head.extensions.get::<Principal>();
         let refused = |refusal| Ruling {
             pattern: None,
             requirement: None,
             outcome: Err(refusal),
         };
-        match &self.asked {
-            Asked::Everywhere(requirement) => {
+        match &self.rules {
+            Rules::Everywhere(requirement) => {
                 let pattern = head.route_pattern();
                 let parameter = |name: &str| {
                     let path = head.path();
@@ -73,27 +73,27 @@ impl RbacPolicy {
                 Ruling {
                     pattern,
                     requirement: Some(requirement),
-                    outcome: self.judge(requirement, principal, parameter),
+                    outcome: self.check(requirement, principal, parameter),
                 }
             }
-            Asked::ByRoute(table) => match table.find(head.method, head.path()) {
-                Found::Unnormal => refused(Refusal::UnnormalPath(table.unknown())),
-                Found::Unknown => refused(Refusal::UnknownRoute(table.unknown())),
-                Found::OtherMethods(methods) => refused(Refusal::OtherMethods(methods)),
-                Found::Route {
+            Rules::ByRoute(table) => match table.find(head.method, head.path()) {
+                RouteMatch::AmbiguousPath => refused(Refusal::AmbiguousPath(table.unknown())),
+                RouteMatch::Unknown => refused(Refusal::UnknownRoute(table.unknown())),
+                RouteMatch::OtherMethods(methods) => refused(Refusal::OtherMethods(methods)),
+                RouteMatch::Route {
                     pattern,
                     value: requirement,
                     parameters,
                 } => Ruling {
                     pattern: Some(pattern),
                     requirement: Some(requirement),
-                    outcome: self.judge(requirement, principal, |name| parameters.get(name)),
+                    outcome: self.check(requirement, principal, |name| parameters.get(name)),
                 },
             },
         }
     }
 
-    fn judge<'a, 'p>(
+    fn check<'a, 'p>(
         &self,
         requirement: &'a Requirement,
         principal: Option<&Principal>,
@@ -101,7 +101,7 @@ impl RbacPolicy {
     ) -> Result<(), Refusal<'a>> {
         let principal = match (principal, requirement.rule()) {
             (_, Rule::Nothing) => return Ok(()),
-            (None, _) => return Err(Refusal::Nobody),
+            (None, _) => return Err(Refusal::Unauthenticated),
             (Some(principal), _) => principal,
         };
         if !self.fulfils(&principal.roles(), requirement) {
@@ -116,21 +116,21 @@ impl RbacPolicy {
         }
         if let Some(name) = &self.tenant_parameter {
             let tenant = principal.tenant().ok_or(Refusal::NoTenant)?;
-            if !parameter(name).is_some_and(|written| names(written, tenant)) {
+            if !parameter(name).is_some_and(|written| segment_is(written, tenant)) {
                 return Err(Refusal::OtherTenant);
             }
         }
         match (&self.resource_parameter, principal.resource()) {
             (Some(name), Some(resource)) => match parameter(name) {
-                Some(written) if names(written, resource) => Ok(()),
+                Some(written) if segment_is(written, resource) => Ok(()),
                 Some(_) => Err(Refusal::OtherResource),
-                None => Err(Refusal::BoundElsewhere),
+                None => Err(Refusal::NoResourceInRoute),
             },
             _ => Ok(()),
         }
     }
 
-    /// Whether somebody with these roles fulfils a requirement.
+    /// Whether a caller with these roles fulfils a requirement.
     fn fulfils<'r>(
         &self,
         roles: &(impl Iterator<Item = &'r str> + Clone),
@@ -149,7 +149,7 @@ impl RbacPolicy {
     }
 
     pub(super) fn explain(&self, head: &RequestHead<'_>) -> Explanation {
-        let ruling = self.rule(head);
+        let ruling = self.evaluate(head);
         let principal = head.extensions.get::<Principal>();
         let fulfilled_by = |requirement: &Requirement| {
             let alone = |role: &&str| self.fulfils(&std::iter::once(*role), requirement);
@@ -166,8 +166,8 @@ impl RbacPolicy {
     }
 }
 
-/// Whether an escaped path segment is that name.
-fn names(written: &str, name: &str) -> bool {
+/// Whether a percent-encoded path segment equals that name.
+fn segment_is(written: &str, name: &str) -> bool {
     percent_encoding::percent_decode_str(written)
         .decode_utf8()
         .is_ok_and(|written| written == name)
@@ -182,14 +182,14 @@ impl Refusal<'_> {
     fn denial(self, principal: Option<&Principal>) -> Denial {
         let who = principal.map_or("nobody", Principal::metered_as);
         let (kind, reason): (_, Cow<'static, str>) = match self {
-            Self::UnnormalPath(kind) => (kind, "the path could mean two things".into()),
+            Self::AmbiguousPath(kind) => (kind, "the path could mean two things".into()),
             Self::UnknownRoute(kind) => (kind, "no such route in the table".into()),
             Self::OtherMethods(methods) => {
                 return Denial::new(DenialKind::MethodNotAllowed)
                     .because("the route is in the table for other methods only")
                     .allowing(methods.names());
             }
-            Self::Nobody => (
+            Self::Unauthenticated => (
                 DenialKind::CredentialMissing,
                 "no principal: the layer must stand inside an authenticating one".into(),
             ),
@@ -206,7 +206,7 @@ impl Refusal<'_> {
                 DenialKind::NotPermitted,
                 format!("{who} is bound to another resource").into(),
             ),
-            Self::BoundElsewhere => (
+            Self::NoResourceInRoute => (
                 DenialKind::NotPermitted,
                 format!("{who} is bound to a resource, and the route names none").into(),
             ),
@@ -231,15 +231,15 @@ impl Policy for RbacPolicy {
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<()> {
-        Decision::Ready(match self.rule(head).outcome {
+        Decision::Ready(match self.evaluate(head).outcome {
             Ok(()) => Verdict::Admit(()),
             Err(refusal) => Verdict::Refuse(refusal.denial(head.extensions.get())),
         })
     }
 }
 
-/// Why a decision fell, in parts and (as `Display`) in a sentence. For operators and tests: no client
-/// should read it.
+/// The reasons for a decision, as fields and (by `Display`) as a sentence. For operators and tests;
+/// don't show it to clients.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     request: String,
@@ -251,31 +251,31 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Whether the request goes on.
+    /// Whether the request is admitted.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.denial.is_none()
     }
 
-    /// The refusal, if it is one.
+    /// The refusal, if it is refused.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
         self.denial.as_ref()
     }
 
-    /// The pattern of the route that was found.
+    /// The pattern of the matched route.
     #[must_use]
     pub fn pattern(&self) -> Option<&str> {
         self.pattern.as_deref()
     }
 
-    /// What it requires.
+    /// What the route requires.
     #[must_use]
     pub fn requirement(&self) -> Option<&Requirement> {
         self.requirement.as_ref()
     }
 
-    /// The roles any of which is enough for that.
+    /// The roles each of which fulfils the requirement on its own.
     pub fn fulfilled_by(&self) -> impl Iterator<Item = &str> {
         self.fulfilled_by.iter().map(AsRef::as_ref)
     }

@@ -1,4 +1,4 @@
-//! Which route requires what.
+//! The requirement of every route.
 
 use std::fmt;
 
@@ -6,16 +6,17 @@ use http::Method;
 
 use crate::{
     domain::{denial::DenialKind, role::Requirement},
-    wire::{Found, InvalidRoute, Routes},
+    wire::{InvalidRoute, RouteMatch, Routes},
 };
 
-/// Routes, by method and path pattern, with what each requires. What isn't in the table is refused to
-/// everybody: with 403, or with 404 where the table names [all there is](Self::unknown_not_found).
+/// Routes, by method and path pattern, with the requirement of each. Routes that aren't in the
+/// table are refused to everybody: with 403, or with 404 if the table names [all
+/// routes](Self::unknown_not_found).
 ///
-/// - Patterns are those of axum: `/users/{id}`, `/files/{*rest}`; also `/{name}.json`. They are matched on the full path as it
-///   came over the wire, letter by letter, and the more specific one wins.
-/// - A path that could mean two things (`//`, `.` and `..`, `\`, hidden or needless escapes) is refused.
-/// - HEAD is asked for like GET.
+/// - Patterns use axum's syntax: `/users/{id}`, `/files/{*rest}`, and also `/{name}.json`. They are
+///   matched literally against the full path as received, and the more specific one wins.
+/// - An ambiguous path (`//`, `.` and `..`, `\`, hidden or needless escapes) is refused.
+/// - HEAD has the requirement of GET.
 ///
 /// ```
 /// use tollgate::{rbac::RouteTable, role::Requirement};
@@ -31,7 +32,7 @@ use crate::{
 #[derive(Clone, Default)]
 pub struct RouteTable {
     routes: Routes<Requirement>,
-    /// How it is refused what isn't in the table; forbidden unless set.
+    /// How unlisted routes are refused; with 403 by default.
     unknown: Option<DenialKind>,
 }
 
@@ -42,11 +43,11 @@ impl RouteTable {
         Self::default()
     }
 
-    /// Says what a route requires.
+    /// Sets what a route requires.
     ///
     /// # Errors
-    /// [`InvalidRoute`]: no such method, HEAD (which is GET), a pattern that no acceptable path can match or
-    /// that conflicts with another, or a route that is there already.
+    /// [`InvalidRoute`]: an invalid method, HEAD (which follows GET), a pattern that no acceptable
+    /// path can match or that conflicts with another, or a duplicate route.
     pub fn route(
         self,
         method: &str,
@@ -61,8 +62,9 @@ impl RouteTable {
         Ok(Self { routes, ..self })
     }
 
-    /// The table names all there is: for anything else the answer is that there is no such thing (404), and not that the caller
-    /// may not (403). It stands in for a router that there is none of, and tells whoever is asked by it what there isn't.
+    /// Declares that the table names all routes: anything else is refused as not found (404) rather
+    /// than as forbidden (403). For a service without a router of its own; it reveals to clients
+    /// which routes don't exist.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -88,16 +90,20 @@ impl RouteTable {
         }
     }
 
-    /// All routes with what they require, in the order in which they were declared.
+    /// All routes with their requirements, in the order of declaration.
     pub fn routes(&self) -> impl Iterator<Item = (&Method, &str, &Requirement)> {
         self.routes.iter()
     }
 
-    pub(super) fn find<'p>(&self, method: &Method, path: &'p str) -> Found<'_, 'p, Requirement> {
+    pub(super) fn find<'p>(
+        &self,
+        method: &Method,
+        path: &'p str,
+    ) -> RouteMatch<'_, 'p, Requirement> {
         self.routes.find(method, path)
     }
 
-    /// How what isn't in the table is refused.
+    /// How unlisted routes are refused.
     pub(super) fn unknown(&self) -> DenialKind {
         self.unknown.unwrap_or(DenialKind::NotPermitted)
     }

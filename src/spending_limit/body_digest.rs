@@ -1,4 +1,5 @@
-//! Reads bodies before their requests go on: of requests with an `Idempotency-Key`, and of those whose length nobody tells.
+//! Reads bodies before their requests go on: of requests with an `Idempotency-Key`, and of those
+//! whose length nobody tells.
 
 use std::{
     collections::VecDeque,
@@ -24,11 +25,12 @@ use crate::{
     wire::Pace,
 };
 
-/// A frame takes memory of its own, whatever is in it: so many may come as have so many bytes each, and a few more.
+/// Every frame costs memory, whatever its size. The number of frames is limited to one per this
+/// many bytes of the maximum, plus a few.
 const FRAME_BYTES: u64 = 256;
 const FRAMES_MIN: u64 = 16;
 
-/// What is known of a request's body, in its extensions.
+/// What is known about a request's body; stored in its extensions.
 #[derive(Clone, Copy, Debug)]
 enum BodyDigest {
     Whole(WholeRead),
@@ -64,19 +66,20 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
     Err(Denial::new(kind).because(why))
 }
 
-/// Makes the body part of what must be the same when an `Idempotency-Key` comes back: with another body it is refused
-/// with 422 (draft-ietf-httpapi-idempotency-key-header, 2.4), and not answered by what was said to the first.
+/// Makes the request body part of what must match when an `Idempotency-Key` is reused: with a
+/// different body the request is refused with 422 (draft-ietf-httpapi-idempotency-key-header, 2.4)
+/// instead of getting the first request's answer.
 ///
-/// A [`SpendingLimitLayer`](crate::SpendingLimitLayer) decides by the head alone, before anything was read, and what the first
-/// call's body was must be known to every instance. So this layer stands further out, inside of authentication where
-/// that can be. It reads the body of a request that has the header, keeps its frames, hands them on when all is there, and leaves their
-/// SHA-256 for the fingerprint that the ledger keeps. Requests without the header pass it by, unless it
-/// [measures](Self::measure) too.
+/// A [`SpendingLimitLayer`](crate::SpendingLimitLayer) decides on the head alone, before any of the
+/// body is read, and every instance must know what the first call's body was. So this layer goes
+/// further out, inside authentication if possible. It reads the whole body of a request that has
+/// the header, buffers its frames, passes them on when all have arrived, and adds their SHA-256 to
+/// the fingerprint that the ledger keeps. Requests without the header pass through untouched.
 ///
-/// A body above [`bytes_max`](Self::bytes_max) is refused with 413, one that breaks off with 400, and one of which nothing comes for
-/// 10 seconds, or not all within 30, with 408, where money would be held.
-/// A client that wants an answer before it has sent all of its body (a stream in both directions) must not send the header, and a
-/// service of such clients must not measure.
+/// The spending limit, where money would be held, refuses a body above
+/// [`bytes_max`](Self::bytes_max) with 413, one that breaks off with 400, and one that sends
+/// nothing for 10 seconds or is not complete within 30 with 408. A client that wants an answer
+/// before it has sent its whole body (a bidirectional stream) must not send the header.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -122,9 +125,11 @@ impl BodyDigestLayer {
         }
     }
 
-    /// Also reads the bodies of requests that don't say how long these are (`transfer-encoding: chunked`, or HTTP/2 without a
-    /// `content-length`), so that a call that is priced [by what it sends](crate::TokenBound::BodyBytes) is held for by what came, and not by the
-    /// most that could have come. Such a body is held in memory until all of it is there, within the same bounds.
+    /// Also reads the bodies of requests that don't say how long these are (`transfer-encoding:
+    /// chunked`, or HTTP/2 without a `content-length`), so that a call that is priced [by what it
+    /// sends](crate::TokenBound::BodyBytes) is held for by what came, and not by the most that
+    /// could have come. Such a body is held in memory until all of it is there, within the same
+    /// bounds.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -155,8 +160,8 @@ impl BodyDigestLayer {
         self
     }
 
-    /// The longest body that is read, in bytes; it may have a frame in every 256 of them. About that much memory a request whose
-    /// body is read may take until that is there.
+    /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
+    /// with the header may take about that much memory until its body has been read.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
@@ -202,7 +207,7 @@ where
         let headers = request.headers();
         let is_unmeasured = self.layer.measures && !headers.contains_key(CONTENT_LENGTH);
         let state = if is_unmeasured || headers.contains_key(IDEMPOTENCY_KEY) {
-            // The service that said it was ready is the one that is called.
+            // Call the service that reported ready, not its clone.
             let fresh = self.inner.clone();
             let (head, body) = request.into_parts();
             State::Reading(Some(Box::new(Reading {
@@ -214,7 +219,7 @@ where
                 hash: Sha256::new(),
                 bytes: 0,
                 bytes_max: self.layer.bytes_max,
-                frames_room: (self.layer.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
+                frames_left: (self.layer.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
             })))
         } else {
             State::Calling(self.inner.call(request.map(DigestedBody::unread)))
@@ -223,7 +228,7 @@ where
     }
 }
 
-/// The answer of a [`BodyDigestService`], on its way.
+/// The response future of a [`BodyDigestService`].
 #[pin_project]
 pub struct BodyDigestFuture<S, B>
 where
@@ -255,51 +260,51 @@ struct Reading<S, B: Body> {
     bytes: u64,
     bytes_max: u64,
     /// That may still come.
-    frames_room: u64,
+    frames_left: u64,
 }
 
 type Frames<B> = VecDeque<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
 impl<S, B: Body> Reading<S, B> {
-    /// Reads on, to the end or as far as it is allowed.
+    /// Reads to the end, or up to the limits.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<BodyDigest> {
         if self.body.size_hint().lower() > self.bytes_max.saturating_sub(self.bytes) {
             return Poll::Ready(BodyDigest::TooLong);
         }
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
-                ready!(self.pace.poll_given_up(context));
+                ready!(self.pace.poll_timeout(context));
                 return Poll::Ready(BodyDigest::TooSlow);
             };
-            self.pace.went_on();
+            self.pace.made_progress();
             let Some(frame) = frame else {
                 return Poll::Ready(BodyDigest::Whole(WholeRead {
                     bytes: self.bytes,
                     digest: mem::take(&mut self.hash).finalize().into(),
                 }));
             };
-            let found = match &frame {
+            let failure = match &frame {
                 Ok(frame) => self.note(frame),
                 Err(_) => Some(BodyDigest::BrokenOff),
             };
             self.frames.push_back(frame);
-            if let Some(found) = found {
-                return Poll::Ready(found);
+            if let Some(failure) = failure {
+                return Poll::Ready(failure);
             }
         }
     }
 
-    /// `Some`: it can't be read to its end.
+    /// Counts and hashes a frame; `Some` if the body can't be read any further.
     fn note(&mut self, frame: &Frame<B::Data>) -> Option<BodyDigest> {
         let data = frame.data_ref();
         let length = data.map_or(0, Buf::remaining);
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         let bytes = self.bytes.saturating_add(length);
-        let frames = self.frames_room.checked_sub(1);
+        let frames = self.frames_left.checked_sub(1);
         let Some(frames) = frames.filter(|_| bytes <= self.bytes_max) else {
             return Some(BodyDigest::TooLong);
         };
-        (self.bytes, self.frames_room) = (bytes, frames);
+        (self.bytes, self.frames_left) = (bytes, frames);
         let unseen = data.map_or(0, |data| show(data, |piece| self.hash.update(piece)));
         (unseen > 0).then_some(BodyDigest::TooLong)
     }
@@ -333,7 +338,7 @@ where
     }
 }
 
-/// The body of a request that went through a [`BodyDigestService`]: as it was.
+/// The body of a request behind a [`BodyDigestService`]; its frames are unchanged.
 #[pin_project]
 pub struct DigestedBody<B: Body> {
     #[pin]
@@ -345,7 +350,7 @@ enum Kind<B: Body> {
     Unread(#[pin] B),
     Read {
         frames: Frames<B>,
-        /// What wasn't read.
+        /// The part that was not read.
         rest: Pin<Box<B>>,
     },
 }

@@ -1,4 +1,4 @@
-//! What a call costs, by what was seen of its answer and what its handler said.
+//! What a call costs, based on its answer and on what its handler reported.
 
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ use crate::{
     wire::{GrpcWebStatus, UsageReader},
 };
 
-/// What was seen of the answer.
+/// What was observed of the answer.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) status: Option<StatusCode>,
-    /// A gRPC call fails with HTTP status 200: its own status stands in the head, or in the trailers where nothing went
-    /// out before them.
+    /// A gRPC call can fail with HTTP status 200: its own status is in the head, or in the trailers
+    /// if nothing was sent before them.
     pub(super) grpc_failed: bool,
-    /// What a header said that it costs.
+    /// The cost that a header reported.
     pub(super) cost: Option<Money>,
     pub(super) reader: Option<Box<UsageReader>>,
-    /// gRPC-Web has its status at the end of the body.
+    /// gRPC-Web sends its status at the end of the body.
     pub(super) web: Option<Box<GrpcWebStatus>>,
     pub(super) bytes: u64,
-    /// It ended with an error: of the body, or of gRPC in the trailers of messages that went out.
+    /// Ended with an error: of the body, or in the gRPC trailers after messages were sent.
     pub(super) broken: bool,
 }
 
@@ -36,19 +36,19 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     pub(super) charged: Money,
-    /// Nobody told what it used.
+    /// The usage was not reported; `charged` is an upper bound or a default.
     pub(super) usage_is_missing: bool,
 }
 
 impl Cost {
-    pub(super) fn told(charged: Money) -> Self {
+    pub(super) fn reported(charged: Money) -> Self {
         Self {
             charged,
             usage_is_missing: false,
         }
     }
 
-    fn guessed(charged: Money) -> Self {
+    fn estimated(charged: Money) -> Self {
         Self {
             charged,
             usage_is_missing: true,
@@ -57,19 +57,19 @@ impl Cost {
 }
 
 impl Seen {
-    /// Whether the answer is one that isn't charged: of a status from 400 on, or of one other than OK in gRPC.
+    /// Whether the answer is not charged: a status of 400 or above, or a gRPC status other than OK.
     pub(super) fn has_failed(&self) -> bool {
         self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
     }
 
-    /// A call of gRPC failed after its head. A client can bring that about itself, with a message that can't be read: what it has had
-    /// isn't free by that.
+    /// A gRPC call failed after its head. A client can cause that itself, by sending a message that
+    /// can't be read; that must not make free what it has already received.
     pub(super) fn note_failure(&mut self, delivered: bool) {
         self.broken |= delivered;
         self.grpc_failed |= !delivered;
     }
 
-    /// Reads on, where the body says how the call went.
+    /// Scans the body for the status of a gRPC-Web call.
     pub(super) fn note_web(&mut self, piece: &[u8]) {
         let Some(web) = &mut self.web else { return };
         web.feed(piece);
@@ -82,10 +82,10 @@ impl Seen {
 }
 
 impl OpenHold {
-    /// What the handler counted, or else what the answer said.
+    /// What the handler counted, or else what the answer reported.
     pub(super) fn tokens(&self) -> Option<Tokens> {
         let read = || self.seen.reader.as_ref().and_then(|reader| reader.tokens());
-        self.told(Charge::tokens).or_else(read)
+        self.reported(Charge::tokens).or_else(read)
     }
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
@@ -94,34 +94,35 @@ impl OpenHold {
         charge.and_then(Charge::model).or_else(read)
     }
 
-    /// What the handler said.
-    pub(super) fn told<T>(&self, of: impl FnOnce(&Charge) -> Option<T>) -> Option<T> {
+    /// What the handler reported.
+    pub(super) fn reported<T>(&self, of: impl FnOnce(&Charge) -> Option<T>) -> Option<T> {
         self.charge.as_ref().and_then(of)
     }
 
-    /// What an answer below 400 costs (in gRPC: one of status OK), and nothing else does. A client that
-    /// left before there was an answer pays what the handler had set or counted by then.
+    /// The cost of the call. Only answers below 400 (in gRPC: with status OK) cost anything. A
+    /// client that left before there was an answer pays what the handler had set or counted by
+    /// then.
     pub(super) fn cost(&self, outcome: Outcome, held: Money) -> Cost {
         if self.seen.has_failed() {
-            return Cost::told(Money::ZERO);
+            return Cost::reported(Money::ZERO);
         }
         let charging = match outcome {
             Outcome::Failed => self.failed(),
             Outcome::Disconnected => self.shared.terms.disconnected,
             _ => {
-                let used = self.used(outcome, held).map(Cost::told);
-                return used.unwrap_or_else(|| Cost::guessed(self.missing(held)));
+                let used = self.used(outcome, held).map(Cost::reported);
+                return used.unwrap_or_else(|| Cost::estimated(self.missing(held)));
             }
         };
         match charging {
-            Charging::Nothing => Cost::told(Money::ZERO),
-            Charging::Hold => Cost::told(held),
+            Charging::Nothing => Cost::reported(Money::ZERO),
+            Charging::Hold => Cost::reported(held),
             Charging::Counted => match self.used(outcome, held) {
-                Some(used) => Cost::told(used),
+                Some(used) => Cost::reported(used),
                 None if self.is_answered() => {
-                    Cost::guessed(self.price.produced(held, &self.counts()))
+                    Cost::estimated(self.price.cost_at_most(held, &self.counts()))
                 }
-                None => Cost::told(Money::ZERO),
+                None => Cost::reported(Money::ZERO),
             },
         }
     }
@@ -135,7 +136,7 @@ impl OpenHold {
 
     fn missing(&self, held: Money) -> Money {
         match self.shared.terms.missing {
-            MissingUsage::ChargeHold => self.price.needed(held, &self.counts()),
+            MissingUsage::ChargeHold => self.price.sufficient_hold(held, &self.counts()),
             MissingUsage::ChargeNothing => Money::ZERO,
         }
     }
@@ -144,17 +145,17 @@ impl OpenHold {
         self.seen.status.is_some()
     }
 
-    /// What was used, as far as it was told or counted; what the price says by itself counts once there is an
-    /// answer. Where nobody told more than how it began, what went out counts too.
+    /// The cost of what was reported or counted. A price that needs no count applies once there is
+    /// an answer. If only the beginning was counted, the bytes that were sent count too.
     pub(super) fn used(&self, outcome: Outcome, held: Money) -> Option<Money> {
-        if let Some(cost) = self.told(Charge::cost).or(self.seen.cost) {
+        if let Some(cost) = self.reported(Charge::cost).or(self.seen.cost) {
             return Some(cost);
         }
         let counts = self.counts();
         match counts.tokens {
             None if !self.is_answered() => None,
             Some(_) if self.is_answered() && !self.counted_all(outcome) => {
-                Some(self.price.produced(held, &counts))
+                Some(self.price.cost_at_most(held, &counts))
             }
             _ => self.price.counted(&counts),
         }
@@ -169,13 +170,13 @@ impl OpenHold {
         }
     }
 
-    /// Whether the tokens that were counted are all that there were.
+    /// Whether the counted tokens are complete.
     pub(super) fn counted_all(&self, outcome: Outcome) -> bool {
         let is_over = outcome == Outcome::Completed;
         if let Some(charge) = &self.charge
             && charge.tokens().is_some()
         {
-            return is_over || charge.tells_output();
+            return is_over || charge.reports_output();
         }
         let reader = self.seen.reader.as_ref();
         reader.is_some_and(|reader| reader.are_final(is_over))

@@ -17,18 +17,19 @@ use crate::{
     store::{Ledger, Page, Paged, StoreError, StoreFuture},
 };
 
-/// Rows read, and sent, at once: all that is kept in memory.
+/// Rows read and sent at a time; no more are kept in memory.
 const PAGE_ROWS: u16 = 500;
 
 const COLUMNS: &str = "position,started_at,settled_at,request_id,account,principal,key,route,model,\
      status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
      output_tokens,bytes,latency_ms,usage_is_missing\r\n";
 
-/// The usage log of an account, newest first, as the body of an answer: read page by page, as fast as it is
-/// taken. Rows that come while it is read are not in it.
+/// The usage log of an account, newest first, as a response body: read page by page, as fast as the
+/// client takes it. Rows that are added meanwhile are not included.
 ///
-/// CSV is as in RFC 4180, with a line of names. A text that a spreadsheet would take for a formula gets a `'`
-/// before it. JSON lines are one object a line, with the same names. Money is an exact number of dollars.
+/// CSV follows RFC 4180 and has a header line. A text that a spreadsheet would take for a formula
+/// is prefixed with `'`. JSON lines have one object per line, with the same names. Money is an
+/// exact number of dollars.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -71,7 +72,7 @@ impl UsageExport {
         Self::new(ledger, account, Format::Csv)
     }
 
-    /// One JSON object a line.
+    /// One JSON object per line.
     pub fn json_lines(ledger: impl Ledger, account: AccountId) -> Self {
         Self::new(ledger, account, Format::JsonLines)
     }
@@ -86,14 +87,14 @@ impl UsageExport {
         }
     }
 
-    /// Ends before the first row that was settled before `moment`.
+    /// Stops before the first row that was settled before `moment`.
     #[must_use]
     pub fn since(mut self, moment: Timestamp) -> Self {
         self.since = Some(moment);
         self
     }
 
-    /// What to say in the answer's `content-type`.
+    /// The value for the answer's `content-type`.
     #[must_use]
     pub fn content_type(&self) -> HeaderValue {
         HeaderValue::from_static(match self.format {
@@ -106,7 +107,7 @@ impl UsageExport {
         State::Reading(self.ledger.usage(&self.account, page))
     }
 
-    /// A page as text; `true`: it is the last one.
+    /// Formats a page; `true` if it is the last one.
     fn write(&self, rows: Vec<UsageEntry>) -> Result<(Vec<u8>, bool), StoreError> {
         let mut text = Vec::new();
         for row in rows {
@@ -216,7 +217,7 @@ fn write_csv(entry: &UsageEntry, line: &mut Vec<u8>) {
     line.extend_from_slice(b"\r\n");
 }
 
-/// A cell, quoted where it must be, and never a formula.
+/// A cell, quoted if necessary, and never a formula.
 fn text(cell: &str) -> String {
     let formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let cell = if formula {

@@ -35,12 +35,13 @@ const KEY_LENGTH_MAX: usize = 255;
 
 /// How `Idempotency-Key` is honoured.
 ///
-/// The ledger remembers the keys of an account, so that a retry is charged once whatever instance it comes to.
-/// The answers are kept in this process's memory, within bounds; a retry whose answer isn't there is refused (409)
-/// and not charged. While the first call is under way others are refused too (409); a call that cost nothing leaves its
-/// key free. A key that comes back with another method, target, credential (a key that was rotated is the same), `content-type`, `content-encoding`,
-/// `content-length` or `content-digest` is refused (422); with another body of the same length too where a
-/// [`BodyDigestLayer`](crate::BodyDigestLayer) stands further out: this layer reads no bodies.
+/// The ledger remembers an account's keys, so that a retry is charged once whichever instance it
+/// reaches. Answers are kept in this process's memory, within limits; a retry whose answer isn't
+/// there is refused (409) and not charged. While the first call is under way, further ones are
+/// refused (409); a call that cost nothing leaves its key free. A key that is reused with another
+/// method, target, credential, `content-type`, `content-encoding`, `content-length` or
+/// `content-digest` is refused (422). Another body of the same length is refused only if a
+/// [`BodyDigestLayer`](crate::BodyDigestLayer) is further out: this layer reads no bodies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +61,7 @@ pub struct IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    /// Keys are remembered for a day; answers up to 64 KiB, in 16 MiB together.
+    /// Remembers keys for a day, and answers of up to 64 KiB each, 16 MiB in all.
     pub fn new() -> Self {
         Self {
             keep_for: Duration::from_secs(86_400),
@@ -75,15 +76,17 @@ impl IdempotencyKeys {
         self
     }
 
-    /// The largest body that is kept for a retry; 0: none is.
+    /// The largest body that is kept for a retry; 0: none.
     pub fn answer_bytes_max(mut self, bytes: usize) -> Self {
         self.answer_bytes_max = bytes;
         self
     }
 
-    /// A name for a payment whose request has an `Idempotency-Key`, for the [reference](crate::usage::Credit::reference) of its credit: the
-    /// same key of the same account is the same payment, which the ledger counts once, and refuses
-    /// ([`Conflict`](crate::store::StoreErrorKind::Conflict)) with another amount. `None` without the header: its client doesn't ask for that.
+    /// A name for a payment whose request has an `Idempotency-Key`, for the
+    /// [reference](crate::usage::Credit::reference) of its credit: the same key of the same account
+    /// is the same payment, which the ledger counts once, and refuses
+    /// ([`Conflict`](crate::store::StoreErrorKind::Conflict)) with another amount. `None` without
+    /// the header: its client doesn't ask for that.
     ///
     /// It has 43 characters, and tells nothing of the key.
     ///
@@ -117,8 +120,8 @@ impl IdempotencyKeys {
         Ok(Some(URL_SAFE_NO_PAD.encode(hash.finalize())))
     }
 
-    /// How much memory the answers may take, all together, with their header fields; 0: none is kept. Where there is no
-    /// room for another one, the account that has most loses its oldest.
+    /// How much memory all answers may take, including their header fields; 0: none are kept. To
+    /// make room, the account that uses most loses its oldest answer.
     pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
         self.memory_bytes_max = bytes;
         self
@@ -154,7 +157,7 @@ impl Default for IdempotencyKeys {
     }
 }
 
-/// The settings at work, with the answers that are kept.
+/// The settings, and the answers that are kept.
 #[derive(Clone)]
 pub(super) struct Answers {
     settings: IdempotencyKeys,
@@ -169,7 +172,7 @@ impl Answers {
         }
     }
 
-    /// By what a repetition of the request will be known; `None`: its client doesn't ask for it.
+    /// What identifies a repetition of the request; `None` if the client sent no key.
     pub(super) fn read(
         &self,
         head: &RequestHead<'_>,
@@ -186,8 +189,8 @@ impl Answers {
         }))
     }
 
-    /// Begins to keep the answer of a call that began at `started` and holds money. What was kept under its key is
-    /// of a call that the ledger has forgotten.
+    /// Starts to record the answer of a call that began at `started` and holds money. An answer
+    /// already kept under its key belongs to a call that the ledger has forgotten.
     pub(super) fn recording(
         &self,
         account: AccountId,
@@ -206,7 +209,7 @@ impl Answers {
         }
     }
 
-    /// The answer of a call that was charged before, if it is here.
+    /// The answer of a call that was charged before, if it is kept here.
     pub(super) fn find(
         &self,
         account: AccountId,
@@ -224,7 +227,7 @@ impl Answers {
     }
 }
 
-/// The refusal of a repeated call; `None`: it isn't refused for being one.
+/// The refusal of a repeated call; `None` if the reason is not repetition.
 pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
     let (kind, message) = match refusal {
         HoldRefusal::InProgress => (
@@ -248,8 +251,8 @@ pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
     )
 }
 
-/// Of all that must be the same in a repetition: method, target, who calls with what, and the body as far as it is known. A key that
-/// was rotated is the same credential: a retry doesn't wait for the client to go on with the old one.
+/// Covers everything that must match in a repetition: method, target, caller, credential, and the
+/// body as far as it is known.
 fn fingerprint(head: &RequestHead<'_>, principal: &Principal, body: Option<&[u8; 32]>) -> [u8; 32] {
     let credential = match (principal.lineage(), principal.key(), principal.session()) {
         (Some(lineage), _, _) => lineage.as_str(),
@@ -289,7 +292,7 @@ fn add_part(hash: &mut Sha256, part: &[u8]) {
     hash.update(part);
 }
 
-/// An answer on its way, of which a copy is taken as long as it is small enough.
+/// Copies an answer while it is sent, unless it becomes too large.
 pub(super) struct Recording {
     answers: Answers,
     key: AnswerKey,
@@ -316,13 +319,14 @@ impl Recording {
         }
     }
 
-    /// What can't be said again whole is not kept: trailers are no part of an answer here.
+    /// An answer that can't be repeated in full is not kept: trailers are not recorded.
     pub(super) fn give_up(&mut self) {
         self.body = None;
     }
 
-    /// The answer is going out to its end, and is charged: by that settlement, which comes after this, the ledger keeps
-    /// the key. Of what cost nothing the key is free, and the next who uses it wants an answer of his own.
+    /// Keeps the answer: it is sent to the end, and charged. The settlement that follows makes the
+    /// ledger keep the key. A call that costs nothing frees its key, and the next caller to use it
+    /// needs its own answer, so such an answer is not kept.
     pub(super) fn keep(self, now: Duration) {
         if self.answers.settings.answer_bytes_max == 0 {
             return;

@@ -1,9 +1,12 @@
-//! The answers that are kept for retries: within a bound, and so that no account takes the room of others.
+//! The answers kept for retries, within a memory limit, such that no account can crowd out the
+//! others.
 //!
-//! Not a cache like those of keys: an answer is put in once and asked for once or never, so nothing is known of what is
-//! worth keeping. A policy that lets in only what is asked for more often than what is there (TinyLFU) keeps a full cache
-//! as it is, and no retry of a new call would find its answer. Here the newest is always let in, and the account that has
-//! most loses its oldest, be it whose the newest is, but never the newest itself.
+//! This is not a cache like the one for keys: an answer is inserted once and requested once or
+//! never, so nothing indicates which ones are worth keeping. An admission policy that prefers
+//! frequently requested entries (TinyLFU) would leave a full cache as it is, and retries of new
+//! calls would never find their answers. Here the newest answer is always admitted, and the account
+//! that uses most loses its oldest answer, even if the newest is its own, but never the newest
+//! itself.
 
 use std::{
     cmp::Reverse,
@@ -18,19 +21,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::domain::AccountId;
 
-/// Whose call, by which name, and of which request.
+/// The account, its idempotency key, and the fingerprint of the request.
 pub(super) type AnswerKey = (AccountId, Arc<str>, [u8; 32]);
 
-/// What an answer takes besides its bytes, and each of its header fields, about.
+/// Approximate overhead per answer, and per header field, in bytes.
 const ANSWER_OVERHEAD: usize = 1_024;
 const FIELD_OVERHEAD: usize = 128;
 
-/// So many whose time is over are let go with each that comes: more than come.
-const FORGOTTEN_AT_ONCE: usize = 4;
+/// How many expired answers are dropped with each insertion: more than one, so that they don't pile
+/// up.
+const DROPPED_AT_ONCE: usize = 4;
 
-/// An answer that can be said again.
+/// An answer that can be repeated.
 pub(super) struct Answer {
-    /// When the ledger may forget the key, on the monotonic clock: from then on it names another call.
+    /// When the ledger may forget the key, on the monotonic clock; afterwards the key may name
+    /// another call.
     pub(super) until: Duration,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -47,8 +52,8 @@ impl Answer {
         Self {
             until,
             status,
-            headers: detached(headers),
-            // Without what the vector had in reserve.
+            headers: deep_copy(headers),
+            // Drops the vector's spare capacity.
             body: body.into_boxed_slice().into(),
         }
     }
@@ -67,9 +72,9 @@ impl Answer {
     }
 }
 
-/// The same fields in memory of their own: those of an answer that came over a connection are parts of what was read
-/// there, all of which one of them would keep.
-fn detached(headers: &HeaderMap) -> HeaderMap {
+/// A deep copy of the fields. Fields received over a connection are slices of its read buffer, and
+/// a single one would keep the whole buffer alive.
+fn deep_copy(headers: &HeaderMap) -> HeaderMap {
     let mut own = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let copy = HeaderValue::from_bytes(value.as_bytes());
@@ -82,7 +87,7 @@ fn detached(headers: &HeaderMap) -> HeaderMap {
     own
 }
 
-/// All answers that are kept.
+/// All kept answers.
 pub(super) struct KeptAnswers {
     bytes_max: u64,
     table: Mutex<Table>,
@@ -91,12 +96,12 @@ pub(super) struct KeptAnswers {
 #[derive(Default)]
 struct Table {
     answers: HashMap<AnswerKey, Kept>,
-    /// By their numbers, so oldest first.
+    /// By number, so oldest first.
     order: BTreeMap<u64, AnswerKey>,
-    /// Of each account that has any.
-    shares: HashMap<AccountId, Share>,
-    /// What each account takes, and the number of its oldest: the last of these has most, and of those that have as much
-    /// what is oldest.
+    /// The accounts that have answers.
+    shares: HashMap<AccountId, AccountShare>,
+    /// Each account's size and the number of its oldest answer. The last entry uses most; among
+    /// equals it has the oldest answer.
     by_size: BTreeSet<(u64, Reverse<u64>)>,
     bytes: u64,
     last_number: u64,
@@ -109,7 +114,7 @@ struct Kept {
 }
 
 #[derive(Default)]
-struct Share {
+struct AccountShare {
     bytes: u64,
     numbers: BTreeSet<u64>,
 }
@@ -133,15 +138,15 @@ impl KeptAnswers {
     }
 
     pub(super) fn forget(&self, key: &AnswerKey) {
-        self.table().take_out(key);
+        self.table().remove(key);
     }
 
-    /// Keeps an answer, unless it is larger than all of the room.
+    /// Keeps an answer, unless it alone exceeds the limit.
     pub(super) fn keep(&self, key: AnswerKey, answer: Answer, now: Duration) {
         let bytes = answer.bytes(&key);
         let mut table = self.table();
-        table.take_out(&key);
-        table.forget_old(now);
+        table.remove(&key);
+        table.drop_expired(now);
         if bytes > self.bytes_max {
             return;
         }
@@ -151,7 +156,7 @@ impl KeptAnswers {
 }
 
 impl Table {
-    /// Returns the number of what was put in.
+    /// Returns the number given to the answer.
     fn put(&mut self, key: AnswerKey, bytes: u64, answer: Answer) -> u64 {
         self.last_number = self.last_number.saturating_add(1);
         let number = self.last_number;
@@ -170,7 +175,7 @@ impl Table {
         number
     }
 
-    fn take_out(&mut self, key: &AnswerKey) {
+    fn remove(&mut self, key: &AnswerKey) {
         let Some(kept) = self.answers.remove(key) else {
             return;
         };
@@ -182,7 +187,7 @@ impl Table {
         });
     }
 
-    fn resize(&mut self, account: &AccountId, change: impl FnOnce(&mut Share)) {
+    fn resize(&mut self, account: &AccountId, change: impl FnOnce(&mut AccountShare)) {
         let mut share = self.shares.remove(account).unwrap_or_default();
         if let Some(oldest) = share.numbers.first() {
             self.by_size.remove(&(share.bytes, Reverse(*oldest)));
@@ -194,21 +199,21 @@ impl Table {
         }
     }
 
-    /// Lets go the oldest of the account that has most, or of the next one where that is the newest of all; `false`: there is
-    /// none.
+    /// Drops the oldest answer of the account that uses most, or of the next account if that answer
+    /// is the newest of all. `false` if there is none to drop.
     fn make_room(&mut self, newest: u64) -> bool {
         let oldest = self.by_size.iter().rev().map(|(_, oldest)| oldest.0);
         let oldest = oldest
             .filter(|number| *number != newest)
             .find_map(|number| self.order.get(&number).cloned());
         if let Some(key) = &oldest {
-            self.take_out(key);
+            self.remove(key);
         }
         oldest.is_some()
     }
 
-    fn forget_old(&mut self, now: Duration) {
-        for _ in 0..FORGOTTEN_AT_ONCE {
+    fn drop_expired(&mut self, now: Duration) {
+        for _ in 0..DROPPED_AT_ONCE {
             let Some((_, oldest)) = self.order.first_key_value() else {
                 return;
             };
@@ -217,7 +222,7 @@ impl Table {
                 return;
             }
             let oldest = oldest.clone();
-            self.take_out(&oldest);
+            self.remove(&oldest);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layer, and what can be set.
+//! The layer and its settings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,14 +22,18 @@ use crate::{
 /// Charges for each request. See the [module](super).
 ///
 /// # What a client can bring about
-/// - It leaves while its answer streams: [`disconnected_calls`](Self::disconnected_calls).
-/// - It breaks off its own request's body under a handler that reads it while it answers, so that the handler's stream
-///   ends with an error after some of it was delivered. Unless set, that costs nothing, like any failure. Where handlers
-///   stream while they read, set [`broken_streams`](Self::broken_streams) to [`Charging::Counted`]. In gRPC a message that
-///   can't be read does the same: the stream ends with a status other than OK in its trailers.
-/// - It asks for an upgrade (101, or an answer to CONNECT). What goes over the connection then is no body, and isn't seen here:
-///   the call is settled at the head of its answer, by what was told or counted until then. Put no price by tokens or
-///   bytes on such a route; a flat one, or a limit on connections, holds.
+/// - It can disconnect while its answer streams: see
+///   [`disconnected_calls`](Self::disconnected_calls).
+/// - It can break off its request's body while a handler reads it and streams the answer, so that
+///   the handler's stream ends with an error after part of it was delivered. By default that costs
+///   nothing, like any failure. If handlers stream while they read, set
+///   [`broken_streams`](Self::broken_streams) to [`Charging::Counted`]. In gRPC a message that
+///   can't be read has the same effect: the stream ends with a status other than OK in its
+///   trailers.
+/// - It can ask for an upgrade (101, or an answer to CONNECT). What goes over the connection then
+///   is not a body, and isn't seen here: the call is settled at the head of its answer, by what was
+///   reported or counted until then. Don't price such a route by tokens or bytes; use a flat price,
+///   or limit the number of connections.
 #[derive(Clone, Debug)]
 pub struct SpendingLimitLayer {
     gate: Gate<SpendingLimitPolicy>,
@@ -55,8 +59,8 @@ impl SpendingLimitLayer {
                         lifetime: Hold::AS_LONG_AS_ITS_CALL,
                         expiry: Expiry::Release,
                     },
-                    upgrade_told: Arc::default(),
-                    missed: Arc::default(),
+                    upgrade_warned: Arc::default(),
+                    missing_log: Arc::default(),
                 }),
                 prices,
                 answers: None,
@@ -65,58 +69,61 @@ impl SpendingLimitLayer {
         }
     }
 
-    /// How long a call may go on without a sign of life before its hold is resolved without it; as long as
-    /// it likes unless set. A body whose frames go out keeps its hold. What a call costs that comes after
-    /// its hold was resolved is not charged any more: set it with [`Expiry::Charge`], and longer than any
-    /// request may take. Less than a second ([`Hold::LIFETIME_MIN`]) counts as a second.
+    /// How long a call may go on without a sign of life before its hold is resolved without it;
+    /// unlimited by default. A body that keeps sending frames keeps its hold. A cost that is
+    /// reported after the hold was resolved is not charged any more, so combine this with
+    /// [`Expiry::Charge`], and make it longer than any request takes. Less than a second
+    /// ([`Hold::LIFETIME_MIN`]) counts as a second.
     #[must_use]
     pub fn hold_lifetime(self, lifetime: Duration) -> Self {
         self.terms(|terms| terms.lifetime = lifetime.max(Hold::LIFETIME_MIN))
     }
 
-    /// What becomes of a hold that nobody settles, because its process died or its lifetime is over; it is
-    /// given back unless set.
+    /// What happens to a hold that is never settled, because its process died or its lifetime is
+    /// over; released by default.
     #[must_use]
     pub fn expired_holds(self, expiry: Expiry) -> Self {
         self.terms(|terms| terms.expiry = expiry)
     }
 
-    /// What a call costs that the handler or its body ended with an error or a panic; nothing unless set.
-    /// An answer of 400 or above costs nothing in any case.
+    /// What a call costs if the handler or its body ended with an error or a panic; nothing by
+    /// default. An answer of 400 or above never costs anything.
     #[must_use]
     pub fn failed_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.failed = charging)
     }
 
-    /// What a call costs whose answer ends with an error, a panic, or a failure in gRPC's trailers after some of its body had gone out;
-    /// the same as [`failed_calls`](Self::failed_calls) unless set. A client whose own body is read meanwhile can bring that about
-    /// by breaking it off, and would have what was delivered for nothing.
+    /// What a call costs if its answer ends with an error, a panic, or a failure in gRPC trailers
+    /// after part of its body was sent; by default the same as
+    /// [`failed_calls`](Self::failed_calls). If its own body is read meanwhile, a client can cause
+    /// this by breaking that off, and would get what was delivered for free.
     #[must_use]
     pub fn broken_streams(self, charging: Charging) -> Self {
         self.terms(|terms| terms.broken = Some(charging))
     }
 
-    /// What a call costs that its client left, or a timeout further out cut off; what was counted unless set.
+    /// What a call costs if its client disconnected, or a timeout further out cut it off; what was
+    /// counted by default.
     #[must_use]
     pub fn disconnected_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.disconnected = charging)
     }
 
-    /// What a call costs of which nobody told what it used; the hold unless set. Its usage row says so, and the log
-    /// of the first of each route.
+    /// What a call costs if its usage was not reported; the hold by default. The call's usage row
+    /// is marked, and the first such call of each route is logged.
     #[must_use]
     pub fn missing_usage(self, missing: MissingUsage) -> Self {
         self.terms(|terms| terms.missing = missing)
     }
 
-    /// Tells clients what they pay, in dollars: `x-cost-held`, `x-cost` where it is known before the body,
-    /// `x-balance-remaining` and `x-budget-remaining` just after the hold.
+    /// Sends cost headers to clients, in dollars: `x-cost-held`, `x-cost` if it is known before the
+    /// body, and `x-balance-remaining` and `x-budget-remaining` as of right after the hold.
     #[must_use]
     pub fn cost_headers(self) -> Self {
         self.terms(|terms| terms.headers = CostHeaders::On)
     }
 
-    /// Honours `Idempotency-Key`: a client's retry is charged once. Free routes pass it by.
+    /// Honours `Idempotency-Key`: a client's retry is charged once. Free routes ignore the header.
     #[must_use]
     pub fn idempotency_keys(self, keys: IdempotencyKeys) -> Self {
         let answers = Some(Answers::new(keys));
@@ -125,8 +132,8 @@ impl SpendingLimitLayer {
         }
     }
 
-    /// Whose money a caller spends, where that isn't the principal's own account: its tenant's. A name
-    /// that can be none is refused (403).
+    /// Which account pays for a caller, if not the principal's own: say its tenant's. A name that
+    /// is not a valid id is refused (403).
     #[must_use]
     pub fn account(
         self,
@@ -139,8 +146,9 @@ impl SpendingLimitLayer {
         }
     }
 
-    /// Another budget of the account that calls must fit in, besides the principal's own (its key's): its
-    /// team's. All are held in one step, or none. A name that can be none is refused (403).
+    /// Adds a budget of the account that must cover a call besides the principal's own (its key's):
+    /// say its team's. All are held in one step, or none. A name that is not a valid id is refused
+    /// (403).
     ///
     /// ```
     /// use tollgate::{PriceTable, SpendingLimitLayer, store::{BudgetId, MemoryStore}};
@@ -165,7 +173,7 @@ impl SpendingLimitLayer {
         }
     }
 
-    /// Another source of time.
+    /// Sets another source of time.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! What is said of calls of which nobody told what they used: or nobody would know why they cost their hold.
+//! Logs routes whose usage is not reported; otherwise nobody would know why their calls cost the
+//! full hold.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,15 +8,16 @@ use hashbrown::HashSet;
 use super::CostSource;
 use crate::domain::money::Money;
 
-/// Routes that are remembered; of others nothing is said. Tables have fewer.
+/// The most routes that are remembered; further ones are not logged. Real tables have fewer.
 const ROUTES_MAX: usize = 1_024;
 
-/// The routes of which it was said.
+/// The routes that have been logged.
 #[derive(Debug, Default)]
-pub(super) struct MissedUsage(Mutex<HashSet<Arc<str>>>);
+pub(super) struct MissingUsageLog(Mutex<HashSet<Arc<str>>>);
 
-impl MissedUsage {
-    /// Counts a call of a route, and says so of the first one. `is_read`: its answer is one that usage is read in.
+impl MissingUsageLog {
+    /// Counts a call of a route, and logs the first one. `is_read`: whether usage is parsed from
+    /// this kind of answer.
     pub(super) fn note(
         &self,
         route: &Arc<str>,
@@ -28,13 +30,17 @@ impl MissedUsage {
             return;
         }
         let why = match source {
-            CostSource::Handler => "the handler counted nothing, and the answer is not to be read",
-            CostSource::Header(_) => "the header that tells the cost isn't there, or is no amount",
+            CostSource::Handler => {
+                "the handler counted nothing, and the answer is not parsed for usage"
+            }
+            CostSource::Header(_) => {
+                "the header that tells the cost is missing, or is not an amount"
+            }
             CostSource::Body if is_read => {
-                "there is no usage in the answer; a stream of OpenAI's has one if its request says stream_options.include_usage"
+                "there is no usage in the answer; OpenAI streams include it if the request sets stream_options.include_usage"
             }
             CostSource::Body => {
-                "the answer is no JSON and no text/event-stream, or is compressed before it comes here"
+                "the answer is neither JSON nor text/event-stream, or is already compressed"
             }
         };
         tracing::warn!(
@@ -42,13 +48,13 @@ impl MissedUsage {
             %route,
             why,
             %charged,
-            "nobody tells what calls of a route use: each is charged as was set for that, without another word"
+            "no usage is reported for this route: `missing_usage` applies; further calls are not logged"
         );
     }
 
     fn is_new(&self, route: &Arc<str>) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < ROUTES_MAX && !told.contains(route) && told.insert(Arc::clone(route))
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.len() < ROUTES_MAX && !logged.contains(route) && logged.insert(Arc::clone(route))
     }
 }
 
@@ -67,12 +73,12 @@ mod tests {
 
     #[test]
     fn each_route_is_told_of_once_and_no_more_than_so_many() {
-        let missed = MissedUsage::default();
-        let mut told = 0;
+        let missing_log = MissingUsageLog::default();
+        let mut logged = 0;
         for number in (0..2_000).chain(0..2_000) {
-            told += usize::from(missed.is_new(&Arc::from(format!("GET /{number}"))));
+            logged += usize::from(missing_log.is_new(&Arc::from(format!("GET /{number}"))));
         }
-        assert_eq!(told, ROUTES_MAX);
+        assert_eq!(logged, ROUTES_MAX);
     }
 
     #[cfg(feature = "metrics")]
@@ -104,10 +110,10 @@ mod tests {
             }
         }
 
-        let (names, missed) = (Names::default(), MissedUsage::default());
+        let (names, missing_log) = (Names::default(), MissingUsageLog::default());
         metrics::with_local_recorder(&names, || {
             for _ in 0..2 {
-                missed.note(&Arc::from("GET /a"), &CostSource::Body, true, Money::ZERO);
+                missing_log.note(&Arc::from("GET /a"), &CostSource::Body, true, Money::ZERO);
             }
         });
         let counted = "tollgate_usage_missing_total GET /a";

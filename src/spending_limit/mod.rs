@@ -1,28 +1,29 @@
 //! Payment for calls, and limits on what is spent: [`SpendingLimitLayer`].
 //!
-//! - Holds the price before the request. When the answer's body has ended it settles the real cost and writes the usage
-//!   row, in one step and exactly once.
-//! - Refuses with 402 when the balance or a spending limit doesn't cover the hold, with 404 or 405 (and `Allow`) what
-//!   isn't in the [`PriceTable`], with 503 when the ledger fails (never a free ride), with 401 where
-//!   nobody was authenticated. Where the limit is that of a rolling window
-//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough will have left it; it is missing
-//!   where other calls' holds are what is in the way, since these may end at any moment.
-//! - Refuses with 429 and `Retry-After: 1` when the account has as many calls under way as the ledger allows, so that one
-//!   caller can't take all the room.
-//! - Stands innermost: what another layer refuses costs nothing.
-//! - Charges answers below 400. Unless set otherwise, an error of the handler or of its body costs
-//!   nothing; a stream that the client leaves costs what was counted by then, or, where the count was not
-//!   complete, the most that can have been produced; a call whose usage is unknown costs its hold.
-//!   What a client can gain by that is described at [`SpendingLimitLayer`].
-//! - What a call used is told by the handler ([`Charge`]), by a header of the answer, or by the `usage` in the
-//!   answer's body ([`CostSource`]). Where the usage is unknown, the log says so once per route, the call's usage row does too
-//!   ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)), and with the feature `metrics` it is counted
-//!   (`tollgate_usage_missing_total`, by `route`).
-//! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer again, or is
-//!   refused with 409 (still under way, or the answer was not kept) or 422 (a different request). With a [`BodyDigestLayer`]
-//!   further out, the body has to be the same too.
-//! - With a durable ledger the last frame of an answer goes out only when the settlement is written, so that
-//!   an answered call is never missing from the usage log.
+//! - Holds the price before the request. When the answer's body has ended, it settles the real cost
+//!   and writes the usage row, in one step and exactly once.
+//! - Refuses with 402 if the balance or a spending limit doesn't cover the hold, with 404 or 405
+//!   (and `Allow`) if the route isn't in the [`PriceTable`], with 503 if the ledger fails (never a
+//!   free ride), and with 401 if nobody was authenticated. If the limit is that of a rolling window
+//!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough will have
+//!   left it; the header is missing if other calls' holds are in the way, since these may end at
+//!   any moment.
+//! - Refuses with 429 and `Retry-After: 1` if the account has as many calls under way as the ledger
+//!   allows, so that one caller can't take all the capacity.
+//! - Belongs innermost, so that what another layer refuses costs nothing.
+//! - Charges answers below 400. By default, an error of the handler or of its body costs nothing; a
+//!   stream that the client leaves costs what was counted by then or, if the count was incomplete,
+//!   the most that can have been produced; a call whose usage is unknown costs its hold.
+//!   [`SpendingLimitLayer`] describes what a client could gain by that.
+//! - Usage is reported by the handler ([`Charge`]), by a header of the answer, or by the `usage` in
+//!   the answer's body ([`CostSource`]). If it is unknown, that is logged once per route, marked in
+//!   the call's usage row ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)), and
+//!   with the feature `metrics` counted (`tollgate_usage_missing_total`, by `route`).
+//! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer
+//!   again, or is refused with 409 (still under way, or the answer was not kept) or 422 (a
+//!   different request). With a [`BodyDigestLayer`] further out, the body has to match too.
+//! - With a durable ledger the last frame of an answer is sent only after the settlement has been
+//!   written, so that an answered call is never missing from the usage log.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

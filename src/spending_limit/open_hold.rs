@@ -1,4 +1,4 @@
-//! After the request was admitted: the hold, until it is settled, once, whatever happens.
+//! The hold of an admitted request, until it is settled: exactly once, whatever happens.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use crate::{
         usage::{Call, Hold, Outcome, Settlement},
     },
     store::StoreFuture,
-    wire::{GrpcWebStatus, ToldCost, UsageReader, grpc_has_failed},
+    wire::{CostFigures, GrpcWebStatus, UsageReader, grpc_has_failed},
 };
 
 /// What was set aside for a call.
 #[derive(Debug)]
 pub(super) enum Reservation {
-    /// Nothing: the route is free, whatever the handler sets.
+    /// Nothing: the route is free, whatever cost the handler sets.
     Free(Call),
     /// Money.
     Held(Hold),
@@ -40,19 +40,19 @@ pub(super) struct OpenHold {
     /// When the call began, on the monotonic clock.
     pub(super) started: Duration,
     pub(super) price: Price,
-    /// As the request says, where the price asks for it.
+    /// The length that the request declares, if the price depends on it.
     pub(super) request: RequestLength,
-    /// Once the request is on its way.
+    /// Set once the request has been passed on.
     pub(super) charge: Option<Charge>,
     pub(super) seen: Seen,
     pub(super) recording: Option<Box<Recording>>,
-    /// Where its hold ends by the clock.
+    /// Set if the hold has a limited lifetime.
     renewal: Option<Box<HoldRenewal>>,
     pub(super) shared: Arc<Shared>,
 }
 
 impl OpenHold {
-    /// A call that begins now, for which nothing is set aside yet.
+    /// A call that starts now, with nothing set aside yet.
     pub(super) fn unreserved(price: Price, request: RequestLength, shared: Arc<Shared>) -> Self {
         let started = shared.clock.elapsed();
         Self {
@@ -68,14 +68,14 @@ impl OpenHold {
         }
     }
 
-    /// Settles, once. The settlement is on its way when this returns.
+    /// Settles, once. The settlement has been handed to the ledger when this returns.
     pub(super) fn settle(&mut self, outcome: Outcome) -> Option<StoreFuture<()>> {
         let reservation = self.open.take()?;
         if let Some(reader) = &mut self.seen.reader {
             reader.catch_up();
         }
         let cost = match &reservation {
-            Reservation::Free(_) => Cost::told(Money::ZERO),
+            Reservation::Free(_) => Cost::reported(Money::ZERO),
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
         let charged = cost.charged;
@@ -85,14 +85,17 @@ impl OpenHold {
         {
             let (source, is_read) = (self.price.source(), self.seen.reader.is_some());
             let route = &hold.call.route;
-            self.shared.missed.note(route, source, is_read, charged);
+            self.shared
+                .missing_log
+                .note(route, source, is_read, charged);
         }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
             && charge.tokens().is_none()
         {
-            // An outer limit in tokens counts it too; an outer layer of money reads for itself, or goes by the handler.
+            // An outer token limit counts these tokens too; an outer spending layer reads them
+            // itself, or goes by the handler.
             charge.note_read(tokens);
         }
         let now = self.shared.clock.elapsed();
@@ -121,7 +124,7 @@ impl OpenHold {
         })
     }
 
-    /// Looks at the answer's head.
+    /// Inspects the answer's head.
     pub(super) fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.seen.status = Some(status);
         self.seen.grpc_failed = grpc_has_failed(headers);
@@ -131,11 +134,11 @@ impl OpenHold {
             CostSource::Body => self.seen.reader = UsageReader::for_body(headers).map(Box::new),
             CostSource::Header(name) => {
                 let mut lines = headers.get_all(name).iter();
-                let told = match (lines.next(), lines.next()) {
+                let reported = match (lines.next(), lines.next()) {
                     (Some(cost), None) => cost.to_str().ok().and_then(|text| text.parse().ok()),
                     _ => None,
                 };
-                self.seen.cost = told.filter(|cost: &Money| !cost.is_negative());
+                self.seen.cost = reported.filter(|cost: &Money| !cost.is_negative());
             }
         }
         if let Some(recording) = &mut self.recording {
@@ -143,18 +146,18 @@ impl OpenHold {
         }
     }
 
-    /// What goes over the connection from now on is no body.
+    /// After an upgrade, what goes over the connection is not a body.
     pub(super) fn note_upgrade(&self) {
-        let told = &self.shared.upgrade_told;
+        let warned = &self.shared.upgrade_warned;
         if self.price.is_by_use()
             && self.seen.status == Some(StatusCode::SWITCHING_PROTOCOLS)
-            && !told.load(Ordering::Relaxed)
-            && !told.swap(true, Ordering::Relaxed)
+            && !warned.load(Ordering::Relaxed)
+            && !warned.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 target: "tollgate",
                 route = self.route(),
-                "a route with a price by tokens or bytes upgrades its connection (101): what goes over it isn't counted"
+                "a route priced by tokens or bytes upgrades its connection (101); traffic over it isn't counted"
             );
         }
     }
@@ -166,8 +169,8 @@ impl OpenHold {
         })
     }
 
-    /// Tells the client what it pays, as far as that is known before the body.
-    pub(super) fn tell_cost(&self, headers: &mut HeaderMap) {
+    /// Writes the cost headers, as far as the cost is known before the body.
+    pub(super) fn write_cost_headers(&self, headers: &mut HeaderMap) {
         let Some(Reservation::Held(hold)) = &self.open else {
             return;
         };
@@ -176,18 +179,18 @@ impl OpenHold {
         } else if self.price.is_flat() {
             self.used(Outcome::Completed, hold.amount)
         } else {
-            self.told(Charge::cost).or(self.seen.cost)
+            self.reported(Charge::cost).or(self.seen.cost)
         };
-        let told = ToldCost {
+        let figures = CostFigures {
             held: hold.amount,
             cost,
             balance_left: hold.left.account,
             budget_left: hold.left.budgets,
         };
-        told.write(headers);
+        figures.write(headers);
     }
 
-    /// A stream that goes on keeps its hold.
+    /// Renews the hold of a stream that is still sending.
     pub(super) fn keep_alive(&mut self) {
         if let (Some(renewal), Some(Reservation::Held(hold))) = (&mut self.renewal, &self.open) {
             let extend = |lifetime| self.shared.ledger.extend(hold, lifetime);
@@ -195,7 +198,7 @@ impl OpenHold {
         }
     }
 
-    /// Whether its hold can't have been resolved by the clock.
+    /// Whether the hold can't have expired yet.
     fn is_open(&self, now: Duration) -> bool {
         let renewal = self.renewal.as_ref();
         renewal.is_none_or(|renewal| renewal.is_open(now))
@@ -209,7 +212,7 @@ impl Drop for OpenHold {
         } else {
             Outcome::Disconnected
         };
-        // Nobody can wait in a drop; the engine has the settlement when this returns.
+        // A drop can't wait; the engine already has the settlement when `settle` returns.
         drop(self.settle(outcome));
     }
 }

@@ -1,4 +1,4 @@
-//! The proof that a request is paid for, on its way from the decision into the body of the answer.
+//! The proof that a request is paid for. It travels from the decision into the body of the answer.
 
 use http::{Extensions, HeaderMap};
 
@@ -10,8 +10,8 @@ use crate::{
     wire::grpc_has_failed,
 };
 
-/// The proof that a request is paid for. Dropped, it settles. In a box: it goes from the decision into the future of the
-/// answer and on into the body, and is large.
+/// The proof that a request is paid for; it settles when dropped. Boxed, because it is large and
+/// moves from the decision into the response future and on into the body.
 #[derive(Debug)]
 pub struct SpendingPermit(Box<OpenHold>);
 
@@ -25,7 +25,8 @@ impl Permit for SpendingPermit {
     type Meter = SpendingMeter;
 
     fn mark_request(&mut self, extensions: &mut Extensions) {
-        // An outer layer of money, or limit in tokens, may have left one already: what the handler says counts for both.
+        // An outer spending layer or token limit may have added one already: what the handler
+        // reports counts for all of them.
         self.0.charge = Some(extensions.get_or_insert_with(Charge::new).clone());
     }
 
@@ -33,10 +34,10 @@ impl Permit for SpendingPermit {
         self.0.note_head(response.status, response.headers);
         self.0.note_upgrade();
         if self.0.shared.terms.headers == CostHeaders::On {
-            self.0.tell_cost(response.headers);
+            self.0.write_cost_headers(response.headers);
         }
         if self.0.seen.has_failed() {
-            // It costs nothing, whatever its body says; an outer layer may write the body anew.
+            // It costs nothing, whatever its body says; an outer layer may rewrite the body.
             return match self.0.settle(Outcome::Failed) {
                 Some(settling) => Tail::Settled(settling),
                 None => Tail::Body,
@@ -50,7 +51,7 @@ impl Permit for SpendingPermit {
     }
 }
 
-/// Settles when the body has ended. Dropped before, it settles for a client that left.
+/// Settles when the body has ended. If dropped earlier, it settles for a client that disconnected.
 #[derive(Debug)]
 pub struct SpendingMeter(Box<OpenHold>);
 
@@ -68,7 +69,8 @@ impl Meter for SpendingMeter {
         self.0.keep_alive();
     }
 
-    /// They are paid for; what they say of usage is missing, and an answer that can't be repeated isn't kept.
+    /// These bytes are charged, but usage in them is not parsed, and an answer that can't be
+    /// repeated isn't kept.
     fn unseen(&mut self, bytes: usize) {
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);

@@ -11,7 +11,7 @@ use http::Extensions;
 use super::{
     Charge, PriceTable, SpendingPermit, body_digest,
     idempotency::{self, Answers},
-    missing::MissedUsage,
+    missing::MissingUsageLog,
     open_hold::{OpenHold, Reservation},
     price::RequestLength,
     table::Priced,
@@ -34,7 +34,7 @@ use crate::{
     wire::RequestHead,
 };
 
-/// How soon who has too many calls under way may try again: one of them may end at any moment.
+/// `Retry-After` for an account with too many calls under way: one of them may end at any moment.
 const ONE_CALL: Duration = Duration::from_secs(1);
 
 /// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
@@ -46,21 +46,21 @@ pub struct SpendingLimitPolicy {
     pub(super) payer: Payer,
 }
 
-/// What every call needs to its end.
+/// What every call needs until it ends.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) terms: Terms,
-    /// It was said that an upgrade isn't counted.
-    pub(super) upgrade_told: Arc<AtomicBool>,
-    pub(super) missed: Arc<MissedUsage>,
+    /// Whether the warning about upgrades has been logged.
+    pub(super) upgrade_warned: Arc<AtomicBool>,
+    pub(super) missing_log: Arc<MissingUsageLog>,
 }
 
 type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;
 type BudgetOf = dyn Fn(&Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync;
 
-/// Who pays, where that isn't the principal alone.
+/// Who pays, if that isn't just the principal.
 #[derive(Clone, Default)]
 pub(super) struct Payer {
     pub(super) account: Option<Arc<AccountOf>>,
@@ -71,7 +71,7 @@ impl Payer {
     fn account(&self, principal: &Principal) -> Result<AccountId, Denial> {
         match &self.account {
             None => principal.require_account().cloned(),
-            Some(of) => of(principal).map_err(|_| nameless()),
+            Some(of) => of(principal).map_err(|_| invalid_id()),
         }
     }
 
@@ -81,13 +81,13 @@ impl Payer {
         }
         let mut budgets = principal.budgets().to_vec();
         for of in &self.budgets {
-            budgets.extend(of(principal).map_err(|_| nameless())?);
+            budgets.extend(of(principal).map_err(|_| invalid_id())?);
         }
         Ok(budgets.into())
     }
 }
 
-fn nameless() -> Denial {
+fn invalid_id() -> Denial {
     Denial::new(DenialKind::NotPermitted).because("the caller's account or budget has no name")
 }
 
@@ -123,21 +123,21 @@ impl Policy for SpendingLimitPolicy {
     }
 }
 
-/// A call, and the budgets that it must fit in.
+/// A call, and the budgets that must cover it.
 struct Prepared {
     call: Call,
     budgets: Budgets,
     intent: HoldIntent,
 }
 
-/// What is still to be known of a call once the ledger has it.
+/// What is still needed after the ledger has taken over the call.
 struct HoldIntent {
     amount: Money,
-    /// How the caller has shown who they are.
+    /// The kind of credential that the caller used.
     credential: CredentialKind,
-    /// The client's own name for the call, and whose account's it is.
+    /// The client's own name for the call, and the account it belongs to.
     named: Option<(AccountId, Idempotency)>,
-    /// All that it needs to its end, where it stays; nothing is set aside yet.
+    /// The call's final state, already in place; nothing is set aside yet.
     open: Box<OpenHold>,
 }
 
@@ -160,7 +160,7 @@ impl SpendingLimitPolicy {
         })?;
         let price = route.price(head).ok_or_else(|| {
             Denial::new(DenialKind::Internal)
-                .because("the price is negative, or of no clear models")
+                .because("the price is negative, or has invalid model names")
         })?;
         let length = if price.is_by_use() {
             let read = body_digest::read(head.extensions)?;
@@ -220,15 +220,15 @@ impl SpendingLimitPolicy {
             idempotency: named.map(|(_, idempotency)| idempotency.clone()),
         };
         match self.shared.ledger.hold(request).into_ready() {
-            Ok(answer) => Decision::Ready(self.judge(answer, intent)),
+            Ok(answer) => Decision::Ready(self.verdict(answer, intent)),
             Err(pending) => {
                 let policy = self.clone();
-                Decision::pending(async move { policy.judge(pending.await, intent) })
+                Decision::pending(async move { policy.verdict(pending.await, intent) })
             }
         }
     }
 
-    fn judge(
+    fn verdict(
         &self,
         answer: Result<Result<Hold, HoldRefusal>, StoreError>,
         intent: HoldIntent,

@@ -1,4 +1,4 @@
-//! What a request costs, before and after.
+//! Prices: what is held for a request, and what is charged.
 
 mod cost;
 mod length;
@@ -42,25 +42,27 @@ enum Kind {
     Models(Arc<Models>),
 }
 
-/// Where the real cost is read, besides the [`Charge`](crate::Charge) of the handler, which always has the last word.
+/// Where the real cost is read from, besides the handler's [`Charge`](crate::Charge), which always
+/// takes precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CostSource {
-    /// The handler tells it, or nobody. For prices by tokens where an answer's `usage` is not to be believed, because it
-    /// comes from where the client may have a say.
+    /// Only the handler. For token prices if the `usage` in an answer can't be trusted, because the
+    /// client may be able to influence it.
     #[default]
     Handler,
-    /// The answer's body: the `usage` of OpenAI's and Anthropic's shapes, in JSON or in the events of a
-    /// `text/event-stream`. It is read while it passes; nothing is kept back. This is where prices by tokens and by models
-    /// look unless told otherwise.
+    /// The answer's body: the `usage` in OpenAI's and Anthropic's formats, in JSON or in the events
+    /// of a `text/event-stream`. It is parsed while it passes; nothing is delayed. This is the
+    /// default for prices by tokens and by model.
     ///
-    /// Nothing is found in a body that is compressed before it comes here (ask the provider for `accept-encoding: identity`),
-    /// nor in a stream of OpenAI's chat completions whose request doesn't say `"stream_options": {"include_usage": true}`: a
-    /// gateway adds that to what it sends on. Then the hold is charged, and said to be
+    /// No usage is found in a body that is already compressed (ask the provider for
+    /// `accept-encoding: identity`), nor in a stream of OpenAI's chat completions whose request
+    /// doesn't set `"stream_options": {"include_usage": true}`; a gateway should add that to what
+    /// it forwards. Then the hold is charged, and the usage is recorded as missing
     /// ([`MissingUsage`](crate::MissingUsage)).
     Body,
-    /// A header of the answer: a decimal number of dollars (`0.0042`). One that is no amount, negative, or there
-    /// twice, is none.
+    /// A header of the answer: a decimal number of dollars (`0.0042`). It is ignored if it is not
+    /// an amount, is negative, or appears twice.
     Header(HeaderName),
 }
 
@@ -71,25 +73,26 @@ impl From<TokenPrice> for Price {
 }
 
 impl Price {
-    /// Free: nothing is held, and the call is logged.
+    /// Free: nothing is held; the call is logged.
     #[must_use]
     pub const fn free() -> Self {
         Self::flat(Money::ZERO)
     }
 
-    /// The same for every call, unless another cost is told.
+    /// The same for every call, unless another cost is reported.
     #[must_use]
     pub const fn flat(price: Money) -> Self {
         Self::of(Kind::Flat(price))
     }
 
-    /// By tokens: of a million that are read, and of a million that are written. See [`TokenPrice`], and there what of a
-    /// request its length does not bound.
+    /// By tokens: the price of a million input tokens and of a million output tokens. See
+    /// [`TokenPrice`], also for what the length of a request does not bound.
     pub const fn per_million_tokens(input: Money, output: Money) -> TokenPrice {
         TokenPrice::new(input, output)
     }
 
-    /// By bytes of the answer's body, of which `bound` are held for before. More are charged all the same.
+    /// By bytes of the answer's body. Money is held for `bound` of them; any beyond that are still
+    /// charged.
     #[must_use]
     pub const fn per_million_bytes(price: Money, bound: u64) -> Self {
         Self::of(Kind::Bytes {
@@ -98,14 +101,17 @@ impl Price {
         })
     }
 
-    /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the answer's body names. Since the
-    /// request's body isn't read, the dearest is held for; it is also what a model that isn't named here costs.
+    /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the
+    /// answer's body names. Since the request's body isn't read, the hold covers the most expensive
+    /// model, which is also what an unlisted model costs.
     ///
-    /// A name with `*` at its end is that of all models that begin so: OpenAI answers a request for `gpt-4o` with the name
-    /// of its snapshot, `gpt-4o-2024-08-06`. A whole name comes before all of these, and the longest of these before
-    /// the others, so `gpt-4o*` is the price of `gpt-4o-mini` too, unless `gpt-4o-mini*` has its own.
+    /// A name that ends in `*` matches all models that begin with it: OpenAI answers a request for
+    /// `gpt-4o` with the name of its snapshot, `gpt-4o-2024-08-06`. A full name takes precedence
+    /// over prefixes, and a longer prefix over a shorter one; so `gpt-4o*` also prices
+    /// `gpt-4o-mini`, unless there is `gpt-4o-mini*`.
     ///
-    /// The prices' own bounds count, and of this price the [`cost_from`](Self::cost_from).
+    /// The bounds of the individual prices apply, but only this price's own
+    /// [`cost_from`](Self::cost_from).
     ///
     /// ```
     /// use tollgate::{CostSource, Price, PriceTable};
@@ -136,7 +142,8 @@ impl Price {
         Self { kind, source }
     }
 
-    /// Where the real cost is read: unless set, of a price by tokens or by models in the body, of others nowhere.
+    /// Where the real cost is read from. Default: the body for a price by tokens or by model,
+    /// nowhere for others.
     #[must_use]
     pub fn cost_from(mut self, source: CostSource) -> Self {
         self.source = source;
@@ -152,12 +159,12 @@ impl Price {
             && matches!(self.source, CostSource::Handler | CostSource::Body)
     }
 
-    /// What the request costs in any case, unless the handler says otherwise.
+    /// Whether the request costs a fixed amount, unless the handler reports another.
     pub(super) fn is_flat(&self) -> bool {
         matches!(self.kind, Kind::Flat(_))
     }
 
-    /// By what goes out, and not by the call.
+    /// Whether the price depends on usage rather than being per call.
     pub(super) fn is_by_use(&self) -> bool {
         match &self.kind {
             Kind::Flat(_) => false,
@@ -170,16 +177,16 @@ impl Price {
         matches!(self.kind, Kind::Bytes { .. })
     }
 
-    /// Whether it is negative, or by models that aren't named clearly.
-    pub(super) fn is_unsound(&self) -> bool {
+    /// Whether it is negative, or has invalid model names or nested model prices.
+    pub(super) fn is_invalid(&self) -> bool {
         match &self.kind {
             Kind::Flat(price) => price.is_negative(),
-            Kind::Tokens(price) => price.output.is_negative() || price.is_read_below_zero(),
+            Kind::Tokens(price) => price.output.is_negative() || price.has_negative_input_price(),
             Kind::Bytes { per_million, .. } => per_million.is_negative(),
             Kind::Models(prices) => {
                 let nested = |price: &Self| matches!(price.kind, Kind::Models(_));
-                let unsound = |price: &Self| nested(price) || price.is_unsound();
-                !prices.are_clear() || prices.all().any(unsound)
+                let invalid = |price: &Self| nested(price) || price.is_invalid();
+                !prices.are_valid() || prices.all().any(invalid)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A hold that ends by the clock is made to live longer while its answer goes out.
+//! Extends a hold of limited lifetime while its answer is being sent.
 
 use std::{
     fmt,
@@ -10,24 +10,24 @@ use std::{
 
 use crate::{domain::usage::Hold, store::StoreFuture};
 
-/// Of a lifetime, the part after which it begins anew, and the part after which an attempt that failed is made again:
-/// eight more before the end.
+/// Fractions of the lifetime: when it is first extended, and how long after a failed attempt the
+/// next one follows. That leaves eight more attempts before the end.
 const DUE_AFTER: u32 = 3;
 const AGAIN_AFTER: u32 = 12;
 
 /// The lifetime of one hold, on the monotonic clock.
 pub(super) struct HoldRenewal {
     lifetime: Duration,
-    /// It is open until then, unless it was settled.
+    /// Until when it is open, unless it is settled.
     ends: Duration,
     due: Duration,
-    /// Asked for at that time. One at once: so no more are under way than holds are open, and the ledger needs refuse
-    /// none.
+    /// The pending request and when it was made. Only one at a time: so no more requests are
+    /// pending than holds are open, and the ledger need not refuse any.
     extending: Option<(Duration, StoreFuture<bool>)>,
 }
 
 impl HoldRenewal {
-    /// Of a hold that was asked for at `now`; `None`: it lives as long as its call.
+    /// For a hold that was requested at `now`; `None` if it lives as long as its call.
     pub(super) fn new(lifetime: Duration, now: Duration) -> Option<Box<Self>> {
         let is_limited = lifetime < Hold::AS_LONG_AS_ITS_CALL;
         is_limited.then(|| {
@@ -44,7 +44,7 @@ impl HoldRenewal {
         now < self.ends
     }
 
-    /// Something goes out: the call is alive.
+    /// Called when part of the answer is sent, which shows that the call is alive.
     pub(super) fn keep(
         &mut self,
         now: Duration,
@@ -57,25 +57,26 @@ impl HoldRenewal {
         }
     }
 
-    /// What has been answered. An attempt is on its way whether or not it is awaited; the next frame looks again.
+    /// Collects the result of a pending request. It proceeds whether or not it is polled; the next
+    /// frame checks again.
     fn collect(&mut self) {
         let Some((asked, extending)) = &mut self.extending else {
             return;
         };
-        let mut nobody = Context::from_waker(Waker::noop());
-        let Poll::Ready(answer) = Pin::new(extending).poll(&mut nobody) else {
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(answer) = Pin::new(extending).poll(&mut context) else {
             return;
         };
         let asked = *asked;
         self.extending = None;
-        // From when it was asked for: frames may be so rare that the answer is old, and the next attempt due, when
-        // it is seen.
+        // Counted from the time of the request: if frames are rare, the result may be old by the
+        // time it is seen, and the next attempt due at once.
         self.due = match answer {
             Ok(true) => {
                 self.ends = asked.saturating_add(self.lifetime);
                 asked.saturating_add(part(self.lifetime, DUE_AFTER))
             }
-            // It was resolved, and nothing brings it back.
+            // It was resolved, and can't be restored.
             Ok(false) => Duration::MAX,
             Err(_) => asked.saturating_add(part(self.lifetime, AGAIN_AFTER)),
         };

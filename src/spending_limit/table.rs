@@ -3,16 +3,17 @@
 use std::{fmt, sync::Arc};
 
 use super::Price;
-use crate::wire::{Found, InvalidRoute, Methods, RequestHead, Routes};
+use crate::wire::{InvalidRoute, Methods, RequestHead, RouteMatch, Routes};
 
-/// The price of every route. What isn't in the table is refused: what has no price isn't sold.
+/// The price of every route. Routes that aren't in the table are refused: what has no price isn't
+/// sold.
 ///
-/// Path patterns are those of axum: `/documents/{id}`, `/files/{*rest}`; no pattern matches an
-/// un-normal path. HEAD costs what GET costs.
+/// Path patterns use axum's syntax: `/documents/{id}`, `/files/{*rest}`; no pattern matches a path
+/// that is not normalized. HEAD costs what GET costs.
 #[derive(Clone, Default)]
 pub struct PriceTable(Routes<PricedRoute>);
 
-/// A route with its price, and the name by which logs know it.
+/// A route with its price, and its name in logs.
 #[derive(Clone, Debug)]
 pub(super) struct PricedRoute {
     pricing: Pricing,
@@ -29,11 +30,11 @@ enum Pricing {
 }
 
 impl PricedRoute {
-    /// `None`: the closure asks for less than nothing.
+    /// `None` if the closure returned an invalid price.
     pub(super) fn price(&self, head: &RequestHead<'_>) -> Option<Price> {
         match &self.pricing {
             Pricing::Same(price) => Some(price.clone()),
-            Pricing::Each(price) => Some(price(head)).filter(|price| !price.is_unsound()),
+            Pricing::Each(price) => Some(price(head)).filter(|price| !price.is_invalid()),
         }
     }
 }
@@ -47,10 +48,10 @@ impl fmt::Debug for Pricing {
     }
 }
 
-/// What the table says of a request.
+/// The result of looking up a request.
 pub(super) enum Priced<'a> {
     Route(&'a PricedRoute),
-    /// These methods are in the table, but not this one.
+    /// The path is in the table with these methods, but not with this one.
     OtherMethods(Methods<'a, PricedRoute>),
     Unknown,
 }
@@ -65,8 +66,8 @@ impl PriceTable {
     /// Sets the price of a route.
     ///
     /// # Errors
-    /// [`InvalidRoute`]: no such method or pattern, a pattern that conflicts with another, a route that
-    /// is there already, a negative price, or one by models that names none or is nested.
+    /// [`InvalidRoute`]: an invalid method or pattern, a pattern that conflicts with another, a
+    /// duplicate route, a negative price, or a price by model that lists no models or is nested.
     pub fn route(
         self,
         method: &str,
@@ -74,16 +75,16 @@ impl PriceTable {
         price: impl Into<Price>,
     ) -> Result<Self, InvalidRoute> {
         let price = price.into();
-        if price.is_unsound() {
+        if price.is_invalid() {
             let why = "negative price, no models, or a `*` within a model's name";
             return Err(InvalidRoute::new(method, pattern, why));
         }
         self.add(method, pattern, Pricing::Same(price))
     }
 
-    /// Sets how the price of a route is found for each request: by the plan of its
-    /// [`Principal`](crate::Principal) (in the head's extensions), or by what a header names. The body isn't seen.
-    /// A request for which it asks less than nothing is refused (500).
+    /// Sets a function that prices each request of a route: by the plan of its
+    /// [`Principal`](crate::Principal) (in the head's extensions), or by a header. It does not see
+    /// the body. A request for which it returns a negative price is refused (500).
     ///
     /// # Errors
     /// As for [`route`](Self::route).
@@ -105,9 +106,9 @@ impl PriceTable {
 
     pub(super) fn find(&self, head: &RequestHead<'_>) -> Priced<'_> {
         match self.0.find(head.method, head.path()) {
-            Found::Route { value, .. } => Priced::Route(value),
-            Found::OtherMethods(methods) => Priced::OtherMethods(methods),
-            Found::Unknown | Found::Unnormal => Priced::Unknown,
+            RouteMatch::Route { value, .. } => Priced::Route(value),
+            RouteMatch::OtherMethods(methods) => Priced::OtherMethods(methods),
+            RouteMatch::Unknown | RouteMatch::AmbiguousPath => Priced::Unknown,
         }
     }
 }

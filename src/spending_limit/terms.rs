@@ -1,4 +1,4 @@
-//! What is charged when a call doesn't end well.
+//! What is charged if a call fails or ends early.
 
 /// What a call costs that ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -6,31 +6,32 @@
 pub enum Charging {
     /// Nothing.
     Nothing,
-    /// What had been counted by then. Where nothing had, the hold; of a token price no more than if every
-    /// byte that went out had been a token. A count that hadn't come to its end (a stream's first event told what
-    /// was read, a handler counted its input) is taken for no less than that.
+    /// What had been counted by then. If nothing had, the hold; for a token price at most as if
+    /// every byte that was sent had been a token. An incomplete count (say, only the input, from a
+    /// stream's first event or from the handler) is the minimum in that estimate.
     Counted,
-    /// All that was held.
+    /// The full hold.
     Hold,
 }
 
-/// What a call costs of which nobody told what it used: its usage row says that
-/// ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)). Usage of zero is told, and costs nothing.
+/// What a call costs if its usage was not reported. Its usage row is marked
+/// ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)). A reported usage of zero is
+/// not missing, and costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissingUsage {
-    /// All that was held: no free ride by a handler that forgets to count. Of a price by models, where the answer
-    /// names one, no more than was to be held for that.
+    /// The full hold: no free ride if a handler forgets to count. For a price by model whose answer
+    /// names the model, at most what that model's price would have held.
     ChargeHold,
     /// Nothing.
     ChargeNothing,
 }
 
-/// All of it together.
+/// All terms together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) failed: Charging,
-    /// As `failed` unless set.
+    /// Like `failed` by default.
     pub(super) broken: Option<Charging>,
     pub(super) disconnected: Charging,
     pub(super) missing: MissingUsage,
@@ -39,7 +40,7 @@ pub(super) struct Terms {
     pub(super) expiry: crate::domain::usage::Expiry,
 }
 
-/// Whether clients are told what they pay.
+/// Whether cost headers are sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CostHeaders {
     Off,

@@ -1,4 +1,4 @@
-//! Bodies whose pieces are watched until they are sent.
+//! Bodies whose pieces are tracked until they are sent.
 
 use std::{
     fmt,
@@ -12,16 +12,17 @@ use pin_project::pin_project;
 
 use super::{Piece, StallWatch};
 
-/// The largest piece, in bytes: what a frame of HTTP/2 holds by default (RFC 9113, 6.5.2), so that none is cut for this alone.
+/// The largest piece, in bytes: the default frame size of HTTP/2 (RFC 9113, 6.5.2), so that pieces
+/// are not split further just for this.
 pub(super) const PIECE_MAX: usize = 16 * 1_024;
 
-/// The body of an answer on a connection that a [`StallWatch`] watches; of none where nobody watches.
+/// The body of an answer, tracked if its connection has a [`StallWatch`].
 #[pin_project]
 pub struct WatchedBody<B> {
     #[pin]
     body: B,
     watch: Option<StallWatch>,
-    /// What is left of a larger piece.
+    /// The rest of a larger piece.
     rest: Bytes,
 }
 
@@ -76,7 +77,7 @@ impl<B: Body<Data = Bytes>> Body for WatchedBody<B> {
     }
 }
 
-/// The next piece of `rest`. What tells that it was sent is that the server lets go of it.
+/// The next piece of `rest`. The server drops it once it is sent, which is how that is noticed.
 fn watched(rest: &mut Bytes, watch: &StallWatch) -> Bytes {
     let data = rest.split_to(rest.len().min(PIECE_MAX));
     if data.is_empty() {
@@ -84,7 +85,7 @@ fn watched(rest: &mut Bytes, watch: &StallWatch) -> Bytes {
     }
     Bytes::from_owner(WatchedData {
         data,
-        _piece: watch.begin(),
+        _piece: watch.track(),
     })
 }
 

@@ -1,27 +1,30 @@
-//! What a client says first.
+//! The first bytes of a client.
 
-/// How every connection of HTTP/2 begins (RFC 9113, 3.4); the head of a frame follows, of the client's settings.
+/// The start of every HTTP/2 connection (RFC 9113, 3.4). It is followed by the head of the client's
+/// SETTINGS frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 
-/// The types of TLS records (RFC 8446, 5.1) in which a client says something before anything is encrypted; an alert's is between them.
+/// The types of TLS records (RFC 8446, 5.1) that a client sends before anything is encrypted; the
+/// type of alerts lies between them.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 
-/// What was heard of it.
+/// What has arrived of it.
 #[derive(Default)]
 pub(super) enum Greeting {
     #[default]
     Nothing,
-    /// So many bytes of HTTP/2's.
+    /// This many bytes of HTTP/2's greeting.
     Http2(usize),
     Tls(Records),
 }
 
 impl Greeting {
-    /// Hears more, and says whether it is enough: all of HTTP/2's greeting, of TLS the first record that is encrypted, or a byte that is
-    /// of neither. What speaks HTTP/1.1, or nothing at all, is the server's to judge.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> bool {
+    /// Takes in more bytes and returns whether they suffice: a complete HTTP/2 greeting, the first
+    /// encrypted record of TLS, or a byte that can't be part of either. HTTP/1.1 and anything else
+    /// is left to the server.
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> bool {
         if let (Self::Nothing, Some(first)) = (&self, bytes.first()) {
             *self = match *first {
                 HANDSHAKE => Self::Tls(Records::default()),
@@ -30,31 +33,35 @@ impl Greeting {
         }
         match self {
             Self::Nothing => false,
-            Self::Http2(heard) => is_greeted(heard, bytes),
-            Self::Tls(records) => bytes.iter().any(|byte| records.hear(*byte)),
+            Self::Http2(received) => is_greeted(received, bytes),
+            Self::Tls(records) => bytes.iter().any(|byte| records.receive(*byte)),
         }
     }
 }
 
-fn is_greeted(heard: &mut usize, bytes: &[u8]) -> bool {
-    let expected = PREFACE.get(*heard..).unwrap_or_default();
-    let is_http2 = bytes.iter().zip(expected).all(|(heard, one)| heard == one);
-    *heard = heard.saturating_add(bytes.len());
-    !is_http2 || *heard >= PREFACE.len().saturating_add(FRAME_HEAD)
+fn is_greeted(received: &mut usize, bytes: &[u8]) -> bool {
+    let expected = PREFACE.get(*received..).unwrap_or_default();
+    let is_http2 = bytes
+        .iter()
+        .zip(expected)
+        .all(|(received, one)| received == one);
+    *received = received.saturating_add(bytes.len());
+    !is_http2 || *received >= PREFACE.len().saturating_add(FRAME_HEAD)
 }
 
-/// How far a client has come in a handshake. Nobody but it knows what its first encrypted record is: the end of its handshake, or more.
+/// The progress of a client's TLS handshake. Whether its first encrypted record ends the handshake
+/// or carries data can't be seen from outside.
 #[derive(Default)]
 pub(super) struct Records {
-    /// Of the record's head: its type, two bytes of a version, and its length.
+    /// How much of a record's head has arrived: its type, two bytes of a version, and its length.
     head: u8,
-    /// Of the record itself, once its head is there.
+    /// How much of the record itself is still to come, once its head is there.
     left: u16,
 }
 
 impl Records {
-    /// Whether with this byte the handshake is over, or no TLS.
-    fn hear(&mut self, byte: u8) -> bool {
+    /// Whether this byte ends the handshake, or shows that this isn't TLS.
+    fn receive(&mut self, byte: u8) -> bool {
         match (self.head, self.left) {
             (0, 1..) => self.left = self.left.saturating_sub(1),
             (0, 0) if !matches!(byte, CHANGE_CIPHER_SPEC..=HANDSHAKE) => return true,
@@ -84,9 +91,9 @@ mod tests {
         for cut in 1..whole.len() {
             let (first, last) = whole.split_at(cut);
             let mut greeting = Greeting::default();
-            assert!(!greeting.hear(first), "{cut}");
-            assert!(!greeting.hear(b""), "{cut}");
-            assert!(greeting.hear(last), "{cut}");
+            assert!(!greeting.receive(first), "{cut}");
+            assert!(!greeting.receive(b""), "{cut}");
+            assert!(greeting.receive(last), "{cut}");
         }
     }
 
@@ -101,10 +108,10 @@ mod tests {
             "\x17",
             "\x14",
         ] {
-            assert!(Greeting::default().hear(said.as_bytes()), "{said}");
+            assert!(Greeting::default().receive(said.as_bytes()), "{said}");
         }
         let mut slow = Greeting::default();
-        assert!(!slow.hear(b"P") && slow.hear(b"UT"));
+        assert!(!slow.receive(b"P") && slow.receive(b"UT"));
     }
 
     fn record(kind: u8, length: u16) -> Vec<u8> {
@@ -127,13 +134,13 @@ mod tests {
         for cut in 0..plain.len() {
             let (first, last) = plain.split_at(cut);
             let mut greeting = Greeting::default();
-            assert!(!greeting.hear(first) && !greeting.hear(last), "{cut}");
-            assert!(greeting.hear(&[APPLICATION_DATA]), "{cut}");
+            assert!(!greeting.receive(first) && !greeting.receive(last), "{cut}");
+            assert!(greeting.receive(&[APPLICATION_DATA]), "{cut}");
         }
         // All at once, or something else where a record should begin.
         for next in [record(APPLICATION_DATA, 9), b"GET /".to_vec(), vec![24]] {
-            assert!(Greeting::default().hear(&[hello.clone(), next].concat()));
+            assert!(Greeting::default().receive(&[hello.clone(), next].concat()));
         }
-        assert!(!Greeting::default().hear(&record(HANDSHAKE, u16::MAX)[..60_000]));
+        assert!(!Greeting::default().receive(&record(HANDSHAKE, u16::MAX)[..60_000]));
     }
 }

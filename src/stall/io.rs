@@ -1,4 +1,5 @@
-//! Connections whose writes are watched until the system takes them, and whose reads until there is a greeting.
+//! Connections whose writes are tracked until the system accepts them, and whose reads are tracked
+//! until there is a greeting.
 
 use std::{
     any::Any,
@@ -17,62 +18,64 @@ use tokio::{
 
 use super::{Piece, StallWatch, greeting::Greeting};
 
-/// A connection that a [`StallWatch`] watches. It ends by itself: then it reads and writes nothing but errors (`TimedOut`), at which a
-/// server lets go of it. A server polls one or the other at any time.
+/// A connection with a [`StallWatch`]. When it stalls it ends itself: from then on reads and writes
+/// only return errors (`TimedOut`), and the server drops it. A server polls at least one of the two
+/// at any time.
 #[pin_project]
 pub struct WatchedIo<T> {
     #[pin]
     io: T,
-    eye: Eye,
-    /// Let go of with the connection.
+    monitor: ConnectionMonitor,
+    /// Dropped with the connection.
     _kept: Option<Box<dyn Any + Send>>,
 }
 
-/// What watches.
-struct Eye {
+/// Checks the connection for stalls.
+struct ConnectionMonitor {
     watch: StallWatch,
-    /// A write that the system takes nothing of.
+    /// A pending write that the system does not accept.
     waiting: Option<Piece>,
-    /// Over when the connection is.
-    stalled: Clock,
-    /// `None` when there was one.
-    greeting: Option<(Greeting, Clock)>,
-    /// Over when the server is.
-    end: Option<Clock>,
-    over: Option<&'static str>,
+    /// Completes when the connection has stalled.
+    stalled: Timer,
+    /// `None` once it is complete.
+    greeting: Option<(Greeting, Timer)>,
+    /// Completes when the server stops waiting.
+    end: Option<Timer>,
+    closed_for: Option<&'static str>,
 }
 
-type Clock = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<T> WatchedIo<T> {
     pub(super) fn new(io: T, watch: StallWatch) -> Self {
         let (within, watched) = (watch.greeting_within, watch.clone());
-        // A timer is made when it is first asked.
+        // The timer is created when it is first polled.
         let silent = Box::pin(async move { sleep(within).await });
         Self {
             io,
-            eye: Eye {
+            monitor: ConnectionMonitor {
                 watch,
                 waiting: None,
                 stalled: Box::pin(async move { watched.stalled().await }),
                 greeting: Some((Greeting::default(), silent)),
                 end: None,
-                over: None,
+                closed_for: None,
             },
             _kept: None,
         }
     }
 
-    /// Lets go of `place` with the connection: of what bounds their number.
+    /// Drops `place` with the connection: for a permit that limits the number of connections.
     #[must_use]
     pub fn keeping(mut self, place: impl Send + 'static) -> Self {
         self._kept = Some(Box::new(place));
         self
     }
 
-    /// Ends the connection when `end` is over, whatever is under way on it: for a server that has waited long enough for its
-    /// clients to finish. The bodies of its answers are dropped then, which settles what they have cost; a server that only lets go of the
-    /// futures that accept leaves them to a runtime whose stores are closed already.
+    /// Ends the connection when `end` completes, whatever is under way on it: for a server that has
+    /// waited long enough for its clients to finish. The bodies of its answers are dropped then,
+    /// which settles their cost. A server that only drops its accept futures leaves them to a
+    /// runtime whose stores are already closed.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -88,67 +91,71 @@ impl<T> WatchedIo<T> {
     /// ```
     #[must_use]
     pub fn ending(mut self, end: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.eye.end = Some(Box::pin(end));
+        self.monitor.end = Some(Box::pin(end));
         self
     }
 
-    /// What is watched: of a TLS stream, what the handshake brought.
+    /// The watched connection: for a TLS stream, the results of the handshake.
     #[must_use]
     pub fn inner(&self) -> &T {
         &self.io
     }
 
-    /// Who watches: for the extensions of each request that comes over the connection, where a [`StallLayer`](super::StallLayer) looks for
-    /// it.
+    /// The connection's watch, to be put into the extensions of each request on it, where a
+    /// [`StallLayer`](super::StallLayer) looks for it.
     #[must_use]
     pub fn watch(&self) -> &StallWatch {
-        &self.eye.watch
+        &self.monitor.watch
     }
 }
 
-impl Eye {
-    /// Fails when the connection is over.
-    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.over.is_none() && self.stalled.as_mut().poll(context).is_ready() {
-            self.end_for("an answer was left lying");
+impl ConnectionMonitor {
+    /// Fails once the connection is to end.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.closed_for.is_none() && self.stalled.as_mut().poll(context).is_ready() {
+            self.close("the client stopped reading an answer");
         }
-        let asked = self.end.as_mut().filter(|_| self.over.is_none());
-        if asked.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
-            self.end_for("the server waits no longer");
+        let end = self.end.as_mut().filter(|_| self.closed_for.is_none());
+        if end.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
+            self.close("the server stopped waiting");
         }
-        self.over
+        self.closed_for
             .map_or(Ok(()), |why| Err(io::Error::new(ErrorKind::TimedOut, why)))
     }
 
-    /// Notes what a read had, if anything.
-    fn hear(&mut self, heard: Option<&[u8]>, context: &mut Context<'_>) -> io::Result<()> {
+    /// Notes what a read returned, if anything.
+    fn observe_read(
+        &mut self,
+        received: Option<&[u8]>,
+        context: &mut Context<'_>,
+    ) -> io::Result<()> {
         let Some((greeting, silent)) = &mut self.greeting else {
             return Ok(());
         };
-        match heard {
-            Some(bytes) if greeting.hear(bytes) => self.greeting = None,
+        match received {
+            Some(bytes) if greeting.receive(bytes) => self.greeting = None,
             Some(_) => {}
             None if silent.as_mut().poll(context).is_ready() => {
                 self.greeting = None;
-                self.end_for("a client said nothing");
+                self.close("the client sent no greeting");
             }
             None => {}
         }
-        self.look(context)
+        self.check(context)
     }
 
-    fn end_for(&mut self, why: &'static str) {
+    fn close(&mut self, why: &'static str) {
         let peer = self.watch.peer.map(tracing::field::display);
-        tracing::info!(target: "tollgate", peer, "{why}: the connection ends");
-        self.over = Some(why);
+        tracing::info!(target: "tollgate", peer, "closing a connection: {why}");
+        self.closed_for = Some(why);
     }
 
-    /// Notes whether a write waits.
-    fn noted<R>(&mut self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    /// Notes whether a write is pending.
+    fn track_write<R>(&mut self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if written.is_ready() {
             self.waiting = None;
         } else if self.waiting.is_none() {
-            self.waiting = Some(self.watch.begin());
+            self.waiting = Some(self.watch.track());
         }
         written
     }
@@ -161,20 +168,20 @@ impl<T: AsyncWrite> AsyncWrite for WatchedIo<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        this.eye.look(context)?;
-        this.eye.noted(this.io.poll_write(context, bytes))
+        this.monitor.check(context)?;
+        this.monitor.track_write(this.io.poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.eye.look(context)?;
-        this.eye.noted(this.io.poll_flush(context))
+        this.monitor.check(context)?;
+        this.monitor.track_write(this.io.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.eye.look(context)?;
-        this.eye.noted(this.io.poll_shutdown(context))
+        this.monitor.check(context)?;
+        this.monitor.track_write(this.io.poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -183,8 +190,9 @@ impl<T: AsyncWrite> AsyncWrite for WatchedIo<T> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        this.eye.look(context)?;
-        this.eye.noted(this.io.poll_write_vectored(context, pieces))
+        this.monitor.check(context)?;
+        this.monitor
+            .track_write(this.io.poll_write_vectored(context, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -199,11 +207,11 @@ impl<T: AsyncRead> AsyncRead for WatchedIo<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.eye.look(context)?;
+        this.monitor.check(context)?;
         let before = buffer.filled().len();
         let read = this.io.poll_read(context, buffer);
-        let heard = buffer.filled().get(before..).filter(|_| read.is_ready());
-        this.eye.hear(heard, context)?;
+        let received = buffer.filled().get(before..).filter(|_| read.is_ready());
+        this.monitor.observe_read(received, context)?;
         read
     }
 }
@@ -211,7 +219,7 @@ impl<T: AsyncRead> AsyncRead for WatchedIo<T> {
 impl<T> fmt::Debug for WatchedIo<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchedIo")
-            .field("watch", &self.eye.watch)
+            .field("watch", &self.monitor.watch)
             .finish_non_exhaustive()
     }
 }

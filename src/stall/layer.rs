@@ -1,4 +1,4 @@
-//! The layer that hands each answer to the watch of its connection.
+//! The layer that ties each answer to the watch of its connection.
 
 use std::{
     fmt,
@@ -17,14 +17,14 @@ use tower_service::Service;
 
 use super::{StallWatch, WatchedBody};
 
-/// Has the answers watched on connections that a [`StallWatch`] watches, and tells the layers inside of it whose connection it is. Stands outside
-/// of all others. See the [module](crate::stall).
+/// Tracks the answers on connections with a [`StallWatch`], and provides the peer's address to the
+/// inner layers. Belongs outside of all other layers. See the [module](crate::stall).
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "it does nothing until it is a layer of a service"]
 pub struct StallLayer;
 
 impl StallLayer {
-    /// It finds the connection's [`StallWatch`] in the extensions of the request.
+    /// A layer that takes the connection's [`StallWatch`] from the extensions of the request.
     pub const fn new() -> Self {
         Self
     }
@@ -38,7 +38,7 @@ impl<S> Layer<S> for StallLayer {
     }
 }
 
-/// A service whose answers are watched.
+/// A service whose answers are tracked.
 #[derive(Clone, Debug)]
 pub struct Watched<S> {
     inner: S,
@@ -61,8 +61,8 @@ where
         let extensions = request.extensions_mut();
         let watch = extensions.get::<StallWatch>().cloned();
         match &watch {
-            None => say_that_nobody_watches(),
-            Some(watch) => watch.tell(extensions),
+            None => warn_unwatched(),
+            Some(watch) => watch.insert_into(extensions),
         }
         WatchedFuture {
             answer: self.inner.call(request),
@@ -71,10 +71,10 @@ where
     }
 }
 
-/// A server tells of every request, or of none: once is enough.
-fn say_that_nobody_watches() {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
+/// Logged once: a server provides a watch with every request or with none.
+fn warn_unwatched() {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
         tracing::warn!(
             target: "tollgate",
             "a StallLayer has nobody to watch for: the server's connections are to be `StallWatch::io`, and the watch of each is to be in the \
@@ -83,7 +83,7 @@ fn say_that_nobody_watches() {
     });
 }
 
-/// The answer of a [`Watched`] service, on its way.
+/// The response future of a [`Watched`] service.
 #[pin_project]
 pub struct WatchedFuture<F> {
     #[pin]

@@ -1,26 +1,34 @@
-//! Ends connections whose client takes nothing of what it asked for, or asks for nothing at all: [`StallWatch`] and [`StallLayer`].
+//! Ends connections whose client doesn't read its answers, or never sends a request: [`StallWatch`]
+//! and [`StallLayer`].
 //!
-//! - Refuses nothing. A server that lets you hand it its connections is given watched ones ([`StallWatch::io`]), which end by themselves;
-//!   the layer stands outside of all others, where it sees the bodies of answers as they go out. On tonic's own server that is
-//!   `Server::builder().layer(StallLayer::new())` over watched connections and nothing else; a loop of one's own puts the
-//!   connection's watch into the extensions of each request.
-//! - An answer stays in the server's memory until it is sent, and it isn't sent before the client makes room for it. Whoever asks over
-//!   HTTP/2 with a window of nothing, or doesn't read what comes over HTTP/1.1, keeps as many answers there as there may be
-//!   requests under way. So a connection ends on which there are pieces of bodies, or a write, and none of them was sent for
-//!   30 seconds, unless set. A piece is 16 KiB, or what is left of less: that much a client has to read in the time.
-//! - Waiting for the next piece of an answer is not a stall: a stream without events stays, and so does a client that reads slowly.
-//!   How many answers a client may have under way at all is a
-//!   [`ConcurrencyLimitLayer`](crate::rate_limit::ConcurrencyLimitLayer)'s to say.
-//! - Over HTTP/2 it is enough that one answer makes progress: how many others may stand still meanwhile is bounded by the server's
-//!   number of streams.
-//! - For a client that has not even said which protocol it speaks, no protocol's own timeout runs. Its connection ends after
-//!   10 seconds, unless set; of HTTP/2 its part of the greeting is waited for (RFC 9113, 3.4), after which pings say whether it lives.
-//! - TLS belongs inside of the watched connection ([`StallWatch::io`] around the stream that was accepted, and its handshake under a time limit of
-//!   its own). Outside of it, as where tonic's own server does it, nothing but the handshake is seen: the first encrypted record of the
-//!   client counts as a greeting then, whatever is in it.
-//! - The system says that it can take more when a good part of its own buffer is free again, which may have megabytes: give the
-//!   sockets a send buffer of some hundred kilobytes, or somebody who reads slowly is taken for one who doesn't.
-//! - Asks no store. A piece of a body costs an allocation, and twice a short lock of the connection's own.
+//! - Refuses nothing. Give the server watched connections ([`StallWatch::io`]), which end
+//!   themselves, if it accepts connections from you. The layer belongs outside of all others, where
+//!   it sees the bodies of answers as they are sent. On tonic's own server that is just
+//!   `Server::builder().layer(StallLayer::new())` over watched connections; your own accept loop
+//!   puts the connection's watch into the extensions of each request.
+//! - An answer stays in the server's memory until it is sent, and it isn't sent until the client
+//!   makes room for it. A client that uses HTTP/2 with a window of zero, or doesn't read its
+//!   HTTP/1.1 connection, can keep as many answers in memory as it may have requests under way. So
+//!   a connection is closed if it has unsent pieces of bodies, or a pending write, and none of them
+//!   was sent for 30 seconds (by default). A piece is at most 16 KiB: that much a client has to
+//!   read in that time.
+//! - Waiting for the next piece of an answer is not a stall: a stream without events stays open,
+//!   and so does a slow reader. To limit how many answers a client may have under way, use a
+//!   [`ConcurrencyLimitLayer`](crate::rate_limit::ConcurrencyLimitLayer).
+//! - Over HTTP/2 it is enough that one answer makes progress; how many others may stand still
+//!   meanwhile is limited by the server's maximum number of streams.
+//! - No protocol timeout applies to a client that has not even shown which protocol it speaks. Its
+//!   connection is closed after 10 seconds (by default). For HTTP/2 this waits for the client's
+//!   part of the greeting (RFC 9113, 3.4); after that, pings show whether it is alive.
+//! - TLS belongs inside of the watched connection ([`StallWatch::io`] around the accepted stream,
+//!   with a separate time limit for its handshake). If it is outside, as with tonic's own server,
+//!   only the handshake is visible: the client's first encrypted record then counts as its
+//!   greeting, whatever it contains.
+//! - The system reports that it can accept more once a good part of its send buffer is free, and
+//!   that buffer may hold megabytes. Give the sockets a send buffer of a few hundred kilobytes, or
+//!   a slow reader may be mistaken for a stalled one.
+//! - Uses no store. A piece of a body costs one allocation, and briefly takes the connection's own
+//!   lock twice.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -71,39 +79,40 @@ pub use self::{
 
 use crate::wire::PeerAddress;
 
-/// How long something may stand still, and how long a client may take to say what it speaks, unless set.
+/// The defaults: how long a connection may stand still, and how long a client may take to show
+/// which protocol it speaks.
 const TIME_MAX: Duration = Duration::from_secs(30);
 const GREETING_WITHIN: Duration = Duration::from_secs(10);
-/// How often it is looked at in that time.
-const LOOKS: u8 = 4;
-/// A time of nothing would be looked at without end.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
+/// How often a connection is checked in that time.
+const CHECKS: u8 = 4;
+/// The shortest interval: with a time of zero, checking would loop without pause.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Sees whether a client takes what it is sent. One belongs to one connection; a clone is the same one. See the
-/// [module](self).
+/// Detects whether a client reads what it is sent. Each connection has its own; clones share it.
+/// See the [module](self).
 #[derive(Clone)]
 pub struct StallWatch {
     under_way: Arc<Mutex<UnderWay>>,
     time_max: Duration,
     greeting_within: Duration,
     peer: Option<SocketAddr>,
-    /// What else a server that knows the connection by its watch would have told of it.
-    told: Option<Told>,
+    /// Further data about the connection, for servers that know it only by its watch.
+    provided: Option<Told>,
 }
 
-/// Puts it into the extensions of a request.
+/// Adds it to the extensions of a request.
 type Told = Arc<dyn Fn(&mut Extensions) + Send + Sync>;
 
-/// What was handed out and isn't sent yet.
+/// What was handed to the server and isn't sent yet.
 #[derive(Default)]
 struct UnderWay {
     pieces: usize,
-    /// How often it was looked at since something of it was sent.
-    looks: u8,
+    /// The number of checks since something was last sent.
+    checks: u8,
 }
 
 impl StallWatch {
-    /// Things may stand still for 30 seconds.
+    /// A watch that allows a connection to stand still for 30 seconds.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -111,87 +120,90 @@ impl StallWatch {
             time_max: TIME_MAX,
             greeting_within: GREETING_WITHIN,
             peer: None,
-            told: None,
+            provided: None,
         }
     }
 
-    /// How long something may stand still before the connection is to be ended: it is at the soonest after that time, and at
-    /// the latest after a quarter more.
+    /// How long a connection may stand still before it is closed: at the earliest after that time,
+    /// and at the latest a quarter of it later.
     #[must_use]
     pub fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time;
         self
     }
 
-    /// How long a client may take to say what it speaks: 10 seconds, unless set.
+    /// How long a client may take to show which protocol it speaks; 10 seconds by default.
     #[must_use]
     pub fn greeting_within(mut self, time: Duration) -> Self {
         self.greeting_within = time;
         self
     }
 
-    /// Whose connection it is. A [`StallLayer`] tells it to the layers inside of it.
+    /// The peer's address. A [`StallLayer`] provides it to the inner layers.
     #[must_use]
     pub fn peer(mut self, peer: SocketAddr) -> Self {
         self.peer = Some(peer);
         self
     }
 
-    /// Has this told of each request too.
+    /// Also adds this to each request.
     #[cfg(feature = "tonic")]
-    pub(crate) fn telling(
+    pub(crate) fn providing(
         mut self,
-        told: impl Fn(&mut Extensions) + Send + Sync + 'static,
+        provided: impl Fn(&mut Extensions) + Send + Sync + 'static,
     ) -> Self {
-        self.told = Some(Arc::new(told));
+        self.provided = Some(Arc::new(provided));
         self
     }
 
-    fn tell(&self, extensions: &mut Extensions) {
+    fn insert_into(&self, extensions: &mut Extensions) {
         if let Some(peer) = self.peer {
-            PeerAddress(peer).tell(extensions);
+            PeerAddress(peer).insert_into(extensions);
         }
-        if let Some(told) = &self.told {
-            told(extensions);
+        if let Some(provided) = &self.provided {
+            provided(extensions);
         }
     }
 
-    /// An answer's body on the connection: as it was, but that its pieces are watched. What a [`StallLayer`] does with each.
+    /// Wraps an answer's body on the connection: unchanged, but its pieces are tracked.
+    /// [`StallLayer`] does this for every answer.
     #[must_use]
     pub fn body<B>(&self, body: B) -> WatchedBody<B> {
         WatchedBody::new(body, Some(self.clone()))
     }
 
-    /// The connection: as it was, but that its writes are watched, and that it fails (`TimedOut`) once it is to be ended.
+    /// Wraps the connection: unchanged, but its writes are tracked, and it fails (`TimedOut`) once
+    /// it has stalled.
     #[must_use]
     pub fn io<T>(&self, io: T) -> WatchedIo<T> {
         WatchedIo::new(io, self.clone())
     }
 
-    /// Waits until all that is under way stands still for too long. The connection is then to be dropped: nobody takes what it sends. For
-    /// connections that aren't tokio's.
+    /// Completes when everything under way has stood still for too long. The connection should then
+    /// be dropped: the client reads nothing. For connections that aren't tokio's.
     pub async fn stalled(&self) {
-        let every = self.time_max.checked_div(LOOKS.into());
-        let every = every.unwrap_or_default().max(LOOK_EVERY_MIN);
+        let interval = self.time_max.checked_div(CHECKS.into());
+        let interval = interval.unwrap_or_default().max(CHECK_INTERVAL_MIN);
         loop {
-            sleep(every).await;
-            if self.look() {
+            sleep(interval).await;
+            if self.check() {
                 return;
             }
         }
     }
 
-    /// Whether all stood still for longer than it may. The first look may come at once after something began.
-    fn look(&self) -> bool {
+    /// Whether everything has stood still for too long. One extra check is needed, because the
+    /// first may come right after something began.
+    fn check(&self) -> bool {
         let mut under_way = self.lock();
-        under_way.looks = match under_way.pieces {
+        under_way.checks = match under_way.pieces {
             0 => 0,
-            _ => under_way.looks.saturating_add(1),
+            _ => under_way.checks.saturating_add(1),
         };
-        under_way.looks > LOOKS
+        under_way.checks > CHECKS
     }
 
-    fn begin(&self) -> Piece {
+    fn track(&self) -> Piece {
         let mut under_way = self.lock();
         under_way.pieces = under_way.pieces.saturating_add(1);
         drop(under_way);
@@ -222,13 +234,13 @@ impl fmt::Debug for StallWatch {
     }
 }
 
-/// Something that is to be sent. Dropped, it was, or never will be.
+/// Something to be sent. It is dropped when it was sent, or never will be.
 struct Piece(StallWatch);
 
 impl Drop for Piece {
     fn drop(&mut self) {
         let mut under_way = self.0.lock();
         under_way.pieces = under_way.pieces.saturating_sub(1);
-        under_way.looks = 0;
+        under_way.checks = 0;
     }
 }

@@ -1,4 +1,4 @@
-//! Who is at the other end: the peer, or the client that a trusted proxy speaks for.
+//! The client's address: the peer's, or the one that a trusted proxy forwards.
 
 use std::{
     fmt,
@@ -18,19 +18,19 @@ use crate::domain::{
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The most forwarding hops that are looked at.
+/// The maximum number of forwarding hops.
 const HOPS_MAX: usize = 32;
-/// The most parts that one line of `Forwarded` is cut into.
+/// The maximum number of parts in one line of `Forwarded`.
 const PARTS_MAX: usize = 1_024;
 
-/// The address at the other end of a connection, for servers that put none of the known types into the
-/// extensions: plain hyper inserts this.
+/// The address at the other end of a connection, for servers that put none of the known types into
+/// the extensions. With plain hyper, insert this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
 impl PeerAddress {
-    /// Puts it where the layers look for it, and where tonic does.
-    pub(crate) fn tell(self, extensions: &mut Extensions) {
+    /// Inserts it where the layers look for it, and where tonic does.
+    pub(crate) fn insert_into(self, extensions: &mut Extensions) {
         extensions.insert(self);
         #[cfg(feature = "tonic")]
         extensions.insert(tonic::transport::server::TcpConnectInfo {
@@ -40,7 +40,7 @@ impl PeerAddress {
     }
 }
 
-/// The header by which the trusted proxies tell for whom they speak. One, as configured; never a guess.
+/// The header in which trusted proxies name the client. One, as configured; never guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
@@ -48,20 +48,20 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239): the `for` parameters, read from the right.
     Forwarded,
-    /// `X-Forwarded-For`, and `X-Real-IP` in requests that have none. Only behind proxies that set or
-    /// remove both: what a proxy passes on unread was written by the client.
+    /// `X-Forwarded-For`, or `X-Real-IP` in requests without it. Only behind proxies that set or
+    /// remove both: a header that a proxy just passes on was written by the client.
     XForwardedForOrXRealIp,
 }
 
-/// Why there is no client address. The request is refused: what isn't known can't be judged.
+/// Why there is no client address. The request is then refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// The server told no peer address.
-    #[error("the server told no peer address")]
+    /// The server provided no peer address.
+    #[error("the server provided no peer address")]
     NoPeer,
-    /// A trusted proxy sent something that is no address.
-    #[error("a forwarding header holds something that is no address")]
+    /// A trusted proxy sent something that is not an address.
+    #[error("a forwarding header contains something that is not an address")]
     Unreadable,
     /// More than 32 hops.
     #[error("more than {HOPS_MAX} forwarding hops")]
@@ -69,21 +69,21 @@ pub enum AddressError {
 }
 
 impl AddressError {
-    /// For whoever refuses for it. A server that tells no peer address tells none of any request: how to mend that is
-    /// said once, aloud.
+    /// Returns the error, to be refused with. A server that provides no peer address does so for
+    /// every request, so how to fix that is logged once.
     pub(crate) fn said(self) -> Self {
-        static SAID: Once = Once::new();
+        static LOGGED: Once = Once::new();
         if self == Self::NoPeer {
-            SAID.call_once(say_how_to_tell_the_peer);
+            LOGGED.call_once(log_missing_peer);
         }
         self
     }
 }
 
-fn say_how_to_tell_the_peer() {
+fn log_missing_peer() {
     tracing::error!(
         target: "tollgate",
-        "the server tells no peer address, and what counts or compares addresses refuses everybody: serve axum's router by \
+        "the server provides no peer address, so layers that count or compare addresses refuse every request: serve axum's router by \
          `app.into_make_service_with_connect_info::<SocketAddr>()`, with tollgate's feature `axum`; let other servers put a `tollgate::PeerAddress` into \
          the extensions of each request"
     );
@@ -99,9 +99,9 @@ impl From<AddressError> for Denial {
     }
 }
 
-/// The address of the client, as a layer of this crate found it ([`IpAllowLayer`](crate::IpAllowLayer)):
-/// the peer's, or that for which a trusted proxy speaks. In the request's extensions, and an extractor for
-/// axum.
+/// The client's address as a layer of this crate determined it
+/// ([`IpAllowLayer`](crate::IpAllowLayer)): the peer's, or the one that a trusted proxy named. In
+/// the request's extensions, and an extractor for axum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientIp(IpAddr);
 
@@ -110,14 +110,14 @@ impl ClientIp {
         Self(address.to_canonical())
     }
 
-    /// The address; IPv4 written as IPv6 is IPv4.
+    /// The address; IPv4 in IPv6 notation becomes IPv4.
     #[must_use]
     pub fn address(self) -> IpAddr {
         self.0
     }
 
-    /// What the client is counted by: the IPv4 address, or the /64 of the IPv6 one, since one client
-    /// has them all.
+    /// What the client is counted by: the IPv4 address, or the /64 of the IPv6 address, since one
+    /// client usually has a whole /64.
     #[must_use]
     pub fn counted(self) -> IpAddr {
         counted_as(self.0)
@@ -130,10 +130,10 @@ impl fmt::Display for ClientIp {
     }
 }
 
-/// Finds the client's address: the peer's, unless the peer is a trusted proxy.
+/// Determines the client's address: the peer's, unless the peer is a trusted proxy.
 ///
-/// Then the configured header is read from the right, and the first address that isn't a trusted proxy
-/// wins: everything further left was written by whom we don't trust.
+/// In that case the configured header is read from the right, and the first address that isn't a
+/// trusted proxy wins: everything further left was written by someone untrusted.
 ///
 /// ```
 /// use tollgate::{ClientAddress, ForwardedHeader, PeerAddress, RequestHead};
@@ -156,7 +156,7 @@ pub struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// The peer's address, always.
+    /// Always the peer's address.
     #[must_use]
     pub fn peer() -> Self {
         Self {
@@ -164,8 +164,8 @@ impl ClientAddress {
         }
     }
 
-    /// The peer's address, unless it lies in `networks`: then the client that `header` names. Networks add up; what of them
-    /// holds the peer first says which header is read.
+    /// The peer's address, unless it lies in `networks`; in that case the client that `header`
+    /// names. Calls add up; the first network that contains the peer decides which header is read.
     #[must_use]
     pub fn trusting(
         mut self,
@@ -178,8 +178,7 @@ impl ClientAddress {
         self
     }
 
-    /// The client's address; IPv4 written as IPv6 comes out as IPv4. Who trusts no proxy of its own takes the address that a layer
-    /// further out has found ([`ClientIp`]), so that of two layers the inner one doesn't count the proxy.
+    /// The client's address; IPv4 in IPv6 notation becomes IPv4.
     ///
     /// # Errors
     /// [`AddressError`]: refuse the request.
@@ -208,14 +207,14 @@ impl ClientAddress {
         }
     }
 
-    /// Becomes what `outer` is, unless it has proxies of its own to trust.
+    /// Takes over the settings of `outer`, unless it has trusted proxies of its own.
     pub(crate) fn inherit(&mut self, outer: &Self) {
         if self.trusted.is_empty() {
             self.clone_from(outer);
         }
     }
 
-    /// Whether some trusted network holds every address of its kind.
+    /// Whether a trusted network contains every address of its family.
     pub(crate) fn trusts_everybody(&self) -> bool {
         self.trusted
             .iter()
@@ -226,7 +225,7 @@ impl ClientAddress {
         self.header_of(address).is_some()
     }
 
-    /// By which header a trusted proxy tells for whom it speaks.
+    /// The header in which a trusted proxy names the client.
     fn header_of(&self, proxy: IpAddr) -> Option<ForwardedHeader> {
         let mut trusted = self.trusted.iter();
         let (_, header) = trusted.find(|(network, _)| network.contains(&proxy))?;
@@ -269,7 +268,7 @@ impl Default for ClientAddress {
     }
 }
 
-/// What `X-Real-IP` says: one address, or nothing.
+/// The address in `X-Real-IP`, if there is one.
 fn real_ip(headers: &HeaderMap) -> Result<Option<IpAddr>, AddressError> {
     let mut lines = headers.get_all("x-real-ip").iter();
     let line = match (lines.next(), lines.next()) {
@@ -281,14 +280,15 @@ fn real_ip(headers: &HeaderMap) -> Result<Option<IpAddr>, AddressError> {
     Ok(Some(client))
 }
 
-/// What is between the commas, from the right; no more than is looked at.
+/// The comma-separated items, from the right; no more than are examined.
 fn listed(line: &str) -> Option<Vec<&str>> {
     let hops = line.rsplit(',').take(HOPS_MAX.saturating_add(1));
     Some(hops.collect())
 }
 
-/// The elements of `Forwarded` (RFC 7239, 4), from the right. The line is read from its start: other parameters carry what
-/// a client chose (`host`), and a comma within quotes parts nothing.
+/// The elements of `Forwarded` (RFC 7239, 4), from the right. The line is parsed from its start,
+/// because other parameters carry values that a client chose (`host`), and a comma within quotes
+/// doesn't separate.
 fn elements(line: &str) -> Option<Vec<&str>> {
     let mut elements = split_outside_quotes(line, b',')?;
     elements.reverse();
@@ -296,7 +296,8 @@ fn elements(line: &str) -> Option<Vec<&str>> {
     Some(elements)
 }
 
-/// The `for` parameter of one element; `None` when there is none, or more than one, or something else is no parameter.
+/// The `for` parameter of an element; `None` if there is none, more than one, or something that
+/// isn't a parameter.
 fn node_of(element: &str) -> Option<&str> {
     let mut node = None;
     for pair in split_outside_quotes(element, b';')? {
@@ -306,7 +307,7 @@ fn node_of(element: &str) -> Option<&str> {
         }
         let (name, value) = pair.split_once('=')?;
         let inside = match value.strip_prefix('"') {
-            // Nothing follows the closing quote, and none closes before.
+            // The only closing quote is at the end.
             Some(rest) => rest
                 .strip_suffix('"')
                 .filter(|inside| quotes_are_escaped(inside))?,
@@ -320,7 +321,7 @@ fn node_of(element: &str) -> Option<&str> {
     node
 }
 
-/// Whether every quote in a quoted string has its backslash, and every backslash something to escape.
+/// Whether every quote inside a quoted string is escaped, and every backslash escapes something.
 fn quotes_are_escaped(inside: &str) -> bool {
     let mut bytes = inside.bytes();
     while let Some(byte) = bytes.next() {
@@ -335,8 +336,8 @@ fn quotes_are_escaped(inside: &str) -> bool {
     true
 }
 
-/// The parts of a text between separators that stand in no quoted string; `None` when a quoted string has no end, or the
-/// parts none.
+/// Splits a text at separators outside of quoted strings; `None` if a quoted string doesn't end, or
+/// there are too many parts.
 fn split_outside_quotes(text: &str, separator: u8) -> Option<Vec<&str>> {
     let (mut parts, mut start) = (Vec::new(), 0);
     let (mut quoted, mut escaped) = (false, false);
@@ -376,7 +377,8 @@ fn parse_node(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// What a client is counted by: an IPv4 address, or the /64 of an IPv6 one, since one client has them all.
+/// What a client is counted by: an IPv4 address, or the /64 of an IPv6 address, since one client
+/// usually has a whole /64.
 pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

@@ -1,40 +1,43 @@
-//! One cookie of a request, in one piece or in several.
+//! Reads one cookie of a request, in one piece or in several.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, header::COOKIE};
 
-/// The longest value that is looked at, in bytes.
+/// The longest value that is accepted, in bytes.
 const LENGTH_MAX: usize = 16 * 1_024;
-/// The most pieces that a cookie may come in.
+/// The maximum number of pieces of a cookie.
 const CHUNKS_MAX: usize = 16;
 
-/// A cookie as it came.
+/// A cookie as received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CookieValue<'a> {
-    /// There is none of that name.
+    /// There is no cookie of that name.
     Absent,
-    /// It is there twice, pieces of it are missing, or it can't be what was asked for.
+    /// It appears twice, pieces are missing, or its value can't be valid.
     Unreadable,
     /// Its value.
     Text(Cow<'a, str>),
 }
 
-/// Reads the cookie that has one of `names`: whole, or in pieces `NAME.0`, `NAME.1`, … which are put together by
-/// their numbers. Several cookies of those names are refused even when they are equal: who reads which is
-/// anybody's guess.
+/// Reads the cookie that has one of `names`: whole, or in pieces `NAME.0`, `NAME.1`, … which are
+/// joined by number. Several cookies with these names are refused even if they are equal, because
+/// different readers may pick different ones.
 ///
-/// Values are base64url and dots, as those of a compact JWE or JWS are; anything else in them is no cookie of ours.
+/// Values are base64url and dots, as in a compact JWE or JWS; any other value isn't one of our
+/// cookies.
 pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValue<'a> {
     let mut pieces: Vec<Piece<'a>> = Vec::new();
-    // HTTP/2 may send each pair in a line of its own (RFC 9113, 8.2.3).
+    // HTTP/2 may send each pair as a separate line (RFC 9113, 8.2.3).
     for line in headers.get_all(COOKIE) {
         for pair in line.as_bytes().split(|byte| *byte == b';') {
             match Piece::of(pair.trim_ascii(), names) {
-                Found::Foreign => {}
-                Found::Unreadable => return CookieValue::Unreadable,
-                Found::Piece(_) if pieces.len() >= CHUNKS_MAX => return CookieValue::Unreadable,
-                Found::Piece(piece) => pieces.push(piece),
+                ParsedPair::Foreign => {}
+                ParsedPair::Unreadable => return CookieValue::Unreadable,
+                ParsedPair::Piece(_) if pieces.len() >= CHUNKS_MAX => {
+                    return CookieValue::Unreadable;
+                }
+                ParsedPair::Piece(piece) => pieces.push(piece),
             }
         }
     }
@@ -42,30 +45,30 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValu
 }
 
 struct Piece<'a> {
-    /// Which of the names it has.
+    /// Index of its name.
     name: usize,
-    /// `None`: the whole.
+    /// `None` if it is the whole cookie.
     number: Option<usize>,
     value: &'a str,
 }
 
-enum Found<'a> {
+enum ParsedPair<'a> {
     Foreign,
     Unreadable,
     Piece(Piece<'a>),
 }
 
 impl<'a> Piece<'a> {
-    fn of(pair: &'a [u8], names: &[Box<str>]) -> Found<'a> {
+    fn of(pair: &'a [u8], names: &[Box<str>]) -> ParsedPair<'a> {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let (Some(name), Some(value)) = (halves.next(), halves.next()) else {
-            return Found::Foreign;
+            return ParsedPair::Foreign;
         };
         let own = names.iter().enumerate().find_map(|(index, own)| {
             let rest = name.trim_ascii().strip_prefix(own.as_bytes())?;
             match rest.strip_prefix(b".") {
                 None => rest.is_empty().then_some((index, None)),
-                // `NAME.sig`, say, is another cookie, and another application's perhaps.
+                // `NAME.sig`, say, is a different cookie, possibly of another application.
                 Some(number) => {
                     let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
                     is_number.then_some((index, Some(number)))
@@ -73,31 +76,31 @@ impl<'a> Piece<'a> {
             }
         });
         let Some((name, suffix)) = own else {
-            return Found::Foreign;
+            return ParsedPair::Foreign;
         };
         let number = match suffix.map(number) {
             None => None,
             Some(Some(number)) => Some(number),
-            Some(None) => return Found::Unreadable,
+            Some(None) => return ParsedPair::Unreadable,
         };
         let value = value.trim_ascii();
         let speakable =
             |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if value.is_empty() || value.len() > LENGTH_MAX || !value.iter().all(speakable) {
-            return Found::Unreadable;
+            return ParsedPair::Unreadable;
         }
         match std::str::from_utf8(value) {
-            Ok(value) => Found::Piece(Self {
+            Ok(value) => ParsedPair::Piece(Self {
                 name,
                 number,
                 value,
             }),
-            Err(_) => Found::Unreadable,
+            Err(_) => ParsedPair::Unreadable,
         }
     }
 }
 
-/// A number as who cut the cookie writes it: `0`, `12`; not `01`, `+1`, `x`.
+/// A number in the canonical form: `0`, `12`; not `01`, `+1`, `x`.
 fn number(digits: &[u8]) -> Option<usize> {
     let number = std::str::from_utf8(digits).ok()?.parse::<usize>().ok()?;
     (number < CHUNKS_MAX && number.to_string().as_bytes() == digits).then_some(number)

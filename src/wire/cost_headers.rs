@@ -1,4 +1,4 @@
-//! What a client is told of its money: exact decimal numbers of dollars.
+//! Cost headers: exact decimal numbers of dollars.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -13,21 +13,21 @@ const BUDGET_LEFT: HeaderName = HeaderName::from_static("x-budget-remaining");
 /// The longest amount is `-9223372036.854775808`.
 const AMOUNT_MAX: usize = 21;
 
-/// What a client is told of what it pays.
+/// The figures in the cost headers of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ToldCost {
+pub(crate) struct CostFigures {
     /// What was set aside for the request.
     pub(crate) held: Money,
-    /// What it costs, where that is known.
+    /// What it costs, if known.
     pub(crate) cost: Option<Money>,
     /// What the account can still set aside.
     pub(crate) balance_left: Money,
-    /// What the tightest limit still admits, where there is one.
+    /// What the tightest limit still admits, if there is a limit.
     pub(crate) budget_left: Option<Money>,
 }
 
-impl ToldCost {
-    /// Writes the header fields; all amounts stand in one text.
+impl CostFigures {
+    /// Writes the header fields; all amounts share one buffer.
     pub(crate) fn write(self, headers: &mut HeaderMap) {
         let mut text = Text::new([0; 4 * AMOUNT_MAX]);
         let fields = [
@@ -37,12 +37,12 @@ impl ToldCost {
             (BUDGET_LEFT, self.budget_left),
         ];
         let fields = fields.map(|(name, amount)| {
-            let place = amount.map(|amount| text.push_decimal(amount));
-            (name, place)
+            let range = amount.map(|amount| text.push_decimal(amount));
+            (name, range)
         });
         let text = text.into_bytes();
-        for (name, place) in fields {
-            let value = place.map(|place| HeaderValue::from_maybe_shared(text.slice(place)));
+        for (name, range) in fields {
+            let value = range.map(|range| HeaderValue::from_maybe_shared(text.slice(range)));
             if let Some(Ok(value)) = value {
                 headers.insert(name, value);
             }
@@ -57,24 +57,24 @@ mod tests {
     #[test]
     fn amounts_are_exact_and_the_longest_have_room() {
         let mut headers = HeaderMap::new();
-        let told = ToldCost {
+        let figures = CostFigures {
             held: Money::from_nanos(i64::MIN),
             cost: Some(Money::from_nanos(i64::MIN)),
             balance_left: Money::from_nanos(2_000_000),
             budget_left: Some(Money::from_nanos(i64::MIN)),
         };
-        told.write(&mut headers);
+        figures.write(&mut headers);
         for name in [HELD, COST, BUDGET_LEFT] {
             assert_eq!(headers[name], "-9223372036.854775808");
         }
         assert_eq!(headers[BALANCE_LEFT], "0.002");
-        let told = ToldCost {
+        let figures = CostFigures {
             cost: None,
             budget_left: None,
-            ..told
+            ..figures
         };
         let mut headers = HeaderMap::new();
-        told.write(&mut headers);
+        figures.write(&mut headers);
         assert_eq!(headers.len(), 2);
     }
 }

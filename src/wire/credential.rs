@@ -2,20 +2,20 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
-/// The longest credential that is looked at, in bytes; what is longer is refused before any hash.
+/// The longest credential that is accepted, in bytes; longer ones are refused before any hashing.
 const LENGTH_MAX: usize = 16 * 1024;
 
-/// Where keys are expected, unless a layer says otherwise.
+/// The default header for keys.
 pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// A credential as it came.
+/// A credential as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credential<'a> {
     /// None of this kind.
     Absent,
-    /// Something that can't be a credential: empty, too long, or with other characters than a token has.
+    /// Something that can't be a credential: empty, too long, or with characters that no token has.
     Unreadable,
-    /// One.
+    /// A credential.
     Text(&'a str),
 }
 
@@ -38,8 +38,8 @@ pub(crate) struct Credentials<'a> {
     pub(crate) bearer: Credential<'a>,
 }
 
-/// Where a credential may stand: in a header of one's own, in `authorization`, and in the headers of others who take credentials
-/// of the same requests.
+/// Where a credential may be sent: in the layer's own header, in `authorization`, and in the
+/// headers of other layers that read credentials from the same requests.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHeaders {
     own: Option<HeaderName>,
@@ -49,14 +49,15 @@ pub(crate) struct KeyHeaders {
     others: Vec<HeaderName>,
 }
 
-/// What a bearer token in `authorization` is.
+/// How a bearer token in `authorization` is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Authorization {
-    /// One of the credentials.
+    /// As one of the credentials.
     Taken,
-    /// Another's who takes credentials of the same requests: it agrees, or nothing counts.
+    /// It belongs to another layer that reads credentials from the same requests: unless it equals
+    /// ours, neither counts.
     Compared,
-    /// None of ours.
+    /// Ignored.
     Ignored,
 }
 
@@ -70,28 +71,28 @@ impl KeyHeaders {
         }
     }
 
-    /// In that header, or as a bearer token.
+    /// In this header, or as a bearer token.
     pub(crate) const fn new(own: HeaderName) -> Self {
         Self::in_places(Some(own), Authorization::Taken)
     }
 
-    /// In that header, whatever else the request brings.
+    /// Only in this header, whatever else the request contains.
     pub(crate) const fn only(own: HeaderName) -> Self {
         Self::in_places(Some(own), Authorization::Ignored)
     }
 
-    /// As a bearer token, whatever else the request brings.
+    /// Only as a bearer token, whatever else the request contains.
     pub(crate) const fn only_bearer() -> Self {
         Self::in_places(None, Authorization::Taken)
     }
 
-    /// The header fields in which it may stand.
+    /// The header fields in which it may be sent.
     pub(crate) fn all(&self) -> Vec<HeaderName> {
         let bearer = (self.authorization == Authorization::Taken).then_some(AUTHORIZATION);
         self.own.iter().cloned().chain(bearer).collect()
     }
 
-    /// What a client without a key is asked for, unless it is the usual places.
+    /// What to ask a client without a key for, unless it is the default headers.
     pub(crate) fn expected(&self) -> Option<String> {
         let own = self.own.as_ref()?;
         match self.authorization {
@@ -130,7 +131,7 @@ impl KeyHeaders {
 pub(crate) struct Ambiguous;
 
 impl<'a> Credentials<'a> {
-    /// Reads all places. A line that comes twice is refused even when both are equal: intermediaries
+    /// Reads all places. A repeated line is refused even if both are equal, because intermediaries
     /// disagree about which one counts.
     pub(crate) fn read(headers: &'a HeaderMap, places: &KeyHeaders) -> Result<Self, Ambiguous> {
         let key = match &places.own {
@@ -156,7 +157,7 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// The credential, wherever it stands.
+    /// The credential, wherever it was sent.
     pub(crate) fn either(&self) -> Credential<'a> {
         match self.key_header {
             Credential::Absent => self.bearer,
@@ -165,9 +166,10 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// Whether one of these fields, or `authorization`, came in more than one line. No credential counts then, wherever it stands.
+/// Whether one of these fields, or `authorization`, was sent in more than one line. Then no
+/// credential counts, wherever it was sent.
 pub(crate) fn are_doubled(headers: &HeaderMap, places: &[HeaderName]) -> bool {
-    // Nearly no request has any field twice.
+    // Almost no request repeats any field.
     headers.len() != headers.keys_len()
         && places
             .iter()
@@ -193,7 +195,8 @@ fn only<'a>(
     }
 }
 
-/// `Bearer` in any case, blanks, a token (RFC 9110, 11.1; RFC 6750, 2.1). Another scheme is no bearer token.
+/// `Bearer` in any case, blanks, a token (RFC 9110, 11.1; RFC 6750, 2.1). Other schemes are
+/// ignored.
 fn bearer(value: &HeaderValue) -> Credential<'_> {
     let bytes = value.as_bytes();
     let Some((scheme, rest)) = bytes.split_at_checked(6) else {
@@ -205,7 +208,7 @@ fn bearer(value: &HeaderValue) -> Credential<'_> {
     match rest.first() {
         None => Credential::Unreadable,
         Some(b' ') => token(rest.trim_ascii_start()),
-        // `BearerX` is another scheme; `Bearer`, a tab and a credential is one that is badly written.
+        // `BearerX` is another scheme; `Bearer`, a tab and a credential is a malformed one.
         Some(byte) if is_scheme_character(*byte) => Credential::Absent,
         Some(_) => Credential::Unreadable,
     }
@@ -216,8 +219,8 @@ fn is_scheme_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A `token68` with the characters that keys of other systems are known to have. No blank, tab, comma
-/// or quote: a list is one bad key.
+/// A `token68`, extended by the characters that keys of other systems are known to use. No blank,
+/// tab, comma or quote: a list counts as one malformed key.
 fn token(bytes: &[u8]) -> Credential<'_> {
     if bytes.is_empty() || bytes.len() > LENGTH_MAX {
         return Credential::Unreadable;
@@ -228,7 +231,8 @@ fn token(bytes: &[u8]) -> Credential<'_> {
     std::str::from_utf8(bytes).map_or(Credential::Unreadable, Credential::Text)
 }
 
-/// Sixteen bytes a step, without a branch; what is left over is looked at together with bytes that were seen already.
+/// Sixteen bytes per step, branch-free; the remainder is covered by checking the last sixteen bytes
+/// again.
 fn is_speakable(bytes: &[u8]) -> bool {
     const LANES: usize = 16;
     let Some(last) = bytes.last_chunk::<LANES>() else {
@@ -241,12 +245,12 @@ fn is_speakable(bytes: &[u8]) -> bool {
             *seen |= u8::from(is_unspeakable(*byte));
         }
     }
-    // Compared as one number: an array is compared byte by byte.
+    // Compared as one number, because arrays are compared byte by byte.
     u128::from_ne_bytes(unspeakable) == 0
 }
 
-/// What is no graphic character of ASCII, in two comparisons (with a sign, what is beyond ASCII is less than all of it), or ends one
-/// credential of several.
+/// Whether a byte is not a graphic ASCII character (two comparisons: as a signed number, anything
+/// beyond ASCII is less than all of ASCII), or separates credentials.
 const fn is_unspeakable(byte: u8) -> bool {
     const DELETE: u8 = 0x7f;
     let is_no_character = (byte.cast_signed() <= b' '.cast_signed()) | (byte == DELETE);

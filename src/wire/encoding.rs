@@ -1,9 +1,10 @@
-//! Whether a body is more than it looks.
+//! Whether a body is compressed.
 
 use http::{HeaderMap, header::CONTENT_ENCODING};
 
-/// Whether a body with such a head is compressed, or coded in another way (RFC 9110, 8.4): what is read of it then is not
-/// what goes over the connection, and may be a thousand times as long.
+/// Whether a body with these headers is compressed or otherwise encoded (RFC 9110, 8.4): its
+/// decoded form then differs from what goes over the connection, and may be a thousand times as
+/// long.
 pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CONTENT_ENCODING).iter();
     let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

@@ -1,4 +1,4 @@
-//! A request without its body, borrowed.
+//! A borrowed request without its body.
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
@@ -9,19 +9,19 @@ use percent_encoding::percent_decode_str;
 use super::{Dialect, PeerAddress, is_normal_path, parameter_of};
 use crate::domain::{RequestId, masked::masked};
 
-/// What a policy sees of a request: everything but the body, borrowed, so that nothing is taken apart.
+/// What a policy sees of a request: everything except the body, borrowed.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The target as this service sees it; a nested router may have cut its start off.
+    /// The target as this service sees it; a nested router may have removed its prefix.
     pub uri: &'a Uri,
-    /// The version of HTTP that the client speaks.
+    /// The HTTP version of the request.
     pub version: Version,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// What outer layers left for inner ones.
+    /// What outer layers added for inner ones.
     pub extensions: &'a Extensions,
 }
 
@@ -43,21 +43,23 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The full path as it came over the wire, with the feature `axum` also inside a nested axum router. Without that feature a layer
-    /// inside of one sees what the router has left of it, and tables of routes, prices and `skip_paths` are compared with that:
-    /// put layers around the outermost router then.
+    /// The full path as received; with the feature `axum` also inside a nested axum router. Without
+    /// that feature, a layer inside a nested router sees only what the router has left of the path,
+    /// and tables of routes, prices and `skip_paths` are compared with that; in that case put the
+    /// layers around the outermost router.
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.original_uri().path()
     }
 
-    /// The full path as logs may have it: of a segment that looks like a secret, the start.
+    /// The full path for logs: segments that look like secrets are cut to their start.
     pub(crate) fn shown_path(&self) -> Cow<'a, str> {
         masked(self.path())
     }
 
-    /// The method as logs may have it, and as what is counted is told apart by: `None` of one that has no place in HTTP's own standards
-    /// (RFC 9110, 9.1; RFC 5789). Its name is as long as the client likes, and may be a secret that slipped into the wrong place.
+    /// The method as logs may have it, and as what is counted is told apart by: `None` of one that
+    /// has no place in HTTP's own standards (RFC 9110, 9.1; RFC 5789). Its name is as long as the
+    /// client likes, and may be a secret that slipped into the wrong place.
     pub(crate) fn known_method(&self) -> Option<&'a str> {
         match *self.method {
             Method::GET
@@ -78,7 +80,7 @@ impl<'a> RequestHead<'a> {
         self.known_method().unwrap_or("other")
     }
 
-    /// The full path with its query, to be kept: a clone is a reference count.
+    /// The full path with its query. Cloning is cheap.
     pub(crate) fn target(&self) -> Option<&'a PathAndQuery> {
         self.original_uri().path_and_query()
     }
@@ -91,11 +93,12 @@ impl<'a> RequestHead<'a> {
         self.uri
     }
 
-    /// What the client reads a refusal in.
+    /// The protocol in which to answer a refusal.
     ///
-    /// It speaks gRPC over HTTP/2 and later; or with the `te: trailers` that every client of gRPC sends and that gRPC-Web's
-    /// calls are given when they are translated, whatever they came over. Whoever sends no more than its media type over
-    /// HTTP/1.1 is a client of another kind, for whom a refusal with the status 200 would be none.
+    /// gRPC if the request came over HTTP/2 or later, or has `te: trailers`, which every gRPC
+    /// client sends, and which translated gRPC-Web calls get whatever they came over. A client that
+    /// sends only the media type over HTTP/1.1 is of another kind, and would not recognise a
+    /// refusal with status 200.
     pub(crate) fn dialect(&self) -> Dialect {
         match Dialect::of(self.headers) {
             Dialect::Grpc if self.version < Version::HTTP_2 && !takes_trailers(self.headers) => {
@@ -105,8 +108,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The pattern of the axum route that the layer is on, with what outer routers cut off:
-    /// `/api/agents/{bot_id}`; `None` outside of axum's routes.
+    /// The pattern of the axum route that the layer is on, including the prefixes that outer
+    /// routers removed: `/api/agents/{bot_id}`; `None` outside of axum's routes.
     #[must_use]
     pub fn route_pattern(&self) -> Option<&'a str> {
         #[cfg(feature = "axum")]
@@ -116,9 +119,9 @@ impl<'a> RequestHead<'a> {
         None
     }
 
-    /// What stands in the full path where `pattern` has `{name}`, with its escapes read as UTF-8; `None` where the path is no such one, could
-    /// mean two things, or isn't UTF-8. For handlers behind no router; patterns are those of a
-    /// [`RouteTable`](crate::rbac::RouteTable).
+    /// The part of the full path at `{name}` in `pattern`, percent-decoded; `None` if the path
+    /// doesn't match, is ambiguous, or isn't UTF-8. For handlers without a router. Patterns are
+    /// those of a [`RouteTable`](crate::rbac::RouteTable).
     ///
     /// ```
     /// use tollgate::RequestHead;
@@ -135,15 +138,16 @@ impl<'a> RequestHead<'a> {
         percent_decode_str(written).decode_utf8().ok()
     }
 
-    /// The request's id, where [`RequestIdLayer`](crate::RequestIdLayer) gave it one.
+    /// The request's id, if a [`RequestIdLayer`](crate::RequestIdLayer) assigned one.
     #[must_use]
     pub fn request_id(&self) -> Option<&'a RequestId> {
         self.extensions.get()
     }
 
-    /// The address at the other end of the connection, as the server told it: [`PeerAddress`], axum's
-    /// `ConnectInfo<SocketAddr>` (in tests `MockConnectInfo<SocketAddr>`), or tonic's `TcpConnectInfo`. An
-    /// axum router tells it when it is served by `app.into_make_service_with_connect_info::<SocketAddr>()`.
+    /// The address at the other end of the connection, as the server provided it: [`PeerAddress`],
+    /// axum's `ConnectInfo<SocketAddr>` (in tests `MockConnectInfo<SocketAddr>`), or tonic's
+    /// `TcpConnectInfo`. An axum router provides it if it is served by
+    /// `app.into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         if let Some(PeerAddress(peer)) = self.extensions.get() {
@@ -174,7 +178,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Method and path only: headers hold secrets, and so may a query, a segment of the path, or a method that is none.
+/// Only method and path: headers contain secrets, and a query or path segment may too.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

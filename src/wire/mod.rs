@@ -1,4 +1,5 @@
-//! Floor 2: the one place that speaks HTTP and gRPC: credentials in, refusals and limit headers out.
+//! Floor 2: the only place that handles HTTP and gRPC: credentials in, refusals and limit headers
+//! out.
 
 mod client_address;
 mod cookie;
@@ -27,7 +28,7 @@ pub use routes::InvalidRoute;
 pub use whole::read_body;
 
 pub(crate) use cookie::{CookieValue, read as read_cookie};
-pub(crate) use cost_headers::ToldCost;
+pub(crate) use cost_headers::CostFigures;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_doubled};
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
@@ -41,10 +42,10 @@ pub(crate) use pace::Pace;
 pub(crate) use path::{is_normal_path, parameter_of};
 pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::{RateHeaders, ToldLimits};
-pub(crate) use routes::{Found, Methods, Routes};
+pub(crate) use routes::{Methods, RouteMatch, Routes};
 pub(crate) use usage::UsageReader;
 
-/// A refusal as a gRPC status, in the words that clients read.
+/// A refusal as a gRPC status, with the text for clients.
 #[cfg(feature = "tonic")]
 pub(crate) fn grpc_status(refusal: &crate::domain::denial::Denial) -> ::tonic::Status {
     let text = refusal

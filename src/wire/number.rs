@@ -1,4 +1,4 @@
-//! Numbers as values of header fields.
+//! Numbers as header values.
 
 use std::{fmt, ops::Range};
 
@@ -7,10 +7,10 @@ use http::HeaderValue;
 
 use crate::domain::money::Money;
 
-/// Numbers below this cost no allocation.
+/// Numbers below this need no allocation.
 const SMALL: usize = 1_000;
 
-/// All small numbers, one after the other, with three digits each.
+/// All small numbers in a row, with three digits each.
 static DIGITS: &str = match std::str::from_utf8(&digits()) {
     Ok(digits) => digits,
     Err(_) => "",
@@ -43,7 +43,7 @@ pub(super) fn number(number: u64) -> HeaderValue {
     })
 }
 
-/// A number that costs no allocation.
+/// A number that needs no allocation.
 pub(super) fn small(number: u64) -> Option<HeaderValue> {
     let leading_zeros = match number {
         0..=9 => 2,
@@ -56,27 +56,27 @@ pub(super) fn small(number: u64) -> Option<HeaderValue> {
     Some(HeaderValue::from_static(digits))
 }
 
-/// A text that is put together in a room of its own, which is long enough for all of it.
+/// Builds a text in a fixed buffer that is large enough for all of it.
 pub(super) struct Text<R> {
-    room: R,
+    buffer: R,
     used: usize,
 }
 
 impl<R: AsRef<[u8]> + AsMut<[u8]>> Text<R> {
-    pub(super) fn new(room: R) -> Self {
-        Self { room, used: 0 }
+    pub(super) fn new(buffer: R) -> Self {
+        Self { buffer, used: 0 }
     }
 
     #[inline]
     pub(super) fn push(&mut self, text: &[u8]) {
         let end = self.used.saturating_add(text.len());
-        if let Some(room) = self.room.as_mut().get_mut(self.used..end) {
-            room.copy_from_slice(text);
+        if let Some(free) = self.buffer.as_mut().get_mut(self.used..end) {
+            free.copy_from_slice(text);
             self.used = end;
         }
     }
 
-    /// The short ones, which most are, without a call. Says where it stands.
+    /// Short numbers, the common case, are written inline. Returns the range of the digits.
     #[inline]
     pub(super) fn push_number(&mut self, number: u64) -> Range<usize> {
         let start = self.used;
@@ -88,15 +88,15 @@ impl<R: AsRef<[u8]> + AsMut<[u8]>> Text<R> {
         start..self.used
     }
 
-    /// Dollars, exact, with as few digits as that takes. Says where it stands.
+    /// Dollars, exact, with as few digits as possible. Returns the range.
     pub(super) fn push_decimal(&mut self, amount: Money) -> Range<usize> {
         let start = self.used;
-        // Writing into a room doesn't fail.
+        // Writing to the buffer can't fail.
         let _ = amount.write_decimal(self);
         start..self.used
     }
 
-    /// The text, to be shared: one allocation, however many parts are cut from it.
+    /// The text as shared bytes: one allocation, however many slices are taken of it.
     pub(super) fn into_bytes(self) -> Bytes
     where
         R: Send + 'static,
@@ -114,7 +114,7 @@ impl<R: AsRef<[u8]> + AsMut<[u8]>> fmt::Write for Text<R> {
 
 impl<R: AsRef<[u8]>> AsRef<[u8]> for Text<R> {
     fn as_ref(&self) -> &[u8] {
-        self.room.as_ref().get(..self.used).unwrap_or_default()
+        self.buffer.as_ref().get(..self.used).unwrap_or_default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a browser sends a request on behalf of another site.
+//! Detects requests that a browser sends on behalf of another site.
 
 use std::{fmt, str::FromStr};
 
@@ -12,12 +12,13 @@ use super::RequestHead;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A text is no origin.
+/// The text is not an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an origin is expected: https://app.example.com")]
 pub struct InvalidOrigin;
 
-/// A web origin (RFC 6454): scheme, host and port. `https://app.example.com:443` is `https://app.example.com`.
+/// A web origin (RFC 6454): scheme, host and port. `https://app.example.com:443` equals
+/// `https://app.example.com`.
 ///
 /// ```
 /// use tollgate::Origin;
@@ -35,7 +36,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin of an address of the application's: `https://app.example.com` of
+    /// The origin of a URL of the application: `https://app.example.com` for
     /// `https://app.example.com/app/api/auth`.
     ///
     /// ```
@@ -47,7 +48,7 @@ impl Origin {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidOrigin`], where it has no scheme or no host.
+    /// [`InvalidOrigin`] if it has no scheme or no host.
     pub fn of_url(url: &str) -> Result<Self, InvalidOrigin> {
         let (_, rest) = url.split_once("://").ok_or(InvalidOrigin)?;
         let path = rest
@@ -60,7 +61,8 @@ impl Origin {
 impl FromStr for Origin {
     type Err = InvalidOrigin;
 
-    /// Reads `http://…` or `https://…`, with a host and perhaps a port; a slash may follow.
+    /// Parses `http://…` or `https://…` with a host, an optional port and an optional trailing
+    /// slash.
     fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         let text = text.strip_suffix('/').unwrap_or(text);
         let (scheme, host) = text.split_once("://").ok_or(InvalidOrigin)?;
@@ -80,7 +82,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Host and port as they compare: in lower case, without the port that the scheme has anyway.
+/// Host and port in comparable form: in lower case, without the scheme's default port.
 fn normal_host(text: &str, scheme: &Scheme) -> Option<Box<str>> {
     let authority = Authority::from_str(text).ok()?;
     if authority.as_str().contains('@') || authority.host().is_empty() {
@@ -88,7 +90,7 @@ fn normal_host(text: &str, scheme: &Scheme) -> Option<Box<str>> {
     }
     let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     let host = authority.host().to_ascii_lowercase();
-    // A port that is there and unreadable is none.
+    // An unreadable port is invalid.
     let port_given = authority.as_str().len() > authority.host().len();
     match authority.port_u16() {
         None if port_given => None,
@@ -98,10 +100,12 @@ fn normal_host(text: &str, scheme: &Scheme) -> Option<Box<str>> {
     }
 }
 
-/// Whether a page of another site may have made the browser send this, cookies included: an unsafe method or an upgrade
-/// (a WebSocket) with `Origin` or `Sec-Fetch-Site` of somebody else. `trusted` origins are not foreign.
+/// Whether a page of another site may have made the browser send this, cookies included: an unsafe
+/// method or an upgrade (a WebSocket) with a foreign `Origin` or `Sec-Fetch-Site`. `trusted`
+/// origins are not foreign.
 ///
-/// Without either header it is no browser of this decade, or no browser at all: no page can make it send anything.
+/// Without either header the sender is not a browser of this decade, or not a browser at all, so no
+/// page can have caused the request.
 pub(crate) fn is_cross_site(head: &RequestHead<'_>, trusted: &[Origin]) -> bool {
     let safe = matches!(
         *head.method,
@@ -118,7 +122,7 @@ pub(crate) fn is_cross_site(head: &RequestHead<'_>, trusted: &[Origin]) -> bool 
     };
     let origin = match origin.map(HeaderValue::to_str) {
         None => None,
-        // `null` is an origin that nobody is.
+        // `null` matches no origin.
         Some(origin) => match origin.map(Origin::from_str) {
             Ok(Ok(origin)) => Some(origin),
             _ => return true,
@@ -133,7 +137,8 @@ pub(crate) fn is_cross_site(head: &RequestHead<'_>, trusted: &[Origin]) -> bool 
     !same_site || origin.is_some_and(|origin| !is_own(&origin, head))
 }
 
-/// Whether the origin is where the request went, as far as the request tells: its scheme is behind a TLS proxy.
+/// Whether the origin is where the request was sent. Only the host is compared: behind a TLS proxy
+/// the request doesn't show the scheme.
 fn is_own(origin: &Origin, head: &RequestHead<'_>) -> bool {
     let host = match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),

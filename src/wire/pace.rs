@@ -1,4 +1,5 @@
-//! How slowly a body may come: whoever begins one and falls silent holds what was read of it in memory.
+//! Limits how slowly a body may arrive: a client that starts a body and falls silent would keep
+//! what was read of it in memory.
 
 use std::{
     future::Future,
@@ -11,10 +12,10 @@ use tokio::time::{Sleep, sleep};
 
 /// The longest silence between two frames.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long all of a body may take, counted from the first time that it was waited for.
+/// How long a whole body may take, counted from the first time it was waited for.
 const WHOLE_MAX: Duration = Duration::from_secs(30);
 
-/// The clocks of one body. A body that is there costs none.
+/// The timers of one body. A body that has already arrived needs none.
 #[derive(Default)]
 pub(crate) struct Pace {
     silence: Option<Pin<Box<Sleep>>>,
@@ -22,8 +23,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Whether it is given up, now that there is nothing of it; else the task is woken when it is to be.
-    pub(crate) fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready if the body has timed out, given that nothing has arrived; otherwise wakes the task
+    /// when it does.
+    pub(crate) fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let clocks = [
             (&mut self.silence, SILENCE_MAX),
             (&mut self.whole, WHOLE_MAX),
@@ -37,8 +39,8 @@ impl Pace {
         Poll::Pending
     }
 
-    /// There was something of it.
-    pub(crate) fn went_on(&mut self) {
+    /// Something has arrived.
+    pub(crate) fn made_progress(&mut self) {
         self.silence = None;
     }
 }

@@ -1,14 +1,15 @@
-//! Which paths are taken at their word, and what stands in them.
+//! Which paths are unambiguous, and the parameters in them.
 
-/// Whether a path means one thing only, to every router on the way (RFC 3986, 6.2.2).
+/// Whether a path means the same to every router on the way (RFC 3986, 6.2.2).
 ///
-/// Refused, not repaired: empty segments, `.` and `..` segments, `\`, control characters, escapes that
-/// are broken, that hide `/`, `\`, `.` or a control character, or that write out an unreserved character.
+/// Refused rather than repaired: empty segments, `.` and `..` segments, `\`, control characters,
+/// and escapes that are broken, that hide `/`, `\`, `.` or a control character, or that encode an
+/// unreserved character.
 pub(crate) fn is_normal_path(path: &str) -> bool {
     is_plain(path) || is_normal(path)
 }
 
-/// The segment of `path` that stands where `pattern` has `{name}`; `None` where they don't agree.
+/// The segment of `path` at `{name}` in `pattern`; `None` if they don't match.
 pub(crate) fn parameter_of<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
     let mut found = None;
     let (mut wanted, mut written) = (pattern.split('/'), path.split('/'));
@@ -31,7 +32,7 @@ fn inside_braces(segment: &str) -> Option<&str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }
 
-/// Bytes that can't be read in two ways, wherever they stand.
+/// Bytes that are unambiguous anywhere in a path.
 static ORDINARY: [bool; 256] = ordinary();
 
 #[expect(
@@ -50,7 +51,7 @@ const fn ordinary() -> [bool; 256] {
     all
 }
 
-/// Most paths are made of nothing else; that is seen in one pass without a branch.
+/// Most paths consist only of these, which one branch-free pass detects.
 #[expect(clippy::indexing_slicing, reason = "every byte has its place")]
 fn is_plain(path: &str) -> bool {
     let mut previous = 0;

@@ -1,4 +1,4 @@
-//! What a client is told of its limits, in the dialects that are in use.
+//! Headers that tell a client its limits, in the dialects in use.
 
 use std::{ops::Range, time::Duration};
 
@@ -10,29 +10,29 @@ use crate::{
     domain::{
         clock::Clock,
         denial::whole_secs_up,
-        quota::{Quotas, Told},
+        quota::{QuotaHeaders, Quotas},
     },
     store::{Readings, WindowReading},
 };
 
-/// How a client is told what is left to it.
+/// The headers that tell a client what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RateHeaderDialect {
-    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10 and -11, for every
-    /// window: `q` is how much it holds (of a rolling quota the [burst](crate::quota::Quota::burst)), and `w` the time in
-    /// which so much comes back, where that is whole seconds. A limit of [tokens](crate::RateLimitLayer::tokens) isn't
-    /// told like this.
+    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10 and -11, for
+    /// every window: `q` is its size (for a rolling quota the [burst](crate::quota::Quota::burst)),
+    /// and `w` the time in which that much is restored, if that is whole seconds. Not used for a
+    /// limit of [tokens](crate::RateLimitLayer::tokens).
     Draft,
-    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` for the tightest window: how much it holds, how much of that is
-    /// left, and when all of it is there again, in seconds from now.
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` for the tightest window: its size, how much
+    /// of that is left, and in how many seconds it will be full again.
     XRateLimit,
-    /// The same with the reset in seconds since 1970-01-01T00:00:00Z, as GitHub has it.
+    /// The same with the reset in seconds since 1970-01-01T00:00:00Z, as GitHub does.
     XRateLimitEpoch,
-    /// `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests` (`6m0s`), as OpenAI has
-    /// them.
+    /// `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests` (`6m0s`), as
+    /// OpenAI does.
     OpenAiRequests,
-    /// The same about tokens, for a limit whose unit is the token.
+    /// The same for tokens, for a limit of tokens.
     OpenAiTokens,
 }
 
@@ -58,25 +58,25 @@ const TOKENS: Names = [
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
-/// A list of so many bytes is put together without an allocation.
+/// Lists of up to this many bytes are built on the stack.
 const ROOM: usize = 160;
 
-/// The dialects that a layer speaks.
+/// The dialects of a layer, whether they are the defaults, and the unit of its limit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RateHeaders([Option<RateHeaderDialect>; 5], Chosen, Of);
+pub(crate) struct RateHeaders([Option<RateHeaderDialect>; 5], Selection, Unit);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chosen {
-    ByDefault,
-    ByHand,
+enum Selection {
+    Default,
+    Explicit,
 }
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum Unit {
     Requests,
     Tokens,
-    /// What is told in no dialect.
+    /// Never reported to clients.
     Attempts,
 }
 
@@ -84,22 +84,22 @@ impl Default for RateHeaders {
     fn default() -> Self {
         use RateHeaderDialect::{Draft, XRateLimit};
         let usual = [Some(Draft), Some(XRateLimit), None, None, None];
-        Self(usual, Chosen::ByDefault, Of::Requests)
+        Self(usual, Selection::Default, Unit::Requests)
     }
 }
 
 impl RateHeaders {
-    /// One more dialect; the first takes the place of the usual ones.
+    /// Adds a dialect; the first one replaces the defaults.
     pub(crate) fn add(&mut self, dialect: RateHeaderDialect) {
-        if self.1 == Chosen::ByDefault {
-            *self = Self([None; 5], Chosen::ByHand, self.2);
+        if self.1 == Selection::Default {
+            *self = Self([None; 5], Selection::Explicit, self.2);
         }
-        let is_untold = match self.2 {
-            Of::Requests => false,
-            Of::Tokens => dialect == RateHeaderDialect::Draft,
-            Of::Attempts => true,
+        let is_unreported = match self.2 {
+            Unit::Requests => false,
+            Unit::Tokens => dialect == RateHeaderDialect::Draft,
+            Unit::Attempts => true,
         };
-        if is_untold {
+        if is_unreported {
             return;
         }
         if !self.0.contains(&Some(dialect))
@@ -109,11 +109,12 @@ impl RateHeaders {
         }
     }
 
-    /// Tells of tokens from now on: not in the draft, whose registry of units (section 10.3) has none for them.
-    pub(crate) fn tell_of_tokens(&mut self) {
+    /// Reports tokens from now on: not in the draft's headers, whose registry of units (section
+    /// 10.3) has none for them.
+    pub(crate) fn report_tokens(&mut self) {
         use RateHeaderDialect::{Draft, OpenAiTokens, XRateLimit};
-        self.2 = Of::Tokens;
-        if self.1 == Chosen::ByDefault {
+        self.2 = Unit::Tokens;
+        if self.1 == Selection::Default {
             self.0 = [Some(XRateLimit), Some(OpenAiTokens), None, None, None];
         }
         for slot in &mut self.0 {
@@ -123,10 +124,10 @@ impl RateHeaders {
         }
     }
 
-    /// Another limit tells of requests in the same answers: tokens are told apart, and not in fields that would then be of
-    /// now the one, now the other. Unless chosen by hand.
-    pub(crate) fn tell_beside_requests(&mut self) {
-        if self.1 == Chosen::ByDefault && self.2 == Of::Tokens {
+    /// A request limit already uses the generic headers in the same answers, so tokens are reported
+    /// only in the token-specific ones, unless dialects were chosen explicitly.
+    pub(crate) fn report_beside_requests(&mut self) {
+        if self.1 == Selection::Default && self.2 == Unit::Tokens {
             self.0 = [
                 Some(RateHeaderDialect::OpenAiTokens),
                 None,
@@ -137,12 +138,12 @@ impl RateHeaders {
         }
     }
 
-    /// Tells nothing from now on: what is left of attempts is of use to whoever makes them alone.
-    pub(crate) fn tell_nothing(&mut self) {
-        *self = Self([None; 5], Chosen::ByHand, Of::Attempts);
+    /// Reports nothing from now on: only whoever makes attempts could use what is left of them.
+    pub(crate) fn report_nothing(&mut self) {
+        *self = Self([None; 5], Selection::Explicit, Unit::Attempts);
     }
 
-    /// Seconds since 1970-01-01T00:00:00Z, where a dialect tells the time of day; 0 otherwise.
+    /// Seconds since 1970-01-01T00:00:00Z if a dialect needs the time of day; 0 otherwise.
     pub(crate) fn unix_secs(&self, clock: &dyn Clock) -> u64 {
         if self.0.contains(&Some(RateHeaderDialect::XRateLimitEpoch)) {
             u64::try_from(clock.now().as_second()).unwrap_or(0)
@@ -151,8 +152,9 @@ impl RateHeaders {
         }
     }
 
-    /// Writes the headers, over whatever else bears their names (a handler passes on those of a service that it asks
-    /// itself); but none that an inner limiter, which knows the caller better, has `told`.
+    /// Writes the headers, replacing others of the same names (a handler may pass on those of a
+    /// service that it calls itself), but not those that an inner limiter, which knows the caller
+    /// better, has already reported.
     pub(crate) fn write(
         &self,
         headers: &mut HeaderMap,
@@ -167,10 +169,10 @@ impl RateHeaders {
         let Some((index, reading)) = tightest else {
             return;
         };
-        let told = quotas.told();
+        let values = quotas.header_values();
         let mut tightest = Tightest {
             index,
-            limit: told.limits.get(index).unwrap_or(&told.policy),
+            limit: values.limits.get(index).unwrap_or(&values.policy),
             reading,
             remaining: None,
         };
@@ -195,7 +197,7 @@ impl RateHeaders {
     }
 }
 
-/// In which header fields limits have been told on an answer.
+/// The header fields in which limits have been reported on an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ToldLimits(u8);
 
@@ -204,7 +206,7 @@ impl ToldLimits {
         self.0 |= others.0;
     }
 
-    /// Whether nothing has been told in the fields of this dialect yet; now it has.
+    /// Whether this dialect's fields are still unused; marks them as used.
     const fn is_first(&mut self, dialect: RateHeaderDialect) -> bool {
         let fields = match dialect {
             RateHeaderDialect::Draft => 1,
@@ -218,12 +220,12 @@ impl ToldLimits {
     }
 }
 
-/// The window of which the dialects speak that know one window.
+/// The window that is reported in dialects with only one window.
 struct Tightest<'a> {
     index: usize,
     limit: &'a HeaderValue,
     reading: &'a WindowReading,
-    /// Where the digits are made already.
+    /// The remaining units as a value, if already formatted.
     remaining: Option<HeaderValue>,
 }
 
@@ -243,7 +245,7 @@ impl Tightest<'_> {
     }
 }
 
-/// Every window, as the draft has it: one list of the policies, and one of what is left.
+/// Every window in the draft's form: a list of policies, and a list of what is left.
 fn write_all(
     headers: &mut HeaderMap,
     quotas: &Quotas,
@@ -251,12 +253,12 @@ fn write_all(
     tightest: &mut Tightest<'_>,
 ) {
     let [rate_limit, policy] = DRAFT;
-    let told = quotas.told();
-    headers.insert(policy, told.policy.clone());
-    let (list, digits) = if told.room <= ROOM {
-        list([0; ROOM], told, readings, tightest.index)
+    let values = quotas.header_values();
+    headers.insert(policy, values.policy.clone());
+    let (list, digits) = if values.room <= ROOM {
+        list([0; ROOM], values, readings, tightest.index)
     } else {
-        list(vec![0; told.room], told, readings, tightest.index)
+        list(vec![0; values.room], values, readings, tightest.index)
     };
     if small(tightest.reading.remaining.into()).is_none() {
         tightest.remaining = HeaderValue::from_maybe_shared(list.slice(digits)).ok();
@@ -266,15 +268,16 @@ fn write_all(
     }
 }
 
-/// `"second";r=9;t=1, "minute";r=3;t=58`, and where in it stands what is left in one of them.
+/// `"second";r=9;t=1, "minute";r=3;t=58`, and the range of the remaining units of the tightest
+/// window.
 fn list<R: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
     room: R,
-    told: &Told,
+    values: &QuotaHeaders,
     readings: &[WindowReading],
     tightest: usize,
 ) -> (Bytes, Range<usize>) {
     let (mut list, mut left) = (Text::new(room), 0..0);
-    for (index, (opening, reading)) in told.openings.iter().zip(readings).enumerate() {
+    for (index, (opening, reading)) in values.openings.iter().zip(readings).enumerate() {
         list.push(opening.as_bytes());
         let digits = list.push_number(reading.remaining.into());
         if index == tightest {
@@ -286,7 +289,7 @@ fn list<R: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
     (list.into_bytes(), left)
 }
 
-/// Whole seconds rounded up; 0 when there is nothing to wait for.
+/// Whole seconds, rounded up; 0 if there is nothing to wait for.
 fn whole_seconds(wait: Duration) -> u64 {
     if wait.is_zero() {
         0

@@ -1,4 +1,4 @@
-//! How a request's name comes in and goes out.
+//! Request ids in headers.
 
 use std::sync::{
     LazyLock,
@@ -11,13 +11,13 @@ use http::HeaderValue;
 use super::number::Text;
 use crate::domain::RequestId;
 
-/// The longest id that is taken from a caller, in bytes.
+/// The longest id that is accepted from a caller, in bytes.
 const LENGTH_MAX: usize = 128;
 /// `req-`, 16 hexadecimal digits, `-`, a count.
 const OWN_LENGTH_MAX: usize = 48;
 
 impl RequestId {
-    /// Takes an id from a header: 1 to 128 letters, digits, `.`, `_`, `:` and `-`.
+    /// Parses an id from a header: 1 to 128 letters, digits, `.`, `_`, `:` and `-`.
     #[must_use]
     pub fn from_header(value: &HeaderValue) -> Option<Self> {
         let text = value.as_bytes();
@@ -26,13 +26,14 @@ impl RequestId {
         well_formed.then(|| Self::of_text(Bytes::copy_from_slice(text)))
     }
 
-    /// A new id, unlike any other of this or another process: a random number drawn when the process
-    /// began, and a count.
+    /// A new id, unique across processes: a random number drawn when the process started, and a
+    /// counter.
     #[must_use]
     pub fn generate() -> Self {
         static PREFIX: LazyLock<String> = LazyLock::new(|| {
             let mut bytes = [0; 8];
-            // Without randomness ids may repeat between processes, which confuses a reader of logs and no one else.
+            // Without randomness ids may repeat across processes, which only confuses readers of
+            // logs.
             let _ = getrandom::fill(&mut bytes);
             format!("req-{:016x}-", u64::from_le_bytes(bytes))
         });

@@ -1,4 +1,4 @@
-//! What is told of routes, by method and path pattern.
+//! Tables by method and path pattern.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use matchit::{Params, Router};
 
 use super::is_normal_path;
 
-/// A route can't be in the table: which, and why.
+/// A route that can't be added to a table, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {route}: {why}")]
 pub struct InvalidRoute {
@@ -24,17 +24,18 @@ impl InvalidRoute {
     }
 }
 
-/// Something for each route: what it requires, or costs. A clone is a reference count.
+/// A value for each route: what it requires, or what it costs. Cloning is cheap.
 ///
-/// Patterns are those of axum, and a parameter may stand with a prefix or a suffix (`/{name}.json`). They are matched on the full path, letter by letter, and the more specific one
-/// wins; a path that could mean two things has no route. HEAD is asked for like GET, unless it has a row of its own.
+/// Patterns use axum's syntax, and a parameter may have a prefix or a suffix (`/{name}.json`). They
+/// are matched literally against the full path, and the more specific one wins; an ambiguous path
+/// matches no route. HEAD uses the row of GET, unless it has its own.
 #[derive(Debug)]
 pub(crate) struct Routes<T>(Arc<Inner<T>>);
 
 #[derive(Clone, Debug)]
 struct Inner<T> {
     patterns: Vec<Pattern<T>>,
-    /// Places in `patterns`.
+    /// Indices into `patterns`.
     matcher: Router<usize>,
 }
 
@@ -44,18 +45,18 @@ struct Pattern<T> {
     methods: Vec<(Method, T)>,
 }
 
-/// What is told of a method and a path.
-pub(crate) enum Found<'t, 'p, T> {
+/// The result of looking up a method and a path.
+pub(crate) enum RouteMatch<'t, 'p, T> {
     Route {
         pattern: &'t str,
         value: &'t T,
         parameters: Params<'t, 'p>,
     },
-    /// There are other methods for the path, but not this one.
+    /// The path has other methods, but not this one.
     OtherMethods(Methods<'t, T>),
     Unknown,
-    /// The path could mean two things.
-    Unnormal,
+    /// The path is ambiguous.
+    AmbiguousPath,
 }
 
 /// The methods of a path.
@@ -70,14 +71,14 @@ impl<T> Clone for Methods<'_, T> {
 impl<T> Copy for Methods<'_, T> {}
 
 impl<'t, T> Methods<'t, T> {
-    fn of(self, method: &Method) -> Option<&'t T> {
+    fn value_for(self, method: &Method) -> Option<&'t T> {
         let row = self.0.iter().find(|(known, _)| known == method);
         row.map(|(_, value)| value)
     }
 
-    /// Their names; with GET comes HEAD.
+    /// Their names; GET implies HEAD.
     pub(crate) fn names(self) -> impl Iterator<Item = &'t str> {
-        let implied = self.of(&Method::HEAD).is_none();
+        let implied = self.value_for(&Method::HEAD).is_none();
         self.0.iter().flat_map(move |(method, _)| {
             let head = (implied && method == Method::GET).then_some("HEAD");
             std::iter::once(method.as_str()).chain(head)
@@ -89,8 +90,8 @@ impl<T: Clone> Routes<T> {
     /// Adds a route.
     ///
     /// # Errors
-    /// [`InvalidRoute`]: no such method, a pattern that no acceptable path can match or that conflicts with another, or
-    /// a route that is there already.
+    /// [`InvalidRoute`]: an invalid method, a pattern that no acceptable path can match or that
+    /// conflicts with another, or a duplicate route.
     pub(crate) fn add(
         mut self,
         method: &str,
@@ -118,7 +119,7 @@ impl<T: Clone> Routes<T> {
 }
 
 impl<T> Routes<T> {
-    /// All routes, in the order in which they were added.
+    /// All routes, in the order of addition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Method, &str, &T)> {
         self.0.patterns.iter().flat_map(|pattern| {
             let text = pattern.text.as_ref();
@@ -127,28 +128,28 @@ impl<T> Routes<T> {
         })
     }
 
-    pub(crate) fn find<'p>(&self, method: &Method, path: &'p str) -> Found<'_, 'p, T> {
+    pub(crate) fn find<'p>(&self, method: &Method, path: &'p str) -> RouteMatch<'_, 'p, T> {
         if !is_normal_path(path) {
-            return Found::Unnormal;
+            return RouteMatch::AmbiguousPath;
         }
         let Ok(found) = self.0.matcher.at(path) else {
-            return Found::Unknown;
+            return RouteMatch::Unknown;
         };
         let Some(pattern) = self.0.patterns.get(*found.value) else {
-            return Found::Unknown;
+            return RouteMatch::Unknown;
         };
         let methods = Methods(&pattern.methods);
         let as_get = || match *method {
-            Method::HEAD => methods.of(&Method::GET),
+            Method::HEAD => methods.value_for(&Method::GET),
             _ => None,
         };
-        match methods.of(method).or_else(as_get) {
-            Some(value) => Found::Route {
+        match methods.value_for(method).or_else(as_get) {
+            Some(value) => RouteMatch::Route {
                 pattern: &pattern.text,
                 value,
                 parameters: found.params,
             },
-            None => Found::OtherMethods(methods),
+            None => RouteMatch::OtherMethods(methods),
         }
     }
 }
@@ -156,20 +157,20 @@ impl<T> Routes<T> {
 impl<T> Inner<T> {
     fn methods_of(&mut self, pattern: &str) -> Result<&mut Vec<(Method, T)>, String> {
         let known = |one: &Pattern<T>| one.text.as_ref() == pattern;
-        let place = match self.patterns.iter().position(known) {
-            Some(place) => place,
+        let index = match self.patterns.iter().position(known) {
+            Some(index) => index,
             None => {
-                let place = self.patterns.len();
-                let inserted = self.matcher.insert(pattern, place);
+                let index = self.patterns.len();
+                let inserted = self.matcher.insert(pattern, index);
                 inserted.map_err(|error| error.to_string())?;
                 self.patterns.push(Pattern {
                     text: pattern.into(),
                     methods: Vec::new(),
                 });
-                place
+                index
             }
         };
-        let pattern = self.patterns.get_mut(place);
+        let pattern = self.patterns.get_mut(index);
         pattern
             .map(|pattern| &mut pattern.methods)
             .ok_or_else(|| "no place".to_owned())

@@ -1,4 +1,4 @@
-//! Whole bodies, for servers without a framework that reads them.
+//! Reads whole bodies, for servers without a framework that does.
 
 use std::{
     future::poll_fn,
@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use super::Pace;
 use crate::domain::denial::{Denial, DenialKind};
 
-/// All of a request's body, of at most `bytes_max` bytes. For axum there is `WholeBody`.
+/// Reads a whole request body of at most `bytes_max` bytes. For axum there is `WholeBody`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -26,8 +26,8 @@ use crate::domain::denial::{Denial, DenialKind};
 /// ```
 ///
 /// # Errors
-/// The refusal: 413 where it is longer, or says so; 408 where nothing of it comes for 10 seconds, or not all of it within
-/// 30; 400 where it breaks off.
+/// A refusal: 413 if the body is longer or declares to be, 408 if nothing arrives for 10 seconds or
+/// it is not complete within 30, 400 if it breaks off.
 pub async fn read_body<B: Body>(body: B, bytes_max: usize) -> Result<Bytes, Denial> {
     let long = || Denial::new(DenialKind::TooLarge).because("the body is too long");
     let announced = usize::try_from(body.size_hint().lower());
@@ -37,7 +37,7 @@ pub async fn read_body<B: Body>(body: B, bytes_max: usize) -> Result<Bytes, Deni
     let (mut body, mut pace) = (pin!(body), Pace::default());
     let (mut read, mut room) = (BytesMut::new(), bytes_max);
     while let Some(frame) = poll_fn(|context| poll_next(body.as_mut(), &mut pace, context)).await {
-        // Trailers are no part of it.
+        // Trailers are ignored.
         if let Ok(data) = frame?.into_data() {
             room = room.checked_sub(data.remaining()).ok_or_else(long)?;
             read.put(data);
@@ -52,11 +52,11 @@ fn poll_next<B: Body>(
     context: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<B::Data>, Denial>>> {
     let Poll::Ready(frame) = body.poll_frame(context) else {
-        ready!(pace.poll_given_up(context));
+        ready!(pace.poll_timeout(context));
         let slow = Denial::new(DenialKind::TooSlow).because("the body came too slowly");
         return Poll::Ready(Some(Err(slow)));
     };
-    pace.went_on();
+    pace.made_progress();
     let broken = |_| Denial::new(DenialKind::Malformed).because("the body broke off");
     Poll::Ready(frame.map(|frame| frame.map_err(broken)))
 }

@@ -119,7 +119,8 @@ async fn a_store_that_hangs_is_asked_for_so_many_at_a_time() {
     assert_eq!(asked, expected);
 }
 
-/// Those that hang are of a store that fails: then old values are served, whoever else stands in line.
+/// Those that hang are of a store that fails: then old values are served, whoever else stands in
+/// line.
 #[tokio::test]
 async fn a_crowd_before_a_failing_store_keeps_nobody_from_an_old_value() {
     let clock = Arc::new(ManualClock::default());

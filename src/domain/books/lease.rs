@@ -1,9 +1,11 @@
-//! Leases: money of an account that one node spends by itself and accounts for afterwards, in steps.
+//! Leases: money of an account that one node spends on its own and accounts for afterwards, in
+//! steps.
 //!
-//! A lease is set aside as a hold is: in the account and in every budget, in the windows that are stamped on it.
-//! Each step is taken once, whatever comes twice: it charges the calls that were served since the step before, and
-//! fits the lease to what the node wants of it. A lease whose node fell silent is resolved as its [`Expiry`] says;
-//! what its node served all the same is charged when it is heard of, beyond what was set aside if need be.
+//! A lease is set aside like a hold: in the account and in every budget, in the windows stamped on
+//! it. Each step is applied exactly once, however often it is delivered: it charges the calls
+//! served since the previous step and resizes the lease to what the node asks for. If the node
+//! falls silent, its lease is resolved as its [`Expiry`] says. Calls that the node served
+//! nevertheless are charged when they are reported later, beyond what was set aside if need be.
 
 use std::{fmt, sync::Arc};
 
@@ -15,17 +17,17 @@ use super::{
         money::Money,
         usage::{Call, Expiry, Settlement},
     },
-    Books, Left, Settled, each, hold, settle, stamp,
+    Books, Left, Settled, distinct, hold, settle, stamp,
 };
 
-/// A lease grows at a time by no more than what is left of the account or budget divided by this. Near
-/// the end leases get small, so that one node never holds much money that another needs.
+/// A lease grows at a time by no more than what is left of the account or budget divided by this.
+/// Near the end leases get small, so that one node never holds much money that another needs.
 pub(crate) const PART_OF_LEFT: i64 = 8;
 
-/// The name of a lease.
+/// Identifies a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId {
-    /// The instance of the store through which it was taken, and with which it ends.
+    /// The store instance that took the lease; the lease does not outlive it.
     pub instance: u64,
     /// A random number.
     pub number: u64,
@@ -48,76 +50,81 @@ pub struct Served {
     pub settlement: Settlement,
 }
 
-/// What a node reports of a lease, and wants of it.
+/// What a node reports about a lease, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseStep {
     /// Which lease.
     pub id: LeaseId,
-    /// Counts the steps of the lease: 1 opens it. One that was taken is not taken again.
+    /// Counts the steps of the lease; step 1 opens it. A step that was already applied is not
+    /// applied again.
     pub number: u64,
-    /// Whose money.
+    /// The account that pays.
     pub account: AccountId,
-    /// Which budgets count it.
+    /// The budgets that it counts against.
     pub budgets: Arc<[BudgetId]>,
     /// What becomes of the lease if its node falls silent.
     pub expiry: Expiry,
-    /// Calls that ended since the step before.
+    /// Calls that ended since the previous step.
     pub served: Vec<Served>,
-    /// How much shall be set aside when these are charged: less gives the rest back, more is granted as far as can be.
+    /// How much should be set aside once these calls are charged. A surplus is given back; an
+    /// increase is granted as far as money allows.
     pub target: Money,
-    /// It is the last one.
+    /// Whether this is the last step.
     pub ends: bool,
 }
 
-/// How a lease stands.
+/// The state of a lease, as its node needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseStanding {
-    /// `false`: it was resolved without its node, or never opened; nothing may be spent from it.
+    /// `false` if it was resolved without its node or was never opened; then nothing may be spent
+    /// from it.
     pub is_open: bool,
     /// What is set aside.
     pub amount: Money,
-    /// In which windows it may be spent.
+    /// The windows in which it may be spent.
     pub windows: Windows,
-    /// What can be set aside besides; below zero where too much is.
+    /// What could be set aside beyond it; negative after an overrun.
     pub left: Left,
 }
 
-/// A lease as an engine keeps it.
+/// A lease as an engine stores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
-    /// The last step that was taken.
+    /// The last step that was applied.
     pub step: u64,
     /// What is set aside.
     pub amount: Money,
-    /// In which windows it counts.
+    /// The windows in which it counts.
     pub windows: Windows,
-    /// `None` while it is open. What was charged when it was resolved, less the calls that were heard of since.
+    /// `None` while it is open. Afterwards: what was charged when it was resolved, less the calls
+    /// reported since.
     pub prepaid: Option<Money>,
 }
 
-/// What is to be done with a step.
+/// What to do with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// It is to be taken.
+    /// Apply it to this lease.
     Take(Lease),
-    /// It was taken before.
+    /// It was applied before.
     Done(Lease),
     /// There is no such lease, and none may be opened.
     Gone,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "what was charged belongs into the usage log, and alerts are to be told"]
+#[must_use = "what was charged belongs in the usage log, and alerts must be delivered"]
 pub struct Stepped {
     /// What each of the calls was charged.
     pub charged: Vec<Money>,
-    /// Soft limits that were passed.
+    /// Soft limits that were crossed.
     pub alerts: Vec<SpendingAlert>,
 }
 
 impl Lease {
-    /// What is to be done with `step` of a lease that is `stored`; `may_open`: its instance is alive.
+    /// What to do with `step`, given the `stored` lease. `may_open` says whether its store instance
+    /// is alive.
     #[must_use]
     pub fn due(stored: Option<Self>, step: &LeaseStep, may_open: bool) -> Due {
         match stored {
@@ -128,7 +135,7 @@ impl Lease {
         }
     }
 
-    /// Takes a step: charges what was served, and fits the lease to what is wanted of it.
+    /// Applies a step: charges what was served, and resizes the lease to what is asked for.
     pub fn take(&mut self, books: &mut impl Books, step: &LeaseStep, now: Moment) -> Stepped {
         if step.number == 1 {
             self.windows = stamp(books, &step.budgets, now.windows);
@@ -146,7 +153,7 @@ impl Lease {
         stepped
     }
 
-    /// Charges a call: from what is set aside as far as that goes, and beyond it what it cost beyond.
+    /// Charges a call from what is set aside as far as that goes; the rest is charged on top.
     fn charge(
         &mut self,
         books: &mut impl Books,
@@ -189,7 +196,7 @@ impl Lease {
             self.amount = target;
             return;
         }
-        // In other windows it is another lease.
+        // A lease does not grow across a change of windows: the node opens another one.
         if stamp(books, budgets, now.windows) != self.windows {
             return;
         }
@@ -205,7 +212,7 @@ impl Lease {
         }
     }
 
-    /// Whether nothing is to be kept of it after `step`.
+    /// Whether the lease can be deleted after `step`.
     #[must_use]
     pub fn is_done_with(&self, step: &LeaseStep) -> bool {
         self.prepaid.is_none() && self.amount.is_zero() && (step.ends || step.number == 1)
@@ -227,7 +234,7 @@ impl Lease {
         settled
     }
 
-    /// How it stands now.
+    /// Its state now.
     #[must_use]
     pub fn standing(
         &self,
@@ -244,7 +251,7 @@ impl Lease {
     }
 }
 
-/// By what a lease is named in the usage log that was charged whole because its node fell silent.
+/// The usage-log entry for a lease that was charged in full because its node fell silent.
 #[must_use]
 pub fn abandoned_call(id: LeaseId, account: &AccountId, now: Timestamp) -> Call {
     Call {
@@ -259,7 +266,7 @@ pub fn abandoned_call(id: LeaseId, account: &AccountId, now: Timestamp) -> Call 
 
 fn left(books: &mut impl Books, budgets: &[BudgetId], now: Moment) -> Left {
     let account = books.balance().available();
-    let lefts = each(budgets).filter_map(|id| books.budget(id).left(now));
+    let lefts = distinct(budgets).filter_map(|id| books.budget(id).left(now));
     Left {
         account,
         budgets: lefts.min(),

@@ -1,24 +1,25 @@
-//! What was charged in a window that rolls, by slices.
+//! What was charged in a rolling window, counted in slices.
 //!
-//! A list of charges would be exact, and as long as there are calls. Slices take the same room however many there are, and
-//! err on the safe side: a charge counts until its slice has left the window wholly.
+//! A list of charges would be exact, but would grow with the number of calls. Slices take the same
+//! space however many calls there are, and err on the safe side: a charge counts until its whole
+//! slice has left the window.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Money, spent::Passed};
 use crate::domain::budget::RollingWindow;
 
-/// What was charged in a window that rolls.
+/// What was charged in a rolling window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rolling {
     window: RollingWindow,
-    /// The latest second at which it was looked at: a clock that is set back frees nothing.
+    /// The latest second seen; setting the clock back frees nothing.
     latest: i64,
-    /// When the soft limit was told.
+    /// When crossing the soft limit was last reported.
     told_at: Option<i64>,
     /// The sum of all slices.
     settled: Money,
-    /// Oldest first, none of them empty. No more than fit into the window, and one.
+    /// Oldest first, none empty; at most as many as fit into the window, plus one.
     slices: VecDeque<Slice>,
 }
 
@@ -39,7 +40,7 @@ impl Rolling {
         }
     }
 
-    /// One that was stored. `None`: it never was one.
+    /// Rebuilds a stored one; `None` if the stored values are not valid.
     #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(crate) fn stored(
         window: RollingWindow,
@@ -70,7 +71,7 @@ impl Rolling {
         self.window
     }
 
-    /// What is counted of what was charged.
+    /// The charges that still count.
     #[must_use]
     pub fn settled(&self) -> Money {
         self.settled
@@ -100,12 +101,12 @@ impl Rolling {
             .map(|slice| (slice.number, slice.settled))
     }
 
-    /// The second by which it is counted: time never goes back.
+    /// `second`, or the latest one seen if that is later: time never runs backwards.
     fn not_before(&self, second: i64) -> i64 {
         second.max(self.latest)
     }
 
-    /// Lets go what has left the window.
+    /// Drops the slices that have left the window.
     pub(super) fn roll(&mut self, second: i64) {
         let now = self.not_before(second);
         self.latest = now;
@@ -117,7 +118,7 @@ impl Rolling {
         }
     }
 
-    /// What counts in `second` of what was charged.
+    /// The charges that count at `second`.
     pub(super) fn settled_at(&self, second: i64) -> Money {
         let now = self.not_before(second);
         let left = |slice: &&Slice| self.window.end_of(slice.number) <= now;
@@ -125,8 +126,8 @@ impl Rolling {
         gone.fold(self.settled, |sum, slice| sum.saturating_sub(slice.settled))
     }
 
-    /// Counts a charge. Returns what is spent now if that just passed `soft`, and that wasn't told for the length of the
-    /// window.
+    /// Counts a charge. Returns the amount now spent if the charge crossed `soft` and no crossing
+    /// was reported within the last window length.
     pub(super) fn settle(
         &mut self,
         charged: Money,
@@ -138,10 +139,10 @@ impl Rolling {
         let now = self.latest;
         self.add(self.window.slice_of(now), charged);
         let limit = soft.filter(|soft| before < *soft && *soft <= self.settled)?;
-        let told_until = |told_at: i64| told_at.saturating_add(self.window.seconds());
+        let silent_until = |told_at: i64| told_at.saturating_add(self.window.seconds());
         if self
             .told_at
-            .is_some_and(|told_at| now < told_until(told_at))
+            .is_some_and(|told_at| now < silent_until(told_at))
         {
             return None;
         }
@@ -152,7 +153,7 @@ impl Rolling {
         })
     }
 
-    /// To a slice that is no earlier than any.
+    /// `number` is never earlier than the last slice.
     fn add(&mut self, number: i64, charged: Money) {
         if charged.is_zero() {
             return;
@@ -169,7 +170,8 @@ impl Rolling {
         }
     }
 
-    /// After what time no more than `room` counts, if nothing more is charged. `None`: it is so now, or never.
+    /// How long until at most `room` counts, if nothing more is charged. `None` if that is so
+    /// already, or never will be.
     pub(super) fn wait(&self, room: Money, second: i64) -> Option<Duration> {
         let mut settled = self.settled;
         if settled <= room {
@@ -184,8 +186,8 @@ impl Rolling {
         Some(Duration::from_secs(u64::try_from(wait).ok()?))
     }
 
-    /// The same charges in a window of another length. Each counts as though it had come at the end of its slice; what
-    /// had left the old window isn't known any more.
+    /// The same charges in a window of another length. Each counts as if it came at the end of its
+    /// slice; what had already left the old window is no longer known.
     pub(super) fn recut(&self, window: RollingWindow, second: i64) -> Self {
         let now = self.not_before(second);
         let mut recut = Self::new(window, now);
@@ -198,7 +200,8 @@ impl Rolling {
         recut
     }
 
-    /// So much at least was surely charged in the window: what is missing counts as charged now.
+    /// Raises the total to at least `settled`, which is known to have been charged in the window;
+    /// the missing part counts as charged now.
     pub(super) fn at_least(&mut self, settled: Money) {
         let missing = settled.saturating_sub(self.settled);
         if missing > Money::ZERO {
@@ -206,8 +209,8 @@ impl Rolling {
         }
     }
 
-    /// The soft limit is another one: it was never told.
-    pub(super) fn tell_anew(&mut self) {
+    /// The soft limit was changed, and crossing the new one has not been reported yet.
+    pub(super) fn rearm_alert(&mut self) {
         self.told_at = None;
     }
 }

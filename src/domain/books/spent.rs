@@ -8,14 +8,14 @@ use crate::domain::budget::{BudgetWindow, Moment, RollingWindow, SpendingLimits,
 /// What was spent in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Charged.
+    /// What was charged.
     pub settled: Money,
-    /// Set aside.
+    /// What is set aside.
     pub held: Money,
 }
 
 impl Spent {
-    /// What there would be with `amount`; `None`: more than can be counted.
+    /// The total including `amount`; `None` on overflow.
     pub(super) fn after(&self, amount: Money) -> Option<Money> {
         self.settled.checked_add(self.held)?.checked_add(amount)
     }
@@ -29,7 +29,7 @@ impl Spent {
         limit.map(|limit| limit.saturating_sub(self.settled).saturating_sub(self.held))
     }
 
-    fn unless(self, is_over: bool) -> Self {
+    fn reset_if(self, is_over: bool) -> Self {
         if is_over { Self::default() } else { self }
     }
 
@@ -37,7 +37,7 @@ impl Spent {
         self.held = self.held.saturating_add(amount);
     }
 
-    /// Returns what is spent now if that just passed `soft`.
+    /// Returns the amount now spent if the charge just crossed `soft`.
     fn settle(&mut self, held: Money, charged: Money, soft: Option<Money>) -> Option<Passed> {
         let before = self.settled;
         self.held = self.held.saturating_sub(held);
@@ -55,40 +55,41 @@ pub(super) struct Passed {
     pub(super) spent: Money,
 }
 
-/// Limits of its own within an account, and what was spent against them. Spending is counted whether
-/// or not there is a limit, so that one that is set later counts what came before.
+/// Separate limits within an account, and what was spent against them. Spending is counted whether
+/// or not there is a limit, so a limit that is set later covers what came before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// The limits. They are changed by [`set_limits`](Self::set_limits).
+    /// The limits; change them with [`set_limits`](Self::set_limits).
     pub limits: SpendingLimits,
-    /// The windows that `day` and `month` speak of.
+    /// The windows that `day` and `month` refer to.
     pub windows: Windows,
-    /// Spent in the day.
+    /// Spent during the day.
     pub day: Spent,
-    /// Spent in the month.
+    /// Spent during the month.
     pub month: Spent,
-    /// Spent ever.
+    /// Spent in all.
     pub total: Spent,
-    /// Charged in the window that rolls; `None`: there never was a limit of one. What is held is that of `total`: all that is
-    /// held counts. A limit that is taken away leaves it, so that one of the same length goes on where it was.
+    /// Charges in the rolling window; `None` if there never was a limit for one. For holds,
+    /// `total.held` counts: every open hold is in the window. Removing the limit keeps these
+    /// charges, so that a new limit of the same length continues where the old one stopped.
     pub rolling: Option<Box<Rolling>>,
 }
 
 impl Budget {
-    /// As it stands `now`: a window that has ended since the last hold counts as empty.
+    /// The budget as of `now`: a window that has ended since the last hold counts as empty.
     #[must_use]
     pub fn rolled(mut self, now: Moment) -> Self {
         self.roll(now.windows, now.second);
         self
     }
 
-    /// Begins new windows where they have begun. Never goes back.
+    /// Moves on to the current windows. Never goes back.
     pub(super) fn roll(&mut self, windows: Windows, second: i64) {
-        self.day = self.day.unless(windows.day > self.windows.day);
-        self.month = self.month.unless(windows.month > self.windows.month);
+        self.day = self.day.reset_if(windows.day > self.windows.day);
+        self.month = self.month.reset_if(windows.month > self.windows.month);
         self.windows = self.windows.max(windows);
         if let Some(limit) = self.limits.rolling {
-            // One that was written into `limits` begins to be counted now.
+            // A rolling limit that was written straight into `limits` starts counting now.
             self.count_in(limit.window, second);
         }
         if let Some(rolling) = &mut self.rolling {
@@ -96,11 +97,12 @@ impl Budget {
         }
     }
 
-    /// Sets the limits, which count for the next hold; what was spent before counts too.
+    /// Sets the limits, which apply from the next hold on; earlier spending counts too.
     ///
-    /// In a window that rolls and had no limit, or one of another length, that is what the other window knew, and at least
-    /// what was spent in the day or the month if all of it lies within the new one. It counts as late as it may have been
-    /// spent: what of these no slice tells counts as spent now.
+    /// A rolling window that is new, or has a new length, starts from what the previous rolling
+    /// window knew, and from at least what was spent this day or month if that period lies wholly
+    /// within the new window. Spending counts as late as it may have happened: what no slice
+    /// accounts for counts as spent now.
     pub fn set_limits(&mut self, limits: SpendingLimits, now: Moment) {
         self.roll(now.windows, now.second);
         if let Some(limit) = limits.rolling {
@@ -109,7 +111,7 @@ impl Budget {
             if let Some(rolling) = &mut self.rolling
                 && soft != limit.soft
             {
-                rolling.tell_anew();
+                rolling.rearm_alert();
             }
         }
         self.limits = limits;
@@ -133,7 +135,7 @@ impl Budget {
         self.rolling = Some(Box::new(rolling));
     }
 
-    /// What counts in `second` in the window that rolls, of what was charged and what is held.
+    /// What counts in the rolling window at `second`, charged and held.
     fn spent_rolling(&self, second: i64) -> Spent {
         let rolling = self.rolling.as_deref();
         Spent {
@@ -142,10 +144,10 @@ impl Budget {
         }
     }
 
-    /// What is left of the tightest limit.
+    /// What is left under the tightest limit.
     pub(super) fn left(&self, now: Moment) -> Option<Money> {
-        let day = self.day.unless(now.windows.day > self.windows.day);
-        let month = self.month.unless(now.windows.month > self.windows.month);
+        let day = self.day.reset_if(now.windows.day > self.windows.day);
+        let month = self.month.reset_if(now.windows.month > self.windows.month);
         let limits = &self.limits;
         let rolling = limits.rolling.and_then(|rolling| rolling.limit);
         let lefts = [
@@ -182,7 +184,7 @@ impl Budget {
             .flatten()
     }
 
-    /// Ends a hold; returns which soft limits that passed.
+    /// Ends a hold; returns the soft limits that this crossed.
     pub(super) fn settle(
         &mut self,
         stamp: Windows,

@@ -1,16 +1,16 @@
-//! Windows that roll along with time.
+//! Rolling windows.
 
 use std::time::Duration;
 
 use crate::domain::money::Money;
 
-/// Into how many slices a window is cut.
+/// The number of slices in a window.
 const SLICES: u32 = 60;
 
 const SECONDS_MIN: u32 = 60;
 const SECONDS_MAX: u32 = 366 * 86_400;
 
-/// A window that rolls along with time: whatever span of that length is looked at, no more than the limit was spent in it.
+/// A window that rolls along with time: in any span of its length, no more than the limit is spent.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -59,19 +59,20 @@ const SECONDS_MAX: u32 = 366 * 86_400;
 /// # Ok(()) }
 /// ```
 ///
-/// What is spent is counted in slices, a sixtieth of the window each, rounded up to whole seconds. A charge counts from its
-/// settlement on until its slice has left the window wholly: for the window's length at least, and for less than a slice
-/// more. Money that is set aside counts for as long as it is, however long that may be. So the limit holds for every span,
-/// whether calls are dated by their beginning or by their end; only an overrun, a settlement above its hold, can pass it, as it can any limit.
+/// Spending is counted in slices, each a sixtieth of the window, rounded up to whole seconds. A
+/// charge counts from its settlement until its whole slice has left the window: for at least the
+/// window's length, and for less than one slice more. Money that is set aside counts for as long as
+/// it is held. So the limit holds for every span, whether calls are dated by their beginning or by
+/// their end. Only an overrun, a settlement above its hold, can exceed it, as with any limit.
 ///
-/// A budget has one such window. Whoever wants two (five hours and a week) names two budgets
+/// A budget has one rolling window. For two (say five hours and a week), use two budgets
 /// ([`SpendingLimitLayer::add_budget`](crate::SpendingLimitLayer::add_budget)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RollingWindow {
     seconds: u32,
 }
 
-/// No window can be so long.
+/// The length is not valid for a rolling window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a rolling window has a whole number of seconds, from one minute to 366 days, not {length:?}"
@@ -100,7 +101,7 @@ impl RollingWindow {
         Duration::from_secs(self.seconds.into())
     }
 
-    /// How long a slice is: by less than that a charge counts for longer than it must.
+    /// The length of a slice. A charge counts for less than this longer than it must.
     #[must_use]
     pub fn slice(self) -> Duration {
         Duration::from_secs(self.seconds.div_ceil(SLICES).into())
@@ -121,26 +122,27 @@ impl RollingWindow {
         slice.saturating_mul(self.seconds.div_ceil(SLICES).into())
     }
 
-    /// The second in which nothing of a slice is in the window any more.
+    /// The first second at which a slice has wholly left the window.
     pub(crate) fn end_of(self, slice: i64) -> i64 {
         self.start_of(slice.saturating_add(1))
             .saturating_add(self.seconds())
     }
 }
 
-/// How much may be spent in a window that rolls.
+/// How much may be spent in a rolling window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollingLimit {
     /// How long the window is.
     pub window: RollingWindow,
     /// What may be spent in it. `None`: no limit.
     pub limit: Option<Money>,
-    /// What is told, and refused to nobody: when a settlement passes it, once in the length of the window at most.
+    /// A limit that only raises an alert: when a settlement crosses it, at most once in the length
+    /// of the window.
     pub soft: Option<Money>,
 }
 
 impl RollingLimit {
-    /// No more than `limit` in any span of the window's length.
+    /// At most `limit` in any span of the window's length.
     #[must_use]
     pub const fn new(window: RollingWindow, limit: Money) -> Self {
         Self {

@@ -33,9 +33,9 @@ impl Alphabet {
         }
     }
 
-    /// The last six digits of a number that is written in these characters.
+    /// The last six digits of `number`, written in base N with these characters.
     pub(super) fn spell(self, number: u32) -> [u8; 6] {
-        // A base that is known when this is compiled is divided by without a division.
+        // With a base known at compile time, the compiler replaces the division.
         fn digits<const BASE: u32>(number: u32, characters: &[u8]) -> [u8; 6] {
             let (mut rest, mut digits) = (number, [0; 6]);
             for place in digits.iter_mut().rev() {
@@ -54,7 +54,7 @@ impl Alphabet {
         }
     }
 
-    /// Whether a text is made of these characters alone. Without a branch for each: many are looked at in one step.
+    /// Whether a text consists of these characters only. Branch-free, so that it vectorizes.
     pub(super) fn spells(self, text: &str) -> bool {
         fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
             text.bytes().fold(true, |all, byte| all & fits(byte))
@@ -73,7 +73,7 @@ impl Alphabet {
         }
     }
 
-    /// As a regular expression's class has them.
+    /// The characters as a class of a regular expression.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Hex => "0-9a-f",
@@ -83,7 +83,7 @@ impl Alphabet {
         }
     }
 
-    /// Thousandths of a bit in a character, rounded down.
+    /// Thousandths of a bit per character, rounded down.
     pub(super) const fn millibits(self) -> u32 {
         match self {
             Self::Hex => 4_000,

@@ -1,10 +1,10 @@
-//! Digests: what is stored instead of a key.
+//! Digests, which are stored instead of keys.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of a whole key: what stores and caches know it by.
+/// The SHA-256 of a whole key, by which stores and caches know it.
 ///
 /// A fast hash is enough for keys with at least 128 random bits (OWASP ASVS 5.0, 6.5.2): there is
 /// nothing to guess. Secrets that people choose go through Argon2id instead.
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
-    /// The digest of a key in clear.
+    /// The digest of a plaintext key.
     #[must_use]
     pub fn of(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
@@ -32,14 +32,14 @@ impl KeyDigest {
         Self(bytes)
     }
 
-    /// The digest, to be stored.
+    /// The bytes to store.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// The first four bytes: enough to tell two apart in a log, too little to look one up by.
+/// The first four bytes: enough to tell digests apart in a log, too few to look one up.
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.0;

@@ -1,17 +1,17 @@
-//! What keys look like that were made elsewhere.
+//! The format of keys that were issued by another system.
 
 use std::ops::RangeInclusive;
 
 use super::Alphabet;
 
-/// The longest key of all, in bytes.
+/// The longest key of any format, in bytes.
 const LENGTH_MAX: u16 = 512;
 const PREFIX_LENGTH_MAX: usize = 64;
-/// The shortest prefix that tells a key from other text, in bytes.
+/// The shortest prefix that distinguishes a key from other text, in bytes.
 const TELLING_PREFIX_LENGTH_MIN: usize = 3;
 
-/// What keys that were made elsewhere look like: an old system's, a partner's. They have no checksum, so that garbage of
-/// the form is told apart by a look-up only.
+/// The format of keys that were issued elsewhere, say by an old system or a partner. They have no
+/// checksum, so garbage of the right form is detected only by a look-up.
 ///
 /// ```
 /// use tollgate::key::{Alphabet, ForeignFormat};
@@ -36,14 +36,14 @@ pub struct ForeignFormat {
     length: RangeInclusive<u16>,
 }
 
-/// A foreign format can't be: which setting is wrong.
+/// The setting of a foreign format that is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForeignFormatError {
-    /// `prefix` is over 64 bytes, or it or a further character is one that keys are not sent with.
-    #[error("prefix and characters: printable ASCII but for `,`, `;` and `\"`")]
+    /// `prefix` is over 64 bytes, or it or an added character can't be sent in a header.
+    #[error("prefix and characters: printable ASCII except `,`, `;` and `\"`")]
     Characters,
-    /// `length` is empty, or over 512 with the prefix.
+    /// `length` is an empty range, or exceeds 512 with the prefix.
     #[error("length: 1 to {LENGTH_MAX} characters, with the prefix")]
     Length,
 }
@@ -54,20 +54,21 @@ pub enum ForeignFormatError {
 pub struct ForeignFormatBuilder(ForeignFormat);
 
 impl ForeignFormatBuilder {
-    /// What every key begins with, to the letter; nothing unless set. Without it a text means to be a key when all of it has
-    /// the form: then characters and lengths should leave out what another layer takes for its own.
+    /// What every key begins with, compared byte for byte; empty by default. Without a prefix, any
+    /// text that has the whole form counts as a key; choose characters and lengths that exclude
+    /// what another layer should handle.
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.0.prefix);
         self
     }
 
-    /// Characters that may stand behind the prefix besides the alphabet's.
+    /// Characters allowed after the prefix in addition to the alphabet's.
     pub fn add_characters(mut self, characters: &str) -> Self {
         self.0.characters.push_str(characters);
         self
     }
 
-    /// The format.
+    /// Builds the format.
     ///
     /// # Errors
     /// [`ForeignFormatError`] names the setting.
@@ -87,7 +88,7 @@ impl ForeignFormatBuilder {
 }
 
 impl ForeignFormat {
-    /// Begins a format of so many characters of an alphabet, those of a prefix not counted.
+    /// Starts a format of `length` characters of an alphabet, not counting the prefix.
     pub fn builder(alphabet: Alphabet, length: RangeInclusive<u16>) -> ForeignFormatBuilder {
         ForeignFormatBuilder(Self {
             prefix: String::new(),
@@ -97,7 +98,7 @@ impl ForeignFormat {
         })
     }
 
-    /// A UUID in small letters: at most 122 random bits.
+    /// A UUID in lower case: at most 122 random bits.
     #[must_use]
     pub fn uuid() -> Self {
         Self {
@@ -108,8 +109,9 @@ impl ForeignFormat {
         }
     }
 
-    /// A regular expression that finds keys of this format in other text, as [`KeyFormat::pattern`](super::KeyFormat::pattern)
-    /// does. `None` where the prefix has fewer than three characters: a scanner would take every UUID, hash or word for a key.
+    /// A regular expression that finds keys of this format in other text, like
+    /// [`KeyFormat::pattern`](super::KeyFormat::pattern). `None` if the prefix has fewer than three
+    /// characters: a scanner would take every UUID, hash or word for a key.
     ///
     /// ```
     /// use tollgate::key::{Alphabet, ForeignFormat};
@@ -127,7 +129,7 @@ impl ForeignFormat {
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let begin = match self.prefix.as_bytes().first() {
             Some(first) if is_word(first) => r"\b",
-            // Before another character there is no boundary of words.
+            // There is no word boundary before other characters.
             _ => "",
         };
         let prefix = literal(&self.prefix).replace(r"\-", "-");
@@ -142,7 +144,8 @@ impl ForeignFormat {
         Some(format!("{begin}{prefix}[{more}{characters}]{{{length}}}"))
     }
 
-    /// Whether a text means to be a key of this format: whether it has the prefix, or where there is none, the form.
+    /// Whether a text claims to be a key of this format: whether it has the prefix or, without one,
+    /// the whole form.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
         if self.prefix.is_empty() {
@@ -165,7 +168,7 @@ impl ForeignFormat {
     }
 }
 
-/// As a regular expression says it, within a class and without.
+/// Escapes a text for a regular expression, inside and outside of a class.
 fn literal(text: &str) -> String {
     let mut literal = String::with_capacity(text.len());
     for character in text.chars() {
@@ -177,7 +180,8 @@ fn literal(text: &str) -> String {
     literal
 }
 
-/// Whether keys are sent with such a character: visible, and none that separates or quotes in a header.
+/// Whether a key may contain this character: visible, and neither a separator nor a quote in a
+/// header.
 pub(crate) const fn is_speakable(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b';')
 }

@@ -1,4 +1,4 @@
-//! What keys look like: made, recognised and checked without any look-up.
+//! Key formats: keys are generated, recognised and checked without a look-up.
 
 use std::fmt;
 
@@ -7,22 +7,23 @@ use zeroize::Zeroizing;
 
 use super::{Alphabet, KeyDigest};
 
-/// Random bits that a key must have besides its checksum (OWASP ASVS 5.0, 6.5.2 and 11.5.1).
+/// The random bits that a key must have besides its checksum (OWASP ASVS 5.0, 6.5.2 and 11.5.1).
 const RANDOM_BITS_MIN: u32 = 128;
-/// The longest random part with its checksum, in characters.
+/// The longest random part including its checksum, in characters.
 const LENGTH_MAX: u8 = 128;
 const SEPARATOR_LENGTH_MAX: usize = 4;
 /// Characters of the random part that a preview shows at each end.
 const PREVIEW_SHOWN: usize = 4;
 
-/// A key format can't be: which setting is wrong.
+/// The setting of a key format that is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFormatError {
-    /// `prefix` or an environment is empty or has other characters than `a-z`, `A-Z` and `0-9`.
+    /// `prefix` or an environment is empty, too long, or has characters other than `a-z`, `A-Z` and
+    /// `0-9`.
     #[error("prefix and environments: 1 to 16 letters and digits each")]
     Label,
-    /// `separator` is too long or has other characters than `-`, `_`, `.` and `~`.
+    /// `separator` is too long or has characters other than `-`, `_`, `.` and `~`.
     #[error("separator: at most 4 of the characters `-`, `_`, `.` and `~`")]
     Separator,
     /// `length` leaves fewer than 128 random bits besides the checksum, or is over 128.
@@ -32,16 +33,18 @@ pub enum KeyFormatError {
     Length,
 }
 
-/// A text is not a key of the format. It doesn't say where: that would help only who guesses.
+/// A text is not a key of this format. The error doesn't say where it differs: that would only help
+/// somebody who guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a key of this format")]
 pub struct MalformedKey;
 
-/// What the keys of a service look like: `prefix_environment_random`, the last six characters a checksum. Keys that were made
-/// elsewhere have a [`ForeignFormat`](super::ForeignFormat).
+/// The format of a service's own keys: `prefix_environment_random`, where the last six characters
+/// are a checksum. For keys that were issued elsewhere use a
+/// [`ForeignFormat`](super::ForeignFormat).
 ///
-/// The checksum (CRC-32 of all before it) lets garbage be refused before it is hashed or looked up; it
-/// is no protection and needs none.
+/// The checksum (a CRC-32 of everything before it) lets garbage be refused before it is hashed or
+/// looked up. It is not a security measure and needn't be.
 ///
 /// ```
 /// use tollgate::key::{Alphabet, KeyFormat};
@@ -82,38 +85,40 @@ pub struct KeyFormatBuilder {
 }
 
 impl KeyFormatBuilder {
-    /// The environments that stand behind the prefix; none unless set.
+    /// The environments that may follow the prefix; none by default.
     pub fn environments<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.environments = names.into_iter().map(str::to_owned).collect();
         self
     }
 
-    /// What stands behind the prefix and behind the environment: at most 4 of `-`, `_`, `.` and `~`; `_` unless set. Without any,
-    /// every text that begins with the prefix means to be a key.
+    /// The separator after the prefix and after the environment: at most 4 of `-`, `_`, `.` and
+    /// `~`; `_` by default. If it is empty, every text that begins with the prefix claims to be a
+    /// key.
     pub fn separator(mut self, separator: &str) -> Self {
         separator.clone_into(&mut self.separator);
         self
     }
 
-    /// The characters of the random part; [`Alphabet::Base62`] unless set.
+    /// The characters of the random part; [`Alphabet::Base62`] by default.
     pub fn alphabet(mut self, alphabet: Alphabet) -> Self {
         self.alphabet = alphabet;
         self
     }
 
-    /// Characters of the random part with its checksum; 32 unless set.
+    /// The length of the random part including its checksum, in characters; 32 by default.
     pub fn length(mut self, characters: u8) -> Self {
         self.length = characters;
         self
     }
 
-    /// Without a checksum, for keys that were made elsewhere: then garbage is told apart by a look-up only.
+    /// No checksum, for keys that were issued elsewhere: then garbage is detected only by a
+    /// look-up.
     pub fn without_checksum(mut self) -> Self {
         self.checksum = false;
         self
     }
 
-    /// The format.
+    /// Builds the format.
     ///
     /// # Errors
     /// [`KeyFormatError`] names the setting.
@@ -159,7 +164,8 @@ impl KeyFormatBuilder {
 }
 
 impl KeyFormat {
-    /// Begins a format whose keys start with `prefix_`, unless another [`separator`](KeyFormatBuilder::separator) is set.
+    /// Starts a format whose keys begin with `prefix_`, unless another
+    /// [`separator`](KeyFormatBuilder::separator) is set.
     pub fn builder(prefix: &str) -> KeyFormatBuilder {
         KeyFormatBuilder {
             prefix: prefix.to_owned(),
@@ -180,7 +186,8 @@ impl KeyFormat {
         builder.length(43).build()
     }
 
-    /// `prefix_live_` or `prefix_test_` and 32 small letters and digits with a checksum: 134 random bits.
+    /// `prefix_live_` or `prefix_test_` and 32 lower-case letters and digits with a checksum: 134
+    /// random bits.
     ///
     /// # Errors
     /// [`KeyFormatError::Label`].
@@ -189,8 +196,9 @@ impl KeyFormat {
         builder.alphabet(Alphabet::LowerAlphanumeric).build()
     }
 
-    /// A regular expression that finds keys of this format in other text: for secret scanners, and for what must not get into
-    /// a log. It is written in what all of them understand, and checks no checksum: that is for [`parse`](Self::parse).
+    /// A regular expression that finds keys of this format in other text, for secret scanners and
+    /// for redacting logs. It uses only syntax that all engines understand, and does not verify the
+    /// checksum: use [`parse`](Self::parse) for that.
     ///
     /// ```
     /// use tollgate::key::KeyFormat;
@@ -210,25 +218,26 @@ impl KeyFormat {
             [] => String::new(),
             several => format!("(?:{}){}", several.join("|"), self.separator),
         };
-        // Of the characters of a separator only the dot means something to a regular expression.
+        // The dot is the only separator character with a meaning in regular expressions.
         let literal = |text: &str| text.replace('.', r"\.");
         let (prefix, environment) = (literal(&self.prefix), literal(&environment));
         let (characters, length) = (self.alphabet.class(), self.length);
         format!(r"\b{prefix}{environment}[{characters}]{{{length}}}")
     }
 
-    /// Whether a text means to be a key of this format: whether it begins like one.
+    /// Whether a text claims to be a key of this format: whether it begins with the prefix.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
         text.starts_with(&self.prefix)
     }
 
-    /// Checks a key as far as that goes without a look-up, and tells its environment.
+    /// Checks a key as far as possible without a look-up, and returns its environment.
     ///
     /// # Errors
     /// [`MalformedKey`]: wrong start, length, character or checksum.
     pub fn parse(&self, text: &str) -> Result<Option<&str>, MalformedKey> {
-        // No two starts fit: of one length they differ, and of two lengths the rest has the right one once.
+        // At most one start fits: starts of equal length differ, and with starts of different
+        // lengths the rest has the right length only once.
         let fits = |(start, _): &&(String, Option<String>)| {
             let body = text.strip_prefix(start.as_str());
             body.is_some_and(|body| self.is_body(body))
@@ -248,17 +257,18 @@ impl KeyFormat {
         body.len() == usize::from(self.length) && self.alphabet.spells(body)
     }
 
-    /// Whether there is such an environment; `None` is one where the format has none.
+    /// Whether there is such an environment; `None` counts as one if the format has none.
     pub(crate) fn has_environment(&self, environment: Option<&str>) -> bool {
         self.starts
             .iter()
             .any(|(_, name)| name.as_deref() == environment)
     }
 
-    /// Makes a new key from the system's randomness.
+    /// Generates a new key from the system's randomness.
     ///
     /// # Errors
-    /// [`GenerateKeyError`]: the format has no such environment, or the system gave no randomness.
+    /// [`GenerateKeyError`]: the format has no such environment, or the system provided no
+    /// randomness.
     pub fn generate(&self, environment: Option<&str>) -> Result<ApiKey, GenerateKeyError> {
         let fits = |(_, name): &&(String, Option<String>)| name.as_deref() == environment;
         let (start, _) = self
@@ -281,7 +291,7 @@ impl KeyFormat {
         })
     }
 
-    /// `ps_live_abcd...xyz9`: the start and four characters of each end of the random part.
+    /// `ps_live_abcd...xyz9`: the start, and four characters from each end of the random part.
     fn preview(&self, key: &str) -> String {
         let body_at = key.len().saturating_sub(usize::from(self.length));
         let head = key
@@ -293,7 +303,8 @@ impl KeyFormat {
         format!("{head}...{tail}")
     }
 
-    /// Uniform characters: bytes beyond the largest multiple of the alphabet's size are drawn again.
+    /// Uniform characters: bytes at or above the largest multiple of the alphabet's size are
+    /// rejected.
     fn push_random(&self, key: &mut String, count: usize) -> Result<(), GenerateKeyError> {
         let characters = self.alphabet.characters();
         let size = characters.len();
@@ -319,19 +330,20 @@ impl KeyFormat {
     }
 }
 
-/// No key was made.
+/// Why no key was generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerateKeyError {
     /// The format has no such environment.
     #[error("the key format has no such environment")]
     UnknownEnvironment,
-    /// The system gave no randomness.
-    #[error("the system gave no randomness")]
+    /// The system provided no randomness.
+    #[error("the system provided no randomness")]
     NoRandomness,
 }
 
-/// A new key in clear: shown once, never stored. Redacted in `Debug`, wiped from memory when dropped.
+/// A new key in plaintext: shown once, never stored. Redacted in `Debug`, wiped from memory when
+/// dropped.
 #[derive(Clone)]
 pub struct ApiKey {
     preview: String,
@@ -339,19 +351,19 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// The key in clear, to be shown to its owner this once.
+    /// The plaintext key, to be shown to its owner this once.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.secret.expose_secret()
     }
 
-    /// What may be stored and shown of it.
+    /// The part that may be stored and shown.
     #[must_use]
     pub fn preview(&self) -> &str {
         &self.preview
     }
 
-    /// What it is stored and looked up by.
+    /// The digest by which it is stored and looked up.
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
         KeyDigest::of(self.expose())

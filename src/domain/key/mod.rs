@@ -1,4 +1,4 @@
-//! API keys: what they look like, what is kept of them, and nothing that is secret for longer than it must be.
+//! API keys: their formats and their stored records. Nothing secret is kept longer than necessary.
 
 mod alphabet;
 mod digest;

@@ -1,29 +1,32 @@
-//! The bound on keys of one owner.
+//! Limits on the number of keys per owner.
 
 use super::KeyRecord;
 use crate::domain::{KeyId, clock::Timestamp};
 
-/// How many keys an owner has at most.
+/// How many keys an owner may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysPerOwner {
-    /// That are good at a time, neither revoked nor expired, when another is made. A rotation isn't held to it: what it replaces
-    /// goes on for the overlap alone.
+    /// The most keys that may be active at once, neither revoked nor expired, when another is
+    /// created. Rotation is exempt: the replaced key lives on only for the overlap.
     pub live_max: u32,
-    /// That are kept, whatever their state. For a further key the oldest goes that has ended.
+    /// The most keys that are kept, whatever their state. To make room for another, the oldest key
+    /// that has ended is deleted.
     pub kept_max: u32,
 }
 
-/// An owner has as many keys as there may be. A store fails with [`Full`](crate::store::StoreErrorKind::Full) then.
+/// The owner has reached the limit of keys. A store then fails with
+/// [`Full`](crate::store::StoreErrorKind::Full).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the owner has as many keys as there may be")]
 pub struct NoRoom;
 
 impl KeysPerOwner {
-    /// What [`insert`](crate::store::KeyStore::insert) asks: which of the owner's keys, oldest first, goes for a new one; `None`
-    /// where there is room.
+    /// The check of [`insert`](crate::store::KeyStore::insert): which of the owner's keys, oldest
+    /// first, is deleted for a new one; `None` if there is room.
     ///
     /// # Errors
-    /// [`NoRoom`]: as many are good as may be, or as many are kept and none has ended.
+    /// [`NoRoom`]: the limit of active keys is reached, or the limit of kept keys is reached and
+    /// none has ended.
     pub fn admit<'a>(
         self,
         new: &KeyRecord,
@@ -37,11 +40,11 @@ impl KeysPerOwner {
         self.take(new, live).then_some(leaves).ok_or(NoRoom)
     }
 
-    /// What [`rotate`](crate::store::KeyStore::rotate) asks: which of the owner's keys, oldest first, goes for another; `None`
-    /// where there is room.
+    /// The check of [`rotate`](crate::store::KeyStore::rotate): which of the owner's keys, oldest
+    /// first, is deleted for another; `None` if there is room.
     ///
     /// # Errors
-    /// [`NoRoom`]: as many are kept as may be, and none has ended.
+    /// [`NoRoom`]: the limit of kept keys is reached, and none has ended.
     pub fn make_room<'a>(
         self,
         another: &KeyRecord,
@@ -60,11 +63,11 @@ impl KeysPerOwner {
         ended.cloned().map(Some).ok_or(NoRoom)
     }
 
-    /// What [`update`](crate::store::KeyStore::update) asks where a key that has ended [comes back](KeyRecord::comes_back): whether
-    /// one more of the owner's keys may be good `now`.
+    /// The check of [`update`](crate::store::KeyStore::update) if a key that has ended [comes
+    /// back](KeyRecord::comes_back): whether one more of the owner's keys may be active `now`.
     ///
     /// # Errors
-    /// [`NoRoom`]: as many are good as may be.
+    /// [`NoRoom`]: the limit of active keys is reached.
     pub fn admit_again<'a>(
         self,
         now: Timestamp,
@@ -75,7 +78,7 @@ impl KeysPerOwner {
         fits.then_some(()).ok_or(NoRoom)
     }
 
-    /// Whether an owner of so many good ones may have another key.
+    /// Whether an owner with `live` active keys may have another one.
     pub(crate) fn take(self, another: &KeyRecord, live: u32) -> bool {
         !another.is_active(another.created_at) || live < self.live_max
     }

@@ -1,4 +1,4 @@
-//! What stands beside a stored digest, so that keys of several schemes live in one store.
+//! The proof stored beside a digest, so that keys of several schemes can live in one store.
 
 use std::{fmt, str::FromStr};
 
@@ -13,8 +13,8 @@ const SHA256: &str = "sha256";
 const HMAC_SHA256: &str = "hmac-sha256:";
 const ARGON2ID: &str = "$argon2id$";
 
-/// How a stored key is compared with one that is presented. As text it names its scheme, so that keys of several live
-/// side by side.
+/// How a presented key is compared with the stored one. The text form names the scheme, so that
+/// keys of several schemes can live side by side.
 ///
 /// ```
 /// use tollgate::key::KeyProof;
@@ -30,19 +30,20 @@ pub enum KeyProof {
     /// The digest is the SHA-256 of the whole key.
     #[default]
     Sha256,
-    /// The digest is the HMAC-SHA-256 of the whole key under the pepper of that name.
+    /// The digest is the HMAC-SHA-256 of the whole key under the named pepper.
     HmacSha256 {
-        /// The pepper's name; never the pepper.
+        /// The pepper's name, never the pepper itself.
         pepper: Box<str>,
     },
-    /// The digest is of the key's public start, and this hash is of the whole: for secrets that people chose.
+    /// The digest covers only the key's public start, and this hash covers the whole key: for
+    /// secrets chosen by people.
     Argon2id {
         /// A PHC string.
         hash: Box<str>,
     },
 }
 
-/// A text names no scheme.
+/// The text does not name a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`sha256`, `hmac-sha256:NAME` or a PHC string of Argon2id is expected")]
 pub struct InvalidProof;
@@ -70,7 +71,7 @@ impl FromStr for KeyProof {
     }
 }
 
-/// As it is stored.
+/// The stored form.
 impl fmt::Display for KeyProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,7 +82,7 @@ impl fmt::Display for KeyProof {
     }
 }
 
-/// Without the hash: a weak secret can be found from it.
+/// Without the hash, from which a weak secret could be guessed.
 impl fmt::Debug for KeyProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,14 +105,16 @@ impl<'de> Deserialize<'de> for KeyProof {
     }
 }
 
-/// A stored key gets another digest and another proof: its scheme is upgraded while the key is at hand.
+/// A stored key gets another digest and proof: its scheme is upgraded while its plaintext is at
+/// hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rehash {
     /// Which key.
     pub id: KeyId,
     /// The digest that it must still have.
     pub from: KeyDigest,
-    /// The proof that it must still have: two secrets that somebody chose may have one start, and so one digest, in turn.
+    /// The proof that it must still have. The digest alone is not enough: two chosen secrets may
+    /// share their start, and so their digest, one after the other.
     pub from_proof: KeyProof,
     /// The new digest.
     pub digest: KeyDigest,

@@ -8,55 +8,55 @@ use serde::Serialize;
 use super::{KeyDigest, KeyProof, Rehash, Rotation, RotationOutcome};
 use crate::domain::{BudgetId, KeyId, clock::Timestamp, quota::Quotas};
 
-/// A key as stored. Serialized it is what may be shown of it: neither its digest nor its proof is there.
+/// A key as stored. Its serialized form is what may be shown: it has neither digest nor proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
     /// Its public name.
     pub id: KeyId,
-    /// What the key is looked up by: a digest of all of it, or of its start, as `proof` says.
+    /// What the key is looked up by: the digest of the whole key or of its start, as `proof` says.
     #[serde(skip)]
     pub digest: KeyDigest,
-    /// Of which scheme the digest is.
+    /// The scheme of the digest.
     #[serde(skip)]
     pub proof: KeyProof,
-    /// What may be shown of it: `ps_live_abcd...xyz9`.
+    /// The part that may be shown: `ps_live_abcd...xyz9`.
     pub preview: String,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub name: String,
-    /// Whose it is: the [`Principal`](crate::Principal)'s subject.
+    /// Its owner: the [`Principal`](crate::Principal)'s subject.
     pub owner: String,
-    /// Its environment (`live`, `test`), where the format has any.
+    /// Its environment (`live`, `test`), if the format has any.
     pub environment: Option<String>,
     /// Names in the application's [`RoleSet`](crate::role::RoleSet).
     pub roles: Vec<String>,
-    /// The one resource that it is good for; `None`: not bound to one.
+    /// The one resource that it is valid for; `None`: not bound to one.
     pub resource: Option<String>,
-    /// The networks that it may be used from; empty: from anywhere.
+    /// The networks that it may be used from; empty: any.
     pub networks: Vec<IpNet>,
-    /// Rate quotas of its own, in requests, which take the place of those of the tier or
-    /// the layer.
+    /// Its own rate quotas, in requests, which replace those of the tier or the layer.
     pub quotas: Option<Quotas>,
-    /// Since when.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// From when on it is refused as expired.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// Since when it is refused as revoked: it is so whenever there is a moment.
+    /// When it was revoked. It is refused whenever this is set, whatever the moment.
     pub revoked_at: Option<Timestamp>,
-    /// When it was last used, to within the resolver's touch interval.
+    /// When it was last used, accurate to the resolver's touch interval.
     pub last_used_at: Option<Timestamp>,
     /// The key that this one replaced.
     pub rotated_from: Option<KeyId>,
-    /// The key that replaced this one. There is one at most, for good: also when that one is deleted.
+    /// The key that replaced this one. A key is replaced at most once, even if its successor is
+    /// deleted.
     pub rotated_to: Option<KeyId>,
-    /// What its spending and its rate are counted under: kept through rotations.
+    /// What its spending and rate are counted under; kept through rotations.
     pub lineage: BudgetId,
-    /// What the application keeps of it.
+    /// The application's own data about it.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl KeyRecord {
-    /// A new key of `owner`: active, without roles, bounds or expiry.
+    /// A new key of `owner`: active, without roles, restrictions or expiry.
     #[must_use]
     pub fn new(
         id: KeyId,
@@ -88,8 +88,9 @@ impl KeyRecord {
         }
     }
 
-    /// Changes what `change` names, by the rules that hold in every store: a key that was revoked stays revoked since then, and one
-    /// that was replaced goes on no longer than it would. Whether the change may be made is asked [first](Self::is_as_seen).
+    /// Applies `change`, by the rules of every store: a revoked key stays revoked as of the first
+    /// time, and a replaced key lives no longer than it would have. Check [first](Self::is_as_seen)
+    /// whether the change may be made.
     pub fn apply(&mut self, change: KeyUpdate) {
         if let Some(name) = change.name {
             self.name = name;
@@ -117,8 +118,8 @@ impl KeyRecord {
         }
     }
 
-    /// Ends it at that moment, unless it was ended before; what was ended then. One that has expired is ended too, since it could go
-    /// on with a later end.
+    /// Revokes it at that moment, unless it already is; returns what was ended. An expired key is
+    /// ended too, because a later expiry could revive it.
     pub fn revoke(&mut self, at: Timestamp) -> Option<RevokedKey> {
         if self.revoked_at.is_some() {
             return None;
@@ -130,7 +131,7 @@ impl KeyRecord {
         })
     }
 
-    /// A key that was replaced ends with its overlap at the latest: another is good in its place.
+    /// A replaced key ends with its overlap at the latest: its successor is valid in its place.
     fn end_within(&self, wanted: Option<Timestamp>) -> Option<Timestamp> {
         match (wanted, self.expires_at) {
             (Some(wanted), Some(own)) if self.rotated_to.is_some() => Some(wanted.min(own)),
@@ -139,7 +140,8 @@ impl KeyRecord {
         }
     }
 
-    /// Whether a change makes it good again at `now`, for which there must be [room](super::KeysPerOwner::admit_again).
+    /// Whether a change makes it active again at `now`, for which there must be
+    /// [room](super::KeysPerOwner::admit_again).
     #[must_use]
     pub fn comes_back(&self, change: &KeyUpdate, now: Timestamp) -> bool {
         let ends = change.expires_at.map(|end| self.end_within(end));
@@ -147,7 +149,7 @@ impl KeyRecord {
         goes_on && !self.is_active(now) && self.revoked_at.or(change.revoked_at).is_none()
     }
 
-    /// Gives it another digest and proof, if it still has the old ones. Whether it did.
+    /// Replaces digest and proof if it still has the old ones. Returns whether it did.
     pub fn rehash(&mut self, change: &Rehash) -> bool {
         let fits = self.digest == change.from && self.proof == change.from_proof;
         if fits {
@@ -157,11 +159,11 @@ impl KeyRecord {
         fits
     }
 
-    /// Replaces it by a new key, by the rules that hold in every store: a store makes the step atomic and durable. What it
-    /// must write has changed in `self`, and the successor, which is returned, must be stored.
+    /// Replaces it by a new key, by the rules of every store; the store makes the step atomic and
+    /// durable. The store must write the changed `self` and the returned successor.
     ///
     /// # Errors
-    /// The outcome where nothing is to be written.
+    /// The outcome, if nothing is to be written.
     pub fn rotate(&mut self, rotation: &Rotation) -> Result<Self, RotationOutcome> {
         if let Some(by) = &self.rotated_to {
             return Err(RotationOutcome::Superseded { by: by.clone() });
@@ -189,8 +191,9 @@ impl KeyRecord {
         Ok(successor)
     }
 
-    /// Whether all that may be changed, and says what it is good for, is as it was when somebody looked, if that counts. Where it
-    /// isn't, an update fails with [`Conflict`](crate::store::StoreErrorKind::Conflict).
+    /// Whether the settings that decide what it may be used for are still as in `seen`; always true
+    /// for `None`. If not, an update fails with
+    /// [`Conflict`](crate::store::StoreErrorKind::Conflict).
     #[must_use]
     pub fn is_as_seen(&self, seen: Option<&Self>) -> bool {
         let Some(seen) = seen else {
@@ -204,23 +207,23 @@ impl KeyRecord {
             && self.metadata == seen.metadata
     }
 
-    /// Whether it is good at `now`: neither revoked nor expired.
+    /// Whether it is active at `now`: neither revoked nor expired.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// A key that was ended, with others of its owner.
+/// A key that was ended together with others of its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedKey {
-    /// Which.
+    /// Its id.
     pub id: KeyId,
-    /// What it is looked up by in the store.
+    /// The digest by which the store looks it up.
     pub digest: KeyDigest,
 }
 
-/// What to change of a key, by column; what is `None` stays as it is, and is not rewritten.
+/// The changes to a key, by column. `None` leaves a column as it is, and it is not rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyUpdate {
@@ -230,20 +233,21 @@ pub struct KeyUpdate {
     pub roles: Option<Vec<String>>,
     /// New networks.
     pub networks: Option<Vec<IpNet>>,
-    /// Another resource that it is good for; `Some(None)`: not bound to one.
+    /// Another resource; `Some(None)`: not bound to one.
     pub resource: Option<Option<String>>,
-    /// New rate quotas of its own; `Some(None)`: none.
+    /// New rate quotas; `Some(None)`: none of its own.
     pub quotas: Option<Option<Quotas>>,
-    /// What the application keeps of it, as a whole.
+    /// The application's data about it, replaced as a whole.
     pub metadata: Option<BTreeMap<String, String>>,
-    /// A new expiry; `Some(None)`: none. A key that was replaced goes on no longer than it would.
+    /// A new expiry; `Some(None)`: none. A replaced key lives no longer than it would have.
     pub expires_at: Option<Option<Timestamp>>,
-    /// Revoked since that moment, unless it was revoked before. It is refused as soon as this is stored, so [`Keyring::update`]
-    /// takes no moment of the future: that is `expires_at`.
+    /// The moment of revocation; ignored if it was already revoked. The key is refused as soon as
+    /// this is stored, so [`Keyring::update`] accepts no future moment: use `expires_at` for that.
     ///
     /// [`Keyring::update`]: crate::keyring::Keyring::update
     pub revoked_at: Option<Timestamp>,
-    /// The key as the caller read it. The change is made only if the key's settings still equal these; `None`: in any case.
+    /// The key as the caller read it. The change is made only if the key's settings still equal
+    /// these; `None`: unconditionally.
     pub seen: Option<Box<KeyRecord>>,
 }
 

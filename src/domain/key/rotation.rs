@@ -1,16 +1,17 @@
-//! Rotation: a key is replaced by another.
+//! Rotation: replacing a key by another.
 
 use super::{KeyDigest, KeyProof, KeyRecord};
 use crate::domain::{KeyId, clock::Timestamp};
 
-/// A key is to be replaced by a new one, which gets its settings and its lineage as they stand at that moment.
+/// A request to replace a key by a new one, which takes over its settings and its lineage as of
+/// that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Whose key it is.
+    /// The owner of the key.
     pub owner: String,
     /// The key to replace.
     pub replaced: KeyId,
-    /// Until when it goes on working, if it would otherwise work for longer.
+    /// When the replaced key ends, unless it ends sooner.
     pub overlap_ends_at: Timestamp,
     /// When the new key ends.
     pub end: SuccessorEnd,
@@ -20,11 +21,12 @@ pub struct Rotation {
     pub id: KeyId,
     /// What the new key is looked up by.
     pub digest: KeyDigest,
-    /// Of which scheme that is.
+    /// The scheme of that digest.
     pub proof: KeyProof,
-    /// What may be shown of the new key.
+    /// The part of the new key that may be shown.
     pub preview: String,
-    /// The key as the caller read it. It is rotated only if its settings still equal these; `None`: in any case.
+    /// The key as the caller read it. It is rotated only if its settings still equal these; `None`:
+    /// unconditionally.
     pub seen: Option<Box<KeyRecord>>,
 }
 
@@ -32,10 +34,12 @@ pub struct Rotation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SuccessorEnd {
-    /// When the old one would have ended: whoever set that end has it kept, however often the key is rotated.
+    /// When the old one would have ended: whoever set that end has it kept, however often the key
+    /// is rotated.
     #[default]
     SameMoment,
-    /// It lives as long from the rotation on as the old one would have from its making; for good where that had no end.
+    /// It lives as long from the rotation on as the old one would have from its making; for good
+    /// where that had no end.
     SameLife,
     /// At that moment; `None`: never.
     At(Option<Timestamp>),
@@ -55,11 +59,11 @@ impl SuccessorEnd {
     }
 }
 
-/// What came of a [`Rotation`].
+/// The result of a [`Rotation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RotationOutcome {
-    /// The new key is stored, and the old one ends.
+    /// The new key is stored, and the old one will end.
     Rotated {
         /// What the old key is looked up by.
         replaced: KeyDigest,
@@ -72,9 +76,9 @@ pub enum RotationOutcome {
     NotActive,
     /// The key was replaced before.
     Superseded {
-        /// By which.
+        /// The key that replaced it.
         by: KeyId,
     },
-    /// The key has other settings than were [seen](Rotation::seen).
+    /// The key's settings differ from those that were [seen](Rotation::seen).
     Changed,
 }

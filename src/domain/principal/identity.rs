@@ -1,5 +1,5 @@
-//! What is kept of a caller. There may be a million in memory: what most don't have is in a box apart, and what many have
-//! alike is shared.
+//! What is stored per caller. There may be a million in memory, so rarely used fields are in a
+//! separate box, and values that many callers have in common are shared.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use crate::domain::{
     credential::CredentialKind, quota::Quotas,
 };
 
-/// Where an identity is: by itself, or with what else is kept of a credential, so that both are found in one step.
+/// Holds an identity, either alone or together with the rest of a cached credential, so that both
+/// are reached by one pointer.
 pub(crate) trait IdentityHolder: Send + Sync {
     fn identity(&self) -> &Identity;
 }
@@ -22,10 +23,10 @@ pub(crate) trait IdentityHolder: Send + Sync {
 /// Who is calling.
 #[derive(Clone)]
 pub(crate) struct Identity {
-    /// `None` where it can name no account: then it is in the box.
+    /// `None` if the subject can't name an account; then it is in `rare`.
     subject: Option<AccountId>,
     pub(super) key: Option<KeyId>,
-    /// What its spending and its rate are counted under, of a key.
+    /// For a key: what its spending and rate are counted under.
     lineage: Option<BudgetId>,
     pub(super) standing: Arc<Standing>,
     rare: Option<Box<Rare>>,
@@ -33,7 +34,7 @@ pub(crate) struct Identity {
     pub(super) credential: CredentialKind,
 }
 
-/// What few identities have.
+/// Fields that few identities have.
 #[derive(Clone, Default)]
 pub(super) struct Rare {
     subject: Option<Arc<str>>,
@@ -48,14 +49,14 @@ pub(super) struct Rare {
     pub(super) is_revoked: bool,
 }
 
-/// What many identities have alike.
+/// Fields that many identities have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Standing {
     pub(super) environment: Option<Box<str>>,
     pub(super) roles: Vec<Box<str>>,
 }
 
-/// A moment in microseconds, as stores keep it: a third of the size.
+/// A moment in microseconds, as stores keep it: a third of the size of a `Timestamp`.
 #[derive(Clone, Copy)]
 struct End(NonZeroI64);
 
@@ -110,7 +111,7 @@ impl Identity {
         other.or(self.subject.as_ref())
     }
 
-    /// Those that were set, or else the lineage alone.
+    /// The budgets that were set, or else the lineage alone.
     pub(super) fn budgets(&self) -> &[BudgetId] {
         match self.rare().and_then(|rare| rare.budgets.as_ref()) {
             Some(budgets) => budgets,
@@ -118,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// The same, as calls are held under them.
+    /// The same, in the shared form that holds use.
     pub(super) fn shared_budgets(&self) -> Budgets {
         match self.rare().and_then(|rare| rare.budgets.as_ref()) {
             Some(budgets) => budgets.clone(),
@@ -134,12 +135,12 @@ impl Identity {
         self.lineage = Some(lineage);
     }
 
-    /// The networks that the credential may be used from; empty: from anywhere.
+    /// The networks that the credential may be used from; empty: any.
     pub(crate) fn networks(&self) -> &[IpNet] {
         self.rare().map_or(&[], |rare| &rare.networks)
     }
 
-    /// Whether the credential was taken back.
+    /// Whether the credential was revoked.
     pub(crate) fn is_revoked(&self) -> bool {
         self.rare().is_some_and(|rare| rare.is_revoked)
     }

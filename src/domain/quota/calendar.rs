@@ -9,7 +9,7 @@ use jiff::{Span, ToSpan, Zoned, tz::TimeZone};
 
 use crate::domain::clock::Timestamp;
 
-/// What a calendar quota counts in.
+/// The period of a calendar quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CalendarPeriod {
@@ -56,17 +56,18 @@ pub struct Zone(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     zone: TimeZone,
-    /// The day and the month that were looked up last.
+    /// The day and the month looked up last.
     latest: Mutex<[Option<Bounds>; 2]>,
 }
 
-/// Where windows begin, in seconds since 1970-01-01T00:00:00Z: the one before, the one that a moment
-/// lies in, the next, and the one after. Who counts by another clock finds his own among them.
+/// The starts of four consecutive windows, in seconds since 1970-01-01T00:00:00Z: the previous one,
+/// the one that contains the moment, and the next two. A server whose clock differs finds its own
+/// window among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds(pub(crate) [i64; 4]);
 
 impl Bounds {
-    /// The first second of the window, and the first that is past it.
+    /// The first second of the window, and the first after it.
     pub(crate) const fn window(self) -> (i64, i64) {
         let [_, start, end, _] = self.0;
         (start, end)
@@ -126,7 +127,7 @@ impl Zone {
             CalendarPeriod::Day => Ok(local),
             CalendarPeriod::Month => local.first_of_month(),
         };
-        // At the ends of time, where there is no such day, the window is the moment itself.
+        // At the ends of the time range, where no such day exists, the window is the moment itself.
         let start = |periods: i64| {
             let moment = first.as_ref().ok().and_then(|first| {
                 let moved = first.checked_add(period.span(periods)).ok()?;

@@ -1,4 +1,4 @@
-//! How many requests in how much time.
+//! Quotas: how many requests in how much time.
 
 mod calendar;
 mod set;
@@ -11,7 +11,7 @@ use std::{
 };
 
 pub use calendar::{CalendarPeriod, UnknownZone, Zone};
-pub(crate) use set::Told;
+pub(crate) use set::QuotaHeaders;
 pub use set::{NoQuota, Quotas};
 
 #[cfg(feature = "redis")]
@@ -19,11 +19,11 @@ pub(crate) use calendar::Bounds;
 
 /// A number of requests in a period.
 ///
-/// There are three rules. The usual one is GCRA (the generic cell rate algorithm):
-/// `Quota::per_minute(60)` admits 60 requests at once and one more each second; in any rolling minute it
-/// admits fewer than 120. A [`strict`](Self::strict) quota admits at most its number in any rolling
-/// period. A [calendar](Self::calendar) quota admits its number from one midnight to the next, or from
-/// one first of a month to the next.
+/// There are three rules. The default is GCRA (the generic cell rate algorithm):
+/// `Quota::per_minute(60)` admits 60 requests at once and one more each second; in any rolling
+/// minute it admits fewer than 120. A [`strict`](Self::strict) quota admits at most its number in
+/// any rolling period. A [calendar](Self::calendar) quota admits its number from one midnight to
+/// the next, or from the first of one month to the first of the next.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Quota {
     limit: NonZeroU32,
     burst: NonZeroU32,
     period: Duration,
-    /// See [`interval_nanos`](Self::interval_nanos): asked for with every request.
+    /// See [`interval_nanos`](Self::interval_nanos); precomputed because every request needs it.
     interval_nanos: NonZeroU64,
     rule: Rule,
 }
@@ -58,15 +58,16 @@ pub(crate) enum Rule {
 /// One millisecond to a thousand days.
 const PERIOD_MAX: Duration = Duration::from_secs(1_000 * 86_400);
 
-/// Seventy-three years, so that a burst in nanoseconds stays far from the end of 64 bits.
+/// Seventy-three years, so that a burst in nanoseconds stays far from overflowing 64 bits.
 const BURST_NANOS_MAX: u128 = 1 << 61;
 
-/// How many slices of a strict quota fit into its period, at least and at most.
+/// The minimum and maximum number of slices in a strict quota's period.
 const SLICES_MIN: u128 = 16;
 pub(crate) const SLICES_MAX: usize = 32;
 
 impl Quota {
-    /// `limit` requests a second. 0 is taken as 1: a quota that admits nothing is a refusal, not a quota.
+    /// `limit` requests a second. 0 counts as 1: a quota that admits nothing is a refusal, not a
+    /// quota.
     #[must_use]
     pub const fn per_second(limit: u32) -> Self {
         Self::of("second", limit, Duration::from_secs(1))
@@ -84,15 +85,15 @@ impl Quota {
         Self::of("hour", limit, Duration::from_secs(3_600))
     }
 
-    /// `limit` requests in `period`, which is brought into one millisecond to a thousand days, and cut to
-    /// whole milliseconds; the policy is called `custom` unless [`Quota::named`].
+    /// `limit` requests in `period`, which is clamped to one millisecond to a thousand days and
+    /// truncated to whole milliseconds. The policy is called `custom` unless [`Quota::named`].
     #[must_use]
     pub const fn per(period: Duration, limit: u32) -> Self {
         Self::of("custom", limit, period)
     }
 
-    /// `limit` requests from one midnight to the next, or from one first of a month to the next, in UTC
-    /// unless [`in_zone`](Self::in_zone).
+    /// `limit` requests from one midnight to the next, or from the first of one month to the first
+    /// of the next, in UTC unless [`in_zone`](Self::in_zone).
     ///
     /// ```
     /// use tollgate::quota::{CalendarPeriod, Quota, Zone};
@@ -133,9 +134,9 @@ impl Quota {
         }
     }
 
-    /// How many requests may come at once after a rest; the limit itself unless set. 0 is taken as 1,
-    /// and more than comes together in seventy years as so many. It means nothing to strict and calendar
-    /// quotas.
+    /// How many requests may come at once after a pause; the limit itself by default. 0 counts as
+    /// 1, and a burst that would take over seventy years to refill is cut to that. Strict and
+    /// calendar quotas ignore it.
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         let most = BURST_NANOS_MAX
@@ -148,9 +149,9 @@ impl Quota {
 
     /// Admits at most its number in any rolling period, wherever the period begins.
     ///
-    /// The period is counted in slices, so that a key costs a fixed size: what was taken is free again when its whole
-    /// slice has left the period, at most a sixteenth of the period later than it could be. It means nothing to a
-    /// calendar quota.
+    /// The period is counted in slices, so that a key takes a fixed amount of memory: a slot is
+    /// free again once its whole slice has left the period, at most a sixteenth of the period later
+    /// than possible. Calendar quotas ignore this.
     #[must_use]
     pub fn strict(mut self) -> Self {
         if matches!(self.rule, Rule::Rolling) {
@@ -159,7 +160,7 @@ impl Quota {
         self
     }
 
-    /// The zone whose days or months a calendar quota counts; it means nothing to the others.
+    /// The zone whose days or months a calendar quota counts; other quotas ignore it.
     #[must_use]
     pub fn in_zone(mut self, zone: Zone) -> Self {
         if let Rule::Calendar(_, of) = &mut self.rule {
@@ -168,8 +169,8 @@ impl Quota {
         self
     }
 
-    /// The policy's name in `RateLimit` and `RateLimit-Policy`; what a header can't carry in a quoted
-    /// string is left out of it. Of two quotas that are counted together each has a name of its own.
+    /// The policy's name in `RateLimit` and `RateLimit-Policy`; characters that a header can't
+    /// carry in a quoted string are dropped. Quotas that are counted together get distinct names.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         let speakable = |c: &char| (' '..='~').contains(c) && !matches!(c, '"' | '\\');
@@ -183,13 +184,13 @@ impl Quota {
         &self.name
     }
 
-    /// Requests a period.
+    /// Requests per period.
     #[must_use]
     pub const fn limit(&self) -> u32 {
         self.limit.get()
     }
 
-    /// Requests at once: the most that one request may cost.
+    /// The most requests at once, and so the most that one request may cost.
     #[must_use]
     pub const fn burst_size(&self) -> u32 {
         match self.rule {
@@ -198,13 +199,13 @@ impl Quota {
         }
     }
 
-    /// The period; of a calendar quota 24 hours or 30 days.
+    /// The period; for a calendar quota nominally 24 hours or 30 days.
     #[must_use]
     pub const fn period(&self) -> Duration {
         self.period
     }
 
-    /// The seconds in which as many come back as there may be at once; `None` where these are not whole.
+    /// The seconds in which a full burst refills; `None` if that is not a whole number.
     pub(crate) fn whole_seconds(&self) -> Option<u64> {
         let held = u128::from(self.burst_size());
         let nanos = self.period.as_nanos().checked_mul(held)?;
@@ -214,8 +215,9 @@ impl Quota {
         is_whole.then_some(seconds)
     }
 
-    /// From when all of it is there again back to when one is, of a quota of which nothing is left. A strict quota's reading
-    /// doesn't tell that: one is there by then, and perhaps sooner.
+    /// For a used-up quota: given the time until it is full again, the time until one request is
+    /// free. The reading of a strict quota doesn't say when that is; for it the result is an upper
+    /// bound.
     pub(crate) fn until_one(&self, reset: Duration) -> Duration {
         let others = match self.rule {
             Rule::Rolling => u64::from(self.burst.get()).saturating_sub(1),
@@ -239,16 +241,17 @@ impl Quota {
         self.burst
     }
 
-    /// The length of a strict quota's slice: the longest that is a power of two in microseconds, and a sixteenth of the
-    /// period at most. So of any two lengths the shorter one divides the longer one, and what is moved from one
-    /// quota's slices to another's and back again comes to rest.
+    /// The length of a strict quota's slice: the largest power of two in microseconds that is at
+    /// most a sixteenth of the period. So of any two lengths the shorter divides the longer, and
+    /// moving counts between the slices of two quotas, back and forth, does not keep shifting them.
     pub(crate) fn slice(&self) -> Duration {
         let most = self.period.as_micros().checked_div(SLICES_MIN);
         let power = most.and_then(u128::checked_ilog2).unwrap_or(0);
         Duration::from_micros(1_u64.checked_shl(power).unwrap_or(u64::MAX))
     }
 
-    /// The slices that count: the one under way, and those before it that cover a whole period.
+    /// The number of slices that count: the current one, and those before it that cover a whole
+    /// period.
     pub(crate) fn slices(&self) -> usize {
         let slice = self.slice().as_micros().max(1);
         let covering = usize::try_from(self.period.as_micros().div_ceil(slice));
@@ -258,7 +261,7 @@ impl Quota {
             .saturating_add(1)
     }
 
-    /// One of `parts` equal shares, rounded up: what one of so many processes admits by itself.
+    /// One of `parts` equal shares, rounded up: what one of that many processes admits on its own.
     #[must_use]
     pub fn share(&self, parts: NonZeroU32) -> Self {
         let share = |whole: NonZeroU32| {

@@ -1,4 +1,4 @@
-//! Several quotas that are one decision.
+//! Several quotas that are decided together.
 
 use std::{
     num::NonZeroU32,
@@ -9,9 +9,9 @@ use http::HeaderValue;
 
 use super::{Quota, Rule};
 
-/// Several quotas that must all admit: one decision, all or nothing. There is at least one, and each
-/// has a name of its own: of several that share one, the later are called `minute-2`, `minute-3`. A
-/// clone is a reference count.
+/// Several quotas that must all admit: one decision, all or nothing. There is at least one quota,
+/// and names are distinct: quotas that share a name are renamed `minute-2`, `minute-3`, except for
+/// the first. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Quotas(Arc<Set>);
 
@@ -19,28 +19,29 @@ pub struct Quotas(Arc<Set>);
 struct Set {
     quotas: Box<[Quota]>,
     is_calendar: bool,
-    told: Told,
-    /// The share that was asked for first: a process asks for one.
+    header_values: QuotaHeaders,
+    /// The first share that was requested; a process usually needs only one.
     share: OnceLock<(NonZeroU32, Quotas)>,
 }
 
-/// What is told of the quotas with every answer, and so made once.
+/// Header values that describe the quotas in every answer, computed once.
 #[derive(Debug)]
-pub(crate) struct Told {
-    /// All of them, in the words of `RateLimit-Policy`.
+pub(crate) struct QuotaHeaders {
+    /// The value of `RateLimit-Policy` for all of them.
     pub(crate) policy: HeaderValue,
-    /// How much each one holds: what is left of it is never more.
+    /// The size of each quota, which is the most that can be left of it.
     pub(crate) limits: Box<[HeaderValue]>,
-    /// What stands before each one's remaining units in `RateLimit`: `"second";r=`, then `, "minute";r=`.
+    /// What precedes each quota's remaining units in `RateLimit`: `"second";r=`, then `,
+    /// "minute";r=`.
     pub(crate) openings: Box<[Box<str>]>,
-    /// So many bytes hold all of `RateLimit`, whatever is left.
+    /// A capacity in bytes that always suffices for `RateLimit`.
     pub(crate) room: usize,
 }
 
-/// The longest that may follow an opening: two numbers, and what stands between them.
+/// The longest text after an opening: two numbers, and what separates them.
 const NUMBERS_LENGTH_MAX: usize = 10 + 3 + 20;
 
-impl Told {
+impl QuotaHeaders {
     fn of(quotas: &[Quota]) -> Self {
         // Names are printable ASCII.
         let value = |text: String| text.parse().unwrap_or(HeaderValue::from_static(""));
@@ -70,7 +71,7 @@ impl Told {
     }
 }
 
-/// There is no quota: that would be no limit.
+/// There is no quota, which would mean no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no quota would be no limit")]
 pub struct NoQuota;
@@ -89,12 +90,12 @@ impl Quotas {
     }
 
     fn of(mut quotas: Vec<Quota>) -> Self {
-        name_apart(&mut quotas);
+        make_names_unique(&mut quotas);
         let is_calendar = quotas
             .iter()
             .any(|quota| matches!(quota.rule(), Rule::Calendar(..)));
         Self(Arc::new(Set {
-            told: Told::of(&quotas),
+            header_values: QuotaHeaders::of(&quotas),
             quotas: quotas.into(),
             is_calendar,
             share: OnceLock::new(),
@@ -120,23 +121,23 @@ impl Quotas {
         }
     }
 
-    pub(crate) fn told(&self) -> &Told {
-        &self.0.told
+    pub(crate) fn header_values(&self) -> &QuotaHeaders {
+        &self.0.header_values
     }
 
-    /// Whether one of them counts days or months, so that the time of day matters.
+    /// Whether one of them is a calendar quota, so that the time of day matters.
     pub(crate) fn is_calendar(&self) -> bool {
         self.0.is_calendar
     }
 
-    /// Whether these are the very same, without looking at them.
+    /// Whether both are the same set by pointer, without comparing the quotas.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-/// Names are how windows are told apart, in headers and in a shared store.
-fn name_apart(quotas: &mut [Quota]) {
+/// Names distinguish windows in headers and in a shared store, so they must be unique.
+fn make_names_unique(quotas: &mut [Quota]) {
     let mut taken: Vec<String> = Vec::with_capacity(quotas.len());
     for quota in quotas {
         let first = quota.name().to_owned();

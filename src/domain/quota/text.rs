@@ -1,4 +1,4 @@
-//! Quotas as data: how a key's record, a configuration file or a table of tiers writes them down.
+//! The serialized form of quotas, for key records, configuration files and tables of tiers.
 
 use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{CalendarPeriod, Quota, Quotas, Rule, Zone};
 
-/// `{"name":"minute","limit":60,"period_ms":60000}`, with `burst`, `rule` and `zone` where they differ
-/// from what is usual.
+/// `{"name":"minute","limit":60,"period_ms":60000}`; `burst`, `rule` and `zone` only where they
+/// differ from the default.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written<'a> {

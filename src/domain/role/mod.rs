@@ -1,4 +1,4 @@
-//! Permissions, roles, and which role holds which permission.
+//! Permissions, roles, and which role holds which permissions.
 
 mod permission;
 mod requirement;

@@ -1,14 +1,15 @@
-//! One thing that somebody may do.
+//! A single permission.
 
 use std::{fmt, sync::Arc};
 
-/// One thing that somebody may do, by name: `chat:write`.
+/// A single permission, by name: `chat:write`.
 ///
-/// A name has parts between colons, compared letter by letter. In what a role is *granted* a part that is
-/// a lone `*` stands for others: for exactly one part in the middle, for one or more at the end. So
-/// `documents:*` covers `documents:read` and `documents:read:own`, but not `documents`; `*` covers
-/// everything. A `*` beside other letters (`doc*`) is a letter. What is *required* is taken at its word:
-/// `documents:*` is covered by itself and by `*`, and by no list of single permissions.
+/// A name consists of parts separated by colons, which are compared literally. In a *granted*
+/// permission a part that is just `*` is a wildcard: for exactly one part in the middle, for one or
+/// more parts at the end. So `documents:*` covers `documents:read` and `documents:read:own`, but
+/// not `documents`; `*` covers everything. A `*` beside other characters (`doc*`) is literal. A
+/// *required* permission is taken literally: `documents:*` is covered by itself and by `*`, but not
+/// by any list of single permissions.
 ///
 /// ```
 /// use tollgate::role::Permission;
@@ -34,7 +35,7 @@ impl Permission {
         &self.0
     }
 
-    /// Whether who is granted this may do `required`.
+    /// Whether a grant of this permission covers `required`.
     #[must_use]
     pub fn covers(&self, required: &Self) -> bool {
         let mut granted = self.0.split(':').peekable();
@@ -54,12 +55,13 @@ impl Permission {
         wanted.next().is_none()
     }
 
-    /// Whether some part is a lone `*`.
+    /// Whether any part is just `*`.
     pub(super) fn is_pattern(&self) -> bool {
         self.0.split(':').any(|part| part == "*")
     }
 
-    /// Whether the name is one that somebody meant: parts of letters, digits and `._-`, or a lone `*`.
+    /// Whether the name looks intentional: every part is made of letters, digits and `._-`, or is
+    /// just `*`.
     pub(super) fn is_well_formed(&self) -> bool {
         let spoken = |c: char| c.is_alphanumeric() || "._-".contains(c);
         let sound = |part: &str| part == "*" || (!part.is_empty() && part.chars().all(spoken));

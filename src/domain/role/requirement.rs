@@ -1,4 +1,4 @@
-//! What somebody must be, or may do, to be let in.
+//! What is required of a caller.
 
 use std::{fmt, sync::Arc};
 
@@ -18,7 +18,7 @@ use super::Permission;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Requirement {
     rule: Rule,
-    /// What a token must be for, besides; most require none.
+    /// The scopes that a token must have in addition; usually none.
     scopes: Option<Arc<[Box<str>]>>,
 }
 
@@ -32,13 +32,13 @@ pub(crate) enum Rule {
 }
 
 impl Requirement {
-    /// Nothing at all: whoever comes, known or not.
+    /// Nothing at all: every caller is admitted, authenticated or not.
     #[must_use]
     pub const fn nothing() -> Self {
         Self::of(Rule::Nothing)
     }
 
-    /// To be somebody: any credential will do.
+    /// Any valid credential.
     #[must_use]
     pub const fn authenticated() -> Self {
         Self::of(Rule::Authenticated)
@@ -50,7 +50,7 @@ impl Requirement {
         Self::all_of([permission])
     }
 
-    /// Every one of several permissions. Of none, it is [`Requirement::authenticated`].
+    /// All of several permissions. An empty list is [`Requirement::authenticated`].
     #[must_use]
     pub fn all_of(permissions: impl IntoIterator<Item = impl Into<Permission>>) -> Self {
         Self::of(Rule::AllOf(
@@ -58,7 +58,7 @@ impl Requirement {
         ))
     }
 
-    /// At least one of several permissions. Of none, nobody fulfils it.
+    /// At least one of several permissions. An empty list can't be fulfilled.
     #[must_use]
     pub fn any_of(permissions: impl IntoIterator<Item = impl Into<Permission>>) -> Self {
         Self::of(Rule::AnyOf(
@@ -66,21 +66,23 @@ impl Requirement {
         ))
     }
 
-    /// A role, by its name alone: one that includes it is not enough. Permissions age better.
+    /// A role, by exact name: a role that includes it is not enough. Prefer permissions, which need
+    /// less change over time.
     #[must_use]
     pub fn role(role: &str) -> Self {
         Self::of(Rule::Role(Arc::from(role)))
     }
 
-    /// A token of that scope (RFC 6749 section 3.3), whatever its user may do. A scope says what somebody has let a client
-    /// do in their name; no key and no session cookie has one, so none fulfils it.
+    /// A token with this scope (RFC 6749 section 3.3), whatever its user may do. A scope says what
+    /// a user has allowed a client to do on their behalf. API keys and session cookies have no
+    /// scopes, so they never fulfil it.
     #[must_use]
     pub fn scope(scope: &str) -> Self {
         Self::authenticated().add_scope(scope)
     }
 
-    /// And a token of that scope: a client may do no more than its user, and no more than the user has let it. Of several,
-    /// all are required.
+    /// Additionally requires a token with this scope: a client may do no more than its user, and no
+    /// more than the user has allowed it. If added several times, all scopes are required.
     #[must_use]
     pub fn add_scope(mut self, scope: &str) -> Self {
         if self.rule == Rule::Nothing {

@@ -7,7 +7,7 @@ use std::{
 
 use super::Permission;
 
-/// The roles that exist, and what each may do. A role that isn't in the set may do nothing.
+/// The roles that exist, and what each of them may do. A role that isn't in the set may do nothing.
 ///
 /// ```
 /// use tollgate::role::{Permission, RoleSet};
@@ -24,12 +24,12 @@ pub struct RoleSet {
     roles: Arc<BTreeMap<Box<str>, Grants>>,
 }
 
-/// What a role was granted: by name, and by pattern.
+/// What a role was granted: exact names and patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Grants {
     names: BTreeSet<Permission>,
     patterns: BTreeSet<Permission>,
-    /// The roles that it was declared to extend, and those that they extend.
+    /// The roles that it was declared to extend, directly or indirectly.
     extends: BTreeSet<Box<str>>,
 }
 
@@ -49,7 +49,7 @@ impl Grants {
         self.extends.extend(others.extends.iter().cloned());
     }
 
-    /// The grant by which `required` is allowed.
+    /// The grant that covers `required`.
     fn covering(&self, required: &Permission) -> Option<&Permission> {
         let by_name = self.names.get(required);
         by_name.or_else(|| self.patterns.iter().find(|grant| grant.covers(required)))
@@ -61,13 +61,13 @@ impl Grants {
 }
 
 impl RoleSet {
-    /// No roles.
+    /// An empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The ready-made set: viewer (`read`) ⊂ operator (`write`, `delete`, `audit:view`) ⊂ admin
+    /// A ready-made set: viewer (`read`) ⊂ operator (`write`, `delete`, `audit:view`) ⊂ admin
     /// (`users:manage`, `configure`).
     #[must_use]
     pub fn viewer_operator_admin() -> Self {
@@ -93,7 +93,7 @@ impl RoleSet {
         self
     }
 
-    /// Adds a role that may do all that `base` may by now, and `permissions`.
+    /// Adds a role that has `permissions` and everything that `base` has at this point.
     #[must_use]
     pub fn add_role_extending<'a>(
         mut self,
@@ -127,15 +127,15 @@ impl RoleSet {
         self.grant(role, permission).is_some()
     }
 
-    /// What `role` was granted that covers `permission`.
+    /// The grant of `role` that covers `permission`.
     #[must_use]
     pub fn grant(&self, role: &str, permission: &Permission) -> Option<&Permission> {
         self.roles.get(role)?.covering(permission)
     }
 
-    /// Whether somebody with `outer` may hand out `inner`: `outer` is `inner`, or was declared to extend it, and
-    /// may do everything that `inner` may. That the permissions are the same is not enough: requirements may name
-    /// roles too.
+    /// Whether a holder of `outer` may grant `inner` to others: `outer` is `inner` or was declared
+    /// to extend it, and may do everything that `inner` may. Equal permissions alone are not
+    /// enough, because requirements may name roles too.
     #[must_use]
     pub fn includes(&self, outer: &str, inner: &str) -> bool {
         match (self.roles.get(outer), self.roles.get(inner)) {

@@ -1,4 +1,4 @@
-//! Role sets that somebody wrote down.
+//! Role sets as configuration.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 
 use super::{Permission, RoleSet};
 
-/// A written role set says something that can't be.
+/// Why a configured role set is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRoles {
@@ -19,7 +19,7 @@ pub enum InvalidRoles {
     /// A role has no name.
     #[error("roles: a role without a name")]
     Nameless,
-    /// A role extends one that isn't there.
+    /// A role extends one that doesn't exist.
     #[error("role {role}: extends {base}, which is not there")]
     UnknownBase {
         /// The role.
@@ -27,13 +27,14 @@ pub enum InvalidRoles {
         /// What it extends.
         base: String,
     },
-    /// A role extends itself, by way of others.
+    /// A role extends itself, possibly through others.
     #[error("role {role}: extends itself")]
     Circle {
         /// The role.
         role: String,
     },
-    /// A permission has an empty part, a `*` beside other letters, or a letter that no name has.
+    /// A permission has an empty part, a `*` beside other characters, or a character that names
+    /// can't have.
     #[error("role {role}: {permission:?} is no permission")]
     Permission {
         /// The role.
@@ -52,7 +53,7 @@ struct WrittenRole {
     permissions: Vec<String>,
 }
 
-/// Roles by name; two of one name are an error, not a choice.
+/// Roles by name; a duplicate name is an error, not resolved silently.
 struct WrittenRoles(BTreeMap<String, WrittenRole>);
 
 impl<'de> Deserialize<'de> for WrittenRoles {
@@ -81,9 +82,9 @@ impl<'de> Deserialize<'de> for WrittenRoles {
 }
 
 impl RoleSet {
-    /// Reads a set from JSON: roles by name, each with what it `extends` and its `permissions`, in any
-    /// order. `RoleSet` is [`Deserialize`], so that the same is read from TOML or any other form that serde
-    /// knows.
+    /// Parses a set from JSON: roles by name, each with what it `extends` and its `permissions`, in
+    /// any order. `RoleSet` implements [`Deserialize`], so the same structure can be read from TOML
+    /// or any other serde format.
     ///
     /// ```
     /// use tollgate::role::{Permission, RoleSet};
@@ -125,7 +126,8 @@ impl TryFrom<WrittenRoles> for RoleSet {
             check(name, role, &waiting)?;
         }
         let mut set = Self::new();
-        // Each round takes the roles whose bases are there; a round that takes none goes in a circle.
+        // Each round adds the roles whose bases are already in the set; a round that adds none
+        // means a cycle.
         while !waiting.is_empty() {
             let ready: Vec<String> = waiting
                 .iter()

@@ -1,4 +1,4 @@
-//! A row of the usage log as others read it.
+//! The serialized form of a row of the usage log.
 
 use serde::{Serialize, Serializer};
 

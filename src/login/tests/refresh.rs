@@ -255,7 +255,7 @@ async fn a_user_s_open_logins_are_listed() {
     let ids: Vec<_> = open.iter().map(|login| &login.id).collect();
     assert_eq!(ids, [&second.session, &first.session]);
     assert_eq!(open[1].refreshed_at, Some(world.clock.now()));
-    world.clock.advance(WEEK + opening::LATER);
+    world.clock.advance(WEEK + opening::LOGIN_MARGIN);
     let open = world.logins.logins_of(&first.user.id).await.unwrap();
     assert!(open.is_empty());
 }

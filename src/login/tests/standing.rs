@@ -240,11 +240,11 @@ async fn a_login_ends_by_itself_even_when_it_is_remembered() {
     resolver.resolve(&token).await.unwrap();
     world
         .clock
-        .advance(Duration::from_secs(3_599) + opening::LATER);
+        .advance(Duration::from_secs(3_599) + opening::LOGIN_MARGIN);
     assert!(resolver.peek(&token).unwrap().is_ok());
     world.clock.advance(Duration::from_secs(1));
     let error = resolver.peek(&token).unwrap().unwrap_err();
-    let at = login.token.expires_at() + opening::LATER;
+    let at = login.token.expires_at() + opening::LOGIN_MARGIN;
     assert!(matches!(error.kind(), SessionErrorKind::Expired { at: end } if *end == at));
     let denial = Denial::from(error);
     assert_eq!(denial.kind(), DenialKind::CredentialExpired);

@@ -30,7 +30,7 @@ async fn stray(_: Request<()>) -> Result<Answer, Infallible> {
 }
 
 /// What an answer tells: limit, remaining, and the policy.
-fn told<B>(answer: &Response<B>) -> [&str; 3] {
+fn reported<B>(answer: &Response<B>) -> [&str; 3] {
     let headers = answer.headers();
     let once = |name: &str| {
         assert_eq!(headers.get_all(name).iter().count(), 1, "{headers:?}");
@@ -75,7 +75,7 @@ async fn a_burst_is_told_with_the_time_in_which_it_comes_back() {
         let service = RateLimitLayer::global(quota).layer(service_fn(hello));
         let answer = service.oneshot(Request::new(())).await.unwrap();
         let left = (limit.parse::<u32>().unwrap() - 1).to_string();
-        assert_eq!(told(&answer), [limit, &left, policy]);
+        assert_eq!(reported(&answer), [limit, &left, policy]);
         let draft = answer.headers()["ratelimit"].to_str().unwrap();
         assert!(draft.contains(&format!(";r={left};")), "{draft}");
     }
@@ -103,16 +103,19 @@ where
 #[tokio::test]
 async fn what_a_handler_sends_of_other_limits_is_written_over() {
     let answer = ask(outer().layer(service_fn(proxy))).await;
-    assert_eq!(told(&answer), OUTER);
+    assert_eq!(reported(&answer), OUTER);
     let of_provider = &answer.headers()["x-ratelimit-limit-requests"];
     assert_eq!(of_provider, "9999", "no name of ours");
-    assert_eq!(told(&ask(outer().layer(service_fn(stray))).await), OUTER);
+    assert_eq!(
+        reported(&ask(outer().layer(service_fn(stray))).await),
+        OUTER
+    );
 }
 
 #[tokio::test]
 async fn an_inner_layer_has_the_word_whatever_is_between() {
     let service = outer().layer(inner().layer(service_fn(proxy)));
-    assert_eq!(told(&ask(service).await), INNER);
+    assert_eq!(reported(&ask(service).await), INNER);
     // A middleware that waits before and after, and hides what it asks.
     let within = tower::util::BoxCloneService::new(inner().layer(service_fn(proxy)));
     let between = service_fn(move |request| {
@@ -124,12 +127,12 @@ async fn an_inner_layer_has_the_word_whatever_is_between() {
             answer
         }
     });
-    assert_eq!(told(&ask(outer().layer(between)).await), INNER);
+    assert_eq!(reported(&ask(outer().layer(between)).await), INNER);
     // The outer one asks a store, so that the inner one is asked later.
     let store = MemoryRateLimiter::new(10, SystemClock::shared());
     let outer = outer().with_store("outer", Late(store));
     let service = outer.layer(inner().layer(service_fn(proxy)));
-    assert_eq!(told(&ask(service).await), INNER);
+    assert_eq!(reported(&ask(service).await), INNER);
     let alone = ask(inner().layer(service_fn(proxy))).await;
     assert!(alone.extensions().is_empty(), "nobody would read it");
 }
@@ -143,7 +146,7 @@ async fn a_refusal_of_the_inner_layer_tells_its_limit() {
     }
     let refused = ask(service).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(told(&refused), ["5", "0", "\"hour\";q=5;w=3600"]);
+    assert_eq!(reported(&refused), ["5", "0", "\"hour\";q=5;w=3600"]);
 }
 
 #[tokio::test]
@@ -153,10 +156,10 @@ async fn in_one_guard_the_inner_gate_has_the_word() {
         inner: inner().into_gate(),
     };
     let answer = ask(Guard::new(service_fn(proxy), gates())).await;
-    assert_eq!(told(&answer), INNER);
+    assert_eq!(reported(&answer), INNER);
     let innermost = RateLimitLayer::global(Quota::per_second(7)).layer(service_fn(proxy));
     let answer = ask(Guard::new(innermost, gates())).await;
-    assert_eq!(told(&answer), ["7", "6", "\"second\";q=7;w=1"]);
+    assert_eq!(reported(&answer), ["7", "6", "\"second\";q=7;w=1"]);
 }
 
 #[tokio::test]

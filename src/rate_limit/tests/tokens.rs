@@ -182,7 +182,8 @@ async fn tokens_are_not_told_as_requests() {
     assert_eq!(answer.headers()["ratelimit-policy"], "\"hour\";q=9;w=3600");
 }
 
-/// What is left of 100 after 30 were taken for an answer of this body, of which so many bytes were read.
+/// What is left of 100 after 30 were taken for an answer of this body, of which so many bytes were
+/// read.
 async fn left_of_body(media_type: &'static str, body: &'static str, read: usize) -> u32 {
     let answers = service_fn(async |_: Request<()>| {
         let pieces = body.as_bytes().chunks(7);

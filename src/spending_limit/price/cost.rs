@@ -1,16 +1,16 @@
-//! What a price comes to: before a call, by what was counted of it, and by what went out where nothing was counted.
+//! Evaluates prices: before a call, from counts, and from the bytes sent if nothing was counted.
 
 use super::{Kind, Price, RequestLength};
 use crate::domain::{charge::Tokens, money::Money};
 
 impl Price {
-    /// What is held before a request whose body is so long; `None` where that would be more than any amount.
+    /// What is held before a request with a body of this length; `None` on overflow.
     pub(in crate::spending_limit) fn hold(&self, length: RequestLength) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
             Kind::Tokens(price) => {
-                let dearest = price.dearest_read();
-                let read = dearest.per_million(price.input_bound.tokens(length))?;
+                let highest = price.highest_input_price();
+                let read = highest.per_million(price.input_bound.tokens(length))?;
                 let written = price
                     .output
                     .per_million(price.output_bound.tokens(length))?;
@@ -24,7 +24,7 @@ impl Price {
         }
     }
 
-    /// What was counted, at this price; `None` where nothing was that it counts by.
+    /// The cost of what was counted; `None` if nothing was counted that this price depends on.
     pub(in crate::spending_limit) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
@@ -33,7 +33,7 @@ impl Price {
                 Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
             Kind::Models(prices) => {
-                if let Some(price) = prices.of(counts.model) {
+                if let Some(price) = prices.price_of(counts.model) {
                     return price.counted(counts);
                 }
                 let costs = prices.all().map(|price| price.counted(counts));
@@ -42,30 +42,41 @@ impl Price {
         }
     }
 
-    /// What a call cost at most that ended when `bytes` had gone out, of which nobody knows how many tokens
-    /// they were: a token is at least a byte. No less than was counted, and no more than the hold where that is less.
-    pub(in crate::spending_limit) fn produced(&self, held: Money, counts: &Counts<'_>) -> Money {
+    /// The most that a call can have cost if it ended after `bytes` were sent and its tokens were
+    /// not counted: a token is at least a byte. At least the counted cost, and otherwise at most
+    /// the hold.
+    pub(in crate::spending_limit) fn cost_at_most(
+        &self,
+        held: Money,
+        counts: &Counts<'_>,
+    ) -> Money {
         match &self.kind {
-            Kind::Tokens(price) => price.produced(held, counts),
+            Kind::Tokens(price) => price.cost_at_most(held, counts),
             Kind::Models(prices) => {
-                // The dearest was held for: of another, no more than its own hold was for the call.
-                let produced = |price: &Self| {
+                // The hold covers the most expensive model; for another model, at most its own hold
+                // applies.
+                let cost_at_most = |price: &Self| {
                     let own = price.hold(counts.request).unwrap_or(held);
-                    price.produced(own.min(held), counts)
+                    price.cost_at_most(own.min(held), counts)
                 };
-                match prices.of(counts.model) {
-                    Some(price) => produced(price),
-                    None => prices.all().map(produced).max().unwrap_or(held),
+                match prices.price_of(counts.model) {
+                    Some(price) => cost_at_most(price),
+                    None => prices.all().map(cost_at_most).max().unwrap_or(held),
                 }
             }
             Kind::Flat(_) | Kind::Bytes { .. } => self.counted(counts).unwrap_or(held),
         }
     }
 
-    /// What had to be held for a call as far as it is known by now: where the model is, no more than for that.
-    pub(in crate::spending_limit) fn needed(&self, held: Money, counts: &Counts<'_>) -> Money {
+    /// What would have sufficed as the hold, given what is known now: if the model is known, at
+    /// most its own hold.
+    pub(in crate::spending_limit) fn sufficient_hold(
+        &self,
+        held: Money,
+        counts: &Counts<'_>,
+    ) -> Money {
         let named = match &self.kind {
-            Kind::Models(prices) => prices.of(counts.model),
+            Kind::Models(prices) => prices.price_of(counts.model),
             Kind::Flat(_) | Kind::Tokens(_) | Kind::Bytes { .. } => None,
         };
         let own = named.and_then(|price| price.hold(counts.request));
@@ -73,13 +84,13 @@ impl Price {
     }
 }
 
-/// What was counted of a call.
+/// The counts of a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::spending_limit) struct Counts<'a> {
     pub(in crate::spending_limit) tokens: Option<Tokens>,
-    /// Of the answer.
+    /// Bytes of the answer's body.
     pub(in crate::spending_limit) bytes: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
-    /// Of the request.
+    /// Length of the request's body.
     pub(in crate::spending_limit) request: RequestLength,
 }

@@ -1,4 +1,4 @@
-//! How long a request is, as far as its head tells.
+//! The length of a request, as far as its head declares it.
 
 use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
@@ -6,14 +6,14 @@ use crate::wire::is_encoded;
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// How long a request's body is.
+/// The length of a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::spending_limit) enum RequestLength {
-    /// So many bytes, which are what is read.
+    /// This many bytes, not encoded.
     Plain(u64),
-    /// So many bytes, of which more is made before they are read.
+    /// This many bytes, which grow when they are decoded.
     Encoded(u64),
-    /// Nobody says.
+    /// Not declared.
     #[default]
     Unknown,
 }
@@ -35,7 +35,7 @@ impl RequestLength {
         }
     }
 
-    /// How many bytes may be read; `unknown`: where that isn't told.
+    /// How many decoded bytes there may be; `unknown` is the assumption if the length isn't known.
     pub(super) fn bytes(self, unknown: u64) -> u64 {
         match self {
             Self::Plain(bytes) => bytes,

@@ -45,7 +45,7 @@ fn tokens_are_held_for_by_their_bounds_and_charged_by_count() {
 
 #[test]
 fn the_length_of_what_is_compressed_bounds_nothing() {
-    let told = |lines: &[(&'static str, &'static str)]| {
+    let length_of = |lines: &[(&'static str, &'static str)]| {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
@@ -53,17 +53,20 @@ fn the_length_of_what_is_compressed_bounds_nothing() {
         RequestLength::of(&headers, None)
     };
     let length = ("content-length", "100");
-    assert_eq!(told(&[]), Unknown);
-    assert_eq!(told(&[("content-length", "many")]), Unknown);
-    assert_eq!(told(&[length]), Plain(100));
+    assert_eq!(length_of(&[]), Unknown);
+    assert_eq!(length_of(&[("content-length", "many")]), Unknown);
+    assert_eq!(length_of(&[length]), Plain(100));
     assert_eq!(
-        told(&[length, ("content-encoding", "identity")]),
+        length_of(&[length, ("content-encoding", "identity")]),
         Plain(100)
     );
-    assert_eq!(told(&[length, ("grpc-encoding", "identity")]), Plain(100));
+    assert_eq!(
+        length_of(&[length, ("grpc-encoding", "identity")]),
+        Plain(100)
+    );
     for coding in [("content-encoding", "gzip"), ("grpc-encoding", "gzip")] {
-        assert_eq!(told(&[length, coding]), Encoded(100));
-        assert_eq!(told(&[coding]), Unknown);
+        assert_eq!(length_of(&[length, coding]), Encoded(100));
+        assert_eq!(length_of(&[coding]), Unknown);
     }
     let measured = |coding: &'static str| {
         let mut headers = HeaderMap::new();
@@ -112,8 +115,8 @@ fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
     // It may all be written for an hour.
     let held = nanos(100 * 1_000 + 10 * 1_500);
     assert_eq!(both.hold(Plain(100)), Some(held));
-    assert!(Price::from(by_token().cache_write(nanos(-1))).is_unsound());
-    assert!(Price::from(by_token().cache_write_for_an_hour(nanos(-1))).is_unsound());
+    assert!(Price::from(by_token().cache_write(nanos(-1))).is_invalid());
+    assert!(Price::from(by_token().cache_write_for_an_hour(nanos(-1))).is_invalid());
 }
 
 #[test]
@@ -143,8 +146,8 @@ fn a_model_that_nobody_knows_costs_as_the_dearest() {
         assert_eq!(models.counted(&counted), Some(nanos(cost)), "{model}");
     }
     let nobody: [(&str, Price); 0] = [];
-    assert!(Price::by_model(nobody).is_unsound());
-    assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_unsound());
+    assert!(Price::by_model(nobody).is_invalid());
+    assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_invalid());
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
             bytes,
             ..Counts::default()
         };
-        price.produced(held, &counts)
+        price.cost_at_most(held, &counts)
     };
     assert_eq!(left(None, 0), nanos(100 * 500));
     assert_eq!(left(None, 4), nanos(100 * 500 + 4 * 1_500));
@@ -188,7 +191,7 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
             request: Plain(100),
             ..Counts::default()
         };
-        models.produced(held, &counts)
+        models.cost_at_most(held, &counts)
     };
     assert_eq!(left("small", 4), nanos(100 + 4 * 2));
     assert_eq!(
@@ -210,7 +213,7 @@ fn a_model_costs_by_its_name_or_by_the_longest_beginning() {
         ("gpt-4o-mini-2024", flat(1)),
         ("o1", flat(4)),
     ]);
-    assert!(!prices.is_unsound());
+    assert!(!prices.is_invalid());
     for (model, cost) in [
         ("gpt-4o", 3),
         ("gpt-4o-2024-08-06", 3),
@@ -228,11 +231,11 @@ fn a_model_costs_by_its_name_or_by_the_longest_beginning() {
         assert_eq!(prices.counted(&counted), Some(nanos(cost)), "{model}");
     }
     for unclear in ["*a", "a*b", "a**"] {
-        assert!(Price::by_model([(unclear, flat(1))]).is_unsound());
+        assert!(Price::by_model([(unclear, flat(1))]).is_invalid());
     }
-    assert!(!Price::by_model([("*", flat(1))]).is_unsound());
+    assert!(!Price::by_model([("*", flat(1))]).is_invalid());
     let below = Price::by_model([("a*", flat(-1)), ("b", flat(1))]);
-    assert!(below.is_unsound());
+    assert!(below.is_invalid());
 }
 
 #[test]
@@ -244,7 +247,7 @@ fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
     assert_eq!(mixed.counted(&Counts::default()), None);
     let held = mixed.hold(Unknown).unwrap();
     assert_eq!(
-        mixed.produced(held, &Counts::default()),
+        mixed.cost_at_most(held, &Counts::default()),
         held.saturating_sub(nanos(10 * 1_500))
     );
     let flat = Counts {

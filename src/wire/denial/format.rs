@@ -1,4 +1,4 @@
-//! The house styles that come with the crate.
+//! The built-in formats of refusals.
 
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
@@ -8,13 +8,13 @@ use crate::domain::denial::{Denial, DenialKind};
 
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// The house styles that come with the crate. All are `application/json` but [`DenialFormat::Problem`].
+/// The built-in formats of refusals. All are `application/json` except [`DenialFormat::Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DenialFormat {
-    /// `{"type", "title", "status", "detail", "code"}`: problem details (RFC 9457), `application/problem+json`.
-    /// An exceeded rate limit is of the type `quota-exceeded` and names the `violated-policies`
-    /// (draft-ietf-httpapi-ratelimit-headers).
+    /// `{"type", "title", "status", "detail", "code"}`: problem details (RFC 9457),
+    /// `application/problem+json`. An exceeded rate limit has the type `quota-exceeded` and names
+    /// the `violated-policies` (draft-ietf-httpapi-ratelimit-headers).
     Problem,
     /// `{"detail"}`.
     Detail,
@@ -22,11 +22,12 @@ pub enum DenialFormat {
     Error,
     /// `{"error", "message"}`.
     ErrorMessage,
-    /// `{"error": {"message", "type", "param", "code"}}`, with `retry-after-ms` and `x-should-retry`,
-    /// which OpenAI's clients obey.
+    /// `{"error": {"message", "type", "param", "code"}}`, with `retry-after-ms` and
+    /// `x-should-retry`, which OpenAI's clients obey.
     OpenAi,
-    /// `{"type": "error", "error": {"type", "message"}}`, with `x-should-retry`, as Anthropic's clients read it.
-    /// The types are those of its API: `authentication_error`, `rate_limit_error`, `billing_error` and so on.
+    /// `{"type": "error", "error": {"type", "message"}}`, with `x-should-retry`, which Anthropic's
+    /// clients obey. The types are those of its API: `authentication_error`, `rate_limit_error`,
+    /// `billing_error` and so on.
     Anthropic,
 }
 
@@ -51,7 +52,7 @@ impl RenderDenial for DenialFormat {
     }
 }
 
-// Members are written in the order in which they are documented.
+// Members are serialized in their documented order.
 
 #[derive(Serialize)]
 struct Detail<'a> {
@@ -190,7 +191,7 @@ fn anthropic(denial: &Denial, text: &str) -> DenialBody {
     body
 }
 
-/// What keeps a client from trying again where only money helps.
+/// Keeps a client from retrying if only money helps.
 fn never_retried(denial: &Denial) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_static("x-should-retry");
     let no = HeaderValue::from_static("false");

@@ -1,4 +1,4 @@
-//! Refusals become answers here, and nowhere else.
+//! Turns refusals into answers; nothing else does.
 
 mod format;
 mod text;
@@ -26,7 +26,7 @@ use crate::domain::{
 pub use format::DenialFormat;
 pub(crate) use text::{message, title};
 
-/// What a renderer may know of the refused request.
+/// What a renderer may know about the refused request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct DenialContext<'a> {
@@ -34,24 +34,25 @@ pub struct DenialContext<'a> {
     pub status: StatusCode,
     /// The full path of the request.
     pub path: &'a str,
-    /// The request's id, where it has one.
+    /// The request's id, if it has one.
     pub request_id: Option<&'a str>,
 }
 
-/// The part of a refusal's answer that is a matter of house style.
+/// The part of a refusal's answer that depends on the format.
 #[derive(Clone, Debug)]
 pub struct DenialBody {
     /// The media type.
     pub content_type: HeaderValue,
     /// The body.
     pub bytes: Bytes,
-    /// Header fields of the style's own.
+    /// Additional header fields of the format.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl DenialBody {
-    /// A JSON body. The members of a struct stay in their order; those of a [`serde_json::Value`] are sorted. What can't be
-    /// JSON (a map whose keys are no texts) is an empty object.
+    /// A JSON body. Members of a struct keep their order; those of a [`serde_json::Value`] are
+    /// sorted. A value that can't be JSON (say, a map whose keys aren't strings) becomes an empty
+    /// object.
     #[must_use]
     pub fn json(value: &(impl Serialize + ?Sized)) -> Self {
         let bytes = serde_json::to_vec(value).unwrap_or_else(|error| {
@@ -66,7 +67,7 @@ impl DenialBody {
     }
 }
 
-/// A house style for refusals: one of [`DenialFormat`], or one's own.
+/// A format for refusals: one of [`DenialFormat`], or your own.
 ///
 /// ```
 /// use tollgate::denial::{Denial, DenialKind};
@@ -88,11 +89,11 @@ impl DenialBody {
 /// # Ok::<(), http::Error>(())
 /// ```
 pub trait RenderDenial: fmt::Debug + Send + Sync + 'static {
-    /// Writes the body. Status, `www-authenticate` and `retry-after` are written by the caller.
+    /// Writes the body. The caller writes status, `www-authenticate` and `retry-after`.
     fn render(&self, denial: &Denial, context: &DenialContext<'_>) -> DenialBody;
 }
 
-/// Which house style answers which path. A clone is a reference count.
+/// The formats of refusals, by path. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Denials(Arc<Styles>);
 
@@ -101,22 +102,22 @@ struct Styles {
     default: Arc<dyn RenderDenial>,
     prefixes: Vec<(Box<str>, Arc<dyn RenderDenial>)>,
     messages: Vec<(DenialKind, Box<str>)>,
-    /// Of the challenges, without quotes.
+    /// The realm of challenges, without quotes.
     realm: Box<str>,
     protocols: Protocols,
 }
 
-/// What the clients of a service may speak.
+/// The protocols of a service's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocols {
-    /// gRPC where the request's media type says so, plain HTTP otherwise.
+    /// gRPC if the request's media type says so, plain HTTP otherwise.
     ByMediaType,
-    /// Plain HTTP, whatever a request says.
+    /// Plain HTTP, whatever the request says.
     OnlyHttp,
 }
 
 impl Denials {
-    /// One style for all paths.
+    /// One format for all paths.
     #[must_use]
     pub fn new(style: impl RenderDenial) -> Self {
         Self(Arc::new(Styles {
@@ -128,7 +129,7 @@ impl Denials {
         }))
     }
 
-    /// Another style for paths that begin with `prefix`; the first prefix that fits wins.
+    /// Adds a format for paths that begin with `prefix`; the first matching prefix wins.
     #[must_use]
     pub fn add_path_prefix(mut self, prefix: &str, style: impl RenderDenial) -> Self {
         Arc::make_mut(&mut self.0)
@@ -137,8 +138,8 @@ impl Denials {
         self
     }
 
-    /// What clients read of refusals of that kind, instead of the style's own sentence; a text that a refusal
-    /// brings with it still comes first.
+    /// Sets the text that clients read for refusals of this kind, instead of the format's own; a
+    /// text that comes with a refusal still takes precedence.
     #[must_use]
     pub fn add_message(mut self, kind: DenialKind, message: &str) -> Self {
         Arc::make_mut(&mut self.0)
@@ -147,8 +148,8 @@ impl Denials {
         self
     }
 
-    /// What is guarded, as challenges name it to the client (`realm`; RFC 9110, 11.5): `api` unless set. Of the text, characters
-    /// that a challenge can't carry are left out.
+    /// Sets the `realm` of challenges (RFC 9110, 11.5); `api` by default. Characters that a
+    /// challenge can't carry are dropped.
     #[must_use]
     pub fn realm(mut self, realm: &str) -> Self {
         let fits = |character: &char| is_quotable(*character);
@@ -156,9 +157,9 @@ impl Denials {
         self
     }
 
-    /// For a service without gRPC: every refusal has its HTTP status and the house style. Unless this is set, a request
-    /// whose `content-type` is one of gRPC's or gRPC-Web's is refused as those clients read it: with the status 200, and
-    /// the code in `grpc-status`.
+    /// For a service without gRPC: every refusal has its HTTP status and the configured format.
+    /// Without this setting, a request whose `content-type` is gRPC's or gRPC-Web's is refused in
+    /// the form that those clients read: with status 200, and the code in `grpc-status`.
     ///
     /// ```
     /// use tollgate::denial::{Denial, DenialKind};
@@ -177,7 +178,7 @@ impl Denials {
         self
     }
 
-    /// What a refusal of the request is written in.
+    /// The protocol in which to answer a refusal of the request.
     fn dialect(&self, request: &RefusedRequest) -> Dialect {
         match self.0.protocols {
             Protocols::ByMediaType => request.dialect,
@@ -185,15 +186,15 @@ impl Denials {
         }
     }
 
-    /// What is kept of a request, for a refusal by somebody further in.
+    /// The parts of a request that are saved in case it is refused further in.
     pub(crate) fn keep(&self, head: &RequestHead<'_>) -> RefusedRequest {
         let mut request = RefusedRequest::of(head);
         request.dialect = self.dialect(&request);
         request
     }
 
-    /// The answer to a refused request. gRPC is answered in gRPC, unless the service is [only of HTTP](Self::only_http); HEAD without content, whose length is told (RFC 9110,
-    /// 9.3.2).
+    /// The answer to a refused request. gRPC is answered in gRPC, unless the service is [HTTP
+    /// only](Self::only_http); HEAD gets no content, but its length (RFC 9110, 9.3.2).
     #[must_use]
     pub fn respond(&self, denial: &Denial, head: &RequestHead<'_>) -> Response<Bytes> {
         let request = RefusedRequest::of(head);
@@ -207,25 +208,25 @@ impl Denials {
         response
     }
 
-    /// The same, from what was kept of the request, and with header fields that stand already.
+    /// The same, from the saved parts of the request, and with existing header fields.
     pub(crate) fn respond_to(
         &self,
         denial: &Denial,
         request: &RefusedRequest,
         mut headers: HeaderMap,
     ) -> Response<Bytes> {
-        for name in OF_A_BODY {
+        for name in BODY_HEADERS {
             headers.remove(name);
         }
         let own = self.with_own_message(denial);
-        let spoken = own.as_ref().unwrap_or(denial);
+        let worded = own.as_ref().unwrap_or(denial);
         let mut response = match self.dialect(request) {
             Dialect::Http => {
                 grpc::forget_status(&mut headers);
-                self.respond_http(spoken, request, headers)
+                self.respond_http(worded, request, headers)
             }
             dialect @ (Dialect::Grpc | Dialect::Web | Dialect::WebText) => {
-                let denial = spoken;
+                let denial = worded;
                 let text = denial.message().map_or_else(|| message(denial), Into::into);
                 let mut response = grpc::respond(denial, &text, dialect).map(|()| Bytes::new());
                 merge(response.headers_mut(), headers);
@@ -250,7 +251,7 @@ impl Denials {
         };
         let body = self.style(request.path()).render(denial, &context);
         headers.insert(CONTENT_TYPE, body.content_type);
-        // A challenge that stands already is the application's own: of another scheme, perhaps.
+        // An existing challenge is the application's own, perhaps with another scheme.
         if denial.kind().is_authentication() && !headers.contains_key(WWW_AUTHENTICATE) {
             headers.insert(WWW_AUTHENTICATE, self.challenge(denial.kind()));
         }
@@ -275,13 +276,13 @@ impl Denials {
         response
     }
 
-    /// The refusal in this service's words, where it has some and the refusal brings none.
+    /// The refusal with the configured text, if there is one and the refusal has none.
     fn with_own_message(&self, denial: &Denial) -> Option<Denial> {
         let kind = denial.kind();
         let mut messages = self.0.messages.iter();
         let (_, message) = messages.find(|(known, _)| *known == kind)?;
-        let speechless = denial.message().is_none();
-        speechless.then(|| denial.clone().with_message(message.to_string()))
+        let has_no_message = denial.message().is_none();
+        has_no_message.then(|| denial.clone().with_message(message.to_string()))
     }
 
     fn style(&self, path: &str) -> &dyn RenderDenial {
@@ -292,8 +293,9 @@ impl Denials {
         }
     }
 
-    /// RFC 6750, 3: at least one parameter, and an error code only where a credential was sent. `invalid_request` is the code of
-    /// a 400; several credentials that can't all be good are answered with 401, like one that isn't.
+    /// RFC 6750, 3: at least one parameter, and an error code only if a credential was sent.
+    /// `invalid_request` is for a 400; contradictory credentials are answered with 401, like an
+    /// invalid one.
     fn challenge(&self, kind: DenialKind) -> HeaderValue {
         self.bearer(match kind {
             DenialKind::CredentialMissing | DenialKind::LoginFailed => "",
@@ -304,7 +306,8 @@ impl Denials {
         })
     }
 
-    /// RFC 6750, 3.1. A scope that no challenge can carry (RFC 6749, 3.3) is left out, with the challenge.
+    /// RFC 6750, 3.1. If a scope can't be carried in a challenge (RFC 6749, 3.3), the challenge is
+    /// omitted.
     fn insufficient_scope(&self, scopes: &str) -> Option<HeaderValue> {
         let parameters = || format!(", error=\"insufficient_scope\", scope=\"{scopes}\"");
         let fits = scopes.chars().all(is_quotable);
@@ -317,7 +320,7 @@ impl Denials {
     }
 }
 
-/// Whether a quoted string may hold it as it is.
+/// Whether a quoted string may contain it unescaped.
 fn is_quotable(character: char) -> bool {
     matches!(character, ' '..='~') && !matches!(character, '"' | '\\')
 }
@@ -335,8 +338,8 @@ impl<S: RenderDenial> From<S> for Denials {
     }
 }
 
-/// What is kept of a request for the case that it is refused further in: reference counts, since nearly
-/// every request is kept for nothing. Of a request that nobody knows, nothing.
+/// The parts of a request that are saved in case it is refused further in. Cheap to clone, because
+/// nearly every request is admitted. `Default` is for an unknown request.
 #[derive(Clone, Default)]
 pub(crate) struct RefusedRequest {
     target: Option<PathAndQuery>,
@@ -362,7 +365,7 @@ impl RefusedRequest {
     }
 }
 
-/// The path alone: a query may hold secrets, and so may a segment.
+/// Only the path, masked: a query or a segment may contain secrets.
 impl fmt::Debug for RefusedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefusedRequest")
@@ -372,8 +375,9 @@ impl fmt::Debug for RefusedRequest {
     }
 }
 
-/// What is said of a body (RFC 9110, 8; RFC 9530), and means nothing of the one that takes its place.
-const OF_A_BODY: [HeaderName; 10] = [
+/// Header fields that describe a body (RFC 9110, 8; RFC 9530), and don't apply to the one that
+/// replaces it.
+const BODY_HEADERS: [HeaderName; 10] = [
     ACCEPT_RANGES,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -429,7 +433,7 @@ pub(crate) fn status(kind: DenialKind) -> StatusCode {
     }
 }
 
-/// The refusal that a bare error status of somebody else's stands for; `None` for one without a counterpart.
+/// The kind of refusal that another component's plain error status corresponds to, if any.
 pub(crate) fn kind_of_status(status: StatusCode) -> Option<DenialKind> {
     Some(match status {
         StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DenialKind::Malformed,

@@ -1,4 +1,4 @@
-//! The words that clients read, where the house style or the refusal brings none of its own.
+//! The texts that clients read, unless the format or the refusal has its own.
 
 use std::borrow::Cow;
 

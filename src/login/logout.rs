@@ -1,4 +1,4 @@
-//! How logins end: one by one, all of a user's, and with a new password.
+//! How logins end: individually, all of a user's, and with a new password.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::{
 };
 
 impl Logins {
-    /// Replaces a user's password and ends every login of the user, the caller's own too, and those of the same
-    /// second. Keys are left alone. Log in again for a new token.
+    /// Replaces a user's password and ends every login of the user, including the caller's own and
+    /// those opened in the same second. API keys are not affected. Log in again for a new token.
     ///
     /// # Errors
-    /// `WeakPassword`; `InvalidCredentials` when `current` isn't the password, or not any more when the change is made;
-    /// `Busy`, `Store`, `Internal`.
+    /// `WeakPassword`; `InvalidCredentials` if `current` isn't the password, or no longer is when
+    /// the change is made; `Busy`, `Store`, `Internal`.
     pub async fn change_password(
         &self,
         user: &UserId,
@@ -56,7 +56,7 @@ impl Logins {
         }
     }
 
-    /// Ends one login; returns whether it was open. The user's other logins go on.
+    /// Ends one login; returns whether it was open. The user's other logins continue.
     ///
     /// # Errors
     /// `Store`.
