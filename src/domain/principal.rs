@@ -219,7 +219,7 @@ impl Principal {
         self.identity().budgets()
     }
 
-    /// What the key has in common with those that it was rotated from.
+    /// The lineage that the key shares with those it was rotated from.
     pub(crate) fn lineage(&self) -> Option<&BudgetId> {
         self.identity().lineage()
     }

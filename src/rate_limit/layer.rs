@@ -31,10 +31,11 @@ impl RateLimitLayer {
     /// Counts by the client's address: IPv4 addresses, and /64 prefixes of IPv6. The server has to
     /// provide the peer's address: see [`RequestHead::peer`].
     ///
-    /// **Behind a proxy, say whom it speaks for** ([`client_address`](Self::client_address)): all
-    /// clients of a proxy that isn't trusted are one, and one of them uses up what is everybody's.
-    /// The layers of a [builder](crate::Tollgate::builder) have that of the builder, and a layer
-    /// inside of one that left a [`ClientIp`](crate::ClientIp) counts that.
+    /// **Behind a proxy, configure how it names its clients**
+    /// ([`client_address`](Self::client_address)): all clients of an untrusted proxy count as one,
+    /// and any of them can use up everybody's quota. The layers of a
+    /// [builder](crate::Tollgate::builder) use the builder's setting, and a layer inside of one
+    /// that added a [`ClientIp`](crate::ClientIp) counts by that.
     #[must_use]
     pub fn per_client_ip(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)

@@ -1,5 +1,5 @@
-//! Reads bodies before their requests go on: of requests with an `Idempotency-Key`, and of those
-//! whose length nobody tells.
+//! Reads bodies before passing their requests on: those of requests with an `Idempotency-Key`, and
+//! those of undeclared length.
 
 use std::{
     collections::VecDeque,
@@ -47,10 +47,10 @@ pub(super) struct WholeRead {
     pub(super) digest: [u8; 32],
 }
 
-/// What was read of a request's body, if any of it was.
+/// The result of reading a request's body, if it was read.
 ///
 /// # Errors
-/// It could not be read to its end.
+/// If it could not be read to its end.
 pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial> {
     let (kind, why) = match extensions.get() {
         None => return Ok(None),
@@ -74,12 +74,14 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
 /// body is read, and every instance must know what the first call's body was. So this layer goes
 /// further out, inside authentication if possible. It reads the whole body of a request that has
 /// the header, buffers its frames, passes them on when all have arrived, and adds their SHA-256 to
-/// the fingerprint that the ledger keeps. Requests without the header pass through untouched.
+/// the fingerprint that the ledger keeps. Requests without the header pass through untouched,
+/// unless it also [measures](Self::measure).
 ///
 /// The spending limit, where money would be held, refuses a body above
 /// [`bytes_max`](Self::bytes_max) with 413, one that breaks off with 400, and one that sends
 /// nothing for 10 seconds or is not complete within 30 with 408. A client that wants an answer
-/// before it has sent its whole body (a bidirectional stream) must not send the header.
+/// before it has sent its whole body (a bidirectional stream) must not send the header, and a
+/// service with such clients must not measure.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -125,11 +127,10 @@ impl BodyDigestLayer {
         }
     }
 
-    /// Also reads the bodies of requests that don't say how long these are (`transfer-encoding:
+    /// Also reads the bodies of requests that don't declare their length (`transfer-encoding:
     /// chunked`, or HTTP/2 without a `content-length`), so that a call that is priced [by what it
-    /// sends](crate::TokenBound::BodyBytes) is held for by what came, and not by the most that
-    /// could have come. Such a body is held in memory until all of it is there, within the same
-    /// bounds.
+    /// sends](crate::TokenBound::BodyBytes) is held for by what arrived, and not by the most that
+    /// could have. Such a body is held in memory until it is complete, within the same limits.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -161,7 +162,7 @@ impl BodyDigestLayer {
     }
 
     /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
-    /// with the header may take about that much memory until its body has been read.
+    /// whose body is read may take about that much memory until it is complete.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
@@ -256,10 +257,10 @@ struct Reading<S, B: Body> {
     pace: Pace,
     frames: Frames<B>,
     hash: Sha256,
-    /// That came.
+    /// How many bytes have arrived.
     bytes: u64,
     bytes_max: u64,
-    /// That may still come.
+    /// How many frames may still arrive.
     frames_left: u64,
 }
 

@@ -39,9 +39,10 @@ const KEY_LENGTH_MAX: usize = 255;
 /// reaches. Answers are kept in this process's memory, within limits; a retry whose answer isn't
 /// there is refused (409) and not charged. While the first call is under way, further ones are
 /// refused (409); a call that cost nothing leaves its key free. A key that is reused with another
-/// method, target, credential, `content-type`, `content-encoding`, `content-length` or
-/// `content-digest` is refused (422). Another body of the same length is refused only if a
-/// [`BodyDigestLayer`](crate::BodyDigestLayer) is further out: this layer reads no bodies.
+/// method, target, credential (a rotated API key counts as the same), `content-type`,
+/// `content-encoding`, `content-length` or `content-digest` is refused (422). Another body of the
+/// same length is refused only if a [`BodyDigestLayer`](crate::BodyDigestLayer) is further out:
+/// this layer reads no bodies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,13 +83,13 @@ impl IdempotencyKeys {
         self
     }
 
-    /// A name for a payment whose request has an `Idempotency-Key`, for the
-    /// [reference](crate::usage::Credit::reference) of its credit: the same key of the same account
+    /// Names a payment whose request has an `Idempotency-Key`, for the
+    /// [reference](crate::usage::Credit::reference) of its credit. The same key of the same account
     /// is the same payment, which the ledger counts once, and refuses
-    /// ([`Conflict`](crate::store::StoreErrorKind::Conflict)) with another amount. `None` without
-    /// the header: its client doesn't ask for that.
+    /// ([`Conflict`](crate::store::StoreErrorKind::Conflict)) with another amount. `None` if the
+    /// client sent no key.
     ///
-    /// It has 43 characters, and tells nothing of the key.
+    /// It has 43 characters, and reveals nothing about the key.
     ///
     /// ```
     /// use http::HeaderMap;
@@ -105,7 +106,7 @@ impl IdempotencyKeys {
     /// ```
     ///
     /// # Errors
-    /// 400 where the header comes twice, or isn't 1 to 255 visible characters.
+    /// 400 if the header is repeated, or isn't 1 to 255 visible characters.
     pub fn payment_name(
         headers: &HeaderMap,
         account: &AccountId,
@@ -128,7 +129,7 @@ impl IdempotencyKeys {
     }
 }
 
-/// The `Idempotency-Key` of a request that has one.
+/// The `Idempotency-Key` of a request, if it has one.
 fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
     let malformed = |why: &'static str| {
         Denial::new(DenialKind::Malformed)
@@ -252,7 +253,8 @@ pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
 }
 
 /// Covers everything that must match in a repetition: method, target, caller, credential, and the
-/// body as far as it is known.
+/// body as far as it is known. A rotated API key is the same credential, so that a retry may
+/// already use the new one.
 fn fingerprint(head: &RequestHead<'_>, principal: &Principal, body: Option<&[u8; 32]>) -> [u8; 32] {
     let credential = match (principal.lineage(), principal.key(), principal.session()) {
         (Some(lineage), _, _) => lineage.as_str(),

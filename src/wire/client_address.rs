@@ -178,7 +178,9 @@ impl ClientAddress {
         self
     }
 
-    /// The client's address; IPv4 in IPv6 notation becomes IPv4.
+    /// The client's address; IPv4 in IPv6 notation becomes IPv4. Without trusted proxies of its own
+    /// it returns the address that a layer further out determined ([`ClientIp`]), so that of two
+    /// layers the inner one doesn't count the proxy.
     ///
     /// # Errors
     /// [`AddressError`]: refuse the request.

@@ -44,7 +44,7 @@ pub(crate) struct Credentials<'a> {
 pub(crate) struct KeyHeaders {
     own: Option<HeaderName>,
     authorization: Authorization,
-    /// Whether another takes bearer tokens too.
+    /// Whether another layer reads bearer tokens too.
     shares_bearer: bool,
     others: Vec<HeaderName>,
 }
@@ -106,7 +106,7 @@ impl KeyHeaders {
         }
     }
 
-    /// Whether a bearer token may be the credential of another.
+    /// Whether a bearer token may be a credential for another layer.
     pub(crate) const fn shares_bearer(&self) -> bool {
         self.shares_bearer
     }

@@ -57,9 +57,9 @@ impl<'a> RequestHead<'a> {
         masked(self.path())
     }
 
-    /// The method as logs may have it, and as what is counted is told apart by: `None` of one that
-    /// has no place in HTTP's own standards (RFC 9110, 9.1; RFC 5789). Its name is as long as the
-    /// client likes, and may be a secret that slipped into the wrong place.
+    /// The method for logs and for counting; `None` for methods outside HTTP's own standards (RFC
+    /// 9110, 9.1; RFC 5789). Such a name is as long as the client likes, and may be a misplaced
+    /// secret.
     pub(crate) fn known_method(&self) -> Option<&'a str> {
         match *self.method {
             Method::GET
@@ -75,7 +75,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The same, with a word for what isn't told.
+    /// The same, with a placeholder for other methods.
     pub(crate) fn shown_method(&self) -> &'a str {
         self.known_method().unwrap_or("other")
     }
@@ -178,7 +178,8 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Only method and path: headers contain secrets, and a query or path segment may too.
+/// Only method and path: headers contain secrets, and so may a query, a segment of the path, or an
+/// unknown method.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -30,23 +30,23 @@ pub struct Rotation {
     pub seen: Option<Box<KeyRecord>>,
 }
 
-/// When a key ends that takes the place of another.
+/// When the successor of a rotated key ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SuccessorEnd {
-    /// When the old one would have ended: whoever set that end has it kept, however often the key
-    /// is rotated.
+    /// When the old one would have ended: an expiry that was set is kept, however often the key is
+    /// rotated.
     #[default]
     SameMoment,
-    /// It lives as long from the rotation on as the old one would have from its making; for good
-    /// where that had no end.
+    /// After a lifetime as long as the old one's from its creation, counted from the rotation;
+    /// never, if that one had no end.
     SameLife,
     /// At that moment; `None`: never.
     At(Option<Timestamp>),
 }
 
 impl SuccessorEnd {
-    /// The end of a key that takes the place of `old` at `now`.
+    /// The end of a key that replaces `old` at `now`.
     pub(super) fn after(self, old: &KeyRecord, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::SameMoment => old.expires_at,

@@ -19,7 +19,7 @@ pub(in crate::spending_limit) enum RequestLength {
 }
 
 impl RequestLength {
-    /// As the head tells it, or else as it was `measured`.
+    /// The length that the head declares, or else the `measured` one.
     pub(in crate::spending_limit) fn of(headers: &HeaderMap, measured: Option<u64>) -> Self {
         let length = headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -44,7 +44,7 @@ impl RequestLength {
         }
     }
 
-    /// How many bytes come; `unknown`: where that isn't told.
+    /// How many bytes are sent; `unknown` is the assumption if the length isn't known.
     pub(super) fn bytes_as_sent(self, unknown: u64) -> u64 {
         match self {
             Self::Plain(bytes) | Self::Encoded(bytes) => bytes,

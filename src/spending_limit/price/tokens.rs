@@ -51,8 +51,9 @@ pub struct TokenPrice {
 pub enum TokenBound {
     /// A fixed number.
     Fixed(u64),
-    /// One per byte of the request's body, by its `content-length`; `unknown` if there is none. It
-    /// bounds the text in the request, but not what the request only [refers
+    /// One per byte of the request's body, by its `content-length` or as
+    /// [measured](crate::BodyDigestLayer::measure) further out; `unknown` without either. It bounds
+    /// the text in the request, but not what the request only [refers
     /// to](TokenPrice#what-the-length-of-a-request-does-not-bound).
     BodyBytes {
         /// The number of bytes to assume if the length isn't declared, and at least to assume if
@@ -60,10 +61,10 @@ pub enum TokenBound {
         /// is decompressed.
         unknown: u64,
     },
-    /// The same of a service that reads bodies as they are sent, and decodes none, as axum's
-    /// extractors do: the length of what is compressed bounds what is read of it too.
+    /// The same for a service that reads bodies as they are sent and decodes none, as axum's
+    /// extractors do: the compressed length then also bounds what is read.
     BodyBytesAsSent {
-        /// Bytes of a body whose length isn't told.
+        /// The number of bytes to assume if the length isn't declared.
         unknown: u64,
     },
 }
