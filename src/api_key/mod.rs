@@ -28,10 +28,13 @@
 //! # Ok(()) }
 //! ```
 
-use std::sync::Arc;
+mod place;
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::HeaderName;
 use ipnet::IpNet;
+use place::{Found, Place};
 
 use crate::{
     domain::{
@@ -43,7 +46,7 @@ use crate::{
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
     store::StaticKeys,
-    wire::{ClientAddress, Credential, Credentials, KeyHeaders, RequestHead, X_API_KEY},
+    wire::{AddressError, ClientAddress, KeyHeaders, RequestHead, X_API_KEY},
 };
 
 /// Admits who has a key. See the [module](self).
@@ -63,7 +66,7 @@ impl ApiKeyLayer {
         Self {
             gate: Gate::new(ApiKeyPolicy {
                 keys,
-                headers: KeyHeaders::new(X_API_KEY),
+                place: Place::Headers(KeyHeaders::new(X_API_KEY)),
                 address: ClientAddress::peer(),
                 networks: None,
             }),
@@ -75,7 +78,7 @@ impl ApiKeyLayer {
     /// alone](Self::only_in_header).
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
-        self.in_places(KeyHeaders::new(name))
+        self.place(Place::Headers(KeyHeaders::new(name)))
     }
 
     /// Takes keys from that header alone, and looks at no other: what stands in `authorization` is neither a key nor a rival of one.
@@ -102,12 +105,44 @@ impl ApiKeyLayer {
     /// ```
     #[must_use]
     pub fn only_in_header(self, name: HeaderName) -> Self {
-        self.in_places(KeyHeaders::only(name))
+        self.place(Place::Headers(KeyHeaders::only(name)))
     }
 
-    fn in_places(self, headers: KeyHeaders) -> Self {
+    /// Takes keys from wherever `read` finds one, and from no header: from the subprotocol of a WebSocket that a page opens, say, since that
+    /// can set no header. What it finds is judged as it is. For both, one layer [`or`](Self::or) another.
+    ///
+    /// What stands in a path or a query is in logs, in histories and in `Referer`: no place for a key where there is another.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{ApiKeyLayer, keyring::KeyResolver, store::StaticKeys};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let keys = StaticKeys::new().add_key("app", "3f6e1c0a9b7d4e52-of-32-or-more", ["app"])?;
+    /// let keys = KeyResolver::builder(keys).build();
+    /// let offered = ApiKeyLayer::new(keys.clone()).read_by(|head| {
+    ///     let offered = head.headers.get("sec-websocket-protocol")?.to_str().ok()?;
+    ///     offered.split(", ").find_map(|name| name.strip_prefix("key.")).map(str::to_owned)
+    /// });
+    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+    /// let service = ApiKeyLayer::new(keys).or(offered).layer(hello);
+    /// for (key, status) in [("3f6e1c0a9b7d4e52-of-32-or-more", 200), ("a-guess", 401)] {
+    ///     let request = http::Request::builder().header("sec-websocket-protocol", format!("chat, key.{key}"));
+    ///     assert_eq!(service.clone().oneshot(request.body(())?).await?.status(), status);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn read_by(
+        self,
+        read: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.place(Place::Custom(Arc::new(read)))
+    }
+
+    fn place(self, place: Place) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| policy.headers = headers),
+            gate: self.gate.map_policy(|policy| policy.place = place),
         }
     }
 
@@ -149,9 +184,11 @@ impl ApiKeyLayer {
     /// ```
     #[must_use]
     pub fn brings_one_of(&self, keys: &StaticKeys, head: &RequestHead<'_>) -> bool {
-        let credentials = Credentials::read(head.headers, &self.gate.policy().headers);
-        let credential = credentials.as_ref().map(Credentials::either);
-        matches!(credential, Ok(Credential::Text(key)) if keys.holds(key))
+        match self.gate.policy().place.read(head) {
+            Found::Key(key) => keys.holds(&key),
+            Found::Bearer(key) => keys.holds(key),
+            Found::Nothing | Found::Unreadable | Found::Ambiguous => false,
+        }
     }
 
     /// Asks `other` about requests that carry no key of this layer's. A bad key is refused, not
@@ -174,7 +211,7 @@ impl Authenticator for ApiKeyLayer {
 #[derive(Clone, Debug)]
 pub struct ApiKeyPolicy {
     keys: KeyResolver,
-    headers: KeyHeaders,
+    place: Place,
     address: ClientAddress,
     /// `None`: from anywhere.
     networks: Option<Arc<[IpNet]>>,
@@ -192,11 +229,11 @@ impl Policy for ApiKeyPolicy {
     }
 
     fn key_headers(&self) -> Vec<HeaderName> {
-        self.headers.all()
+        self.place.key_headers()
     }
 
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.headers.add_others(headers);
+        self.place.add_key_headers(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
@@ -204,7 +241,7 @@ impl Policy for ApiKeyPolicy {
             Ok(key) => key,
             Err(verdict) => return Decision::Ready(verdict),
         };
-        match self.keys.resolve(key) {
+        match self.keys.resolve(&key) {
             Resolution::Ready(found) => Decision::Ready(self.judge(found, head)),
             Resolution::Pending(found) => {
                 // The address is looked at before the head is gone, in case the key is bound to one.
@@ -217,33 +254,30 @@ impl Policy for ApiKeyPolicy {
 
 impl ApiKeyPolicy {
     /// The key that the request carries, from where keys may come.
-    fn key<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Verdict<Identified>> {
-        let credentials = Credentials::read(head.headers, &self.headers);
-        let credential = credentials.as_ref().map(Credentials::either);
-        match (&credentials, credential) {
-            (_, Ok(Credential::Absent)) => {
+    fn key<'a>(&self, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Verdict<Identified>> {
+        let found = match self.place.read(head) {
+            Found::Nothing => {
                 let missing = denial(DenialKind::CredentialMissing);
-                return Err(Verdict::Abstain(match self.headers.expected() {
+                return Err(Verdict::Abstain(match self.place.expected() {
                     Some(expected) => missing.with_message(expected),
                     None => missing,
                 }));
             }
-            (Ok(credentials), Ok(Credential::Text(key)))
-                if credentials.key_header == Credential::Absent
-                    && self.headers.shares_bearer()
-                    && !self.keys.claims(key) =>
-            {
-                // A bearer token that doesn't look like a key may be that of the other layer that takes some.
+            // A bearer token that doesn't look like a key may be that of the other layer that takes some.
+            Found::Bearer(key) if !self.keys.claims(key) => {
                 let foreign = denial(DenialKind::CredentialInvalid);
                 return Err(Verdict::Abstain(foreign.because("not a key by its look")));
             }
-            _ => {}
-        }
+            found => found,
+        };
         self.check_address(head)?;
-        match credential {
-            Ok(Credential::Text(key)) => Ok(key),
-            Ok(_) => Err(Verdict::Refuse(denial(DenialKind::CredentialInvalid))),
-            Err(_) => Err(Verdict::Refuse(denial(DenialKind::CredentialAmbiguous))),
+        match found {
+            Found::Key(key) => Ok(key),
+            Found::Bearer(key) => Ok(Cow::Borrowed(key)),
+            Found::Nothing | Found::Unreadable => {
+                Err(Verdict::Refuse(denial(DenialKind::CredentialInvalid)))
+            }
+            Found::Ambiguous => Err(Verdict::Refuse(denial(DenialKind::CredentialAmbiguous))),
         }
     }
 
@@ -274,47 +308,30 @@ impl ApiKeyPolicy {
 
 fn judge(
     found: Result<Arc<ResolvedKey>, KeyRefusal>,
-    address: impl FnOnce() -> Result<std::net::IpAddr, crate::wire::AddressError>,
+    address: impl FnOnce() -> Result<IpAddr, AddressError>,
 ) -> Verdict<Identified> {
     let key = match found {
         Ok(key) => key,
-        Err(refusal) => return Verdict::Refuse(refused(refusal)),
+        Err(refusal) => return Verdict::Refuse(refusal.into()),
     };
-    let networks = key.networks();
-    if !networks.is_empty() {
-        let why = match address() {
-            Ok(address) if networks.iter().any(|network| network.contains(&address)) => None,
-            Ok(_) => Some("is used from outside its networks".to_owned()),
-            Err(error) => Some(format!("is bound to networks, and {}", error.said())),
+    if !key.networks().is_empty() {
+        let refusal = match address() {
+            Ok(address) => key.check_address(address).map_err(Denial::from),
+            Err(error) => Err(placeless(Arc::clone(&key), &error)),
         };
-        if let Some(why) = why {
-            return Verdict::Refuse(of_known(&key, DenialKind::AddressRefused, &why));
+        if let Err(denial) = refusal {
+            return Verdict::Refuse(denial);
         }
     }
     Verdict::Admit(Identified::new(key.into_principal()))
 }
 
-fn refused(refusal: KeyRefusal) -> Denial {
-    match refusal {
-        KeyRefusal::Malformed => denial(DenialKind::CredentialInvalid).because("malformed key"),
-        KeyRefusal::Unknown => denial(DenialKind::CredentialInvalid).because("unknown key"),
-        KeyRefusal::Revoked { key } => of_known(&key, DenialKind::CredentialInvalid, "is revoked"),
-        KeyRefusal::Expired { at, key } => {
-            of_known(&key, DenialKind::CredentialExpired, "has expired").expired_at(at)
-        }
-        KeyRefusal::Store(error) => {
-            denial(DenialKind::Unavailable).because(format!("the key store failed: {error}"))
-        }
-    }
-}
-
-/// The refusal of a key that there is: the operator and the audit log read whose, the client doesn't.
-fn of_known(key: &Arc<ResolvedKey>, kind: DenialKind, why: &str) -> Denial {
+/// The refusal of a key that is bound to networks, where nobody knows where it comes from.
+fn placeless(key: Arc<ResolvedKey>, error: &AddressError) -> Denial {
     let principal = key.principal();
     let id = principal.key().map_or("a key", KeyId::as_str);
-    denial(kind)
-        .because(format!("{id} {why}"))
-        .held_by(principal.subject(), principal.key())
+    let reason = format!("{id} is bound to networks, and {}", error.said());
+    Denial::from(KeyRefusal::Elsewhere { key }).because(reason)
 }
 
 fn denial(kind: DenialKind) -> Denial {

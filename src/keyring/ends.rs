@@ -21,12 +21,49 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub async fn revoke(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let change = KeyUpdate {
+        let old = self.get(owner, id).await?;
+        self.change(&old, self.revocation()).await
+    }
+
+    /// Ends a key that somebody has found where it should not be, such as a scanner for secrets that knows the
+    /// [pattern](crate::key::KeyFormat::pattern): all that is known of it is the key itself. Whose it was, and what it is called, stands in the
+    /// answer, for the mail to its owner. In the audit log it says that the key leaked.
+    ///
+    /// Whoever has a key may end it: nothing more has to be shown. That it was looked at is no use of it, so
+    /// [`last_used_at`](KeyRecord::last_used_at) still tells when it was used last.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{key::KeyFormat, keyring::{KeyResolver, Keyring, KeyringError, NewKey}, store::MemoryStore};
+    ///
+    /// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+    /// let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+    /// let ring = Keyring::new(store, format, resolver.clone());
+    /// let (key, _) = ring.create("user-1", NewKey::default()).await?;
+    ///
+    /// assert_eq!(ring.revoke_leaked(key.expose()).await?.owner, "user-1");
+    /// assert!(resolver.find(key.expose()).await.is_err());
+    /// let another = ring.revoke_leaked("acme_of_somebody_else").await;
+    /// assert!(matches!(another, Err(KeyringError::NotFound)));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyringError`]; `NotFound` for what is no key, or none of this keyring's store.
+    pub async fn revoke_leaked(&self, key: &str) -> Result<KeyRecord, KeyringError> {
+        let known = self.resolver().known(key).await?;
+        let holder = known.ok_or(KeyringError::NotFound)?.principal();
+        let id = holder.key().ok_or(KeyringError::NotFound)?;
+        let old = self.get(holder.subject(), id).await?;
+        let act = act(AuditAction::KEY_REVOKE, id).because("the key leaked");
+        self.change_as(act, &old, self.revocation()).await
+    }
+
+    fn revocation(&self) -> KeyUpdate {
+        KeyUpdate {
             revoked_at: Some(self.now()),
             ..KeyUpdate::default()
-        };
-        let old = self.get(owner, id).await?;
-        self.change(&old, change).await
+        }
     }
 
     /// Ends all keys of an owner now, and says which: for one who is shut out ([`Logins::deactivate`]), since keys outlive their

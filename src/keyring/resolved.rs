@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -91,6 +92,24 @@ impl ResolvedKey {
     #[must_use]
     pub fn networks(&self) -> &[IpNet] {
         self.identity.networks()
+    }
+
+    /// Whether it may be used from there, which is the client's address.
+    ///
+    /// # Errors
+    /// [`KeyRefusal::Elsewhere`].
+    pub fn check_address(self: &Arc<Self>, address: IpAddr) -> Result<(), KeyRefusal> {
+        let (networks, address) = (self.networks(), address.to_canonical());
+        if networks.is_empty() || networks.iter().any(|network| network.contains(&address)) {
+            return Ok(());
+        }
+        Err(KeyRefusal::Elsewhere {
+            key: Arc::clone(self),
+        })
+    }
+
+    pub(super) fn id(&self) -> Option<&KeyId> {
+        self.identity.key()
     }
 
     /// Who it stands for: a reference count.

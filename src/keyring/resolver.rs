@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Weak},
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    KeyResolverBuilder, ResolvedKey,
+    KeyRefusal, KeyResolverBuilder, ResolvedKey,
     forms::{Form, Forms},
     hashing::Hashing,
     mixed::{Aliases, Upgrades},
@@ -20,35 +21,11 @@ use super::{
 use crate::{
     cache::{CacheStatistics, Lookup, RevocableCache, Stamp},
     domain::{
-        clock::{Clock, Timestamp},
+        clock::Clock,
         key::{KeyDigest, KeyProof, KeyRecord},
     },
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
-
-/// Why a key is not taken.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum KeyRefusal {
-    /// It has the form of no key: refused without a look-up.
-    Malformed,
-    /// There is no such key.
-    Unknown,
-    /// It was revoked.
-    Revoked {
-        /// Whose it was.
-        key: Arc<ResolvedKey>,
-    },
-    /// It expired.
-    Expired {
-        /// When.
-        at: Timestamp,
-        /// Whose it was.
-        key: Arc<ResolvedKey>,
-    },
-    /// The store can't tell. This is no verdict on the key.
-    Store(StoreError),
-}
 
 /// The answer to a key: there already, or waiting for the store.
 #[derive(Debug)]
@@ -57,6 +34,15 @@ pub enum Resolution {
     Ready(Result<Arc<ResolvedKey>, KeyRefusal>),
     /// The store is asked.
     Pending(PendingKey),
+}
+
+impl Resolution {
+    async fn answer(self) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Pending(answer) => answer.await,
+        }
+    }
 }
 
 /// A key that the store is asked for.
@@ -118,7 +104,10 @@ impl KeyResolver {
         self.0.forms.claim(text)
     }
 
-    /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory.
+    /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory, and nothing is waited for: for
+    /// a [`Policy`](crate::guard::Policy) of one's own; all else asks by [`find_from`](Self::find_from).
+    ///
+    /// Whether it comes from its [networks](ResolvedKey::networks) is for the caller to ask ([`ResolvedKey::check_address`]).
     #[must_use]
     pub fn resolve(&self, key: &str) -> Resolution {
         if self.0.forms.of(key) == Form::Malformed {
@@ -138,6 +127,68 @@ impl KeyResolver {
                         .load(digest, clear.as_ref().map(|key| key.as_str()))
                         .await
                 })))
+            }
+        }
+    }
+
+    /// Finds out who a key stands for, and waits for the store where it must. A key that is bound to networks is refused: of that
+    /// one it has to be known where it comes from ([`find_from`](Self::find_from)).
+    ///
+    /// # Errors
+    /// [`KeyRefusal`], which becomes a [`Denial`](crate::denial::Denial).
+    pub async fn find(&self, key: &str) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        let found = self.resolve(key).answer().await?;
+        if found.networks().is_empty() {
+            return Ok(found);
+        }
+        Err(KeyRefusal::Elsewhere { key: found })
+    }
+
+    /// The same of a key that comes from that address: for a credential that no layer reads, as in the first message of a
+    /// WebSocket. The address is the client's ([`ClientAddress`](crate::ClientAddress)), not that of a proxy.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{denial::{Denial, DenialKind}, keyring::{KeyResolver, Keyring, NewKey}};
+    /// use tollgate::{key::KeyFormat, store::MemoryStore};
+    ///
+    /// let (store, format) = (MemoryStore::new(), KeyFormat::builder("acme").build()?);
+    /// let resolver = KeyResolver::builder(store.clone()).add_format(format.clone()).build();
+    /// let office = NewKey { networks: vec!["192.0.2.0/24".parse()?], ..NewKey::default() };
+    /// let (key, _) = Keyring::new(store, format, resolver.clone()).create("ann", office).await?;
+    ///
+    /// let found = resolver.find_from(key.expose(), "192.0.2.7".parse()?).await?;
+    /// assert_eq!(found.principal().subject(), "ann");
+    /// let refusal = resolver.find_from(key.expose(), "198.51.100.1".parse()?).await.unwrap_err();
+    /// assert_eq!(Denial::from(refusal).kind(), DenialKind::AddressRefused);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyRefusal`], which becomes a [`Denial`](crate::denial::Denial).
+    pub async fn find_from(
+        &self,
+        key: &str,
+        address: IpAddr,
+    ) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        let found = self.resolve(key).answer().await?;
+        found.check_address(address)?;
+        Ok(found)
+    }
+
+    /// The key of that text, good or not; that it was looked at is no use of it.
+    pub(super) async fn known(&self, key: &str) -> Result<Option<Arc<ResolvedKey>>, StoreError> {
+        let inner = &self.0;
+        if inner.forms.of(key) == Form::Malformed {
+            return Ok(None);
+        }
+        let digest = inner.hashing.digest(key);
+        match inner.cache.peek_at(&digest, inner.clock.elapsed()) {
+            Lookup::Hit(found) => Ok(Some(found)),
+            Lookup::KnownAbsent => Ok(None),
+            Lookup::Unknown => {
+                let clear = inner.hashing.is_mixed().then_some(key);
+                inner.look(digest, clear).await
             }
         }
     }
@@ -263,15 +314,22 @@ impl Inner {
         digest: KeyDigest,
         clear: Option<&str>,
     ) -> Result<Arc<ResolvedKey>, KeyRefusal> {
+        match self.look(digest, clear).await? {
+            Some(found) => self.admit(found, self.clock.elapsed()),
+            None => Err(KeyRefusal::Unknown),
+        }
+    }
+
+    async fn look(
+        &self,
+        digest: KeyDigest,
+        clear: Option<&str>,
+    ) -> Result<Option<Arc<ResolvedKey>>, StoreError> {
         let fetch = |stamp| async move {
             let record = self.find(&digest, clear).await?;
             Ok(record.map(|record| self.resolved(record, digest, stamp)))
         };
-        match self.cache.load(&digest, self.deadline, fetch).await {
-            Ok(Some(found)) => self.admit(found, self.clock.elapsed()),
-            Ok(None) => Err(KeyRefusal::Unknown),
-            Err(error) => Err(KeyRefusal::Store(error)),
-        }
+        self.cache.load(&digest, self.deadline, fetch).await
     }
 
     fn admit(

@@ -13,7 +13,7 @@ use crate::{
     change::Changes,
     domain::{
         BudgetId, KeyId,
-        audit::AuditAction,
+        audit::{Act, AuditAction},
         clock::{Clock, SystemClock, Timestamp},
         key::{
             ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner,
@@ -40,7 +40,7 @@ const ENDED_KEYS_PER_OWNER_MAX: u32 = 100;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use tollgate::key::KeyFormat;
-/// use tollgate::keyring::{KeyRefusal, KeyResolver, Keyring, NewKey, Resolution};
+/// use tollgate::keyring::{KeyRefusal, KeyResolver, Keyring, NewKey};
 /// use tollgate::store::MemoryStore;
 ///
 /// let store = MemoryStore::new();
@@ -49,12 +49,11 @@ const ENDED_KEYS_PER_OWNER_MAX: u32 = 100;
 /// let ring = Keyring::new(store, format, resolver.clone());
 ///
 /// let (key, record) = ring.create("user-1", NewKey::default()).await?;
-/// let Resolution::Pending(found) = resolver.resolve(key.expose()) else { panic!("cold") };
-/// assert_eq!(found.await.unwrap().principal().subject(), "user-1");
+/// let found = resolver.find(key.expose()).await?;
+/// assert_eq!(found.principal().subject(), "user-1");
 ///
 /// ring.revoke("user-1", &record.id).await?;
-/// let Resolution::Pending(found) = resolver.resolve(key.expose()) else { panic!("forgotten") };
-/// assert!(matches!(found.await, Err(KeyRefusal::Revoked { .. })));
+/// assert!(matches!(resolver.find(key.expose()).await, Err(KeyRefusal::Revoked { .. })));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -349,12 +348,20 @@ impl Keyring {
         old: &KeyRecord,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        let bounds = Some(self.bounds());
         let action = match change.revoked_at {
             Some(_) => AuditAction::KEY_REVOKE,
             None => AuditAction::KEY_UPDATE,
         };
-        let act = act(action, &old.id);
+        self.change_as(act(action, &old.id), old, change).await
+    }
+
+    pub(super) async fn change_as(
+        &self,
+        act: Act,
+        old: &KeyRecord,
+        change: KeyUpdate,
+    ) -> Result<KeyRecord, KeyringError> {
+        let bounds = Some(self.bounds());
         let (owner, id) = (old.owner.clone(), old.id.clone());
         let update = move |store: &dyn KeyStore| store.update(&owner, &id, change, bounds);
         let outcome = self.make(act, vec![old.digest], update, digests_of).await;

@@ -3,6 +3,7 @@ mod chosen;
 mod contended;
 mod faulty;
 mod forms;
+mod found;
 mod makers;
 mod peppers;
 mod rotation;

@@ -15,7 +15,7 @@ use crate::domain::{
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate::{clock::Timestamp, key::{KeyDigest, KeyRecord}, keyring::{KeyResolver, Resolution}};
+/// use tollgate::{clock::Timestamp, key::{KeyDigest, KeyRecord}, keyring::KeyResolver};
 /// use tollgate::store::{BudgetId, KeyId, KeyLookup, StoreFuture};
 ///
 /// /// A partner's service that knows the keys.
@@ -37,8 +37,8 @@ use crate::domain::{
 /// }
 ///
 /// let keys = KeyResolver::builder(Partner).build();
-/// let Resolution::Pending(found) = keys.resolve("a-key-of-the-partner") else { panic!("cold") };
-/// assert_eq!(found.await.unwrap().principal().subject(), "partner");
+/// let found = keys.find("a-key-of-the-partner").await?;
+/// assert_eq!(found.principal().subject(), "partner");
 /// # Ok(()) }
 /// ```
 pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {

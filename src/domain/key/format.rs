@@ -198,7 +198,9 @@ impl KeyFormat {
 
     /// A regular expression that finds keys of this format in other text, for secret scanners and
     /// for redacting logs. It uses only syntax that all engines understand, and does not verify the
-    /// checksum: use [`parse`](Self::parse) for that.
+    /// checksum: use [`parse`](Self::parse) for that. A key
+    /// that was found is ended by
+    /// [`Keyring::revoke_leaked`](crate::keyring::Keyring::revoke_leaked).
     ///
     /// ```
     /// use tollgate::key::KeyFormat;

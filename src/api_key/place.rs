@@ -1,0 +1,85 @@
+//! Where a request carries its key.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::HeaderName;
+
+use crate::wire::{Credential, Credentials, KeyHeaders, RequestHead};
+
+type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
+
+/// Where a request carries its key.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// In header fields, with no rival in those of others that are looked at.
+    Headers(KeyHeaders),
+    /// Wherever the application says.
+    Custom(Arc<Read>),
+}
+
+/// What is there.
+pub(super) enum Found<'a> {
+    Nothing,
+    /// Something that can't be a key.
+    Unreadable,
+    /// Several that disagree, or one twice.
+    Ambiguous,
+    /// Something where no other layer's tokens stand.
+    Key(Cow<'a, str>),
+    /// Something where another layer's tokens may stand as well.
+    Bearer(&'a str),
+}
+
+impl Place {
+    pub(super) fn key_headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Headers(headers) => headers.all(),
+            Self::Custom(_) => Vec::new(),
+        }
+    }
+
+    pub(super) fn add_key_headers(&mut self, others: &[HeaderName]) {
+        if let Self::Headers(headers) = self {
+            headers.add_others(others);
+        }
+    }
+
+    /// What a client without a key is asked for, unless it is the usual places.
+    pub(super) fn expected(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Headers(headers) => headers.expected().map(Cow::Owned),
+            Self::Custom(_) => Some(Cow::Borrowed("The request carries no access key")),
+        }
+    }
+
+    pub(super) fn read<'a>(&self, head: &RequestHead<'a>) -> Found<'a> {
+        let headers = match self {
+            Self::Headers(headers) => headers,
+            Self::Custom(read) => {
+                return read(head).map_or(Found::Nothing, |key| Found::Key(Cow::Owned(key)));
+            }
+        };
+        let Ok(credentials) = Credentials::read(head.headers, headers) else {
+            return Found::Ambiguous;
+        };
+        match credentials.either() {
+            Credential::Absent => Found::Nothing,
+            Credential::Unreadable => Found::Unreadable,
+            Credential::Text(key)
+                if credentials.key_header == Credential::Absent && headers.shares_bearer() =>
+            {
+                Found::Bearer(key)
+            }
+            Credential::Text(key) => Found::Key(Cow::Borrowed(key)),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headers(headers) => f.debug_tuple("Headers").field(headers).finish(),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
