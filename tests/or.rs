@@ -8,6 +8,7 @@ use http::{HeaderName, Request, Response};
 use tollgate::{
     ApiKeyLayer, AuthenticateLayer, ClientAddress, CredentialKind, ForwardedHeader, JwtLayer,
     PeerAddress, Principal, RateLimitLayer, RequestHead,
+    guard::Authenticator,
     key::{Alphabet, ForeignFormat, KeyDigest, KeyFormat, KeyRecord},
     keyring::{KeyResolver, Keyring, NewKey},
     network::IpNet,
@@ -352,4 +353,67 @@ async fn a_guess_at_a_key_is_counted_and_a_request_without_a_credential_is_none(
         let answer = others.clone().oneshot(call).await.unwrap();
         assert_eq!(answer.status(), expected, "{key}");
     }
+}
+
+/// In whichever place it stands, and among layers whose types it doesn't know.
+#[tokio::test]
+async fn an_authenticator_of_one_s_own_stands_first() {
+    fn before_keys(first: impl Authenticator, keys: KeyResolver) -> impl Authenticator {
+        first.or(ApiKeyLayer::new(keys))
+    }
+    let (ring, keys) = keys();
+    let (key, _) = ring.create("ann", NewKey::default()).await.unwrap();
+    let by_name = AuthenticateLayer::by_head(|head| {
+        let name = head
+            .headers
+            .get("x-user")
+            .map(|name| name.to_str().unwrap());
+        Ok(name.map(|name| Principal::builder(name, CredentialKind::Other("ticket")).build()))
+    });
+    let gate = before_keys(by_name, keys).into_gate();
+    assert_eq!(ask!(gate, &[("x-user", "bob")]), "bob");
+    assert_eq!(ask!(gate, &[("x-api-key", key.expose())]), "ann");
+    assert_eq!(
+        ask!(gate, &[("x-user", "bob"), ("x-api-key", "guess")]),
+        "bob"
+    );
+    assert_eq!(ask!(gate, &[]), "401");
+    assert_eq!(CredentialKind::Other("ticket").as_str(), "ticket");
+}
+
+/// A key in a place of the application's own is judged like any other, its networks too.
+#[tokio::test]
+async fn a_key_is_read_from_where_the_application_says() {
+    let (ring, keys) = keys();
+    let (key, _) = ring.create("ann", NewKey::default()).await.unwrap();
+    let bound = NewKey {
+        networks: vec!["192.0.2.0/24".parse().unwrap()],
+        ..NewKey::default()
+    };
+    let (bound, _) = ring.create("ann", bound).await.unwrap();
+    let offered = || {
+        ApiKeyLayer::new(keys.clone()).read_by(|head| {
+            let offered = head.headers.get("sec-websocket-protocol")?;
+            let key = offered.to_str().ok()?.strip_prefix("key.")?;
+            Some(key.to_owned())
+        })
+    };
+    let with = |key: &str| format!("key.{key}");
+    for (offer, answer) in [
+        (with(key.expose()), "ann"),
+        (with("acme_guess"), "401"),
+        (with(bound.expose()), "403"),
+        ("chat".to_owned(), "401"),
+    ] {
+        let lines = [("sec-websocket-protocol", offer.as_str())];
+        assert_eq!(ask!(offered(), &lines), answer, "{offer}");
+    }
+    assert_eq!(ask!(offered(), &[("x-api-key", key.expose())]), "401");
+    let either = offered().or(ApiKeyLayer::new(keys.clone()));
+    assert_eq!(ask!(either, &[("x-api-key", key.expose())]), "ann");
+    let beside = [
+        ("sec-websocket-protocol", "key.acme_guess"),
+        ("x-api-key", key.expose()),
+    ];
+    assert_eq!(ask!(either, &beside), "401", "a bad key is refused");
 }

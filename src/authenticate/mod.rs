@@ -104,7 +104,7 @@ impl AuthenticateLayer {
     ///
     /// let by_certificate = AuthenticateLayer::by_head(|head| {
     ///     let certificate = head.extensions.get::<ClientCertificate>();
-    ///     Ok(certificate.map(|client| Principal::builder(&client.name, CredentialKind::Token).build()))
+    ///     Ok(certificate.map(|client| Principal::builder(&client.name, CredentialKind::Certificate).build()))
     /// });
     /// # let _: AuthenticateLayer = by_certificate;
     /// ```

@@ -10,6 +10,10 @@ pub enum CredentialKind {
     Token,
     /// The session cookie of a web application.
     SessionCookie,
+    /// The certificate of a client, by mutual TLS.
+    Certificate,
+    /// One of the application's own, by its name in snake case.
+    Other(&'static str),
 }
 
 impl CredentialKind {
@@ -20,6 +24,8 @@ impl CredentialKind {
             Self::ApiKey => "api_key",
             Self::Token => "token",
             Self::SessionCookie => "session_cookie",
+            Self::Certificate => "certificate",
+            Self::Other(name) => name,
         }
     }
 }

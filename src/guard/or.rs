@@ -43,13 +43,75 @@ impl Permit for Identified {
     }
 }
 
-/// A layer that finds out who is calling, and can be one of several in an `.or(…)`.
+/// A layer that finds out who is calling, and can be one of several in an `.or(…)`: in any place, also one of your own.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{ApiKeyLayer, CredentialKind, Principal, RequestHead, keyring::KeyResolver, store::StaticKeys};
+/// use tollgate::denial::{Denial, DenialKind};
+/// use tollgate::guard::{Authenticator, Decision, Gate, Identified, Policy, Verdict};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// /// Who is told by the certificate of the connection.
+/// #[derive(Clone, Debug)]
+/// struct ByCertificate;
+///
+/// #[derive(Clone)]
+/// struct ClientCertificate { name: String }
+///
+/// impl Policy for ByCertificate {
+///     type Permit = Identified;
+///
+///     fn name(&self) -> &'static str {
+///         "certificate"
+///     }
+///
+///     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+///         Decision::Ready(match head.extensions.get::<ClientCertificate>() {
+///             Some(client) => {
+///                 let client = Principal::builder(&client.name, CredentialKind::Certificate);
+///                 Verdict::Admit(Identified::new(client.build()))
+///             }
+///             None => Verdict::Abstain(Denial::new(DenialKind::CredentialMissing)),
+///         })
+///     }
+/// }
+///
+/// impl Authenticator for ByCertificate {
+///     type Policy = Self;
+///
+///     fn into_gate(self) -> Gate<Self> {
+///         Gate::new(self)
+///     }
+/// }
+///
+/// let keys = StaticKeys::new().add_key("app", "3f6e1c0a9b7d4e52-of-32-or-more", ["app"])?;
+/// let layer = ByCertificate.or(ApiKeyLayer::new(KeyResolver::builder(keys).build()));
+/// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
+/// let service = layer.layer(hello);
+/// let client = ClientCertificate { name: "billing".to_owned() };
+/// let known = http::Request::builder().extension(client).body(())?;
+/// assert_eq!(service.clone().oneshot(known).await?.status(), 200);
+/// let by_key = http::Request::builder().header("x-api-key", "3f6e1c0a9b7d4e52-of-32-or-more").body(())?;
+/// assert_eq!(service.clone().oneshot(by_key).await?.status(), 200);
+/// assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 401);
+/// # Ok(()) }
+/// ```
 pub trait Authenticator {
     /// Its policy.
     type Policy: Policy<Permit = Identified> + Clone;
 
     /// Its policy with the settings of a layer.
     fn into_gate(self) -> Gate<Self::Policy>;
+
+    /// Asks `other` about requests that carry no credential which this one knows. A bad credential is refused, not passed on.
+    #[must_use]
+    fn or<A: Authenticator>(self, other: A) -> OrLayer<Self::Policy, A::Policy>
+    where
+        Self: Sized,
+    {
+        OrLayer::new(self.into_gate(), other)
+    }
 }
 
 /// One authenticating layer, or else another. The settings (`skip`, `shadow`, `denials`) are those of

@@ -60,6 +60,45 @@ fn a_401_challenges_and_says_what_is_wrong_only_if_something_was_sent() {
 }
 
 #[test]
+fn what_is_neither_key_nor_token_is_called_neither() {
+    let denials = Denials::new(DenialFormat::ErrorMessage);
+    let ticket = CredentialKind::Other("ticket");
+    for (kind, credential, title) in [
+        (DenialKind::CredentialMissing, ticket, "Missing credentials"),
+        (
+            DenialKind::CredentialInvalid,
+            CredentialKind::Certificate,
+            "Invalid credentials",
+        ),
+        (DenialKind::CredentialExpired, ticket, "Credentials expired"),
+        (
+            DenialKind::CredentialExpired,
+            CredentialKind::Token,
+            "Token expired",
+        ),
+        (
+            DenialKind::CredentialExpired,
+            CredentialKind::ApiKey,
+            "API key expired",
+        ),
+    ] {
+        let denial = Denial::new(kind).of_credential(credential);
+        let (response, body) = answer(&denials, &denial, "/");
+        assert_eq!(
+            (response.status().as_u16(), &body["error"]),
+            (401, &json!(title))
+        );
+        let message = body["message"].as_str().unwrap();
+        let names_none = message.contains("credential") && !message.contains("key");
+        assert_eq!(
+            names_none,
+            title.to_lowercase().contains("credential"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_challenge_names_the_realm() {
     let denials = Denials::default().realm("the \"big\" api\r\n\\é");
     let (response, _) = answer(&denials, &Denial::new(DenialKind::CredentialInvalid), "/");

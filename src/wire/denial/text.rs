@@ -14,21 +14,21 @@ pub(crate) fn title(denial: &Denial) -> &'static str {
             Some(CredentialKind::ApiKey) => "Missing API key",
             Some(CredentialKind::Token) => "Missing token",
             Some(CredentialKind::SessionCookie) => "Not signed in",
-            None => "Missing credentials",
+            _ => "Missing credentials",
         },
         DenialKind::CredentialInvalid | DenialKind::CredentialAmbiguous => {
             match denial.credential() {
                 Some(CredentialKind::ApiKey) => "Invalid API key",
                 Some(CredentialKind::Token) => "Invalid token",
                 Some(CredentialKind::SessionCookie) => "Invalid session",
-                None => "Invalid credentials",
+                _ => "Invalid credentials",
             }
         }
         DenialKind::CredentialExpired => match denial.credential() {
             Some(CredentialKind::ApiKey) => "API key expired",
             Some(CredentialKind::Token) => "Token expired",
             Some(CredentialKind::SessionCookie) => "Session expired",
-            None => "Credentials expired",
+            _ => "Credentials expired",
         },
         DenialKind::LoginFailed => "Invalid credentials",
         DenialKind::NotPermitted | DenialKind::AddressRefused => "Access denied",
@@ -56,7 +56,7 @@ pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
             }
             Some(CredentialKind::Token) => "Expected 'Authorization: Bearer' header with a token",
             Some(CredentialKind::SessionCookie) => "Please sign in",
-            None => "The request carries no credentials",
+            _ => "The request carries no credentials",
         },
         DenialKind::CredentialInvalid => match denial.credential() {
             Some(CredentialKind::ApiKey) => "The provided access key is not valid",
@@ -64,14 +64,14 @@ pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
             Some(CredentialKind::SessionCookie) => {
                 "The session is not valid. Please sign in again."
             }
-            None => "The provided credentials are not valid",
+            _ => "The provided credentials are not valid",
         },
         DenialKind::CredentialAmbiguous => "More than one credential was sent; send exactly one",
         DenialKind::CredentialExpired => match denial.credential() {
             Some(CredentialKind::ApiKey) => "This access key has expired",
             Some(CredentialKind::Token) => "This token has expired",
             Some(CredentialKind::SessionCookie) => "The session has expired. Please sign in again.",
-            None => "The provided credentials have expired",
+            _ => "The provided credentials have expired",
         },
         DenialKind::LoginFailed => "The email or the password is wrong",
         DenialKind::NotPermitted | DenialKind::AddressRefused => {
