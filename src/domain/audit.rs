@@ -33,7 +33,7 @@ impl AuditAction {
     pub const REFRESH: Self = Self::new("refresh");
     /// A user was made.
     pub const USER_CREATE: Self = Self::new("user.create");
-    /// A user's roles, state or attributes were changed.
+    /// A user's roles, address, state or attributes were changed.
     pub const USER_UPDATE: Self = Self::new("user.update");
     /// A user was deleted.
     pub const USER_DELETE: Self = Self::new("user.delete");

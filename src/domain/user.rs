@@ -87,6 +87,9 @@ impl UserRecord {
         if let Some(roles) = change.roles {
             self.roles = roles;
         }
+        if let Some(email) = change.email {
+            self.email = normal_email(&email);
+        }
         if let Some(active) = change.active {
             self.active = active;
         }
@@ -119,6 +122,9 @@ pub fn normal_email(email: &str) -> String {
 pub struct UserUpdate {
     /// New roles.
     pub roles: Option<Vec<String>>,
+    /// Another address. A store keeps it in its [normal form](normal_email), and fails with
+    /// [`Conflict`](crate::store::StoreErrorKind::Conflict) where it is another user's.
+    pub email: Option<String>,
     /// Whether the user may log in.
     pub active: Option<bool>,
     /// Attributes to set; others are kept.
@@ -133,7 +139,8 @@ impl UserUpdate {
     /// Whether every store can keep its texts, like [`UserRecord::is_storable`].
     #[must_use]
     pub fn is_storable(&self) -> bool {
-        are_storable(self.roles.as_deref().unwrap_or_default(), &self.attributes)
+        !self.email.as_deref().is_some_and(has_nul)
+            && are_storable(self.roles.as_deref().unwrap_or_default(), &self.attributes)
     }
 }
 

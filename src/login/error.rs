@@ -67,8 +67,9 @@ impl LoginError {
         &self.0
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        matches!(&self.0, LoginErrorKind::Store(error) if error.kind() == StoreErrorKind::Full)
+    /// Whether the store failed like this.
+    pub(super) fn is_of(&self, failure: StoreErrorKind) -> bool {
+        matches!(&self.0, LoginErrorKind::Store(error) if error.kind() == failure)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Floor 2: users who log in with an address and a password, and the logins that their tokens
 //! belong to.
 //!
-//! - [`Logins`] is what an application's handlers call: register, log in, change the password, log
-//!   out.
+//! - [`Logins`] is what an application's handlers call: register, log in, change or set the
+//!   password, log out.
 //! - [`SessionResolver`] is what a layer asks on every request: is this token's login still open?
 //! - [`Passwords`] hashes passwords with Argon2id, with limited concurrency.
 //!

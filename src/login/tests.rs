@@ -1,6 +1,7 @@
 mod apart;
 mod fake;
 mod refresh;
+mod reset;
 mod standing;
 
 use std::{

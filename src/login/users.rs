@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{LoginError, LoginErrorKind, Logins};
+use super::{LoginError, LoginErrorKind, Logins, user::check_email};
 use crate::{
     domain::{
         UserId,
         audit::{Act, AuditAction},
         user::{UserRecord, UserUpdate},
     },
-    store::Change,
+    store::{Change, StoreErrorKind},
     trail,
 };
 
@@ -25,6 +25,20 @@ impl Logins {
     ) -> Result<UserRecord, LoginError> {
         let update = UserUpdate {
             roles: Some(roles),
+            ..UserUpdate::default()
+        };
+        self.update(user, update).await
+    }
+
+    /// Gives a user another address, stored trimmed and in lower case, and returns the user. Logins
+    /// continue. Whether mail arrives there is for the application to verify first: whoever has the
+    /// address can ask for a new password.
+    ///
+    /// # Errors
+    /// `InvalidEmail`, `EmailTaken`, `UnknownUser`, `Store`.
+    pub async fn set_email(&self, user: &UserId, email: &str) -> Result<UserRecord, LoginError> {
+        let update = UserUpdate {
+            email: Some(email.to_owned()),
             ..UserUpdate::default()
         };
         self.update(user, update).await
@@ -85,7 +99,8 @@ impl Logins {
     /// [`deactivate`](Self::deactivate).
     ///
     /// # Errors
-    /// `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `TooManyAttributes`, `InvalidEmail`, `EmailTaken`, `UnstorableText`,
+    /// `UnknownUser`, `Store`.
     pub async fn update(
         &self,
         user: &UserId,
@@ -117,7 +132,8 @@ impl Logins {
     /// ```
     ///
     /// # Errors
-    /// `TooManyRoles`, `TooManyAttributes`, `UnstorableText`, `UnknownUser`, `Store`.
+    /// `TooManyRoles`, `TooManyAttributes`, `InvalidEmail`, `EmailTaken`, `UnstorableText`,
+    /// `UnknownUser`, `Store`.
     pub async fn update_ending_logins(
         &self,
         user: &UserId,
@@ -138,6 +154,9 @@ impl Logins {
     ) -> Result<UserRecord, LoginError> {
         if let Some(roles) = &update.roles {
             self.check_roles(user, roles)?;
+        }
+        if let Some(email) = &update.email {
+            check_email(email)?;
         }
         if !update.is_storable() {
             return Err(LoginError::new(LoginErrorKind::UnstorableText));
@@ -165,8 +184,11 @@ impl Logins {
             Ok(updated)
         });
         match updated.await {
-            Err(error) if error.is_full() => {
+            Err(error) if error.is_of(StoreErrorKind::Full) => {
                 Err(LoginError::new(LoginErrorKind::TooManyAttributes))
+            }
+            Err(error) if error.is_of(StoreErrorKind::Conflict) => {
+                Err(LoginError::new(LoginErrorKind::EmailTaken))
             }
             updated => updated?.ok_or_else(|| LoginError::new(LoginErrorKind::UnknownUser)),
         }
@@ -189,13 +211,17 @@ fn record(action: AuditAction, user: &UserId, what: &str) {
     });
 }
 
-/// Describes the change, without the values of attributes.
+/// Describes the change, without the address and the values of attributes.
 fn described(update: &UserUpdate) -> String {
     let roles = update.roles.as_ref();
     let roles = roles.map(|roles| format!("roles={}", roles.join(",")));
+    let email = update.email.is_some().then(|| "email".to_owned());
     let active = update.active.map(|active| format!("active={active}"));
     let names: Vec<_> = update.attributes.keys().map(String::as_str).collect();
     let attributes = (!names.is_empty()).then(|| format!("attributes={}", names.join(",")));
-    let parts: Vec<_> = [roles, active, attributes].into_iter().flatten().collect();
+    let parts: Vec<_> = [roles, email, active, attributes]
+        .into_iter()
+        .flatten()
+        .collect();
     parts.join(" ")
 }

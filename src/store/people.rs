@@ -33,8 +33,9 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// version and ends every login of the user that is kept here, in the same step.
     ///
     /// Fails with `Full` when the user would have too many attributes
-    /// ([`UserRecord::is_overfilled_by`]), and with `Refused` when a text contains a NUL
-    /// ([`UserUpdate::is_storable`]); then nothing is changed.
+    /// ([`UserRecord::is_overfilled_by`]), with `Conflict` when another user has the address, and
+    /// with `Refused` when a text contains a NUL ([`UserUpdate::is_storable`]); then nothing is
+    /// changed.
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>>;
 
     /// Replaces the password and ends every login of the user that is kept here, in one step, if
@@ -207,6 +208,12 @@ impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
 /// Why a user isn't stored.
 pub(super) fn unstorable() -> StoreError {
     StoreError::new(StoreErrorKind::Refused, "a text of the user contains a NUL")
+}
+
+/// Why a user's address isn't changed.
+pub(super) fn address_taken() -> StoreError {
+    let text = "the address of the user is taken";
+    StoreError::new(StoreErrorKind::Conflict, text)
 }
 
 /// Why a user isn't changed.

@@ -265,6 +265,7 @@ laws! {
         people::an_address_is_taken_once_in_whatever_case,
         people::users_are_listed_newest_first_a_page_at_a_time,
         people::a_user_s_update_changes_what_it_names,
+        people::an_address_that_is_changed_is_taken_once,
         people::no_text_of_a_user_has_a_nul_in_it,
         people::a_user_has_only_so_many_attributes,
         people::a_new_password_ends_every_login_in_one_step,

@@ -75,6 +75,49 @@ pub(crate) async fn a_user_s_update_changes_what_it_names<S: Engine>(store: S, _
     assert_eq!(unknown.await.unwrap(), None);
 }
 
+/// Of two users who want one address at the same time one gets it, whichever way.
+pub(crate) async fn an_address_that_is_changed_is_taken_once<S: Engine>(store: S, _: Time) {
+    let moved = |to: &str| {
+        let mut change = UserUpdate::default();
+        change.email = Some(to.to_owned());
+        change
+    };
+    for name in ["ann", "bob", "eve"] {
+        store.insert_user(user(name)).await.unwrap();
+    }
+    let taken = store.update_user(&user_id("ann"), moved("BOB@example.com "));
+    assert_eq!(kind(taken.await), StoreErrorKind::Conflict);
+    let found = store.user_by_email("ann@example.com").await.unwrap();
+    assert_eq!(found, Some(user("ann")), "nothing is changed");
+    // One's own isn't taken by oneself.
+    let same = store.update_user(&user_id("ann"), moved("ANN@example.com"));
+    assert_eq!(same.await.unwrap(), Some(user("ann")));
+
+    let tasks = ["ann", "bob", "eve"].map(|name| {
+        let (store, change) = (store.clone(), moved(" New@Example.com "));
+        tokio::spawn(async move { store.update_user(&user_id(name), change).await })
+    });
+    let mut winner = None;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(user) => assert_eq!(winner.replace(user.unwrap().id), None),
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Conflict),
+        }
+    }
+    let found = store.user_by_email("new@example.com").await.unwrap();
+    let (winner, found) = (winner.unwrap(), found.unwrap());
+    assert_eq!(
+        (&found.id, found.email.as_str()),
+        (&winner, "new@example.com")
+    );
+    // What was left is free.
+    let left = format!("{}@example.com", winner.as_str());
+    assert_eq!(store.user_by_email(&left).await.unwrap(), None);
+    let mut another = user("another");
+    another.email = left;
+    store.insert_user(another).await.unwrap();
+}
+
 pub(crate) async fn no_text_of_a_user_has_a_nul_in_it<S: Engine>(store: S, _: Time) {
     let nul = || "a\0b".to_owned();
     let refused = |spoil: fn(&mut UserRecord, String)| {
@@ -94,9 +137,11 @@ pub(crate) async fn no_text_of_a_user_has_a_nul_in_it<S: Engine>(store: S, _: Ti
     let ann = user("ann");
     store.insert_user(ann.clone()).await.unwrap();
     let (mut roles, mut attributes) = (UserUpdate::default(), UserUpdate::default());
+    let mut email = UserUpdate::default();
     roles.roles = Some(vec![nul()]);
     attributes.attributes.insert("name".to_owned(), nul());
-    for update in [roles, attributes] {
+    email.email = Some(nul());
+    for update in [roles, attributes, email] {
         let answer = store.update_user(&ann.id, update).await;
         assert_eq!(kind(answer), StoreErrorKind::Refused);
     }

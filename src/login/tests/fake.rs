@@ -27,6 +27,7 @@ type Hook = Box<dyn FnOnce() + Send>;
 pub(super) struct FakeStore {
     rows: Mutex<Rows>,
     hook: Mutex<Option<Hook>>,
+    password_hook: Mutex<Option<Hook>>,
     pub(super) failing: AtomicBool,
     pub(super) hanging: AtomicBool,
     /// It does what it is asked for, and panics then.
@@ -58,6 +59,10 @@ impl Rows {
 impl FakeStore {
     pub(super) fn before_open(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    pub(super) fn before_password(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.password_hook.lock().unwrap() = Some(Box::new(hook));
     }
 
     fn answer<T: Send + 'static>(
@@ -117,6 +122,12 @@ impl UserStore for FakeStore {
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
         self.answer(|rows| {
             let ends = change.logins_end_at;
+            let email = change.email.as_deref().map(normal_email);
+            let is_other =
+                |user: &UserRecord| user.id != *id && Some(&user.email) == email.as_ref();
+            if rows.users.iter().any(is_other) {
+                return Err(StoreError::new(StoreErrorKind::Conflict, "taken"));
+            }
             let changed = rows.user(id).map(|user| {
                 user.apply(change);
                 user.clone()
@@ -135,6 +146,10 @@ impl UserStore for FakeStore {
         password_hash: String,
         at: Timestamp,
     ) -> StoreFuture<bool> {
+        let hook = self.password_hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         self.answer(|rows| {
             let Some(user) = rows.user(id) else {
                 return Ok(false);

@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{overfilled, unstorable},
+        people::{address_taken, overfilled, unstorable},
     },
 };
 
@@ -64,6 +64,38 @@ impl People {
             .take(usize::from(page.limit()).saturating_add(1))
             .collect();
         Paged::from_rows(page, rows)
+    }
+
+    fn update_user(
+        &mut self,
+        id: &UserId,
+        change: &UserUpdate,
+    ) -> Result<Option<UserRecord>, StoreError> {
+        let Some(user) = self.user(id) else {
+            return Ok(None);
+        };
+        if !change.is_storable() {
+            return Err(unstorable());
+        }
+        let (before, mut changed) = (user.email.clone(), user.clone());
+        changed.apply(change.clone());
+        if changed.is_overfilled_by(change) {
+            return Err(overfilled());
+        }
+        if changed.email != before {
+            if self.by_email.contains_key(&changed.email) {
+                return Err(address_taken());
+            }
+            self.by_email.remove(&before);
+            self.by_email.insert(changed.email.clone(), id.clone());
+        }
+        if let Some((_, user)) = self.users.get_mut(id) {
+            user.clone_from(&changed);
+        }
+        if let Some(at) = change.logins_end_at {
+            self.end_sessions_of(id, at);
+        }
+        Ok(Some(changed))
     }
 
     fn change_password(&mut self, id: &UserId, expected: u64, hash: String, at: Timestamp) -> bool {
@@ -215,23 +247,7 @@ impl UserStore for MemoryStore {
     }
 
     fn update_user(&self, id: &UserId, change: UserUpdate) -> StoreFuture<Option<UserRecord>> {
-        let mut people = lock(&self.0.people);
-        let Some((_, user)) = people.users.get_mut(id) else {
-            return StoreFuture::ready(Ok(None));
-        };
-        if !change.is_storable() {
-            return StoreFuture::ready(Err(unstorable()));
-        }
-        let mut changed = user.clone();
-        changed.apply(change.clone());
-        if changed.is_overfilled_by(&change) {
-            return StoreFuture::ready(Err(overfilled()));
-        }
-        user.clone_from(&changed);
-        if let Some(at) = change.logins_end_at {
-            people.end_sessions_of(id, at);
-        }
-        StoreFuture::ready(Ok(Some(changed)))
+        StoreFuture::ready(lock(&self.0.people).update_user(id, &change))
     }
 
     fn change_password(

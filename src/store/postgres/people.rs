@@ -21,7 +21,7 @@ use crate::{
     },
     store::{
         StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{overfilled, unstorable},
+        people::{address_taken, overfilled, unstorable},
     },
 };
 
@@ -154,15 +154,24 @@ impl UserStore for PostgresStore {
             sqlx::query(
                 "UPDATE users SET roles = coalesce($2, roles),
                  active = coalesce($3, active), attributes = attributes || $4,
-                 password_version = password_version + $5 WHERE id = $1",
+                 password_version = password_version + $5, email = coalesce($6, email)
+                 WHERE id = $1",
             )
             .bind(id.as_str())
             .bind(&change.roles)
             .bind(change.active)
             .bind(Json(&change.attributes))
             .bind(i64::from(change.logins_end_at.is_some()))
+            .bind(change.email.as_deref().map(normal_email))
             .execute(&mut *transaction)
-            .await?;
+            .await
+            .map_err(|error| match &error {
+                // The address is the only unique column that is set here.
+                sqlx::Error::Database(refused) if refused.is_unique_violation() => {
+                    address_taken().into()
+                }
+                _ => Failure::from(error),
+            })?;
             // The user's row first, in the same order as deletion.
             if let Some(at) = change.logins_end_at {
                 end_sessions_of(&mut transaction, &id, at).await?;

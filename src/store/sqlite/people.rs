@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{overfilled, unstorable},
+        people::{address_taken, overfilled, unstorable},
     },
 };
 
@@ -134,6 +134,9 @@ fn update_user(
     if user.is_overfilled_by(change) {
         return Err(overfilled().into());
     }
+    if change.email.is_some() {
+        set_email(connection, &user)?;
+    }
     if change.roles.is_some() {
         connection
             .prepare_cached("UPDATE user SET roles = ? WHERE id = ?")?
@@ -156,6 +159,19 @@ fn update_user(
         end_sessions_of(connection, id, at)?;
     }
     Ok(Some(user))
+}
+
+fn set_email(connection: &Connection, user: &UserRecord) -> Result<(), Failure> {
+    let taken = connection
+        .prepare_cached("SELECT 1 FROM user WHERE email = ? AND id <> ?")?
+        .exists([user.email.as_str(), user.id.as_str()])?;
+    if taken {
+        return Err(address_taken().into());
+    }
+    connection
+        .prepare_cached("UPDATE user SET email = ? WHERE id = ?")?
+        .execute([user.email.as_str(), user.id.as_str()])?;
+    Ok(())
 }
 
 fn end_sessions_of(connection: &Connection, user: &UserId, at: Timestamp) -> Result<u64, Failure> {
