@@ -31,7 +31,7 @@ pub(super) struct Account {
     stored: AccountRow,
     /// Holds that this transaction opened for it less those that it ended, of this instance's.
     pub(super) opened: isize,
-    budgets: HashMap<BudgetId, LoadedBudget>,
+    budgets: LoadedBudgets,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +47,44 @@ struct LoadedBudget {
     stored: Option<Budget>,
 }
 
+/// Of one account. Each call looks for its own several times, and of most accounts there is one: that is compared, and not
+/// hashed.
+#[derive(Default)]
+struct LoadedBudgets {
+    first: Option<(BudgetId, LoadedBudget)>,
+    others: HashMap<BudgetId, LoadedBudget>,
+}
+
+impl LoadedBudgets {
+    fn contains(&self, id: &BudgetId) -> bool {
+        match &self.first {
+            Some((first, _)) if first == id => true,
+            _ => self.others.contains_key(id),
+        }
+    }
+
+    /// One that isn't there.
+    fn add(&mut self, id: &BudgetId, loaded: LoadedBudget) {
+        if self.first.is_none() {
+            self.first = Some((id.clone(), loaded));
+        } else {
+            self.others.insert(id.clone(), loaded);
+        }
+    }
+
+    fn of(&mut self, id: &BudgetId) -> &mut LoadedBudget {
+        match &mut self.first {
+            Some((first, loaded)) if first == id => loaded,
+            _ => self.others.entry_ref(id).or_default(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&BudgetId, &LoadedBudget)> {
+        let first = self.first.iter().map(|(id, loaded)| (id, loaded));
+        first.chain(&self.others)
+    }
+}
+
 impl Books for Account {
     fn balance(&mut self) -> &mut Balance {
         &mut self.row.balance
@@ -55,7 +93,7 @@ impl Books for Account {
     /// Every budget is loaded before the books are handed to the domain, so none is made here that
     /// has a row.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
-        &mut self.budgets.entry_ref(id).or_default().budget
+        &mut self.budgets.of(id).budget
     }
 }
 
@@ -84,7 +122,7 @@ pub(super) fn read_account(
             row,
             stored: row,
             opened: 0,
-            budgets: HashMap::new(),
+            budgets: LoadedBudgets::default(),
         }),
     )
 }
@@ -169,13 +207,13 @@ pub(super) fn load<'a>(
         return Ok(account);
     };
     for budget in budgets {
-        if !account.budgets.contains_key(budget) {
+        if !account.budgets.contains(budget) {
             let stored = read_budget(&mut statements.budget, number, budget)?;
             let loaded = LoadedBudget {
                 budget: stored.clone().unwrap_or_default(),
                 stored,
             };
-            account.budgets.insert(budget.clone(), loaded);
+            account.budgets.add(budget, loaded);
         }
     }
     Ok(account)
@@ -213,7 +251,7 @@ impl Account {
                 number
             ])?;
         }
-        for (id, loaded) in &self.budgets {
+        for (id, loaded) in self.budgets.iter() {
             let budget = &loaded.budget;
             if loaded.stored.as_ref() == Some(budget) {
                 continue;

@@ -71,7 +71,7 @@ pub(super) struct Statements<'c> {
     pub(super) account: Statement<'c>,
     pub(super) budget: Statement<'c>,
     pub(super) insert_usage: Statement<'c>,
-    /// The same of most calls, which have nothing in its last columns: each that is bound costs the writer.
+    /// The same of most calls, which were completed and have nothing in its last columns: each that is bound costs the writer.
     pub(super) insert_plain_usage: Statement<'c>,
     pub(super) insert_account: Statement<'c>,
     pub(super) update_account: Statement<'c>,
@@ -82,7 +82,7 @@ pub(super) struct Statements<'c> {
 }
 
 /// With how many columns of usage most calls do.
-pub(super) const PLAIN_USAGE: usize = 17;
+pub(super) const PLAIN_USAGE: usize = 16;
 
 impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> Result<Self, Failure> {
@@ -91,16 +91,16 @@ impl<'c> Statements<'c> {
             budget: connection.prepare(BUDGET)?,
             insert_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
-                 route, started_at, settled_at, held, charged, outcome, status, latency,
-                 input_tokens, output_tokens, principal, model, bytes, cached_tokens,
+                 route, started_at, settled_at, held, charged, status, latency, input_tokens,
+                 output_tokens, principal, outcome, model, bytes, cached_tokens,
                  cache_write_tokens, usage_is_missing)
                  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_plain_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
-                 route, started_at, settled_at, held, charged, outcome, status, latency,
-                 input_tokens, output_tokens, principal)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 route, started_at, settled_at, held, charged, status, latency, input_tokens,
+                 output_tokens, principal, outcome)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'completed')",
             )?,
             insert_account: connection.prepare(
                 "INSERT INTO account (id, deposited, settled, held) VALUES (?, 0, 0, 0)",

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Damage, Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
+use super::{Answers, Damage, Gauge, Inner, Readers, Settings, SqliteStore, closed, writer};
 use crate::{
     domain::{
         budget::{Calendar, SpendingAlert},
@@ -159,13 +159,17 @@ impl SqliteStoreBuilder {
         let settings = Arc::new(self.0);
         let gauge = Arc::new(Gauge::default());
         let (sender, queue) = mpsc::channel();
+        let answers = Arc::new(Answers::new(sender.clone(), Arc::clone(&gauge)));
         let (ready, opened) = oneshot::channel();
         let thread = {
-            let (settings, gauge, sender) =
-                (Arc::clone(&settings), Arc::clone(&gauge), sender.clone());
+            let (settings, gauge, answers) = (
+                Arc::clone(&settings),
+                Arc::clone(&gauge),
+                Arc::clone(&answers),
+            );
             thread::Builder::new()
                 .name("tollgate-write".to_owned())
-                .spawn(move || writer::run(&settings, queue, sender, gauge, ready))
+                .spawn(move || writer::run(&settings, queue, answers, gauge, ready))
         };
         let thread = thread
             .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "no thread to write"))?;
@@ -182,6 +186,7 @@ impl SqliteStoreBuilder {
         Ok(SqliteStore(Arc::new(Inner {
             settings,
             writer: sender,
+            answers,
             gauge,
             readers,
             threads: Mutex::new(threads),

@@ -19,7 +19,7 @@ use crate::{
         budget::SpendingLimits,
         clock::Timestamp,
         money::Money,
-        usage::{Call, Hold, HoldId, HoldRequest, Settlement, is_reference},
+        usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement, is_reference},
     },
     store::StoreError,
 };
@@ -234,12 +234,12 @@ impl UsageRow<'_> {
             micros(self.settled_at),
             self.held.nanos(),
             self.charged.nanos(),
-            settlement.outcome.as_str(),
             settlement.status,
             i64::try_from(settlement.latency.as_micros()).unwrap_or(i64::MAX),
             settlement.input_tokens.map(count),
             settlement.output_tokens.map(count),
             principal(self.call),
+            settlement.outcome.as_str(),
             settlement.model.as_deref(),
             settlement.bytes.map(count),
             settlement.cached_tokens.map(count),
@@ -257,10 +257,11 @@ impl UsageRow<'_> {
         Ok(())
     }
 
-    /// Whether there is nothing in the columns that stand behind the [plain](PLAIN_USAGE) ones.
+    /// Whether it was completed, and there is nothing else in the columns that stand behind the [plain](PLAIN_USAGE) ones.
     fn is_plain(&self) -> bool {
         let settlement = self.settlement;
-        settlement.model.is_none()
+        settlement.outcome == Outcome::Completed
+            && settlement.model.is_none()
             && settlement.bytes.is_none()
             && settlement.cached_tokens.is_none()
             && settlement.cache_write_tokens.is_none()

@@ -20,25 +20,35 @@ use crate::{
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// Asks for a hold.
+pub(super) struct HoldCommand {
+    pub(super) request: HoldRequest,
+    pub(super) granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
+    pub(super) reply: Reply<Result<Granted, HoldRefusal>>,
+}
+
+/// Ends a hold.
+pub(super) struct SettleCommand {
+    pub(super) hold: Hold,
+    pub(super) settlement: Settlement,
+    /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
+    pub(super) _on_its_way: Option<OnItsWay>,
+    pub(super) reply: Option<Reply<()>>,
+}
+
+/// Logs a call without a hold.
+pub(super) struct RecordCommand {
+    pub(super) call: Call,
+    pub(super) settlement: Settlement,
+    /// `None`: whoever waited was told that it can't be written.
+    pub(super) reply: Option<Reply<()>>,
+}
+
+/// What makes it large is in a box, which stays where it is from the caller to the answer.
 pub(super) enum Command {
-    Hold {
-        request: HoldRequest,
-        granted: Option<Result<(HoldId, Grant), HoldRefusal>>,
-        reply: Reply<Result<Granted, HoldRefusal>>,
-    },
-    Settle {
-        hold: Hold,
-        settlement: Settlement,
-        /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
-        _on_its_way: Option<OnItsWay>,
-        reply: Option<Reply<()>>,
-    },
-    Record {
-        call: Call,
-        settlement: Settlement,
-        /// `None`: whoever waited was told that it can't be written.
-        reply: Option<Reply<()>>,
-    },
+    Hold(Box<HoldCommand>),
+    Settle(Box<SettleCommand>),
+    Record(Box<RecordCommand>),
     Touch {
         key: KeyId,
         at: Timestamp,
@@ -57,28 +67,23 @@ pub(super) enum Command {
 impl Command {
     /// Whether it settles or extends a hold.
     pub(super) fn is_of_a_hold(&self) -> bool {
-        matches!(self, Self::Settle { .. } | Self::Extend { .. })
+        matches!(self, Self::Settle(_) | Self::Extend { .. })
     }
 
     /// Does it, in the transaction that goes on.
     pub(super) fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure> {
         match self {
-            Self::Hold {
-                request,
-                granted,
-                reply,
-            } => {
+            Self::Hold(hold) => {
                 // What was granted before was rolled back, if this isn't the first try.
-                *granted = None;
+                hold.granted = None;
                 // Nobody waits any more: under a heavy load that is most of it.
-                if !reply.is_closed() {
-                    *granted = Some(unit.hold(request)?);
+                if !hold.reply.is_closed() {
+                    hold.granted = Some(unit.hold(&hold.request)?);
                 }
             }
-            Self::Settle {
-                hold, settlement, ..
-            } => {
-                if !unit.settle(hold, settlement)? {
+            Self::Settle(settle) => {
+                let hold = &settle.hold;
+                if !unit.settle(hold, &settle.settlement)? {
                     tracing::warn!(
                         target: "tollgate::ledger",
                         hold = %hold.id,
@@ -87,9 +92,7 @@ impl Command {
                     );
                 }
             }
-            Self::Record {
-                call, settlement, ..
-            } => unit.record(call, settlement)?,
+            Self::Record(record) => unit.record(&record.call, &record.settlement)?,
             Self::Audit(event) => unit.audit(event)?,
             Self::Job(job) | Self::Extend { job, .. } => job.run(unit)?,
             Self::Touch { .. } | Self::Flush(_) | Self::Close => {}
@@ -100,10 +103,15 @@ impl Command {
     /// Answers that it was not done.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
-            Self::Hold { reply, .. } => {
-                let _ = reply.send(Err(error.clone()));
+            Self::Hold(hold) => {
+                let _ = hold.reply.send(Err(error.clone()));
             }
-            Self::Settle { reply, .. } | Self::Record { reply, .. } => {
+            Self::Settle(settle) => {
+                let reply = settle.reply;
+                let _ = reply.map(|reply| reply.send(Err(error.clone())));
+            }
+            Self::Record(record) => {
+                let reply = record.reply;
                 let _ = reply.map(|reply| reply.send(Err(error.clone())));
             }
             Self::Flush(reply) => {
@@ -140,12 +148,12 @@ impl Drop for Granted {
         let Some(hold) = self.hold.take() else { return };
         let settlement = Settlement::new(Money::ZERO, Outcome::Disconnected);
         // When there is no writer any more, the hold is resolved by the one that comes next.
-        let _ = self.writer.send(Command::Settle {
+        let _ = self.writer.send(Command::Settle(Box::new(SettleCommand {
             hold,
             settlement,
             _on_its_way: None,
             reply: None,
-        });
+        })));
     }
 }
 

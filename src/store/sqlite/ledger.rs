@@ -1,6 +1,6 @@
 //! The ledger's calls: what is written goes to the writer, what is read to the readers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -9,7 +9,7 @@ use super::{
     accounts::{ACCOUNT, find_budget, read_account},
     batch::UnitOfWork,
     busy, closed,
-    command::{Booking, Command},
+    command::{Booking, Command, HoldCommand, RecordCommand, SettleCommand},
     listing,
 };
 use crate::{
@@ -39,17 +39,19 @@ impl Ledger for SqliteStore {
             return StoreFuture::ready(Err(busy()));
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Hold {
+        let command = Command::Hold(Box::new(HoldCommand {
             request,
             granted: None,
             reply,
-        };
+        }));
         if self.0.writer.send(command).is_err() {
             return StoreFuture::ready(Err(closed()));
         }
-        let deadline = settings.deadline;
+        let (answers, deadline) = (Arc::clone(&self.0.answers), settings.deadline);
         StoreFuture::new(async move {
-            match super::answered(answer, deadline).await? {
+            let answer = super::answered(answer, deadline).await;
+            answers.help();
+            match answer? {
                 Err(refusal) => Ok(Err(refusal)),
                 Ok(granted) => match granted.accept() {
                     Some(hold) => Ok(Ok(hold)),
@@ -62,13 +64,13 @@ impl Ledger for SqliteStore {
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
         let (reply, answer) = oneshot::channel();
         let on_its_way = self.0.settings.settling.begin(hold.id);
-        let command = Command::Settle {
+        let command = Command::Settle(Box::new(SettleCommand {
             hold,
             settlement,
             _on_its_way: Some(on_its_way),
             reply: Some(reply),
-        };
-        self.0.send(command, answer)
+        }));
+        self.0.send_and_help(command, answer)
     }
 
     fn record(&self, call: Call, settlement: Settlement) -> StoreFuture<()> {
@@ -76,12 +78,12 @@ impl Ledger for SqliteStore {
             return StoreFuture::ready(Err(busy()));
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Record {
+        let command = Command::Record(Box::new(RecordCommand {
             call,
             settlement,
             reply: Some(reply),
-        };
-        self.0.send(command, answer)
+        }));
+        self.0.send_and_help(command, answer)
     }
 
     fn extend(&self, hold: &Hold, lifetime: Duration) -> StoreFuture<bool> {

@@ -82,18 +82,21 @@ impl Line {
     }
 
     /// Takes who came since, as [`take`](Self::take) does; `false`: nobody did. Who was answered together often comes back
-    /// together, so while `batch` has less than `expected`, it lingers for a moment before it says so.
+    /// together, so while `batch` has less than `expected`, it lingers for a moment before it says so, and does something else
+    /// `meanwhile`.
     pub(super) fn take_late(
         &mut self,
         batch: &mut Vec<Command>,
         limit: usize,
         expected: usize,
+        meanwhile: impl Fn(),
     ) -> bool {
         let before = batch.len();
         self.take(batch, limit);
         if batch.len() == before && before < expected.min(limit) {
             let end = self.clock.elapsed().saturating_add(LINGER);
             for _ in 0..TURNS_MAX {
+                meanwhile();
                 std::thread::yield_now();
                 self.take(batch, limit);
                 if batch.len() > before || self.clock.elapsed() >= end {
@@ -110,11 +113,11 @@ impl Line {
                 self.is_closing = true;
                 return;
             }
-            Command::Hold { .. } | Command::Touch { .. } | Command::Job(_) => {
+            Command::Hold(_) | Command::Touch { .. } | Command::Job(_) => {
                 Gauge::leave(&self.gauge.queued, 1);
             }
-            Command::Record { .. }
-            | Command::Settle { .. }
+            Command::Record(_)
+            | Command::Settle(_)
             | Command::Extend { .. }
             | Command::Audit(_)
             | Command::Flush(_) => {}

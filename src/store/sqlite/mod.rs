@@ -16,6 +16,7 @@
 //! - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
 
 mod accounts;
+mod answers;
 mod audit;
 mod batch;
 mod builder;
@@ -50,6 +51,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::{
+    answers::Answers,
     batch::UnitOfWork,
     command::{Booking, Change, Command, Job, Reply},
     convert::Failure,
@@ -103,6 +105,7 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     settings: Arc<Settings>,
     writer: Sender<Command>,
+    answers: Arc<Answers>,
     gauge: Arc<Gauge>,
     readers: Readers,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -226,6 +229,23 @@ impl Inner {
             Ok(()) => StoreFuture::new(answered(answer, self.settings.deadline)),
             Err(_) => StoreFuture::ready(Err(closed())),
         }
+    }
+
+    /// The same, of what may be answered together with others: who is answered helps to answer them.
+    fn send_and_help<T: Send + 'static>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> StoreFuture<T> {
+        if self.writer.send(command).is_err() {
+            return StoreFuture::ready(Err(closed()));
+        }
+        let (answers, deadline) = (Arc::clone(&self.answers), self.settings.deadline);
+        StoreFuture::new(async move {
+            let answer = answered(answer, deadline).await;
+            answers.help();
+            answer
+        })
     }
 
     /// Readers first: the last to leave the file empties its write-ahead log.

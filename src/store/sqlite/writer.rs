@@ -10,11 +10,7 @@ mod tests;
 use std::{
     collections::VecDeque,
     mem,
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, Sender},
-    },
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::Duration,
 };
 
@@ -24,17 +20,15 @@ use tokio::sync::oneshot;
 
 use super::{
     Settings,
+    answers::Answers,
     batch::UnitOfWork,
-    command::{Command, Granted},
+    command::Command,
     convert::{Failure, micros},
     line::Line,
     maintenance::Maintenance,
     open,
 };
-use crate::{
-    domain::usage::Hold,
-    store::{StoreError, StoreErrorKind, gauge::Gauge},
-};
+use crate::store::{StoreError, StoreErrorKind, gauge::Gauge};
 
 pub(super) use apart::Damage;
 
@@ -65,7 +59,7 @@ const LEAVING_STEPS: u32 = 10_000;
 pub(super) struct Writer<'c> {
     unit: UnitOfWork<'c>,
     line: Line,
-    sender: Sender<Command>,
+    answers: Arc<Answers>,
     gauge: Arc<Gauge>,
     /// Settlements that the disk refused, and extensions, one a hold. They go first in the next transaction.
     again: Vec<Command>,
@@ -92,7 +86,7 @@ enum Joining {
 pub(super) fn run(
     settings: &Arc<Settings>,
     queue: Receiver<Command>,
-    sender: Sender<Command>,
+    answers: Arc<Answers>,
     gauge: Arc<Gauge>,
     ready: oneshot::Sender<Result<(), StoreError>>,
 ) {
@@ -103,7 +97,7 @@ pub(super) fn run(
             return;
         }
     };
-    match Writer::new(&connection, settings, queue, sender, gauge) {
+    match Writer::new(&connection, settings, queue, answers, gauge) {
         Ok(mut writer) => {
             // Whoever opened the store may have gone before it was open.
             if ready.send(Ok(())).is_ok() {
@@ -117,19 +111,26 @@ pub(super) fn run(
     }
 }
 
+/// However it ends, what is committed is answered.
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.answers.finish();
+    }
+}
+
 impl<'c> Writer<'c> {
     fn new(
         connection: &'c Connection,
         settings: &Arc<Settings>,
         queue: Receiver<Command>,
-        sender: Sender<Command>,
+        answers: Arc<Answers>,
         gauge: Arc<Gauge>,
     ) -> Result<Self, Failure> {
         let unit = UnitOfWork::new(connection, Arc::clone(settings), Maintenance::new())?;
         let mut writer = Self {
             unit,
             line: Line::new(queue, Arc::clone(&gauge), Arc::clone(&settings.clock)),
-            sender,
+            answers,
             gauge,
             again: Vec::new(),
             apart: VecDeque::new(),
@@ -147,6 +148,11 @@ impl<'c> Writer<'c> {
     }
 
     fn serve(&mut self) {
+        self.write_until_closed();
+        self.answers.finish();
+    }
+
+    fn write_until_closed(&mut self) {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
@@ -196,6 +202,7 @@ impl<'c> Writer<'c> {
     /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if self.is_refused && (!self.again.is_empty() || self.line.is_closing()) {
+            self.answers.finish();
             std::thread::sleep(RETRY_AFTER);
         }
         if !self.again.is_empty() {
@@ -204,6 +211,10 @@ impl<'c> Writer<'c> {
         }
         let limit = batch.len().saturating_add(BATCH_MAX);
         if batch.is_empty() {
+            self.line.take(batch, limit);
+        }
+        if batch.is_empty() {
+            self.answers.finish();
             let is_closing = self.line.is_closing();
             let patience = if is_closing { Duration::ZERO } else { IDLE };
             let asked = self.unit.settings.clock.elapsed();
@@ -232,9 +243,7 @@ impl<'c> Writer<'c> {
         match self.transaction(batch, joining) {
             Ok(()) => {
                 self.answered = batch.len();
-                for command in batch.drain(..) {
-                    self.succeed(command);
-                }
+                self.succeed(batch);
                 true
             }
             Err(failure) => {
@@ -259,14 +268,14 @@ impl<'c> Writer<'c> {
         let error = &failure.0;
         tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
         for command in batch.drain(..) {
-            let is_charge = matches!(command, Command::Settle { .. } | Command::Record { .. });
+            let is_charge = matches!(command, Command::Settle(_) | Command::Record(_));
             let keep = is_charge || matches!(command, Command::Audit(_) | Command::Extend { .. });
             if keep && failure.is_passing() {
                 self.again.push(command);
             } else if is_charge {
                 self.set_apart(command, failure);
             } else {
-                if matches!(command, Command::Hold { .. }) {
+                if matches!(command, Command::Hold(_)) {
                     Gauge::leave(&self.gauge.open_holds, 1);
                 }
                 self.fail_one(command, error);
@@ -296,7 +305,7 @@ impl<'c> Writer<'c> {
                 Gauge::leave(&self.gauge.events, 1);
                 self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
             }
-            Command::Record { .. } => Gauge::leave(&self.gauge.records, 1),
+            Command::Record(_) => Gauge::leave(&self.gauge.records, 1),
             _ => {}
         }
         command.fail(error);
@@ -311,6 +320,8 @@ impl<'c> Writer<'c> {
         } else {
             REST
         };
+        // Another process may have the lock for long.
+        self.answers.finish();
         let clock = &self.unit.settings.clock;
         if rest == SUSPICION || clock.elapsed().saturating_sub(self.rested_at) >= RESTLESS {
             std::thread::sleep(rest);
@@ -337,6 +348,7 @@ impl<'c> Writer<'c> {
             self.run_late(batch, limit)?;
         }
         self.touch()?;
+        self.answers.finish();
         self.unit.commit()?;
         self.unit.maintenance_is_committed();
         let alerts = mem::take(&mut self.unit.alerts);
@@ -349,7 +361,11 @@ impl<'c> Writer<'c> {
     /// Runs what comes while the transaction goes on.
     fn run_late(&mut self, batch: &mut Vec<Command>, limit: usize) -> Result<(), Failure> {
         let mut done = batch.len();
-        while self.line.take_late(batch, limit, self.answered) {
+        let answers = &self.answers;
+        while self
+            .line
+            .take_late(batch, limit, self.answered, || answers.help())
+        {
             self.unit.look_at_the_clock();
             for command in batch.iter_mut().skip(done) {
                 command.run(&mut self.unit)?;
@@ -388,40 +404,24 @@ impl<'c> Writer<'c> {
         Gauge::leave(&self.gauge.open_holds, gone);
     }
 
-    fn succeed(&self, command: Command) {
-        // Whoever asked may have gone; what was done stays done.
-        match command {
-            Command::Hold {
-                request,
-                granted,
-                reply,
-            } => {
-                if !matches!(granted, Some(Ok(_))) {
-                    Gauge::leave(&self.gauge.open_holds, 1);
+    /// It is committed: everybody in it is answered.
+    fn succeed(&self, batch: &mut Vec<Command>) {
+        let is_call = |command: &mut Command| {
+            matches!(
+                command,
+                Command::Hold(_) | Command::Settle(_) | Command::Record(_)
+            )
+        };
+        self.answers.give(batch.extract_if(.., is_call));
+        for command in batch.drain(..) {
+            match command {
+                Command::Flush(reply) => {
+                    let _ = reply.send(self.all_is_written());
                 }
-                let answer = match granted {
-                    None => Err(StoreError::internal("committed without an answer")),
-                    Some(Err(refusal)) => Ok(Err(refusal)),
-                    Some(Ok((id, grant))) => {
-                        let hold = Hold::granted(id, request, grant);
-                        Ok(Ok(Granted::new(hold, self.sender.clone())))
-                    }
-                };
-                let _ = reply.send(answer);
+                Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
+                Command::Job(job) | Command::Extend { job, .. } => job.finish(Ok(())),
+                _ => {}
             }
-            Command::Settle { reply, .. } => {
-                let _ = reply.map(|reply| reply.send(Ok(())));
-            }
-            Command::Record { reply, .. } => {
-                Gauge::leave(&self.gauge.records, 1);
-                let _ = reply.map(|reply| reply.send(Ok(())));
-            }
-            Command::Flush(reply) => {
-                let _ = reply.send(self.all_is_written());
-            }
-            Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
-            Command::Job(job) | Command::Extend { job, .. } => job.finish(Ok(())),
-            Command::Touch { .. } | Command::Close => {}
         }
     }
 
@@ -443,9 +443,8 @@ impl<'c> Writer<'c> {
                 Ok(all_done) => {
                     let alerts = mem::take(&mut self.unit.alerts);
                     self.unit.settings.alerts.tell(alerts);
-                    for command in mem::take(&mut self.again) {
-                        self.succeed(command);
-                    }
+                    let mut again = mem::take(&mut self.again);
+                    self.succeed(&mut again);
                     if all_done {
                         break;
                     }

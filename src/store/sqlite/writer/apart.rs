@@ -59,17 +59,8 @@ impl Writer<'_> {
             self.unit.settings.damage.0.store(true, Ordering::Relaxed);
         }
         match &mut command {
-            Command::Settle {
-                hold,
-                settlement,
-                reply,
-                ..
-            } => tell(&hold.call, settlement, reply.take(), error),
-            Command::Record {
-                call,
-                settlement,
-                reply,
-            } => tell(call, settlement, reply.take(), error),
+            Command::Settle(it) => tell(&it.hold.call, &it.settlement, it.reply.take(), error),
+            Command::Record(it) => tell(&it.call, &it.settlement, it.reply.take(), error),
             _ => return self.fail_one(command, error),
         }
         self.apart.push_back(command);
@@ -125,9 +116,7 @@ impl Writer<'_> {
             match self.transaction(&mut alone, Joining::Nobody) {
                 Ok(()) => {
                     in_a_row = 0;
-                    for command in alone {
-                        self.succeed(command);
-                    }
+                    self.succeed(&mut alone);
                 }
                 Err(failure) => {
                     self.unit.roll_back();
@@ -155,12 +144,8 @@ impl Writer<'_> {
         );
         for command in mem::take(&mut self.apart) {
             match &command {
-                Command::Settle {
-                    hold, settlement, ..
-                } => tell(&hold.call, settlement, None, &closed),
-                Command::Record {
-                    call, settlement, ..
-                } => tell(call, settlement, None, &closed),
+                Command::Settle(it) => tell(&it.hold.call, &it.settlement, None, &closed),
+                Command::Record(it) => tell(&it.call, &it.settlement, None, &closed),
                 _ => {}
             }
             self.fail_one(command, &closed);

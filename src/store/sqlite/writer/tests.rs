@@ -1,6 +1,6 @@
 //! A writer without a thread of its own.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 
 use super::*;
 use crate::{
@@ -8,9 +8,12 @@ use crate::{
         AccountId, KeyId,
         clock::{ManualClock, Timestamp},
         money::Money,
-        usage::{Call, Expiry, HoldRequest, Outcome, Settlement},
+        usage::{Call, Expiry, Hold, HoldRequest, Outcome, Settlement},
     },
-    store::sqlite::SqliteStoreBuilder,
+    store::sqlite::{
+        SqliteStoreBuilder,
+        command::{Granted, HoldCommand, RecordCommand, SettleCommand},
+    },
 };
 
 struct File {
@@ -37,11 +40,12 @@ impl File {
     fn writer(&self) -> (Writer<'_>, Sender<Command>) {
         let (sender, queue) = mpsc::channel();
         let gauge = Arc::default();
+        let answers = Answers::new(sender.clone(), Arc::clone(&gauge));
         let writer = Writer::new(
             &self.connection,
             &self.settings,
             queue,
-            sender.clone(),
+            Arc::new(answers),
             gauge,
         );
         (writer.unwrap(), sender)
@@ -91,11 +95,11 @@ fn hold_for(writer: &mut Writer<'_>, lifetime: Duration) -> Hold {
         expiry: Expiry::Release,
         idempotency: None,
     };
-    let command = Command::Hold {
+    let command = Command::Hold(Box::new(HoldCommand {
         request,
         granted: None,
         reply,
-    };
+    }));
     assert!(writer.turn(&mut vec![command], Joining::Nobody));
     let granted = answer.try_recv().unwrap().unwrap();
     granted.ok().and_then(Granted::accept).unwrap()
@@ -111,11 +115,11 @@ fn however_much_waits_a_closing_writer_writes_it_where_the_disk_works() {
         assert!(Gauge::enter(&writer.gauge.records, usize::MAX));
         let (reply, answer) = oneshot::channel();
         answers.push(answer);
-        writer.again.push(Command::Record {
+        writer.again.push(Command::Record(Box::new(RecordCommand {
             call: call(),
             settlement: completed(),
             reply: Some(reply),
-        });
+        })));
     }
     sender.send(Command::Close).unwrap();
     writer.serve();
@@ -153,12 +157,12 @@ fn who_closes_resolves_nothing_whose_settlement_waits() {
     let ids = [&on_its_way, &refused, &left].map(|hold| hold.id);
     let _ticket = file.settings.settling.begin(on_its_way.id);
     let (reply, mut answer) = oneshot::channel();
-    writer.again.push(Command::Settle {
+    writer.again.push(Command::Settle(Box::new(SettleCommand {
         _on_its_way: Some(file.settings.settling.begin(refused.id)),
         hold: refused,
         settlement: completed(),
         reply: Some(reply),
-    });
+    })));
     writer.leave();
     answer.try_recv().unwrap().unwrap();
     writer.unit.begin().unwrap();
@@ -171,12 +175,12 @@ fn who_closes_resolves_nothing_whose_settlement_waits() {
 
 fn settle(writer: &mut Writer<'_>, hold: Hold) -> Result<(), StoreError> {
     let (reply, mut answer) = oneshot::channel();
-    let command = Command::Settle {
+    let command = Command::Settle(Box::new(SettleCommand {
         _on_its_way: Some(writer.unit.settings.settling.begin(hold.id)),
         hold,
         settlement: completed(),
         reply: Some(reply),
-    };
+    }));
     writer.turn(&mut vec![command], Joining::Nobody);
     answer.try_recv().unwrap()
 }
@@ -328,4 +332,38 @@ fn an_extension_that_the_disk_refuses_keeps_its_hold_until_it_is_written() {
         file.count("SELECT count(*) FROM usage WHERE outcome = 'completed'"),
         1
     );
+}
+
+#[test]
+fn whoever_is_answered_answers_others_and_nobody_depends_on_that() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let record = |writer: &Writer<'_>| {
+        assert!(Gauge::enter(&writer.gauge.records, usize::MAX));
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Record(Box::new(RecordCommand {
+            call: call(),
+            settlement: completed(),
+            reply: Some(reply),
+        }));
+        (command, answer)
+    };
+    let (mut batch, mut answers): (Vec<_>, Vec<_>) = (0..20).map(|_| record(&writer)).unzip();
+    assert!(writer.turn(&mut batch, Joining::Nobody));
+    let mut answered = || {
+        answers.retain_mut(|answer| answer.try_recv().is_err());
+        20 - answers.len()
+    };
+    let woken = answered();
+    assert!((1..20).contains(&woken), "{woken}");
+    writer.answers.help();
+    let helped = answered();
+    assert!((woken + 1..20).contains(&helped), "{helped}");
+    // Before it commits again.
+    let (next, _next) = record(&writer);
+    writer
+        .transaction(&mut vec![next], Joining::Nobody)
+        .unwrap();
+    assert_eq!(answered(), 20);
+    assert_eq!(writer.gauge.records.load(Ordering::Relaxed), 1);
 }
