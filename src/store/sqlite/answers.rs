@@ -15,8 +15,6 @@ use std::{
     },
 };
 
-use smallvec::SmallVec;
-
 use super::command::{Command, Granted, HoldCommand, RecordCommand, SettleCommand};
 use crate::{
     domain::usage::Hold,
@@ -82,24 +80,25 @@ impl Answers {
         }
     }
 
+    /// Answers so many of those who wait. Whoever has gone is answered too, and wakes nobody.
     fn some(&self, most: usize) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let some: SmallVec<[Command; SHARE]> = {
-            let mut waiting = self.waiting();
-            let end = waiting.len().min(most);
-            let some = waiting.drain(..end).collect();
-            self.count.store(waiting.len(), Ordering::Relaxed);
-            some
-        };
-        for command in some {
-            self.answer(command);
+        let mut woken = 0_usize;
+        while woken < most && self.count.load(Ordering::Relaxed) > 0 {
+            let next = {
+                let mut waiting = self.waiting();
+                let next = waiting.pop_front();
+                self.count.store(waiting.len(), Ordering::Relaxed);
+                next
+            };
+            let Some(command) = next else { return };
+            if self.answer(command) {
+                woken = woken.saturating_add(1);
+            }
         }
     }
 
-    /// Whoever asked may have gone; what was done stays done.
-    fn answer(&self, command: Command) {
+    /// Whether somebody heard it. Whoever asked may have gone; what was done stays done.
+    fn answer(&self, command: Command) -> bool {
         match command {
             Command::Hold(hold) => {
                 let HoldCommand {
@@ -118,18 +117,18 @@ impl Answers {
                         Ok(Ok(Granted::new(hold, self.writer.clone())))
                     }
                 };
-                let _ = reply.send(answer);
+                reply.send(answer).is_ok()
             }
             Command::Settle(settle) => {
                 let SettleCommand { reply, .. } = *settle;
-                let _ = reply.map(|reply| reply.send(Ok(())));
+                reply.is_some_and(|reply| reply.send(Ok(())).is_ok())
             }
             Command::Record(record) => {
                 let RecordCommand { reply, .. } = *record;
                 Gauge::leave(&self.gauge.records, 1);
-                let _ = reply.map(|reply| reply.send(Ok(())));
+                reply.is_some_and(|reply| reply.send(Ok(())).is_ok())
             }
-            _ => {}
+            _ => false,
         }
     }
 }
