@@ -1,8 +1,9 @@
 //! How the writer's answers get to those who wait.
 //!
 //! To answer is to wake a task and to let go of what its caller made, and while the writer does that for some hundred calls
-//! nobody writes: it was a sixth of its time. So it answers two of a transaction's calls, and whoever is woken answers some of the others
-//! before it goes on, in a thread that has nothing to do until they go on. Nobody's answer hangs on one that is woken and doesn't run:
+//! nobody writes: it was a sixth of its time. So it answers two of a transaction's calls, and whoever is woken at the end of its call answers some of
+//! the others before it goes on, in a thread that has nothing to do until they go on. (Not who is woken with a hold: its handler may compute, and a
+//! task that is woken from a task may have to wait for that one.) Nobody's answer hangs on one that is woken and doesn't run:
 //! whatever is left the writer answers itself, as soon as it has nothing to write, and in any case before it commits again.
 
 use std::{
@@ -54,7 +55,13 @@ impl Answers {
     pub(super) fn give(&self, commands: impl Iterator<Item = Command>) {
         {
             let mut waiting = self.waiting();
-            waiting.extend(commands);
+            for command in commands {
+                // Those who help are woken first.
+                match command {
+                    Command::Hold(_) => waiting.push_back(command),
+                    _ => waiting.push_front(command),
+                }
+            }
             self.count.store(waiting.len(), Ordering::Relaxed);
         }
         self.some(WOKEN);

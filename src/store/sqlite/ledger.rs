@@ -1,6 +1,6 @@
 //! The ledger's calls: what is written goes to the writer, what is read to the readers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -47,11 +47,10 @@ impl Ledger for SqliteStore {
         if self.0.writer.send(command).is_err() {
             return StoreFuture::ready(Err(closed()));
         }
-        let (answers, deadline) = (Arc::clone(&self.0.answers), settings.deadline);
+        // Whoever has a hold goes on into a handler, behind which those whom it wakes might have to wait: it helps nobody.
+        let deadline = settings.deadline;
         StoreFuture::new(async move {
-            let answer = super::answered(answer, deadline).await;
-            answers.help();
-            match answer? {
+            match super::answered(answer, deadline).await? {
                 Err(refusal) => Ok(Err(refusal)),
                 Ok(granted) => match granted.accept() {
                     Some(hold) => Ok(Ok(hold)),

@@ -162,6 +162,8 @@ impl<'c> Writer<'c> {
             if !self.line.is_closing() {
                 continue;
             }
+            // Whoever gave up a hold meanwhile has its end sent now, before the last look at the line.
+            self.answers.finish();
             // Whatever is left: also when keys were used last, which nobody waits for.
             attempts = if self.is_refused {
                 attempts.saturating_sub(1)
@@ -247,6 +249,8 @@ impl<'c> Writer<'c> {
                 true
             }
             Err(failure) => {
+                // It may have taken its time.
+                self.answers.finish();
                 self.unit.roll_back();
                 self.unit.maintenance_is_undone();
                 if batch.len() > 1 && !failure.is_passing() {
@@ -445,6 +449,7 @@ impl<'c> Writer<'c> {
                     self.unit.settings.alerts.tell(alerts);
                     let mut again = mem::take(&mut self.again);
                     self.succeed(&mut again);
+                    self.answers.finish();
                     if all_done {
                         break;
                     }

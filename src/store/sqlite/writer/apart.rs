@@ -112,6 +112,7 @@ impl Writer<'_> {
         let (mut in_a_row, mut found) = (0_u32, Found::NoDamage);
         for _ in 0..self.apart.len().min(most) {
             let command = self.apart.pop_front()?;
+            self.answers.finish();
             let mut alone = vec![command];
             match self.transaction(&mut alone, Joining::Nobody) {
                 Ok(()) => {
