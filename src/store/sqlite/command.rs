@@ -55,6 +55,8 @@ pub(super) enum Command {
     },
     Audit(Box<AuditEvent>),
     Job(Box<dyn Job>),
+    /// A step of a lease.
+    Lease(Box<dyn Job>),
     /// Lets a hold live for longer. It is never refused.
     Extend {
         hold: HoldId,
@@ -94,7 +96,7 @@ impl Command {
             }
             Self::Record(record) => unit.record(&record.call, &record.settlement)?,
             Self::Audit(event) => unit.audit(event)?,
-            Self::Job(job) | Self::Extend { job, .. } => job.run(unit)?,
+            Self::Job(job) | Self::Lease(job) | Self::Extend { job, .. } => job.run(unit)?,
             Self::Touch { .. } | Self::Flush(_) | Self::Close => {}
         }
         Ok(())
@@ -117,7 +119,9 @@ impl Command {
             Self::Flush(reply) => {
                 let _ = reply.send(Err(error.clone()));
             }
-            Self::Job(job) | Self::Extend { job, .. } => job.finish(Err(error.clone())),
+            Self::Job(job) | Self::Lease(job) | Self::Extend { job, .. } => {
+                job.finish(Err(error.clone()));
+            }
             Self::Audit(_) | Self::Touch { .. } | Self::Close => {}
         }
     }

@@ -9,6 +9,7 @@ use super::{
     accounts::load,
     batch::UnitOfWork,
     calls::UsageRow,
+    command::{Booking, Command},
     convert::{Failure, micros, name},
     holds::{pack, unpack},
 };
@@ -41,7 +42,16 @@ const ORPHANED: &str =
 
 impl LeaseStore for SqliteStore {
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding> {
-        self.book(move |unit| unit.lease(&step).map(Ok))
+        // One that is open reports what was spent: that is taken as long as it can be.
+        if step.number == 1
+            && let Err(damaged) = self.0.settings.damage.refuses()
+        {
+            return StoreFuture::ready(Err(damaged));
+        }
+        self.submit(|reply| {
+            let work = move |unit: &mut UnitOfWork<'_>| unit.lease(&step).map(Ok);
+            Command::Lease(Box::new(Booking::new(work, reply)))
+        })
     }
 
     fn tenure(&self) -> &Tenure {

@@ -113,7 +113,7 @@ impl Line {
                 self.is_closing = true;
                 return;
             }
-            Command::Hold(_) | Command::Touch { .. } | Command::Job(_) => {
+            Command::Hold(_) | Command::Touch { .. } | Command::Job(_) | Command::Lease(_) => {
                 Gauge::leave(&self.gauge.queued, 1);
             }
             Command::Record(_)

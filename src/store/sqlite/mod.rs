@@ -9,7 +9,7 @@
 //!   if the disk refuses it, it is tried again until it is written.
 //! - **Damage.** A settlement that can't be written because a part of the file can't be read keeps its hold open, is told of
 //!   by `tracing` and by the gauge `tollgate_unwritten_settlements` (feature `metrics`), and is tried again every five seconds. While SQLite
-//!   says that the file is malformed, new holds fail with `Unavailable`. What is left at the end of the process was told of, and is lost.
+//!   says that the file is malformed, new holds and leases fail with `Unavailable`. What is left at the end of the process was told of, and is lost.
 //! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
 //!   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
 //! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
@@ -53,7 +53,7 @@ use tokio::sync::oneshot;
 use self::{
     answers::Answers,
     batch::UnitOfWork,
-    command::{Booking, Change, Command, Job, Reply},
+    command::{Booking, Change, Command, Reply},
     convert::Failure,
     readers::Readers,
     writer::Damage,
@@ -195,7 +195,7 @@ impl SqliteStore {
         &self,
         work: impl FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<T> {
-        self.submit(|reply| Box::new(Change::new(work, reply)))
+        self.submit(|reply| Command::Job(Box::new(Change::new(work, reply))))
     }
 
     /// A change in the books.
@@ -203,18 +203,18 @@ impl SqliteStore {
         &self,
         work: impl FnMut(&mut UnitOfWork<'_>) -> Result<Result<T, StoreError>, Failure> + Send + 'static,
     ) -> StoreFuture<T> {
-        self.submit(|reply| Box::new(Booking::new(work, reply)))
+        self.submit(|reply| Command::Job(Box::new(Booking::new(work, reply))))
     }
 
     fn submit<T: Send + 'static>(
         &self,
-        job: impl FnOnce(Reply<T>) -> Box<dyn Job>,
+        command: impl FnOnce(Reply<T>) -> Command,
     ) -> StoreFuture<T> {
         if !Gauge::enter(&self.0.gauge.queued, self.0.settings.queue_max) {
             return StoreFuture::ready(Err(busy()));
         }
         let (reply, answer) = oneshot::channel();
-        self.0.send(Command::Job(job(reply)), answer)
+        self.0.send(command(reply), answer)
     }
 }
 

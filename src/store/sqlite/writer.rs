@@ -279,8 +279,10 @@ impl<'c> Writer<'c> {
             } else if is_charge {
                 self.set_apart(command, failure);
             } else {
-                if matches!(command, Command::Hold(_)) {
-                    Gauge::leave(&self.gauge.open_holds, 1);
+                match command {
+                    Command::Hold(_) => Gauge::leave(&self.gauge.open_holds, 1),
+                    Command::Lease(_) => self.note_damage(failure),
+                    _ => {}
                 }
                 self.fail_one(command, error);
             }
@@ -423,7 +425,9 @@ impl<'c> Writer<'c> {
                     let _ = reply.send(self.all_is_written());
                 }
                 Command::Audit(_) => Gauge::leave(&self.gauge.events, 1),
-                Command::Job(job) | Command::Extend { job, .. } => job.finish(Ok(())),
+                Command::Job(job) | Command::Lease(job) | Command::Extend { job, .. } => {
+                    job.finish(Ok(()));
+                }
                 _ => {}
             }
         }

@@ -28,7 +28,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(5);
 const AT_ONCE_MAX: usize = 256;
 const FAILURES_MAX: u32 = 8;
 
-/// Whether the file is damaged, as far as settlements have found out.
+/// Whether the file is damaged, as far as charges have found out: settlements, and what leases report.
 #[derive(Debug, Default)]
 pub(in crate::store::sqlite) struct Damage(AtomicBool);
 
@@ -67,6 +67,18 @@ impl Writer<'_> {
         count(self.apart.len());
     }
 
+    /// A lease's step failed. Its node keeps what it reports, and sends it again.
+    pub(super) fn note_damage(&mut self, failure: &Failure) {
+        if !failure.is_damage() {
+            return;
+        }
+        self.unit.settings.damage.0.store(true, Ordering::Relaxed);
+        if self.apart.is_empty() {
+            let now = self.unit.settings.clock.elapsed();
+            self.apart_due = now.saturating_add(AGAIN_EVERY);
+        }
+    }
+
     /// # Errors
     /// `Internal`, where something can't be written.
     pub(super) fn all_is_written(&self) -> Result<(), StoreError> {
@@ -80,7 +92,15 @@ impl Writer<'_> {
     /// Tries again what was set apart, where it is time to.
     pub(super) fn try_apart(&mut self) {
         let now = self.unit.settings.clock.elapsed();
-        if self.apart.is_empty() || now < self.apart_due {
+        if now < self.apart_due {
+            return;
+        }
+        if self.apart.is_empty() {
+            let damage = &self.unit.settings.damage.0;
+            if damage.load(Ordering::Relaxed) {
+                // A lease met it, whose step is sent until it is taken: it says whether the damage is there yet.
+                damage.store(false, Ordering::Relaxed);
+            }
             return;
         }
         self.apart_due = now.saturating_add(AGAIN_EVERY);

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     domain::{
         AccountId, KeyId,
+        books::{LeaseId, LeaseStep, Served},
         clock::{ManualClock, Timestamp},
         money::Money,
         usage::{Call, Expiry, Hold, HoldRequest, Outcome, Settlement},
@@ -249,12 +250,7 @@ fn while_the_file_is_damaged_nothing_new_is_granted() {
     let file = File::new();
     let (mut writer, _sender) = file.writer();
     let broken = hold(&mut writer);
-    file.count("PRAGMA wal_checkpoint(TRUNCATE)");
-    let page = file.count("SELECT rootpage FROM sqlite_schema WHERE name = 'usage'");
-    let size = file.count("PRAGMA page_size");
-    let begin = u64::try_from((page - 1) * size).unwrap();
-    let garbage = vec![0xA5; usize::try_from(size).unwrap()];
-    let before = overwrite(&file, begin, &garbage);
+    let (begin, before) = damage_usage(&file);
     settle(&mut writer, broken).unwrap_err();
     let refused = file.settings.damage.refuses().unwrap_err();
     assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
@@ -263,6 +259,61 @@ fn while_the_file_is_damaged_nothing_new_is_granted() {
     writer.try_apart();
     assert!(file.settings.damage.refuses().is_ok());
     assert_eq!(file.count("SELECT count(*) FROM usage"), 1);
+}
+
+#[test]
+fn a_lease_that_cannot_report_shuts_a_damaged_file_until_it_can() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    let _held = hold(&mut writer);
+    let instance = writer.unit.maintenance.instance();
+    let step = LeaseStep {
+        id: LeaseId {
+            instance,
+            number: 1,
+        },
+        number: 1,
+        account: AccountId::new("ann").unwrap(),
+        budgets: [].into(),
+        expiry: Expiry::Release,
+        served: vec![Served {
+            call: call(),
+            held: Money::ZERO,
+            settlement: completed(),
+        }],
+        target: Money::ZERO,
+        ends: false,
+    };
+    let report = |writer: &mut Writer<'_>| {
+        let (reply, mut answer) = oneshot::channel();
+        let step = step.clone();
+        let work = move |unit: &mut UnitOfWork<'_>| unit.lease(&step).map(Ok);
+        let booking = crate::store::sqlite::command::Booking::new(work, reply);
+        let command = Command::Lease(Box::new(booking));
+        writer.turn(&mut vec![command], Joining::Nobody);
+        answer.try_recv().unwrap()
+    };
+    let (begin, before) = damage_usage(&file);
+    report(&mut writer).unwrap_err();
+    assert!(file.settings.damage.refuses().is_err());
+    writer.try_apart();
+    assert!(file.settings.damage.refuses().is_err(), "a moment later");
+    overwrite(&file, begin, &before);
+    report(&mut writer).unwrap();
+    file.clock.advance(Duration::from_secs(5));
+    writer.try_apart();
+    assert!(file.settings.damage.refuses().is_ok());
+    assert_eq!(file.count("SELECT count(*) FROM usage"), 1);
+}
+
+/// Makes the usage log unreadable. Returns where, and what was there.
+fn damage_usage(file: &File) -> (u64, Vec<u8>) {
+    file.count("PRAGMA wal_checkpoint(TRUNCATE)");
+    let page = file.count("SELECT rootpage FROM sqlite_schema WHERE name = 'usage'");
+    let size = file.count("PRAGMA page_size");
+    let begin = u64::try_from(page.saturating_sub(1).saturating_mul(size)).unwrap();
+    let garbage = vec![0xA5; usize::try_from(size).unwrap()];
+    (begin, overwrite(file, begin, &garbage))
 }
 
 /// Returns what was there.
