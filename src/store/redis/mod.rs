@@ -59,6 +59,10 @@ const CAPACITY: usize = 1_000_000;
 ///
 /// # Guarantees
 ///
+/// - Redis or Valkey, 6.2 and later. One script decides about all windows of a key in one round trip,
+///   by the server's clock, in integers; a refusal writes nothing.
+/// - A call to Redis takes at most 25 ms, unless [set](RedisRateLimiterBuilder::deadline). After three
+///   failures in a row only one task keeps trying, until Redis is back.
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
 /// - While it doesn't, each process admits its share of each quota, starting with its part of what
 ///   Redis had left: see [`Degraded::local`]. Processes that recently saw a key have no more

@@ -1,19 +1,8 @@
-//! The engine in one SQLite file: nothing that was answered is lost by a crash.
+//! The engine in one SQLite file. Its guarantees are documented on [`SqliteStore`].
 //!
 //! One thread writes, in transactions shared by all who wait (group commit, write-ahead log,
-//! `synchronous=FULL`); a few threads read. A write is answered when it is on the disk. Several
-//! processes of one machine may share a file; each change is seen by all. Not for network file systems.
-//!
-//! - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage
-//!   and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
-//!   if the disk refuses it, it is tried again until it is written.
-//! - **Damage.** A settlement that can't be written because a part of the file can't be read keeps its hold open, is told of
-//!   by `tracing` and by the gauge `tollgate_unwritten_settlements` (feature `metrics`), and is tried again every five seconds. While SQLite
-//!   says that the file is malformed, new holds and leases fail with `Unavailable`. What is left at the end of the process was told of, and is lost.
-//! - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
-//!   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
-//! - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
-//! - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
+//! `synchronous=FULL`); a few threads read. Nothing of the books is kept from one transaction to the next, so that several
+//! processes may share a file.
 
 mod accounts;
 mod answers;
@@ -99,6 +88,26 @@ pub use builder::SqliteStoreBuilder;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Guarantees
+///
+/// - **Durability.** A write is answered when it is on the disk (write-ahead log, `synchronous=FULL`), in a transaction shared by all
+///   who wait: nothing that was answered is lost by a crash.
+/// - **The file.** Beside it stand `-wal` and `-shm`, which belong to it: a backup of a file that is open is made with SQLite's own means
+///   (`VACUUM INTO`, `.backup`), not by copying. Readable for this user alone where this store made it. Several
+///   processes of one machine may share it; each change is seen by all. Not for network file systems.
+/// - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage
+///   and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
+///   if the disk refuses it, it is tried again until it is written.
+/// - **Damage.** A settlement that can't be written because a part of the file can't be read keeps its hold open, is told of
+///   by `tracing` and by the gauge `tollgate_unwritten_settlements` (feature `metrics`), and is tried again every five seconds. While SQLite
+///   says that the file is malformed, new holds and leases fail with `Unavailable`. What is left at the end of the process was told of,
+///   and is lost.
+/// - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
+///   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
+/// - **Versions.** Opening a file brings its tables up to date. A file of a newer version is refused.
+/// - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
+/// - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
 #[derive(Clone)]
 pub struct SqliteStore(Arc<Inner>);
 
