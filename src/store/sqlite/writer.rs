@@ -4,17 +4,18 @@
 //! A flush of the disk is what costs; so it is shared by as many as can be had without keeping anybody waiting for it.
 
 mod apart;
+mod closing;
+mod refused;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, atomic::Ordering, mpsc::Receiver},
+    sync::{Arc, mpsc::Receiver},
     time::Duration,
 };
 
-use hashbrown::HashSet;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
@@ -28,7 +29,7 @@ use super::{
     maintenance::Maintenance,
     open,
 };
-use crate::store::{StoreError, StoreErrorKind, gauge::Gauge};
+use crate::store::{StoreError, gauge::Gauge};
 
 pub(super) use apart::Damage;
 
@@ -52,9 +53,6 @@ const REST: Duration = Duration::from_millis(5);
 
 /// How often in a row a closing writer is refused, before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 20;
-
-/// Steps in which a closing writer resolves what is still open: more than there can be.
-const LEAVING_STEPS: u32 = 10_000;
 
 pub(super) struct Writer<'c> {
     unit: UnitOfWork<'c>,
@@ -183,24 +181,6 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn give_up(&mut self) {
-        if self.again.is_empty() {
-            return;
-        }
-        tracing::error!(
-            target: "tollgate::sqlite",
-            settlements = self.again.len(),
-            "closed without having written what the disk refused"
-        );
-        let closed = StoreError::new(
-            StoreErrorKind::Unavailable,
-            "the store was closed before this could be written",
-        );
-        for command in mem::take(&mut self.again) {
-            self.fail_one(command, &closed);
-        }
-    }
-
     /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if self.is_refused && (!self.again.is_empty() || self.line.is_closing()) {
@@ -266,55 +246,6 @@ impl<'c> Writer<'c> {
                 }
             }
         }
-    }
-
-    fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
-        let error = &failure.0;
-        tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
-        for command in batch.drain(..) {
-            let is_charge = matches!(command, Command::Settle(_) | Command::Record(_));
-            let keep = is_charge || matches!(command, Command::Audit(_) | Command::Extend { .. });
-            if keep && failure.is_passing() {
-                self.again.push(command);
-            } else if is_charge {
-                self.set_apart(command, failure);
-            } else {
-                match command {
-                    Command::Hold(_) => Gauge::leave(&self.gauge.open_holds, 1),
-                    Command::Lease(_) => self.note_damage(failure),
-                    _ => {}
-                }
-                self.fail_one(command, error);
-            }
-        }
-        self.forget_older_extensions(error);
-    }
-
-    /// A call asks again while its extension waits, and one of a hold is enough: it counts from when it is written.
-    fn forget_older_extensions(&mut self, error: &StoreError) {
-        let mut newest = HashSet::new();
-        let is_older = |command: &mut Command| match command {
-            Command::Extend { hold, .. } => !newest.insert(*hold),
-            _ => false,
-        };
-        self.again.reverse();
-        let older: Vec<Command> = self.again.extract_if(.., is_older).collect();
-        self.again.reverse();
-        for command in older {
-            self.fail_one(command, error);
-        }
-    }
-
-    fn fail_one(&self, command: Command, error: &StoreError) {
-        match command {
-            Command::Audit(_) => {
-                Gauge::leave(&self.gauge.events, 1);
-                self.gauge.events_lost.fetch_add(1, Ordering::Relaxed);
-            }
-            Command::Record(_) => Gauge::leave(&self.gauge.records, 1),
-            _ => {}
-        }
-        command.fail(error);
     }
 
     /// Leaves the lock to others, where somebody may wait for it in vain.
@@ -430,53 +361,6 @@ impl<'c> Writer<'c> {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
-    fn leave(&mut self) {
-        self.try_all_apart();
-        self.unit.settings.tenure.end();
-        for _ in 0..LEAVING_STEPS {
-            let left = self.unit.begin().and_then(|()| {
-                // A disk that takes the leave takes what it refused before.
-                for command in &mut self.again {
-                    command.run(&mut self.unit)?;
-                }
-                let all_done = self.unit.leave()?;
-                self.unit.commit()?;
-                Ok(all_done)
-            });
-            match left {
-                Ok(all_done) => {
-                    let alerts = mem::take(&mut self.unit.alerts);
-                    self.unit.settings.alerts.tell(alerts);
-                    let mut again = mem::take(&mut self.again);
-                    self.succeed(&mut again);
-                    self.answers.finish();
-                    if all_done {
-                        break;
-                    }
-                }
-                Err(failure) => {
-                    self.unit.roll_back();
-                    let error = failure.0;
-                    tracing::warn!(target: "tollgate::sqlite", %error, "can't take leave");
-                    break;
-                }
-            }
-        }
-        self.give_up();
-        self.give_up_apart();
-        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-        if let Err(error) = self
-            .unit
-            .connection
-            .query_row(checkpoint, [], |_| Ok(()))
-            .map_err(Failure::from)
-        {
-            let error = error.0;
-            tracing::warn!(target: "tollgate::sqlite", %error, "can't empty the write-ahead log");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A writer without a thread of its own.
 
-use std::sync::mpsc::{self, Sender};
+use std::sync::{
+    atomic::Ordering,
+    mpsc::{self, Sender},
+};
 
 use super::*;
 use crate::{
@@ -11,9 +14,12 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Hold, HoldRequest, Outcome, Settlement},
     },
-    store::sqlite::{
-        SqliteStoreBuilder,
-        command::{Granted, HoldCommand, RecordCommand, SettleCommand},
+    store::{
+        StoreErrorKind,
+        sqlite::{
+            SqliteStoreBuilder,
+            command::{Granted, HoldCommand, RecordCommand, SettleCommand},
+        },
     },
 };
 
