@@ -4,9 +4,11 @@
 //! nobody writes: it was a sixth of its time. So it answers two of a transaction's calls, and whoever is woken at the end of its call answers some of
 //! the others before it goes on, in a thread that has nothing to do until they go on. (Not who is woken with a hold: its handler may compute, and a
 //! task that is woken from a task may have to wait for that one.) Nobody's answer hangs on one that is woken and doesn't run:
-//! whatever is left the writer answers itself, as soon as it has nothing to write, and in any case before it commits again.
+//! whatever is left the writer answers itself, as soon as it has nothing to write or waits for the file's lock, and in any case before
+//! it commits again.
 
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     mem,
     sync::{
@@ -28,6 +30,20 @@ const WOKEN: usize = 2;
 /// How many others whoever is woken answers.
 const SHARE: usize = 4;
 
+thread_local! {
+    static OF_THIS_WRITER: OnceCell<Arc<Answers>> = const { OnceCell::new() };
+}
+
+/// Answers all whom the writer that runs in this thread has to answer: SQLite asks a mere function what to do while another has the
+/// lock.
+pub(super) fn finish_of_this_writer() {
+    OF_THIS_WRITER.with(|answers| {
+        if let Some(answers) = answers.get() {
+            answers.finish();
+        }
+    });
+}
+
 /// Calls that are committed and not answered.
 pub(super) struct Answers {
     waiting: Mutex<VecDeque<Command>>,
@@ -45,6 +61,13 @@ impl Answers {
             writer,
             gauge,
         }
+    }
+
+    /// They are given by the writer that runs in this thread.
+    pub(super) fn of_this_writer(self: &Arc<Self>) {
+        OF_THIS_WRITER.with(|answers| {
+            answers.get_or_init(|| Arc::clone(self));
+        });
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Command>> {

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
-use super::{convert::Failure, schema::STEPS};
+use super::{answers, convert::Failure, schema::STEPS};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long one statement waits for another process.
@@ -85,6 +85,8 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
 }
 
 fn try_again(tries: i32) -> bool {
+    // Another may have it for long, and what was committed before is no matter of that.
+    answers::finish_of_this_writer();
     std::thread::sleep(TRY_EVERY);
     tries < TRIES_MAX
 }

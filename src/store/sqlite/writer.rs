@@ -97,6 +97,7 @@ pub(super) fn run(
     };
     match Writer::new(&connection, settings, queue, answers, gauge) {
         Ok(mut writer) => {
+            writer.answers.of_this_writer();
             // Whoever opened the store may have gone before it was open.
             if ready.send(Ok(())).is_ok() {
                 writer.serve();

@@ -391,20 +391,40 @@ fn an_extension_that_the_disk_refuses_keeps_its_hold_until_it_is_written() {
     );
 }
 
+fn record(writer: &Writer<'_>) -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
+    assert!(Gauge::enter(&writer.gauge.records, usize::MAX));
+    let (reply, answer) = oneshot::channel();
+    let command = Command::Record(Box::new(RecordCommand {
+        call: call(),
+        settlement: completed(),
+        reply: Some(reply),
+    }));
+    (command, answer)
+}
+
+#[test]
+fn nobody_waits_for_an_answer_because_another_has_the_lock() {
+    let file = File::new();
+    let (mut writer, _sender) = file.writer();
+    writer.answers.of_this_writer();
+    let (mut batch, answers): (Vec<_>, Vec<_>) = (0..20).map(|_| record(&writer)).unzip();
+    assert!(writer.turn(&mut batch, Joining::Nobody));
+    let other = Connection::open(&file.settings.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = std::thread::spawn(move || {
+        for answer in answers {
+            answer.blocking_recv().unwrap().unwrap();
+        }
+        other.execute_batch("COMMIT").unwrap();
+    });
+    writer.unit.begin().unwrap();
+    other.join().unwrap();
+}
+
 #[test]
 fn whoever_is_answered_answers_others_and_nobody_depends_on_that() {
     let file = File::new();
     let (mut writer, _sender) = file.writer();
-    let record = |writer: &Writer<'_>| {
-        assert!(Gauge::enter(&writer.gauge.records, usize::MAX));
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Record(Box::new(RecordCommand {
-            call: call(),
-            settlement: completed(),
-            reply: Some(reply),
-        }));
-        (command, answer)
-    };
     let (mut batch, mut answers): (Vec<_>, Vec<_>) = (0..20).map(|_| record(&writer)).unzip();
     assert!(writer.turn(&mut batch, Joining::Nobody));
     let mut answered = || {
