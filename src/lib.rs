@@ -1,22 +1,23 @@
-//! Tower layers that stand in front of a service and ask every caller: **who are you, may you do this, and can you pay?**
+//! Tower layers that stand in front of a service and ask every caller: **who are you, may you do
+//! this, and can you pay?**
 //!
 //! | question | layer | refuses with |
 //! |---|---|---|
-//! | how often do you come? | [`RateLimitLayer`] | 429 |
+//! | are you calling too often? | [`RateLimitLayer`] | 429 |
 //! | who are you? | [`ApiKeyLayer`], [`JwtLayer`], [`SessionCookieLayer`], [`AuthenticateLayer`] by a rule of your own, combined by [`.or`](ApiKeyLayer::or) | 401 |
-//! | who are you, where there is nothing? | [`FallbackLayer`] around a router's fallbacks | 404, and 429 |
+//! | who are you, on an unknown route? | [`FallbackLayer`] around a router's fallbacks | 404, and 429 |
 //! | where do you come from? | [`IpAllowLayer`] | 403 |
 //! | may you do this? | [`RbacLayer`] | 403 |
 //! | can you pay? | [`SpendingLimitLayer`] | 402 |
 //! | what was done? | [`AuditLayer`] | nothing |
-//! | what is the request called? | [`RequestIdLayer`] | nothing |
+//! | which request is it? | [`RequestIdLayer`] | nothing |
 //! | what do refusals look like? | [`DenialsLayer`] | nothing |
 //! | does a refused client get its answer? | [`DrainLayer`] | nothing |
 //! | does the client read its answer? | [`StallLayer`], over connections with a [`StallWatch`] | nothing |
 //! | does the answer begin in time? | [`DeadlineLayer`] | 503, or `DEADLINE_EXCEEDED` |
 //!
-//! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole stack,
-//! in the right order, as one layer.
+//! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole
+//! stack, in the right order, as one layer.
 //!
 //! # A key and a limit in front of any service
 //!
@@ -41,12 +42,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Layers that count or compare client addresses need a server that provides them: serve an axum router by
-//! `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`; tonic provides them by itself; with
-//! any other server, put a [`PeerAddress`] into the extensions of each request. A request without one is refused with 503.
+//! Layers that count or compare client addresses need a server that provides them. Serve an axum
+//! router with `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())`;
+//! tonic provides addresses by itself; with any other server, put a [`PeerAddress`] into the
+//! extensions of each request. A request without one is refused with 503.
 //!
-//! CORS belongs outside of the gate (`ServiceBuilder::new().layer(cors).layer(gate)`): preflights come without credentials, and a refusal
-//! that went past no layer of CORS has no `access-control-allow-origin`, so that a page can't read that it is a 401, a 402 or a 429.
+//! CORS belongs outside the gate (`ServiceBuilder::new().layer(cors).layer(gate)`): preflights
+//! carry no credentials, and a refusal that doesn't pass through the CORS layer lacks
+//! `access-control-allow-origin`, so a page can't tell whether it is a 401, a 402 or a 429.
 //!
 //! # A login, and a token that ends with it
 //!
@@ -75,36 +78,41 @@
 //!
 //! # What an operator sees
 //!
-//! Every decision of a layer is one event of `tracing` with the target `tollgate`: admissions at the level `DEBUG`, refusals at `INFO`. Its
-//! fields are `layer`, `decision` (`admit`, `refuse`, `shadow_refuse`), `principal` (the [subject](Principal::subject), once it is
-//! known), `request_id`, `method` and `path`, and of a refusal `kind` and `reason`. What concerns a store is told under
-//! `tollgate::ledger`, `tollgate::sqlite`, `tollgate::postgres`, `tollgate::redis` and `tollgate::audit`. No credential stands in any of
-//! them.
+//! Every decision of a layer is one `tracing` event with the target `tollgate`: admissions at level
+//! `DEBUG`, refusals at `INFO`. Its fields are `layer`, `decision` (`admit`, `refuse`,
+//! `shadow_refuse`), `principal` (the [subject](Principal::subject), once known), `request_id`,
+//! `method` and `path`; refusals also have `kind` and `reason`. Store events use the targets
+//! `tollgate::ledger`, `tollgate::sqlite`, `tollgate::postgres`, `tollgate::redis` and
+//! `tollgate::audit`. None of them contains a credential.
 //!
-//! There is no span of a layer's own: a request has one already, of tower-http's `TraceLayer` say, further out. Where it declares
-//! the fields `principal`, `credential` or `denial` (`tracing::field::Empty`), they are filled in.
+//! Layers open no spans of their own: a request already has one, for example from tower-http's
+//! `TraceLayer`, further out. If it declares the fields `principal`, `credential` or `denial`
+//! (`tracing::field::Empty`), they are filled in.
 //!
-//! With the feature `metrics` there are two counters and a gauge. Their labels are bounded by the program, not by its clients:
+//! With the feature `metrics` there are two counters and a gauge. Their labels are bounded by the
+//! program, not by its clients:
 //!
 //! | metric | counts | labels |
 //! |---|---|---|
 //! | `tollgate_decisions_total` | decisions | `layer`; `decision`, as above; `kind` of the [denial](denial::DenialKind), empty where there is none |
-//! | `tollgate_usage_missing_total` | calls of which nobody told what they used ([`MissingUsage`]) | `route`, a pattern of the table of prices |
-//! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite can't write and that are tried again: look at the log at once | |
+//! | `tollgate_usage_missing_total` | calls that reported no usage ([`MissingUsage`]) | `route`, a pattern of the price table |
+//! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite failed to write and retries: check the log at once | |
 //!
-//! All else is a figure that is there to be asked for, at the interval at which gauges are read:
-//! [`KeyResolver::statistics`](keyring::KeyResolver::statistics) and [`SessionResolver::statistics`](login::SessionResolver::statistics)
-//! (hits, loads, entries), [`MemoryRateLimiter::statistics`](store::MemoryRateLimiter::statistics), [`AuditTrail::lost`](audit::AuditTrail::lost),
-//! and of the stores `SqliteStore::statistics` and `PostgresStore::statistics` (what waits, open holds), `RedisRateLimiter::statistics`
-//! and `LeasedLedger::statistics`.
+//! Everything else is a figure to query whenever gauges are read:
+//! [`KeyResolver::statistics`](keyring::KeyResolver::statistics) and
+//! [`SessionResolver::statistics`](login::SessionResolver::statistics) (hits, loads, entries),
+//! [`MemoryRateLimiter::statistics`](store::MemoryRateLimiter::statistics),
+//! [`AuditTrail::lost`](audit::AuditTrail::lost); and for the stores `SqliteStore::statistics` and
+//! `PostgresStore::statistics` (pending work, open holds), `RedisRateLimiter::statistics` and
+//! `LeasedLedger::statistics`.
 //!
 //! # Features
 //!
-//! None is on by default; without any there are all layers, and the store in memory.
+//! None is on by default. Without any, all layers and the in-memory store are available.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers: without it, route tables see only what the outer router has left of the path |
+//! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers; without it, route tables see only what the outer router leaves of the path |
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
 //! | `redis` | `RedisRateLimiter`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, money, logins and change notifications that several processes share |
@@ -112,7 +120,7 @@
 //! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | [two counters](#what-an-operator-sees) |
-//! | `test-util` | `ManualClock`, and `conformance`: the laws that [a store of your own](store#a-store-of-ones-own) keeps, as tests |
+//! | `test-util` | `ManualClock`, and `conformance`: tests of the laws that [a store of your own](store#a-store-of-ones-own) must keep |
 //! | `full` | all of them but `test-util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,9 +1,11 @@
 //! Authentication by API key: [`ApiKeyLayer`].
 //!
-//! - Refuses with 401 when there is no key, a bad one, an expired one, or more than one; with 403 when
-//!   this key, or any, may not be used from the client's address; with 503 when the store fails.
-//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
-//! - When the store fails, keys that were used within the resolver's `ttl` go on working; others get 503.
+//! - Refuses with 401 if the key is missing, bad or expired, or if there are several; with 403 if
+//!   this key, or any, may not be used from the client's address; with 503 if the store fails.
+//! - Stands inside rate limits by address, and outside everything that needs a
+//!   [`Principal`](crate::Principal).
+//! - If the store fails, keys that were used within the resolver's `ttl` keep working; others get
+//!   503.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +51,7 @@ use crate::{
     wire::{AddressError, ClientAddress, KeyHeaders, RequestHead, X_API_KEY},
 };
 
-/// Admits who has a key. See the [module](self).
+/// Admits callers with a key. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct ApiKeyLayer {
     gate: Gate<ApiKeyPolicy>,
@@ -58,9 +60,10 @@ pub struct ApiKeyLayer {
 guard::layer!(ApiKeyLayer, ApiKeyPolicy);
 
 impl ApiKeyLayer {
-    /// Takes the keys of `keys`, from `x-api-key` or `authorization: Bearer`. A bearer token is a key of whatever look, unless
-    /// another layer [in line](Self::or) with this one takes bearer tokens: then one that [isn't like a key](KeyResolver::claims) is for
-    /// that one to judge.
+    /// Accepts the keys of `keys`, in `x-api-key` or `authorization: Bearer`. Any bearer token is
+    /// taken for a key, unless this layer is [combined](Self::or) with one that takes bearer
+    /// tokens: then a token that [doesn't look like a key](KeyResolver::claims) is left to that
+    /// layer.
     #[must_use]
     pub fn new(keys: KeyResolver) -> Self {
         Self {
@@ -73,19 +76,21 @@ impl ApiKeyLayer {
         }
     }
 
-    /// Another header than `x-api-key`. A key is taken from `authorization: Bearer` as well, and a request with two that differ is
-    /// refused: whose clients bring a token of another kind there has their keys [in a header
-    /// alone](Self::only_in_header).
+    /// Expects keys in the header `name` instead of `x-api-key`. A key in `authorization: Bearer`
+    /// is still accepted, and a request with two that differ is refused: if clients send another
+    /// kind of token there, use [`only_in_header`](Self::only_in_header).
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
         self.place(Place::Headers(KeyHeaders::new(name)))
     }
 
-    /// Takes keys from that header alone, and looks at no other: what stands in `authorization` is neither a key nor a rival of one.
-    /// For a gateway whose clients bring a provider's token there, or where an application's key and a user's token
-    /// are required together, by a layer each. The inner one's [`Principal`](crate::Principal) is the request's then.
+    /// Accepts keys only in the header `name`: `authorization` is ignored, and can't conflict with
+    /// a key. This is for a gateway whose clients send a provider's token there, or for requiring
+    /// both an application's key and a user's token, with one layer for each. The request's
+    /// [`Principal`](crate::Principal) is then the inner one's.
     ///
-    /// In one [`or`](Self::or) with a layer that takes bearer tokens the two are rivals: of a request with both none counts.
+    /// Within one [`or`](Self::or), a layer that takes bearer tokens does conflict with this one: a
+    /// request with both is refused.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -108,10 +113,12 @@ impl ApiKeyLayer {
         self.place(Place::Headers(KeyHeaders::only(name)))
     }
 
-    /// Takes keys from wherever `read` finds one, and from no header: from the subprotocol of a WebSocket that a page opens, say, since that
-    /// can set no header. What it finds is judged as it is. For both, one layer [`or`](Self::or) another.
+    /// Accepts the key that `read` returns, and none from a header: for example from the
+    /// subprotocol of a WebSocket, for which a page can set no header. The key is judged as
+    /// returned. To accept both, combine two layers with [`or`](Self::or).
     ///
-    /// What stands in a path or a query is in logs, in histories and in `Referer`: no place for a key where there is another.
+    /// Paths and queries end up in logs, histories and `Referer`: put no key there if there is
+    /// another place.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -146,7 +153,8 @@ impl ApiKeyLayer {
         }
     }
 
-    /// Whose address a key's networks are held against; the peer's unless set.
+    /// How the client's address is found, which a key's networks are compared with; the peer's
+    /// unless set.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
         Self {
@@ -154,8 +162,9 @@ impl ApiKeyLayer {
         }
     }
 
-    /// The networks that keys may be used from, whichever key it is; anywhere unless set. It is looked at before the key
-    /// is, so that from elsewhere nobody learns whether a key is good. With no network at all nobody is admitted.
+    /// The networks that any key may be used from; anywhere unless set. The address is checked
+    /// before the key, so that a client elsewhere doesn't learn whether a key is good. An empty
+    /// list admits nobody.
     #[must_use]
     pub fn networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let networks = networks.into_iter().map(network::canonical).collect();
@@ -166,8 +175,9 @@ impl ApiKeyLayer {
         }
     }
 
-    /// Whether the request brings one of `keys`, where this layer looks for keys. That tells whom to spare in a layer further
-    /// out ([`skip`](crate::RateLimitLayer::skip)); who it is and what it may is decided here.
+    /// Whether the request carries one of `keys`, where this layer expects keys. Use it to exempt
+    /// callers from an outer layer ([`skip`](crate::RateLimitLayer::skip)); this layer still
+    /// decides who they are and what they may do.
     ///
     /// ```
     /// use tollgate::{
@@ -191,7 +201,7 @@ impl ApiKeyLayer {
         }
     }
 
-    /// Asks `other` about requests that carry no key of this layer's. A bad key is refused, not
+    /// Falls back to `other` for requests without a key of this layer's. A bad key is refused, not
     /// passed on.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<ApiKeyPolicy, A::Policy> {
@@ -244,7 +254,7 @@ impl Policy for ApiKeyPolicy {
         match self.keys.resolve(&key) {
             Resolution::Ready(found) => Decision::Ready(self.judge(found, head)),
             Resolution::Pending(found) => {
-                // The address is looked at before the head is gone, in case the key is bound to one.
+                // Resolved now, in case the key is bound to an address: the head is gone later.
                 let address = self.address.resolve(head);
                 Decision::pending(async move { judge(found.await, || address) })
             }
@@ -253,7 +263,7 @@ impl Policy for ApiKeyPolicy {
 }
 
 impl ApiKeyPolicy {
-    /// The key that the request carries, from where keys may come.
+    /// The key that the request carries, if it comes from an allowed address.
     fn key<'a>(&self, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Verdict<Identified>> {
         let found = match self.place.read(head) {
             Found::Nothing => {
@@ -263,7 +273,8 @@ impl ApiKeyPolicy {
                     None => missing,
                 }));
             }
-            // A bearer token that doesn't look like a key may be that of the other layer that takes some.
+            // A bearer token that doesn't look like a key may belong to the other layer that takes
+            // them.
             Found::Bearer(key) if !self.keys.claims(key) => {
                 let foreign = denial(DenialKind::CredentialInvalid);
                 return Err(Verdict::Abstain(foreign.because("not a key by its look")));
@@ -326,7 +337,7 @@ fn judge(
     Verdict::Admit(Identified::new(key.into_principal()))
 }
 
-/// The refusal of a key that is bound to networks, where nobody knows where it comes from.
+/// The refusal of a key that is bound to networks, if the client's address is unknown.
 fn placeless(key: Arc<ResolvedKey>, error: &AddressError) -> Denial {
     let principal = key.principal();
     let id = principal.key().map_or("a key", KeyId::as_str);

@@ -11,22 +11,22 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 /// Where a request carries its key.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// In header fields, with no rival in those of others that are looked at.
+    /// In header fields; keys in the other header fields that are looked at must not disagree.
     Headers(KeyHeaders),
-    /// Wherever the application says.
+    /// Where the application's function finds it.
     Custom(Arc<Read>),
 }
 
-/// What is there.
+/// What a request carries there.
 pub(super) enum Found<'a> {
     Nothing,
     /// Something that can't be a key.
     Unreadable,
-    /// Several that disagree, or one twice.
+    /// Several keys that disagree, or one sent twice.
     Ambiguous,
-    /// Something where no other layer's tokens stand.
+    /// A key where no other layer expects tokens.
     Key(Cow<'a, str>),
-    /// Something where another layer's tokens may stand as well.
+    /// A key or a token, where another layer also expects tokens.
     Bearer(&'a str),
 }
 
@@ -44,7 +44,7 @@ impl Place {
         }
     }
 
-    /// What a client without a key is asked for, unless it is the usual places.
+    /// The message for a client without a key, unless keys are expected in the usual places.
     pub(super) fn expected(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Headers(headers) => headers.expected().map(Cow::Owned),

@@ -2,10 +2,11 @@
 
 use crate::{domain::audit::AuditEvent, trail::AuditSink};
 
-/// The sink that writes every event to `tracing`, at the level of information, with the target `tollgate::audit`: for
-/// services that keep no audit log of their own, or want one that is collected with all others.
+/// The sink that writes every event to `tracing` at level `INFO` with the target `tollgate::audit`:
+/// for services that keep no audit log of their own, or want it collected with their other logs.
 ///
-/// A line says who (`actor`), with which key, from where, what, how it ended and why, and names the request.
+/// A line says who did what (`actor`), with which key, from where, with what outcome and why, and
+/// names the request.
 ///
 /// ```
 /// use tollgate::{AuditLayer, Tollgate, audit::AuditLines};

@@ -1,19 +1,23 @@
 //! A record of who did what: [`AuditLayer`].
 //!
-//! - Refuses nothing. Stands outside every layer that decides; only [`RequestIdLayer`](crate::RequestIdLayer) stands
-//!   further out, so that entries carry the request's id.
-//! - Records every authentication, every refusal (by a layer further in, a handler or a router: each answer of 400 and above, and what gRPC has in their place), and
-//!   every act on keys and logins that a handler does, with caller, address, request id and route. What only the application
-//!   knows it records by [`record`].
-//! - Names the caller of a refused request where it is known: also the holder of a key or a token that was good once. Never by what
-//!   a token merely says.
-//! - A flood of refusals does not displace acts: refusals of strangers, and the entries of any one caller, have shares of their own in the log
+//! - Refuses nothing. Stands outside every layer that decides; only
+//!   [`RequestIdLayer`](crate::RequestIdLayer) is further out, so that entries carry the request's
+//!   id.
+//! - Records every authentication, every refusal (by a layer further in, a handler or a router:
+//!   each response of 400 and above, and gRPC's equivalents), and every operation on keys and
+//!   logins that a handler performs, with caller, address, request id and route. What only the
+//!   application knows, it records by [`record`].
+//! - Names the caller of a refused request if known, including the holder of a key or token that
+//!   was once good; never by what an unverified token claims.
+//! - A flood of refusals does not displace operations: refusals of unauthenticated callers, and the
+//!   entries of any one caller, have their own shares of the log
 //!   ([`AuditLog`](crate::store::AuditLog)).
-//! - Never waits: an event goes to an [`AuditSink`] (a store's log, by an [`AuditTrail`], or the operator's, by [`AuditLines`]), and what a full or failing log doesn't take
-//!   is counted ([`AuditTrail::lost`]). No query and no header is in it, and of what looks like a
-//!   secret in a path or a target (a key, a token) no more than its first eight characters.
+//! - Never waits: an event goes to an [`AuditSink`] (a store's log, through an [`AuditTrail`], or
+//!   the operator's, through [`AuditLines`]), and what a full or failing log doesn't accept is
+//!   counted ([`AuditTrail::lost`]). An event contains no query and no header, and of anything in a
+//!   path or a target that looks like a secret (a key, a token) at most the first eight characters.
 //!
-//! What a task does that a handler spawns is outside the request; it goes to `tracing` only.
+//! Anything done by a task that a handler spawns is outside the request; it goes to `tracing` only.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -103,8 +107,8 @@ impl AuditLayer {
         Self { settings: None }
     }
 
-    /// How the client's address is found; the peer's unless set. Where it can't be found, the entry has
-    /// none.
+    /// How the client's address is found; the peer's unless set. If it can't be found, the entry
+    /// has none.
     #[must_use]
     pub fn client_address(self, address: ClientAddress) -> Self {
         self.change(|settings| settings.address = address)
@@ -189,7 +193,7 @@ where
     }
 }
 
-/// The answer of an [`Audited`] service, on its way.
+/// The response future of an [`Audited`] service.
 #[pin_project]
 pub struct AuditFuture<F>(#[pin] State<F>);
 
@@ -225,13 +229,14 @@ where
     }
 }
 
-/// The name that an outer layer has given the request; a layer further in may still do it.
+/// The id that an outer layer has assigned to the request; if there is none, an inner layer may
+/// still set it.
 fn named(head: &RequestHead<'_>) -> OnceLock<RequestId> {
     let id = head.request_id();
     id.map_or_else(OnceLock::new, |id| id.clone().into())
 }
 
-/// The refusal that an answer is, or stands for by its status alone.
+/// The refusal that a response carries, or that its status alone implies.
 fn refusal<C>(answer: &Response<C>) -> Option<Cow<'_, Denial>> {
     if let Some(denial) = answer.extensions().get() {
         return Some(Cow::Borrowed(denial));

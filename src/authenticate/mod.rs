@@ -1,22 +1,25 @@
 //! Authentication by a rule of your own: [`AuthenticateLayer`].
 //!
-//! For callers that no other layer can identify: by your own user database, a client certificate or a header that a proxy
-//! signs; or by a [`Principal`] that an outer layer has found.
+//! For callers that no other layer can identify: through your own user database, a client
+//! certificate or a header signed by a proxy; or through a [`Principal`] that an outer layer has
+//! found.
 //!
-//! - Refuses with 401 a request without a credential that the rule knows (`None`), unless another layer knows one
-//!   ([`or`](AuthenticateLayer::or)); as the rule says when it returns a [`Denial`]; with 503 when an asynchronous
-//!   rule has not answered within its [`deadline`](AuthenticateLayer::deadline).
-//! - Stands where the other authenticating layers do: inside rate limits by address, and outside whatever asks for a
-//!   [`Principal`].
-//! - Caches nothing: a rule that does I/O does it on every request. For keys in your own database there is
-//!   [`KeyLookup`](crate::store::KeyLookup), with a [`KeyResolver`](crate::keyring::KeyResolver) as its cache.
+//! - Refuses with 401 a request without a credential that the rule recognizes (`None`), unless
+//!   another layer recognizes one ([`or`](AuthenticateLayer::or)); as the rule says if it returns a
+//!   [`Denial`]; with 503 if an asynchronous rule has not answered within its
+//!   [`deadline`](AuthenticateLayer::deadline).
+//! - Stands where the other authenticating layers do: inside rate limits by address, and outside
+//!   everything that needs a [`Principal`].
+//! - Caches nothing: a rule that does I/O does it on every request. For keys in your own database
+//!   there is [`KeyLookup`](crate::store::KeyLookup), with a
+//!   [`KeyResolver`](crate::keyring::KeyResolver) as its cache.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use tollgate::{AuthenticateLayer, CredentialKind, Principal, RequestHead, denial::{Denial, DenialKind}};
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
-//! /// Asks a database, say.
+//! /// Asks a database, for example.
 //! async fn find(ticket: String) -> Result<Principal, Denial> {
 //!     match ticket.as_str() {
 //!         "7" => Ok(Principal::builder("user-7", CredentialKind::Token).role("viewer").build()),
@@ -54,7 +57,7 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Admits whom a rule of one's own knows. See the [module](self).
+/// Admits callers that your own rule identifies. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct AuthenticateLayer {
     gate: Gate<AuthenticatePolicy>,
@@ -63,9 +66,9 @@ pub struct AuthenticateLayer {
 guard::layer!(AuthenticateLayer, AuthenticatePolicy);
 
 impl AuthenticateLayer {
-    /// Reads with `credential` what there is of one in the head, and asks `who` whose it is. A request that carries nothing which
-    /// `credential` knows (`None`) is another layer's; one that `who` refuses is refused. A store that fails is
-    /// [`DenialKind::Unavailable`].
+    /// Reads a credential from the head with `credential`, and identifies its owner with `who`. If
+    /// `credential` returns `None`, the request is left to other layers; if `who` refuses, it is
+    /// refused. For a store that fails, return [`DenialKind::Unavailable`].
     #[must_use]
     pub fn new<C, A>(
         credential: impl Fn(&RequestHead<'_>) -> Option<C> + Send + Sync + 'static,
@@ -92,13 +95,13 @@ impl AuthenticateLayer {
         })))
     }
 
-    /// The same for a `rule` that has all it needs in the head, and answers at once; `Ok(None)` where the request carries nothing that it
-    /// knows.
+    /// Like [`new`](Self::new), for a `rule` that needs only the head and answers at once;
+    /// `Ok(None)` means that the request carries nothing that it recognizes.
     ///
     /// ```
     /// use tollgate::{AuthenticateLayer, CredentialKind, Principal};
     ///
-    /// /// What a server that ends TLS leaves on the requests of a connection.
+    /// /// What a server that terminates TLS puts on the requests of a connection.
     /// #[derive(Clone)]
     /// struct ClientCertificate { name: String }
     ///
@@ -115,14 +118,15 @@ impl AuthenticateLayer {
         Self::of(Rule::Knows(Arc::new(rule)))
     }
 
-    /// Takes over the [`Principal`] that a layer further out has put into the request's extensions: an authentication that was
-    /// there before. So a [`Tollgate`](crate::Tollgate) inside of it can limit and charge whom it found.
+    /// Adopts the [`Principal`] that a layer further out has put into the request's extensions, so
+    /// that a [`Tollgate`](crate::Tollgate) can limit and charge callers that existing
+    /// authentication has identified.
     #[must_use]
     pub fn found_outside() -> Self {
         Self::by_head(|head| Ok(head.extensions.get::<Principal>().cloned()))
     }
 
-    /// For how long a rule that asks somebody is waited for; 5 seconds unless set.
+    /// How long to wait for an asynchronous rule; 5 seconds unless set.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Self {
@@ -130,8 +134,8 @@ impl AuthenticateLayer {
         }
     }
 
-    /// Asks `other` about requests that carry nothing which the rule knows. What it finds to be no good is refused, not
-    /// passed on.
+    /// Falls back to `other` for requests without anything that the rule recognizes. A credential
+    /// that it rejects is refused, not passed on.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<AuthenticatePolicy, A::Policy> {
         OrLayer::new(self.gate, other)

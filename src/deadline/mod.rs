@@ -45,7 +45,7 @@ use tower_service::Service;
 
 use crate::{
     domain::denial::{Denial, DenialKind},
-    guard::{self, GateBody, Wanted},
+    guard::{self, AllowedContent, GateBody},
     wire::{Denials, Dialect, RefusedRequest, RequestHead, grpc_timeout},
 };
 
@@ -110,7 +110,7 @@ where
         });
         TimedFuture {
             request: RefusedRequest::of(&head),
-            wanted: Wanted::by(request.method()),
+            allowed: AllowedContent::for_method(request.method()),
             answer: Some(self.inner.call(request)),
             clock: sleep(time),
         }
@@ -132,7 +132,7 @@ pub struct TimedFuture<F> {
     #[pin]
     clock: Sleep,
     request: RefusedRequest,
-    wanted: Wanted,
+    allowed: AllowedContent,
 }
 
 impl<F, D, E> Future for TimedFuture<F>
@@ -151,7 +151,7 @@ where
             this.answer.set(None);
             return Poll::Ready(answer.map(|answer| {
                 let (mut head, body) = answer.into_parts();
-                let body = this.wanted.inner(&mut head, body);
+                let body = this.allowed.inner(&mut head, body);
                 Response::from_parts(head, body)
             }));
         }
@@ -162,7 +162,7 @@ where
         guard::refused_outside("deadline", this.request.request_id(), &denial);
         let answer = Denials::default().respond_to(&denial, this.request, HeaderMap::new());
         let (mut head, body) = answer.into_parts();
-        let body = this.wanted.fixed(&mut head, body);
+        let body = this.allowed.fixed(&mut head, body);
         Poll::Ready(Ok(Response::from_parts(head, body)))
     }
 }

@@ -1,4 +1,4 @@
-//! The methods of a route, and who is told of them.
+//! Who learns the methods of a route.
 
 use std::{
     fmt,
@@ -12,8 +12,9 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Takes `allow` off refusals that are no 405. Stands around a whole router, where a layer *of* the router doesn't: axum adds the methods
-/// of a route to the answer of every layer, to a method that the route hasn't, and so a 401 would tell strangers which routes there are.
+/// Removes `allow` from refusals other than 405. Put it around the whole router, not in a layer
+/// *of* it: axum adds a route's methods to any layer's response to an unsupported method, so a 401
+/// would tell strangers which routes exist.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +51,7 @@ impl<S> Layer<S> for AllowLayer {
     }
 }
 
-/// A service whose methods are told with a 405, or by itself.
+/// A service whose refusals other than 405 have no `allow`.
 #[derive(Clone, Debug)]
 pub struct Allowing<S> {
     inner: S,
@@ -75,7 +76,7 @@ where
     }
 }
 
-/// The answer of an [`Allowing`] service, on its way.
+/// The response future of an [`Allowing`] service.
 #[pin_project]
 pub struct AllowFuture<F> {
     #[pin]
@@ -99,7 +100,7 @@ where
     }
 }
 
-/// A refusal with another reason than its method (RFC 9110, 10.2.1).
+/// A refusal for a reason other than the method (RFC 9110, 10.2.1).
 fn is_secretive(status: StatusCode) -> bool {
     let is_refusal = status.is_client_error() || status.is_server_error();
     is_refusal && status != StatusCode::METHOD_NOT_ALLOWED

@@ -1,13 +1,15 @@
 //! One style for all refusals, whichever layer refuses: [`DenialsLayer`].
 //!
-//! - Refuses nothing itself. Stands outside everything that refuses; only [`RequestIdLayer`](crate::RequestIdLayer)
-//!   stands further out.
-//! - What an inner layer or a handler refused with a [`Denial`] is rewritten in the house style.
-//!   With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a router: its 404, its 405, an
-//!   extractor's 400. A failed call of gRPC without details keeps its code and its words, and gets an `ErrorInfo`
-//!   with the code's name (feature `tonic`): in the head where there was no message, or else in the trailers; over gRPC-Web, where those are
-//!   a part of the body, in the head alone.
-//! - What it writes has no `allow` but with a 405. Of a router of axum's that is too far in: see [`AllowLayer`].
+//! - Refuses nothing itself. Stands outside everything that refuses; only
+//!   [`RequestIdLayer`](crate::RequestIdLayer) stands further out.
+//! - A refusal by an inner layer or a handler (a response with a [`Denial`]) is rewritten in the
+//!   configured style. With [`DenialsLayer::cover_plain_errors`] so are the bare errors of a
+//!   router: its 404, its 405, an extractor's 400. A failed gRPC call without details keeps its
+//!   code and message, and gets an `ErrorInfo` with the code's name (feature `tonic`): in the head
+//!   if there was no message, or else in the trailers; with gRPC-Web, where trailers are part of
+//!   the body, only in the head.
+//! - Refusals other than 405 lose their `allow`. On axum's routers this layer is too far in for
+//!   that: see [`AllowLayer`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,14 +50,14 @@ use crate::{
 
 pub use allow::{AllowFuture, AllowLayer, Allowing};
 
-/// Writes all refusals in the house style. See the [module](self).
+/// Writes all refusals in one style. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct DenialsLayer {
     gate: Gate<DenialsPolicy>,
 }
 
 impl DenialsLayer {
-    /// Writes refusals in that style, or those styles.
+    /// Writes refusals in this style, or these styles.
     #[must_use]
     pub fn new(denials: impl Into<Denials>) -> Self {
         let policy = DenialsPolicy {
@@ -81,8 +83,8 @@ impl DenialsLayer {
         self.gate
     }
 
-    /// Also writes errors anew that nobody dressed: a status that a refusal can have, with a body of plain text
-    /// or none; and gives statuses of gRPC that have no details a reason.
+    /// Also rewrites errors that nobody has formatted: a status that a refusal can have, with a
+    /// body of plain text or none. Also gives gRPC statuses without details a reason.
     #[must_use]
     pub fn cover_plain_errors(self) -> Self {
         Self {
@@ -101,7 +103,7 @@ impl<S> tower_layer::Layer<S> for DenialsLayer {
     }
 }
 
-/// The decision of a [`DenialsLayer`]: everybody is admitted; the answers are looked at.
+/// The decision of a [`DenialsLayer`]: every request is admitted, and its response inspected.
 #[derive(Clone, Debug)]
 pub struct DenialsPolicy {
     denials: Denials,
@@ -147,14 +149,14 @@ impl DenialsPermit {
     }
 }
 
-/// Whether a body has no form: plain text, or no type at all.
+/// Whether a body is unformatted: plain text, or of no declared type.
 fn is_plain(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .is_none_or(|media| media.as_bytes().starts_with(b"text/plain"))
 }
 
-/// Explains a call of gRPC that fails after its first message, in the trailers.
+/// Explains, in the trailers, a gRPC call that fails after its first message.
 #[derive(Debug)]
 pub struct ExplainedTrailers(());
 
@@ -169,7 +171,7 @@ impl Meter for ExplainedTrailers {
 }
 
 impl DenialsPermit {
-    /// Of an answer that is no refusal, and may say of a failure what it was.
+    /// For a response that is not a refusal: adds details to a gRPC failure.
     fn explain(&self, headers: &mut HeaderMap) -> Tail<ExplainedTrailers> {
         if !self.policy.covers_plain_errors || self.request.dialect == Dialect::Http {
             return Tail::Body;
@@ -210,7 +212,7 @@ impl Permit for DenialsPermit {
     }
 }
 
-/// A 415 stays a 415: the style changes, not the news. (gRPC's is told apart from it.)
+/// Keeps the status of an error: a 415 stays a 415, only its style changes. (gRPC has its own.)
 fn keep(was: StatusCode, is: StatusCode) -> StatusCode {
     if was.is_client_error() || was.is_server_error() {
         was

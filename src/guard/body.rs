@@ -1,4 +1,4 @@
-//! The one body: the inner one, a refusal, or the inner one with a meter on it.
+//! The body of every response: the inner one, a refusal, or the inner one with a meter on it.
 
 use std::{
     any::Any,
@@ -17,44 +17,45 @@ use pin_project::pin_project;
 use super::{exclusive::Exclusive, unwinding};
 use crate::store::{StoreError, StoreFuture};
 
-/// Pieces of one buffer that a meter sees; those in use with HTTP have one or two.
+/// The most pieces of one buffer that are shown to a meter; the buffers used with HTTP have one or
+/// two.
 const PIECES_MAX: usize = 16;
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyEnd {
-    /// To its last frame.
+    /// Its last frame was reached.
     Complete,
-    /// With an error of the inner body.
+    /// The inner body returned an error.
     Failed,
 }
 
-/// Watches a response body. It is dropped unended when the client leaves early: what must be done then
-/// is done in `Drop`.
+/// Watches a response body. If the client disconnects early, it is dropped without
+/// [`end`](Self::end): whatever must happen then belongs in `Drop`.
 pub trait Meter: Send + 'static {
-    /// A piece of the body is about to go out.
+    /// A piece of the body is about to be sent.
     fn data(&mut self, piece: &[u8]) {
         let _ = piece;
     }
 
-    /// So many bytes are about to go out that can't be shown: of a buffer with many pieces of which it only shows the
-    /// first. The standard buffers show all.
+    /// This many bytes are about to be sent that can't be shown, because a buffer with several
+    /// pieces exposes only the first. The standard buffers expose all.
     fn unseen(&mut self, bytes: usize) {
         let _ = bytes;
     }
 
-    /// Trailers are about to go out. Who stands further out sees them as they are left here.
+    /// Trailers are about to be sent. Layers further out see them as they are left here.
     fn trailers(&mut self, trailers: &mut HeaderMap) {
         let _ = trailers;
     }
 
-    /// The body is over. What this returns is awaited before the last frame goes out, so that a client
-    /// that has all of the answer can rely on what was written down.
+    /// The body has ended. The returned future is awaited before the last frame is sent, so that a
+    /// client that has the whole response can rely on the settlement.
     fn end(self, how: BodyEnd) -> Option<StoreFuture<()>>;
 }
 
-/// No meter: there is no value of this type.
+/// No meter: this type has no values.
 #[derive(Debug)]
 pub enum NoMeter {}
 
@@ -64,11 +65,11 @@ impl Meter for NoMeter {
     }
 }
 
-/// The body of an answer that went through a [`Guard`](super::Guard). It asks nothing of the inner
-/// body but that it is one, and is `Send` and `Sync` where that is.
+/// The body of a response that passed through a [`Guard`](super::Guard). It requires nothing of the
+/// inner body beyond [`Body`], and is `Send` and `Sync` if the inner body is.
 ///
-/// A refusal's bytes are handed out as the inner body's own `Data` when that is `Bytes`, `Vec<u8>`, or
-/// another of the standard buffers; with a `Data` of one's own a refusal has a head and no body.
+/// A refusal's bytes are returned as the inner body's own `Data` if that is `Bytes`, `Vec<u8>` or
+/// another of the standard buffers; with a custom `Data` a refusal has a head and no body.
 #[pin_project]
 pub struct GateBody<B: Body, M = Option<NoMeter>> {
     #[pin]
@@ -80,8 +81,8 @@ enum Kind<B: Body, M> {
     Inner(#[pin] B),
     Metered(#[pin] Metered<B, M>),
     Fixed(Option<Bytes>),
-    /// Nothing, in place of content of a length that isn't known.
-    LeftOut,
+    /// Nothing, in place of content whose length isn't known.
+    Omitted,
 }
 
 #[pin_project]
@@ -89,16 +90,16 @@ struct Metered<B: Body, M> {
     #[pin]
     inner: B,
     meter: Option<Exclusive<M>>,
-    /// Bytes until the announced length is reached: a server stops asking there.
+    /// Bytes left until the announced length: a server stops polling there.
     remaining: Option<u64>,
-    /// In a box, because few answers wait, and all are moved.
+    /// Boxed, because few responses wait but all are moved.
     held: Option<Box<Held<B>>>,
 }
 
-/// The end of a body, held back until it is written down what became of it.
+/// The end of a body, held back until its settlement is recorded.
 struct Held<B: Body> {
     waiting: Exclusive<Waiting<B>>,
-    /// Of the last frame, in bytes.
+    /// The size of the last frame, in bytes.
     length: u64,
 }
 
@@ -127,7 +128,7 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
-    /// A metered body; `announced` is the length after which nobody asks for more, where there is one.
+    /// A metered body; `announced` is the length, if any, after which the body is no longer polled.
     pub(super) fn metered(body: B, meter: M, announced: Option<u64>) -> Self {
         let metered = Metered {
             inner: body,
@@ -140,9 +141,9 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
-    pub(super) fn left_out() -> Self {
+    pub(super) fn omitted() -> Self {
         Self {
-            kind: Kind::LeftOut,
+            kind: Kind::Omitted,
         }
     }
 
@@ -173,7 +174,7 @@ where
                 let data = bytes.take().and_then(into_data);
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
-            KindProjection::LeftOut => Poll::Ready(None),
+            KindProjection::Omitted => Poll::Ready(None),
         }
     }
 
@@ -182,7 +183,7 @@ where
             Kind::Inner(body) => body.is_end_stream(),
             Kind::Metered(metered) => metered.is_over() && metered.inner.is_end_stream(),
             Kind::Fixed(bytes) => bytes.is_none() || !is_standard::<B::Data>(),
-            Kind::LeftOut => true,
+            Kind::Omitted => true,
         }
     }
 
@@ -191,17 +192,17 @@ where
             Kind::Inner(body) => body.size_hint(),
             Kind::Metered(metered) => metered.size_hint(),
             Kind::Fixed(bytes) => {
-                let told = bytes.as_ref().filter(|_| is_standard::<B::Data>());
-                let length = told.map_or(0, Bytes::len);
+                let standard = bytes.as_ref().filter(|_| is_standard::<B::Data>());
+                let length = standard.map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
-            // A length of nothing would be told as that of the content.
-            Kind::LeftOut => SizeHint::new(),
+            // A length of 0 would be sent as that of the content.
+            Kind::Omitted => SizeHint::new(),
         }
     }
 }
 
-/// What a body is asked for, one after the other.
+/// The result of polling a body for a frame.
 type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
 
 impl<B: Body, M: Meter> Metered<B, M> {
@@ -223,17 +224,19 @@ impl<B: Body, M: Meter> Metered<B, M> {
                     return this.inner.poll_frame(context);
                 }
                 let fail = |meter: &mut Option<Exclusive<M>>| {
-                    // On its way when it is dropped; nobody can wait.
+                    // The settlement is already under way when the future is dropped; there is
+                    // nothing left to wait with.
                     drop(meter.take().and_then(|meter| meter.end(BodyEnd::Failed)));
                 };
-                let asked =
-                    unwinding::asked(this.meter, fail, || this.inner.as_mut().poll_frame(context));
+                let asked = unwinding::guarded(this.meter, fail, || {
+                    this.inner.as_mut().poll_frame(context)
+                });
                 let mut frame = ready!(asked);
                 let end = match &mut frame {
                     None => Some(BodyEnd::Complete),
                     Some(Err(_)) => Some(BodyEnd::Failed),
                     Some(Ok(frame)) => {
-                        note(this.meter, frame, this.remaining);
+                        observe(this.meter, frame, this.remaining);
                         let over = frame.is_trailers()
                             || *this.remaining == Some(0)
                             || this.inner.is_end_stream();
@@ -247,7 +250,7 @@ impl<B: Body, M: Meter> Metered<B, M> {
                 match settling.map(StoreFuture::into_ready) {
                     None => return Poll::Ready(frame),
                     Some(Ok(settled)) => {
-                        told(settled);
+                        log_failure(settled);
                         return Poll::Ready(frame);
                     }
                     Some(Err(settling)) => this.held.insert(Box::new(Held::new(settling, frame))),
@@ -255,13 +258,13 @@ impl<B: Body, M: Meter> Metered<B, M> {
             }
         };
         let waiting = held.waiting.get_mut();
-        told(ready!(Pin::new(&mut waiting.settling).poll(context)));
+        log_failure(ready!(Pin::new(&mut waiting.settling).poll(context)));
         let held = this.held.take();
         Poll::Ready(held.and_then(|held| held.waiting.into_inner().last))
     }
 }
 
-/// The size of what is to come and of so many bytes that are kept back before it.
+/// The size of the `rest` plus `kept` bytes that are held back before it.
 pub(crate) fn with_more(rest: &SizeHint, kept: u64) -> SizeHint {
     let mut hint = SizeHint::new();
     if let Some(upper) = rest.upper() {
@@ -271,14 +274,18 @@ pub(crate) fn with_more(rest: &SizeHint, kept: u64) -> SizeHint {
     hint
 }
 
-fn told(settled: Result<(), StoreError>) {
+fn log_failure(settled: Result<(), StoreError>) {
     if let Err(error) = settled {
-        tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
+        tracing::error!(target: "tollgate", %error, "could not record the settlement of a response; it is sent anyway");
     }
 }
 
 /// Shows a frame to the meter, and counts it against the announced length.
-fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &mut Frame<D>, remaining: &mut Option<u64>) {
+fn observe<D: Buf>(
+    meter: &mut Option<impl Meter>,
+    frame: &mut Frame<D>,
+    remaining: &mut Option<u64>,
+) {
     if let Some(data) = frame.data_ref() {
         let length = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
         if let Some(remaining) = remaining {
@@ -294,8 +301,8 @@ fn note<D: Buf>(meter: &mut Option<impl Meter>, frame: &mut Frame<D>, remaining:
     }
 }
 
-/// Shows what is in a buffer without taking it out, and returns how many bytes it doesn't show: some of many pieces
-/// show only the first.
+/// Passes a buffer's content to `look` without consuming it, and returns how many bytes could not
+/// be shown: some buffers with several pieces expose only the first.
 pub(crate) fn show(data: &impl Buf, mut look: impl FnMut(&[u8])) -> usize {
     if data.chunk().len() == data.remaining() {
         look(data.chunk());
@@ -311,12 +318,12 @@ pub(crate) fn show(data: &impl Buf, mut look: impl FnMut(&[u8])) -> usize {
     unseen
 }
 
-/// Whether `D` is one of the buffers that bytes are handed out as.
+/// Whether `D` is one of the standard buffers that bytes can be returned as.
 fn is_standard<D: 'static>() -> bool {
     into_data::<D>(Bytes::new()).is_some()
 }
 
-/// Hands `bytes` out as a `D`, if `D` is one of the standard buffers.
+/// Returns `bytes` as a `D`, if `D` is one of the standard buffers.
 fn into_data<D: 'static>(bytes: Bytes) -> Option<D> {
     let mut slot: Option<D> = None;
     let place: &mut dyn Any = &mut slot;
@@ -344,7 +351,7 @@ impl<B: Body, M> fmt::Debug for GateBody<B, M> {
             Kind::Inner(_) => "GateBody(inner)",
             Kind::Metered(_) => "GateBody(metered)",
             Kind::Fixed(_) => "GateBody(fixed)",
-            Kind::LeftOut => "GateBody(left out)",
+            Kind::Omitted => "GateBody(omitted)",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! One event and one counter for every decision, and what the span that the request is in asks for.
+//! One event and one counter for every decision, and the fields of the request's span.
 
 use tracing::{Span, level_filters::LevelFilter};
 
@@ -8,9 +8,9 @@ use crate::{
     wire::RequestHead,
 };
 
-/// Who calls, in the fields that the request's span has for it.
+/// Records the caller in the request's span, if that declares the fields.
 pub(super) fn authenticated(principal: &Principal) {
-    // Without a subscriber there is no span, and looking for one takes longer than knowing that.
+    // Without a subscriber there is no span, and this check is cheaper than looking for one.
     if LevelFilter::current() == LevelFilter::OFF {
         return;
     }
@@ -19,12 +19,12 @@ pub(super) fn authenticated(principal: &Principal) {
     span.record("credential", principal.credential().as_str());
 }
 
-/// The caller as far as one is known.
+/// The caller's subject, if known.
 fn subject<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
     head.extensions.get().map(Principal::subject)
 }
 
-/// Says that a request was admitted.
+/// Reports an admission.
 pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Counted) {
     tracing::debug!(
         target: "tollgate",
@@ -38,7 +38,7 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Co
     counted.admitted(layer);
 }
 
-/// Says that a request was refused, or would have been.
+/// Reports a refusal, or in shadow what would have been one.
 pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Denial, shadow: bool) {
     let decision = if shadow { "shadow_refuse" } else { "refuse" };
     tracing::info!(
@@ -59,7 +59,8 @@ pub(super) fn refused(layer: &'static str, head: &RequestHead<'_>, denial: &Deni
     }
 }
 
-/// Says that somebody outside of the gates refused a request: a layer of another kind, an interceptor of a service.
+/// Reports a refusal that was made outside the gates: by another kind of layer, or a service's
+/// interceptor.
 pub(crate) fn refused_outside(by: &'static str, request_id: Option<&RequestId>, denial: &Denial) {
     tracing::info!(
         target: "tollgate",
@@ -73,7 +74,7 @@ pub(crate) fn refused_outside(by: &'static str, request_id: Option<&RequestId>, 
     trail::refused(by, denial);
 }
 
-/// Says that a handler refused a request, or an extractor. The audit log has it from the answer.
+/// Reports a refusal by a handler or an extractor. The audit log takes it from the response.
 #[cfg(feature = "axum")]
 pub(crate) fn refused_by_handler(denial: &Denial) {
     tracing::info!(
@@ -86,11 +87,11 @@ pub(crate) fn refused_by_handler(denial: &Denial) {
     count(HANDLER, "refuse", denial.kind().as_str());
 }
 
-/// Who refuses, where it is no layer.
+/// The `layer` of refusals that no layer made.
 #[cfg(feature = "axum")]
 const HANDLER: &str = "handler";
 
-/// The counter of a layer's admissions. What names it is made once: it is counted on with every request.
+/// The counter of a layer's admissions. Its key is built once, because it is used on every request.
 #[derive(Default)]
 pub(super) struct Counted {
     #[cfg(feature = "metrics")]
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
     use crate::domain::denial::DenialKind;
 
-    /// Keeps every name that is counted, with its labels.
+    /// Keeps the name and labels of every counter that is incremented.
     #[derive(Default)]
     struct Names(Mutex<Vec<String>>);
 

@@ -1,4 +1,4 @@
-//! A value that nobody looks at but who has it alone.
+//! A value that can only be reached through exclusive access.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,8 +7,8 @@ use http::HeaderMap;
 use super::{BodyEnd, Meter};
 use crate::store::StoreFuture;
 
-/// Gives no shared access, and so may be shared whatever it is: a body stays `Sync` around a future that isn't. The mutex is
-/// never locked.
+/// Offers no shared access, and so is `Sync` for any `T: Send`: this keeps a body `Sync` around a
+/// future that isn't. The mutex is never locked.
 pub(super) struct Exclusive<T>(Mutex<T>);
 
 impl<T> Exclusive<T> {

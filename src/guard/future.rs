@@ -14,7 +14,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    BodyEnd, GateBody, Meter, Wanted,
+    AllowedContent, BodyEnd, GateBody, Meter,
     course::{Admission, Answer, Course, Progress, both},
     nesting, unwinding,
 };
@@ -22,7 +22,7 @@ use crate::{store::StoreFuture, wire::is_grpc};
 
 type MeterOf<C> = <<C as Course>::Admission as Admission>::Meter;
 
-/// The answer of a [`Guard`](super::Guard), on its way.
+/// The response future of a [`Guard`](super::Guard).
 #[pin_project]
 pub struct GuardFuture<S, C, B, D>
 where
@@ -34,8 +34,8 @@ where
     state: State<S, C, B, D>,
 }
 
-/// Whatever takes I/O, and whatever is refused, is in a box: the future of an admitted request is moved, and should
-/// be no larger than it has to be.
+/// Requests that wait for I/O or are refused are boxed: the future of an admitted request is moved,
+/// and should be no larger than it has to be.
 #[pin_project(project = StateProjection)]
 enum State<S, C, B, D>
 where
@@ -50,9 +50,9 @@ where
         #[pin]
         answer: S::Future,
         admission: C::Admission,
-        wanted: Wanted,
+        allowed: AllowedContent,
     },
-    /// There is an answer; it is held back until its settlement is written down.
+    /// There is a response, held back until its settlement is recorded.
     Answered(Box<Answered<D, MeterOf<C>>>),
 }
 
@@ -80,12 +80,16 @@ where
         Self { state }
     }
 
-    pub(super) fn answering(answer: S::Future, admission: C::Admission, wanted: Wanted) -> Self {
+    pub(super) fn answering(
+        answer: S::Future,
+        admission: C::Admission,
+        allowed: AllowedContent,
+    ) -> Self {
         Self {
             state: State::Answering {
                 answer,
                 admission,
-                wanted,
+                allowed,
             },
         }
     }
@@ -93,9 +97,9 @@ where
     pub(super) fn stopped(
         response: Response<Bytes>,
         admission: C::Admission,
-        wanted: Wanted,
+        allowed: AllowedContent,
     ) -> Self {
-        let state = State::stopped(response, admission, wanted);
+        let state = State::stopped(response, admission, allowed);
         Self { state }
     }
 }
@@ -106,15 +110,19 @@ where
     C: Course,
     D: Body,
 {
-    fn stopped(response: Response<Bytes>, mut admission: C::Admission, wanted: Wanted) -> Self {
-        let (response, settling) = finish_stopped(response, &mut admission, wanted);
+    fn stopped(
+        response: Response<Bytes>,
+        mut admission: C::Admission,
+        allowed: AllowedContent,
+    ) -> Self {
+        let (response, settling) = finish_stopped(response, &mut admission, allowed);
         Self::Answered(Box::new(Answered {
             settling,
             response: Some(response),
         }))
     }
 
-    /// Goes on with a request that waits; perhaps it waits on.
+    /// Resumes a waiting request, which may have to wait again.
     fn advance(waiting: Waiting<S, C, B>, context: &mut Context<'_>) -> Self {
         let Waiting {
             mut service,
@@ -123,14 +131,14 @@ where
             mut admission,
             mut request,
         } = waiting;
-        let wanted = Wanted::by(request.method());
+        let allowed = AllowedContent::for_method(request.method());
         match course.resume(waiting, &mut request, &mut admission, context) {
             Progress::Admitted => Self::Answering {
                 answer: nesting::inside::<C::Admission, _>(|| service.call(request)),
                 admission,
-                wanted,
+                allowed,
             },
-            Progress::Stopped(response) => Self::stopped(*response, admission, wanted),
+            Progress::Stopped(response) => Self::stopped(*response, admission, allowed),
             Progress::Waiting(waiting) => Self::Waiting(Some(Box::new(Waiting {
                 service,
                 course,
@@ -168,9 +176,9 @@ where
                 StateProjection::Answering {
                     answer,
                     admission,
-                    wanted,
+                    allowed,
                 } => {
-                    let asked = unwinding::asked(admission, C::Admission::inner_failed, || {
+                    let asked = unwinding::guarded(admission, C::Admission::inner_failed, || {
                         nesting::inside::<C::Admission, _>(|| answer.poll(context))
                     });
                     let answer = ready!(asked);
@@ -181,7 +189,7 @@ where
                             return Poll::Ready(Err(error));
                         }
                     };
-                    match finish(response, admission, *wanted) {
+                    match finish(response, admission, *allowed) {
                         (response, None) => return Poll::Ready(Ok(response)),
                         (response, settling) => State::Answered(Box::new(Answered {
                             settling,
@@ -193,7 +201,7 @@ where
                     if let Some(settling) = &mut answered.settling
                         && let Err(error) = ready!(Pin::new(settling).poll(context))
                     {
-                        tracing::error!(target: "tollgate", %error, "an answer went out whose settlement failed");
+                        tracing::error!(target: "tollgate", %error, "could not record the settlement of a response; it is sent anyway");
                     }
                     return match answered.response.take() {
                         Some(response) => Poll::Ready(Ok(response)),
@@ -206,17 +214,17 @@ where
     }
 }
 
-/// An answer, and what it waits for where it has no body to wait with.
+/// A response, and what it waits for if it has no body to wait with.
 type Finished<D, M> = (Response<GateBody<D, M>>, Option<StoreFuture<()>>);
 
-/// Lets the gates mark the answer. Where nobody will ask for a body, its end is now.
+/// Lets the gates mark the response. If its body won't be polled, it ends here.
 fn finish<D: Body, A: Admission>(
     response: Response<D>,
     admission: &mut A,
-    wanted: Wanted,
+    allowed: AllowedContent,
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
-    // Those that are there are moved once, while they are few.
+    // Reserve before the gates add fields, so that the existing ones are moved only once.
     head.headers.reserve(A::FIELDS);
     let mut answer = Answer::new(&mut head);
     let mut meter = A::Meter::default();
@@ -225,21 +233,21 @@ fn finish<D: Body, A: Admission>(
     let is_metered = answer.is_metered;
     if let Some(bytes) = answer.replaced.take() {
         head.status = status;
-        return finish_fixed(head, bytes, (meter, settling), wanted);
+        return finish_fixed(head, bytes, (meter, settling), allowed);
     }
     if !is_metered {
-        let body = wanted.inner(&mut head, body);
+        let body = allowed.inner(&mut head, body);
         return (Response::from_parts(head, body), settling);
     }
     let announced = announced(&head.headers, &body);
-    // With an informational status the connection is handed over.
-    let empty = wanted.leaves_out(head.status)
+    // After an informational status the connection is handed over (an upgrade).
+    let empty = allowed.omits_body(head.status)
         || head.status.is_informational()
         || announced == Some(0)
         || body.is_end_stream();
     if empty {
         let settling = both(settling, meter.end(BodyEnd::Complete));
-        let body = wanted.inner(&mut head, body);
+        let body = allowed.inner(&mut head, body);
         (Response::from_parts(head, body), settling)
     } else {
         let body = GateBody::metered(body, meter, announced);
@@ -247,11 +255,11 @@ fn finish<D: Body, A: Admission>(
     }
 }
 
-/// The same with an answer that didn't come from the inner service: all of its body is there.
+/// Like [`finish`], for a response that didn't come from the inner service: its body is complete.
 fn finish_stopped<D: Body, A: Admission>(
     response: Response<Bytes>,
     admission: &mut A,
-    wanted: Wanted,
+    allowed: AllowedContent,
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     let mut answer = Answer::new(&mut head);
@@ -260,26 +268,26 @@ fn finish_stopped<D: Body, A: Admission>(
     let (status, settling) = (answer.status(), answer.settling.take());
     let body = answer.replaced.take().unwrap_or(body);
     head.status = status;
-    finish_fixed(head, body, (meter, settling), wanted)
+    finish_fixed(head, body, (meter, settling), allowed)
 }
 
-/// Shows the meter all that goes out of a body that is there.
+/// Shows the meter everything that is sent of a complete body.
 fn finish_fixed<D: Body, M: Meter>(
     mut head: response::Parts,
     bytes: Bytes,
     (mut meter, settling): (M, Option<StoreFuture<()>>),
-    wanted: Wanted,
+    allowed: AllowedContent,
 ) -> Finished<D, M> {
-    if !bytes.is_empty() && !wanted.leaves_out(head.status) {
+    if !bytes.is_empty() && !allowed.omits_body(head.status) {
         meter.data(&bytes);
     }
     let settling = both(settling, meter.end(BodyEnd::Complete));
-    let body = wanted.fixed(&mut head, bytes);
+    let body = allowed.fixed(&mut head, bytes);
     (Response::from_parts(head, body), settling)
 }
 
-/// After how many bytes a server stops asking for more; `None` where it asks until there are trailers or no
-/// more, as it does for gRPC whatever the length: there the trailers say whether the call went well.
+/// The number of bytes after which a server stops polling; `None` if it polls until trailers or the
+/// end, as it does for gRPC whatever the length: there the trailers hold the status of the call.
 fn announced(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
     if is_grpc(headers) {
         return None;

@@ -1,4 +1,4 @@
-//! What all layers have in common: who is passed by, who is only watched, how refusals look.
+//! The settings that all layers share: skipped requests, shadow mode, the format of refusals.
 
 use std::{fmt, sync::Arc};
 
@@ -10,8 +10,8 @@ use crate::wire::{Denials, RequestHead};
 
 pub(crate) type Skip = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 
-/// A policy with the settings that every layer has. As a [`Layer`] it makes a [`Guard`]; a clone is a
-/// reference count.
+/// A policy with the settings that every layer has. As a [`Layer`] it makes a [`Guard`]; cloning it
+/// increments a reference count.
 pub struct Gate<P>(Arc<Settings<P>>);
 
 struct Settings<P> {
@@ -23,7 +23,7 @@ struct Settings<P> {
 }
 
 impl<P> Gate<P> {
-    /// A gate for everybody, that refuses in the style of RFC 9457.
+    /// A gate that skips no request, and refuses with problem details (RFC 9457).
     #[must_use]
     pub fn new(policy: P) -> Self {
         Self(Arc::new(Settings {
@@ -59,37 +59,39 @@ impl<P> Gate<P> {
 }
 
 impl<P: Clone> Gate<P> {
-    /// Passes requests by for which `skip` says so: this layer does nothing to them.
+    /// Skips requests for which `skip` returns true: this layer does nothing to them.
     #[must_use]
     pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.change(|settings| settings.skips.push(Arc::new(skip)))
     }
 
-    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    /// Skips requests whose full path is exactly one of `paths`.
     #[must_use]
     pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
         let skip = on_paths(paths);
         self.change(|settings| settings.skips.push(skip))
     }
 
-    /// Passes CORS preflight requests by: `OPTIONS` with `origin` and `access-control-request-method`.
+    /// Skips CORS preflight requests: `OPTIONS` with `origin` and `access-control-request-method`.
     ///
-    /// A layer that answers them belongs outside of the gate (CORS outside, gate inside), where none of them comes here. Inside of it
-    /// refusals go out without `access-control-allow-origin`, and a page can't read that it is a 401, a 402 or a 429. This is for a
-    /// service that answers preflights itself.
+    /// Use this for a service that answers preflights itself. A layer that answers them belongs
+    /// outside the gate, so that none arrives here. Inside it, refusals would lack
+    /// `access-control-allow-origin`, and a page couldn't tell whether it is a 401, a 402 or a 429.
     #[must_use]
     pub fn skip_preflight(self) -> Self {
         self.skip(is_preflight)
     }
 
-    /// Decides, logs and counts, and lets everything through: for trying a limit before it bites. Whoever would be refused comes
-    /// with all that a handler counts on ([`Policy::mark_unadmitted`]), but for a principal: who is nobody stays nobody.
+    /// Decides, logs and counts, but lets everything through: for trying out a limit before it is
+    /// enforced. A request that would have been refused carries everything that handlers rely on
+    /// ([`Policy::mark_unadmitted`]) except a principal: an unauthenticated caller stays
+    /// unauthenticated.
     #[must_use]
     pub fn shadow(self) -> Self {
         self.change(|settings| settings.shadow = true)
     }
 
-    /// How refusals look.
+    /// The format of refusals.
     #[must_use]
     pub fn with_denials(self, denials: impl Into<Denials>) -> Self {
         self.change(|settings| settings.denials = denials.into())
@@ -173,11 +175,12 @@ impl<S, P: Policy> Layer<S> for Gate<P> {
     }
 }
 
-/// Gives a layer around a `gate: Gate<Policy>` the settings that all layers have, and makes it a `Layer`.
+/// Gives a layer around a `gate: Gate<Policy>` the settings that all layers have, and implements
+/// `Layer`.
 macro_rules! layer {
     ($layer:ident, $policy:ty) => {
         impl $layer {
-            /// Passes requests by for which `skip` says so: this layer does nothing to them.
+            /// Skips requests for which `skip` returns true: this layer does nothing to them.
             #[must_use]
             pub fn skip(
                 self,
@@ -188,7 +191,7 @@ macro_rules! layer {
                 }
             }
 
-            /// Passes requests by whose full path is one of `paths`, letter by letter.
+            /// Skips requests whose full path is exactly one of `paths`.
             #[must_use]
             pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
                 Self {
@@ -196,8 +199,9 @@ macro_rules! layer {
                 }
             }
 
-            /// Passes CORS preflight requests by, where the layer that answers them stands inside of this one. It belongs outside
-            /// of the gate, and then there is none to pass by: see [`Gate::skip_preflight`](crate::guard::Gate::skip_preflight).
+            /// Skips CORS preflight requests, for a service that answers them further in. The layer
+            /// that answers them is better placed outside the gate, and then this isn't needed: see
+            /// [`Gate::skip_preflight`](crate::guard::Gate::skip_preflight).
             #[must_use]
             pub fn skip_preflight(self) -> Self {
                 Self {
@@ -205,7 +209,7 @@ macro_rules! layer {
                 }
             }
 
-            /// Decides, logs and counts, and lets everything through.
+            /// Decides, logs and counts, but lets everything through.
             #[must_use]
             pub fn shadow(self) -> Self {
                 Self {
@@ -213,7 +217,7 @@ macro_rules! layer {
                 }
             }
 
-            /// How refusals look; problem details (RFC 9457) unless set.
+            /// The format of refusals; problem details (RFC 9457) unless set.
             #[must_use]
             pub fn denials(self, denials: impl Into<$crate::wire::Denials>) -> Self {
                 Self {

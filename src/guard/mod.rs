@@ -1,9 +1,10 @@
 //! Floor 3: the machinery under every layer: one [`Service`](tower_service::Service), one response
 //! future, one body.
 //!
-//! A layer of this crate is a [`Policy`] in a [`Guard`]. The policy sees the request's head, borrowed,
-//! and decides: admit with a [`Permit`], refuse with a [`Denial`](crate::denial::Denial), or abstain. The permit travels with
-//! the request, marks request and response, and may leave a [`Meter`] on the response body.
+//! A layer of this crate is a [`Policy`] in a [`Guard`]. The policy borrows the request's head and
+//! decides: admit with a [`Permit`], refuse with a [`Denial`](crate::denial::Denial), or abstain.
+//! The permit travels with the request, marks request and response, and may attach a [`Meter`] to
+//! the response body.
 //!
 //! ```
 //! use tollgate::denial::{Denial, DenialKind};
@@ -60,7 +61,7 @@ pub use policy::{Decision, PendingVerdict, Permit, Policy, ResponseMarks, Tail, 
 pub use service::Guard;
 
 pub(crate) use body::{show, with_more};
-pub(crate) use content::Wanted;
+pub(crate) use content::AllowedContent;
 #[cfg(feature = "axum")]
 pub(crate) use event::refused_by_handler;
 pub(crate) use event::refused_outside;

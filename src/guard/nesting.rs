@@ -1,10 +1,12 @@
-//! Whether a guard that tells limits stands inside another one.
+//! Whether a guard that reports limits is nested in another one.
 //!
-//! An outer limiter leaves what an inner one has told, and writes over what a handler sent of its own. Inside one guard
-//! the answer in hand knows who wrote what; between two guards an extension of the response says so, which costs
-//! allocations, and so is left only where somebody is there to read it. A guard that tells limits says on its thread that
-//! it asks, for as long as it does: what is asked meanwhile, and answers meanwhile, is inside. An inner guard that
-//! is asked by another task (behind a buffer) isn't seen; the outer one has the word then.
+//! An outer limiter keeps the limits that an inner one has reported, but overwrites those that a
+//! handler wrote itself. Inside one guard the [`Answer`](super::course::Answer) records who wrote
+//! what; between two guards an extension of the response does, which costs allocations and so is
+//! left only if an outer guard will read it. Therefore a guard that reports limits sets a mark on
+//! its thread while it calls or polls the inner service: whatever is called or answers during that
+//! time is inside. An inner guard that is called by another task (behind a buffer) isn't seen; then
+//! the outer one prevails.
 
 use std::cell::Cell;
 
@@ -14,7 +16,7 @@ thread_local! {
     static OUTER: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Asks the inner service.
+/// Runs `ask`, marked as inside a guard with this admission.
 pub(super) fn inside<A: Admission, T>(ask: impl FnOnce() -> T) -> T {
     if !A::TELLS_LIMITS {
         return ask();
@@ -24,7 +26,7 @@ pub(super) fn inside<A: Admission, T>(ask: impl FnOnce() -> T) -> T {
     ask()
 }
 
-/// Whether a guard further out, that tells limits, is asking.
+/// Whether an outer guard that reports limits is calling.
 pub(crate) fn is_inside() -> bool {
     OUTER.get() > 0
 }

@@ -1,4 +1,4 @@
-//! Several kinds of credential, in order.
+//! Several kinds of credential, tried in order.
 
 use std::fmt;
 
@@ -15,12 +15,13 @@ use crate::{
     wire::{ClientAddress, Denials, RequestHead, X_API_KEY, are_doubled},
 };
 
-/// The permit of every authenticating layer: it puts the [`Principal`] into the request's extensions.
+/// The permit of every authenticating layer. It puts the [`Principal`] into the request's
+/// extensions.
 #[derive(Debug)]
 pub struct Identified(Option<Principal>);
 
 impl Identified {
-    /// Proof that the request is the principal's.
+    /// Proof that the principal sent the request.
     #[must_use]
     pub fn new(principal: Principal) -> Self {
         Self(Some(principal))
@@ -43,7 +44,8 @@ impl Permit for Identified {
     }
 }
 
-/// A layer that finds out who is calling, and can be one of several in an `.or(…)`: in any place, also one of your own.
+/// A layer that identifies the caller, and can be one of several in an `.or(…)`, in any position.
+/// Implement it to use your own.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,7 +54,7 @@ impl Permit for Identified {
 /// use tollgate::guard::{Authenticator, Decision, Gate, Identified, Policy, Verdict};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
-/// /// Who is told by the certificate of the connection.
+/// /// Identifies callers by the certificate of their connection.
 /// #[derive(Clone, Debug)]
 /// struct ByCertificate;
 ///
@@ -98,13 +100,14 @@ impl Permit for Identified {
 /// # Ok(()) }
 /// ```
 pub trait Authenticator {
-    /// Its policy.
+    /// The layer's policy.
     type Policy: Policy<Permit = Identified> + Clone;
 
-    /// Its policy with the settings of a layer.
+    /// The layer's policy with its settings.
     fn into_gate(self) -> Gate<Self::Policy>;
 
-    /// Asks `other` about requests that carry no credential which this one knows. A bad credential is refused, not passed on.
+    /// Falls back to `other` for requests without a credential that this layer recognizes. A bad
+    /// credential is refused, not passed on.
     #[must_use]
     fn or<A: Authenticator>(self, other: A) -> OrLayer<Self::Policy, A::Policy>
     where
@@ -114,12 +117,13 @@ pub trait Authenticator {
     }
 }
 
-/// One authenticating layer, or else another. The settings (`skip`, `shadow`, `denials`) are those of
-/// the first, and can be changed here.
+/// One authenticating layer, or else another. The settings (`skip`, `shadow`, `denials`) are those
+/// of the first, and can be changed here.
 ///
-/// A request is judged by the first policy that it has a credential for: a bad credential is refused,
-/// and the next policy isn't asked. Where `authorization` or a header field of keys came in two lines, nobody is admitted, whoever
-/// judges, and though both say the same: intermediaries disagree about which one counts.
+/// A request is judged by the first policy that recognizes its credential: a bad credential is
+/// refused, and the next policy isn't asked. If `authorization` or a key's header field appears
+/// twice, the request is refused by whichever policy judges it, even if both lines agree, because
+/// intermediaries disagree about which one counts.
 pub struct OrLayer<A, B> {
     gate: Gate<Or<A, B>>,
 }
@@ -136,13 +140,13 @@ where
         }
     }
 
-    /// Asks `other` about requests that carry no credential of the layers so far.
+    /// Falls back to `other` for requests without a credential that the layers so far recognize.
     #[must_use]
     pub fn or<C: Authenticator>(self, other: C) -> OrLayer<Or<A, B>, C::Policy> {
         OrLayer::new(self.gate, other)
     }
 
-    /// Passes requests by for which `skip` says so.
+    /// Skips requests for which `skip` returns true.
     #[must_use]
     pub fn skip(self, skip: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self {
@@ -150,7 +154,7 @@ where
         }
     }
 
-    /// Passes requests by whose full path is one of `paths`, letter by letter.
+    /// Skips requests whose full path is exactly one of `paths`.
     #[must_use]
     pub fn skip_paths<'a>(self, paths: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
@@ -158,7 +162,8 @@ where
         }
     }
 
-    /// Passes CORS preflight requests by, where what answers them stands inside; better outside: [`Gate::skip_preflight`].
+    /// Skips CORS preflight requests, for a service that answers them further in. They are better
+    /// answered outside: see [`Gate::skip_preflight`].
     #[must_use]
     pub fn skip_preflight(self) -> Self {
         Self {
@@ -174,7 +179,7 @@ where
         }
     }
 
-    /// How refusals look; problem details (RFC 9457) unless set.
+    /// The format of refusals; problem details (RFC 9457) unless set.
     #[must_use]
     pub fn denials(self, denials: impl Into<Denials>) -> Self {
         Self {
@@ -226,12 +231,13 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrLayer<A, B> {
 pub struct Or<A, B> {
     first: A,
     second: B,
-    /// Where both expect keys.
+    /// The header fields in which either expects keys.
     key_headers: Vec<HeaderName>,
 }
 
 impl<A: Policy, B: Policy> Or<A, B> {
-    /// Each knows where the other expects a key: of two credentials that disagree none counts, whichever is asked first.
+    /// Each learns where the other expects a key: two credentials that disagree are both rejected,
+    /// whichever policy is asked first.
     fn new(mut first: A, mut second: B) -> Self {
         second.inherit_key_headers(&first.key_headers());
         first.inherit_key_headers(&second.key_headers());
@@ -255,7 +261,7 @@ where
             decision => return decision,
         };
         match self.second.decide(head) {
-            // Of two refusals the one that saw a credential says more.
+            // Prefer the denial of the policy that saw a credential: it says more.
             Decision::Ready(Verdict::Abstain(of_second)) => {
                 let blind = of_first.kind() == DenialKind::CredentialMissing;
                 Decision::Ready(Verdict::Abstain(if blind { of_second } else { of_first }))

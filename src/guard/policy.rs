@@ -1,4 +1,4 @@
-//! What a layer decides, and what stays of the decision.
+//! What a layer decides, and what remains of the decision.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use crate::{
     wire::{ClientAddress, RequestHead, ToldLimits},
 };
 
-/// Decides about requests by their heads.
+/// Decides on requests by their heads.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// The proof of admission.
     type Permit: Permit;
@@ -25,68 +25,72 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// The layer's name in events and metrics: `api_key`, `rate_limit`.
     fn name(&self) -> &'static str;
 
-    /// Whether it judges at all. One that only marks requests makes no events and no counts.
+    /// Whether it decides anything. A policy that only marks requests makes no events and no
+    /// counts.
     fn judges(&self) -> bool {
         true
     }
 
-    /// Takes over the way in which the gate around it finds a client's address, unless it has one of its own. Most look at
-    /// no address.
+    /// Adopts the way in which the surrounding gate finds a client's address, unless the policy has
+    /// one of its own. Most policies look at no address.
     fn inherit_address(&mut self, address: &ClientAddress) {
         let _ = address;
     }
 
-    /// The header fields in which it expects a key or a token.
+    /// The header fields in which this policy expects a key or a token.
     fn key_headers(&self) -> Vec<HeaderName> {
         Vec::new()
     }
 
-    /// Is told where the policies that it stands in line with expect keys ([`key_headers`](Self::key_headers)): a credential
-    /// there that disagrees with its own makes the request nobody's.
+    /// Receives the [`key_headers`](Self::key_headers) of the policies it is combined with: if a
+    /// credential in one of them disagrees with this policy's own, the request is nobody's.
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
         let _ = headers;
     }
 
-    /// Leaves on a request that a [`shadow`](super::Gate::shadow) lets through, and that wasn't admitted, what handlers count
-    /// on: a handle that settles nothing, say. Most leave nothing.
+    /// Adds what handlers rely on (a handle that settles nothing, for example) to a request that
+    /// wasn't admitted but that a [`shadow`](super::Gate::shadow) lets through. Most policies add
+    /// nothing.
     fn mark_unadmitted(&self, extensions: &mut Extensions) {
         let _ = extensions;
     }
 
-    /// Decides. What needs no I/O answers [`Decision::Ready`], and costs no allocation for that.
+    /// Decides. A decision that needs no I/O is [`Decision::Ready`], and costs no allocation for
+    /// being one.
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Self::Permit>;
 }
 
-/// A decision: there already, or waiting for I/O.
+/// A decision: made, or waiting for I/O.
 #[derive(Debug)]
 pub enum Decision<P> {
-    /// There already.
+    /// Made at once.
     Ready(Verdict<P>),
-    /// It takes I/O.
+    /// Waiting for I/O.
     Pending(PendingVerdict<P>),
 }
 
 impl<P> Decision<P> {
-    /// A decision that takes I/O. It owns what it needs: the head is not lent for so long.
+    /// A decision that takes I/O. It owns what it needs, because the head is borrowed only for the
+    /// call.
     pub fn pending(verdict: impl Future<Output = Verdict<P>> + Send + 'static) -> Self {
         Self::Pending(PendingVerdict(Box::pin(verdict)))
     }
 }
 
-/// What was decided.
+/// The outcome of a decision.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Verdict<P> {
-    /// The request goes on, with this permit.
+    /// The request proceeds, with this permit.
     Admit(P),
-    /// The request goes no further.
+    /// The request is refused.
     Refuse(Denial),
-    /// The request goes no further, and this is its answer: it was served before.
+    /// The request is answered with this response, because it was served before.
     Answer(Box<Response<Bytes>>),
-    /// The request goes no further, and the permit marks the refusal: a limiter tells what is left.
+    /// The request is refused, and the permit marks the refusal: a rate limit reports what is left.
     RefuseMarked(Box<Denial>, P),
-    /// Not mine to judge: the request carries nothing of my kind. Another policy may take it
-    /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused like this.
+    /// The request carries nothing that concerns this policy. Another policy may take it
+    /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused with this denial.
     Abstain(Denial),
 }
 
@@ -107,52 +111,51 @@ impl<P> fmt::Debug for PendingVerdict<P> {
     }
 }
 
-/// The part of an answer that a permit may mark.
+/// The part of a response that a permit may mark.
 #[derive(Debug)]
 pub struct ResponseMarks<'a> {
     /// The status.
     pub status: StatusCode,
     /// The header fields.
     pub headers: &'a mut HeaderMap,
-    /// What outer layers may read: a refusal's [`Denial`] is there.
+    /// What outer layers may read; a refusal's [`Denial`] is there.
     pub extensions: &'a mut Extensions,
-    /// Limits that were told further in, in this guard.
+    /// Limits that were reported further in, in this guard.
     pub(crate) told: &'a mut ToldLimits,
 }
 
-/// What follows the head of an answer.
+/// What follows the head of a response.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Tail<M> {
-    /// The inner service's body, as it is.
+    /// The inner service's body, unchanged.
     Body,
-    /// The inner service's body, as it is. The head waits until this is written down: for an answer of
-    /// which it is known by its head what becomes of it, and whose body an outer layer may replace.
+    /// The inner service's body, unchanged. The head
     Settled(StoreFuture<()>),
     /// The inner service's body, with a meter on it.
     Metered(M),
-    /// Another answer in its place: a status and a body; header fields were set by the permit.
+    /// Another status and body instead; the permit has set the header fields.
     Replaced(StatusCode, Bytes),
 }
 
-/// The proof that a request was admitted. It is dropped when the request is: whatever must happen in
-/// any case (a client that leaves, a panic) happens in `Drop`.
+/// The proof that a request was admitted. It is dropped with the request: whatever must happen in
+/// any case (a client that disconnects, a panic) belongs in `Drop`.
 pub trait Permit: Send + 'static {
-    /// What it may leave on the response body; [`NoMeter`] for most.
+    /// The meter that it may attach to the response body; [`NoMeter`] for most.
     type Meter: Meter;
 
-    /// Whether it tells what is left of a limit.
+    /// Whether it reports what is left of a limit.
     const TELLS_LIMITS: bool = false;
 
-    /// As many header fields as it usually adds to an answer.
+    /// The number of header fields that it usually adds to a response.
     const FIELDS: usize = 0;
 
-    /// Leaves on the request what inner layers and the handler may read.
+    /// Marks the request with what inner layers and the handler may read.
     fn mark_request(&mut self, extensions: &mut Extensions) {
         let _ = extensions;
     }
 
-    /// Marks the answer on its way out, and says what follows it.
+    /// Marks the response on its way out, and says what follows its head.
     fn mark_response(self, response: ResponseMarks<'_>) -> Tail<Self::Meter>;
 
     /// The inner service failed with an error of its own instead of answering.

@@ -10,14 +10,15 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    GateBody, GuardFuture, Wanted,
+    AllowedContent, GateBody, GuardFuture,
     course::{Admission, Course, Progress},
     future::Waiting,
     nesting,
 };
 use crate::domain::clock;
 
-/// A service with gates in front of it. A clone is the inner service's clone and a reference count.
+/// A service with gates in front of it. Cloning it clones the inner service and increments a
+/// reference count.
 pub struct Guard<S, C> {
     inner: S,
     course: C,
@@ -67,15 +68,17 @@ where
         let entered = clock::at_one_moment(|| self.course.enter(&mut request, &mut admission));
         match entered {
             Progress::Admitted => {
-                let wanted = Wanted::by(request.method());
+                let allowed = AllowedContent::for_method(request.method());
                 let answer = nesting::inside::<C::Admission, _>(|| self.inner.call(request));
-                GuardFuture::answering(answer, admission, wanted)
+                GuardFuture::answering(answer, admission, allowed)
             }
-            Progress::Stopped(response) => {
-                GuardFuture::stopped(*response, admission, Wanted::by(request.method()))
-            }
+            Progress::Stopped(response) => GuardFuture::stopped(
+                *response,
+                admission,
+                AllowedContent::for_method(request.method()),
+            ),
             Progress::Waiting(waiting) => {
-                // The service that said it was ready is the one that is called.
+                // Call the instance that reported readiness, not its clone.
                 let fresh = self.inner.clone();
                 GuardFuture::waiting(Waiting {
                     service: mem::replace(&mut self.inner, fresh),

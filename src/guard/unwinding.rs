@@ -1,11 +1,11 @@
-//! A panic of the inner service, seen while it passes.
+//! Reacting to a panic in the inner service.
 
 use std::mem;
 
-/// Asks the inner service, and lets go of what is under way when it panics: while the stack is unwound, when
-/// [`thread::panicking`](std::thread::panicking) says so. A layer further out may catch the panic; whatever is dropped
-/// after that looks as if the client had left.
-pub(super) fn asked<T, U>(
+/// Calls the inner service, and calls `let_go` on `under_way` if it panics: during unwinding, while
+/// [`thread::panicking`](std::thread::panicking) is true. A layer further out may catch the panic;
+/// anything dropped after that would look as if the client had disconnected.
+pub(super) fn guarded<T, U>(
     under_way: &mut U,
     let_go: impl FnMut(&mut U),
     ask: impl FnOnce() -> T,

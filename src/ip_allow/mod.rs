@@ -1,13 +1,15 @@
 //! Allowed client addresses: [`IpAllowLayer`].
 //!
-//! - Refuses with 403 a client whose address is in none of the networks; with 400 when what a trusted proxy says is
-//!   not an address, and with 503 when the server provides no peer address: without one there is nothing to
-//!   judge by.
+//! - Refuses with 403 a client whose address is in none of the networks; with 400 if what a trusted
+//!   proxy reports isn't an address; and with 503 if the server provides no peer address, because
+//!   then there is nothing to check.
 //! - Stands outside everything that costs something: rate limits, authentication.
 //! - Asks no store.
-//! - Leaves the address as [`ClientIp`] in the request's extensions; in shadow also where it is in none of the networks.
+//! - Puts the address into the request's extensions as a [`ClientIp`]; in shadow mode also an
+//!   address outside the networks.
 //!
-//! The networks of a single key are set on the key: see [`NewKey::networks`](crate::keyring::NewKey::networks).
+//! The networks of a single key are set on the key: see
+//! [`NewKey::networks`](crate::keyring::NewKey::networks).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,7 +48,7 @@ use crate::{
     wire::{ClientAddress, ClientIp, RequestHead},
 };
 
-/// Admits whose address is in one of the networks. See the [module](self).
+/// Admits clients whose address is in one of the networks. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct IpAllowLayer {
     gate: Gate<IpAllowPolicy>,
@@ -55,13 +57,13 @@ pub struct IpAllowLayer {
 guard::layer!(IpAllowLayer, IpAllowPolicy);
 
 impl IpAllowLayer {
-    /// Admits who comes from one of `networks`; with none of them, nobody.
+    /// Admits clients from one of `networks`; an empty list admits nobody.
     #[must_use]
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self::of(Some(networks.into_iter().map(network::canonical).collect()))
     }
 
-    /// Admits everybody who has an address, for the [`ClientIp`] that it leaves.
+    /// Admits every client with an address, for the [`ClientIp`] that it adds.
     #[must_use]
     pub fn everybody() -> Self {
         Self::of(None)
@@ -128,7 +130,7 @@ impl Policy for IpAllowPolicy {
     }
 }
 
-/// The permit of an [`IpAllowLayer`]: it leaves the [`ClientIp`] on the request.
+/// The permit of an [`IpAllowLayer`]. It puts the [`ClientIp`] on the request.
 #[derive(Debug)]
 pub struct Located(ClientIp);
 

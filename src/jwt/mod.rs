@@ -1,11 +1,12 @@
 //! Authentication by signed token (JWT): [`JwtLayer`].
 //!
-//! - Refuses with 401 when there is no token, a bad one, an expired one, one of a login that has ended,
-//!   or when an API key is sent beside or instead of it; with 503 when the login or the keys can't be looked up; with
-//!   403 when a page of another site made the browser send a cookie.
-//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
-//! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, logout, a changed password,
-//!   a disabled user and a lowered role count on the next request.
+//! - Refuses with 401 if the token is missing, bad or expired, or its login has ended, or if an API
+//!   key is sent beside or instead of it; with 503 if the login or the keys can't be looked up;
+//!   with 403 if another site's page made the browser send a cookie.
+//! - Stands inside rate limits by address, and outside everything that needs a
+//!   [`Principal`](crate::Principal).
+//! - Without [`JwtLayer::sessions`] a token is good until it expires. With it, a logout, a changed
+//!   password, a disabled user or a lowered role takes effect on the next request.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +52,7 @@ use crate::{
     wire::{Origin, RequestHead},
 };
 
-/// Admits who has a token. See the [module](self).
+/// Admits callers with a token. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct JwtLayer {
     gate: Gate<JwtPolicy>,
@@ -60,8 +61,8 @@ pub struct JwtLayer {
 guard::layer!(JwtLayer, JwtPolicy);
 
 impl JwtLayer {
-    /// Takes tokens that `verifier` finds good, from `authorization: Bearer` unless another place is set. A request that
-    /// brings something else in `x-api-key` is refused there: of two credentials that disagree none counts.
+    /// Accepts tokens that `verifier` finds good, in `authorization: Bearer` unless another place
+    /// is set. There, a request with a different credential in `x-api-key` is refused.
     #[must_use]
     pub fn new(verifier: TokenVerifier) -> Self {
         Self {
@@ -74,16 +75,18 @@ impl JwtLayer {
         }
     }
 
-    /// Takes tokens from `authorization: Bearer`, and looks at no header of keys: where an application's key and a user's token are
-    /// required together, by a layer each ([`ApiKeyLayer::only_in_header`](crate::ApiKeyLayer::only_in_header)).
+    /// Accepts tokens in `authorization: Bearer`, and ignores the header fields of keys: for
+    /// requiring both an application's key and a user's token, with one layer for each
+    /// ([`ApiKeyLayer::only_in_header`](crate::ApiKeyLayer::only_in_header)).
     #[must_use]
     pub fn only_bearer(self) -> Self {
         self.place(Place::ONLY_BEARER)
     }
 
-    /// Takes tokens from that cookie, and from no header. Browsers send cookies whoever makes them, so unsafe methods and
-    /// upgrades that a page of another site causes (`Origin`, `Sec-Fetch-Site`) are refused with 403. A name with
-    /// `__Host-` can't be set by a page over http. One that was cut in pieces (`NAME.0`, `NAME.1`, …) is put together.
+    /// Accepts tokens in the cookie `name`, and in no header. Browsers send cookies whichever site
+    /// causes the request, so unsafe methods and upgrades from another site's page (`Origin`,
+    /// `Sec-Fetch-Site`) are refused with 403. A page loaded over http can't set a cookie whose
+    /// name starts with `__Host-`. A cookie that was split (`NAME.0`, `NAME.1`, …) is reassembled.
     #[must_use]
     pub fn cookie(self, name: &str) -> Self {
         self.place(Place::Cookie {
@@ -91,7 +94,7 @@ impl JwtLayer {
         })
     }
 
-    /// One more origin whose pages may send unsafe requests with the [`cookie`](Self::cookie).
+    /// Adds an origin whose pages may send unsafe requests with the [`cookie`](Self::cookie).
     #[must_use]
     pub fn add_trusted_origin(self, origin: Origin) -> Self {
         let gate = self.gate.map_policy(|policy| {
@@ -101,7 +104,8 @@ impl JwtLayer {
         Self { gate }
     }
 
-    /// Takes tokens from wherever `read` finds one: another header, say. What it finds is judged as it is.
+    /// Accepts the token that `read` returns: from another header, for example. It is judged as
+    /// returned.
     #[must_use]
     pub fn read_by(
         self,
@@ -115,9 +119,10 @@ impl JwtLayer {
         Self { gate }
     }
 
-    /// Also asks whether the token's login still stands; a token without a login is refused then. The
-    /// [`Principal`](crate::Principal) is then the user as the store has it now, roles and attributes; of the token are the
-    /// scopes, the attributes that the user has none of, and the end, if it is sooner than the login's.
+    /// Also checks that the token's login is still valid; a token without a login is then refused.
+    /// The [`Principal`](crate::Principal) has the user's current roles and attributes from the
+    /// store. Only the scopes, attributes that the user lacks, and an expiry sooner than the
+    /// login's are taken from the token.
     #[must_use]
     pub fn sessions(self, sessions: SessionResolver) -> Self {
         Self {
@@ -127,7 +132,7 @@ impl JwtLayer {
         }
     }
 
-    /// Asks `other` about requests that carry no token. A bad token is refused, not passed on.
+    /// Falls back to `other` for requests without a token. A bad token is refused, not passed on.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<JwtPolicy, A::Policy> {
         OrLayer::new(self.gate, other)
@@ -175,7 +180,7 @@ impl JwtPolicy {
         }
     }
 
-    /// Once the keys are there that may be the token's, or are known not to be.
+    /// Judges once the keys that may be the token's are loaded, or are known not to be available.
     fn judge_after(&self, keys: Wait, token: String) -> Decision<Identified> {
         let (verifier, sessions) = (self.verifier.clone(), self.sessions.clone());
         Decision::pending(async move {
@@ -227,15 +232,14 @@ impl Policy for JwtPolicy {
     }
 }
 
-/// The user is who the login says by now; what the client may do, what else the issuer tells, and for how long, is in its
-/// token alone.
+/// The user is as the login says now; scopes, further claims and expiry come from the token alone.
 fn verdict(
     token: &VerifiedToken,
     answer: Result<Arc<ResolvedSession>, SessionError>,
 ) -> Verdict<Identified> {
     match answer {
         Ok(session) => Verdict::Admit(Identified::new(token.principal_of(session.principal()))),
-        // The token says truly whose it was: its signature is good.
+        // The signature is good, so the token's subject can be trusted.
         Err(error) => Verdict::Refuse(Denial::from(error).held_by(token.subject(), None)),
     }
 }

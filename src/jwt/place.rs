@@ -14,24 +14,24 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 /// Where a request carries its token.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// `authorization: Bearer`, with no rival in the header fields of keys that are looked at.
+    /// `authorization: Bearer`; keys in the header fields that are looked at must not disagree.
     Bearer(KeyHeaders),
-    /// A cookie, which browsers send whoever asks them to.
+    /// A cookie, which browsers send no matter which site caused the request.
     Cookie { names: Arc<[Box<str>]> },
-    /// Wherever the application says.
+    /// Where the application's function finds it.
     Custom(Arc<Read>),
 }
 
-/// What is there.
+/// What a request carries there.
 pub(super) enum Found<'a> {
     Nothing,
-    /// Something that is no token: a key, say. Another layer may take it.
+    /// Something that isn't a token, such as a key. Another layer may take it.
     Foreign,
-    /// Something that can't be one.
+    /// Something that can't be read as a token.
     Unreadable,
-    /// Several that disagree, or one twice.
+    /// Several tokens that disagree, or one sent twice.
     Ambiguous,
-    /// A cookie that a page of another site made the browser send.
+    /// A cookie that another site's page made the browser send.
     CrossSite,
     Token(Cow<'a, str>),
 }
@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    /// Reads it. Pages of `trusted` origins may send a cookie with unsafe requests.
+    /// Reads the token. Pages of `trusted` origins may send a cookie with unsafe requests.
     pub(super) fn read<'a>(&self, head: &RequestHead<'a>, trusted: &[Origin]) -> Found<'a> {
         match self {
             Self::Bearer(places) => bearer(head, places),
@@ -81,15 +81,15 @@ fn bearer<'a>(head: &RequestHead<'a>, places: &KeyHeaders) -> Found<'a> {
         Credential::Text(token) if looks_like_a_token(token) => Found::Token(Cow::Borrowed(token)),
         Credential::Unreadable => Found::Unreadable,
         Credential::Text(_) => Found::Foreign,
-        // A key where a token is due is a credential, and not a good one.
+        // A key instead of a token is a credential, just not a good one.
         Credential::Absent if credentials.key_header != Credential::Absent => Found::Foreign,
         Credential::Absent => Found::Nothing,
     }
 }
 
-/// Three segments: whatever else it is, it means to be a JWS (RFC 7515, 3.1). API keys have no dots.
+/// Three segments or more: this is meant to be a JWS (RFC 7515, 3.1). API keys have no dots.
 fn looks_like_a_token(text: &str) -> bool {
-    // To count them all costs less than to stop at each.
+    // Counting all dots is cheaper than stopping at each.
     memchr::memchr_iter(b'.', text.as_bytes()).count() > 1
 }
 

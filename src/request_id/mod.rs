@@ -1,8 +1,9 @@
 //! An id for every request: [`RequestIdLayer`].
 //!
-//! - Refuses nothing. Stands outermost, so that every answer and every log row carries the id.
-//! - Keeps the id that an outer layer of this kind has given, or else takes the caller's `x-request-id` if it is
-//!   well-formed, and makes one otherwise. The request's own key or bearer token is not taken: ids are logged.
+//! - Refuses nothing. Stands outermost, so that every response and every log line carries the id.
+//! - Keeps the id that an outer layer of this kind has assigned, or else takes the caller's
+//!   `x-request-id` if it is well-formed, and otherwise generates one. An id that contains the
+//!   request's own key or bearer token, or is part of it, is not taken, because ids are logged.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,17 +32,17 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// Shorter names are found in credentials by chance.
+/// Shorter ids occur in credentials by chance.
 const SECRET_LENGTH_MIN: usize = 16;
 
-/// Names every request. See the [module](self).
+/// Gives every request an id. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct RequestIdLayer {
     gate: Gate<RequestIdPolicy>,
 }
 
 impl RequestIdLayer {
-    /// Takes and tells ids in `x-request-id`.
+    /// Reads and writes ids in `x-request-id`.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -68,7 +69,7 @@ impl<S> tower_layer::Layer<S> for RequestIdLayer {
     }
 }
 
-/// The decision of a [`RequestIdLayer`]: everybody is admitted, by name.
+/// The decision of a [`RequestIdLayer`]: every request is admitted, with an id.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestIdPolicy;
 
@@ -91,7 +92,7 @@ impl Policy for RequestIdPolicy {
     }
 }
 
-/// What the caller calls the request.
+/// The caller's own id for the request.
 fn sent_in(head: &RequestHead<'_>) -> Option<RequestId> {
     let mut sent = head.headers.get_all(X_REQUEST_ID).iter();
     match (sent.next(), sent.next()) {
@@ -100,7 +101,7 @@ fn sent_in(head: &RequestHead<'_>) -> Option<RequestId> {
     }
 }
 
-/// Whether it has what the same request shows as a key or a token, or is a part of that.
+/// Whether the id contains the key or token of the same request, or is part of it.
 fn is_credential(name: &HeaderValue, headers: &HeaderMap) -> bool {
     let name = name.as_bytes();
     let is_in = |one: &[u8], other: &[u8]| {
@@ -114,7 +115,7 @@ fn is_credential(name: &HeaderValue, headers: &HeaderMap) -> bool {
     })
 }
 
-/// The request's name, for the request and the answer.
+/// The request's id, for the request and the response.
 #[derive(Debug)]
 pub struct RequestIdPermit(RequestId);
 

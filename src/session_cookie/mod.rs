@@ -1,12 +1,13 @@
 //! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
-//! - Refuses with 401 a cookie that is expired, changed, made with another secret, or sent twice; one beside which a key or a
-//!   token is sent twice; and a request without one, unless [`or`](SessionCookieLayer::or) leaves that to another layer. With 403
-//!   what a page of another site made a
-//!   browser send: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is foreign, since browsers add cookies to
-//!   those too.
-//! - Stands inside rate limits by address, and outside whatever asks for a [`Principal`](crate::Principal).
-//! - Asks no store: a cookie is good until it expires.
+//! - Refuses with 401 a cookie that is expired, tampered with, made with another secret, or sent
+//!   twice; one beside which a key or a token is sent twice; and a request without one, unless
+//!   [`or`](SessionCookieLayer::or) leaves that to another layer. Refuses with 403 a request that
+//!   another site's page caused: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is
+//!   foreign, since browsers add cookies to those too.
+//! - Stands inside rate limits by address, and outside everything that needs a
+//!   [`Principal`](crate::Principal).
+//! - Uses no store: a cookie is good until it expires.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +51,7 @@ use crate::{
     wire::{CookieValue, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site, read_cookie},
 };
 
-/// Admits who has a session. See the [module](self).
+/// Admits callers with a session. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct SessionCookieLayer {
     gate: Gate<SessionCookiePolicy>,
@@ -59,8 +60,8 @@ pub struct SessionCookieLayer {
 guard::layer!(SessionCookieLayer, SessionCookiePolicy);
 
 impl SessionCookieLayer {
-    /// Takes cookies that `verifier` finds good, whole or in pieces (`.0`, `.1`, …), named as NextAuth.js names them:
-    /// `next-auth.session-token` or `__Secure-next-auth.session-token`.
+    /// Accepts cookies that `verifier` finds good, whole or split (`.0`, `.1`, …), under the names
+    /// that NextAuth.js uses: `next-auth.session-token` or `__Secure-next-auth.session-token`.
     #[must_use]
     pub fn new(verifier: SessionCookieVerifier) -> Self {
         let names = [
@@ -79,14 +80,15 @@ impl SessionCookieLayer {
         }
     }
 
-    /// The cookie's name, instead of NextAuth's two. A name with `__Secure-` or `__Host-` can't be set by a page over http.
+    /// The cookie's name, instead of NextAuth's two. A page loaded over http can't set a cookie
+    /// whose name starts with `__Secure-` or `__Host-`.
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         self.change(|policy| policy.names = Arc::from([name.into()]))
     }
 
-    /// One more origin whose pages may send unsafe requests with the cookie: where the application is served, if a proxy
-    /// in front changes `Host`, or another application of one's own.
+    /// Adds an origin whose pages may send unsafe requests with the cookie: the application's own,
+    /// if a proxy in front changes `Host`, or that of another of your applications.
     #[must_use]
     pub fn add_trusted_origin(self, origin: Origin) -> Self {
         self.change(|policy| {
@@ -94,28 +96,31 @@ impl SessionCookieLayer {
         })
     }
 
-    /// Takes the cookie from pages of any site. Then something else must keep them out: a token in every form, say.
+    /// Accepts the cookie from pages of any site. Something else must then prevent cross-site
+    /// requests, such as a token in every form.
     #[must_use]
     pub fn dangerous_any_origin(self) -> Self {
         self.change(|policy| policy.cross_site = CrossSite::Admitted)
     }
 
-    /// Refuses whoever sends a key or a bearer token, also beside a cookie: for routes that are a user's own, in a browser.
+    /// Refuses requests with a key or a bearer token, even beside a cookie: for routes that are
+    /// only for a user in a browser.
     #[must_use]
     pub fn exclusive(self) -> Self {
         self.change(|policy| policy.others = Others::Refused)
     }
 
-    /// Whether the request brings a session cookie, good or bad. That tells whom to spare in a layer further out
-    /// ([`skip`](crate::RateLimitLayer::skip)): a request that brings one is decided by this layer, and no other after it
-    /// is asked about it.
+    /// Whether the request carries a session cookie, good or bad. Use it to exempt callers from an
+    /// outer layer ([`skip`](crate::RateLimitLayer::skip)): this layer decides on every request
+    /// with a cookie, and no later layer is asked about it.
     #[must_use]
     pub fn finds_cookie(&self, head: &RequestHead<'_>) -> bool {
         let names = &self.gate.policy().names;
         !matches!(read_cookie(head.headers, names), CookieValue::Absent)
     }
 
-    /// Asks `other` about requests that carry no session cookie. A bad cookie is refused, not passed on.
+    /// Falls back to `other` for requests without a session cookie. A bad cookie is refused, not
+    /// passed on.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<SessionCookiePolicy, A::Policy> {
         OrLayer::new(self.gate, other)
@@ -144,7 +149,7 @@ pub struct SessionCookiePolicy {
     trusted: Arc<[Origin]>,
     cross_site: CrossSite,
     others: Others,
-    /// Where keys are expected.
+    /// The header fields in which keys are expected.
     key_headers: Vec<HeaderName>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
     wire::RequestHead,
 };
 
-/// The permit of one gate; none where the gate was passed by.
+/// The permit of one gate; none if the gate was skipped.
 #[derive(Debug)]
 pub struct Passed<P>(Option<P>);
 
@@ -83,13 +83,13 @@ impl<P: Policy> Gate<P> {
             }
         }
         if !is_admitted {
-            // In shadow: nobody else comes here without a permit.
+            // Only in shadow mode does a request get here without a permit.
             self.policy().mark_unadmitted(request.extensions_mut());
         }
         if let Some(permit) = permit {
             permit.mark_request(request.extensions_mut());
         }
-        // With the caller, who may just have become known.
+        // Reported last, so that the event names a caller who has just been identified.
         if denial.is_none() && self.policy().judges() {
             event::admitted(name, &RequestHead::of(request), self.counted());
         }
@@ -132,7 +132,7 @@ impl<P: Policy> Course for Gate<P> {
     }
 }
 
-/// The meter of one gate, where it left one.
+/// The meter of one gate, if it attached one.
 impl<M: Meter> Meter for Option<M> {
     fn data(&mut self, piece: &[u8]) {
         if let Some(meter) = self {

@@ -1,7 +1,8 @@
-//! What a request passes on its way in: one gate, or several one after the other in one guard.
+//! The gates that a request passes: one, or several one after the other in one guard.
 //!
-//! Machinery that shows in the types of services: a gate of your own is a [`Policy`](super::Policy) in a
-//! [`Gate`](super::Gate), and several of them are put together with [`Then`]. The traits can't be implemented elsewhere.
+//! Machinery that appears in the types of services. A gate of your own is a
+//! [`Policy`](super::Policy) in a [`Gate`](super::Gate), and several are combined with [`Then`].
+//! The traits can't be implemented elsewhere.
 
 mod gate;
 mod optional;
@@ -24,24 +25,25 @@ pub use several::{AllMeters, AllPassed, Several};
 pub use spared::Unless;
 pub use then::{Both, Either, Meters, Then};
 
-/// The gates that a request passes, in order: one ([`Gate`](super::Gate)), two courses ([`Then`]), perhaps one
-/// (`Option`), a shared one (`Arc`), or [`Several`] of one kind. Several gates in one [`Guard`](super::Guard) decide as they would in a guard each,
-/// and the request and its answer are moved once.
+/// The gates that a request passes, in order: one ([`Gate`](super::Gate)), two courses ([`Then`]),
+/// an optional one (`Option`), a shared one (`Arc`), or [`Several`] of one kind. Several gates in
+/// one [`Guard`](super::Guard) decide as they would in a guard each, but the request and its
+/// response are moved only once.
 pub trait Course: sealed::Sealed + Clone + Send + Sync + 'static {
-    /// Where the proofs of admission of all gates are kept.
+    /// The permits of all gates.
     type Admission: Admission;
-    /// A gate that waits for I/O.
+    /// The state of a gate that waits for I/O.
     type Waiting: Send;
 
-    /// Leads a request in, until it is through, stopped, or has to wait. The proofs are put into `admission`, which
-    /// is empty before.
+    /// Leads a request through the gates until it is admitted, stopped, or has to wait. The permits
+    /// are put into `admission`, which is empty before.
     fn enter<B>(
         &self,
         request: &mut Request<B>,
         admission: &mut Self::Admission,
     ) -> Progress<Self::Waiting>;
 
-    /// Goes on where it waited, when the I/O is done.
+    /// Continues where it waited, once the I/O is done.
     fn resume<B>(
         &self,
         waiting: Self::Waiting,
@@ -59,48 +61,49 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// How far a request has come.
+/// How far a request has got.
 #[derive(Debug)]
 pub enum Progress<W> {
     /// Through all gates.
     Admitted,
-    /// It is answered without the inner service; the gates before have their say about the answer.
+    /// It is answered without the inner service; the gates that it has passed still mark the
+    /// response.
     Stopped(Box<Response<Bytes>>),
-    /// It waits.
+    /// It waits for I/O.
     Waiting(W),
 }
 
-/// The proofs of a course, and what they have to say when there is an answer. The default has none.
+/// The permits of a course, which mark the response. The default has none.
 pub trait Admission: sealed::Sealed + Default + Send + 'static {
-    /// Where what they leave on the answer's body is kept. The default has nothing.
+    /// The meters that they attach to the response body. The default has none.
     type Meter: Meter + Default;
 
-    /// Whether one of the permits tells what is left of a limit.
+    /// Whether one of the permits reports what is left of a limit.
     const TELLS_LIMITS: bool;
 
-    /// As many header fields as the permits usually add to an answer.
+    /// The number of header fields that the permits usually add to a response.
     const FIELDS: usize;
 
-    /// Marks the answer, the innermost first, and puts into `meter` what is to watch the body.
+    /// Marks the response, the innermost gate first, and puts the meters of its body into `meter`.
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter);
 
     /// The inner service failed with an error of its own instead of answering.
     fn inner_failed(&mut self);
 }
 
-/// An answer while the gates mark it.
+/// A response while the gates mark it.
 #[derive(Debug)]
 pub struct Answer<'a> {
     status: StatusCode,
     headers: &'a mut HeaderMap,
     extensions: &'a mut Extensions,
-    /// Limits that gates further in have told.
+    /// Limits that inner gates have reported.
     told: ToldLimits,
     /// Another body in place of the inner service's.
     pub(super) replaced: Option<Bytes>,
-    /// What has to be written down before the head goes out.
+    /// What must be recorded before the head is sent.
     pub(super) settling: Option<StoreFuture<()>>,
-    /// Whether the body is watched.
+    /// Whether the body has a meter.
     pub(super) is_metered: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Authentication that stops nobody who isn't known.
+//! Authentication that lets unauthenticated callers through.
 
 use std::{
     fmt,
@@ -16,9 +16,10 @@ use crate::{
     wire::RequestHead,
 };
 
-/// Asks who calls, and lets those on as nobody whom it doesn't know: what stands further in answers them as it answers strangers. A bad
-/// credential is told of as anywhere else, in the logs and to limits of failed attempts; who asks hears nothing of it. What
-/// has to do with the server (503), or with too many requests, stops them.
+/// Identifies the caller, and lets unauthenticated requests through without a principal: whatever
+/// is further in answers them as strangers. A bad credential is still logged and counted as a
+/// failed attempt, but the caller isn't told. Refusals that aren't about the caller (503, too many
+/// requests) do stop the request.
 pub struct OptionalAuthentication<P>(Gate<P>);
 
 impl<P> OptionalAuthentication<P> {
@@ -27,11 +28,11 @@ impl<P> OptionalAuthentication<P> {
     }
 }
 
-/// On an answer that says nothing of it: a credential was tried, and was no good.
+/// Marks a response, which doesn't otherwise show it, as that to a request with a bad credential.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FailedAttempt;
 
-/// The proof that it was asked who calls, whoever it was.
+/// The permit of a request whose caller was looked for, found or not.
 #[derive(Debug, Default)]
 pub struct Asked {
     caller: Passed<Identified>,
@@ -80,7 +81,7 @@ impl<P: Policy<Permit = Identified>> OptionalAuthentication<P> {
     }
 }
 
-/// Whether it says who the caller isn't, or where from nobody may call.
+/// Whether the refusal is about the caller's credential or address.
 fn is_of_the_caller(denial: &Denial) -> bool {
     let kind = denial.kind();
     let is_forbidden = matches!(kind, DenialKind::NotPermitted | DenialKind::AddressRefused);

@@ -1,4 +1,4 @@
-//! As many gates of one kind as there are.
+//! Any number of gates of one kind.
 
 use std::{sync::Arc, task::Context};
 
@@ -10,7 +10,7 @@ use crate::{
     store::StoreFuture,
 };
 
-/// Gates of one kind, one after the other. Where there are none they cost nothing.
+/// Gates of one kind, one after the other. With none, it costs nothing.
 #[derive(Clone, Debug)]
 pub struct Several<P>(Arc<[Gate<P>]>);
 
@@ -20,7 +20,7 @@ impl<P> Several<P> {
     }
 }
 
-/// The proofs of [`Several`] gates, of as many as were passed.
+/// The permits of [`Several`] gates: of those passed so far.
 #[derive(Debug)]
 pub struct AllPassed<P>(Vec<Passed<P>>);
 
@@ -44,7 +44,7 @@ impl<P> sealed::Sealed for Several<P> {}
 
 impl<P: Policy + Clone> Course for Several<P> {
     type Admission = AllPassed<P::Permit>;
-    /// The last of the proofs is that of the gate which waits.
+    /// The last permit belongs to the gate that waits.
     type Waiting = PendingVerdict<P::Permit>;
 
     fn enter<B>(
@@ -78,7 +78,7 @@ impl<P: Policy + Clone> Course for Several<P> {
                 return Progress::Waiting(waiting);
             };
             match gate.resume(waiting, request, proof, context) {
-                // The next one has only begun to wait: nobody would wake it.
+                // The next gate may have just started to wait: poll it, or nothing would wake it.
                 Progress::Admitted => progress = self.enter(request, admission),
                 progress => return progress,
             }
@@ -93,7 +93,7 @@ impl<P: Permit> Admission for AllPassed<P> {
     type Meter = AllMeters<P::Meter>;
 
     const TELLS_LIMITS: bool = P::TELLS_LIMITS;
-    /// There are none, usually.
+    /// Usually there are no gates.
     const FIELDS: usize = 0;
 
     fn mark(&mut self, answer: &mut Answer<'_>, meter: &mut Self::Meter) {

@@ -1,4 +1,4 @@
-//! Courses that may be left out, or are shared.
+//! Courses that can be skipped, absent or shared.
 
 use std::{fmt, sync::Arc, task::Context};
 
@@ -7,7 +7,7 @@ use http::Request;
 use super::{Course, Progress, sealed};
 use crate::{guard::Skip, wire::RequestHead};
 
-/// A course that some requests are spared.
+/// A course that some requests skip.
 #[derive(Clone)]
 pub struct Unless<C> {
     skips: Arc<[Skip]>,
@@ -15,7 +15,7 @@ pub struct Unless<C> {
 }
 
 impl<C> Unless<C> {
-    /// Spares requests for which any of `skips` says so.
+    /// Skips requests for which any of `skips` returns true.
     pub(crate) fn new(skips: Vec<Skip>, course: C) -> Self {
         Self {
             skips: skips.into(),
@@ -61,7 +61,7 @@ impl<C: Course> Course for Unless<C> {
 
 impl<C> sealed::Sealed for Option<C> {}
 
-/// A course that may be left out.
+/// An optional course.
 impl<C: Course> Course for Option<C> {
     type Admission = C::Admission;
     type Waiting = C::Waiting;

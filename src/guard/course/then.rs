@@ -13,16 +13,16 @@ use crate::{
 /// One course, then another further in.
 #[derive(Clone, Debug)]
 pub struct Then<A, B> {
-    /// The first.
+    /// The outer course.
     pub outer: A,
-    /// Whoever is through the first comes to this.
+    /// The inner course, for requests that the outer one admits.
     pub inner: B,
 }
 
-/// The proofs of a [`Then`].
+/// The permits of a [`Then`].
 #[derive(Debug, Default)]
 pub struct Both<A, B> {
-    // Dropped in this order: what the inner one counts when it goes, the outer one sees.
+    // Dropped in this order, so that the outer permit sees what the inner one counts in `Drop`.
     inner: B,
     outer: A,
 }
@@ -30,14 +30,14 @@ pub struct Both<A, B> {
 /// Which part of a [`Then`] waits.
 #[derive(Debug)]
 pub enum Either<W, V> {
-    /// The first.
+    /// The outer course.
     Outer(W),
-    /// The second.
+    /// The inner course.
     Inner(V),
 }
 
 impl<A: Course, B: Course> Then<A, B> {
-    /// Whoever is through the outer course goes into the inner one.
+    /// Leads a request that the outer course admits into the inner one.
     fn go_on<R>(
         &self,
         progress: Progress<A::Waiting>,
@@ -87,7 +87,7 @@ impl<A: Course, B: Course> Course for Then<A, B> {
             Either::Outer(waiting) => {
                 let progress = self.outer.resume(waiting, request, outer, context);
                 match self.go_on(progress, request, inner) {
-                    // It has only begun to wait: nobody would wake it.
+                    // It has just started to wait: poll it, or nothing would wake it.
                     Progress::Waiting(Either::Inner(waiting)) => {
                         inside(self.inner.resume(waiting, request, inner, context))
                     }
@@ -105,7 +105,7 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
     type Meter = Meters<A::Meter, B::Meter>;
 
     const TELLS_LIMITS: bool = A::TELLS_LIMITS || B::TELLS_LIMITS;
-    /// Of two that tell limits only the inner one does.
+    /// If both report limits, only the inner one adds fields.
     const FIELDS: usize = if A::TELLS_LIMITS && B::TELLS_LIMITS && A::FIELDS < B::FIELDS {
         B::FIELDS
     } else if A::TELLS_LIMITS && B::TELLS_LIMITS {
@@ -119,7 +119,7 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
         let was_replaced = answer.replaced.is_some();
         self.outer.mark(answer, &mut meter.outer);
         if !was_replaced && answer.replaced.is_some() {
-            // A body that is replaced further out is seen to its end by nobody.
+            // The end of a body that is replaced further out is never seen.
             meter.inner = B::Meter::default();
         }
     }
