@@ -13,6 +13,7 @@
 //! In a rolling window a hold counts for as long as it is open, and its charge counts from
 //! settlement on ([`RollingWindow`](super::budget::RollingWindow)).
 
+mod late;
 mod lease;
 mod rolling;
 mod spent;
@@ -27,6 +28,7 @@ use super::{
     money::Money,
 };
 
+pub use late::Abandoned;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use lease::PART_OF_LEFT;
 pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};

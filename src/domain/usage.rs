@@ -175,7 +175,9 @@ pub enum Outcome {
     Failed,
     /// The client left before the end.
     Disconnected,
-    /// The process died, or the hold outlived its lifetime: resolved by the ledger.
+    /// The process died, or the hold outlived its lifetime: resolved by the ledger. If the process
+    /// was alive after all and the call is settled within a day, a second row says how it ended and
+    /// what was still charged.
     Abandoned,
 }
 

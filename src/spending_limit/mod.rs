@@ -22,8 +22,11 @@
 //! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer
 //!   again, or is refused with 409 (still under way, or the answer was not kept) or 422 (a
 //!   different request). With a [`BodyDigestLayer`] further out, the body has to match too.
-//! - With a durable ledger the last frame of an answer is sent only after the settlement has been
-//!   written, so that an answered call is never missing from the usage log.
+//! - With a durable ledger the last frame of an answer waits until the settlement has been written,
+//!   so that an answered call is not missing from the usage log. It waits for the ledger's deadline
+//!   at most (5 seconds, with Redis 2, unless set otherwise); then it is sent, an error is logged,
+//!   and the settlement is retried until it is written. Only if the process dies before that is the
+//!   call left `abandoned`.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

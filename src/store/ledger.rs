@@ -20,11 +20,14 @@ use crate::domain::{
 ///   locked in a fixed order. Their results are written in the same step: for a hold its
 ///   [`Grant`](crate::books::Grant) ([`Hold::granted`]), for a settlement the charge, into the log.
 /// - **A hold is settled once**, by its [`HoldId`](crate::usage::HoldId): its record is removed in
-///   the step that settles it, and a second settlement, or one of a resolved hold, changes nothing
-///   and is not an error.
+///   the step that settles it, and a second settlement changes nothing and is not an error.
 /// - **No hold outlives its process.** Holds of a dead process, and those whose
 ///   [`lifetime`](HoldRequest::lifetime) is over, are resolved as their
 ///   [`Expiry`](crate::usage::Expiry) says, with a log row that says `abandoned`.
+/// - **An answered call is charged, even late.** A process that was only cut off returns and settles
+///   holds that were resolved meanwhile. What such a call cost beyond what was charged then is
+///   charged, once, for a day ([`Abandoned`](crate::books::Abandoned)), with a second row that holds
+///   nothing. This may overdraw the account.
 /// - **An [`Idempotency`](crate::usage::Idempotency) key is known from the step of its hold on**
 ///   ([`KnownCall`](crate::books::KnownCall) says why another call is refused), and forgotten if
 ///   the hold cost nothing.
@@ -39,7 +42,9 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Ends a hold, once, with what the call actually cost, and writes the usage row, in one step.
     ///
     /// The settlement is in progress as soon as this returns, whether or not the answer is awaited.
-    /// A hold that was resolved in the meantime (its lifetime was over) stays as it was resolved.
+    /// If the hold was resolved in the meantime (its lifetime was over, or this process was declared
+    /// dead), its usage row stays, and what the call cost beyond the charge of that row is charged
+    /// with a second one.
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
     /// Extends a hold's lifetime to `lifetime` from now. `false` if it is no longer open. Like a

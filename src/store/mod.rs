@@ -73,6 +73,7 @@ mod future;
 mod gauge;
 mod held_keys;
 mod keys;
+mod late_holds;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod leased;

@@ -14,7 +14,7 @@
 )]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
@@ -169,8 +169,6 @@ struct Answered {
     leased: u64,
     failures: usize,
     died: Option<Duration>,
-    /// It was stopped for so long that others took it for dead.
-    was_stopped: bool,
 }
 
 /// A process that calls, and what is heard of it.
@@ -269,6 +267,8 @@ struct Books {
     deposited: i64,
     answered: usize,
     abandoned: usize,
+    /// Of those: heard of late, and charged all the same.
+    late: usize,
 }
 
 fn all_books() -> Vec<Books> {
@@ -284,23 +284,29 @@ async fn check<S: Ledger>(store: &S, life: u64, answered: &mut Answered, books: 
         assert_eq!(balance.held, Money::ZERO, "left over by life {life}");
         let rows = rows_since(store, &account, books.seen).await;
         books.seen = rows.first().map_or(books.seen, |row| row.position);
-        let mut names = std::collections::HashSet::new();
+        let (mut settled, mut abandoned) = (HashSet::new(), HashSet::new());
         for row in rows {
             let name = row.call.request_id.to_string();
             assert!(name.starts_with(&own), "{name} came in life {life}");
-            assert!(names.insert(name.clone()), "{name} is there twice");
             let charged = row.settlement.charged.nanos();
             books.settled += charged;
             if row.settlement.outcome == Outcome::Abandoned {
-                books.abandoned += 1;
                 assert_eq!(charged, 0);
-                let said = answered.charged.remove(&name).is_some();
-                assert!(!said || answered.was_stopped, "{name} was answered");
-            } else if let Some((said, _)) = answered.charged.remove(&name) {
+                assert!(abandoned.insert(name));
+                continue;
+            }
+            if let Some((said, _)) = answered.charged.remove(&name) {
                 books.answered += 1;
                 assert_eq!(charged, said, "{name}");
             }
+            assert!(settled.insert(name.clone()), "{name} is there twice");
         }
+        for name in &abandoned {
+            let is_lost = answered.charged.contains_key(name);
+            assert!(!is_lost, "{name} was answered, given back and not charged");
+        }
+        books.abandoned += abandoned.len();
+        books.late += abandoned.intersection(&settled).count();
         assert_eq!(balance.settled.nanos(), books.settled, "the log's sum");
         let spent = store.budget(&account, &key()).await.unwrap();
         assert_eq!(spent.total.settled, balance.settled);

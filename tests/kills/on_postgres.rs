@@ -10,8 +10,8 @@ use tollgate::{
 };
 
 use super::{
-    ACCOUNTS, CALLERS, Caller, LONG, account, all_books, begin, check, kill_clients, kills,
-    nothing_is_lost, on_leases::KEPT_BACK,
+    ACCOUNTS, Answered, CALLERS, Caller, LONG, account, all_books, begin, check, kill_clients,
+    kills, nothing_is_lost, on_leases::KEPT_BACK,
 };
 
 #[path = "../support/postgres.rs"]
@@ -70,6 +70,37 @@ async fn comes_to_rest(store: &PostgresStore) -> bool {
     false
 }
 
+/// What it was answered, by what others see of it: `place` is where it calls, and it was stopped for so long that they
+/// took it for dead.
+async fn stopped_and_killed(place: String, store: &PostgresStore) -> Answered {
+    let caller = tokio::task::spawn_blocking(move || begin(&place, 0));
+    let caller = caller.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    signal(&caller, "STOP");
+    assert!(comes_to_rest(store).await, "what a stopped node holds");
+    signal(&caller, "CONT");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let answered = caller.kill();
+    assert!(comes_to_rest(store).await, "what a dead node holds");
+    answered
+}
+
+/// What it has is given back while it is stopped, and charged when it says what became of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_and_goes_on_is_charged_for_all_it_answered_once() {
+    let Some(options) = server::database().await else {
+        return;
+    };
+    let store = builder(options.clone()).await.open().await.unwrap();
+    let mut answered = stopped_and_killed(place(&options), &store).await;
+    let mut books = all_books();
+    check(&store, 0, &mut answered, &mut books).await;
+    nothing_is_lost(0, &answered, None);
+    let late: usize = books.iter().map(|books| books.late).sum();
+    assert!(late > 0, "given back, and heard of after all");
+    store.close().await.unwrap();
+}
+
 /// With real clocks: a node may spend what it leased for four seconds after it last was heard of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_stopped_and_goes_on_is_charged_for_all_it_served_once() {
@@ -77,17 +108,8 @@ async fn a_node_that_was_stopped_and_goes_on_is_charged_for_all_it_served_once()
         return;
     };
     let leased = format!("leased:{}", place(&options));
-    let caller = tokio::task::spawn_blocking(move || begin(&leased, 0));
-    let caller = caller.await.unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    signal(&caller, "STOP");
     let store = builder(options.clone()).await.open().await.unwrap();
-    assert!(comes_to_rest(&store).await, "what a stopped node holds");
-    signal(&caller, "CONT");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut answered = caller.kill();
-    answered.was_stopped = true;
-    assert!(comes_to_rest(&store).await, "what a dead node holds");
+    let mut answered = stopped_and_killed(leased, &store).await;
     let mut books = all_books();
     check(&store, 0, &mut answered, &mut books).await;
     nothing_is_lost(0, &answered, Some(KEPT_BACK));

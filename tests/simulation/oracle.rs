@@ -1,6 +1,9 @@
 //! What must be so: the books, kept as sums over what happened, in wide numbers, and by the windows' own
 //! names instead of by rolling them.
 
+mod late;
+mod rolling;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -10,10 +13,12 @@ use std::{
 use tollgate::{
     RequestId,
     books::{Balance, Budget, HoldRefusal},
-    budget::{BudgetWindow, RollingWindow, SpendingAlert, SpendingLimits, Windows},
+    budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
     store::{AccountId, BudgetId},
     usage::{Expiry, Hold, HoldId, HoldRequest},
 };
+
+use self::{late::Late, rolling::Rolling};
 
 #[derive(Clone, Debug)]
 struct Open {
@@ -45,39 +50,12 @@ struct Known {
 
 type Window = (AccountId, BudgetId, BudgetWindow, i64);
 
-/// All that was ever charged in a window that rolls, with the second by which it counts.
-struct Rolling {
-    window: RollingWindow,
-    charges: Vec<(i64, i128)>,
-    /// The latest second at which it was looked at.
-    seen: i64,
-    told: Option<i64>,
-}
-
-impl Rolling {
-    fn width(&self) -> i64 {
-        self.window.slice().as_secs() as i64
-    }
-
-    /// Time never goes back.
-    fn by(&self, second: i64) -> i64 {
-        second.max(self.seen)
-    }
-
-    fn settled(&self, second: i64) -> i128 {
-        let (now, width) = (self.by(second), self.width());
-        let length = self.window.length().as_secs() as i64;
-        let counts = |at: i64| at - at.rem_euclid(width) + width + length > now;
-        let charges = self.charges.iter().filter(|(at, _)| counts(*at));
-        charges.map(|(_, amount)| amount).sum()
-    }
-}
-
 #[derive(Default)]
 pub(crate) struct Oracle {
     accounts: HashMap<AccountId, Account>,
     open: HashMap<HoldId, Open>,
     ended: HashSet<HoldId>,
+    late: HashMap<HoldId, Late>,
     settled: HashMap<Window, i128>,
     limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
     known: HashMap<(AccountId, Arc<str>), Known>,
@@ -85,7 +63,10 @@ pub(crate) struct Oracle {
     rolling: HashMap<(AccountId, BudgetId), Rolling>,
     /// The time of day.
     second: i64,
+    elapsed: Duration,
     pub(crate) expired: usize,
+    /// Of those: charged late.
+    pub(crate) charged_late: usize,
 }
 
 const WINDOWS: [BudgetWindow; 3] = [BudgetWindow::Day, BudgetWindow::Month, BudgetWindow::Total];
@@ -317,41 +298,44 @@ impl Oracle {
         assert!(self.open.insert(hold.id, open).is_none());
     }
 
-    fn end(&mut self, id: HoldId, charged: i128) {
-        let Some(open) = self.open.remove(&id) else {
-            return;
-        };
+    fn end(&mut self, id: HoldId, charged: i128) -> Option<Open> {
+        let open = self.open.remove(&id)?;
         assert!(self.ended.insert(id), "a hold ended twice");
         let charged = charged.max(0);
-        for budget in &open.budgets {
-            for window in WINDOWS {
-                let from = begin(window, open.windows);
-                let place = (open.account.clone(), budget.clone(), window, from);
-                *self.settled.entry(place).or_default() += charged;
-            }
-            self.look(&open.account, budget);
-            let place = (open.account.clone(), budget.clone());
-            if let Some(rolling) = self.rolling.get_mut(&place) {
-                let at = rolling.by(self.second);
-                rolling.charges.push((at, charged));
-            }
-        }
-        if let Some(key) = open.key {
-            let place = (open.account.clone(), key);
+        self.charge(&open, charged);
+        if let Some(key) = &open.key {
+            let place = (open.account.clone(), Arc::clone(key));
             if charged == 0 {
                 self.known.remove(&place);
             } else if let Some(known) = self.known.get_mut(&place) {
                 known.settled = true;
             }
         }
-        let account = self.accounts.entry(open.account).or_default();
+        Some(open)
+    }
+
+    fn charge(&mut self, hold: &Open, charged: i128) {
+        for budget in &hold.budgets {
+            for window in WINDOWS {
+                let from = begin(window, hold.windows);
+                let place = (hold.account.clone(), budget.clone(), window, from);
+                *self.settled.entry(place).or_default() += charged;
+            }
+            self.look(&hold.account, budget);
+            let place = (hold.account.clone(), budget.clone());
+            if let Some(rolling) = self.rolling.get_mut(&place) {
+                let at = rolling.by(self.second);
+                rolling.charges.push((at, charged));
+            }
+        }
+        let account = self.accounts.entry(hold.account.clone()).or_default();
         account.settled += charged;
         account.rows += 1;
     }
 
     /// What has been open for too long ends before anything else happens in its account.
     pub(crate) fn expire(&mut self, account: &AccountId, now: Duration, second: i64) {
-        self.second = second;
+        (self.second, self.elapsed) = (second, now);
         let over: Vec<_> = self
             .open
             .iter()
@@ -365,12 +349,25 @@ impl Oracle {
             .collect();
         self.expired += over.len();
         for (id, charged) in over {
-            self.end(id, charged);
+            let key = self.open[&id].key.clone();
+            let known = key.and_then(|key| self.known.get(&(account.clone(), key)));
+            let freed = known.filter(|_| charged == 0);
+            let freed = freed.map(|known| (known.fingerprint, known.ends));
+            let late = Late {
+                hold: self.end(id, charged).unwrap(),
+                charged,
+                at: now,
+                freed,
+            };
+            self.late.insert(id, late);
         }
     }
 
     pub(crate) fn settle(&mut self, id: HoldId, charged: i64) {
-        self.end(id, i128::from(charged));
+        let charged = i128::from(charged);
+        if self.end(id, charged).is_none() {
+            self.settle_late(id, charged);
+        }
     }
 
     pub(crate) fn extend(&mut self, id: HoldId, ends: Duration, answer: bool) {
@@ -453,7 +450,8 @@ impl Oracle {
     }
 
     pub(crate) fn windows_of(&self, id: HoldId) -> Option<Windows> {
-        self.open.get(&id).map(|open| open.windows)
+        let late = || self.late.get(&id).map(|late| late.hold.windows);
+        self.open.get(&id).map(|open| open.windows).or_else(late)
     }
 
     pub(crate) fn check_balance(&self, account: &AccountId, balance: Balance) {
@@ -493,7 +491,7 @@ impl Oracle {
         );
     }
 
-    /// The log has a row for each call that ended, and their sum is what was settled.
+    /// The log has a row for each call that ended, one more for each that was heard of late, and their sum is what was settled.
     pub(crate) fn check_log(&self, account: &AccountId, rows: usize, charged: i128) {
         let own = self.accounts.get(account);
         let (expected, settled) = own.map_or((0, 0), |own| (own.rows, own.settled));

@@ -27,6 +27,7 @@ pub(crate) struct Tally {
     settled_again: usize,
     lost: usize,
     expired: usize,
+    charged_late: usize,
     calls_done: usize,
     calls_dropped: usize,
     clock_set: usize,
@@ -34,7 +35,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn counts(&self) -> [usize; 10] {
+    fn counts(&self) -> [usize; 11] {
         [
             self.granted,
             self.refused,
@@ -42,6 +43,7 @@ impl Tally {
             self.settled_again,
             self.lost,
             self.expired,
+            self.charged_late,
             self.calls_done,
             self.calls_dropped,
             self.clock_set,
@@ -56,6 +58,7 @@ impl Tally {
         self.settled_again += other.settled_again;
         self.lost += other.lost;
         self.expired += other.expired;
+        self.charged_late += other.charged_late;
         self.calls_done += other.calls_done;
         self.calls_dropped += other.calls_dropped;
         self.clock_set += other.clock_set;
@@ -467,5 +470,6 @@ impl World {
         let oracle = self.ledger.oracle.lock().unwrap();
         assert_eq!(oracle.open(), 0);
         self.tally.expired = oracle.expired;
+        self.tally.charged_late = oracle.charged_late;
     }
 }

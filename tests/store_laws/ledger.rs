@@ -7,12 +7,12 @@ use tollgate::{
     budget::{BudgetWindow, SpendingLimits},
     money::Money,
     store::{Page, StoreErrorKind},
-    usage::{Adjustment, Credit, Outcome},
+    usage::{Adjustment, Credit, Expiry, HoldRequest, Outcome, UsageEntry},
 };
 
 use crate::engines::{
     LedgerEngine, Time, account, balances, budget, call, costs, forged, hold, kind, nanos, pay,
-    usage,
+    request, usage,
 };
 
 fn daily(limit: i64) -> SpendingLimits {
@@ -255,8 +255,6 @@ pub(crate) async fn a_hold_that_outlives_its_time_is_given_back<S: LedgerEngine>
     clock.advance(Duration::from_secs(2));
     store.flush().await.unwrap();
     balances(&store, &ann, 100, 0).await;
-    store.settle(held, costs(100)).await.unwrap();
-    balances(&store, &ann, 100, 0).await;
     let rows = usage(&store, &ann).await;
     assert_eq!(rows.len(), 1);
     let settlement = &rows[0].settlement;
@@ -268,4 +266,116 @@ pub(crate) async fn a_hold_that_outlives_its_time_is_given_back<S: LedgerEngine>
     let whole = hold(&store, &ann, &[key], 100).await.unwrap();
     store.settle(whole, costs(100)).await.unwrap();
     balances(&store, &ann, 100, 0).await;
+    drop(held);
+}
+
+pub(crate) async fn a_late_settlement_charges_once_and_only_what_was_abandoned<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &[key.clone()], 60).await.unwrap();
+    let settled = hold(&store, &ann, &[], 10).await.unwrap();
+    let again = [forged(&held), forged(&held), forged(&settled)];
+    let mut elsewhere = forged(&held);
+    elsewhere.id.instance = elsewhere.id.instance.wrapping_add(1);
+    store.settle(settled, costs(10)).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    store.flush().await.unwrap();
+    balances(&store, &ann, 100, 0).await;
+    // Given back, and sold again.
+    let others = hold(&store, &ann, &[key.clone()], 90).await.unwrap();
+    store.settle(others, costs(90)).await.unwrap();
+    balances(&store, &ann, 100, 0).await;
+    store.settle(elsewhere, costs(60)).await.unwrap();
+    store.settle(held, costs(60)).await.unwrap();
+    // The answer was lost, and so it comes again.
+    for again in again {
+        store.settle(again, costs(60)).await.unwrap();
+    }
+    let balance = store.balance(&ann).await.unwrap();
+    assert_eq!((balance.settled, balance.held), (nanos(160), nanos(0)));
+    let spent = store.budget(&ann, &key).await.unwrap();
+    assert_eq!(
+        (spent.total.settled, spent.total.held),
+        (nanos(150), nanos(0))
+    );
+    assert_eq!(
+        (spent.day.settled, spent.month.held),
+        (nanos(150), nanos(0))
+    );
+    let refused = hold(&store, &ann, &[], 1).await.unwrap_err();
+    assert_eq!(refused, HoldRefusal::InsufficientCredits, "overdrawn");
+    let rows = usage(&store, &ann).await;
+    let told = |row: &UsageEntry| {
+        let settlement = &row.settlement;
+        (settlement.outcome, row.held, settlement.charged)
+    };
+    let expected = [
+        (Outcome::Completed, nanos(0), nanos(60)),
+        (Outcome::Completed, nanos(90), nanos(90)),
+        (Outcome::Abandoned, nanos(60), nanos(0)),
+        (Outcome::Completed, nanos(10), nanos(10)),
+    ];
+    assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(rows[0].call, rows[2].call);
+    let moves = store.transactions(&ann, Page::first(9)).await.unwrap();
+    let moves: Vec<i64> = moves
+        .items
+        .iter()
+        .map(|moved| moved.amount.nanos())
+        .collect();
+    assert_eq!(moves, [-60, -90, -10, 100]);
+}
+
+pub(crate) async fn a_late_settlement_adds_to_what_was_charged_and_never_takes<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let wish = HoldRequest {
+            expiry: Expiry::Charge,
+            ..request(&ann, &[key.clone()], 70)
+        };
+        held.push(store.hold(wish).await.unwrap().unwrap());
+    }
+    clock.advance(Duration::from_secs(61));
+    store.flush().await.unwrap();
+    balances(&store, &ann, 1_000, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(140));
+    for (held, cost) in held.into_iter().zip([30, 75]) {
+        let again = forged(&held);
+        store.settle(held, costs(cost)).await.unwrap();
+        store.settle(again, costs(cost)).await.unwrap();
+    }
+    let rows = usage(&store, &ann).await;
+    let charged: Vec<i64> = rows
+        .iter()
+        .map(|row| row.settlement.charged.nanos())
+        .collect();
+    assert_eq!(charged, [5, 0, 70, 70]);
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(145));
+    let spent = store.budget(&ann, &key).await.unwrap();
+    assert_eq!(spent.total.settled, nanos(145));
+}
+
+pub(crate) async fn after_a_day_a_late_settlement_changes_nothing<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let held = hold(&store, &ann, &[], 60).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    store.flush().await.unwrap();
+    clock.advance(Duration::from_secs(24 * 3_600 + 1));
+    store.flush().await.unwrap();
+    store.settle(held, costs(60)).await.unwrap();
+    balances(&store, &ann, 100, 0).await;
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(0));
+    assert_eq!(usage(&store, &ann).await.len(), 1);
 }

@@ -98,7 +98,8 @@ pub(crate) async fn a_hold_lives_longer_where_it_is_extended<S: LedgerEngine>(
     store.settle(other, costs(5)).await.unwrap();
     store.settle(held, costs(60)).await.unwrap();
     balances(&store, &ann, 100, 0).await;
-    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(60));
+    // What was over is charged all the same.
+    assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(65));
 }
 
 pub(crate) async fn an_expired_hold_is_charged_where_that_was_asked_for<S: LedgerEngine>(
@@ -115,7 +116,6 @@ pub(crate) async fn an_expired_hold_is_charged_where_that_was_asked_for<S: Ledge
     assert_eq!(held.expiry, Expiry::Charge);
     clock.advance(Duration::from_secs(61));
     store.flush().await.unwrap();
-    store.settle(held, costs(3)).await.unwrap();
     balances(&store, &ann, 100, 0).await;
     let rows = usage(&store, &ann).await;
     assert_eq!(rows.len(), 1);
@@ -210,6 +210,59 @@ pub(crate) async fn an_abandoned_call_frees_its_key<S: LedgerEngine>(store: S, c
     store.settle(held, costs(10)).await.unwrap();
     balances(&store, &ann, 100, 0).await;
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(10));
+}
+
+/// With one key a client pays once, whichever of his calls it is for.
+pub(crate) async fn a_late_settlement_and_a_repetition_are_charged_once<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let ann = account("ann");
+    pay(&store, &ann, 100).await;
+    let abandoned = async |key, fingerprint| {
+        let held = granted(&store, once(&ann, key, fingerprint)).await;
+        clock.advance(Duration::from_secs(61));
+        store.flush().await.unwrap();
+        held
+    };
+    let settled = async || store.balance(&ann).await.unwrap().settled.nanos();
+    // It is not repeated before it is heard of.
+    let held = abandoned("a", 1).await;
+    store.settle(held, costs(10)).await.unwrap();
+    assert_eq!(settled().await, 10);
+    let refusal = refused(&store, once(&ann, "a", 1)).await;
+    assert_eq!(refusal, HoldRefusal::AlreadySettled);
+    let refusal = refused(&store, once(&ann, "a", 2)).await;
+    assert_eq!(refusal, HoldRefusal::OtherRequest);
+    // The repetition is under way, or was charged.
+    let held = abandoned("b", 1).await;
+    let repetition = granted(&store, once(&ann, "b", 1)).await;
+    store.settle(held, costs(10)).await.unwrap();
+    assert_eq!(settled().await, 10);
+    store.settle(repetition, costs(9)).await.unwrap();
+    let held = abandoned("c", 1).await;
+    let repetition = granted(&store, once(&ann, "c", 1)).await;
+    store.settle(repetition, costs(9)).await.unwrap();
+    store.settle(held, costs(10)).await.unwrap();
+    assert_eq!(settled().await, 28);
+    // By now the key names another call.
+    let held = abandoned("d", 1).await;
+    let other = granted(&store, once(&ann, "d", 2)).await;
+    store.settle(other, costs(1)).await.unwrap();
+    store.settle(held, costs(10)).await.unwrap();
+    assert_eq!(settled().await, 39);
+    // What is free frees nothing, and takes nothing.
+    let held = abandoned("e", 1).await;
+    store.settle(held, costs(0)).await.unwrap();
+    let again = granted(&store, once(&ann, "e", 1)).await;
+    store.settle(again, costs(1)).await.unwrap();
+    assert_eq!(settled().await, 40);
+    // A key that was taken back is forgotten like any other.
+    clock.advance(Duration::from_secs(3_600));
+    store.flush().await.unwrap();
+    let anew = granted(&store, once(&ann, "a", 2)).await;
+    store.settle(anew, costs(1)).await.unwrap();
+    balances(&store, &ann, 100, 0).await;
 }
 
 pub(crate) async fn a_soft_limit_is_told_once_in_a_window<S: LedgerEngine>(store: S, clock: Time) {

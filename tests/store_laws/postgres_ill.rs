@@ -125,9 +125,9 @@ async fn a_settlement_that_waits_for_the_database_outlasts_the_lifetime_of_its_h
     // Of which nothing was heard is overdue all the same.
     clock.advance(Duration::from_secs(1));
     until(async || store.flush().await.is_ok()).await;
-    store.settle(left, costs(10)).await.unwrap();
     balances(&store, &bob, 10, 0).await;
     assert_eq!(store.balance(&bob).await.unwrap().settled, nanos(0));
+    drop(left);
     store.close().await.unwrap();
 }
 

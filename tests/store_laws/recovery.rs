@@ -64,14 +64,24 @@ pub(crate) async fn what_a_silent_process_held_is_given_back_after_the_bound_and
     assert_eq!(rows[0].settlement.outcome, Outcome::Abandoned);
     assert_eq!(rows[0].settlement.status, None);
     assert_eq!(other.budget(&ann, &key).await.unwrap().total.held, nanos(0));
-    // It lived after all: too late for that hold, and good for new ones.
-    silent.settle(held, costs(100)).await.unwrap();
-    balances(&other, &ann, 100, 0).await;
+    let sold_again = hold(&other, &ann, &[key.clone()], 100).await.unwrap();
+    other.settle(sold_again, costs(100)).await.unwrap();
+    // It lived after all, and its call was answered: that is charged, and it is good for new ones.
+    silent.settle(held, costs(80)).await.unwrap();
+    assert_eq!(other.balance(&ann).await.unwrap().settled, nanos(180));
+    assert_eq!(
+        other.budget(&ann, &key).await.unwrap().total.settled,
+        nanos(180)
+    );
+    pay(&other, &ann, 140).await;
     let held = hold(&silent, &ann, &[], 60).await.unwrap();
     other.flush().await.unwrap();
     silent.settle(held, costs(60)).await.unwrap();
-    balances(&silent, &ann, 100, 0).await;
-    assert_eq!(usage(&silent, &ann).await.len(), 2);
+    balances(&silent, &ann, 240, 0).await;
+    let rows = usage(&silent, &ann).await;
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[1].settlement.charged, nanos(80));
+    assert_eq!(rows[1].settlement.outcome, Outcome::Completed);
 }
 
 pub(crate) async fn a_process_that_lives_keeps_its_holds_whatever_the_clocks_say<

@@ -21,12 +21,12 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Grant, LeaseId, Served},
+        books::{Abandoned, Grant, LeaseId, Served},
         clock::Clock,
         money::Money,
         usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
-    store::{LeaseStore, StoreError, gauge::Gauge, open_holds::OpenHolds},
+    store::{LeaseStore, StoreError, gauge::Gauge, late_holds::LateHolds, open_holds::OpenHolds},
 };
 
 const SHARDS: usize = 64;
@@ -66,6 +66,8 @@ pub(super) struct Accounts {
 pub(super) struct Account {
     pub(super) leases: Vec<LeaseState>,
     pub(super) open: OpenHolds<OpenHold>,
+    /// Holds that expired, and their lease.
+    late: LateHolds<(LeaseId, Abandoned)>,
     /// Nothing is leased before then.
     suspended_until: Duration,
     /// Sets of budgets for which nothing is leased before the time given with each.
@@ -111,8 +113,9 @@ impl Account {
     }
 
     /// Whether nothing about it needs to be remembered.
-    pub(super) fn is_forgotten(&self, elapsed: Duration) -> bool {
+    pub(super) fn is_forgotten(&mut self, elapsed: Duration) -> bool {
         self.leases.is_empty()
+            && self.late.is_empty(elapsed)
             && elapsed >= self.suspended_until
             && self
                 .suspended_budgets
@@ -122,23 +125,24 @@ impl Account {
 
     /// Ends the holds whose lifetime is over.
     pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
-        let over = self.open.take_expired(elapsed);
-        self.abandon(over, clock);
+        for (number, hold) in self.open.take_expired(elapsed) {
+            let what = Abandoned::new(hold.expiry.charged(hold.amount), None);
+            self.late.insert(number, elapsed, (hold.lease, what));
+            self.abandon(hold, clock);
+        }
     }
 
-    /// Ends these holds, each as its policy says.
-    fn abandon(&mut self, holds: Vec<(u64, OpenHold)>, clock: &dyn Clock) {
-        for (_, hold) in holds {
-            let age = clock.now().duration_since(hold.call.started_at);
-            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-            if let Some(lease) = self.lease(hold.lease) {
-                let (call, held) = (hold.call, hold.amount);
-                lease.settle(Served {
-                    call,
-                    held,
-                    settlement,
-                });
-            }
+    /// Ends a hold, as its policy says.
+    fn abandon(&mut self, hold: OpenHold, clock: &dyn Clock) {
+        let age = clock.now().duration_since(hold.call.started_at);
+        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+        if let Some(lease) = self.lease(hold.lease) {
+            let (call, held) = (hold.call, hold.amount);
+            lease.settle(Served {
+                call,
+                held,
+                settlement,
+            });
         }
     }
 }
@@ -277,31 +281,64 @@ impl Accounts {
             return Some((hold, settlement));
         }
         let mut shard = self.shard(&hold.call.account);
-        let account = shard.get_mut(&hold.call.account);
-        let open = account.and_then(|account| {
-            let open = account.open.remove(hold.id.number)?;
-            Some((account.lease(open.lease)?, open))
-        });
-        let Some((lease, open)) = open else {
-            drop(shard);
-            tracing::warn!(
+        let settled = match shard.get_mut(&hold.call.account) {
+            None => Err(hold),
+            Some(account) => match account.open.remove(hold.id.number) {
+                None => self.settle_late(account, &hold, settlement).ok_or(hold),
+                Some(open) => match account.lease(open.lease) {
+                    None => Err(hold),
+                    Some(lease) => Ok(lease.settle(Served {
+                        call: hold.call,
+                        held: open.amount,
+                        settlement,
+                    })),
+                },
+            },
+        };
+        drop(shard);
+        match settled {
+            Ok(true) => self.urgent.notify_one(),
+            Ok(false) => {}
+            Err(hold) => tracing::warn!(
                 target: "tollgate::ledger",
                 hold = %hold.id,
                 request_id = %hold.call.request_id,
                 "settled too late: the hold was resolved before"
-            );
-            return None;
-        };
-        let is_urgent = lease.settle(Served {
-            call: hold.call,
-            held: open.amount,
-            settlement,
-        });
-        drop(shard);
-        if is_urgent {
-            self.urgent.notify_one();
+            ),
         }
         None
+    }
+
+    /// Charges a call whose hold has expired; whether that is urgent. `None` if it is too late even
+    /// for that.
+    fn settle_late(
+        &self,
+        account: &mut Account,
+        hold: &Hold,
+        mut settlement: Settlement,
+    ) -> Option<bool> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let (lease_id, elapsed) = (self.new_id()?, self.clock.elapsed());
+        let (lease, what) = account.late.take(hold.id.number, elapsed)?;
+        settlement.charged = what.due(settlement.charged, None);
+        let served = Served {
+            call: hold.call.clone(),
+            held: Money::ZERO,
+            settlement,
+        };
+        // Counted without a limit: its hold was within it, and its call was answered.
+        self.unreported.fetch_add(1, Ordering::AcqRel);
+        if let Some(lease) = account.lease(lease) {
+            return Some(lease.settle(served));
+        }
+        // An empty lease, which reports the call and ends.
+        self.leases.fetch_add(1, Ordering::AcqRel);
+        let mut lease = LeaseState::ending(lease_id, Arc::from(&*hold.budgets));
+        let is_urgent = lease.settle(served);
+        account.leases.push(lease);
+        Some(is_urgent)
     }
 
     /// Extends a hold of this node; `None` if the hold is not this node's.
@@ -401,8 +438,9 @@ impl Accounts {
     /// Ends every open hold, as its policy says.
     pub(super) fn abandon(&self) {
         self.each(None, |account| {
-            let all = account.open.take_all();
-            account.abandon(all, &*self.clock);
+            for (_, hold) in account.open.take_all() {
+                account.abandon(hold, &*self.clock);
+            }
         });
     }
 

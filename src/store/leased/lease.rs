@@ -137,6 +137,14 @@ impl LeaseState {
         }
     }
 
+    /// An empty lease, through which a late charge is reported.
+    pub(super) fn ending(id: LeaseId, budgets: Arc<[BudgetId]>) -> Self {
+        Self {
+            phase: Phase::Closing,
+            ..Self::watched(id, budgets)
+        }
+    }
+
     pub(super) fn is_for(&self, budgets: &[BudgetId]) -> bool {
         let is_current = !matches!(self.phase, Phase::Closing | Phase::Dead);
         is_current && *self.budgets == *budgets

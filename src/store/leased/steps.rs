@@ -121,7 +121,7 @@ impl Accounts {
         account.leases = leases;
     }
 
-    fn new_id(&self) -> Option<LeaseId> {
+    pub(super) fn new_id(&self) -> Option<LeaseId> {
         Some(LeaseId {
             instance: self.store.tenure().instance(),
             number: random().ok()?,

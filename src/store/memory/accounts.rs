@@ -17,13 +17,13 @@ use super::{Inner, idempotency::IdempotencyKeys, lock, log::Links};
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{self, Balance, Books, Budget, HoldRefusal},
+        books::{self, Abandoned, Balance, Books, Budget, HoldRefusal, Settled},
         budget::{Budgets, SpendingAlert, Windows},
         clock::Timestamp,
         money::Money,
         usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction, is_reference},
     },
-    store::{StoreError, open_holds::OpenHolds},
+    store::{StoreError, late_holds::LateHolds, open_holds::OpenHolds},
 };
 
 const SHARDS: usize = 64;
@@ -44,6 +44,7 @@ pub(super) struct Account {
     pub(super) balance: Balance,
     pub(super) budgets: HashMap<BudgetId, Budget>,
     open: OpenHolds<OpenHold>,
+    late: LateHolds<LateHold>,
     pub(super) latest: Links,
     pub(super) payments: Vec<Payment>,
     idempotency: IdempotencyKeys,
@@ -56,6 +57,13 @@ struct OpenHold {
     idempotency_key: Option<Arc<str>>,
     /// `None` for a hold that only its call ends: the call brings everything needed.
     ending: Option<Box<Ending>>,
+}
+
+/// A hold that was resolved without its owner.
+struct LateHold {
+    what: Abandoned,
+    /// When its idempotency key, if it has one, is forgotten.
+    key_ends: Option<Duration>,
 }
 
 /// What is needed to resolve a hold that expires.
@@ -123,7 +131,7 @@ impl Inner {
         open: &OpenHold,
         (call, budgets): (Call, &Budgets),
         mut settlement: Settlement,
-    ) -> Vec<SpendingAlert> {
+    ) -> Settled {
         let now = self.clock.now();
         let settled = books::settle(
             account,
@@ -139,7 +147,37 @@ impl Inner {
             account.idempotency.end(key, !settled.charged.is_zero());
         }
         self.log(account, call, open.amount, settlement, now);
-        settled.alerts
+        settled
+    }
+
+    /// Charges a call whose hold was resolved before.
+    fn end_late(
+        &self,
+        account: &mut Account,
+        late: &LateHold,
+        hold: (Call, &Budgets),
+        (windows, key): (Windows, Option<&Arc<str>>),
+        mut settlement: Settlement,
+    ) -> Settled {
+        let now = self.clock.elapsed();
+        let known = key.and_then(|key| account.idempotency.known(key, now));
+        let known = known.map(|(known, _)| known);
+        settlement.charged = late.what.due(settlement.charged, known.as_ref());
+        let nothing_held = OpenHold {
+            amount: Money::ZERO,
+            windows,
+            idempotency_key: None,
+            ending: None,
+        };
+        let settled = self.end(account, &nothing_held, hold, settlement);
+        if let (Some(key), Some(fingerprint), Some(ends)) =
+            (key, late.what.fingerprint, late.key_ends)
+            && known.is_none()
+            && !settled.charged.is_zero()
+        {
+            account.idempotency.take_back(key, fingerprint, ends);
+        }
+        settled
     }
 
     /// Writes a row. A row that makes room for it is dropped after the log is unlocked: all
@@ -161,18 +199,27 @@ impl Inner {
         if account.open.none_due(|| self.clock.elapsed()) {
             return (0, Vec::new());
         }
-        let over = account.open.take_expired(self.clock.elapsed());
+        let elapsed = self.clock.elapsed();
+        let over = account.open.take_expired(elapsed);
         let count = over.len();
         let today = self.clock.now();
         let mut alerts = Vec::new();
-        for (_, mut open) in over {
+        for (number, mut open) in over {
             let Some(ending) = open.ending.take() else {
                 continue;
             };
             let age = today.duration_since(ending.call.started_at);
             let settlement = Settlement::abandoned(open.amount, ending.expiry, age);
             let of = (ending.call, &ending.budgets);
-            alerts.extend(self.end(account, &open, of, settlement));
+            let key = open.idempotency_key.as_ref();
+            let known = key.and_then(|key| account.idempotency.known(key, elapsed));
+            let settled = self.end(account, &open, of, settlement);
+            alerts.extend(settled.alerts);
+            let late = LateHold {
+                what: Abandoned::new(settled.charged, known.map(|(known, _)| known)),
+                key_ends: known.map(|(_, ends)| ends),
+            };
+            account.late.insert(number, elapsed, late);
         }
         (count, alerts)
     }
@@ -254,19 +301,29 @@ impl Inner {
 
     pub(super) fn settle(&self, hold: Hold, settlement: Settlement) {
         let Hold {
-            id, call, budgets, ..
+            id,
+            call,
+            budgets,
+            windows,
+            idempotency_key,
+            ..
         } = hold;
         let account = call.account.clone();
         let mut unsettled = Some((call, settlement));
         let settle = |account: &mut Account| {
-            let open = account.open.remove(id.number)?;
+            if let Some(open) = account.open.remove(id.number) {
+                let (call, settlement) = unsettled.take()?;
+                return Some(self.end(account, &open, (call, &budgets), settlement));
+            }
+            let late = account.late.take(id.number, self.clock.elapsed())?;
             let (call, settlement) = unsettled.take()?;
-            Some(self.end(account, &open, (call, &budgets), settlement))
+            let stamped = (windows, idempotency_key.as_ref());
+            Some(self.end_late(account, &late, (call, &budgets), stamped, settlement))
         };
         let ours = id.instance == self.accounts.instance;
         let ended = ours.then(|| self.with_known(&account, settle).flatten());
-        if let Some(alerts) = ended.flatten() {
-            self.alerts.tell(alerts);
+        if let Some(settled) = ended.flatten() {
+            self.alerts.tell(settled.alerts);
         } else if let Some((call, _)) = unsettled {
             tracing::warn!(
                 target: "tollgate::ledger",

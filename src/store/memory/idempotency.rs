@@ -22,10 +22,16 @@ pub(super) struct IdempotencyKeys {
 impl IdempotencyKeys {
     /// Why a call with that key is refused, if it is.
     pub(super) fn refuses(&self, wish: &Idempotency, now: Duration) -> Option<HoldRefusal> {
-        let (known, ends) = self.known.get(&wish.key)?;
+        let (known, _) = self.known(&wish.key, now)?;
+        Some(known.refusal(&wish.fingerprint))
+    }
+
+    /// The call that a key names, and when it is forgotten.
+    pub(super) fn known(&self, key: &str, now: Duration) -> Option<(KnownCall, Duration)> {
+        let (known, ends) = self.known.get(key)?;
         // A call in progress is remembered until it ends, however long that takes.
         let forgotten = known.settled && *ends <= now;
-        (!forgotten).then(|| known.refusal(&wish.fingerprint))
+        (!forgotten).then_some((*known, *ends))
     }
 
     pub(super) fn begin(&mut self, wish: &Idempotency, now: Duration) {
@@ -35,8 +41,21 @@ impl IdempotencyKeys {
             fingerprint: wish.fingerprint,
             settled: false,
         };
-        self.known.insert(Arc::clone(&wish.key), (known, ends));
-        self.order.push_back((Arc::clone(&wish.key), ends));
+        self.insert(&wish.key, known, ends);
+    }
+
+    /// A key that was freed names a call that was charged after all.
+    pub(super) fn take_back(&mut self, key: &Arc<str>, fingerprint: [u8; 32], ends: Duration) {
+        let known = KnownCall {
+            fingerprint,
+            settled: true,
+        };
+        self.insert(key, known, ends);
+    }
+
+    fn insert(&mut self, key: &Arc<str>, known: KnownCall, ends: Duration) {
+        self.known.insert(Arc::clone(key), (known, ends));
+        self.order.push_back((Arc::clone(key), ends));
     }
 
     /// Keys of charged calls stay remembered; a call that cost nothing may be tried again.

@@ -15,6 +15,7 @@ use super::{
     idempotency::IdempotencyKeys,
     instance::{Instance, OpenHold},
     lane::Lane,
+    late::Late,
     leases::Leases,
     statements,
     write::write_back,
@@ -107,6 +108,7 @@ impl Lane {
         statements::pay(connection, &unit, batch).await?;
         unit.keys.write_back(connection).await?;
         let (leases, now) = (&unit.leases, unit.now);
+        unit.late.write_back(connection, now).await?;
         leases.write_back(connection, batch, now).await?;
         let beat = heartbeat::due(&self.shared, instance);
         progress.committing = true;
@@ -168,10 +170,12 @@ impl Lane {
         }
         let settings = &self.shared.settings;
         let (now, elapsed) = (settings.clock.now(), settings.clock.elapsed());
+        let ended = statements::end_holds(connection, batch).await?;
         Ok(UnitOfWork {
             keys: IdempotencyKeys::load(connection, &accounts, batch).await?,
             accounts,
-            ended: statements::end_holds(connection, batch).await?,
+            late: Late::load(connection, batch, &ended).await?,
+            ended,
             leases: Leases::load(connection, batch).await?,
             payments: statements::payments(connection, batch).await?,
             opened: Vec::new(),

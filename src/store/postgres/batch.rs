@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     command::Command, convert::Failure, idempotency::IdempotencyKeys, instance::Instance,
-    leases::Leases,
+    late::Late, leases::Leases,
 };
 use crate::{
     domain::{
@@ -90,6 +90,8 @@ pub(super) struct UnitOfWork {
     pub(super) accounts: HashMap<AccountId, Account>,
     /// Holds that this transaction deleted and whose settlement is not booked yet.
     pub(super) ended: HashSet<HoldId>,
+    /// Holds that were resolved before and are settled now, or are resolved now.
+    pub(super) late: Late,
     /// Payments by reference.
     pub(super) payments: HashMap<String, Payment>,
     pub(super) opened: Vec<Opened>,
@@ -191,7 +193,23 @@ impl UnitOfWork {
                 hold, settlement, ..
             } = command
             {
-                self.settle(index, hold, settlement)?;
+                let is_done = if !self.ended.remove(&hold.id) {
+                    !command.is_resolution() && self.settle_late(index, hold, settlement)?
+                } else if command.is_resolution() {
+                    self.resolve(index, hold, settlement)?;
+                    true
+                } else {
+                    self.end(index, hold, settlement)?;
+                    true
+                };
+                if !is_done {
+                    tracing::warn!(
+                        target: "tollgate::ledger",
+                        hold = %hold.id,
+                        request_id = %hold.call.request_id,
+                        "settled too late: the hold was resolved before"
+                    );
+                }
             }
         }
         Ok(())
@@ -245,21 +263,29 @@ impl UnitOfWork {
         Ok(Ok((id, grant)))
     }
 
-    fn settle(
+    /// Ends a hold that was there; returns what was charged.
+    pub(super) fn end(
         &mut self,
         index: usize,
         hold: &Hold,
         settlement: &Settlement,
-    ) -> Result<(), Failure> {
-        if !self.ended.remove(&hold.id) {
-            tracing::warn!(
-                target: "tollgate::ledger",
-                hold = %hold.id,
-                request_id = %hold.call.request_id,
-                "settled too late: the hold was resolved before"
-            );
-            return Ok(());
+    ) -> Result<Money, Failure> {
+        let charged = self.charge(index, hold, hold.amount, settlement.charged)?;
+        if let Some(key) = &hold.idempotency_key {
+            let number = self.number(&hold.call.account)?;
+            self.keys.end(number, key, !charged.is_zero());
         }
+        Ok(charged)
+    }
+
+    /// Gives back what is `held` yet and charges a call, in the books and in the log.
+    pub(super) fn charge(
+        &mut self,
+        index: usize,
+        hold: &Hold,
+        held: Money,
+        charged: Money,
+    ) -> Result<Money, Failure> {
         let owner = &hold.call.account;
         let (number, second) = (self.number(owner)?, self.moment.second);
         let account = self.account(owner)?;
@@ -268,22 +294,19 @@ impl UnitOfWork {
             owner,
             &hold.budgets,
             hold.windows,
-            hold.amount,
-            settlement.charged,
+            held,
+            charged,
             second,
         );
         self.alerts.extend(settled.alerts);
-        if let Some(key) = &hold.idempotency_key {
-            self.keys.end(number, key, !settled.charged.is_zero());
-        }
         self.logged.push(Logged {
             command: index,
             row: 0,
             account: number,
-            held: hold.amount,
+            held,
             charged: settled.charged,
         });
-        Ok(())
+        Ok(settled.charged)
     }
 
     /// Moves money into or out of an account, once per reference.

@@ -197,6 +197,15 @@ impl Command {
         }
     }
 
+    /// Whether it resolves a hold without its owner.
+    pub(super) fn is_resolution(&self) -> bool {
+        matches!(
+            self,
+            Self::Settle { settlement, _on_its_way: None, .. }
+                if settlement.outcome == Outcome::Abandoned
+        )
+    }
+
     /// Answers that it is done; it stays done whether or not the caller still waits. `writer`
     /// receives the give-back of a hold that its caller never receives.
     pub(super) fn succeed(self, writer: &UnboundedSender<Command>) {

@@ -78,17 +78,45 @@ impl IdempotencyKeys {
         Ok(keys)
     }
 
-    /// Why a call with that key is refused, if it is. A call in progress is remembered until it
-    /// ends, however long that takes.
+    /// Why a call with that key is refused, if it is.
     pub(super) fn refuses(
         &self,
         account: i64,
         wish: &Idempotency,
         now: Timestamp,
     ) -> Option<HoldRefusal> {
-        let (known, ends) = self.known.get(&(account, wish.key.to_string()))?;
+        let (known, _) = self.known(account, &wish.key, now)?;
+        Some(known.refusal(&wish.fingerprint))
+    }
+
+    /// The call that a key names, and when it is forgotten. A call in progress is remembered until it
+    /// ends, however long that takes.
+    pub(super) fn known(
+        &self,
+        account: i64,
+        key: &str,
+        now: Timestamp,
+    ) -> Option<(KnownCall, Timestamp)> {
+        let (known, ends) = self.known.get(&(account, key.to_owned()))?;
         let is_over = known.settled && *ends <= now;
-        (!is_over).then(|| known.refusal(&wish.fingerprint))
+        (!is_over).then_some((*known, *ends))
+    }
+
+    /// A key that was freed names a call that was charged after all.
+    pub(super) fn take_back(
+        &mut self,
+        account: i64,
+        key: &str,
+        fingerprint: [u8; 32],
+        ends: Timestamp,
+    ) {
+        let key = (account, key.to_owned());
+        let known = KnownCall {
+            fingerprint,
+            settled: true,
+        };
+        self.known.insert(key.clone(), (known, ends));
+        self.changed.insert(key);
     }
 
     pub(super) fn begin(&mut self, account: i64, wish: &Idempotency, now: Timestamp) {

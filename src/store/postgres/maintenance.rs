@@ -5,8 +5,8 @@
 //! clock, declares the instance dead and deletes the row. Holds of an instance without a row are
 //! resolved, as settlements through the lanes, so each hold is ended by whoever comes first. Hence
 //! neither setting a clock nor a suspended machine releases holds of calls in progress. A process
-//! that was only paused finds its row gone and starts over as a new instance; its late settlements
-//! of released holds change nothing.
+//! that was only paused finds its row gone and starts over as a new instance; calls of released holds
+//! are charged when it settles them, once, for a day.
 
 mod recovery;
 mod tasks;
@@ -27,7 +27,7 @@ use super::{
     Shared, Work, answered,
     command::{Command, Reply},
     convert::Failure,
-    heartbeat,
+    heartbeat, late,
 };
 use crate::{domain::AccountId, store::StoreError};
 
@@ -163,6 +163,8 @@ impl Maintenance {
         }
         outcomes.note_part(self.resolve_leases(patience).await)?;
         outcomes.note_part(self.shared.in_time(forget_expired_keys).await)?;
+        let forget_late = async |work: Work| late::forget_old(work, STEP).await;
+        outcomes.note_part(self.shared.in_time(forget_late).await)?;
         let prune_audit = async |work: Work| work.prune_audit().await;
         outcomes.note_part(self.shared.in_time(prune_audit).await)?;
         outcomes.note_part(self.shared.in_time(prune).await)

@@ -19,7 +19,8 @@
 //!   [`PostgresStoreBuilder::deadline`].
 //! - **Crashes.** Holds of a dead process are released, uncharged, by another one about 7 seconds
 //!   after its last heartbeat ([`PostgresStoreBuilder::recover_after`]); their usage rows say
-//!   `abandoned`.
+//!   `abandoned`. If that process was only cut off, its calls are charged when it settles them,
+//!   within a day.
 //! - **Updates.** Each version updates the tables when a store is opened or, if the server's role
 //!   may not do so ([`Migrations::Separate`]), beforehand by [`PostgresStore::migrate`]. The tables
 //!   record the oldest version that works with them, so instances of an older version either still
@@ -48,6 +49,7 @@ mod idempotency;
 mod instance;
 mod keys;
 mod lane;
+mod late;
 mod leases;
 mod ledger;
 mod listener;

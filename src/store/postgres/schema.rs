@@ -26,6 +26,7 @@ const STEPS: &[&str] = &[
     include_str!("schema_10.sql"),
     include_str!("schema_11.sql"),
     include_str!("schema_12.sql"),
+    include_str!("schema_13.sql"),
 ];
 
 /// The oldest version whose programs work with the tables as they are after the last step. Raising

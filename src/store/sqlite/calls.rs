@@ -71,43 +71,61 @@ impl UnitOfWork<'_> {
         Ok(Ok((id, grant)))
     }
 
-    /// Ends a hold, if it is still there.
+    /// Ends a hold, or charges it late; `false`: it was settled before.
     pub(super) fn settle(&mut self, hold: &Hold, settlement: &Settlement) -> Result<bool, Failure> {
         if !self.bundles.end(hold.id)? {
-            return Ok(false);
+            return self.settle_late(hold, settlement);
         }
+        self.end(hold, settlement)?;
+        Ok(true)
+    }
+
+    /// Ends a hold that was there; returns what was charged.
+    pub(super) fn end(&mut self, hold: &Hold, settlement: &Settlement) -> Result<Money, Failure> {
+        self.book(hold, Some(hold.amount), settlement.charged, settlement)
+    }
+
+    /// Charges a call, in the books and in the log. `held` is given back; `None`: its hold was resolved before.
+    pub(super) fn book(
+        &mut self,
+        hold: &Hold,
+        held: Option<Money>,
+        charged: Money,
+        settlement: &Settlement,
+    ) -> Result<Money, Failure> {
         let account = load(
             &mut self.accounts,
             &mut self.statements,
             &hold.call.account,
             &hold.budgets,
         )?;
-        if hold.id.instance == self.maintenance.instance() {
+        if held.is_some() && hold.id.instance == self.maintenance.instance() {
             self.tally.ended.push(hold.id);
             account.opened = account.opened.saturating_sub(1);
         }
+        let given_back = held.unwrap_or_default();
         let settled = books::settle(
             account,
             &hold.call.account,
             &hold.budgets,
             hold.windows,
-            hold.amount,
-            settlement.charged,
+            given_back,
+            charged,
             self.moment.second,
         );
         self.alerts.extend(settled.alerts);
-        if let (Some(key), Some(number)) = (&hold.idempotency_key, account.number) {
+        if let (Some(_), Some(key), Some(number)) = (held, &hold.idempotency_key, account.number) {
             once::end(self.connection, number, key, !settled.charged.is_zero())?;
         }
         let row = UsageRow {
             call: &hold.call,
-            held: hold.amount,
+            held: given_back,
             charged: settled.charged,
             settlement,
             settled_at: self.now,
         };
         row.append(account, &mut self.log, &mut self.statements)?;
-        Ok(true)
+        Ok(settled.charged)
     }
 
     /// Logs a call that cost nothing.

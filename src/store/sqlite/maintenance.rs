@@ -5,8 +5,8 @@
 //! instance, leaves the lock to others for a moment, and if the reading is still the same takes it for dead and
 //! deletes the row; holds of an instance without a row are given back. So neither
 //! a clock that is set nor a machine that slept gives holds back that are under way; and a process that
-//! was only stopped finds its row gone, begins as a new instance, and its late settlements of holds that
-//! were given back change nothing.
+//! was only stopped finds its row gone and begins as a new instance; what its calls cost whose holds were given
+//! back is charged when it tells of it, once, for a day.
 
 mod giving_back;
 
@@ -17,7 +17,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 use super::{
     batch::{Tally, UnitOfWork},
     convert::{Failure, micros},
-    once,
+    late, once,
 };
 use crate::{
     domain::{clock::Timestamp, usage::HoldId},
@@ -246,6 +246,7 @@ impl UnitOfWork<'_> {
         all_done &= self.resolve_leases()?;
         all_done &= self.forget_leases()?;
         all_done &= self.prune_audit()?;
+        all_done &= late::forget_old(self.connection, self.now, STEP)?;
         let forgotten = once::forget_old(self.connection, self.now, STEP)?;
         Ok(self.prune()? && forgotten && all_done)
     }

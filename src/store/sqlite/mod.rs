@@ -15,6 +15,7 @@ mod command;
 mod convert;
 mod holds;
 mod keys;
+mod late;
 mod leases;
 mod ledger;
 mod line;
@@ -105,6 +106,7 @@ pub use builder::SqliteStoreBuilder;
 ///   and is lost.
 /// - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
 ///   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
+///   If that process was only stopped, its calls are charged when it settles them, within a day.
 /// - **Versions.** Opening a file brings its tables up to date. A file of a newer version is refused.
 /// - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
 /// - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.

@@ -16,20 +16,49 @@ pub(super) fn refuses(
     wish: &Idempotency,
     now: Timestamp,
 ) -> Result<Option<HoldRefusal>, Failure> {
+    let known = known(connection, account, &wish.key, now)?;
+    Ok(known.map(|(known, _)| known.refusal(&wish.fingerprint)))
+}
+
+/// What is known of a key, and until when, in microseconds.
+pub(super) fn known(
+    connection: &Connection,
+    account: i64,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<(KnownCall, i64)>, Failure> {
     // What is under way is known until it ends, however long that takes.
     let known = connection
         .prepare_cached(
-            "SELECT fingerprint, settled FROM once
+            "SELECT fingerprint, settled, ends FROM once
              WHERE account = ? AND key = ? AND NOT (settled AND ends <= ?)",
         )?
-        .query_row(params![account, &*wish.key, micros(now)], |row| {
-            Ok(KnownCall {
+        .query_row(params![account, key, micros(now)], |row| {
+            let known = KnownCall {
                 fingerprint: row.get(0)?,
                 settled: row.get(1)?,
-            })
+            };
+            Ok((known, row.get(2)?))
         })
         .optional()?;
-    Ok(known.map(|known| known.refusal(&wish.fingerprint)))
+    Ok(known)
+}
+
+/// A key that was freed names a call that was charged after all.
+pub(super) fn take_back(
+    connection: &Connection,
+    account: i64,
+    key: &str,
+    fingerprint: [u8; 32],
+    ends: i64,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO once (account, key, fingerprint, settled, ends)
+             VALUES (?,?,?,1,?)",
+        )?
+        .execute(params![account, key, fingerprint, ends])?;
+    Ok(())
 }
 
 pub(super) fn begin(

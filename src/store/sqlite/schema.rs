@@ -339,8 +339,22 @@ CREATE INDEX audit_by_actor ON audit (actor, at);
 CREATE INDEX audit_by_action ON audit (action, at);
 ";
 
+/// Holds that were resolved without their owner, for a day: a settlement that comes late is charged, less what was charged then.
+/// fingerprint, key_ends: of the idempotency key, where it was freed.
+const ABANDONED: &str = "
+CREATE TABLE abandoned (
+    number INTEGER PRIMARY KEY,
+    instance INTEGER NOT NULL,
+    charged INTEGER NOT NULL,
+    fingerprint BLOB CHECK (length(fingerprint) = 32),
+    key_ends INTEGER,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX abandoned_by_time ON abandoned (at);
+";
+
 /// All that was ever changed in the tables, in order.
-pub(super) const STEPS: [&str; 16] = [
+pub(super) const STEPS: [&str; 17] = [
     FIRST,
     SECOND,
     MONEY,
@@ -357,6 +371,7 @@ pub(super) const STEPS: [&str; 16] = [
     BUNDLES,
     MISSING_USAGE,
     TIMES,
+    ABANDONED,
 ];
 
 #[cfg(test)]

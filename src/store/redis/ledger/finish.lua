@@ -1,20 +1,10 @@
--- Ends an open hold. `keys` has books, once (idempotency keys), once_ends (the same by end), open,
--- usage and charges. Without `charged` the hold is resolved by its own policy. Appends the soft
--- limits that were passed to `passed`, four words each: budget, window, soft limit, settled.
--- Returns whether there was such a hold.
-local function finish(keys, number, charged, settlement, now, second, rows_max, passed)
-  local packed = redis.call('HGET', keys.open, number)
-  if not packed then
-    return false
-  end
-  local record = cmsgpack.unpack(packed)
-  local held, day, month, expiry, key, call = unpack(record, 1, 6)
-  local ids = record[7]
+-- Charges a call and writes its rows. `keys` has books, once (idempotency keys), once_ends (the same
+-- by end), open, usage and charges; `record` is the hold's. `held` is given back. Appends the soft
+-- limits that were passed to `passed`, four words each: budget, window, soft limit, settled. Returns
+-- what was charged.
+local function book(keys, record, held, charged, settlement, now, second, rows_max, passed)
+  local day, month, call, ids = record[2], record[3], record[6], record[7]
   local balance, budgets = load(keys.books, ids)
-  held = amount(held)
-  if not charged then
-    charged = expiry == 'charge' and held or ZERO
-  end
   local room = bounded(minus(LARGEST, balance.settled))
   charged = least(most(charged, ZERO), room)
   balance.held = bounded(minus(balance.held, held))
@@ -62,25 +52,54 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
   end
 
   save(keys.books, balance, ids, budgets)
-  redis.call('HDEL', keys.open, number)
-  local is_free = charged[1] == 0 and charged[2] == 0
-  if key ~= '' then
-    -- The key of a charged call stays known; a call that cost nothing may be tried again.
-    local known = redis.call('HGET', keys.once, key)
-    if known and is_free then
-      redis.call('HDEL', keys.once, key)
-    elseif known then
-      local fingerprint, ends = string.match(known, '^(%x+) (-?%d+)')
-      redis.call('HSET', keys.once, key, fingerprint .. ' ' .. ends .. ' 1')
-      redis.call('ZADD', keys.once_ends, ends, key)
-    end
-  end
   local position = string.format('%.0f-0', redis.call('HINCRBY', keys.books, 'position', 1))
   local costs = text(charged)
-  local row = { 'c', call, 'h', record[1], 'x', costs, 's', settlement, 't', now }
+  local row = { 'c', call, 'h', text(held), 'x', costs, 's', settlement, 't', now }
   redis.call('XADD', keys.usage, 'MAXLEN', '~', rows_max, position, unpack(row))
-  if not is_free then
+  if costs ~= '0' then
     redis.call('XADD', keys.charges, 'MAXLEN', '~', rows_max, position, 'c', call, 'x', costs, 't', now)
   end
-  return true
+  return charged
+end
+
+-- What is known of an idempotency key: its request's fingerprint, when it may be forgotten, and '1'
+-- if the call was charged.
+local function known_of(keys, key)
+  local known = key ~= '' and redis.call('HGET', keys.once, key)
+  if known then
+    return string.match(known, '^(%x+) (-?%d+) (%d)$')
+  end
+end
+
+local function keep(keys, key, fingerprint, ends)
+  redis.call('HSET', keys.once, key, fingerprint .. ' ' .. ends .. ' 1')
+  redis.call('ZADD', keys.once_ends, ends, key)
+end
+
+-- Ends an open hold. Without `charged` the hold is resolved by its own policy. Returns nil if there
+-- was no such hold; otherwise its packed record, what was charged, and the fingerprint and end of its
+-- idempotency key if that was freed.
+local function finish(keys, number, charged, settlement, now, second, rows_max, passed)
+  local packed = redis.call('HGET', keys.open, number)
+  if not packed then
+    return nil
+  end
+  local record = cmsgpack.unpack(packed)
+  local held, expiry, key = amount(record[1]), record[4], record[5]
+  if not charged then
+    charged = expiry == 'charge' and held or ZERO
+  end
+  charged = book(keys, record, held, charged, settlement, now, second, rows_max, passed)
+  redis.call('HDEL', keys.open, number)
+  local costs = text(charged)
+  local fingerprint, ends = known_of(keys, key)
+  if not fingerprint then
+    return packed, costs, '', ''
+  elseif costs ~= '0' then
+    -- The key of a charged call stays known; a call that cost nothing may be tried again.
+    keep(keys, key, fingerprint, ends)
+    return packed, costs, '', ''
+  end
+  redis.call('HDEL', keys.once, key)
+  return packed, costs, fingerprint, ends
 end

@@ -305,6 +305,7 @@ impl Shared {
             .arg(self.settings.usage_rows_max)
             .arg(u8::from(is_given_up))
             .arg(now.as_second())
+            .arg(now.as_millisecond())
     }
 
     /// `false` if others ended it, or there was no such hold.

@@ -55,7 +55,8 @@ use crate::store::StoreError;
 ///   ([`open_holds_max`](RedisLedgerBuilder::open_holds_max)).
 /// - However many processes there are: no hold beyond the balance or a limit, no settlement twice.
 /// - Holds of a dead process are released or charged a few seconds later, as
-///   [`Expiry`](crate::usage::Expiry) says.
+///   [`Expiry`](crate::usage::Expiry) says. If that process was only cut off, its calls are charged
+///   when it settles them, within a day.
 /// - It is as durable as its server. With `appendonly yes` and `appendfsync always` everything
 ///   acknowledged is on disk. With `everysec` a server that crashes may lose its last second:
 ///   acknowledged holds and settlements, and payments too. Without `appendonly` everything is lost.

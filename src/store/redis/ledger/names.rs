@@ -108,8 +108,8 @@ impl AccountNames {
         ]
     }
 
-    /// The keys needed to end one.
-    pub(super) fn to_settle(&self, instance: u64) -> [String; 7] {
+    /// The keys needed to end one, also late.
+    pub(super) fn to_settle(&self, instance: u64) -> [String; 8] {
         let [books, once, once_ends, open, marks] = self.to_hold(instance);
         [
             books,
@@ -119,6 +119,7 @@ impl AccountNames {
             marks,
             self.usage(),
             self.charges(),
+            self.name(&format!("late:{instance:016x}")),
         ]
     }
 }

@@ -98,7 +98,7 @@ impl UnitOfWork<'_> {
             let account = &hold.call.account;
             match self.look_into(account, &hold.budgets)? {
                 Ok(()) => {
-                    self.settle(hold, &settlement)?;
+                    self.resolve(hold, &settlement)?;
                     resolved = resolved.saturating_add(1);
                 }
                 Err(error) => {

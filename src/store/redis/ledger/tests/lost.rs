@@ -170,9 +170,13 @@ async fn a_settlement_that_waits_for_its_server_outlasts_the_lifetime_of_its_hol
         balance.is_ok_and(|balance| balance.held.is_zero())
     })
     .await;
-    assert_eq!(books(&ledger).await, (350, 0));
+    assert_eq!(
+        books(&ledger).await,
+        (350, 0),
+        "of the last nothing was heard"
+    );
     ledger.settle(left, costs(7)).await.unwrap();
-    assert_eq!(books(&ledger).await, (350, 0), "of that nothing was heard");
+    assert_eq!(books(&ledger).await, (357, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -348,25 +352,38 @@ async fn a_settlement_is_told_that_others_ended_its_hold() {
         return;
     };
     let (ledger, clock) = ledger(&server, |it| it).await;
-    let (late, settled) = (
+    let (late, forgotten, settled) = (
+        hold(&ledger, &clock, 5).await,
         hold(&ledger, &clock, 5).await,
         hold(&ledger, &clock, 5).await,
     );
-    let ids = (late.id, settled.id);
+    let ids = (late.id, forgotten.id, settled.id);
     ledger.settle(settled, costs(5)).await.unwrap();
-    assert!(ledger.extend(&late, Duration::ZERO).await.unwrap());
+    for held in [&late, &forgotten] {
+        assert!(ledger.extend(held, Duration::ZERO).await.unwrap());
+    }
     clock.advance(Duration::from_secs(2));
     ledger.flush().await.unwrap();
     assert_eq!(books(&ledger).await, (5, 0));
     let shared = &ledger.0.shared;
+    let remembered = format!("tollgate:{{account:ann}}:late:{:016x}", ids.1.instance);
+    let number = Shared::number(ids.1).to_string();
+    let forgets: i64 = say(&server, &["HDEL", &remembered, &number]).await;
+    assert_eq!(forgets, 1);
     let written = super::super::codec::write_settlement(&costs(5)).unwrap();
-    for (id, answer) in [(ids.0, "resolved"), (ids.1, "gone")] {
+    let asked = [
+        (ids.0, "settled"),
+        (ids.0, "gone"),
+        (ids.1, "resolved"),
+        (ids.2, "gone"),
+    ];
+    for (id, answer) in asked {
         let again = shared.settle_call(&account("ann"), id, Money::from_nanos(5), &written, false);
         let told: Vec<String> = shared.ask(0, &again).await.unwrap();
         assert_eq!(told, [answer]);
     }
     ledger.settle(late, costs(5)).await.unwrap();
-    assert_eq!(books(&ledger).await, (5, 0));
+    assert_eq!(books(&ledger).await, (10, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,11 @@ enum Step {
     Wait(u32),
     Back(u32),
     Expire(usize),
+    /// Settles what has expired before.
+    Late {
+        which: usize,
+        charged: i64,
+    },
     Record,
 }
 
@@ -86,7 +91,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (0_u8..3, prop::array::uniform6(limits()), rolling())
             .prop_map(|(id, limits, rolling)| Step::Limits(id, limits, rolling)),
         3 => prop_oneof![1_u32..40, 40_u32..5_000, 30_000_u32..200_000, Just(86_400 * 20)].prop_map(Step::Wait),
-        2 => any::<usize>().prop_map(Step::Expire),
+        3 => any::<usize>().prop_map(Step::Expire),
+        3 => late(amounts()),
         1 => Just(Step::Record),
     ]
 }
@@ -112,8 +118,13 @@ fn rolling_steps() -> impl Strategy<Value = Step> {
         1 => (0_u8..2).prop_map(|id| near(id, None)),
         6 => prop_oneof![1_u32..6, 1_u32..70, 55_u32..65, 500_u32..700].prop_map(Step::Wait),
         1 => (1_u32..100).prop_map(Step::Back),
-        1 => any::<usize>().prop_map(Step::Expire),
+        2 => any::<usize>().prop_map(Step::Expire),
+        2 => late(0_i64..80),
     ]
+}
+
+fn late(charged: impl Strategy<Value = i64>) -> impl Strategy<Value = Step> {
+    (any::<usize>(), charged).prop_map(|(which, charged)| Step::Late { which, charged })
 }
 
 fn near(id: u8, rolling: Option<Rolling>) -> Step {
@@ -127,6 +138,8 @@ struct Twins {
     clock: Arc<ManualClock>,
     account: AccountId,
     open: Vec<(Hold, Hold)>,
+    /// Those that expired, and when.
+    late: Vec<(Hold, Hold, Duration)>,
     payments: u32,
     /// How long keys are kept.
     keep_for: Duration,
@@ -175,9 +188,17 @@ impl Twins {
                     return;
                 }
                 let (right, held) = self.open.swap_remove(which % self.open.len());
-                let settlement = Settlement::new(Money::from_nanos(charged), Outcome::Completed);
-                self.memory.settle(right, settlement.clone()).await.unwrap();
-                self.redis.settle(held, settlement).await.unwrap();
+                self.settle(right, held, charged).await;
+            }
+            Step::Late { which, charged } => {
+                // The one remembers by a clock that isn't set, the other by the time of day.
+                let (now, half_a_day) = (self.clock.elapsed(), Duration::from_secs(43_200));
+                self.late.retain(|(_, _, at)| now < *at + half_a_day);
+                if self.late.is_empty() {
+                    return;
+                }
+                let (right, held, _) = self.late.swap_remove(which % self.late.len());
+                self.settle(right, held, charged).await;
             }
             Step::Wait(secs) => self.clock.advance(Duration::from_secs(secs.into())),
             Step::Back(secs) => {
@@ -185,22 +206,31 @@ impl Twins {
                 self.latest = self.latest.max(now);
                 self.clock.set(now - Duration::from_secs(secs.into()));
             }
-            Step::Expire(which) => {
-                if self.open.is_empty() {
-                    return;
-                }
-                // One at a time, so that both process them in the same order.
-                let (right, held) = self.open.swap_remove(which % self.open.len());
-                let second = Duration::from_secs(1);
-                assert!(self.memory.extend(&right, second).await.unwrap());
-                assert!(self.redis.extend(&held, second).await.unwrap());
-                self.clock.advance(second);
-                self.memory.flush().await.unwrap();
-                self.redis.flush().await.unwrap();
-                assert!(!self.redis.extend(&held, second).await.unwrap());
-            }
+            Step::Expire(which) => self.expire(which).await,
             other => self.manage(other).await,
         }
+    }
+
+    async fn expire(&mut self, which: usize) {
+        if self.open.is_empty() {
+            return;
+        }
+        // One at a time, so that both process them in the same order.
+        let (right, held) = self.open.swap_remove(which % self.open.len());
+        let second = Duration::from_secs(1);
+        assert!(self.memory.extend(&right, second).await.unwrap());
+        assert!(self.redis.extend(&held, second).await.unwrap());
+        self.clock.advance(second);
+        self.memory.flush().await.unwrap();
+        self.redis.flush().await.unwrap();
+        assert!(!self.redis.extend(&held, second).await.unwrap());
+        self.late.push((right, held, self.clock.elapsed()));
+    }
+
+    async fn settle(&self, right: Hold, held: Hold, charged: i64) {
+        let settlement = Settlement::new(Money::from_nanos(charged), Outcome::Completed);
+        self.memory.settle(right, settlement.clone()).await.unwrap();
+        self.redis.settle(held, settlement).await.unwrap();
     }
 
     /// A refusal may start new windows, which discards the counts of the old ones. In memory that
@@ -380,6 +410,7 @@ fn compare(first: &[Step], steps: impl Strategy<Value = Step>, keep_for: Duratio
             clock: clock.clone(),
             account: account(&format!("account {}", runs.get())),
             open: Vec::new(),
+            late: Vec::new(),
             payments: 0,
             keep_for,
             latest: clock.now(),

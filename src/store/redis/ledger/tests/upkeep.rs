@@ -153,7 +153,7 @@ async fn who_did_not_look_for_long_takes_nobody_for_dead() {
         "now it was silent under its eyes"
     );
     first.settle(held, costs(10)).await.unwrap();
-    assert_eq!(books(&second).await, (0, 0));
+    assert_eq!(books(&second).await, (10, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
