@@ -1,4 +1,5 @@
-//! Accounts and budgets, as stored and as they stand in a transaction: each is loaded once and written back once.
+//! Accounts and budgets, as stored and within a transaction: each is loaded once and written back
+//! once.
 
 use hashbrown::{HashMap, hash_map::EntryRef};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -22,14 +23,14 @@ pub(super) const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_s
      month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total, rolling
      FROM budget WHERE account = ? AND id = ?";
 
-/// An account as it stands in the transaction.
+/// An account within the transaction.
 #[derive(Default)]
 pub(super) struct Account {
-    /// Its row; `None` while there is none.
+    /// The number of its row; `None` while it has none.
     pub(super) number: Option<i64>,
     pub(super) row: AccountRow,
     stored: AccountRow,
-    /// Holds that this transaction opened for it less those that it ended, of this instance's.
+    /// Holds of this instance that this transaction opened for it, minus those that it ended.
     pub(super) opened: isize,
     budgets: LoadedBudgets,
 }
@@ -47,8 +48,8 @@ struct LoadedBudget {
     stored: Option<Budget>,
 }
 
-/// Of one account. Each call looks for its own several times, and of most accounts there is one: that is compared, and not
-/// hashed.
+/// The budgets of one account. Each call looks for its own several times, and most accounts have
+/// one: comparing is cheaper than hashing.
 #[derive(Default)]
 struct LoadedBudgets {
     first: Option<(BudgetId, LoadedBudget)>,
@@ -63,7 +64,7 @@ impl LoadedBudgets {
         }
     }
 
-    /// One that isn't there.
+    /// Adds one that has no row.
     fn add(&mut self, id: &BudgetId, loaded: LoadedBudget) {
         if self.first.is_none() {
             self.first = Some((id.clone(), loaded));
@@ -90,8 +91,8 @@ impl Books for Account {
         &mut self.row.balance
     }
 
-    /// Every budget is loaded before the books are handed to the domain, so none is made here that
-    /// has a row.
+    /// Every budget with a row is loaded before the books reach the domain, so this only creates
+    /// new ones.
     fn budget(&mut self, id: &BudgetId) -> &mut Budget {
         &mut self.budgets.of(id).budget
     }
@@ -175,7 +176,7 @@ fn read_budget(
     Ok(Some(budget))
 }
 
-/// A budget as a reader finds it.
+/// A budget, for a reader.
 pub(super) fn find_budget(
     connection: &Connection,
     account: &AccountId,
@@ -191,14 +192,15 @@ pub(super) fn find_budget(
     }
 }
 
-/// The account and those of its budgets, loaded unless they are already.
+/// The account and the named budgets of its own, loaded if they aren't yet.
 pub(super) fn load<'a>(
     accounts: &'a mut HashMap<AccountId, Account>,
     statements: &mut Statements<'_>,
     id: &AccountId,
     budgets: &[BudgetId],
 ) -> Result<&'a mut Account, Failure> {
-    // Names are counted by all who call: a clone of one here would be waited for there.
+    // Account names are reference counts shared with the callers: cloning one here would contend
+    // with them.
     let account = match accounts.entry_ref(id) {
         EntryRef::Occupied(entry) => entry.into_mut(),
         EntryRef::Vacant(entry) => entry.insert(read_account(&mut statements.account, id)?),
@@ -220,7 +222,7 @@ pub(super) fn load<'a>(
 }
 
 impl Account {
-    /// The number of the account's row, which is made if there is none.
+    /// The number of the account's row, which is inserted if missing.
     pub(super) fn stored_number(
         &mut self,
         statements: &mut Statements<'_>,
@@ -235,7 +237,7 @@ impl Account {
     }
 
     pub(super) fn write_back(&self, statements: &mut Statements<'_>) -> Result<(), Failure> {
-        // Without a row nothing was granted, paid or logged: at most windows have begun anew.
+        // Without a row nothing was granted, paid or logged; at most, windows have restarted.
         let Some(number) = self.number else {
             return Ok(());
         };

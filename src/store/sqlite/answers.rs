@@ -1,11 +1,13 @@
-//! How the writer's answers get to those who wait.
+//! How the writer's answers reach the callers.
 //!
-//! To answer is to wake a task and to let go of what its caller made, and while the writer does that for some hundred calls
-//! nobody writes: it was a sixth of its time. So it answers two of a transaction's calls, and whoever is woken at the end of its call answers some of
-//! the others before it goes on, in a thread that has nothing to do until they go on. (Not who is woken with a hold: its handler may compute, and a
-//! task that is woken from a task may have to wait for that one.) Nobody's answer hangs on one that is woken and doesn't run:
-//! whatever is left the writer answers itself, as soon as it has nothing to write or waits for the file's lock, and in any case before
-//! it commits again.
+//! Answering means waking a task and freeing what its caller allocated. With some hundred calls
+//! this took the writer a sixth of its time, in which nothing was written. So the writer answers
+//! two of a transaction's calls. Each caller woken at the end of its call answers some others
+//! before it continues, on a thread that would be idle until they go on. (Callers that are woken
+//! with a hold don't: their handlers may compute, and a task woken from a task may have to wait for
+//! that one.) No answer depends on a task that is woken but doesn't run: the writer answers the
+//! rest itself as soon as it has nothing to write or waits for the file's lock, and always before
+//! the next commit.
 
 use std::{
     cell::OnceCell,
@@ -24,18 +26,19 @@ use crate::{
     store::{StoreError, gauge::Gauge},
 };
 
-/// How many of a transaction's calls the writer answers by itself: as many threads as may sleep are woken.
+/// How many of a transaction's calls the writer answers itself: it wakes as many threads as may be
+/// asleep.
 const WOKEN: usize = 2;
 
-/// How many others whoever is woken answers.
+/// How many others each woken caller answers.
 const SHARE: usize = 4;
 
 thread_local! {
     static OF_THIS_WRITER: OnceCell<Arc<Answers>> = const { OnceCell::new() };
 }
 
-/// Answers all whom the writer that runs in this thread has to answer: SQLite asks a mere function what to do while another has the
-/// lock.
+/// Answers everyone whom this thread's writer has yet to answer. It is a plain function because
+/// SQLite's busy handler, which calls it while another process has the lock, takes no closure.
 pub(super) fn finish_of_this_writer() {
     OF_THIS_WRITER.with(|answers| {
         if let Some(answers) = answers.get() {
@@ -44,10 +47,10 @@ pub(super) fn finish_of_this_writer() {
     });
 }
 
-/// Calls that are committed and not answered.
+/// Calls that are committed and not yet answered.
 pub(super) struct Answers {
     waiting: Mutex<VecDeque<Command>>,
-    /// How many they are, roughly: who is woken when all are answered looks no further.
+    /// Their approximate number: a caller woken when all are answered needn't take the lock.
     count: AtomicUsize,
     writer: Sender<Command>,
     gauge: Arc<Gauge>,
@@ -63,7 +66,7 @@ impl Answers {
         }
     }
 
-    /// They are given by the writer that runs in this thread.
+    /// Registers these as the answers of the writer that runs on this thread.
     pub(super) fn of_this_writer(self: &Arc<Self>) {
         OF_THIS_WRITER.with(|answers| {
             answers.get_or_init(|| Arc::clone(self));
@@ -74,12 +77,12 @@ impl Answers {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that they are answered: holds, settlements and rows without a hold that are committed.
+    /// Queues committed holds, settlements and rows without a hold to be answered.
     pub(super) fn give(&self, commands: impl Iterator<Item = Command>) {
         {
             let mut waiting = self.waiting();
             for command in commands {
-                // Those who help are woken first.
+                // Callers that help are woken first.
                 match command {
                     Command::Hold(_) => waiting.push_back(command),
                     _ => waiting.push_front(command),
@@ -90,7 +93,7 @@ impl Answers {
         self.some(WOKEN);
     }
 
-    /// Answers some, where any wait: what whoever was answered does for the others.
+    /// Answers some of those that wait, on behalf of a caller that was just woken.
     pub(super) fn help(&self) {
         self.some(SHARE);
     }
@@ -110,7 +113,7 @@ impl Answers {
         }
     }
 
-    /// Answers so many of those who wait. Whoever has gone is answered too, and wakes nobody.
+    /// Answers up to `most` callers. Those that have gone are answered too, which wakes nobody.
     fn some(&self, most: usize) {
         let mut woken = 0_usize;
         while woken < most && self.count.load(Ordering::Relaxed) > 0 {
@@ -127,7 +130,7 @@ impl Answers {
         }
     }
 
-    /// Whether somebody heard it. Whoever asked may have gone; what was done stays done.
+    /// Returns whether the caller was still there. If not, what was done stays done.
     fn answer(&self, command: Command) -> bool {
         match command {
             Command::Hold(hold) => {

@@ -1,4 +1,4 @@
-//! The audit log: events share the transactions of whatever else is written.
+//! The audit log. Events share the transactions of everything else that is written.
 
 use std::sync::atomic::Ordering;
 
@@ -18,9 +18,9 @@ use crate::{
     store::{AuditLog, Ledger, StoreError, StoreFuture, gauge::Gauge},
 };
 
-/// Rows that one sweep deletes of one share.
+/// Rows of one share that one sweep deletes.
 const STEP: i64 = 1_000;
-/// Rows that are looked through for one page: who asks for what is rare gets fewer, and where to go on.
+/// Rows scanned for one page: a query for something rare gets fewer entries, and a cursor.
 const SCANNED_MAX: i64 = 10_000;
 
 impl AuditLog for SqliteStore {
@@ -62,7 +62,8 @@ macro_rules! select {
     };
 }
 
-/// By an index, where there is one for what is asked; what else is asked is looked for in at most so many entries.
+/// Uses an index for actor or action; any other condition is checked on a limited number of
+/// entries.
 fn entries(
     connection: &Connection,
     filter: &AuditFilter,
@@ -75,7 +76,7 @@ fn entries(
         (None, None) => (select!("?2 IS NULL"), None),
     };
     let outcome = filter.outcome.map(AuditOutcome::as_str);
-    // One state of the file for both.
+    // Both statements must see the same state of the file.
     let _read = connection.unchecked_transaction()?;
     let (at, position) = before(connection, page)?;
     let mut list = connection.prepare_cached(list)?;
@@ -103,8 +104,8 @@ fn entries(
     Ok(part)
 }
 
-/// When the entry was behind which the page begins, and its place. Where it is forgotten, the next that came after it stands for
-/// it.
+/// The time and position of the entry that the page begins after. If it is gone, the next one after
+/// it stands in.
 fn before(connection: &Connection, page: &Page) -> Result<(i64, i64), Failure> {
     let cursor = page.cursor().unwrap_or(u64::MAX);
     let position = i64::try_from(cursor).unwrap_or(i64::MAX);
@@ -170,7 +171,7 @@ impl UnitOfWork<'_> {
         Ok(())
     }
 
-    /// Deletes the oldest entries where the log is too long or too old; `false`: there are more.
+    /// Deletes the oldest entries if the log is too long or too old; `false`: there are more.
     pub(super) fn prune_audit(&mut self) -> Result<bool, Failure> {
         let mut all_done = true;
         for share in Share::all() {
@@ -187,7 +188,7 @@ impl UnitOfWork<'_> {
             .now
             .saturating_sub(self.settings.audit_age_max)
             .map_or(i64::MIN, micros);
-        // Mostly there is nothing to be done, and that is seen at the two ends.
+        // Mostly there is nothing to do, and the two ends show that.
         let is_over = self
             .connection
             .prepare_cached(

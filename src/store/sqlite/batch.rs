@@ -1,6 +1,6 @@
-//! What one transaction works on.
+//! The state of one transaction.
 //!
-//! Nothing of the books is kept from one transaction to the next, so several processes may share a file.
+//! No books are kept from one transaction to the next, so several processes may share a file.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,14 +28,14 @@ pub(super) struct UnitOfWork<'c> {
     pub(super) accounts: HashMap<AccountId, Account>,
     pub(super) bundles: Bundles<'c>,
     pub(super) log: Log,
-    /// The moment of what is run now, in the transaction.
+    /// The time of the commands being run.
     pub(super) now: Timestamp,
     pub(super) elapsed: Duration,
     /// The same, as budgets see it.
     pub(super) moment: Moment,
     pub(super) maintenance: Maintenance,
     pub(super) tally: Tally,
-    /// To be told when this is committed.
+    /// Sent once this is committed.
     pub(super) alerts: Vec<SpendingAlert>,
 }
 
@@ -44,15 +44,15 @@ pub(super) struct UnitOfWork<'c> {
 pub(super) struct Tally {
     pub(super) opened: Vec<(HoldId, OpenHold)>,
     pub(super) ended: Vec<HoldId>,
-    /// The numbers of those that are not there, whoever took them away.
+    /// The numbers of those that are gone, whoever removed them.
     pub(super) vanished: Vec<u64>,
-    /// It goes on as another instance, which has none open.
+    /// It continues as a new instance, which has no open holds.
     pub(super) is_anew: bool,
-    /// Open ones of an instance that others took for dead: they are not ours any more.
+    /// Open holds of an instance that others declared dead: they are no longer ours.
     pub(super) lost: usize,
 }
 
-/// What is numbered next, once it is loaded.
+/// The next numbers, once loaded.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Log {
     next: Option<Next>,
@@ -66,12 +66,14 @@ struct Next {
     hold: i64,
 }
 
-/// The statements of every call, prepared once. Those of rarer changes are in the connection's cache.
+/// The statements that every call needs, prepared once. Those of rarer changes are in the
+/// connection's cache.
 pub(super) struct Statements<'c> {
     pub(super) account: Statement<'c>,
     pub(super) budget: Statement<'c>,
     pub(super) insert_usage: Statement<'c>,
-    /// The same of most calls, which were completed and have nothing in its last columns: each that is bound costs the writer.
+    /// The same for most calls, which completed and leave the last columns empty: each bound column
+    /// costs the writer time.
     pub(super) insert_plain_usage: Statement<'c>,
     pub(super) insert_account: Statement<'c>,
     pub(super) update_account: Statement<'c>,
@@ -81,7 +83,7 @@ pub(super) struct Statements<'c> {
     update_next: Statement<'c>,
 }
 
-/// With how many columns of usage most calls do.
+/// How many usage columns most calls fill.
 pub(super) const PLAIN_USAGE: usize = 16;
 
 impl<'c> Statements<'c> {
@@ -128,7 +130,7 @@ impl<'c> Statements<'c> {
 }
 
 impl Log {
-    /// A place in the order of usage rows and payments.
+    /// The next position in the order of usage rows and payments.
     pub(super) fn position(&mut self, statements: &mut Statements<'_>) -> Result<i64, Failure> {
         let next = self.load(statements)?;
         let position = next.position;
@@ -216,7 +218,7 @@ impl<'c> UnitOfWork<'c> {
         Ok(())
     }
 
-    /// Leaves the transaction, if there still is one, as though it had not been.
+    /// Leaves the transaction, if there still is one, and discards its effects.
     pub(super) fn roll_back(&mut self) {
         self.clear();
         if !self.connection.is_autocommit()

@@ -63,30 +63,30 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Whom to tell when a [soft limit](crate::budget::SoftLimits) is passed. It is called in the thread
-    /// that writes, after the commit, and must not block; a crash in between loses the call. `tracing`
-    /// has an event of each in any case.
+    /// Called when a [soft limit](crate::budget::SoftLimits) is passed, on the writer's thread,
+    /// after the commit. It must not block. A crash in between loses the call. `tracing` has an
+    /// event for each in any case.
     pub fn on_alert(mut self, listener: impl Fn(&SpendingAlert) + Send + Sync + 'static) -> Self {
         self.0.alerts = Alerts::to(listener);
         self
     }
 
-    /// How many rows of the usage log are kept, of all accounts together: 10 million unless set. The
-    /// oldest go first, in small steps, so there may be some more for a while.
+    /// How many rows of the usage log are kept, for all accounts together: 10 million unless set.
+    /// The oldest are deleted in small steps, so there may be some more for a while.
     pub fn usage_rows_max(mut self, rows: u64) -> Self {
         self.0.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
         self
     }
 
-    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept for ever.
+    /// How long rows of the usage log are kept: 400 days unless set. Payments are kept forever.
     pub fn usage_age_max(mut self, age: Duration) -> Self {
         self.0.usage_age_max = age;
         self
     }
 
-    /// How many acts the audit log keeps: 1 million unless set. As many entries of known callers are kept besides, and of
-    /// strangers half as many ([`AuditLog`](crate::store::AuditLog)). The oldest go first, in small steps,
-    /// so there may be some more for a while.
+    /// How many actions the audit log keeps: 1 million unless set. It keeps as many entries of
+    /// known callers besides, and half as many of strangers ([`AuditLog`](crate::store::AuditLog)).
+    /// The oldest are deleted in small steps, so there may be some more for a while.
     pub fn audit_rows_max(mut self, entries: u64) -> Self {
         self.0.audit_rows_max = i64::try_from(entries.max(1)).unwrap_or(i64::MAX);
         self
@@ -98,45 +98,46 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// After how long a silence another process counts as dead, and its open holds are given back: 6
-    /// seconds unless set, at least 5, which are two and a half missed signs of life.
+    /// After how long a silence another process is declared dead and its open holds are given back:
+    /// 6 seconds unless set, at least 5, which is two and a half missed heartbeats.
     pub fn recover_after(mut self, silence: Duration) -> Self {
         self.0.recover_after = silence.max(RECOVER_AFTER_MIN);
         self
     }
 
-    /// How many holds and changes may wait to be written, and as many audit events besides: 8,192 unless set.
-    /// Beyond that they fail with `Busy`.
+    /// How many holds and changes may wait to be written, and as many audit events besides: 8,192
+    /// unless set. Beyond that they fail with `Busy`.
     pub fn queue_max(mut self, commands: usize) -> Self {
         self.0.queue_max = commands.max(1);
         self
     }
 
-    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail with
-    /// `Busy`. It bounds the settlements that can wait, which are never refused, and as many rows
-    /// without a hold may wait.
+    /// How many holds of this process may be open: 65,536 unless set. Beyond that new ones fail
+    /// with `Busy`. This also bounds the waiting settlements, which are never refused; as many rows
+    /// without a hold may wait besides.
     pub fn open_holds_max(mut self, holds: usize) -> Self {
         self.0.open_holds_max = holds.max(1);
         self
     }
 
-    /// How many holds that this process opened for one account may be open: 4,096 unless set, at least 1. Beyond
-    /// that the account's new ones are refused with [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so
-    /// that no account can use up what [`open_holds_max`](Self::open_holds_max) allows all of them.
+    /// How many holds that this process opened may be open for one account: 4,096 unless set, at
+    /// least 1. Beyond that the account's new ones are refused with
+    /// [`TooManyOpen`](crate::books::HoldRefusal::TooManyOpen), so no account can use up the
+    /// [`open_holds_max`](Self::open_holds_max) of all.
     pub fn open_holds_per_account_max(mut self, holds: usize) -> Self {
         self.0.open_holds_per_account_max = holds.max(1);
         self
     }
 
-    /// How many threads look things up by their names: 2 unless set, at least 1. Half as many more read lists, so that no list
-    /// keeps a look-up waiting; beyond 512 lists that wait, further ones fail with `Busy`.
+    /// How many threads do look-ups by name: 2 unless set, at least 1. Half as many more read
+    /// lists, so no list delays a look-up. Beyond 512 waiting lists, further ones fail with `Busy`.
     pub fn readers(mut self, threads: usize) -> Self {
         self.0.readers = threads.max(1);
         self
     }
 
-    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless set. What
-    /// was asked for may still be done; a settlement is.
+    /// How long a call waits for its answer before it fails with `Unavailable`: 5 seconds unless
+    /// set. The request may still be carried out; a settlement always is.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline;
         self
@@ -154,7 +155,7 @@ impl SqliteStoreBuilder {
                 &format!("no such path: {error}"),
             )
         };
-        // SQLite gives some relative names a meaning of their own (`:memory:`).
+        // SQLite gives some relative names a special meaning (`:memory:`).
         self.0.path = std::path::absolute(&self.0.path).map_err(nowhere)?;
         let settings = Arc::new(self.0);
         let gauge = Arc::new(Gauge::default());

@@ -1,12 +1,12 @@
-//! Open holds, as stored: those that one transaction opens are a bundle.
+//! Open holds, as stored: those that one transaction opens form a bundle.
 //!
-//! A hold is written and ended at every call, and read only when nobody settles it. A row for each, inserted and deleted, was a
-//! third of what the writer did. A bundle has two rows: which of its holds are open, which is written again whenever some of
-//! them end, and what they are, which is written once. When few are left of many, those alone are kept: a call that goes on
-//! for long doesn't keep the place of a thousand.
+//! A hold is written and ended at every call, and read only if nobody settles it. Inserting and
+//! deleting a row for each was a third of the writer's work. A bundle has two rows: which of its
+//! holds are open, rewritten whenever some of them end; and their contents, written once. When few
+//! of many are left, only those are kept, so one long call doesn't occupy the space of a thousand.
 //!
-//! Until when a hold may last is not stored. Its own instance knows it in memory; others ask only whether that
-//! instance lives.
+//! A hold's lifetime isn't stored. Its own instance knows it in memory; others only ask whether
+//! that instance lives.
 
 #[cfg(test)]
 mod tests;
@@ -29,10 +29,11 @@ use crate::{
     store::StoreError,
 };
 
-/// A bundle with fewer holds than this is left as it is until the last of them ends.
+/// A bundle with fewer holds than this isn't thinned out, and stays until the last of them ends.
 const SPARSE_FROM: usize = 64;
 
-/// What a transaction knows of bundles: each that it ends holds of is loaded once and written back once.
+/// What a transaction knows of bundles. Each one with ended holds is loaded once and written back
+/// once.
 pub(super) struct Bundles<'c> {
     connection: &'c Connection,
     find: Statement<'c>,
@@ -46,12 +47,12 @@ pub(super) struct Bundles<'c> {
     opening: Opening,
 }
 
-/// The holds of one transaction; their numbers follow each other.
+/// The holds of one transaction; their numbers are consecutive.
 struct Bundle {
     instance: u64,
     /// A byte for each: 1 while it is open.
     open: Vec<u8>,
-    /// How many are written down.
+    /// How many have their contents stored.
     stored: usize,
     is_changed: bool,
 }
@@ -63,13 +64,13 @@ struct Opening {
     first: i64,
     count: usize,
     packed: Vec<u8>,
-    /// Room in which one of them is put together.
+    /// A scratch buffer for packing one of them.
     call: Vec<u8>,
 }
 
-/// One hold of a bundle, as written down.
+/// One hold of a bundle, as stored.
 struct Entry<'a> {
-    /// How many of the bundle's numbers are smaller.
+    /// Its number minus the bundle's first.
     offset: u32,
     account: i64,
     amount: i64,
@@ -77,7 +78,7 @@ struct Entry<'a> {
 }
 
 impl Bundle {
-    /// Where in the bundle a hold of this number stands.
+    /// The index of the hold with this number.
     fn place(&self, first: i64, number: i64) -> Option<usize> {
         let offset = usize::try_from(number.checked_sub(first)?).ok()?;
         (offset < self.open.len()).then_some(offset)
@@ -115,13 +116,13 @@ impl<'c> Bundles<'c> {
         })
     }
 
-    /// As at the beginning of a transaction.
+    /// Resets to the beginning of a transaction.
     pub(super) fn clear(&mut self) {
         self.loaded.clear();
         self.opening.empty();
     }
 
-    /// Opens a hold of the account with the row `account`. Its number follows that of the one before.
+    /// Opens a hold of the account in row `account`. Its number follows the previous one's.
     pub(super) fn open(
         &mut self,
         id: HoldId,
@@ -138,7 +139,7 @@ impl<'c> Bundles<'c> {
         self.opening.add(account, request, grant)
     }
 
-    /// Ends a hold, if it is still there.
+    /// Ends a hold; returns whether it was still there.
     pub(super) fn end(&mut self, id: HoldId) -> Result<bool, Failure> {
         let Some((bundle, offset)) = self.open_one(id)? else {
             return Ok(false);
@@ -167,7 +168,7 @@ impl<'c> Bundles<'c> {
         }))
     }
 
-    /// The bundle that the number belongs to, which is loaded.
+    /// Loads the bundle that the number belongs to; returns its first number.
     fn first_of(&mut self, number: i64) -> Result<Option<i64>, Failure> {
         if let Some((first, bundle)) = self.loaded.range(..=number).next_back()
             && bundle.place(*first, number).is_some()
@@ -191,7 +192,7 @@ impl<'c> Bundles<'c> {
         }))
     }
 
-    /// Writes down what was opened and what was ended.
+    /// Writes what was opened and what was ended.
     pub(super) fn write(&mut self) -> Result<(), Failure> {
         self.write_opened()?;
         let mut loaded = mem::take(&mut self.loaded);
@@ -233,8 +234,8 @@ impl<'c> Bundles<'c> {
         Ok(())
     }
 
-    /// Keeps those alone that are open, as a bundle that begins with the first of them and ends with the last; `false`: what there
-    /// is can't be read, and stays.
+    /// Keeps only the open holds, as a bundle from the first of them to the last; `false`: the
+    /// contents can't be read, and stay.
     fn thin_out(&mut self, first: i64, bundle: &Bundle) -> Result<bool, Failure> {
         let Some(packed) = self.written(first)? else {
             return Ok(false);
@@ -282,7 +283,7 @@ impl<'c> Bundles<'c> {
         Ok(firsts.collect::<Result<_, _>>()?)
     }
 
-    /// The bundle that a hold is in, while it is open.
+    /// The bundle of a hold, while the hold is open.
     pub(super) fn bundle_of(&mut self, id: HoldId) -> Result<Option<i64>, Failure> {
         if self.is_open(id)? {
             return self.first_of(id.number.cast_signed());
@@ -290,8 +291,9 @@ impl<'c> Bundles<'c> {
         Ok(None)
     }
 
-    /// Reads a bundle's open holds, with all that settles them, those that are `wanted` by their numbers. What can't be read is
-    /// told of and left where it is, as `false` says: it must not stop everybody's writing.
+    /// Reads those of a bundle's open holds whose numbers are `wanted`, with everything needed to
+    /// settle them. Unreadable ones are logged and left in place, and the result says `false`: they
+    /// must not stop everyone's writes.
     pub(super) fn read(
         &mut self,
         first: i64,
@@ -359,7 +361,7 @@ impl Opening {
         self.packed.clear();
     }
 
-    /// Whose hold of which number would be the next of this bundle.
+    /// The instance and number that the next hold of this bundle would have.
     fn next(&self) -> Option<(u64, i64)> {
         let count = i64::try_from(self.count).ok().filter(|count| *count > 0)?;
         Some((self.instance, self.first.checked_add(count)?))

@@ -85,7 +85,8 @@ impl UnitOfWork<'_> {
         self.book(hold, Some(hold.amount), settlement.charged, settlement)
     }
 
-    /// Charges a call, in the books and in the log. `held` is given back; `None`: its hold was resolved before.
+    /// Charges a call, in the books and in the log. `held` is given back; `None`: its hold was
+    /// resolved before.
     pub(super) fn book(
         &mut self,
         hold: &Hold,
@@ -141,13 +142,14 @@ impl UnitOfWork<'_> {
         row.append(account, &mut self.log, &mut self.statements)
     }
 
-    /// Lets a hold of this instance live for `lifetime` from now on, if it is still there.
+    /// Lets a hold of this instance live for `lifetime` from now on; returns whether it was still
+    /// there.
     pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
         let ends = Hold::end_after(lifetime, || self.elapsed).unwrap_or(Duration::MAX);
         Ok(self.bundles.is_open(hold)? && self.maintenance.extend(hold, ends))
     }
 
-    /// Moves money into or out of an account, once for each reference.
+    /// Moves money into or out of an account, once per reference.
     pub(super) fn pay(
         &mut self,
         id: &AccountId,
@@ -221,7 +223,7 @@ impl UnitOfWork<'_> {
     }
 }
 
-/// A row to be.
+/// A usage row to be written.
 pub(super) struct UsageRow<'a> {
     pub(super) call: &'a Call,
     pub(super) held: Money,
@@ -275,7 +277,7 @@ impl UsageRow<'_> {
         Ok(())
     }
 
-    /// Whether it was completed, and there is nothing else in the columns that stand behind the [plain](PLAIN_USAGE) ones.
+    /// Whether the call completed and leaves the columns after the [plain](PLAIN_USAGE) ones empty.
     fn is_plain(&self) -> bool {
         let settlement = self.settlement;
         settlement.outcome == Outcome::Completed

@@ -1,4 +1,4 @@
-//! What is asked of the writer, and how it is answered.
+//! The writer's commands, and their answers.
 
 use std::sync::mpsc::Sender;
 
@@ -31,7 +31,7 @@ pub(super) struct HoldCommand {
 pub(super) struct SettleCommand {
     pub(super) hold: Hold,
     pub(super) settlement: Settlement,
-    /// For as long as it isn't written its hold isn't overdue. `None`: nobody was served for it.
+    /// While it waits to be written its hold isn't overdue. `None`: no call was served under it.
     pub(super) _on_its_way: Option<OnItsWay>,
     pub(super) reply: Option<Reply<()>>,
 }
@@ -40,11 +40,11 @@ pub(super) struct SettleCommand {
 pub(super) struct RecordCommand {
     pub(super) call: Call,
     pub(super) settlement: Settlement,
-    /// `None`: whoever waited was told that it can't be written.
+    /// `None`: the caller was told that it can't be written.
     pub(super) reply: Option<Reply<()>>,
 }
 
-/// What makes it large is in a box, which stays where it is from the caller to the answer.
+/// Large contents are boxed, and stay in place from the caller to the answer.
 pub(super) enum Command {
     Hold(Box<HoldCommand>),
     Settle(Box<SettleCommand>),
@@ -57,7 +57,7 @@ pub(super) enum Command {
     Job(Box<dyn Job>),
     /// A step of a lease.
     Lease(Box<dyn Job>),
-    /// Lets a hold live for longer. It is never refused.
+    /// Lets a hold live longer. Never refused.
     Extend {
         hold: HoldId,
         job: Box<dyn Job>,
@@ -72,13 +72,13 @@ impl Command {
         matches!(self, Self::Settle(_) | Self::Extend { .. })
     }
 
-    /// Does it, in the transaction that goes on.
+    /// Runs it in the current transaction.
     pub(super) fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure> {
         match self {
             Self::Hold(hold) => {
-                // What was granted before was rolled back, if this isn't the first try.
+                // If this isn't the first attempt, the earlier grant was rolled back.
                 hold.granted = None;
-                // Nobody waits any more: under a heavy load that is most of it.
+                // The caller has gone: under heavy load most have.
                 if !hold.reply.is_closed() {
                     hold.granted = Some(unit.hold(&hold.request)?);
                 }
@@ -127,8 +127,7 @@ impl Command {
     }
 }
 
-/// A hold on its way to whom it was granted. Nobody may be there any more to take it: then it is given
-/// back.
+/// A granted hold on its way to the caller. If the caller has gone, it is given back.
 pub(super) struct Granted {
     hold: Option<Hold>,
     writer: Sender<Command>,
@@ -151,7 +150,7 @@ impl Drop for Granted {
     fn drop(&mut self) {
         let Some(hold) = self.hold.take() else { return };
         let settlement = Settlement::new(Money::ZERO, Outcome::Disconnected);
-        // When there is no writer any more, the hold is resolved by the one that comes next.
+        // If the writer has ended, the next one resolves the hold.
         let _ = self.writer.send(Command::Settle(Box::new(SettleCommand {
             hold,
             settlement,
@@ -161,24 +160,24 @@ impl Drop for Granted {
     }
 }
 
-/// A change of its own kind.
+/// Any other change.
 pub(super) trait Job: Send {
-    /// Does it, in the batch's transaction; again, if that had to be rolled back. An error is the whole
-    /// batch's, one that is the job's own is kept for [`Job::finish`].
+    /// Runs in the batch's transaction, and again if that was rolled back. An error fails the whole
+    /// batch; the job's own error is kept for [`Job::finish`].
     fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<(), Failure>;
 
     /// Answers: `Ok` when it is committed.
     fn finish(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
-/// A change that touches no money, in a savepoint of its own.
+/// A change that touches no money, in its own savepoint.
 pub(super) struct Change<T, F> {
     work: F,
     answer: Option<Result<T, StoreError>>,
     reply: Reply<T>,
 }
 
-/// A change in the books. It is refused before it has changed anything, or done.
+/// A change in the books. It is either done, or refused before it has changed anything.
 pub(super) struct Booking<T, F> {
     work: F,
     answer: Option<Result<T, StoreError>>,
@@ -218,7 +217,7 @@ fn answer<T>(
 ) {
     let missing = || Err(StoreError::internal("committed without an answer"));
     let answer = committed.and_then(|()| answer.unwrap_or_else(missing));
-    // Whoever asked may have gone; what was done stays done.
+    // The caller may have gone; what was done stays done.
     let _ = reply.send(answer);
 }
 
@@ -231,7 +230,7 @@ where
         let connection = unit.connection;
         connection.prepare_cached("SAVEPOINT change")?.execute([])?;
         let outcome = (self.work)(connection);
-        // Some failures (a full disk) roll everything back; then there is no savepoint any more.
+        // Some failures (a full disk) roll back the whole transaction, and the savepoint with it.
         if connection.is_autocommit() {
             return outcome.and(Err(Failure::corrupt("no transaction")));
         }

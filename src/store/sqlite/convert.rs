@@ -1,4 +1,4 @@
-//! Between the domain's values and SQLite's.
+//! Conversions between the domain's values and SQLite's.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// What goes wrong between here and the file. It exists so that `?` turns rusqlite's errors into ours
-/// without the public [`StoreError`] naming them.
+/// A failure between here and the file. It exists so that `?` converts rusqlite's errors without
+/// the public [`StoreError`] naming them.
 #[derive(Clone, Debug)]
 pub(super) struct Failure(pub(super) StoreError, Cause);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// What SQLite reads there can't be what it wrote.
+    /// SQLite read what it can't have written.
     Damage,
     Other,
 }
@@ -32,12 +32,12 @@ impl Failure {
         StoreError::internal(&text).into()
     }
 
-    /// Whether the file is damaged, and not merely holds something odd.
+    /// Whether the file is damaged, rather than holding something unexpected.
     pub(super) fn is_damage(&self) -> bool {
         self.1 == Cause::Damage
     }
 
-    /// Whether the same may succeed later.
+    /// Whether a retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         matches!(
             self.0.kind(),
@@ -53,8 +53,8 @@ impl From<StoreError> for Failure {
 }
 
 impl From<rusqlite::Error> for Failure {
-    /// SQLite's own messages name tables and columns, never values; other errors of rusqlite may quote
-    /// values, so of those only the kind is kept.
+    /// SQLite's own messages name tables and columns, never values. Other rusqlite errors may quote
+    /// values, so only their kind is kept.
     fn from(error: rusqlite::Error) -> Self {
         let rusqlite::Error::SqliteFailure(code, text) = &error else {
             return Self::corrupt("a value of an unexpected type");
@@ -95,7 +95,7 @@ fn is_taken(extended_code: i32) -> bool {
     )
 }
 
-/// Microseconds since 1970: all of time fits, which it would not in nanoseconds.
+/// Microseconds since 1970, which cover every timestamp; nanoseconds would not.
 pub(super) fn micros(moment: Timestamp) -> i64 {
     moment.as_microsecond()
 }
@@ -113,7 +113,7 @@ pub(super) fn money(row: &Row<'_>, column: usize) -> Result<Money, Failure> {
     Ok(Money::from_nanos(row.get(column)?))
 }
 
-/// A count that is stored as it is, or as the largest there is.
+/// A count, stored as it is or as the largest possible value.
 pub(super) fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -142,7 +142,7 @@ where
         .map_err(|_| Failure::corrupt("a name of no length, or too long"))
 }
 
-/// Who called, where it is not called like its account.
+/// The principal; stored only if it isn't named like its account.
 pub(super) fn principal(
     row: &Row<'_>,
     column: usize,

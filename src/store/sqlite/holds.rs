@@ -1,5 +1,6 @@
-//! What is kept of a hold, as bytes: who called what, which budgets count it, and in which windows. It is of use only where
-//! nobody settles it. The steps `COMPACT_HOLDS` and `BUNDLES` of the schema write the same form, in SQL.
+//! The stored bytes of a hold: who called what, which budgets count it, and in which windows. They
+//! are needed only if nobody settles it. The schema steps `COMPACT_HOLDS` and `BUNDLES` write the
+//! same form in SQL.
 
 use std::sync::Arc;
 
@@ -15,18 +16,18 @@ use crate::{
     store::StoreError,
 };
 
-/// Whether it is charged if nobody settles it, and which of the texts are there that may be missing.
+/// Flags: whether it is charged if nobody settles it, and which optional texts are present.
 const CHARGES: u8 = 1;
 const KEY: u8 = 2;
 const PRINCIPAL: u8 = 4;
 const IDEMPOTENCY_KEY: u8 = 8;
 
-/// Who called, as stored.
+/// The caller, as stored.
 pub(super) fn principal(call: &Call) -> Option<&str> {
     (*call.principal != *call.account.as_str()).then_some(&*call.principal)
 }
 
-/// Puts what is to be kept of a hold into `packed`, which is emptied before.
+/// Replaces the contents of `packed` with what is stored of a hold.
 pub(super) fn pack_call(
     packed: &mut Vec<u8>,
     request: &HoldRequest,
@@ -68,7 +69,7 @@ pub(super) fn pack_call(
     Ok(())
 }
 
-/// Puts `bytes` behind their length.
+/// Appends the length of `bytes`, then `bytes`.
 pub(super) fn push_bytes(packed: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Failure> {
     push_length(packed, bytes.len())?;
     packed.extend_from_slice(bytes);
@@ -81,7 +82,7 @@ fn push_length(packed: &mut Vec<u8>, length: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What [`pack_call`] packed.
+/// Reads what [`pack_call`] wrote.
 pub(super) fn read(
     id: HoldId,
     account: AccountId,
@@ -135,7 +136,7 @@ pub(super) fn read(
     })
 }
 
-/// What is left to be read.
+/// The bytes that are still to be read.
 pub(super) struct Packed<'a>(pub(super) &'a [u8]);
 
 impl<'a> Packed<'a> {
@@ -161,7 +162,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// The names of a hold's budgets, each behind a byte with its length: a name has at most 255.
+/// The names of a hold's budgets, each after a byte with its length: a name has at most 255.
 pub(super) fn pack(budgets: &[BudgetId]) -> Result<Vec<u8>, Failure> {
     let mut packed = Vec::new();
     pack_into(&mut packed, budgets)?;
@@ -182,7 +183,7 @@ fn pack_into(packed: &mut Vec<u8>, budgets: &[BudgetId]) -> Result<(), Failure> 
     Ok(())
 }
 
-/// What [`pack`] packed.
+/// Reads what [`pack`] wrote.
 pub(super) fn unpack(mut packed: &[u8]) -> Result<Vec<BudgetId>, Failure> {
     let corrupt = || Failure::corrupt("a hold's budgets");
     let mut budgets = Vec::new();

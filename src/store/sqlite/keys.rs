@@ -113,7 +113,7 @@ fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads indexes alone, and no more of them than the bounds.
+/// Reads only indexes, and no more of them than the bounds.
 fn check_live(
     connection: &Connection,
     record: &KeyRecord,
@@ -129,7 +129,7 @@ fn check_live(
     Err(StoreError::from(NoRoom).into())
 }
 
-/// At most as many as there may be.
+/// Counts up to the bound.
 fn live(
     connection: &Connection,
     owner: &str,
@@ -147,7 +147,7 @@ fn live(
     Ok(live)
 }
 
-/// For a further key: of as many as may be kept the oldest goes that has ended.
+/// Makes room for another key: if as many are kept as allowed, the oldest ended one is deleted.
 fn make_room(
     connection: &Connection,
     another: &KeyRecord,
@@ -172,7 +172,7 @@ fn make_room(
     Ok(())
 }
 
-/// At most as many as there may be.
+/// Counts up to the bound.
 fn kept(connection: &Connection, owner: &str, bounds: KeysPerOwner) -> Result<u32, Failure> {
     let kept = connection
         .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
@@ -207,7 +207,7 @@ fn rotate(
     })
 }
 
-/// Each column by itself: what isn't named is not rewritten, so that nothing undoes a change beside it.
+/// Writes only the columns that are named, so it can't undo a concurrent change of others.
 fn update(
     connection: &Connection,
     owner: &str,
@@ -264,7 +264,7 @@ fn update(
     find_owned(connection, owner, id)
 }
 
-/// When it ends, and since when it is revoked.
+/// Its expiry and its revocation.
 fn update_ends(
     connection: &Connection,
     record: &KeyRecord,
@@ -354,7 +354,7 @@ impl KeyLookup for SqliteStore {
     fn touch(&self, id: &KeyId, at: Timestamp) {
         if Gauge::enter(&self.0.gauge.queued, self.0.settings.queue_max) {
             let key = id.clone();
-            // A closed store notes nothing any more.
+            // A closed store records nothing more.
             let _ = self.0.writer.send(Command::Touch { key, at });
         }
     }

@@ -1,4 +1,5 @@
-//! Holds that were resolved without their owner: remembered for a day, and charged when their settlement comes.
+//! Holds that were resolved without their owner: remembered for a day, and charged when their
+//! settlement arrives.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -28,7 +29,8 @@ impl UnitOfWork<'_> {
         remember(self.connection, hold.id, late, key_ends, self.now)
     }
 
-    /// Charges a call whose hold was resolved before; `false`: its owner did that, or it was too long ago.
+    /// Charges a call whose hold was resolved before; `false`: its owner resolved it, or it was too
+    /// long ago.
     pub(super) fn settle_late(
         &mut self,
         hold: &Hold,

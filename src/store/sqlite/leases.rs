@@ -25,7 +25,8 @@ use crate::{
     store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
 
-/// How long a lease that was resolved without its node is remembered, so that what comes late is counted once.
+/// How long a lease that was resolved without its node is remembered, so that late reports are
+/// counted once.
 const REMEMBERED_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// Leases resolved, or forgotten, in one transaction.
@@ -42,7 +43,7 @@ const ORPHANED: &str =
 
 impl LeaseStore for SqliteStore {
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding> {
-        // One that is open reports what was spent: that is taken as long as it can be.
+        // An open lease reports what was spent, which is accepted for as long as possible.
         if step.number == 1
             && let Err(damaged) = self.0.settings.damage.refuses()
         {
@@ -154,7 +155,7 @@ impl UnitOfWork<'_> {
                 found = found.saturating_add(1);
                 match read_orphaned(row) {
                     Ok(lease) => orphaned.push(lease),
-                    // One unreadable row must not stop everybody's writing.
+                    // One unreadable row must not stop everyone's writes.
                     Err(failure) => {
                         let error = failure.0;
                         tracing::error!(target: "tollgate::sqlite", %error, "can't resolve a lease");
@@ -233,7 +234,7 @@ fn key(number: u64) -> i64 {
     number.cast_signed()
 }
 
-/// A lease, of which the columns begin at `first`.
+/// A lease whose columns begin at `first`.
 fn read_lease(row: &Row<'_>, first: usize) -> rusqlite::Result<Lease> {
     let column = |offset: usize| first.saturating_add(offset);
     Ok(Lease {

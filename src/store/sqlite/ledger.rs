@@ -1,4 +1,4 @@
-//! The ledger's calls: what is written goes to the writer, what is read to the readers.
+//! The ledger's calls: writes go to the writer, reads to the readers.
 
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ impl Ledger for SqliteStore {
         if self.0.writer.send(command).is_err() {
             return StoreFuture::ready(Err(closed()));
         }
-        // Whoever has a hold goes on into a handler, behind which those whom it wakes might have to wait: it helps nobody.
+        // A caller with a hold goes on into its handler, and those that it woke might have to wait
+        // for that: so it doesn't help to answer.
         let deadline = settings.deadline;
         StoreFuture::new(async move {
             match super::answered(answer, deadline).await? {
@@ -90,7 +91,7 @@ impl Ledger for SqliteStore {
         let (reply, answer) = oneshot::channel();
         let on_its_way = self.0.settings.settling.begin(id);
         let work = move |unit: &mut UnitOfWork<'_>| {
-            // For as long as this waits, the hold isn't overdue.
+            // While this waits, the hold isn't overdue.
             let _waiting = &on_its_way;
             unit.extend(id, lifetime).map(Ok)
         };

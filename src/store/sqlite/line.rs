@@ -1,4 +1,4 @@
-//! The queue of commands in front of the writer.
+//! The queue of commands for the writer.
 
 use std::{
     sync::{
@@ -19,8 +19,8 @@ use crate::{
     store::gauge::Gauge,
 };
 
-/// For how long, and for how many turns of other threads, a transaction stays open for somebody who is expected: a
-/// fraction of what a flush of the disk takes.
+/// For how long, and for how many yields, a transaction stays open for expected commands: a
+/// fraction of what a disk flush takes.
 const LINGER: Duration = Duration::from_micros(50);
 const TURNS_MAX: u32 = 64;
 
@@ -45,7 +45,7 @@ impl Line {
         }
     }
 
-    /// Whether the end was asked for, or nobody can ask for anything any more.
+    /// Whether closing was requested, or all senders are gone.
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing
     }
@@ -58,7 +58,7 @@ impl Line {
         self.touched.clear();
     }
 
-    /// Waits for somebody to come, for `patience` at most.
+    /// Waits up to `patience` for a command.
     pub(super) fn wait(&mut self, patience: Duration, batch: &mut Vec<Command>) {
         match self.queue.recv_timeout(patience) {
             Ok(command) => self.admit(command, batch),
@@ -67,7 +67,7 @@ impl Line {
         }
     }
 
-    /// Takes who is there, until `batch` has `limit` commands.
+    /// Takes waiting commands, until `batch` has `limit`.
     pub(super) fn take(&mut self, batch: &mut Vec<Command>, limit: usize) {
         while batch.len() < limit {
             match self.queue.try_recv() {
@@ -81,9 +81,9 @@ impl Line {
         }
     }
 
-    /// Takes who came since, as [`take`](Self::take) does; `false`: nobody did. Who was answered together often comes back
-    /// together, so while `batch` has less than `expected`, it lingers for a moment before it says so, and does something else
-    /// `meanwhile`.
+    /// Takes what came since, as [`take`](Self::take) does; `false`: nothing did. Callers that were
+    /// answered together often come back together. So while `batch` has fewer than `expected`, this
+    /// lingers briefly before it returns `false`, and runs `meanwhile`.
     pub(super) fn take_late(
         &mut self,
         batch: &mut Vec<Command>,

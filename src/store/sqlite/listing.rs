@@ -1,4 +1,4 @@
-//! Pages of the log, read by following each row to the account's row before it.
+//! Pages of the log, read by following the link from each row to the account's previous one.
 
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
@@ -21,9 +21,10 @@ const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, s
 const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
 
-/// No row has it, and none behind it.
+/// Larger than any position.
 const END: i64 = i64::MAX;
-/// Rows that are passed by for a cursor that nobody has handed out: some milliseconds. Beyond them nothing is found.
+/// How many rows are skipped for a cursor that was never handed out: some milliseconds. Beyond them
+/// nothing is found.
 const PASSED_MAX: u32 = 4_096;
 
 pub(super) fn usage(
@@ -31,7 +32,7 @@ pub(super) fn usage(
     account: &AccountId,
     page: &Page,
 ) -> Result<Paged<UsageEntry>, Failure> {
-    // One state of the file for all that is read.
+    // All reads must see the same state of the file.
     let _read = connection.unchecked_transaction()?;
     let found = read_account(&mut *connection.prepare_cached(ACCOUNT)?, account)?;
     let Some(number) = found.number else {
@@ -104,7 +105,8 @@ pub(super) fn transactions(
     Ok(Paged::from_rows(page, rows))
 }
 
-/// The account's newest row before `cursor`, in the chain that begins at `newest` and goes on in that column.
+/// The account's newest row before `cursor`, in the chain that starts at `newest` and continues in
+/// that column.
 fn before(
     connection: &Connection,
     look: &mut Statement<'_>,
@@ -116,13 +118,13 @@ fn before(
         return Ok(next);
     }
     let cursor = i64::try_from(cursor).unwrap_or(END);
-    // A row that was there and has grown too old: all before it have too.
+    // A pruned row: all before it are gone as well.
     let mut oldest = connection.prepare_cached("SELECT min(position) FROM usage")?;
     let oldest: Option<i64> = oldest.query_row([], |row| row.get(0))?;
     if oldest.is_none_or(|oldest| cursor <= oldest) {
         return Ok(None);
     }
-    // No row of this account: its own are passed by one after the other, but not without end.
+    // Not a row of this account: skip the account's own rows one by one, within a bound.
     let mut next = newest;
     let mut passed = 0_u32;
     while let Some(position) = next
@@ -138,7 +140,7 @@ fn before(
     Ok(next)
 }
 
-/// Where the row at `cursor` leads, if it is the account's and still there.
+/// The row that the one at `cursor` links to, if that is the account's and still there.
 fn link(
     look: &mut Statement<'_>,
     cursor: u64,
@@ -150,7 +152,7 @@ fn link(
     Ok(found.optional()?)
 }
 
-/// A chain that doesn't lead back never ends.
+/// A link that doesn't lead backwards could make the chain endless.
 fn backwards(position: i64, previous: Option<i64>) -> Result<Option<i64>, Failure> {
     match previous {
         Some(previous) if previous >= position => Err(Failure::corrupt("a log that turns back")),

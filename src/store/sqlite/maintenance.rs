@@ -1,12 +1,12 @@
-//! What the writer does besides: it says that it lives, and clears up after those who don't.
+//! The writer's other work: it sends heartbeats, and cleans up after dead instances.
 //!
-//! An instance is an open store. Its row in `instance` is refreshed every two seconds. Whoever sees the
-//! same reading for longer than the recovery time, measured on a monotonic clock of its own, suspects the
-//! instance, leaves the lock to others for a moment, and if the reading is still the same takes it for dead and
-//! deletes the row; holds of an instance without a row are given back. So neither
-//! a clock that is set nor a machine that slept gives holds back that are under way; and a process that
-//! was only stopped finds its row gone and begins as a new instance; what its calls cost whose holds were given
-//! back is charged when it tells of it, once, for a day.
+//! An instance is an open store. Its row in `instance` is refreshed every two seconds. An instance
+//! that sees another's row unchanged for longer than the recovery time, by its own monotonic clock,
+//! suspects it and leaves the lock to others for a moment. If the row is still unchanged then, it
+//! declares the other dead and deletes the row; holds of an instance without a row are given back.
+//! So neither a changed clock nor a sleeping machine gives back holds in use. A process that was
+//! only stopped finds its row gone and continues as a new instance. Its late settlements of holds
+//! that were given back are charged, once, for a day.
 
 mod giving_back;
 
@@ -27,14 +27,14 @@ use crate::{
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Holds resolved, and rows pruned, in one transaction: others wait meanwhile.
+/// Holds resolved, or rows pruned, in one transaction, while everything else waits.
 const STEP: i64 = 1_000;
 const STEP_HOLDS: usize = 1_000;
 
-/// What is known of a hold that is open.
+/// What is known of an open hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenHold {
-    /// When it ends by itself, by this process's clock.
+    /// When it expires, by this process's clock.
     pub(super) ends: Duration,
     /// The row of its account.
     pub(super) account: i64,
@@ -42,18 +42,19 @@ pub(super) struct OpenHold {
 
 pub(super) struct Maintenance {
     instance: u64,
-    /// Each open hold of the instance; as committed.
+    /// The instance's open holds, as committed.
     open: HashMap<u64, OpenHold>,
-    /// How many of them each account has, by its row; none of those that have none.
+    /// How many of them each account has, by its row; accounts without any have no entry.
     open_of: HashMap<i64, usize>,
     beat_due: Duration,
     sweep_due: Duration,
-    /// A sign of life in this transaction, by both clocks; it counts once it is committed.
+    /// A heartbeat in this transaction, by both clocks; it counts once committed.
     beat: Option<(Duration, Timestamp)>,
     failure_detector: FailureDetector<i64>,
-    /// Who has been silent for too long, and what it said last.
+    /// Instances that have been silent for too long, with the last reading of each.
     suspects: HashMap<i64, i64>,
-    /// Holds that can't be resolved, and instances that have none but such, until when they are left alone.
+    /// Holds that can't be resolved, and instances that only have such, with the time until which
+    /// they are skipped.
     put_off: HashMap<HoldId, Duration>,
     stuck: HashMap<u64, Duration>,
 }
@@ -83,16 +84,16 @@ impl Maintenance {
         self.open.len()
     }
 
-    /// Notes when a hold ends by itself, if it is one of this instance's.
+    /// Records when a hold expires; returns whether it is one of this instance's.
     pub(super) fn extend(&mut self, id: HoldId, ends: Duration) -> bool {
         let known = (id.instance == self.instance).then(|| self.open.get_mut(&id.number));
         known.flatten().map(|known| known.ends = ends).is_some()
     }
 
-    /// Notes which holds a transaction that is committed opened and ended.
+    /// Records which holds a committed transaction opened and ended.
     pub(super) fn note(&mut self, tally: &Tally) {
         if tally.is_anew {
-            // None of what was counted is this instance's any more.
+            // Nothing counted so far belongs to this instance any more.
             self.open.clear();
             self.open_of.clear();
         }
@@ -111,8 +112,8 @@ impl Maintenance {
             .extend(opened.map(|(id, hold)| (id.number, *hold)));
     }
 
-    /// Some of the holds that should have ended by `elapsed`, but for those whose settlement or extension is on its way: it
-    /// may only have had to wait for the disk.
+    /// Some of the holds that should have ended by `elapsed`, except those whose settlement or
+    /// extension is waiting: it may only have had to wait for the disk.
     fn overdue(&self, elapsed: Duration, settling: &Settling) -> Vec<HoldId> {
         let overdue = self.open.iter().filter(|(_, hold)| hold.ends <= elapsed);
         let ids = overdue.map(|(number, _)| HoldId {
@@ -123,13 +124,14 @@ impl Maintenance {
         ids.take(STEP_HOLDS).collect()
     }
 
-    /// Open holds of an account, as committed; an instance that `is_anew` in this transaction has none.
+    /// The open holds of an account, as committed; an instance that `is_anew` in this transaction
+    /// has none.
     pub(super) fn open_of(&self, account: i64, is_anew: bool) -> usize {
         let known = (!is_anew).then(|| self.open_of.get(&account));
         known.flatten().copied().unwrap_or_default()
     }
 
-    /// Notes what a transaction that is committed opened and ended.
+    /// Records what a committed transaction opened and ended.
     pub(super) fn count(&mut self, account: i64, opened: isize) {
         match self.open_of.entry(account) {
             Entry::Occupied(mut open) => {
@@ -146,24 +148,24 @@ impl Maintenance {
         }
     }
 
-    /// Whether somebody is taken for dead who may only wait for the lock.
+    /// Whether an instance is suspected that may only be waiting for the lock.
     pub(super) fn suspects_somebody(&self) -> bool {
         !self.suspects.is_empty()
     }
 
-    /// Whether nobody else has the file open, as far as is known.
+    /// Whether no other process is known to have the file open.
     pub(super) fn is_alone(&self) -> bool {
         self.failure_detector.is_alone()
     }
 
-    /// Whether there is something to do now, calls or not.
+    /// Whether work is due, even without calls.
     pub(super) fn is_due(&self, elapsed: Duration) -> bool {
         elapsed >= self.beat_due.min(self.sweep_due)
     }
 }
 
 impl UnitOfWork<'_> {
-    /// Makes sure that this instance is known to be alive, and clears up when it is time to.
+    /// Sends the heartbeat, and cleans up when due.
     pub(super) fn maintain(&mut self) -> Result<(), Failure> {
         let instance = self.maintenance.instance.cast_signed();
         let known = if self.elapsed >= self.maintenance.beat_due {
@@ -195,7 +197,7 @@ impl UnitOfWork<'_> {
         Ok(())
     }
 
-    /// The transaction is committed: others know that this instance lives.
+    /// The transaction is committed, and so is its heartbeat.
     pub(super) fn maintenance_is_committed(&mut self) {
         if let Some((elapsed, now)) = self.maintenance.beat.take() {
             let tenure = &self.settings.tenure;
@@ -203,7 +205,7 @@ impl UnitOfWork<'_> {
         }
     }
 
-    /// After a transaction that came to nothing, everything is due again.
+    /// After a rolled back transaction, everything is due again.
     pub(super) fn maintenance_is_undone(&mut self) {
         self.maintenance.beat_due = Duration::ZERO;
         self.maintenance.beat = None;
@@ -251,8 +253,9 @@ impl UnitOfWork<'_> {
         Ok(self.prune()? && forgotten && all_done)
     }
 
-    /// Deletes the rows of instances that have been silent for too long: at the second look, before which the lock
-    /// was free for a while. One that was kept from writing by this process, or by another, has written by then.
+    /// Deletes the rows of instances that have been silent for too long, at the second look, before
+    /// which the lock was free for a while. An instance that this process, or another, had kept
+    /// from writing has written by then.
     fn remove_the_dead(&mut self) -> Result<(), Failure> {
         let own = self.maintenance.instance.cast_signed();
         let mut look = self
@@ -261,7 +264,7 @@ impl UnitOfWork<'_> {
         let others = look
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<HashMap<i64, i64>, _>>()?;
-        // While this transaction goes on nobody can say anything.
+        // No one can send a heartbeat while this transaction runs.
         let looked = (self.elapsed, self.elapsed);
         let recover_after = self.settings.recover_after;
         let silent = self
@@ -284,7 +287,7 @@ impl UnitOfWork<'_> {
 
     /// The instances that have holds and no row.
     fn orphaned_instances(&self) -> Result<Vec<u64>, Failure> {
-        // Nearly all holds are this instance's own, which the index passes by.
+        // Nearly all holds are this instance's own, which the index skips.
         let mut look = self.connection.prepare_cached(
             "SELECT instance FROM bundle WHERE instance < ?1 AND instance NOT IN (SELECT id FROM instance)
              UNION
@@ -295,7 +298,8 @@ impl UnitOfWork<'_> {
         Ok(orphaned.collect::<Result<_, _>>()?)
     }
 
-    /// Deletes the oldest rows of the usage log where it is too long or too old; `false`: there are more.
+    /// Deletes the oldest rows of the usage log if it is too long or too old; `false`: there are
+    /// more.
     fn prune(&mut self) -> Result<bool, Failure> {
         let first: Option<i64> = self
             .connection
@@ -328,7 +332,7 @@ impl UnitOfWork<'_> {
         Ok(end < step_end)
     }
 
-    /// Resolves what is open of this instance, and takes its row away: an orderly end.
+    /// Resolves this instance's open holds and deletes its row: an orderly end.
     pub(super) fn leave(&mut self) -> Result<bool, Failure> {
         let own = self.maintenance.instance.cast_signed();
         let all_done = self.resolve_all_of(self.maintenance.instance)?;

@@ -1,8 +1,8 @@
 //! The engine in one SQLite file. Its guarantees are documented on [`SqliteStore`].
 //!
-//! One thread writes, in transactions shared by all who wait (group commit, write-ahead log,
-//! `synchronous=FULL`); a few threads read. Nothing of the books is kept from one transaction to the next, so that several
-//! processes may share a file.
+//! One thread writes, in transactions shared by all waiting callers (group commit, write-ahead log,
+//! `synchronous=FULL`); a few threads read. No books are kept from one transaction to the next, so
+//! several processes may share a file.
 
 mod accounts;
 mod answers;
@@ -60,7 +60,7 @@ pub use builder::SqliteStoreBuilder;
 
 /// Keys, users, logins and money in one SQLite file. A clone is a reference count.
 ///
-/// The last clone to be dropped waits until what was queued is written, and ends the threads;
+/// Dropping the last clone waits until queued commands are written, and ends the threads;
 /// [`SqliteStore::close`] does so without blocking.
 ///
 /// ```
@@ -92,22 +92,27 @@ pub use builder::SqliteStoreBuilder;
 ///
 /// # Guarantees
 ///
-/// - **Durability.** A write is answered when it is on the disk (write-ahead log, `synchronous=FULL`), in a transaction shared by all
-///   who wait: nothing that was answered is lost by a crash.
-/// - **The file.** Beside it stand `-wal` and `-shm`, which belong to it: a backup of a file that is open is made with SQLite's own means
-///   (`VACUUM INTO`, `.backup`), not by copying. Readable for this user alone where this store made it. Several
-///   processes of one machine may share it; each change is seen by all. Not for network file systems.
-/// - **Bounds.** Waiting holds and changes, open holds, waiting reads, waiting audit events, and the usage
-///   and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond them a call fails with `Busy`. A settlement is never refused:
-///   if the disk refuses it, it is tried again until it is written.
-/// - **Damage.** A settlement that can't be written because a part of the file can't be read keeps its hold open, is told of
-///   by `tracing` and by the gauge `tollgate_unwritten_settlements` (feature `metrics`), and is tried again every five seconds. While SQLite
-///   says that the file is malformed, new holds and leases fail with `Unavailable`. What is left at the end of the process was told of,
-///   and is lost.
-/// - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after another
-///   has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows say `abandoned`.
-///   If that process was only stopped, its calls are charged when it settles them, within a day.
-/// - **Versions.** Opening a file brings its tables up to date. A file of a newer version is refused.
+/// - **Durability.** A write is answered once it is on disk (write-ahead log, `synchronous=FULL`),
+///   in a transaction shared by all waiting callers: a crash loses nothing that was answered.
+/// - **The file.** The `-wal` and `-shm` files beside it belong to it: back up an open file with
+///   SQLite's own means (`VACUUM INTO`, `.backup`), not by copying. If this store created it, it is
+///   readable for this user alone. Several processes of one machine may share it, and each change
+///   is visible to all. Not for network file systems.
+/// - **Bounds.** Waiting holds and changes, open holds, waiting reads and waiting audit events are
+///   bounded, and the usage and audit logs by age and rows; see [`SqliteStoreBuilder`]. Beyond a
+///   bound a call fails with `Busy`. A settlement is never refused: if the disk refuses it, it is
+///   retried until it is written.
+/// - **Damage.** A settlement that can't be written because part of the file can't be read keeps
+///   its hold open, is reported through `tracing` and the gauge `tollgate_unwritten_settlements`
+///   (feature `metrics`), and is retried every five seconds. While SQLite reports the file as
+///   malformed, new holds and leases fail with `Unavailable`. What is still unwritten when the
+///   process ends has been logged, and is lost.
+/// - **Crashes.** Holds of a process that died are given back, uncharged, about 7 seconds after
+///   another process has the file open ([`SqliteStoreBuilder::recover_after`]); their usage rows
+///   say `abandoned`. If that process was only stopped, its calls are charged when it settles them,
+///   within a day.
+/// - **Versions.** Opening a file brings its tables up to date. A file of a newer version is
+///   refused.
 /// - **Precision.** Moments are kept to the microsecond, money to the nano-dollar.
 /// - **Runtime.** Answers are awaited on a Tokio runtime with time enabled.
 #[derive(Clone)]
@@ -138,7 +143,7 @@ struct Settings {
     readers: usize,
     deadline: Duration,
     tenure: Tenure,
-    /// Holds whose settlement or extension is not written yet.
+    /// Holds whose settlement or extension isn't written yet.
     settling: Settling,
     damage: Damage,
 }
@@ -151,8 +156,8 @@ fn busy() -> StoreError {
     StoreError::new(StoreErrorKind::Busy, "too many writes are waiting")
 }
 
-/// The answer that comes through `reply`, or `Unavailable` after `deadline`. What was asked for may
-/// nevertheless be done.
+/// The answer received through `reply`, or `Unavailable` after `deadline`. The request may still be
+/// carried out.
 async fn answered<T>(
     reply: oneshot::Receiver<Result<T, StoreError>>,
     deadline: Duration,
@@ -168,8 +173,8 @@ async fn answered<T>(
 }
 
 impl SqliteStore {
-    /// Opens the file, with default settings. It and its folder are made where they are missing,
-    /// readable for this user alone.
+    /// Opens the file with default settings. It and its folder are created if missing, readable for
+    /// this user alone.
     ///
     /// # Errors
     /// `Unavailable` when the file can't be opened or written, `Internal` when it is no database of
@@ -178,19 +183,19 @@ impl SqliteStore {
         Self::builder(path).open()
     }
 
-    /// Settings of one's own for the file at `path`.
+    /// Custom settings for the file at `path`.
     pub fn builder(path: impl Into<PathBuf>) -> SqliteStoreBuilder {
         SqliteStoreBuilder::new(path.into())
     }
 
-    /// How much it has to do: for gauges that warn before the store is [`Busy`](StoreErrorKind::Busy).
+    /// Its current load: for gauges that warn before the store is [`Busy`](StoreErrorKind::Busy).
     #[must_use]
     pub fn statistics(&self) -> StoreStatistics {
         self.0.gauge.statistics()
     }
 
-    /// Writes what was queued, gives back holds that are still open, folds the write-ahead log into the
-    /// file and ends the threads. Other clones fail with `Unavailable` from then on.
+    /// Writes queued commands, gives back holds that are still open, folds the write-ahead log into
+    /// the file and ends the threads. Other clones fail with `Unavailable` from then on.
     ///
     /// # Errors
     /// `Internal` when a thread of the store had died.
@@ -230,7 +235,7 @@ impl SqliteStore {
 }
 
 impl Inner {
-    /// Hands a command over; it is on its way when this returns.
+    /// Sends a command, which is in the queue when this returns.
     fn send<T: Send + 'static>(
         &self,
         command: Command,
@@ -242,7 +247,7 @@ impl Inner {
         }
     }
 
-    /// The same, of what may be answered together with others: who is answered helps to answer them.
+    /// The same for commands that are answered in groups: the caller helps to answer the others.
     fn send_and_help<T: Send + 'static>(
         &self,
         command: Command,
@@ -259,10 +264,10 @@ impl Inner {
         })
     }
 
-    /// Readers first: the last to leave the file empties its write-ahead log.
+    /// Ends the readers first: the last connection to close empties the write-ahead log.
     fn end(&self) -> Result<(), StoreError> {
         self.readers.end();
-        // Fails when it was asked for before.
+        // Fails if it was requested before.
         let _ = self.writer.send(Command::Close);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outcome = Ok(());

@@ -9,7 +9,7 @@ use crate::domain::{
     usage::Idempotency,
 };
 
-/// Why a call with that key is refused.
+/// Why a call with that key is refused, if it is.
 pub(super) fn refuses(
     connection: &Connection,
     account: i64,
@@ -27,7 +27,7 @@ pub(super) fn known(
     key: &str,
     now: Timestamp,
 ) -> Result<Option<(KnownCall, i64)>, Failure> {
-    // What is under way is known until it ends, however long that takes.
+    // A key in use is remembered until its call ends, however long that takes.
     let known = connection
         .prepare_cached(
             "SELECT fingerprint, settled, ends FROM once
@@ -77,7 +77,7 @@ pub(super) fn begin(
     Ok(())
 }
 
-/// What was charged stays known; what cost nothing may be tried again.
+/// A charged key stays known; one that cost nothing may be used again.
 pub(super) fn end(
     connection: &Connection,
     account: i64,
@@ -95,7 +95,7 @@ pub(super) fn end(
     Ok(())
 }
 
-/// Deletes up to `step` keys whose time is over; `false`: there may be more.
+/// Deletes up to `step` expired keys; `false`: there may be more.
 pub(super) fn forget_old(
     connection: &Connection,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! The file: how it is made, and how a connection to it is opened.
+//! Creates the file, and opens connections to it.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long one statement waits for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a writer tries for the lock meanwhile. SQLite's own handler waits 100 ms in the end, and misses the moments
-/// in which another that has much to write leaves the lock alone.
+/// How often a writer tries to get the lock in that time. SQLite's own handler ends up waiting 100
+/// ms, and misses the moments in which a busy writer leaves the lock alone.
 const TRY_EVERY: Duration = Duration::from_millis(2);
 const TRIES_MAX: i32 = 1_000;
 
 /// How often opening is tried while other processes open the same file.
 const OPEN_ATTEMPTS: u32 = 5;
 
-/// Pages in the write-ahead log before they go into the file: 16 MiB. More makes for fewer flushes of
-/// the file itself and a longer recovery.
+/// Pages in the write-ahead log before they are moved into the file: 16 MiB. More means fewer
+/// flushes of the file itself and a longer recovery.
 const CHECKPOINT_PAGES: i64 = 4_096;
 
 /// KiB of pages that the writer keeps in memory.
@@ -31,8 +31,8 @@ fn unopenable(path: &Path, error: &io::Error) -> Failure {
     StoreError::new(StoreErrorKind::Unavailable, &text).into()
 }
 
-/// Makes the file and its folder where they are missing, readable for this user alone. SQLite gives the
-/// files beside it the same mode.
+/// Creates the file and its folder if missing, readable for this user alone. SQLite gives its
+/// companion files the same mode.
 fn create_file(path: &Path) -> Result<(), Failure> {
     let mut file = fs::OpenOptions::new();
     file.write(true).create(true).truncate(false);
@@ -85,7 +85,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), Failure> {
 }
 
 fn try_again(tries: i32) -> bool {
-    // Another may have it for long, and what was committed before is no matter of that.
+    // Another process may keep the lock for long; answers to what is committed don't depend on it.
     answers::finish_of_this_writer();
     std::thread::sleep(TRY_EVERY);
     tries < TRIES_MAX
@@ -102,8 +102,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
                 connection.busy_handler(Some(try_again))?;
                 return Ok(connection);
             }
-            // Changing to WAL doesn't always wait for a process that does the same, and a migration that
-            // another process was first with fails, whatever it fails with.
+            // Changing to WAL doesn't always wait for another process doing the same, and a
+            // migration that another process ran first fails with any error.
             Err(_) if attempts > 1 => {
                 attempts = attempts.saturating_sub(1);
                 std::thread::sleep(Duration::from_millis(50));
@@ -113,8 +113,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Failure> {
     }
 }
 
-/// A connection that reads. It may write to the file's shared index, as a reader of a write-ahead log
-/// must, and to nothing else.
+/// A connection that reads. It may write only to the file's shared index, as a reader of a
+/// write-ahead log must.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
     let connection = connect(path)?;
     connection.pragma_update(None, "query_only", true)?;

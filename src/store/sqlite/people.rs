@@ -81,7 +81,7 @@ fn find_user(connection: &Connection, id: &UserId) -> Result<Option<UserRecord>,
     Ok(found.map(|(_, user)| user))
 }
 
-/// A version as stored; one that none can have is unlike all.
+/// A version as stored; an impossible one equals none.
 fn version(version: u64) -> i64 {
     i64::try_from(version).unwrap_or(-1)
 }
@@ -218,7 +218,8 @@ fn open_session(
     Ok(true)
 }
 
-/// Forgets the logins of a user that are too many beside that one: first those that are over, then those that end first.
+/// Deletes the user's logins that exceed the bound when this one is added: first those that are
+/// over, then those that end first.
 fn make_room(
     connection: &Connection,
     session: &SessionRecord,
@@ -247,8 +248,9 @@ fn make_room(
     Ok(())
 }
 
-/// The transaction writes from its beginning (IMMEDIATE), so nobody else reads the row between these two statements;
-/// that the update names the generation it goes out from makes it depend on that in no way.
+/// The transaction writes from its beginning (IMMEDIATE), so the row can't change between these two
+/// statements; since the update also names the expected generation, it would be safe without that
+/// too.
 fn exchange_refresh(
     connection: &Connection,
     id: &SessionId,

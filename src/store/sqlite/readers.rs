@@ -1,4 +1,4 @@
-//! Threads that read, so that looking up a key never waits behind a write, nor behind a list.
+//! Threads that read, so a key look-up never waits behind a write or a list.
 
 use std::{
     path::Path,
@@ -16,27 +16,27 @@ use tokio::sync::oneshot;
 use super::{answered, closed, convert::Failure, open};
 use crate::store::{StoreError, StoreErrorKind, StoreFuture};
 
-/// Look-ups that wait, all threads together.
+/// Waiting look-ups, for all threads together.
 const LOOKUPS_MAX: usize = 4_096;
-/// Lists that wait. One may take some ten milliseconds, and whoever waits for longer than the deadline waits in vain.
+/// Waiting lists. One may take some ten milliseconds, and waiting past the deadline is in vain.
 const LISTS_MAX: usize = 512;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Two lines with threads of their own: what is looked up by its name is a row or two, and authentication waits for it; a
-/// list is as long as somebody has made it.
+/// Two queues with threads of their own. A look-up by name is a row or two, and authentication
+/// waits for it; a list may be of any length.
 pub(super) struct Readers {
     lookups: Line,
     lists: Line,
     deadline: Duration,
 }
 
-/// `None` once it is to end.
+/// `None` once it is closing.
 struct Line(Mutex<Option<SyncSender<Read>>>);
 
 impl Readers {
-    /// Opens the connections here, so that what is wrong with them is known at once. For each two threads that look up
-    /// there is one that lists.
+    /// Opens the connections here, so that errors show at once. There is one listing thread for
+    /// every two that look up.
     pub(super) fn start(
         path: &Path,
         count: usize,
@@ -110,7 +110,7 @@ impl Line {
     ) -> StoreFuture<T> {
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |connection| {
-            // Nobody waits any more for what took too long to begin.
+            // The caller gave up before this began.
             if !reply.is_closed() {
                 let _ = reply.send(work(connection).map_err(|failure| failure.0));
             }

@@ -1,8 +1,9 @@
 //! The tables, and every step that led to them.
 //!
-//! All that is counted is INTEGER: money in nano-dollars, moments in microseconds since 1970.
-//! `usage.previous`, `usage.previous_charge` and `credit.previous_charge` lead to the account's row
-//! before, so that a page of the log is read without an index, which would have to be kept at every call.
+//! All amounts are INTEGER: money in nano-dollars, times in microseconds since 1970.
+//! `usage.previous`, `usage.previous_charge` and `credit.previous_charge` link to the account's
+//! previous row, so a page of the log is read without an index, which every call would have to
+//! update.
 
 const FIRST: &str = "
 CREATE TABLE IF NOT EXISTS api_key (
@@ -143,7 +144,7 @@ ALTER TABLE session ADD COLUMN generation INTEGER NOT NULL DEFAULT 0 CHECK (gene
 ALTER TABLE session ADD COLUMN refreshed_at INTEGER;
 ";
 
-/// Schemes of hashing, and rate quotas of a key's own: JSON, `null` where there are none.
+/// Hashing schemes, and a key's own rate quotas: JSON, `null` if none.
 const KEYS: &str = "
 ALTER TABLE api_key ADD COLUMN proof TEXT NOT NULL DEFAULT 'sha256';
 ALTER TABLE api_key ADD COLUMN quotas TEXT NOT NULL DEFAULT 'null';
@@ -151,8 +152,8 @@ ALTER TABLE api_key ADD COLUMN quotas TEXT NOT NULL DEFAULT 'null';
 
 /// Credit lines, soft limits, idempotency keys, corrections, and more about a call.
 ///
-/// hold.charges: whether it is charged if nobody settles it. A principal is NULL where it is called like
-/// its account, as most are. once.ends is the time of day.
+/// hold.charges: whether it is charged if nobody settles it. A principal is NULL if it is named
+/// like its account, as most are. once.ends is the time of day.
 const MONEY: &str = "
 ALTER TABLE account ADD COLUMN credit_line INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE budget ADD COLUMN soft_daily INTEGER;
@@ -205,7 +206,7 @@ CREATE TABLE IF NOT EXISTS audit (
 ) STRICT;
 ";
 
-/// Refusals of strangers are counted for themselves: `ordinal` is an entry's number among those of its kind.
+/// Refusals of strangers are counted separately: `ordinal` is an entry's number within its kind.
 const STRANGERS: &str = "
 ALTER TABLE audit ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0 CHECK (stranger IN (0, 1));
 ALTER TABLE audit ADD COLUMN ordinal INTEGER NOT NULL DEFAULT 0;
@@ -214,8 +215,8 @@ UPDATE audit SET ordinal = position, stranger =
 CREATE INDEX audit_by_ordinal ON audit (stranger, ordinal);
 ";
 
-/// Money that a node spends by itself. step: the last one that was taken. prepaid: what was charged when the lease was
-/// resolved without its node, less the calls that were heard of since; NULL while it is open.
+/// Money that a node spends by itself. step: the last one applied. prepaid: what was charged when
+/// the lease was resolved without its node, minus the calls reported since; NULL while it is open.
 const LEASES: &str = "
 CREATE TABLE lease (
     instance INTEGER NOT NULL,
@@ -234,8 +235,8 @@ CREATE TABLE lease (
 CREATE INDEX lease_by_end ON lease (ended_at) WHERE ended_at IS NOT NULL;
 ";
 
-/// A key is replaced once. Of those that were replaced more than once before that, the latest successor is it. By the index
-/// the keys of an owner that are good are counted.
+/// A key is replaced once. For those that were replaced several times before this rule, the latest
+/// successor counts. The index is for counting an owner's valid keys.
 const ROTATIONS: &str = "
 ALTER TABLE api_key ADD COLUMN rotated_to TEXT;
 UPDATE api_key SET rotated_to = next.id
@@ -246,13 +247,15 @@ UPDATE api_key SET rotated_to = next.id
 CREATE INDEX api_key_live ON api_key (owner, expires_at, id) WHERE revoked_at IS NULL;
 ";
 
-/// The window that rolls: as words, because a budget has none or all of it. NULL: it never had a limit of one.
+/// The rolling window: text, because a budget has all of it or none. NULL: it never had such a
+/// limit.
 const ROLLING: &str = "
 ALTER TABLE budget ADD COLUMN rolling TEXT;
 ";
 
-/// Holds are numbered through the whole file, and all but a few columns of theirs are one blob: see `holds`, which writes the same
-/// form. A process of an older version that still has the file open refuses all calls from then on.
+/// Holds are numbered throughout the file, and all but a few of their columns are one blob: see
+/// `holds`, which writes the same form. A process of an older version that still has the file open
+/// refuses all calls from then on.
 const COMPACT_HOLDS: &str = "
 CREATE TABLE open_hold (
     number INTEGER PRIMARY KEY,
@@ -279,14 +282,14 @@ ALTER TABLE log ADD COLUMN next_hold INTEGER NOT NULL DEFAULT 1;
 UPDATE log SET next_hold = (SELECT coalesce(max(number), 0) + 1 FROM hold);
 ";
 
-/// A process of an older version that still has the file open knows holds by other numbers: under their old name it could
-/// end another one's.
+/// A process of an older version that still has the file open numbers holds differently: under the
+/// old table name it could end another hold.
 const OPEN_HOLDS: &str = "
 ALTER TABLE hold RENAME TO open_hold;
 ";
 
-/// Shares of the audit log, by the numbers that `domain::audit` gives them; 10 is for what is there already. By the other indexes
-/// entries are found.
+/// Shares of the audit log, by their numbers in `domain::audit`; existing entries get 10. The other
+/// indexes are for queries.
 const SHARES: &str = "
 ALTER TABLE audit ADD COLUMN share INTEGER NOT NULL DEFAULT 10;
 UPDATE audit SET share = 1 WHERE stranger = 1;
@@ -297,14 +300,14 @@ CREATE INDEX audit_by_actor ON audit (actor, position);
 CREATE INDEX audit_by_action ON audit (action, position);
 ";
 
-/// Of the tokens read, those that came from a cache, and those that were written to one.
+/// Of the input tokens, those that came from a cache, and those that were written to one.
 const CACHED_TOKENS: &str = "
 ALTER TABLE usage ADD COLUMN cached_tokens INTEGER;
 ALTER TABLE usage ADD COLUMN cache_write_tokens INTEGER;
 ";
 
-/// The holds that one transaction opens are a bundle: see `bundles`. Those of before are one each. A process of an older version
-/// that still has the file open refuses all calls from then on.
+/// The holds that one transaction opens are a bundle: see `bundles`. Existing holds become a bundle
+/// each. A process of an older version that still has the file open refuses all calls from then on.
 const BUNDLES: &str = "
 CREATE TABLE bundle (
     first INTEGER PRIMARY KEY,
@@ -324,13 +327,13 @@ INSERT INTO bundled (first, holds) SELECT number, unhex(
 DROP TABLE open_hold;
 ";
 
-/// Of a call of which nobody told what it used: 1, otherwise NULL.
+/// 1 for a call that reported no usage, otherwise NULL.
 const MISSING_USAGE: &str = "
 ALTER TABLE usage ADD COLUMN usage_is_missing INTEGER;
 ";
 
-/// The audit log is read in the order of its times: who looks at the clock first may be written second. Each index has the
-/// position at its end.
+/// The audit log is read in order of time, because whoever reads the clock first may be written
+/// second. Each index ends with the position.
 const TIMES: &str = "
 DROP INDEX audit_by_actor;
 DROP INDEX audit_by_action;
@@ -339,8 +342,9 @@ CREATE INDEX audit_by_actor ON audit (actor, at);
 CREATE INDEX audit_by_action ON audit (action, at);
 ";
 
-/// Holds that were resolved without their owner, for a day: a settlement that comes late is charged, less what was charged then.
-/// fingerprint, key_ends: of the idempotency key, where it was freed.
+/// Holds that were resolved without their owner, for a day: a settlement that comes late is
+/// charged, less what was charged then. fingerprint, key_ends: of the idempotency key, where it was
+/// freed.
 const ABANDONED: &str = "
 CREATE TABLE abandoned (
     number INTEGER PRIMARY KEY,
@@ -353,7 +357,7 @@ CREATE TABLE abandoned (
 CREATE INDEX abandoned_by_time ON abandoned (at);
 ";
 
-/// All that was ever changed in the tables, in order.
+/// All changes of the tables, in order.
 pub(super) const STEPS: [&str; 17] = [
     FIRST,
     SECOND,
@@ -386,7 +390,7 @@ mod tests {
         for step in STEPS {
             connection.execute_batch(step).unwrap();
         }
-        // As versions before the compact form, and before bundles, did.
+        // As versions before the compact form, and before bundles, wrote them.
         for table in ["hold", "open_hold"] {
             let end = format!("DELETE FROM {table} WHERE instance = 1 AND number = 1");
             assert!(connection.execute(&end, []).is_err());

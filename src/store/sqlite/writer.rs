@@ -1,7 +1,8 @@
-//! The one thread that writes: group commit.
+//! The single writer thread: group commit.
 //!
-//! It takes what waits, up to a bound, runs it in one transaction, takes what came meanwhile, commits, and only then answers.
-//! A flush of the disk is what costs; so it is shared by as many as can be had without keeping anybody waiting for it.
+//! It takes waiting commands, up to a bound, runs them in one transaction, adds what came
+//! meanwhile, commits, and only then answers. The disk flush is the main cost, so it is shared by
+//! as many commands as possible without making any of them wait for it.
 
 mod apart;
 mod closing;
@@ -33,25 +34,26 @@ use crate::store::{StoreError, gauge::Gauge};
 
 pub(super) use apart::Damage;
 
-/// Commands in one transaction, besides what has to be tried again.
+/// Commands in one transaction, not counting retries.
 const BATCH_MAX: usize = 1_024;
 
-/// How often a writer that nobody asks for anything looks whether it is time to clear up.
+/// How often an idle writer checks whether maintenance is due.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// How long it waits before it tries again what the disk refused.
+/// How long it waits before it retries what the disk refused.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// How long the lock is left to others before somebody is taken for dead who may only have waited for it. A writer
-/// tries every 2 ms; where SQLite's own handler waits, every 100 ms.
+/// How long the lock is left to others before an instance is declared dead that may only have
+/// waited for it. A writer tries every 2 ms; where SQLite's own handler waits, every 100 ms.
 const SUSPICION: Duration = Duration::from_millis(400);
 
-/// For how long it writes without a rest while others have the file open, and the rest, in which they get the lock:
-/// SQLite has no queue for it, so who has it nearly always gets it again.
+/// How long it writes without a pause while others have the file open, and the pause in which they
+/// get the lock: SQLite has no queue for it, so the process that has it nearly always gets it
+/// again.
 const RESTLESS: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(5);
 
-/// How often in a row a closing writer is refused, before it gives up what it can't write.
+/// How many refusals in a row a closing writer accepts before it gives up what it can't write.
 const CLOSING_ATTEMPTS: u32 = 20;
 
 pub(super) struct Writer<'c> {
@@ -59,28 +61,29 @@ pub(super) struct Writer<'c> {
     line: Line,
     answers: Arc<Answers>,
     gauge: Arc<Gauge>,
-    /// Settlements that the disk refused, and extensions, one a hold. They go first in the next transaction.
+    /// Settlements that the disk refused, and extensions, one per hold. They go first in the next
+    /// transaction.
     again: Vec<Command>,
-    /// Settlements that can't be written, and when they are tried again.
+    /// Settlements that can't be written, and when they are retried.
     apart: VecDeque<Command>,
     apart_due: Duration,
-    /// Whether nothing could be written last time.
+    /// Whether the last transaction could write nothing.
     is_refused: bool,
-    /// How many were answered last.
+    /// How many callers were answered last.
     answered: usize,
     /// When it last left the lock alone.
     rested_at: Duration,
 }
 
-/// Whether others may join a transaction that goes on.
+/// Whether more commands may join the current transaction.
 #[derive(Clone, Copy)]
 enum Joining {
-    /// Until it has so many commands.
+    /// Until it has this many commands.
     Until(usize),
     Nobody,
 }
 
-/// The thread's work, from the opening of the file to its end.
+/// The thread's work, from opening the file to the end.
 pub(super) fn run(
     settings: &Arc<Settings>,
     queue: Receiver<Command>,
@@ -98,7 +101,7 @@ pub(super) fn run(
     match Writer::new(&connection, settings, queue, answers, gauge) {
         Ok(mut writer) => {
             writer.answers.of_this_writer();
-            // Whoever opened the store may have gone before it was open.
+            // The task that opened the store may have gone.
             if ready.send(Ok(())).is_ok() {
                 writer.serve();
             }
@@ -138,7 +141,7 @@ impl<'c> Writer<'c> {
             answered: 0,
             rested_at: Duration::ZERO,
         };
-        // The first transaction registers the instance, and gives back what orphans left.
+        // The first transaction registers the instance, and resolves orphaned holds.
         let first = writer.transaction(&mut Vec::new(), Joining::Nobody);
         if first.is_err() {
             writer.unit.roll_back();
@@ -161,9 +164,10 @@ impl<'c> Writer<'c> {
             if !self.line.is_closing() {
                 continue;
             }
-            // Whoever gave up a hold meanwhile has its end sent now, before the last look at the line.
+            // Callers that gave up a hold meanwhile have its end sent now, before the last look at
+            // the queue.
             self.answers.finish();
-            // Whatever is left: also when keys were used last, which nobody waits for.
+            // Everything left, including the last use of keys, which nobody waits for.
             attempts = if self.is_refused {
                 attempts.saturating_sub(1)
             } else {
@@ -173,7 +177,7 @@ impl<'c> Writer<'c> {
                 return;
             }
             if self.again.is_empty() {
-                // What was sent before the end was asked for is in the line by now.
+                // What was sent before closing was requested is in the queue by now.
                 self.line.take(&mut batch, 1);
                 if batch.is_empty() && self.line.touched().is_empty() {
                     return;
@@ -182,7 +186,8 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// Waits for the first command, and takes what else is there. Returns how many there may be in the transaction.
+    /// Waits for the first command, and takes what else is there. Returns how many the transaction
+    /// may have.
     fn fill(&mut self, batch: &mut Vec<Command>) -> usize {
         if self.is_refused && (!self.again.is_empty() || self.line.is_closing()) {
             self.answers.finish();
@@ -211,8 +216,8 @@ impl<'c> Writer<'c> {
         limit
     }
 
-    /// Runs a batch to its end: everything in it is answered, or kept to be tried again. `false`: there was something to
-    /// write, and none of it could be written.
+    /// Runs a batch to its end: each command is answered, or kept for a retry. `false`: there was
+    /// something to write, and none of it could be written.
     fn turn(&mut self, batch: &mut Vec<Command>, joining: Joining) -> bool {
         let idle = batch.is_empty() && self.line.touched().is_empty();
         if idle
@@ -230,12 +235,12 @@ impl<'c> Writer<'c> {
                 true
             }
             Err(failure) => {
-                // It may have taken its time.
+                // The transaction may have taken a while.
                 self.answers.finish();
                 self.unit.roll_back();
                 self.unit.maintenance_is_undone();
                 if batch.len() > 1 && !failure.is_passing() {
-                    // One of them can't be done at all: each alone, so that it fails alone.
+                    // One of them can't be done at all: run each alone, so that it fails alone.
                     let mut has_written = false;
                     for command in mem::take(batch) {
                         has_written |= self.turn(&mut vec![command], Joining::Nobody);
@@ -249,7 +254,7 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// Leaves the lock to others, where somebody may wait for it in vain.
+    /// Leaves the lock to others, if one may be waiting for it in vain.
     fn give_way(&mut self) {
         let rest = if self.unit.maintenance.suspects_somebody() {
             SUSPICION
@@ -258,7 +263,7 @@ impl<'c> Writer<'c> {
         } else {
             REST
         };
-        // Another process may have the lock for long.
+        // Another process may keep the lock for long.
         self.answers.finish();
         let clock = &self.unit.settings.clock;
         if rest == SUSPICION || clock.elapsed().saturating_sub(self.rested_at) >= RESTLESS {
@@ -271,7 +276,8 @@ impl<'c> Writer<'c> {
         self.give_way();
         self.unit.begin()?;
         for command in &mut *batch {
-            // Settlements first of all, lest one be resolved that only had to wait for the disk; and so with extensions.
+            // Settlements and extensions go first; otherwise a hold could be resolved that only had
+            // to wait for the disk.
             if command.is_of_a_hold() {
                 command.run(&mut self.unit)?;
             }
@@ -296,7 +302,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    /// Runs what comes while the transaction goes on.
+    /// Runs commands that arrive while the transaction is open.
     fn run_late(&mut self, batch: &mut Vec<Command>, limit: usize) -> Result<(), Failure> {
         let mut done = batch.len();
         let answers = &self.answers;
@@ -342,7 +348,7 @@ impl<'c> Writer<'c> {
         Gauge::leave(&self.gauge.open_holds, gone);
     }
 
-    /// It is committed: everybody in it is answered.
+    /// After the commit: answers everyone in the batch.
     fn succeed(&self, batch: &mut Vec<Command>) {
         let is_call = |command: &mut Command| {
             matches!(

@@ -195,7 +195,7 @@ fn what_can_not_be_read_stays_and_stops_nobody() {
     let spoil = "UPDATE bundled SET holds = substr(holds, 1, 30) WHERE first = 1";
     connection.execute(spoil, []).unwrap();
     assert_eq!(open_of(&mut bundles, 1), [3, 4]);
-    // Whose call it is the process that holds it knows.
+    // The process that has the hold knows whose call it is.
     transaction(&mut bundles, 1, 0..0, [1]);
     assert!(bundles.is_open(id(1, 2)).unwrap());
 }

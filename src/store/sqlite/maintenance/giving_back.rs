@@ -1,4 +1,5 @@
-//! Gives back what is held and nobody settles. What can't be resolved, because its books can't be read, is in nobody's way.
+//! Gives back holds that nobody settles. Those that can't be resolved, because their books can't be
+//! read, don't block the others.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,14 +17,14 @@ use crate::{
     store::StoreError,
 };
 
-/// For how long nobody tries again to resolve what can't be.
+/// How long a hold that can't be resolved is skipped.
 const PUT_OFF: Duration = Duration::from_secs(60);
 
 impl UnitOfWork<'_> {
-    /// Resolves this instance's holds that go on for too long, each by its own policy; `false`: there are more.
+    /// Resolves this instance's overdue holds, each by its own policy; `false`: there are more.
     pub(super) fn resolve_overdue(&mut self) -> Result<bool, Failure> {
         if self.tally.is_anew {
-            // What is known is of another instance, whose holds are nobody's.
+            // The known holds belong to the instance that this one replaced.
             return Ok(true);
         }
         let overdue = self
@@ -36,7 +37,7 @@ impl UnitOfWork<'_> {
                 Some(first) => {
                     wanted.entry(first).or_default().insert(id.number);
                 }
-                // It was settled in this transaction, or isn't there for whatever reason.
+                // It was settled in this transaction, or is gone for another reason.
                 None if self.tally.ended.contains(&id) => {}
                 None => self.tally.vanished.push(id.number),
             }
@@ -54,8 +55,8 @@ impl UnitOfWork<'_> {
         Ok(all_done)
     }
 
-    /// Resolves all holds of an instance, each by its own policy; `false`: there are more. Those that can't be resolved are in
-    /// nobody's way.
+    /// Resolves all holds of an instance, each by its own policy; `false`: there are more. Those
+    /// that can't be resolved don't block the others.
     pub(super) fn resolve_all_of(&mut self, instance: u64) -> Result<bool, Failure> {
         if self.maintenance.stuck.contains_key(&instance) {
             return Ok(true);
@@ -70,7 +71,7 @@ impl UnitOfWork<'_> {
             let (put_off, settling) = (&self.maintenance.put_off, &self.settings.settling);
             let wanted = |number| {
                 let id = HoldId { instance, number };
-                // One whose settlement waits is not one that nobody settles.
+                // A hold whose settlement is waiting isn't abandoned.
                 !put_off.contains_key(&id) && !settling.contains(id)
             };
             all_readable &= self.bundles.read(first, wanted, &mut holds)?;
@@ -103,7 +104,7 @@ impl UnitOfWork<'_> {
                 }
                 Err(error) => {
                     self.put_off(std::iter::once(hold.id));
-                    // Once for each of them that there are.
+                    // Log each account once.
                     if unreadable.insert(account) {
                         tell_unreadable(account, &error);
                     }
@@ -120,7 +121,7 @@ impl UnitOfWork<'_> {
         Ok(unreadable.is_empty())
     }
 
-    /// Whether what is to be resolved can be: books that can't be read must not stop everybody's writing.
+    /// Whether the account's books can be read; if not, that must not stop everyone's writes.
     pub(in crate::store::sqlite) fn is_readable(
         &mut self,
         account: &AccountId,

@@ -1,9 +1,10 @@
-//! What can't be written for a reason that doesn't pass by itself: a damaged page, a row that can't be read.
+//! Charges that can't be written for a lasting reason: a damaged page, an unreadable row.
 //!
-//! Each is the charge of a call that was answered, and nobody but this process knows of it. So it is told of with all that
-//! it takes to write it by hand, its hold stays open, so that limits hold as though it were charged, and it is tried again
-//! now and then, alone, so that it is in nobody's way, until it is written or the store is closed. While
-//! the file itself is damaged nothing new is granted.
+//! Each belongs to a call that was answered, and only this process knows of it. So it is logged
+//! with everything needed to write it by hand, and its hold stays open, so that limits act as if it
+//! were charged. It is retried now and then, alone, so that it blocks nothing else, until it is
+//! written or the store is closed. While the file itself is damaged, no holds or leases are
+//! granted.
 
 use std::{
     mem,
@@ -23,18 +24,19 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// How often they are tried again, how many at once, and after how many failures in a row no more.
+/// How often they are retried, how many at once, and after how many failures in a row an attempt
+/// stops.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
 const AT_ONCE_MAX: usize = 256;
 const FAILURES_MAX: u32 = 8;
 
-/// Whether the file is damaged, as far as charges have found out: settlements, and what leases report.
+/// Whether the file is damaged, as far as charges (settlements and lease reports) have shown.
 #[derive(Debug, Default)]
 pub(in crate::store::sqlite) struct Damage(AtomicBool);
 
 impl Damage {
     /// # Errors
-    /// `Unavailable`, while there is any.
+    /// `Unavailable`, while there is damage.
     pub(in crate::store::sqlite) fn refuses(&self) -> Result<(), StoreError> {
         if self.0.load(Ordering::Relaxed) {
             let text = "the database is damaged: calls that were answered can't be charged";
@@ -44,7 +46,7 @@ impl Damage {
     }
 }
 
-/// What came of trying again.
+/// The outcome of a retry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     NoDamage,
@@ -52,7 +54,7 @@ enum Found {
 }
 
 impl Writer<'_> {
-    /// Keeps a settlement, or a row without a hold. Whoever waits for it hears that it isn't written.
+    /// Keeps a settlement, or a row without a hold. Its caller is told that it isn't written.
     pub(super) fn set_apart(&mut self, mut command: Command, failure: &Failure) {
         let error = &failure.0;
         if failure.is_damage() {
@@ -67,7 +69,7 @@ impl Writer<'_> {
         count(self.apart.len());
     }
 
-    /// A lease's step failed. Its node keeps what it reports, and sends it again.
+    /// A lease's step failed. Its node keeps the report, and sends it again.
     pub(super) fn note_damage(&mut self, failure: &Failure) {
         if !failure.is_damage() {
             return;
@@ -80,7 +82,7 @@ impl Writer<'_> {
     }
 
     /// # Errors
-    /// `Internal`, where something can't be written.
+    /// `Internal`, if something can't be written.
     pub(super) fn all_is_written(&self) -> Result<(), StoreError> {
         if self.apart.is_empty() {
             return Ok(());
@@ -89,7 +91,7 @@ impl Writer<'_> {
         Err(StoreError::internal(text))
     }
 
-    /// Tries again what was set apart, where it is time to.
+    /// Retries what was set apart, when due.
     pub(super) fn try_apart(&mut self) {
         let now = self.unit.settings.clock.elapsed();
         if now < self.apart_due {
@@ -98,7 +100,8 @@ impl Writer<'_> {
         if self.apart.is_empty() {
             let damage = &self.unit.settings.damage.0;
             if damage.load(Ordering::Relaxed) {
-                // A lease met it, whose step is sent until it is taken: it says whether the damage is there yet.
+                // A lease met the damage. Its step is resent until it is accepted, and so shows
+                // whether the damage persists.
                 damage.store(false, Ordering::Relaxed);
             }
             return;
@@ -107,7 +110,7 @@ impl Writer<'_> {
         self.try_some_apart(AT_ONCE_MAX, FAILURES_MAX);
     }
 
-    /// Tries each of them once more, for the last time.
+    /// Tries each of them for the last time.
     pub(super) fn try_all_apart(&mut self) {
         if !self.apart.is_empty() {
             self.try_some_apart(usize::MAX, u32::MAX);
@@ -117,7 +120,8 @@ impl Writer<'_> {
     fn try_some_apart(&mut self, most: usize, failures_max: u32) {
         let are_all = self.apart.len() <= most;
         let found = self.try_each_apart(most, failures_max);
-        // What is left for another reason is no sign of damage, and damage that wasn't looked for may still be there.
+        // What remains for another reason is no sign of damage, and damage that wasn't looked for
+        // may persist.
         if found == Some(Found::NoDamage) && are_all {
             self.unit.settings.damage.0.store(false, Ordering::Relaxed);
         }
@@ -127,7 +131,7 @@ impl Writer<'_> {
         count(self.apart.len());
     }
 
-    /// What was found; `None` where it was given up before all were tried.
+    /// The outcome; `None` if it stopped before all were tried.
     fn try_each_apart(&mut self, most: usize, failures_max: u32) -> Option<Found> {
         let (mut in_a_row, mut found) = (0_u32, Found::NoDamage);
         for _ in 0..self.apart.len().min(most) {
@@ -147,7 +151,7 @@ impl Writer<'_> {
                         found = Found::Damage;
                     }
                     in_a_row = in_a_row.saturating_add(1);
-                    // A disk that is full or locked refuses the others too.
+                    // A full or locked disk refuses the others too.
                     if in_a_row >= failures_max || failure.is_passing() {
                         return None;
                     }
@@ -157,7 +161,7 @@ impl Writer<'_> {
         Some(found)
     }
 
-    /// The writer ends: what can't be written is given up, with another word about each.
+    /// The writer ends: what can't be written is given up, and each is logged again.
     pub(super) fn give_up_apart(&mut self) {
         let closed = StoreError::new(
             StoreErrorKind::Unavailable,
@@ -185,7 +189,7 @@ fn tell(call: &Call, settlement: &Settlement, reply: Option<Reply<()>>, error: &
         charged = %settlement.charged,
         "a call that was answered can't be charged: its money stays held, and it is tried again"
     );
-    // Whoever asked may have gone.
+    // The caller may have gone.
     let _ = reply.map(|reply| reply.send(Err(error.clone())));
 }
 

@@ -1,21 +1,22 @@
-//! The end of a writer: what waits is written as far as it can be, and nothing is left open.
+//! The end of a writer: it writes what it can, and leaves nothing open.
 
 use std::mem;
 
 use super::{super::convert::Failure, Writer};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Steps in which a closing writer resolves what is still open: more than there can be.
+/// Steps in which a closing writer resolves open holds: more than can be needed.
 const LEAVING_STEPS: u32 = 10_000;
 
 impl Writer<'_> {
-    /// Ends in order: no open holds but those whose settlement can't be written, no row of this instance, no write-ahead log.
+    /// An orderly end: no open holds except those whose settlement can't be written, no row of this
+    /// instance, no write-ahead log.
     pub(super) fn leave(&mut self) {
         self.try_all_apart();
         self.unit.settings.tenure.end();
         for _ in 0..LEAVING_STEPS {
             let left = self.unit.begin().and_then(|()| {
-                // A disk that takes the leave takes what it refused before.
+                // A disk that accepts this accepts what it refused before.
                 for command in &mut self.again {
                     command.run(&mut self.unit)?;
                 }

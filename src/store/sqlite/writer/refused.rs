@@ -1,4 +1,4 @@
-//! What a transaction that failed was to write: kept, set apart, or answered with the reason.
+//! The commands of a failed transaction: kept, set apart, or answered with the reason.
 
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,8 @@ impl Writer<'_> {
         self.forget_older_extensions(error);
     }
 
-    /// A call asks again while its extension waits, and one of a hold is enough: it counts from when it is written.
+    /// A call asks again while its extension waits, and one per hold is enough: it counts from when
+    /// it is written.
     fn forget_older_extensions(&mut self, error: &StoreError) {
         let mut newest = HashSet::new();
         let is_older = |command: &mut Command| match command {

@@ -1,4 +1,4 @@
-//! A writer without a thread of its own.
+//! A writer without a thread.
 
 use std::sync::{
     atomic::Ordering,
@@ -58,7 +58,7 @@ impl File {
         (writer.unwrap(), sender)
     }
 
-    /// What the connection has in memory is old after another's change.
+    /// Another connection's change makes the cached pages stale.
     fn forget_pages(&self) {
         let other = Connection::open(&self.settings.path).unwrap();
         other
@@ -175,7 +175,7 @@ fn who_closes_resolves_nothing_whose_settlement_waits() {
     writer.unit.begin().unwrap();
     let is_open = ids.map(|id| writer.unit.bundles.is_open(id).unwrap());
     assert_eq!(is_open, [true, false, false]);
-    // The one as it was settled, the other as abandoned.
+    // One as settled, the other as abandoned.
     assert_eq!(file.count("SELECT count(*) FROM usage"), 2);
     assert_eq!(file.count("SELECT count(DISTINCT outcome) FROM usage"), 2);
 }
@@ -312,7 +312,7 @@ fn a_lease_that_cannot_report_shuts_a_damaged_file_until_it_can() {
     assert_eq!(file.count("SELECT count(*) FROM usage"), 1);
 }
 
-/// Makes the usage log unreadable. Returns where, and what was there.
+/// Makes the usage log unreadable. Returns where, and the original bytes.
 fn damage_usage(file: &File) -> (u64, Vec<u8>) {
     file.count("PRAGMA wal_checkpoint(TRUNCATE)");
     let page = file.count("SELECT rootpage FROM sqlite_schema WHERE name = 'usage'");
@@ -322,7 +322,7 @@ fn damage_usage(file: &File) -> (u64, Vec<u8>) {
     (begin, overwrite(file, begin, &garbage))
 }
 
-/// Returns what was there.
+/// Returns the original bytes.
 fn overwrite(file: &File, begin: u64, bytes: &[u8]) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
     let path = &file.settings.path;
@@ -376,7 +376,7 @@ fn an_extension_that_the_disk_refuses_keeps_its_hold_until_it_is_written() {
     writer.fail(&mut vec![second], &full.into());
     assert_eq!(writer.again.len(), 1);
     assert!(superseded.try_recv().unwrap().is_err());
-    // Its time is over, and somebody clears up before it can be written.
+    // It expires, and cleaning up runs before it can be written.
     file.clock.advance(Duration::from_secs(61));
     writer.turn(&mut Vec::new(), Joining::Nobody);
     let mut again = mem::take(&mut writer.again);
@@ -436,7 +436,7 @@ fn whoever_is_answered_answers_others_and_nobody_depends_on_that() {
     writer.answers.help();
     let helped = answered();
     assert!((woken + 1..20).contains(&helped), "{helped}");
-    // Before it commits again.
+    // Before the next commit.
     let (next, _next) = record(&writer);
     writer
         .transaction(&mut vec![next], Joining::Nobody)
