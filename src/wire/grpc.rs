@@ -1,6 +1,6 @@
-//! Refusals as gRPC reads them: HTTP 200, a status in the trailers, no body.
+//! Refusals in gRPC's form: HTTP 200, a status in the trailers, no body.
 //!
-//! With the feature `tonic` the status has details; without it, code and message alone.
+//! With the feature `tonic` the status has details; otherwise only code and message.
 
 #[cfg(feature = "tonic")]
 mod details;
@@ -22,10 +22,10 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// What `grpc-message` must not carry as it is (gRPC over HTTP/2, "Percent-Encoded").
+/// What must be escaped in `grpc-message` (gRPC over HTTP/2, "Percent-Encoded").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// What a refusal is written in.
+/// The protocol that a refusal is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// Plain HTTP.
@@ -33,14 +33,15 @@ pub(crate) enum Dialect {
     Http,
     /// gRPC.
     Grpc,
-    /// gRPC-Web, which nobody further out translates.
+    /// gRPC-Web, which nothing further out translates.
     Web,
     /// The same in Base64.
     WebText,
 }
 
 impl Dialect {
-    /// By the media type. Answers of gRPC-Web may have the status in the head and no body, like gRPC's.
+    /// By the media type. Answers of gRPC-Web may have the status in the head and no body, as in
+    /// gRPC.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let Some(rest) = media.and_then(|media| media.strip_prefix(b"application/grpc")) else {
@@ -57,7 +58,7 @@ impl Dialect {
         }
     }
 
-    /// The media type of its answers; plain HTTP has one by the house style.
+    /// The media type of its answers; plain HTTP takes the one of the house style.
     const fn media_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Http | Self::Grpc => "application/grpc",
@@ -67,12 +68,12 @@ impl Dialect {
     }
 }
 
-/// Whether the client speaks gRPC (not gRPC-Web, which wants its trailers in a body).
+/// Whether the client speaks gRPC (not gRPC-Web, which expects its trailers in a body).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     Dialect::of(headers) == Dialect::Grpc
 }
 
-/// The status codes of gRPC that refusals map to.
+/// The gRPC status codes that refusals map to.
 fn code(kind: DenialKind) -> u8 {
     match kind {
         DenialKind::CredentialMissing
@@ -86,7 +87,7 @@ fn code(kind: DenialKind) -> u8 {
         | DenialKind::SpendingLimitReached
         | DenialKind::TooLarge => 8, // RESOURCE_EXHAUSTED
         DenialKind::Malformed | DenialKind::Unprocessable => 3,     // INVALID_ARGUMENT
-        // There is no such method: what gRPC makes of a 404 as well (http-grpc-status-mapping).
+        // No such method; gRPC maps a 404 to the same code (http-grpc-status-mapping).
         DenialKind::NotFound | DenialKind::MethodNotAllowed => 12, // UNIMPLEMENTED
         DenialKind::TooSlow => 4,                                  // DEADLINE_EXCEEDED
         DenialKind::Conflict => 6,                                 // ALREADY_EXISTS
@@ -95,7 +96,7 @@ fn code(kind: DenialKind) -> u8 {
     }
 }
 
-/// A trailers-only answer: what would be trailers stands in the head.
+/// A trailers-only answer: the trailers are in the head.
 pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::OK;
@@ -116,7 +117,7 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
     response
 }
 
-/// Takes the status of a call out of an answer that is written anew, for a client that speaks plain HTTP.
+/// Removes the call's status from an answer that is rewritten for a client that speaks plain HTTP.
 pub(crate) fn forget_status(headers: &mut HeaderMap) {
     for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
         headers.remove(name);
@@ -131,8 +132,8 @@ fn encoded(status: &tonic::Status) -> Option<HeaderValue> {
     HeaderValue::try_from(STANDARD_NO_PAD.encode(status.details())).ok()
 }
 
-/// Gives a failure that the head of an answer tells of, or its trailers, and nobody explained a reason: the name of its code. Without
-/// the feature `tonic` no refusal has one.
+/// Adds a reason to a failure, in the head or the trailers of an answer, that has no details: the
+/// name of its code. Without the feature `tonic` it does nothing.
 pub(crate) fn explain(headers: &mut HeaderMap) {
     #[cfg(feature = "tonic")]
     if has_failed(headers)
@@ -146,7 +147,8 @@ pub(crate) fn explain(headers: &mut HeaderMap) {
     let _ = headers;
 }
 
-/// How long the client waits: at most eight digits and a unit (gRPC over HTTP/2, "Timeout"). What is written otherwise says nothing.
+/// How long the client waits: at most eight digits and a unit (gRPC over HTTP/2, "Timeout"). `None`
+/// if it is written otherwise.
 pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -164,14 +166,14 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     one.checked_mul(number)
 }
 
-/// Whether an answer, by its head or its trailers, says that a gRPC call failed.
+/// Whether an answer's head or trailers say that a gRPC call failed.
 pub(crate) fn has_failed(headers: &HeaderMap) -> bool {
     headers
         .get(GRPC_STATUS)
         .is_some_and(|status| status.as_bytes() != b"0")
 }
 
-/// The refusal that a trailers-only answer of somebody else's stands for.
+/// The refusal that corresponds to a trailers-only answer from elsewhere.
 pub(crate) fn kind_of_answer(headers: &HeaderMap) -> Option<DenialKind> {
     let status = headers.get(GRPC_STATUS)?.to_str().ok()?;
     Some(match status {
@@ -188,7 +190,7 @@ pub(crate) fn kind_of_answer(headers: &HeaderMap) -> Option<DenialKind> {
     })
 }
 
-/// Whether an answer says by its head that it doesn't know who calls.
+/// Whether an answer's head says that the caller isn't authenticated.
 pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
     headers
         .get(GRPC_STATUS)

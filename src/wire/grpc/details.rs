@@ -8,11 +8,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::code;
 use crate::domain::denial::{Denial, DenialKind};
 
-/// Whose reasons they are.
+/// The domain of the reasons.
 const DOMAIN: &str = "tollgate";
 
-/// A refusal as a status. `ErrorInfo` always says why; `RetryInfo` says when to come again, and
-/// `QuotaFailure` what was not enough, where money was the reason.
+/// A refusal as a status. `ErrorInfo` always gives the reason; `RetryInfo` says when to retry, and
+/// `QuotaFailure` what was insufficient, if money was the reason.
 pub(crate) fn status(denial: &Denial, message: &str) -> Status {
     let reason = denial.kind().as_str().to_ascii_uppercase();
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, facts(denial));
@@ -34,13 +34,13 @@ fn facts(denial: &Denial) -> HashMap<String, String> {
     facts.map(|(name, fact)| (name.to_owned(), fact)).collect()
 }
 
-/// A status that is somebody else's, with the name of its code for a reason.
+/// Someone else's status, with the name of its code as a reason.
 pub(super) fn explained(status: &Status) -> Status {
     let details = ErrorDetails::with_error_info(name(status.code()), DOMAIN, HashMap::new());
     Status::with_error_details(status.code(), status.message(), details)
 }
 
-/// As the protocol writes it (gRPC, "Status codes and their use").
+/// The name that the protocol uses (gRPC, "Status codes and their use").
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -63,7 +63,7 @@ fn name(code: Code) -> &'static str {
     }
 }
 
-/// Of what there was not enough.
+/// What was insufficient.
 fn quota(kind: DenialKind) -> Option<&'static str> {
     match kind {
         DenialKind::InsufficientCredits => Some("balance"),

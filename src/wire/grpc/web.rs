@@ -1,5 +1,5 @@
-//! How a call over gRPC-Web went, which its body says at the end (gRPC-Web, "Protocol differences vs gRPC over HTTP2"): read while it passes, and
-//! nothing of it is kept.
+//! The outcome of a gRPC-Web call, which is at the end of its body (gRPC-Web, "Protocol differences
+//! vs gRPC over HTTP2"): read in passing, without keeping the body.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderMap;
@@ -8,15 +8,15 @@ use smallvec::SmallVec;
 use super::Dialect;
 use crate::wire::encoding::is_encoded;
 
-/// What a frame begins with: a byte of flags, and how long it is.
+/// The start of a frame: a byte of flags, and the length.
 const HEAD: usize = 5;
-/// The flag of a frame that holds trailers and no message, and of one that is compressed.
+/// The flags of a frame with trailers instead of a message, and of a compressed one.
 const IS_TRAILERS: u8 = 0x80;
 const IS_COMPRESSED: u8 = 0x01;
-/// Of a line so much is looked at; none that says a status is longer.
+/// How much of a line is looked at; no line with a status is longer.
 const LINE_MAX: usize = 32;
 const STATUS: &[u8] = b"grpc-status";
-/// So much text is decoded at once: whole groups.
+/// How much text is decoded at once: whole groups.
 const TEXT_AT_ONCE: usize = 1_024;
 const GROUP: usize = 4;
 
@@ -24,12 +24,12 @@ const GROUP: usize = 4;
 #[derive(Debug)]
 pub(crate) struct WebStatus {
     frames: Frames,
-    /// Where the body is Base64: what of a group has come.
+    /// For a Base64 body: the bytes of the current group so far.
     text: Option<SmallVec<[u8; GROUP]>>,
 }
 
 impl WebStatus {
-    /// The reader of an answer with such a head; `None`: its body says nothing of the kind.
+    /// The reader for an answer with these headers; `None`: its body has no status.
     pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
         let text = match Dialect::of(headers) {
             Dialect::Http | Dialect::Grpc => return None,
@@ -54,7 +54,7 @@ impl WebStatus {
         }
     }
 
-    /// Whether the call has failed, as far as was read.
+    /// Whether the call has failed, as far as the body was read.
     pub(crate) fn has_failed(&self) -> bool {
         self.frames.failed
     }
@@ -65,7 +65,8 @@ impl WebStatus {
     }
 }
 
-/// Decodes what there is in whole groups. Padding may stand after each: a body may be written in parts that are encoded one by one.
+/// Decodes whole groups. Padding may follow any of them: a body may consist of separately encoded
+/// parts.
 fn decode(
     group: &mut SmallVec<[u8; GROUP]>,
     piece: &[u8],
@@ -119,7 +120,7 @@ enum At {
         left: usize,
         line: Line,
     },
-    /// In something that isn't understood.
+    /// Within something that can't be parsed.
     Lost,
 }
 
@@ -143,7 +144,7 @@ impl Frames {
         }
     }
 
-    /// Takes no more than there is left of what it is at.
+    /// Takes at most what is left of the current part.
     fn take(&mut self, part: &[u8]) {
         let is_over = match &mut self.at {
             At::Head(head) => {
@@ -163,7 +164,7 @@ impl Frames {
                     self.failed |= line.take(byte);
                 }
                 let is_over = *left == 0;
-                // The last line need not end.
+                // The last line needs no line end.
                 self.failed |= is_over && line.take(b'\n');
                 is_over
             }
@@ -174,7 +175,7 @@ impl Frames {
         }
     }
 
-    /// Begins what a head says.
+    /// Begins what the head announces.
     fn begin(&mut self) {
         let At::Head(head) = std::mem::take(&mut self.at) else {
             return;
@@ -201,12 +202,12 @@ impl Frames {
     }
 }
 
-/// A line of trailers, as HTTP/1.1 writes headers.
+/// A line of trailers, written like an HTTP/1.1 header.
 #[derive(Debug, Default)]
 struct Line(SmallVec<[u8; LINE_MAX]>);
 
 impl Line {
-    /// Whether it ends with this byte, and says a status that is a failure.
+    /// Whether the line ends with this byte, and gives a status that is a failure.
     fn take(&mut self, byte: u8) -> bool {
         if byte != b'\n' {
             if self.0.len() < LINE_MAX {
@@ -242,7 +243,7 @@ mod tests {
         [&[flags], length.to_be_bytes().as_slice(), content].concat()
     }
 
-    /// A message, if there is to be one, and trailers.
+    /// A message, if there is one, and trailers.
     fn body(message: Option<&[u8]>, trailers: &str) -> Vec<u8> {
         let message = message.map(|message| frame(0, message));
         [
@@ -252,7 +253,7 @@ mod tests {
         .concat()
     }
 
-    /// What is read of a body that comes in pieces of that size: whether it failed, and whether something was delivered.
+    /// Reads a body in pieces of this size: whether it failed, and whether something was delivered.
     fn read(reader: &mut WebStatus, body: &[u8], size: usize) -> (bool, bool) {
         for piece in body.chunks(size) {
             reader.feed(piece);
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_body_says_at_its_end_how_the_call_went() {
-        // A message that looks like trailers is none.
+        // A message that looks like trailers isn't trailers.
         let lying = frame(0x80, b"grpc-status:13\r\n");
         for (message, trailers, expected) in [
             (

@@ -7,28 +7,28 @@ use crate::domain::charge::Tokens;
 /// The longest key that matters, and the longest model name that is kept, in bytes.
 const TEXT_MAX: usize = 128;
 
-/// What a response says that it used.
+/// The usage that a response reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// All that was read (OpenAI's chat).
+    /// All input (OpenAI's chat).
     prompt: Option<u64>,
-    /// All that was read (OpenAI's responses, which tell details), or what was neither read from a cache nor written
-    /// to one (Anthropic).
+    /// All input (OpenAI's responses, which give details), or the input that was neither read from
+    /// a cache nor written to one (Anthropic).
     input: Option<u64>,
     output: Option<u64>,
     total: Option<u64>,
-    /// Part of what was read (OpenAI).
+    /// The part of the input that came from a cache (OpenAI).
     cached: Option<u64>,
     /// Beside `input` (Anthropic), part of `prompt` (LiteLLM).
     cache_read: Option<u64>,
     cache_written: Option<u64>,
-    /// Parts of `cache_written`, by how long it is kept.
+    /// Parts of `cache_written`, by how long they are kept.
     written_for_minutes: Option<u64>,
     written_for_an_hour: Option<u64>,
 }
 
 impl Usage {
-    /// `None`: no count was there. A count of zero is a count.
+    /// `None` if there was no count. A count of zero is a count.
     pub(super) fn tokens(&self) -> Option<Tokens> {
         let by_total = || {
             let output = self.output.unwrap_or(0);
@@ -63,7 +63,7 @@ impl Usage {
         })
     }
 
-    /// `false`: it is no count of ours.
+    /// `false`: not a count that matters.
     fn set(&mut self, section: Section, key: &[u8], count: u64) -> bool {
         let place = match (section, key) {
             (Section::Usage, b"prompt_tokens") => &mut self.prompt,
@@ -82,8 +82,8 @@ impl Usage {
     }
 }
 
-/// What the scanner is inside of. Only what the shapes of OpenAI and Anthropic have is looked into, at
-/// its place: a client may choose the names of what an answer echoes deeper down.
+/// What the scanner is inside of. It only descends into the places that OpenAI's and Anthropic's
+/// shapes have: a client may choose the names of what an answer echoes deeper down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Section {
     #[default]
@@ -92,7 +92,7 @@ enum Section {
     Root,
     /// `response` (OpenAI's response events).
     Response,
-    /// `message` (Anthropic's first event): what it says was used is what was used by then.
+    /// `message` (Anthropic's first event): its usage is what had been used by then.
     Message,
     /// `usage`.
     Usage,
@@ -102,7 +102,7 @@ enum Section {
     CacheCreation,
 }
 
-/// Deeper than that nothing matters.
+/// Nothing deeper than this matters.
 const DEPTH: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,27 +110,27 @@ enum Inside {
     #[default]
     Structure,
     Text,
-    /// Behind a backslash.
+    /// After a backslash.
     Escape,
-    /// A number, or what it comes to if it can be no count.
+    /// A number, or `None` if it can't be a count.
     Number(Option<u64>),
 }
 
-/// Reads JSON in pieces, cut anywhere. What is no JSON finds nothing, and never more than a few hundred
-/// bytes are kept.
+/// Reads JSON in pieces, cut anywhere. In anything else it finds nothing, and it never keeps more
+/// than a few hundred bytes.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
     usage: Usage,
     is_final: bool,
-    /// There was a count in the usage that is read now.
+    /// The current `usage` has had a count.
     counts: bool,
     model: Option<Arc<str>>,
     inside: Inside,
     depth: usize,
     sections: [Section; DEPTH],
-    /// The string that was read last, as far as it can matter.
+    /// The last string read, as far as it can matter.
     text: Vec<u8>,
-    /// `text` is the key of what is read now.
+    /// `text` is the key of the current value.
     keyed: bool,
     key: Vec<u8>,
 }
@@ -140,7 +140,7 @@ impl Scanner {
         self.usage
     }
 
-    /// Whether there was a whole `usage` that speaks of all of the answer.
+    /// Whether there was a complete `usage` that covers the whole answer.
     pub(super) fn is_final(&self) -> bool {
         self.is_final
     }
@@ -149,7 +149,7 @@ impl Scanner {
         self.model.as_ref()
     }
 
-    /// Forgets where it is, and keeps what it has found.
+    /// Forgets its position, and keeps what it has found.
     pub(super) fn begin_anew(&mut self) {
         self.end_number();
         self.inside = Inside::Structure;
@@ -183,7 +183,7 @@ impl Scanner {
         }
     }
 
-    /// To the end of a string, or of what is there of it.
+    /// Reads to the end of a string, or of the piece.
     fn read_text<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
         loop {
             let Some(end) = memchr::memchr2(b'"', b'\\', rest) else {
@@ -210,7 +210,7 @@ impl Scanner {
         }
     }
 
-    /// Keeps of a string as much as shows what it is, or that it is too long.
+    /// Keeps enough of a string to identify it, or to show that it is too long.
     fn keep(&mut self, text: &[u8]) {
         let room = TEXT_MAX.saturating_add(1).saturating_sub(self.text.len());
         if room > 0 {
@@ -219,7 +219,7 @@ impl Scanner {
         }
     }
 
-    /// A key or a name with an escape in it is none that matters.
+    /// Forgets the string: a key or a name with an escape never matters.
     fn forget_text(&mut self) {
         self.text.resize(TEXT_MAX.saturating_add(1), 0);
     }
@@ -314,7 +314,7 @@ fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
 }
 
-/// One more digit; `None` for what is no count, or too large.
+/// Appends a digit; `None` if it isn't a count, or too large.
 fn append(count: u64, byte: u8) -> Option<u64> {
     let digit = byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))?;
     count.checked_mul(10)?.checked_add(u64::from(digit))

@@ -1,4 +1,4 @@
-//! Reads what an answer says that it used, while it passes: nothing is kept back, and little is kept.
+//! Reads the usage that an answer reports, in passing: nothing is delayed, and little is kept.
 
 mod json;
 mod sse;
@@ -22,7 +22,7 @@ enum Kind {
 }
 
 impl UsageReader {
-    /// The reader for a body with such a head; `None`: nothing can be read in it.
+    /// The reader for a body with these headers; `None`: nothing can be read in it.
     pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
         if is_encoded(headers) {
             return None;
@@ -49,20 +49,21 @@ impl UsageReader {
         }
     }
 
-    /// Reads what was kept of what is not whole: no more may come.
+    /// Reads what was kept of an incomplete event, since no more may come.
     pub(crate) fn catch_up(&mut self) {
         if let Kind::Events(events) = &mut self.0 {
             events.catch_up();
         }
     }
 
-    /// The tokens of the last `usage` that went by; counts that it didn't name are those of the one before.
+    /// The tokens of the last `usage` seen; counts that it doesn't name are those of the one
+    /// before.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
         self.scanner().usage().tokens()
     }
 
-    /// Whether these are all of the answer's, and not what had been used when a stream began. Of a stream its end
-    /// proves nothing: it may have been cut off further in.
+    /// Whether these cover the whole answer, and not only what had been used when a stream began.
+    /// The end of a stream proves nothing: it may have been cut further in.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
         match &self.0 {
             Kind::Json(scanner) => is_over || scanner.is_final(),

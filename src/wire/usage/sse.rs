@@ -1,8 +1,9 @@
-//! Finds `usage` in the events of a `text/event-stream` while they pass (HTML, 9.2.6).
+//! Finds `usage` in the events of a `text/event-stream` in passing (HTML, 9.2.6).
 //!
-//! Nearly all bytes of a stream are in events that tell no usage. They are looked at by a vectorised search alone, a piece at a
-//! time, wherever it is cut; only what holds a token count is read. So an event that is cut by the end of a piece is kept until
-//! its end comes: what counts it holds may come later. One that is too long for that is read as it comes.
+//! Nearly all bytes of a stream are in events without usage. Those only pass a vectorised search, a
+//! piece at a time, wherever it is cut; only events with a token count are parsed. So an event that
+//! is cut by the end of a piece is kept until its end comes, since its counts may come later. One
+//! that is too long for that is parsed as it comes.
 
 use std::sync::LazyLock;
 
@@ -10,15 +11,15 @@ use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
 
 use super::json::Scanner;
 
-/// All counts end so, and `"usage": null`, which may stand in every event, doesn't. A quotation mark
-/// within a string is escaped.
+/// All counts end like this, and `"usage": null`, which may be in every event, doesn't. Quotation
+/// marks within strings are escaped.
 static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NEEDLE));
 const NEEDLE: &[u8] = b"_tokens\"";
 
-/// So much of an event is kept at most.
+/// The most that is kept of an event.
 const KEPT_MAX: usize = 8_192;
 
-/// Among so many events with data at the start of a stream is the one that names the model.
+/// One of this many events with data at the start of a stream names the model.
 const NAMING_MAX: u8 = 8;
 
 const DATA: &[u8] = b"data:";
@@ -26,11 +27,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 #[derive(Clone, Copy, Debug)]
 enum Line {
-    /// At the start of the stream, where so many bytes of a byte-order mark were.
+    /// At the start of the stream, after this many bytes of a byte-order mark.
     Mark(usize),
-    /// So many bytes of `data:` were there.
+    /// After this many bytes of `data:`.
     Name(usize),
-    /// Behind `data:`.
+    /// After `data:`.
     Data,
     /// Another field, or a comment.
     Other,
@@ -40,19 +41,19 @@ enum Line {
 pub(super) struct Events {
     scanner: Scanner,
     line: Line,
-    /// The last line's end was a CR: an LF that follows belongs to it.
+    /// The last line ended with a CR: an LF that follows belongs to it.
     after_return: bool,
-    /// At the start of an event: what was before can't matter any more.
+    /// At the start of an event: nothing before it matters any more.
     between: bool,
-    /// The start of an event that is not read yet.
+    /// The start of an event that isn't parsed yet.
     kept: Vec<u8>,
-    /// There may be a count in it.
+    /// It may contain a count.
     kept_tells: bool,
-    /// How many events are read though they hold no count, until a model is named.
+    /// How many more events are parsed even without a count, until a model is named.
     naming: u8,
-    /// There was a line of data.
+    /// The event has had a line of data.
     told: bool,
-    /// At hand, for a search through a short piece.
+    /// A reference at hand, for searching short pieces.
     needle: &'static Finder<'static>,
 }
 
@@ -71,7 +72,8 @@ impl Events {
         }
     }
 
-    /// What was found; [`catch_up`](Self::catch_up) first, where the stream may have ended within an event.
+    /// What was found. If the stream may have ended within an event, call
+    /// [`catch_up`](Self::catch_up) first.
     pub(super) fn scanner(&self) -> &Scanner {
         &self.scanner
     }
@@ -83,17 +85,20 @@ impl Events {
         }
     }
 
-    /// Whether no count is in the piece, nor in what was kept before it. One search: of nearly all of a stream it is what it costs.
+    /// Whether neither the piece nor what was kept before it has a count. This single search is
+    /// nearly the whole cost of a stream.
     fn tells_nothing(&self, piece: &[u8]) -> bool {
         self.between && self.naming == 0 && !self.kept_tells && self.needle.find(piece).is_none()
     }
 
-    /// Nothing is changed by whole events, which nearly all pieces are where each event is sent as it comes.
+    /// Whole events change nothing; where each event is sent as it comes, nearly all pieces are
+    /// such.
     fn passes_by(&mut self, piece: &[u8]) -> bool {
         (self.kept.is_empty() && piece.ends_with(b"\n\n")) || self.keep_cut(piece)
     }
 
-    /// Keeps the start of the event that is cut at the end of a piece that tells nothing in itself; `false`: that takes a closer look.
+    /// Keeps the start of the event that is cut by the end of a piece without a count; `false`: the
+    /// piece needs a closer look.
     #[inline(never)]
     fn keep_cut(&mut self, piece: &[u8]) -> bool {
         if needle_is_across(&self.kept, piece) || blank_line_is_across(&self.kept, piece) {
@@ -130,7 +135,7 @@ impl Events {
         self.kept_tells = self.needle.find(&self.kept).is_some();
     }
 
-    /// Reads what was kept.
+    /// Parses what was kept.
     pub(super) fn catch_up(&mut self) {
         let mut kept = std::mem::take(&mut self.kept);
         self.read(&kept);
@@ -138,7 +143,7 @@ impl Events {
         self.kept = kept;
     }
 
-    /// The piece goes on with what was kept. Returns what is behind that event.
+    /// The piece continues the kept event. Returns what follows that event.
     fn end_kept<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
         let end = end_of_kept(&self.kept, piece);
         let (more, behind) = piece.split_at(end.unwrap_or(piece.len()));
@@ -157,7 +162,7 @@ impl Events {
         behind
     }
 
-    /// Reads of whole events those that matter.
+    /// Parses those of the whole events that matter.
     fn look_through(&mut self, mut whole: &[u8]) {
         while self.naming > 0 && !whole.is_empty() {
             self.told = false;
@@ -166,7 +171,7 @@ impl Events {
             self.naming = if is_named {
                 0
             } else {
-                // Gateways keep a line open with comments until the model answers.
+                // Gateways keep a connection open with comments until the model answers.
                 self.naming.saturating_sub(u8::from(self.told))
             };
         }
@@ -183,7 +188,7 @@ impl Events {
         }
     }
 
-    /// Reads to the end of the event, and returns what is behind it.
+    /// Parses to the end of the event, and returns what follows it.
     fn read_event<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
         while let Some((&byte, behind)) = rest.split_first() {
             if std::mem::take(&mut self.after_return) && byte == b'\n' {
@@ -198,7 +203,7 @@ impl Events {
                             rest = behind;
                             Line::Mark(matched.saturating_add(1))
                         }
-                        // It was all there, or nothing of it.
+                        // All of the mark was there, or none of it.
                         _ if matched == 0 || matched == BYTE_ORDER_MARK.len() => Line::Name(0),
                         _ => Line::Other,
                     };
@@ -245,7 +250,7 @@ impl Events {
 
 /// Whether the needle begins in `kept` and ends in `piece`.
 fn needle_is_across(kept: &[u8], piece: &[u8]) -> bool {
-    // It has one underscore, at its start.
+    // Its only underscore is at its start.
     let mut backwards = kept.iter().rev().take(NEEDLE.len().saturating_sub(1));
     let Some(after) = backwards.position(|byte| *byte == b'_') else {
         return false;
@@ -256,7 +261,8 @@ fn needle_is_across(kept: &[u8], piece: &[u8]) -> bool {
         .is_some_and(|(begin, end)| kept.ends_with(begin) && piece.starts_with(end))
 }
 
-/// Whether a blank line begins behind `kept`, or in it, and ends in `piece`, which isn't found in either.
+/// Whether a blank line starts at the end of `kept`, or in it, and ends in `piece`; neither
+/// contains all of it.
 fn blank_line_is_across(kept: &[u8], piece: &[u8]) -> bool {
     match piece {
         [b'\n', ..] => kept.ends_with(b"\n") || kept.ends_with(b"\n\r"),
@@ -265,8 +271,8 @@ fn blank_line_is_across(kept: &[u8], piece: &[u8]) -> bool {
     }
 }
 
-/// Where the last event that is whole ends: behind a blank line. Streams whose lines end in CR alone
-/// have none that is found here, and are read byte by byte.
+/// The end of the last whole event: after a blank line. Streams whose lines end in CR alone have
+/// none that is found here, and are parsed byte by byte.
 fn end_of_events(piece: &[u8]) -> usize {
     let is = |at: Option<usize>, byte| at.and_then(|at| piece.get(at)) == Some(&byte);
     for at in memrchr_iter(b'\n', piece) {
@@ -279,7 +285,7 @@ fn end_of_events(piece: &[u8]) -> usize {
     0
 }
 
-/// Where the event ends in `piece` of which `kept` is the start: behind the first blank line.
+/// The end, in `piece`, of the event that starts with `kept`: after the first blank line.
 fn end_of_kept(kept: &[u8], piece: &[u8]) -> Option<usize> {
     let is = |at: usize, back: usize, byte| {
         let found = match at.checked_sub(back) {

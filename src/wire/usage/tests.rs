@@ -294,7 +294,7 @@ fn a_hundred_deep_and_a_long_key_keep_little() {
     assert!(format!("{scanner:?}").len() < 4_000);
 }
 
-/// A stream of events: content of any size, comments, and counts here and there.
+/// A stream of events: content of any size, comments, and occasional counts.
 fn streams() -> impl Strategy<Value = String> {
     let chunk = |content: String| {
         let choices = serde_json::json!([{"delta": {"content": content}}]);
@@ -313,7 +313,7 @@ fn streams() -> impl Strategy<Value = String> {
         1 => Just("data: {\"usage\":\ndata: {\"prompt_tokens\": 4}}\n\n".to_owned()),
     ];
     let end = prop::sample::select(vec!["\n", "\r\n", "\r"]);
-    // The same throughout, or by turns.
+    // The same throughout, or alternating.
     let ends = prop_oneof![
         3 => end.clone().prop_map(|end| vec![end]),
         1 => prop::collection::vec(end, 1..8),
@@ -330,7 +330,7 @@ fn streams() -> impl Strategy<Value = String> {
     })
 }
 
-/// What a reader has found at the end of a body, and whether that is all.
+/// What a reader has found at the end of a body, and whether that is final.
 fn found(reader: &mut UsageReader) -> (Option<Tokens>, bool, Option<String>) {
     reader.catch_up();
     let model = reader.model().map(ToString::to_string);
@@ -361,7 +361,7 @@ fn a_byte_order_mark_hides_nothing_and_is_only_one_at_the_start() {
     assert_eq!(found_in([&*half]).0, None);
 }
 
-/// Each place in which a stream can be cut, and each second one near it.
+/// Every place where a stream can be cut, and every second cut near it.
 #[test]
 fn no_cut_hides_or_makes_a_count() {
     let odd = "\u{feff}data: {\"model\":\"gpt-x\",\"usage\":null}\n\n\
@@ -430,7 +430,7 @@ proptest! {
         for byte in whole.as_bytes() {
             by_byte.feed(std::slice::from_ref(byte));
         }
-        // Behind each event, and in some of them.
+        // After each event, and within some of them.
         let mut reader = UsageReader(Kind::Events(Events::new()));
         let mut cuts = cuts.iter().cycle();
         for event in whole.split_inclusive("\n\n") {
