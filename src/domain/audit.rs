@@ -1,4 +1,4 @@
-//! What the audit log says: who did what, from where, and with what outcome.
+//! The entries of the audit log: who did what, from where, and with what outcome.
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ const ACTION_LENGTH_MAX: usize = 64;
 /// The longest text of any other kind that is kept, in bytes.
 const TEXT_LENGTH_MAX: usize = 512;
 
-/// What was done, by a stable name: `login`, `key.create`. Applications add names of their own.
+/// What was done, by a stable name: `login`, `key.create`. Applications add their own names.
 ///
 /// ```
 /// use tollgate::audit::AuditAction;
@@ -23,7 +23,7 @@ const TEXT_LENGTH_MAX: usize = 512;
 pub struct AuditAction(Cow<'static, str>);
 
 impl AuditAction {
-    /// Somebody showed a credential, or should have.
+    /// A credential was presented, or should have been.
     pub const AUTHENTICATE: Self = Self::new("authenticate");
     /// A user logged in with a password.
     pub const LOGIN: Self = Self::new("login");
@@ -31,7 +31,7 @@ impl AuditAction {
     pub const LOGOUT: Self = Self::new("logout");
     /// A login's tokens were renewed.
     pub const REFRESH: Self = Self::new("refresh");
-    /// A user was made.
+    /// A user was created.
     pub const USER_CREATE: Self = Self::new("user.create");
     /// A user's roles, address, state or attributes were changed.
     pub const USER_UPDATE: Self = Self::new("user.update");
@@ -39,7 +39,7 @@ impl AuditAction {
     pub const USER_DELETE: Self = Self::new("user.delete");
     /// A user's password was replaced.
     pub const PASSWORD_CHANGE: Self = Self::new("user.password");
-    /// A key was made.
+    /// A key was created.
     pub const KEY_CREATE: Self = Self::new("key.create");
     /// A key was replaced by a new one.
     pub const KEY_ROTATE: Self = Self::new("key.rotate");
@@ -47,16 +47,16 @@ impl AuditAction {
     pub const KEY_UPDATE: Self = Self::new("key.update");
     /// A key was ended.
     pub const KEY_REVOKE: Self = Self::new("key.revoke");
-    /// A key was ended and forgotten.
+    /// A key was ended and deleted.
     pub const KEY_DELETE: Self = Self::new("key.delete");
 
-    /// An action of the application's own.
+    /// An action of the application.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
     }
 
-    /// The action of that name, cut off after 64 bytes.
+    /// The action with this name, cut off after 64 bytes.
     #[must_use]
     pub fn named(mut name: String) -> Self {
         cut(&mut name, ACTION_LENGTH_MAX);
@@ -69,7 +69,8 @@ impl AuditAction {
         &self.0
     }
 
-    /// Whether whoever has a credential may do it as often as they like, and nothing of anybody else's is changed by it.
+    /// Whether anyone with a credential can do it as often as they like, without changing anything
+    /// of others.
     fn is_anybody_s(&self) -> bool {
         let all = [Self::AUTHENTICATE, Self::LOGIN, Self::LOGOUT, Self::REFRESH];
         all.contains(self)
@@ -117,7 +118,7 @@ impl AuditOutcome {
         }
     }
 
-    /// The outcome of that name.
+    /// The outcome with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Success, Self::Refused, Self::Failed];
@@ -131,8 +132,8 @@ impl Serialize for AuditOutcome {
     }
 }
 
-/// An act, as whoever does it knows it. Of what is done within a request, caller, address and route are
-/// added where it is recorded. No secret belongs here.
+/// An action, as the code that performs it knows it. Within a request, the caller, address and
+/// route are added when it is recorded. It must contain no secret.
 #[derive(Clone, Debug)]
 #[must_use = "an act that isn't recorded leaves no trace"]
 pub struct Act {
@@ -167,14 +168,14 @@ impl Act {
         self
     }
 
-    /// To whom or to what: the id of a user or a key. Of what looks like a secret
-    /// (whoever asks for a key may do so by its secret) no more stays than its first eight characters.
+    /// To whom or to what: the id of a user or a key. Of anything that looks like a secret (a key
+    /// may be looked up by its secret) only the first eight characters are kept.
     pub fn target(mut self, target: &str) -> Self {
         self.target = Some(bounded(&masked_id(target)));
         self
     }
 
-    /// To whom, by a name that was found: it is no secret, whatever it looks like.
+    /// To whom, by a name that was found in the store: it is no secret, whatever it looks like.
     pub(crate) fn on(mut self, found: &str) -> Self {
         self.target = Some(bounded(found));
         self
@@ -187,25 +188,26 @@ impl Act {
     }
 }
 
-/// One thing that happened, as it is written down. Texts are cut off after 512 bytes.
+/// One event, as recorded. Texts are cut off after 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Who: the user or the owner of the key; `None` when it isn't known.
+    /// Who did it: the user or the owner of the key; `None` if unknown.
     pub actor: Option<String>,
-    /// With which key, if with one.
+    /// The key that was used, if any.
     pub key: Option<KeyId>,
-    /// From where.
+    /// The client's address.
     pub address: Option<IpAddr>,
-    /// What.
+    /// What was done.
     pub action: AuditAction,
     /// How it ended.
     pub outcome: AuditOutcome,
-    /// In which request.
+    /// The request in which it happened.
     pub request_id: Option<RequestId>,
-    /// Method and path of that request, without its query and without what looks like a secret.
+    /// Method and path of that request, without its query and without anything that looks like a
+    /// secret.
     pub route: Option<Arc<str>>,
     /// To whom or to what.
     pub target: Option<String>,
@@ -214,7 +216,7 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
-    /// An event of which no more is known.
+    /// An event without further details.
     #[must_use]
     pub fn new(at: Timestamp, act: Act) -> Self {
         Self {
@@ -231,15 +233,16 @@ impl AuditEvent {
         }
     }
 
-    /// Whether it is a refusal of somebody who hasn't shown who they are. Anybody can cause any number of
-    /// these (a login names its user before the password is looked at), so logs keep them apart.
+    /// Whether it is a refusal of a client that hasn't proved who it is. Anyone can cause any
+    /// number of these (a login names its user before the password is checked), so logs keep them
+    /// apart.
     #[must_use]
     pub fn is_of_a_stranger(&self) -> bool {
         let unknown = self.actor.is_none() || self.action == AuditAction::LOGIN;
         self.outcome != AuditOutcome::Success && self.key.is_none() && unknown
     }
 
-    /// Which part of the log it belongs to.
+    /// Which share of the log it belongs to.
     pub(crate) fn share(&self) -> Share {
         if self.is_of_a_stranger() {
             return Share::Strangers;
@@ -247,7 +250,7 @@ impl AuditEvent {
         let is_done = match self.outcome {
             AuditOutcome::Success => true,
             AuditOutcome::Refused => false,
-            // What a layer or a handler couldn't decide is on nobody.
+            // What a layer or a handler couldn't decide concerns no one in particular.
             AuditOutcome::Failed => self.target.is_some(),
         };
         if is_done && !self.action.is_anybody_s() {
@@ -259,27 +262,27 @@ impl AuditEvent {
     }
 }
 
-/// Among so many parts of the log callers are shared out, by their names.
+/// The number of parts that callers are divided into, by a hash of their names.
 const PARTS_OF_CALLERS: u8 = 8;
 
-/// A part of the log that is cut off for itself, so that nobody pushes out what isn't of their own kind.
+/// A share of the log that is pruned separately, so that nobody pushes out entries of another kind.
 ///
-/// Whoever has any good credential causes any number of authentications, logins and refusals: so these are not kept beside the
-/// changes, and one caller's are in one part of eight.
+/// Anyone with a valid credential can cause any number of authentications, logins and refusals. So
+/// these are kept apart from the changes, and one caller's entries are in one part of eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
     /// What was changed, or may have been: users, keys, and what the application records.
     Acts,
-    /// Refusals of those who haven't shown who they are.
+    /// Refusals of clients that haven't proved who they are.
     Strangers,
-    /// All else that a known caller brings about, of the callers of one part.
+    /// Everything else that known callers cause, for the callers of one part.
     Callers(u8),
-    /// Of known callers, from before there were parts. None is added.
+    /// Entries of known callers from before there were parts. None are added.
     Former,
 }
 
 impl Share {
-    /// All there are.
+    /// All shares.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let callers = (0..PARTS_OF_CALLERS).map(Self::Callers);
         [Self::Acts, Self::Strangers, Self::Former]
@@ -287,7 +290,7 @@ impl Share {
             .chain(callers)
     }
 
-    /// By which a store knows it.
+    /// The number that stores use.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Acts => 0,
@@ -306,8 +309,8 @@ impl Share {
         }
     }
 
-    /// How many may wait to be written where `places` may in all, before one of this share finds no place: acts do when nobody
-    /// else does any more.
+    /// How many entries may be waiting, out of `places`, before one of this share is dropped: acts
+    /// are the last to be.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) const fn places(self, places: usize) -> usize {
         let half = places.div_ceil(2);
@@ -319,29 +322,30 @@ impl Share {
     }
 }
 
-/// An event in its place in the log. Serialized it is flat: the event, with its `position`.
+/// An event with its position in the log. Its serialized form is flat: the event, with its
+/// `position`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
-    /// Its place: the log is read in the order of its times, and of one time those of larger places first.
+    /// Its position. The log is read newest first; at equal times, larger positions come first.
     pub position: u64,
     /// What happened.
     #[serde(flatten)]
     pub event: AuditEvent,
 }
 
-/// Which entries are wanted; what is `None` is not asked about.
+/// Which entries are wanted; a `None` matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// By whom.
+    /// Who did it.
     pub actor: Option<String>,
-    /// What.
+    /// What was done.
     pub action: Option<AuditAction>,
     /// How it ended.
     pub outcome: Option<AuditOutcome>,
 }
 
 impl AuditFilter {
-    /// Whether an event is wanted.
+    /// Whether the filter matches an event.
     #[must_use]
     pub fn matches(&self, event: &AuditEvent) -> bool {
         let Self {
