@@ -1,7 +1,8 @@
 //! A gRPC server with keys, tokens, roles per service, limits and money for every call.
 //!
-//! `cargo run --example grpc --features tonic,sqlite -- generate-key --role admin` prints a key; without a
-//! command it serves. `grpc/*.proto` say what there is to call, and so does server reflection.
+//! `cargo run --example grpc --features tonic,sqlite -- generate-key --role admin` prints a key;
+//! without a command it serves. The services are described in `grpc/*.proto`, and by server
+//! reflection.
 
 #[path = "support/demo.rs"]
 mod demo;
@@ -11,7 +12,7 @@ mod generate;
 mod services;
 mod support;
 
-/// Made from `grpc/demo.proto` and `grpc/bank.proto`.
+/// Generated from `grpc/demo.proto` and `grpc/bank.proto`.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -65,10 +66,10 @@ use tonic_health::{
 };
 use tower::util::MapRequestLayer;
 
-/// How long a call may take to begin its answer, and so to send a message whole.
+/// How long a call may take to begin its answer, and so to send a whole message.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// After which time a connection is asked to leave, once what is under way on it is over: no idle one stays for longer. Who still calls
-/// comes again.
+/// The age at which a connection is asked to leave once its calls are over, so no idle one stays
+/// longer. Clients in use reconnect.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 
 #[tokio::main]
@@ -76,7 +77,7 @@ async fn main() {
     demo::main("grpc", serve).await;
 }
 
-/// What isn't here is no method.
+/// Methods that aren't listed don't exist.
 fn permissions() -> Result<RouteTable, InvalidRoute> {
     let mut table = RouteTable::new().unknown_not_found();
     for (method, permission) in [
@@ -115,7 +116,7 @@ fn prices() -> Result<PriceTable, StartError> {
 
 async fn serve(given: &Given) -> Result<(), StartError> {
     let gate = demo::gate(given, permissions()?, prices()?)?
-        // Load balancers and tools ask without a credential, but not without a limit.
+        // Load balancers and tools need no credential, but they are limited.
         .open_to_strangers(|head| {
             let path = head.path();
             path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
@@ -145,7 +146,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
     served
 }
 
-/// Connections that end by themselves when their client says nothing, or takes nothing of what it is sent.
+/// Connections that end by themselves if their client says nothing, or stops reading.
 fn incoming(connections: Connections) -> impl Stream<Item = io::Result<WatchedIo<TcpStream>>> {
     stream::unfold(connections, async |connections| {
         Some((Ok(connections.next().await), connections))
@@ -158,10 +159,10 @@ fn routes(
     stop: &Stop,
 ) -> Result<Routes, StartError> {
     let services = Services::new(Arc::clone(&given.stores.ledger));
-    // Once more, whatever the gate's table says.
+    // A second check, independent of the gate's table.
     let require = |permission| RequirePermission::new(&given.roles, Permission::new(permission));
     let (read, write, configure) = (require("read"), require("write"), require("configure"));
-    // Clients of Python's know the older version alone.
+    // Python's clients only know the older version.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -176,7 +177,7 @@ fn routes(
         .add_service(AdminServer::with_interceptor(services, configure)))
 }
 
-/// Lets nobody go on asking what there is when the server is to end, which would wait for it otherwise.
+/// Ends reflection streams when the server stops; otherwise it would wait for them.
 fn ending_with(stop: Stop) -> impl Fn(Request<Body>) -> Request<Body> + Clone {
     move |request| {
         let stopped = stop.clone().requested();
@@ -184,7 +185,7 @@ fn ending_with(stop: Stop) -> impl Fn(Request<Body>) -> Request<Body> + Clone {
     }
 }
 
-/// All there are; the whole server has no name.
+/// All services; the empty name is the whole server.
 const SERVICES: [&str; 5] = [
     "",
     EchoServer::<Services>::NAME,
@@ -193,8 +194,8 @@ const SERVICES: [&str; 5] = [
     AdminServer::<Services>::NAME,
 ];
 
-/// Says at the end that nothing is served any more. Whoever watches hears of it, and that is the end of what they watch, for which the
-/// server would wait otherwise.
+/// Reports at the end that nothing is served any more. That ends the streams of watching clients,
+/// which the server would otherwise wait for.
 async fn take_leave(mut reporter: HealthReporter, stop: Stop) {
     stop.requested().await;
     for name in SERVICES {

@@ -1,13 +1,15 @@
 //! A document service with three roles: API keys or JWTs, a table of routes, and an audit log.
 //!
-//! `cargo run --example haagsman --features axum,sqlite` serves; with `-- generate-key --role operator` it
-//! prints one new key instead, also while the server runs. With the feature `redis` as well, several processes
-//! share their rate limits through `REDIS_URL`.
+//! `cargo run --example haagsman --features axum,sqlite` serves. With `-- generate-key --role
+//! operator` it prints one new key instead, also while the server runs. With the feature `redis` as
+//! well, several processes share their rate limits through `REDIS_URL`.
 //!
-//! A login goes on for 30 days at most, however often its tokens are renewed: then the user logs in again.
+//! A login lasts for 30 days at most, however often its tokens are renewed; after that the user
+//! logs in again.
 //!
-//! Beside what the service documents, keys can be given an end (`generate-key --expires-days 90`), listed (`list-keys`), replaced
-//! (`rotate-key ID`) and ended (`revoke-key ID`): whoever is told to rotate them every 90 days has to be able to.
+//! Beyond what the service documents, keys can be given an end (`generate-key --expires-days 90`),
+//! listed (`list-keys`), replaced (`rotate-key ID`) and ended (`revoke-key ID`), because operators
+//! who are told to rotate keys every 90 days must be able to.
 
 #[path = "haagsman/api.rs"]
 mod api;
@@ -43,7 +45,7 @@ use tollgate::{
 };
 use tower::ServiceBuilder;
 
-/// What the handlers work with.
+/// The handlers' state.
 #[derive(Clone)]
 struct App {
     logins: Logins,
@@ -99,7 +101,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
     Ok((logins, layer))
 }
 
-/// What isn't here is refused, even to an administrator.
+/// Routes that aren't listed are refused, even to an administrator.
 fn table() -> Result<RouteTable, InvalidRoute> {
     RouteTable::new()
         .route("GET", "/api/v1/documents/stats", "read")?
@@ -140,7 +142,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = stores.limits.share("caller", per_caller);
     let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
     let caller = keys.or(tokens);
-    // Where nobody is asked for, whoever is known is counted as everywhere, and told what is left.
+    // Unmatched routes still count known callers, and report their limits.
     let nothing = FallbackLayer::new(caller.clone()).add_rate_limit(per_caller.clone());
     let known = ServiceBuilder::new()
         .layer(caller)
@@ -160,10 +162,10 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         roles,
         audit: Arc::clone(&stores.audit),
     };
-    // The fallback is inside the gate too: nobody learns from a 404 what there is.
+    // The fallback is inside the gate too, so a 404 reveals no routes.
     let api = routes().fallback(api::nothing).layer(known);
     let no_method = (async || StatusCode::METHOD_NOT_ALLOWED).layer(nothing.clone());
-    // Only of these: of the others a 405 would tell strangers what there is.
+    // Only for these: on other routes a 405 would reveal to strangers what exists.
     let public = public_routes().method_not_allowed_fallback(no_method);
     let router = Router::new()
         .merge(public)

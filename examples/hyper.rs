@@ -1,8 +1,9 @@
-//! A server on hyper and nothing above it: no router, no framework, the same gate. `tests/hyper-alone` builds it with what
-//! it names and nothing else.
+//! A server on hyper alone: no router, no framework, the same gate. `tests/hyper-alone` builds it
+//! with only the dependencies that it names.
 //!
-//! `cargo run --example hyper --features sqlite -- generate-key --role admin` prints a key; without a command
-//! it serves `GET /hello` (free), `POST /echo` ($0.0020, operators) and `GET /admin/accounts/{account}` (admins).
+//! `cargo run --example hyper --features sqlite -- generate-key --role admin` prints a key; without
+//! a command it serves `GET /hello` (free), `POST /echo` ($0.0020, operators) and `GET
+//! /admin/accounts/{account}` (admins).
 
 #[path = "support/demo.rs"]
 mod demo;
@@ -52,7 +53,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
     run_until(stop.clone(), serve_connections(service, connections, stop)).await
 }
 
-/// All there is: what isn't here is nowhere.
+/// All routes; anything else doesn't exist.
 fn permissions() -> Result<RouteTable, InvalidRoute> {
     RouteTable::new()
         .unknown_not_found()
@@ -68,7 +69,8 @@ fn prices() -> Result<PriceTable, StartError> {
         .route("GET", ACCOUNT, Price::free())?)
 }
 
-/// The handlers, each behind the permission that it needs, whatever the gate's table says. What isn't in the table never comes here.
+/// The handlers. Each checks the permission that it needs, independently of the gate's table.
+/// Routes that aren't in the table never get here.
 #[derive(Clone)]
 struct Routes {
     hello: Route,
@@ -136,7 +138,7 @@ fn json(value: &serde_json::Value) -> Answer {
     answer
 }
 
-/// A refusal of a handler's own; the gate writes it in the house style.
+/// A refusal by a handler; the gate renders it in the house style.
 fn refused<B>(denial: &Denial, request: &Request<B>) -> Answer {
     let answer = Denials::default().respond(denial, &RequestHead::of(request));
     answer.map(Full::new)

@@ -1,7 +1,7 @@
 //! An AI platform that sells API calls: accounts by JWT, calls by API key, money for every call.
 //!
-//! `cargo run --example polysystems --features axum,sqlite`; the README tells how to call it. With the
-//! feature `redis` as well, several processes share their rate limits through `REDIS_URL`.
+//! `cargo run --example polysystems --features axum,sqlite`; the README shows how to call it. With
+//! the feature `redis` as well, several processes share their rate limits through `REDIS_URL`.
 
 #[path = "polysystems/account.rs"]
 mod account;
@@ -35,10 +35,10 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::Texts;
 
-/// What axum's extractors read of a body at most: with an `Idempotency-Key` it is no less.
+/// The most that axum's extractors read of a body; the limit with an `Idempotency-Key` is no lower.
 const BODY_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
 
-/// What the handlers work with.
+/// The handlers' state.
 #[derive(Clone)]
 struct App {
     logins: Logins,
@@ -64,7 +64,7 @@ async fn run() -> Result<(), StartError> {
     Ok(stores.close().await?)
 }
 
-/// What a key may do: a user's key calls everything, a viewer's key what is free.
+/// What a key may do: a user's key calls everything, a viewer's key the free routes.
 fn roles() -> RoleSet {
     RoleSet::new()
         .add_role("viewer", ["api:read"])
@@ -105,7 +105,7 @@ fn keys(stores: &Stores, roles: &RoleSet) -> Result<(Keyring, KeyResolver), Star
         .length(32)
         .build()?;
     let (ring, resolver) = stores.keyring(format);
-    // What somebody is called gives no rights.
+    // A user's name carries no rights.
     let ring = ring.add_free_attribute("username");
     Ok((ring.with_roles(roles.clone()), resolver))
 }
@@ -130,7 +130,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = stores.limits.share("caller", per_caller);
 
     let keys = ApiKeyLayer::new(resolver).client_address(client.clone());
-    // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
+    // Unmatched routes still count known callers, and report their limits.
     let nothing =
         FallbackLayer::new(keys.clone().or(tokens.clone())).add_rate_limit(per_caller.clone());
     let account = ServiceBuilder::new()

@@ -1,8 +1,9 @@
-//! A service for chat agents: people by JWT with refresh tokens, each agent by keys of its own.
+//! A service for chat agents: people use JWTs with refresh tokens, each agent its own keys.
 //!
-//! `cargo run --example ragchats --features axum,sqlite`; paths end in a slash. Beside what the service documents, an agent's keys are listed
-//! by `GET /api/agents/{bot_id}/api-keys/` and ended by `DELETE /api/agents/{bot_id}/api-keys/{id}/`: whoever is told to rotate
-//! them regularly has to be able to.
+//! `cargo run --example ragchats --features axum,sqlite`; paths end in a slash. Beyond what the
+//! service documents, an agent's keys are listed by `GET /api/agents/{bot_id}/api-keys/` and ended
+//! by `DELETE /api/agents/{bot_id}/api-keys/{id}/`, because users who are told to rotate keys
+//! regularly must be able to.
 
 #[path = "ragchats/agents.rs"]
 mod agents;
@@ -35,10 +36,10 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::Errors;
 
-/// They are spread over a hundred agents.
+/// Shared by up to a hundred agents.
 const KEYS_PER_USER_MAX: u32 = 10_000;
 
-/// What the handlers work with.
+/// The handlers' state.
 #[derive(Clone)]
 struct App {
     logins: Logins,
@@ -73,7 +74,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
     let verifier = issuer.verifier().build()?;
     let refresh = RefreshTokens::reusable(refresh);
     let logins = stores.logins(issuer, |logins| {
-        // An id is a UUID and nothing else.
+        // An id is a plain UUID.
         logins.refresh(refresh).user_id_prefix("")
     });
     let logins = logins.await?;
@@ -85,7 +86,7 @@ async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtL
 fn keys(stores: &Stores) -> Result<(Keyring, ApiKeyLayer), StartError> {
     let (ring, resolver) = stores.keyring(KeyFormat::builder("rag").build()?);
     let ring = ring.keys_per_owner_max(KEYS_PER_USER_MAX);
-    // What a user is called and has gives a key no rights: those are in its resource.
+    // A user's names and agents give a key no rights: those are in its resource.
     let names = ["firstName", "lastName", "agent:*"];
     let ring = names
         .iter()
@@ -100,7 +101,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
     let per_caller = Quota::per_minute(limit("RATE_LIMIT_PER_MINUTE", 120)?);
     let per_caller = RateLimitLayer::per_principal(per_caller);
     let per_caller = stores.limits.share("caller", per_caller);
-    // Where there is nothing, whoever is known is counted as everywhere, and told what is left.
+    // Unmatched routes still count known callers, and report their limits.
     let nothing =
         FallbackLayer::new(by_key.clone().or(by_token.clone())).add_rate_limit(per_caller.clone());
     let person = ServiceBuilder::new()

@@ -1,10 +1,13 @@
-//! A dashboard with an API: sessions of NextAuth, keys made in the dashboard, keys of the environment.
+//! A dashboard with an API: NextAuth sessions, keys created in the dashboard, keys from the
+//! environment.
 //!
-//! `cargo run --example workspace --features axum,sqlite`; the README tells its settings. With the feature `redis` as well,
-//! several processes share their rate limits through `REDIS_URL`. Only clients are limited, each by its key: a limit of
-//! requests by address would meet sessions and the administrator too, which have none. Guesses at keys are limited by
-//! address (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), and sessions and the administrator's key pass all the same.
-//! A client is counted wherever it brings its key, also where there is nothing, and where no key will do.
+//! `cargo run --example workspace --features axum,sqlite`; the README lists its settings. With the
+//! feature `redis` as well, several processes share their rate limits through `REDIS_URL`. Only
+//! clients are limited, each by its key: a limit by address would also apply to sessions and the
+//! administrator, which are unlimited. Guesses at keys are limited by address
+//! (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), without affecting sessions and the
+//! administrator's key. A client is counted wherever it sends its key, also on unknown routes, and
+//! where no key is accepted.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -47,13 +50,13 @@ use tollgate::{
 use tower::ServiceBuilder;
 use wire::{Answer, CreateKey, Created, Key, Question, Stats, Texts};
 
-/// The role of whoever has a session; it may all that the administrator's key may.
+/// The role of sessions, with the same permissions as the administrator's key.
 const DASHBOARD: &str = "dashboard";
-/// How long the keys file, and what it said, is believed: the two together are less than a second.
+/// How long the keys file and its contents are cached: together less than a second.
 const FILE_INTERVAL: Duration = Duration::from_millis(250);
 const KEY_TTL: Duration = Duration::from_millis(500);
 
-/// What the handlers work with.
+/// The handlers' state.
 #[derive(Clone)]
 struct App {
     keys: Keyring,
@@ -89,7 +92,7 @@ async fn run() -> Result<(), StartError> {
 
 /// `ADMIN_API_KEY`.
 fn administrator() -> Result<StaticKeys, StartError> {
-    // Keys that are out there may be short: they are taken, with a warning.
+    // Keys in use may be short: they are accepted, with a warning.
     let mut admin = StaticKeys::new().dangerous_short_keys();
     if let Some(key) = optional("ADMIN_API_KEY")? {
         admin = admin
@@ -99,7 +102,8 @@ fn administrator() -> Result<StaticKeys, StartError> {
     Ok(admin)
 }
 
-/// In the order in which they are asked: made in the dashboard, the administrator's, those of clients.
+/// In the order in which they are asked: keys from the dashboard, the administrator's, the
+/// clients'.
 fn resolver(file: &FileKeyStore, admin: StaticKeys) -> Result<KeyResolver, StartError> {
     let list = optional("VALID_API_KEYS")?.unwrap_or_default();
     let clients = StaticKeys::new()
@@ -112,12 +116,12 @@ fn resolver(file: &FileKeyStore, admin: StaticKeys) -> Result<KeyResolver, Start
         .build())
 }
 
-/// Without a secret there are no sessions: no cookie was made with one that nobody knows.
+/// Without a secret there are no sessions: nobody can have made a cookie with an unknown one.
 fn sessions() -> Result<SessionCookieLayer, StartError> {
     let random = SigningSecret::generate()?;
     let secret = secret("NEXTAUTH_SECRET").filter(|secret| !secret.is_empty());
     let secret = secret.as_deref().unwrap_or(random.expose());
-    // As much as NextAuth itself allows to a clock that is ahead; a session that has expired has expired.
+    // NextAuth's own tolerance for a clock that is ahead; expired sessions get none.
     let mut verifier = SessionCookieVerifier::next_auth(secret)
         .leeway_ahead(Duration::from_secs(15))
         .add_role(DASHBOARD);
@@ -127,7 +131,7 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
     }
     let layer = SessionCookieLayer::new(verifier.build()?);
     Ok(match optional("NEXTAUTH_URL")? {
-        // The application's, with the path of NextAuth where it isn't the usual one.
+        // The application's origin, with NextAuth's path where it isn't the usual one.
         Some(url) => layer.add_trusted_origin(
             Origin::of_url(url.trim()).map_err(|error| format!("NEXTAUTH_URL: {error}"))?,
         ),
@@ -135,7 +139,7 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
     })
 }
 
-/// `ALLOWED_IPS`: `*` or addresses and networks with commas; everywhere unless set.
+/// `ALLOWED_IPS`: `*`, or addresses and networks separated by commas; everywhere unless set.
 fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
     let text = optional("ALLOWED_IPS")?.unwrap_or_else(|| "*".to_owned());
     let entries: Vec<_> = text
@@ -160,7 +164,8 @@ fn by_key(keys: KeyResolver, client: ClientAddress) -> Result<ApiKeyLayer, Start
     })
 }
 
-/// Sessions and the administrator are not limited, and strangers are asked for a credential elsewhere.
+/// Sessions and the administrator aren't limited here, and another layer asks strangers for a
+/// credential.
 fn client_limit(limits: &RateLimits) -> Result<RateLimitLayer, StartError> {
     let limit = RateLimitLayer::per_principal(Quota::per_hour(limit("API_RATE_LIMIT", 100)?));
     Ok(limits.share("client", limit).skip(|head| {
@@ -206,7 +211,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         .layer(anybody.clone().shadow())
         .layer(limit.clone())
         .layer(sessions.exclusive());
-    // Where there is nothing, a bad key is no news, but it is a guess like any other.
+    // On unknown routes a bad key changes nothing, but counts as a guess like any other.
     let nothing = ServiceBuilder::new()
         .layer(guesses.clone())
         .layer(FallbackLayer::new(anybody.clone()).add_rate_limit(limit.clone()));
@@ -214,7 +219,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
         keys: Keyring::new(file.clone(), KeyFormat::builder("ws").build()?, resolver),
         asked: Arc::default(),
     };
-    // A gate on a route's methods leaves 404 and 405 to everybody.
+    // A gate on a route's methods leaves 404 and 405 open to everyone.
     Ok(Router::new()
         .route("/api/ask", post(ask).route_layer(may("ask")))
         .route("/api/admin/stats", get(stats).route_layer(may("stats")))

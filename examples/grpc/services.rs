@@ -1,4 +1,4 @@
-//! What is behind the gate: four small services. None of them knows a key, a limit or a price.
+//! The four small services behind the gate. None of them knows keys, limits or prices.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use crate::pb::{
     },
 };
 
-/// The most words of one stream: what is held for.
+/// The most words in one stream: what the hold is for.
 pub(crate) const WORDS_MAX: u64 = 100;
-/// Between two words of a stream.
+/// The pause between two words of a stream.
 const PACE: Duration = Duration::from_millis(20);
 
 type Words<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// All four.
+/// All four services.
 #[derive(Clone)]
 pub(crate) struct Services {
     ledger: Arc<dyn Ledger>,
@@ -42,7 +42,7 @@ impl Services {
     }
 }
 
-/// One word after the other, as fast as somebody would say them.
+/// One word after another, at the pace of speech.
 fn spoken(text: &str) -> impl Stream<Item = String> + Send + use<> {
     let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     stream::iter(words).then(async |word| {
@@ -136,7 +136,7 @@ impl Admin for Services {
     }
 }
 
-/// The status of an argument that can't be.
+/// The status for an invalid argument.
 fn unfit(why: String) -> Status {
     Denial::new(DenialKind::Unprocessable)
         .with_message(why)

@@ -131,7 +131,7 @@ pub(crate) async fn search(JsonBody(search): JsonBody<Search>) -> Json<Value> {
     Json(json!({ "query": search.query, "results": [] }))
 }
 
-/// Which members a question has isn't documented: whatever comes is one.
+/// The members of a question aren't documented, so any JSON is accepted.
 pub(crate) async fn chat(question: Option<JsonBody<Value>>) -> Json<Value> {
     let asked = member(question, &["message", "question", "query"]);
     Json(json!({ "answer": format!("You asked: {}", asked.unwrap_or_default()) }))
@@ -141,7 +141,7 @@ pub(crate) async fn triage() -> Json<Value> {
     Json(json!({ "items": [] }))
 }
 
-/// JSON with a title, perhaps, or a form with a file, or a file.
+/// JSON, optionally with a title; or a form with a file; or a file.
 pub(crate) async fn upload(request: Request) -> Created<Value> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
     let is_of = |start: &[u8]| {
@@ -149,7 +149,7 @@ pub(crate) async fn upload(request: Request) -> Created<Value> {
         media_type.is_some_and(|media_type| media_type.starts_with(start))
     };
     let WholeBody(body) = WholeBody::from_request(request, &()).await?;
-    // JSON is JSON whatever is said of it; curl says that it is a form.
+    // JSON is accepted whatever its content type says; curl labels it as a form.
     let is_file = is_of(b"multipart/")
         || (media_type.is_some()
             && ![
@@ -173,7 +173,7 @@ pub(crate) async fn upload(request: Request) -> Created<Value> {
     ))
 }
 
-/// The first of these members that is there with a text.
+/// The first of these members that has a text.
 fn member(body: Option<JsonBody<Value>>, names: &[&str]) -> Option<String> {
     let JsonBody(json) = body?;
     let mut found = names.iter().filter_map(|name| json.get(name)?.as_str());

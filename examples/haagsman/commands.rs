@@ -1,4 +1,5 @@
-//! What is done with keys from the command line, also while the server runs: it hears of it within two seconds.
+//! Key management from the command line, also while the server runs: it notices changes within two
+//! seconds.
 
 use std::time::Duration;
 
@@ -15,22 +16,22 @@ use crate::support::{StartError, Stores};
 const USAGE: &str = "usage: haagsman [generate-key [--role viewer|operator|admin] [--expires-days N] | list-keys | \
     revoke-key ID | rotate-key ID [--overlap-hours N] [--expires-days N]]";
 
-/// Whose all generated keys are.
+/// The owner of all generated keys.
 const OWNER: &str = "service";
-/// For how long a key that was rotated goes on, so that whoever has it can be given the new one.
+/// How long a rotated key stays valid, so that its user can be given the new one.
 const OVERLAP_HOURS: u32 = 24;
 
-/// What the server was called with.
+/// How the server was called.
 pub(crate) enum Command {
     /// Serve.
     Serve,
-    /// Print one new key, and keep its hash.
+    /// Print one new key, and store its hash.
     Generate { role: String, ends: Ends },
-    /// Print what keys there are.
+    /// List the keys.
     List,
     /// End a key.
     Revoke(KeyId),
-    /// Print a new key for an old one, which goes on for a while.
+    /// Print a new key for an old one, which stays valid for a while.
     Rotate {
         key: KeyId,
         overlap: Duration,
@@ -38,7 +39,7 @@ pub(crate) enum Command {
     },
 }
 
-/// After how many days a key ends, if it does.
+/// After how many days a key expires, if it does.
 pub(crate) struct Ends(Option<u32>);
 
 impl Ends {
@@ -95,9 +96,9 @@ impl Command {
         })
     }
 
-    /// Does it, unless it is to serve.
+    /// Runs the command, unless it is to serve.
     pub(crate) async fn run(self, stores: &Stores, ring: Keyring) -> Result<(), StartError> {
-        // Whoever runs this may make as many as they like.
+        // The operator may create any number.
         let ring = ring.keys_per_owner_max(u32::MAX);
         let now = SystemClock::shared().now();
         match self {
@@ -122,7 +123,7 @@ impl Command {
                 told(stores, act, &key, now)?;
             }
             Self::Rotate { key, overlap, ends } => {
-                // As long a life as the old one had, where nothing else is said.
+                // Unless told otherwise, the same lifetime as the old key had.
                 let end = match ends.at(now)? {
                     None => SuccessorEnd::SameLife,
                     end => SuccessorEnd::At(end),
@@ -138,7 +139,7 @@ impl Command {
     }
 }
 
-/// The values of options that may be given, each once and in any order.
+/// The values of optional arguments, each given at most once and in any order.
 fn options<const N: usize>(
     mut arguments: impl Iterator<Item = String>,
     names: [&str; N],
@@ -170,7 +171,7 @@ fn shown(key: &ApiKey) {
     println!("{}", key.expose());
 }
 
-/// A line for each key, newest first, with tabs between.
+/// One line per key, newest first, separated by tabs.
 async fn list(ring: &Keyring, now: Timestamp) -> Result<(), StartError> {
     println!("ID\tKEY\tROLE\tSTATE\tCREATED\tEXPIRES\tLAST USED");
     let mut page = Page::first(1_000);

@@ -1,4 +1,4 @@
-//! The shapes that go over the wire.
+//! The wire formats.
 
 use std::num::NonZeroU16;
 
@@ -11,7 +11,8 @@ use tollgate::{
     user::UserRecord,
 };
 
-/// Moments are told to the second; those of the log all to the microsecond, so that their texts sort as they do.
+/// Times are given to the second; those of the log always to the microsecond, so that their texts
+/// sort correctly.
 fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }

@@ -1,4 +1,4 @@
-//! The API that is sold, behind a key: demo answers, so that a client can compute what they cost.
+//! The API for sale, behind a key: demo answers whose cost a client can compute.
 
 use std::{borrow::Cow, convert::Infallible};
 
@@ -30,7 +30,7 @@ pub(crate) struct Chat {
     stream: Option<bool>,
 }
 
-/// As OpenAI's clients send it: a message that calls tools has no content.
+/// As OpenAI's clients send it: a message with tool calls has no content.
 #[derive(Deserialize)]
 struct Message {
     #[serde(rename = "role")]
@@ -38,7 +38,7 @@ struct Message {
     content: Option<Content>,
 }
 
-/// A text, or the parts of one.
+/// A text, or its parts.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Content {
@@ -46,14 +46,14 @@ enum Content {
     Parts(Vec<Part>),
 }
 
-/// A picture or a sound has no text.
+/// Images and sounds have no text.
 #[derive(Deserialize)]
 struct Part {
     text: Option<String>,
 }
 
 impl Message {
-    /// Words of two parts are two words.
+    /// Words of different parts stay separate words.
     fn text(&self) -> Cow<'_, str> {
         match &self.content {
             None => Cow::Borrowed(""),
@@ -66,13 +66,13 @@ impl Message {
     }
 }
 
-/// One token for each word.
+/// One token per word.
 fn tokens(text: &str) -> u64 {
     text.split_whitespace().map(|_| 1).sum()
 }
 
 impl Chat {
-    /// The last message, which is the answer too; `!fail` fails.
+    /// The last message, which is also the answer; `!fail` fails.
     fn echo(&self) -> Result<String, Denial> {
         let last = self.messages.last().ok_or_else(|| {
             Denial::new(DenialKind::Unprocessable).with_message("messages: must not be empty")
@@ -149,7 +149,7 @@ pub(crate) async fn chat_completions(
 
 struct Reply {
     id: String,
-    /// In seconds since the year 1970.
+    /// Seconds since 1970.
     created: i64,
     model: String,
     prompt: u64,
@@ -183,8 +183,8 @@ impl Reply {
             .to_string()
     }
 
-    /// Who speaks, and then a chunk a word, each charged as it is made; the usage; the end. Clients put the pieces of
-    /// one member together, so that what is said twice is there twice.
+    /// The role, then one chunk per word, each charged as it is made; the usage; the end. Clients
+    /// concatenate the pieces of a member, so nothing may be sent twice.
     fn stream(
         self,
         content: &str,

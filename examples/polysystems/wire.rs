@@ -1,4 +1,4 @@
-//! The shapes that go over the wire, as the service's documentation shows them.
+//! The wire formats, as the service documents them.
 
 use std::num::NonZeroU16;
 
@@ -18,7 +18,7 @@ use tollgate::{
     user::UserRecord,
 };
 
-/// The words of refusals: those of tokens are those of keys too.
+/// The texts of refusals. Those for keys are used for tokens too.
 #[derive(Debug)]
 pub(crate) struct Texts;
 
@@ -77,7 +77,8 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     networks.collect::<Result<_, _>>().map_err(Error::custom)
 }
 
-/// A moment of the last days of the year 9999, which stand for never, is the last one that can be told.
+/// Times in the last days of the year 9999, which stand for "never", become the last one that can
+/// be represented.
 fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(None);
@@ -108,8 +109,8 @@ pub(crate) struct RotateKey {
     pub(crate) overlap_seconds: Option<u64>,
 }
 
-/// All of them at once, as a PUT has it: one that isn't named is none. Here and wherever a member restricts a key, one that nobody
-/// knows is refused: it may be a restriction that was misspelt.
+/// All settings at once, as in a PUT: a missing one is cleared. Here, and wherever a member
+/// restricts a key, unknown members are refused: one may be a misspelt restriction.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetLimits {
@@ -149,7 +150,7 @@ impl PageQuery {
     }
 }
 
-/// Moments are told to the second.
+/// Times are given to the second.
 fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
@@ -229,7 +230,7 @@ impl Key {
         }
     }
 
-    /// As it is shown once, when it was made.
+    /// As shown once, at creation.
     pub(crate) fn created(key: &ApiKey, record: KeyRecord, now: Timestamp) -> Self {
         Self {
             key_value: Some(key.expose().to_owned()),

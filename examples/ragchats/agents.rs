@@ -1,4 +1,4 @@
-//! Agents, which are their user's: each is kept as an attribute of the user, named by its id.
+//! Agents belong to a user: each is stored as an attribute of the user, named by its id.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use tollgate::{
@@ -17,7 +17,7 @@ use crate::{
     wire::{Agent, AgentKey, Answer, Named, NewAgentKey, Query, short_name},
 };
 
-/// A user's row stays small: with names as long as they may be ([`short_name`]), so many fit.
+/// Keeps a user's row small: this many fit even with the longest names ([`short_name`]).
 const AGENTS_MAX: usize = 100;
 
 const PREFIX: &str = "agent:";
@@ -63,7 +63,7 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(agent)))
 }
 
-/// Another user's agent is like none.
+/// Another user's agent is treated as missing.
 async fn owned(app: &App, caller: &Principal, bot_id: Option<String>) -> Result<String, Denial> {
     let user = app.logins.user_of(caller).await?;
     let is_known = |id: &String| user.attributes.contains_key(&format!("{PREFIX}{id}"));

@@ -1,4 +1,4 @@
-//! Who registers, logs in, goes on, and logs out.
+//! Registration, login, refresh and logout.
 
 use axum::{Json, extract::State, http::StatusCode};
 use tollgate::{

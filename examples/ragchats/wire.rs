@@ -1,4 +1,4 @@
-//! The shapes that go over the wire, as the service's documentation shows them.
+//! The wire formats, as the service documents them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use tollgate::{
     user::UserRecord,
 };
 
-/// Moments are told to the second.
+/// Times are given to the second.
 fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
@@ -19,10 +19,10 @@ fn at(moment: Timestamp) -> Timestamp {
 /// The longest name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
 
-/// The longest name of an agent or a key, in bytes besides.
+/// The longest name of an agent or a key, in bytes, in addition.
 const NAME_BYTES_MAX: usize = 240;
 
-/// The name of an agent or a key: there is so much room for one where it is kept.
+/// The name of an agent or a key, bounded by the room for it in storage.
 pub(crate) fn short_name(text: &str) -> Result<&str, Denial> {
     match short_text("name", text) {
         Ok(text) if text.len() <= NAME_BYTES_MAX => Ok(text),
@@ -32,7 +32,7 @@ pub(crate) fn short_name(text: &str) -> Result<&str, Denial> {
     }
 }
 
-/// A name without the blanks around it: something, and not too long.
+/// A name without surrounding blanks: not empty, and not too long.
 pub(crate) fn short_text<'a>(field: &str, text: &'a str) -> Result<&'a str, Denial> {
     let text = text.trim();
     let odd = text.is_empty() || text.chars().count() > NAME_LENGTH_MAX;
@@ -148,7 +148,7 @@ impl NewAgentKey {
     }
 }
 
-/// A key as it is listed.
+/// A key in lists.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AgentKey {

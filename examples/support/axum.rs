@@ -1,4 +1,4 @@
-//! Serving a router of axum's.
+//! Serving an axum router.
 
 use axum::{
     Router,
@@ -22,50 +22,51 @@ use tower::Layer;
 
 use super::{StartError, listen, run_until, serve_connections};
 
-/// What anybody may send to a login, in bytes.
+/// The most that anyone may send to a login, in bytes.
 const LOGIN_BYTES_MAX: usize = 16 * 1_024;
 
-/// For routes that are asked by nobody in particular: their bodies are short.
+/// For routes that need no credential: their bodies are short.
 pub(crate) fn short_bodies() -> DefaultBodyLimit {
     DefaultBodyLimit::max(LOGIN_BYTES_MAX)
 }
 
-/// Serves until SIGTERM or ctrl-c, and then what is under way to its end.
+/// Serves until SIGTERM or ctrl-c, then finishes requests in flight.
 pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     let (connections, stop) = listen(port).await?;
-    // Outside of the router, which tells of every route's methods.
+    // Outside of the router, so that it sees the methods of every route.
     let app = AllowLayer::new().layer(app);
     run_until(stop.clone(), serve_connections(app, connections, stop)).await
 }
 
-/// How many lists one caller may have under way at once. Each holds a part of itself in memory, for as long as the client takes to
-/// read it.
+/// How many lists one caller may read at once. Each keeps a part of itself in memory for as long as
+/// the client takes to read it.
 const LISTS_MAX: u32 = 128;
 
-/// For routes whose answers are long.
+/// For routes with long answers.
 pub(crate) fn few_at_once() -> ConcurrencyLimitLayer {
     ConcurrencyLimitLayer::per_principal(LISTS_MAX)
 }
 
-/// Keys of a list that are read and sent at once.
+/// How many keys of a list are read and sent at a time.
 const AT_ONCE: u16 = 32;
 
-/// What of a list is to be sent next.
+/// The next part of a list to be sent.
 enum Next {
     Read(Paged<KeyRecord>),
     After(u64),
     Nothing,
 }
 
-/// The keys of the caller's that are shown as something, as one JSON array, newest first: how many one may have, the keyring bounds. It is
-/// read as it is sent, so that no more than a part of it is ever in memory.
+/// The caller's keys for which `show` returns something, as one JSON array, newest first. The
+/// keyring bounds their number. The list is read while it is sent, so only a part of it is in
+/// memory at a time.
 pub(crate) async fn all_keys<T: Serialize>(
     keys: &Keyring,
     caller: &Principal,
     show: impl Fn(KeyRecord) -> Option<T> + Clone + Send + 'static,
 ) -> Result<Response, Denial> {
     let (keys, owner) = (keys.clone(), caller.subject().to_owned());
-    // What fails before anything was sent is refused; after that the answer breaks off.
+    // A failure before anything is sent is a refusal; later, the answer breaks off.
     let first = keys.list(&owner, Page::first(AT_ONCE)).await?;
     let parts = stream::try_unfold((Next::Read(first), '['), move |(next, before)| {
         let (keys, owner, show) = (keys.clone(), owner.clone(), show.clone());
@@ -85,7 +86,7 @@ pub(crate) async fn all_keys<T: Serialize>(
     Ok((head, Body::from_stream(parts)).into_response())
 }
 
-/// A part of an array, and what comes after it; `before` stands before the next item.
+/// A part of an array, and what follows it; `before` precedes the next item.
 fn part<T: Serialize>(
     page: Paged<KeyRecord>,
     mut before: char,

@@ -1,4 +1,5 @@
-//! Connections: how many there are, for how long one may be silent, and for how long it may leave its answers lying.
+//! Connections: how many there are, how long one may be silent, and how long its client may leave
+//! an answer unread.
 
 use std::{
     convert::Infallible,
@@ -39,25 +40,30 @@ use super::{
     settings::{limit, trusted_proxies},
 };
 
-/// How long a client may take to send a head, and for how long a connection of HTTP/1.1 may be idle.
+/// How long a client may take to send a head, and how long an HTTP/1.1 connection may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// For how long one of HTTP/2 may be idle, which is made for one that stays: so many looks at it, with such a pause before each.
+/// How long an HTTP/2 connection, which is meant to last, may be idle: this many checks, each after
+/// this pause.
 const IDLE_LOOKS: u32 = 4;
 const IDLE_PAUSE: Duration = Duration::from_secs(15);
-/// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
+/// How often an HTTP/2 client is pinged, and how long it may take to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
-/// Requests under way on one connection of HTTP/2.
+/// Concurrent requests on one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 256;
-/// For how long after the signal to stop connections are taken: those that wait already are lost with the listener.
+/// How long connections are still accepted after the signal to stop: those already waiting would be
+/// lost with the listener.
 const LAST_CALL: Duration = Duration::from_millis(100);
-/// For how long after it an idle connection stays open: a request that was sent before may not have been read yet.
+/// How long an idle connection then stays open: a request sent before the signal may not have been
+/// read yet.
 const LINGER: Duration = Duration::from_millis(500);
-/// How many connections there are at most, where the process may have any number of descriptors.
+/// The most connections, if the process may have any number of descriptors.
 const CONNECTIONS_MAX: u32 = 16_384;
 
-/// Connections as they come, once there is a place for each: until then they wait with the system, which has the more of them. One
-/// address has half of the places at most, unless `CONNECTIONS_PER_ADDRESS` says how many, and what it opens beyond that is closed; trusted
-/// proxies, each of which speaks for many, have as many as there are. Each ends by itself when its client says nothing, or takes nothing of what it is sent, and at the latest when nobody waits for it any longer.
+/// Accepts a connection when there is a place for it; until then it waits in the system's queue,
+/// which is larger. One address has at most half of the places, or `CONNECTIONS_PER_ADDRESS`, and
+/// further connections from it are closed; trusted proxies, which speak for many, may use all. A
+/// connection ends by itself if its client says nothing or stops reading, and at the latest when
+/// the server no longer waits for it.
 pub(crate) struct Connections {
     listener: TcpListener,
     places: Arc<Semaphore>,
@@ -80,7 +86,7 @@ impl Connections {
 
     /// The next one.
     pub(crate) async fn next(&self) -> WatchedIo<TcpStream> {
-        // It fails only where it is closed, which nobody does.
+        // Fails only if the semaphore is closed, which never happens.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
@@ -89,14 +95,14 @@ impl Connections {
                         tracing::debug!(%peer, "its address has too many connections");
                         continue;
                     };
-                    // An event of a stream goes out when it is there. Who has hung up has no use for it.
+                    // Events of a stream are sent at once. If this fails, the client has hung up.
                     let _ = stream.set_nodelay(true);
                     let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
                     let over = self.stop.clone().over();
                     return watch.io(stream).keeping((place, of_address)).ending(over);
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: the next try would fail as well.
+                    // Most likely out of descriptors: an immediate retry would fail as well.
                     tracing::warn!(%error, "no connection was accepted");
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -105,7 +111,7 @@ impl Connections {
     }
 }
 
-/// Serves connections until it is told to stop, and then lets what is under way finish.
+/// Serves connections until told to stop, then lets requests in flight finish.
 pub(crate) async fn serve_connections<S, B>(
     service: S,
     connections: Connections,
@@ -139,7 +145,7 @@ where
         let stopped = stop.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(watch.clone());
-            // The request is under way for as long as there is a body, and so is the server.
+            // The request, and with it the server, is in use for as long as its body exists.
             let under_way = (used.begin(), open_for_all.clone());
             let is_http1 = request.version() < Version::HTTP_2;
             let (answer, stop) = (service.clone().oneshot(request), stopped.clone());
@@ -165,7 +171,7 @@ where
         });
     }
     drop((connections, open));
-    // Nothing is ever sent: it is over when every connection is.
+    // Nothing is ever sent: it ends when every connection has.
     closed.recv().await;
     Ok(())
 }
@@ -185,14 +191,14 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// What a connection is used for.
+/// The requests of a connection.
 #[derive(Default)]
 struct Usage {
     requests: AtomicU64,
     under_way: AtomicU64,
 }
 
-/// A request, until all of its answer is sent.
+/// A request, until its whole answer is sent.
 struct UnderWay(Arc<Usage>);
 
 impl Usage {
@@ -202,7 +208,7 @@ impl Usage {
         UnderWay(Arc::clone(self))
     }
 
-    /// Waits until nothing was asked for a while.
+    /// Waits until there was no request for a while.
     async fn idle(&self) {
         let (mut seen, mut looks) = (0, 0_u32);
         while looks < IDLE_LOOKS {
@@ -220,7 +226,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Serves a connection to its end, which it is asked for when the server stops or nothing was asked for a while.
+/// Serves a connection to its end, which is requested when the server stops or the connection has
+/// been idle.
 async fn last<C>(connection: C, usage: &Usage, stop: Stop)
 where
     C: GracefulConnection,
@@ -247,7 +254,7 @@ where
     }
 }
 
-/// Seven of eight descriptors that this process may have: the database and others need some too.
+/// Seven eighths of the process's descriptors: the database and others need some too.
 fn connections_max() -> u32 {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits

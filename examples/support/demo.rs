@@ -1,4 +1,5 @@
-//! What the two small servers have in common: commands that make credentials, keys like `demo_…`, and a gate that takes them or tokens.
+//! What the two small servers share: commands that create credentials, keys like `demo_…`, and a
+//! gate that accepts keys or tokens.
 
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ use super::{
     support::{self, StartError, Stores, client_address, limit},
 };
 
-/// Who is known, by key or by token.
+/// Callers with a key or a token.
 pub(crate) type Known = Or<ApiKeyPolicy, JwtPolicy>;
 
-/// What a server of these is given: where everything is kept, who finds keys, what signs tokens, and what the roles may.
+/// What such a server needs: the stores, the key resolver, the token signer, and the roles.
 pub(crate) struct Given {
     pub(crate) stores: Stores,
     pub(crate) keys: KeyResolver,
@@ -31,7 +32,7 @@ pub(crate) struct Given {
     pub(crate) roles: RoleSet,
 }
 
-/// Does what the command line says: makes a credential and prints it, or serves to the end.
+/// Runs the command: creates and prints a credential, or serves to the end.
 pub(crate) async fn main(name: &str, serve: impl AsyncFnOnce(&Given) -> Result<(), StartError>) {
     support::log_to_stderr();
     if let Err(error) = run(name, serve).await {
@@ -65,8 +66,8 @@ async fn run(
     Ok(given.stores.close().await?)
 }
 
-/// Limits by address and by caller; who calls; what they may, which is asked before any money is, so that what a role may not do
-/// costs nobody anything; and what it costs.
+/// Limits by address and by caller; authentication; permissions, which are checked before any money
+/// is held, so refused calls cost nothing; and prices.
 pub(crate) fn gate(
     given: &Given,
     permissions: RouteTable,

@@ -1,8 +1,10 @@
-//! Reads a `.env` file as Node's `dotenv` does, so that a service reads the same in it as the application beside it.
+//! Reads a `.env` file as Node's `dotenv` does, so that a service reads the same from it as the
+//! application beside it.
 
 use std::collections::HashMap;
 
-/// The settings of a file. Of two lines with one name the last counts; a line that is no assignment is passed over.
+/// The settings in a file. Of two lines with one name the last counts; lines that aren't
+/// assignments are skipped.
 pub(crate) fn parse(text: &str) -> HashMap<String, String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut rest = text.trim_start_matches('\u{feff}');
@@ -21,7 +23,7 @@ pub(crate) fn parse(text: &str) -> HashMap<String, String> {
     settings
 }
 
-/// `NAME=`, `export NAME=` or `NAME: ` at the beginning, and what is behind it.
+/// `NAME=`, `export NAME=` or `NAME: ` at the beginning, and what follows.
 fn assignment(text: &str) -> Option<(&str, &str)> {
     let line = text.trim_start_matches(BLANKS);
     let exported = line.strip_prefix("export");
@@ -41,7 +43,8 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
 
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// A value in quotes, over several lines perhaps; `None` where they aren't closed, or something else follows.
+/// A quoted value, possibly over several lines; `None` if the quotes aren't closed, or something
+/// else follows.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let text = text.trim_start_matches(BLANKS);
     let quote = text.chars().next().filter(|c| QUOTES.contains(c))?;
@@ -69,7 +72,7 @@ fn unquoted(text: &str) -> (String, &str) {
     (inner.unwrap_or_else(|| value.to_owned()), behind)
 }
 
-/// Only double quotes have line ends that are written out.
+/// Line ends are only escaped within double quotes.
 fn spoken(value: &str, quote: char) -> String {
     if quote == '"' {
         value.replace("\\n", "\n").replace("\\r", "\r")

@@ -1,4 +1,4 @@
-//! `generate-key` and `generate-token`: a credential for whoever tries a server.
+//! `generate-key` and `generate-token`: a credential for trying out a server.
 
 use tollgate::{
     keyring::{Keyring, NewKey},
@@ -13,17 +13,17 @@ use super::support::{StartError, Stores};
 
 const USAGE: &str = "usage: [generate-key | generate-token] [--role viewer|operator|admin] [--user NAME] [--balance DOLLARS]";
 
-/// What a server was called with.
+/// How the server was called.
 pub(crate) enum Command {
     /// Serve.
     Serve,
-    /// Print a new key, store its hash, and pay its money in.
+    /// Print a new key, store its hash, and credit its account.
     Key(Wanted),
     /// Print a new token.
     Token(Wanted),
 }
 
-/// The credential that is wanted.
+/// The requested credential.
 pub(crate) struct Wanted {
     role: String,
     user: String,
@@ -58,7 +58,7 @@ impl Command {
     }
 }
 
-/// Makes a key, and pays its money into the account of its user.
+/// Creates a key, and credits its user's account.
 pub(crate) async fn key(
     wanted: Wanted,
     stores: &Stores,
@@ -70,7 +70,7 @@ pub(crate) async fn key(
         roles: vec![wanted.role],
         ..NewKey::default()
     };
-    // Whoever runs this may make as many as they like.
+    // The operator may create any number.
     let ring = ring.keys_per_owner_max(u32::MAX);
     let (key, record) = ring.create(&wanted.user, new).await?;
     if wanted.balance > Money::ZERO {
@@ -84,7 +84,7 @@ pub(crate) async fn key(
     Ok(key.expose().to_owned())
 }
 
-/// Makes a token, good for an hour.
+/// Creates a token, valid for an hour.
 pub(crate) fn token(wanted: &Wanted, secret: &SigningSecret) -> Result<String, StartError> {
     let issuer = TokenIssuer::hs256(secret.expose()).build()?;
     let session = SessionId::new("from-the-command-line")?;

@@ -15,8 +15,8 @@ use super::{StartError, optional};
 pub(crate) struct RateLimits(Option<Arc<dyn RateStore>>);
 
 impl RateLimits {
-    /// `redis://…`. A server that is away now doesn't stop the start: until it is there, this process
-    /// counts by itself.
+    /// `redis://…`. If the server is unreachable, startup continues; until it is there, this
+    /// process counts by itself.
     pub(crate) async fn open(server: &str) -> Result<Self, StartError> {
         match optional("REDIS_URL")? {
             None => Ok(Self(None)),
@@ -24,7 +24,7 @@ impl RateLimits {
         }
     }
 
-    /// Shares a layer's counts with other processes under that name, if there is where.
+    /// Shares a layer's counts with other processes under that name, if there is a server.
     pub(crate) fn share(&self, name: &str, layer: RateLimitLayer) -> RateLimitLayer {
         match &self.0 {
             Some(store) => layer.with_store(name, Arc::clone(store)),

@@ -1,4 +1,4 @@
-//! What the example servers share: settings from the environment, a store, a start and an end.
+//! What the example servers share: settings from the environment, a store, startup and shutdown.
 
 #![allow(dead_code, reason = "each server uses a part of it")]
 
@@ -49,21 +49,21 @@ pub(crate) use self::settings::{
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;
 
-/// How long requests under way may take to finish after a SIGTERM.
+/// How long requests in flight may take to finish after a SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// How long connections may take to end that are told to.
+/// How long connections that are told to end may take.
 const ENDING_MAX: Duration = Duration::from_secs(2);
 const LETTING_GO: Duration = Duration::from_millis(100);
 
-/// Bytes of a connection that wait in the system, and how many connections wait to be taken.
+/// Bytes that the system buffers per connection, and how many connections may wait to be accepted.
 const SEND_BUFFER: u32 = 128 * 1024;
 const BACKLOG: u32 = 1_024;
 
 /// Why a server doesn't start.
 pub(crate) type StartError = Box<dyn Error + Send + Sync>;
 
-/// Logs go to stderr; `RUST_LOG` says which.
+/// Logs go to stderr, filtered by `RUST_LOG`.
 pub(crate) fn log_to_stderr() {
     log_as_asked(|filter| {
         tracing_subscriber::fmt()
@@ -74,7 +74,7 @@ pub(crate) fn log_to_stderr() {
     });
 }
 
-/// Logs go to stderr; `RUST_LOG` says which, besides those of `target`, which are always there.
+/// Logs go to stderr, filtered by `RUST_LOG`, except those of `target`, which are always written.
 pub(crate) fn log_always(target: &'static str) {
     log_as_asked(|filter| {
         let always = filter_fn(move |event| event.target().starts_with(target));
@@ -87,7 +87,7 @@ pub(crate) fn log_always(target: &'static str) {
     });
 }
 
-/// Begins to log. A `RUST_LOG` that can't be read is told of in the log, and is `info`.
+/// Starts logging. An invalid `RUST_LOG` is reported in the log, and treated as `info`.
 fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
     let asked = optional("RUST_LOG").and_then(|text| {
         let filter = EnvFilter::try_new(text.as_deref().unwrap_or("info"));
@@ -102,8 +102,8 @@ fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
     }
 }
 
-/// Listens where `HOST` and `PORT` say, and says so on stdout. Whoever reads that may already tell it to stop: the
-/// signals are waited for before.
+/// Listens on `HOST` and `PORT`, and prints that to stdout. The signals are registered before,
+/// because whoever reads the line may already send one.
 pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError> {
     let stop = Stop::on_signal()?;
     let host = optional("HOST")?.unwrap_or_else(|| "127.0.0.1".into());
@@ -117,8 +117,8 @@ pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError>
     Ok((connections, stop))
 }
 
-/// The first of a host's addresses that can be had. Connections have send buffers of a fixed size, so that what a slow reader
-/// takes is soon seen.
+/// The first of a host's addresses that can be bound. Connections have send buffers of a fixed
+/// size, so that slow readers are noticed soon.
 async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in lookup_host((host, port)).await? {
@@ -140,7 +140,7 @@ async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     Err(last)
 }
 
-/// SIGTERM or ctrl-c, for everybody who waits for it.
+/// SIGTERM or ctrl-c, for any number of waiters.
 #[derive(Clone)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
@@ -164,25 +164,26 @@ impl Stop {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 
-    /// Waits until one of them came so long ago.
+    /// Waits until this long after the signal.
     pub(crate) async fn requested_since(self, ago: Duration) {
         self.requested().await;
         sleep(ago).await;
     }
 
-    /// Whether one of them has come.
+    /// Whether one of them has arrived.
     pub(crate) fn is_requested(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Waits until what was under way then has had its time, too.
+    /// Waits until requests that were in flight then have had their time, too.
     pub(crate) async fn over(self) {
         self.requested_since(DRAIN_MAX).await;
     }
 }
 
-/// Waits for a server that stops accepting at `stop` and then serves what is under way to its end: for
-/// 30 s at most. Connections that last longer end by themselves, and what their answers have cost is settled.
+/// Waits for a server that stops accepting at `stop` and then finishes requests in flight, for 30 s
+/// at most. Connections that last longer end by themselves, and the cost of their answers is
+/// settled.
 pub(crate) async fn run_until<E>(
     stop: Stop,
     server: impl Future<Output = Result<(), E>>,
@@ -198,7 +199,7 @@ where
     if let Ok(ended) = timeout(ENDING_MAX, server).await {
         ended?;
     }
-    // Bodies go with tasks of their own over HTTP/2.
+    // Over HTTP/2, bodies end with their own tasks.
     sleep(LETTING_GO).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Settings from the environment. An empty one is one that isn't set; one that can't be read stops the start.
+//! Settings from the environment. An empty one counts as unset; an invalid one stops the start.
 
 use std::{
     collections::HashMap, env, fs, io::ErrorKind, os::unix::ffi::OsStringExt, str::FromStr,
@@ -12,10 +12,11 @@ use tollgate::{
 
 use super::{StartError, env_file};
 
-/// What a file says, where one was read.
+/// The settings from a file, if one was read.
 static FILE: OnceLock<HashMap<String, String>> = OnceLock::new();
 
-/// Settings from a file of the working folder, if there is one; the process's own outweigh them. Call it first.
+/// Reads settings from a file in the working folder, if there is one; the environment takes
+/// precedence. Call it first.
 pub(crate) fn read_env_file(name: &str) -> Result<(), StartError> {
     match fs::read_to_string(name) {
         Ok(text) => {
@@ -45,7 +46,8 @@ where
     }
 }
 
-/// How often something may be done, or `default`. A quota of nothing would admit one all the same: it stops the start.
+/// A limit, or `default`. Zero stops the start, because a quota of zero would still admit one
+/// request.
 pub(crate) fn limit(name: &str, default: u32) -> Result<u32, StartError> {
     match setting(name, default)? {
         0 => Err(format!("{name}: is 0, and at least 1 must be admitted").into()),
@@ -53,28 +55,28 @@ pub(crate) fn limit(name: &str, default: u32) -> Result<u32, StartError> {
     }
 }
 
-/// A setting that may be missing.
+/// An optional setting.
 pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
     match env::var(name) {
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
         Err(env::VarError::NotPresent) => Ok(of_file(name).filter(|text| !text.is_empty())),
-        // The error itself repeats the text, and so perhaps a secret.
+        // The error itself repeats the text, which may be a secret.
         Err(env::VarError::NotUnicode(_)) => Err(format!("{name}: is no UTF-8").into()),
     }
 }
 
-/// A secret, as the bytes that it is, whatever they are.
+/// A secret, as raw bytes.
 pub(crate) fn secret(name: &str) -> Option<Vec<u8>> {
     let of_process = env::var_os(name).map(OsStringExt::into_vec);
     of_process.or_else(|| of_file(name).map(String::into_bytes))
 }
 
-/// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is believed; none unless set.
+/// `TRUSTED_PROXIES`: comma-separated networks whose `X-Forwarded-For` is trusted; none unless set.
 pub(crate) fn client_address() -> Result<ClientAddress, StartError> {
     client_address_by(ForwardedHeader::XForwardedFor)
 }
 
-/// The same, by another header.
+/// The same, with another header.
 pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress, StartError> {
     Ok(ClientAddress::peer().trusting(trusted_proxies()?, header))
 }

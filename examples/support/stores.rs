@@ -1,4 +1,4 @@
-//! Where everything is kept.
+//! The stores.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,10 +21,10 @@ use {sqlx::postgres::PgPoolOptions, tollgate::store::PostgresStore};
 
 use super::{StartError, limits::RateLimits, optional, secret};
 
-/// How long this process may go on with a key that another one revoked, should the news of it be lost.
+/// How long this process may go on accepting a key that another one revoked, if the notice is lost.
 const KEY_TTL: Duration = Duration::from_secs(2);
 
-/// Where everything is kept, as `DATABASE_URL` and `REDIS_URL` say.
+/// The stores, as `DATABASE_URL` and `REDIS_URL` say.
 pub(crate) struct Stores {
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) users: Arc<dyn UserStore>,
@@ -32,11 +32,11 @@ pub(crate) struct Stores {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) limits: RateLimits,
     pub(crate) audit: Arc<dyn AuditLog>,
-    /// What other processes change, where they say so.
+    /// Changes by other processes, where they are announced.
     changes: Option<Arc<dyn Invalidations>>,
-    /// Who tells them what this one does, where the store doesn't.
+    /// Announces this process's changes, where the store doesn't.
     herald: Option<Arc<dyn ChangeListener>>,
-    /// Where a secret lies that was made here; nowhere, when nothing outlives the process.
+    /// Where a generated secret is stored; nowhere if nothing outlives the process.
     secret: Option<PathBuf>,
     engine: Engine,
 }
@@ -75,7 +75,7 @@ impl Stores {
         Ok(stores)
     }
 
-    /// For a store that several processes have open, and that tells none of them what another changes.
+    /// For a store that several processes share, and that announces no changes.
     #[cfg(feature = "redis")]
     fn share_news(&mut self, url: &str, name: &str) -> Result<(), StartError> {
         let news = tollgate::store::RedisInvalidations::builder(url)
@@ -137,7 +137,7 @@ impl Stores {
         }
     }
 
-    /// For a command whose result has to be there still when it has ended.
+    /// For commands whose result must outlive them.
     pub(crate) fn must_outlive(&self, command: &str) -> Result<(), StartError> {
         match self.engine {
             Engine::Memory => Err(format!(
@@ -148,7 +148,7 @@ impl Stores {
         }
     }
 
-    /// Keys of that format: who makes and ends them, and who finds them.
+    /// The keyring and the resolver for keys of that format.
     pub(crate) fn keyring(&self, format: KeyFormat) -> (Keyring, KeyResolver) {
         let resolver = KeyResolver::builder(Arc::clone(&self.keys))
             .add_format(format.clone())
@@ -165,7 +165,8 @@ impl Stores {
         (ring, resolver)
     }
 
-    /// Logins with tokens of `issuer`'s, as the server sets them, and the administrator whom `ADMIN_EMAIL` and `ADMIN_PASSWORD` name.
+    /// Logins with tokens of `issuer`, configured for the server, and the administrator named by
+    /// `ADMIN_EMAIL` and `ADMIN_PASSWORD`.
     pub(crate) async fn logins(
         &self,
         issuer: TokenIssuer,
@@ -193,8 +194,9 @@ impl Stores {
         Ok(logins)
     }
 
-    /// `JWT_SECRET`, which an empty one is too, and too short; or one that is made once and kept: beside the database's file, or in `./data`, where the database
-    /// is none. Processes on several machines must be given the same.
+    /// `JWT_SECRET` (an empty one counts, and is too short), or one that is generated once and
+    /// stored: beside the database's file, or in `./data` if the database isn't a file. Processes
+    /// on several machines must be given the same one.
     pub(crate) fn signing_secret(&self) -> Result<SigningSecret, StartError> {
         if let Some(secret) = secret("JWT_SECRET") {
             return SigningSecret::from_bytes(&secret)

@@ -1,4 +1,4 @@
-//! What goes over the wire, as the service's documentation says it.
+//! The wire formats, as the service documents them.
 
 use serde::{Deserialize, Serialize};
 use tollgate::{
@@ -9,7 +9,7 @@ use tollgate::{
     store::KeyId,
 };
 
-/// Moments are told to the second.
+/// Times are given to the second.
 fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
@@ -88,7 +88,7 @@ impl From<KeyRecord> for Key {
     }
 }
 
-/// A key with its clear text, which is shown this once.
+/// A key with its clear text, which is shown only once.
 #[derive(Serialize)]
 pub(crate) struct Created {
     id: KeyId,

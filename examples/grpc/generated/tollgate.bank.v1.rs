@@ -18,8 +18,8 @@ pub struct TopUpRequest {
     /// In nano-dollars, above zero.
     #[prost(int64, tag = "2")]
     pub amount_nanos: i64,
-    /// Names the payment, in 1 to 255 bytes: the same reference again is the same payment, and is counted once. Without one
-    /// nothing is paid in (INVALID_ARGUMENT).
+    /// Names the payment, in 1 to 255 bytes: the same reference again is the same payment, and is
+    /// counted once. Without one nothing is paid in (INVALID_ARGUMENT).
     #[prost(string, tag = "3")]
     pub reference: ::prost::alloc::string::String,
 }
@@ -33,7 +33,8 @@ pub mod account_server {
         clippy::let_unit_value,
     )]
     use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with AccountServer.
+    /// Generated trait containing gRPC methods that should be implemented for use with
+    /// AccountServer.
     #[async_trait]
     pub trait Account: std::marker::Send + std::marker::Sync + 'static {
         async fn get_balance(

@@ -268,7 +268,8 @@ pub mod completion_server {
         clippy::let_unit_value,
     )]
     use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with CompletionServer.
+    /// Generated trait containing gRPC methods that should be implemented for use with
+    /// CompletionServer.
     #[async_trait]
     pub trait Completion: std::marker::Send + std::marker::Sync + 'static {
         /// $0.0020 a call. The prompt "!fail" fails, which costs nothing.
