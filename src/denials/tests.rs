@@ -24,7 +24,8 @@ where
     (answer.status().as_u16(), methods)
 }
 
-/// A router tells which methods a route has, whoever answered; a stranger would learn which routes there are.
+/// A router reveals a route's methods whoever answers, so a stranger could learn which routes
+/// exist.
 #[tokio::test]
 async fn what_a_route_allows_is_told_with_a_405_alone() {
     let routes = || {
@@ -76,7 +77,7 @@ mod grpc {
     use super::*;
     use crate::domain::denial::DenialKind;
 
-    /// What the trailers say of a call that ended like this behind its first message.
+    /// The trailers of a call that ended with this status after its first message.
     async fn ended(layer: DenialsLayer, how: &Status) -> HeaderMap {
         let mut trailers = HeaderMap::new();
         how.add_header(&mut trailers).unwrap();

@@ -1,4 +1,4 @@
-//! Strangers, guesses, known callers and failing stores, all where there is nothing.
+//! Strangers, guesses, known callers and failing stores, all on unknown routes.
 
 use std::{convert::Infallible, sync::Mutex};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Keeps what is recorded: the action, the outcome, and why.
+/// Collects what is recorded: the action, the outcome, and the reason.
 #[derive(Debug, Default)]
 struct Recorded(Mutex<Vec<String>>);
 
@@ -64,7 +64,7 @@ fn rules() -> [AuthenticateLayer; 2] {
 
 type Asked = BoxCloneService<Request<()>, StatusCode, Infallible>;
 
-/// Nothing, behind a limit of that many failed attempts, and of two requests of each caller.
+/// An unknown route behind a limit of that many failed attempts, and of two requests per caller.
 fn nothing(rule: AuthenticateLayer, attempts: u32, log: &Arc<Recorded>) -> Asked {
     let per_caller = RateLimitLayer::per_principal(Quota::per_hour(2));
     let attempts = RateLimitLayer::global(Quota::per_hour(attempts)).failed_attempts();

@@ -1,4 +1,4 @@
-//! Where tokens are read from, and what is said to attacks.
+//! Where tokens are read from, and how attacks are answered.
 
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
@@ -31,7 +31,7 @@ fn layer() -> JwtLayer {
     JwtLayer::new(issuer().verifier().build().unwrap())
 }
 
-/// The status, and what the client is asked for.
+/// The status, and the challenge to the client.
 async fn answer(layer: &JwtLayer, request: http::request::Builder) -> (u16, String) {
     let hello =
         service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("hello".to_owned())));
@@ -209,7 +209,7 @@ async fn every_attack_is_401_and_none_is_500() {
     assert_eq!(answer(&layer, bearer(&good)).await.0, 200);
 }
 
-/// Ann, a viewer, who has logged in: until in a minute.
+/// Ann, a viewer, with a login that ends in a minute.
 async fn ann() -> (Logins, Login) {
     let store = Arc::new(MemoryStore::new());
     let cheap = Passwords::builder().memory_kib(64).iterations(1).build();
@@ -254,7 +254,7 @@ async fn caller(layer: &JwtLayer, token: &str) -> Principal {
 async fn the_user_is_who_the_login_says_and_the_scopes_are_those_of_the_token() {
     let (logins, login) = ann().await;
     let layer = layer().sessions(logins.resolver().clone());
-    // Cold and warm, and another token of the same login.
+    // Uncached, cached, and another token of the same login.
     for scope in ["documents chat", "documents chat", "", "chat"] {
         let token = token_of(&login, serde_json::json!({ "scope": scope }));
         let caller = caller(&layer, &token).await;

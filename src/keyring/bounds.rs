@@ -1,5 +1,6 @@
-//! What a key may carry. Keys in memory are bounded in number, and by this in size: one has at most about 16 KiB. A text with a NUL in it
-//! is refused here, because PostgreSQL has no such text: a key is none of one engine's.
+//! What a key may carry. The number of keys in memory is bounded, and this bounds their size: at
+//! most about 16 KiB each. Texts that contain NUL are refused here, because PostgreSQL can't store
+//! them and a key must not depend on the engine.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +10,20 @@ use ipnet::IpNet;
 use super::{KeyringError, NewKey};
 use crate::domain::{clock::Timestamp, has_nul, key::KeyUpdate, network, quota::Quotas};
 
-/// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects of at most 255.
+/// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects
+/// of at most 255.
 const TEXT_LENGTH_MAX: usize = 255;
-/// As many as a token's list of roles has at most.
+/// As many as a token may list.
 const ROLES_MAX: usize = 64;
 const ROLE_LENGTH_MAX: usize = 64;
 const NETWORKS_MAX: usize = 64;
 const QUOTAS_MAX: usize = 16;
 const QUOTA_NAME_LENGTH_MAX: usize = 64;
 const METADATA_MAX: usize = 32;
-/// Of names and values together, in bytes.
+/// Names and values together, in bytes.
 const METADATA_LENGTH_MAX: usize = 4_096;
 
-/// What of a key is as large as somebody wants it to be; `None` where it isn't set.
+/// The settings of a key that can be arbitrarily large; `None` if unset.
 #[derive(Default)]
 struct Columns<'a> {
     name: Option<&'a str>,
@@ -69,7 +71,7 @@ impl Columns<'_> {
         Err(KeyringError::Invalid(refused))
     }
 
-    /// Which of them no store takes.
+    /// The first setting that contains a NUL, which not every store takes.
     fn with_nul(&self) -> Option<&'static str> {
         let in_metadata = |metadata: &BTreeMap<String, String>| {
             let mut entries = metadata.iter();
@@ -89,7 +91,8 @@ impl Columns<'_> {
     }
 }
 
-/// Leaves one of each role, writes networks as they are compared, and refuses what is too much.
+/// Removes duplicate roles, writes networks in the form in which they are compared, and refuses
+/// what is too large.
 pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
     if owner.len() > TEXT_LENGTH_MAX {
         return Err(KeyringError::Invalid("owner: at most 255 bytes"));
@@ -110,7 +113,7 @@ pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringErr
     columns.check()
 }
 
-/// The same of a change that is made `now`.
+/// The same for a change that is made `now`.
 pub(super) fn settle_update(change: &mut KeyUpdate, now: Timestamp) -> Result<(), KeyringError> {
     if change.revoked_at.is_some_and(|at| now < at) {
         return Err(KeyringError::Invalid(

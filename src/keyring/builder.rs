@@ -20,10 +20,10 @@ use crate::{
     store::KeyLookup,
 };
 
-/// How often the store is asked in vain, unless set otherwise.
+/// How many look-ups of unknown keys per second reach the store by default.
 const UNKNOWN_KEYS_PER_SECOND: u32 = 10_000;
 
-/// Makes a [`KeyResolver`].
+/// Builds a [`KeyResolver`].
 #[derive(Debug)]
 #[must_use]
 pub struct KeyResolverBuilder {
@@ -58,28 +58,30 @@ impl KeyResolverBuilder {
         }
     }
 
-    /// What keys look like; what looks otherwise is refused without a look-up. Without any format
-    /// every text of up to 512 bytes is looked up.
+    /// Adds a format of keys; texts of no known format are refused without a look-up. Without any
+    /// format every text of up to 512 bytes is looked up.
     pub fn add_format(mut self, format: KeyFormat) -> Self {
         self.forms.add(format);
         self
     }
 
-    /// What keys that were made elsewhere and [imported](super::Keyring::import) look like.
+    /// Adds a format of keys that were made elsewhere and [imported](super::Keyring::import).
     pub fn add_foreign_format(mut self, format: ForeignFormat) -> Self {
         self.forms.add_foreign(format);
         self
     }
 
-    /// Keys are stored as HMAC-SHA-256 under this pepper, so that a store that gets about tells nothing. Keys that are stored
-    /// as SHA-256, or under an old pepper, go on, and are stored anew when they are used.
+    /// Stores keys as HMAC-SHA-256 under this pepper, so that a leaked store reveals nothing. Keys
+    /// that are stored as SHA-256, or under an old pepper, stay valid, and are migrated when they
+    /// are used.
     ///
-    /// **Where several processes share a store**, a pepper (the first one too) comes in two steps, since a process that doesn't
-    /// know it refuses the keys that another has stored anew under it:
+    /// **If several processes share a store**, introduce a pepper (even the first) in two steps,
+    /// because a process that doesn't know it refuses the keys that another has migrated to it:
     ///
-    /// 1. every process gets to know it by [`add_next_pepper`](Self::add_next_pepper), and goes on with the one of before;
-    /// 2. when every process does, it is set here, one process after the other, and the one of before is handed to
-    ///    [`add_old_pepper`](Self::add_old_pepper).
+    /// 1. every process learns of it by [`add_next_pepper`](Self::add_next_pepper), and keeps using
+    ///    the previous one;
+    /// 2. once every process knows it, set it here in one process after the other, and pass the
+    ///    previous one to [`add_old_pepper`](Self::add_old_pepper).
     ///
     /// ```
     /// # use tollgate::{keyring::{KeyResolver, Pepper}, store::MemoryStore};
@@ -96,25 +98,29 @@ impl KeyResolverBuilder {
         self
     }
 
-    /// One more pepper that stored keys may still have. Each costs another look-up for a key that isn't in memory; when no
-    /// stored key names it any more ([`KeyRecord::proof`](crate::key::KeyRecord::proof)), it can go.
+    /// Adds a pepper that stored keys may still have. Each costs another look-up for a key that
+    /// isn't in memory. Remove it once no stored key names it any more
+    /// ([`KeyRecord::proof`](crate::key::KeyRecord::proof)).
     pub fn add_old_pepper(mut self, pepper: Pepper) -> Self {
         self.hashing.add_old_pepper(pepper);
         self
     }
 
-    /// A pepper that another process may store keys under already: they are found, and stay as they are. See
-    /// [`pepper`](Self::pepper). Each costs another look-up for a key that isn't in memory.
+    /// Adds a pepper that another process may already store keys under: they are found, and left as
+    /// they are. See [`pepper`](Self::pepper). Each costs another look-up for a key that isn't in
+    /// memory.
     pub fn add_next_pepper(mut self, pepper: Pepper) -> Self {
         self.hashing.add_next_pepper(pepper);
         self
     }
 
-    /// Also takes secrets that people chose, imported by [`Keyring::import_weak`](super::Keyring::import_weak): they are found by
-    /// their first `start` characters, which are no secret, and compared by Argon2id in the bounded pool of `passwords`. At least
-    /// eight more must be secret. With a `start` of 0 there is nothing to find them by, and none is taken.
-    /// A text that begins like a key of a known format is never compared so, and refused without a look-up when it is none; without
-    /// a format every unknown key is compared.
+    /// Also accepts secrets that people chose, imported by
+    /// [`Keyring::import_weak`](super::Keyring::import_weak): they are found by their first `start`
+    /// characters, which are not secret, and compared by Argon2id in the bounded pool of
+    /// `passwords`. At least eight more characters must be secret. With a `start` of 0 there is
+    /// nothing to find them by, and none is accepted. A text with the prefix of a known format is
+    /// never compared this way, and refused without a look-up if it isn't a key; without a format
+    /// every unknown key is compared.
     pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
         if start > 0 {
             self.hashing.set_weak(passwords, start);
@@ -123,54 +129,56 @@ impl KeyResolverBuilder {
         self
     }
 
-    /// How long a key is believed without asking the store again; 30 s unless set.
+    /// How long a key is cached before the store is asked again; 30 s unless set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.bounds.ttl = ttl;
         self
     }
 
-    /// How long it is believed that a key doesn't exist; 5 s unless set.
+    /// How long the absence of a key is cached; 5 s unless set.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.bounds.negative_ttl = ttl;
         self
     }
 
-    /// How many keys are remembered; 100,000 unless set.
+    /// How many keys are cached; 100,000 unless set.
     pub fn capacity(mut self, keys: u64) -> Self {
         self.bounds.capacity = keys;
         self
     }
 
-    /// How many keys that don't exist are remembered; 100,000 unless set.
+    /// How many absent keys are cached; 100,000 unless set.
     pub fn negative_capacity(mut self, keys: u64) -> Self {
         self.bounds.negative_capacity = keys;
         self
     }
 
-    /// For how long beyond its `ttl` a key goes on being believed while the store fails; not at all unless set. A key that was
-    /// revoked elsewhere may work for so much longer then: a choice between two evils, and yours. A full line, of the store's or of
-    /// ours, is no failure: then it is 503.
+    /// How long beyond its `ttl` a cached key is still accepted while the store fails; not at all
+    /// unless set. A key that was revoked elsewhere may then work for that much longer:
+    /// availability against prompt revocation, for you to decide. A full queue, the store's or
+    /// ours, is no failure: the answer is then 503.
     pub fn stale_if_error(mut self, beyond_ttl: Duration) -> Self {
         self.stale = beyond_ttl;
         self
     }
 
-    /// How many keys that don't exist the store is asked for in a second, and as many at once; 10,000 unless set. Beyond
-    /// that whatever isn't in memory is refused with 503 for a moment. What is being looked for counts until it is found, so it is
-    /// also how many are looked for at once; a look-up that fails counts like one in vain. A checksum keeps out keys that were typed or guessed; who knows the
-    /// format can compute it. A store that answers at once, from memory, is asked as often as anybody likes.
+    /// How many look-ups of unknown keys per second reach the store, and as many at once; 10,000
+    /// unless set. Beyond that, a key that isn't in memory is briefly refused with 503. A look-up
+    /// counts until the key is found, so this also limits concurrent look-ups; one that fails
+    /// counts as unknown. A checksum rejects mistyped or guessed keys, but anyone who knows the
+    /// format can compute it. A store that answers at once, from memory, isn't limited.
     pub fn unknown_keys_per_second(mut self, limit: u32) -> Self {
         self.unknown_rate = limit;
         self
     }
 
-    /// How long the store may take; 3 s unless set. Then the request is refused with 503.
+    /// How long the store may take before the request is refused with 503; 3 s unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How often the use of a key is noted in the store; once a second unless set.
+    /// How often the use of a key is recorded in the store; once a second unless set.
     pub fn touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
         self

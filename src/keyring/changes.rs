@@ -1,4 +1,4 @@
-//! How changes of keys are made, and which keys they touch.
+//! How keys are changed, and which keys a change affects.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Keyring {
-    /// Makes a change, see [`Changes::make`]; `touched` says which keys it touched, and none where there was nothing to change.
+    /// Makes a change, see [`Changes::make`]; `touched` returns the keys that it affected, or none
+    /// if there was nothing to change.
     pub(super) async fn make<T: Send + Unpin + 'static>(
         &self,
         act: Act,
@@ -51,7 +52,7 @@ fn changes_of(digests: Vec<KeyDigest>) -> Vec<Change> {
     digests.into_iter().map(Change::Key).collect()
 }
 
-/// The new key too: somebody may have asked for it before it was.
+/// Includes the new key: a request may have asked for it before it existed.
 pub(super) fn touched_by(outcome: &RotationOutcome) -> Vec<KeyDigest> {
     match outcome {
         RotationOutcome::Rotated {

@@ -1,4 +1,4 @@
-//! How keys end: one, and all of an owner's.
+//! Revocation of one key, or of all of an owner's.
 
 use super::{
     Keyring, KeyringError,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Keyring {
-    /// Ends a key now. To end it again changes nothing.
+    /// Revokes a key now. Revoking it again changes nothing.
     ///
     /// # Errors
     /// [`KeyringError`].
@@ -25,12 +25,13 @@ impl Keyring {
         self.change(&old, self.revocation()).await
     }
 
-    /// Ends a key that somebody has found where it should not be, such as a scanner for secrets that knows the
-    /// [pattern](crate::key::KeyFormat::pattern): all that is known of it is the key itself. Whose it was, and what it is called, stands in the
-    /// answer, for the mail to its owner. In the audit log it says that the key leaked.
+    /// Revokes a key that was found where it should not be, for example by a secret scanner that
+    /// knows the [pattern](crate::key::KeyFormat::pattern), when nothing is known but the key
+    /// itself. The returned record has its owner and name, for notifying the owner. The audit log
+    /// says that the key leaked.
     ///
-    /// Whoever has a key may end it: nothing more has to be shown. That it was looked at is no use of it, so
-    /// [`last_used_at`](KeyRecord::last_used_at) still tells when it was used last.
+    /// Possession of the key is enough to revoke it. This doesn't count as use, so
+    /// [`last_used_at`](KeyRecord::last_used_at) still says when it was last used.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +50,7 @@ impl Keyring {
     /// ```
     ///
     /// # Errors
-    /// [`KeyringError`]; `NotFound` for what is no key, or none of this keyring's store.
+    /// [`KeyringError`]; `NotFound` if it isn't a key, or not one of this keyring's store.
     pub async fn revoke_leaked(&self, key: &str) -> Result<KeyRecord, KeyringError> {
         let known = self.resolver().known(key).await?;
         let holder = known.ok_or(KeyringError::NotFound)?.principal();
@@ -66,12 +67,13 @@ impl Keyring {
         }
     }
 
-    /// Ends all keys of an owner now, and says which: for one who is shut out ([`Logins::deactivate`]), since keys outlive their
-    /// owner's logins. It is one step, so that no rotation at the same time leaves a good key behind. Each is
-    /// in the audit log, beside the call itself.
+    /// Revokes all keys of an owner now, and returns their ids: for locking a user out
+    /// ([`Logins::deactivate`]), since keys outlive their owner's logins. It is a single step, so
+    /// that no concurrent rotation leaves an active key behind. Each key is recorded in the audit
+    /// log, besides the call itself.
     ///
-    /// What lets the owner make a key has to be taken away first. A request that was let in before may still make one afterwards, which
-    /// a second call finds.
+    /// First revoke the owner's right to create keys. A request that was admitted earlier may still
+    /// create one, which a second call finds.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -91,7 +93,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Store`].
     pub async fn revoke_all(&self, owner: &str) -> Result<Vec<KeyId>, KeyringError> {
-        // For what may be touched where nobody learns whether it was.
+        // Needed in case the outcome remains unknown.
         let may_touch = self.good_digests(owner).await?;
         let (name, at) = (owner.to_owned(), self.now());
         let revoke = move |store: &dyn KeyStore| {
@@ -125,7 +127,7 @@ impl Keyring {
         }
     }
 
-    /// Ends a key now and forgets it.
+    /// Revokes a key now and deletes it.
     ///
     /// # Errors
     /// [`KeyringError`].

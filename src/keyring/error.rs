@@ -1,4 +1,4 @@
-//! What becomes of changes to keys that can't be.
+//! Why keys are not created or changed.
 
 use crate::{
     domain::{
@@ -9,38 +9,40 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// What a key was not made or changed for.
+/// Why a key was not created or changed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyringError {
-    /// The owner has no such key. The same for one that never was and one of somebody else.
+    /// The owner has no such key. Also returned for another owner's key.
     #[error("no such key")]
     NotFound,
     /// The key is revoked or expired already.
     #[error("the key is no longer active")]
     NotActive,
-    /// The key was rotated before. A key is replaced once.
+    /// The key was rotated before; a key can be replaced only once.
     #[error("the key was rotated before, into {by}")]
     Superseded {
         /// The key that replaced it.
         by: KeyId,
     },
-    /// The key was changed between the check of the rights and the step. To try again checks them again.
+    /// The key was changed between the check of the rights and the change itself. A retry checks
+    /// them again.
     #[error("the key was changed meanwhile")]
     Changed,
-    /// The owner has so many good keys already, or, where one is rotated, as many as are kept in all.
+    /// The owner already has this many active keys or, for a rotation, as many as are kept in
+    /// total.
     #[error("the owner has {max} good keys already")]
     TooMany {
-        /// How many there may be ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
+        /// The limit ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
         max: u32,
     },
-    /// A role, a resource or another right that the maker of the key doesn't have.
+    /// The maker of the key lacks a role, a resource or another right that it requested.
     #[error("a key can't have more rights than its maker")]
     Escalation,
-    /// A setting can't be: which, and why.
+    /// A setting is invalid: which, and why.
     #[error("{0}")]
     Invalid(&'static str),
-    /// No key could be made.
+    /// No key could be generated.
     #[error(transparent)]
     Generate(#[from] GenerateKeyError),
     /// The store failed.

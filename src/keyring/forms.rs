@@ -1,22 +1,22 @@
-//! Which texts may be keys, as far as that is seen without a look-up.
+//! Which texts may be keys, as far as can be told without a look-up.
 
 use crate::domain::key::{ForeignFormat, KeyFormat, is_speakable};
 
 /// The longest key that is hashed, in bytes.
 const LENGTH_MAX: usize = 512;
 
-/// What a text may be.
+/// What a text may be, judged by its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// No key: it is refused without a look-up.
+    /// Not a key: it is refused without a look-up.
     Malformed,
-    /// A random one, of a known format; of any where none is known.
+    /// A random key of a known format, or of any if none is known.
     Key,
-    /// A secret that somebody chose: it is compared by Argon2id where it isn't found as a random one.
+    /// A chosen secret: it is compared by Argon2id if it isn't found as a random key.
     Chosen,
 }
 
-/// The formats that a resolver knows, and whether it takes what is of none.
+/// The formats that a resolver knows, and whether it accepts texts of none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Forms {
     own: Vec<KeyFormat>,
@@ -33,13 +33,14 @@ impl Forms {
         self.foreign.push(format);
     }
 
-    /// Takes secrets that somebody chose too.
+    /// Also accepts chosen secrets.
     pub(super) fn take_chosen(&mut self) {
         self.takes_chosen = true;
     }
 
-    /// One with the prefix of a format and a wrong checksum is malformed, and not tried as a key of another kind: no flood of wrong
-    /// checksums reaches the store, or Argon2id. So is what no header carries.
+    /// A text with the prefix of a format and a wrong checksum is malformed, and not tried as a key
+    /// of another kind: a flood of wrong checksums reaches neither the store nor Argon2id. So is a
+    /// text that no header can carry.
     pub(super) fn of(&self, text: &str) -> Form {
         let is_whole = || {
             self.own.iter().any(|format| format.parse(text).is_ok())
@@ -58,7 +59,8 @@ impl Forms {
         }
     }
 
-    /// Whether a text means to be a key. Where any text may be one, a signed token is somebody else's, unless a format says otherwise.
+    /// Whether a text is meant as a key. If any text may be a key, a signed token is left to other
+    /// layers, unless a format says otherwise.
     pub(super) fn claim(&self, text: &str) -> bool {
         self.begin(text) || (self.take_any() && !is_signed_token(text))
     }
@@ -73,7 +75,8 @@ impl Forms {
     }
 }
 
-/// Whether a text has the form of a JWS (RFC 7515, 7.1): three segments of base64url, the first of which is an object of JSON.
+/// Whether a text has the form of a JWS (RFC 7515, 7.1): three segments of base64url, the first of
+/// which is a JSON object.
 fn is_signed_token(text: &str) -> bool {
     let spells = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     text.starts_with("eyJ")

@@ -1,4 +1,4 @@
-//! From a key in clear to what a store knows it by.
+//! From a clear key to what the store knows it by.
 
 use std::{fmt, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
 
 const PEPPER_LENGTH_MIN: usize = 32;
 const PEPPER_NAME_LENGTH_MAX: usize = 64;
-/// What is secret of a text that somebody chose, in bytes, at least: the rest is shown to everybody.
+/// The least length of the secret part of a chosen key, in bytes; the rest is shown publicly.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// A secret that keys are hashed with, kept apart from the store: whoever has the store alone can't tell whether a key is
-/// in it. Redacted in `Debug`.
+/// A secret that keys are hashed with, kept apart from the store: access to the store alone is not
+/// enough to tell whether a key is in it. Redacted in `Debug`.
 ///
 /// ```
 /// use tollgate::keyring::Pepper;
@@ -35,7 +35,7 @@ pub struct Pepper {
     key: hmac::Key,
 }
 
-/// A pepper can't be.
+/// The pepper is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a pepper has at least {PEPPER_LENGTH_MIN} bytes, and a name of 1 to {PEPPER_NAME_LENGTH_MAX} letters, digits, `-` and `_`"
@@ -43,7 +43,8 @@ pub struct Pepper {
 pub struct InvalidPepper;
 
 impl Pepper {
-    /// A pepper of at least 32 bytes. The name is stored with every key that is hashed with it: another pepper needs another.
+    /// A pepper of at least 32 bytes. The name is stored with every key that is hashed with it, so
+    /// each pepper needs its own.
     ///
     /// # Errors
     /// [`InvalidPepper`].
@@ -60,7 +61,7 @@ impl Pepper {
         })
     }
 
-    /// Its name.
+    /// The pepper's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -79,7 +80,7 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// Secrets that people chose, brought in from elsewhere.
+/// Secrets that people chose, imported from elsewhere.
 #[derive(Clone, Debug)]
 struct Weak {
     passwords: Passwords,
@@ -96,10 +97,10 @@ pub(super) struct Hashing {
     weak: Option<Weak>,
 }
 
-/// What a key may be stored by, other than today's scheme.
+/// A digest that a key may be stored by, other than the current one.
 pub(super) struct Other {
     pub(super) digest: KeyDigest,
-    /// Whether it is stored anew under today's scheme when it is found so.
+    /// Whether a key found by it is migrated to the current scheme.
     pub(super) is_outdated: bool,
 }
 
@@ -124,7 +125,7 @@ impl Hashing {
         self.weak.as_ref().map(|weak| weak.start)
     }
 
-    /// Whether a key may be stored otherwise than new ones are.
+    /// Whether a key may be stored under another scheme than new ones.
     pub(super) fn is_mixed(&self) -> bool {
         self.pepper.is_some()
             || !self.old_peppers.is_empty()
@@ -132,18 +133,18 @@ impl Hashing {
             || self.weak.is_some()
     }
 
-    /// Whether another process may store keys under a scheme of tomorrow.
+    /// Whether another process may already store keys under a later scheme.
     pub(super) fn has_next(&self) -> bool {
         !self.next_peppers.is_empty()
     }
 
-    /// What a key of today's scheme is stored by, and what it is remembered by in memory.
+    /// What a key is stored by under the current scheme, and cached under in memory.
     pub(super) fn digest(&self, key: &str) -> KeyDigest {
         let peppered = self.pepper.as_ref().and_then(|pepper| pepper.digest(key));
         peppered.unwrap_or_else(|| KeyDigest::of(key))
     }
 
-    /// Today's scheme.
+    /// The current scheme.
     pub(super) fn proof(&self) -> KeyProof {
         match &self.pepper {
             Some(pepper) => KeyProof::HmacSha256 {
@@ -153,7 +154,7 @@ impl Hashing {
         }
     }
 
-    /// What it would be stored by under the schemes of before and of tomorrow.
+    /// What the key would be stored by under the previous and the next schemes.
     pub(super) fn others(&self, key: &str) -> SmallVec<[Other; 2]> {
         let under = |peppers: &[Pepper], is_outdated| {
             let digests = peppers.iter().filter_map(|pepper| pepper.digest(key));
@@ -173,18 +174,20 @@ impl Hashing {
         others
     }
 
-    /// What a secret that somebody chose is looked up by: its public start. `None` for one that has too little besides.
+    /// The digest that a chosen secret is looked up by: that of its public start. `None` if too
+    /// little remains as the secret part.
     pub(super) fn start(&self, key: &str) -> Option<KeyDigest> {
         let (start, secret) = key.split_at_checked(self.weak.as_ref()?.start)?;
         if secret.len() < SECRET_LENGTH_MIN {
             return None;
         }
-        // Apart from the digests of whole keys: a start is not secret.
+        // Kept distinct from the digests of whole keys: a start is not secret.
         let digest = Sha256::new_with_prefix(b"start of a key\0").chain_update(start);
         Some(KeyDigest::from_bytes(digest.finalize().into()))
     }
 
-    /// The hash to store of a secret that somebody chose; `None` where those are not taken, or it is hardly longer than its start.
+    /// The hash to store for a chosen secret; `None` if those are not accepted, or it is hardly
+    /// longer than its start.
     pub(super) async fn hash_weak(
         &self,
         key: &str,
@@ -196,7 +199,8 @@ impl Hashing {
         Ok(Some((digest, KeyProof::Argon2id { hash: hash.into() })))
     }
 
-    /// Compares with a stored hash, or with none in the same time. Whoever waits longer than `deadline` for a turn gets none.
+    /// Compares with a stored hash, or with none in the same time. Gives up if it waits longer than
+    /// `deadline` for a permit.
     pub(super) async fn compare(
         &self,
         key: &str,
@@ -215,7 +219,7 @@ impl Hashing {
     }
 }
 
-/// Whatever the reason, it is none of the store's.
+/// Whatever the reason, the store is not to blame.
 fn no_turn(_: PasswordError) -> StoreError {
     StoreError::new(
         StoreErrorKind::Busy,

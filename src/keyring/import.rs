@@ -8,16 +8,17 @@ use super::{
 };
 use crate::domain::key::{KeyDigest, KeyProof, KeyRecord};
 
-/// The shortest key that is taken as random, in bytes.
+/// The shortest key that is accepted as random, in bytes.
 const RANDOM_LENGTH_MIN: usize = 22;
-/// Characters that a preview shows at each end.
+/// How many characters a preview shows at each end.
 const PREVIEW_SHOWN: usize = 4;
 
 impl Keyring {
-    /// Takes over a key of an older system: a random one, of at least 22 characters and so of 128 bits in any usual alphabet.
-    /// It is stored like one of our own; the resolver must take its form
-    /// ([`add_foreign_format`](super::KeyResolverBuilder::add_foreign_format), or no format at all), and the environment must be one
-    /// of the keyring's format, so that the key can be rotated into one of our own.
+    /// Imports a key of an older system: a random one of at least 22 characters, and so of 128 bits
+    /// in any usual alphabet. It is stored like one of our own. The resolver must accept its form
+    /// ([`add_foreign_format`](super::KeyResolverBuilder::add_foreign_format), or no format at
+    /// all), and the environment must be one of the keyring's format, so that the key can be
+    /// rotated into one of our own.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,11 +35,13 @@ impl Keyring {
     /// # Ok(()) }
     /// ```
     ///
-    /// Where only SHA-256 digests are at hand, they go into the store as they are:
-    /// [`KeyRecord::new`](crate::key::KeyRecord::new) with [`KeyDigest::from_bytes`](crate::key::KeyDigest::from_bytes).
+    /// If only SHA-256 digests are available, put them into the store directly:
+    /// [`KeyRecord::new`](crate::key::KeyRecord::new) with
+    /// [`KeyDigest::from_bytes`](crate::key::KeyDigest::from_bytes).
     ///
     /// # Errors
-    /// [`KeyringError`]; `Invalid` for a key that the resolver would refuse by its form, or leave to others.
+    /// [`KeyringError`]; `Invalid` for a key that the resolver would refuse by its form, or leave
+    /// to other layers.
     pub async fn import(
         &self,
         owner: &str,
@@ -68,12 +71,14 @@ impl Keyring {
         self.take(owner, stored, preview, new).await
     }
 
-    /// Takes over a secret that somebody chose, or one that is too short to be random. It is stored by Argon2id, and found by
-    /// its first characters, of which the resolver knows how many are public
-    /// ([`weak_keys`](super::KeyResolverBuilder::weak_keys)): no two such keys may begin alike. At least eight more are its secret.
+    /// Imports a secret that somebody chose, or one that is too short to be random. It is stored by
+    /// Argon2id, and found by its first characters; the resolver knows how many are public
+    /// ([`weak_keys`](super::KeyResolverBuilder::weak_keys)). No two such keys may have the same
+    /// start, and at least eight more characters must be secret.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Invalid` where the resolver takes no such keys, and for one that begins like a key of a format.
+    /// [`KeyringError`]; `Invalid` if the resolver accepts no such keys, or if the key has the
+    /// prefix of a format.
     pub async fn import_weak(
         &self,
         owner: &str,
@@ -91,7 +96,8 @@ impl Keyring {
         };
         let preview = format!("{}...", start(key, shown));
         let record = self.take(owner, stored, preview, new).await?;
-        // Somebody may have asked for it before it was: that is remembered by the whole of it, which its start doesn't tell.
+        // A request may have asked for it before it existed. That is cached under the digest of the
+        // whole key, not of its start.
         self.resolver().invalidate(&self.resolver().hash(key).0);
         Ok(record)
     }

@@ -1,4 +1,4 @@
-//! Keys that a principal makes and changes for itself, within the rights that it has.
+//! Keys that a principal creates and changes for itself, within its own rights.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,31 +18,36 @@ use crate::domain::{
     quota::Quotas,
 };
 
-/// How often a change is tried whose key others change at the same time.
+/// How often a change is tried if the key is being changed concurrently.
 const UPDATE_ATTEMPTS_MAX: u32 = 4;
 
 impl Keyring {
-    /// An attribute that says nothing of rights (a label, a user's first name), so that a maker may give a key whatever value of it,
-    /// and hands on none. All others may mean rights or bounds (a tenant, a team, a tier): a key gets those that its maker has,
-    /// and no others. A name with `*` at its end is that of all attributes that begin so.
+    /// Declares an attribute that conveys no rights (a label, a user's first name): a maker may
+    /// give a key any value of it, and passes on none. All others may convey rights or limits (a
+    /// tenant, a team, a tier): a key gets those that its maker has, and no others. A name that
+    /// ends in `*` matches all attributes with that prefix.
     #[must_use]
     pub fn add_free_attribute(mut self, name: &str) -> Self {
         self.free_attributes.push(name.into());
         self
     }
 
-    /// Makes a key on behalf of a principal, with no more rights than the principal has.
+    /// Creates a key on behalf of a principal, with no more rights than the principal has.
     ///
-    /// - Each role must be included by one of the maker's ([`with_roles`](Self::with_roles) says what roles include).
-    /// - The maker's resource and environment, where it has any, and its quotas are the key's; to ask for others is refused. So is to ask
-    ///   for quotas where the maker has none: it is held to those of its tier or the layer, which a key's own would take the place of.
-    ///   Whoever decides what a key may have says so of the maker, by [`Principal::to_builder`].
-    /// - The maker's attributes become the key's metadata, and so the attributes of whoever uses it: what a team's budget or a
-    ///   tier's limits are found by goes on for the key. Those that are asked for must be the maker's. Neither is so of
-    ///   [free ones](Self::add_free_attribute).
-    /// - A key that makes a key hands on all its bounds: also its networks, its end and its budget.
+    /// - Each role must be included in one of the maker's ([`with_roles`](Self::with_roles) defines
+    ///   what roles include).
+    /// - The key gets the maker's resource and environment, if it has any, and its quotas;
+    ///   requesting others is refused. So is requesting quotas if the maker has none: it is subject
+    ///   to those of its tier or the layer, which a key's own would replace. The application can
+    ///   grant quotas by setting them on the maker with [`Principal::to_builder`].
+    /// - The maker's attributes become the key's metadata, and thus the attributes of its users:
+    ///   lookups by attribute, such as a team's budget or a tier's limits, keep working for the
+    ///   key. Requested attributes must be the maker's. [Free ones](Self::add_free_attribute) are
+    ///   exempt from both rules.
+    /// - A key that creates a key passes on all its restrictions, including its networks, its
+    ///   expiry and its budget.
     ///
-    /// A key spends from the account of its owner, whichever its maker spends from.
+    /// A key spends from the account of its owner, whichever account its maker spends from.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,8 +71,8 @@ impl Keyring {
     /// ```
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended, `Invalid` where
-    /// the maker hands on more than a key may carry.
+    /// [`KeyringError`]; `Escalation` for rights that the maker doesn't have, `NotActive` if the
+    /// maker's key has just ended, `Invalid` if the maker passes on more than a key may carry.
     pub async fn create_for(
         &self,
         maker: &Principal,
@@ -77,7 +82,7 @@ impl Keyring {
         self.check_roles(&new.roles)?;
         let rights = self.rights_of(maker).await?;
         let mut new = rights.hand_on(new)?;
-        // Which is of no client's asking: the remedy is to say which attributes are free.
+        // Not caused by the client's request: the remedy is to declare attributes as free.
         settle_new(maker.subject(), &mut new).map_err(|_| {
             KeyringError::Invalid("metadata: too much, with the attributes that the maker hands on")
         })?;
@@ -89,13 +94,15 @@ impl Keyring {
         self.create_as(maker.subject(), new, id, lineage).await
     }
 
-    /// Changes columns of a key of whom somebody is, within the rights that they have: neither a key that has more is changed, nor
-    /// one given more. The rules are those of [`create_for`](Self::create_for); of metadata only
-    /// [free ones](Self::add_free_attribute) change, and quotas never.
+    /// Changes settings of one of the principal's own keys, within its rights: a key with more
+    /// rights can't be changed, and none can be given more. The rules are those of
+    /// [`create_for`](Self::create_for); of the metadata only [free
+    /// attributes](Self::add_free_attribute) can be changed, and quotas never.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for what the maker doesn't have, `NotActive` for a maker whose key has just ended, `Changed`
-    /// for a key whose free attributes are changed by somebody else at the same time, or whose settings by many.
+    /// [`KeyringError`]; `Escalation` for rights that the maker doesn't have, `NotActive` if the
+    /// maker's key has just ended, `Changed` if the key's free attributes are changed concurrently,
+    /// or its settings too often.
     pub async fn update_for(
         &self,
         maker: &Principal,
@@ -115,7 +122,8 @@ impl Keyring {
                 answer => return answer,
             }
             let changed = self.get(maker.subject(), id).await?;
-            // Metadata are set as a whole: those that somebody else has set meanwhile are not written over unseen.
+            // Metadata is replaced as a whole: never overwrite attributes that were set
+            // concurrently.
             if change.metadata.is_some() && !self.has_same_labels(&changed, &target) {
                 break;
             }
@@ -124,7 +132,7 @@ impl Keyring {
         Err(KeyringError::Changed)
     }
 
-    /// Whether the free attributes are the same.
+    /// Whether both keys have the same free attributes.
     fn has_same_labels(&self, one: &KeyRecord, other: &KeyRecord) -> bool {
         let labels = |key: &KeyRecord| -> BTreeMap<_, _> {
             let mut labels = key.metadata.clone();
@@ -134,12 +142,13 @@ impl Keyring {
         labels(one) == labels(other)
     }
 
-    /// Replaces a key of whom somebody is, as [`rotate`](Self::rotate) does, if it has no more rights than they have. A key replaces
-    /// itself, and others of its own budget with the bounds that it hands on.
+    /// Replaces one of the principal's own keys, as [`rotate`](Self::rotate) does, if it has no
+    /// more rights than the principal. A key can replace itself, and other keys of its budget that
+    /// have the restrictions it passes on.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Escalation` for a key with rights that the maker doesn't have, `Changed` for one that was changed while
-    /// it was looked at.
+    /// [`KeyringError`]; `Escalation` for a key with rights that the maker doesn't have, `Changed`
+    /// for one that was changed while it was checked.
     pub async fn rotate_for(
         &self,
         maker: &Principal,
@@ -155,7 +164,8 @@ impl Keyring {
             .await
     }
 
-    /// Of a key as they are stored now: what is remembered of it may have been taken away.
+    /// The maker's rights; those of a key as currently stored, because remembered rights may have
+    /// been revoked.
     async fn rights_of<'a>(&'a self, maker: &'a Principal) -> Result<Rights<'a>, KeyringError> {
         let key = match maker.key() {
             Some(id) => Some(self.get(maker.subject(), id).await?),
@@ -172,7 +182,7 @@ impl Keyring {
     }
 }
 
-/// What a maker has, and so may give.
+/// The rights that a maker has, and so may give.
 struct Rights<'a> {
     ring: &'a Keyring,
     maker: &'a Principal,
@@ -180,7 +190,7 @@ struct Rights<'a> {
 }
 
 impl Rights<'_> {
-    /// A new key within them.
+    /// Restricts a new key to these rights.
     fn hand_on(&self, mut new: NewKey) -> Result<NewKey, KeyringError> {
         self.check_roles(&new.roles)?;
         if let Some(bound) = self.resource() {
@@ -192,8 +202,9 @@ impl Rights<'_> {
         new.metadata = self.metadata(new.metadata)?;
         new.networks = self.networks(new.networks)?;
         new.expires_at = self.end(new.expires_at);
-        // Who has quotas as a key is counted under one lineage with the new key, and so by the same. Who has none is held to
-        // those of a tier or a layer, and quotas of the new key's own would take their place.
+        // A maker that is a key with quotas is counted under the same lineage as the new key, and
+        // so by the same quotas. A maker without quotas is subject to those of a tier or a layer,
+        // which the new key's own would replace.
         let own = self.quotas();
         if new.quotas.is_some() && new.quotas.as_ref() != own {
             return Err(KeyringError::Escalation);
@@ -202,7 +213,7 @@ impl Rights<'_> {
         Ok(new)
     }
 
-    /// A change of a key that is within them, so that it stays so.
+    /// Restricts the change of a key within these rights so that it stays within them.
     fn narrow(&self, mut change: KeyUpdate, target: &KeyRecord) -> Result<KeyUpdate, KeyringError> {
         self.check_covers(target)?;
         if let Some(roles) = &change.roles {
@@ -211,7 +222,7 @@ impl Rights<'_> {
         if let (Some(bound), Some(wanted)) = (self.resource(), change.resource.take()) {
             change.resource = Some(same_or(wanted, Some(bound))?);
         }
-        // Not even its own are taken off: who set them may have meant a tighter bound than the tier's.
+        // Quotas can't even be removed: they may have been set to be tighter than the tier's.
         if change.quotas.is_some() {
             return Err(KeyringError::Escalation);
         }
@@ -247,7 +258,7 @@ impl Rights<'_> {
         Err(KeyringError::Escalation)
     }
 
-    /// Whether a key has the bounds that `own` hands on to each that it makes.
+    /// Whether a key has the restrictions that `own` passes on to each key that it creates.
     fn handed_on(&self, own: &KeyRecord, target: &KeyRecord) -> bool {
         let has = |(name, value): (&String, &String)| {
             self.ring.is_free(name) || target.metadata.get(name) == Some(value)
@@ -270,7 +281,7 @@ impl Rights<'_> {
         Err(KeyringError::Escalation)
     }
 
-    /// The maker's own where it has any and none is asked for.
+    /// The maker's own networks if none are requested.
     fn networks(&self, wanted: Vec<IpNet>) -> Result<Vec<IpNet>, KeyringError> {
         match &self.key {
             Some(own) if wanted.is_empty() => Ok(own.networks.clone()),
@@ -279,7 +290,8 @@ impl Rights<'_> {
         }
     }
 
-    /// Whether all of them are within the maker's own; no network is from anywhere. Stores may have them in either form.
+    /// Whether all networks are within the maker's; an empty list means anywhere. Stores may hold
+    /// either form of an address.
     fn contains(&self, networks: &[IpNet]) -> bool {
         let own: &[IpNet] = self.key.as_ref().map_or(&[], |own| &own.networks);
         let inside = |network: &IpNet| {
@@ -289,7 +301,8 @@ impl Rights<'_> {
         own.is_empty() || (!networks.is_empty() && networks.iter().all(inside))
     }
 
-    /// No later than the end of a key that makes it. A token's end is none of the keys that its user makes.
+    /// No later than the expiry of the key that creates it. A token's expiry doesn't limit the keys
+    /// that its user creates.
     fn end(&self, wanted: Option<Timestamp>) -> Option<Timestamp> {
         let bound = self.key.as_ref().and_then(|own| own.expires_at);
         match (wanted, bound) {
@@ -298,7 +311,7 @@ impl Rights<'_> {
         }
     }
 
-    /// Those of a new key.
+    /// The metadata of a new key.
     fn metadata(
         &self,
         wanted: BTreeMap<String, String>,
@@ -319,7 +332,7 @@ impl Rights<'_> {
         Ok(handed_on)
     }
 
-    /// Those of a key that there is: what isn't free stays as it is.
+    /// The metadata of an existing key: only free attributes change.
     fn relabel(
         &self,
         wanted: BTreeMap<String, String>,
@@ -374,7 +387,7 @@ impl Rights<'_> {
     }
 }
 
-/// The maker's own, if nothing else is asked for.
+/// The maker's own, unless something else is requested.
 fn same_or(wanted: Option<String>, own: Option<&str>) -> Result<Option<String>, KeyringError> {
     match wanted {
         Some(wanted) if own != Some(wanted.as_str()) => Err(KeyringError::Escalation),

@@ -1,8 +1,9 @@
-//! Finding keys that are stored under another scheme than today's, and bringing them up to it.
+//! Finding keys that are stored under another scheme than the current one, and migrating them.
 //!
-//! In memory a key is known by today's digest whatever the store knows it by, so that a warm key costs one hash. A change
-//! of the stored key is told by the stored digest; [`Aliases`] lead from that to what is in memory. They lead from all digests
-//! that another process may store the key by meanwhile, since nobody tells of that.
+//! In memory a key is cached under its current digest whatever it is stored by, so that a warm key
+//! costs one hash. A change notification carries the stored digest; [`Aliases`] map that to the one
+//! in memory. They cover every digest that another process may migrate the key to meanwhile,
+//! because migrations are not announced.
 
 use std::{
     future::Future,
@@ -21,11 +22,12 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// How many aliases there are at a time, if no more keys than that are remembered.
+/// The capacity for aliases, unless more keys than that are cached.
 const ALIASES: usize = 100_000;
-/// How often a chosen secret is compared with a key that others replace meanwhile.
+/// How often a chosen secret is compared with a key that is being replaced concurrently.
 const COMPARISONS_MAX: u32 = 2;
-/// How many keys are stored anew at a time, and how many of them hashed by Argon2id: the line is for those who are to be let in.
+/// How many keys are migrated at a time, and how many of them by Argon2id: its queue is for
+/// requests waiting to be admitted.
 const UPGRADES_MAX: usize = 64;
 const SLOW_UPGRADES_MAX: usize = 1;
 
@@ -36,7 +38,8 @@ pub(super) struct Aliases {
 }
 
 impl Aliases {
-    /// For so many keys in memory: with fewer aliases than that, all would be forgotten time and again.
+    /// Aliases for a cache of this many keys: with a smaller capacity, all would be forgotten again
+    /// and again.
     pub(super) fn new(keys: u64) -> Self {
         Self {
             digests: Mutex::default(),
@@ -44,7 +47,7 @@ impl Aliases {
         }
     }
 
-    /// Whether there is room; if not, there are none any more.
+    /// Returns whether there was room; if not, all other aliases were dropped.
     fn add(&self, stored: KeyDigest, known_by: KeyDigest) -> bool {
         let mut aliases = self.locked();
         let full = aliases.len() >= self.most && !aliases.contains_key(&stored);
@@ -64,7 +67,7 @@ impl Aliases {
     }
 }
 
-/// Turns of those that are stored anew.
+/// The permits for migrations.
 pub(super) struct Upgrades {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
@@ -80,8 +83,8 @@ impl Default for Upgrades {
 }
 
 impl Inner {
-    /// Asks the store for a key under today's scheme, and then under those that it may still be stored by. `clear` is
-    /// there when there are any.
+    /// Looks a key up by the current scheme, and then by those that it may still be stored under.
+    /// `clear` is given if there are any.
     pub(super) async fn find(
         &self,
         digest: &KeyDigest,
@@ -109,11 +112,12 @@ impl Inner {
         {
             return Ok(Some(record));
         }
-        // Somebody may have upgraded it between the first look and the others.
+        // Another process may have migrated it between the first look-up and the others.
         self.find_today(digest, &others).await
     }
 
-    /// By today's scheme. A process that is a step further may store it anew by one of tomorrow's.
+    /// Looks up by the current scheme. A process that is a step ahead may migrate the key to one of
+    /// the next.
     async fn find_today(
         &self,
         digest: &KeyDigest,
@@ -125,8 +129,9 @@ impl Inner {
         Ok(found.filter(is_of_whole_key))
     }
 
-    /// Twice, where it may be stored by another digest than it is known by: what was revoked before there was an alias is seen by
-    /// the second look, what is revoked after is told by it.
+    /// Looks up twice if the key may be stored by another digest than it is cached under: a
+    /// revocation before the alias was added is seen by the second look-up, and one after that is
+    /// announced and follows the alias.
     async fn find_as(
         &self,
         stored: &KeyDigest,
@@ -139,7 +144,7 @@ impl Inner {
         }
         for other in may_be {
             if !self.aliases.add(*other, *known_by) {
-                // Without their aliases, what is in memory could not be taken back.
+                // Without their aliases, cached keys could not be invalidated.
                 self.cache.invalidate_all();
             }
         }
@@ -155,19 +160,22 @@ impl Inner {
             return Ok(None);
         };
         let mut compared = self.store.find(&start).await?;
-        // Of all of them less than the deadline: so a long wait for a turn isn't taken for a store that doesn't answer.
+        // The waits add up to less than the deadline, so that a long wait for a permit isn't
+        // mistaken for a store that doesn't answer.
         let mut wait = self.deadline;
         for _ in 0..COMPARISONS_MAX {
             wait = wait.checked_div(2).unwrap_or_default();
-            // An unknown start takes as long as a wrong secret.
+            // Takes as long for an unknown start as for a wrong secret.
             let proof = compared.as_ref().map(|record| &record.proof);
             let check = self.hashing.compare(clear, proof, wait).await?;
             if check == PasswordCheck::Mismatch {
                 return Ok(None);
             }
-            // Only now: many wrong secrets share the start, and the alias is the right one's.
+            // Only now, because many wrong secrets share the start, and the alias belongs to the
+            // right one.
             let found = self.find_as(&start, digest, &[start]).await?;
-            // A secret proves the key that it was compared with, and no other that has its place since.
+            // The comparison proves only the key that it was made with, not one that has replaced
+            // it since.
             if let (Some(record), Some(compared)) = (&found, &compared)
                 && (&record.id, &record.proof) == (&compared.id, &compared.proof)
             {
@@ -182,7 +190,7 @@ impl Inner {
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
 
-    /// By today's digest.
+    /// Migrates the key to its current digest.
     fn store_anew(&self, record: &KeyRecord, digest: KeyDigest) {
         let stored = (digest, self.hashing.proof());
         self.upgrade(
@@ -192,7 +200,7 @@ impl Inner {
         );
     }
 
-    /// By Argon2id with the parameters of today.
+    /// Rehashes the key by Argon2id with the current parameters.
     fn hash_anew(&self, record: &KeyRecord, clear: &str) {
         let (hashing, clear) = (self.hashing.clone(), Zeroizing::new(clear.to_owned()));
         self.upgrade(&self.upgrades.slow, record, async move {
@@ -200,7 +208,8 @@ impl Inner {
         });
     }
 
-    /// Beside the request. Where it can't be now, the key is as good as before, and is tried again the next time that it is read.
+    /// Runs in the background. If it can't run now, the key stays valid, and it is tried again the
+    /// next time that the key is loaded.
     fn upgrade(
         &self,
         turns: &Arc<Semaphore>,
@@ -232,17 +241,18 @@ impl Inner {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if error.kind() == StoreErrorKind::Busy => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(target: "tollgate", key = name.as_str(), %error, "a key keeps its old hash");
+                    tracing::warn!(target: "tollgate", key = name.as_str(), %error, "could not migrate a key to the current hash");
                 }
                 Err(_) => {
-                    tracing::warn!(target: "tollgate", key = name.as_str(), "the store took too long to keep a key under another hash");
+                    tracing::warn!(target: "tollgate", key = name.as_str(), "timed out migrating a key to the current hash");
                 }
             }
         });
     }
 }
 
-/// A whole key is found by a digest of all of it. Of one whose digest is of its start alone, the digest proves nothing.
+/// Whether the record was found by a digest of the whole key. A digest of only its start proves
+/// nothing.
 fn is_of_whole_key(record: &KeyRecord) -> bool {
     !matches!(record.proof, KeyProof::Argon2id { .. })
 }

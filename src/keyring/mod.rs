@@ -1,5 +1,5 @@
-//! Floor 2: the life of API keys. [`Keyring`] makes, lists, changes and ends them; [`KeyResolver`]
-//! finds them, from memory when they were used lately.
+//! Floor 2: the life of API keys. [`Keyring`] creates, lists, changes and revokes them;
+//! [`KeyResolver`] finds them, from memory if they were used recently.
 
 mod bounds;
 mod builder;

@@ -13,12 +13,12 @@ use crate::{
     store::StoreError,
 };
 
-/// Why a key is not taken. The text is for operators: it names the key, which a client of a bad one isn't told. What a client reads is
-/// the [`Denial`] that it becomes.
+/// Why a key is refused. The text is for operators: it names the key, which the client isn't told.
+/// Clients see the [`Denial`] that it becomes.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRefusal {
-    /// It has the form of no key: refused without a look-up.
+    /// It doesn't have the form of a key; refused without a look-up.
     #[error("malformed key")]
     Malformed,
     /// There is no such key.
@@ -27,7 +27,7 @@ pub enum KeyRefusal {
     /// It was revoked.
     #[error("{} is revoked", name(.key))]
     Revoked {
-        /// Whose it was.
+        /// The key.
         key: Arc<ResolvedKey>,
     },
     /// It expired.
@@ -35,16 +35,17 @@ pub enum KeyRefusal {
     Expired {
         /// When.
         at: Timestamp,
-        /// Whose it was.
+        /// The key.
         key: Arc<ResolvedKey>,
     },
-    /// It is good from its [networks](ResolvedKey::networks) alone, and comes from elsewhere, or nobody can say from where.
+    /// It is valid only from its [networks](ResolvedKey::networks), and the client's address is
+    /// outside of them or unknown.
     #[error("{} is used from outside its networks", name(.key))]
     Elsewhere {
-        /// Whose it is.
+        /// The key.
         key: Arc<ResolvedKey>,
     },
-    /// The store can't tell. This is no verdict on the key.
+    /// The store failed. This says nothing about the key.
     #[error("the key store failed: {0}")]
     Store(#[from] StoreError),
 }
@@ -54,7 +55,7 @@ fn name(key: &ResolvedKey) -> &str {
 }
 
 impl KeyRefusal {
-    /// The key, where there is one: the operator and the audit log read whose it is.
+    /// The key if known: operators and the audit log see whose it is.
     fn key(&self) -> Option<&Arc<ResolvedKey>> {
         match self {
             Self::Malformed | Self::Unknown | Self::Store(_) => None,
@@ -65,7 +66,7 @@ impl KeyRefusal {
     }
 }
 
-/// 401; 403 for one that comes from elsewhere; 503 where the store failed.
+/// 401; 403 for a key used from outside its networks; 503 if the store failed.
 impl From<KeyRefusal> for Denial {
     fn from(refusal: KeyRefusal) -> Self {
         let kind = match refusal {

@@ -25,22 +25,22 @@ use crate::{
     },
 };
 
-/// A key that was found, and who it stands for. Of the record it keeps what a request needs, since there may be a
-/// million of them in memory.
+/// A key that was found, and its principal. It keeps only what a request needs of the record,
+/// because there may be a million of them in memory.
 ///
-/// In this order, what every hit looks at is in one line of memory or two.
+/// The order of the fields puts what every hit reads into one or two cache lines.
 #[repr(C)]
 pub struct ResolvedKey {
     digest: KeyDigest,
     stamp: Stamp,
-    /// When its use is to be noted again, in milliseconds of the clock's own count.
+    /// When its use is to be recorded next, in milliseconds of the clock's `elapsed`.
     touch_at: AtomicU64,
     identity: Identity,
 }
 
 impl ResolvedKey {
-    /// `digest` is what it is known by in memory, which may not be what it is stored by; `touch_at` is when its use is to be
-    /// noted, by the clock's own count.
+    /// `digest` is what it is cached under, which may differ from what it is stored by; `touch_at`
+    /// is when its use is to be recorded next, by the clock's `elapsed`.
     pub(super) fn new(
         mut record: KeyRecord,
         digest: KeyDigest,
@@ -48,10 +48,10 @@ impl ResolvedKey {
         standings: &Standings,
         touch_at: Duration,
     ) -> Self {
-        // Whoever wrote them down: a store of one's own, or somebody in a file.
+        // They may come in any form: from a custom store, or a file.
         network::canonical_all(&mut record.networks);
         let lineage = if record.lineage.as_str() == record.id.as_str() {
-            // As long as it wasn't rotated, it is one text.
+            // Until it is rotated, id and lineage share one text.
             BudgetId::try_from(Arc::from(&record.id)).unwrap_or(record.lineage)
         } else {
             record.lineage
@@ -94,7 +94,7 @@ impl ResolvedKey {
         self.identity.networks()
     }
 
-    /// Whether it may be used from there, which is the client's address.
+    /// Whether it may be used from `address`, which must be the client's.
     ///
     /// # Errors
     /// [`KeyRefusal::Elsewhere`].
@@ -112,14 +112,14 @@ impl ResolvedKey {
         self.identity.key()
     }
 
-    /// Who it stands for: a reference count.
+    /// Its principal: a reference count.
     #[must_use]
     pub fn principal(self: &Arc<Self>) -> Principal {
         let holder: Arc<Self> = Arc::clone(self);
         Principal::of(holder)
     }
 
-    /// The same of the last reference.
+    /// The same, from the last reference.
     pub(crate) fn into_principal(self: Arc<Self>) -> Principal {
         Principal::of(self)
     }
@@ -137,7 +137,7 @@ impl ResolvedKey {
 }
 
 impl ResolvedKey {
-    /// Its id, where it is time to note that it is used; once in an interval, whoever asks.
+    /// Its id if its use is due to be recorded; once per interval across all callers.
     pub(super) fn note_use(&self, now: Duration, interval: Duration) -> Option<&KeyId> {
         let due = self.touch_at.load(Ordering::Relaxed);
         if millis(now) < due {

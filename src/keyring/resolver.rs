@@ -1,4 +1,4 @@
-//! From a key in clear to who it stands for.
+//! From a clear key to the principal it stands for.
 
 use std::{
     fmt,
@@ -27,12 +27,12 @@ use crate::{
     store::{Change, ChangeListener, Invalidations, KeyLookup, StoreError, StoreErrorKind},
 };
 
-/// The answer to a key: there already, or waiting for the store.
+/// The answer for a key: available at once, or waiting for the store.
 #[derive(Debug)]
 pub enum Resolution {
-    /// There already.
+    /// Available at once.
     Ready(Result<Arc<ResolvedKey>, KeyRefusal>),
-    /// The store is asked.
+    /// Waiting for the store.
     Pending(PendingKey),
 }
 
@@ -45,7 +45,7 @@ impl Resolution {
     }
 }
 
-/// A key that the store is asked for.
+/// A key that is being looked up in the store.
 pub struct PendingKey(Pin<Box<dyn Future<Output = Result<Arc<ResolvedKey>, KeyRefusal>> + Send>>);
 
 impl Future for PendingKey {
@@ -65,15 +65,17 @@ impl fmt::Debug for PendingKey {
     }
 }
 
-/// Finds keys: in memory when they were used lately, else in the store. A clone is a reference count.
+/// Finds keys: in memory if they were used recently, or else in the store. Cloning it increments a
+/// reference count.
 ///
-/// **When a key is revoked**: at once in this process, when it is revoked through the [`Keyring`](super::Keyring)
-/// that this resolver was handed to; within `ttl` in any other, whatever fails, and much sooner where the store
-/// tells of changes and the resolver [follows](Self::follow). A `ttl` never slides.
+/// **When a revocation takes effect**: at once in this process, if the key is revoked through the
+/// [`Keyring`](super::Keyring) that was given this resolver; within `ttl` in any other, whatever
+/// fails, and much sooner if the store announces changes and the resolver [follows](Self::follow)
+/// them. A `ttl` is never extended by use.
 ///
-/// A thousand requests with the same unknown key ask the store once. Keys that don't exist are
-/// remembered apart from those that do, for a shorter time and in a space of their own. A failing
-/// store is never remembered.
+/// A thousand requests with the same unknown key cause one look-up. Absent keys are cached
+/// separately, for a shorter time and with their own capacity. Failures of the store are never
+/// cached.
 #[derive(Clone)]
 pub struct KeyResolver(pub(super) Arc<Inner>);
 
@@ -91,23 +93,26 @@ pub(super) struct Inner {
 }
 
 impl KeyResolver {
-    /// Begins a resolver of the keys in `store`.
+    /// Builds a resolver of the keys in `store`.
     pub fn builder(store: impl KeyLookup) -> KeyResolverBuilder {
         KeyResolverBuilder::new(Arc::new(store))
     }
 
-    /// Whether a text means to be a key: whether it begins like one. Without formats, and where weak keys are taken, everything
-    /// does but what has the form of a signed token: where another layer takes bearer tokens that is the other's credential. Keys that have
-    /// that form too are those of a [foreign format](KeyResolverBuilder::add_foreign_format).
+    /// Whether a text is meant as a key: whether it has the prefix of one. Without formats, and if
+    /// weak keys are accepted, that is every text except one with the form of a signed token, which
+    /// belongs to another layer if one takes bearer tokens. To accept keys with that form as well,
+    /// add a [foreign format](KeyResolverBuilder::add_foreign_format).
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
         self.0.forms.claim(text)
     }
 
-    /// Finds out who a key stands for. A key that was used lately costs a hash and a look into memory, and nothing is waited for: for
-    /// a [`Policy`](crate::guard::Policy) of one's own; all else asks by [`find_from`](Self::find_from).
+    /// Finds the principal of a key. A recently used key costs a hash and a look-up in memory,
+    /// without waiting. This is meant for a [`Policy`](crate::guard::Policy) of your own; otherwise
+    /// use [`find_from`](Self::find_from).
     ///
-    /// Whether it comes from its [networks](ResolvedKey::networks) is for the caller to ask ([`ResolvedKey::check_address`]).
+    /// The caller must check the client's address against the key's
+    /// [networks](ResolvedKey::networks) itself ([`ResolvedKey::check_address`]).
     #[must_use]
     pub fn resolve(&self, key: &str) -> Resolution {
         if self.0.forms.of(key) == Form::Malformed {
@@ -131,8 +136,9 @@ impl KeyResolver {
         }
     }
 
-    /// Finds out who a key stands for, and waits for the store where it must. A key that is bound to networks is refused: of that
-    /// one it has to be known where it comes from ([`find_from`](Self::find_from)).
+    /// Finds the principal of a key, waiting for the store if necessary. A key that is bound to
+    /// networks is refused, because its client's address must be known: see
+    /// [`find_from`](Self::find_from).
     ///
     /// # Errors
     /// [`KeyRefusal`], which becomes a [`Denial`](crate::denial::Denial).
@@ -144,8 +150,9 @@ impl KeyResolver {
         Err(KeyRefusal::Elsewhere { key: found })
     }
 
-    /// The same of a key that comes from that address: for a credential that no layer reads, as in the first message of a
-    /// WebSocket. The address is the client's ([`ClientAddress`](crate::ClientAddress)), not that of a proxy.
+    /// Like [`find`](Self::find), for a key that is used from `address`: for a credential that no
+    /// layer reads, as in the first message of a WebSocket. The address is the client's
+    /// ([`ClientAddress`](crate::ClientAddress)), not that of a proxy.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -176,7 +183,7 @@ impl KeyResolver {
         Ok(found)
     }
 
-    /// The key of that text, good or not; that it was looked at is no use of it.
+    /// Finds a key whether valid or not, without counting it as used.
     pub(super) async fn known(&self, key: &str) -> Result<Option<Arc<ResolvedKey>>, StoreError> {
         let inner = &self.0;
         if inner.forms.of(key) == Form::Malformed {
@@ -193,25 +200,28 @@ impl KeyResolver {
         }
     }
 
-    /// Forgets a key, so that the next request asks the store: call it after the store has changed.
+    /// Removes a key from memory, so that the next request asks the store: call it after the store
+    /// has changed.
     pub fn invalidate(&self, digest: &KeyDigest) {
         self.0.forget(digest);
     }
 
-    /// Forgets all keys.
+    /// Removes all keys from memory.
     pub fn invalidate_all(&self) {
         self.0.cache.invalidate_all();
     }
 
-    /// Forgets what `changes` tells of, from now on: so a key that another process revoked is refused at once.
+    /// From now on removes from memory what `changes` announces, so that a key that another process
+    /// has revoked is refused at once.
     pub fn follow(&self, changes: &(impl Invalidations + ?Sized)) {
         let listener: Weak<Inner> = Arc::downgrade(&self.0);
         changes.subscribe(listener);
     }
 
-    /// Reads the keys that were used last, at most `keys`, so that the first requests after a start find them in memory. Says how many.
-    /// None while there is a [next pepper](KeyResolverBuilder::add_next_pepper): by what another process may store a key meanwhile, and tell
-    /// that it is revoked, only the clear key tells.
+    /// Loads the `keys` most recently used keys, so that the first requests after a start find them
+    /// in memory, and returns how many were loaded. Loads none while there is a [next
+    /// pepper](KeyResolverBuilder::add_next_pepper): another process may migrate a key and announce
+    /// its revocation by a digest that can be computed only from the clear key.
     ///
     /// # Errors
     /// [`StoreError`]; a store that takes more than ten times the `deadline` is too slow.
@@ -229,7 +239,8 @@ impl KeyResolver {
                 let text = "the store did not answer in time";
                 Err(StoreError::new(StoreErrorKind::Unavailable, text))
             })?;
-        // One of another scheme is in memory under a digest that only the clear key tells.
+        // A key of another scheme is cached under a digest that can be computed only from the clear
+        // key.
         let today = inner.hashing.proof();
         let records: Vec<_> = records
             .into_iter()
@@ -254,7 +265,8 @@ impl KeyResolver {
         (self.0.hashing.digest(key), self.0.hashing.proof())
     }
 
-    /// What a secret that somebody chose is stored by, and how many of its characters may be shown; `None` where those are not taken.
+    /// What a chosen secret is stored by, and how many of its characters may be shown; `None` if
+    /// those are not accepted.
     pub(super) async fn hash_weak(
         &self,
         key: &str,
@@ -263,7 +275,7 @@ impl KeyResolver {
         Ok(stored.zip(self.0.hashing.start_length()))
     }
 
-    /// How the cache fares.
+    /// The statistics of the cache.
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
         self.0.cache.statistics()
@@ -281,7 +293,7 @@ impl ChangeListener for Inner {
 }
 
 impl Inner {
-    /// By its digest in the store, which may not be the one in memory.
+    /// Takes the digest in the store, which may differ from the one in memory.
     fn forget(&self, stored: &KeyDigest) {
         self.cache.invalidate(stored);
         if let Some(known_by) = self.aliases.remove(stored) {
@@ -295,12 +307,13 @@ impl Inner {
         Arc::new(ResolvedKey::new(record, digest, stamp, standings, touch_at))
     }
 
-    /// An interval after its last use, also where it has been forgotten and read anew since.
+    /// One interval after the last use, even if the key was dropped from memory and loaded again
+    /// since.
     fn touch_at(&self, record: &KeyRecord) -> Duration {
         let now = self.clock.now();
         let wait = record.last_used_at.map(|used| {
             let since = now.duration_since(used);
-            // One that was used in the future has been used now, by another's clock.
+            // A use in the future was just now, by another machine's clock.
             let since = Duration::try_from(since).unwrap_or_default();
             self.touch_interval.saturating_sub(since)
         });

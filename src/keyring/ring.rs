@@ -1,4 +1,4 @@
-//! Making, changing and ending keys.
+//! Creating, changing and revoking keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,15 +27,16 @@ use crate::{
 
 /// The longest overlap of a rotation.
 const OVERLAP_MAX: Duration = Duration::from_secs(90 * 86_400);
-/// How many keys an owner has at most that are good, unless set otherwise.
+/// The default limit of an owner's active keys.
 const KEYS_PER_OWNER_MAX: u32 = 1_000;
-/// How long the store may take, unless set otherwise.
+/// How long the store may take by default.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How many more are kept of those that have ended: a list of all keys is as long as these together.
+/// How many of an owner's ended keys are kept by default: a list of all keys is as long as both
+/// limits together.
 const ENDED_KEYS_PER_OWNER_MAX: u32 = 100;
 
-/// Makes, lists, changes and ends the keys of a store. What it changes counts at once for its resolver.
-/// A clone is a few reference counts.
+/// Creates, lists, changes and revokes the keys of a store. Its resolver sees each change at once.
+/// Cloning it increments a few reference counts.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -70,7 +71,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The keys of `store`; new ones look like `format`.
+    /// The keys of `store`; new ones have the given `format`.
     #[must_use]
     pub fn new(store: impl KeyStore, format: KeyFormat, resolver: KeyResolver) -> Self {
         Self {
@@ -86,42 +87,45 @@ impl Keyring {
         }
     }
 
-    /// Tells `listener` too what is changed here, besides the resolver: so other processes hear of it, of a store that can't
-    /// tell them. It is told of a change too that may or may not have been made.
+    /// Also notifies `listener`, besides the resolver, of the changes made here: this is how other
+    /// processes learn of them if the store can't notify them. It is also notified of changes that
+    /// may or may not have been made.
     #[must_use]
     pub fn add_listener(mut self, listener: impl ChangeListener) -> Self {
         self.changes.add_listener(listener);
         self
     }
 
-    /// The roles that exist: a key with another one can't be made.
+    /// The roles that exist; a key can't have any other.
     #[must_use]
     pub fn with_roles(mut self, roles: RoleSet) -> Self {
         self.roles = Some(roles);
         self
     }
 
-    /// How many keys an owner has at most that are good when another is made; 1,000 unless set. The store keeps to it exactly,
-    /// however many are made at once.
+    /// How many active keys an owner may have when another is created; 1,000 unless set. The store
+    /// enforces it exactly, however many are created at once.
     ///
-    /// A rotation isn't held to it, since what it replaces goes on for the overlap alone; it is refused only where as many
-    /// are good as are kept in all.
+    /// Rotations are exempt, because the replaced key remains active only for the overlap; they are
+    /// refused only if as many keys are active as are kept in total.
     #[must_use]
     pub fn keys_per_owner_max(mut self, keys: u32) -> Self {
         self.live_keys_max = keys;
         self
     }
 
-    /// How many more keys of an owner are kept: those that have ended, and were not deleted, so that lists show them; 100
-    /// unless set. For a further key the oldest goes that has ended. What ended is told by the audit log for longer.
+    /// How many ended (but not deleted) keys of an owner are kept in addition, for lists to show;
+    /// 100 unless set. Beyond that, each new key displaces the oldest that has ended. The audit log
+    /// remembers ended keys for longer.
     #[must_use]
     pub fn ended_keys_per_owner_max(mut self, keys: u32) -> Self {
         self.ended_keys_max = keys;
         self
     }
 
-    /// How long the store may take; 5 s unless set. Then it is 503. A change may be made all the same, and whatever it touches is
-    /// forgotten at that moment, and once more when it is made. At most 1,024 changes are under way at a time.
+    /// How long the store may take before the answer is 503; 5 s unless set. The change may still
+    /// be made, so what it affects is invalidated at that moment, and again once it is made. At
+    /// most 1,024 changes are in progress at a time.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.changes.set_deadline(deadline);
@@ -135,7 +139,7 @@ impl Keyring {
         self
     }
 
-    /// Makes a key. The clear one is in the answer, and nowhere else.
+    /// Creates a key. The clear key is returned here and stored nowhere.
     ///
     /// # Errors
     /// [`KeyringError`].
@@ -151,7 +155,7 @@ impl Keyring {
         self.create_as(owner, new, id, lineage).await
     }
 
-    /// Of what was looked at before.
+    /// Creates a key from settings that were already checked.
     pub(super) async fn create_as(
         &self,
         owner: &str,
@@ -188,7 +192,7 @@ impl Keyring {
         })
     }
 
-    /// Whether who holds one role has the other.
+    /// Whether a holder of the role `held` also has the role `wanted`.
     pub(super) fn includes(&self, held: &str, wanted: &str) -> bool {
         match &self.roles {
             Some(roles) => roles.includes(held, wanted),
@@ -213,18 +217,21 @@ impl Keyring {
         Err(KeyringError::Invalid("roles: there is no such role"))
     }
 
-    /// Replaces a key by a new one with the same settings, as they stand at that moment, and the same spending; the old one goes
-    /// on for `overlap` (at most 90 days), or until its own end if that is earlier.
+    /// Replaces a key with a new one that has the same settings, as they are at that moment, and
+    /// the same spending. The old one remains valid for `overlap` (at most 90 days), or until its
+    /// own expiry if that is sooner.
     ///
-    /// Its end is one of the settings: the new key ends when the old one would have. So no key outlives what was set for it by being
-    /// rotated, by itself for instance. One that is rotated because it ends soon is given another end by
-    /// [`rotate_to_end`](Self::rotate_to_end).
+    /// Its expiry is one of the settings: the new key expires when the old one would have. So no
+    /// key can outlive its expiry by rotation, by rotating itself for example. To rotate a key
+    /// because it expires soon, set another expiry with [`rotate_to_end`](Self::rotate_to_end).
     ///
-    /// A key is replaced once: of several rotations at the same time one makes a key. Whoever lost that one's answer rotates
-    /// the new key, which [`KeyringError::Superseded`] names, or makes another.
+    /// A key can be replaced only once: of several concurrent rotations, one creates a key. A
+    /// caller that has lost that response rotates the new key, which [`KeyringError::Superseded`]
+    /// names, or creates another.
     ///
     /// # Errors
-    /// [`KeyringError`]; `NotActive` for a key that is revoked or expired, `Superseded` for one that was rotated before.
+    /// [`KeyringError`]; `NotActive` for a key that is revoked or expired, `Superseded` for one
+    /// that was rotated before.
     pub async fn rotate(
         &self,
         owner: &str,
@@ -235,7 +242,8 @@ impl Keyring {
         self.rotate_to_end(owner, id, overlap, end).await
     }
 
-    /// The same, and the new key ends when `end` says: so that keys which live for 90 days are followed by others that do.
+    /// Like [`rotate`](Self::rotate), but the new key expires as `end` says, so that keys with a
+    /// lifetime of 90 days are followed by others with the same.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -256,7 +264,7 @@ impl Keyring {
     /// ```
     ///
     /// # Errors
-    /// As of [`rotate`](Self::rotate).
+    /// As for [`rotate`](Self::rotate).
     pub async fn rotate_to_end(
         &self,
         owner: &str,
@@ -265,12 +273,12 @@ impl Keyring {
         end: SuccessorEnd,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
         check_overlap(overlap)?;
-        // For its environment, which never changes.
+        // Read for its environment, which never changes.
         let old = self.get(owner, id).await?;
         self.replace(&old, overlap, end, None).await
     }
 
-    /// The key that was looked at; where the look counts, as it was then.
+    /// Replaces the key that was read; with `seen`, only if it is still as it was then.
     pub(super) async fn replace(
         &self,
         old: &KeyRecord,
@@ -324,9 +332,10 @@ impl Keyring {
         Ok(self.await_store(self.store.list(owner, page)).await?)
     }
 
-    /// Changes columns of a key. One that has expired goes on with a later end, if its owner may have another good key
-    /// ([`keys_per_owner_max`](Self::keys_per_owner_max)): so a key is shut out for a while that shall go on afterwards, which one that is
-    /// revoked never does. One that was rotated ends with its overlap at the latest, whatever end it is given.
+    /// Changes settings of a key. An expired key becomes valid again with a later expiry, if its
+    /// owner may have another active key ([`keys_per_owner_max`](Self::keys_per_owner_max)). Use
+    /// this to suspend a key temporarily; a revoked key never becomes valid again. A rotated key
+    /// ends with its overlap at the latest, whatever expiry it is given.
     ///
     /// # Errors
     /// [`KeyringError`]; `Invalid` for a key that would be revoked at a moment of the future.
@@ -342,7 +351,8 @@ impl Keyring {
         self.change(&old, change).await
     }
 
-    /// The key that was looked at: so it is known what a change touches of which nobody learns whether it was made.
+    /// Changes the key that was read. Its digest tells what is affected if the outcome of the
+    /// change remains unknown.
     pub(super) async fn change(
         &self,
         old: &KeyRecord,
@@ -394,7 +404,7 @@ impl Keyring {
 
     pub(super) async fn insert(&self, record: KeyRecord) -> Result<KeyRecord, KeyringError> {
         let act = act(AuditAction::KEY_CREATE, &record.id);
-        // Somebody may have asked for it before it was.
+        // A request may have asked for it before it existed.
         let digest = record.digest;
         let (new, bounds) = (record.clone(), Some(self.bounds()));
         let insert = move |store: &dyn KeyStore| store.insert(new, bounds);

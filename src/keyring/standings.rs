@@ -1,4 +1,4 @@
-//! What many keys have alike is kept once.
+//! Shares what many keys have in common.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,15 +6,15 @@ use hashbrown::HashSet;
 
 use crate::domain::principal::Standing;
 
-/// The most that are shared at a time; a service has a few.
+/// How many are shared at a time; a service has a few.
 const SHARED_MAX: usize = 1_024;
 
-/// The roles and environments of remembered keys.
+/// The interned roles and environments of cached keys.
 #[derive(Default)]
 pub(super) struct Standings(Mutex<HashSet<Arc<Standing>>>);
 
 impl Standings {
-    /// The same, as others have it.
+    /// The shared copy of an equal value.
     pub(super) fn share(&self, standing: Standing) -> Arc<Standing> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = shared.get(&standing) {

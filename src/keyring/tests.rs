@@ -59,7 +59,7 @@ fn is_warm(keys: &KeyResolver, key: &str) -> bool {
     matches!(keys.resolve(key), Resolution::Ready(_))
 }
 
-/// Waits for what is done beside a request.
+/// Waits for background work.
 async fn stored_as(store: &MemoryStore, id: &KeyId, proof: &KeyProof) -> KeyRecord {
     loop {
         let record = store.get("ann", id).await.unwrap().unwrap();
@@ -125,7 +125,7 @@ async fn a_key_of_an_older_scheme_goes_on_and_is_upgraded_by_its_use() {
     );
 }
 
-/// A store that can't upgrade, and so keeps keys of older schemes for good.
+/// A store that can't migrate keys, and so keeps them under older schemes.
 #[derive(Clone, Debug)]
 struct Frozen(MemoryStore);
 

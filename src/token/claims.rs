@@ -1,4 +1,4 @@
-//! What a token says (RFC 7519 section 4), read in one pass.
+//! A token's claims (RFC 7519 section 4), read in one pass.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::domain::clock::Timestamp;
 /// How many roles, or audiences, a token may name.
 pub(super) const LIST_LENGTH_MAX: usize = 64;
 
-/// The claims as they stand in the token, checked for form and type and nothing else.
+/// The claims as in the token, checked only for form and type.
 #[derive(Default)]
 pub(super) struct Claims<'de> {
     pub(super) issuer: Option<Cow<'de, str>>,
@@ -23,16 +23,16 @@ pub(super) struct Claims<'de> {
     pub(super) id: Option<Cow<'de, str>>,
     pub(super) session: Option<Cow<'de, str>>,
     pub(super) token_use: Option<Cow<'de, str>>,
-    /// Not the header's: some providers say here what a token is.
+    /// The claim, not the header's `typ`: some providers state the kind of token here.
     pub(super) typ: Option<Typ<'de>>,
     pub(super) roles: Option<List<'de>>,
     pub(super) kept: BTreeMap<String, Value>,
 }
 
-/// Reads [`Claims`], with those others that were asked for.
+/// Reads [`Claims`], with the other claims that were requested.
 pub(super) struct ClaimsSeed<'a> {
     pub(super) kept: &'a [Box<str>],
-    /// Whether `roles` is a claim like any other.
+    /// Whether `roles` is an ordinary claim.
     pub(super) roles_elsewhere: bool,
 }
 
@@ -83,7 +83,7 @@ impl<'de> Visitor<'de> for ClaimsSeed<'_> {
     }
 }
 
-/// A claim that has a place of its own in [`Claims`], and a type.
+/// A claim that has a field of its own in [`Claims`], and a type.
 #[derive(Clone, Copy)]
 enum Place {
     Issuer,
@@ -112,14 +112,14 @@ impl ClaimsSeed<'_> {
             "sid" => Place::Session,
             "token_use" => Place::TokenUse,
             "typ" => Place::Typ,
-            // Of any type where they are not the roles.
+            // Of any type if it doesn't contain the roles.
             "roles" if !self.roles_elsewhere => Place::Roles,
             _ => return None,
         })
     }
 }
 
-/// Reads a value into its place, where there was none yet.
+/// Reads a value into its field, if that isn't set yet.
 struct Filling<'a, 'de>(Place, &'a mut Claims<'de>);
 
 impl<'de> DeserializeSeed<'de> for Filling<'_, 'de> {
@@ -147,7 +147,7 @@ fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Cow<'de, str>, D::Error> 
     Text::deserialize(value).map(|text| text.0)
 }
 
-/// No registered claim, so whoever likes has there what it likes: what is no string says nothing of use.
+/// Not a registered claim, so it may contain anything; anything but a string is ignored.
 pub(super) struct Typ<'de>(Option<Cow<'de, str>>);
 
 impl Typ<'_> {
@@ -179,13 +179,14 @@ fn checked_value<E: Error>(raw: &RawValue, depth: usize) -> Result<Value, E> {
     serde_json::from_str(raw.get()).map_err(E::custom)
 }
 
-/// A moment in seconds since 1970, whole or not; never a string, null, negative or infinite.
+/// A moment in seconds since 1970, possibly fractional; never a string, null, negative or infinite.
 #[derive(Clone, Copy)]
 pub(super) struct NumericDate(pub(super) Timestamp);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The text of it: what a number is handed out as depends on the features that other crates switch on.
+        // Read as text, because how a number is deserialized depends on features that other crates
+        // may enable.
         let number = <&RawValue>::deserialize(deserializer)?.get();
         if let Ok(seconds) = number.parse::<u64>() {
             return moment(Duration::from_secs(seconds));
@@ -198,7 +199,7 @@ impl<'de> Deserialize<'de> for NumericDate {
 fn moment<E: Error>(since_1970: Duration) -> Result<NumericDate, E> {
     match Timestamp::UNIX_EPOCH.checked_add(since_1970) {
         Ok(moment) => Ok(NumericDate(moment)),
-        // The last day of 9999 is what "never" is written as elsewhere, and not all of it is in our calendar.
+        // Some issuers write "never" as the last day of 9999, which is partly beyond our calendar.
         Err(_) if since_1970 < YEAR_10000 => Ok(NumericDate(Timestamp::MAX)),
         Err(error) => Err(E::custom(error)),
     }

@@ -1,4 +1,4 @@
-//! Why a token is refused, and why a verifier or an issuer can't be.
+//! Why a token is refused, and why a verifier or an issuer can't be built.
 
 use std::fmt;
 
@@ -14,36 +14,37 @@ use crate::domain::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenErrorKind {
-    /// It isn't a token, or says things that no token may say.
+    /// It isn't a token, or contains what no token may.
     Malformed,
-    /// It wasn't signed with the key, or was changed since.
+    /// It wasn't signed with the key, or was changed afterwards.
     BadSignature,
-    /// It names none of our keys, or none where there are several.
+    /// It names none of our keys, or no key although there are several.
     UnknownKey,
-    /// Its keys can't be had at present: nobody can say whether it is good. 503, never 401.
+    /// Its keys are currently unavailable, so it can't be judged. 503, never 401.
     NoKeys,
     /// It lacks a claim that it must have.
     MissingClaim,
-    /// It was issued longer ago than is taken.
+    /// It was issued longer ago than allowed.
     TooOld,
-    /// Its time is over.
+    /// It has expired.
     Expired {
-        /// Since when: its `exp`.
+        /// Its `exp`.
         at: Timestamp,
     },
     /// Its `nbf` or its `iat` lies in the future.
     NotYetValid,
-    /// Somebody else issued it.
+    /// Another issuer issued it.
     WrongIssuer,
-    /// It is meant for somebody else.
+    /// It is meant for another audience.
     WrongAudience,
-    /// It is a token of another kind: a refresh token where an access token is due.
+    /// It is a token of another kind: a refresh token instead of an access token, for example.
     WrongUse,
-    /// Its header asks for another algorithm than the key's, or for what we don't do (`crit`, `zip`, `jku`, …).
+    /// Its header demands another algorithm than the key's, or something that isn't supported
+    /// (`crit`, `zip`, `jku`, …).
     Unsupported,
 }
 
-/// A token was refused. The text is for operators; nothing of the token is in it.
+/// A token was refused. The text is for operators, and contains nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenError {
     kind: TokenErrorKind,
@@ -78,7 +79,7 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// 401: expired with the moment it did, or else invalid. 503 when its keys can't be had.
+/// 401, for an expired token with its `exp`; 503 if its keys are unavailable.
 impl From<TokenError> for Denial {
     fn from(error: TokenError) -> Self {
         let denial = match error.kind {
@@ -94,18 +95,19 @@ impl From<TokenError> for Denial {
     }
 }
 
-/// A token was refused, with what only this crate may know of it.
+/// A token was refused, with details that stay inside this crate.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) error: TokenError,
-    /// Whom it was issued to. Of a token whose signature wasn't good nobody knows, whatever it says.
+    /// Whom it was issued to; `None` unless its signature was good, because otherwise its claims
+    /// can't be trusted.
     pub(crate) holder: Option<Box<str>>,
-    /// By which generation of keys, where others may find the token good.
+    /// The generation of keys that it was judged by, if other keys may find it good.
     pub(super) undecided_by: Option<u64>,
 }
 
 impl Refusal {
-    /// Of a token that was issued to `holder`.
+    /// A refusal of a token that was issued to `holder`.
     pub(super) fn of(error: TokenError, holder: &str) -> Self {
         Self {
             holder: Some(holder.into()),
@@ -140,17 +142,18 @@ impl From<Refusal> for Denial {
     }
 }
 
-/// A [`TokenVerifier`](super::TokenVerifier) or a [`TokenIssuer`](super::TokenIssuer) can't be made so.
+/// The settings of a [`TokenVerifier`](super::TokenVerifier) or a
+/// [`TokenIssuer`](super::TokenIssuer) are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenConfigError {
-    /// A key that is none of ours.
+    /// The key can't be used.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// A path to a claim is empty, or longer than 8 steps.
     #[error("claims: a path has 1 to 8 steps")]
     ClaimPath,
-    /// A maximum age of nothing refuses everything.
+    /// A maximum age of zero would refuse everything.
     #[error("age_max: at least 1 second")]
     Age,
     /// The issuer is empty.
@@ -165,7 +168,7 @@ pub enum TokenConfigError {
     /// The leeway is so large that expiry means little.
     #[error("leeway, leeway_ahead: at most 10 minutes")]
     Leeway,
-    /// The lifetime is shorter than a second, which is what tokens count in, or longer than ten years.
+    /// The lifetime is shorter than a second, the unit in tokens, or longer than ten years.
     #[error("lifetime: 1 second to 3,650 days")]
     Lifetime,
 }
@@ -174,7 +177,7 @@ pub enum TokenConfigError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
-    /// The system gave no randomness for the token's id.
+    /// The system provided no randomness for the token's id.
     #[error("the system gave no randomness")]
     NoRandomness,
     /// The token would end beyond the year 9999.

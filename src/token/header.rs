@@ -1,4 +1,4 @@
-//! The three segments, and what the first may say (RFC 7515 section 4).
+//! The three segments, and what the header may contain (RFC 7515 section 4).
 
 use std::{borrow::Cow, fmt};
 
@@ -13,18 +13,18 @@ use super::{
 /// `{"alg":"HS256","typ":"JWT"}`: the header of most tokens.
 const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
-/// How long the first segment may be, in bytes: it is parsed before anything is known of who sent it.
+/// The longest first segment, in bytes: it is parsed before anything is known of its sender.
 const HEADER_LENGTH_MAX: usize = 4 * 1_024;
 
-/// How long a `kid` may be, in bytes.
+/// The longest `kid`, in bytes.
 const KID_LENGTH_MAX: usize = 255;
 
-/// A token taken apart at its two dots.
+/// A token split at its two dots.
 pub(super) struct Segments<'a> {
     pub(super) header: &'a str,
     pub(super) claims: &'a str,
     pub(super) signature: &'a str,
-    /// What is signed: the first two with their dot.
+    /// What is signed: the first two with the dot between them.
     pub(super) signed: &'a str,
 }
 
@@ -51,21 +51,23 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Strict base64url: no padding, no white space, no bits left over (RFC 7515 section 2, RFC 4648 section 3.5).
+/// Strict base64url: no padding, no white space, no leftover bits (RFC 7515 section 2, RFC 4648
+/// section 3.5).
 pub(super) fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode(segment)
         .map_err(|_| TokenError::malformed("a segment is not canonical base64url"))
 }
 
-/// What a header says that may say it.
+/// The accepted content of a header.
 pub(super) struct Header<'a> {
     pub(super) algorithm: Cow<'a, str>,
     pub(super) kid: Option<Cow<'a, str>>,
     pub(super) typ: Option<Cow<'a, str>>,
 }
 
-/// Reads the first segment, by way of `json`; refuses a header that asks for what we don't do.
+/// Reads the first segment, using `json` as a buffer; refuses a header that demands something
+/// unsupported.
 pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a>, TokenError> {
     if segment == HS256_JWT {
         return Ok(Header {
@@ -102,7 +104,7 @@ pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a
     })
 }
 
-/// The `typ` that a header must have; `JWT` or none where nothing is said.
+/// The `typ` that a header must have; if `None`, `JWT` or none.
 #[derive(Clone, Copy)]
 pub(super) struct Typ<'a>(pub(super) Option<&'a str>);
 
@@ -112,10 +114,11 @@ impl Typ<'_> {
     }
 }
 
-/// Media types are compared without case, and `application/` may be left out (RFC 7515 section 4.1.9).
+/// Media types are compared case-insensitively, and `application/` may be omitted (RFC 7515 section
+/// 4.1.9).
 ///
-/// Where none is expected, a token that says what it is must say `JWT`: an ID token's or a log-out token's
-/// explicit type keeps it out (RFC 8725 section 3.11).
+/// If none is expected, a token that has a `typ` must have `JWT`: this keeps out ID tokens and
+/// logout tokens with an explicit type (RFC 8725 section 3.11).
 fn check_typ(typ: Option<&str>, expected: Option<&str>) -> Result<(), TokenError> {
     let fits = match (typ, expected) {
         (None, None) => true,

@@ -20,8 +20,9 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Issues access tokens for logins.
 ///
-/// The header names the algorithm, the key where it has a name, and `JWT`; what a token is for stands in its `token_use`
-/// claim. With a private key everybody can verify by what [`jwks`](Self::jwks) publishes.
+/// The header has the algorithm, the key's name if it has one, and `JWT`; the claim `token_use`
+/// says what a token is for. With a private key, anyone can verify with what [`jwks`](Self::jwks)
+/// publishes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,13 +67,13 @@ struct IssuedClaims<'a> {
     generation: Option<u64>,
 }
 
-/// As long as every token's own.
+/// As long as the id of every token.
 const ANY_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The claim with a refresh token's number in the sequence of its login.
+/// The claim with the sequence number of a refresh token within its login.
 pub(crate) const GENERATION: &str = "gen";
 
-/// A refresh token to be issued.
+/// What a refresh token is issued for.
 pub(crate) struct RefreshGrant<'a> {
     pub(crate) user: &'a UserId,
     pub(crate) session: &'a SessionId,
@@ -83,12 +84,12 @@ pub(crate) struct RefreshGrant<'a> {
 }
 
 impl TokenIssuer {
-    /// Begins an issuer of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
+    /// Builds an issuer of HS256 tokens; the secret's raw bytes are the key, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenIssuerBuilder {
         Self::builder(SigningKey::from_secret(TokenAlgorithm::Hs256, secret))
     }
 
-    /// Begins an issuer with that key.
+    /// Builds an issuer with a key.
     pub fn with_key(key: SigningKey) -> TokenIssuerBuilder {
         Self::builder(Ok(key))
     }
@@ -104,45 +105,46 @@ impl TokenIssuer {
         }
     }
 
-    /// How long its tokens are good for.
+    /// How long its tokens are valid.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.0.lifetime
     }
 
-    /// Signs with another key from now on. Tokens of the one before are good until they expire, as long as that is within
-    /// `overlap`: its verifiers take them, and [`jwks`](Self::jwks) goes on to publish the key. With no overlap, after a
-    /// theft say, they are refused at once. A process that starts later is told of the keys before by
-    /// [`add_retired`](TokenIssuerBuilder::add_retired).
+    /// Signs with another key from now on. Tokens of the previous one stay valid until they expire
+    /// or `overlap` ends: verifiers accept them, and [`jwks`](Self::jwks) keeps publishing the key.
+    /// Without overlap, after a theft for example, they are refused at once. A process that starts
+    /// later must be given the previous keys by [`add_retired`](TokenIssuerBuilder::add_retired).
     ///
-    /// Publish the next key before it signs, for verifiers that look only now and then, and for processes that rotate a
-    /// little later: [`announce`](Self::announce).
+    /// Publish the next key with [`announce`](Self::announce) before it signs, for verifiers that
+    /// fetch rarely, and for processes that rotate a little later.
     ///
-    /// A secret has no name of its own. One of the standing keys may be without; the next is given one, by
-    /// [`SigningKey::kid`], which its tokens then say.
+    /// A secret has no default name. One of the valid keys may be unnamed; name the next with
+    /// [`SigningKey::kid`], which its tokens then contain.
     ///
     /// # Errors
-    /// [`KeyError`]: a name that is there already, a second key without one, or a secret where there were private keys.
+    /// [`KeyError`]: a duplicate name, a second unnamed key, or a secret after private keys.
     pub fn rotate(&self, next: SigningKey, overlap: Duration) -> Result<(), KeyError> {
         self.0.keys.rotate(next, overlap, self.0.clock.now())
     }
 
-    /// Publishes a key that doesn't sign yet, until it does by [`rotate`](Self::rotate).
+    /// Publishes a key before it signs, which it does from [`rotate`](Self::rotate) on.
     ///
     /// # Errors
-    /// As of [`rotate`](Self::rotate).
+    /// As for [`rotate`](Self::rotate).
     pub fn announce(&self, next: &SigningKey) -> Result<(), KeyError> {
         self.0.keys.announce(next, self.0.clock.now())
     }
 
-    /// The public keys by which its tokens are verified, as a JWK set (RFC 7517), to be served at an address that verifiers
-    /// know. It is empty for secrets.
+    /// The public keys that verify its tokens, as a JWK set (RFC 7517), to be served at an address
+    /// known to verifiers. Secrets are not in it.
     #[must_use]
     pub fn jwks(&self) -> String {
         self.0.keys.jwks(self.0.clock.now())
     }
 
-    /// Begins a verifier of its tokens: the same keys, also when they are rotated, issuer, audience and clock.
+    /// Builds a verifier of its tokens, with the same keys (even after rotation), issuer, audience
+    /// and clock.
     pub fn verifier(&self) -> TokenVerifierBuilder {
         let mut builder =
             TokenVerifier::builder(Arc::clone(&self.0.keys)).with_clock(Arc::clone(&self.0.clock));
@@ -158,7 +160,7 @@ impl TokenIssuer {
     /// Issues an access token to a user for one login.
     ///
     /// # Errors
-    /// [`IssueError`]; `TooLong` with more than 64 roles, which no verifier takes.
+    /// [`IssueError`]; `TooLong` with more than 64 roles, which no verifier accepts.
     pub fn issue<'a>(
         &self,
         user: &UserId,
@@ -168,7 +170,8 @@ impl TokenIssuer {
         self.issue_until(user, session, roles, Timestamp::MAX)
     }
 
-    /// The same, but for a login that ends at `latest`: no token says that it is good for longer.
+    /// Like [`issue`](Self::issue), for a login that ends at `latest`: no token is valid for
+    /// longer.
     pub(crate) fn issue_until<'a>(
         &self,
         user: &UserId,
@@ -185,7 +188,7 @@ impl TokenIssuer {
         .map(|token| IssuedToken::new(token, issued_at, expires_at))
     }
 
-    /// Whether a login's token with these roles is one that verifiers take.
+    /// Whether verifiers accept a login's token with these roles.
     pub(crate) fn check_roles<'a>(
         &self,
         user: &UserId,
@@ -200,7 +203,7 @@ impl TokenIssuer {
         self.0.keys.current().check_length(json.len())
     }
 
-    /// Issues a refresh token, which says what it is and is good for nothing else.
+    /// Issues a refresh token, which is marked as one and valid for nothing else.
     pub(crate) fn issue_refresh(
         &self,
         grant: &RefreshGrant<'_>,
@@ -215,8 +218,8 @@ impl TokenIssuer {
         .map(|token| IssuedToken::new(token, issued_at, expires_at))
     }
 
-    /// When a token is issued, and its end. That is a whole second, rounded up: a token is good for all of its lifetime,
-    /// unless its login ends before.
+    /// When a token is issued and when it expires. The expiry is rounded up to a whole second, so
+    /// that a token is valid for its full lifetime, unless its login ends sooner.
     fn times(
         &self,
         lifetime: Duration,
@@ -245,7 +248,7 @@ impl TokenIssuer {
             sub: user.as_str(),
             sid: session.as_str(),
             jti: id,
-            // Rounded down: one that begins in the future is refused.
+            // Rounded down: a token that begins in the future is refused.
             iat: issued_at.as_second(),
             exp: expires_at.as_second(),
             token_use: TokenUse::Access.as_str(),
@@ -276,7 +279,7 @@ fn to_json(claims: &IssuedClaims<'_>) -> Result<Vec<u8>, IssueError> {
     serde_json::to_vec(claims).map_err(|_| IssueError::Signing)
 }
 
-/// As many as a verifier takes.
+/// The roles, if no more than verifiers accept.
 fn bounded<'a>(roles: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>, IssueError> {
     let one_more = LIST_LENGTH_MAX.saturating_add(1);
     let roles: Vec<&str> = roles.into_iter().take(one_more).collect();
@@ -304,7 +307,7 @@ impl fmt::Debug for TokenIssuer {
     }
 }
 
-/// Makes a [`TokenIssuer`].
+/// Builds a [`TokenIssuer`].
 #[must_use]
 pub struct TokenIssuerBuilder {
     key: Result<SigningKey, KeyError>,
@@ -316,8 +319,9 @@ pub struct TokenIssuerBuilder {
 }
 
 impl TokenIssuerBuilder {
-    /// One more key that signed before this process began: until then its tokens are good, and it is published. It has the
-    /// name that its tokens say; a secret may have none, if no other key has none.
+    /// Adds a key that signed before this process started: its tokens are valid and it is published
+    /// until `until`. It must have the name that its tokens contain; a secret may be unnamed, if no
+    /// other key is.
     ///
     /// ```
     /// use tollgate::token::{SigningKey, TokenAlgorithm, TokenIssuer, VerifyingKey};
@@ -346,7 +350,8 @@ impl TokenIssuerBuilder {
         self
     }
 
-    /// How long tokens are good for, in whole seconds (fractions are cut off), 1 second to 3,650 days; 24 hours unless set.
+    /// How long tokens are valid, in whole seconds (fractions are cut off), 1 second to 3,650 days;
+    /// 24 hours unless set.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -374,7 +379,7 @@ impl TokenIssuerBuilder {
         if lifetime.is_zero() || lifetime > LIFETIME_MAX {
             return Err(TokenConfigError::Lifetime);
         }
-        // A name is what a public key is found by in the set that is published.
+        // Public keys are found by name in the published set.
         let has_a_name = |key: &VerifyingKey| key.name().is_some();
         let nameless_fit = |key: &VerifyingKey| has_a_name(key) || key.algorithm().is_symmetric();
         if !self.retired.iter().all(|(key, _)| nameless_fit(key)) {
@@ -423,13 +428,14 @@ impl IssuedToken {
         self.token.expose_secret()
     }
 
-    /// From when on it is refused: its `exp`.
+    /// When it expires: its `exp`.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// For how many whole seconds it is good from when it was issued: the `expires_in` of RFC 6749 section 5.1.
+    /// Its lifetime from when it was issued, in whole seconds: the `expires_in` of RFC 6749 section
+    /// 5.1.
     #[must_use]
     pub fn expires_in_secs(&self) -> u64 {
         let lifetime = self.expires_at.duration_since(self.issued_at);

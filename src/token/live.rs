@@ -1,4 +1,4 @@
-//! Where a verifier's keys come from: fixed ones, or those of a source that changes.
+//! The sources of a verifier's keys: fixed ones, or keys that change.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::domain::clock::Timestamp;
 
-/// Where a [`TokenVerifier`](super::TokenVerifier) has its keys from.
+/// The source of a [`TokenVerifier`](super::TokenVerifier)'s keys.
 #[derive(Clone, Debug)]
 pub struct TokenKeys(pub(super) Source);
 
@@ -32,46 +32,48 @@ pub(super) enum Source {
 
 /// Keys that change while they are used.
 pub(super) trait KeySource: fmt::Debug + Send + Sync {
-    /// Which generation of keys is the present one; it may look whether there is a new one. Asked on every use of a token.
+    /// The current generation of keys; this may trigger a look for new ones. Called on every use of
+    /// a token.
     fn generation(&self, now: Timestamp) -> u64;
 
-    /// The keys, with their generation; `None` while there were never any.
+    /// The keys with their generation; `None` until the first ones are loaded.
     fn keys(&self) -> (Option<VerifyingKeys>, u64);
 
-    /// Whether there may be newer keys that can't be had at present.
+    /// Whether there may be newer keys that are currently unavailable.
     fn is_failing(&self) -> bool {
         false
     }
 
-    /// A wait for keys that should have been had long ago. Asked on every use of a token, after [`generation`](Self::generation).
+    /// A wait for keys that are long overdue. Called on every use of a token, after
+    /// [`generation`](Self::generation).
     fn overdue(&self) -> Option<Wait> {
         None
     }
 
-    /// What a token may hope for whose key isn't among those of the generation `judged_by`.
+    /// Whether newer keys may fit a token that none of the generation `judged_by` does.
     ///
     /// # Errors
-    /// When nobody can say.
+    /// If that can't be determined.
     fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<Hope, TokenError> {
         let _ = (kid, judged_by);
         Ok(Hope::None)
     }
 }
 
-/// Is over when there are keys, or none to be had.
+/// Completes when the keys are loaded, or are known to be unavailable.
 pub(crate) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whether a token's key may be had after all.
+/// Whether newer keys may fit a token.
 #[cfg_attr(
     not(feature = "jwks"),
     expect(dead_code, reason = "other sources have all of their keys at hand")
 )]
 pub(super) enum Hope {
-    /// It is as it is.
+    /// No other keys will come.
     None,
-    /// There are other keys by now than those that it was judged by.
+    /// The keys have changed since it was judged.
     Now,
-    /// Others may come.
+    /// Other keys may arrive.
     Later(Wait),
 }
 
@@ -83,7 +85,7 @@ impl Source {
         }
     }
 
-    /// While newer keys can't be had, nobody can say that none fits.
+    /// While newer keys are unavailable, it isn't certain that none fits.
     pub(super) fn explain(&self, unfit: &Unfit) -> TokenError {
         match self {
             Self::Live(source) if unfit.others_may_fit && source.is_failing() => TokenError::new(
@@ -120,7 +122,7 @@ impl From<Arc<Signing>> for TokenKeys {
     }
 }
 
-/// Keys in one place, with the number of times that they were replaced.
+/// Shared keys, with the number of times that they were replaced.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     keys: RwLock<Option<VerifyingKeys>>,
@@ -132,7 +134,8 @@ impl Shared {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The generation is read first: keys that are newer than it are only verified by once more.
+    /// The generation is read first: if the keys are newer, the only effect is that tokens are
+    /// verified once more.
     pub(super) fn keys(&self) -> (Option<VerifyingKeys>, u64) {
         let generation = self.generation();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,16 +148,16 @@ impl Shared {
     }
 }
 
-/// The keys of an issuer: one that signs, and those by which its tokens are verified.
+/// The keys of an issuer: the one that signs, and those that verify its tokens.
 pub(super) struct Signing {
     current: RwLock<Arc<Signer>>,
     others: Mutex<Others>,
     shared: Shared,
-    /// When the next of the retired keys ends, in milliseconds since 1970.
+    /// When the next retired key ends, in milliseconds since 1970.
     ends_at: AtomicI64,
 }
 
-/// A key with the header of what it signs.
+/// A key with the header of the tokens that it signs.
 #[derive(Debug)]
 pub(super) struct Signer {
     pub(super) key: SigningKey,
@@ -163,7 +166,7 @@ pub(super) struct Signer {
 
 #[derive(Clone, Debug, Default)]
 struct Others {
-    /// Keys that signed before, with the moment from which on they verify nothing more.
+    /// Keys that used to sign, with the moment from which they no longer verify.
     retired: Vec<(VerifyingKey, Timestamp)>,
     announced: Option<VerifyingKey>,
 }
@@ -184,13 +187,13 @@ impl Signer {
         })
     }
 
-    /// Whether a token of claims of that length is one that verifiers take.
+    /// Whether verifiers accept a token with claims of that length.
     pub(super) fn check_length(&self, claims: usize) -> Result<(), IssueError> {
         let parts = [claims, self.key.signature_length()];
         let parts = parts.map(|length| base64::encoded_len(length, false));
         let length = parts
             .into_iter()
-            // Each with its dot.
+            // Each preceded by a dot.
             .try_fold(self.header.len(), |sum, part| {
                 sum.checked_add(part?)?.checked_add(1)
             });
@@ -202,7 +205,8 @@ impl Signer {
 }
 
 impl Signing {
-    /// `retired` are those that signed before, each with the moment from which on it verifies nothing more.
+    /// `retired` are the keys that used to sign, each with the moment from which it no longer
+    /// verifies.
     pub(super) fn new(
         key: SigningKey,
         retired: Vec<(VerifyingKey, Timestamp)>,
@@ -240,14 +244,14 @@ impl Signing {
         others
             .retired
             .push((self.current().key.verifying().clone(), end));
-        // The one before too, where it has no time left.
+        // Removes the previous key too, if it has no overlap.
         others.end(now);
         others
             .announced
             .take_if(|key| key.name() == next.verifying().name());
         let keys = others.with(next.verifying())?;
         let signer = Arc::new(Signer::new(next)?);
-        // Verifiers first: nothing is signed that they would refuse.
+        // Verifiers first, so that nothing is signed that they would refuse.
         self.publish(&mut place, others, keys);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = signer;
         Ok(())
@@ -271,19 +275,20 @@ impl Signing {
         }
     }
 
-    /// Forgets the keys whose time is over: one comparison while there is none.
+    /// Removes the keys that have ended; one comparison if there are none.
     fn end(&self, now: Timestamp) {
         if now.as_millisecond() < self.ends_at.load(Ordering::Acquire) {
             return;
         }
         let mut place = self.others();
-        // Another may have been faster; and what ends within this millisecond is still there.
+        // Another thread may have been faster; and keys that end within this millisecond are still
+        // there.
         if place.retired.iter().all(|(_, end)| *end > now) {
             return;
         }
         let mut others = place.clone();
         others.end(now);
-        // Of fewer keys than before, which were a set.
+        // A subset of the previous keys, which were a valid set.
         if let Ok(keys) = others.with(self.current().key.verifying()) {
             self.publish(&mut place, others, keys);
         }
@@ -303,12 +308,12 @@ impl Signing {
 }
 
 impl Others {
-    /// Leaves out the keys whose time is over.
+    /// Removes the keys that have ended.
     fn end(&mut self, now: Timestamp) {
         self.retired.retain(|(_, end)| *end > now);
     }
 
-    /// All keys that verify, with the one that signs.
+    /// All keys that verify, including the one that signs.
     fn with(&self, current: &VerifyingKey) -> Result<VerifyingKeys, KeyError> {
         let retired = self.retired.iter().map(|(key, _)| key);
         let keys = [current].into_iter().chain(retired).chain(&self.announced);

@@ -1,4 +1,4 @@
-//! What of a token's claims becomes of its principal.
+//! How a token's claims become its principal.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::{
 
 const STEPS_MAX: usize = 8;
 
-/// The claim that scopes are in, unless another was named.
+/// The claim with the scopes by default.
 const SCOPE: &str = "scope";
 /// More than roles: large providers have hundreds, and issue tokens for many of them.
 const SCOPES_MAX: usize = 256;
 
-/// An array of strings, or one string of words that blanks part. Null is what some issuers write for none.
+/// An array of strings, or a string of words separated by spaces. Some issuers write null for none.
 fn words(
     found: Option<&Value>,
     most: usize,
@@ -40,7 +40,7 @@ fn words(
     Ok(words)
 }
 
-/// The way to a claim: its name, and those of members within it (`realm_access`, `roles`).
+/// The path to a claim: its name, and those of members within it (`realm_access`, `roles`).
 #[derive(Clone, Debug)]
 pub(super) struct ClaimPath(Box<[Box<str>]>);
 
@@ -70,7 +70,7 @@ impl ClaimPath {
     }
 }
 
-/// What is read of claims besides those that are always read.
+/// Which claims are read besides those that are always read.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
     pub(super) roles: Option<ClaimPath>,
@@ -90,7 +90,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// The claims that must be kept to be read here, whether or not they have a place of their own besides.
+    /// The claims that must be kept for this mapping, even those that also have a field of their
+    /// own.
     pub(super) fn roots(&self) -> impl Iterator<Item = &str> {
         let paths = self.attributes.iter().map(|(_, path)| path);
         let paths = paths.chain(&self.roles).chain(&self.scopes);
@@ -101,7 +102,7 @@ impl Mapping {
             .chain(self.required.iter().map(AsRef::as_ref))
     }
 
-    /// An array of strings, or one string of words that blanks part (RFC 8693 section 4.2).
+    /// An array of strings, or a string of words separated by spaces (RFC 8693 section 4.2).
     pub(super) fn roles(&self, claims: &mut Claims<'_>) -> Result<Box<[Box<str>]>, TokenError> {
         let Some(path) = &self.roles else {
             let roles = claims.roles.take().map(|roles| roles.0).unwrap_or_default();
@@ -114,7 +115,8 @@ impl Mapping {
         )
     }
 
-    /// What a client may do: `scope` (RFC 8693 section 4.2, RFC 9068 section 2.2.3), or what was named instead.
+    /// What the client may do: `scope` (RFC 8693 section 4.2, RFC 9068 section 2.2.3), or the
+    /// configured claim.
     pub(super) fn scopes(&self, claims: &Claims<'_>) -> Result<Box<[Box<str>]>, TokenError> {
         let found = match &self.scopes {
             Some(path) => path.find(&claims.kept),

@@ -1,6 +1,6 @@
-//! Remembers the verified tokens that were seen of late.
+//! Caches recently verified tokens.
 //!
-//! Nobody floods it: only tokens with a good signature come in.
+//! It can't be flooded: only tokens with a good signature are added.
 
 use std::{
     hash::{Hash, Hasher},
@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use super::VerifiedToken;
 use crate::recent::{Digested, Recent};
 
-/// The SHA-256 of a whole token. All of it is compared; a table needs no more than a part of it to find its place, for every part
-/// is as random as the whole.
+/// The SHA-256 of a whole token. Equality compares all of it; the hash table uses only a part,
+/// since every part is as random as the whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct TokenDigest([u8; 32]);
 
@@ -37,7 +37,7 @@ impl Digested for TokenDigest {
     }
 }
 
-/// A token is forgotten when others need its place; whoever finds it looks at the time that it tells.
+/// Tokens are dropped only to make room; the reader checks their expiry.
 const AGELESS: Duration = Duration::ZERO;
 
 pub(super) struct Memo<V = VerifiedToken>(Recent<TokenDigest, Arc<V>>);

@@ -1,4 +1,4 @@
-//! Floor 2: JWTs, judged strictly and issued.
+//! Floor 2: JWTs, strictly verified and issued.
 //!
 //! What is refused:
 //!
@@ -16,17 +16,18 @@
 //! | another `typ` or `token_use`; a claim `typ` of an ID, refresh or log-out token | `WrongUse` |
 //! | without a claim that it must have; issued too long ago | `MissingClaim`, `TooOld` |
 //!
-//! Null is a value, and a registered claim (`iss`, `sub`, `aud`, `exp`, `nbf`, `iat`, `jti`) that has it is of the wrong type. Of what an issuer adds
-//! for us, roles, scopes, and claims that become attributes, null is none.
+//! A registered claim (`iss`, `sub`, `aud`, `exp`, `nbf`, `iat`, `jti`) that is null is of the
+//! wrong type. For roles, scopes and claims that become attributes, null means none.
 //!
-//! Nothing is read from the claims before the signature is checked, and nothing of a token is in an error.
+//! No claim is read before the signature is checked, and errors contain nothing of the token.
 //!
-//! A verified token is remembered by the SHA-256 of its whole text, so that the next request costs no signature.
-//! What is remembered is the identity, not the verdict: time is checked on every use, and whether the login is still
-//! open is asked of [`SessionResolver`](crate::login::SessionResolver). A refused token is not remembered.
+//! A verified token is cached by the SHA-256 of its whole text, so that the next request needs no
+//! signature check. Only the identity is cached, not the verdict: time is checked on every use, and
+//! [`SessionResolver`](crate::login::SessionResolver) tells whether the login is still open. A
+//! refused token is not cached.
 //!
-//! Time is the clock's time of day, as in the token. If the clock steps back, a token that had expired is judged by the new
-//! time; one whose `nbf` or `iat` then lies in the future is refused.
+//! Time is the clock's wall time, as in the token. If the clock steps back, a token that had
+//! expired is judged by the new time; one whose `nbf` or `iat` then lies in the future is refused.
 
 mod claims;
 mod cookie;

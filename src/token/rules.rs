@@ -1,4 +1,4 @@
-//! What a verifier demands of the claims.
+//! What a verifier requires of the claims.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::domain::{SessionId, clock::Timestamp, principal::TokenGrant};
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 
-/// What the claim `typ` is in Keycloak's tokens that call nothing. Its access tokens have `Bearer` or `DPoP` there, and all of
-/// them have `JWT` in the header.
+/// The claim `typ` of Keycloak's tokens that aren't for calling services. Its access tokens have
+/// `Bearer` or `DPoP` there, and all of them have `JWT` in the header.
 const NO_CALLERS: &[&str] = &["ID", "Serialized-ID", "Logout"];
-/// Of its refresh tokens.
+/// The claim `typ` of its refresh tokens.
 const REFRESHING: &[&str] = &["Refresh", "Offline"];
 
-/// What a verifier asks of what a token says.
+/// What a verifier requires of a token's claims.
 pub(super) struct Rules {
-    /// Any of them; empty: whoever it is, and nobody.
+    /// Any of these; if empty, any issuer or none.
     pub(super) issuers: Vec<Box<str>>,
-    /// Any of them; empty: a token for nobody in particular.
+    /// Any of these; if empty, only tokens without an audience.
     pub(super) audiences: Vec<Box<str>>,
     pub(super) typ: Option<Box<str>>,
     pub(super) token_use: Option<TokenUse>,
     pub(super) leeway: Duration,
-    /// Of what lies in the future, where it isn't the other one.
+    /// For moments in the future, if it differs from `leeway`.
     pub(super) leeway_ahead: Option<Duration>,
     pub(super) age_max: Option<Duration>,
     pub(super) claims: Vec<Box<str>>,
@@ -73,7 +73,7 @@ impl Rules {
         })
     }
 
-    /// Who issued it, and for whom.
+    /// Checks issuer and audience.
     fn judge_addresses(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
         let is_known = |issuer: &str| self.issuers.iter().any(|known| **known == *issuer);
         if !self.issuers.is_empty() && !claims.issuer.as_deref().is_some_and(is_known) {
@@ -82,7 +82,8 @@ impl Rules {
                 "the token is another issuer's",
             ));
         }
-        // RFC 7519 section 4.1.3: who doesn't find itself in `aud` refuses, so who has no name does.
+        // RFC 7519 section 4.1.3: a recipient that isn't named in `aud` must refuse, and so must
+        // one without a name.
         let meant_for_us = match &claims.audience {
             Some(audience) => self.audiences.iter().any(|name| audience.contains(name)),
             None => self.audiences.is_empty(),
@@ -97,7 +98,8 @@ impl Rules {
         }
     }
 
-    /// Who doesn't say what a token is for expects an access token, and takes one that doesn't say either.
+    /// Unless set otherwise, an access token is expected, and a token that doesn't say its use is
+    /// accepted as one.
     fn judge_use(&self, token_use: Option<&str>, typ: Option<&str>) -> Result<(), TokenError> {
         let expected = self.token_use.unwrap_or_default();
         let fits = match token_use {
@@ -119,13 +121,13 @@ impl Rules {
         }
     }
 
-    /// The one part of a verdict that changes with time, looked at on every use.
+    /// Checks the time, the only part of a verdict that changes, on every use.
     pub(super) fn judge_time(
         &self,
         token: &VerifiedToken,
         now: Timestamp,
     ) -> Result<(), TokenError> {
-        // No arithmetic for a token that stands without leeway, as nearly all do.
+        // Lazy: nearly all tokens pass without the leeway.
         let earliest = || now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
         let ahead = || self.leeway_ahead.unwrap_or(self.leeway);
         let latest = || now.saturating_add(ahead()).unwrap_or(Timestamp::MAX);

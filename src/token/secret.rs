@@ -14,8 +14,8 @@ pub(super) const SECRET_LENGTH_MIN: usize = 32;
 
 const SECRET_LENGTH_MAX: u64 = 4_096;
 
-/// A secret of 32 to 4,096 bytes for [`TokenIssuer`](super::TokenIssuer) and [`TokenVerifier`](super::TokenVerifier).
-/// Redacted in `Debug`, wiped from memory when dropped.
+/// A secret of 32 to 4,096 bytes for [`TokenIssuer`](super::TokenIssuer) and
+/// [`TokenVerifier`](super::TokenVerifier). Redacted in `Debug`, wiped from memory when dropped.
 ///
 /// ```
 /// use tollgate::token::SigningSecret;
@@ -32,7 +32,7 @@ const SECRET_LENGTH_MAX: u64 = 4_096;
 pub struct SigningSecret(Zeroizing<Vec<u8>>);
 
 impl SigningSecret {
-    /// A secret as it is: its raw bytes are the key.
+    /// A secret from raw bytes, which are the key.
     ///
     /// # Errors
     /// [`SigningSecretError::Length`].
@@ -44,18 +44,20 @@ impl SigningSecret {
         Ok(Self(Zeroizing::new(secret.to_vec())))
     }
 
-    /// A new random secret that is kept nowhere: every token ends with the process.
+    /// A new random secret that isn't stored: all tokens become invalid when the process ends.
     ///
     /// # Errors
-    /// [`SigningSecretError`], when the system gives no randomness.
+    /// [`SigningSecretError`], if the system provides no randomness.
     pub fn generate() -> Result<Self, SigningSecretError> {
         Self::from_bytes(random_hex()?.as_bytes())
     }
 
-    /// The secret in the file, which is made, with mode 0600 and 256 random bits in hex, when there is none.
+    /// The secret in the file. If there is no file, it is created with mode 0600 and 256 random
+    /// bits in hex.
     ///
-    /// Processes that race to make it all get the same one. White space around the secret is not part of it.
-    /// A file that others may read is closed to them. It blocks on the disk: call it at start.
+    /// Processes that race to create it all get the same secret. White space around the secret is
+    /// not part of it. If others may read the file, its mode is changed to 0600. This blocks on the
+    /// disk: call it at startup.
     ///
     /// # Errors
     /// [`SigningSecretError`], which names the file and what is wrong with it.
@@ -89,7 +91,7 @@ impl SigningSecret {
         }
         close_to_others(&file, &metadata, path)?;
         let mut content = Zeroizing::new(Vec::new());
-        // A little more than the most, so that a longer file is seen to be longer.
+        // Reads slightly more than the maximum, to notice that a file is longer.
         file.take(SECRET_LENGTH_MAX.saturating_add(64))
             .read_to_end(&mut content)
             .map_err(failed)?;
@@ -105,7 +107,7 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-/// There is no secret to sign with.
+/// The secret could not be created or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SigningSecretError {
@@ -118,13 +120,13 @@ pub enum SigningSecretError {
         /// Which file.
         path: PathBuf,
     },
-    /// A folder, a device, a socket.
+    /// It is a directory, a device or a socket.
     #[error("{}: is not a regular file", path.display())]
     NotAFile {
         /// Which path.
         path: PathBuf,
     },
-    /// Others may read the file, and it can't be closed to them.
+    /// Others may read the file, and its mode can't be changed.
     #[error("{}: may be read by others, and its mode can't be changed to 0600", path.display())]
     LooseMode {
         /// Which file.
@@ -138,7 +140,7 @@ pub enum SigningSecretError {
         /// Why.
         source: io::Error,
     },
-    /// The system gave no randomness.
+    /// The system provided no randomness.
     #[error("the system gave no randomness")]
     NoRandomness,
 }
@@ -152,7 +154,8 @@ impl SigningSecretError {
     }
 }
 
-/// Writes a new secret beside `path` and links it there: whole or not at all, and never over another's.
+/// Writes a new secret next to `path` and links it there: completely or not at all, and never over
+/// another.
 fn create(path: &Path) -> Result<(), SigningSecretError> {
     let failed = |error| SigningSecretError::io(path, error);
     let folder = match path.parent() {
@@ -167,7 +170,8 @@ fn create(path: &Path) -> Result<(), SigningSecretError> {
     });
     let removed = fs::remove_file(&draft);
     written.and(removed).map_err(failed)?;
-    // So that the name survives a crash as its content does; a file system that can't is no reason to fail.
+    // Makes the name as durable as the content; a file system that can't do this is no reason to
+    // fail.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }

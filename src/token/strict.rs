@@ -1,6 +1,7 @@
-//! JSON as a verifier has to read it: no member twice, at any depth, and nothing without bounds.
+//! JSON as a verifier must read it: no duplicate member at any depth, and bounds on everything.
 //!
-//! RFC 7519 section 4 leaves duplicates to the parser; two parsers that choose differently are a hole.
+//! RFC 7519 section 4 leaves duplicates to the parser; two parsers that choose differently are a
+//! vulnerability.
 
 use std::{borrow::Cow, fmt};
 
@@ -43,12 +44,13 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// The names that an object has had so far.
+/// The names seen so far in an object.
 #[derive(Default)]
 pub(super) struct Names<'de>(Vec<Cow<'de, str>>);
 
 impl<'de> Names<'de> {
-    /// Notes a name; fails when it was there already, when there are too many, or when it isn't taken for a name later on.
+    /// Records a name; fails if it is a duplicate, if there are too many, or if the JSON library
+    /// reserves it and would not read it as a name.
     pub(super) fn admit<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         if self.0.len() >= MEMBERS_MAX {
             return Err(E::custom("too many members"));
@@ -64,7 +66,7 @@ impl<'de> Names<'de> {
     }
 }
 
-/// Sets a member that was not there yet.
+/// Sets a member that isn't set yet.
 pub(super) fn set_once<T, E: Error>(place: &mut Option<T>, value: T) -> Result<(), E> {
     match place.replace(value) {
         None => Ok(()),
@@ -72,10 +74,10 @@ pub(super) fn set_once<T, E: Error>(place: &mut Option<T>, value: T) -> Result<(
     }
 }
 
-/// Reads any value for its form alone.
+/// Reads any value just to check its form.
 #[derive(Clone, Copy)]
 pub(super) struct Checked {
-    /// How many levels of nesting it may have.
+    /// The allowed depth of nesting.
     pub(super) depth: usize,
 }
 

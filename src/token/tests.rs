@@ -1,4 +1,4 @@
-//! The attacks of the books, each with the verdict it must get. The signer here signs anything.
+//! Well-known attacks, each with the required verdict. The signer here signs anything.
 
 mod claims;
 mod edwards;

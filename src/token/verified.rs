@@ -19,10 +19,10 @@ use crate::domain::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenUse {
-    /// Calls a service.
+    /// For calling a service.
     #[default]
     Access,
-    /// Is exchanged for an access token, and is good for nothing else.
+    /// For exchange for an access token, and nothing else.
     Refresh,
 }
 
@@ -37,10 +37,10 @@ impl TokenUse {
     }
 }
 
-/// A token that was good when a [`TokenVerifier`](super::TokenVerifier) handed it out.
+/// A token that was valid when a [`TokenVerifier`](super::TokenVerifier) returned it.
 ///
-/// It says who the token was issued to, not whether the login still stands: that is
-/// [`SessionResolver`](crate::login::SessionResolver)'s to say, on every request.
+/// It says who the token was issued to, not whether the login is still valid:
+/// [`SessionResolver`](crate::login::SessionResolver) checks that on every request.
 #[derive(Clone, PartialEq)]
 pub struct VerifiedToken {
     pub(super) subject: Box<str>,
@@ -52,16 +52,16 @@ pub struct VerifiedToken {
     pub(super) roles: Box<[Box<str>]>,
     pub(super) grant: Option<Arc<TokenGrant>>,
     pub(super) kept: BTreeMap<String, Value>,
-    /// By which generation of the verifier's keys it was found good.
+    /// The generation of the verifier's keys that verified it.
     pub(super) keys: u64,
     pub(super) principal: PrincipalOnce,
 }
 
-/// Made when it is first asked for, and shared by all requests with the token.
+/// Created on first use, and shared by all requests with the token.
 #[derive(Clone, Default)]
 pub(super) struct PrincipalOnce(OnceLock<Principal>);
 
-/// It follows from the other fields.
+/// It is derived from the other fields.
 impl PartialEq for PrincipalOnce {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -75,7 +75,7 @@ impl VerifiedToken {
         &self.subject
     }
 
-    /// Who it speaks of, by its own word: subject, login, roles, and what was mapped to attributes.
+    /// The principal that it describes: subject, login, roles, and the claims mapped to attributes.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         self.principal.0.get_or_init(|| {
@@ -96,7 +96,7 @@ impl VerifiedToken {
         self.session.as_ref()
     }
 
-    /// Its own name: `jti`.
+    /// Its id: `jti`.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -108,29 +108,30 @@ impl VerifiedToken {
         self.issued_at
     }
 
-    /// From when on it is refused: `exp`.
+    /// When it expires: `exp`.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// The roles as they were when it was issued: `roles`, or what
-    /// [`roles_from`](super::TokenVerifierBuilder::roles_from) names.
+    /// The roles at the time of issue: `roles`, or the claim set by
+    /// [`roles_from`](super::TokenVerifierBuilder::roles_from).
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.roles.iter().map(AsRef::as_ref)
     }
 
-    /// The caller whom the login knows, by this token.
+    /// The login's principal, as restricted by this token.
     pub(crate) fn principal_of(&self, login: &Principal) -> Principal {
         login.by_token(self.grant.as_ref(), self.expires_at)
     }
 
-    /// What its client was let do: `scope`, or what [`scopes_from`](super::TokenVerifierBuilder::scopes_from) names.
+    /// What its client may do: `scope`, or the claim set by
+    /// [`scopes_from`](super::TokenVerifierBuilder::scopes_from).
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.grant.iter().flat_map(|grant| grant.scopes())
     }
 
-    /// Another claim, one that [`add_claim`](super::TokenVerifierBuilder::add_claim) named.
+    /// A claim that was kept by [`add_claim`](super::TokenVerifierBuilder::add_claim).
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.kept.get(name)

@@ -1,4 +1,4 @@
-//! Verifies tokens: signature, claims, time.
+//! Verification of tokens: signature, claims, time.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,21 +16,22 @@ use super::{
 };
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
 
-/// The longest token that is looked at, in bytes: 16 KiB. Longer ones are refused before anything is computed.
+/// The longest token that is accepted, in bytes: 16 KiB. Longer ones are refused before any
+/// computation.
 pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 const AGE_MAX_MIN: Duration = Duration::from_secs(1);
 const CACHE_CAPACITY: usize = 50_000;
-/// How often a token is looked at again because there were other keys meanwhile.
+/// How often a token is judged again because the keys have changed.
 const LOOKS_MAX: usize = 2;
 
 const NO_KEYS: TokenError =
     TokenError::new(TokenErrorKind::NoKeys, "the keys of tokens are not at hand");
 
-/// Judges tokens: whether one was signed with the key, is meant for us, and is good now.
+/// Verifies tokens: whether one was signed with the key, is meant for us, and is currently valid.
 ///
-/// A clone is a reference count and shares the cache of verified tokens.
+/// Cloning it increments a reference count; clones share the cache of verified tokens.
 ///
 /// ```
 /// use tollgate::token::{TokenErrorKind, TokenVerifier};
@@ -50,14 +51,14 @@ struct Inner {
     keys: Source,
     rules: Rules,
     clock: Arc<dyn Clock>,
-    /// By the SHA-256 of the whole token. Identity alone: no decision is in it.
+    /// Keyed by the SHA-256 of the whole token. Contains identities, not decisions.
     verified: Option<Memo>,
 }
 
-/// What a verifier says before anything is awaited.
+/// The result of a verification before anything is awaited.
 pub(crate) enum Verification {
     Over(Result<Arc<VerifiedToken>, Refusal>),
-    /// There may be other keys soon. `meanwhile` is by those at hand.
+    /// Other keys may arrive soon. `meanwhile` is the outcome by the current keys.
     Waits {
         keys: Wait,
         meanwhile: Result<Arc<VerifiedToken>, Refusal>,
@@ -65,13 +66,14 @@ pub(crate) enum Verification {
 }
 
 impl TokenVerifier {
-    /// Begins a verifier of HS256 tokens; the secret's bytes are the key as they are, at least 32 of them.
+    /// Builds a verifier of HS256 tokens; the secret's raw bytes are the key, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenVerifierBuilder {
         let key = VerifyingKey::from_secret(TokenAlgorithm::Hs256, secret);
         Self::begin(key.map(TokenKeys::from))
     }
 
-    /// Begins a verifier of tokens that are signed by one of several keys, or by those of a source.
+    /// Builds a verifier of tokens that are signed with one of several keys, or with those of a
+    /// source.
     ///
     /// ```
     /// use tollgate::token::{KeyError, TokenVerifier, VerifyingKeys};
@@ -107,22 +109,25 @@ impl TokenVerifier {
         }
     }
 
-    /// Judges a token. Nothing is awaited: a warm token costs one SHA-256 and one look-up, a cold one a signature's check.
+    /// Verifies a token without waiting: a cached token costs a SHA-256 and a look-up, a new one a
+    /// signature check.
     ///
-    /// By the keys that are at hand: a source that may have others begins to fetch them, within a Tokio runtime, and the next
-    /// token is judged by those. [`verify_waiting`](Self::verify_waiting) waits for them.
+    /// It uses the current keys. If the source may have newer ones, it starts a fetch (within a
+    /// Tokio runtime), and later tokens are judged by those.
+    /// [`verify_waiting`](Self::verify_waiting) waits for them.
     ///
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         match self.verify_or_wait(token) {
             Verification::Over(outcome) => Ok(outcome?),
-            // The fetch goes on, whoever waits for it.
+            // The fetch continues even if nobody waits for it.
             Verification::Waits { meanwhile, .. } => Ok(meanwhile?),
         }
     }
 
-    /// The same, but where the source of keys may have the one that the token names, it is waited for.
+    /// Like [`verify`](Self::verify), but waits if the source may have the key that the token
+    /// names.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -133,7 +138,7 @@ impl TokenVerifier {
         }
     }
 
-    /// Judges a token by the keys at hand, and says whether others may come.
+    /// Verifies a token by the current keys, and reports whether others may arrive.
     pub(crate) fn verify_or_wait(&self, token: &str) -> Verification {
         let outcome = self.look(token);
         let Source::Live(source) = &self.0.keys else {
@@ -151,7 +156,7 @@ impl TokenVerifier {
         }
     }
 
-    /// Once those keys are there, or are known not to be.
+    /// Verifies once the keys are loaded, or are known to be unavailable.
     pub(crate) async fn verify_after(
         &self,
         keys: Wait,
@@ -161,9 +166,9 @@ impl TokenVerifier {
         self.look(token)
     }
 
-    /// Of a token that none of the keys fitted.
+    /// Decides what to do with a token that none of the keys fits.
     pub(super) fn hope(&self, token: &str, mut refusal: Refusal) -> Verification {
-        // Others may have come since the token was looked at, and then no fetch is due.
+        // The keys may have changed since the token was judged, and then no fetch is due.
         for _ in 0..LOOKS_MAX {
             let meanwhile = match (self.hope_of(token, &refusal), refusal) {
                 (Ok(Hope::None), refusal) => return Verification::Over(Err(refusal)),
@@ -194,19 +199,19 @@ impl TokenVerifier {
         source.wait_for(header.kid.as_deref(), generation)
     }
 
-    /// Judges a token by the keys at hand.
+    /// Verifies a token by the current keys.
     pub(crate) fn look(&self, token: &str) -> Result<Arc<VerifiedToken>, Refusal> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB").into());
         }
         let now = self.0.clock.now();
-        // Also where nothing is remembered: a source may look for new keys.
+        // Needed even without a cache: it lets a source look for new keys.
         let generation = self.0.keys.generation(now);
         let Some(memo) = &self.0.verified else {
             return self.judge(token, now).map(Arc::new);
         };
         let digest = TokenDigest::of(token);
-        // One that was found good by other keys is judged anew: its key may be gone.
+        // A token verified by other keys is judged again: its key may have been removed.
         if let Some(known) = memo
             .recall(&digest)
             .filter(|known| known.keys == generation)
@@ -214,7 +219,7 @@ impl TokenVerifier {
             return match self.0.rules.judge_time(&known, now) {
                 Ok(()) => Ok(known),
                 Err(error) => {
-                    // Should the clock step back behind its expiry, it is verified from scratch.
+                    // If the clock steps back to before its expiry, it is verified from scratch.
                     memo.forget(&digest);
                     Err(Refusal::of(error, known.subject()))
                 }
@@ -249,7 +254,8 @@ impl TokenVerifier {
         Ok(verified)
     }
 
-    /// Of a token whose signature is good. Another issuer's users are none of ours, although they may be called like them.
+    /// A refusal of a token with a good signature. Users of another issuer are not our users, even
+    /// if they have the same name.
     fn refusal_of(&self, error: TokenError, claims: &[u8]) -> Refusal {
         let subject = self.read(claims).ok().and_then(|claims| claims.subject);
         match subject {
@@ -282,7 +288,7 @@ impl fmt::Debug for TokenVerifier {
     }
 }
 
-/// Makes a [`TokenVerifier`].
+/// Builds a [`TokenVerifier`].
 #[must_use]
 pub struct TokenVerifierBuilder {
     keys: Result<TokenKeys, KeyError>,
@@ -292,15 +298,16 @@ pub struct TokenVerifierBuilder {
 }
 
 impl TokenVerifierBuilder {
-    /// The `iss` that a token must have, this one alone. Unless set, any will do, and none.
+    /// The only `iss` that a token may have. Unless set, any will do, or none.
     pub fn issuer(mut self, issuer: &str) -> Self {
         self.rules.issuers = vec![issuer.into()];
         self
     }
 
-    /// One more `iss` that a token may have, for an issuer with several names: one that has moved, or whose older tokens name it
-    /// otherwise. Who has a key of this verifier signs for all of them, and a `sub` is the same user whichever is named; whose users
-    /// and keys are others' has a verifier of its own (RFC 8725 section 3.8).
+    /// Adds an `iss` that a token may have, for an issuer with several names: one that has moved,
+    /// or whose older tokens have another name. Holders of this verifier's keys can sign for all of
+    /// these names, and a `sub` means the same user under each of them. For an issuer with other
+    /// users and keys, use a separate verifier (RFC 8725 section 3.8).
     ///
     /// ```
     /// use tollgate::token::TokenVerifier;
@@ -318,23 +325,26 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// The name that must be in a token's `aud`, this one alone. Unless set, a token with an `aud` is refused: it is not for us.
+    /// The only name accepted in a token's `aud`. Unless set, a token with an `aud` is refused: it
+    /// is not for us.
     pub fn audience(mut self, audience: &str) -> Self {
         self.rules.audiences = vec![audience.into()];
         self
     }
 
-    /// One more name of ours: one of them must be in a token's `aud`.
+    /// Adds an audience: at least one of them must be in a token's `aud`.
     pub fn add_audience(mut self, audience: &str) -> Self {
         self.rules.audiences.push(audience.into());
         self
     }
 
-    /// The `typ` that a token's header must have, `at+jwt` say (RFC 9068 section 2.1). Unless set: `JWT`, or none.
+    /// The `typ` that a token's header must have, for example `at+jwt` (RFC 9068 section 2.1).
+    /// Unless set: `JWT`, or none.
     ///
-    /// Set it where the issuer does: it is what tells an access token from an ID token (RFC 8725 section 3.11). Where it
-    /// doesn't, an ID token is kept out by the audience, which is the client and not the API, and by what issuers say of
-    /// their own: `token_use`, or a claim `typ` of `ID`, `Refresh`, `Offline` or `Logout`.
+    /// Set it if the issuer does: it distinguishes access tokens from ID tokens (RFC 8725 section
+    /// 3.11). Otherwise an ID token is kept out by its audience, which is the client and not the
+    /// API, and by issuer-specific claims: `token_use`, or a claim `typ` of `ID`, `Refresh`,
+    /// `Offline` or `Logout`.
     pub fn typ(mut self, typ: &str) -> Self {
         self.rules.typ = Some(typ.into());
         self
@@ -346,45 +356,47 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// By how much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set. It holds for `exp`, `nbf` and `iat`, and
-    /// for the [age](Self::age_max).
+    /// How much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set. It
+    /// applies to `exp`, `nbf` and `iat`, and to the [age](Self::age_max).
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.rules.leeway = leeway;
         self
     }
 
-    /// By how much the issuer's clock may be ahead of ours: how far in the future an `nbf` or an `iat` may lie, at most 10 minutes; as
-    /// far as the [`leeway`](Self::leeway) unless set. Set alone, it takes tokens that are fresh from a clock which is a second fast, and
-    /// none that has expired.
+    /// How much the issuer's clock may be ahead of ours, that is how far in the future an `nbf` or
+    /// an `iat` may lie, at most 10 minutes; equal to [`leeway`](Self::leeway) unless set. Set
+    /// alone, it accepts new tokens from a clock that is a second fast, but no expired token.
     pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
         self.rules.leeway_ahead = Some(leeway);
         self
     }
 
-    /// One more claim to keep for [`VerifiedToken::claim`], whatever else is made of it; others are checked for their form and
-    /// dropped.
+    /// Keeps a claim for [`VerifiedToken::claim`], whatever else it is used for; other claims are
+    /// checked for their form and dropped.
     pub fn add_claim(mut self, name: &str) -> Self {
         self.rules.claims.push(name.into());
         self
     }
 
-    /// The way to the claim that has the roles, instead of `roles`: `["realm_access", "roles"]`, or `["scope"]`
-    /// (RFC 9068 section 2.2.3). An array of strings, or a string of words; a token without it, or with null there, has no roles.
-    /// `["roles"]` is the usual place, but takes words too; unless it is named here, the claim `roles` is then one like any other.
+    /// The path to the claim with the roles, instead of `roles`: `["realm_access", "roles"]`, or
+    /// `["scope"]` (RFC 9068 section 2.2.3). It may be an array of strings, or a string of words; a
+    /// token without it, or with null, has no roles. `["roles"]` is the default place, but then
+    /// accepts words too; if another path is set, `roles` becomes an ordinary claim.
     pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.roles = Some(ClaimPath::new(path));
         self
     }
 
-    /// The way to the claim that has the scopes, instead of `scope`: `["scp"]` with some issuers. An array of strings, or a
-    /// string of words; a token without it, or with null there, has none.
+    /// The path to the claim with the scopes, instead of `scope`: `["scp"]` for some issuers. It
+    /// may be an array of strings, or a string of words; a token without it, or with null, has
+    /// none.
     pub fn scopes_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.scopes = Some(ClaimPath::new(path));
         self
     }
 
-    /// One more claim, a string, that becomes an attribute of the [`Principal`](crate::Principal): `tenant` from
-    /// `["org", "id"]`, say. A token without it, or with null there, has no such attribute.
+    /// Maps a string claim to an attribute of the [`Principal`](crate::Principal): for example
+    /// `tenant` from `["org", "id"]`. A token without it, or with null, has no such attribute.
     pub fn add_attribute_from<'a>(
         mut self,
         attribute: &str,
@@ -395,20 +407,21 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// One more claim without which a token is refused; null is none. `exp` and `sub` are always among them.
+    /// Requires a claim; null counts as missing. `exp` and `sub` are always required.
     pub fn add_required_claim(mut self, name: &str) -> Self {
         self.rules.mapping.required.push(name.into());
         self
     }
 
-    /// How long ago a token may have been issued (`iat`), whatever its `exp`; for ever unless set. One that doesn't say
-    /// is refused then.
+    /// How long ago a token may have been issued (`iat`), whatever its `exp`; unlimited unless set.
+    /// If set, a token without `iat` is refused.
     pub fn age_max(mut self, age: Duration) -> Self {
         self.rules.age_max = Some(age);
         self
     }
 
-    /// How many verified tokens are remembered (a few hundred bytes each); 50,000 unless set, 0 for none, else at least 2.
+    /// How many verified tokens are cached (a few hundred bytes each); 50,000 unless set, 0 for
+    /// none, otherwise at least 2.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache_capacity = tokens;
         self

@@ -85,7 +85,7 @@ async fn what_is_as_large_as_a_client_likes_has_a_bound() {
     refused(owned.create(&long, NewKey::default()).await, "owner");
 }
 
-/// PostgreSQL couldn't keep it; so that a key is the same with every store, none does.
+/// PostgreSQL can't store it; no store accepts it, so that keys are the same in all of them.
 #[tokio::test]
 async fn no_text_of_a_key_has_a_nul_in_it() {
     let store = MemoryStore::new();
@@ -148,7 +148,7 @@ async fn an_owner_has_so_many_good_keys_and_so_many_more_of_any_state() {
             .await
             .unwrap_err(),
     );
-    // Rotations are held to neither: what they replace goes on for the overlap alone.
+    // Neither limit applies to rotations: the replaced key stays only for the overlap.
     let (_, mut newest) = owned.rotate("ann", &first.id, HOUR).await.unwrap();
     owned.rotate("ann", &second.id, HOUR).await.unwrap();
     full(make().await.unwrap_err());
@@ -159,7 +159,7 @@ async fn an_owner_has_so_many_good_keys_and_so_many_more_of_any_state() {
     full(denied.unwrap_err());
     let unchanged = owned.get("ann", &newest.id).await.unwrap();
     assert_eq!(unchanged, newest, "a rotation without room ends nothing");
-    // The oldest one that has ended makes room.
+    // The oldest ended key makes room.
     owned.revoke("ann", &second.id).await.unwrap();
     for _ in 0..9 {
         let id = newest.id;

@@ -1,4 +1,4 @@
-//! Secrets that people chose: what each of them proves, and what is shown of it.
+//! Secrets that people chose: what each proves, and how much of it is shown.
 
 use std::{
     fmt,
@@ -12,7 +12,8 @@ use std::{
 use super::*;
 use crate::domain::{BudgetId, clock::Timestamp, key::Rehash};
 
-/// Something happens just before the second look at one digest: after the secret was compared with what the first look found.
+/// Runs an action just before the second look-up of a digest: after the secret was compared with
+/// the result of the first.
 struct Meanwhile {
     store: MemoryStore,
     watched: KeyDigest,
@@ -53,7 +54,7 @@ impl KeyLookup for Meanwhile {
     }
 }
 
-/// At once, since it is in memory.
+/// Immediately, from memory.
 fn now<T>(answer: StoreFuture<T>) -> T {
     answer.into_ready().unwrap().unwrap()
 }
@@ -76,7 +77,7 @@ async fn a_secret_does_not_prove_the_key_that_took_its_place() {
         now(there.delete("ann", &old.id));
         now(there.insert(successor, None));
     });
-    // With parameters above those of the stored hash, by which the right secret is hashed anew.
+    // With stronger parameters than those of the stored hash, so that the right secret is rehashed.
     let keys = KeyResolver::builder(replaced)
         .weak_keys(passwords(2), 6)
         .build();
@@ -115,7 +116,8 @@ async fn a_secret_that_is_hashed_anew_while_it_is_compared_is_good() {
     assert_eq!(found, record.id);
 }
 
-/// There is one thread for hashes, and it is taken once the secret has been compared: a right secret doesn't wait to be hashed anew.
+/// The only hashing thread is taken once the secret has been compared: a right secret doesn't wait
+/// to be rehashed.
 #[test]
 fn a_secret_is_hashed_anew_beside_the_request() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,7 +148,7 @@ fn a_secret_is_hashed_anew_beside_the_request() {
     });
 }
 
-/// What a secret is looked up by is the digest of a text too, which anybody can write down.
+/// A secret is looked up by a digest, and anyone can make a text with the same digest.
 #[tokio::test]
 async fn the_public_start_is_no_key() {
     let store = MemoryStore::new();

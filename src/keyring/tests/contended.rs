@@ -1,4 +1,4 @@
-//! Changes of keys that somebody else changes at the same time.
+//! Concurrent changes of keys.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,8 @@ fn of_roles(roles: &[&str]) -> KeyUpdate {
     }
 }
 
-/// What comes of a change by an operator of tier gold, of a key that others change beside it.
+/// The outcome of a change, by an operator of tier gold, to a key that is being changed
+/// concurrently.
 async fn change_beside(
     change: KeyUpdate,
     others: Vec<KeyUpdate>,
@@ -68,7 +69,7 @@ async fn metadata_that_two_set_at_once_are_the_first_one_s() {
     let (outcome, stored) = change_beside(set([("label", "mine")]), theirs()).await;
     assert!(matches!(outcome, Err(KeyringError::Changed)), "{outcome:?}");
     assert_eq!(stored.metadata["label"], "theirs");
-    // Columns by themselves are no matter of who was first.
+    // Changes to different settings may come in any order.
     let (outcome, stored) = change_beside(of_roles(&["viewer"]), theirs()).await;
     assert_eq!(outcome.unwrap(), stored);
     assert_eq!(stored.roles, ["viewer"]);

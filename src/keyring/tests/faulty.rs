@@ -1,4 +1,4 @@
-//! A store that does not do as it should.
+//! Stores that misbehave.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,20 +14,20 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// What is wrong with a store.
+/// How the store misbehaves.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    /// It makes changes, and says that it failed.
+    /// It makes changes, but reports failure.
     Mute,
     /// It makes changes, and panics.
     Panics,
     /// It makes changes, and never answers.
     Hangs,
-    /// It makes changes when it is told to.
+    /// It makes changes when released.
     Late(Arc<Notify>),
     /// It fails, and does nothing.
     Away,
-    /// Somebody else makes the last of these updates before each one that it is asked for.
+    /// Before each update, another caller makes the last of these updates.
     Contended(Arc<Mutex<Vec<KeyUpdate>>>),
 }
 

@@ -1,4 +1,4 @@
-//! Keys that are asked for by hand, and keys that somebody found.
+//! Keys that are looked up without a layer, and leaked keys.
 
 use super::*;
 use crate::domain::{

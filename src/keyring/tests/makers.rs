@@ -55,7 +55,7 @@ fn bounded_key() -> NewKey {
 
 type Widening<T> = (&'static str, fn(&mut T));
 
-/// What a maker of that key must not give.
+/// What a maker with that key must not give.
 const WIDER: [Widening<NewKey>; 7] = [
     ("role", |new| new.roles = vec!["admin".to_owned()]),
     ("resource", |new| new.resource = Some("agent-2".to_owned())),
@@ -147,7 +147,7 @@ async fn a_user_makes_keys_within_attributes_resource_environment_and_quotas() {
     assert_eq!(made.quotas, Some(quotas));
     assert_eq!(made.expires_at, None, "a token's end is not the key's");
     for (what, widen) in WIDER {
-        // A user is at no network.
+        // A user isn't bound to a network.
         if what != "network" {
             let mut new = NewKey::default();
             widen(&mut new);
@@ -217,7 +217,7 @@ async fn a_maker_changes_keys_within_its_rights_alone() {
     let bound = update(target.id.clone(), unbound).await.unwrap();
     assert_eq!(bound.resource.as_deref(), Some("agent-1"));
 
-    // A key of the same owner that has more is none of its business.
+    // It can't change a key of the same owner that has more rights.
     for (what, widen) in WIDER {
         let mut more = bounded_key();
         widen(&mut more);
@@ -233,7 +233,7 @@ async fn a_maker_changes_keys_within_its_rights_alone() {
     assert!(matches!(answer, Err(KeyringError::NotFound)));
 }
 
-/// Who is held to the quotas of a tier or a layer would leave them by a key with quotas of its own.
+/// Otherwise a caller could escape the quotas of its tier or layer with a key that has its own.
 #[tokio::test]
 async fn a_user_without_quotas_gives_and_changes_none() {
     let world = World::new();
@@ -297,7 +297,7 @@ async fn what_was_taken_from_a_maker_is_not_given_on() {
     assert!(matches!(answer, Err(KeyringError::NotActive)));
 }
 
-/// A key that was stolen is no way to one with fewer bounds of the same owner.
+/// A stolen key gives no access to a less restricted key of the same owner.
 #[tokio::test]
 async fn a_key_touches_no_key_with_another_budget_or_fewer_bounds() {
     let world = World::new();
@@ -342,7 +342,7 @@ async fn a_key_touches_no_key_with_another_budget_or_fewer_bounds() {
     assert_eq!(successor.rotated_from, Some(own.id), "itself it may");
 }
 
-/// As another program stored them: IPv4 that is written as IPv6.
+/// As stored by another program: IPv4 written as IPv6.
 #[tokio::test]
 async fn a_maker_s_networks_are_the_same_in_either_form() {
     let store = MemoryStore::new();

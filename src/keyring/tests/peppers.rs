@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 
-/// The two steps of a change of peppers, with a process of each step at every moment.
+/// The two steps of a pepper change, with every mix of processes.
 #[tokio::test]
 async fn a_pepper_changes_without_a_key_that_is_refused_anywhere() {
     let store = MemoryStore::new();
@@ -51,7 +51,8 @@ async fn a_pepper_changes_without_a_key_that_is_refused_anywhere() {
     }
 }
 
-/// A process tells of a key by what the key is stored by. While a pepper is rolled, that isn't what another process knew it by.
+/// A change notification carries the stored digest. During a pepper change, that isn't the one
+/// under which another process has cached the key.
 #[tokio::test]
 async fn a_key_that_is_revoked_while_a_pepper_is_rolled_is_refused_by_who_hears_of_it() {
     let store = MemoryStore::new();
@@ -80,7 +81,7 @@ async fn a_key_that_is_revoked_while_a_pepper_is_rolled_is_refused_by_who_hears_
     }
 }
 
-/// Of a plain key two processes of a roll have each their own idea by what it is to be stored.
+/// During a pepper change, two processes may migrate the same plain key to different digests.
 #[tokio::test]
 async fn a_key_that_another_process_stores_anew_is_taken_back_by_what_it_became() {
     let store = MemoryStore::new();
@@ -120,7 +121,7 @@ async fn while_a_pepper_is_rolled_nothing_is_read_that_could_not_be_taken_back()
     assert_eq!(knowing.build().warm_up(9).await.unwrap(), 0);
 }
 
-/// The first pepper, in a fleet that has none.
+/// The first pepper, for processes that had none.
 #[tokio::test]
 async fn the_first_pepper_comes_in_two_steps_too() {
     let store = MemoryStore::new();
@@ -160,7 +161,7 @@ async fn garbage_that_begins_like_a_key_is_neither_looked_up_nor_compared() {
         );
     }
     assert_eq!(keys.statistics().loads, 0);
-    // A good form, and a text that is of no format, are looked up.
+    // A well-formed key, and a text of no known format, are looked up.
     for text in [key.expose(), "team-7hunter22"] {
         assert!(matches!(keys.resolve(text), Resolution::Pending(_)));
     }

@@ -28,7 +28,7 @@ async fn who_lost_the_answer_of_a_rotation_is_told_where_to_go_on() {
     assert!(matches!(gone, KeyRefusal::Expired { .. }));
 }
 
-/// An update that comes between a rotation's look at the key and its change.
+/// An update between a rotation's read of the key and its change.
 #[tokio::test]
 async fn a_rotation_undoes_no_update_beside_it() {
     let store = MemoryStore::new();
@@ -48,7 +48,8 @@ async fn a_rotation_undoes_no_update_beside_it() {
         let rotate = owned.rotate("ann", &old.id, HOUR);
         let (rotated, updated) = tokio::join!(rotate, update);
         let (successor, old) = (rotated.unwrap().1, updated.unwrap());
-        // Either the update was first, and the successor has it, or it came to a key that was replaced already.
+        // Either the update was first, and the successor has it, or the key had already been
+        // replaced.
         let was_first = old.rotated_to.is_none();
         let expected = if was_first { "viewer" } else { "admin" };
         assert_eq!(successor.roles, [expected]);

@@ -1,4 +1,4 @@
-//! What a change takes from memory that may or may not have been made, and when a use is noted.
+//! What a change of unknown outcome invalidates, and when a use is recorded.
 
 use std::sync::{Arc, Mutex};
 
@@ -63,7 +63,8 @@ impl World {
         world
     }
 
-    /// What becomes of the key that may have been touched, once it was told and the other wasn't.
+    /// What happens to the key that may have changed, once a change of it is reported and none of
+    /// the other.
     async fn after(&self) -> Result<KeyId, KeyRefusal> {
         assert!(
             is_warm(&self.keys, &self.warm),
@@ -119,7 +120,8 @@ async fn all_keys_of_an_owner_are_taken_from_memory_where_nobody_knows_whether_t
     }
 }
 
-/// Or whoever has a key could, while the store is away, take from all what they go on with.
+/// Otherwise the holder of one key could, while the store is down, evict the keys that others rely
+/// on.
 #[tokio::test]
 async fn what_is_not_even_begun_takes_nothing_from_memory() {
     let world = World::of(Fault::Away).await;
@@ -198,7 +200,7 @@ async fn so_many_changes_are_under_way_and_no_more() {
         is_warm(&world.keys, &world.old),
         "the store has heard of nothing"
     );
-    // Nobody waits for ever for what never comes.
+    // Nothing waits forever for what never comes.
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(revoke().now_or_never().is_none());
 }

@@ -1,4 +1,4 @@
-//! What a session cookie says, read in one pass.
+//! A session cookie's claims, read in one pass.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The claims as they stand in the cookie, checked for form and type and nothing else.
+/// The claims as in the cookie, checked only for form and type.
 #[derive(Default)]
 pub(super) struct CookieClaims<'de> {
     pub(super) subject: Option<Cow<'de, str>>,
@@ -28,7 +28,7 @@ pub(super) struct CookieClaims<'de> {
     pub(super) kept: Vec<(String, String)>,
 }
 
-/// Reads [`CookieClaims`], with those others that were asked for.
+/// Reads [`CookieClaims`], with the other claims that were requested.
 pub(super) struct CookieClaimsSeed<'a>(pub(super) &'a KeptClaims);
 
 impl<'de> DeserializeSeed<'de> for CookieClaimsSeed<'_> {
@@ -83,7 +83,7 @@ const CHECKED: Checked = Checked {
     depth: DEPTH_MAX.saturating_sub(1),
 };
 
-/// NextAuth writes `null` for what a provider didn't tell.
+/// NextAuth writes `null` for what a provider didn't supply.
 fn text_or_null<'de, A: MapAccess<'de>>(
     members: &mut A,
 ) -> Result<Option<Cow<'de, str>>, A::Error> {
@@ -92,7 +92,7 @@ fn text_or_null<'de, A: MapAccess<'de>>(
         .map(|text| text.0))
 }
 
-/// A value of good form; its text, if it is one.
+/// Checks a value's form; returns its text if it is a string.
 fn checked_text<E: serde::de::Error>(raw: &RawValue) -> Result<Option<String>, E> {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     CHECKED.deserialize(&mut deserializer).map_err(E::custom)?;

@@ -1,4 +1,5 @@
-//! The one kind of JWE that is opened: compact, `dir` with `A256GCM` (RFC 7516 section 7.1, RFC 7518 sections 4.5 and 5.3).
+//! The only supported kind of JWE: compact, `dir` with `A256GCM` (RFC 7516 section 7.1, RFC 7518
+//! sections 4.5 and 5.3).
 
 use std::{borrow::Cow, fmt};
 
@@ -15,16 +16,16 @@ use crate::token::{
     strict::{Checked, DEPTH_MAX, Names, Text, set_once, skip},
 };
 
-/// `{"alg":"dir","enc":"A256GCM"}`: the header of every cookie that NextAuth 4 makes.
+/// `{"alg":"dir","enc":"A256GCM"}`: the header of every cookie of NextAuth 4.
 const DIR_A256GCM: &str = "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0";
 
-/// How long the first segment may be, in bytes: it is parsed before anything is known of who sent it.
+/// The longest first segment, in bytes: it is parsed before anything is known of its sender.
 const HEADER_LENGTH_MAX: usize = 1_024;
 
 /// The tag's length, in bytes.
 const TAG_LENGTH: usize = 16;
 
-/// What NextAuth 4 derives its key for, letter by letter.
+/// The exact info string from which NextAuth 4 derives its key.
 const NEXT_AUTH_INFO: &[u8] = b"NextAuth.js Generated Encryption Key";
 
 /// The key that cookies are encrypted with.
@@ -38,7 +39,7 @@ impl CookieKey {
         Some(Self(LessSafeKey::new(UnboundKey::from(derived))))
     }
 
-    /// What a cookie says, if it was made with this key and not changed since.
+    /// Decrypts a cookie, if it was made with this key and not changed since.
     pub(super) fn open(&self, cookie: &str) -> Result<Zeroizing<Vec<u8>>, TokenError> {
         let mut segments = cookie.split('.');
         let (Some(header), Some(key), Some(nonce), Some(ciphertext), Some(tag), None) = (
@@ -84,7 +85,8 @@ impl fmt::Debug for CookieKey {
     }
 }
 
-/// Refuses every header but one that says `dir` and `A256GCM`, and asks for nothing else that changes the meaning.
+/// Refuses every header except one with `dir` and `A256GCM` and nothing else that changes the
+/// meaning.
 fn check_header(segment: &str) -> Result<(), TokenError> {
     if segment == DIR_A256GCM {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Judges the session cookies of NextAuth.js (Auth.js) version 4: claims in an encrypted JWT.
+//! Verification of the session cookies of NextAuth.js (Auth.js) version 4: claims in an encrypted
+//! JWT.
 
 mod claims;
 mod jwe;
@@ -24,15 +25,16 @@ use crate::domain::{
     principal::Principal,
 };
 
-/// The longest cookie that is looked at, its pieces put together, in bytes.
+/// The longest cookie that is accepted, reassembled, in bytes.
 const COOKIE_LENGTH_MAX: usize = 16 * 1_024;
 const SUBJECT_LENGTH_MAX: usize = 255;
 const SECRET_LENGTH_MIN: usize = 32;
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 const CACHE_CAPACITY: usize = 10_000;
 
-/// Judges the session cookies that NextAuth.js version 4 makes: a compact JWE (`dir`, `A256GCM`) under a key that is
-/// derived from the application's secret. A clone is a reference count and shares what is remembered.
+/// Verifies the session cookies of NextAuth.js version 4: a compact JWE (`dir`, `A256GCM`) under a
+/// key derived from the application's secret. Cloning it increments a reference count; clones share
+/// the cache.
 ///
 /// | refused | as |
 /// |---|---|
@@ -42,11 +44,12 @@ const CACHE_CAPACITY: usize = 10_000;
 /// | `exp` now or before; none at all is `Malformed` | `Expired` |
 /// | `nbf` or `iat` in the future, by more than the leeway | `NotYetValid` |
 ///
-/// The [`Principal`]'s subject is the claim `sub`, or `email` where an application leaves `sub` out; `email`, `name`
-/// and `jti` are its attributes. A good cookie is remembered by the SHA-256 of its text, and its time is judged on every use.
+/// The [`Principal`]'s subject is the claim `sub`, or `email` if an application omits `sub`;
+/// `email`, `name` and `jti` are its attributes. A good cookie is cached by the SHA-256 of its
+/// text, and its time is checked on every use.
 ///
-/// A cookie can't be taken back before it expires: there is no store behind it, as there is none behind NextAuth's own
-/// `jwt` sessions.
+/// A cookie can't be revoked before it expires: there is no store behind it, just as with
+/// NextAuth's own `jwt` sessions.
 #[derive(Clone)]
 pub struct SessionCookieVerifier(Arc<Inner>);
 
@@ -67,7 +70,7 @@ struct KeptClaims {
     attributes: Vec<Box<str>>,
 }
 
-/// A cookie that was good when it came first.
+/// A cookie that was good when first seen.
 struct Remembered {
     principal: Principal,
     /// The later of `nbf` and `iat`.
@@ -75,11 +78,11 @@ struct Remembered {
     expires_at: Timestamp,
 }
 
-/// A [`SessionCookieVerifier`] can't be made so.
+/// The settings of a [`SessionCookieVerifier`] are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionCookieError {
-    /// Whoever has one cookie can try short secrets on it at leisure.
+    /// Anyone who has one cookie can brute-force a short secret offline.
     #[error("secret: at least {SECRET_LENGTH_MIN} bytes")]
     SecretTooShort,
     /// The leeway is so large that expiry means little.
@@ -91,7 +94,8 @@ pub enum SessionCookieError {
 }
 
 impl SessionCookieVerifier {
-    /// Begins a verifier of the cookies that NextAuth.js 4 makes with `secret`, its `NEXTAUTH_SECRET`: at least 32 bytes.
+    /// Builds a verifier of the cookies that NextAuth.js 4 makes with `secret`, its
+    /// `NEXTAUTH_SECRET`: at least 32 bytes.
     pub fn next_auth(secret: &[u8]) -> SessionCookieVerifierBuilder {
         SessionCookieVerifierBuilder {
             key: CookieKey::next_auth(secret),
@@ -106,10 +110,11 @@ impl SessionCookieVerifier {
         }
     }
 
-    /// Judges a cookie's value, its pieces put together. Nothing is awaited.
+    /// Verifies a cookie's value, reassembled. Nothing is awaited.
     ///
     /// # Errors
-    /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it; nothing of the cookie is in it.
+    /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong; it contains nothing of
+    /// the cookie.
     pub fn verify(&self, cookie: &str) -> Result<Principal, TokenError> {
         Ok(self.look(cookie)?)
     }
@@ -146,7 +151,7 @@ impl Inner {
             .and_then(|claims| deserializer.end().map(|()| claims))
             .map_err(|_| TokenError::malformed("the claims are not of the right form"))?;
         let good = self.remembered(claims)?;
-        // Only the application makes cookies that can be opened.
+        // Only the application can make cookies that decrypt, so the subject can be trusted.
         let in_time = self.judge_time(&good);
         in_time.map_err(|error| Refusal::of(error, good.principal.subject()))?;
         Ok(good)
@@ -189,7 +194,7 @@ impl Inner {
 
     fn judge_time(&self, cookie: &Remembered) -> Result<(), TokenError> {
         let now = self.clock.now();
-        // No arithmetic for a cookie that stands without leeway, as nearly all do.
+        // Lazy: nearly all cookies pass without the leeway.
         let earliest = || now.saturating_sub(self.leeway).unwrap_or(Timestamp::MIN);
         let ahead = || now.saturating_add(self.leeway_ahead);
         let latest = || ahead().unwrap_or(Timestamp::MAX);
@@ -215,7 +220,7 @@ impl fmt::Debug for SessionCookieVerifier {
     }
 }
 
-/// Makes a [`SessionCookieVerifier`].
+/// Builds a [`SessionCookieVerifier`].
 #[must_use]
 pub struct SessionCookieVerifierBuilder {
     key: Option<CookieKey>,
@@ -230,45 +235,49 @@ pub struct SessionCookieVerifierBuilder {
 }
 
 impl SessionCookieVerifierBuilder {
-    /// One more role that whoever has a session has.
+    /// Adds a role that every user with a session has.
     pub fn add_role(mut self, role: &str) -> Self {
         self.roles.push(role.into());
         self
     }
 
-    /// The claim in which the application names the user's roles: a string or an array of strings. None is read unless set.
+    /// The claim with the user's roles: a string or an array of strings. None is read unless set.
     pub fn roles_claim(mut self, name: &str) -> Self {
         self.claims.roles = Some(name.into());
         self
     }
 
-    /// One more claim to keep as an [attribute](Principal::attribute), if it is a string; others are checked for their form and dropped.
+    /// Keeps a claim as an [attribute](Principal::attribute), if it is a string; other claims are
+    /// checked for their form and dropped.
     pub fn add_claim(mut self, name: &str) -> Self {
         self.claims.attributes.push(name.into());
         self
     }
 
-    /// By how much the application's clock may differ from ours, at most 10 minutes; 0 unless set. NextAuth itself allows 15 s.
+    /// How much the application's clock may differ from ours, at most 10 minutes; 0 unless set.
+    /// NextAuth itself allows 15 s.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
-    /// By how much the application's clock may be ahead of ours: how far in the future an `nbf` or an `iat` may lie, at most 10 minutes; as
-    /// far as the [`leeway`](Self::leeway) unless set. Set alone, it takes a session that has just begun, and none that has expired.
+    /// How much the application's clock may be ahead of ours, that is how far in the future an
+    /// `nbf` or an `iat` may lie, at most 10 minutes; equal to [`leeway`](Self::leeway) unless set.
+    /// Set alone, it accepts a session that has just begun, but none that has expired.
     pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
         self.leeway_ahead = Some(leeway);
         self
     }
 
-    /// Takes a secret of less than 32 bytes, for an application whose cookies are out already. Whoever has seen one
-    /// cookie can find such a secret by trying, and then make cookies.
+    /// Accepts a secret of less than 32 bytes, for an application that has already issued cookies.
+    /// Anyone who has seen one cookie can find such a secret by brute force, and then make cookies.
     pub fn dangerous_short_secret(mut self) -> Self {
         self.secret_length_min = 1;
         self
     }
 
-    /// How many good cookies are remembered (a few hundred bytes each); 10,000 unless set, 0 for none, else at least 2.
+    /// How many good cookies are cached (a few hundred bytes each); 10,000 unless set, 0 for none,
+    /// otherwise at least 2.
     pub fn cache_capacity(mut self, cookies: usize) -> Self {
         self.cache_capacity = cookies;
         self

@@ -12,7 +12,7 @@ use crate::domain::clock::ManualClock;
 
 const SECRET: &[u8] = b"a secret made for the tests of this crate";
 const WHOLE: &str = include_str!("vectors/whole.txt");
-/// Good for a minute from [`MADE_AT`].
+/// Valid for a minute from [`MADE_AT`].
 const SHORT: &str = include_str!("vectors/short.txt");
 const MADE_AT: i64 = 1_704_067_200;
 const HEADER: &str = r#"{"alg":"dir","enc":"A256GCM"}"#;
@@ -134,7 +134,7 @@ fn it_expires_to_the_second_warm_or_cold() {
     };
     assert!(late(15).is_ok());
     assert!(late(9).is_err());
-    // Ours is behind by so much: the session begins in the future.
+    // Our clock is behind by this much: the session begins in the future.
     let early = |behind, set: fn(SessionCookieVerifierBuilder) -> SessionCookieVerifierBuilder| {
         let builder = builder().with_clock(clock(MADE_AT - behind));
         set(builder).build().unwrap().verify(SHORT).is_ok()

@@ -16,7 +16,7 @@ use reqwest::{
 
 use super::{BYTES_MAX, JwksError};
 
-/// What was given up of the safety of addresses.
+/// Which protections are disabled.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Allowances {
     pub(super) http: bool,
@@ -29,7 +29,7 @@ pub(super) struct Fetcher {
     allowances: Allowances,
 }
 
-/// A document, and for how long it says that it is fresh.
+/// A document, and how long it says that it is fresh.
 pub(super) struct Document {
     pub(super) json: Vec<u8>,
     pub(super) max_age: Option<Duration>,
@@ -51,7 +51,8 @@ impl Fetcher {
         Ok(Self { client, allowances })
     }
 
-    /// An address that may be asked. A name is judged by what it resolves to, when it is connected to.
+    /// Checks that an address may be fetched. A host name is judged by what it resolves to, when it
+    /// is connected to.
     pub(super) fn check(&self, url: &str) -> Result<Url, JwksError> {
         let url = Url::parse(url).map_err(|_| JwksError::Url)?;
         let scheme_fits = match url.scheme() {
@@ -114,8 +115,9 @@ impl Allowances {
     }
 }
 
-/// Resolves names, and leaves out what must not be connected to: a name that resolves to something else the second time
-/// is judged by what is connected to.
+/// Resolves names, and drops addresses that must not be connected to. The addresses that are
+/// checked are those connected to, so a name that resolves differently the second time gains
+/// nothing.
 #[derive(Debug)]
 struct PublicAddresses {
     allowances: Allowances,
@@ -138,8 +140,8 @@ impl Resolve for PublicAddresses {
     }
 }
 
-/// Whether an address is one of the Internet's: the registries of special-purpose addresses (RFC 6890) left out, also where
-/// they are wrapped in IPv6.
+/// Whether an address is on the public Internet: not in the registries of special-purpose addresses
+/// (RFC 6890), even when wrapped in IPv6.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -176,9 +178,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         // NAT64 (RFC 6052), and 6to4.
         (0x64, 0xff9b) => [c, d, e, f] == [0; 4] && wrapped(g, h),
         (0x2002, _) => wrapped(b, c),
-        // Teredo and others of that block, documentation.
+        // Teredo and others of its block, documentation.
         (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, 0..=0xfff) => false,
-        // What the Internet has: 2000::/3.
+        // Global unicast: 2000::/3.
         _ => a & 0xe000 == 0x2000,
     }
 }

@@ -1,4 +1,4 @@
-//! Keys in a file, which is read again when it has changed.
+//! Keys in a file, which is read again after it changes.
 
 use std::{
     fmt,
@@ -24,12 +24,13 @@ use crate::{
 
 const LOOK_EVERY_SECS: i64 = 1;
 
-/// A JWK set in a file. A clone is a reference count.
+/// A JWK set in a file. Cloning it increments a reference count.
 ///
-/// While tokens come, it is looked at once a second (one `stat`), and read again when it has changed. Replace it by renaming a
-/// new one over it, so that it is never seen half-written. A file that can't be read, or holds no acceptable set, changes
-/// nothing; an error in the log says so. In a runtime it is read on a thread of its own, so a changed file counts shortly
-/// after the next request, and a disk that hangs holds nobody up.
+/// As long as tokens come, it is checked once a second (one `stat`), and read again after it
+/// changes. Replace it by renaming a new file over it, so that it is never read half-written. If it
+/// can't be read, or isn't an acceptable set, the keys stay and an error is logged. Within a
+/// runtime it is read on its own thread, so a change takes effect shortly after the next request,
+/// and a disk that hangs blocks nobody.
 #[derive(Clone)]
 pub struct JwksFile(Arc<Inner>);
 
@@ -46,7 +47,7 @@ struct State {
     failing: bool,
 }
 
-/// What a changed file differs by.
+/// What tells that a file has changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
     modified: Option<SystemTime>,
@@ -67,7 +68,7 @@ impl Mark {
 }
 
 impl JwksFile {
-    /// Reads the file. It blocks on the disk: call it at start.
+    /// Reads the file. This blocks on the disk: call it at startup.
     ///
     /// # Errors
     /// [`JwksError`].
@@ -75,8 +76,8 @@ impl JwksFile {
         Self::read_by(path.as_ref(), DefaultAlgorithms::default())
     }
 
-    /// The algorithm of keys of its type that say none (`alg`), now and whenever the file has changed. See
-    /// [`VerifyingKeys::default_algorithm`]. It reads the file once more.
+    /// The algorithm of keys of its type that don't declare one (`alg`), now and after each change.
+    /// See [`VerifyingKeys::default_algorithm`]. This reads the file again.
     ///
     /// # Errors
     /// [`JwksError`].
@@ -104,7 +105,7 @@ impl JwksFile {
 }
 
 impl Inner {
-    /// Whoever finds that it is time looks; the others go on with what is there.
+    /// Checks the file if that is due; other threads meanwhile use the current keys.
     fn look(self: &Arc<Self>, now: Timestamp) {
         let (second, latest) = (now.as_second(), self.looked_at.load(Ordering::Relaxed));
         let order = (Ordering::Relaxed, Ordering::Relaxed);
@@ -119,8 +120,9 @@ impl Inner {
         }
     }
 
-    /// On a thread of its own where others would wait for this one: a disk may hang, and a set takes milliseconds to judge.
-    /// Not on the runtime's, which waits for its blocking threads when it ends.
+    /// On its own thread if others would wait for this one: a disk may hang, and checking a set
+    /// takes milliseconds. Not on one of the runtime's blocking threads, which it waits for when it
+    /// shuts down.
     fn read_aside(self: &Arc<Self>) {
         if tokio::runtime::Handle::try_current().is_err() {
             return self.read_again();
@@ -128,12 +130,12 @@ impl Inner {
         let this = Arc::clone(self);
         let thread = std::thread::Builder::new().name("tollgate-jwks-file".to_owned());
         if let Err(error) = thread.spawn(move || this.read_again()) {
-            tracing::error!(target: "tollgate", %error, "no thread to look at the keys with");
+            tracing::error!(target: "tollgate", %error, "could not start a thread to read the key file");
         }
     }
 
     fn read_again(&self) {
-        // Whoever finds it taken has looked a second too early: one thread at most waits for the disk.
+        // If it is locked, this look was a second too early: at most one thread waits for the disk.
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -150,11 +152,11 @@ impl Inner {
                     failing: false,
                 };
                 self.shared.replace(keys);
-                tracing::info!(target: "tollgate", path = %self.path.display(), "keys were read again");
+                tracing::info!(target: "tollgate", path = %self.path.display(), "reloaded keys");
             }
             Err(error) => {
                 if !state.failing {
-                    tracing::error!(target: "tollgate", %error, "keys can't be read again: the ones before stay");
+                    tracing::error!(target: "tollgate", %error, "could not reload keys; keeping the previous ones");
                 }
                 state.failing = true;
             }

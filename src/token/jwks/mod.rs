@@ -5,8 +5,8 @@
 //! | [`JwksFile`] | once a second, while tokens come | the keys stay as they were |
 //! | `JwksUrl` | as its cache headers say, and for a `kid` that isn't there, once in a cooldown | likewise |
 //!
-//! A set is accepted as a whole or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it changes, tokens that were
-//! verified with the previous set are verified again.
+//! A set is accepted completely or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it
+//! changes, tokens that were verified with the previous set are verified again.
 
 #[cfg(feature = "jwks")]
 mod fetch;
@@ -28,7 +28,7 @@ use super::KeyError;
 /// The largest set that is read, in bytes.
 const BYTES_MAX: usize = 256 * 1_024;
 
-/// There are no keys to be had from a source, or it can't be one.
+/// A source has no keys, or is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
@@ -43,22 +43,23 @@ pub enum JwksError {
     /// More than 256 KiB.
     #[error("the key set is larger than 256 KiB")]
     TooLarge,
-    /// The keys are none of ours.
+    /// The keys can't be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// Not an address of the kind that is asked: `https`, without user, password or fragment.
+    /// Not an acceptable address: it must be `https`, without user, password or fragment.
     #[error("url: an https address, without user and password")]
     Url,
-    /// The address is of this machine or of a private network.
+    /// The address belongs to this machine or a private network.
     #[error("url: an address of a private network")]
     PrivateAddress,
-    /// A setting can't be: which, and why.
+    /// A setting is invalid: which, and why.
     #[error("{0}")]
     Setting(&'static str),
-    /// It did not answer, or with something else than 200; redirects are not followed.
+    /// It did not answer, or not with 200; redirects are not followed.
     #[error("the key set was not answered: {0}")]
     Answer(&'static str),
-    /// The provider's configuration is not that of the issuer (OpenID Connect Discovery section 4.3).
+    /// The provider's configuration is not that of the issuer (OpenID Connect Discovery section
+    /// 4.3).
     #[error("the configuration is another issuer's, or not one")]
     Discovery,
 }

@@ -28,31 +28,34 @@ use crate::{
     },
 };
 
-/// Whatever the headers say, keys are fetched again within this time, and not before that.
+/// Whatever the headers say, keys are fetched again within `FRESH_MAX`, and not before `FRESH_MIN`.
 pub(super) const FRESH_MAX: Duration = Duration::from_secs(86_400);
 pub(super) const FRESH_MIN: Duration = Duration::from_secs(60);
-/// Names of no key that are remembered. Beyond them the cooldown alone holds.
+/// How many absent key names are remembered. Beyond them only the cooldown limits fetches.
 const ABSENT_MAX: usize = 1_024;
-/// For how many cooldowns. After one, a name that somebody goes on to make up would take the next fetch too, always before
-/// a key that is new; and a name that was made up before its key was there must not be lost for long.
+/// For how many cooldowns they are remembered. With one, a made-up name that keeps coming would
+/// claim the next fetch too, always before a key that is new; but a name that was used before its
+/// key existed must not be blocked for long.
 const ABSENT_FOR: u32 = 2;
-/// Tokens that wait for a fetch at once; the next are told that the keys can't be had.
+/// How many tokens wait for a fetch at once; beyond them the keys are reported as unavailable.
 const WAITING_MAX: usize = 1_024;
-/// How long nobody looks again after a look for which there was no runtime to fetch in.
+/// How long not to look again if there was no runtime to fetch in.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many times their freshness keys may be old while nobody needs to wait for newer ones.
+/// Keys are overdue after this many times their freshness; until then no token waits for newer
+/// ones.
 const OVERDUE_AFTER: u32 = 2;
 
-/// How long a token waits for keys at most whose own key is at hand. A provider that hangs must not block it.
+/// How long a token waits for overdue keys if its own key is known: a provider that hangs must not
+/// block it.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Where the keys are.
+/// The location of the keys.
 pub(super) enum Place {
     Keys(String),
     Provider(String),
 }
 
-/// What a builder says.
+/// The settings of the builder.
 pub(super) struct Settings {
     pub(super) place: Place,
     pub(super) fetcher: Fetcher,
@@ -66,32 +69,34 @@ pub(super) struct Source {
     settings: Settings,
     shared: Shared,
     state: Mutex<State>,
-    /// In the seconds of the day between these, counted from 1970, nobody looks whether it is time to fetch: the clock that
-    /// never steps back needn't be read for each token.
+    /// Between these moments (in seconds since 1970) nobody checks whether a fetch is due, so that
+    /// the monotonic clock needn't be read for each token.
     quiet_from: AtomicI64,
     quiet_until: AtomicI64,
-    /// Whether a fetch is under way for keys that were due long before it began: while no tokens came nobody fetched any.
+    /// Whether a fetch is under way for keys that were due long before it began, because no tokens
+    /// came meanwhile.
     overdue: AtomicBool,
-    /// Which fetch was the last that is over.
+    /// The number of the last completed fetch.
     over: watch::Sender<u64>,
     waiting: Arc<Semaphore>,
 }
 
-/// All moments are those of the clock that never steps back.
+/// All moments are of the monotonic clock.
 #[derive(Default)]
 struct State {
-    /// How many fetches there were: one after the other, each known by its number.
+    /// How many fetches have begun: they run one after the other, each identified by its number.
     begun: u64,
     began_at: Option<Duration>,
     in_flight: bool,
-    /// The last that brought keys.
+    /// The last fetch that brought keys.
     succeeded: u64,
-    /// Whether the last that is over brought none.
+    /// Whether the last completed fetch brought none.
     failing: bool,
     refresh_at: Option<Duration>,
-    /// From when on those at hand are too old to go by, where others can be had.
+    /// From when the current keys are too old to use while newer ones may be available.
     overdue_at: Option<Duration>,
-    /// Names that a fetch didn't bring which began after they were asked for, with the moment of that.
+    /// Names that a fetch didn't bring although it began after they were requested, with the moment
+    /// of that.
     absent: HashMap<Box<str>, Duration>,
 }
 
@@ -107,7 +112,7 @@ impl Source {
             settings,
             shared: Shared::default(),
             state: Mutex::default(),
-            // Nothing to refresh before the first token.
+            // There is nothing to refresh before the first token.
             quiet_from: AtomicI64::new(i64::MIN),
             quiet_until: AtomicI64::new(i64::MAX),
             overdue: AtomicBool::new(false),
@@ -116,7 +121,7 @@ impl Source {
         }
     }
 
-    /// Fetches now, whenever the last time was; after the fetch that is under way, if there is one.
+    /// Fetches now, regardless of the cooldown; if a fetch is under way, after it.
     pub(super) async fn fetch(self: &Arc<Self>) -> Result<(), JwksError> {
         const NO_END: JwksError = JwksError::Answer("the fetch came to no end");
         let runtime = Handle::try_current();
@@ -129,7 +134,7 @@ impl Source {
         }
     }
 
-    /// The number of the other fetch where there is one under way.
+    /// Returns the number of the other fetch if one is under way.
     fn begin_or_meet(
         self: &Arc<Self>,
         runtime: &Handle,
@@ -141,7 +146,7 @@ impl Source {
         Ok(self.begin(state, runtime))
     }
 
-    /// Begins a fetch, in a task of its own: whoever waits for it may hang up.
+    /// Starts a fetch in its own task, because its waiters may disconnect.
     fn begin(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
@@ -160,7 +165,8 @@ impl Source {
             number: state.begun,
             is_over: false,
         };
-        // A runtime that is being shut down drops the task right here, and with it the flight, which takes the lock.
+        // A runtime that is shutting down drops the task here, and with it the flight, which takes
+        // the lock.
         drop(state);
         runtime.spawn(async move {
             let outcome = flight.source.download().await;
@@ -170,11 +176,11 @@ impl Source {
 
     async fn end_of(&self, fetch: u64) {
         let mut over = self.over.subscribe();
-        // It fails when there is no sender any more, and that is `self`.
+        // It fails only without a sender, which is `self`.
         let _ = over.wait_for(|over| *over >= fetch).await;
     }
 
-    /// Refreshes, if it is time and there is a runtime to do it in; or sees for how long it isn't.
+    /// Starts a refresh if it is due and there is a runtime; otherwise notes how long it isn't.
     fn look(self: &Arc<Self>, second: i64) {
         let state = self.state();
         if state.in_flight {
@@ -185,7 +191,7 @@ impl Source {
         let left = refresh_at.saturating_sub(now);
         match Handle::try_current() {
             Ok(runtime) if left.is_zero() => drop(self.begin(state, &runtime)),
-            // The time of day was set, perhaps.
+            // The wall clock may have been set.
             _ => self.be_quiet(second, left.max(PAUSE)),
         }
     }
@@ -224,7 +230,7 @@ impl Source {
         ))
     }
 
-    /// Remembers a name that none of the keys has, if a fetch says so that began after `seen`.
+    /// Remembers that no key has this name, if a fetch that began after `seen` shows it.
     fn miss(&self, kid: Box<str>, seen: u64) {
         let known = self.shared.keys().0.is_some_and(|keys| keys.has(&kid));
         let now = self.settings.clock.elapsed();
@@ -244,7 +250,7 @@ impl Source {
         now.saturating_sub(at) < self.settings.cooldown.saturating_mul(ABSENT_FOR)
     }
 
-    /// Whether a fetch for a key of that name isn't in vain, nor too soon.
+    /// Whether a fetch for a key of that name is neither known to be futile nor too soon.
     fn is_worth_it(&self, state: &State, kid: Option<&str>) -> bool {
         let now = self.settings.clock.elapsed();
         let rested = |at| now.saturating_sub(at) >= self.settings.cooldown;
@@ -257,7 +263,7 @@ impl Source {
     }
 }
 
-/// A fetch under way. However it ends, whoever waits for it is told.
+/// A fetch under way. However it ends, those who wait for it are notified.
 struct Flight {
     source: Arc<Source>,
     number: u64,
@@ -272,7 +278,7 @@ impl Flight {
         self.is_over = true;
         let source = &self.source;
         let settings = &source.settings;
-        // Before the lock, which tokens wait for: nobody else replaces the keys meanwhile.
+        // Before taking the lock that tokens wait for; nobody else replaces the keys meanwhile.
         let known = source.shared.keys().0.map(|known| known.to_jwks());
         let is_news = |keys: &VerifyingKeys| known.is_none_or(|known| known != keys.to_jwks());
         let outcome = outcome.map(|(keys, fresh)| (is_news(&keys).then_some(keys), fresh));
@@ -290,7 +296,7 @@ impl Flight {
                 (Ok(()), fresh)
             }
             Err(error) => {
-                tracing::warn!(target: "tollgate", %error, "keys of tokens could not be fetched");
+                tracing::warn!(target: "tollgate", %error, "could not fetch token keys");
                 (Err(error), settings.cooldown)
             }
         };
@@ -305,7 +311,7 @@ impl Flight {
 }
 
 impl Drop for Flight {
-    /// The runtime is shut down, or the task has panicked.
+    /// Not over: the runtime is shutting down, or the task panicked.
     fn drop(&mut self) {
         if !self.is_over {
             let _ = self.land(Err(JwksError::Answer("the fetch came to no end")));
@@ -313,13 +319,13 @@ impl Drop for Flight {
     }
 }
 
-/// OpenID Connect Discovery section 4.1: a slash at the end is taken away before the path is added.
+/// OpenID Connect Discovery section 4.1: a trailing slash is removed before the path is appended.
 pub(super) fn configuration_of(issuer: &str) -> String {
     let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
     format!("{issuer}/.well-known/openid-configuration")
 }
 
-/// The source as a verifier has it: an `Arc` of its own, to be handed to tasks.
+/// The source as used by verifiers: an `Arc`, which tasks can clone.
 #[derive(Debug)]
 pub(super) struct Handed(pub(super) Arc<Source>);
 
@@ -351,11 +357,11 @@ impl KeySource for Handed {
         let state = source.state();
         let (fetch, in_flight) = (state.begun, state.in_flight);
         drop(state);
-        // Where the line is full, the keys at hand are better than none.
+        // If too many are waiting, use the current keys.
         let place = Arc::clone(&source.waiting).try_acquire_owned().ok();
         let (source, place) = (Arc::clone(source), place.filter(|_| in_flight)?);
         Some(Box::pin(async move {
-            // The keys at hand are judged by when that is over, whatever came of it.
+            // Afterwards the token is judged by whatever keys there are.
             let _ = timeout(PATIENCE, source.end_of(fetch)).await;
             drop(place);
         }))
@@ -368,8 +374,8 @@ impl KeySource for Handed {
         );
         let Self(source) = self;
         let state = source.state();
-        // Keys that came since are replaced under this lock. Whoever was judged before must not be told by them that no
-        // fetch is due.
+        // Keys are replaced under this lock. A token that was judged by older ones must not be told
+        // that no fetch is due, but judged again.
         if source.shared.generation() != judged_by {
             return Ok(Hope::Now);
         }

@@ -16,19 +16,23 @@ const REFRESH: Duration = Duration::from_secs(600);
 const COOLDOWN: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A JWK set at an `https` address, or where an OpenID provider says that it is. A clone is a reference count.
+/// A JWK set at an `https` address, or at the one that an OpenID provider publishes. Cloning it
+/// increments a reference count.
 ///
-/// - Known keys don't wait: a refresh goes on beside them, and one that fails leaves them as they are. Where so few tokens
-///   come that the keys are twice as old as they should be, the next token waits for it, if the last fetch did not fail, for a quarter
-///   of a second at most: a key that was withdrawn at night is out with the first token of the morning.
-/// - A token with an unknown `kid` waits for a fetch, if the last one was a cooldown ago or more; all who wait share it, and
-///   it goes on when they hang up. A `kid` that it didn't bring is not fetched for in the next two cooldowns. So a flood of
-///   made-up ones costs one fetch in a cooldown.
-/// - Where the key or the token has no `kid`, nothing tells a key that was followed by another from a bad signature: one is
-///   worth a fetch too, under the same cooldown.
-/// - While there were never any keys, or a key can't be looked up because the source fails or too many (1,024) wait for it,
-///   tokens are answered with 503, never 401.
-/// - No redirect is followed, no proxy asked, nothing beyond 256 KiB read, no address of a private network connected to.
+/// - Tokens with known keys don't wait: a refresh runs in the background, and if it fails the keys
+///   stay. If so few tokens come that the keys are twice as old as they should be, the next token
+///   waits for the refresh, for at most a quarter of a second, unless the last fetch failed: so a
+///   key that was withdrawn overnight is refused from the first token in the morning.
+/// - A token with an unknown `kid` waits for a fetch, if the last one was at least a cooldown ago;
+///   all waiting tokens share it, and it continues if they disconnect. A `kid` that it didn't bring
+///   causes no fetch for the next two cooldowns. So a flood of made-up ones costs one fetch per
+///   cooldown.
+/// - If the key or the token has no `kid`, a bad signature can't be told from a replaced key: it
+///   also causes a fetch, under the same cooldown.
+/// - Until the first keys are loaded, or if a key can't be looked up because the source fails or
+///   too many tokens (1,024) wait for it, the answer is 503, never 401.
+/// - It follows no redirect, uses no proxy, reads at most 256 KiB, and connects to no address of a
+///   private network.
 ///
 /// ```
 /// use tollgate::token::{JwksUrl, TokenVerifier};
@@ -41,17 +45,19 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub struct JwksUrl(Arc<Source>);
 
 impl JwksUrl {
-    /// Begins with the address of a JWK set.
+    /// Builds a source of the JWK set at an address.
     pub fn at(url: &str) -> JwksUrlBuilder {
         JwksUrlBuilder::new(Place::Keys(url.to_owned()))
     }
 
-    /// Begins with an issuer whose configuration says where its keys are (OpenID Connect Discovery section 4).
+    /// Builds a source of the keys of an issuer whose configuration has their address (OpenID
+    /// Connect Discovery section 4).
     pub fn discover(issuer: &str) -> JwksUrlBuilder {
         JwksUrlBuilder::new(Place::Provider(issuer.to_owned()))
     }
 
-    /// Fetches the keys now: at start, so that the first token doesn't wait, or that a wrong address is seen.
+    /// Fetches the keys now: at startup, so that the first token doesn't wait, or to detect a wrong
+    /// address.
     ///
     /// # Errors
     /// [`JwksError`].
@@ -72,7 +78,7 @@ impl fmt::Debug for JwksUrl {
     }
 }
 
-/// Makes a [`JwksUrl`].
+/// Builds a [`JwksUrl`].
 #[must_use]
 pub struct JwksUrlBuilder {
     place: Place,
@@ -97,29 +103,32 @@ impl JwksUrlBuilder {
         }
     }
 
-    /// After how long at most keys are fetched again, while tokens come; 10 minutes unless set, 1 minute at least, 1 day at
-    /// most. Cache headers that say less are obeyed down to a minute. No token is judged by keys of more than twice that age, but
-    /// where the source fails or takes more than a quarter of a second, the line of those who wait is full, or nobody waits
+    /// How long until keys are fetched again, as long as tokens come; 10 minutes unless set,
+    /// between 1 minute and 1 day. Shorter times in cache headers are respected, down to a minute.
+    /// No token is judged by keys of more than twice that age unless the source fails or takes more
+    /// than a quarter of a second, too many tokens are waiting, or the caller doesn't wait
     /// ([`TokenVerifier::verify`](crate::token::TokenVerifier::verify)).
     pub fn refresh(mut self, interval: Duration) -> Self {
         self.refresh = interval;
         self
     }
 
-    /// How far apart fetches are at least, whatever tokens come; 30 seconds unless set, 1 second at least.
+    /// The minimum interval between fetches, whatever tokens come; 30 seconds unless set, at least
+    /// 1 second.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.cooldown = cooldown;
         self
     }
 
-    /// The algorithm of keys of its type that say none (`alg`): for a provider that signs with `PS256`, say, and publishes RSA keys without
-    /// it. `RS256` for RSA unless set, and otherwise the one of the curve. To be set for each type by itself.
+    /// The algorithm of keys of its type that don't declare one (`alg`): for a provider that signs
+    /// with `PS256`, for example, and publishes RSA keys without it. Unless set, `RS256` for RSA,
+    /// and otherwise that of the curve. Set it separately for each type.
     pub fn default_algorithm(mut self, algorithm: TokenAlgorithm) -> Self {
         self.algorithms.add(algorithm);
         self
     }
 
-    /// How long one answer may take, in all; 5 seconds unless set.
+    /// How long one response may take in total; 5 seconds unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -131,13 +140,14 @@ impl JwksUrlBuilder {
         self
     }
 
-    /// Takes keys over plain HTTP too: whoever is on the way can then sign tokens. For tests.
+    /// Also accepts keys over plain HTTP: anyone between us and the server can then sign tokens.
+    /// For tests.
     pub fn dangerous_allow_http(mut self) -> Self {
         self.allowances.http = true;
         self
     }
 
-    /// Connects to private and local addresses too: for providers on one's own network.
+    /// Also connects to private and local addresses: for providers on your own network.
     pub fn dangerous_allow_private_addresses(mut self) -> Self {
         self.allowances.private_addresses = true;
         self

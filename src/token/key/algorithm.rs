@@ -1,4 +1,4 @@
-//! The algorithms, and what each asks of a key.
+//! The algorithms, and what each requires of a key.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use aws_lc_rs::{
 };
 use jsonwebtoken::Algorithm;
 
-/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864). `none` is not among them.
+/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864). `none` is not
+/// among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenAlgorithm {
@@ -38,11 +39,12 @@ pub enum TokenAlgorithm {
     Es384,
     /// Ed25519, as RFC 8037 calls it: `EdDSA`.
     EdDsa,
-    /// Ed25519 by its own name (RFC 9864). A key has one of the two names, and so have its tokens.
+    /// Ed25519 by its own name (RFC 9864). A key has one of the two names, and its tokens have the
+    /// same.
     Ed25519,
 }
 
-/// What the library does for an algorithm.
+/// The library's implementation of an algorithm.
 #[derive(Clone, Copy)]
 pub(super) enum Means {
     Secret {
@@ -57,7 +59,7 @@ pub(super) enum Means {
         verify: &'static EcdsaVerificationAlgorithm,
         sign: &'static EcdsaSigningAlgorithm,
         curve: &'static str,
-        /// Of one coordinate, in bytes.
+        /// The length of one coordinate, in bytes.
         length: usize,
     },
     Ed,
@@ -80,7 +82,7 @@ impl TokenAlgorithm {
         Self::Ed25519,
     ];
 
-    /// What `alg` calls it.
+    /// Its name in `alg`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -100,18 +102,18 @@ impl TokenAlgorithm {
         }
     }
 
-    /// The one of that name, letter by letter.
+    /// The algorithm with exactly that name.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == name)
     }
 
-    /// Whether who verifies could sign too.
+    /// Whether anyone who can verify can also sign.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
         matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
     }
 
-    /// Whether a key of the one could be a key of the other: of an elliptic curve it couldn't.
+    /// Whether a key of one algorithm could be a key of the other.
     pub(super) fn shares_keys_with(self, other: Self) -> bool {
         match (self.means(), other.means()) {
             (Means::Secret { .. }, Means::Secret { .. })
@@ -121,7 +123,7 @@ impl TokenAlgorithm {
         }
     }
 
-    /// What the library that checks signatures calls it.
+    /// Its name in the library that verifies signatures.
     pub(super) const fn named(self) -> Algorithm {
         match self {
             Self::Hs256 => Algorithm::HS256,

@@ -1,10 +1,11 @@
-//! Encodings of points that are no Ed25519 keys.
+//! Encodings of points that are unsafe or invalid as Ed25519 keys.
 
 use super::KeyError;
 
-/// The `y` of the eight points whose order divides eight, little end first: 1 (the identity), -1, 0, and two that four
-/// share. By such a key there are signatures that fit any message, or every eighth, and whoever knows how makes them:
-/// RFC 8032 leaves it to the verifier, and the libraries leave it to the user.
+/// The `y` of the eight points whose order divides eight, little-endian: 1 (the identity), -1, 0,
+/// and two that four points share. For such a key there are signatures that fit every message, or
+/// every eighth, and anyone who knows how can make them. RFC 8032 leaves the check to the verifier,
+/// and the libraries leave it to the user.
 const SMALL: [[u8; 32]; 5] = [
     y(1, 0, 0),
     y(0xec, 0xff, 0x7f),
@@ -26,13 +27,14 @@ const fn y(first: u8, middle: u8, last: u8) -> [u8; 32] {
     y
 }
 
-/// Refuses what anybody could sign for, and what isn't the one way to write a point (RFC 8032 section 5.1.3).
+/// Refuses points that anyone could sign for, and non-canonical encodings of a point (RFC 8032
+/// section 5.1.3).
 pub(super) fn check(point: &[u8; 32]) -> Result<(), KeyError> {
     let mut y = *point;
     // The sign of x.
     let [first, middle @ .., last] = &mut y;
     *last &= 0x7f;
-    // 2^255 - 19 or more: a smaller number, written another way.
+    // 2^255 - 19 or more: a non-canonical encoding of a smaller number.
     if *last == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *first >= 0xed {
         return Err(KeyError::Unreadable);
     }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::{KeyError, TokenAlgorithm, VerifyingKey, algorithm::Means, material::PublicNumbers};
 use crate::token::strict::{Checked, DEPTH_MAX};
 
-/// The members that are looked at. Others are checked for their form alone.
+/// The members that are used. Others are only checked for their form.
 #[derive(Deserialize)]
 pub(super) struct Jwk {
     kty: String,
@@ -62,7 +62,7 @@ struct JwkSet<'a> {
     keys: Vec<&'a serde_json::value::RawValue>,
 }
 
-/// No member twice at any depth, and nothing after it.
+/// No duplicate member at any depth, and nothing after the value.
 fn well_formed(json: &[u8]) -> Result<(), KeyError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     Checked { depth: DEPTH_MAX }
@@ -84,7 +84,7 @@ impl Jwk {
         serde_json::from_slice(json).map_err(|_| KeyError::Malformed)
     }
 
-    /// The keys of a set, as they are; `Malformed` where one has not the members of a key.
+    /// The keys of a set, unchecked; `Malformed` for one that lacks the members of a key.
     pub(super) fn read_set(json: &[u8]) -> Result<Vec<Result<Self, KeyError>>, KeyError> {
         well_formed(json)?;
         let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
@@ -96,7 +96,7 @@ impl Jwk {
         Ok(keys.collect())
     }
 
-    /// Whether it holds what only its owner may know.
+    /// Whether it contains a secret or a private part.
     pub(super) fn is_private(&self) -> bool {
         let secrets = [
             &self.k, &self.d, &self.p, &self.q, &self.dp, &self.dq, &self.qi,
@@ -116,7 +116,8 @@ impl Jwk {
         }
     }
 
-    /// Whether by its own word it checks no signatures: RFC 7517 sections 4.2 and 4.3, where `key_ops` may stand for `use`.
+    /// Whether it declares that it isn't for verifying signatures: RFC 7517 sections 4.2 and 4.3,
+    /// where `key_ops` may stand for `use`.
     fn is_for_other_uses(&self) -> bool {
         match (&self.usage, &self.key_ops) {
             (Some(usage), _) => usage != "sig",
@@ -129,7 +130,7 @@ impl Jwk {
         self.kid.as_deref()
     }
 
-    /// The key, or why it is none: `Foreign` for one that is not meant for us at all.
+    /// The key, or why it can't be used: `Foreign` if it isn't meant for us at all.
     pub(super) fn verifying(&self) -> Result<VerifyingKey, KeyError> {
         let algorithm = self.algorithm()?;
         self.check_use("verify")?;
@@ -148,7 +149,7 @@ impl Jwk {
             }
             Means::Ec { length, .. } => {
                 let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
-                // RFC 7518 section 6.2.1.2: all of the octets, leading zeros too.
+                // RFC 7518 section 6.2.1.2: full length, including leading zeros.
                 if x.len() != length || y.len() != length {
                     return Err(KeyError::Unreadable);
                 }
@@ -187,7 +188,8 @@ impl Jwk {
             return Ok(implied);
         };
         let Some(named) = TokenAlgorithm::of_name(alg) else {
-            // Key management, content encryption, and what is to come: not ours, unless it says that it signs.
+            // Key management, content encryption, and future algorithms: not ours, unless it
+            // declares that it signs.
             let signs = self.usage.as_deref() == Some("sig");
             return Err(if signs {
                 KeyError::WrongAlgorithm
@@ -202,7 +204,7 @@ impl Jwk {
         }
     }
 
-    /// RFC 7517 section 4.3: the operations are not there twice, and say the same as the use.
+    /// RFC 7517 section 4.3: no duplicate operations, and consistent with the use.
     fn check_use(&self, wanted: &str) -> Result<(), KeyError> {
         if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return Err(KeyError::WrongUse);
@@ -221,7 +223,7 @@ impl Jwk {
     }
 }
 
-/// A public key as everybody may read it; `None` for a secret.
+/// A public key for publication; `None` for a secret.
 pub(super) fn published(key: &VerifyingKey) -> Option<Value> {
     let mut jwk = members(key)?;
     let object = jwk.as_object_mut()?;
@@ -233,7 +235,7 @@ pub(super) fn published(key: &VerifyingKey) -> Option<Value> {
     Some(jwk)
 }
 
-/// The members that a thumbprint is made of (RFC 7638 section 3.2), in their order.
+/// The members that make up a thumbprint (RFC 7638 section 3.2), in order.
 pub(super) fn members(key: &VerifyingKey) -> Option<Value> {
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     Some(match key.numbers()? {

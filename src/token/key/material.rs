@@ -1,4 +1,4 @@
-//! The numbers of public keys, whatever they were written in.
+//! The numbers of public keys, whatever their encoding.
 
 use aws_lc_rs::{
     rsa::PublicKey,
@@ -31,7 +31,8 @@ impl PublicNumbers {
                 let numbers = RsaPublicKeyComponents::<Vec<u8>>::from(&key);
                 Ok(Self::rsa(&numbers.n, &numbers.e))
             }
-            // The library reads the structure and the curve; in one that it took, the point is what it ends with.
+            // The library checks the structure and the curve; in what it accepts, the point comes
+            // last.
             Means::Ec { verify, length, .. } => {
                 ParsedPublicKey::new(verify, der).map_err(unreadable)?;
                 let point = tail(der, length.saturating_mul(2).saturating_add(1))?;
@@ -55,8 +56,8 @@ impl PublicNumbers {
         }
     }
 
-    /// The key, ready to be used with that algorithm; refused when it is not of its type, or weak, or no point of its
-    /// curve.
+    /// The key, ready for use with that algorithm; refused if it is of another type, weak, or not a
+    /// point of its curve.
     pub(super) fn checked(&self, algorithm: TokenAlgorithm) -> Result<DecodingKey, KeyError> {
         match (algorithm.means(), self) {
             (Means::Rsa { verify, .. }, Self::Rsa { n, e }) => {
@@ -82,7 +83,8 @@ impl PublicNumbers {
     }
 }
 
-/// What can be parsed is a key; the library that checks signatures parses it anew, from its numbers.
+/// Only checks that the key can be parsed; the library that verifies signatures parses it again,
+/// from its numbers.
 fn parsed<E>(outcome: Result<ParsedPublicKey, E>) -> Result<(), KeyError> {
     outcome.map(drop).map_err(|_| KeyError::Unreadable)
 }

@@ -1,16 +1,16 @@
-//! What an RSA key must be like, whoever brings it.
+//! What an RSA key must satisfy, whatever its source.
 
 use super::KeyError;
 
 const BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 
-/// Primes by which the mark of ROCA is looked for.
+/// Primes by which the ROCA fingerprint is detected.
 const PRIMES: [u32; 38] = [
     3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
     101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
 ];
 
-/// Judges a modulus and an exponent, big-endian without leading zeros.
+/// Checks a modulus and an exponent, big-endian without leading zeros.
 pub(super) fn check(modulus: &[u8], exponent: &[u8]) -> Result<(), KeyError> {
     if !BITS.contains(&bits(modulus)) {
         return Err(KeyError::RsaLength);
@@ -27,7 +27,7 @@ pub(super) fn check(modulus: &[u8], exponent: &[u8]) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// Without the zeros in front (RFC 7518 section 6.3.1.1 warns of libraries that write them).
+/// Without leading zeros (RFC 7518 section 6.3.1.1 warns of libraries that write them).
 pub(super) fn trimmed(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number.get(zeros..).unwrap_or_default()
@@ -42,8 +42,9 @@ fn bits(number: &[u8]) -> usize {
         .saturating_sub(usize::try_from(unused).unwrap_or(0))
 }
 
-/// The faulty generator made primes that are powers of 65,537 modulo many small primes, and so are their products
-/// (Nemec et al., "The Return of Coppersmith's Attack", 2017). Of other moduli about one in 2^27 is.
+/// The faulty generator produced primes that are powers of 65,537 modulo many small primes, and so
+/// are their products (Nemec et al., "The Return of Coppersmith's Attack", 2017). About one in 2^27
+/// other moduli is as well.
 fn is_marked(modulus: &[u8], prime: u32) -> bool {
     let remainder = modulus
         .iter()

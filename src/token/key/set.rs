@@ -1,4 +1,4 @@
-//! Several keys, each chosen by its name.
+//! Several keys, each selected by its name.
 
 use std::sync::Arc;
 
@@ -17,11 +17,12 @@ use crate::token::{
 /// The most keys of one set.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// One key or several, of which a token's `kid` names one. A clone is a reference count.
+/// One or several keys; a token's `kid` selects one. Cloning it increments a reference count.
 ///
-/// - One key alone: a token may leave the `kid` out; one that it says must be the key's, if that has one.
-/// - Several: each has a `kid` of its own, and a token must name one. None is tried because another didn't fit. Only what
-///   [`add_nameless`](Self::add_nameless) added is for tokens that name none.
+/// - One key: a token may omit the `kid`; if it has one, it must be the key's, if that has one.
+/// - Several keys: each has a `kid` of its own, and a token must name one. No other key is tried if
+///   that one doesn't fit. Tokens without a `kid` are verified only by a key that was added by
+///   [`add_nameless`](Self::add_nameless).
 #[derive(Clone, Debug)]
 pub struct VerifyingKeys(Arc<[VerifyingKey]>);
 
@@ -32,15 +33,15 @@ impl VerifyingKeys {
     /// [`KeyError`]: `Empty`, `TooMany`, `NoKid`, `DuplicateKid`, `Mixed`.
     pub fn new(keys: impl IntoIterator<Item = VerifyingKey>) -> Result<Self, KeyError> {
         let keys = Self::with_one_nameless(keys)?;
-        // One that was left without a name by mistake would be every nameless token's.
+        // A key left unnamed by mistake would verify every token without a `kid`.
         if keys.0.len() > 1 && keys.0.iter().any(|key| key.name().is_none()) {
             return Err(KeyError::NoKid);
         }
         Ok(keys)
     }
 
-    /// One more key: the one of tokens without a `kid`. For those that were signed before keys had names; there is one such
-    /// key at most, and it is no other token's, whatever its own name is.
+    /// Adds a key for tokens without a `kid`, for those that were signed before keys had names.
+    /// There is at most one such key, and it verifies no other tokens, whatever its own name.
     ///
     /// ```
     /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey, VerifyingKeys};
@@ -54,12 +55,12 @@ impl VerifyingKeys {
     /// ```
     ///
     /// # Errors
-    /// As of [`new`](Self::new); `NoKid` when there is one without a name already.
+    /// As for [`new`](Self::new); `NoKid` if there already is an unnamed key.
     pub fn add_nameless(self, key: VerifyingKey) -> Result<Self, KeyError> {
         Self::with_one_nameless(self.0.iter().cloned().chain([key.nameless()]))
     }
 
-    /// As [`new`](Self::new), but one of several may be nameless.
+    /// Like [`new`](Self::new), but one of several may be unnamed.
     pub(in crate::token) fn with_one_nameless(
         keys: impl IntoIterator<Item = VerifyingKey>,
     ) -> Result<Self, KeyError> {
@@ -86,10 +87,11 @@ impl VerifyingKeys {
         Ok(Self(keys.into()))
     }
 
-    /// The keys of a JWK set (RFC 7517 section 5), of a configuration: secrets may be in it.
+    /// The keys of a JWK set (RFC 7517 section 5) from configuration, which may contain secrets.
     ///
-    /// Keys that aren't meant for us are left out: for other uses than signatures (`use`, or `key_ops` without `verify`), of
-    /// other types, curves or algorithms. A key that is, and is weak or contradicts itself, makes the whole set unacceptable.
+    /// Keys that aren't meant for us are ignored: those for other uses than signatures (`use`, or
+    /// `key_ops` without `verify`), and of other types, curves or algorithms. A key that is meant
+    /// for us, but is weak or contradicts itself, invalidates the whole set.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -98,13 +100,14 @@ impl VerifyingKeys {
         Self::of_jwks(jwks.map(|jwk| jwk?.verifying_if_meant()))
     }
 
-    /// The same of a set that everybody may read: there is no secret and no private key in it.
+    /// Like [`from_jwks`](Self::from_jwks), for a public set, which must contain no secret or
+    /// private key.
     ///
-    /// Keys that can't be read, for want of a member or with an `alg` that is not of their type, are left out too, with a warning:
-    /// the provider's other keys are good without them (RFC 7517 section 5).
+    /// Keys that can't be read, because a member is missing or the `alg` doesn't fit the type, are
+    /// also ignored, with a warning: the provider's other keys remain usable (RFC 7517 section 5).
     ///
     /// # Errors
-    /// [`KeyError`]; `NotPublic` when there is a secret.
+    /// [`KeyError`]; `NotPublic` if there is a secret.
     pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
         let jwks = Jwk::read_set(json)?;
         if jwks.iter().flatten().any(Jwk::is_private) {
@@ -119,7 +122,7 @@ impl VerifyingKeys {
                     | KeyError::WrongAlgorithm
                     | KeyError::Kid),
                 ) => {
-                    tracing::warn!(target: "tollgate", %error, "a key of a JWK set is left out");
+                    tracing::warn!(target: "tollgate", %error, "ignoring an unusable key of a JWK set");
                     Ok(None)
                 }
                 key => key,
@@ -137,11 +140,12 @@ impl VerifyingKeys {
         Self::new(keys)
     }
 
-    /// The algorithm of those keys that came as JWKs without `alg` and are of its type: `PS256` for RSA keys, say, which are `RS256`'s
-    /// otherwise. See [`VerifyingKey::default_algorithm`]; to be set for each type by itself.
+    /// The algorithm of keys of its type that came as JWKs without `alg`: for example `PS256` for
+    /// RSA keys, which otherwise use `RS256`. See [`VerifyingKey::default_algorithm`]; set it
+    /// separately for each type.
     ///
     /// # Errors
-    /// [`KeyError::SecretTooShort`] for an algorithm that asks for longer secrets.
+    /// [`KeyError::SecretTooShort`] for an algorithm that requires longer secrets.
     pub fn default_algorithm(self, algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
         let keys = self.0.iter().cloned().map(|key| {
             if key.algorithm().shares_keys_with(algorithm) {
@@ -153,15 +157,16 @@ impl VerifyingKeys {
         keys.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The public keys of the set as a JWK set, to be published. Secrets are left out.
+    /// The public keys of the set as a JWK set for publication. Secrets are omitted.
     #[must_use]
     pub fn to_jwks(&self) -> String {
         let keys: Vec<_> = self.0.iter().filter_map(published).collect();
         json!({ "keys": keys }).to_string()
     }
 
-    /// Checks the signature of a JWS in its compact form, and hands out what was signed, whatever it is. For tokens there is
-    /// [`TokenVerifier`](crate::token::TokenVerifier), which judges what they say too.
+    /// Checks the signature of a JWS in its compact form, and returns what was signed, whatever it
+    /// is. For tokens use [`TokenVerifier`](crate::token::TokenVerifier), which also checks their
+    /// claims.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -174,8 +179,8 @@ impl VerifyingKeys {
         header::decode(segments.claims)
     }
 
-    /// Refuses whatever isn't signed by one of these keys, with a header that asks for nothing we don't do.
-    /// `typ` is what the header must say, if it must.
+    /// Refuses what isn't signed by one of these keys, or has a header with unsupported demands.
+    /// `typ` is what the header must have, if anything.
     pub(in crate::token) fn check(
         &self,
         segments: &Segments<'_>,
@@ -193,7 +198,7 @@ impl VerifyingKeys {
             typ.check(header.typ.as_deref())?;
         }
         let signature = header::decode(segments.signature)?;
-        // Without names nobody can tell a key that was followed by another from the one that signed.
+        // Without names, a replaced key can't be told from a bad signature.
         let has_no_name = header.kid.is_none() || key.name().is_none();
         let verified = key.verify(segments.signed.as_bytes(), &signature);
         verified.map_err(|error| Unfit {
@@ -221,7 +226,7 @@ impl VerifyingKeys {
                 Some(name) if name != kid => Err(UNKNOWN),
                 _ => Ok(only),
             },
-            // Whoever names none is the nameless one's, if there is one.
+            // A token without a name selects the unnamed key, if there is one.
             (keys, kid) => keys
                 .iter()
                 .find(|key| key.name() == kid)
@@ -230,12 +235,12 @@ impl VerifyingKeys {
     }
 }
 
-/// The algorithms of keys without `alg` that a source was told, one for each type.
+/// The algorithms set for keys without `alg`, one for each type.
 #[derive(Clone, Debug, Default)]
 pub(in crate::token) struct DefaultAlgorithms(Vec<TokenAlgorithm>);
 
 impl DefaultAlgorithms {
-    /// The last one of a type is what counts.
+    /// The last one set for a type wins.
     pub(in crate::token) fn add(&mut self, algorithm: TokenAlgorithm) {
         self.0.retain(|other| !other.shares_keys_with(algorithm));
         self.0.push(algorithm);
@@ -247,10 +252,10 @@ impl DefaultAlgorithms {
     }
 }
 
-/// Why no key of a set finds a signature good.
+/// Why no key of a set verifies a signature.
 pub(in crate::token) struct Unfit {
     pub(in crate::token) error: TokenError,
-    /// Whether a key may that isn't in the set.
+    /// Whether a key that isn't in the set may.
     pub(in crate::token) others_may_fit: bool,
 }
 

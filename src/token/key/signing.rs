@@ -1,4 +1,4 @@
-//! Keys that make signatures.
+//! Keys that sign.
 
 use std::fmt;
 
@@ -23,9 +23,10 @@ use super::{
 };
 use crate::token::IssueError;
 
-/// A key that makes signatures, with the key that checks them. Redacted in `Debug`.
+/// A key that signs, with the key that verifies. Redacted in `Debug`.
 ///
-/// A private key is named by its thumbprint (RFC 7638) unless it is given another name; a secret has no name.
+/// A private key is named by its thumbprint (RFC 7638) unless another name is set; a secret is
+/// unnamed.
 ///
 /// ```
 /// use tollgate::token::{SigningKey, TokenAlgorithm, TokenIssuer};
@@ -51,7 +52,7 @@ enum Material {
 }
 
 impl SigningKey {
-    /// A secret; its bytes are the key as they are.
+    /// A secret; its raw bytes are the key.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -96,8 +97,9 @@ impl SigningKey {
         Self::named_by_thumbprint(algorithm, material)
     }
 
-    /// A private key, or a secret, as a JWK (RFC 7517). Its algorithm is its `alg`; where it has none, it is as for
-    /// [`VerifyingKey::from_jwk`]. Its name is its `kid`. An RSA key has its primes and their numbers too.
+    /// A private key, or a secret, as a JWK (RFC 7517). The algorithm is its `alg`; without one, as
+    /// for [`VerifyingKey::from_jwk`]. The name is its `kid`. An RSA key must include its primes
+    /// and their exponents and coefficient.
     ///
     /// ```
     /// use tollgate::token::{SigningKey, TokenAlgorithm};
@@ -112,7 +114,8 @@ impl SigningKey {
     /// ```
     ///
     /// # Errors
-    /// [`KeyError`]; `Unreadable` also where the private part isn't there, or isn't that of the public one.
+    /// [`KeyError`]; `Unreadable` also if the private part is missing, or doesn't belong to the
+    /// public one.
     pub fn from_jwk(json: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Unreadable;
         let jwk = Jwk::read(json)?;
@@ -141,10 +144,11 @@ impl SigningKey {
         }
     }
 
-    /// A new private key; 2,048 bits for RSA. [`to_pem`](Self::to_pem) is for keeping it.
+    /// A new private key; 2,048 bits for RSA. [`to_pem`](Self::to_pem) exports it for storage.
     ///
     /// # Errors
-    /// [`KeyError::Generate`]; so for a secret, which [`SigningSecret`](crate::token::SigningSecret) makes and keeps.
+    /// [`KeyError::Generate`]; always for a secret, which
+    /// [`SigningSecret`](crate::token::SigningSecret) generates and stores.
     pub fn generate(algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
         let failed = |_| KeyError::Generate;
         let material = match algorithm.means() {
@@ -158,7 +162,7 @@ impl SigningKey {
         Self::named_by_thumbprint(algorithm, material)
     }
 
-    /// Gives it another name.
+    /// Sets another name.
     ///
     /// # Errors
     /// [`KeyError::Kid`].
@@ -167,7 +171,7 @@ impl SigningKey {
         Ok(self)
     }
 
-    /// The private key as PKCS #8 in PEM, to be kept where nobody else reads it.
+    /// The private key as PKCS #8 in PEM, to be stored where nobody else can read it.
     ///
     /// # Errors
     /// [`KeyError::Unreadable`] for a secret.
@@ -186,7 +190,7 @@ impl SigningKey {
         Ok(SecretString::from(pem::encode(&block)))
     }
 
-    /// The key that checks what it signs.
+    /// The key that verifies its signatures.
     #[must_use]
     pub fn verifying(&self) -> &VerifyingKey {
         &self.verifying

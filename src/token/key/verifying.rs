@@ -1,4 +1,4 @@
-//! Keys that check signatures.
+//! Keys that verify signatures.
 
 use std::{fmt, sync::Arc};
 
@@ -15,10 +15,12 @@ use crate::token::{TokenError, TokenErrorKind};
 
 const KID_LENGTH_MAX: usize = 255;
 
-/// A key that checks signatures, with its one algorithm, and its name among others. A clone is a reference count.
+/// A key that verifies signatures, with its single algorithm and optional name. Cloning it
+/// increments a reference count.
 ///
-/// Weak keys are refused when they are made: short secrets, RSA keys of less than 2,048 bits or with the mark of ROCA,
-/// points that are on another curve or of small order, the text of a public key as a secret.
+/// Weak keys are refused on construction: short secrets, RSA keys of less than 2,048 bits or with
+/// the ROCA fingerprint, points on another curve or of small order, the text of a public key as a
+/// secret.
 ///
 /// ```
 /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};
@@ -35,7 +37,7 @@ const KID_LENGTH_MAX: usize = 255;
 #[derive(Clone)]
 pub struct VerifyingKey {
     algorithm: TokenAlgorithm,
-    /// Whether nobody said so: of a JWK without `alg`.
+    /// Whether the algorithm was implied, by a JWK without `alg`.
     is_implied: bool,
     kid: Option<Arc<str>>,
     material: Arc<Material>,
@@ -43,15 +45,15 @@ pub struct VerifyingKey {
 
 struct Material {
     key: DecodingKey,
-    /// Of a public key.
+    /// `None` for a secret.
     numbers: Option<PublicNumbers>,
 }
 
 impl VerifyingKey {
-    /// A secret; its bytes are the key as they are.
+    /// A secret; its raw bytes are the key.
     ///
     /// # Errors
-    /// [`KeyError`]: too short, or the text of a key that everybody may know.
+    /// [`KeyError`]: too short, or the text of a public key.
     pub fn from_secret(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<Self, KeyError> {
         hmac_key(algorithm, secret)?;
         Ok(Self::new(algorithm, DecodingKey::from_secret(secret), None))
@@ -76,9 +78,9 @@ impl VerifyingKey {
         Self::public(algorithm, PublicNumbers::from_der(algorithm, der)?)
     }
 
-    /// A JWK (RFC 7517): a public key, or a secret. Its algorithm is its `alg`; where it has none, `RS256` for RSA, `HS256`
-    /// for a secret, and otherwise the one of its curve, unless [another is set](Self::default_algorithm). The private part of one
-    /// that has it is not read.
+    /// A JWK (RFC 7517): a public key, or a secret. The algorithm is its `alg`; without one,
+    /// `RS256` for RSA, `HS256` for a secret, and otherwise that of its curve, unless [another is
+    /// set](Self::default_algorithm). A private part is not read.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -86,10 +88,10 @@ impl VerifyingKey {
         Jwk::read(json)?.verifying()
     }
 
-    /// Gives it a name, which tokens then say in their `kid`.
+    /// Sets the name, which tokens contain in their `kid`.
     ///
     /// # Errors
-    /// [`KeyError::Kid`] when it is empty or longer than 255 bytes.
+    /// [`KeyError::Kid`] if it is empty or longer than 255 bytes.
     pub fn kid(mut self, kid: &str) -> Result<Self, KeyError> {
         if kid.is_empty() || kid.len() > KID_LENGTH_MAX {
             return Err(KeyError::Kid);
@@ -98,8 +100,9 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// The algorithm of a key that came as a JWK without `alg`, for an issuer that signs with `PS256` and doesn't say so. A key that was
-    /// told its algorithm keeps it. It is pinned all the same: a token's header chooses nothing.
+    /// The algorithm of a key that came as a JWK without `alg`, for an issuer that signs with
+    /// `PS256`, for example, and doesn't declare it. A key with an explicit algorithm keeps it.
+    /// Either way it is pinned: a token's header chooses nothing.
     ///
     /// ```
     /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};
@@ -112,7 +115,8 @@ impl VerifyingKey {
     /// ```
     ///
     /// # Errors
-    /// [`KeyError::WrongAlgorithm`] for one of another type or curve than the key's, `SecretTooShort` for one that asks for a longer secret.
+    /// [`KeyError::WrongAlgorithm`] for an algorithm of another type or curve than the key's,
+    /// `SecretTooShort` for one that requires a longer secret.
     pub fn default_algorithm(mut self, algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
         if !self.algorithm.shares_keys_with(algorithm) {
             return Err(KeyError::WrongAlgorithm);
@@ -140,7 +144,7 @@ impl VerifyingKey {
         self.kid.as_deref()
     }
 
-    /// The same, as one whose algorithm nobody said.
+    /// Marks the algorithm as implied.
     pub(super) fn implied(mut self) -> Self {
         self.is_implied = true;
         self
@@ -172,7 +176,8 @@ impl VerifyingKey {
         }
     }
 
-    /// Refuses every `alg` but the key's own, letter by letter: `none` in any spelling is just another one.
+    /// Refuses every `alg` that isn't exactly the key's own; `none` in any spelling is just another
+    /// one.
     pub(in crate::token) fn check_algorithm(&self, alg: &str) -> Result<(), TokenError> {
         if alg == self.algorithm.as_str() {
             Ok(())
@@ -184,8 +189,9 @@ impl VerifyingKey {
         }
     }
 
-    /// Secrets are compared in constant time, by the library. Its factory is called directly: its process-wide provider
-    /// is the application's to install, and panics when both backends are in the build and neither was chosen.
+    /// Secrets are compared in constant time, by the library. Its factory is called directly: its
+    /// process-wide provider is the application's to install, and panics when both backends are in
+    /// the build and neither was chosen.
     pub(in crate::token) fn verify(
         &self,
         signed: &[u8],
@@ -210,7 +216,7 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// A secret as a key, if it is long enough, and one.
+/// The key of a secret that is long enough and isn't public text.
 pub(super) fn hmac_key(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<hmac::Key, KeyError> {
     let Means::Secret { hmac, length_min } = algorithm.means() else {
         return Err(KeyError::Unreadable);
@@ -224,8 +230,8 @@ pub(super) fn hmac_key(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<hmac:
     Ok(hmac::Key::new(hmac, secret))
 }
 
-/// Whether it has the look of a key or a certificate: PEM, SubjectPublicKeyInfo, JWK, SSH. Who takes one for a secret
-/// lets everybody sign who has read it (RFC 8725 section 2.1).
+/// Whether it looks like a key or a certificate: PEM, SubjectPublicKeyInfo, JWK, SSH. Using one as
+/// a secret would let everyone sign who has read it (RFC 8725 section 2.1).
 fn is_known_to_all(secret: &[u8]) -> bool {
     // The object identifiers of RSA, of elliptic curves, and of Ed25519 (RFC 8410).
     const OIDS: [&[u8]; 3] = [

@@ -1,4 +1,4 @@
-//! What claims may say.
+//! What claims may contain.
 
 use super::*;
 
@@ -125,7 +125,7 @@ fn several_names_of_an_issuer_and_of_ours_are_as_good_as_one() {
     for odd in [r#""iss":["api"],"#, r#""iss":null,"#] {
         assert_eq!(verdict(odd, aud), Err(Kind::Malformed), "{odd}");
     }
-    // The one that is set last stands alone.
+    // The last setting wins.
     let alone = builder(&clock)
         .add_issuer("b")
         .issuer("c")

@@ -1,10 +1,10 @@
-//! Keys of Ed25519 that anybody can sign for.
+//! Ed25519 keys that anyone can sign for.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
 use super::*;
 
-/// Little end first.
+/// Little-endian.
 fn number(first: u8, middle: u8, last: u8) -> [u8; 32] {
     let mut bytes = [middle; 32];
     (bytes[0], bytes[31]) = (first, last);

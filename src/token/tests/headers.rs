@@ -1,4 +1,4 @@
-//! What a header may say.
+//! What a header may contain.
 
 use super::*;
 

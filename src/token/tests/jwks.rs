@@ -1,4 +1,4 @@
-//! Keys at an address, which a real server of this process answers.
+//! Keys at an address, served by a real server in this process.
 
 mod source;
 mod waits;
@@ -24,7 +24,7 @@ async fn keys_are_refreshed_although_the_time_of_day_steps_back() {
         verifier.verify(&good).unwrap();
         clock.advance(Duration::from_secs(1));
     }
-    // And on, which costs a look and no fetch.
+    // It stays valid, without another fetch.
     clock.set(now.checked_add(year).unwrap());
     let _ = verifier.verify(&good);
     clock.set(now);
@@ -184,7 +184,7 @@ async fn a_provider_says_where_its_keys_are_and_must_be_itself() {
     let verifier = verifier(discover(&source.url), &clock);
     assert_eq!(verdict(&verifier, &token(&issuer)).await, Ok(()));
     assert_eq!(source.hits(), 2);
-    // The same address, and another name of an issuer.
+    // The same address, but another issuer name.
     let other = discover(&format!("{}/", source.url)).fetch().await;
     assert!(matches!(other, Err(JwksError::Discovery)));
 }

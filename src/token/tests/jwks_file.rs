@@ -107,7 +107,7 @@ async fn in_a_runtime_nobody_waits_for_the_file() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, new.jwks()).unwrap();
     let token = token(&new);
-    // Each look is at most a step of the clock away; the reading takes as long as it takes.
+    // Each step of the clock allows one check; the read takes an unknown time.
     let counts = async {
         while verifier.verify(token.expose()).is_err() {
             clock.advance(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Keys that are taken and keys that are not, and several of them.
+//! Keys that are accepted or refused, and sets of keys.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn every_algorithm_signs_what_it_verifies() {
         let issuer = issuer(again, &clock);
         let token = token(&issuer);
         assert_eq!(key.sign(b"x").unwrap().len(), key.signature_length());
-        // By what everybody can read, and by nothing else.
+        // With public text as the secret.
         let published = VerifyingKeys::from_public_jwks(issuer.jwks().as_bytes()).unwrap();
         let verifier = TokenVerifier::builder(published)
             .with_clock(clock.clone())
@@ -101,7 +101,7 @@ fn a_key_of_one_type_is_none_of_another() {
             let read = SigningKey::from_pem(wanted, pem.as_bytes());
             assert_eq!(read.is_ok(), same, "{made} as {wanted}");
         }
-        // What signs is not what verifies.
+        // A signing key isn't a verifying key.
         assert!(VerifyingKey::from_pem(made, pem.as_bytes()).is_err());
     }
 }
@@ -240,7 +240,7 @@ fn a_set_is_one_kind_of_keys_each_with_its_name() {
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     assert_eq!(err(&many), E::TooMany);
     jwks(&many[1..]).unwrap();
-    // What isn't for us is left out; what is, and is weak, spoils it all.
+    // Keys for other uses are ignored; a weak key that is meant for us invalidates the set.
     let foreign = [
         r#""kty":"XYZ","kid":"1""#,
         &named(&format!(r#"{EC},"use":"enc""#), "1"),
@@ -421,7 +421,7 @@ fn a_key_has_one_of_the_two_names_of_its_algorithm_and_so_have_its_tokens() {
     }
 }
 
-/// The public key of a JWK set with one, without its `alg`.
+/// The public key of a JWK set with a single key, without its `alg`.
 fn without_alg(issuer: &TokenIssuer) -> String {
     let mut jwks: serde_json::Value = serde_json::from_str(&issuer.jwks()).unwrap();
     jwks["keys"][0]
@@ -454,7 +454,7 @@ fn a_key_that_says_no_algorithm_has_the_one_that_was_set_for_its_type() {
             &ps256,
             &rs256,
         ),
-        // Of other types, which it leaves alone.
+        // Algorithms of other types leave it unchanged.
         (
             &[
                 TokenAlgorithm::Es256,
@@ -468,7 +468,7 @@ fn a_key_that_says_no_algorithm_has_the_one_that_was_set_for_its_type() {
         let verifier = TokenVerifier::builder(set(algorithms)).with_clock(clock.clone());
         let verifier = verifier.build().unwrap();
         verifier.verify(token(good).expose()).unwrap();
-        // The header names an algorithm that the key could be of, and doesn't choose it.
+        // The header names an algorithm that would suit the key, but doesn't choose it.
         let error = verifier.verify(token(bad).expose()).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported, "{algorithms:?}");
     }

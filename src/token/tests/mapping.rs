@@ -1,4 +1,4 @@
-//! What becomes of the claims of other issuers.
+//! How other issuers' claims are mapped.
 
 use super::*;
 
@@ -84,7 +84,7 @@ fn claims_that_are_always_read_can_be_kept_and_mapped_too() {
     assert_eq!(token.claim("exp").unwrap(), NOW + 60);
     assert_eq!(token.claim("roles").unwrap()[0], "a");
     assert_eq!(token.claim("sub"), None);
-    // And are read as ever.
+    // They are still read.
     assert_eq!(token.roles().collect::<Vec<_>>(), ["a"]);
     assert_eq!(token.session().unwrap().as_str(), "s");
     for odd in [
@@ -156,7 +156,7 @@ fn attributes_are_strings_of_the_principal() {
         let odd = verify(tenant, &format!(r#","org":{{"id":{odd}}}"#));
         assert_eq!(odd.unwrap_err(), Kind::Malformed);
     }
-    // What is always read is read as ever, mapped or not.
+    // Standard claims are read whether mapped or not.
     let named = |builder: TokenVerifierBuilder| builder.add_attribute_from("name", ["sub"]);
     let claims = format!(
         r#"{{"iss":"api","aud":"web","sub":null,"exp":{}}}"#,

@@ -47,7 +47,7 @@ fn public(members: &str) -> VerifyingKey {
     VerifyingKey::from_jwk(format!("{{{members}}}").as_bytes()).unwrap()
 }
 
-/// Signed by one, checked by the other.
+/// Signs with one, verifies with the other.
 #[track_caller]
 fn is_a_pair(members: &str) {
     let clock = Arc::new(ManualClock::default());
@@ -57,7 +57,7 @@ fn is_a_pair(members: &str) {
         .unwrap();
     let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
     let token = issuer.issue(&user, &session, []).unwrap();
-    // The public part has no name unless the JWK has; then any will do.
+    // The public part has no name unless the JWK has; then any name is accepted.
     let keys = VerifyingKeys::from(public(members));
     let verifier = TokenVerifier::builder(keys).with_clock(clock).build();
     verifier.unwrap().verify(token.expose()).unwrap();

@@ -1,4 +1,4 @@
-//! Keys that follow one another.
+//! Rotation of keys.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn signing_keys_change_while_tokens_stay_good() {
     issuer.rotate(third, HOUR).unwrap();
     published(&[1, 2]);
     verifier.verify(&new).unwrap();
-    // Remembered or not: a key that is gone verifies nothing.
+    // Cached or not: a removed key verifies nothing.
     let error = verifier.verify(&old).unwrap_err();
     assert_eq!(error.kind(), Kind::UnknownKey);
     let secret = SigningKey::from_secret(TokenAlgorithm::Hs256, CANARY).unwrap();
@@ -103,7 +103,7 @@ fn a_stolen_key_is_out_at_once() {
     let clock = Arc::new(ManualClock::default());
     for (stolen, next) in [
         (pair(), pair()),
-        // Neither has a name, and there is one at a time.
+        // Neither has a name, and only one may be unnamed.
         (secret(1), secret(2)),
     ] {
         let issuer = issuer(stolen, &clock);
@@ -154,7 +154,7 @@ fn a_process_that_starts_later_is_told_of_the_keys_before() {
         let before = old.verifying().clone();
         let earlier = token(&issuer(old, &clock));
         let issuer = builder(new, &clock).add_retired(before.clone(), until);
-        // Of long ago, and in nobody's way.
+        // Ended long ago, and no obstacle.
         let issuer = issuer.add_retired(before, clock.now()).build().unwrap();
         let verifier = issuer.verifier().build().unwrap();
         assert_eq!(verdict(&verifier, &earlier), Ok(()));

@@ -1,4 +1,4 @@
-//! Three segments, each in its one form.
+//! Three segments, each with only one valid encoding.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn segments_are_three_and_canonical() {
     }
     refused(&format!("{signed}."), Kind::BadSignature);
     refused("..", Kind::BadSignature);
-    // 32 bytes are 42 characters and 4 bits: of the last character's 6 bits, 2 must be 0.
+    // 32 bytes take 42 characters and 4 bits: 2 of the last character's 6 bits must be 0.
     let last = signature.as_bytes()[42];
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let index = alphabet.iter().position(|other| *other == last).unwrap();
@@ -40,7 +40,7 @@ fn segments_are_three_and_canonical() {
             Kind::Malformed,
         );
     }
-    // Padding inside, signed as it stands.
+    // Padding inside, covered by the signature.
     let padded = base64::engine::general_purpose::URL_SAFE.encode(r#"{"sub":"me"}  "#);
     assert!(padded.ends_with('='));
     refused(

@@ -1,4 +1,4 @@
-//! What can't be set.
+//! Invalid settings.
 
 use super::*;
 

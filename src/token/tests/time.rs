@@ -1,4 +1,4 @@
-//! When a token is good.
+//! When a token is valid.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn expiry_is_a_finite_number_and_now_is_over() {
     accepted(&with_exp(&format!("{NOW}.5")));
     accepted(&with_exp(&(NOW + 1).to_string()));
     accepted(&with_exp("1.8e9"));
-    // The last second that other calendars have.
+    // The last second of other calendars.
     accepted(&with_exp("253402300799"));
     accepted(&with_exp("253402300799.9"));
 }

@@ -56,7 +56,7 @@ fn beside_bare_decode() {
     });
     let no_cache = nanoseconds(|| drop(black_box(uncached.verify(token.expose()).unwrap())));
     let cached = nanoseconds(|| drop(black_box(warm.verify(token.expose()).unwrap())));
-    // Every token a new one, so that each misses and is remembered.
+    // Every token is new, so that each misses the cache and is added.
     let tokens: Vec<_> = (0..180_000)
         .map(|_| issuer.issue(&user, &session, ["user"]).unwrap())
         .collect();
@@ -74,7 +74,7 @@ fn beside_bare_decode() {
     println!("uncached {no_cache} ns, cold and remembered {cold} ns, warm {cached} ns");
 }
 
-/// Cold tokens of every kind of signature, each beside the library with the same key.
+/// Uncached tokens of every kind of signature, compared with the library using the same key.
 #[test]
 #[ignore = "a measurement"]
 #[expect(clippy::disallowed_methods, reason = "a measurement")]

@@ -1,4 +1,4 @@
-//! The examples of the standards, judged as a strict verifier must.
+//! The standards' examples, judged as a strict verifier must.
 
 use super::*;
 
@@ -83,7 +83,7 @@ fn rfc_7515_appendix_a() {
     );
     let keys = key(&format!(r#"{{"kty":"oct","k":"{secret}"}}"#));
     signs(&keys, &hs256, &claims());
-    // As a token it is none of ours: it expired in 2011, and has no subject.
+    // It isn't an acceptable token: it expired in 2011, and has no subject.
     let verifier = TokenVerifier::builder(keys).build().unwrap();
     assert_eq!(verifier.verify(&hs256).unwrap_err().kind(), Kind::Malformed);
 
@@ -96,7 +96,7 @@ fn rfc_7515_appendix_a() {
     );
     signs(&key(P256), &es256, &claims());
 
-    // A.4 is ES512, which we don't do; A.5 is not signed; A.6 is JSON.
+    // A.4 is ES512, which isn't supported; A.5 is not signed; A.6 is JSON.
     let p521 = r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#;
     let foreign = VerifyingKey::from_jwk(p521.as_bytes()).unwrap_err();
     assert_eq!(foreign, KeyError::Foreign);
@@ -122,7 +122,7 @@ fn rfc_7520_section_4() {
     );
     let pinned = format!(r#"{kid},"alg":"PS384""#);
     signs(&rsa(RSA_7520, &pinned), &ps384, &poem());
-    // A key is good for its one algorithm, though the numbers would do for both.
+    // A key works only with its own algorithm, though its numbers would suit both.
     let error = rsa(RSA_7520, kid).verify(&ps384).unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     let error = rsa(RSA_7520, &pinned).verify(&rs256).unwrap_err();
@@ -158,7 +158,7 @@ fn rfc_8037_appendix_a() {
 #[test]
 fn signatures_of_nothing_are_no_signatures() {
     let head = format!("eyJhbGciOiJFUzI1NiJ9.{CLAIMS}");
-    // n, the order of P-256: as good as zero.
+    // n, the order of P-256: equivalent to zero.
     let order = [
         255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 188, 230, 250, 173,
         167, 23, 158, 132, 243, 185, 202, 194, 252, 99, 37, 81,
@@ -173,7 +173,7 @@ fn signatures_of_nothing_are_no_signatures() {
             assert_eq!(error.kind(), Kind::BadSignature);
         }
     }
-    // In ASN.1 and not in the fixed form (RFC 7518 section 3.4), short, long.
+    // In ASN.1 instead of the fixed form (RFC 7518 section 3.4), too short, too long.
     for odd in [&[0x30, 6, 2, 1, 1, 2, 1, 1][..], &[1; 63], &[1; 65], &[0]] {
         let error = key(P256)
             .verify(&format!("{head}.{}", encode(odd)))

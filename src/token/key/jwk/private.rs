@@ -1,4 +1,4 @@
-//! The part of a JWK that only its owner may know (RFC 7518 section 6).
+//! The private part of a JWK (RFC 7518 section 6).
 
 use aws_lc_rs::rsa::{KeyPairComponents, PublicKeyComponents};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -10,11 +10,11 @@ use crate::token::key::{KeyError, TokenAlgorithm, algorithm::Means};
 
 type Secret = Zeroizing<Vec<u8>>;
 
-/// What a private key is made of.
+/// The components of a private key.
 pub(in crate::token::key) enum Private {
     Secret(Secret),
     Rsa(Box<KeyPairComponents<Vec<u8>, Secret>>),
-    /// The number, and the uncompressed point.
+    /// The private number, and the uncompressed point.
     Ec {
         d: Secret,
         point: Vec<u8>,
@@ -35,14 +35,15 @@ fn secret(text: Option<&SecretString>) -> Result<Secret, KeyError> {
 }
 
 impl Jwk {
-    /// The private part, and what it signs with. Whether it belongs to the public part is for the library to see.
+    /// The algorithm and the private part. The library checks that it belongs to the public part.
     pub(in crate::token::key) fn private(&self) -> Result<(TokenAlgorithm, Private), KeyError> {
         let algorithm = self.algorithm()?;
         self.check_use("sign")?;
         let d = self.d.as_ref();
         let private = match algorithm.means() {
             Means::Secret { .. } => Private::Secret(secret(self.k.as_ref())?),
-            // Of three primes or more: section 6.3.2.7, whoever doesn't do them must not use the key.
+            // Three primes or more: implementations that don't support them must not use the key
+            // (section 6.3.2.7).
             Means::Rsa { .. } if self.oth.is_some() => return Err(KeyError::Foreign),
             Means::Rsa { .. } => Private::Rsa(Box::new(KeyPairComponents {
                 public_key: PublicKeyComponents {
@@ -59,7 +60,7 @@ impl Jwk {
             Means::Ec { length, .. } => {
                 let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
                 let d = secret(d)?;
-                // Sections 6.2.1.2 and 6.2.2.1: all of the octets, leading zeros too.
+                // Sections 6.2.1.2 and 6.2.2.1: full length, including leading zeros.
                 if [x.len(), y.len(), d.len()] != [length; 3] {
                     return Err(KeyError::Unreadable);
                 }

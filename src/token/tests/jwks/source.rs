@@ -1,4 +1,4 @@
-//! A server of keys, and who reads them there.
+//! A key server and its clients.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use tokio::{
 
 use super::*;
 
-/// Answers every request with what it was last told to.
+/// Answers every request with the response that was last set.
 pub(super) struct Source {
     pub(super) url: String,
     pub(super) told: Arc<Mutex<String>>,
     hits: Arc<AtomicUsize>,
-    /// Nothing is answered while it is false.
+    /// While false, no request is answered.
     answers: watch::Sender<bool>,
 }
 
@@ -60,7 +60,7 @@ impl Source {
                     let _ = stream.write_all(text.as_bytes()).await;
                 }
                 if text.is_empty() {
-                    // One that hangs.
+                    // A server that hangs.
                     tokio::spawn(async move {
                         std::future::pending::<()>().await;
                         drop(stream);

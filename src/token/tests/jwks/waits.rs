@@ -1,4 +1,4 @@
-//! Who waits for a fetch, and how many there are.
+//! Which tokens wait for a fetch, and how many.
 
 use std::task::Poll;
 
@@ -27,7 +27,7 @@ async fn a_flood_of_unknown_keys_costs_one_fetch_in_a_cooldown() {
         assert_eq!(source.hits(), round);
         clock.advance(Duration::from_secs(30));
     }
-    // The one that the last fetch was for is known not to be there.
+    // The name that the last fetch was for is known to be absent.
     for _ in 0..3 {
         assert_eq!(
             verdict(&verifier, &made_up("4-0")).await,
@@ -65,7 +65,7 @@ async fn a_key_that_came_after_a_fetch_began_is_not_taken_for_absent() {
     let mut first = Box::pin(verdict(&verifier, &first));
     assert_eq!(futures_util::poll!(&mut first), Poll::Pending);
     source.is_asked(1).await;
-    // The set that is answered may have been read before the next key was there.
+    // The response may have been read before the next key existed.
     let mut waits = Box::pin(verdict(&verifier, &second));
     assert_eq!(futures_util::poll!(&mut waits), Poll::Pending);
     source.release();
@@ -127,7 +127,7 @@ fn a_runtime_that_ends_ends_a_fetch_and_no_one_hangs() {
             .build()
     };
     let clock = Arc::new(ManualClock::default());
-    // The source outlives the runtime of whoever asks first.
+    // The source outlives the runtime of its first caller.
     let others = tokio::runtime::Runtime::new().unwrap();
     let source = others.block_on(Source::new());
     let issuer = signer(&clock);
@@ -163,12 +163,12 @@ async fn keys_that_came_since_a_token_was_looked_at_count_for_it() {
     let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
     let keys = source.keys(&clock);
     let verifier = verifier(keys.clone(), &clock);
-    // Before there were any, and when they are others.
+    // Both before the first keys, and after they change.
     for issuer in [signer(&clock), signer(&clock)] {
         source.tell("200 OK", "", &issuer.jwks());
         let good = token(&issuer);
         let refusal = verifier.look(&good).unwrap_err();
-        // Another's fetch, from its beginning to its end. The next is a cooldown away.
+        // Another token's complete fetch. The next is a cooldown away.
         keys.fetch().await.unwrap();
         let outcome = verifier.hope(&good, refusal);
         assert!(matches!(outcome, Verification::Over(Ok(_))));
@@ -207,7 +207,7 @@ async fn keys_that_were_due_long_ago_are_waited_for() {
     source.release();
     assert_eq!(first.await, Err(Kind::UnknownKey), "it was withdrawn");
     assert_eq!(source.hits(), 3);
-    // While it fails nobody waits for it.
+    // While it fails, no token waits for it.
     let good = token(&next);
     source.tell("500 Oops", "", "");
     clock.advance(Duration::from_secs(240));
@@ -252,7 +252,8 @@ async fn a_key_without_a_name_may_be_followed_by_another() {
     assert_eq!(source.hits(), 1, "in the cooldown");
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &new).await, Ok(()));
-    // In the cooldown; after it; and in the one that follows a fetch which did not bring it.
+    // During the cooldown, after it, and in the one that follows a fetch that did not bring the
+    // key.
     for hits in [2, 3, 3] {
         for _ in 0..1_000 {
             assert_eq!(verdict(&verifier, &old).await, Err(Kind::BadSignature));
@@ -263,7 +264,7 @@ async fn a_key_without_a_name_may_be_followed_by_another() {
     source.tell("500 Oops", "", "");
     assert_eq!(verdict(&verifier, &old).await, Err(Kind::NoKeys));
     assert_eq!(verdict(&verifier, &new).await, Ok(()));
-    // Where names tell keys apart, a bad signature is one.
+    // If keys are selected by name, a bad signature is final.
     source.tell("200 OK", "", &next.jwks());
     clock.advance(Duration::from_secs(30));
     let hits = source.hits();
