@@ -30,13 +30,13 @@
 //! # Ok(()) }
 //! ```
 
-mod place;
+mod location;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::HeaderName;
 use ipnet::IpNet;
-use place::{Found, Place};
+use location::{Found, Location};
 
 use crate::{
     domain::{
@@ -69,7 +69,7 @@ impl ApiKeyLayer {
         Self {
             gate: Gate::new(ApiKeyPolicy {
                 keys,
-                place: Place::Headers(KeyHeaders::new(X_API_KEY)),
+                location: Location::Headers(KeyHeaders::new(X_API_KEY)),
                 address: ClientAddress::peer(),
                 networks: None,
             }),
@@ -81,7 +81,7 @@ impl ApiKeyLayer {
     /// kind of token there, use [`only_in_header`](Self::only_in_header).
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
-        self.place(Place::Headers(KeyHeaders::new(name)))
+        self.read_from(Location::Headers(KeyHeaders::new(name)))
     }
 
     /// Accepts keys only in the header `name`: `authorization` is ignored, and can't conflict with
@@ -110,7 +110,7 @@ impl ApiKeyLayer {
     /// ```
     #[must_use]
     pub fn only_in_header(self, name: HeaderName) -> Self {
-        self.place(Place::Headers(KeyHeaders::only(name)))
+        self.read_from(Location::Headers(KeyHeaders::only(name)))
     }
 
     /// Accepts the key that `read` returns, and none from a header: for example from the
@@ -144,12 +144,12 @@ impl ApiKeyLayer {
         self,
         read: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.place(Place::Custom(Arc::new(read)))
+        self.read_from(Location::Custom(Arc::new(read)))
     }
 
-    fn place(self, place: Place) -> Self {
+    fn read_from(self, location: Location) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| policy.place = place),
+            gate: self.gate.map_policy(|policy| policy.location = location),
         }
     }
 
@@ -194,7 +194,7 @@ impl ApiKeyLayer {
     /// ```
     #[must_use]
     pub fn brings_one_of(&self, keys: &StaticKeys, head: &RequestHead<'_>) -> bool {
-        match self.gate.policy().place.read(head) {
+        match self.gate.policy().location.read(head) {
             Found::Key(key) => keys.holds(&key),
             Found::Bearer(key) => keys.holds(key),
             Found::Nothing | Found::Unreadable | Found::Ambiguous => false,
@@ -221,7 +221,7 @@ impl Authenticator for ApiKeyLayer {
 #[derive(Clone, Debug)]
 pub struct ApiKeyPolicy {
     keys: KeyResolver,
-    place: Place,
+    location: Location,
     address: ClientAddress,
     /// `None`: from anywhere.
     networks: Option<Arc<[IpNet]>>,
@@ -239,11 +239,11 @@ impl Policy for ApiKeyPolicy {
     }
 
     fn key_headers(&self) -> Vec<HeaderName> {
-        self.place.key_headers()
+        self.location.key_headers()
     }
 
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.place.add_key_headers(headers);
+        self.location.add_key_headers(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
@@ -265,10 +265,10 @@ impl Policy for ApiKeyPolicy {
 impl ApiKeyPolicy {
     /// The key that the request carries, if it comes from an allowed address.
     fn key<'a>(&self, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Verdict<Identified>> {
-        let found = match self.place.read(head) {
+        let found = match self.location.read(head) {
             Found::Nothing => {
                 let missing = denial(DenialKind::CredentialMissing);
-                return Err(Verdict::Abstain(match self.place.expected() {
+                return Err(Verdict::Abstain(match self.location.expected() {
                     Some(expected) => missing.with_message(expected),
                     None => missing,
                 }));
@@ -328,7 +328,7 @@ fn judge(
     if !key.networks().is_empty() {
         let refusal = match address() {
             Ok(address) => key.check_address(address).map_err(Denial::from),
-            Err(error) => Err(placeless(Arc::clone(&key), &error)),
+            Err(error) => Err(unknown_address(Arc::clone(&key), &error)),
         };
         if let Err(denial) = refusal {
             return Verdict::Refuse(denial);
@@ -338,7 +338,7 @@ fn judge(
 }
 
 /// The refusal of a key that is bound to networks, if the client's address is unknown.
-fn placeless(key: Arc<ResolvedKey>, error: &AddressError) -> Denial {
+fn unknown_address(key: Arc<ResolvedKey>, error: &AddressError) -> Denial {
     let principal = key.principal();
     let id = principal.key().map_or("a key", KeyId::as_str);
     let reason = format!("{id} is bound to networks, and {}", error.said());

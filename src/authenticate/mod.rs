@@ -77,7 +77,7 @@ impl AuthenticateLayer {
     where
         A: Future<Output = Result<Principal, Denial>> + Send + 'static,
     {
-        Self::of(Rule::Asks(Arc::new(move |head, deadline| {
+        Self::of(Rule::Async(Arc::new(move |head, deadline| {
             let Some(credential) = credential(head) else {
                 return Decision::Ready(verdict(Ok(None)));
             };
@@ -115,7 +115,7 @@ impl AuthenticateLayer {
     pub fn by_head(
         rule: impl Fn(&RequestHead<'_>) -> Result<Option<Principal>, Denial> + Send + Sync + 'static,
     ) -> Self {
-        Self::of(Rule::Knows(Arc::new(rule)))
+        Self::of(Rule::Sync(Arc::new(rule)))
     }
 
     /// Adopts the [`Principal`] that a layer further out has put into the request's extensions, so
@@ -166,13 +166,13 @@ pub struct AuthenticatePolicy {
     deadline: Duration,
 }
 
-type Asks = dyn Fn(&RequestHead<'_>, Duration) -> Decision<Identified> + Send + Sync;
-type Knows = dyn Fn(&RequestHead<'_>) -> Result<Option<Principal>, Denial> + Send + Sync;
+type AsyncRule = dyn Fn(&RequestHead<'_>, Duration) -> Decision<Identified> + Send + Sync;
+type SyncRule = dyn Fn(&RequestHead<'_>) -> Result<Option<Principal>, Denial> + Send + Sync;
 
 #[derive(Clone)]
 enum Rule {
-    Asks(Arc<Asks>),
-    Knows(Arc<Knows>),
+    Async(Arc<AsyncRule>),
+    Sync(Arc<SyncRule>),
 }
 
 impl Policy for AuthenticatePolicy {
@@ -184,8 +184,8 @@ impl Policy for AuthenticatePolicy {
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         match &self.rule {
-            Rule::Asks(rule) => rule(head, self.deadline),
-            Rule::Knows(rule) => Decision::Ready(verdict(rule(head))),
+            Rule::Async(rule) => rule(head, self.deadline),
+            Rule::Sync(rule) => Decision::Ready(verdict(rule(head))),
         }
     }
 }

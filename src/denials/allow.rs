@@ -92,7 +92,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let answer = ready!(self.project().answer.poll(context));
         Poll::Ready(answer.map(|mut answer| {
-            if is_secretive(answer.status()) {
+            if must_hide_allow(answer.status()) {
                 answer.headers_mut().remove(ALLOW);
             }
             answer
@@ -101,7 +101,7 @@ where
 }
 
 /// A refusal for a reason other than the method (RFC 9110, 10.2.1).
-fn is_secretive(status: StatusCode) -> bool {
+fn must_hide_allow(status: StatusCode) -> bool {
     let is_refusal = status.is_client_error() || status.is_server_error();
     is_refusal && status != StatusCode::METHOD_NOT_ALLOWED
 }

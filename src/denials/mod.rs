@@ -202,7 +202,7 @@ impl Permit for DenialsPermit {
         *response.headers = head.headers;
         response.extensions.extend(head.extensions);
         let status = match self.request.dialect {
-            Dialect::Http => keep(response.status, head.status),
+            Dialect::Http => error_status(response.status, head.status),
             Dialect::Grpc | Dialect::Web | Dialect::WebText => head.status,
         };
         if status != StatusCode::METHOD_NOT_ALLOWED {
@@ -213,7 +213,7 @@ impl Permit for DenialsPermit {
 }
 
 /// Keeps the status of an error: a 415 stays a 415, only its style changes. (gRPC has its own.)
-fn keep(was: StatusCode, is: StatusCode) -> StatusCode {
+fn error_status(was: StatusCode, is: StatusCode) -> StatusCode {
     if was.is_client_error() || was.is_server_error() {
         was
     } else {

@@ -32,14 +32,14 @@
 //! # Ok(()) }
 //! ```
 
-mod place;
+mod location;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use http::HeaderName;
-use place::{Found, Place};
+use location::{Found, Location};
 
 use crate::{
     domain::{
@@ -69,7 +69,7 @@ impl JwtLayer {
             gate: Gate::new(JwtPolicy {
                 verifier,
                 sessions: None,
-                place: Place::BEARER,
+                location: Location::BEARER,
                 trusted: Arc::from([]),
             }),
         }
@@ -80,7 +80,7 @@ impl JwtLayer {
     /// ([`ApiKeyLayer::only_in_header`](crate::ApiKeyLayer::only_in_header)).
     #[must_use]
     pub fn only_bearer(self) -> Self {
-        self.place(Place::ONLY_BEARER)
+        self.read_from(Location::ONLY_BEARER)
     }
 
     /// Accepts tokens in the cookie `name`, and in no header. Browsers send cookies whichever site
@@ -89,7 +89,7 @@ impl JwtLayer {
     /// name starts with `__Host-`. A cookie that was split (`NAME.0`, `NAME.1`, …) is reassembled.
     #[must_use]
     pub fn cookie(self, name: &str) -> Self {
-        self.place(Place::Cookie {
+        self.read_from(Location::Cookie {
             names: Arc::from([name.into()]),
         })
     }
@@ -111,11 +111,11 @@ impl JwtLayer {
         self,
         read: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.place(Place::Custom(Arc::new(read)))
+        self.read_from(Location::Custom(Arc::new(read)))
     }
 
-    fn place(self, place: Place) -> Self {
-        let gate = self.gate.map_policy(|policy| policy.place = place);
+    fn read_from(self, location: Location) -> Self {
+        let gate = self.gate.map_policy(|policy| policy.location = location);
         Self { gate }
     }
 
@@ -152,7 +152,7 @@ impl Authenticator for JwtLayer {
 pub struct JwtPolicy {
     verifier: TokenVerifier,
     sessions: Option<SessionResolver>,
-    place: Place,
+    location: Location,
     /// Origins whose pages may send a cookie with unsafe requests.
     trusted: Arc<[Origin]>,
 }
@@ -208,16 +208,16 @@ impl Policy for JwtPolicy {
     }
 
     fn key_headers(&self) -> Vec<HeaderName> {
-        self.place.key_headers()
+        self.location.key_headers()
     }
 
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.place.add_key_headers(headers);
+        self.location.add_key_headers(headers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
-        match self.place.read(head, &self.trusted) {
+        match self.location.read(head, &self.trusted) {
             Found::Token(token) => self.judge(&token),
             Found::Nothing => abstain(DenialKind::CredentialMissing),
             Found::Foreign => abstain(DenialKind::CredentialInvalid),

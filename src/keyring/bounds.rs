@@ -93,7 +93,7 @@ impl Columns<'_> {
 
 /// Removes duplicate roles, writes networks in the form in which they are compared, and refuses
 /// what is too large.
-pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
+pub(super) fn normalize_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringError> {
     if owner.len() > TEXT_LENGTH_MAX {
         return Err(KeyringError::Invalid("owner: at most 255 bytes"));
     }
@@ -114,7 +114,7 @@ pub(super) fn settle_new(owner: &str, new: &mut NewKey) -> Result<(), KeyringErr
 }
 
 /// The same for a change that is made `now`.
-pub(super) fn settle_update(change: &mut KeyUpdate, now: Timestamp) -> Result<(), KeyringError> {
+pub(super) fn normalize_update(change: &mut KeyUpdate, now: Timestamp) -> Result<(), KeyringError> {
     if change.revoked_at.is_some_and(|at| now < at) {
         return Err(KeyringError::Invalid(
             "revoked_at: not in the future (expires_at ends a key later)",

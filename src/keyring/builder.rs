@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::{
     KeyResolver, Pepper,
     forms::Forms,
+    hash_migration::{Aliases, Upgrades},
     hashing::Hashing,
-    mixed::{Aliases, Upgrades},
+    interner::StandingInterner,
     resolver::Inner,
-    standings::Standings,
 };
 use crate::{
     cache::{CacheBounds, RevocableCache},
@@ -124,7 +124,7 @@ impl KeyResolverBuilder {
     pub fn weak_keys(mut self, passwords: Passwords, start: usize) -> Self {
         if start > 0 {
             self.hashing.set_weak(passwords, start);
-            self.forms.take_chosen();
+            self.forms.accept_chosen();
         }
         self
     }
@@ -202,7 +202,7 @@ impl KeyResolverBuilder {
             hashing: self.hashing,
             aliases: Aliases::new(self.bounds.capacity),
             upgrades: Upgrades::default(),
-            standings: Standings::default(),
+            interner: StandingInterner::default(),
             deadline: self.deadline,
             touch_interval: self.touch_interval,
             clock: self.clock,

@@ -34,7 +34,7 @@ impl Forms {
     }
 
     /// Also accepts chosen secrets.
-    pub(super) fn take_chosen(&mut self) {
+    pub(super) fn accept_chosen(&mut self) {
         self.takes_chosen = true;
     }
 
@@ -50,7 +50,7 @@ impl Forms {
             Form::Malformed
         } else if is_whole() {
             Form::Key
-        } else if !self.take_any() || self.begin(text) || !text.bytes().all(is_speakable) {
+        } else if !self.accepts_any() || self.begin(text) || !text.bytes().all(is_speakable) {
             Form::Malformed
         } else if self.takes_chosen {
             Form::Chosen
@@ -62,10 +62,10 @@ impl Forms {
     /// Whether a text is meant as a key. If any text may be a key, a signed token is left to other
     /// layers, unless a format says otherwise.
     pub(super) fn claim(&self, text: &str) -> bool {
-        self.begin(text) || (self.take_any() && !is_signed_token(text))
+        self.begin(text) || (self.accepts_any() && !is_signed_token(text))
     }
 
-    fn take_any(&self) -> bool {
+    fn accepts_any(&self) -> bool {
         (self.own.is_empty() && self.foreign.is_empty()) || self.takes_chosen
     }
 
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(forms.of("team-7hunter22"), expected);
             assert_eq!(forms.claim("team-7hunter22"), chosen);
             assert!(!forms.claim(TOKEN));
-            forms.take_chosen();
+            forms.accept_chosen();
         }
     }
 

@@ -195,7 +195,7 @@ impl Hashing {
         let (Some(weak), Some(digest)) = (&self.weak, self.start(key)) else {
             return Ok(None);
         };
-        let hash = weak.passwords.hash(key).await.map_err(no_turn)?;
+        let hash = weak.passwords.hash(key).await.map_err(busy)?;
         Ok(Some((digest, KeyProof::Argon2id { hash: hash.into() })))
     }
 
@@ -215,12 +215,12 @@ impl Hashing {
             _ => None,
         };
         let check = timeout(deadline, weak.passwords.verify(key, hash)).await;
-        check.unwrap_or(Err(PasswordError::Busy)).map_err(no_turn)
+        check.unwrap_or(Err(PasswordError::Busy)).map_err(busy)
     }
 }
 
 /// Whatever the reason, the store is not to blame.
-fn no_turn(_: PasswordError) -> StoreError {
+fn busy(_: PasswordError) -> StoreError {
     StoreError::new(
         StoreErrorKind::Busy,
         "a key could not be hashed or compared by Argon2id",

@@ -2,7 +2,7 @@
 
 use super::{
     Keyring, KeyringError, NewKey,
-    bounds::settle_new,
+    bounds::normalize_new,
     forms::Form,
     ring::{fresh_id, lineage_of},
 };
@@ -109,7 +109,7 @@ impl Keyring {
         preview: String,
         mut new: NewKey,
     ) -> Result<KeyRecord, KeyringError> {
-        settle_new(owner, &mut new)?;
+        normalize_new(owner, &mut new)?;
         self.check_roles(&new.roles)?;
         self.check_environment(new.environment.as_deref())?;
         let id = fresh_id()?;

@@ -4,19 +4,19 @@
 mod bounds;
 mod builder;
 mod changes;
-mod ends;
+mod delegated;
 mod error;
 mod forms;
+mod hash_migration;
 mod hashing;
 mod import;
-mod makers;
-mod mixed;
+mod interner;
 mod new_key;
 mod refusal;
 mod resolved;
 mod resolver;
+mod revocation;
 mod ring;
-mod standings;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{KeyRefusal, standings::Standings};
+use super::{KeyRefusal, interner::StandingInterner};
 use crate::{
     cache::{Remembered, Stamp},
     domain::{
@@ -45,7 +45,7 @@ impl ResolvedKey {
         mut record: KeyRecord,
         digest: KeyDigest,
         stamp: Stamp,
-        standings: &Standings,
+        interner: &StandingInterner,
         touch_at: Duration,
     ) -> Self {
         // They may come in any form: from a custom store, or a file.
@@ -84,7 +84,7 @@ impl ResolvedKey {
             digest,
             stamp,
             touch_at: AtomicU64::new(millis(touch_at)),
-            identity: principal.into_identity(|standing| standings.share(standing)),
+            identity: principal.into_identity(|standing| interner.intern(standing)),
         }
     }
 

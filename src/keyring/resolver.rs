@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use super::{
     KeyRefusal, KeyResolverBuilder, ResolvedKey,
     forms::{Form, Forms},
+    hash_migration::{Aliases, Upgrades},
     hashing::Hashing,
-    mixed::{Aliases, Upgrades},
-    standings::Standings,
+    interner::StandingInterner,
 };
 use crate::{
     cache::{CacheStatistics, Lookup, RevocableCache, Stamp},
@@ -86,7 +86,7 @@ pub(super) struct Inner {
     pub(super) hashing: Hashing,
     pub(super) aliases: Aliases,
     pub(super) upgrades: Upgrades,
-    pub(super) standings: Standings,
+    pub(super) interner: StandingInterner,
     pub(super) deadline: Duration,
     pub(super) touch_interval: Duration,
     pub(super) clock: Arc<dyn Clock>,
@@ -303,8 +303,8 @@ impl Inner {
 
     fn resolved(&self, record: KeyRecord, digest: KeyDigest, stamp: Stamp) -> Arc<ResolvedKey> {
         let touch_at = self.touch_at(&record);
-        let standings = &self.standings;
-        Arc::new(ResolvedKey::new(record, digest, stamp, standings, touch_at))
+        let interner = &self.interner;
+        Arc::new(ResolvedKey::new(record, digest, stamp, interner, touch_at))
     }
 
     /// One interval after the last use, even if the key was dropped from memory and loaded again

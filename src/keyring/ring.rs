@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     KeyResolver, KeyringError, NewKey,
-    bounds::{settle_new, settle_update},
+    bounds::{normalize_new, normalize_update},
     changes::{act, digests_of, touched_by},
 };
 use crate::{
@@ -148,7 +148,7 @@ impl Keyring {
         owner: &str,
         mut new: NewKey,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        settle_new(owner, &mut new)?;
+        normalize_new(owner, &mut new)?;
         self.check_roles(&new.roles)?;
         let id = fresh_id()?;
         let lineage = lineage_of(&id)?;
@@ -345,7 +345,7 @@ impl Keyring {
         id: &KeyId,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        settle_update(&mut change, self.now())?;
+        normalize_update(&mut change, self.now())?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         let old = self.get(owner, id).await?;
         self.change(&old, change).await

@@ -1,10 +1,10 @@
 mod bounds;
 mod chosen;
 mod contended;
+mod delegated;
 mod faulty;
 mod forms;
 mod found;
-mod makers;
 mod peppers;
 mod rotation;
 mod touched;

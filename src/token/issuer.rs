@@ -68,7 +68,7 @@ struct IssuedClaims<'a> {
 }
 
 /// As long as the id of every token.
-const ANY_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+const PLACEHOLDER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The claim with the sequence number of a refresh token within its login.
 pub(crate) const GENERATION: &str = "gen";
@@ -198,7 +198,7 @@ impl TokenIssuer {
         let (roles, end) = (bounded(roles)?, Timestamp::MAX);
         let json = to_json(&IssuedClaims {
             roles,
-            ..self.claims(user, session, end, end, ANY_ID)
+            ..self.claims(user, session, end, end, PLACEHOLDER_ID)
         })?;
         self.0.keys.current().check_length(json.len())
     }

@@ -54,9 +54,9 @@ pub(super) trait KeySource: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// If that can't be determined.
-    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<Hope, TokenError> {
+    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<KeyRefresh, TokenError> {
         let _ = (kid, judged_by);
-        Ok(Hope::None)
+        Ok(KeyRefresh::None)
     }
 }
 
@@ -68,13 +68,13 @@ pub(crate) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
     not(feature = "jwks"),
     expect(dead_code, reason = "other sources have all of their keys at hand")
 )]
-pub(super) enum Hope {
+pub(super) enum KeyRefresh {
     /// No other keys will come.
     None,
     /// The keys have changed since it was judged.
-    Now,
+    Done,
     /// Other keys may arrive.
-    Later(Wait),
+    Pending(Wait),
 }
 
 impl Source {

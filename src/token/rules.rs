@@ -14,7 +14,7 @@ const SUBJECT_LENGTH_MAX: usize = 255;
 
 /// The claim `typ` of Keycloak's tokens that aren't for calling services. Its access tokens have
 /// `Bearer` or `DPoP` there, and all of them have `JWT` in the header.
-const NO_CALLERS: &[&str] = &["ID", "Serialized-ID", "Logout"];
+const NOT_FOR_CALLS: &[&str] = &["ID", "Serialized-ID", "Logout"];
 /// The claim `typ` of its refresh tokens.
 const REFRESHING: &[&str] = &["Refresh", "Offline"];
 
@@ -110,7 +110,7 @@ impl Rules {
             typ.is_some_and(|typ| types.iter().any(|it| typ.eq_ignore_ascii_case(it)))
         };
         let foreign =
-            is_one_of(NO_CALLERS) || (expected == TokenUse::Access && is_one_of(REFRESHING));
+            is_one_of(NOT_FOR_CALLS) || (expected == TokenUse::Access && is_one_of(REFRESHING));
         if fits && !foreign {
             Ok(())
         } else {

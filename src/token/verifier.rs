@@ -9,7 +9,7 @@ use super::{
     TokenUse, VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed},
     header::{self, Segments, Typ},
-    live::{Hope, Source, Wait},
+    live::{KeyRefresh, Source, Wait},
     mapping::{ClaimPath, Mapping},
     memo::{Memo, TokenDigest},
     rules::Rules,
@@ -151,7 +151,9 @@ impl TokenVerifier {
             };
         }
         match outcome {
-            Err(refusal) if refusal.undecided_by.is_some() => self.hope(token, refusal),
+            Err(refusal) if refusal.undecided_by.is_some() => {
+                self.retry_after_refresh(token, refusal)
+            }
             outcome => Verification::Over(outcome),
         }
     }
@@ -167,18 +169,18 @@ impl TokenVerifier {
     }
 
     /// Decides what to do with a token that none of the keys fits.
-    pub(super) fn hope(&self, token: &str, mut refusal: Refusal) -> Verification {
+    pub(super) fn retry_after_refresh(&self, token: &str, mut refusal: Refusal) -> Verification {
         // The keys may have changed since the token was judged, and then no fetch is due.
         for _ in 0..LOOKS_MAX {
-            let meanwhile = match (self.hope_of(token, &refusal), refusal) {
-                (Ok(Hope::None), refusal) => return Verification::Over(Err(refusal)),
-                (Ok(Hope::Later(keys)), refusal) => {
+            let meanwhile = match (self.key_refresh_for(token, &refusal), refusal) {
+                (Ok(KeyRefresh::None), refusal) => return Verification::Over(Err(refusal)),
+                (Ok(KeyRefresh::Pending(keys)), refusal) => {
                     return Verification::Waits {
                         keys,
                         meanwhile: Err(refusal),
                     };
                 }
-                (Ok(Hope::Now), _) => self.look(token),
+                (Ok(KeyRefresh::Done), _) => self.look(token),
                 (Err(error), _) => Err(error.into()),
             };
             match meanwhile {
@@ -189,9 +191,9 @@ impl TokenVerifier {
         Verification::Over(Err(refusal))
     }
 
-    fn hope_of(&self, token: &str, refusal: &Refusal) -> Result<Hope, TokenError> {
+    fn key_refresh_for(&self, token: &str, refusal: &Refusal) -> Result<KeyRefresh, TokenError> {
         let (Source::Live(source), Some(generation)) = (&self.0.keys, refusal.undecided_by) else {
-            return Ok(Hope::None);
+            return Ok(KeyRefresh::None);
         };
         let mut json = Vec::new();
         let segments = Segments::of(token)?;

@@ -116,14 +116,14 @@ impl Inner {
                 .compare_exchange(latest, second, order.0, order.1)
                 .is_ok();
         if looks {
-            self.read_aside();
+            self.read_in_background();
         }
     }
 
     /// On its own thread if others would wait for this one: a disk may hang, and checking a set
     /// takes milliseconds. Not on one of the runtime's blocking threads, which it waits for when it
     /// shuts down.
-    fn read_aside(self: &Arc<Self>) {
+    fn read_in_background(self: &Arc<Self>) {
         if tokio::runtime::Handle::try_current().is_err() {
             return self.read_again();
         }

@@ -24,7 +24,7 @@ use crate::{
     token::{
         TokenError, TokenErrorKind, VerifyingKeys,
         key::DefaultAlgorithms,
-        live::{Hope, KeySource, Shared, Wait},
+        live::{KeyRefresh, KeySource, Shared, Wait},
     },
 };
 
@@ -50,14 +50,14 @@ const OVERDUE_AFTER: u32 = 2;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The location of the keys.
-pub(super) enum Place {
+pub(super) enum Location {
     Keys(String),
     Provider(String),
 }
 
 /// The settings of the builder.
 pub(super) struct Settings {
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) fetcher: Fetcher,
     pub(super) algorithms: DefaultAlgorithms,
     pub(super) refresh: Duration,
@@ -71,8 +71,8 @@ pub(super) struct Source {
     state: Mutex<State>,
     /// Between these moments (in seconds since 1970) nobody checks whether a fetch is due, so that
     /// the monotonic clock needn't be read for each token.
-    quiet_from: AtomicI64,
-    quiet_until: AtomicI64,
+    paused_from: AtomicI64,
+    paused_until: AtomicI64,
     /// Whether a fetch is under way for keys that were due long before it began, because no tokens
     /// came meanwhile.
     overdue: AtomicBool,
@@ -113,8 +113,8 @@ impl Source {
             shared: Shared::default(),
             state: Mutex::default(),
             // There is nothing to refresh before the first token.
-            quiet_from: AtomicI64::new(i64::MIN),
-            quiet_until: AtomicI64::new(i64::MAX),
+            paused_from: AtomicI64::new(i64::MIN),
+            paused_until: AtomicI64::new(i64::MAX),
             overdue: AtomicBool::new(false),
             over: watch::Sender::new(0),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
@@ -158,8 +158,8 @@ impl Source {
         state.in_flight = true;
         let is_overdue = !state.failing && state.overdue_at.is_some_and(|at| at <= now);
         self.overdue.store(is_overdue, Ordering::Release);
-        self.quiet_until.store(i64::MAX, Ordering::Release);
-        self.quiet_from.store(i64::MIN, Ordering::Release);
+        self.paused_until.store(i64::MAX, Ordering::Release);
+        self.paused_from.store(i64::MIN, Ordering::Release);
         let mut flight = Flight {
             source: Arc::clone(self),
             number: state.begun,
@@ -192,21 +192,21 @@ impl Source {
         match Handle::try_current() {
             Ok(runtime) if left.is_zero() => drop(self.begin(state, &runtime)),
             // The wall clock may have been set.
-            _ => self.be_quiet(second, left.max(PAUSE)),
+            _ => self.pause_checks(second, left.max(PAUSE)),
         }
     }
 
-    fn be_quiet(&self, from: i64, duration: Duration) {
+    fn pause_checks(&self, from: i64, duration: Duration) {
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let until = from.saturating_add(seconds);
-        self.quiet_until.store(until, Ordering::Release);
-        self.quiet_from.store(from, Ordering::Release);
+        self.paused_until.store(until, Ordering::Release);
+        self.paused_from.store(from, Ordering::Release);
     }
 
     async fn download(&self) -> Result<(VerifyingKeys, Duration), JwksError> {
         let url = match &self.settings.place {
-            Place::Keys(url) => self.settings.fetcher.check(url)?,
-            Place::Provider(issuer) => {
+            Location::Keys(url) => self.settings.fetcher.check(url)?,
+            Location::Provider(issuer) => {
                 let configuration = configuration_of(issuer);
                 let url = self.settings.fetcher.check(&configuration)?;
                 let document = self.settings.fetcher.fetch(url).await?;
@@ -251,7 +251,7 @@ impl Source {
     }
 
     /// Whether a fetch for a key of that name is neither known to be futile nor too soon.
-    fn is_worth_it(&self, state: &State, kid: Option<&str>) -> bool {
+    fn may_fetch_for(&self, state: &State, kid: Option<&str>) -> bool {
         let now = self.settings.clock.elapsed();
         let rested = |at| now.saturating_sub(at) >= self.settings.cooldown;
         let missed = kid.and_then(|kid| state.absent.get(kid));
@@ -304,7 +304,7 @@ impl Flight {
         state.in_flight = false;
         state.refresh_at = now.checked_add(fresh);
         source.overdue.store(false, Ordering::Release);
-        source.be_quiet(settings.clock.now().as_second(), fresh);
+        source.pause_checks(settings.clock.now().as_second(), fresh);
         source.over.send_replace(self.number);
         outcome
     }
@@ -327,14 +327,14 @@ pub(super) fn configuration_of(issuer: &str) -> String {
 
 /// The source as used by verifiers: an `Arc`, which tasks can clone.
 #[derive(Debug)]
-pub(super) struct Handed(pub(super) Arc<Source>);
+pub(super) struct SharedSource(pub(super) Arc<Source>);
 
-impl KeySource for Handed {
+impl KeySource for SharedSource {
     fn generation(&self, now: Timestamp) -> u64 {
         let Self(source) = self;
         let second = now.as_second();
-        if second < source.quiet_from.load(Ordering::Acquire)
-            || second >= source.quiet_until.load(Ordering::Acquire)
+        if second < source.paused_from.load(Ordering::Acquire)
+            || second >= source.paused_until.load(Ordering::Acquire)
         {
             source.look(second);
         }
@@ -367,7 +367,7 @@ impl KeySource for Handed {
         }))
     }
 
-    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<Hope, TokenError> {
+    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<KeyRefresh, TokenError> {
         const FULL: TokenError = TokenError::new(
             TokenErrorKind::NoKeys,
             "too many tokens wait for keys already",
@@ -377,18 +377,18 @@ impl KeySource for Handed {
         // Keys are replaced under this lock. A token that was judged by older ones must not be told
         // that no fetch is due, but judged again.
         if source.shared.generation() != judged_by {
-            return Ok(Hope::Now);
+            return Ok(KeyRefresh::Done);
         }
         let seen = state.begun;
         let fetch = if state.in_flight {
             drop(state);
             seen
         } else {
-            if !source.is_worth_it(&state, kid) {
-                return Ok(Hope::None);
+            if !source.may_fetch_for(&state, kid) {
+                return Ok(KeyRefresh::None);
             }
             let Ok(runtime) = Handle::try_current() else {
-                return Ok(Hope::None);
+                return Ok(KeyRefresh::None);
             };
             drop(source.begin(state, &runtime));
             seen.saturating_add(1)
@@ -396,7 +396,7 @@ impl KeySource for Handed {
         let place = Arc::clone(&source.waiting).try_acquire_owned();
         let place = place.map_err(|_| FULL)?;
         let (source, kid) = (Arc::clone(source), kid.map(Box::from));
-        Ok(Hope::Later(Box::pin(async move {
+        Ok(KeyRefresh::Pending(Box::pin(async move {
             source.end_of(fetch).await;
             if let Some(kid) = kid {
                 source.miss(kid, seen);
@@ -408,7 +408,7 @@ impl KeySource for Handed {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Place::Keys(place) | Place::Provider(place)) = &self.settings.place;
+        let (Location::Keys(place) | Location::Provider(place)) = &self.settings.place;
         f.debug_tuple("JwksUrl").field(place).finish()
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     JwksError,
     fetch::{Allowances, Fetcher},
-    source::{FRESH_MAX, FRESH_MIN, Handed, Place, Settings, Source, configuration_of},
+    source::{FRESH_MAX, FRESH_MIN, Location, Settings, SharedSource, Source, configuration_of},
 };
 use crate::{
     domain::clock::{Clock, SystemClock},
@@ -47,13 +47,13 @@ pub struct JwksUrl(Arc<Source>);
 impl JwksUrl {
     /// Builds a source of the JWK set at an address.
     pub fn at(url: &str) -> JwksUrlBuilder {
-        JwksUrlBuilder::new(Place::Keys(url.to_owned()))
+        JwksUrlBuilder::new(Location::Keys(url.to_owned()))
     }
 
     /// Builds a source of the keys of an issuer whose configuration has their address (OpenID
     /// Connect Discovery section 4).
     pub fn discover(issuer: &str) -> JwksUrlBuilder {
-        JwksUrlBuilder::new(Place::Provider(issuer.to_owned()))
+        JwksUrlBuilder::new(Location::Provider(issuer.to_owned()))
     }
 
     /// Fetches the keys now: at startup, so that the first token doesn't wait, or to detect a wrong
@@ -68,7 +68,7 @@ impl JwksUrl {
 
 impl From<JwksUrl> for TokenKeys {
     fn from(url: JwksUrl) -> Self {
-        Self(live::Source::Live(Arc::new(Handed(url.0))))
+        Self(live::Source::Live(Arc::new(SharedSource(url.0))))
     }
 }
 
@@ -81,7 +81,7 @@ impl fmt::Debug for JwksUrl {
 /// Builds a [`JwksUrl`].
 #[must_use]
 pub struct JwksUrlBuilder {
-    place: Place,
+    place: Location,
     allowances: Allowances,
     algorithms: DefaultAlgorithms,
     refresh: Duration,
@@ -91,7 +91,7 @@ pub struct JwksUrlBuilder {
 }
 
 impl JwksUrlBuilder {
-    fn new(place: Place) -> Self {
+    fn new(place: Location) -> Self {
         Self {
             place,
             allowances: Allowances::default(),
@@ -169,8 +169,8 @@ impl JwksUrlBuilder {
         }
         let fetcher = Fetcher::new(self.deadline, self.allowances)?;
         match &self.place {
-            Place::Keys(url) => fetcher.check(url)?,
-            Place::Provider(issuer) => fetcher.check(&configuration_of(issuer))?,
+            Location::Keys(url) => fetcher.check(url)?,
+            Location::Provider(issuer) => fetcher.check(&configuration_of(issuer))?,
         };
         Ok(JwksUrl(Arc::new(Source::new(Settings {
             place: self.place,

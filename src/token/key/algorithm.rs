@@ -46,7 +46,7 @@ pub enum TokenAlgorithm {
 
 /// The library's implementation of an algorithm.
 #[derive(Clone, Copy)]
-pub(super) enum Means {
+pub(super) enum Implementation {
     Secret {
         hmac: hmac::Algorithm,
         length_min: usize,
@@ -115,10 +115,10 @@ impl TokenAlgorithm {
 
     /// Whether a key of one algorithm could be a key of the other.
     pub(super) fn shares_keys_with(self, other: Self) -> bool {
-        match (self.means(), other.means()) {
-            (Means::Secret { .. }, Means::Secret { .. })
-            | (Means::Rsa { .. }, Means::Rsa { .. })
-            | (Means::Ed, Means::Ed) => true,
+        match (self.implementation(), other.implementation()) {
+            (Implementation::Secret { .. }, Implementation::Secret { .. })
+            | (Implementation::Rsa { .. }, Implementation::Rsa { .. })
+            | (Implementation::Ed, Implementation::Ed) => true,
             _ => self == other,
         }
     }
@@ -141,9 +141,9 @@ impl TokenAlgorithm {
         }
     }
 
-    pub(super) fn means(self) -> Means {
-        let secret = |hmac, length_min| Means::Secret { hmac, length_min };
-        let rsa = |verify, sign| Means::Rsa { verify, sign };
+    pub(super) fn implementation(self) -> Implementation {
+        let secret = |hmac, length_min| Implementation::Secret { hmac, length_min };
+        let rsa = |verify, sign| Implementation::Rsa { verify, sign };
         match self {
             Self::Hs256 => secret(hmac::HMAC_SHA256, 32),
             Self::Hs384 => secret(hmac::HMAC_SHA384, 48),
@@ -172,19 +172,19 @@ impl TokenAlgorithm {
                 &signature::RSA_PSS_2048_8192_SHA512,
                 &signature::RSA_PSS_SHA512,
             ),
-            Self::Es256 => Means::Ec {
+            Self::Es256 => Implementation::Ec {
                 verify: &signature::ECDSA_P256_SHA256_FIXED,
                 sign: &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
                 curve: "P-256",
                 length: 32,
             },
-            Self::Es384 => Means::Ec {
+            Self::Es384 => Implementation::Ec {
                 verify: &signature::ECDSA_P384_SHA384_FIXED,
                 sign: &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
                 curve: "P-384",
                 length: 48,
             },
-            Self::EdDsa | Self::Ed25519 => Means::Ed,
+            Self::EdDsa | Self::Ed25519 => Implementation::Ed,
         }
     }
 }

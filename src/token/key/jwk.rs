@@ -13,7 +13,9 @@ use serde::{
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{KeyError, TokenAlgorithm, VerifyingKey, algorithm::Means, material::PublicNumbers};
+use super::{
+    KeyError, TokenAlgorithm, VerifyingKey, algorithm::Implementation, material::PublicNumbers,
+};
 use crate::token::strict::{Checked, DEPTH_MAX};
 
 /// The members that are used. Others are only checked for their form.
@@ -134,8 +136,8 @@ impl Jwk {
     pub(super) fn verifying(&self) -> Result<VerifyingKey, KeyError> {
         let algorithm = self.algorithm()?;
         self.check_use("verify")?;
-        let key = match algorithm.means() {
-            Means::Secret { .. } => {
+        let key = match algorithm.implementation() {
+            Implementation::Secret { .. } => {
                 let k = self.k.as_ref().ok_or(KeyError::Unreadable)?;
                 let secret = URL_SAFE_NO_PAD
                     .decode(k.expose_secret())
@@ -143,11 +145,11 @@ impl Jwk {
                 let secret = secret.map_err(|_| KeyError::Unreadable)?;
                 VerifyingKey::from_secret(algorithm, &secret)
             }
-            Means::Rsa { .. } => {
+            Implementation::Rsa { .. } => {
                 let (n, e) = (bytes(self.n.as_ref())?, bytes(self.e.as_ref())?);
                 VerifyingKey::public(algorithm, PublicNumbers::rsa(&n, &e))
             }
-            Means::Ec { length, .. } => {
+            Implementation::Ec { length, .. } => {
                 let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
                 // RFC 7518 section 6.2.1.2: full length, including leading zeros.
                 if x.len() != length || y.len() != length {
@@ -156,7 +158,7 @@ impl Jwk {
                 let xy = [x, y].concat().into();
                 VerifyingKey::public(algorithm, PublicNumbers::Ec { xy })
             }
-            Means::Ed => {
+            Implementation::Ed => {
                 let x = bytes(self.x.as_ref())?.into();
                 VerifyingKey::public(algorithm, PublicNumbers::Ed { x })
             }
@@ -241,7 +243,7 @@ pub(super) fn members(key: &VerifyingKey) -> Option<Value> {
     Some(match key.numbers()? {
         PublicNumbers::Rsa { n, e } => json!({ "e": text(e), "kty": "RSA", "n": text(n) }),
         PublicNumbers::Ec { xy } => {
-            let Means::Ec { curve, length, .. } = key.algorithm().means() else {
+            let Implementation::Ec { curve, length, .. } = key.algorithm().implementation() else {
                 return None;
             };
             let (x, y) = xy.split_at_checked(length)?;

@@ -7,7 +7,7 @@ use aws_lc_rs::{
 
 use jsonwebtoken::DecodingKey;
 
-use super::{KeyError, TokenAlgorithm, algorithm::Means, edwards, rsa};
+use super::{KeyError, TokenAlgorithm, algorithm::Implementation, edwards, rsa};
 
 /// A public key by its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +24,16 @@ impl PublicNumbers {
     /// From SubjectPublicKeyInfo (RFC 5280), or PKCS #1 for RSA.
     pub(super) fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Unreadable;
-        match algorithm.means() {
-            Means::Secret { .. } => Err(KeyError::Unreadable),
-            Means::Rsa { .. } => {
+        match algorithm.implementation() {
+            Implementation::Secret { .. } => Err(KeyError::Unreadable),
+            Implementation::Rsa { .. } => {
                 let key = PublicKey::from_der(der).map_err(unreadable)?;
                 let numbers = RsaPublicKeyComponents::<Vec<u8>>::from(&key);
                 Ok(Self::rsa(&numbers.n, &numbers.e))
             }
             // The library checks the structure and the curve; in what it accepts, the point comes
             // last.
-            Means::Ec { verify, length, .. } => {
+            Implementation::Ec { verify, length, .. } => {
                 ParsedPublicKey::new(verify, der).map_err(unreadable)?;
                 let point = tail(der, length.saturating_mul(2).saturating_add(1))?;
                 match point.split_first() {
@@ -41,7 +41,7 @@ impl PublicNumbers {
                     _ => Err(KeyError::Unreadable),
                 }
             }
-            Means::Ed => {
+            Implementation::Ed => {
                 ParsedPublicKey::new(&ED25519, der).map_err(unreadable)?;
                 let x = tail(der, 32)?.into();
                 Ok(Self::Ed { x })
@@ -59,20 +59,20 @@ impl PublicNumbers {
     /// The key, ready for use with that algorithm; refused if it is of another type, weak, or not a
     /// point of its curve.
     pub(super) fn checked(&self, algorithm: TokenAlgorithm) -> Result<DecodingKey, KeyError> {
-        match (algorithm.means(), self) {
-            (Means::Rsa { verify, .. }, Self::Rsa { n, e }) => {
+        match (algorithm.implementation(), self) {
+            (Implementation::Rsa { verify, .. }, Self::Rsa { n, e }) => {
                 rsa::check(n, e)?;
                 parsed(RsaPublicKeyComponents { n, e }.to_parsed_public_key(verify))?;
                 Ok(DecodingKey::from_rsa_raw_components(n, e))
             }
-            (Means::Ec { verify, length, .. }, Self::Ec { xy })
+            (Implementation::Ec { verify, length, .. }, Self::Ec { xy })
                 if xy.len() == length.saturating_mul(2) =>
             {
                 let point = [&[4], &xy[..]].concat();
                 parsed(ParsedPublicKey::new(verify, &point))?;
                 Ok(DecodingKey::from_ec_der(&point))
             }
-            (Means::Ed, Self::Ed { x }) => {
+            (Implementation::Ed, Self::Ed { x }) => {
                 let point: &[u8; 32] = (**x).try_into().map_err(|_| KeyError::Unreadable)?;
                 edwards::check(point)?;
                 parsed(ParsedPublicKey::new(&ED25519, x))?;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     KeyError, TokenAlgorithm, VerifyingKey,
-    algorithm::Means,
+    algorithm::Implementation,
     jwk::{Jwk, Private, members},
     material::{PublicNumbers, from_pem},
     verifying::hmac_key,
@@ -78,19 +78,19 @@ impl SigningKey {
     /// [`KeyError`].
     pub fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Unreadable;
-        let material = match algorithm.means() {
-            Means::Secret { .. } => return Err(KeyError::Unreadable),
-            Means::Rsa { .. } => Material::Rsa(
+        let material = match algorithm.implementation() {
+            Implementation::Secret { .. } => return Err(KeyError::Unreadable),
+            Implementation::Rsa { .. } => Material::Rsa(
                 RsaKeyPair::from_pkcs8(der)
                     .or_else(|_| RsaKeyPair::from_der(der))
                     .map_err(unreadable)?,
             ),
-            Means::Ec { sign, .. } => Material::Ec(
+            Implementation::Ec { sign, .. } => Material::Ec(
                 EcdsaKeyPair::from_pkcs8(sign, der)
                     .or_else(|_| EcdsaKeyPair::from_private_key_der(sign, der))
                     .map_err(unreadable)?,
             ),
-            Means::Ed => {
+            Implementation::Ed => {
                 Material::Ed(Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(unreadable)?)
             }
         };
@@ -120,19 +120,19 @@ impl SigningKey {
         let unreadable = |_| KeyError::Unreadable;
         let jwk = Jwk::read(json)?;
         let (algorithm, private) = jwk.private()?;
-        let key = match (algorithm.means(), private) {
-            (Means::Secret { .. }, Private::Secret(secret)) => {
+        let key = match (algorithm.implementation(), private) {
+            (Implementation::Secret { .. }, Private::Secret(secret)) => {
                 Self::from_secret(algorithm, &secret)?
             }
-            (Means::Rsa { .. }, Private::Rsa(numbers)) => {
+            (Implementation::Rsa { .. }, Private::Rsa(numbers)) => {
                 let pair = RsaKeyPair::from_components(&numbers).map_err(unreadable)?;
                 Self::named_by_thumbprint(algorithm, Material::Rsa(pair))?
             }
-            (Means::Ec { sign, .. }, Private::Ec { d, point }) => {
+            (Implementation::Ec { sign, .. }, Private::Ec { d, point }) => {
                 let pair = EcdsaKeyPair::from_private_key_and_public_key(sign, &d, &point);
                 Self::named_by_thumbprint(algorithm, Material::Ec(pair.map_err(unreadable)?))?
             }
-            (Means::Ed, Private::Ed { d, x }) => {
+            (Implementation::Ed, Private::Ed { d, x }) => {
                 let pair = Ed25519KeyPair::from_seed_and_public_key(&d, &x);
                 Self::named_by_thumbprint(algorithm, Material::Ed(pair.map_err(unreadable)?))?
             }
@@ -151,13 +151,15 @@ impl SigningKey {
     /// [`SigningSecret`](crate::token::SigningSecret) generates and stores.
     pub fn generate(algorithm: TokenAlgorithm) -> Result<Self, KeyError> {
         let failed = |_| KeyError::Generate;
-        let material = match algorithm.means() {
-            Means::Secret { .. } => return Err(KeyError::Generate),
-            Means::Rsa { .. } => {
+        let material = match algorithm.implementation() {
+            Implementation::Secret { .. } => return Err(KeyError::Generate),
+            Implementation::Rsa { .. } => {
                 Material::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?)
             }
-            Means::Ec { sign, .. } => Material::Ec(EcdsaKeyPair::generate(sign).map_err(failed)?),
-            Means::Ed => Material::Ed(Ed25519KeyPair::generate().map_err(failed)?),
+            Implementation::Ec { sign, .. } => {
+                Material::Ec(EcdsaKeyPair::generate(sign).map_err(failed)?)
+            }
+            Implementation::Ed => Material::Ed(Ed25519KeyPair::generate().map_err(failed)?),
         };
         Self::named_by_thumbprint(algorithm, material)
     }
@@ -198,20 +200,20 @@ impl SigningKey {
 
     /// In bytes.
     pub(in crate::token) fn signature_length(&self) -> usize {
-        match (&self.material, self.verifying.algorithm().means()) {
+        match (&self.material, self.verifying.algorithm().implementation()) {
             (Material::Secret(key), _) => key.algorithm().tag_len(),
             (Material::Rsa(pair), _) => pair.public_modulus_len(),
             // Two numbers: of ECDSA, or the point and the number of EdDSA.
-            (Material::Ec(_), Means::Ec { length, .. }) => length.saturating_mul(2),
+            (Material::Ec(_), Implementation::Ec { length, .. }) => length.saturating_mul(2),
             (Material::Ec(_) | Material::Ed(_), _) => 64,
         }
     }
 
     pub(in crate::token) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IssueError> {
         let failed = |_| IssueError::Signing;
-        match (&self.material, self.verifying.algorithm().means()) {
+        match (&self.material, self.verifying.algorithm().implementation()) {
             (Material::Secret(key), _) => Ok(hmac::sign(key, message).as_ref().to_vec()),
-            (Material::Rsa(pair), Means::Rsa { sign, .. }) => {
+            (Material::Rsa(pair), Implementation::Rsa { sign, .. }) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(sign, &SystemRandom::new(), message, &mut signature)
                     .map_err(failed)?;

@@ -7,7 +7,7 @@ use jsonwebtoken::{DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 
 use super::{
     KeyError, TokenAlgorithm,
-    algorithm::Means,
+    algorithm::Implementation,
     jwk::Jwk,
     material::{PublicNumbers, from_pem},
 };
@@ -218,7 +218,7 @@ impl fmt::Debug for VerifyingKey {
 
 /// The key of a secret that is long enough and isn't public text.
 pub(super) fn hmac_key(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<hmac::Key, KeyError> {
-    let Means::Secret { hmac, length_min } = algorithm.means() else {
+    let Implementation::Secret { hmac, length_min } = algorithm.implementation() else {
         return Err(KeyError::Unreadable);
     };
     if is_known_to_all(secret) {

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{Jwk, bytes};
-use crate::token::key::{KeyError, TokenAlgorithm, algorithm::Means};
+use crate::token::key::{KeyError, TokenAlgorithm, algorithm::Implementation};
 
 type Secret = Zeroizing<Vec<u8>>;
 
@@ -40,12 +40,12 @@ impl Jwk {
         let algorithm = self.algorithm()?;
         self.check_use("sign")?;
         let d = self.d.as_ref();
-        let private = match algorithm.means() {
-            Means::Secret { .. } => Private::Secret(secret(self.k.as_ref())?),
+        let private = match algorithm.implementation() {
+            Implementation::Secret { .. } => Private::Secret(secret(self.k.as_ref())?),
             // Three primes or more: implementations that don't support them must not use the key
             // (section 6.3.2.7).
-            Means::Rsa { .. } if self.oth.is_some() => return Err(KeyError::Foreign),
-            Means::Rsa { .. } => Private::Rsa(Box::new(KeyPairComponents {
+            Implementation::Rsa { .. } if self.oth.is_some() => return Err(KeyError::Foreign),
+            Implementation::Rsa { .. } => Private::Rsa(Box::new(KeyPairComponents {
                 public_key: PublicKeyComponents {
                     n: bytes(self.n.as_ref())?,
                     e: bytes(self.e.as_ref())?,
@@ -57,7 +57,7 @@ impl Jwk {
                 dQ: secret(self.dq.as_ref())?,
                 qInv: secret(self.qi.as_ref())?,
             })),
-            Means::Ec { length, .. } => {
+            Implementation::Ec { length, .. } => {
                 let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
                 let d = secret(d)?;
                 // Sections 6.2.1.2 and 6.2.2.1: full length, including leading zeros.
@@ -67,7 +67,7 @@ impl Jwk {
                 let point = [vec![4], x, y].concat();
                 Private::Ec { d, point }
             }
-            Means::Ed => {
+            Implementation::Ed => {
                 let (d, x) = (secret(d)?, bytes(self.x.as_ref())?);
                 if d.len() != 32 {
                     return Err(KeyError::Unreadable);

@@ -170,11 +170,11 @@ async fn keys_that_came_since_a_token_was_looked_at_count_for_it() {
         let refusal = verifier.look(&good).unwrap_err();
         // Another token's complete fetch. The next is a cooldown away.
         keys.fetch().await.unwrap();
-        let outcome = verifier.hope(&good, refusal);
+        let outcome = verifier.retry_after_refresh(&good, refusal);
         assert!(matches!(outcome, Verification::Over(Ok(_))));
         let bad = made_up("x");
         let refusal = verifier.look(&bad).unwrap_err();
-        let outcome = verifier.hope(&bad, refusal);
+        let outcome = verifier.retry_after_refresh(&bad, refusal);
         assert!(matches!(outcome, Verification::Over(Err(_))));
     }
     assert_eq!(source.hits(), 2);

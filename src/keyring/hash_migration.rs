@@ -94,7 +94,7 @@ impl Inner {
             return Ok(self.store.find(digest).await?.filter(is_of_whole_key));
         };
         let others = self.hashing.others(clear);
-        if let Some(record) = self.find_today(digest, &others).await? {
+        if let Some(record) = self.find_current(digest, &others).await? {
             return Ok(Some(record));
         }
         let may_be: SmallVec<[KeyDigest; 4]> = others.iter().map(|other| other.digest).collect();
@@ -102,7 +102,7 @@ impl Inner {
             let found = self.find_as(&other.digest, digest, &may_be).await?;
             if let Some(record) = found.filter(is_of_whole_key) {
                 if other.is_outdated {
-                    self.store_anew(&record, *digest);
+                    self.migrate(&record, *digest);
                 }
                 return Ok(Some(record));
             }
@@ -113,12 +113,12 @@ impl Inner {
             return Ok(Some(record));
         }
         // Another process may have migrated it between the first look-up and the others.
-        self.find_today(digest, &others).await
+        self.find_current(digest, &others).await
     }
 
     /// Looks up by the current scheme. A process that is a step ahead may migrate the key to one of
     /// the next.
-    async fn find_today(
+    async fn find_current(
         &self,
         digest: &KeyDigest,
         others: &[Other],
@@ -180,7 +180,7 @@ impl Inner {
                 && (&record.id, &record.proof) == (&compared.id, &compared.proof)
             {
                 if check == PasswordCheck::MatchToRehash {
-                    self.hash_anew(record, clear);
+                    self.rehash_weak(record, clear);
                 }
                 return Ok(found);
             }
@@ -191,7 +191,7 @@ impl Inner {
     }
 
     /// Migrates the key to its current digest.
-    fn store_anew(&self, record: &KeyRecord, digest: KeyDigest) {
+    fn migrate(&self, record: &KeyRecord, digest: KeyDigest) {
         let stored = (digest, self.hashing.proof());
         self.upgrade(
             &self.upgrades.quick,
@@ -201,7 +201,7 @@ impl Inner {
     }
 
     /// Rehashes the key by Argon2id with the current parameters.
-    fn hash_anew(&self, record: &KeyRecord, clear: &str) {
+    fn rehash_weak(&self, record: &KeyRecord, clear: &str) {
         let (hashing, clear) = (self.hashing.clone(), Zeroizing::new(clear.to_owned()));
         self.upgrade(&self.upgrades.slow, record, async move {
             hashing.hash_weak(&clear).await

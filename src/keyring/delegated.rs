@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Keyring, KeyringError, NewKey,
-    bounds::{settle_new, settle_update},
+    bounds::{normalize_new, normalize_update},
     ring::{check_overlap, fresh_id, lineage_of},
 };
 use crate::domain::{
@@ -78,12 +78,12 @@ impl Keyring {
         maker: &Principal,
         mut new: NewKey,
     ) -> Result<(ApiKey, KeyRecord), KeyringError> {
-        settle_new(maker.subject(), &mut new)?;
+        normalize_new(maker.subject(), &mut new)?;
         self.check_roles(&new.roles)?;
         let rights = self.rights_of(maker).await?;
         let mut new = rights.hand_on(new)?;
         // Not caused by the client's request: the remedy is to declare attributes as free.
-        settle_new(maker.subject(), &mut new).map_err(|_| {
+        normalize_new(maker.subject(), &mut new).map_err(|_| {
             KeyringError::Invalid("metadata: too much, with the attributes that the maker hands on")
         })?;
         let id = fresh_id()?;
@@ -109,13 +109,13 @@ impl Keyring {
         id: &KeyId,
         mut change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        settle_update(&mut change, self.now())?;
+        normalize_update(&mut change, self.now())?;
         self.check_roles(change.roles.as_deref().unwrap_or_default())?;
         let mut target = self.get(maker.subject(), id).await?;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
             let rights = self.rights_of(maker).await?;
             let mut narrowed = rights.narrow(change.clone(), &target)?;
-            settle_update(&mut narrowed, self.now())?;
+            normalize_update(&mut narrowed, self.now())?;
             narrowed.seen = Some(Box::new(target.clone()));
             match self.change(&target, narrowed).await {
                 Err(KeyringError::Changed) => {}

@@ -11,11 +11,11 @@ const SHARED_MAX: usize = 1_024;
 
 /// The interned roles and environments of cached keys.
 #[derive(Default)]
-pub(super) struct Standings(Mutex<HashSet<Arc<Standing>>>);
+pub(super) struct StandingInterner(Mutex<HashSet<Arc<Standing>>>);
 
-impl Standings {
+impl StandingInterner {
     /// The shared copy of an equal value.
-    pub(super) fn share(&self, standing: Standing) -> Arc<Standing> {
+    pub(super) fn intern(&self, standing: Standing) -> Arc<Standing> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = shared.get(&standing) {
             return Arc::clone(known);
@@ -36,11 +36,11 @@ mod tests {
     use super::*;
     use crate::domain::{credential::CredentialKind, principal::Principal};
 
-    fn of_role(standings: &Standings, role: &str) -> Arc<Standing> {
+    fn of_role(interner: &StandingInterner, role: &str) -> Arc<Standing> {
         let mut shared = None;
         let principal = Principal::builder("ann", CredentialKind::ApiKey).role(role);
         let _identity = principal.into_identity(|standing| {
-            let standing = standings.share(standing);
+            let standing = interner.intern(standing);
             shared = Some(Arc::clone(&standing));
             standing
         });
@@ -49,17 +49,17 @@ mod tests {
 
     #[test]
     fn what_is_alike_is_one_and_a_crowd_of_others_is_bounded() {
-        let standings = Standings::default();
-        let user = of_role(&standings, "user");
-        assert!(Arc::ptr_eq(&user, &of_role(&standings, "user")));
-        assert!(!Arc::ptr_eq(&user, &of_role(&standings, "admin")));
+        let interner = StandingInterner::default();
+        let user = of_role(&interner, "user");
+        assert!(Arc::ptr_eq(&user, &of_role(&interner, "user")));
+        assert!(!Arc::ptr_eq(&user, &of_role(&interner, "admin")));
         let held: Vec<_> = (0..2 * SHARED_MAX)
-            .map(|number| of_role(&standings, &number.to_string()))
+            .map(|number| of_role(&interner, &number.to_string()))
             .collect();
-        assert_eq!(standings.0.lock().unwrap().len(), SHARED_MAX);
+        assert_eq!(interner.0.lock().unwrap().len(), SHARED_MAX);
         drop(held);
-        assert!(Arc::ptr_eq(&user, &of_role(&standings, "user")));
-        let late = of_role(&standings, "late");
-        assert!(Arc::ptr_eq(&late, &of_role(&standings, "late")));
+        assert!(Arc::ptr_eq(&user, &of_role(&interner, "user")));
+        let late = of_role(&interner, "late");
+        assert!(Arc::ptr_eq(&late, &of_role(&interner, "late")));
     }
 }

@@ -10,7 +10,7 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
 /// Where a request carries its key.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In header fields; keys in the other header fields that are looked at must not disagree.
     Headers(KeyHeaders),
     /// Where the application's function finds it.
@@ -30,7 +30,7 @@ pub(super) enum Found<'a> {
     Bearer(&'a str),
 }
 
-impl Place {
+impl Location {
     pub(super) fn key_headers(&self) -> Vec<HeaderName> {
         match self {
             Self::Headers(headers) => headers.all(),
@@ -75,7 +75,7 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Headers(headers) => f.debug_tuple("Headers").field(headers).finish(),

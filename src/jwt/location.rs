@@ -13,7 +13,7 @@ type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
 /// Where a request carries its token.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// `authorization: Bearer`; keys in the header fields that are looked at must not disagree.
     Bearer(KeyHeaders),
     /// A cookie, which browsers send no matter which site caused the request.
@@ -36,7 +36,7 @@ pub(super) enum Found<'a> {
     Token(Cow<'a, str>),
 }
 
-impl Place {
+impl Location {
     pub(super) const BEARER: Self = Self::Bearer(KeyHeaders::new(X_API_KEY));
 
     pub(super) const ONLY_BEARER: Self = Self::Bearer(KeyHeaders::only_bearer());
@@ -93,7 +93,7 @@ fn looks_like_a_token(text: &str) -> bool {
     memchr::memchr_iter(b'.', text.as_bytes()).count() > 1
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer(places) => f.debug_tuple("Bearer").field(places).finish(),
