@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode, header::ALLOW};
+use http::{HeaderMap, Request, Response, StatusCode, header::ALLOW};
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -92,18 +92,20 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let answer = ready!(self.project().answer.poll(context));
         Poll::Ready(answer.map(|mut answer| {
-            if must_hide_allow(answer.status()) {
-                answer.headers_mut().remove(ALLOW);
+            let status = answer.status();
+            if status.is_client_error() || status.is_server_error() {
+                hide_methods(status, answer.headers_mut());
             }
             answer
         }))
     }
 }
 
-/// A refusal for a reason other than the method (RFC 9110, 10.2.1).
-fn must_hide_allow(status: StatusCode) -> bool {
-    let is_refusal = status.is_client_error() || status.is_server_error();
-    is_refusal && status != StatusCode::METHOD_NOT_ALLOWED
+/// Removes the allowed methods from a refusal whose reason isn't the method (RFC 9110, 10.2.1).
+pub(super) fn hide_methods(status: StatusCode, headers: &mut HeaderMap) {
+    if status != StatusCode::METHOD_NOT_ALLOWED {
+        headers.remove(ALLOW);
+    }
 }
 
 impl<F> fmt::Debug for AllowFuture<F> {

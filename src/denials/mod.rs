@@ -33,10 +33,7 @@ mod allow;
 #[cfg(test)]
 mod tests;
 
-use http::{
-    HeaderMap, StatusCode,
-    header::{ALLOW, CONTENT_TYPE},
-};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
     domain::denial::Denial,
@@ -205,9 +202,7 @@ impl Permit for DenialsPermit {
             Dialect::Http => error_status(response.status, head.status),
             Dialect::Grpc | Dialect::Web | Dialect::WebText => head.status,
         };
-        if status != StatusCode::METHOD_NOT_ALLOWED {
-            response.headers.remove(ALLOW);
-        }
+        allow::hide_methods(status, response.headers);
         Tail::Replaced(status, body)
     }
 }

@@ -5,7 +5,7 @@ use axum::{
     middleware::{Next, from_fn},
     routing::get,
 };
-use http::Response;
+use http::{Response, header::ALLOW};
 use tower::{Layer, Service, ServiceExt};
 
 use super::*;
