@@ -240,9 +240,9 @@ where
     B: Body + Send + 'static,
 {
     if let Ok(runtime) = Handle::try_current() {
-        let mut rest = Rest::new(body, layer);
-        if rest.poll_discard(context).is_pending() {
-            drop(runtime.spawn(Discarding(rest)));
+        let mut discarding = Discarding::new(body, layer);
+        if Pin::new(&mut discarding).poll(context).is_pending() {
+            drop(runtime.spawn(discarding));
         }
     }
 }

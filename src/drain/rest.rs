@@ -15,7 +15,7 @@ use super::DrainLayer;
 /// How many frames are read before yielding to other tasks.
 const FRAMES_AT_ONCE: u32 = 64;
 
-/// The unread rest of a body, with the limits for reading it.
+/// The unread rest of an HTTP/1.1 body, with the limits for reading it.
 pub(super) struct Rest<B> {
     body: Pin<Box<B>>,
     /// How many more bytes may be read; `None` if the limit was exceeded.
@@ -63,11 +63,29 @@ impl<B: Body> Rest<B> {
         }
         Poll::Ready(End::GivenUp)
     }
+}
 
-    /// Reads until the end or the time limit. There is no size limit: unread data would take window
-    /// space from the connection's other streams, a reset is noticed only by reading, and the
-    /// connection's window limits how much can arrive.
-    pub(super) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+/// Reads the rest of an HTTP/2 body in the background, until the end or the time limit. There is no
+/// size limit: unread data would take window space from the connection's other streams, a reset is
+/// noticed only by reading, and the connection's window limits how much can arrive.
+pub(super) struct Discarding<B> {
+    body: Pin<Box<B>>,
+    clock: Pin<Box<Sleep>>,
+}
+
+impl<B> Discarding<B> {
+    pub(super) fn new(body: Pin<Box<B>>, layer: DrainLayer) -> Self {
+        Self {
+            body,
+            clock: Box::pin(sleep(layer.time_max)),
+        }
+    }
+}
+
+impl<B: Body> Future for Discarding<B> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.clock.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
@@ -80,16 +98,5 @@ impl<B: Body> Rest<B> {
         // Yield to other tasks.
         context.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-/// Keeps reading in the background.
-pub(super) struct Discarding<B>(pub(super) Rest<B>);
-
-impl<B: Body> Future for Discarding<B> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_discard(context)
     }
 }
