@@ -12,7 +12,7 @@ use crate::{
     },
     guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
-    wire::{GrpcWebStatus, RateHeaders, ToldLimits, UsageReader, grpc_has_failed},
+    wire::{GrpcCallStatus, RateHeaders, ToldLimits, UsageReader},
 };
 
 /// What is left for the client, to be written to the answer's headers.
@@ -113,24 +113,18 @@ pub struct RateLimitMeter(Box<Settlement>);
 
 impl Meter for RateLimitMeter {
     fn data(&mut self, piece: &[u8]) {
-        self.0.has_begun = true;
         if let Some(reader) = &mut self.0.reader {
             reader.feed(piece);
         }
-        // gRPC-Web sends the trailers as data.
-        if let Some(web) = &mut self.0.web {
-            web.feed(piece);
-            self.0.has_failed |= web.has_failed() && !web.has_delivered();
-        }
+        self.0.call.feed(piece);
     }
 
-    fn unseen(&mut self, _: usize) {
-        self.0.has_begun = true;
+    fn unseen(&mut self, bytes: usize) {
+        self.0.call.skip(bytes);
     }
 
-    /// A call that fails after sending messages did use something, like a body that breaks off.
     fn trailers(&mut self, trailers: &mut HeaderMap) {
-        self.0.has_failed |= !self.0.has_begun && grpc_has_failed(trailers);
+        self.0.call.trailers(trailers);
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
@@ -154,10 +148,9 @@ pub(super) struct Settlement {
     taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
     reader: Option<Box<UsageReader>>,
-    web: Option<Box<GrpcWebStatus>>,
+    call: GrpcCallStatus,
+    /// By its HTTP status, or by an error of the inner service.
     has_failed: bool,
-    /// Part of the body was sent.
-    has_begun: bool,
     is_over: bool,
 }
 
@@ -176,9 +169,8 @@ impl Settlement {
             taken: None,
             charge: None,
             reader: None,
-            web: None,
+            call: GrpcCallStatus::default(),
             has_failed: false,
-            has_begun: false,
             is_over: false,
         }
     }
@@ -192,11 +184,17 @@ impl Settlement {
 
     /// Inspects the answer's head.
     fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.has_failed = status.as_u16() >= 400 || grpc_has_failed(headers);
-        if !self.has_failed {
+        self.has_failed = status.as_u16() >= 400;
+        self.call = GrpcCallStatus::of_head(headers);
+        if !self.is_failure() {
             self.reader = UsageReader::for_body(headers).map(Box::new);
-            self.web = GrpcWebStatus::for_body(headers).map(Box::new);
         }
+    }
+
+    /// Whether the answer was observed to be a failure. A call that fails after sending messages did
+    /// use something, like a body that breaks off.
+    fn is_failure(&self) -> bool {
+        self.has_failed || self.call.has_failed()
     }
 
     /// The tokens that were counted or reported, and whether that is all of them.
@@ -225,7 +223,7 @@ impl Settlement {
         };
         let units = i64::try_from(units).unwrap_or(i64::MAX);
         let more = units.saturating_sub(i64::from(self.estimate));
-        if is_all || self.has_failed {
+        if is_all || self.is_failure() {
             more
         } else {
             more.max(0)

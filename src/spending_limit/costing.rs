@@ -12,24 +12,21 @@ use super::{
 };
 use crate::{
     domain::{charge::Tokens, money::Money, usage::Outcome},
-    wire::{GrpcWebStatus, UsageReader},
+    wire::{GrpcCallStatus, UsageReader},
 };
 
 /// What was observed of the answer.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) status: Option<StatusCode>,
-    /// A gRPC call can fail with HTTP status 200: its own status is in the head, or in the trailers
-    /// if nothing was sent before them.
-    pub(super) grpc_failed: bool,
+    /// A gRPC call can fail with HTTP status 200.
+    pub(super) call: GrpcCallStatus,
     /// The cost that a header reported.
     pub(super) cost: Option<Money>,
     pub(super) reader: Option<Box<UsageReader>>,
-    /// gRPC-Web sends its status at the end of the body.
-    pub(super) web: Option<Box<GrpcWebStatus>>,
     pub(super) bytes: u64,
-    /// Ended with an error: of the body, or in the gRPC trailers after messages were sent.
-    pub(super) broken: bool,
+    /// The body ended with an error.
+    pub(super) body_failed: bool,
 }
 
 /// What a call costs.
@@ -59,25 +56,13 @@ impl Cost {
 impl Seen {
     /// Whether the answer is not charged: a status of 400 or above, or a gRPC status other than OK.
     pub(super) fn has_failed(&self) -> bool {
-        self.grpc_failed || self.status.is_some_and(|status| status.as_u16() >= 400)
+        self.call.has_failed() || self.status.is_some_and(|status| status.as_u16() >= 400)
     }
 
-    /// A gRPC call failed after its head. A client can cause that itself, by sending a message that
-    /// can't be read; that must not make free what it has already received.
-    pub(super) fn note_failure(&mut self, delivered: bool) {
-        self.broken |= delivered;
-        self.grpc_failed |= !delivered;
-    }
-
-    /// Scans the body for the status of a gRPC-Web call.
-    pub(super) fn note_web(&mut self, piece: &[u8]) {
-        let Some(web) = &mut self.web else { return };
-        web.feed(piece);
-        if web.has_failed() {
-            let delivered = web.has_delivered();
-            self.note_failure(delivered);
-            self.web = None;
-        }
+    /// Whether it ended with an error, of the body or of the call. That must not make free what the
+    /// client has already received.
+    pub(super) fn is_broken(&self) -> bool {
+        self.body_failed || self.call.broke_off()
     }
 }
 
@@ -129,7 +114,7 @@ impl OpenHold {
 
     fn failed(&self) -> Charging {
         let terms = &self.shared.terms;
-        let delivered = self.seen.broken && self.seen.bytes > 0;
+        let delivered = self.seen.is_broken() && self.seen.bytes > 0;
         let broken = terms.broken.filter(|_| delivered);
         broken.unwrap_or(terms.failed)
     }

@@ -22,7 +22,7 @@ use crate::{
         usage::{Call, Hold, Outcome, Settlement},
     },
     store::StoreFuture,
-    wire::{CostFigures, GrpcWebStatus, UsageReader, grpc_has_failed},
+    wire::{CostFigures, GrpcCallStatus, UsageReader},
 };
 
 /// What was set aside for a call.
@@ -127,8 +127,7 @@ impl OpenHold {
     /// Inspects the answer's head.
     pub(super) fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.seen.status = Some(status);
-        self.seen.grpc_failed = grpc_has_failed(headers);
-        self.seen.web = GrpcWebStatus::for_body(headers).map(Box::new);
+        self.seen.call = GrpcCallStatus::of_head(headers);
         match self.price.source() {
             CostSource::Handler => {}
             CostSource::Body => self.seen.reader = UsageReader::for_body(headers).map(Box::new),

@@ -7,7 +7,6 @@ use crate::{
     domain::usage::Outcome,
     guard::{BodyEnd, Meter, Permit, ResponseMarks, Tail},
     store::StoreFuture,
-    wire::grpc_has_failed,
 };
 
 /// The proof that a request is paid for; it settles when dropped. Boxed, because it is large and
@@ -62,7 +61,7 @@ impl Meter for SpendingMeter {
         if let Some(reader) = &mut self.0.seen.reader {
             reader.feed(piece);
         }
-        self.0.seen.note_web(piece);
+        self.0.seen.call.feed(piece);
         if let Some(recording) = &mut self.0.recording {
             recording.data(piece);
         }
@@ -74,16 +73,14 @@ impl Meter for SpendingMeter {
     fn unseen(&mut self, bytes: usize) {
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);
-        self.0.seen.web = None;
+        self.0.seen.call.skip(bytes);
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();
         }
     }
 
     fn trailers(&mut self, trailers: &mut HeaderMap) {
-        if grpc_has_failed(trailers) {
-            self.0.seen.note_failure(self.0.seen.bytes > 0);
-        }
+        self.0.seen.call.trailers(trailers);
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();
         }
@@ -91,8 +88,8 @@ impl Meter for SpendingMeter {
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
         let seen = &mut self.0.seen;
-        seen.broken |= how == BodyEnd::Failed;
-        let failed = seen.broken || seen.has_failed();
+        seen.body_failed |= how == BodyEnd::Failed;
+        let failed = seen.is_broken() || seen.has_failed();
         self.0.settle(if failed {
             Outcome::Failed
         } else {

@@ -2,6 +2,7 @@
 //!
 //! With the feature `tonic` the status has details; otherwise only code and message.
 
+mod call;
 #[cfg(feature = "tonic")]
 mod details;
 mod web;
@@ -13,9 +14,10 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::domain::denial::{Denial, DenialKind};
 
+pub(crate) use call::CallStatus;
 #[cfg(feature = "tonic")]
 pub(crate) use details::status;
-pub(crate) use web::WebStatus;
+use web::WebStatus;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

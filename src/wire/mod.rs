@@ -33,7 +33,7 @@ pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
-    Dialect, WebStatus as GrpcWebStatus, explain as explain_grpc, has_failed as grpc_has_failed,
+    CallStatus as GrpcCallStatus, Dialect, explain as explain_grpc, has_failed as grpc_has_failed,
     is_grpc, is_unauthenticated as grpc_is_unauthenticated, kind_of_answer as kind_of_grpc_answer,
     timeout as grpc_timeout,
 };

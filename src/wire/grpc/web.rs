@@ -22,7 +22,7 @@ const GROUP: usize = 4;
 
 /// Reads one body.
 #[derive(Debug)]
-pub(crate) struct WebStatus {
+pub(super) struct WebStatus {
     frames: Frames,
     /// For a Base64 body: the bytes of the current group so far.
     text: Option<SmallVec<[u8; GROUP]>>,
@@ -30,7 +30,7 @@ pub(crate) struct WebStatus {
 
 impl WebStatus {
     /// The reader for an answer with these headers; `None`: its body has no status.
-    pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn for_body(headers: &HeaderMap) -> Option<Self> {
         let text = match Dialect::of(headers) {
             Dialect::Http | Dialect::Grpc => return None,
             Dialect::Web => None,
@@ -43,7 +43,7 @@ impl WebStatus {
     }
 
     /// Reads on.
-    pub(crate) fn feed(&mut self, piece: &[u8]) {
+    pub(super) fn feed(&mut self, piece: &[u8]) {
         match &mut self.text {
             None => self.frames.feed(piece),
             Some(group) => {
@@ -55,12 +55,12 @@ impl WebStatus {
     }
 
     /// Whether the call has failed, as far as the body was read.
-    pub(crate) fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.frames.failed
     }
 
     /// Whether a message went out.
-    pub(crate) fn has_delivered(&self) -> bool {
+    pub(super) fn has_delivered(&self) -> bool {
         self.frames.delivered
     }
 }
