@@ -12,9 +12,6 @@ use crate::domain::quota::{CalendarPeriod, Quota, Quotas};
 /// Fractions of a unit that a bucket counts in: divisible so that each plan drains a whole number
 /// per millisecond.
 const WHOLE: i64 = 800;
-/// The shortest of the strict periods: what one plan takes leaves no sooner, whichever plans
-/// follow.
-const PERIOD_MIN: i64 = 1_600;
 /// How much longer than its period a unit may stay in use: its own slice, plus the longest one of
 /// another plan.
 const LATE_MAX: i64 = 300;
@@ -31,12 +28,12 @@ pub(crate) struct Plan {
 pub(crate) const PLANS: [Plan; 3] = [
     Plan {
         bucket: (200, 4),
-        strict: (PERIOD_MIN, 7),
+        strict: (1_600, 7),
         day: 40,
     },
     Plan {
         bucket: (400, 6),
-        strict: (PERIOD_MIN, 9),
+        strict: (1_600, 9),
         day: 60,
     },
     Plan {
@@ -77,9 +74,18 @@ pub(crate) struct Model {
     drains: i64,
     /// When something was last admitted, in milliseconds.
     latest: i64,
-    admitted: Vec<(i64, u32)>,
+    admitted: Vec<Admitted>,
     /// The latest day on which something was admitted, and how much.
     day: (i64, u32),
+}
+
+#[derive(Debug)]
+struct Admitted {
+    at: i64,
+    cost: u32,
+    /// For how long it is surely in use: the shortest period of the plans that have admitted
+    /// something since, itself included.
+    period: i64,
 }
 
 impl Model {
@@ -102,8 +108,9 @@ impl Model {
         let owed = self.owed_at(now) + i64::from(cost) * WHOLE;
         let bucket_fits = owed <= i64::from(plan.bucket.1) * WHOLE;
         let day_fits = self.used_of(day) + cost <= plan.day;
-        let least = self.used_within(PERIOD_MIN, now) + cost;
-        let most = self.used_within(plan.strict.0 + LATE_MAX, now) + cost;
+        let period = plan.strict.0;
+        let least = self.in_use(now, |admitted| period.min(admitted.period)) + cost;
+        let most = self.in_use(now, |_| period + LATE_MAX) + cost;
         if !bucket_fits || !day_fits || least > plan.strict.1 {
             Room::TooLittle
         } else if most > plan.strict.1 {
@@ -118,7 +125,14 @@ impl Model {
         self.drains = WHOLE / plan.bucket.0;
         self.day = (self.day.0.max(day), self.used_of(day) + cost);
         self.latest = self.latest.max(now);
-        self.admitted.push((self.latest, cost));
+        for before in &mut self.admitted {
+            before.period = before.period.min(plan.strict.0);
+        }
+        self.admitted.push(Admitted {
+            at: self.latest,
+            cost,
+            period: plan.strict.0,
+        });
     }
 
     fn owed_at(&self, now: i64) -> i64 {
@@ -130,9 +144,11 @@ impl Model {
         if day > self.day.0 { 0 } else { self.day.1 }
     }
 
-    fn used_within(&self, millis: i64, now: i64) -> u32 {
+    /// How much is in use, if each is for that many milliseconds.
+    fn in_use(&self, now: i64, millis: impl Fn(&Admitted) -> i64) -> u32 {
         let now = now.max(self.latest);
-        let within = self.admitted.iter().filter(|(at, _)| at + millis > now);
-        within.map(|(_, cost)| cost).sum()
+        let admitted = self.admitted.iter();
+        let in_use = admitted.filter(|admitted| admitted.at + millis(admitted) > now);
+        in_use.map(|admitted| admitted.cost).sum()
     }
 }
