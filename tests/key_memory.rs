@@ -1,4 +1,4 @@
-//! What a key costs in memory while it is remembered. In a process of its own: it looks at all of its memory.
+//! What a key costs in memory while it is remembered, and while it is counted. In a process of its own: it looks at all of its memory.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -7,13 +7,14 @@
     reason = "it is a test"
 )]
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use tollgate::{
-    clock::Timestamp,
+    clock::{SystemClock, Timestamp},
     key::{KeyDigest, KeyRecord},
     keyring::{KeyResolver, Resolution},
-    store::{BudgetId, KeyId, KeyLookup, StoreFuture},
+    quota::{Quota, Quotas},
+    store::{BudgetId, KeyId, KeyLookup, MemoryRateLimiter, StoreFuture},
 };
 
 const KEYS: usize = 50_000;
@@ -61,9 +62,37 @@ async fn fill(keys: &KeyResolver, from: usize, count: usize) {
     }
 }
 
+/// Of so many that the tables of all parts have just grown: half of the places are empty.
+const COUNTED: u32 = 60_000;
+
+/// Bytes for each key that is counted.
+fn counted(quotas: &Quotas) -> (usize, MemoryRateLimiter) {
+    let before = resident_bytes();
+    let limiter = MemoryRateLimiter::new(1_000_000, SystemClock::shared());
+    for number in 0..COUNTED {
+        let decision = limiter.take(&number, quotas, 1);
+        assert!(decision.is_admitted());
+    }
+    let each = (resident_bytes() - before) / usize::try_from(COUNTED).unwrap();
+    (each, limiter)
+}
+
+/// One after the other: what is measured is the whole process.
 #[tokio::test]
-async fn a_remembered_key_costs_600_bytes_at_most() {
-    let keys = KeyResolver::builder(Endless).capacity(1_000_000).build();
+async fn a_key_costs_no_more_than_is_said() {
+    // What is let go of would be room for the next.
+    let _kept = a_remembered_key_costs_600_bytes_at_most().await;
+    let (rolling, _kept) = counted(&Quota::per_hour(100).into());
+    let (strict, _kept) = counted(&Quota::per_hour(100).strict().into());
+    println!("{rolling} bytes a counted key, {strict} with a strict quota");
+    assert!(rolling <= 200 && strict <= 350, "{rolling}, {strict}");
+}
+
+async fn a_remembered_key_costs_600_bytes_at_most() -> KeyResolver {
+    let keys = KeyResolver::builder(Endless)
+        .capacity(1_000_000)
+        .ttl(Duration::from_secs(3_600))
+        .build();
     // What is there once, however many keys there are.
     fill(&keys, 0, KEYS / 2).await;
     let before = resident_bytes();
@@ -75,4 +104,5 @@ async fn a_remembered_key_costs_600_bytes_at_most() {
         keys.resolve("key-number-1"),
         Resolution::Ready(Ok(_))
     ));
+    keys
 }

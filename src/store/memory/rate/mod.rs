@@ -38,7 +38,7 @@ const SWEEP_INTERVAL_NANOS: u64 = 500_000_000;
 
 /// Counts requests by key against several quotas at once, in this process's memory.
 ///
-/// Memory is bounded: at most `capacity` keys are kept (about 140 bytes each, 230 with a strict
+/// Memory is bounded: at most `capacity` keys are kept (about 150 bytes each, 300 with a strict
 /// quota). A key whose windows are full again is forgotten within half a minute of traffic, which
 /// changes nothing. When all slots are in use, new keys share one bucket: no count is reset, and a
 /// flood of new keys gets no more than one key would.
