@@ -16,6 +16,10 @@ const WHOLE: i64 = 800;
 /// another plan.
 const LATE_MAX: i64 = 300;
 
+/// How much sooner a unit may leave if the plan changes: a slice is taken over where it ends, which
+/// may be later than now by as much as the longest slice is longer than the shortest.
+const EARLY_MAX: i64 = 66;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// The milliseconds in which a unit drains, and the burst.
@@ -109,7 +113,8 @@ impl Model {
         let bucket_fits = owed <= i64::from(plan.bucket.1) * WHOLE;
         let day_fits = self.used_of(day) + cost <= plan.day;
         let period = plan.strict.0;
-        let least = self.in_use(now, |admitted| period.min(admitted.period)) + cost;
+        let shortest = |admitted: &Admitted| period.min(admitted.period) - EARLY_MAX;
+        let least = self.in_use(now, shortest) + cost;
         let most = self.in_use(now, |_| period + LATE_MAX) + cost;
         if !bucket_fits || !day_fits || least > plan.strict.1 {
             Room::TooLittle
