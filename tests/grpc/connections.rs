@@ -87,6 +87,8 @@ async fn silent_connections_do_not_take_the_whole_server() {
     let example = Demo::of("grpc");
     let key = example.key("viewer").await;
     let launch = example.home().launch().with_descriptors(64);
+    // All of them are of one address, which may have them all here.
+    let launch = launch.env("CONNECTIONS_PER_ADDRESS", "1000");
     let server = launch.start().await;
     let mut held = Vec::new();
     for _ in 0..100 {
