@@ -138,6 +138,17 @@ pub(crate) async fn a_step_counts_once_and_a_lease_ends_at_nothing(place: impl P
     assert_eq!(gone, LeaseStanding::default());
     balances(&store, &ann, 1_000, 0).await;
     assert_eq!(usage(&store, &ann).await.len(), 5);
+
+    // A first step that only reports is known when it comes again, whoever has its name by now.
+    for (id, rows) in [(LeaseId { number: 8, ..id }, 6), (strange, 7)] {
+        let mut late = Arc::unwrap_or_clone(step(id, 1, &[20], 0));
+        late.ends = true;
+        let late = Arc::new(late);
+        for _ in 0..2 {
+            let _reported = store.lease(Arc::clone(&late)).await.unwrap();
+            assert_eq!(usage(&store, &ann).await.len(), rows);
+        }
+    }
 }
 
 pub(crate) async fn a_busy_account_is_paid_for_from_a_lease(place: impl Place) {

@@ -73,6 +73,14 @@ pub struct LeaseStep {
     pub ends: bool,
 }
 
+impl LeaseStep {
+    /// Whether it sets nothing aside and only reports calls that were settled late. That takes no
+    /// living instance.
+    fn only_reports(&self) -> bool {
+        self.number == 1 && self.ends && self.target <= Money::ZERO && !self.served.is_empty()
+    }
+}
+
 /// The state of a lease, as its node needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseStanding {
@@ -130,7 +138,9 @@ impl Lease {
         match stored {
             Some(lease) if lease.step >= step.number => Due::Done(lease),
             Some(lease) => Due::Take(lease),
-            None if step.number == 1 && may_open => Due::Take(Self::default()),
+            None if step.number == 1 && (may_open || step.only_reports()) => {
+                Due::Take(Self::default())
+            }
             None => Due::Gone,
         }
     }
@@ -149,6 +159,11 @@ impl Lease {
         }
         if self.prepaid.is_none() {
             self.fit(books, step, now);
+        }
+        if step.only_reports() {
+            // Remembered like the lease of a node that fell silent, so that the step, sent again, is
+            // known.
+            self.prepaid = Some(Money::ZERO);
         }
         stepped
     }

@@ -330,7 +330,9 @@ impl Accounts {
         };
         // Counted without a limit: its hold was within it, and its call was answered.
         self.unreported.fetch_add(1, Ordering::AcqRel);
-        if let Some(lease) = account.lease(lease) {
+        // One that has sent its last step takes no more.
+        let lease = account.lease(lease);
+        if let Some(lease) = lease.filter(|lease| !lease.is_ending()) {
             return Some(lease.settle(served));
         }
         // An empty lease, which reports the call and ends.

@@ -248,6 +248,11 @@ impl LeaseState {
             && (self.under_way.is_some() || self.free() > Money::ZERO || is_idle)
     }
 
+    /// Whether its last step has been sent.
+    pub(super) fn is_ending(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|sent| sent.step.ends)
+    }
+
     /// Whether nothing is left to report or to keep.
     pub(super) fn is_finished(&self) -> bool {
         let all_reported = self.served.is_empty() && self.under_way.is_none();
