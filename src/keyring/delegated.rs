@@ -168,7 +168,11 @@ impl Keyring {
     /// been revoked.
     async fn rights_of<'a>(&'a self, maker: &'a Principal) -> Result<Rights<'a>, KeyringError> {
         let key = match maker.key() {
-            Some(id) => Some(self.get(maker.subject(), id).await?),
+            Some(id) => match self.get(maker.subject(), id).await {
+                // Deleted meanwhile, or a key of another store: it has no rights here.
+                Err(KeyringError::NotFound) => return Err(KeyringError::NotActive),
+                found => Some(found?),
+            },
             None => None,
         };
         if key.as_ref().is_some_and(|key| !key.is_active(self.now())) {
@@ -219,7 +223,9 @@ impl Rights<'_> {
         if let Some(roles) = &change.roles {
             self.check_roles(roles)?;
         }
-        if let (Some(bound), Some(wanted)) = (self.resource(), change.resource.take()) {
+        if let Some(bound) = self.resource()
+            && let Some(wanted) = change.resource.take()
+        {
             change.resource = Some(same_or(wanted, Some(bound))?);
         }
         // Quotas can't even be removed: they may have been set to be tighter than the tier's.
@@ -270,11 +276,13 @@ impl Rights<'_> {
     }
 
     fn check_roles(&self, wanted: &[String]) -> Result<(), KeyringError> {
-        let held: Vec<&str> = match &self.key {
-            Some(own) => own.roles.iter().map(String::as_str).collect(),
-            None => self.maker.roles().collect(),
+        let includes = |held: &str, wanted: &String| self.ring.includes(held, wanted);
+        let has = |wanted: &String| {
+            // A principal may have been given fewer roles than its key has.
+            let of_key = self.key.as_ref();
+            self.maker.roles().any(|held| includes(held, wanted))
+                && of_key.is_none_or(|own| own.roles.iter().any(|held| includes(held, wanted)))
         };
-        let has = |wanted: &String| held.iter().any(|held| self.ring.includes(held, wanted));
         if wanted.iter().all(has) {
             return Ok(());
         }
@@ -359,24 +367,18 @@ impl Rights<'_> {
     }
 
     fn quotas(&self) -> Option<&Quotas> {
-        match &self.key {
-            Some(own) => own.quotas.as_ref(),
-            None => self.maker.quotas(),
-        }
+        let of_key = self.key.as_ref().and_then(|own| own.quotas.as_ref());
+        of_key.or_else(|| self.maker.quotas())
     }
 
     fn resource(&self) -> Option<&str> {
-        match &self.key {
-            Some(own) => own.resource.as_deref(),
-            None => self.maker.resource(),
-        }
+        let of_key = self.key.as_ref().and_then(|own| own.resource.as_deref());
+        of_key.or_else(|| self.maker.resource())
     }
 
     fn environment(&self) -> Option<&str> {
-        match &self.key {
-            Some(own) => own.environment.as_deref(),
-            None => self.maker.environment(),
-        }
+        let of_key = self.key.as_ref().and_then(|own| own.environment.as_deref());
+        of_key.or_else(|| self.maker.environment())
     }
 
     fn attribute(&self, name: &str) -> Option<&str> {

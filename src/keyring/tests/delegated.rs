@@ -259,6 +259,47 @@ async fn a_user_without_quotas_gives_and_changes_none() {
 }
 
 #[tokio::test]
+async fn a_user_without_a_resource_chooses_that_of_a_key() {
+    let world = World::new();
+    let user = Principal::builder("ann", CredentialKind::Token).build();
+    let new = NewKey {
+        environment: Some("live".to_owned()),
+        ..NewKey::default()
+    };
+    let made = world.make(&user, new).await.unwrap();
+    for wanted in [Some("agent-1"), Some("agent-2"), None] {
+        let change = KeyUpdate {
+            resource: Some(wanted.map(str::to_owned)),
+            ..KeyUpdate::default()
+        };
+        let changed = world.ring.update_for(&user, &made.id, change).await;
+        assert_eq!(changed.unwrap().resource.as_deref(), wanted);
+    }
+}
+
+/// A handler that goes on with fewer rights makes keys with no more.
+#[tokio::test]
+async fn a_key_whose_principal_was_narrowed_gives_what_is_left() {
+    let world = World::new();
+    let admin = NewKey {
+        environment: Some("live".to_owned()),
+        roles: vec!["admin".to_owned()],
+        ..NewKey::default()
+    };
+    let (caller, _) = world.key(admin.clone()).await;
+    assert!(world.make(&caller, admin.clone()).await.is_ok());
+    let narrowed = caller.to_builder().roles(["viewer"]).build();
+    escalates(world.make(&narrowed, admin).await, "roles");
+    let bound = caller.to_builder().resource("agent-1").build();
+    let new = NewKey {
+        environment: Some("live".to_owned()),
+        ..NewKey::default()
+    };
+    let made = world.make(&bound, new).await.unwrap();
+    assert_eq!(made.resource.as_deref(), Some("agent-1"));
+}
+
+#[tokio::test]
 async fn a_maker_that_has_more_than_a_key_carries_hands_on_no_part_of_it() {
     let world = World::new();
     let many = |prefix: &str| -> std::collections::BTreeMap<_, _> {
