@@ -417,3 +417,21 @@ async fn a_key_is_read_from_where_the_application_says() {
     ];
     assert_eq!(ask!(either, &beside), "401", "a bad key is refused");
 }
+
+/// What doesn't look like a key of ours is asked about further, whichever layer stands first.
+#[tokio::test]
+async fn a_bearer_may_be_for_a_rule_of_ones_own() {
+    let (_, resolver) = keys();
+    let keys = || ApiKeyLayer::new(resolver.clone());
+    let known = |head: &RequestHead<'_>| {
+        let bearer = head.headers.get("authorization")?.to_str().ok()?;
+        let name = bearer.strip_prefix("Bearer opaque-")?;
+        Some(Principal::builder(name, CredentialKind::Token).build())
+    };
+    let rule = || AuthenticateLayer::by_head(move |head| Ok(known(head)));
+    let opaque = [("authorization", "Bearer opaque-ann")];
+    assert_eq!(ask!(keys().or(rule()), &opaque), "ann");
+    assert_eq!(ask!(Authenticator::or(rule(), keys()), &opaque), "ann");
+    let other = [("authorization", "Bearer other")];
+    assert_eq!(ask!(keys().or(rule()), &other), "401");
+}

@@ -44,6 +44,19 @@ impl Location {
         }
     }
 
+    pub(super) fn takes_bearer(&self) -> bool {
+        match self {
+            Self::Headers(headers) => headers.takes_bearer(),
+            Self::Custom(_) => true,
+        }
+    }
+
+    pub(super) fn share_bearer(&mut self) {
+        if let Self::Headers(headers) = self {
+            headers.share_bearer();
+        }
+    }
+
     /// The message for a client without a key, unless keys are expected in the usual places.
     pub(super) fn expected(&self) -> Option<Cow<'static, str>> {
         match self {

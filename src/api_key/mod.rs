@@ -246,6 +246,14 @@ impl Policy for ApiKeyPolicy {
         self.location.add_key_headers(headers);
     }
 
+    fn takes_bearer(&self) -> bool {
+        self.location.takes_bearer()
+    }
+
+    fn share_bearer(&mut self) {
+        self.location.share_bearer();
+    }
+
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let key = match self.key(head) {
             Ok(key) => key,

@@ -241,6 +241,12 @@ impl<A: Policy, B: Policy> Or<A, B> {
     fn new(mut first: A, mut second: B) -> Self {
         second.inherit_key_headers(&first.key_headers());
         first.inherit_key_headers(&second.key_headers());
+        if first.takes_bearer() {
+            second.share_bearer();
+        }
+        if second.takes_bearer() {
+            first.share_bearer();
+        }
         let key_headers = [vec![X_API_KEY], first.key_headers(), second.key_headers()].concat();
         Self {
             first,
@@ -296,6 +302,15 @@ where
     fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
         self.first.inherit_key_headers(headers);
         self.second.inherit_key_headers(headers);
+    }
+
+    fn takes_bearer(&self) -> bool {
+        self.first.takes_bearer() || self.second.takes_bearer()
+    }
+
+    fn share_bearer(&mut self) {
+        self.first.share_bearer();
+        self.second.share_bearer();
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -48,6 +48,16 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
         let _ = headers;
     }
 
+    /// Whether a bearer token in `authorization` may be a credential for this policy. `true` unless
+    /// it says otherwise: a policy of your own may look anywhere.
+    fn takes_bearer(&self) -> bool {
+        true
+    }
+
+    /// Learns that a policy it is combined with [takes bearer tokens](Self::takes_bearer) too: one
+    /// that doesn't look like its own is left to the other.
+    fn share_bearer(&mut self) {}
+
     /// Adds what handlers rely on (a handle that settles nothing, for example) to a request that
     /// wasn't admitted but that a [`shadow`](super::Gate::shadow) lets through. Most policies add
     /// nothing.

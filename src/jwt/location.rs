@@ -48,6 +48,10 @@ impl Location {
         }
     }
 
+    pub(super) const fn takes_bearer(&self) -> bool {
+        !matches!(self, Self::Cookie { .. })
+    }
+
     pub(super) fn add_key_headers(&mut self, headers: &[HeaderName]) {
         if let Self::Bearer(places) = self {
             places.add_others(headers);

@@ -215,6 +215,10 @@ impl Policy for JwtPolicy {
         self.location.add_key_headers(headers);
     }
 
+    fn takes_bearer(&self) -> bool {
+        self.location.takes_bearer()
+    }
+
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
         match self.location.read(head, &self.trusted) {

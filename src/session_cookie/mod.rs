@@ -177,6 +177,10 @@ impl Policy for SessionCookiePolicy {
         self.key_headers.extend_from_slice(headers);
     }
 
+    fn takes_bearer(&self) -> bool {
+        false
+    }
+
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         Decision::Ready(self.judge(head))
     }

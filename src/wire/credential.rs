@@ -111,8 +111,17 @@ impl KeyHeaders {
         self.shares_bearer
     }
 
+    /// Bearer tokens may be credentials for another layer from now on.
+    pub(crate) const fn share_bearer(&mut self) {
+        self.shares_bearer = true;
+    }
+
+    /// Whether a bearer token is taken as a credential.
+    pub(crate) fn takes_bearer(&self) -> bool {
+        self.authorization == Authorization::Taken
+    }
+
     pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
-        self.shares_bearer |= headers.contains(&AUTHORIZATION);
         for header in headers {
             let is_known = self.own.as_ref() == Some(header) || self.others.contains(header);
             match self.authorization {
