@@ -21,6 +21,9 @@ use crate::{
 /// The format version that is written; a file of a later version is not touched.
 const VERSION: u32 = 1;
 
+/// Positions beyond this are refused, so that there is always a next one.
+const POSITION_MAX: u64 = u64::MAX >> 1;
+
 /// The file's format. Unknown members are written back unchanged.
 #[derive(Serialize, Deserialize)]
 struct Form {
@@ -185,6 +188,10 @@ impl Document {
         let mut last = 0_u64;
         for entry in form.keys {
             last = entry.position.max(last.saturating_add(1));
+            if last > POSITION_MAX {
+                let text = "the key file contains a position that leaves no room for others";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+            }
             let (record, others) = entry.into_parts()?;
             if document.is_taken(&record) {
                 let text = "the key file contains an id or a hash twice";
