@@ -253,7 +253,7 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
             laws += 1;
         }
     }
-    assert_eq!(laws, 27);
+    assert_eq!(laws, 28);
 }
 
 laws! {

@@ -46,8 +46,8 @@ async fn tables_of_a_newer_version_are_used_by_those_who_can() {
     let pool = pool(place, 6).await;
     let known = version(&pool).await;
     for (works_from, expected) in [
-        (None, "programs of 99 and later"),
-        (Some(known + 1), "this is"),
+        (None, "versions from 99 on"),
+        (Some(known + 1), "this one is"),
     ] {
         let next = "INSERT INTO tollgate.migration (version, works_from) VALUES (99, $1)
              ON CONFLICT (version) DO UPDATE SET works_from = $1";

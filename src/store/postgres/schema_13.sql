@@ -1,6 +1,6 @@
 -- Holds that were resolved without their owner, for a day: a settlement that comes late is charged, less what was charged
 -- then. fingerprint, key_ends: of the idempotency key, where it was freed.
-CREATE TABLE tollgate.abandoned (
+CREATE TABLE IF NOT EXISTS tollgate.abandoned (
     instance BIGINT NOT NULL,
     number BIGINT NOT NULL,
     charged BIGINT NOT NULL,
@@ -9,4 +9,4 @@ CREATE TABLE tollgate.abandoned (
     at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (instance, number)
 );
-CREATE INDEX abandoned_by_time ON tollgate.abandoned (at);
+CREATE INDEX IF NOT EXISTS abandoned_by_time ON tollgate.abandoned (at);
