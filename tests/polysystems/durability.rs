@@ -273,13 +273,13 @@ async fn ctrl_c_stops_as_sigterm_does() {
 async fn a_stop_answers_what_was_sent_before_it_on_connections_that_are_kept() {
     const CONNECTIONS: usize = 16;
     let server = home().start().await;
-    let ask = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let ask = b"GET /nothing HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut connection = TcpStream::connect(server.address).await.unwrap();
         connection.write_all(ask).await.unwrap();
         let answer = read_head(&mut connection).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
         assert!(!answer.contains("connection: close"), "{answer}");
         connections.push(connection);
     }
@@ -289,7 +289,7 @@ async fn a_stop_answers_what_was_sent_before_it_on_connections_that_are_kept() {
     server.signal("TERM");
     for connection in &mut connections {
         let answer = read_head(connection).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer:?}");
     }
     server.ended().await.without_panic();
 }
