@@ -103,7 +103,7 @@ fn counts_are_seen() {
         assert_eq!(tokens.input, 7);
     }
     handling.join().unwrap();
-    assert!(charge.tells_output());
+    assert!(charge.reports_output());
     assert_eq!(charge.tokens().map(|tokens| tokens.output), Some(2));
 }
 
