@@ -20,8 +20,8 @@ pub(super) trait HeldKeys {
     /// Whether its id or its digest belongs to another key.
     fn is_taken(&self, record: &KeyRecord) -> bool;
 
-    /// Adds a new key, as the owner's youngest.
-    fn add(&mut self, record: KeyRecord);
+    /// Adds a new key, as the owner's youngest; nothing is changed where there is no place for it.
+    fn add(&mut self, record: KeyRecord) -> Result<(), StoreError>;
 
     /// Replaces the key with the same id and digest.
     fn replace(&mut self, record: KeyRecord);
@@ -37,13 +37,15 @@ pub(super) trait HeldKeys {
         if self.is_taken(&record) {
             return Err(taken());
         }
-        if let Some(bounds) = bounds {
-            let owner = &record.owner;
-            if let Some(ended) = bounds.admit(&record, self.owned_by(owner))? {
-                self.delete(owner, &ended);
-            }
+        let ended = match bounds {
+            Some(bounds) => bounds.admit(&record, self.owned_by(&record.owner))?,
+            None => None,
+        };
+        let owner = record.owner.clone();
+        self.add(record)?;
+        if let Some(ended) = ended {
+            self.delete(&owner, &ended);
         }
-        self.add(record);
         Ok(())
     }
 
@@ -64,14 +66,16 @@ pub(super) trait HeldKeys {
         if self.is_taken(&successor) {
             return Err(taken());
         }
-        if let Some(bounds) = bounds
-            && let Some(ended) = bounds.make_room(&successor, self.owned_by(owner))?
-        {
+        let ended = match bounds {
+            Some(bounds) => bounds.make_room(&successor, self.owned_by(owner))?,
+            None => None,
+        };
+        self.add(successor.clone())?;
+        if let Some(ended) = ended {
             self.delete(owner, &ended);
         }
         let replaced = old.digest;
         self.replace(old);
-        self.add(successor.clone());
         Ok(RotationOutcome::Rotated {
             replaced,
             successor: Box::new(successor),

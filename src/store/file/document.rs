@@ -21,7 +21,7 @@ use crate::{
 /// The format version that is written; a file of a later version is not touched.
 const VERSION: u32 = 1;
 
-/// Positions beyond this are refused, so that there is always a next one.
+/// Positions beyond this are neither read nor given, so that what is written can be read.
 const POSITION_MAX: u64 = u64::MAX >> 1;
 
 /// The file's format. Unknown members are written back unchanged.
@@ -79,6 +79,18 @@ struct Entry {
     metadata: BTreeMap<String, String>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
+}
+
+fn next(last: u64) -> Result<u64, StoreError> {
+    match last.checked_add(1) {
+        Some(next) if next <= POSITION_MAX => Ok(next),
+        _ => Err(no_room()),
+    }
+}
+
+fn no_room() -> StoreError {
+    let text = "the key file contains a position that leaves no room for others";
+    StoreError::new(StoreErrorKind::Unavailable, text)
 }
 
 fn is_plain(proof: &KeyProof) -> bool {
@@ -187,11 +199,11 @@ impl Document {
         };
         let mut last = 0_u64;
         for entry in form.keys {
-            last = entry.position.max(last.saturating_add(1));
-            if last > POSITION_MAX {
-                let text = "the key file contains a position that leaves no room for others";
-                return Err(StoreError::new(StoreErrorKind::Unavailable, text));
-            }
+            last = match entry.position {
+                beyond if beyond > POSITION_MAX => return Err(no_room()),
+                later if later > last => later,
+                _ => next(last)?,
+            };
             let (record, others) = entry.into_parts()?;
             if document.is_taken(&record) {
                 let text = "the key file contains an id or a hash twice";
@@ -314,10 +326,11 @@ impl HeldKeys for Document {
         self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest)
     }
 
-    fn add(&mut self, record: KeyRecord) {
+    fn add(&mut self, record: KeyRecord) -> Result<(), StoreError> {
         let last = self.keys.last_key_value().map_or(0, |(last, _)| *last);
-        self.place(last.saturating_add(1), record, BTreeMap::new());
+        self.place(next(last)?, record, BTreeMap::new());
         self.changed = true;
+        Ok(())
     }
 
     fn replace(&mut self, record: KeyRecord) {

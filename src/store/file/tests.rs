@@ -275,6 +275,23 @@ fn entry_hash(key: &str) -> String {
     format!("sha256:{hex}")
 }
 
+#[tokio::test]
+async fn a_key_that_finds_no_room_is_refused_and_the_file_stays_readable() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.insert(key("key-1"), None).await.unwrap();
+    let last = (u64::MAX >> 1).to_string();
+    edit(&bench.path(), |json| {
+        json.replace("\"position\": 1", &format!("\"position\": {last}"))
+    });
+    assert!(bench.content().contains(&last));
+    bench.clock.advance(TICK);
+    let refused = store.insert(key("key-2"), None).await.unwrap_err();
+    assert!(refused.to_string().contains("leaves no room"));
+    let other = bench.store();
+    assert!(finds(&other, "key-1").await && !finds(&other, "key-2").await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hundred_changes_from_four_processes_are_all_kept() {
     let bench = Bench::new();

@@ -82,7 +82,7 @@ impl HeldKeys for Keys {
         self.by_id.contains_key(&record.id) || self.by_digest.contains_key(&record.digest)
     }
 
-    fn add(&mut self, record: KeyRecord) {
+    fn add(&mut self, record: KeyRecord) -> Result<(), StoreError> {
         self.made = self.made.saturating_add(1);
         self.by_digest.insert(record.digest, record.id.clone());
         self.by_owner
@@ -90,6 +90,7 @@ impl HeldKeys for Keys {
             .or_default()
             .insert(self.made, record.id.clone());
         self.by_id.insert(record.id.clone(), (self.made, record));
+        Ok(())
     }
 
     fn replace(&mut self, record: KeyRecord) {
