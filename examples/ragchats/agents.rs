@@ -6,8 +6,9 @@ use tollgate::{
     axum::{JsonBody, PathName},
     denial::{Denial, DenialKind},
     keyring::{KeyringError, NewKey},
+    login::LoginErrorKind,
     store::KeyId,
-    user::{UserRecord, UserUpdate},
+    user::{UserCondition, UserRecord, UserUpdate},
 };
 use uuid::Uuid;
 
@@ -49,18 +50,26 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<Agent>), Denial> {
     let name = short_name(&new.name)?;
     let user = app.logins.user_of(&caller).await?;
-    if agents_of(&user).len() >= AGENTS_MAX {
-        return Err(Denial::new(DenialKind::Conflict)
-            .with_message(format!("A user has at most {AGENTS_MAX} agents")));
-    }
     let agent = Agent::new(&Uuid::new_v4().to_string(), name);
     let mut update = UserUpdate::default();
     update.attributes.insert(
         format!("{PREFIX}{}", agent.id),
         format!("{:.6} {name}", app.clock.now()),
     );
-    app.logins.update(&user.id, update).await?;
-    Ok((StatusCode::CREATED, Json(agent)))
+    // Checked by the store: agents that are made at the same time are counted too.
+    update.only_if = Some(UserCondition::AttributesAtMost {
+        prefix: PREFIX.to_owned(),
+        max: AGENTS_MAX,
+    });
+    match app.logins.update(&user.id, update).await {
+        Err(error) if matches!(error.kind(), LoginErrorKind::ConditionUnmet) => {
+            let rule = format!("A user has at most {AGENTS_MAX} agents");
+            Err(Denial::new(DenialKind::Conflict).with_message(rule))
+        }
+        updated => updated
+            .map(|_| (StatusCode::CREATED, Json(agent)))
+            .map_err(Denial::from),
+    }
 }
 
 /// Another user's agent is treated as missing.

@@ -81,6 +81,30 @@ impl UserRecord {
         !change.attributes.is_empty() && !self.attributes_fit()
     }
 
+    /// Whether the user, as stored before the change, meets what `change` is
+    /// [conditional on](UserUpdate::only_if); if not, a store changes nothing and fails with
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound).
+    #[must_use]
+    pub fn meets_condition_of(&self, change: &UserUpdate) -> bool {
+        match &change.only_if {
+            None => true,
+            Some(UserCondition::Unchanged(read)) => {
+                let [stored, read] = [self, &**read].map(|user| {
+                    let data = (&user.roles, &user.attributes);
+                    (user.active, &user.email, data)
+                });
+                stored == read
+            }
+            Some(UserCondition::AttributesAtMost { prefix, max }) => {
+                let counted = |name: &&String| name.starts_with(prefix.as_str());
+                let kept = self.attributes.keys().filter(counted).count();
+                let names = change.attributes.keys().filter(counted);
+                let added = names.filter(|name| !self.attributes.contains_key(*name));
+                kept.saturating_add(added.count()) <= *max
+            }
+        }
+    }
+
     /// Applies `change`, by the rules of every store. If it [ends
     /// logins](UserUpdate::logins_end_at), those in the store end in the same step.
     pub fn apply(&mut self, change: UserUpdate) {
@@ -133,6 +157,26 @@ pub struct UserUpdate {
     /// store end at this moment, and those in another store become invalid because the [password
     /// version](UserRecord::password_version) is incremented. `None`: logins continue.
     pub logins_end_at: Option<Timestamp>,
+    /// What must hold of the user in the same step, or nothing is changed. `None`: nothing need.
+    pub only_if: Option<UserCondition>,
+}
+
+/// What must hold of a user for a [`UserUpdate`] to be made. A store checks it in the step of the
+/// change ([`UserRecord::meets_condition_of`]), so no other change comes in between, in any process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserCondition {
+    /// The address, the roles, the attributes and `active` are as in this record, which was read
+    /// before. Logins and passwords don't count, as they don't change what was decided by it.
+    Unchanged(Box<UserRecord>),
+    /// With the change, the user has at most `max` attributes whose name begins with `prefix`. A
+    /// user who has more is refused even a change that adds none.
+    AttributesAtMost {
+        /// What the names begin with.
+        prefix: String,
+        /// The most attributes of such a name.
+        max: usize,
+    },
 }
 
 impl UserUpdate {

@@ -29,6 +29,8 @@ pub enum LoginErrorKind {
     TooManyRoles,
     /// The user would have more than 128 attributes, or more than 32,768 bytes of them. 422.
     TooManyAttributes,
+    /// The user is not as the change [requires](crate::user::UserUpdate::only_if). 409.
+    ConditionUnmet,
     /// A role or an attribute contains a NUL character. 422.
     UnstorableText,
     /// There is no such user. 404.
@@ -81,6 +83,7 @@ impl fmt::Display for LoginError {
             LoginErrorKind::InvalidEmail => f.write_str("not an email address"),
             LoginErrorKind::TooManyRoles => f.write_str("more roles than fit into a token"),
             LoginErrorKind::TooManyAttributes => f.write_str("the user has too many attributes"),
+            LoginErrorKind::ConditionUnmet => f.write_str("the user is not as the change requires"),
             LoginErrorKind::UnstorableText => f.write_str("a text of the user contains a NUL"),
             LoginErrorKind::UnknownUser => f.write_str("there is no such user"),
             LoginErrorKind::RefreshExpired { .. } => f.write_str("the refresh token has expired"),
@@ -143,6 +146,8 @@ impl From<LoginError> for Denial {
                 .with_message("These are more roles than a user can have."),
             LoginErrorKind::TooManyAttributes => Self::new(DenialKind::Unprocessable)
                 .with_message("This is more than is kept of a user."),
+            LoginErrorKind::ConditionUnmet => Self::new(DenialKind::Conflict)
+                .with_message("The user is not as this change requires."),
             LoginErrorKind::UnstorableText => Self::new(DenialKind::Unprocessable)
                 .with_message("A text may not have a NUL character in it."),
             LoginErrorKind::UnknownUser => Self::new(DenialKind::NotFound),

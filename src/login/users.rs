@@ -98,9 +98,36 @@ impl Logins {
     /// logins continue once the user is active again, which they don't after
     /// [`deactivate`](Self::deactivate).
     ///
+    /// A change that depends on how the user was read, or on how much of a kind the user has, says
+    /// so in [`only_if`](UserUpdate::only_if): of such changes at the same time, in any process,
+    /// none is made that the others have ruled out.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use tollgate::{login::{LoginErrorKind, Logins, NewUser}, store::MemoryStore, token::TokenIssuer};
+    /// use tollgate::user::{UserCondition, UserUpdate};
+    ///
+    /// # let store = Arc::new(MemoryStore::new());
+    /// # let issuer = TokenIssuer::hs256(b"a secret of at least 32 bytes, kept elsewhere").build()?;
+    /// # let logins = Logins::builder(store.clone(), store, issuer).build()?;
+    /// let ann = logins.register(NewUser::new("ann@example.org", "correct horse").role("admin")).await?;
+    /// let promoted = |role: &str| {
+    ///     let mut update = UserUpdate::default();
+    ///     update.roles = Some([ann.roles.clone(), vec![role.to_owned()]].concat());
+    ///     update.only_if = Some(UserCondition::Unchanged(Box::new(ann.clone())));
+    ///     update
+    /// };
+    /// logins.update(&ann.id, promoted("auditor")).await?;
+    /// // It would take away the role that was given meanwhile.
+    /// let refused = logins.update(&ann.id, promoted("operator")).await.unwrap_err();
+    /// assert!(matches!(refused.kind(), LoginErrorKind::ConditionUnmet));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `TooManyRoles`, `TooManyAttributes`, `InvalidEmail`, `EmailTaken`, `UnstorableText`,
-    /// `UnknownUser`, `Store`.
+    /// `ConditionUnmet`, `UnknownUser`, `Store`.
     pub async fn update(
         &self,
         user: &UserId,
@@ -133,7 +160,7 @@ impl Logins {
     ///
     /// # Errors
     /// `TooManyRoles`, `TooManyAttributes`, `InvalidEmail`, `EmailTaken`, `UnstorableText`,
-    /// `UnknownUser`, `Store`.
+    /// `ConditionUnmet`, `UnknownUser`, `Store`.
     pub async fn update_ending_logins(
         &self,
         user: &UserId,
@@ -186,6 +213,9 @@ impl Logins {
         match updated.await {
             Err(error) if error.is_of(StoreErrorKind::Full) => {
                 Err(LoginError::new(LoginErrorKind::TooManyAttributes))
+            }
+            Err(error) if error.is_of(StoreErrorKind::NotFound) => {
+                Err(LoginError::new(LoginErrorKind::ConditionUnmet))
             }
             Err(error) if error.is_of(StoreErrorKind::Conflict) => {
                 Err(LoginError::new(LoginErrorKind::EmailTaken))

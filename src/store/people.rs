@@ -32,6 +32,10 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// is none. A change that [ends the logins](UserUpdate::logins_end_at) increments the password
     /// version and ends every login of the user that is kept here, in the same step.
     ///
+    /// If the user doesn't meet the [condition](UserUpdate::only_if) of the change
+    /// ([`UserRecord::meets_condition_of`]) in that step, it fails with `NotFound`, and with that
+    /// rather than with `Full` or `Conflict`.
+    ///
     /// Fails with `Full` when the user would have too many attributes
     /// ([`UserRecord::is_overfilled_by`]), with `Conflict` when another user has the address, and
     /// with `Refused` when a text contains a NUL ([`UserUpdate::is_storable`]); then nothing is
@@ -214,6 +218,12 @@ pub(super) fn unstorable() -> StoreError {
 pub(super) fn address_taken() -> StoreError {
     let text = "the address of the user is taken";
     StoreError::new(StoreErrorKind::Conflict, text)
+}
+
+/// Why a user isn't changed who is not as the change requires.
+pub(super) fn condition_unmet() -> StoreError {
+    let text = "the user is not as the change requires";
+    StoreError::new(StoreErrorKind::NotFound, text)
 }
 
 /// Why a user isn't changed.

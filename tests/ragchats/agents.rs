@@ -88,6 +88,30 @@ async fn agents_made_at_once_are_all_there() {
     assert_eq!(agents.as_array().unwrap().len(), made.len());
 }
 
+/// The cap holds for those made at once, too.
+#[tokio::test]
+async fn a_user_has_only_so_many_agents() {
+    let home = home();
+    let server = home.launch().env("RATE_LIMIT_PER_MINUTE", "1000");
+    let server = server.start().await;
+    let ann = Person::new(&server, "ann").await;
+    for _ in 0..95 {
+        ann.agent("one").await;
+    }
+    let new = json!({ "name": "one" });
+    let answers = futures_util::future::join_all((0..12).map(|_| ann.post("/api/agents/", &new)));
+    let mut made = 0;
+    for answer in answers.await {
+        match answer.status.as_u16() {
+            201 => made += 1,
+            _ => drop(refused(&answer, 409, "conflict")),
+        }
+    }
+    assert_eq!(made, 5);
+    let listed = ann.get("/api/agents/").await.expect(200).json();
+    assert_eq!(listed.as_array().unwrap().len(), 100);
+}
+
 /// What a key may not do counts too, and its limit is told.
 #[tokio::test]
 async fn a_key_at_another_agent_is_counted() {

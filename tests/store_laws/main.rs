@@ -268,6 +268,8 @@ laws! {
         people::an_address_that_is_changed_is_taken_once,
         people::no_text_of_a_user_has_a_nul_in_it,
         people::a_user_has_only_so_many_attributes,
+        people::a_user_is_changed_only_as_it_was_read,
+        people::attributes_of_one_kind_are_counted_in_the_store,
         people::a_new_password_ends_every_login_in_one_step,
         people::an_update_that_ends_logins_does_so_in_one_step,
         people::a_stronger_hash_of_the_same_password_ends_nothing,

@@ -2,7 +2,7 @@
 
 use tollgate::{
     store::{Page, StoreErrorKind, UserId},
-    user::{UserRecord, UserUpdate},
+    user::{UserCondition, UserRecord, UserUpdate},
 };
 
 use crate::{
@@ -190,6 +190,105 @@ pub(crate) async fn a_user_has_only_so_many_attributes<S: Engine>(store: S, _: T
     shut_out.active = Some(false);
     let shut_out = store.update_user(&bob.id, shut_out).await.unwrap();
     assert!(!shut_out.unwrap().active);
+}
+
+pub(crate) async fn a_user_is_changed_only_as_it_was_read<S: Engine>(store: S, _: Time) {
+    let read = user("ann");
+    store.insert_user(read.clone()).await.unwrap();
+    let change = |read: &UserRecord, name: &str| {
+        let mut change = UserUpdate::default();
+        change.roles = Some(vec![name.to_owned()]);
+        change.only_if = Some(UserCondition::Unchanged(Box::new(read.clone())));
+        change
+    };
+    // Of those who read the same, one comes first.
+    let tasks = ["one", "two", "three", "four"].map(|name| {
+        let (store, change) = (store.clone(), change(&read, name));
+        tokio::spawn(async move { store.update_user(&user_id("ann"), change).await })
+    });
+    let mut winner = None;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(user) => assert_eq!(winner.replace(user.unwrap()), None),
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::NotFound),
+        }
+    }
+    let winner = winner.unwrap();
+    assert_eq!(store.user(&read.id).await.unwrap(), Some(winner.clone()));
+    let mut stale = change(&read, "five");
+    stale.logins_end_at = Some(later(1));
+    stale.active = Some(false);
+    assert_eq!(
+        kind(store.update_user(&read.id, stale).await),
+        StoreErrorKind::NotFound
+    );
+    assert_eq!(
+        store.user(&read.id).await.unwrap(),
+        Some(winner.clone()),
+        "nothing is changed"
+    );
+    // Every field that a decision may rest on counts, and no password.
+    let others: [fn(&mut UserRecord); 4] = [
+        |user| user.active = false,
+        |user| user.email = "another@example.com".to_owned(),
+        |user| user.roles.clear(),
+        |user| drop(user.attributes.insert("a".to_owned(), "1".to_owned())),
+    ];
+    for spoil in others {
+        let mut other = winner.clone();
+        spoil(&mut other);
+        let answer = store.update_user(&read.id, change(&other, "six")).await;
+        assert_eq!(kind(answer), StoreErrorKind::NotFound);
+    }
+    let changed = store.change_password(&read.id, 0, "$argon2id$new".to_owned(), later(1));
+    assert!(changed.await.unwrap());
+    let updated = store.update_user(&read.id, change(&winner, "six")).await;
+    assert_eq!(updated.unwrap().unwrap().roles, ["six"]);
+    let nobody = store
+        .update_user(&user_id("bob"), change(&read, "six"))
+        .await;
+    assert_eq!(nobody.unwrap(), None);
+}
+
+pub(crate) async fn attributes_of_one_kind_are_counted_in_the_store<S: Engine>(store: S, _: Time) {
+    let mut ann = user("ann");
+    ann.attributes.insert("name".to_owned(), "Ann".to_owned());
+    ann.attributes.insert("agent:0".to_owned(), "0".to_owned());
+    store.insert_user(ann.clone()).await.unwrap();
+    let change = |names: &[usize]| {
+        let mut change = UserUpdate::default();
+        for name in names {
+            change
+                .attributes
+                .insert(format!("agent:{name}"), "1".to_owned());
+        }
+        change.only_if = Some(UserCondition::AttributesAtMost {
+            prefix: "agent:".to_owned(),
+            max: 3,
+        });
+        change
+    };
+    let many = store.update_user(&ann.id, change(&[1, 2, 3])).await;
+    assert_eq!(kind(many), StoreErrorKind::NotFound);
+    assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann.clone()));
+    let tasks = [1, 2, 3, 4, 5].map(|name| {
+        let (store, change) = (store.clone(), change(&[name]));
+        tokio::spawn(async move { store.update_user(&user_id("ann"), change).await })
+    });
+    let mut made = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => made += 1,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::NotFound),
+        }
+    }
+    assert_eq!(made, 2, "two more, and no others");
+    // What is there is no further one, and others aren't counted.
+    let mut again = change(&[0]);
+    again.attributes.insert("phone".to_owned(), "1".to_owned());
+    let user = store.update_user(&ann.id, again).await.unwrap().unwrap();
+    assert_eq!(user.attributes.len(), 5);
+    assert_eq!(user.attributes.get("agent:0").unwrap(), "1");
 }
 
 fn user_with(other: &UserRecord, name: &str) -> UserRecord {

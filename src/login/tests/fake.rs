@@ -128,6 +128,12 @@ impl UserStore for FakeStore {
             if rows.users.iter().any(is_other) {
                 return Err(StoreError::new(StoreErrorKind::Conflict, "taken"));
             }
+            if rows
+                .user(id)
+                .is_some_and(|user| !user.meets_condition_of(&change))
+            {
+                return Err(StoreError::new(StoreErrorKind::NotFound, "unmet"));
+            }
             let changed = rows.user(id).map(|user| {
                 user.apply(change);
                 user.clone()

@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{address_taken, overfilled, unstorable},
+        people::{address_taken, condition_unmet, overfilled, unstorable},
     },
 };
 
@@ -76,6 +76,9 @@ impl People {
         };
         if !change.is_storable() {
             return Err(unstorable());
+        }
+        if !user.meets_condition_of(change) {
+            return Err(condition_unmet());
         }
         let (before, mut changed) = (user.email.clone(), user.clone());
         changed.apply(change.clone());

@@ -21,7 +21,7 @@ use crate::{
     },
     store::{
         StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{address_taken, overfilled, unstorable},
+        people::{address_taken, condition_unmet, overfilled, unstorable},
     },
 };
 
@@ -85,6 +85,24 @@ async fn insert_user(connection: &mut PgConnection, user: &UserRecord) -> Result
         0 => Err(conflict("the id or the address of the user is taken")),
         _ => Ok(()),
     }
+}
+
+/// Whether the user meets the condition of `change`, and will until the end of the transaction: the
+/// row is locked. Nobody meets every condition, because nobody is changed.
+async fn is_met(
+    connection: &mut PgConnection,
+    id: &UserId,
+    change: &UserUpdate,
+) -> Result<bool, Failure> {
+    if change.only_if.is_none() {
+        return Ok(true);
+    }
+    let locked = sqlx::query(select!("id = $1 FOR UPDATE"))
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let user = read_one(locked.as_ref())?;
+    Ok(user.is_none_or(|user| user.meets_condition_of(change)))
 }
 
 impl UserStore for PostgresStore {
@@ -151,6 +169,9 @@ impl UserStore for PostgresStore {
                 return Err(unstorable().into());
             }
             let mut transaction = shared.begin().await?;
+            if !is_met(&mut transaction, &id, &change).await? {
+                return Err(condition_unmet().into());
+            }
             sqlx::query(
                 "UPDATE users SET roles = coalesce($2, roles),
                  active = coalesce($3, active), attributes = attributes || $4,

@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
-        people::{address_taken, overfilled, unstorable},
+        people::{address_taken, condition_unmet, overfilled, unstorable},
     },
 };
 
@@ -129,6 +129,9 @@ fn update_user(
     };
     if !change.is_storable() {
         return Err(unstorable().into());
+    }
+    if !user.meets_condition_of(change) {
+        return Err(condition_unmet().into());
     }
     user.apply(change.clone());
     if user.is_overfilled_by(change) {
