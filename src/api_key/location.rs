@@ -2,9 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::HeaderName;
-
-use crate::wire::{Credential, Credentials, KeyHeaders, RequestHead};
+use crate::wire::{Credential, CredentialPlaces, Credentials, KeyHeaders, RequestHead};
 
 type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
@@ -31,29 +29,16 @@ pub(super) enum Found<'a> {
 }
 
 impl Location {
-    pub(super) fn key_headers(&self) -> Vec<HeaderName> {
+    pub(super) fn places(&self) -> CredentialPlaces {
         match self {
-            Self::Headers(headers) => headers.all(),
-            Self::Custom(_) => Vec::new(),
+            Self::Headers(headers) => headers.places(),
+            Self::Custom(_) => CredentialPlaces::ANYWHERE,
         }
     }
 
-    pub(super) fn add_key_headers(&mut self, others: &[HeaderName]) {
+    pub(super) fn stand_beside(&mut self, others: &CredentialPlaces) {
         if let Self::Headers(headers) = self {
             headers.add_others(others);
-        }
-    }
-
-    pub(super) fn takes_bearer(&self) -> bool {
-        match self {
-            Self::Headers(headers) => headers.takes_bearer(),
-            Self::Custom(_) => true,
-        }
-    }
-
-    pub(super) fn share_bearer(&mut self) {
-        if let Self::Headers(headers) = self {
-            headers.share_bearer();
         }
     }
 

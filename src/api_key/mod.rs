@@ -48,7 +48,7 @@ use crate::{
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     keyring::{KeyRefusal, KeyResolver, Resolution, ResolvedKey},
     store::StaticKeys,
-    wire::{AddressError, ClientAddress, KeyHeaders, RequestHead, X_API_KEY},
+    wire::{AddressError, ClientAddress, CredentialPlaces, KeyHeaders, RequestHead, X_API_KEY},
 };
 
 /// Admits callers with a key. See the [module](self).
@@ -238,20 +238,12 @@ impl Policy for ApiKeyPolicy {
         self.address.inherit(address);
     }
 
-    fn key_headers(&self) -> Vec<HeaderName> {
-        self.location.key_headers()
+    fn places(&self) -> CredentialPlaces {
+        self.location.places()
     }
 
-    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.location.add_key_headers(headers);
-    }
-
-    fn takes_bearer(&self) -> bool {
-        self.location.takes_bearer()
-    }
-
-    fn share_bearer(&mut self) {
-        self.location.share_bearer();
+    fn stand_beside(&mut self, others: &CredentialPlaces) {
+        self.location.stand_beside(others);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -53,6 +53,7 @@ mod policy;
 mod service;
 mod unwinding;
 
+pub use crate::wire::CredentialPlaces;
 pub use body::{BodyEnd, GateBody, Meter, NoMeter};
 pub use future::GuardFuture;
 pub use gate::Gate;

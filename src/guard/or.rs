@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{Extensions, HeaderName};
+use http::Extensions;
 use tower_layer::Layer;
 
 use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict, event};
@@ -12,7 +12,7 @@ use crate::{
         principal::Principal,
     },
     trail,
-    wire::{ClientAddress, Denials, RequestHead, X_API_KEY, are_doubled},
+    wire::{ClientAddress, CredentialPlaces, Denials, RequestHead, X_API_KEY, are_doubled},
 };
 
 /// The permit of every authenticating layer. It puts the [`Principal`] into the request's
@@ -51,7 +51,7 @@ impl Permit for Identified {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use tollgate::{ApiKeyLayer, CredentialKind, Principal, RequestHead, keyring::KeyResolver, store::StaticKeys};
 /// use tollgate::denial::{Denial, DenialKind};
-/// use tollgate::guard::{Authenticator, Decision, Gate, Identified, Policy, Verdict};
+/// use tollgate::guard::{Authenticator, CredentialPlaces, Decision, Gate, Identified, Policy, Verdict};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// /// Identifies callers by the certificate of their connection.
@@ -66,6 +66,10 @@ impl Permit for Identified {
 ///
 ///     fn name(&self) -> &'static str {
 ///         "certificate"
+///     }
+///
+///     fn places(&self) -> CredentialPlaces {
+///         CredentialPlaces::ELSEWHERE
 ///     }
 ///
 ///     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
@@ -231,27 +235,22 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for OrLayer<A, B> {
 pub struct Or<A, B> {
     first: A,
     second: B,
-    /// The header fields in which either expects keys.
-    key_headers: Vec<HeaderName>,
+    /// Where either looks for credentials, and `x-api-key`.
+    places: CredentialPlaces,
 }
 
 impl<A: Policy, B: Policy> Or<A, B> {
     /// Each learns where the other expects a key: two credentials that disagree are both rejected,
     /// whichever policy is asked first.
     fn new(mut first: A, mut second: B) -> Self {
-        second.inherit_key_headers(&first.key_headers());
-        first.inherit_key_headers(&second.key_headers());
-        if first.takes_bearer() {
-            second.share_bearer();
-        }
-        if second.takes_bearer() {
-            first.share_bearer();
-        }
-        let key_headers = [vec![X_API_KEY], first.key_headers(), second.key_headers()].concat();
+        let (of_first, of_second) = (first.places(), second.places());
+        second.stand_beside(&of_first);
+        first.stand_beside(&of_second);
+        let places = CredentialPlaces::headers([X_API_KEY]);
         Self {
             first,
             second,
-            key_headers,
+            places: places.and(of_first).and(of_second),
         }
     }
 }
@@ -293,30 +292,19 @@ where
         self.second.inherit_address(address);
     }
 
-    fn key_headers(&self) -> Vec<HeaderName> {
-        let mut headers = self.first.key_headers();
-        headers.extend(self.second.key_headers());
-        headers
+    fn places(&self) -> CredentialPlaces {
+        self.first.places().and(self.second.places())
     }
 
-    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.first.inherit_key_headers(headers);
-        self.second.inherit_key_headers(headers);
-    }
-
-    fn takes_bearer(&self) -> bool {
-        self.first.takes_bearer() || self.second.takes_bearer()
-    }
-
-    fn share_bearer(&mut self) {
-        self.first.share_bearer();
-        self.second.share_bearer();
+    fn stand_beside(&mut self, others: &CredentialPlaces) {
+        self.first.stand_beside(others);
+        self.second.stand_beside(others);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let decision = self.ask_in_order(head);
         if matches!(decision, Decision::Ready(Verdict::Refuse(_)))
-            || !are_doubled(head.headers, &self.key_headers)
+            || !are_doubled(head.headers, self.places.as_headers())
         {
             return decision;
         }

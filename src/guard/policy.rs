@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::{Meter, NoMeter};
 use crate::{
     domain::denial::Denial,
     store::StoreFuture,
-    wire::{ClientAddress, RequestHead, ToldLimits},
+    wire::{ClientAddress, CredentialPlaces, RequestHead, ToldLimits},
 };
 
 /// Decides on requests by their heads.
@@ -37,26 +37,18 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
         let _ = address;
     }
 
-    /// The header fields in which this policy expects a key or a token.
-    fn key_headers(&self) -> Vec<HeaderName> {
-        Vec::new()
+    /// Where this policy looks for credentials. [Anywhere](CredentialPlaces::ANYWHERE) unless it says
+    /// otherwise.
+    fn places(&self) -> CredentialPlaces {
+        CredentialPlaces::ANYWHERE
     }
 
-    /// Receives the [`key_headers`](Self::key_headers) of the policies it is combined with: if a
-    /// credential in one of them disagrees with this policy's own, the request is nobody's.
-    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        let _ = headers;
+    /// Learns where a policy that judges the same requests ([`.or`](super::Authenticator::or)) looks
+    /// for credentials. One there that disagrees with this policy's own makes the request nobody's;
+    /// a bearer token that doesn't look like this policy's own is left to one that takes them.
+    fn stand_beside(&mut self, others: &CredentialPlaces) {
+        let _ = others;
     }
-
-    /// Whether a bearer token in `authorization` may be a credential for this policy. `true` unless
-    /// it says otherwise: a policy of your own may look anywhere.
-    fn takes_bearer(&self) -> bool {
-        true
-    }
-
-    /// Learns that a policy it is combined with [takes bearer tokens](Self::takes_bearer) too: one
-    /// that doesn't look like its own is left to the other.
-    fn share_bearer(&mut self) {}
 
     /// Adds what handlers rely on (a handle that settles nothing, for example) to a request that
     /// wasn't admitted but that a [`shadow`](super::Gate::shadow) lets through. Most policies add

@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{HeaderName, header::AUTHORIZATION};
+use http::header::AUTHORIZATION;
 
 use crate::wire::{
-    CookieValue, Credential, Credentials, KeyHeaders, Origin, RequestHead, X_API_KEY, are_doubled,
-    is_cross_site, read_cookie,
+    CookieValue, Credential, CredentialPlaces, Credentials, KeyHeaders, Origin, RequestHead,
+    X_API_KEY, are_doubled, is_cross_site, read_cookie,
 };
 
 type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
@@ -41,20 +41,17 @@ impl Location {
 
     pub(super) const ONLY_BEARER: Self = Self::Bearer(KeyHeaders::only_bearer());
 
-    pub(super) fn key_headers(&self) -> Vec<HeaderName> {
+    pub(super) fn places(&self) -> CredentialPlaces {
         match self {
-            Self::Bearer(_) => vec![AUTHORIZATION],
-            Self::Cookie { .. } | Self::Custom(_) => Vec::new(),
+            Self::Bearer(_) => CredentialPlaces::headers([AUTHORIZATION]),
+            Self::Cookie { .. } => CredentialPlaces::ELSEWHERE,
+            Self::Custom(_) => CredentialPlaces::ANYWHERE,
         }
     }
 
-    pub(super) const fn takes_bearer(&self) -> bool {
-        !matches!(self, Self::Cookie { .. })
-    }
-
-    pub(super) fn add_key_headers(&mut self, headers: &[HeaderName]) {
+    pub(super) fn stand_beside(&mut self, others: &CredentialPlaces) {
         if let Self::Bearer(places) = self {
-            places.add_others(headers);
+            places.add_others(others);
         }
     }
 

@@ -38,7 +38,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use location::{Found, Location};
 
 use crate::{
@@ -49,7 +48,7 @@ use crate::{
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     login::{ResolvedSession, SessionError, SessionResolver},
     token::{TokenVerifier, Verification, VerifiedToken, Wait},
-    wire::{Origin, RequestHead},
+    wire::{CredentialPlaces, Origin, RequestHead},
 };
 
 /// Admits callers with a token. See the [module](self).
@@ -207,16 +206,12 @@ impl Policy for JwtPolicy {
         "jwt"
     }
 
-    fn key_headers(&self) -> Vec<HeaderName> {
-        self.location.key_headers()
+    fn places(&self) -> CredentialPlaces {
+        self.location.places()
     }
 
-    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.location.add_key_headers(headers);
-    }
-
-    fn takes_bearer(&self) -> bool {
-        self.location.takes_bearer()
+    fn stand_beside(&mut self, others: &CredentialPlaces) {
+        self.location.stand_beside(others);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -48,7 +48,10 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     token::SessionCookieVerifier,
-    wire::{CookieValue, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site, read_cookie},
+    wire::{
+        CookieValue, CredentialPlaces, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site,
+        read_cookie,
+    },
 };
 
 /// Admits callers with a session. See the [module](self).
@@ -173,12 +176,12 @@ impl Policy for SessionCookiePolicy {
         "session_cookie"
     }
 
-    fn inherit_key_headers(&mut self, headers: &[HeaderName]) {
-        self.key_headers.extend_from_slice(headers);
+    fn places(&self) -> CredentialPlaces {
+        CredentialPlaces::ELSEWHERE
     }
 
-    fn takes_bearer(&self) -> bool {
-        false
+    fn stand_beside(&mut self, others: &CredentialPlaces) {
+        self.key_headers.extend_from_slice(others.as_headers());
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
+use super::CredentialPlaces;
+
 /// The longest credential that is accepted, in bytes; longer ones are refused before any hashing.
 const LENGTH_MAX: usize = 16 * 1024;
 
@@ -87,9 +89,9 @@ impl KeyHeaders {
     }
 
     /// The header fields in which it may be sent.
-    pub(crate) fn all(&self) -> Vec<HeaderName> {
+    pub(crate) fn places(&self) -> CredentialPlaces {
         let bearer = (self.authorization == Authorization::Taken).then_some(AUTHORIZATION);
-        self.own.iter().cloned().chain(bearer).collect()
+        CredentialPlaces::headers(self.own.iter().cloned().chain(bearer))
     }
 
     /// What to ask a client without a key for, unless it is the default headers.
@@ -111,18 +113,10 @@ impl KeyHeaders {
         self.shares_bearer
     }
 
-    /// Bearer tokens may be credentials for another layer from now on.
-    pub(crate) const fn share_bearer(&mut self) {
-        self.shares_bearer = true;
-    }
-
-    /// Whether a bearer token is taken as a credential.
-    pub(crate) fn takes_bearer(&self) -> bool {
-        self.authorization == Authorization::Taken
-    }
-
-    pub(crate) fn add_others(&mut self, headers: &[HeaderName]) {
-        for header in headers {
+    /// Other layers look for credentials of the same requests in `places`.
+    pub(crate) fn add_others(&mut self, places: &CredentialPlaces) {
+        self.shares_bearer |= places.take_bearer();
+        for header in places.as_headers() {
             let is_known = self.own.as_ref() == Some(header) || self.others.contains(header);
             match self.authorization {
                 Authorization::Ignored if *header == AUTHORIZATION => {
@@ -282,7 +276,10 @@ mod tests {
     fn read(lines: &[(&str, &[u8])]) -> Result<String, Ambiguous> {
         let map = headers(lines);
         let mut places = KeyHeaders::new(X_API_KEY);
-        places.add_others(&[HeaderName::from_static("x-other"), X_API_KEY]);
+        places.add_others(&CredentialPlaces::headers([
+            HeaderName::from_static("x-other"),
+            X_API_KEY,
+        ]));
         Ok(match Credentials::read(&map, &places)?.either() {
             Credential::Text(text) => text.to_owned(),
             other => format!("{other:?}"),
@@ -332,7 +329,7 @@ mod tests {
             let none = Credentials::read(&bearer, &beside_tokens).unwrap();
             assert_eq!(none.either(), Credential::Absent, "{compared}");
             // Who stands in line with it takes bearer tokens.
-            beside_tokens.add_others(&KeyHeaders::only_bearer().all());
+            beside_tokens.add_others(&KeyHeaders::only_bearer().places());
         }
         assert_eq!(Credentials::read(&both, &beside_tokens), Err(Ambiguous));
     }

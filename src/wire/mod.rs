@@ -5,6 +5,7 @@ mod client_address;
 mod cookie;
 mod cost_headers;
 mod credential;
+mod credential_places;
 mod denial;
 mod encoding;
 mod grpc;
@@ -30,6 +31,7 @@ pub use whole::read_body;
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::CostFigures;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_doubled};
+pub use credential_places::CredentialPlaces;
 pub(crate) use denial::{RefusedRequest, kind_of_status};
 pub(crate) use encoding::is_encoded;
 pub(crate) use grpc::{
