@@ -79,6 +79,20 @@ impl OpenHold {
         charge.and_then(Charge::model).or_else(read)
     }
 
+    /// Whether the answer tells of an error instead of an answer, or of the rest of it, and nobody
+    /// has counted anything. Providers that have begun to answer with 200 can report a failure in no
+    /// other way.
+    pub(super) fn tells_of_error(&mut self) -> bool {
+        let is_reported = |charge: &Charge| charge.cost().is_some() || charge.tokens().is_some();
+        if self.seen.cost.is_some() || self.charge.as_ref().is_some_and(is_reported) {
+            return false;
+        }
+        self.seen.reader.as_mut().is_some_and(|reader| {
+            reader.catch_up();
+            reader.broke_off()
+        })
+    }
+
     /// What the handler reported.
     pub(super) fn reported<T>(&self, of: impl FnOnce(&Charge) -> Option<T>) -> Option<T> {
         self.charge.as_ref().and_then(of)

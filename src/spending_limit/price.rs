@@ -55,6 +55,13 @@ pub enum CostSource {
     /// of a `text/event-stream`. It is parsed while it passes; nothing is delayed. This is the
     /// default for prices by tokens and by model.
     ///
+    /// Read are `prompt_tokens`, `completion_tokens`, `input_tokens`, `output_tokens`,
+    /// `total_tokens`, what came from a cache (`cached_tokens`, `prompt_cache_hit_tokens`,
+    /// `cache_read_input_tokens`), and what was written to one (`cache_creation_input_tokens`,
+    /// `cache_creation`). If the total is more than input and output, the rest is output: some
+    /// providers count there alone what a model thought. The names of Gemini's and Bedrock's own
+    /// interfaces aren't read.
+    ///
     /// No usage is found in a body that is already compressed (ask the provider for
     /// `accept-encoding: identity`), nor in a stream of OpenAI's chat completions whose request
     /// doesn't set `"stream_options": {"include_usage": true}`; a gateway should add that to what

@@ -60,6 +60,45 @@ async fn the_first_event_of_a_stream_is_not_all_that_it_used() {
 }
 
 #[tokio::test]
+async fn an_error_in_an_answer_of_200_is_a_failure() {
+    let error = "data: {\"error\":{\"code\":502,\"message\":\"the provider is gone\"}}\n\n";
+    let done = "data: [DONE]\n\n";
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token().cost_from(CostSource::Body));
+    let counted = layer.clone().broken_streams(Charging::Counted);
+
+    for pieces in [vec![error], vec![START, PIECE, error, done]] {
+        let stream = async |_: Charge| answer("text/event-stream", &pieces);
+        let (_, row) = gate.call(layer.clone(), stream).await;
+        assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
+        assert!(!row.settlement.usage_is_missing);
+        let (_, row) = gate.call(counted.clone(), stream).await;
+        assert_eq!(row.settlement.outcome, Outcome::Failed);
+        assert!(nanos(&row) > 0, "what was sent was asked to be charged");
+    }
+    let json = r#"{"error":{"message":"overloaded"}}"#;
+    let json = async |_: Charge| answer("application/json", &[json]);
+    let (_, row) = gate.call(layer.clone(), json).await;
+    assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
+
+    // What the provider or the handler counted is charged.
+    let stream = async |_: Charge| answer("text/event-stream", &[START, DELTA, error]);
+    let (_, row) = gate.call(layer.clone(), stream).await;
+    assert_eq!(row.settlement.outcome, Outcome::Completed);
+    assert_eq!(nanos(&row), 25 * 1_000 + 15 * 10_000);
+    let stream = async |charge: Charge| {
+        charge.add_input_tokens(3);
+        answer("text/event-stream", &[error])
+    };
+    let (_, row) = gate.call(layer.clone(), stream).await;
+    assert_eq!(nanos(&row), 3_000);
+    // A flat price isn't read from the body.
+    let flat = gate.layer(Price::flat(Money::from_nanos(7)));
+    let (_, row) = gate.call(flat, json).await;
+    assert_eq!(nanos(&row), 7);
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_for() {
     let gate = Gate::new().await;
     let layer = gate.layer(by_token().cost_from(CostSource::Body));

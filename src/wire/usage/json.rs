@@ -15,9 +15,10 @@ pub(super) struct Usage {
     /// All input (OpenAI's responses, which give details), or the input that was neither read from
     /// a cache nor written to one (Anthropic).
     input: Option<u64>,
+    /// Without what the model thought, where a provider counts that in the total alone (xAI).
     output: Option<u64>,
     total: Option<u64>,
-    /// The part of the input that came from a cache (OpenAI).
+    /// The part of the input that came from a cache (OpenAI, DeepSeek).
     cached: Option<u64>,
     /// Beside `input` (Anthropic), part of `prompt` (LiteLLM).
     cache_read: Option<u64>,
@@ -59,8 +60,15 @@ impl Usage {
             cached,
             cache_written: written,
             written_for_an_hour: for_an_hour.min(written),
-            output: self.output.unwrap_or(0),
+            output: self.output_beside(input),
         })
+    }
+
+    /// All output: what is neither input nor named as output costs the provider what output does.
+    fn output_beside(&self, input: u64) -> u64 {
+        let output = self.output.unwrap_or(0);
+        let beside = self.total.unwrap_or(0).saturating_sub(input);
+        output.max(beside)
     }
 
     /// `false`: not a count that matters.
@@ -70,6 +78,7 @@ impl Usage {
             (Section::Usage, b"input_tokens") => &mut self.input,
             (Section::Usage, b"completion_tokens" | b"output_tokens") => &mut self.output,
             (Section::Usage, b"total_tokens") => &mut self.total,
+            (Section::Usage, b"prompt_cache_hit_tokens") => &mut self.cached,
             (Section::Usage, b"cache_read_input_tokens") => &mut self.cache_read,
             (Section::Usage, b"cache_creation_input_tokens") => &mut self.cache_written,
             (Section::Details, b"cached_tokens") => &mut self.cached,
@@ -124,6 +133,8 @@ pub(super) struct Scanner {
     is_final: bool,
     /// The current `usage` has had a count.
     counts: bool,
+    /// There was an `error` in place of an answer, or of the rest of it.
+    has_error: bool,
     model: Option<Arc<str>>,
     inside: Inside,
     depth: usize,
@@ -143,6 +154,11 @@ impl Scanner {
     /// Whether there was a complete `usage` that covers the whole answer.
     pub(super) fn is_final(&self) -> bool {
         self.is_final
+    }
+
+    /// Whether it told of an error that ended the answer, without counts for the whole of it.
+    pub(super) fn broke_off(&self) -> bool {
+        self.has_error && !self.is_final
     }
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
@@ -261,6 +277,7 @@ impl Scanner {
         if section == Section::Usage {
             self.counts = false;
         }
+        self.has_error |= is_object && self.is_error();
         if let Some(place) = self.sections.get_mut(self.depth) {
             *place = section;
         }
@@ -292,7 +309,15 @@ impl Scanner {
         }
     }
 
+    /// Whether the current value is the `error` of the whole answer (OpenAI's and Anthropic's
+    /// answers and events, and those of OpenAI's responses). A `null` there is none.
+    fn is_error(&self) -> bool {
+        let in_place = matches!(self.section(), Section::Root | Section::Response);
+        self.keyed && in_place && self.key == b"error"
+    }
+
     fn end_text(&mut self) {
+        self.has_error |= self.is_error();
         let in_place = matches!(
             self.section(),
             Section::Root | Section::Response | Section::Message

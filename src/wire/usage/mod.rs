@@ -49,6 +49,15 @@ impl UsageReader {
         }
     }
 
+    /// Whether the answer is an error, or ended with one, though its status was good. Not if it
+    /// counts what all of it used.
+    pub(crate) fn broke_off(&self) -> bool {
+        match &self.0 {
+            Kind::Json(scanner) => scanner.broke_off(),
+            Kind::Events(events) => events.broke_off(),
+        }
+    }
+
     /// Reads what was kept of an incomplete event, since no more may come.
     pub(crate) fn catch_up(&mut self) {
         if let Kind::Events(events) = &mut self.0 {

@@ -19,6 +19,9 @@ const NEEDLE: &[u8] = b"_tokens\"";
 /// The most that is kept of an event.
 const KEPT_MAX: usize = 8_192;
 
+/// An event with an error is found among so many bytes at the end of a stream, if it begins there.
+const END_MAX: usize = 2_048;
+
 /// One of this many events with data at the start of a stream names the model.
 const NAMING_MAX: u8 = 8;
 
@@ -53,6 +56,10 @@ pub(super) struct Events {
     naming: u8,
     /// The event has had a line of data.
     told: bool,
+    /// The last bytes of the stream, [`END_MAX`] or more.
+    end: Vec<u8>,
+    /// There were more before them.
+    end_is_cut: bool,
     /// A reference at hand, for searching short pieces.
     needle: &'static Finder<'static>,
 }
@@ -68,6 +75,8 @@ impl Events {
             kept_tells: false,
             naming: NAMING_MAX,
             told: false,
+            end: Vec::new(),
+            end_is_cut: false,
             needle: &FINDER,
         }
     }
@@ -78,8 +87,37 @@ impl Events {
         &self.scanner
     }
 
+    /// Whether the stream ended with an error, without counts for the whole of it. What was sent
+    /// before says nothing about that, so only its end is kept, and parsed once it is over.
+    pub(super) fn broke_off(&self) -> bool {
+        if self.scanner.is_final() {
+            return false;
+        }
+        let begun_before = match self.end_is_cut {
+            true => end_of_kept(&[], &self.end).unwrap_or(0),
+            false => 0,
+        };
+        let (_, end) = self.end.split_at(begun_before);
+        let mut events = Self::new();
+        events.read(end);
+        events.scanner.broke_off()
+    }
+
+    fn keep_end(&mut self, piece: &[u8]) {
+        let (before, end) = piece.split_at(piece.len().saturating_sub(END_MAX));
+        self.end_is_cut |= !before.is_empty();
+        if self.end.len().saturating_add(end.len()) > END_MAX.saturating_mul(2) {
+            let kept = END_MAX.saturating_sub(end.len());
+            let gone = self.end.len().saturating_sub(kept);
+            self.end.drain(..gone);
+            self.end_is_cut = true;
+        }
+        self.end.extend_from_slice(end);
+    }
+
     #[inline]
     pub(super) fn feed(&mut self, piece: &[u8]) {
+        self.keep_end(piece);
         if !(self.tells_nothing(piece) && self.passes_by(piece)) {
             self.look_at(piece);
         }

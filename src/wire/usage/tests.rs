@@ -3,6 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod broken;
+
 fn headers(media_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))])
 }
@@ -74,6 +76,25 @@ fn what_is_a_part_of_the_input_is_not_added_to_it() {
     let more_than_all =
         r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":100}}}"#;
     assert_eq!(json(more_than_all), Some((7, 7, 0)));
+}
+
+#[test]
+fn what_only_the_total_counts_is_output() {
+    let thought_beside = r#"{"usage":{"prompt_tokens":20,"completion_tokens":5,"total_tokens":325,
+        "completion_tokens_details":{"reasoning_tokens":300}}}"#;
+    assert_eq!(json(thought_beside), Some((20, 0, 305)));
+    let thought_within = r#"{"usage":{"prompt_tokens":20,"completion_tokens":305,"total_tokens":325,
+        "completion_tokens_details":{"reasoning_tokens":300}}}"#;
+    assert_eq!(json(thought_within), Some((20, 0, 305)));
+    let too_small = r#"{"usage":{"prompt_tokens":20,"completion_tokens":5,"total_tokens":1}}"#;
+    assert_eq!(json(too_small), Some((20, 0, 5)));
+}
+
+#[test]
+fn a_cache_hit_in_words_of_its_own_is_one() {
+    let usage = r#"{"usage":{"prompt_tokens":115,"completion_tokens":20,"total_tokens":135,
+        "prompt_cache_hit_tokens":100,"prompt_cache_miss_tokens":15}}"#;
+    assert_eq!(json(usage), Some((115, 100, 20)));
 }
 
 #[test]
