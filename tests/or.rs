@@ -435,3 +435,48 @@ async fn a_bearer_may_be_for_a_rule_of_ones_own() {
     let other = [("authorization", "Bearer other")];
     assert_eq!(ask!(keys().or(rule()), &other), "401");
 }
+
+/// A relayed request must not carry the caller's credential to a provider.
+#[tokio::test]
+async fn hidden_credentials_reach_no_handler() {
+    let (keyring, resolver) = keys();
+    let (key, _) = keyring.create("ann", NewKey::default()).await.unwrap();
+    let seen = service_fn(async |request: Request<()>| {
+        let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        let answer = Response::builder().header("x-seen", names.join(" "));
+        Ok::<_, Infallible>(answer.body(String::new()).unwrap())
+    });
+    let bearer = format!("Bearer {}", key.expose());
+    let all = [
+        ("x-api-key", key.expose()),
+        ("authorization", bearer.as_str()),
+        ("accept", "*/*"),
+    ];
+    let tokens = JwtLayer::new(TokenVerifier::hs256(SECRET).build().unwrap());
+    let keys = ApiKeyLayer::new(resolver);
+    for (layer, lines, left) in [
+        (keys.clone(), &all[..], "x-api-key authorization accept"),
+        (keys.clone().hide_credentials(), &all, "accept"),
+        (keys.clone().hide_credentials(), &all[1..], "accept"),
+    ] {
+        let answer = layer.layer(seen).oneshot(request(lines)).await.unwrap();
+        assert_eq!(answer.headers()["x-seen"], left);
+    }
+    // Only what is read: the provider's own credential stays.
+    let own = HeaderName::from_static("x-gateway-key");
+    let own = keys.clone().hide_credentials().only_in_header(own);
+    let lines = [
+        ("x-gateway-key", key.expose()),
+        ("authorization", "Bearer of-the-provider"),
+    ];
+    let answer = own.layer(seen).oneshot(request(&lines)).await.unwrap();
+    assert_eq!(answer.headers()["x-seen"], "authorization");
+    // In an `or`, what either reads, whoever is first.
+    for layer in [
+        tokens.clone().hide_credentials().or(keys.clone()).shadow(),
+        tokens.or(keys).hide_credentials(),
+    ] {
+        let answer = layer.layer(seen).oneshot(request(&all)).await.unwrap();
+        assert_eq!(answer.headers()["x-seen"], "accept");
+    }
+}

@@ -113,6 +113,16 @@ impl ApiKeyLayer {
         self.read_from(Location::Headers(KeyHeaders::only(name)))
     }
 
+    /// Removes the header fields in which a key is looked for from requests that pass, so that a
+    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
+    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    #[must_use]
+    pub fn hide_credentials(self) -> Self {
+        Self {
+            gate: self.gate.hide_credentials(),
+        }
+    }
+
     /// Accepts the key that `read` returns, and none from a header: for example from the
     /// subprotocol of a WebSocket, for which a page can set no header. The key is judged as
     /// returned. To accept both, combine two layers with [`or`](Self::or).

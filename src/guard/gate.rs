@@ -1,8 +1,11 @@
 //! The settings that all layers share: skipped requests, shadow mode, the format of refusals.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use http::Method;
+use http::{HeaderMap, HeaderName, Method};
 use tower_layer::Layer;
 
 use super::{Guard, Policy, event::Counted};
@@ -20,6 +23,9 @@ struct Settings<P> {
     shadow: bool,
     denials: Denials,
     counted: Counted,
+    hides: bool,
+    /// The fields that are hidden, once the first request is let through.
+    hidden: OnceLock<Box<[HeaderName]>>,
 }
 
 impl<P> Gate<P> {
@@ -32,6 +38,8 @@ impl<P> Gate<P> {
             shadow: false,
             denials: Denials::default(),
             counted: Counted::default(),
+            hides: false,
+            hidden: OnceLock::new(),
         }))
     }
 
@@ -55,6 +63,19 @@ impl<P> Gate<P> {
 
     pub(crate) fn skips(&self, head: &RequestHead<'_>) -> bool {
         self.0.skips.iter().any(|skip| skip(head))
+    }
+}
+
+impl<P: Policy> Gate<P> {
+    /// Takes the credentials out of a request that is let through, where they are to be hidden.
+    pub(super) fn hide_in(&self, headers: &mut HeaderMap) {
+        if !self.0.hides {
+            return;
+        }
+        let places = || self.policy().places().as_headers().into();
+        for name in self.0.hidden.get_or_init(places) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -97,6 +118,13 @@ impl<P: Clone> Gate<P> {
         self.change(|settings| settings.denials = denials.into())
     }
 
+    /// Removes the header fields in which the policy looks for credentials
+    /// ([`Policy::places`]) from all requests that it lets through.
+    #[must_use]
+    pub fn hide_credentials(self) -> Self {
+        self.change(|settings| settings.hides = true)
+    }
+
     /// Changes the policy.
     #[must_use]
     pub fn map_policy(self, change: impl FnOnce(&mut P)) -> Self {
@@ -110,6 +138,7 @@ impl<P: Clone> Gate<P> {
             skips,
             shadow,
             denials,
+            hides,
             ..
         } = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Settings::clone(&shared));
         Gate(Arc::new(Settings {
@@ -118,6 +147,8 @@ impl<P: Clone> Gate<P> {
             shadow,
             denials,
             counted: Counted::default(),
+            hides,
+            hidden: OnceLock::new(),
         }))
     }
 
@@ -148,6 +179,8 @@ impl<P: Clone> Clone for Settings<P> {
             shadow: self.shadow,
             denials: self.denials.clone(),
             counted: Counted::default(),
+            hides: self.hides,
+            hidden: OnceLock::new(),
         }
     }
 }

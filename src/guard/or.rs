@@ -175,6 +175,16 @@ where
         }
     }
 
+    /// Removes the header fields in which a credential is looked for from requests that pass, so that a
+    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
+    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    #[must_use]
+    pub fn hide_credentials(self) -> Self {
+        Self {
+            gate: self.gate.hide_credentials(),
+        }
+    }
+
     /// Decides, logs and counts, and lets everything through.
     #[must_use]
     pub fn shadow(self) -> Self {

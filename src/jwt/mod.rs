@@ -74,6 +74,16 @@ impl JwtLayer {
         }
     }
 
+    /// Removes the header fields in which a token is looked for from requests that pass, so that a
+    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
+    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    #[must_use]
+    pub fn hide_credentials(self) -> Self {
+        Self {
+            gate: self.gate.hide_credentials(),
+        }
+    }
+
     /// Accepts tokens in `authorization: Bearer`, and ignores the header fields of keys: for
     /// requiring both an application's key and a user's token, with one layer for each
     /// ([`ApiKeyLayer::only_in_header`](crate::ApiKeyLayer::only_in_header)).

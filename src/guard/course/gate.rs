@@ -89,6 +89,7 @@ impl<P: Policy> Gate<P> {
         if let Some(permit) = permit {
             permit.mark_request(request.extensions_mut());
         }
+        self.hide_in(request.headers_mut());
         // Reported last, so that the event names a caller who has just been identified.
         if denial.is_none() && self.policy().judges() {
             event::admitted(name, &RequestHead::of(request), self.counted());

@@ -77,6 +77,7 @@ impl<P: Policy<Permit = Identified>> OptionalAuthentication<P> {
             event::refused(name, &RequestHead::of(request), &denial, is_shadow);
             asked.has_failed = denial.kind().is_authentication();
         }
+        self.0.hide_in(request.headers_mut());
         Progress::Admitted
     }
 }
