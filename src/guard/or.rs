@@ -256,6 +256,7 @@ impl<A: Policy, B: Policy> Or<A, B> {
         let (of_first, of_second) = (first.places(), second.places());
         second.stand_beside(&of_first);
         first.stand_beside(&of_second);
+        first.leave_bearers_of(&second.bearer_issuers());
         let places = CredentialPlaces::headers([X_API_KEY]);
         Self {
             first,
@@ -309,6 +310,15 @@ where
     fn stand_beside(&mut self, others: &CredentialPlaces) {
         self.first.stand_beside(others);
         self.second.stand_beside(others);
+    }
+
+    fn bearer_issuers(&self) -> Vec<Box<str>> {
+        [self.first.bearer_issuers(), self.second.bearer_issuers()].concat()
+    }
+
+    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+        self.first.leave_bearers_of(issuers);
+        self.second.leave_bearers_of(issuers);
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -50,6 +50,17 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
         let _ = others;
     }
 
+    /// The issuers (`iss`) whose tokens in `authorization` this policy judges.
+    fn bearer_issuers(&self) -> Vec<Box<str>> {
+        Vec::new()
+    }
+
+    /// Learns the [issuers](Self::bearer_issuers) of a policy that is asked after it: their tokens,
+    /// unless they are this policy's own, are left to the other.
+    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+        let _ = issuers;
+    }
+
     /// Adds what handlers rely on (a handle that settles nothing, for example) to a request that
     /// wasn't admitted but that a [`shadow`](super::Gate::shadow) lets through. Most policies add
     /// nothing.

@@ -49,6 +49,10 @@ impl Location {
         }
     }
 
+    pub(super) const fn is_bearer(&self) -> bool {
+        matches!(self, Self::Bearer(_))
+    }
+
     pub(super) fn stand_beside(&mut self, others: &CredentialPlaces) {
         if let Self::Bearer(places) = self {
             places.add_others(others);

@@ -70,6 +70,7 @@ impl JwtLayer {
                 sessions: None,
                 location: Location::BEARER,
                 trusted: Arc::from([]),
+                others: Arc::from([]),
             }),
         }
     }
@@ -142,6 +143,40 @@ impl JwtLayer {
     }
 
     /// Falls back to `other` for requests without a token. A bad token is refused, not passed on.
+    ///
+    /// Issuers with users and keys of their own have a layer each. A token in `authorization` is
+    /// judged by one of them alone, chosen by its `iss` before it is verified: the first whose
+    /// verifier has that [`issuer`](crate::token::TokenVerifierBuilder::issuer), or the first of
+    /// all where none has. So name the issuers of each: a verifier without takes all tokens that
+    /// reach it. Where a `sub` of one may be another's too, tell them apart by
+    /// [`subject_prefix`](crate::token::TokenVerifierBuilder::subject_prefix).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::convert::Infallible;
+    /// # use tollgate::{JwtLayer, Principal, store::{SessionId, UserId}, token::TokenIssuer};
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// let (user, session) = (UserId::new("1")?, SessionId::new("s")?);
+    /// let own = TokenIssuer::hs256(b"our secret of thirty-two bytes, or more").issuer("us").build()?;
+    /// let partner = TokenIssuer::hs256(b"their secret of thirty-two bytes or more").issuer("acme").build()?;
+    /// let both = JwtLayer::new(own.verifier().build()?)
+    ///     .or(JwtLayer::new(partner.verifier().subject_prefix("acme:").build()?));
+    ///
+    /// # let whoami = service_fn(async |request: http::Request<()>| {
+    /// #     let principal = request.extensions().get::<Principal>().expect("behind the layer");
+    /// #     let answer = http::Response::builder().header("x-subject", principal.subject());
+    /// #     Ok::<_, Infallible>(answer.body(String::new()).expect("a response"))
+    /// # });
+    /// let service = both.layer(whoami);
+    /// for (issuer, subject) in [(&own, "1"), (&partner, "acme:1")] {
+    ///     let token = issuer.issue(&user, &session, [])?;
+    ///     let bearer = format!("Bearer {}", token.expose());
+    ///     let request = http::Request::builder().header("authorization", bearer).body(())?;
+    ///     let answer = service.clone().oneshot(request).await?;
+    ///     assert_eq!(answer.headers()["x-subject"], subject);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<JwtPolicy, A::Policy> {
         OrLayer::new(self.gate, other)
@@ -164,12 +199,17 @@ pub struct JwtPolicy {
     location: Location,
     /// Origins whose pages may send a cookie with unsafe requests.
     trusted: Arc<[Origin]>,
+    /// Issuers that have a verifier of their own further on in the chain.
+    others: Arc<[Box<str>]>,
 }
 
 impl JwtPolicy {
     fn judge(&self, token: &str) -> Decision<Identified> {
-        let verified = match self.verifier.verify_or_wait(token) {
+        let verified = match self.verifier.verify_or_wait(token, &self.others) {
             Verification::Over(Ok(verified)) => verified,
+            Verification::Over(Err(refusal)) if refusal.is_left => {
+                return abstain(DenialKind::CredentialInvalid);
+            }
             Verification::Over(Err(refusal)) => {
                 return Decision::Ready(Verdict::Refuse(refusal.into()));
             }
@@ -222,6 +262,21 @@ impl Policy for JwtPolicy {
 
     fn stand_beside(&mut self, others: &CredentialPlaces) {
         self.location.stand_beside(others);
+    }
+
+    fn bearer_issuers(&self) -> Vec<Box<str>> {
+        if self.location.is_bearer() {
+            self.verifier.issuers().to_vec()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+        // What is elsewhere isn't read by the others, who would overlook a bad token there.
+        if self.location.is_bearer() {
+            self.others = [&self.others, issuers].concat().into();
+        }
     }
 
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {

@@ -1,5 +1,7 @@
 //! Where tokens are read from, and how attacks are answered.
 
+mod issuers;
+
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -104,9 +104,20 @@ pub(crate) struct Refusal {
     pub(crate) holder: Option<Box<str>>,
     /// The generation of keys that it was judged by, if other keys may find it good.
     pub(super) undecided_by: Option<u64>,
+    /// Whether it wasn't judged, because another verifier is to judge it.
+    pub(crate) is_left: bool,
 }
 
 impl Refusal {
+    /// A token that is left to the verifier of its issuer.
+    pub(super) fn left() -> Self {
+        let another = "the token is another issuer's";
+        Self {
+            is_left: true,
+            ..TokenError::new(TokenErrorKind::WrongIssuer, another).into()
+        }
+    }
+
     /// A refusal of a token that was issued to `holder`.
     pub(super) fn of(error: TokenError, holder: &str) -> Self {
         Self {
@@ -122,6 +133,7 @@ impl From<TokenError> for Refusal {
             error,
             holder: None,
             undecided_by: None,
+            is_left: false,
         }
     }
 }

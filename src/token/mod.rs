@@ -19,7 +19,9 @@
 //! A registered claim (`iss`, `sub`, `aud`, `exp`, `nbf`, `iat`, `jti`) that is null is of the
 //! wrong type. For roles, scopes and claims that become attributes, null means none.
 //!
-//! No claim is read before the signature is checked, and errors contain nothing of the token.
+//! No claim is read before the signature is checked, but for `iss` where several verifiers stand in
+//! one chain ([`JwtLayer::or`](crate::JwtLayer::or)), to choose which of them judges. Errors contain
+//! nothing of the token.
 //!
 //! A verified token is cached by the SHA-256 of its whole text, so that the next request needs no
 //! signature check. Only the identity is cached, not the verdict: time is checked on every use, and
@@ -42,6 +44,7 @@ mod memo;
 mod rules;
 mod secret;
 mod strict;
+mod unverified;
 mod verified;
 mod verifier;
 

@@ -30,6 +30,8 @@ pub(super) struct Rules {
     /// For moments in the future, if it differs from `leeway`.
     pub(super) leeway_ahead: Option<Duration>,
     pub(super) age_max: Option<Duration>,
+    /// What every subject begins with.
+    pub(super) subject_prefix: Box<str>,
     pub(super) claims: Vec<Box<str>>,
     pub(super) mapping: Mapping,
 }
@@ -49,7 +51,9 @@ impl Rules {
             .ok_or(TokenError::malformed("the token has no exp"))?;
         let subject = claims
             .subject
-            .filter(|subject| !subject.is_empty() && subject.len() <= SUBJECT_LENGTH_MAX)
+            .filter(|subject| !subject.is_empty())
+            .map(|subject| self.named(&subject))
+            .filter(|subject| subject.len() <= SUBJECT_LENGTH_MAX)
             .ok_or(TokenError::malformed(
                 "the token has no sub of 1 to 255 bytes",
             ))?;
@@ -59,7 +63,7 @@ impl Rules {
             .transpose()
             .map_err(|_| TokenError::malformed("sid has 1 to 255 bytes"))?;
         Ok(VerifiedToken {
-            subject: subject.into(),
+            subject,
             session,
             id: claims.id.map(Into::into),
             issued_at: claims.issued_at.map(|date| date.0),
@@ -71,6 +75,11 @@ impl Rules {
             keys: 0,
             principal: PrincipalOnce::default(),
         })
+    }
+
+    /// The subject that a `sub` names.
+    pub(super) fn named(&self, sub: &str) -> Box<str> {
+        [&self.subject_prefix, sub].concat().into()
     }
 
     /// Checks issuer and audience.

@@ -1,28 +1,27 @@
 //! Verification of tokens: signature, claims, time.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod builder;
+
+use std::{fmt, sync::Arc};
 
 use serde::de::DeserializeSeed;
 
+pub use self::builder::TokenVerifierBuilder;
 use super::{
-    KeyError, Refusal, TokenAlgorithm, TokenConfigError, TokenError, TokenErrorKind, TokenKeys,
-    TokenUse, VerifiedToken, VerifyingKey,
+    Refusal, TokenAlgorithm, TokenError, TokenErrorKind, TokenKeys, VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed},
     header::{self, Segments, Typ},
     live::{KeyRefresh, Source, Wait},
-    mapping::{ClaimPath, Mapping},
     memo::{Memo, TokenDigest},
     rules::Rules,
+    unverified,
 };
-use crate::domain::clock::{Clock, SystemClock, Timestamp};
+use crate::domain::clock::{Clock, Timestamp};
 
 /// The longest token that is accepted, in bytes: 16 KiB. Longer ones are refused before any
 /// computation.
 pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
-const LEEWAY_MAX: Duration = Duration::from_secs(600);
-const AGE_MAX_MIN: Duration = Duration::from_secs(1);
-const CACHE_CAPACITY: usize = 50_000;
 /// How often a token is judged again because the keys have changed.
 const LOOKS_MAX: usize = 2;
 
@@ -69,7 +68,7 @@ impl TokenVerifier {
     /// Builds a verifier of HS256 tokens; the secret's raw bytes are the key, at least 32 of them.
     pub fn hs256(secret: &[u8]) -> TokenVerifierBuilder {
         let key = VerifyingKey::from_secret(TokenAlgorithm::Hs256, secret);
-        Self::begin(key.map(TokenKeys::from))
+        TokenVerifierBuilder::new(key.map(TokenKeys::from))
     }
 
     /// Builds a verifier of tokens that are signed with one of several keys, or with those of a
@@ -87,26 +86,7 @@ impl TokenVerifier {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder(keys: impl Into<TokenKeys>) -> TokenVerifierBuilder {
-        Self::begin(Ok(keys.into()))
-    }
-
-    fn begin(keys: Result<TokenKeys, KeyError>) -> TokenVerifierBuilder {
-        TokenVerifierBuilder {
-            keys,
-            rules: Rules {
-                issuers: Vec::new(),
-                audiences: Vec::new(),
-                typ: None,
-                token_use: None,
-                leeway: Duration::ZERO,
-                leeway_ahead: None,
-                age_max: None,
-                claims: Vec::new(),
-                mapping: Mapping::default(),
-            },
-            clock: SystemClock::shared(),
-            cache_capacity: CACHE_CAPACITY,
-        }
+        TokenVerifierBuilder::new(Ok(keys.into()))
     }
 
     /// Verifies a token without waiting: a cached token costs a SHA-256 and a look-up, a new one a
@@ -119,7 +99,7 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token) {
+        match self.verify_or_wait(token, &[]) {
             Verification::Over(outcome) => Ok(outcome?),
             // The fetch continues even if nobody waits for it.
             Verification::Waits { meanwhile, .. } => Ok(meanwhile?),
@@ -132,15 +112,19 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token) {
+        match self.verify_or_wait(token, &[]) {
             Verification::Over(outcome) => Ok(outcome?),
             Verification::Waits { keys, .. } => Ok(self.verify_after(keys, token).await?),
         }
     }
 
-    /// Verifies a token by the current keys, and reports whether others may arrive.
-    pub(crate) fn verify_or_wait(&self, token: &str) -> Verification {
-        let outcome = self.look(token);
+    /// Verifies a token by the current keys, and reports whether others may arrive. A token that is
+    /// not this verifier's but of one of the issuers `others` is [left](Refusal::is_left) to theirs.
+    pub(crate) fn verify_or_wait(&self, token: &str, others: &[Box<str>]) -> Verification {
+        let outcome = self.look_beside(token, others);
+        if matches!(&outcome, Err(refusal) if refusal.is_left) {
+            return Verification::Over(outcome);
+        }
         let Source::Live(source) = &self.0.keys else {
             return Verification::Over(outcome);
         };
@@ -203,6 +187,10 @@ impl TokenVerifier {
 
     /// Verifies a token by the current keys.
     pub(crate) fn look(&self, token: &str) -> Result<Arc<VerifiedToken>, Refusal> {
+        self.look_beside(token, &[])
+    }
+
+    fn look_beside(&self, token: &str, others: &[Box<str>]) -> Result<Arc<VerifiedToken>, Refusal> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB").into());
         }
@@ -210,6 +198,7 @@ impl TokenVerifier {
         // Needed even without a cache: it lets a source look for new keys.
         let generation = self.0.keys.generation(now);
         let Some(memo) = &self.0.verified else {
+            self.claim_token(token, others)?;
             return self.judge(token, now).map(Arc::new);
         };
         let digest = TokenDigest::of(token);
@@ -227,9 +216,30 @@ impl TokenVerifier {
                 }
             };
         }
+        // A known token was this verifier's.
+        self.claim_token(token, others)?;
         let verified = Arc::new(self.judge(token, now)?);
         memo.remember(digest, Arc::clone(&verified));
         Ok(verified)
+    }
+
+    /// Fails if the token, unverified, names one of the issuers `others`, and none of this
+    /// verifier's. A verifier without issuers takes the tokens of any.
+    fn claim_token(&self, token: &str, others: &[Box<str>]) -> Result<(), Refusal> {
+        let own = &self.0.rules.issuers;
+        if others.is_empty() || own.is_empty() {
+            return Ok(());
+        }
+        let among = |issuers: &[Box<str>], issuer: &str| issuers.iter().any(|it| **it == *issuer);
+        match unverified::issuer(token) {
+            Some(issuer) if among(others, &issuer) && !among(own, &issuer) => Err(Refusal::left()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The issuers whose tokens this verifier is for; empty: any.
+    pub(crate) fn issuers(&self) -> &[Box<str>] {
+        &self.0.rules.issuers
     }
 
     fn judge(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, Refusal> {
@@ -262,7 +272,7 @@ impl TokenVerifier {
         let subject = self.read(claims).ok().and_then(|claims| claims.subject);
         match subject {
             Some(subject) if error.kind() != TokenErrorKind::WrongIssuer => {
-                Refusal::of(error, &subject)
+                Refusal::of(error, &self.0.rules.named(&subject))
             }
             _ => error.into(),
         }
@@ -286,201 +296,6 @@ impl fmt::Debug for TokenVerifier {
             .field("keys", &self.0.keys)
             .field("issuers", &self.0.rules.issuers)
             .field("audiences", &self.0.rules.audiences)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Builds a [`TokenVerifier`].
-#[must_use]
-pub struct TokenVerifierBuilder {
-    keys: Result<TokenKeys, KeyError>,
-    rules: Rules,
-    clock: Arc<dyn Clock>,
-    cache_capacity: usize,
-}
-
-impl TokenVerifierBuilder {
-    /// The only `iss` that a token may have. Unless set, any will do, or none.
-    pub fn issuer(mut self, issuer: &str) -> Self {
-        self.rules.issuers = vec![issuer.into()];
-        self
-    }
-
-    /// Adds an `iss` that a token may have, for an issuer with several names: one that has moved,
-    /// or whose older tokens have another name. Holders of this verifier's keys can sign for all of
-    /// these names, and a `sub` means the same user under each of them. For an issuer with other
-    /// users and keys, use a separate verifier (RFC 8725 section 3.8).
-    ///
-    /// ```
-    /// use tollgate::token::TokenVerifier;
-    ///
-    /// let verifier = TokenVerifier::hs256(b"thirty-two bytes or more, please!")
-    ///     .issuer("https://accounts.example.com")
-    ///     .add_issuer("accounts.example.com")
-    ///     .audience("web")
-    ///     .add_audience("mobile")
-    ///     .build()?;
-    /// # Ok::<(), tollgate::token::TokenConfigError>(())
-    /// ```
-    pub fn add_issuer(mut self, issuer: &str) -> Self {
-        self.rules.issuers.push(issuer.into());
-        self
-    }
-
-    /// The only name accepted in a token's `aud`. Unless set, a token with an `aud` is refused: it
-    /// is not for us.
-    pub fn audience(mut self, audience: &str) -> Self {
-        self.rules.audiences = vec![audience.into()];
-        self
-    }
-
-    /// Adds an audience: at least one of them must be in a token's `aud`.
-    pub fn add_audience(mut self, audience: &str) -> Self {
-        self.rules.audiences.push(audience.into());
-        self
-    }
-
-    /// The `typ` that a token's header must have, for example `at+jwt` (RFC 9068 section 2.1).
-    /// Unless set: `JWT`, or none.
-    ///
-    /// Set it if the issuer does: it distinguishes access tokens from ID tokens (RFC 8725 section
-    /// 3.11). Otherwise an ID token is kept out by its audience, which is the client and not the
-    /// API, and by issuer-specific claims: `token_use`, or a claim `typ` of `ID`, `Refresh`,
-    /// `Offline` or `Logout`.
-    pub fn typ(mut self, typ: &str) -> Self {
-        self.rules.typ = Some(typ.into());
-        self
-    }
-
-    /// The `token_use` that a token must have. Unless set: `access`, or none.
-    pub fn token_use(mut self, token_use: TokenUse) -> Self {
-        self.rules.token_use = Some(token_use);
-        self
-    }
-
-    /// How much the issuer's clock may differ from ours, at most 10 minutes; 0 unless set. It
-    /// applies to `exp`, `nbf` and `iat`, and to the [age](Self::age_max).
-    pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.rules.leeway = leeway;
-        self
-    }
-
-    /// How much the issuer's clock may be ahead of ours, that is how far in the future an `nbf` or
-    /// an `iat` may lie, at most 10 minutes; equal to [`leeway`](Self::leeway) unless set. Set
-    /// alone, it accepts new tokens from a clock that is a second fast, but no expired token.
-    pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
-        self.rules.leeway_ahead = Some(leeway);
-        self
-    }
-
-    /// Keeps a claim for [`VerifiedToken::claim`], whatever else it is used for; other claims are
-    /// checked for their form and dropped.
-    pub fn add_claim(mut self, name: &str) -> Self {
-        self.rules.claims.push(name.into());
-        self
-    }
-
-    /// The path to the claim with the roles, instead of `roles`: `["realm_access", "roles"]`, or
-    /// `["scope"]` (RFC 9068 section 2.2.3). It may be an array of strings, or a string of words; a
-    /// token without it, or with null, has no roles. `["roles"]` is the default place, but then
-    /// accepts words too; if another path is set, `roles` becomes an ordinary claim.
-    pub fn roles_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
-        self.rules.mapping.roles = Some(ClaimPath::new(path));
-        self
-    }
-
-    /// The path to the claim with the scopes, instead of `scope`: `["scp"]` for some issuers. It
-    /// may be an array of strings, or a string of words; a token without it, or with null, has
-    /// none.
-    pub fn scopes_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
-        self.rules.mapping.scopes = Some(ClaimPath::new(path));
-        self
-    }
-
-    /// Maps a string claim to an attribute of the [`Principal`](crate::Principal): for example
-    /// `tenant` from `["org", "id"]`. A token without it, or with null, has no such attribute.
-    pub fn add_attribute_from<'a>(
-        mut self,
-        attribute: &str,
-        path: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        let path = ClaimPath::new(path);
-        self.rules.mapping.attributes.push((attribute.into(), path));
-        self
-    }
-
-    /// Requires a claim; null counts as missing. `exp` and `sub` are always required.
-    pub fn add_required_claim(mut self, name: &str) -> Self {
-        self.rules.mapping.required.push(name.into());
-        self
-    }
-
-    /// How long ago a token may have been issued (`iat`), whatever its `exp`; unlimited unless set.
-    /// If set, a token without `iat` is refused.
-    pub fn age_max(mut self, age: Duration) -> Self {
-        self.rules.age_max = Some(age);
-        self
-    }
-
-    /// How many verified tokens are cached (a few hundred bytes each); 50,000 unless set, 0 for
-    /// none, otherwise at least 2.
-    pub fn cache_capacity(mut self, tokens: usize) -> Self {
-        self.cache_capacity = tokens;
-        self
-    }
-
-    /// Another source of time.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The verifier.
-    ///
-    /// # Errors
-    /// [`TokenConfigError`], which names the setting.
-    pub fn build(mut self) -> Result<TokenVerifier, TokenConfigError> {
-        let TokenKeys(keys) = self.keys?;
-        let empty = |text: &Option<Box<str>>| text.as_deref() == Some("");
-        let any_empty = |texts: &[Box<str>]| texts.iter().any(|text| text.is_empty());
-        if any_empty(&self.rules.issuers) {
-            return Err(TokenConfigError::Issuer);
-        }
-        if any_empty(&self.rules.audiences) {
-            return Err(TokenConfigError::Audience);
-        }
-        if empty(&self.rules.typ) {
-            return Err(TokenConfigError::Typ);
-        }
-        if self
-            .rules
-            .leeway
-            .max(self.rules.leeway_ahead.unwrap_or_default())
-            > LEEWAY_MAX
-        {
-            return Err(TokenConfigError::Leeway);
-        }
-        if self.rules.age_max.is_some_and(|age| age < AGE_MAX_MIN) {
-            return Err(TokenConfigError::Age);
-        }
-        self.rules.mapping.check()?;
-        let roots: Vec<Box<str>> = self.rules.mapping.roots().map(Into::into).collect();
-        self.rules.claims.extend(roots);
-        let verified = (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity));
-        Ok(TokenVerifier(Arc::new(Inner {
-            keys,
-            rules: self.rules,
-            clock: self.clock,
-            verified,
-        })))
-    }
-}
-
-impl fmt::Debug for TokenVerifierBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenVerifierBuilder")
-            .field("issuers", &self.rules.issuers)
-            .field("audiences", &self.rules.audiences)
             .finish_non_exhaustive()
     }
 }

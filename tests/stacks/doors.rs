@@ -120,3 +120,39 @@ async fn without_being_asked_to_no_layer_overlooks_a_rival() {
     let alone = keys().only_in_header(X_API_KEY).layer(service_fn(whoami));
     assert_eq!(alone.oneshot(both()).await.unwrap().status(), 200);
 }
+
+/// A layer that leaves a token to another issuer's doesn't leave it to the keys between them.
+#[tokio::test]
+async fn two_issuers_may_stand_on_either_side_of_keys() {
+    let other = TokenIssuer::hs256(b"their secret, of thirty-two bytes").issuer("them");
+    let other = other.build().unwrap();
+    let own = TokenIssuer::hs256(SECRET).issuer("us").build().unwrap();
+    let [of_own, of_other] = [&own, &other].map(|issuer| {
+        let (user, login) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());
+        let token = issuer.issue(&user, &login, []).unwrap();
+        format!("Bearer {}", token.expose())
+    });
+    let layer = |issuer: &TokenIssuer| JwtLayer::new(issuer.verifier().build().unwrap());
+    let chain = layer(&own).or(keys()).or(layer(&other));
+    let nested = keys().or(layer(&other).or(layer(&own)));
+    for service in [
+        chain.layer(service_fn(whoami)).boxed_clone(),
+        nested.layer(service_fn(whoami)).boxed_clone(),
+    ] {
+        for (line, status) in [
+            (Some(("authorization", of_own.as_str())), 200),
+            (Some(("authorization", of_other.as_str())), 200),
+            (Some(("x-api-key", APP_KEY)), 200),
+            (None, 401),
+        ] {
+            let answer = service
+                .clone()
+                .oneshot(with(line.as_slice()))
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), status, "{line:?}");
+        }
+        let both = with(&[("x-api-key", APP_KEY), ("authorization", &of_other)]);
+        assert_eq!(service.oneshot(both).await.unwrap().status(), 401);
+    }
+}
