@@ -1,13 +1,15 @@
 //! The authenticated caller.
 
+mod builder;
 mod identity;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use ipnet::IpNet;
+use serde_json::Value;
 
+pub use self::builder::PrincipalBuilder;
 pub(crate) use self::identity::{Identity, IdentityHolder, Standing};
 use super::{
     AccountId, BudgetId, KeyId, SessionId,
@@ -47,17 +49,28 @@ pub struct Principal {
 pub(crate) struct TokenGrant {
     scopes: Box<[Box<str>]>,
     attributes: BTreeMap<String, String>,
+    claims: BTreeMap<String, Value>,
 }
 
 impl TokenGrant {
-    /// `None` if both are empty, so that nothing is allocated.
+    /// `None` if all are empty, so that nothing is allocated.
     pub(crate) fn shared(
         scopes: impl Into<Box<[Box<str>]>>,
         attributes: BTreeMap<String, String>,
+        claims: BTreeMap<String, Value>,
     ) -> Option<Arc<Self>> {
-        let scopes = scopes.into();
-        (!scopes.is_empty() || !attributes.is_empty())
-            .then(|| Arc::new(Self { scopes, attributes }))
+        let grant = Self {
+            scopes: scopes.into(),
+            attributes,
+            claims,
+        };
+        let is_empty =
+            grant.scopes.is_empty() && grant.attributes.is_empty() && grant.claims.is_empty();
+        (!is_empty).then(|| Arc::new(grant))
+    }
+
+    pub(crate) fn claim(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name)
     }
 
     pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
@@ -68,11 +81,7 @@ impl TokenGrant {
 impl Principal {
     /// Starts a principal: `subject` is the user or the owner of the key.
     pub fn builder(subject: &str, credential: CredentialKind) -> PrincipalBuilder {
-        PrincipalBuilder {
-            identity: Identity::new(subject, credential),
-            standing: Standing::default(),
-            scopes: Vec::new(),
-        }
+        PrincipalBuilder::new(Identity::new(subject, credential))
     }
 
     /// Starts a principal as a copy of this one: so a caller can continue with fewer rights, or
@@ -101,6 +110,11 @@ impl Principal {
             standing: Standing::clone(&identity.standing),
             identity,
             scopes: self.scopes().map(Box::from).collect(),
+            claims: self
+                .token
+                .iter()
+                .flat_map(|token| token.claims.clone())
+                .collect(),
         }
     }
 
@@ -264,6 +278,38 @@ impl Principal {
         all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// A claim of the verified token that
+    /// [`add_claim`](crate::token::TokenVerifierBuilder::add_claim) keeps, as its issuer wrote it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::convert::Infallible;
+    /// use tollgate::{JwtLayer, Principal, token::TokenVerifier};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let secret = b"thirty-two bytes or more, please!";
+    /// let verifier = TokenVerifier::hs256(secret).add_claim("org").build()?;
+    /// // In axum, a handler takes the `Principal` as an argument.
+    /// let plan = service_fn(async |request: http::Request<()>| {
+    ///     let caller = request.extensions().get::<Principal>().expect("behind the layer");
+    ///     let plan = caller.claim("org").and_then(|org| org["plan"].as_str());
+    ///     let answer = http::Response::builder().header("x-plan", plan.unwrap_or("none"));
+    ///     Ok::<_, Infallible>(answer.body(String::new()).expect("a response"))
+    /// });
+    /// # let claims = serde_json::json!({ "sub": "me", "exp": 4_000_000_000_u64, "org": { "plan": "pro" } });
+    /// # let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    /// # let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)?;
+    /// // A token with the claim `"org": { "plan": "pro" }`.
+    /// let request = http::Request::builder().header("authorization", format!("Bearer {token}")).body(())?;
+    /// let answer = JwtLayer::new(verifier).layer(plan).oneshot(request).await?;
+    /// assert_eq!(answer.headers()["x-plan"], "pro");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.token.as_ref()?.claim(name)
+    }
+
     /// What rate limits per principal count by: the key with everything it was rotated into, or
     /// else the subject.
     #[must_use]
@@ -280,144 +326,6 @@ impl fmt::Debug for Principal {
             .field("key", &self.key())
             .field("session", &self.session())
             .field("roles", &self.identity().standing.roles)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Makes a [`Principal`].
-#[must_use = "a builder does nothing until it is built"]
-pub struct PrincipalBuilder {
-    identity: Identity,
-    standing: Standing,
-    scopes: Vec<Box<str>>,
-}
-
-impl PrincipalBuilder {
-    /// The key that was used.
-    pub fn key(mut self, key: KeyId) -> Self {
-        self.identity.key = Some(key);
-        self
-    }
-
-    /// The login that the token belongs to.
-    pub fn session(mut self, session: SessionId) -> Self {
-        self.identity.rare_mut().session = Some(session);
-        self
-    }
-
-    /// The key's environment.
-    pub fn environment(mut self, environment: &str) -> Self {
-        self.standing.environment = Some(environment.into());
-        self
-    }
-
-    /// One more role.
-    pub fn role(mut self, role: &str) -> Self {
-        self.standing.roles.push(role.into());
-        self
-    }
-
-    /// These roles and no others.
-    pub fn roles<'a>(mut self, roles: impl IntoIterator<Item = &'a str>) -> Self {
-        self.standing.roles = roles.into_iter().map(Box::from).collect();
-        self
-    }
-
-    /// One more scope of the token.
-    pub fn scope(mut self, scope: &str) -> Self {
-        self.scopes.push(scope.into());
-        self
-    }
-
-    /// The one resource that the credential is valid for.
-    pub fn resource(mut self, resource: &str) -> Self {
-        self.identity.rare_mut().resource = Some(resource.into());
-        self
-    }
-
-    /// The account that pays; the one named like the subject by default.
-    pub fn account(mut self, account: AccountId) -> Self {
-        self.identity.rare_mut().account = Some(account);
-        self
-    }
-
-    /// The budgets that must cover a call besides the account's balance.
-    pub fn budgets(mut self, budgets: impl Into<Budgets>) -> Self {
-        self.identity.rare_mut().budgets = Some(budgets.into());
-        self
-    }
-
-    /// The caller's own rate quotas.
-    pub fn quotas(mut self, quotas: Quotas) -> Self {
-        self.identity.rare_mut().quotas = Some(quotas);
-        self
-    }
-
-    /// When the credential expires.
-    pub fn expires_at(mut self, at: Timestamp) -> Self {
-        self.identity.set_end(at);
-        self
-    }
-
-    /// The attributes that the application stores for the caller.
-    pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Self {
-        if !attributes.is_empty() {
-            self.identity.rare_mut().attributes = attributes;
-        }
-        self
-    }
-
-    /// What rate limits per principal count by; the subject by default.
-    pub fn metered_as(mut self, meter: &str) -> Self {
-        self.identity.rare_mut().meter = Some(meter.into());
-        self
-    }
-
-    /// What its spending and its rate are counted under.
-    pub(crate) fn lineage(mut self, lineage: BudgetId) -> Self {
-        self.identity.set_lineage(lineage);
-        self
-    }
-
-    /// The networks that the credential may be used from.
-    pub(crate) fn networks(mut self, networks: Vec<IpNet>) -> Self {
-        if !networks.is_empty() {
-            self.identity.rare_mut().networks = networks.into();
-        }
-        self
-    }
-
-    /// Marks the credential as revoked: it is known, and refused.
-    pub(crate) fn revoked(mut self) -> Self {
-        self.identity.rare_mut().is_revoked = true;
-        self
-    }
-
-    /// The identity alone; `share` deduplicates the part that many callers have in common. The
-    /// scopes of a token are not included.
-    pub(crate) fn into_identity(self, share: impl FnOnce(Standing) -> Arc<Standing>) -> Identity {
-        let mut identity = self.identity;
-        identity.standing = share(self.standing);
-        identity
-    }
-
-    /// Builds the principal.
-    #[must_use]
-    pub fn build(self) -> Principal {
-        let mut builder = self;
-        let scopes = std::mem::take(&mut builder.scopes);
-        let identity = builder.into_identity(Arc::new);
-        Principal {
-            token: TokenGrant::shared(scopes, BTreeMap::new()),
-            ..Principal::of(Arc::new(identity))
-        }
-    }
-}
-
-impl fmt::Debug for PrincipalBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrincipalBuilder")
-            .field("subject", &self.identity.subject())
             .finish_non_exhaustive()
     }
 }

@@ -293,3 +293,38 @@ async fn a_caller_ends_with_the_token_or_the_login_and_the_user_s_attributes_com
         }
     }
 }
+
+/// They are the token's: two of one login may differ.
+#[tokio::test]
+async fn a_handler_reads_the_claims_that_are_kept_and_no_others() {
+    let (logins, login) = ann().await;
+    let verifier = issuer().verifier().add_claim("org").add_claim("amr");
+    let alone = JwtLayer::new(verifier.roles_from(["groups"]).build().unwrap());
+    let with_logins = alone.clone().sessions(logins.resolver().clone());
+    for org in ["acme", "evil"] {
+        let more = serde_json::json!({ "org": { "id": org }, "groups": ["a"], "dropped": 1 });
+        let token = token_of(&login, more);
+        for layer in [&alone, &with_logins, &alone, &with_logins] {
+            let caller = caller(layer, &token).await;
+            assert_eq!(caller.claim("org").unwrap()["id"], org);
+            for none in ["amr", "groups", "dropped", "sub", "exp"] {
+                assert_eq!(caller.claim(none), None, "{none}");
+            }
+            let fewer = caller.to_builder().roles([]).build();
+            assert_eq!(fewer.claim("org"), caller.claim("org"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_token_is_bounded() {
+    let (_, login) = ann().await;
+    let layer = JwtLayer::new(issuer().verifier().add_claim("org").build().unwrap());
+    // `{"org":""}` are ten bytes.
+    for (name, length, status) in [("org", 4_086, 200), ("org", 4_087, 401), ("x", 4_087, 200)] {
+        let mut more = serde_json::Map::new();
+        more.insert(name.to_owned(), "a".repeat(length).into());
+        let token = token_of(&login, more.into());
+        assert_eq!(answer(&layer, bearer(&token)).await.0, status);
+    }
+}

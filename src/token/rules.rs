@@ -1,6 +1,8 @@
 //! What a verifier requires of the claims.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
 
 use super::{
     TokenError, TokenErrorKind, TokenUse, VerifiedToken,
@@ -11,6 +13,9 @@ use super::{
 use crate::domain::{SessionId, clock::Timestamp, principal::TokenGrant};
 
 const SUBJECT_LENGTH_MAX: usize = 255;
+/// The most JSON of a token that is kept for the application, in bytes: every cached token has its
+/// own.
+const KEPT_LENGTH_MAX: usize = 4 * 1_024;
 
 /// The claim `typ` of Keycloak's tokens that aren't for calling services. Its access tokens have
 /// `Bearer` or `DPoP` there, and all of them have `JWT` in the header.
@@ -32,7 +37,10 @@ pub(super) struct Rules {
     pub(super) age_max: Option<Duration>,
     /// What every subject begins with.
     pub(super) subject_prefix: Box<str>,
-    pub(super) claims: Vec<Box<str>>,
+    /// The claims that are kept for the application.
+    pub(super) kept: Vec<Box<str>>,
+    /// The claims that are read: these, and those that are mapped.
+    pub(super) read: Vec<Box<str>>,
     pub(super) mapping: Mapping,
 }
 
@@ -46,6 +54,7 @@ impl Rules {
         let roles = self.mapping.roles(&mut claims)?;
         let scopes = self.mapping.scopes(&claims)?;
         let attributes = self.mapping.attributes(&claims)?;
+        let kept = self.keep(claims.kept)?;
         let NumericDate(expires_at) = claims
             .expires_at
             .ok_or(TokenError::malformed("the token has no exp"))?;
@@ -70,11 +79,22 @@ impl Rules {
             not_before: claims.not_before.map(|date| date.0),
             expires_at,
             roles,
-            grant: TokenGrant::shared(scopes, attributes),
-            kept: claims.kept,
+            grant: TokenGrant::shared(scopes, attributes, kept),
             keys: 0,
             principal: PrincipalOnce::default(),
         })
+    }
+
+    /// The claims that are kept for the application, and nothing else of what was read.
+    fn keep(&self, read: BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>, TokenError> {
+        let is_kept = |name: &str| self.kept.iter().any(|kept| **kept == *name);
+        let kept: BTreeMap<_, _> = read.into_iter().filter(|(name, _)| is_kept(name)).collect();
+        let length = serde_json::to_string(&kept).map_or(usize::MAX, |json| json.len());
+        if length > KEPT_LENGTH_MAX {
+            let text = "the claims that are kept are longer than 4 KiB";
+            return Err(TokenError::malformed(text));
+        }
+        Ok(kept)
     }
 
     /// The subject that a `sub` names.

@@ -1,7 +1,6 @@
 //! A verified token and its claims.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -51,7 +50,6 @@ pub struct VerifiedToken {
     pub(super) expires_at: Timestamp,
     pub(super) roles: Box<[Box<str>]>,
     pub(super) grant: Option<Arc<TokenGrant>>,
-    pub(super) kept: BTreeMap<String, Value>,
     /// The generation of the verifier's keys that verified it.
     pub(super) keys: u64,
     pub(super) principal: PrincipalOnce,
@@ -131,10 +129,11 @@ impl VerifiedToken {
         self.grant.iter().flat_map(|grant| grant.scopes())
     }
 
-    /// A claim that was kept by [`add_claim`](super::TokenVerifierBuilder::add_claim).
+    /// A claim that was kept by [`add_claim`](super::TokenVerifierBuilder::add_claim); a handler
+    /// finds it by [`Principal::claim`].
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
-        self.kept.get(name)
+        self.grant.as_ref()?.claim(name)
     }
 }
 

@@ -281,7 +281,7 @@ impl TokenVerifier {
     fn read<'a>(&'a self, json: &'a [u8]) -> Result<Claims<'a>, TokenError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let seed = ClaimsSeed {
-            kept: &self.0.rules.claims,
+            kept: &self.0.rules.read,
             roles_elsewhere: self.0.rules.mapping.roles.is_some(),
         };
         seed.deserialize(&mut deserializer)

@@ -12,6 +12,7 @@ fn a_principal_that_is_derived_has_all_that_the_first_one_has() {
         [("tenant", "claimed"), ("plan", "gold")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        [("org".to_owned(), Value::from("acme"))].into(),
     );
     let caller = Principal::builder("ann", CredentialKind::Token)
         .key(id)
@@ -40,6 +41,7 @@ fn a_principal_that_is_derived_has_all_that_the_first_one_has() {
         let mut attributes: Vec<_> = derived.attributes().collect();
         attributes.sort_unstable();
         assert_eq!(attributes, [("plan", "gold"), ("tenant", "own")]);
+        assert_eq!(derived.claim("org").unwrap(), "acme");
         assert_eq!(derived.expires_at(), Some(later));
         assert!(derived.has_role("admin") && derived.has_scope("read"));
     }

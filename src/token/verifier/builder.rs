@@ -39,7 +39,8 @@ impl TokenVerifierBuilder {
                 leeway_ahead: None,
                 age_max: None,
                 subject_prefix: Box::default(),
-                claims: Vec::new(),
+                kept: Vec::new(),
+                read: Vec::new(),
                 mapping: Mapping::default(),
             },
             clock: SystemClock::shared(),
@@ -129,10 +130,12 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// Keeps a claim for [`VerifiedToken::claim`], whatever else it is used for; other claims are
-    /// checked for their form and dropped.
+    /// Keeps a claim for [`Principal::claim`](crate::Principal::claim) and
+    /// [`VerifiedToken::claim`](crate::token::VerifiedToken::claim), whatever else it is used for;
+    /// other claims are checked for their form and dropped. A token whose kept claims are longer
+    /// than 4 KiB of JSON is refused: each is in memory as long as the token is cached.
     pub fn add_claim(mut self, name: &str) -> Self {
-        self.rules.claims.push(name.into());
+        self.rules.kept.push(name.into());
         self
     }
 
@@ -220,8 +223,8 @@ impl TokenVerifierBuilder {
             return Err(TokenConfigError::Age);
         }
         self.rules.mapping.check()?;
-        let roots: Vec<Box<str>> = self.rules.mapping.roots().map(Into::into).collect();
-        self.rules.claims.extend(roots);
+        let roots = self.rules.mapping.roots().map(Into::into);
+        self.rules.read = roots.chain(self.rules.kept.iter().cloned()).collect();
         let verified = (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity));
         Ok(TokenVerifier(Arc::new(Inner {
             keys,
