@@ -210,7 +210,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::Require)
     }
 
-    /// Requires what `layer` requires; with [`RbacLayer::routes`] this depends on the route.
+    /// Requires what `layer` requires; with [`RbacLayer::routes`] this depends on the route. What
+    /// nobody could fulfil is refused when the gate is built, see [`RbacLayer::checked`].
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
         self.settings.requirement = Some(layer);
         self.given(Setting::Authorize)

@@ -11,14 +11,14 @@ use crate::{
     guard::{Gate, Skip},
     ip_allow::{IpAllowLayer, IpAllowPolicy},
     rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
-    rbac::RbacLayer,
+    rbac::{RbacLayer, UnheldName},
     spending_limit::SpendingLimitLayer,
     store::RateStore,
     wire::ClientAddress,
 };
 
 /// The setting that is missing, or that contradicts another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TollgateError {
     /// The setting needs a principal, but there is no authentication.
@@ -59,6 +59,14 @@ pub enum TollgateError {
     /// Every address is a trusted proxy, so any client can forge its address.
     #[error("client_address: trusts every address")]
     TrustsEveryAddress,
+    /// What is required names a role or a permission that nobody has.
+    #[error("{setting}: {name}")]
+    Unheld {
+        /// The setting.
+        setting: &'static str,
+        /// Where, and what.
+        name: UnheldName,
+    },
 }
 
 /// The names of the built-in limits in a store.
@@ -252,7 +260,19 @@ impl Settings {
         if self.address.trusts_everybody() {
             return Err(TollgateError::TrustsEveryAddress);
         }
-        Ok(())
+        let unheld = |name| {
+            let is_one = given.contains(&Setting::Require);
+            let setting = if is_one {
+                Setting::Require
+            } else {
+                Setting::Authorize
+            };
+            let setting = setting.name();
+            TollgateError::Unheld { setting, name }
+        };
+        self.requirement
+            .as_ref()
+            .map_or(Ok(()), |layer| layer.check_names().map_err(unheld))
     }
 
     /// Checks for limits in places where they would never count.

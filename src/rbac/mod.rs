@@ -39,12 +39,14 @@
 //! # Ok(()) }
 //! ```
 
+mod check;
 mod policy;
 mod table;
 
 use std::sync::Arc;
 
 pub use crate::wire::InvalidRoute;
+pub use check::UnheldName;
 pub use policy::{Explanation, RbacPolicy};
 pub use table::RouteTable;
 
@@ -130,6 +132,32 @@ impl RbacLayer {
                 .gate
                 .map_policy(|policy| policy.tenant_parameter = parameter),
         }
+    }
+
+    /// The layer, if every role that it requires is in its role set (unless that is empty), and
+    /// every permission is held by one of the roles. Otherwise a name is probably misspelt, and
+    /// what it guards is refused to everybody. What is meant for nobody requires
+    /// [`any_of`](Requirement::any_of) nothing. [`Tollgate`](crate::Tollgate) checks the same.
+    ///
+    /// ```
+    /// use tollgate::{RbacLayer, rbac::RouteTable, role::RoleSet};
+    ///
+    /// let table = RouteTable::new().route("PUT", "/documents/{id}", "wirte")?;
+    /// let layer = RbacLayer::routes(&RoleSet::viewer_operator_admin(), table);
+    /// let error = layer.checked().unwrap_err();
+    /// assert_eq!(error.to_string(), "route PUT /documents/{id}: no role holds wirte");
+    /// # Ok::<(), tollgate::rbac::InvalidRoute>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`UnheldName`], the first of them.
+    pub fn checked(self) -> Result<Self, UnheldName> {
+        self.check_names()?;
+        Ok(self)
+    }
+
+    pub(crate) fn check_names(&self) -> Result<(), UnheldName> {
+        self.gate.policy().check_names()
     }
 
     /// Explains why the layer admits or refuses a request: for operators and tests.

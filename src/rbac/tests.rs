@@ -357,3 +357,54 @@ mod in_axum {
         }
     }
 }
+
+#[test]
+fn a_name_that_nobody_holds_is_refused_before_anybody_is() {
+    let roles = RoleSet::viewer_operator_admin().add_role("auditor", ["logs:*"]);
+    let error = |requirement: Requirement| {
+        let table = RouteTable::new()
+            .route("GET", "/a", Requirement::authenticated())
+            .and_then(|table| table.route("GET", "/b", requirement.clone()))
+            .unwrap();
+        let by_route = RbacLayer::routes(&roles, table).checked().err();
+        let everywhere = RbacLayer::require(&roles, requirement).checked().err();
+        let names = [&by_route, &everywhere].map(|error| error.as_ref().map(UnheldName::name));
+        assert_eq!(names[0], names[1]);
+        let text = everywhere.map(|error| error.to_string());
+        let of_route = text.as_ref().map(|text| format!("route GET /b: {text}"));
+        assert_eq!(by_route.map(|error| error.to_string()), of_route);
+        text
+    };
+    for good in [
+        Requirement::permission("read"),
+        Requirement::permission("logs:read").add_scope("anything"),
+        Requirement::all_of(["read", "configure", "logs:x:y"]),
+        Requirement::any_of(["read", "write"]),
+        Requirement::role("auditor"),
+        Requirement::nothing(),
+        Requirement::scope("documents"),
+        // What is for nobody.
+        Requirement::any_of([""; 0]),
+    ] {
+        assert_eq!(error(good), None);
+    }
+    for (bad, text) in [
+        (Requirement::permission("raed"), "no role holds raed"),
+        (Requirement::permission("Read"), "no role holds Read"),
+        (Requirement::permission("logs"), "no role holds logs"),
+        (Requirement::all_of(["read", "x"]), "no role holds x"),
+        (Requirement::any_of(["read", "x"]), "no role holds x"),
+        (Requirement::role("admins"), "there is no role admins"),
+        (Requirement::role("read"), "there is no role read"),
+    ] {
+        assert_eq!(error(bad).as_deref(), Some(text));
+    }
+}
+
+#[test]
+fn without_roles_only_permissions_are_missed() {
+    let none = RoleSet::new();
+    assert!(RbacLayer::role("admin").checked().is_ok());
+    assert!(RbacLayer::authenticated().checked().is_ok());
+    assert!(RbacLayer::require(&none, "read").checked().is_err());
+}

@@ -8,6 +8,7 @@
 
 mod bodies;
 mod doors;
+mod names;
 mod spending;
 
 use http::{Method, Request};
