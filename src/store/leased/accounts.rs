@@ -1,5 +1,4 @@
-//! What this node knows, under sharded locks, of the accounts that have a lease or may soon get
-//! one.
+//! The accounts that have a lease on this node or may soon get one, under sharded locks.
 
 use std::{
     hash::BuildHasher,
@@ -14,6 +13,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::Notify;
 
 use super::{
+    account::{Account, LEASES_PER_ACCOUNT_MAX, OpenHold},
     builder::Settings,
     lease::{LeaseState, Scarcity},
     waiters::Waiters,
@@ -21,24 +21,18 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Abandoned, Grant, LeaseId, Served},
+        books::{Grant, LeaseId, Served},
         clock::Clock,
         money::Money,
-        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
+        usage::{Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
-    store::{LeaseStore, StoreError, gauge::Gauge, late_holds::LateHolds, open_holds::OpenHolds},
+    store::{LeaseStore, StoreError, gauge::Gauge},
 };
 
 const SHARDS: usize = 64;
 
 /// Accounts tracked at once; calls of others go to the store.
 const ACCOUNTS_MAX: usize = 65_536;
-
-/// Leases and watched sets of budgets per account.
-const LEASES_PER_ACCOUNT_MAX: usize = 16;
-
-/// How long leasing is suspended for an account that had too little left to lease.
-const SUSPENDED_FOR: Duration = Duration::from_secs(1);
 
 pub(super) type Shard = HashMap<AccountId, Account>;
 
@@ -60,91 +54,6 @@ pub(super) struct Accounts {
     pub(super) known: AtomicUsize,
     instance: u64,
     next_number: AtomicU64,
-}
-
-#[derive(Default)]
-pub(super) struct Account {
-    pub(super) leases: Vec<LeaseState>,
-    pub(super) open: OpenHolds<OpenHold>,
-    /// Holds that expired, and their lease.
-    late: LateHolds<(LeaseId, Abandoned)>,
-    /// Nothing is leased before then.
-    suspended_until: Duration,
-    /// Sets of budgets for which nothing is leased before the time given with each.
-    suspended_budgets: Vec<(Arc<[BudgetId]>, Duration)>,
-    /// How often the store has answered a step of the account's leases.
-    pub(super) answers: u64,
-}
-
-pub(super) struct OpenHold {
-    call: Call,
-    amount: Money,
-    lease: LeaseId,
-    expiry: Expiry,
-}
-
-impl Account {
-    pub(super) fn lease(&mut self, id: LeaseId) -> Option<&mut LeaseState> {
-        self.leases.iter_mut().find(|lease| lease.id == id)
-    }
-
-    /// Suspends leasing for a while for what is scarce: the account, or the given budgets.
-    pub(super) fn suspend_leasing(
-        &mut self,
-        scarcity: Scarcity,
-        budgets: &[BudgetId],
-        elapsed: Duration,
-    ) {
-        let until = elapsed.saturating_add(SUSPENDED_FOR);
-        self.suspended_budgets.retain(|(_, end)| elapsed < *end);
-        match scarcity {
-            Scarcity::Budgets if self.suspended_budgets.len() < LEASES_PER_ACCOUNT_MAX => {
-                self.suspended_budgets.push((Arc::from(budgets), until));
-            }
-            Scarcity::Budgets | Scarcity::Account => self.suspended_until = until,
-        }
-    }
-
-    pub(super) fn is_suspended(&self, budgets: &[BudgetId], elapsed: Duration) -> bool {
-        let concerns = |(scarce, end): &(Arc<[BudgetId]>, Duration)| {
-            elapsed < *end && scarce.iter().any(|budget| budgets.contains(budget))
-        };
-        elapsed < self.suspended_until || self.suspended_budgets.iter().any(concerns)
-    }
-
-    /// Whether nothing about it needs to be remembered.
-    pub(super) fn is_forgotten(&mut self, elapsed: Duration) -> bool {
-        self.leases.is_empty()
-            && self.late.is_empty(elapsed)
-            && elapsed >= self.suspended_until
-            && self
-                .suspended_budgets
-                .iter()
-                .all(|(_, end)| elapsed >= *end)
-    }
-
-    /// Ends the holds whose lifetime is over.
-    pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
-        for (number, hold) in self.open.take_expired(elapsed) {
-            let what = Abandoned::new(hold.expiry.charged(hold.amount), None);
-            self.late.insert(number, elapsed, (hold.lease, what));
-            self.abandon(hold, clock);
-        }
-    }
-
-    /// Ends a hold, as its policy says.
-    fn abandon(&mut self, hold: OpenHold, clock: &dyn Clock) {
-        let age = clock.now().duration_since(hold.call.started_at);
-        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
-        if let Some(lease) = self.lease(hold.lease) {
-            let (call, held) = (hold.call, hold.amount);
-            lease.settle(Served {
-                call,
-                held,
-                settlement,
-            });
-        }
-    }
 }
 
 impl Accounts {

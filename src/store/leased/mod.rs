@@ -48,6 +48,7 @@
 //!   where they stood. It spends what it has leased until its next report is answered; that is
 //!   charged, as an overrun.
 
+mod account;
 mod accounts;
 mod builder;
 mod lease;

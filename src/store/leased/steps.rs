@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    accounts::{Account, Accounts, lock, random},
+    account::Account,
+    accounts::{Accounts, lock, random},
     builder::Settings,
     lease::{Answered, StepFailure},
 };
