@@ -31,7 +31,10 @@ use super::{
 pub use late::Abandoned;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use lease::PART_OF_LEFT;
-pub use lease::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, Served, Stepped, abandoned_call};
+pub use lease::{
+    Due, LateReport, Lease, LeaseId, LeaseStanding, LeaseStep, Served, StepKind, Stepped,
+    abandoned_call,
+};
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};
 

@@ -45,6 +45,11 @@ impl<T> LateHolds<T> {
         self.kept.remove(&number)
     }
 
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.kept.values_mut()
+    }
+
     /// Whether none is known.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn is_empty(&mut self, now: Duration) -> bool {

@@ -31,9 +31,16 @@ struct Node<S> {
     store: S,
     ledger: LeasedLedger,
     clock: Time,
-    holds: Vec<Hold>,
+    holds: Vec<Open>,
     /// What it charged and has not surely told.
     untold: i64,
+}
+
+struct Open {
+    hold: Hold,
+    ends: Duration,
+    /// Days that had begun when it was granted.
+    days: usize,
 }
 
 /// How often things happened.
@@ -46,6 +53,7 @@ pub(crate) struct Tally {
     killed: usize,
     lost: i64,
     days: usize,
+    late: usize,
 }
 
 struct World<P: Place> {
@@ -55,6 +63,10 @@ struct World<P: Place> {
     watcher: (P::Store, Time),
     deposited: i64,
     served: i64,
+    /// What calls cost whose hold was over: its money may have been given to others.
+    late: i64,
+    /// The part of it that may be forgotten.
+    forgotten: i64,
     tally: Tally,
 }
 
@@ -80,6 +92,8 @@ impl<P: Place> World<P> {
             place,
             deposited: DEPOSIT,
             served: 0,
+            late: 0,
+            forgotten: 0,
             tally: Tally::default(),
         };
         for _ in 0..2 {
@@ -110,9 +124,11 @@ impl<P: Place> World<P> {
         let budgets: [&[BudgetId]; 4] = [&key, &team, &[], &[]];
         let budgets = self.dice.pick(&budgets);
         let mut wish = request(&account("ann"), budgets, self.dice.between(1, 12));
-        wish.lifetime = Duration::from_secs(360_000);
+        let lifetime = *self.dice.pick(&[3, 360_000, 360_000, 360_000]);
+        wish.lifetime = Duration::from_secs(lifetime);
         let at = self.some_node();
         let node = &mut self.nodes[at];
+        let ends = node.clock.elapsed() + wish.lifetime;
         match node.ledger.hold(wish).await.unwrap() {
             Ok(hold) => {
                 if hold.id.instance == node.store.tenure().instance() {
@@ -120,7 +136,8 @@ impl<P: Place> World<P> {
                 } else {
                     self.tally.here += 1;
                 }
-                node.holds.push(hold);
+                let days = self.tally.days;
+                node.holds.push(Open { hold, ends, days });
             }
             Err(HoldRefusal::RollingLimitReached { .. }) => self.tally.rolling += 1,
             Err(HoldRefusal::InsufficientCredits | HoldRefusal::LimitReached(_)) => {
@@ -137,9 +154,15 @@ impl<P: Place> World<P> {
             return;
         }
         let which = self.dice.roll(node.holds.len() as u64);
-        let hold = node.holds.swap_remove(usize::try_from(which).unwrap());
+        let open = node.holds.swap_remove(usize::try_from(which).unwrap());
+        let Open { hold, ends, days } = open;
         let cost = self.dice.between(0, hold.amount.nanos());
         self.served += cost;
+        if ends <= node.clock.elapsed() {
+            self.tally.late += 1;
+            self.late += cost;
+            self.forgotten += if days < self.tally.days { cost } else { 0 };
+        }
         if hold.id.instance != node.store.tenure().instance() {
             node.untold += cost;
         }
@@ -190,7 +213,11 @@ impl<P: Place> World<P> {
     async fn check(&self) {
         let (ann, store) = (account("ann"), &self.watcher.0);
         let balance = store.balance(&ann).await.unwrap();
-        assert!(!balance.available().is_negative(), "overspent: {balance:?}");
+        let most = |limit| nanos(limit + self.late);
+        assert!(
+            balance.available() >= nanos(-self.late),
+            "overspent: {balance:?}"
+        );
         assert!(!balance.held.is_negative(), "{balance:?}");
         assert!(
             balance.settled <= nanos(self.served),
@@ -200,7 +227,7 @@ impl<P: Place> World<P> {
             let budget = store.budget(&ann, &budget(name)).await.unwrap();
             let in_any_minute = budget.rolling.as_ref().unwrap().settled();
             let all = in_any_minute.saturating_add(budget.total.held);
-            assert!(all <= nanos(ROLLING), "{name}: {budget:?}");
+            assert!(all <= most(ROLLING), "{name}: {budget:?}");
             let windows = [
                 (budget.day, budget.limits.daily),
                 (budget.total, budget.limits.total),
@@ -208,7 +235,8 @@ impl<P: Place> World<P> {
             for (spent, limit) in windows {
                 let all = spent.settled.saturating_add(spent.held);
                 assert!(!spent.held.is_negative(), "{budget:?}");
-                assert!(limit.is_none_or(|limit| all <= limit), "{name}: {budget:?}");
+                let is_within = limit.is_none_or(|limit| all <= most(limit.nanos()));
+                assert!(is_within, "{name}: {budget:?}");
             }
         }
     }
@@ -236,9 +264,9 @@ impl<P: Place> World<P> {
         }
         for node in std::mem::take(&mut self.nodes) {
             node.ledger.close().await.unwrap();
-            for hold in node.holds {
+            for open in node.holds {
                 // Those of the store, which is still there.
-                node.store.settle(hold, costs(0)).await.unwrap();
+                node.store.settle(open.hold, costs(0)).await.unwrap();
             }
         }
         time_goes_on(&self.watcher.0, &self.watcher.1, 9).await;
@@ -251,7 +279,7 @@ impl<P: Place> World<P> {
             .await
             .unwrap()
             .settled;
-        let least = self.served - self.tally.lost;
+        let least = self.served - self.tally.lost - self.forgotten;
         assert!(
             settled >= nanos(least),
             "{settled} of {}: {:?}",
@@ -282,11 +310,19 @@ pub(crate) async fn whatever_happens<P: Place>(seeds: u64, place: impl AsyncFn()
         all.killed += tally.killed;
         all.lost += tally.lost;
         all.days += tally.days;
+        all.late += tally.late;
     }
     eprintln!("{seeds} seeds of {steps} steps: {all:?}");
     // A world in which something never happens proves nothing about it.
     if seeds >= 10 {
-        let least = [all.here, all.in_store, all.rolling, all.killed, all.days];
+        let least = [
+            all.here,
+            all.in_store,
+            all.rolling,
+            all.killed,
+            all.days,
+            all.late,
+        ];
         assert!(
             least.iter().all(|count| *count > 5) && all.lost > 0,
             "{all:?}"

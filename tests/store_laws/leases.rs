@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tollgate::{
-    books::{HoldRefusal, LeaseId, LeaseStanding, LeaseStep, Served},
+    books::{HoldRefusal, LeaseId, LeaseStanding, LeaseStep, Served, StepKind},
     budget::{BudgetWindow, SpendingLimits},
     clock::Clock,
     store::{AccountId, BudgetId, LeaseStore, LeasedLedger, Ledger},
@@ -57,7 +57,7 @@ pub(crate) async fn time_goes_on(store: &impl Ledger, clock: &Time, secs: u64) {
     }
 }
 
-fn step(id: LeaseId, number: u64, served: &[i64], target: i64) -> Arc<LeaseStep> {
+pub(crate) fn step(id: LeaseId, number: u64, served: &[i64], target: i64) -> Arc<LeaseStep> {
     let ann = account("ann");
     let served = served.iter().map(|cost| Served {
         call: call(&ann, &format!("served-{number}")),
@@ -66,6 +66,7 @@ fn step(id: LeaseId, number: u64, served: &[i64], target: i64) -> Arc<LeaseStep>
     });
     Arc::new(LeaseStep {
         id,
+        kind: StepKind::Lease,
         number,
         budgets: Arc::from([budget("key-1")]),
         served: served.collect(),
@@ -138,17 +139,6 @@ pub(crate) async fn a_step_counts_once_and_a_lease_ends_at_nothing(place: impl P
     assert_eq!(gone, LeaseStanding::default());
     balances(&store, &ann, 1_000, 0).await;
     assert_eq!(usage(&store, &ann).await.len(), 5);
-
-    // A first step that only reports is known when it comes again, whoever has its name by now.
-    for (id, rows) in [(LeaseId { number: 8, ..id }, 6), (strange, 7)] {
-        let mut late = Arc::unwrap_or_clone(step(id, 1, &[20], 0));
-        late.ends = true;
-        let late = Arc::new(late);
-        for _ in 0..2 {
-            let _reported = store.lease(Arc::clone(&late)).await.unwrap();
-            assert_eq!(usage(&store, &ann).await.len(), rows);
-        }
-    }
 }
 
 pub(crate) async fn a_busy_account_is_paid_for_from_a_lease(place: impl Place) {
@@ -431,7 +421,7 @@ pub(crate) async fn what_must_be_durable_is_the_store_s(place: impl Place) {
 }
 
 macro_rules! laws {
-    ($($law:ident,)*) => {
+    ($($room:ident::$law:ident,)*) => {
         #[cfg(feature = "postgres")]
         mod postgres {
             use crate::engines::Time;
@@ -456,7 +446,7 @@ macro_rules! laws {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $law() {
                     if let Some(options) = crate::postgres_server::database().await {
-                        super::$law(Database(options)).await;
+                        crate::$room::$law(Database(options)).await;
                     }
                 }
             )*
@@ -485,7 +475,7 @@ macro_rules! laws {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $law() {
-                    super::$law(Folder(tempfile::tempdir().unwrap())).await;
+                    crate::$room::$law(Folder(tempfile::tempdir().unwrap())).await;
                 }
             )*
         }
@@ -493,13 +483,16 @@ macro_rules! laws {
 }
 
 laws! {
-    a_step_counts_once_and_a_lease_ends_at_nothing,
-    a_busy_account_is_paid_for_from_a_lease,
-    four_nodes_spend_the_last_cent_and_no_more,
-    a_limit_that_is_lowered_elsewhere_counts_soon,
-    a_node_that_was_stopped_spends_nothing_and_is_heard_once,
-    a_killed_node_costs_what_it_had_not_told,
-    where_it_is_charged_whole_nothing_is_charged_twice,
-    a_lease_ends_with_its_day,
-    what_must_be_durable_is_the_store_s,
+    leases::a_step_counts_once_and_a_lease_ends_at_nothing,
+    leases::a_busy_account_is_paid_for_from_a_lease,
+    leases::four_nodes_spend_the_last_cent_and_no_more,
+    leases::a_limit_that_is_lowered_elsewhere_counts_soon,
+    leases::a_node_that_was_stopped_spends_nothing_and_is_heard_once,
+    leases::a_killed_node_costs_what_it_had_not_told,
+    leases::where_it_is_charged_whole_nothing_is_charged_twice,
+    leases::a_lease_ends_with_its_day,
+    leases::what_must_be_durable_is_the_store_s,
+    leased_late::a_late_report_counts_once_and_where_its_hold_did,
+    leased_late::what_is_settled_late_counts_in_its_own_day,
+    leased_late::a_lease_that_was_charged_whole_has_paid_for_its_late_calls,
 }

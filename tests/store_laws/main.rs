@@ -28,6 +28,8 @@ mod leased;
 #[cfg(feature = "sqlite")]
 mod leased_failures;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leased_late;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased_world;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leases;

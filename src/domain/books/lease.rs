@@ -6,6 +6,11 @@
 //! served since the previous step and resizes the lease to what the node asks for. If the node
 //! falls silent, its lease is resolved as its [`Expiry`] says. Calls that the node served
 //! nevertheless are charged when they are reported later, beyond what was set aside if need be.
+//!
+//! A call may also be settled when its lease is over on its node. Then it is a step of its own, a
+//! [`LateReport`].
+
+mod late;
 
 use std::{fmt, sync::Arc};
 
@@ -19,6 +24,8 @@ use super::{
     },
     Books, Left, Settled, distinct, hold, settle, stamp,
 };
+
+pub use late::LateReport;
 
 /// A lease grows at a time by no more than what is left of the account or budget divided by this.
 /// Near the end leases get small, so that one node never holds much money that another needs.
@@ -53,8 +60,10 @@ pub struct Served {
 /// What a node reports about a lease, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseStep {
-    /// Which lease.
+    /// Which lease; of a late report, a name of its own.
     pub id: LeaseId,
+    /// What it is about.
+    pub kind: StepKind,
     /// Counts the steps of the lease; step 1 opens it. A step that was already applied is not
     /// applied again.
     pub number: u64,
@@ -73,12 +82,14 @@ pub struct LeaseStep {
     pub ends: bool,
 }
 
-impl LeaseStep {
-    /// Whether it sets nothing aside and only reports calls that were settled late. That takes no
+/// What a step is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// A lease: what was served from it is charged, and it is resized.
+    Lease,
+    /// Calls that were settled when their lease was over. Nothing is set aside, so it takes no
     /// living instance.
-    fn only_reports(&self) -> bool {
-        self.number == 1 && self.ends && self.target <= Money::ZERO && !self.served.is_empty()
-    }
+    Late(LateReport),
 }
 
 /// The state of a lease, as its node needs it.
@@ -131,16 +142,14 @@ pub struct Stepped {
 }
 
 impl Lease {
-    /// What to do with `step`, given the `stored` lease. `may_open` says whether its store instance
-    /// is alive.
+    /// What to do with a `step` of a lease, given the `stored` one. `may_open` says whether its store
+    /// instance is alive.
     #[must_use]
     pub fn due(stored: Option<Self>, step: &LeaseStep, may_open: bool) -> Due {
         match stored {
             Some(lease) if lease.step >= step.number => Due::Done(lease),
             Some(lease) => Due::Take(lease),
-            None if step.number == 1 && (may_open || step.only_reports()) => {
-                Due::Take(Self::default())
-            }
+            None if step.number == 1 && may_open => Due::Take(Self::default()),
             None => Due::Gone,
         }
     }
@@ -151,19 +160,19 @@ impl Lease {
             self.windows = stamp(books, &step.budgets, now.windows);
         }
         self.step = step.number;
-        let mut stepped = Stepped::default();
-        for served in &step.served {
-            let settled = self.charge(books, step, served.settlement.charged, now.second);
-            stepped.charged.push(settled.charged);
-            stepped.alerts.extend(settled.alerts);
-        }
+        let stepped = self.charge_all(books, step, now.second);
         if self.prepaid.is_none() {
             self.fit(books, step, now);
         }
-        if step.only_reports() {
-            // Remembered like the lease of a node that fell silent, so that the step, sent again, is
-            // known.
-            self.prepaid = Some(Money::ZERO);
+        stepped
+    }
+
+    fn charge_all(&mut self, books: &mut impl Books, step: &LeaseStep, second: i64) -> Stepped {
+        let mut stepped = Stepped::default();
+        for served in &step.served {
+            let settled = self.charge(books, step, served.settlement.charged, second);
+            stepped.charged.push(settled.charged);
+            stepped.alerts.extend(settled.alerts);
         }
         stepped
     }

@@ -24,8 +24,8 @@ const SUSPENDED_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Account {
     pub(super) leases: Vec<LeaseState>,
     pub(super) open: OpenHolds<OpenHold>,
-    /// Holds that expired, and their lease.
-    pub(super) late: LateHolds<(LeaseId, Abandoned)>,
+    /// Holds that expired.
+    pub(super) late: LateHolds<LateHold>,
     /// Nothing is leased before then.
     suspended_until: Duration,
     /// Sets of budgets for which nothing is leased before the time given with each.
@@ -39,6 +39,14 @@ pub(super) struct OpenHold {
     pub(super) amount: Money,
     pub(super) lease: LeaseId,
     pub(super) expiry: Expiry,
+}
+
+/// A hold that expired.
+pub(super) struct LateHold {
+    pub(super) what: Abandoned,
+    pub(super) lease: LeaseId,
+    /// Whether the store resolved the lease without this node.
+    pub(super) was_resolved: bool,
 }
 
 impl Account {
@@ -84,10 +92,26 @@ impl Account {
     /// Ends the holds whose lifetime is over.
     pub(super) fn resolve(&mut self, elapsed: Duration, clock: &dyn Clock) {
         for (number, hold) in self.open.take_expired(elapsed) {
-            let what = Abandoned::new(hold.expiry.charged(hold.amount), None);
-            self.late.insert(number, elapsed, (hold.lease, what));
+            let late = LateHold {
+                what: Abandoned::new(hold.expiry.charged(hold.amount), None),
+                lease: hold.lease,
+                was_resolved: false,
+            };
+            self.late.insert(number, elapsed, late);
             self.abandon(hold, clock);
         }
+    }
+
+    /// A lease has ended, perhaps resolved by the store. Returns whether late reports waited for it.
+    pub(super) fn note_end(&mut self, ended: LeaseId, was_resolved: bool) -> bool {
+        if was_resolved {
+            let late = self.late.iter_mut().filter(|late| late.lease == ended);
+            late.for_each(|late| late.was_resolved = true);
+        }
+        let reports = self.leases.iter_mut();
+        let waited =
+            reports.filter_map(|report| report.note_end(ended, was_resolved).then_some(()));
+        waited.count() > 0
     }
 
     /// Ends a hold, as its policy says.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Grant, LeaseId, Served},
+        books::{Grant, LateReport, LeaseId, Served},
         clock::Clock,
         money::Money,
         usage::{Expiry, Hold, HoldId, HoldRequest, Settlement},
@@ -229,9 +229,9 @@ impl Accounts {
         if self.is_closed.load(Ordering::Acquire) {
             return None;
         }
-        let (lease_id, elapsed) = (self.new_id()?, self.clock.elapsed());
-        let (lease, what) = account.late.take(hold.id.number, elapsed)?;
-        settlement.charged = what.due(settlement.charged, None);
+        let (report_id, elapsed) = (self.new_id()?, self.clock.elapsed());
+        let late = account.late.take(hold.id.number, elapsed)?;
+        settlement.charged = late.what.due(settlement.charged, None);
         let served = Served {
             call: hold.call.clone(),
             held: Money::ZERO,
@@ -239,16 +239,23 @@ impl Accounts {
         };
         // Counted without a limit: its hold was within it, and its call was answered.
         self.unreported.fetch_add(1, Ordering::AcqRel);
+        let lease = account.lease(late.lease);
         // One that has sent its last step takes no more.
-        let lease = account.lease(lease);
-        if let Some(lease) = lease.filter(|lease| !lease.is_ending()) {
-            return Some(lease.settle(served));
-        }
-        // An empty lease, which reports the call and ends.
+        let waits = match lease {
+            Some(lease) if !lease.is_ending() => return Some(lease.settle(served)),
+            Some(_) => true,
+            None => false,
+        };
         self.leases.fetch_add(1, Ordering::AcqRel);
-        let mut lease = LeaseState::ending(lease_id, Arc::from(&*hold.budgets));
-        let is_urgent = lease.settle(served);
-        account.leases.push(lease);
+        let report = LateReport {
+            windows: hold.windows,
+            lease: late.lease,
+            was_resolved: late.was_resolved,
+        };
+        let budgets = Arc::from(&*hold.budgets);
+        let mut report = LeaseState::late(report_id, budgets, report, waits);
+        let is_urgent = report.settle(served);
+        account.leases.push(report);
         Some(is_urgent)
     }
 

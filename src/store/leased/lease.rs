@@ -11,7 +11,7 @@ pub(super) use self::failure::StepFailure;
 use self::sizing::{part, times};
 use crate::domain::{
     AccountId, BudgetId,
-    books::{LeaseId, LeaseStanding, LeaseStep, Left, Served},
+    books::{LateReport, LeaseId, LeaseStanding, LeaseStep, Left, Served, StepKind},
     budget::Windows,
     money::Money,
     usage::Expiry,
@@ -81,6 +81,16 @@ pub(super) struct LeaseState {
     missed: u32,
     /// Rows whose report a caller waits for.
     awaited_rows: usize,
+    /// Set if it is no lease, but a late report.
+    late: Option<LateCharge>,
+}
+
+/// What a late report is about.
+struct LateCharge {
+    report: LateReport,
+    /// The lease that it belongs to has sent its last step: how it ended is known with the answer,
+    /// and the report is sent after that.
+    waits: bool,
 }
 
 struct UnderWay {
@@ -134,15 +144,32 @@ impl LeaseState {
             is_short: false,
             missed: 0,
             awaited_rows: 0,
+            late: None,
         }
     }
 
-    /// An empty lease, through which a late charge is reported.
-    pub(super) fn ending(id: LeaseId, budgets: Arc<[BudgetId]>) -> Self {
+    /// A late report. `waits`: the lease that it belongs to has still to end.
+    pub(super) fn late(
+        id: LeaseId,
+        budgets: Arc<[BudgetId]>,
+        report: LateReport,
+        waits: bool,
+    ) -> Self {
         Self {
             phase: Phase::Closing,
+            late: Some(LateCharge { report, waits }),
             ..Self::watched(id, budgets)
         }
+    }
+
+    /// A lease has ended, perhaps resolved by the store; returns whether this waited for it.
+    pub(super) fn note_end(&mut self, ended: LeaseId, was_resolved: bool) -> bool {
+        let late = self.late.as_mut();
+        let Some(late) = late.filter(|late| late.waits && late.report.lease == ended) else {
+            return false;
+        };
+        (late.waits, late.report.was_resolved) = (false, was_resolved);
+        true
     }
 
     pub(super) fn is_for(&self, budgets: &[BudgetId]) -> bool {
@@ -300,7 +327,8 @@ impl LeaseState {
         is_tick: bool,
     ) -> Option<Arc<LeaseStep>> {
         self.pause = self.pause.saturating_sub(u32::from(is_tick));
-        if self.pause > 0 || self.is_sent {
+        let waits = self.late.as_ref().is_some_and(|late| late.waits);
+        if self.pause > 0 || self.is_sent || waits {
             return None;
         }
         if let Some(under_way) = &self.under_way {
@@ -351,8 +379,10 @@ impl LeaseState {
         let charged = served.iter().fold(Money::ZERO, add_charge);
         self.offered = self.free().saturating_sub(kept).max(Money::ZERO);
         let still_spent = self.spent.saturating_sub(charged);
+        let late = self.late.as_ref();
         let step = Arc::new(LeaseStep {
             id: self.id,
+            kind: late.map_or(StepKind::Lease, |late| StepKind::Late(late.report)),
             number: self.step.saturating_add(1),
             account: account.clone(),
             budgets: Arc::clone(&self.budgets),

@@ -112,14 +112,18 @@ impl Accounts {
                 lease.end_interval(lease_max);
             }
         }
-        leases.retain(|lease| {
-            let is_finished = lease.is_finished();
-            if is_finished && !lease.is_watched() {
-                Gauge::leave(&self.leases, 1);
-            }
-            !is_finished
-        });
+        let dead: Vec<LeaseId> = leases
+            .extract_if(.., |lease| lease.is_finished())
+            .filter(|lease| !lease.is_watched())
+            .map(|lease| lease.id)
+            .collect();
         account.leases = leases;
+        for id in dead {
+            Gauge::leave(&self.leases, 1);
+            if account.note_end(id, true) {
+                self.urgent.notify_one();
+            }
+        }
     }
 
     pub(super) fn new_id(&self) -> Option<LeaseId> {
@@ -148,10 +152,13 @@ impl Accounts {
             Ok(standing) => lease.answered(standing),
             Err(error) => (lease.failed(failure(error), self.clock.elapsed()), false),
         };
-        let has_more = answer.is_ok() && !is_finished && (lease.is_urgent() || lease.is_awaited());
+        let mut has_more =
+            answer.is_ok() && !is_finished && (lease.is_urgent() || lease.is_awaited());
         if is_finished {
             account.leases.retain(|lease| lease.id != sent.step.id);
             Gauge::leave(&self.leases, 1);
+            let was_resolved = answer.as_ref().is_ok_and(|standing| !standing.is_open);
+            has_more = account.note_end(sent.step.id, was_resolved);
         }
         if let Some(scarcity) = scarcity {
             account.suspend_leasing(scarcity, &sent.step.budgets, self.clock.elapsed());

@@ -8,7 +8,7 @@ use super::leases::Orphaned;
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, Grant, HoldRefusal, LeaseId, LeaseStanding, LeaseStep},
+        books::{Balance, Budget, Grant, HoldRefusal, LeaseId, LeaseStanding, LeaseStep, StepKind},
         budget::SpendingLimits,
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
@@ -117,13 +117,17 @@ impl Command {
         }
     }
 
-    /// The lease that it concerns.
-    pub(super) fn lease(&self) -> Option<LeaseId> {
-        match self {
-            Self::Lease { step, .. } => Some(step.id),
-            Self::EndLease { lease, .. } => Some(lease.id),
-            _ => None,
-        }
+    /// The leases that it concerns: of a late report, its own name, and the lease of its calls.
+    pub(super) fn leases(&self) -> impl Iterator<Item = LeaseId> + use<> {
+        let concerned = match self {
+            Self::Lease { step, .. } => match step.kind {
+                StepKind::Lease => [Some(step.id), None],
+                StepKind::Late(report) => [Some(step.id), Some(report.lease)],
+            },
+            Self::EndLease { lease, .. } => [Some(lease.id), None],
+            _ => [None, None],
+        };
+        concerned.into_iter().flatten()
     }
 
     /// The client's idempotency key for the call.

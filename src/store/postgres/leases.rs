@@ -20,7 +20,10 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, abandoned_call},
+        books::{
+            Due, LateReport, Lease, LeaseId, LeaseStanding, LeaseStep, StepKind, Stepped,
+            abandoned_call,
+        },
         budget::Windows,
         clock::{Clock, Timestamp},
         money::Money,
@@ -108,7 +111,7 @@ impl Leases {
         connection: &mut PgConnection,
         batch: &[Command],
     ) -> Result<Self, Failure> {
-        let ids: HashSet<LeaseId> = batch.iter().filter_map(Command::lease).collect();
+        let ids: HashSet<LeaseId> = batch.iter().flat_map(Command::leases).collect();
         let mut leases = Self::default();
         if ids.is_empty() {
             return Ok(leases);
@@ -246,6 +249,9 @@ impl UnitOfWork {
         index: usize,
         step: &LeaseStep,
     ) -> Result<LeaseStanding, Failure> {
+        if let StepKind::Late(report) = &step.kind {
+            return self.report_late(index, step, report);
+        }
         let (id, now) = (step.id, self.moment);
         let may_open = id.instance == instance.id().cast_unsigned();
         let stored = self.leases.known.get(&id).copied();
@@ -265,22 +271,47 @@ impl UnitOfWork {
             return Ok(standing);
         }
         let number = self.number(&step.account)?;
-        for (row, (served, charged)) in step.served.iter().zip(stepped.charged).enumerate() {
-            self.logged.push(Logged {
-                command: index,
-                row,
-                account: number,
-                held: served.held,
-                charged,
-            });
-        }
-        self.alerts.extend(stepped.alerts);
+        self.log_served(index, number, step, stepped);
         if lease.is_done_with(step) {
             self.leases.end(id);
         } else {
             self.leases.keep(id, lease, index, number);
         }
         Ok(standing)
+    }
+
+    /// Charges calls that were settled when their lease was over.
+    fn report_late(
+        &mut self,
+        index: usize,
+        step: &LeaseStep,
+        report: &LateReport,
+    ) -> Result<LeaseStanding, Failure> {
+        if !self.leases.known.contains_key(&step.id) {
+            let mut lease = self.leases.known.get(&report.lease).copied();
+            let (number, second) = (self.number(&step.account)?, self.moment.second);
+            let account = self.account(&step.account)?;
+            let (own, stepped) = report.take(account, step, lease.as_mut(), second);
+            self.log_served(index, number, step, stepped);
+            self.leases.keep(step.id, own, index, number);
+            if let Some(lease) = lease {
+                self.leases.keep(report.lease, lease, index, number);
+            }
+        }
+        Ok(LeaseStanding::default())
+    }
+
+    fn log_served(&mut self, index: usize, account: i64, step: &LeaseStep, stepped: Stepped) {
+        for (row, (served, charged)) in step.served.iter().zip(stepped.charged).enumerate() {
+            self.logged.push(Logged {
+                command: index,
+                row,
+                account,
+                held: served.held,
+                charged,
+            });
+        }
+        self.alerts.extend(stepped.alerts);
     }
 
     /// Resolves a lease whose instance is gone, unless another process already did.

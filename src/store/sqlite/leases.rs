@@ -16,7 +16,10 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Due, Lease, LeaseId, LeaseStanding, LeaseStep, abandoned_call},
+        books::{
+            Due, LateReport, Lease, LeaseId, LeaseStanding, LeaseStep, StepKind, Stepped,
+            abandoned_call,
+        },
         budget::Windows,
         clock::{Clock, Timestamp},
         money::Money,
@@ -43,8 +46,9 @@ const ORPHANED: &str =
 
 impl LeaseStore for SqliteStore {
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding> {
-        // An open lease reports what was spent, which is accepted for as long as possible.
-        if step.number == 1
+        // What was spent is accepted for as long as possible: by an open lease, and late.
+        if step.kind == StepKind::Lease
+            && step.number == 1
             && let Err(damaged) = self.0.settings.damage.refuses()
         {
             return StoreFuture::ready(Err(damaged));
@@ -79,14 +83,11 @@ struct Orphaned {
 
 impl UnitOfWork<'_> {
     pub(super) fn lease(&mut self, step: &LeaseStep) -> Result<LeaseStanding, Failure> {
+        if let StepKind::Late(report) = &step.kind {
+            return self.report_late(step, report);
+        }
         let id = step.id;
-        let stored = self
-            .connection
-            .prepare_cached(LEASE)?
-            .query_row(params![key(id.instance), key(id.number)], |row| {
-                read_lease(row, 0)
-            })
-            .optional()?;
+        let stored = self.stored_lease(id)?;
         let now = self.moment;
         let may_open = id.instance == self.maintenance.instance();
         let account = load(
@@ -104,6 +105,61 @@ impl UnitOfWork<'_> {
             }
         };
         let stepped = lease.take(account, step, now);
+        let standing = lease.standing(account, &step.budgets, now);
+        self.log_served(step, stepped)?;
+        if lease.is_done_with(step) {
+            self.connection
+                .prepare_cached("DELETE FROM lease WHERE instance = ? AND number = ?")?
+                .execute(params![key(id.instance), key(id.number)])?;
+        } else {
+            self.keep_lease(id, &lease, step)?;
+        }
+        Ok(standing)
+    }
+
+    /// Charges calls that were settled when their lease was over.
+    fn report_late(
+        &mut self,
+        step: &LeaseStep,
+        report: &LateReport,
+    ) -> Result<LeaseStanding, Failure> {
+        if self.stored_lease(step.id)?.is_none() {
+            let mut lease = self.stored_lease(report.lease)?;
+            let account = load(
+                &mut self.accounts,
+                &mut self.statements,
+                &step.account,
+                &step.budgets,
+            )?;
+            let (own, stepped) = report.take(account, step, lease.as_mut(), self.moment.second);
+            self.log_served(step, stepped)?;
+            self.keep_lease(step.id, &own, step)?;
+            if let Some(lease) = lease {
+                self.keep_lease(report.lease, &lease, step)?;
+            }
+        }
+        Ok(LeaseStanding::default())
+    }
+
+    fn stored_lease(&self, id: LeaseId) -> Result<Option<Lease>, Failure> {
+        let found = self
+            .connection
+            .prepare_cached(LEASE)?
+            .query_row(params![key(id.instance), key(id.number)], |row| {
+                read_lease(row, 0)
+            })
+            .optional()?;
+        Ok(found)
+    }
+
+    /// Writes the rows of the calls of a step, and tells alerts.
+    fn log_served(&mut self, step: &LeaseStep, stepped: Stepped) -> Result<(), Failure> {
+        let account = load(
+            &mut self.accounts,
+            &mut self.statements,
+            &step.account,
+            &step.budgets,
+        )?;
         for (served, charged) in step.served.iter().zip(stepped.charged) {
             let row = UsageRow {
                 call: &served.call,
@@ -115,33 +171,37 @@ impl UnitOfWork<'_> {
             row.append(account, &mut self.log, &mut self.statements)?;
         }
         self.alerts.extend(stepped.alerts);
-        let standing = lease.standing(account, &step.budgets, now);
-        if lease.is_done_with(step) {
-            self.connection
-                .prepare_cached("DELETE FROM lease WHERE instance = ? AND number = ?")?
-                .execute(params![key(id.instance), key(id.number)])?;
-        } else {
-            let number = account.stored_number(&mut self.statements, &step.account)?;
-            self.connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO lease (instance, number, step, account, amount, day,
-                     month, budgets, charges, prepaid, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                )?
-                .execute(params![
-                    key(id.instance),
-                    key(id.number),
-                    key(lease.step),
-                    number,
-                    lease.amount.nanos(),
-                    lease.windows.day,
-                    lease.windows.month,
-                    pack(&step.budgets)?,
-                    step.expiry == Expiry::Charge,
-                    lease.prepaid.map(Money::nanos),
-                    lease.prepaid.map(|_| micros(self.now)),
-                ])?;
-        }
-        Ok(standing)
+        Ok(())
+    }
+
+    /// Stores a lease that `step` has changed.
+    fn keep_lease(&mut self, id: LeaseId, lease: &Lease, step: &LeaseStep) -> Result<(), Failure> {
+        let account = load(
+            &mut self.accounts,
+            &mut self.statements,
+            &step.account,
+            &step.budgets,
+        )?;
+        let number = account.stored_number(&mut self.statements, &step.account)?;
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO lease (instance, number, step, account, amount, day,
+                 month, budgets, charges, prepaid, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            )?
+            .execute(params![
+                key(id.instance),
+                key(id.number),
+                key(lease.step),
+                number,
+                lease.amount.nanos(),
+                lease.windows.day,
+                lease.windows.month,
+                pack(&step.budgets)?,
+                step.expiry == Expiry::Charge,
+                lease.prepaid.map(Money::nanos),
+                lease.prepaid.map(|_| micros(self.now)),
+            ])?;
+        Ok(())
     }
 
     /// Resolves leases whose instance is gone, each by its own policy; `false`: there may be more.

@@ -122,3 +122,33 @@ fn a_defect_is_given_minutes_to_be_mended() {
     assert_eq!(lost, 1);
     assert!((90..120).contains(&sent), "not at every interval: {sent}");
 }
+
+#[test]
+fn a_late_report_is_sent_when_its_lease_has_ended() {
+    let of = |number| LeaseId {
+        instance: 1,
+        number,
+    };
+    let report = LateReport {
+        windows: Windows { day: 4, month: 3 },
+        lease: of(2),
+        was_resolved: false,
+    };
+    let mut late = LeaseState::late(of(5), Arc::from([]), report, true);
+    late.settle(served(1));
+    assert!(late.mark_awaited());
+    assert!(tick(&mut late).is_none());
+    assert!(!late.note_end(of(3), true));
+    assert!(tick(&mut late).is_none(), "another has ended");
+    assert!(late.note_end(of(2), true));
+    assert!(!late.note_end(of(2), false), "known already");
+    let step = tick(&mut late).unwrap();
+    let was_resolved = true;
+    let report = LateReport {
+        was_resolved,
+        ..report
+    };
+    assert_eq!(step.kind, StepKind::Late(report));
+    assert!(step.ends && step.served.len() == 1);
+    assert!(late.answered(&LeaseStanding::default()).1);
+}

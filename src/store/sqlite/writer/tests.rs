@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     domain::{
         AccountId, KeyId,
-        books::{LeaseId, LeaseStep, Served},
+        books::{LeaseId, LeaseStep, Served, StepKind},
         clock::{ManualClock, Timestamp},
         money::Money,
         usage::{Call, Expiry, Hold, HoldRequest, Outcome, Settlement},
@@ -278,6 +278,7 @@ fn a_lease_that_cannot_report_shuts_a_damaged_file_until_it_can() {
             instance,
             number: 1,
         },
+        kind: StepKind::Lease,
         number: 1,
         account: AccountId::new("ann").unwrap(),
         budgets: [].into(),
