@@ -135,7 +135,8 @@ fn a_late_report_is_sent_when_its_lease_has_ended() {
         was_resolved: false,
     };
     let mut late = LeaseState::late(of(5), Arc::from([]), report, true);
-    late.settle(served(1));
+    let held = Money::ZERO;
+    late.settle(Served { held, ..served(1) });
     assert!(late.mark_awaited());
     assert!(tick(&mut late).is_none());
     assert!(!late.note_end(of(3), true));
