@@ -2,6 +2,7 @@
 
 mod claims;
 mod edwards;
+mod encodings;
 mod headers;
 #[cfg(feature = "jwks")]
 mod jwks;

@@ -58,6 +58,28 @@ pub(super) struct Jwk {
     oth: Option<IgnoredAny>,
 }
 
+/// The members that nobody may read, whatever they contain.
+#[derive(Deserialize)]
+struct Secrets {
+    k: Option<IgnoredAny>,
+    d: Option<IgnoredAny>,
+    p: Option<IgnoredAny>,
+    q: Option<IgnoredAny>,
+    dp: Option<IgnoredAny>,
+    dq: Option<IgnoredAny>,
+    qi: Option<IgnoredAny>,
+    oth: Option<IgnoredAny>,
+}
+
+impl Secrets {
+    fn are_there(&self) -> bool {
+        let all = [
+            self.k, self.d, self.p, self.q, self.dp, self.dq, self.qi, self.oth,
+        ];
+        all.iter().any(Option::is_some)
+    }
+}
+
 #[derive(Deserialize)]
 struct JwkSet<'a> {
     #[serde(borrow)]
@@ -98,12 +120,14 @@ impl Jwk {
         Ok(keys.collect())
     }
 
-    /// Whether it contains a secret or a private part.
-    pub(super) fn is_private(&self) -> bool {
-        let secrets = [
-            &self.k, &self.d, &self.p, &self.q, &self.dp, &self.dq, &self.qi,
-        ];
-        secrets.iter().any(|secret| secret.is_some()) || self.oth.is_some()
+    /// Whether a key of the set contains a secret or a private part, even one that can't be read
+    /// otherwise.
+    pub(super) fn is_private_set(json: &[u8]) -> Result<bool, KeyError> {
+        well_formed(json)?;
+        let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
+        let keys = set.keys.iter();
+        let mut secrets = keys.filter_map(|key| serde_json::from_str::<Secrets>(key.get()).ok());
+        Ok(secrets.any(|secrets| secrets.are_there()))
     }
 
     /// The key, unless it isn't meant for us.

@@ -7,7 +7,9 @@ use aws_lc_rs::{
 
 use jsonwebtoken::DecodingKey;
 
-use super::{KeyError, TokenAlgorithm, algorithm::Implementation, edwards, rsa};
+use super::{
+    KeyError, TokenAlgorithm, algorithm::Implementation, edwards, encoding::one_sequence, rsa,
+};
 
 /// A public key by its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,7 @@ impl PublicNumbers {
     /// From SubjectPublicKeyInfo (RFC 5280), or PKCS #1 for RSA.
     pub(super) fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Unreadable;
+        one_sequence(der)?;
         match algorithm.implementation() {
             Implementation::Secret { .. } => Err(KeyError::Unreadable),
             Implementation::Rsa { .. } => {
@@ -31,8 +34,8 @@ impl PublicNumbers {
                 let numbers = RsaPublicKeyComponents::<Vec<u8>>::from(&key);
                 Ok(Self::rsa(&numbers.n, &numbers.e))
             }
-            // The library checks the structure and the curve; in what it accepts, the point comes
-            // last.
+            // The library checks the structure and the curve; in a sequence that it accepts, the
+            // point comes last.
             Implementation::Ec { verify, length, .. } => {
                 ParsedPublicKey::new(verify, der).map_err(unreadable)?;
                 let point = tail(der, length.saturating_mul(2).saturating_add(1))?;
@@ -94,13 +97,4 @@ fn tail(der: &[u8], length: usize) -> Result<&[u8], KeyError> {
         .checked_sub(length)
         .and_then(|at| der.get(at..))
         .ok_or(KeyError::Unreadable)
-}
-
-/// The one PEM block of a text, if it has one of these labels.
-pub(super) fn from_pem(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, KeyError> {
-    let block = pem::parse(text).map_err(|_| KeyError::Unreadable)?;
-    if !labels.contains(&block.tag()) {
-        return Err(KeyError::Unreadable);
-    }
-    Ok(block.into_contents())
 }

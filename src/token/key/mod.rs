@@ -4,6 +4,7 @@
 
 mod algorithm;
 mod edwards;
+mod encoding;
 mod error;
 mod jwk;
 mod material;

@@ -109,11 +109,10 @@ impl VerifyingKeys {
     /// # Errors
     /// [`KeyError`]; `NotPublic` if there is a secret.
     pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
-        let jwks = Jwk::read_set(json)?;
-        if jwks.iter().flatten().any(Jwk::is_private) {
+        if Jwk::is_private_set(json)? {
             return Err(KeyError::NotPublic);
         }
-        let keys = jwks.into_iter().map(|jwk| {
+        let keys = Jwk::read_set(json)?.into_iter().map(|jwk| {
             let key = jwk.and_then(|jwk| jwk.verifying_if_meant());
             match key {
                 Err(

@@ -17,8 +17,9 @@ use zeroize::Zeroizing;
 use super::{
     KeyError, TokenAlgorithm, VerifyingKey,
     algorithm::Implementation,
+    encoding::{from_pem, one_sequence},
     jwk::{Jwk, Private, members},
-    material::{PublicNumbers, from_pem},
+    material::PublicNumbers,
     verifying::hmac_key,
 };
 use crate::token::IssueError;
@@ -78,6 +79,7 @@ impl SigningKey {
     /// [`KeyError`].
     pub fn from_der(algorithm: TokenAlgorithm, der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Unreadable;
+        one_sequence(der)?;
         let material = match algorithm.implementation() {
             Implementation::Secret { .. } => return Err(KeyError::Unreadable),
             Implementation::Rsa { .. } => Material::Rsa(

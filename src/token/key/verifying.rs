@@ -8,8 +8,9 @@ use jsonwebtoken::{DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use super::{
     KeyError, TokenAlgorithm,
     algorithm::Implementation,
+    encoding::{from_pem, is_known_to_all},
     jwk::Jwk,
-    material::{PublicNumbers, from_pem},
+    material::PublicNumbers,
 };
 use crate::token::{TokenError, TokenErrorKind};
 
@@ -19,8 +20,8 @@ const KID_LENGTH_MAX: usize = 255;
 /// increments a reference count.
 ///
 /// Weak keys are refused on construction: short secrets, RSA keys of less than 2,048 bits or with
-/// the ROCA fingerprint, points on another curve or of small order, the text of a public key as a
-/// secret.
+/// the ROCA fingerprint, points of elliptic curves that aren't on theirs, points of small order, the
+/// text of a public key as a secret.
 ///
 /// ```
 /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};
@@ -228,21 +229,4 @@ pub(super) fn hmac_key(algorithm: TokenAlgorithm, secret: &[u8]) -> Result<hmac:
         return Err(KeyError::SecretTooShort);
     }
     Ok(hmac::Key::new(hmac, secret))
-}
-
-/// Whether it looks like a key or a certificate: PEM, SubjectPublicKeyInfo, JWK, SSH. Using one as
-/// a secret would let everyone sign who has read it (RFC 8725 section 2.1).
-fn is_known_to_all(secret: &[u8]) -> bool {
-    // The object identifiers of RSA, of elliptic curves, and of Ed25519 (RFC 8410).
-    const OIDS: [&[u8]; 3] = [
-        &[6, 9, 42, 134, 72, 134, 247, 13, 1, 1, 1],
-        &[6, 7, 42, 134, 72, 206, 61, 2, 1],
-        &[6, 3, 43, 101, 112],
-    ];
-    let contains = |needle: &[u8]| secret.windows(needle.len()).any(|part| part == needle);
-    contains(b"-----BEGIN ")
-        || contains(b"\"kty\"")
-        || secret.starts_with(b"ssh-")
-        || secret.starts_with(b"ecdsa-sha2-")
-        || (secret.first() == Some(&0x30) && OIDS.into_iter().any(contains))
 }
