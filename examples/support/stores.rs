@@ -211,12 +211,13 @@ impl Stores {
 
     /// Waits until all is written.
     pub(crate) async fn close(self) -> Result<(), StoreError> {
-        self.ledger.flush().await?;
-        match self.engine {
+        let flushed = self.ledger.flush().await;
+        let closed = match self.engine {
             Engine::Memory => Ok(()),
             Engine::Sqlite(store) => store.close().await,
             #[cfg(feature = "postgres")]
             Engine::Postgres(store) => store.close().await,
-        }
+        };
+        flushed.and(closed)
     }
 }

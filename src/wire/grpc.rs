@@ -22,7 +22,12 @@ use web::WebStatus;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+/// What clients that retry by a service config obey; they don't read `RetryInfo` (gRFC A6).
+const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The longest wait that a client is asked to wait by itself.
+const PUSHBACK_MAX: Duration = Duration::from_secs(60);
 
 /// What must be escaped in `grpc-message` (gRPC over HTTP/2, "Percent-Encoded").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -116,12 +121,34 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
     if let Some(details) = encoded(&status(denial, message)) {
         headers.insert(GRPC_STATUS_DETAILS, details);
     }
+    if let Some(pushback) = pushback(denial) {
+        headers.insert(GRPC_RETRY_PUSHBACK, pushback);
+    }
     response
+}
+
+/// How many milliseconds a client is to wait before it tries again by itself, or that it must not:
+/// a client obeys however long the wait is, so its user would hear nothing until its deadline.
+fn pushback(denial: &Denial) -> Option<HeaderValue> {
+    const NEVER: HeaderValue = HeaderValue::from_static("-1");
+    match denial.wait() {
+        Some(wait) if wait > PUSHBACK_MAX => Some(NEVER),
+        Some(wait) => {
+            let ms = wait.as_nanos().div_ceil(1_000_000).max(1);
+            Some(u64::try_from(ms).map_or(NEVER, HeaderValue::from))
+        }
+        None => denial.kind().is_payment().then_some(NEVER),
+    }
 }
 
 /// Removes the call's status from an answer that is rewritten for a client that speaks plain HTTP.
 pub(crate) fn forget_status(headers: &mut HeaderMap) {
-    for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
+    for name in [
+        GRPC_STATUS,
+        GRPC_MESSAGE,
+        GRPC_STATUS_DETAILS,
+        GRPC_RETRY_PUSHBACK,
+    ] {
         headers.remove(name);
     }
 }
@@ -252,6 +279,25 @@ mod tests {
         assert_eq!(response.headers()["grpc-message"], "%C3%A9 100%25%0A");
         let detailed = response.headers().contains_key("grpc-status-details-bin");
         assert_eq!(detailed, cfg!(feature = "tonic"));
+    }
+
+    #[test]
+    fn a_client_that_retries_by_itself_is_told_when_or_not_to() {
+        let pushback = |denial: Denial| {
+            let response = respond(&denial, "no", Dialect::Grpc);
+            let pushback = response.headers().get("grpc-retry-pushback-ms").cloned();
+            pushback.map(|value| value.to_str().unwrap().to_owned())
+        };
+        let limited = |wait| Denial::new(DenialKind::RateLimited).retry_after(wait);
+        let ms = |wait| pushback(limited(wait));
+        assert_eq!(ms(Duration::from_micros(20_001)).as_deref(), Some("21"));
+        assert_eq!(ms(Duration::ZERO).as_deref(), Some("1"));
+        assert_eq!(ms(Duration::from_secs(60)).as_deref(), Some("60000"));
+        assert_eq!(ms(Duration::from_secs(3_600)).as_deref(), Some("-1"));
+        assert_eq!(ms(Duration::MAX).as_deref(), Some("-1"));
+        let empty = Denial::new(DenialKind::InsufficientCredits);
+        assert_eq!(pushback(empty).as_deref(), Some("-1"));
+        assert_eq!(pushback(Denial::new(DenialKind::NotPermitted)), None);
     }
 
     #[test]

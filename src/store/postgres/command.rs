@@ -185,6 +185,28 @@ impl Command {
         matches!(self, Self::Settle { .. } | Self::Record { .. })
     }
 
+    /// Logs all that it takes to charge the call by hand.
+    pub(super) fn report_unwritten(&self, error: &StoreError) {
+        let (call, settlement) = match self {
+            Self::Settle {
+                hold, settlement, ..
+            } => (&hold.call, settlement),
+            Self::Record {
+                call, settlement, ..
+            } => (call, settlement),
+            _ => return,
+        };
+        tracing::error!(
+            target: "tollgate::postgres",
+            %error,
+            account = %call.account,
+            request_id = %call.request_id,
+            route = %call.route,
+            charged = %settlement.charged,
+            "a call that was answered isn't charged: its money is given back"
+        );
+    }
+
     /// The hold whose lifetime it extends.
     pub(super) fn extending(&self) -> Option<HoldId> {
         match self {

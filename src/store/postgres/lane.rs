@@ -129,6 +129,7 @@ impl Lane {
         let text = "the store was closed before this could be written";
         let closed = StoreError::new(StoreErrorKind::Unavailable, text);
         for command in self.retries.drain(..) {
+            command.report_unwritten(&closed);
             command.fail(&closed);
         }
     }
