@@ -84,6 +84,8 @@ mod ledger;
 mod open_holds;
 mod people;
 mod rate;
+#[cfg(feature = "redis")]
+mod remote;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod rolling;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

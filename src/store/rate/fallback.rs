@@ -1,6 +1,14 @@
 //! A process's own decisions while the shared store is unavailable.
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{Correction, RateDecision, RateKey, RateOutcome, Readings, TakenAt, WindowReading};
 use crate::{
@@ -59,11 +67,39 @@ impl Default for Degraded {
     }
 }
 
+/// What an answer shows of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It writes.
+    Used,
+    /// Something was given back, or had drained before.
+    GivenBack,
+    /// It can be read, also where its memory is full or its disk is.
+    Nothing,
+}
+
+impl Effect {
+    pub(super) fn of_taking(units: u32) -> Self {
+        if units > 0 { Self::Used } else { Self::Nothing }
+    }
+
+    pub(super) fn of_correcting(units: i64) -> Self {
+        if units > 0 {
+            Self::Used
+        } else {
+            Self::GivenBack
+        }
+    }
+}
+
 /// The decisions of this process alone.
 pub(super) struct LocalFallback {
     degraded: Degraded,
     /// Each key's part of what the store last reported, for when it becomes unavailable.
     counts: MemoryRateLimiter,
+    /// Something was counted here alone since the store last wrote: it may be one that answers and
+    /// writes nothing.
+    is_behind: AtomicBool,
 }
 
 impl LocalFallback {
@@ -72,6 +108,7 @@ impl LocalFallback {
         Self {
             degraded,
             counts: MemoryRateLimiter::new(capacity, clock),
+            is_behind: AtomicBool::new(false),
         }
     }
 
@@ -80,26 +117,56 @@ impl LocalFallback {
         self.counts.len()
     }
 
-    /// Records what the store has left.
-    pub(super) fn adopt(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
-        if let Mode::Local(parts) = self.degraded.0 {
-            self.counts.adopt(key, quotas, &quotas.share(parts), left);
+    /// Whether something was counted here alone since the store last wrote.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    fn fall_behind(&self) {
+        self.is_behind.store(true, Ordering::Relaxed);
+    }
+
+    /// Records what an answer shows of the store.
+    pub(super) fn note(&self, effect: Effect) {
+        if effect == Effect::Used {
+            self.is_behind.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Records what a store has left that wrote nothing, so that it may lag: lowers counts only.
-    pub(super) fn adopt_less(&self, key: &RateKey, quotas: &Quotas, left: &Readings) {
-        if let Mode::Local(parts) = self.degraded.0 {
-            let share = quotas.share(parts);
+    /// Records what the store has left. One that wrote nothing may be one that can't, whose counts
+    /// stand still while this process admits: what it says may be less than is known here, but no
+    /// more.
+    pub(super) fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings, effect: Effect) {
+        let Mode::Local(parts) = self.degraded.0 else {
+            return;
+        };
+        let share = quotas.share(parts);
+        let is_written = match effect {
+            Effect::Used => true,
+            Effect::GivenBack => !self.is_behind(),
+            Effect::Nothing => false,
+        };
+        if is_written {
+            self.counts.adopt(key, quotas, &share, left);
+        } else {
             self.counts.adopt_less(key, quotas, &share, left);
         }
     }
 
-    /// Counts a correction that didn't reach the store. Units given back may have drained in part,
-    /// which only the store knows, so none are.
-    pub(super) fn miss(&self, key: &RateKey, quotas: &Quotas, units: i64) {
-        if let (Mode::Local(parts), Ok(units)) = (self.degraded.0, u64::try_from(units)) {
-            self.counts.use_up(key, &quotas.share(parts), units);
+    /// Counts a correction that the store doesn't hear. Of units that it took, none are given back:
+    /// they may have drained in part, which only the store knows.
+    pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
+        if correction.units > 0 {
+            self.fall_behind();
+        }
+        let Mode::Local(parts) = self.degraded.0 else {
+            return;
+        };
+        let share = quotas.share(parts);
+        if correction.taken_at.is_local {
+            self.counts.correct(key, &share, correction);
+        } else if let Ok(units) = u64::try_from(correction.units) {
+            self.counts.use_up(key, &share, units);
         }
     }
 
@@ -109,6 +176,7 @@ impl LocalFallback {
         quotas: &Quotas,
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
+        self.fall_behind();
         let mut decision = match self.degraded.0 {
             Mode::Local(parts) => self.take_of_share(key, quotas, &quotas.share(parts), cost),
             Mode::Open => RateDecision {
@@ -146,9 +214,8 @@ impl LocalFallback {
         decision
     }
 
-    /// Takes from the share what is also requested from the store; returns the share's refusal, if
-    /// any.
-    pub(super) fn refuses(
+    /// Takes from the share what is also requested from the store, where there are shares.
+    pub(super) fn take_also(
         &self,
         key: &RateKey,
         quotas: &Quotas,
@@ -159,14 +226,15 @@ impl LocalFallback {
         };
         let mut decision = self.take_of_share(key, quotas, &quotas.share(parts), cost);
         decision.taken_at.is_local = true;
-        (!decision.is_admitted()).then_some(decision)
+        Some(decision)
     }
 
-    /// Corrects what was taken by this process alone.
-    pub(super) fn correct(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
-        if let Mode::Local(parts) = self.degraded.0 {
-            self.counts.correct(key, &quotas.share(parts), correction);
-        }
+    /// What is left of the share, where there are shares.
+    pub(super) fn share_left(&self, key: &RateKey, quotas: &Quotas) -> Option<Readings> {
+        let Mode::Local(parts) = self.degraded.0 else {
+            return None;
+        };
+        Some(self.counts.peek(key, &quotas.share(parts)))
     }
 
     pub(super) fn peek(&self, key: &RateKey, quotas: &Quotas) -> Result<Readings, StoreError> {

@@ -1,15 +1,17 @@
 //! The trait of every rate limit store, and what they share.
 
 #[cfg(feature = "redis")]
-mod breaker;
-#[cfg(feature = "redis")]
 mod fallback;
 #[cfg(feature = "redis")]
-mod local;
+mod leases;
 #[cfg(test)]
 pub(crate) mod model;
 #[cfg(feature = "redis")]
+mod recovery;
+#[cfg(feature = "redis")]
 mod refill;
+#[cfg(feature = "redis")]
+mod refusals;
 #[cfg(feature = "redis")]
 mod resilient;
 #[cfg(feature = "redis")]
@@ -18,8 +20,6 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "redis")]
-pub(crate) use breaker::{Breaker, Failure};
 #[cfg(feature = "redis")]
 pub use fallback::Degraded;
 #[cfg(feature = "redis")]
@@ -34,6 +34,10 @@ use smallvec::SmallVec;
 
 use super::StoreFuture;
 use crate::domain::quota::Quotas;
+
+/// Keys of which a process knows by itself: those with refusals, and those with leases.
+#[cfg(feature = "redis")]
+const KEYS_MAX: usize = 100_000;
 
 /// What is left in one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,10 @@ use tokio::sync::oneshot;
 
 use super::{
     RateDecision, RateKey, RemoteRateStore, WindowReading,
-    local::{Asked, LEASE_MAX, Lease, Turn},
-    resilient::{Effect, Inner},
+    fallback::Effect,
+    leases::{LEASE_MAX, Lease, Turn},
+    refusals::Asked,
+    resilient::Inner,
     statistics::count,
 };
 use crate::{
@@ -41,7 +43,7 @@ impl<R: RemoteRateStore> Refill<R> {
     ) -> Self {
         count(&inner.counters.round_trips);
         Self {
-            since: inner.denials.asked(key),
+            since: inner.refusals.denials.asked(key),
             at: inner.settings.clock.elapsed(),
             pending: inner.remote.lease(key, quotas, cost, inner.settings.lease),
             inner,

@@ -1,21 +1,13 @@
 //! A shared store that is never waited for: a deadline, a breaker, and an answer of this process's own.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use super::{
-    Correction, Degraded, RateDecision, RateKey, RateOutcome, RateStore, Readings,
-    SharedRateStatistics,
-    breaker::{Breaker, Failure},
-    fallback::LocalFallback,
-    local::{Asked, DenialCache, Leases},
+    Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
+    fallback::{Effect, LocalFallback},
+    leases::Leases,
     refill::Refill,
+    refusals::{Asked, Refusals},
     statistics::{Counters, count},
 };
 use crate::{
@@ -23,7 +15,10 @@ use crate::{
         clock::Clock,
         quota::{Quota, Quotas, Rule},
     },
-    store::{StoreError, StoreErrorKind, StoreFuture},
+    store::{
+        StoreError, StoreFuture,
+        remote::{self, Availability},
+    },
 };
 
 /// A store over the network.
@@ -67,47 +62,25 @@ pub(crate) struct Resilient<R>(Arc<Inner<R>>);
 pub(super) struct Inner<R> {
     pub(super) remote: R,
     pub(super) settings: RemoteSettings,
-    breaker: Breaker,
-    fallback: LocalFallback,
-    pub(super) denials: DenialCache,
-    /// What was seen to be refused by who only looks. Nobody who takes goes by it: what is leased is still there to be taken.
-    looks: DenialCache,
+    pub(super) availability: Availability,
+    pub(super) fallback: LocalFallback,
+    pub(super) refusals: Refusals,
     leases: Leases,
-    /// Something was counted here alone since the store last wrote: it may be one that answers and writes nothing.
-    is_behind: AtomicBool,
     pub(super) counters: Counters,
-}
-
-/// What an answer shows of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// It writes.
-    Used,
-    /// Something was given back, or had drained before.
-    GivenBack,
-    /// It can be read, also where its memory is full or its disk is.
-    Nothing,
-}
-
-impl Effect {
-    pub(super) fn of_taking(units: u32) -> Self {
-        if units > 0 { Self::Used } else { Self::Nothing }
-    }
 }
 
 impl<R: RemoteRateStore> Resilient<R> {
     pub(crate) fn new(remote: R, settings: RemoteSettings) -> Self {
         let clock = Arc::clone(&settings.clock);
+        let availability = Availability::new(settings.deadline, Arc::clone(&clock));
         let fallback = LocalFallback::new(settings.degraded, settings.capacity, clock);
         Self(Arc::new(Inner {
             remote,
             settings,
-            breaker: Breaker::default(),
+            availability,
             fallback,
-            denials: DenialCache::new(),
-            looks: DenialCache::new(),
+            refusals: Refusals::new(),
             leases: Leases::new(),
-            is_behind: AtomicBool::new(false),
             counters: Counters::default(),
         }))
     }
@@ -119,16 +92,11 @@ impl<R: RemoteRateStore> Resilient<R> {
 
     /// Connects, and tells whether that went well. If not, it is tried again in the background.
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
-        let outcome = self.0.remote.revive().await;
-        if outcome.is_err() && self.0.breaker.failed(Failure::Final) {
-            count(&self.0.counters.losses);
-            self.0.look_after();
-        }
-        outcome
+        remote::connect(&self.0).await
     }
 
     pub(crate) fn is_degraded(&self) -> bool {
-        self.0.breaker.is_open()
+        self.0.availability.is_down()
     }
 
     pub(crate) fn statistics(&self) -> SharedRateStatistics {
@@ -144,7 +112,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
         let inner = &self.0;
         let now = inner.settings.clock.elapsed();
-        if let Some(refused) = inner.denials.find(key, quotas, cost, now) {
+        if let Some(refused) = inner.refusals.denials.find(key, quotas, cost, now) {
             count(&inner.counters.refused_from_memory);
             return StoreFuture::ready(Ok(inner.counters.counted(refused)));
         }
@@ -153,15 +121,15 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             count(&inner.counters.admitted_from_lease);
             return StoreFuture::ready(Ok(inner.counters.counted(admitted)));
         }
-        if inner.breaker.is_open() {
+        if inner.availability.is_down() {
             let decision = inner.degraded(key, quotas, cost);
             return StoreFuture::ready(decision.map(|decision| inner.counters.counted(decision)));
         }
-        // Those that haven't found the store back admit their shares: until all have, nobody takes more than its own.
-        let is_back_lately = inner.breaker.is_back_lately(now);
-        if is_back_lately && let Some(refused) = inner.fallback.refuses(key, quotas, cost) {
+        let is_back_lately = inner.availability.is_back_lately();
+        let share = inner.take_of_share_lately(key, quotas, cost);
+        if let Some(refused) = share.as_ref().filter(|share| !share.is_admitted()) {
             count(&inner.counters.degraded);
-            return StoreFuture::ready(Ok(inner.counters.counted(refused)));
+            return StoreFuture::ready(Ok(inner.counters.counted(refused.clone())));
         }
         let leasing = leasing && !is_back_lately;
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
@@ -178,19 +146,19 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
 
     fn correct(&self, key: &RateKey, quotas: &Quotas, correction: Correction) -> StoreFuture<()> {
         let inner = &self.0;
-        inner.forget_refusals(key);
+        inner.refusals.forget(key);
         // The store never heard of what was taken without it, so it has none of that to give back.
         let is_own = correction.taken_at.is_local && correction.units <= 0;
-        if is_own || inner.breaker.is_open() {
-            inner.correct_alone(key, quotas, &correction);
+        if is_own || inner.availability.is_down() {
+            inner.fallback.correct(key, quotas, &correction);
             return StoreFuture::ready(Ok(()));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let _forgets = Forgets(&inner, &key);
+            let _forgetting = inner.refusals.forgetting(&key);
             let corrected = inner.correct_remotely(&key, &quotas, &correction).await;
             if corrected.is_err() {
-                inner.correct_alone(&key, &quotas, &correction);
+                inner.fallback.correct(&key, &quotas, &correction);
             }
             corrected
         })
@@ -199,25 +167,23 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
         let inner = &self.0;
         let now = inner.settings.clock.elapsed();
-        // Whoever looks whether there is room before each attempt doesn't ask about each while there is none.
-        let seen = inner.looks.find(key, quotas, 1, now);
-        if let Some(refused) = seen.or_else(|| inner.denials.find(key, quotas, 1, now)) {
-            return StoreFuture::ready(Ok(refused.readings));
+        // Whoever looks whether there is room before each attempt doesn't ask about each while there
+        // is none.
+        if let Some(left) = inner.refusals.seen(key, quotas, now) {
+            return StoreFuture::ready(Ok(left));
         }
-        if inner.breaker.is_open() {
+        if inner.availability.is_down() {
             return StoreFuture::ready(inner.fallback.peek(key, quotas));
         }
         let (inner, key, quotas) = (Arc::clone(inner), key.clone(), quotas.clone());
         StoreFuture::new(async move {
-            let since = inner.looks.asked(&key);
+            let since = inner.refusals.looked(&key);
             let left = inner.remote.peek(&key, &quotas);
             match inner.ask(left, |_| Effect::Nothing).await {
                 Ok((left, effect)) => {
-                    let foreseen = foreseen(&quotas, left);
-                    inner.hear(&key, &quotas, &foreseen.readings, effect);
+                    inner.hear(&key, &quotas, &left, effect);
                     let now = inner.settings.clock.elapsed();
-                    inner.looks.note(&key, &quotas, 1, &foreseen, (now, since));
-                    Ok(foreseen.readings)
+                    Ok(inner.refusals.note_look(&key, &quotas, left, (now, since)))
                 }
                 Err(_) => inner.fallback.peek(&key, &quotas),
             }
@@ -227,7 +193,7 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn reset(&self, key: &RateKey) -> StoreFuture<()> {
         let (inner, key) = (Arc::clone(&self.0), key.clone());
         StoreFuture::new(async move {
-            let _forgets = Forgets(&inner, &key);
+            let _forgetting = inner.refusals.forgetting(&key);
             let reset = inner.remote.reset(&key);
             inner.ask(reset, |()| Effect::Nothing).await?;
             inner.fallback.reset(&key);
@@ -237,59 +203,21 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     }
 }
 
-/// Forgets what a key was refused when the store has heard of a change, or may have: what was refused meanwhile was
-/// before it.
-struct Forgets<'a, R>(&'a Inner<R>, &'a RateKey);
-
-impl<R> Drop for Forgets<'_, R> {
-    fn drop(&mut self) {
-        self.0.forget_refusals(self.1);
-    }
-}
-
-impl<R> Inner<R> {
-    fn forget_refusals(&self, key: &RateKey) {
-        self.denials.forget(key);
-        self.looks.forget(key);
-    }
-}
-
 impl<R: RemoteRateStore> Inner<R> {
-    /// Asks the store, for no longer than the deadline. What shows only that it can be read is no success where it was
-    /// writing that failed.
+    /// Asks the store, for no longer than the deadline.
     pub(super) async fn ask<T>(
         self: &Arc<Self>,
         question: impl Future<Output = Result<T, StoreError>>,
         effect: impl FnOnce(&T) -> Effect,
     ) -> Result<(T, Effect), StoreError> {
-        let answer = tokio::time::timeout(self.settings.deadline, question).await;
-        let (error, failure) = match answer {
-            Ok(Ok(answer)) => {
-                let effect = effect(&answer);
-                if effect == Effect::Used {
-                    self.is_behind.store(false, Ordering::Relaxed);
-                }
-                if !self.is_behind() {
-                    self.breaker.succeeded();
-                }
-                return Ok((answer, effect));
-            }
-            Ok(Err(error)) if error.kind() == StoreErrorKind::Unavailable => {
-                (error, Failure::Final)
-            }
-            Ok(Err(error)) => (error, Failure::Passing),
-            Err(_) => {
-                let error = StoreError::new(StoreErrorKind::Unavailable, "no answer in time");
-                (error, Failure::Passing)
-            }
+        let answer = async {
+            let answer = question.await?;
+            let effect = effect(&answer);
+            self.fallback.note(effect);
+            Ok((answer, effect))
         };
-        count(&self.counters.failures);
-        if self.breaker.failed(failure) {
-            count(&self.counters.losses);
-            tracing::warn!(target: "tollgate", %error, "shared rate limits: the store is gone, this process counts by itself");
-            self.look_after();
-        }
-        Err(error)
+        let answer = remote::wait_for(self, pin!(answer)).await;
+        answer.inspect_err(|_| count(&self.counters.failures))
     }
 
     async fn take_exactly(
@@ -299,7 +227,7 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.round_trips);
-        let since = self.denials.asked(key);
+        let since = self.refusals.denials.asked(key);
         let taken = |decision: &RateDecision| {
             Effect::of_taking(if decision.is_admitted() { cost } else { 0 })
         };
@@ -320,7 +248,7 @@ impl<R: RemoteRateStore> Inner<R> {
         let lease = self.leases.of(key, self.settings.clock.elapsed());
         let turn = lease.turn().await;
         let now = self.settings.clock.elapsed();
-        if let Some(refused) = self.denials.find(key, quotas, cost, now) {
+        if let Some(refused) = self.refusals.denials.find(key, quotas, cost, now) {
             count(&self.counters.refused_from_memory);
             return Ok(refused);
         }
@@ -343,11 +271,7 @@ impl<R: RemoteRateStore> Inner<R> {
         correction: &Correction,
     ) -> Result<(), StoreError> {
         let mut correction = correction.clone();
-        let effect = if correction.units > 0 {
-            Effect::Used
-        } else {
-            Effect::GivenBack
-        };
+        let effect = Effect::of_correcting(correction.units);
         if correction.taken_at.is_local {
             // By this process's clock, which tells the store nothing: it is used when the store hears of it.
             correction.taken_at = Correction::used(0).taken_at;
@@ -356,37 +280,6 @@ impl<R: RemoteRateStore> Inner<R> {
         let (left, effect) = self.ask(left, |_| effect).await?;
         self.hear(key, quotas, &left, effect);
         Ok(())
-    }
-
-    /// Counts a correction that the store doesn't hear.
-    fn correct_alone(&self, key: &RateKey, quotas: &Quotas, correction: &Correction) {
-        if correction.units > 0 {
-            self.is_behind.store(true, Ordering::Relaxed);
-        }
-        if correction.taken_at.is_local {
-            self.fallback.correct(key, quotas, correction);
-        } else {
-            self.fallback.miss(key, quotas, correction.units);
-        }
-    }
-
-    /// Hears what the store has left. One that wrote nothing may be one that can't, whose counts stand still while this
-    /// process admits: what it says may be less than is known here, but no more. Nothing is heard while the share itself is
-    /// kept to.
-    fn hear(&self, key: &RateKey, quotas: &Quotas, left: &Readings, effect: Effect) {
-        let now = self.settings.clock.elapsed();
-        if self.breaker.is_back_lately(now) {
-            return;
-        }
-        match effect {
-            Effect::Used => self.fallback.adopt(key, quotas, left),
-            Effect::GivenBack if !self.is_behind() => self.fallback.adopt(key, quotas, left),
-            Effect::GivenBack | Effect::Nothing => self.fallback.adopt_less(key, quotas, left),
-        }
-    }
-
-    fn is_behind(&self) -> bool {
-        self.is_behind.load(Ordering::Relaxed)
     }
 
     pub(super) fn note(
@@ -399,7 +292,9 @@ impl<R: RemoteRateStore> Inner<R> {
     ) {
         self.hear(key, quotas, &decision.readings, effect);
         let now = self.settings.clock.elapsed();
-        self.denials.note(key, quotas, cost, decision, (now, since));
+        self.refusals
+            .denials
+            .note(key, quotas, cost, decision, (now, since));
     }
 
     fn degraded(
@@ -409,42 +304,8 @@ impl<R: RemoteRateStore> Inner<R> {
         cost: u32,
     ) -> Result<RateDecision, StoreError> {
         count(&self.counters.degraded);
-        self.is_behind.store(true, Ordering::Relaxed);
         self.fallback.take(key, quotas, cost)
     }
-
-    /// Looks whether the store is back until it is: one task for each time that the breaker opens. It
-    /// ends with the limiter.
-    fn look_after(self: &Arc<Self>) {
-        let limiter = Arc::downgrade(self);
-        let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(pauses.next()).await;
-                let Some(inner) = limiter.upgrade() else {
-                    return;
-                };
-                if inner.remote.revive().await.is_ok() {
-                    inner.breaker.close(inner.settings.clock.elapsed());
-                    tracing::info!(target: "tollgate", "shared rate limits: the store is back");
-                    return;
-                }
-            }
-        });
-    }
-}
-
-/// What would be decided about one unit, for as long as that is sure to hold: a strict window doesn't tell when the first
-/// of its units is there again, which is when one of its slices ends.
-fn foreseen(quotas: &Quotas, left: Readings) -> RateDecision {
-    let mut foreseen = RateDecision::foreseen(quotas, left);
-    if let RateOutcome::Refused(wait) = &mut foreseen.outcome {
-        let strict = quotas.as_slice().iter();
-        let strict = strict.filter(|quota| *quota.rule() == Rule::Strict);
-        let slice = strict.map(Quota::slice).min();
-        *wait = slice.map_or(*wait, |slice| slice.min(*wait));
-    }
-    foreseen
 }
 
 /// Strict and calendar quotas count when something is used, so their units can't be taken ahead: what was taken before
@@ -464,7 +325,7 @@ impl<R: fmt::Debug> fmt::Debug for Resilient<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resilient")
             .field("remote", &self.0.remote)
-            .field("breaker", &self.0.breaker)
+            .field("availability", &self.0.availability)
             .finish_non_exhaustive()
     }
 }

@@ -1,18 +1,17 @@
 //! A connection to a server with a deadline, and with a breaker while it is known to be down.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, aio::ConnectionLike};
-use tokio::time::{sleep, timeout};
 
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
 use super::{Servers, connections::Resend};
 use crate::{
-    domain::clock::{Clock, SystemClock},
+    domain::clock::SystemClock,
     store::{
-        StoreError, StoreErrorKind,
-        rate::{Breaker, Failure},
+        StoreError,
+        remote::{self, Availability, RemoteServer},
     },
 };
 
@@ -23,9 +22,7 @@ pub(super) struct Link(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     servers: Servers,
-    deadline: Duration,
-    breaker: Breaker,
-    clock: Arc<dyn Clock>,
+    availability: Availability,
 }
 
 #[derive(Clone, Copy)]
@@ -48,19 +45,13 @@ impl Link {
     pub(super) fn new(servers: Servers, deadline: Duration) -> Self {
         Self(Arc::new(Inner {
             servers,
-            deadline,
-            breaker: Breaker::default(),
-            clock: SystemClock::shared(),
+            availability: Availability::new(deadline, SystemClock::shared()),
         }))
     }
 
     /// Connects, and returns whether that succeeded. If not, retries continue in the background.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
-        let outcome = self.0.servers.revive().await;
-        if let Err(error) = &outcome {
-            self.failed(Failure::Final, error);
-        }
-        outcome
+        remote::connect(&self.0).await
     }
 
     /// Sends one command. After a failure it may or may not have been carried out.
@@ -69,8 +60,8 @@ impl Link {
         command: &Cmd,
         resend: Resend,
     ) -> Result<T, StoreError> {
-        self.guard(self.send(RedisRequest::One(command), resend))
-            .await
+        let answer = self.send(RedisRequest::One(command), resend);
+        remote::ask(&self.0, pin!(answer)).await
     }
 
     /// Sends several commands in one round trip, without resending.
@@ -79,7 +70,7 @@ impl Link {
         commands: &Pipeline,
     ) -> Result<T, StoreError> {
         let answers = self.send(RedisRequest::All(commands), Resend::Never);
-        self.guard(answers).await
+        remote::ask(&self.0, pin!(answers)).await
     }
 
     async fn send<T: FromRedisValue>(
@@ -106,58 +97,22 @@ impl Link {
             }
         }
     }
+}
 
-    async fn guard<T>(
-        &self,
-        answer: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        if self.0.breaker.is_open() {
-            let text = "Redis can't be reached";
-            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
-        }
-        let (error, failure) = match timeout(self.0.deadline, answer).await {
-            Ok(Ok(answer)) => {
-                self.0.breaker.succeeded();
-                return Ok(answer);
-            }
-            Ok(Err(error)) if error.kind() == StoreErrorKind::Unavailable => {
-                (error, Failure::Final)
-            }
-            Ok(Err(error)) => (error, Failure::Passing),
-            Err(_) => {
-                let text = "Redis did not answer in time";
-                let error = StoreError::new(StoreErrorKind::Unavailable, text);
-                (error, Failure::Passing)
-            }
-        };
-        self.failed(failure, &error);
-        Err(error)
+impl RemoteServer for Inner {
+    fn availability(&self) -> &Availability {
+        &self.availability
     }
 
-    fn failed(&self, failure: Failure, error: &StoreError) {
-        if self.0.breaker.failed(failure) {
-            tracing::warn!(target: "tollgate::redis", %error, "Redis is unavailable");
-            self.watch_for_recovery();
-        }
+    async fn revive(&self) -> Result<(), StoreError> {
+        self.servers.revive().await
     }
 
-    /// Checks until the server is back: one task for each time the breaker opens. It ends with the
-    /// link.
-    fn watch_for_recovery(&self) {
-        let link = Arc::downgrade(&self.0);
-        let mut pauses = self.0.breaker.pauses(self.0.clock.elapsed());
-        tokio::spawn(async move {
-            loop {
-                sleep(pauses.next()).await;
-                let Some(inner) = link.upgrade() else {
-                    return;
-                };
-                if inner.servers.revive().await.is_ok() {
-                    inner.breaker.close(inner.clock.elapsed());
-                    tracing::info!(target: "tollgate::redis", "Redis is available again");
-                    return;
-                }
-            }
-        });
+    fn is_lost(&self, error: &StoreError) {
+        tracing::warn!(target: "tollgate::redis", %error, "Redis is unavailable");
+    }
+
+    fn is_back(&self) {
+        tracing::info!(target: "tollgate::redis", "Redis is available again");
     }
 }

@@ -35,7 +35,7 @@ mod money {
     }
 }
 
-#[path = "../../../src/store/rate/breaker.rs"]
+#[path = "../../../src/store/remote/breaker.rs"]
 mod breaker;
 #[path = "../../../src/domain/charge.rs"]
 mod charge;

@@ -26,7 +26,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, alerts::Alerts, rate::Breaker, redis::Address},
+    store::{StoreError, alerts::Alerts, redis::Address, remote::Availability},
 };
 
 /// At least two missed heartbeats; otherwise a live process could be declared dead.
@@ -151,7 +151,10 @@ impl RedisLedgerBuilder {
         let instance = random()?;
         let shared = Arc::new(Shared {
             servers: self.address.servers(self.connections)?,
-            breaker: Breaker::default(),
+            availability: Availability::new(
+                self.settings.deadline,
+                Arc::clone(&self.settings.clock),
+            ),
             names: Names::new(&self.prefix),
             settings: self.settings,
             hasher: DefaultHashBuilder::default(),

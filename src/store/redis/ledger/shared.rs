@@ -1,8 +1,8 @@
-//! What all parts of the ledger share, and how they call the server: with a deadline, and not at
-//! all while it is known to be down.
+//! What all parts of the ledger share, and how they call the server.
 
 use std::{
     hash::BuildHasher,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ use redis::{FromRedisValue, RedisError};
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, RwLock, Semaphore},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 #[cfg(feature = "redis-cluster")]
@@ -37,8 +37,8 @@ use crate::{
     store::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
-        rate::{Breaker, Failure as Severity},
         redis::{Servers, connections::is_broken},
+        remote::{self, Availability, CallError, Failure as Severity, RemoteServer},
     },
 };
 
@@ -61,7 +61,7 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) servers: Servers,
-    pub(super) breaker: Breaker,
+    pub(super) availability: Availability,
     pub(super) names: Names,
     pub(super) settings: Settings,
     pub(super) hasher: DefaultHashBuilder,
@@ -138,6 +138,50 @@ pub(super) fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|_| StoreError::internal("no random numbers"))
 }
 
+impl CallError for Failure {
+    fn down() -> Self {
+        Self::unsent("Redis is unavailable")
+    }
+
+    fn late() -> Self {
+        Self::slow()
+    }
+
+    fn error(&self) -> &StoreError {
+        &self.error
+    }
+
+    /// A command that the server refuses may be refused for its own sake.
+    fn severity(&self) -> Option<Severity> {
+        let is_unreachable = self.error.kind() == StoreErrorKind::Unavailable;
+        is_unreachable.then_some(Severity::Final)
+    }
+}
+
+impl RemoteServer for Shared {
+    fn availability(&self) -> &Availability {
+        &self.availability
+    }
+
+    async fn revive(&self) -> Result<(), StoreError> {
+        self.servers.revive().await
+    }
+
+    fn is_lost(&self, error: &StoreError) {
+        tracing::error!(target: "tollgate::redis", %error, "the ledger's server is unavailable");
+    }
+
+    fn is_back(&self) {
+        self.expect_lost_registration();
+        tracing::info!(target: "tollgate::redis", "the ledger's server is available again");
+    }
+
+    /// The ledger's own: an account may be left from any thread.
+    fn runtime(&self) -> Handle {
+        self.runtime.clone()
+    }
+}
+
 impl Shared {
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -183,25 +227,7 @@ impl Shared {
         shard: u8,
         command: &RedisCall,
     ) -> Result<T, Failure> {
-        if self.breaker.is_open() {
-            return Err(Failure::unsent("Redis is unavailable"));
-        }
-        match timeout(self.settings.deadline, self.send(shard, command)).await {
-            Ok(Ok(answer)) => {
-                self.breaker.succeeded();
-                Ok(answer)
-            }
-            Ok(Err(failure)) => {
-                if failure.error.kind() == StoreErrorKind::Unavailable {
-                    self.lost(Severity::Final);
-                }
-                Err(failure)
-            }
-            Err(_) => {
-                self.lost(Severity::Passing);
-                Err(Failure::slow())
-            }
-        }
+        remote::ask(self, pin!(self.send(shard, command))).await
     }
 
     async fn send<T: FromRedisValue>(&self, shard: u8, command: &RedisCall) -> Result<T, Failure> {
@@ -246,7 +272,7 @@ impl Shared {
         shard: u8,
         command: impl Fn(bool) -> RedisCall,
     ) -> Result<(T, bool), Failure> {
-        let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
+        let mut pauses = self.availability.pauses();
         let (mut again, mut attempts) = (false, ATTEMPTS);
         loop {
             let failure = match self.ask(shard, &command(again)).await {
@@ -262,33 +288,6 @@ impl Shared {
             }
             sleep(pauses.next()).await;
         }
-    }
-
-    fn lost(self: &Arc<Self>, severity: Severity) {
-        if self.breaker.failed(severity) {
-            tracing::error!(target: "tollgate::redis", "the ledger's server is unavailable");
-            self.watch_for_recovery();
-        }
-    }
-
-    /// Checks until the server is back: one task for each time the breaker opens.
-    pub(super) fn watch_for_recovery(self: &Arc<Self>) {
-        let ledger = Arc::downgrade(self);
-        let mut pauses = self.breaker.pauses(self.settings.clock.elapsed());
-        self.runtime.spawn(async move {
-            loop {
-                sleep(pauses.next()).await;
-                let Some(shared) = ledger.upgrade() else {
-                    return;
-                };
-                if shared.servers.revive().await.is_ok() {
-                    shared.expect_lost_registration();
-                    shared.breaker.close(shared.settings.clock.elapsed());
-                    tracing::info!(target: "tollgate::redis", "the ledger's server is available again");
-                    return;
-                }
-            }
-        });
     }
 
     /// When a hold with this lifetime expires, counted from now; `None` if not while this process

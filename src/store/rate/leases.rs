@@ -1,147 +1,27 @@
-//! What a process knows by itself about keys that are counted elsewhere: refusals that still hold,
-//! and units that were taken ahead.
+//! Units that were taken ahead from a store that is shared.
 
 use std::{
     collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use super::{RateDecision, RateKey, RateOutcome, Readings, WindowReading};
+use super::{KEYS_MAX, RateDecision, RateKey, Readings, WindowReading};
 use crate::{
     domain::quota::{Quota, Quotas},
-    recent::{Digested, Recent},
+    recent::Recent,
 };
 
-/// Keys whose refusals, or whose leases, are kept.
-const KEYS_MAX: usize = 100_000;
-/// How long a refusal is trusted: a correction or a reset elsewhere takes effect after that.
-const DENIAL_MAX: Duration = Duration::from_secs(1);
 /// How long units that were taken ahead can be used; the rest is lost then.
 pub(super) const LEASE_MAX: Duration = Duration::from_secs(1);
 /// Batches of units per key of which some are left. Beyond that the oldest batch is lost.
 const BATCHES_MAX: usize = 8;
 /// How long a caller waits while another takes units ahead, before it asks for its own.
 const TURN_MAX: Duration = Duration::from_millis(5);
-
-/// Keys are divided into this many parts; it is enough to know that some key of a part was
-/// corrected.
-const PARTS: usize = 64;
-
-/// Refusals that still hold: a caller told to wait a second need not be checked before then.
-pub(super) struct DenialCache {
-    refusals: Recent<RateKey, Arc<Refusal>>,
-    /// How often something was forgotten in each part of the keys.
-    forgotten: [AtomicU64; PARTS],
-}
-
-/// Identifies when a store was asked: if the key is forgotten after that, the answer is stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked(u64);
-
-struct Refusal {
-    quotas: Quotas,
-    cost: u32,
-    decision: RateDecision,
-    wait: Duration,
-    at: Duration,
-}
-
-impl DenialCache {
-    pub(super) fn new() -> Self {
-        Self {
-            refusals: Recent::new(KEYS_MAX).age_max(DENIAL_MAX),
-            forgotten: [const { AtomicU64::new(0) }; PARTS],
-        }
-    }
-
-    /// Must be called before the store is asked.
-    pub(super) fn asked(&self, key: &RateKey) -> Asked {
-        Asked(self.forgotten(key).load(Ordering::SeqCst))
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "there are 64")]
-    fn forgotten(&self, key: &RateKey) -> &AtomicU64 {
-        let [first, ..] = *key.digest();
-        &self.forgotten[usize::from(first & 63)]
-    }
-
-    /// Remembers a refusal, unless something was given back since the store was asked.
-    pub(super) fn note(
-        &self,
-        key: &RateKey,
-        quotas: &Quotas,
-        cost: u32,
-        decision: &RateDecision,
-        (now, asked): (Duration, Asked),
-    ) {
-        if let RateOutcome::Refused(wait) = decision.outcome
-            && self.asked(key) == asked
-        {
-            let refusal = Refusal {
-                quotas: quotas.clone(),
-                cost,
-                decision: decision.clone(),
-                wait,
-                at: now,
-            };
-            self.refusals.insert(key.clone(), Arc::new(refusal), now);
-            // `forget` increments the counter first, so one of the two sees the other.
-            if self.asked(key) != asked {
-                self.refusals.remove(key);
-            }
-        }
-    }
-
-    /// The refusal that still holds for this cost.
-    pub(super) fn find(
-        &self,
-        key: &RateKey,
-        quotas: &Quotas,
-        cost: u32,
-        now: Duration,
-    ) -> Option<RateDecision> {
-        let refusal = self.refusals.get(key, now)?;
-        let since = now.saturating_sub(refusal.at);
-        if since >= refusal.wait.min(DENIAL_MAX) {
-            self.refusals.remove(key);
-            return None;
-        }
-        if cost < refusal.cost || refusal.quotas != *quotas {
-            return None;
-        }
-        let later = |reading: &WindowReading| WindowReading {
-            remaining: reading.remaining,
-            reset: reading.reset.saturating_sub(since),
-        };
-        Some(RateDecision {
-            outcome: RateOutcome::Refused(refusal.wait.saturating_sub(since)),
-            readings: refusal
-                .decision
-                .readings
-                .as_slice()
-                .iter()
-                .map(later)
-                .collect(),
-            taken_at: refusal.decision.taken_at,
-        })
-    }
-
-    pub(super) fn forget(&self, key: &RateKey) {
-        self.forgotten(key).fetch_add(1, Ordering::SeqCst);
-        self.refusals.remove(key);
-    }
-}
-
-impl Digested for RateKey {
-    fn first_byte(&self) -> u8 {
-        self.digest().first_byte()
-    }
-}
 
 /// Units that were taken ahead, by key. There is always room for a new key: its units are already
 /// debited, and would otherwise be lost.
@@ -300,12 +180,6 @@ impl Lease {
     }
 }
 
-impl fmt::Debug for DenialCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DenialCache")
-    }
-}
-
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Leases")
@@ -315,20 +189,12 @@ impl fmt::Debug for Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::TakenAt;
+    use crate::store::{RateOutcome, TakenAt};
 
     const NOW: Duration = Duration::ZERO;
 
     fn key(number: usize) -> RateKey {
         RateKey::new(&"test".into(), &number.to_le_bytes())
-    }
-
-    fn decision(outcome: RateOutcome) -> RateDecision {
-        RateDecision {
-            outcome,
-            readings: Readings::blank(1),
-            taken_at: TakenAt::default(),
-        }
     }
 
     /// Even when all room is taken by keys that were used more often.
@@ -340,28 +206,16 @@ mod tests {
                 leases.of(&key(number), NOW);
             }
         }
-        let admitted = decision(RateOutcome::Admitted);
+        let admitted = RateDecision {
+            outcome: RateOutcome::Admitted,
+            readings: Readings::blank(1),
+            taken_at: TakenAt::default(),
+        };
         for number in KEYS_MAX..KEYS_MAX + 2_000 {
             let lease = leases.of(&key(number), NOW);
             assert_eq!(lease.keep(&quotas, 9, &admitted, NOW), 9);
             let taken = leases.of(&key(number), NOW).take(&quotas, 9, NOW);
             assert!(taken.is_some(), "{number}");
         }
-    }
-
-    #[test]
-    fn the_refusal_of_a_newcomer_is_remembered() {
-        let (denials, quotas) = (DenialCache::new(), Quotas::from(Quota::per_minute(100)));
-        let refused = decision(RateOutcome::Refused(Duration::from_secs(60)));
-        let note = |number| {
-            let key = key(number);
-            let asked = denials.asked(&key);
-            denials.note(&key, &quotas, 1, &refused, (NOW, asked));
-            denials.find(&key, &quotas, 1, NOW).is_some()
-        };
-        for number in 0..KEYS_MAX {
-            assert!(note(number) && note(number));
-        }
-        assert!((KEYS_MAX..KEYS_MAX + 2_000).all(note));
     }
 }
