@@ -72,6 +72,15 @@ impl Readings {
         &mut self.0
     }
 
+    /// Lowers what remains to what `others` have. The resets stay the store's own: a later
+    /// correction is placed by them.
+    #[cfg(feature = "redis")]
+    fn tell_fewer(&mut self, others: &Self) {
+        for (reading, other) in self.0.iter_mut().zip(&others.0) {
+            reading.remaining = reading.remaining.min(other.remaining);
+        }
+    }
+
     /// What is left in the tightest window.
     #[must_use]
     pub fn remaining(&self) -> u32 {

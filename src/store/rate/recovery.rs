@@ -2,11 +2,11 @@
 //!
 //! Processes don't all find it back at the same time, and those that haven't still admit their
 //! shares. So until all have, a process asks the store only for what its own share admits as well,
-//! and the share isn't changed by what the store says.
+//! and the share isn't changed by what the store says. A client is told the smaller count of both.
 
 use super::{
-    RateDecision, RateKey, Readings, RemoteRateStore, fallback::Effect, resilient::Inner,
-    statistics::count,
+    RateDecision, RateKey, Readings, RemoteRateStore, WindowReading, fallback::Effect,
+    resilient::Inner, statistics::count,
 };
 use crate::{
     domain::quota::Quotas,
@@ -54,6 +54,28 @@ impl<R: RemoteRateStore> Inner<R> {
             return None;
         }
         self.fallback.take_also(key, quotas, cost)
+    }
+
+    /// What a caller has left that looks, while not all may have found the store back: what the
+    /// store has, or the share if that is less.
+    pub(super) fn left_lately(&self, key: &RateKey, quotas: &Quotas, left: Readings) -> Readings {
+        if !self.availability.is_back_lately() {
+            return left;
+        }
+        match self.fallback.share_left(key, quotas) {
+            None => left,
+            Some(share) => {
+                let windows = left.as_slice().iter().zip(share.as_slice());
+                let smaller = |(left, share): (&WindowReading, &WindowReading)| {
+                    if share.remaining < left.remaining {
+                        *share
+                    } else {
+                        *left
+                    }
+                };
+                windows.map(smaller).collect()
+            }
+        }
     }
 
     /// Hears what the store has left, unless the share itself is kept to.

@@ -139,7 +139,10 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
             } else {
                 inner.take_exactly(&key, &quotas, cost).await
             };
-            let decision = asked.or_else(|_| inner.degraded(&key, &quotas, cost))?;
+            let mut decision = asked.or_else(|_| inner.degraded(&key, &quotas, cost))?;
+            if let Some(share) = &share {
+                decision.readings.tell_fewer(&share.readings);
+            }
             Ok(inner.counters.counted(decision))
         })
     }
@@ -183,7 +186,9 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
                 Ok((left, effect)) => {
                     inner.hear(&key, &quotas, &left, effect);
                     let now = inner.settings.clock.elapsed();
-                    Ok(inner.refusals.note_look(&key, &quotas, left, (now, since)))
+                    let asked = (now, since);
+                    let left = inner.refusals.note_look(&key, &quotas, left, asked);
+                    Ok(inner.left_lately(&key, &quotas, left))
                 }
                 Err(_) => inner.fallback.peek(&key, &quotas),
             }

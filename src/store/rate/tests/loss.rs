@@ -69,6 +69,43 @@ async fn whoever_finds_the_store_back_keeps_to_its_share_until_all_have() {
     assert_eq!(admitted().await, 100, "the whole");
 }
 
+/// Until all have found the store back, nobody is promised more than the share admits, nor more
+/// than the store does; and what was taken meanwhile is given back in full.
+#[tokio::test(start_paused = true)]
+async fn who_calls_before_all_have_found_the_store_is_told_the_smaller_count() {
+    let (processes, clock, fate) = with_fate(1, 0, Degraded::default());
+    let process = &processes[0];
+    let quotas = Quotas::from(Quota::per_hour(100));
+    let [key, busy] = [b"a", b"b"].map(|name| RateKey::new(&"test".into(), name));
+    let take = async |key: &RateKey, cost| process.take(key, &quotas, cost).await.unwrap();
+    let peek = async |key: &RateKey| process.peek(key, &quotas).await.unwrap().remaining();
+    let remote: &MemoryRateLimiter = &process.remote().0;
+    fate.store(true, Ordering::Relaxed);
+    // The store counts these as well, and its answer is lost.
+    assert_eq!(take(&key, 20).await.readings.remaining(), 30);
+    fate.store(false, Ordering::Relaxed);
+    while process.statistics().is_degraded {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(remote.take(&busy, &quotas, 90).is_admitted(), "by another");
+    let taken = take(&key, 10).await;
+    assert_eq!(taken.readings.remaining(), 20, "of its share, not 70");
+    assert_eq!(peek(&key).await, 20);
+    assert_eq!(take(&busy, 1).await.readings.remaining(), 9, "not 49");
+    assert_eq!(peek(&busy).await, 9);
+    assert_eq!(remote.peek(&key, &quotas).remaining(), 70);
+    let correction = Correction {
+        units: -10,
+        taken_at: taken.taken_at,
+        readings: taken.readings,
+    };
+    process.correct(&key, &quotas, correction).await.unwrap();
+    assert_eq!(remote.peek(&key, &quotas).remaining(), 80);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(take(&key, 1).await.readings.remaining(), 79);
+    assert_eq!(peek(&key).await, 79);
+}
+
 /// A correction reports what is left as a request does, even if another process took everything.
 #[test]
 fn a_correction_is_heard_of_before_the_store_goes() {
