@@ -26,12 +26,19 @@ impl Attempt {
         Self { store, key, quotas }
     }
 
-    /// Checks whether another failure is within the limit, without counting it.
+    /// Checks whether another failure is within the limit, without counting it. Only a refusal tells
+    /// what is left: a client with a good key must learn which limit it waits for.
     pub(super) fn decide(self, decider: Decider) -> Decision<RateLimitPermit> {
         let verdict = move |attempt: Self, left| {
             let quotas = attempt.quotas.clone();
             let decision = |left| RateDecision::foreseen(&quotas, left);
             let decision = Result::map(left, decision);
+            let is_admitted = decision.as_ref().is_ok_and(RateDecision::is_admitted);
+            let decider = if is_admitted {
+                decider.silent()
+            } else {
+                decider
+            };
             decider.verdict(decision, quotas, Some(FollowUp::Count(attempt)))
         };
         match self.store.peek(&self.key, &self.quotas).into_ready() {

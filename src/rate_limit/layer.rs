@@ -134,8 +134,8 @@ impl RateLimitLayer {
     ///
     /// An attempt is counted before the answer is sent. Concurrent attempts are all admitted, and
     /// all counted, so the limit may be exceeded, and has to recover afterwards. A client that
-    /// disconnects before the answer learns nothing, and is not counted. Clients are not told what
-    /// is left.
+    /// disconnects before the answer learns nothing, and is not counted. What is left is told in a
+    /// refusal only: in other answers only whoever guesses could use it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -159,7 +159,7 @@ impl RateLimitLayer {
     pub fn failed_attempts(self) -> Self {
         self.change(|policy| {
             policy.settings.unit = Unit::FailedAttempts;
-            policy.settings.headers.report_nothing();
+            policy.settings.headers.report_requests();
         })
     }
 

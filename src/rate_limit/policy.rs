@@ -228,6 +228,14 @@ pub(super) struct Decider {
 }
 
 impl Decider {
+    /// Doesn't tell what is left.
+    pub(super) fn silent(self) -> Self {
+        Self {
+            headers: RateHeaders::none(),
+            ..self
+        }
+    }
+
     pub(super) fn verdict(
         self,
         answer: Result<RateDecision, StoreError>,

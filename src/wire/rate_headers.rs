@@ -76,8 +76,6 @@ enum Selection {
 enum Unit {
     Requests,
     Tokens,
-    /// Never reported to clients.
-    Attempts,
 }
 
 impl Default for RateHeaders {
@@ -94,12 +92,7 @@ impl RateHeaders {
         if self.1 == Selection::Default {
             *self = Self([None; 5], Selection::Explicit, self.2);
         }
-        let is_unreported = match self.2 {
-            Unit::Requests => false,
-            Unit::Tokens => dialect == RateHeaderDialect::Draft,
-            Unit::Attempts => true,
-        };
-        if is_unreported {
+        if self.2 == Unit::Tokens && dialect == RateHeaderDialect::Draft {
             return;
         }
         if !self.0.contains(&Some(dialect))
@@ -138,9 +131,17 @@ impl RateHeaders {
         }
     }
 
-    /// Reports nothing from now on: only whoever makes attempts could use what is left of them.
-    pub(crate) fn report_nothing(&mut self) {
-        *self = Self([None; 5], Selection::Explicit, Unit::Attempts);
+    /// Reports nothing.
+    pub(crate) const fn none() -> Self {
+        Self([None; 5], Selection::Explicit, Unit::Requests)
+    }
+
+    /// Reports requests from now on.
+    pub(crate) fn report_requests(&mut self) {
+        if self.1 == Selection::Default {
+            *self = Self::default();
+        }
+        self.2 = Unit::Requests;
     }
 
     /// Seconds since 1970-01-01T00:00:00Z if a dialect needs the time of day; 0 otherwise.

@@ -50,6 +50,7 @@ async fn what_succeeds_costs_nothing_and_what_fails_is_counted() {
             }
             let service = layer.layer(service_fn(word));
             let mut statuses = Vec::new();
+            let told = ["ratelimit", "ratelimit-policy", "x-ratelimit-remaining"];
             let paths = [
                 "/good",
                 "/guess",
@@ -60,7 +61,12 @@ async fn what_succeeds_costs_nothing_and_what_fails_is_counted() {
                 "/guess",
             ];
             for path in paths {
-                statuses.push(status(&service, to(path)).await);
+                let answer = service.clone().oneshot(to(path)).await.unwrap();
+                assert!(
+                    told.iter()
+                        .all(|name| !answer.headers().contains_key(*name))
+                );
+                statuses.push(answer.status().as_u16());
             }
             assert_eq!(statuses, [200, 401, 200, 403, 200, 200, 401]);
             let refused = service.clone().oneshot(to("/good")).await.unwrap();
@@ -68,9 +74,29 @@ async fn what_succeeds_costs_nothing_and_what_fails_is_counted() {
             let headers = refused.headers();
             if quota == Quota::per_hour(3) {
                 assert_eq!(headers["retry-after"], "1200", "until one is there");
+                assert_eq!(headers["ratelimit"], "\"hour\";r=0;t=3600");
+                assert_eq!(headers["ratelimit-policy"], "\"hour\";q=3;w=3600");
             }
-            assert!(headers.contains_key("retry-after") && !headers.contains_key("ratelimit"));
+            assert!(headers.contains_key("retry-after"));
+            assert!(told.iter().all(|name| headers.contains_key(*name)));
+            assert_eq!(headers["x-ratelimit-remaining"], "0");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_tells_its_limit_in_the_dialects_that_were_asked_for() {
+    use crate::wire::RateHeaderDialect::OpenAiRequests;
+    let layer = || RateLimitLayer::global(Quota::per_hour(1));
+    for layer in [
+        layer().failed_attempts().add_headers(OpenAiRequests),
+        layer().add_headers(OpenAiRequests).failed_attempts(),
+    ] {
+        let service = layer.layer(service_fn(word));
+        assert_eq!(status(&service, to("/guess")).await, 401);
+        let refused = service.oneshot(to("/good")).await.unwrap();
+        assert_eq!(refused.headers()["x-ratelimit-remaining-requests"], "0");
+        assert!(!refused.headers().contains_key("ratelimit"));
     }
 }
 
