@@ -12,27 +12,29 @@
 //! checks. A missing file has no keys; one that can't be read, or isn't JSON (such as an empty
 //! one), is a failing store (503), not an empty one.
 
+mod builder;
 mod disk;
 mod document;
+mod uses;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use hashbrown::HashMap;
 use tokio::{
-    runtime::Handle,
     sync::Semaphore,
     task::{self, AbortHandle},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
+pub use self::builder::FileKeyStoreBuilder;
 use self::{
     disk::{FileLock, Stamp},
     document::Document,
@@ -42,7 +44,7 @@ use super::{
     held_keys::HeldKeys,
 };
 use crate::domain::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Timestamp},
     key::{
         KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
         RotationOutcome,
@@ -53,8 +55,6 @@ use crate::domain::{
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a change is applied again because another program changed the file meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
-/// Changes and reads that may wait for their turn.
-const WAITING_MAX: usize = 1_024;
 /// A file changed this recently may change again within the same tick of the file system's clock.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -100,14 +100,6 @@ struct Memory {
     writer: Option<AbortHandle>,
 }
 
-impl Memory {
-    /// A use that is not in the file yet can be later than the one in it.
-    fn add_use(&self, record: &mut KeyRecord) {
-        let noted = self.touched.get(&record.id).copied();
-        record.last_used_at = record.last_used_at.max(noted);
-    }
-}
-
 #[derive(Clone)]
 struct Content {
     document: Result<Arc<Document>, StoreError>,
@@ -119,81 +111,7 @@ struct Content {
     checked_at: Duration,
 }
 
-/// Settings of a [`FileKeyStore`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct FileKeyStoreBuilder {
-    path: PathBuf,
-    check_interval: Duration,
-    touch_interval: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-impl FileKeyStoreBuilder {
-    /// How long the contents are trusted before the file is checked again; 250 ms unless set.
-    pub fn check_interval(mut self, interval: Duration) -> Self {
-        self.check_interval = interval;
-        self
-    }
-
-    /// How long after it a use is written to the file at the latest; a minute unless set. Uses that
-    /// come meanwhile are written with it. [`get`](KeyStore::get) and [`list`](KeyStore::list)
-    /// include uses that are not written yet.
-    pub fn touch_interval(mut self, interval: Duration) -> Self {
-        self.touch_interval = interval;
-        self
-    }
-
-    /// The source of the time; the system clock unless set.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Builds the store. The file is created with the first key.
-    #[must_use]
-    pub fn build(self) -> FileKeyStore {
-        FileKeyStore(Arc::new(Inner {
-            path: self.path,
-            check_interval: self.check_interval,
-            touch_interval: self.touch_interval,
-            clock: self.clock,
-            memory: Mutex::default(),
-            turn: Arc::new(Semaphore::new(1)),
-            queue: Arc::new(Semaphore::new(WAITING_MAX)),
-        }))
-    }
-}
-
 impl FileKeyStore {
-    /// The keys of the file at `path`; neither the file nor its folder need exist yet.
-    #[must_use]
-    pub fn new(path: impl AsRef<Path>) -> Self {
-        Self::builder(path).build()
-    }
-
-    /// A builder for a store of the keys of the file at `path`.
-    pub fn builder(path: impl AsRef<Path>) -> FileKeyStoreBuilder {
-        FileKeyStoreBuilder {
-            path: path.as_ref().to_owned(),
-            check_interval: Duration::from_millis(250),
-            touch_interval: Duration::from_secs(60),
-            clock: SystemClock::shared(),
-        }
-    }
-
-    /// Writes the times of last use that are not in the file yet: call it before the process ends.
-    /// If there are none, the file isn't touched.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        if self.0.memory().touched.is_empty() {
-            return Ok(());
-        }
-        self.change(|_| Ok(())).await
-    }
-
     /// Answers from memory, or after checking the file if the last check was too long ago.
     fn read<T: Send + Unpin + 'static>(
         &self,
@@ -219,26 +137,6 @@ impl FileKeyStore {
             let document = inner.refresh()?;
             Ok(work(&document, &inner.memory()))
         })
-    }
-
-    /// Writes the recorded uses after each interval until there are none, and ends with the store.
-    fn write_uses_on(&self, runtime: &Handle) -> AbortHandle {
-        let (store, interval) = (Arc::downgrade(&self.0), self.0.touch_interval);
-        let writing = async move {
-            loop {
-                sleep(interval).await;
-                let Some(inner) = store.upgrade() else { return };
-                if let Err(error) = Self(Arc::clone(&inner)).flush().await {
-                    tracing::warn!(target: "tollgate", %error, "times of last use could not be written");
-                }
-                let mut memory = inner.memory();
-                if memory.touched.is_empty() {
-                    memory.writer = None;
-                    return;
-                }
-            }
-        };
-        runtime.spawn(writing).abort_handle()
     }
 
     /// Changes the file under its lock, based on its current contents. `work` may run several
@@ -380,23 +278,6 @@ impl Inner {
         let text = "another program keeps changing the key file";
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
-
-    fn forget_touches(&self, written: &HashMap<KeyId, Timestamp>) {
-        let mut memory = self.memory();
-        memory
-            .touched
-            .retain(|id, at| written.get(id).is_none_or(|written| written < at));
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let memory = self.memory.get_mut();
-        let memory = memory.unwrap_or_else(PoisonError::into_inner);
-        if let Some(writer) = memory.writer.take() {
-            writer.abort();
-        }
-    }
 }
 
 impl KeyLookup for FileKeyStore {
@@ -415,26 +296,7 @@ impl KeyLookup for FileKeyStore {
     }
 
     fn touch(&self, id: &KeyId, at: Timestamp) {
-        let mut memory = self.0.memory();
-        let known = match &memory.content {
-            Some(Content {
-                document: Ok(document),
-                ..
-            }) => document.contains(id),
-            _ => false,
-        };
-        if !known {
-            return;
-        }
-        let noted = memory.touched.entry(id.clone()).or_insert(at);
-        *noted = at.max(*noted);
-        let is_awaited = memory
-            .writer
-            .as_ref()
-            .is_some_and(|writer| !writer.is_finished());
-        if !is_awaited && let Ok(runtime) = Handle::try_current() {
-            memory.writer = Some(self.write_uses_on(&runtime));
-        }
+        self.note_use(id, at);
     }
 
     fn flush_touches(&self) -> StoreFuture<()> {

@@ -1,11 +1,14 @@
 use std::{
     fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use tokio::time::sleep;
 
 use super::*;
 use crate::domain::{BudgetId, clock::ManualClock};
