@@ -7,6 +7,9 @@
     reason = "it is a test"
 )]
 
+#[path = "key_reach/dying.rs"]
+mod dying;
+
 use std::{
     convert::Infallible,
     io::Write,
@@ -22,17 +25,14 @@ use tollgate::{
     ApiKeyLayer, AuditLayer, DenialFormat,
     audit::{AuditEvent, AuditSink},
     clock::{Clock, ManualClock, SystemClock, Timestamp},
-    key::{
-        KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner, RevokedKey, Rotation,
-        RotationOutcome,
-    },
+    key::{KeyDigest, KeyFormat, KeyRecord, KeyUpdate},
     keyring::{KeyRefusal, KeyResolver, Keyring, KeyringError, NewKey, Resolution},
-    store::{
-        BudgetId, KeyId, KeyLookup, KeyStore, MemoryStore, Page, Paged, SqliteStore, StoreFuture,
-    },
+    store::{BudgetId, KeyId, KeyLookup, MemoryStore, SqliteStore, StoreFuture},
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tracing_subscriber::fmt::MakeWriter;
+
+use dying::Dying;
 
 /// Has every key that it is asked for, once somebody opens the door.
 #[derive(Clone, Debug)]
@@ -360,57 +360,6 @@ async fn no_clear_key_is_in_the_database_the_logs_or_any_debug() {
     }
 }
 
-/// Ends a key, and dies before it says so.
-#[derive(Debug)]
-struct Dying(MemoryStore);
-
-impl KeyLookup for Dying {
-    fn find(&self, digest: &KeyDigest) -> StoreFuture<Option<KeyRecord>> {
-        self.0.find(digest)
-    }
-}
-
-impl KeyStore for Dying {
-    fn insert(&self, record: KeyRecord, bounds: Option<KeysPerOwner>) -> StoreFuture<()> {
-        self.0.insert(record, bounds)
-    }
-
-    fn rotate(
-        &self,
-        rotation: Rotation,
-        bounds: Option<KeysPerOwner>,
-    ) -> StoreFuture<RotationOutcome> {
-        self.0.rotate(rotation, bounds)
-    }
-
-    fn get(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
-        self.0.get(owner, id)
-    }
-
-    fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
-        self.0.list(owner, page)
-    }
-
-    fn update(
-        &self,
-        owner: &str,
-        id: &KeyId,
-        change: KeyUpdate,
-        bounds: Option<KeysPerOwner>,
-    ) -> StoreFuture<Option<KeyRecord>> {
-        drop(self.0.update(owner, id, change, bounds));
-        StoreFuture::new(async { panic!("after it was done") })
-    }
-
-    fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>> {
-        self.0.revoke_all(owner, at)
-    }
-
-    fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
-        self.0.delete(owner, id)
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 struct Told(Arc<Mutex<Vec<AuditEvent>>>);
 
@@ -514,4 +463,25 @@ async fn a_key_that_ends_is_told_as_ended_whichever_way_it_does() {
         assert!(matches!(refused, Err(KeyRefusal::Revoked { .. })));
     }
     assert!(resolve(&keys, bobs.expose()).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_disabled_and_enabled_is_told_as_such() {
+    let (store, format) = (
+        MemoryStore::new(),
+        KeyFormat::builder("acme").build().unwrap(),
+    );
+    let keys = KeyResolver::builder(store.clone()).build();
+    let ring = Keyring::new(store, format, keys);
+    let (_, record) = ring.create("ann", NewKey::default()).await.unwrap();
+    let id = record.id.clone();
+    let told = told_of(move || {
+        let (ring, id) = (ring.clone(), id.clone());
+        async move {
+            ring.disable("ann", &id).await.unwrap();
+            ring.enable("ann", &id).await.unwrap();
+        }
+    });
+    let expected = ["disable", "enable"].map(|act| format!("key.{act} success {}", record.id));
+    assert_eq!(told.await, expected);
 }

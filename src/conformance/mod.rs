@@ -125,6 +125,14 @@
 //!         })
 //!     }
 //!
+//!     fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+//!         self.step(|keys| {
+//!             let behind = keys.iter().rev().filter(|(position, _)| page.cursor().is_none_or(|cursor| *position < cursor));
+//!             let rows = behind.take(usize::from(page.limit()) + 1).cloned().collect();
+//!             Ok(Paged::from_rows(&page, rows))
+//!         })
+//!     }
+//!
 //!     fn update(&self, owner: &str, id: &KeyId, change: KeyUpdate, bounds: Option<KeysPerOwner>) -> StoreFuture<Option<KeyRecord>> {
 //!         self.step(|keys| {
 //!             let Some(place) = place(keys, owner, id) else { return Ok(None) };
@@ -214,11 +222,14 @@ suite! {
     an_owner_has_only_so_many_keys_and_others_theirs,
     another_owner_s_key_is_like_none,
     keys_are_listed_newest_first_a_page_at_a_time,
+    keys_of_all_owners_are_listed_newest_first,
     an_update_changes_what_it_names_and_no_revocation,
     a_key_that_was_changed_since_it_was_seen_is_left_as_it_is,
     a_touch_changes_one_column_and_never_goes_back,
     a_deleted_key_is_gone,
     all_keys_of_an_owner_end_in_one_step,
+    a_disabled_key_is_enabled_again_unless_it_was_revoked,
+    a_disabled_key_leaves_its_place_and_needs_one_to_come_back,
     a_key_gets_another_digest_if_it_has_the_old_one,
     a_key_may_expire_in_the_last_second_of_time,
     active_keys_are_listed_by_their_last_use,

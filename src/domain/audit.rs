@@ -45,6 +45,10 @@ impl AuditAction {
     pub const KEY_ROTATE: Self = Self::new("key.rotate");
     /// A key's settings were changed.
     pub const KEY_UPDATE: Self = Self::new("key.update");
+    /// A key was disabled: it is refused until it is enabled.
+    pub const KEY_DISABLE: Self = Self::new("key.disable");
+    /// A disabled key was enabled.
+    pub const KEY_ENABLE: Self = Self::new("key.enable");
     /// A key was ended.
     pub const KEY_REVOKE: Self = Self::new("key.revoke");
     /// A key was ended and deleted.

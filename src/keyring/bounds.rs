@@ -120,6 +120,9 @@ pub(super) fn normalize_update(change: &mut KeyUpdate, now: Timestamp) -> Result
             "revoked_at: not in the future (expires_at ends a key later)",
         ));
     }
+    if change.disabled_at.flatten().is_some_and(|at| now < at) {
+        return Err(KeyringError::Invalid("disabled_at: not in the future"));
+    }
     if let Some(roles) = &mut change.roles {
         keep_one_of_each(roles);
     }

@@ -232,6 +232,10 @@ impl Rights<'_> {
         if change.quotas.is_some() {
             return Err(KeyringError::Escalation);
         }
+        // It may have been disabled against the maker's will.
+        if change.disabled_at == Some(None) {
+            return Err(KeyringError::Escalation);
+        }
         if let Some(networks) = change.networks.take() {
             change.networks = Some(self.networks(networks)?);
         }

@@ -11,12 +11,14 @@ mod hash_migration;
 mod hashing;
 mod import;
 mod interner;
+mod listing;
 mod new_key;
 mod refusal;
 mod resolved;
 mod resolver;
 mod revocation;
 mod ring;
+mod suspension;
 
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,12 @@ pub enum KeyRefusal {
         /// The key.
         key: Arc<ResolvedKey>,
     },
+    /// It is disabled. Clients aren't told that it may be enabled again.
+    #[error("{} is disabled", name(.key))]
+    Disabled {
+        /// The key.
+        key: Arc<ResolvedKey>,
+    },
     /// It expired.
     #[error("{} has expired", name(.key))]
     Expired {
@@ -59,9 +65,10 @@ impl KeyRefusal {
     fn key(&self) -> Option<&Arc<ResolvedKey>> {
         match self {
             Self::Malformed | Self::Unknown | Self::Store(_) => None,
-            Self::Revoked { key } | Self::Expired { key, .. } | Self::Elsewhere { key } => {
-                Some(key)
-            }
+            Self::Revoked { key }
+            | Self::Disabled { key }
+            | Self::Expired { key, .. }
+            | Self::Elsewhere { key } => Some(key),
         }
     }
 }
@@ -70,9 +77,10 @@ impl KeyRefusal {
 impl From<KeyRefusal> for Denial {
     fn from(refusal: KeyRefusal) -> Self {
         let kind = match refusal {
-            KeyRefusal::Malformed | KeyRefusal::Unknown | KeyRefusal::Revoked { .. } => {
-                DenialKind::CredentialInvalid
-            }
+            KeyRefusal::Malformed
+            | KeyRefusal::Unknown
+            | KeyRefusal::Revoked { .. }
+            | KeyRefusal::Disabled { .. } => DenialKind::CredentialInvalid,
             KeyRefusal::Expired { .. } => DenialKind::CredentialExpired,
             KeyRefusal::Elsewhere { .. } => DenialKind::AddressRefused,
             KeyRefusal::Store(_) => DenialKind::Unavailable,

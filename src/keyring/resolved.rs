@@ -76,6 +76,9 @@ impl ResolvedKey {
         if record.revoked_at.is_some() {
             principal = principal.revoked();
         }
+        if record.disabled_at.is_some() {
+            principal = principal.disabled();
+        }
         let principal = record
             .roles
             .iter()
@@ -128,6 +131,9 @@ impl ResolvedKey {
         let key = || Arc::clone(self);
         if self.identity.is_revoked() {
             return Err(KeyRefusal::Revoked { key: key() });
+        }
+        if self.identity.is_disabled() {
+            return Err(KeyRefusal::Disabled { key: key() });
         }
         match self.identity.expires_at() {
             Some(at) if at <= clock.now() => Err(KeyRefusal::Expired { at, key: key() }),

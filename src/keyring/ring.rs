@@ -19,7 +19,6 @@ use crate::{
             ApiKey, GenerateKeyError, KeyDigest, KeyFormat, KeyRecord, KeyUpdate, KeysPerOwner,
             Rotation, RotationOutcome, SuccessorEnd,
         },
-        page::{Page, Paged},
         role::RoleSet,
     },
     store::{ChangeListener, KeyStore, StoreError, StoreErrorKind},
@@ -315,30 +314,14 @@ impl Keyring {
         }
     }
 
-    /// One key of an owner.
-    ///
-    /// # Errors
-    /// [`KeyringError`].
-    pub async fn get(&self, owner: &str, id: &KeyId) -> Result<KeyRecord, KeyringError> {
-        let found = self.await_store(self.store.get(owner, id)).await?;
-        found.ok_or(KeyringError::NotFound)
-    }
-
-    /// The keys of an owner, newest first.
-    ///
-    /// # Errors
-    /// [`KeyringError::Store`].
-    pub async fn list(&self, owner: &str, page: Page) -> Result<Paged<KeyRecord>, KeyringError> {
-        Ok(self.await_store(self.store.list(owner, page)).await?)
-    }
-
     /// Changes settings of a key. An expired key becomes valid again with a later expiry, if its
-    /// owner may have another active key ([`keys_per_owner_max`](Self::keys_per_owner_max)). Use
-    /// this to suspend a key temporarily; a revoked key never becomes valid again. A rotated key
-    /// ends with its overlap at the latest, whatever expiry it is given.
+    /// owner may have another active key ([`keys_per_owner_max`](Self::keys_per_owner_max)); a
+    /// revoked key never becomes valid again. To suspend a key, [disable](Self::disable) it. A
+    /// rotated key ends with its overlap at the latest, whatever expiry it is given.
     ///
     /// # Errors
-    /// [`KeyringError`]; `Invalid` for a key that would be revoked at a moment of the future.
+    /// [`KeyringError`]; `Invalid` for a key that would be revoked or disabled at a moment of the
+    /// future.
     pub async fn update(
         &self,
         owner: &str,
@@ -358,9 +341,11 @@ impl Keyring {
         old: &KeyRecord,
         change: KeyUpdate,
     ) -> Result<KeyRecord, KeyringError> {
-        let action = match change.revoked_at {
-            Some(_) => AuditAction::KEY_REVOKE,
-            None => AuditAction::KEY_UPDATE,
+        let action = match (change.revoked_at, change.disabled_at) {
+            (Some(_), _) => AuditAction::KEY_REVOKE,
+            (None, Some(Some(_))) => AuditAction::KEY_DISABLE,
+            (None, Some(None)) => AuditAction::KEY_ENABLE,
+            (None, None) => AuditAction::KEY_UPDATE,
         };
         self.change_as(act(action, &old.id), old, change).await
     }

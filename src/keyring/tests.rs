@@ -7,6 +7,7 @@ mod forms;
 mod found;
 mod peppers;
 mod rotation;
+mod suspension;
 mod touched;
 
 use std::time::Duration;

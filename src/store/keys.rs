@@ -69,7 +69,7 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         StoreFuture::ready(Ok(false))
     }
 
-    /// Keys that are neither expired nor revoked, at most `limit`, most recently used first: what
+    /// Keys that are neither expired nor revoked nor disabled, at most `limit`, most recently used first: what
     /// [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at startup. Empty if a store has no
     /// such list.
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
@@ -205,10 +205,13 @@ pub trait KeyStore: KeyLookup {
     /// The keys of one owner, newest first.
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>>;
 
+    /// The keys of all owners, newest first.
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>>;
+
     /// Changes columns of one key of one owner ([`KeyRecord::apply`]) and returns it as stored;
     /// `None` if there is none.
     ///
-    /// Fails with `Full` when an expired key would become [valid again](KeyRecord::comes_back) and
+    /// Fails with `Full` when an expired or disabled key would become [valid again](KeyRecord::comes_back) and
     /// its owner has reached the limit of valid keys ([`KeysPerOwner::admit_again`]); `None` means
     /// no limit. Fails with `Conflict` when the key's settings at the time of the change differ
     /// from those that were [seen](KeyUpdate::seen).
@@ -220,7 +223,8 @@ pub trait KeyStore: KeyLookup {
         bounds: Option<KeysPerOwner>,
     ) -> StoreFuture<Option<KeyRecord>>;
 
-    /// Ends all keys of an owner that have not been ended before, including expired ones, in one step
+    /// Ends all keys of an owner that have not been revoked before, including expired and disabled
+    /// ones, in one step
     /// ([`KeyRecord::revoke`]), and returns them. Successors from concurrent rotations end too.
     fn revoke_all(&self, owner: &str, at: Timestamp) -> StoreFuture<Vec<RevokedKey>>;
 
@@ -271,6 +275,10 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
         T::list(self, owner, page)
     }
 
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        T::list_all(self, page)
+    }
+
     fn update(
         &self,
         owner: &str,
@@ -288,6 +296,25 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
     fn delete(&self, owner: &str, id: &KeyId) -> StoreFuture<Option<KeyRecord>> {
         T::delete(self, owner, id)
     }
+}
+
+/// How the end of a key is stored: its moment, and whether it can be undone. A disabled key has the
+/// column of a revocation set, so that a process that doesn't know of disabled keys refuses it too.
+pub(super) fn stored_end(key: &KeyRecord) -> (Option<Timestamp>, bool) {
+    let is_disabled = key.revoked_at.is_none() && key.disabled_at.is_some();
+    (key.revoked_at.or(key.disabled_at), is_disabled)
+}
+
+/// When it was revoked, and when it was disabled, by its [stored end](stored_end).
+pub(super) fn read_end(
+    at: Option<Timestamp>,
+    is_disabled: bool,
+) -> (Option<Timestamp>, Option<Timestamp>) {
+    if is_disabled {
+        // Written by hand, it may lack the moment.
+        return (None, Some(at.unwrap_or(Timestamp::UNIX_EPOCH)));
+    }
+    (at, None)
 }
 
 /// Why a key is not stored: its id or its digest is taken.

@@ -103,7 +103,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
         CREATE INDEX audit_by_ordinal ON audit (stranger, ordinal);
         INSERT INTO audit (at, actor, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'ann', 'key.create', 'success', 0, 1);
         INSERT INTO audit (at, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'authenticate', 'refused', 1, 1);
-        DROP TABLE abandoned;
+        DROP TABLE abandoned; ALTER TABLE api_key DROP COLUMN is_disabled;
         PRAGMA user_version = 8";
     file.execute_batch(before).unwrap();
     drop(file);
@@ -126,6 +126,22 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     assert_eq!(found.rolling.unwrap().settled(), nanos(45));
     assert!(hold(&store, &ann, &key, 6).await.is_err());
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_knows_of_no_disabled_keys_refuses_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let (id, lineage) = (KeyId::new("key-1"), BudgetId::new("key-1"));
+    let digest = KeyDigest::of("ps_live_secret");
+    let mut record = KeyRecord::new(id.unwrap(), lineage.unwrap(), digest, "ann", now());
+    record.disabled_at = Some(later(1));
+    store.insert(record, None).await.unwrap();
+    let file = Connection::open(folder.path().join("tollgate.db")).unwrap();
+    // What such a process reads.
+    let read = "SELECT revoked_at FROM api_key WHERE id = 'key-1'";
+    let ended: Option<i64> = file.query_row(read, [], |row| row.get(0)).unwrap();
+    assert_eq!(ended, Some(later(1).as_microsecond()));
 }
 
 #[tokio::test]

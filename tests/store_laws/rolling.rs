@@ -290,6 +290,7 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
          ALTER TABLE tollgate.usage DROP COLUMN cached_tokens, DROP COLUMN cache_write_tokens,
              DROP COLUMN usage_is_missing;
          DROP TABLE tollgate.abandoned;
+         ALTER TABLE tollgate.api_key DROP COLUMN is_disabled;
          DELETE FROM tollgate.migration WHERE version >= 7";
     sqlx::raw_sql(before).execute(&pool).await.unwrap();
 

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod ends;
+mod listing;
 mod rotation;
 
 use super::{kind, later, now};
@@ -24,7 +25,14 @@ use crate::{
 pub use bounds::{
     an_expired_key_goes_on_where_there_is_room, an_owner_has_only_so_many_keys_and_others_theirs,
 };
-pub use ends::all_keys_of_an_owner_end_in_one_step;
+pub use ends::{
+    a_disabled_key_is_enabled_again_unless_it_was_revoked,
+    a_disabled_key_leaves_its_place_and_needs_one_to_come_back,
+    all_keys_of_an_owner_end_in_one_step,
+};
+pub use listing::{
+    keys_are_listed_newest_first_a_page_at_a_time, keys_of_all_owners_are_listed_newest_first,
+};
 pub use rotation::{
     a_key_is_rotated_once, a_new_key_ends_when_it_is_told_to,
     a_new_key_has_the_settings_that_the_old_one_has_then,
@@ -146,36 +154,6 @@ pub async fn another_owner_s_key_is_like_none<S: KeyStore + Clone>(store: S) {
     assert_eq!(updated, None);
     assert_eq!(store.delete("bob", &id("key-1")).await.unwrap(), None);
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
-}
-
-/// [`list`](KeyStore::list) has an owner's keys newest first, each once, and no cursor on the last page.
-pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: KeyStore + Clone>(store: S) {
-    for number in 0..7 {
-        store
-            .insert(key(&format!("key-{number}"), "ann"), None)
-            .await
-            .unwrap();
-        store
-            .insert(key(&format!("bobs-{number}"), "bob"), None)
-            .await
-            .unwrap();
-    }
-    let mut page = Page::first(3);
-    let mut names = Vec::new();
-    let mut pages = 0;
-    loop {
-        let part = store.list("ann", page).await.unwrap();
-        names.extend(part.items.into_iter().map(|key| key.name));
-        pages += 1;
-        let Some(cursor) = part.next_cursor else {
-            break;
-        };
-        page = Page::first(3).after(cursor);
-    }
-    let newest_first: Vec<_> = (0..7).rev().map(|number| format!("key-{number}")).collect();
-    assert_eq!((names, pages), (newest_first, 3));
-    let exact = store.list("ann", Page::first(7)).await.unwrap();
-    assert_eq!(exact.next_cursor, None, "no page behind the last");
 }
 
 /// [`update`](KeyStore::update) changes what it names and nothing else; a revocation stays as it was first made.
@@ -339,10 +317,13 @@ pub async fn active_keys_are_listed_by_their_last_use<S: KeyStore + Clone>(store
     expired.expires_at = Some(now());
     let mut revoked = key("revoked", "ann");
     revoked.revoked_at = Some(now());
+    let mut disabled = key("disabled", "ann");
+    disabled.disabled_at = Some(now());
     let unused = key("unused", "bob");
     for stored in [
         expired,
         revoked,
+        disabled,
         unused,
         key("long-ago", "ann"),
         key("lately", "bob"),
@@ -353,6 +334,7 @@ pub async fn active_keys_are_listed_by_their_last_use<S: KeyStore + Clone>(store
         ("long-ago", 1),
         ("lately", 5),
         ("revoked", 9),
+        ("disabled", 9),
         ("expired", 9),
     ] {
         store.touch(&id(name), later(at));

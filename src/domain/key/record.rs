@@ -42,6 +42,9 @@ pub struct KeyRecord {
     pub expires_at: Option<Timestamp>,
     /// When it was revoked. It is refused whenever this is set, whatever the moment.
     pub revoked_at: Option<Timestamp>,
+    /// When it was disabled. It is refused as long as this is set; unlike a revocation, that can be
+    /// undone. A revoked key is no longer disabled.
+    pub disabled_at: Option<Timestamp>,
     /// When it was last used, accurate to the resolver's touch interval.
     pub last_used_at: Option<Timestamp>,
     /// The key that this one replaced.
@@ -80,6 +83,7 @@ impl KeyRecord {
             created_at,
             expires_at: None,
             revoked_at: None,
+            disabled_at: None,
             last_used_at: None,
             rotated_from: None,
             rotated_to: None,
@@ -89,8 +93,9 @@ impl KeyRecord {
     }
 
     /// Applies `change`, by the rules of every store: a revoked key stays revoked as of the first
-    /// time, and a replaced key lives no longer than it would have. Check [first](Self::is_as_seen)
-    /// whether the change may be made.
+    /// time, a disabled one stays disabled as of the first time until it is enabled, and a replaced
+    /// key lives no longer than it would have. Check [first](Self::is_as_seen) whether the change
+    /// may be made.
     pub fn apply(&mut self, change: KeyUpdate) {
         if let Some(name) = change.name {
             self.name = name;
@@ -113,8 +118,9 @@ impl KeyRecord {
         if let Some(expires_at) = change.expires_at {
             self.expires_at = self.end_within(expires_at);
         }
-        if self.revoked_at.is_none() {
-            self.revoked_at = change.revoked_at;
+        self.disabled_at = self.disabled_by(change.disabled_at);
+        if let Some(at) = change.revoked_at {
+            self.revoke(at);
         }
     }
 
@@ -125,6 +131,7 @@ impl KeyRecord {
             return None;
         }
         self.revoked_at = Some(at);
+        self.disabled_at = None;
         Some(RevokedKey {
             id: self.id.clone(),
             digest: self.digest,
@@ -140,13 +147,27 @@ impl KeyRecord {
         }
     }
 
+    /// There is nothing to disable or to enable about a key that is revoked.
+    fn disabled_by(&self, change: Option<Option<Timestamp>>) -> Option<Timestamp> {
+        match change {
+            Some(at) if self.revoked_at.is_none() => {
+                self.disabled_at.filter(|_| at.is_some()).or(at)
+            }
+            _ => self.disabled_at,
+        }
+    }
+
     /// Whether a change makes it active again at `now`, for which there must be
     /// [room](super::KeysPerOwner::admit_again).
     #[must_use]
     pub fn comes_back(&self, change: &KeyUpdate, now: Timestamp) -> bool {
-        let ends = change.expires_at.map(|end| self.end_within(end));
-        let goes_on = ends.is_some_and(|end| end.is_none_or(|end| now < end));
-        goes_on && !self.is_active(now) && self.revoked_at.or(change.revoked_at).is_none()
+        let end = match change.expires_at {
+            Some(end) => self.end_within(end),
+            None => self.expires_at,
+        };
+        let is_refused = self.revoked_at.or(change.revoked_at).is_some()
+            || self.disabled_by(change.disabled_at).is_some();
+        !self.is_active(now) && !is_refused && end.is_none_or(|end| now < end)
     }
 
     /// Replaces digest and proof if it still has the old ones. Returns whether it did.
@@ -207,10 +228,11 @@ impl KeyRecord {
             && self.metadata == seen.metadata
     }
 
-    /// Whether it is active at `now`: neither revoked nor expired.
+    /// Whether it is active at `now`: neither revoked nor disabled nor expired.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+        let is_refused = self.revoked_at.or(self.disabled_at).is_some();
+        !is_refused && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
@@ -246,6 +268,9 @@ pub struct KeyUpdate {
     ///
     /// [`Keyring::update`]: crate::keyring::Keyring::update
     pub revoked_at: Option<Timestamp>,
+    /// The moment at which it is disabled, ignored if it already was; `Some(None)` enables it. What
+    /// was said of `revoked_at` about moments of the future is true here too.
+    pub disabled_at: Option<Option<Timestamp>>,
     /// The key as the caller read it. The change is made only if the key's settings still equal
     /// these; `None`: unconditionally.
     pub seen: Option<Box<KeyRecord>>,
@@ -272,6 +297,7 @@ mod tests {
         names.sort_unstable();
         let shown = [
             "created_at",
+            "disabled_at",
             "environment",
             "expires_at",
             "id",

@@ -133,6 +133,12 @@ impl PrincipalBuilder {
         self
     }
 
+    /// Marks the credential as disabled: it is known, and refused.
+    pub(crate) fn disabled(mut self) -> Self {
+        self.identity.rare_mut().is_disabled = true;
+        self
+    }
+
     /// The identity alone; `share` deduplicates the part that many callers have in common. The
     /// scopes of a token are not included.
     pub(crate) fn into_identity(self, share: impl FnOnce(Standing) -> Arc<Standing>) -> Identity {

@@ -47,6 +47,7 @@ pub(super) struct Rare {
     pub(super) meter: Option<Arc<str>>,
     pub(super) networks: Box<[IpNet]>,
     pub(super) is_revoked: bool,
+    pub(super) is_disabled: bool,
 }
 
 /// Fields that many identities have in common.
@@ -143,6 +144,11 @@ impl Identity {
     /// Whether the credential was revoked.
     pub(crate) fn is_revoked(&self) -> bool {
         self.rare().is_some_and(|rare| rare.is_revoked)
+    }
+
+    /// Whether the credential is known, and refused until it is enabled.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.is_disabled)
     }
 
     pub(crate) fn key(&self) -> Option<&KeyId> {

@@ -104,6 +104,10 @@ impl KeyStore for FaultyStore {
         self.look(self.0.list(owner, page))
     }
 
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.look(self.0.list_all(page))
+    }
+
     fn update(
         &self,
         owner: &str,

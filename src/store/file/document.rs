@@ -15,7 +15,11 @@ use crate::{
         page::{Page, Paged},
         quota::Quotas,
     },
-    store::{StoreError, StoreErrorKind, held_keys::HeldKeys},
+    store::{
+        StoreError, StoreErrorKind,
+        held_keys::HeldKeys,
+        keys::{read_end, stored_end},
+    },
 };
 
 /// The format version that is written; a file of a later version is not touched.
@@ -67,6 +71,9 @@ struct Entry {
     expires_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_at: Option<Timestamp>,
+    /// `revoked_at` is that of a key that may be enabled again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    disabled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_used_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +127,7 @@ fn read_hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyDigest, D:
 
 impl Entry {
     fn of(position: u64, record: KeyRecord, others: BTreeMap<String, Value>) -> Self {
+        let (revoked_at, disabled) = stored_end(&record);
         Self {
             position,
             id: record.id,
@@ -135,7 +143,8 @@ impl Entry {
             quotas: record.quotas,
             created_at: record.created_at,
             expires_at: record.expires_at,
-            revoked_at: record.revoked_at,
+            revoked_at,
+            disabled,
             last_used_at: record.last_used_at,
             rotated_from: record.rotated_from,
             rotated_to: record.rotated_to,
@@ -161,7 +170,7 @@ impl Entry {
         record.quotas = self.quotas;
         record.proof = self.proof;
         record.expires_at = self.expires_at;
-        record.revoked_at = self.revoked_at;
+        (record.revoked_at, record.disabled_at) = read_end(self.revoked_at, self.disabled);
         record.last_used_at = self.last_used_at;
         record.rotated_from = self.rotated_from;
         record.rotated_to = self.rotated_to;
@@ -247,13 +256,14 @@ impl Document {
         self.by_id.contains_key(id)
     }
 
-    pub(super) fn list(&self, owner: &str, page: &Page) -> Paged<KeyRecord> {
+    /// Those of one owner, or of all.
+    pub(super) fn list(&self, owner: Option<&str>, page: &Page) -> Paged<KeyRecord> {
         let before = page.cursor().unwrap_or(u64::MAX);
         let rows = self
             .keys
             .range(..before)
             .rev()
-            .filter(|(_, (record, _))| record.owner == owner)
+            .filter(|(_, (record, _))| owner.is_none_or(|owner| record.owner == owner))
             .map(|(position, (record, _))| (*position, record.clone()))
             .take(usize::from(page.limit()).saturating_add(1))
             .collect();

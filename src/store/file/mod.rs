@@ -139,6 +139,16 @@ impl FileKeyStore {
         })
     }
 
+    /// The keys of one owner, or of all.
+    fn page(&self, owner: Option<String>, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.read_fresh(move |document, memory| {
+            let mut listed = document.list(owner.as_deref(), &page);
+            let keys = listed.items.iter_mut();
+            keys.for_each(|key| memory.add_use(key));
+            listed
+        })
+    }
+
     /// Changes the file under its lock, based on its current contents. `work` may run several
     /// times.
     fn change<T: Send + Unpin + 'static>(
@@ -328,13 +338,11 @@ impl KeyStore for FileKeyStore {
     }
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
-        let owner = owner.to_owned();
-        self.read_fresh(move |document, memory| {
-            let mut listed = document.list(&owner, &page);
-            let keys = listed.items.iter_mut();
-            keys.for_each(|key| memory.add_use(key));
-            listed
-        })
+        self.page(Some(owner.to_owned()), page)
+    }
+
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.page(None, page)
     }
 
     fn update(

@@ -454,3 +454,31 @@ async fn others_may_not_read_it_and_a_link_stays_one() {
     let mode = fs::metadata(&real).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[tokio::test]
+async fn a_key_that_is_disabled_looks_revoked_to_who_does_not_know_the_difference() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let at = bench.clock.now();
+    let mut disabled = key("key-1");
+    disabled.disabled_at = Some(at);
+    store.insert(disabled.clone(), None).await.unwrap();
+    let content = bench.content();
+    assert!(content.contains("\"revoked_at\": ") && content.contains("\"disabled\": true"));
+    assert_eq!(
+        bench.store().get("ann", &disabled.id).await.unwrap(),
+        Some(disabled.clone())
+    );
+    // By hand, without a moment.
+    let hand = KeyDigest::of("key-2")
+        .as_bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .concat();
+    edit(&bench.path(), |content| {
+        let entry =
+            format!(r#"{{"id":"key-2","hash":"sha256:{hand}","owner":"ann","disabled":true}},"#);
+        content.replacen("\"keys\": [", &format!("\"keys\": [{entry}"), 1)
+    });
+    let found = bench.store().find(&KeyDigest::of("key-2")).await.unwrap();
+    assert!(!found.unwrap().is_active(at));
+}

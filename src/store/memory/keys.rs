@@ -1,6 +1,9 @@
-//! Keys by id, by digest, and by owner in order of creation.
+//! Keys by id, by digest, and in order of creation, of all owners and of each.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use hashbrown::HashMap;
 
@@ -22,8 +25,9 @@ use crate::{
 pub(super) struct Keys {
     by_id: HashMap<KeyId, (u64, KeyRecord)>,
     by_digest: HashMap<KeyDigest, KeyId>,
-    /// For each owner, in order of creation.
-    by_owner: HashMap<String, BTreeMap<u64, KeyId>>,
+    by_position: BTreeMap<u64, KeyId>,
+    /// The positions of each owner's.
+    by_owner: HashMap<String, BTreeSet<u64>>,
     made: u64,
 }
 
@@ -54,15 +58,28 @@ impl Keys {
 
     fn list(&self, owner: &str, page: &Page) -> Paged<KeyRecord> {
         let before = page.cursor().unwrap_or(u64::MAX);
-        let rows = self
-            .by_owner
-            .get(owner)
-            .into_iter()
-            .flat_map(|ids| ids.range(..before).rev())
-            .filter_map(|(position, id)| Some((*position, self.by_id.get(id)?.1.clone())))
+        let owned = self.by_owner.get(owner).into_iter();
+        let positions = owned.flat_map(|positions| positions.range(..before).rev());
+        self.page(page, positions.copied())
+    }
+
+    fn list_all(&self, page: &Page) -> Paged<KeyRecord> {
+        let before = page.cursor().unwrap_or(u64::MAX);
+        let positions = self.by_position.range(..before).rev();
+        self.page(page, positions.map(|(position, _)| *position))
+    }
+
+    fn page(&self, page: &Page, positions: impl Iterator<Item = u64>) -> Paged<KeyRecord> {
+        let rows = positions
+            .filter_map(|position| Some((position, self.at(position)?.clone())))
             .take(usize::from(page.limit()).saturating_add(1))
             .collect();
         Paged::from_rows(page, rows)
+    }
+
+    fn at(&self, position: u64) -> Option<&KeyRecord> {
+        let id = self.by_position.get(&position)?;
+        self.by_id.get(id).map(|(_, record)| record)
     }
 }
 
@@ -73,9 +90,8 @@ impl HeldKeys for Keys {
     }
 
     fn owned_by(&self, owner: &str) -> impl Iterator<Item = &KeyRecord> {
-        let ids = self.by_owner.get(owner).into_iter();
-        let owned = ids.flat_map(BTreeMap::values);
-        owned.filter_map(|id| self.by_id.get(id).map(|(_, key)| key))
+        let owned = self.by_owner.get(owner).into_iter().flatten();
+        owned.filter_map(|position| self.at(*position))
     }
 
     fn is_taken(&self, record: &KeyRecord) -> bool {
@@ -88,7 +104,8 @@ impl HeldKeys for Keys {
         self.by_owner
             .entry_ref(record.owner.as_str())
             .or_default()
-            .insert(self.made, record.id.clone());
+            .insert(self.made);
+        self.by_position.insert(self.made, record.id.clone());
         self.by_id.insert(record.id.clone(), (self.made, record));
         Ok(())
     }
@@ -103,9 +120,10 @@ impl HeldKeys for Keys {
         self.owned(owner, id)?;
         let (position, record) = self.by_id.remove(id)?;
         self.by_digest.remove(&record.digest);
-        if let Some(ids) = self.by_owner.get_mut(owner) {
-            ids.remove(&position);
-            if ids.is_empty() {
+        self.by_position.remove(&position);
+        if let Some(positions) = self.by_owner.get_mut(owner) {
+            positions.remove(&position);
+            if positions.is_empty() {
                 self.by_owner.remove(owner);
             }
         }
@@ -164,6 +182,10 @@ impl KeyStore for MemoryStore {
 
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         StoreFuture::ready(Ok(lock(&self.0.keys).list(owner, &page)))
+    }
+
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        StoreFuture::ready(Ok(lock(&self.0.keys).list_all(&page)))
     }
 
     fn update(

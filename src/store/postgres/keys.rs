@@ -24,7 +24,10 @@ use crate::{
         },
         page::{Page, Paged},
     },
-    store::{KeyLookup, KeyStore, Ledger, StoreError, StoreFuture, keys::changed_meanwhile},
+    store::{
+        KeyLookup, KeyStore, Ledger, StoreError, StoreFuture,
+        keys::{changed_meanwhile, stored_end},
+    },
 };
 
 /// Column by column: what isn't given stays as it is, so that concurrent changes aren't undone.
@@ -33,19 +36,39 @@ const UPDATE: &str = "UPDATE api_key SET
      roles = coalesce($4, roles),
      networks = coalesce($5, networks),
      expires_at = CASE WHEN NOT $6 THEN expires_at WHEN rotated_to IS NULL THEN $7 ELSE least(expires_at, $7) END,
-     revoked_at = coalesce(revoked_at, $8),
-     resource = CASE WHEN $9 THEN $10 ELSE resource END,
-     quotas = CASE WHEN $11 THEN $12 ELSE quotas END,
-     metadata = coalesce($13, metadata)
+     resource = CASE WHEN $8 THEN $9 ELSE resource END,
+     quotas = CASE WHEN $10 THEN $11 ELSE quotas END,
+     metadata = coalesce($12, metadata)
      WHERE id = $1 AND owner = $2";
 
 /// Locks rows in the same order as uses are stored, so that the two never deadlock.
 const REVOKE_ALL: &str = "WITH good AS (
-         SELECT id FROM api_key WHERE owner = $1 AND revoked_at IS NULL
+         SELECT id FROM api_key WHERE owner = $1 AND (revoked_at IS NULL OR is_disabled)
          ORDER BY id FOR NO KEY UPDATE
      )
-     UPDATE api_key SET revoked_at = $2 FROM good
+     UPDATE api_key SET revoked_at = $2, is_disabled = NULL FROM good
      WHERE api_key.id = good.id RETURNING api_key.id, api_key.digest";
+
+/// Revokes, disables or enables a key whose row is locked.
+async fn end(
+    connection: &mut PgConnection,
+    mut key: KeyRecord,
+    change: &KeyUpdate,
+) -> Result<(), Failure> {
+    key.apply(KeyUpdate {
+        revoked_at: change.revoked_at,
+        disabled_at: change.disabled_at,
+        ..KeyUpdate::default()
+    });
+    let (ended_at, is_disabled) = stored_end(&key);
+    sqlx::query("UPDATE api_key SET revoked_at = $1, is_disabled = $2 WHERE id = $3")
+        .bind(moments(ended_at))
+        .bind(is_disabled.then_some(true))
+        .bind(key.id.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
 
 async fn update(
     connection: &mut PgConnection,
@@ -61,7 +84,6 @@ async fn update(
         .bind(change.networks.as_deref().map(network_texts))
         .bind(change.expires_at.is_some())
         .bind(moments(change.expires_at.flatten()))
-        .bind(moments(change.revoked_at))
         .bind(change.resource.is_some())
         .bind(change.resource.flatten())
         .bind(change.quotas.is_some())
@@ -230,6 +252,19 @@ impl KeyStore for PostgresStore {
         })
     }
 
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.ask(move |shared| async move {
+            let (before, limit) = bounds(&page);
+            let rows = sqlx::query(select!("position < $1 ORDER BY position DESC LIMIT $2"))
+                .bind(before)
+                .bind(limit)
+                .fetch_all(&mut *shared.read().await?)
+                .await?;
+            let rows = rows.iter().map(read_key).collect::<Result<_, _>>()?;
+            Ok(Paged::from_rows(&page, rows))
+        })
+    }
+
     fn update(
         &self,
         owner: &str,
@@ -242,8 +277,9 @@ impl KeyStore for PostgresStore {
             if !is_storable(id.as_str()) || !is_storable(&owner) {
                 return Ok(None);
             }
-            // Only a new expiry can make a key valid again.
-            let bounds = bounds.filter(|_| change.expires_at.is_some());
+            // Nothing else can make a key valid again.
+            let may_return = change.expires_at.is_some() || change.disabled_at == Some(None);
+            let bounds = bounds.filter(|_| may_return);
             let _turn = match bounds {
                 Some(_) => Some(shared.key_turn(&owner).await?),
                 None => None,
@@ -266,6 +302,11 @@ impl KeyStore for PostgresStore {
                 {
                     return Err(StoreError::from(NoRoom).into());
                 }
+            }
+            if (change.revoked_at.is_some() || change.disabled_at.is_some())
+                && let Some(key) = lock_owned(&mut transaction, &owner, &id).await?
+            {
+                end(&mut transaction, key, &change).await?;
             }
             update(&mut transaction, &owner, &id, change).await?;
             let stored = find_owned(&mut transaction, &owner, &id).await?;

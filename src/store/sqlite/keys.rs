@@ -1,7 +1,10 @@
 //! API keys in SQLite.
 
-use rusqlite::{Connection, Row, params};
+mod limits;
 
+use rusqlite::{Connection, Params, Row, params};
+
+use self::limits::{check_live, live, make_room};
 use super::{
     Command, Gauge, SqliteStore,
     convert::{
@@ -20,7 +23,7 @@ use crate::{
     },
     store::{
         KeyLookup, KeyStore, Ledger, StoreError, StoreFuture,
-        keys::{changed_meanwhile, taken},
+        keys::{changed_meanwhile, read_end, stored_end, taken},
     },
 };
 
@@ -30,7 +33,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas, rotated_to FROM api_key WHERE ",
+             metadata, proof, quotas, rotated_to, is_disabled FROM api_key WHERE ",
             $condition
         )
     };
@@ -38,6 +41,8 @@ macro_rules! select {
 
 fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
     let digest: [u8; 32] = row.get(2)?;
+    let is_disabled = row.get::<_, Option<bool>>(20)?.unwrap_or_default();
+    let (revoked_at, disabled_at) = read_end(moment_or_none(row.get(12)?)?, is_disabled);
     let record = KeyRecord {
         id: name(row, 1)?,
         digest: KeyDigest::from_bytes(digest),
@@ -50,7 +55,8 @@ fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
         networks: from_json(row, 9)?,
         created_at: moment(row.get(10)?)?,
         expires_at: moment_or_none(row.get(11)?)?,
-        revoked_at: moment_or_none(row.get(12)?)?,
+        revoked_at,
+        disabled_at,
         last_used_at: moment_or_none(row.get(13)?)?,
         rotated_from: name_or_none(row, 14)?,
         lineage: name(row, 15)?,
@@ -63,6 +69,28 @@ fn read_key(row: &Row<'_>) -> Result<(u64, KeyRecord), Failure> {
         rotated_to: name_or_none(row, 19)?,
     };
     Ok((uncount(row.get(0)?)?, record))
+}
+
+/// The position before which a page begins, and how many rows are read for it.
+fn range(page: &Page) -> (i64, i64) {
+    let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
+    let limit = i64::from(page.limit()).saturating_add(1);
+    (before.unwrap_or(i64::MAX), limit)
+}
+
+fn read_page(
+    connection: &Connection,
+    page: &Page,
+    select: &str,
+    values: impl Params,
+) -> Result<Paged<KeyRecord>, Failure> {
+    let mut list = connection.prepare_cached(select)?;
+    let mut found = list.query(values)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        rows.push(read_key(row)?);
+    }
+    Ok(Paged::from_rows(page, rows))
 }
 
 fn find_owned(
@@ -83,11 +111,13 @@ fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
     if taken_already {
         return Err(taken().into());
     }
+    let (ended_at, is_disabled) = stored_end(record);
     connection
         .prepare_cached(
             "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas, rotated_to) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+             metadata, proof, quotas, rotated_to, is_disabled)
+             VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             record.id.as_str(),
@@ -101,7 +131,7 @@ fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
             to_json(&record.networks)?,
             micros(record.created_at),
             record.expires_at.map(micros),
-            record.revoked_at.map(micros),
+            ended_at.map(micros),
             record.last_used_at.map(micros),
             record.rotated_from.as_ref().map(|id| id.as_str()),
             record.lineage.as_str(),
@@ -109,75 +139,9 @@ fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), Failure> {
             record.proof.to_string(),
             to_json(&record.quotas)?,
             record.rotated_to.as_ref().map(|id| id.as_str()),
+            is_disabled.then_some(true),
         ])?;
     Ok(())
-}
-
-/// Reads only indexes, and no more of them than the bounds.
-fn check_live(
-    connection: &Connection,
-    record: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    let Some(bounds) = bounds else {
-        return Ok(());
-    };
-    let live = live(connection, &record.owner, record.created_at, bounds)?;
-    if bounds.take(record, live) {
-        return Ok(());
-    }
-    Err(StoreError::from(NoRoom).into())
-}
-
-/// Counts up to the bound.
-fn live(
-    connection: &Connection,
-    owner: &str,
-    now: Timestamp,
-    bounds: KeysPerOwner,
-) -> Result<u32, Failure> {
-    let live = connection
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? AND revoked_at IS NULL
-             AND (expires_at IS NULL OR expires_at > ?) LIMIT ?)",
-        )?
-        .query_row(params![owner, micros(now), bounds.live_max], |row| {
-            row.get(0)
-        })?;
-    Ok(live)
-}
-
-/// Makes room for another key: if as many are kept as allowed, the oldest ended one is deleted.
-fn make_room(
-    connection: &Connection,
-    another: &KeyRecord,
-    bounds: Option<KeysPerOwner>,
-) -> Result<(), Failure> {
-    let Some(bounds) = bounds else {
-        return Ok(());
-    };
-    let owner = &another.owner;
-    if kept(connection, owner, bounds)? < bounds.kept_max {
-        return Ok(());
-    }
-    let gone = connection
-        .prepare_cached(
-            "DELETE FROM api_key WHERE position = (SELECT position FROM api_key WHERE owner = ?
-             AND (revoked_at IS NOT NULL OR expires_at <= ?) ORDER BY position LIMIT 1)",
-        )?
-        .execute(params![owner, micros(another.created_at)])?;
-    if gone == 0 {
-        return Err(StoreError::from(NoRoom).into());
-    }
-    Ok(())
-}
-
-/// Counts up to the bound.
-fn kept(connection: &Connection, owner: &str, bounds: KeysPerOwner) -> Result<u32, Failure> {
-    let kept = connection
-        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM api_key WHERE owner = ? LIMIT ?)")?
-        .query_row(params![owner, bounds.kept_max], |row| row.get(0))?;
-    Ok(kept)
 }
 
 fn rotate(
@@ -264,7 +228,7 @@ fn update(
     find_owned(connection, owner, id)
 }
 
-/// Its expiry and its revocation.
+/// Its expiry, and whether it is revoked or disabled.
 fn update_ends(
     connection: &Connection,
     record: &KeyRecord,
@@ -276,13 +240,18 @@ fn update_ends(
             .prepare_cached("UPDATE api_key SET expires_at = ? WHERE id = ? AND owner = ?")?
             .execute(params![record.expires_at.map(micros), id_text, owner])?;
     }
-    if let Some(revoked_at) = change.revoked_at {
+    if change.revoked_at.is_some() || change.disabled_at.is_some() {
+        let (ended_at, is_disabled) = stored_end(record);
         connection
             .prepare_cached(
-                "UPDATE api_key SET revoked_at = ? WHERE id = ? AND owner = ?
-                 AND revoked_at IS NULL",
+                "UPDATE api_key SET revoked_at = ?, is_disabled = ? WHERE id = ? AND owner = ?",
             )?
-            .execute(params![micros(revoked_at), id_text, owner])?;
+            .execute(params![
+                ended_at.map(micros),
+                is_disabled.then_some(true),
+                id_text,
+                owner
+            ])?;
     }
     Ok(())
 }
@@ -293,8 +262,8 @@ fn revoke_all(
     at: Timestamp,
 ) -> Result<Vec<RevokedKey>, Failure> {
     let mut end = connection.prepare_cached(
-        "UPDATE api_key SET revoked_at = ? WHERE owner = ? AND revoked_at IS NULL
-         RETURNING id, digest",
+        "UPDATE api_key SET revoked_at = ?, is_disabled = NULL
+         WHERE owner = ? AND (revoked_at IS NULL OR is_disabled) RETURNING id, digest",
     )?;
     let mut rows = end.query(params![micros(at), owner])?;
     let mut ended = Vec::new();
@@ -391,17 +360,17 @@ impl KeyStore for SqliteStore {
     fn list(&self, owner: &str, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         let owner = owner.to_owned();
         self.0.readers.list(move |connection| {
-            let mut list = connection.prepare_cached(select!(
-                "owner = ? AND position < ? ORDER BY position DESC LIMIT ?"
-            ))?;
-            let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
-            let limit = i64::from(page.limit()).saturating_add(1);
-            let mut found = list.query(params![owner, before.unwrap_or(i64::MAX), limit])?;
-            let mut rows = Vec::new();
-            while let Some(row) = found.next()? {
-                rows.push(read_key(row)?);
-            }
-            Ok(Paged::from_rows(&page, rows))
+            let select = select!("owner = ? AND position < ? ORDER BY position DESC LIMIT ?");
+            let (before, limit) = range(&page);
+            read_page(connection, &page, select, params![owner, before, limit])
+        })
+    }
+
+    fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
+        self.0.readers.list(move |connection| {
+            let select = select!("position < ? ORDER BY position DESC LIMIT ?");
+            let (before, limit) = range(&page);
+            read_page(connection, &page, select, params![before, limit])
         })
     }
 

@@ -357,8 +357,14 @@ CREATE TABLE abandoned (
 CREATE INDEX abandoned_by_time ON abandoned (at);
 ";
 
+/// 1 for a key that is disabled: its `revoked_at` is when, and can be undone. So a process of an
+/// older version refuses it too.
+const DISABLED_KEYS: &str = "
+ALTER TABLE api_key ADD COLUMN is_disabled INTEGER;
+";
+
 /// All changes of the tables, in order.
-pub(super) const STEPS: [&str; 17] = [
+pub(super) const STEPS: [&str; 18] = [
     FIRST,
     SECOND,
     MONEY,
@@ -376,6 +382,7 @@ pub(super) const STEPS: [&str; 17] = [
     MISSING_USAGE,
     TIMES,
     ABANDONED,
+    DISABLED_KEYS,
 ];
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
         KeyId,
         key::{KeyDigest, KeyRecord},
     },
-    store::keys::taken,
+    store::keys::{read_end, stored_end, taken},
 };
 
 /// Ends in `WHERE`.
@@ -24,7 +24,7 @@ macro_rules! select {
         concat!(
             "SELECT position, id, digest, preview, name, owner, environment, roles, resource,
              networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage,
-             metadata, proof, quotas, rotated_to FROM api_key WHERE ",
+             metadata, proof, quotas, rotated_to, is_disabled FROM api_key WHERE ",
             $condition
         )
     };
@@ -33,6 +33,8 @@ pub(super) use select;
 
 pub(super) fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
     let Json(metadata) = row.try_get(16)?;
+    let is_disabled = row.try_get::<Option<bool>, _>(20)?.unwrap_or_default();
+    let (revoked_at, disabled_at) = read_end(moment_or_none(row, 12)?, is_disabled);
     let record = KeyRecord {
         id: name(row, 1)?,
         digest: digest(row, 2)?,
@@ -45,7 +47,8 @@ pub(super) fn read_key(row: &PgRow) -> Result<(u64, KeyRecord), Failure> {
         networks: networks(row, 9)?,
         created_at: moment(row, 10)?,
         expires_at: moment_or_none(row, 11)?,
-        revoked_at: moment_or_none(row, 12)?,
+        revoked_at,
+        disabled_at,
         last_used_at: moment_or_none(row, 13)?,
         rotated_from: name_or_none(row, 14)?,
         lineage: name(row, 15)?,
@@ -106,11 +109,12 @@ pub(super) async fn insert(
     connection: &mut PgConnection,
     record: &KeyRecord,
 ) -> Result<(), Failure> {
+    let (ended_at, is_disabled) = stored_end(record);
     let inserted = sqlx::query(
         "INSERT INTO api_key (id, digest, preview, name, owner, environment, roles, resource,
          networks, created_at, expires_at, revoked_at, last_used_at, rotated_from, lineage, metadata,
-         proof, quotas, rotated_to)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+         proof, quotas, rotated_to, is_disabled)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
          ON CONFLICT DO NOTHING",
     )
     .bind(record.id.as_str())
@@ -124,7 +128,7 @@ pub(super) async fn insert(
     .bind(network_texts(&record.networks))
     .bind(Moment(record.created_at))
     .bind(moments(record.expires_at))
-    .bind(moments(record.revoked_at))
+    .bind(moments(ended_at))
     .bind(moments(record.last_used_at))
     .bind(record.rotated_from.as_ref().map(|id| id.as_str()))
     .bind(record.lineage.as_str())
@@ -132,6 +136,7 @@ pub(super) async fn insert(
     .bind(record.proof.to_string())
     .bind(record.quotas.as_ref().map(Json))
     .bind(record.rotated_to.as_ref().map(|id| id.as_str()))
+    .bind(is_disabled.then_some(true))
     .execute(&mut *connection)
     .await?
     .rows_affected();
