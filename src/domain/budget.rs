@@ -1,10 +1,12 @@
 //! Spending limits, and the windows in which spending is counted.
 
+mod json;
 mod rolling;
 
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{ToSpan, tz::TimeZone};
+use serde::{Deserialize, Serialize};
 
 pub use super::budgets::Budgets;
 use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
@@ -12,7 +14,21 @@ use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
 pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};
 
 /// How much may be spent in a window. `None`: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// As JSON, limits that are absent are none, and a member of another name is refused: misspelt, a
+/// limit would be no limit.
+///
+/// ```
+/// use tollgate::budget::SpendingLimits;
+///
+/// let text = r#"{"daily": 5.25, "rolling": {"window_seconds": 18000, "limit": 2}}"#;
+/// let limits: SpendingLimits = serde_json::from_str(text)?;
+/// assert_eq!(limits.daily, Some("5.25".parse()?));
+/// assert!(serde_json::from_str::<SpendingLimits>(r#"{"dayly": 5.25}"#).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SpendingLimits {
     /// In a calendar day.
     pub daily: Option<Money>,
@@ -27,7 +43,8 @@ pub struct SpendingLimits {
 }
 
 /// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SoftLimits {
     /// In a calendar day.
     pub daily: Option<Money>,
@@ -53,7 +70,7 @@ impl SpendingLimits {
 
 /// A soft limit was crossed. Reported once per limit and window; for a rolling window, at most once
 /// in its length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SpendingAlert {
     /// The account that pays.
@@ -69,7 +86,8 @@ pub struct SpendingAlert {
 }
 
 /// The windows in which spending is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BudgetWindow {
     /// A calendar day.

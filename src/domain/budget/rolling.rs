@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::money::Money;
 
 /// The number of slices in a window.
@@ -130,9 +132,11 @@ impl RollingWindow {
 }
 
 /// How much may be spent in a rolling window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RollingLimit {
-    /// How long the window is.
+    /// How long the window is; as JSON, its seconds.
+    #[serde(rename = "window_seconds")]
     pub window: RollingWindow,
     /// What may be spent in it. `None`: no limit.
     pub limit: Option<Money>,
