@@ -1,5 +1,6 @@
 //! Floor 5: the whole stack in the right order.
 
+mod common;
 mod layer;
 mod settings;
 
@@ -17,10 +18,10 @@ use crate::{
     },
     guard::{
         Authenticator, Gate, Identified, Policy,
-        course::{Several, Then, Unless},
+        course::{Then, Unless},
         is_preflight, on_paths,
     },
-    rate_limit::{ConcurrencyLimitLayer, RateLimitLayer, RateLimitPolicy},
+    rate_limit::{ConcurrencyLimitLayer, RateLimitLayer},
     rbac::RbacLayer,
     request_id::RequestIdLayer,
     spending_limit::{PriceTable, SpendingLimitLayer},
@@ -28,6 +29,7 @@ use crate::{
     wire::{ClientAddress, DenialFormat, Denials, RequestHead},
 };
 
+use common::Common;
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
 use settings::{Allowed, CLIENT_IP_LIMIT, PRINCIPAL_LIMIT, PrincipalLimit, Setting, Settings};
@@ -284,7 +286,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 
     /// Prefixes the names of this gate's limits in the store: `jobs/client-ip` and
     /// `jobs/principal`, for `jobs`. All gates with the same scope count together, in all
-    /// processes.
+    /// processes. Refused without [`with_rate_store`](Self::with_rate_store), where there is nothing
+    /// to share.
     pub fn rate_scope(mut self, scope: &str) -> Self {
         self.settings.rate_scope = Some(scope.into());
         self.given(Setting::RateScope)
@@ -428,41 +431,6 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     fn given(mut self, setting: Setting) -> Self {
         self.given.push(setting);
         self
-    }
-}
-
-/// Settings that apply to every gate of the stack.
-struct Common {
-    address: ClientAddress,
-    shadow: bool,
-    rate_store: Option<Arc<dyn RateStore>>,
-    rate_scope: Option<Box<str>>,
-}
-
-impl Common {
-    /// Gives a limit the gate's store, if there is one, under its name in the gate's scope.
-    fn limit(&self, layer: RateLimitLayer, name: &str) -> Gate<RateLimitPolicy> {
-        let layer = match (&self.rate_store, &self.rate_scope) {
-            (None, _) => layer,
-            (Some(store), None) => layer.inherit_store(name, store),
-            (Some(store), Some(scope)) => layer.inherit_store(&format!("{scope}/{name}"), store),
-        };
-        layer.into_gate()
-    }
-
-    /// The added limits, by name.
-    fn limits(
-        &self,
-        limits: impl IntoIterator<Item = (Box<str>, RateLimitLayer)>,
-    ) -> Several<RateLimitPolicy> {
-        let limits = limits.into_iter();
-        let gates = limits.map(|(name, layer)| self.limit(layer, &name));
-        Several::new(gates.filter_map(|gate| self.gate(Some(gate))))
-    }
-
-    fn gate<P: Policy + Clone>(&self, gate: Option<Gate<P>>) -> Option<Gate<P>> {
-        let gate = gate?.map_policy(|policy| policy.inherit_address(&self.address));
-        Some(if self.shadow { gate.shadow() } else { gate })
     }
 }
 

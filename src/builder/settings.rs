@@ -53,6 +53,14 @@ pub enum TollgateError {
         /// The other one.
         other: &'static str,
     },
+    /// The setting does nothing without another one.
+    #[error("{setting}: needs `{other}`")]
+    Needs {
+        /// The setting.
+        setting: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// The list of addresses is empty, so every request would be refused.
     #[error("allow_addresses: allows nobody")]
     AllowsNobody,
@@ -246,6 +254,10 @@ impl Settings {
             let (setting, other) = (setting.name(), other.name());
             return Err(TollgateError::Contradiction { setting, other });
         }
+        if self.rate_scope.is_some() && self.rate_store.is_none() {
+            let (setting, other) = (Setting::RateScope.name(), Setting::WithRateStore.name());
+            return Err(TollgateError::Needs { setting, other });
+        }
         self.check_places()?;
         let mut names: Vec<&str> = vec![CLIENT_IP_LIMIT, PRINCIPAL_LIMIT];
         for (name, _) in self.outer_limits.iter().chain(&self.further_limits) {
@@ -298,5 +310,26 @@ impl Settings {
             return Err(never_counts(setting, other));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Tollgate;
+    use crate::{
+        domain::{clock::SystemClock, quota::Quota},
+        store::MemoryRateLimiter,
+    };
+
+    #[test]
+    fn a_scope_of_nothing_shared_is_refused() {
+        let gate = || {
+            let gate = Tollgate::builder().per_client_ip(Quota::per_hour(1));
+            gate.rate_scope("jobs")
+        };
+        let error = gate().build().unwrap_err();
+        assert_eq!(error.to_string(), "rate_scope: needs `with_rate_store`");
+        let store = MemoryRateLimiter::new(100, SystemClock::shared());
+        assert!(gate().with_rate_store(store).build().is_ok());
     }
 }

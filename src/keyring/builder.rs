@@ -129,13 +129,14 @@ impl KeyResolverBuilder {
         self
     }
 
-    /// How long a key is cached before the store is asked again; 30 s unless set.
+    /// How long a key is cached before the store is asked again; 30 s unless set. With zero, every
+    /// request asks the store.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.bounds.ttl = ttl;
         self
     }
 
-    /// How long the absence of a key is cached; 5 s unless set.
+    /// How long the absence of a key is cached; 5 s unless set. With zero, it isn't.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.bounds.negative_ttl = ttl;
         self
@@ -172,13 +173,15 @@ impl KeyResolverBuilder {
         self
     }
 
-    /// How long the store may take before the request is refused with 503; 3 s unless set.
+    /// How long the store may take before the request is refused with 503; 3 s unless set. Zero is
+    /// enough for a store that answers at once, from memory, and for no other.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How often the use of a key is recorded in the store; once a second unless set.
+    /// How often the use of a key is recorded in the store; once a second unless set. With zero,
+    /// each use is.
     pub fn touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
         self

@@ -64,6 +64,8 @@
 
 mod alerts;
 mod audit;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod bounds;
 mod changes;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod failure_detector;

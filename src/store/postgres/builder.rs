@@ -32,7 +32,7 @@ use crate::{
         clock::{Clock, SystemClock},
     },
     store::{
-        StoreError, Tenure, alerts::Alerts, changes::Listeners, gauge::Gauge,
+        StoreError, Tenure, alerts::Alerts, bounds::not_zero, changes::Listeners, gauge::Gauge,
         leasing::RECOVER_AFTER_MIN, settling::Settling,
     },
 };
@@ -233,7 +233,8 @@ impl PostgresStoreBuilder {
     /// # Errors
     /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be
     /// created, or have a version that this one doesn't work with, or when the
-    /// [schema](Self::schema) has an invalid name: the text says which.
+    /// [schema](Self::schema) has an invalid name, or a deadline or an age is zero: the text says
+    /// which.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let Self {
             pool,
@@ -241,6 +242,9 @@ impl PostgresStoreBuilder {
             settings,
         } = self;
         settings.schema.check()?;
+        not_zero("deadline", settings.deadline)?;
+        not_zero("usage_age_max", settings.usage_age_max)?;
+        not_zero("audit_age_max", settings.audit_age_max)?;
         let ready = match migrations {
             Migrations::AtStart => schema::migrate(&pool, &settings.schema).await,
             Migrations::Separate => schema::verify(&pool, &settings.schema).await,
@@ -296,5 +300,32 @@ impl fmt::Debug for PostgresStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStoreBuilder")
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_would_end_at_once_is_refused_before_anything_is_asked() {
+        type Set = fn(PostgresStoreBuilder) -> PostgresStoreBuilder;
+        let settings: [(&str, Set); 3] = [
+            ("deadline", |builder| builder.deadline(Duration::ZERO)),
+            ("usage_age_max", |builder| {
+                builder.usage_age_max(Duration::ZERO)
+            }),
+            ("audit_age_max", |builder| {
+                builder.audit_age_max(Duration::ZERO)
+            }),
+        ];
+        for (name, set) in settings {
+            let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none");
+            let error = set(PostgresStore::builder(nowhere.unwrap())).open().await;
+            let text = error.unwrap_err().to_string();
+            assert!(text.contains(name), "{text}");
+        }
     }
 }

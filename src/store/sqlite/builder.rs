@@ -17,8 +17,8 @@ use crate::{
         clock::{Clock, SystemClock},
     },
     store::{
-        StoreError, StoreErrorKind, Tenure, alerts::Alerts, leasing::RECOVER_AFTER_MIN,
-        settling::Settling,
+        StoreError, StoreErrorKind, Tenure, alerts::Alerts, bounds::not_zero,
+        leasing::RECOVER_AFTER_MIN, settling::Settling,
     },
 };
 
@@ -71,7 +71,8 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How many rows of the usage log are kept, for all accounts together: 10 million unless set.
+    /// How many rows of the usage log are kept, for all accounts together: 10 million unless set, at least
+    /// 1.
     /// The oldest are deleted in small steps, so there may be some more for a while.
     pub fn usage_rows_max(mut self, rows: u64) -> Self {
         self.0.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
@@ -147,8 +148,12 @@ impl SqliteStoreBuilder {
     ///
     /// # Errors
     /// `Unavailable` when the file can't be opened or written, `Internal` when it is no database of
-    /// ours, or one of a newer version.
+    /// ours, or one of a newer version, and when a deadline or an age is zero: the text names the
+    /// setting.
     pub async fn open(mut self) -> Result<SqliteStore, StoreError> {
+        not_zero("deadline", self.0.deadline)?;
+        not_zero("usage_age_max", self.0.usage_age_max)?;
+        not_zero("audit_age_max", self.0.audit_age_max)?;
         let nowhere = |error: std::io::Error| {
             StoreError::new(
                 StoreErrorKind::Unavailable,
@@ -200,5 +205,32 @@ impl fmt::Debug for SqliteStoreBuilder {
         f.debug_struct("SqliteStoreBuilder")
             .field("path", &self.0.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_would_end_at_once_is_refused_and_no_file_is_made() {
+        type Set = fn(SqliteStoreBuilder) -> SqliteStoreBuilder;
+        let settings: [(&str, Set); 3] = [
+            ("deadline", |builder| builder.deadline(Duration::ZERO)),
+            ("usage_age_max", |builder| {
+                builder.usage_age_max(Duration::ZERO)
+            }),
+            ("audit_age_max", |builder| {
+                builder.audit_age_max(Duration::ZERO)
+            }),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.db");
+        for (name, set) in settings {
+            let error = set(SqliteStore::builder(&path)).open().await;
+            let text = error.unwrap_err().to_string();
+            assert!(text.contains(name), "{text}");
+            assert!(!path.exists());
+        }
     }
 }
