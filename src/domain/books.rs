@@ -74,6 +74,15 @@ impl Balance {
         };
         amount <= self.available() && all.after(amount).is_some()
     }
+
+    /// The same if no call were under way.
+    fn would_cover(&self, amount: Money) -> bool {
+        let free = Self {
+            held: Money::ZERO,
+            ..*self
+        };
+        free.covers(amount)
+    }
 }
 
 impl Serialize for Balance {
@@ -129,19 +138,26 @@ impl Left {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HoldRefusal {
-    /// The balance does not cover the amount, or the sum of what is charged and held would
-    /// overflow.
+    /// The balance does not cover the amount, even if nothing were held; or the sum of what is
+    /// charged and the amount would overflow.
     #[error("the balance does not cover the amount")]
     InsufficientCredits,
-    /// A budget's limit for a calendar window, or its total, does not cover it.
+    /// What is charged leaves room for the amount in the balance and in every budget, but other
+    /// calls hold it at the moment. It may fit as soon as one of them ends.
+    #[error("calls under way hold what the amount needs of {}", .limit.map_or("the balance", named))]
+    OnlyHeld {
+        /// The limit, of the first budget that has no room; `None` if the balance has none.
+        limit: Option<BudgetWindow>,
+    },
+    /// A budget's limit for a calendar window, or its total, does not cover it, even if nothing
+    /// were held.
     #[error("the limit of a {0:?} is reached")]
     LimitReached(BudgetWindow),
-    /// A budget's limit for its rolling window does not cover it.
+    /// A budget's limit for its rolling window does not cover it, even if nothing were held.
     #[error("the limit of a rolling window is reached")]
     RollingLimitReached {
         /// How long until enough charges have left the window. `None` if waiting does not help
-        /// because the amount exceeds the limit, or if only open holds are in the way: those end
-        /// with their calls.
+        /// because the amount exceeds the limit.
         wait: Option<Duration>,
     },
     /// The amount is negative.
@@ -159,6 +175,15 @@ pub enum HoldRefusal {
     /// The idempotency key was used for a different request.
     #[error("that idempotency key was used for another request")]
     OtherRequest,
+}
+
+const fn named(limit: BudgetWindow) -> &'static str {
+    match limit {
+        BudgetWindow::Day => "the limit of a day",
+        BudgetWindow::Month => "the limit of a month",
+        BudgetWindow::Total => "the total limit",
+        BudgetWindow::Rolling => "the limit of a rolling window",
+    }
 }
 
 /// What is stored for an idempotency key: which request used it, and how far that request got.
@@ -196,6 +221,9 @@ pub struct Settled {
 
 /// Sets `amount` aside in the account and in all `budgets`, or in none of them.
 ///
+/// What is charged comes before what is held: [`HoldRefusal::OnlyHeld`] is the answer only if the
+/// amount would fit everywhere without the holds.
+///
 /// # Errors
 /// [`HoldRefusal`]; then nothing has changed, except that windows may have rolled over.
 pub fn hold(
@@ -207,16 +235,28 @@ pub fn hold(
     if amount.is_negative() {
         return Err(HoldRefusal::NegativeAmount);
     }
-    if !books.balance().covers(amount) {
-        return Err(HoldRefusal::InsufficientCredits);
+    let mut occupied = None;
+    let balance = books.balance();
+    if !balance.covers(amount) {
+        if !balance.would_cover(amount) {
+            return Err(HoldRefusal::InsufficientCredits);
+        }
+        occupied = Some(HoldRefusal::OnlyHeld { limit: None });
     }
     let windows = stamp(books, budgets, now.windows);
     for id in distinct(budgets) {
         let budget = books.budget(id);
         budget.roll(windows, now.second);
-        if let Some(refusal) = budget.refuses(amount, now.second) {
-            return Err(refusal);
+        if let Some(window) = budget.lacks(amount, now.second) {
+            if let Some(refusal) = budget.refuses(amount, now.second) {
+                return Err(refusal);
+            }
+            let limit = Some(window);
+            occupied.get_or_insert(HoldRefusal::OnlyHeld { limit });
         }
+    }
+    if let Some(refusal) = occupied {
+        return Err(refusal);
     }
     let balance = books.balance();
     balance.held = balance.held.saturating_add(amount);

@@ -113,6 +113,7 @@ pub struct Denial {
     message: Option<Cow<'static, str>>,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
+    is_passing: bool,
     /// Boxed, because few refusals have details, and refusals are moved by value.
     details: Option<Box<Details>>,
 }
@@ -144,6 +145,7 @@ impl Denial {
             message: None,
             reason: Cow::Borrowed(""),
             retry_after: None,
+            is_passing: false,
             details: None,
         }
     }
@@ -174,6 +176,14 @@ impl Denial {
     #[must_use]
     pub const fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Marks a want of money that passes by itself within seconds: calls under way hold what is
+    /// needed. Without this mark, formats that can tell a client not to retry a 402 do so.
+    #[must_use]
+    pub const fn passing(mut self) -> Self {
+        self.is_passing = true;
         self
     }
 
@@ -261,6 +271,12 @@ impl Denial {
     #[must_use]
     pub const fn wait(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Whether the want of money passes by itself within seconds.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        self.is_passing
     }
 
     /// How long to wait in whole seconds, rounded up, at least 1.

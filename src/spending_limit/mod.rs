@@ -6,8 +6,10 @@
 //!   (and `Allow`) if the route isn't in the [`PriceTable`], with 503 if the ledger fails (never a
 //!   free ride), and with 401 if nobody was authenticated. If the limit is that of a rolling window
 //!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough will have
-//!   left it; the header is missing if other calls' holds are in the way, since these may end at
-//!   any moment.
+//!   left it.
+//! - A 402 has `Retry-After: 1`, and in the formats that have it `x-should-retry: true`, if the call
+//!   would fit were it not for what other calls hold: these may end at any moment, and most cost
+//!   less than they hold. If the money is gone, `x-should-retry` is `false`.
 //! - Refuses with 429 and `Retry-After: 1` if the account has as many calls under way as the ledger
 //!   allows, so that one caller can't take all the capacity.
 //! - Belongs innermost, so that what another layer refuses costs nothing.

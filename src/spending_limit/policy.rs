@@ -34,7 +34,8 @@ use crate::{
     wire::RequestHead,
 };
 
-/// `Retry-After` for an account with too many calls under way: one of them may end at any moment.
+/// `Retry-After` for an account whose calls under way leave no place or no money for another: one
+/// of them may end at any moment.
 const ONE_CALL: Duration = Duration::from_secs(1);
 
 /// The decision of a [`SpendingLimitLayer`](super::SpendingLimitLayer).
@@ -259,6 +260,12 @@ impl SpendingLimitPolicy {
         }
         let (kind, wait) = match refusal {
             HoldRefusal::LimitReached(_) => (DenialKind::SpendingLimitReached, None),
+            HoldRefusal::OnlyHeld { limit: Some(_) } => {
+                (DenialKind::SpendingLimitReached, Some(ONE_CALL))
+            }
+            HoldRefusal::OnlyHeld { limit: None } => {
+                (DenialKind::InsufficientCredits, Some(ONE_CALL))
+            }
             HoldRefusal::RollingLimitReached { wait } => (DenialKind::SpendingLimitReached, wait),
             _ => (DenialKind::InsufficientCredits, None),
         };
@@ -266,6 +273,10 @@ impl SpendingLimitPolicy {
             .of_credential(intent.credential)
             .price(intent.amount)
             .because(refusal.to_string());
+        let denial = match refusal {
+            HoldRefusal::OnlyHeld { .. } => denial.passing(),
+            _ => denial,
+        };
         Verdict::Refuse(match wait {
             Some(wait) => denial.retry_after(wait),
             None => denial,

@@ -2,6 +2,7 @@
 //! names instead of by rolling them.
 
 mod late;
+mod limits;
 mod rolling;
 
 use std::{
@@ -18,7 +19,7 @@ use tollgate::{
     usage::{Expiry, Hold, HoldId, HoldRequest},
 };
 
-use self::{late::Late, rolling::Rolling};
+use self::{late::Late, limits::Counted, rolling::Rolling};
 
 #[derive(Clone, Debug)]
 struct Open {
@@ -121,100 +122,11 @@ impl Oracle {
         })
     }
 
-    /// Which limit doesn't cover the amount.
-    fn over(&self, request: &HoldRequest, windows: Windows) -> HashSet<BudgetWindow> {
-        let each = distinct(&request.budgets).into_iter();
-        each.flat_map(|budget| self.over_in(&budget, request, windows))
-            .collect()
-    }
-
-    fn over_in(
-        &self,
-        budget: &BudgetId,
-        request: &HoldRequest,
-        windows: Windows,
-    ) -> HashSet<BudgetWindow> {
-        let account = &request.call.account;
-        let amount = i128::from(request.amount.nanos());
-        let mut over = HashSet::new();
-        let limits = self.limits.get(&(account.clone(), budget.clone()));
-        let limits = limits.copied().unwrap_or_default();
-        for window in WINDOWS {
-            let limit = match window {
-                BudgetWindow::Day => limits.daily,
-                BudgetWindow::Month => limits.monthly,
-                BudgetWindow::Total => limits.total,
-                other => unreachable!("{other:?} has no beginning"),
-            };
-            let place = (
-                account.clone(),
-                budget.clone(),
-                window,
-                begin(window, windows),
-            );
-            let spent = self.settled_in(&place) + self.held_in(&place);
-            if limit.is_some_and(|limit| spent + amount > i128::from(limit.nanos())) {
-                over.insert(window);
-            }
-        }
-        let left = self.left_rolling(account, budget, self.second);
-        if left.is_some_and(|left| amount > left) {
-            over.insert(BudgetWindow::Rolling);
-        }
-        over
-    }
-
-    /// What a budget's window that rolls admits in a second.
-    fn left_rolling(&self, account: &AccountId, budget: &BudgetId, second: i64) -> Option<i128> {
-        let place = (account.clone(), budget.clone(), BudgetWindow::Total, 0);
-        let uncharged = self.uncharged_rolling(account, budget, second)?;
-        Some(uncharged - self.held_in(&place))
-    }
-
-    /// The same, of what is charged alone.
-    fn uncharged_rolling(
-        &self,
-        account: &AccountId,
-        budget: &BudgetId,
-        second: i64,
-    ) -> Option<i128> {
-        let place = (account.clone(), budget.clone());
-        let limit = self.limits.get(&place)?.rolling?.limit?;
-        Some(i128::from(limit.nanos()) - self.rolling[&place].settled(second))
-    }
-
     fn look(&mut self, account: &AccountId, budget: &BudgetId) {
         let place = (account.clone(), budget.clone());
         if let Some(rolling) = self.rolling.get_mut(&place) {
             rolling.seen = rolling.seen.max(self.second);
         }
-    }
-
-    /// A hold that a limit refuses has looked at budgets up to the one that refuses it.
-    fn look_until_refused(&mut self, request: &HoldRequest, windows: Windows) {
-        for budget in in_order(&request.budgets) {
-            self.look(&request.call.account, &budget);
-            if !self.over_in(&budget, request, windows).is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// After that time, and no earlier, it fits into each window that rolls.
-    fn check_wait(&self, request: &HoldRequest, wait: Option<Duration>) {
-        let amount = i128::from(request.amount.nanos());
-        let account = &request.call.account;
-        let mut each = in_order(&request.budgets).into_iter();
-        assert!(each.any(|budget| {
-            let lacks = |left: Option<i128>| left.is_some_and(|left| amount > left);
-            let is_charged = |second| lacks(self.uncharged_rolling(account, &budget, second));
-            lacks(self.left_rolling(account, &budget, self.second))
-                && match wait {
-                    Some(wait) => is_charged(self.second + wait.as_secs() as i64 - 1),
-                    // Only what is held is in the way, or it is more than the limit.
-                    None => !is_charged(self.second) || is_charged(i64::MAX / 4),
-                }
-        }));
     }
 
     fn repeats(&self, request: &HoldRequest, now: Duration) -> Option<HoldRefusal> {
@@ -244,17 +156,24 @@ impl Oracle {
         let amount = i128::from(request.amount.nanos());
         let repeats = self.repeats(request, now);
         let covered = self.available(account) >= amount;
-        let over = self.over(request, windows);
+        let over = self.over(request, windows, Counted::WithHolds);
+        let gone = self.over(request, windows, Counted::ChargesAlone);
+        let unheld = self.available(account) + self.held(account);
         let hold = match answer {
             Ok(hold) => hold,
             Err(HoldRefusal::NegativeAmount) => return assert!(amount < 0),
-            Err(HoldRefusal::InsufficientCredits) => return assert!(!covered),
+            Err(HoldRefusal::InsufficientCredits) => {
+                return assert!(unheld < amount, "money is there, but held");
+            }
+            Err(HoldRefusal::OnlyHeld { limit }) => {
+                return self.check_only_held(request, windows, *limit);
+            }
             Err(HoldRefusal::LimitReached(window)) => {
-                assert!(over.contains(window));
+                assert!(gone.contains(window) && unheld >= amount);
                 return self.look_until_refused(request, windows);
             }
             Err(HoldRefusal::RollingLimitReached { wait }) => {
-                assert!(over.contains(&BudgetWindow::Rolling));
+                assert!(gone.contains(&BudgetWindow::Rolling) && unheld >= amount);
                 self.check_wait(request, *wait);
                 return self.look_until_refused(request, windows);
             }

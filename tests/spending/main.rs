@@ -16,8 +16,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use tollgate::{
-    Charge, Charging, CostSource, CredentialKind, IdempotencyKeys, MissingUsage, Price, PriceTable,
-    Principal, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
+    Charge, Charging, CostSource, CredentialKind, DenialFormat, Denials, IdempotencyKeys,
+    MissingUsage, Price, PriceTable, Principal, SpendingLimitLayer, TokenBound, TokenPrice,
+    UsageExport,
     budget::{RollingLimit, RollingWindow, SpendingLimits},
     clock::{Clock, ManualClock},
     money::Money,

@@ -56,6 +56,59 @@ async fn a_team_within_a_tenant_pays_and_its_budget_holds() {
 }
 
 #[tokio::test]
+async fn who_has_the_money_in_other_calls_is_told_to_come_again_at_once() {
+    for (price, limit, text) in [
+        (
+            "60",
+            None,
+            "This request costs $60.0000 but your balance is insufficient.",
+        ),
+        (
+            "1",
+            Some("1.5"),
+            "This access key has reached its spending limit.",
+        ),
+    ] {
+        let gate = Gate::new().await;
+        let limits = SpendingLimits {
+            daily: limit.map(dollars),
+            ..SpendingLimits::default()
+        };
+        let key = BudgetId::new("ann").unwrap();
+        let set = gate.ledger.set_limits(&account(), &key, limits);
+        set.await.unwrap();
+        let layer = gate
+            .layer(Price::flat(dollars(price)))
+            .add_budget(move |_| Ok(Some(key.clone())))
+            .denials(Denials::new(DenialFormat::OpenAi));
+        let service = layer.layer(service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(answer("text/plain", &["hello"]))
+        }));
+        let call = async || service.clone().oneshot(request()).await.unwrap();
+        let advice = |answer: &Response<_>| {
+            ["retry-after", "retry-after-ms", "x-should-retry"].map(|name| {
+                let value = answer.headers().get(name);
+                value.map(|value| value.to_str().unwrap().to_owned())
+            })
+        };
+        let under_way = call().await;
+        let refused = call().await;
+        assert_eq!(
+            advice(&refused),
+            ["1", "1000", "true"].map(|value| Some(value.to_owned()))
+        );
+        let (status, _, body) = said(refused).await;
+        assert!(status == 402 && body.contains(text), "{body}");
+        assert_eq!(said(under_way).await.0, 200);
+
+        let refused = call().await;
+        assert_eq!(advice(&refused), [None, None, Some("false".to_owned())]);
+        let (status, _, body) = said(refused).await;
+        assert!(status == 402 && body.contains(text), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_spent_what_a_rolling_window_admits_is_told_when_to_come_again() {
     let gate = Gate::new().await;
     let budgets = ["5h", "7d"].map(|name| BudgetId::new(&format!("key-1:{name}")).unwrap());

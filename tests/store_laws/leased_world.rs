@@ -140,9 +140,11 @@ impl<P: Place> World<P> {
                 node.holds.push(Open { hold, ends, days });
             }
             Err(HoldRefusal::RollingLimitReached { .. }) => self.tally.rolling += 1,
-            Err(HoldRefusal::InsufficientCredits | HoldRefusal::LimitReached(_)) => {
-                self.tally.refused += 1;
-            }
+            Err(
+                HoldRefusal::InsufficientCredits
+                | HoldRefusal::LimitReached(_)
+                | HoldRefusal::OnlyHeld { .. },
+            ) => self.tally.refused += 1,
             Err(refusal) => panic!("{refusal}"),
         }
     }

@@ -6,7 +6,7 @@ use tollgate::{
     books::{Balance, Budget, HoldRefusal, Spent},
     budget::{BudgetWindow, SpendingLimits},
     money::Money,
-    store::{Page, StoreErrorKind},
+    store::{BudgetId, Page, StoreErrorKind},
     usage::{Adjustment, Credit, Expiry, HoldRequest, Outcome, UsageEntry},
 };
 
@@ -164,6 +164,50 @@ pub(crate) async fn a_refused_hold_changes_nothing<S: LedgerEngine>(store: S, _:
     let held = hold(&store, &ann, &both, 10).await.unwrap();
     balances(&store, &ann, 100, 10).await;
     store.settle(held, costs(10)).await.unwrap();
+}
+
+pub(crate) async fn money_that_is_only_held_is_not_gone<S: LedgerEngine>(store: S, _: Time) {
+    let (ann, key, team) = (account("ann"), budget("key-1"), budget("team"));
+    pay(&store, &ann, 100).await;
+    let monthly = SpendingLimits {
+        monthly: Some(nanos(80)),
+        ..SpendingLimits::default()
+    };
+    store.set_limits(&ann, &key, daily(50)).await.unwrap();
+    store.set_limits(&ann, &team, monthly).await.unwrap();
+    let (key, both) = ([key.clone()], [key, team.clone()]);
+    let team = [team];
+    let refused =
+        async |budgets: &[BudgetId], amount| hold(&store, &ann, budgets, amount).await.unwrap_err();
+    let only_held = |limit| HoldRefusal::OnlyHeld { limit };
+    let reached = HoldRefusal::LimitReached;
+    let (day, month) = (BudgetWindow::Day, BudgetWindow::Month);
+
+    let one = hold(&store, &ann, &both, 40).await.unwrap();
+    let two = hold(&store, &ann, &team, 40).await.unwrap();
+    assert_eq!(refused(&[], 21).await, only_held(None));
+    assert_eq!(refused(&[], 101).await, HoldRefusal::InsufficientCredits);
+    assert_eq!(refused(&key, 11).await, only_held(Some(day)));
+    assert_eq!(refused(&team, 1).await, only_held(Some(month)));
+    // The key's limit comes first, and the balance before it.
+    assert_eq!(refused(&both, 11).await, only_held(Some(day)));
+    assert_eq!(refused(&both, 21).await, only_held(None));
+    // What is gone somewhere counts more than what is held elsewhere.
+    assert_eq!(refused(&both, 51).await, reached(day));
+    assert_eq!(refused(&team, 81).await, reached(month));
+    balances(&store, &ann, 100, 80).await;
+
+    store.settle(one, costs(40)).await.unwrap();
+    assert_eq!(refused(&key, 11).await, reached(day));
+    assert_eq!(refused(&team, 40).await, only_held(None));
+    assert_eq!(refused(&team, 41).await, reached(month));
+    assert_eq!(refused(&[], 60).await, only_held(None));
+    assert_eq!(refused(&[], 61).await, HoldRefusal::InsufficientCredits);
+    store.settle(two, costs(0)).await.unwrap();
+    let all = hold(&store, &ann, &[], 60).await.unwrap();
+    store.settle(all, costs(60)).await.unwrap();
+    assert_eq!(refused(&[], 1).await, HoldRefusal::InsufficientCredits);
+    balances(&store, &ann, 100, 0).await;
 }
 
 pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: LedgerEngine>(store: S, _: Time) {

@@ -293,6 +293,7 @@ laws! {
         ledger::a_payment_without_a_name_is_refused,
         ledger::a_settlement_takes_what_the_call_cost,
         ledger::a_refused_hold_changes_nothing,
+        ledger::money_that_is_only_held_is_not_gone,
         ledger::a_free_call_is_logged_and_costs_nothing,
         ledger::limits_count_what_was_spent_before,
         ledger::a_day_ends_and_the_month_goes_on,

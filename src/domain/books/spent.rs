@@ -25,6 +25,14 @@ impl Spent {
         self.after(amount).is_some_and(|after| after <= limit)
     }
 
+    /// The same without what is set aside.
+    fn charged(self) -> Self {
+        Self {
+            held: Money::ZERO,
+            ..self
+        }
+    }
+
     fn left(&self, limit: Option<Money>) -> Option<Money> {
         limit.map(|limit| limit.saturating_sub(self.settled).saturating_sub(self.held))
     }
@@ -159,25 +167,44 @@ impl Budget {
         lefts.into_iter().flatten().min()
     }
 
+    /// The first window without room for `amount`.
+    pub(super) fn lacks(&self, amount: Money, second: i64) -> Option<BudgetWindow> {
+        self.first_without_room(amount, second, |spent| spent)
+    }
+
+    /// Why `amount` doesn't fit, whatever becomes of what is held.
     pub(super) fn refuses(&self, amount: Money, second: i64) -> Option<HoldRefusal> {
+        let window = self.first_without_room(amount, second, Spent::charged)?;
+        Some(match window {
+            BudgetWindow::Rolling => HoldRefusal::RollingLimitReached {
+                wait: self.wait(amount, second),
+            },
+            calendar => HoldRefusal::LimitReached(calendar),
+        })
+    }
+
+    fn first_without_room(
+        &self,
+        amount: Money,
+        second: i64,
+        counted: impl Fn(Spent) -> Spent,
+    ) -> Option<BudgetWindow> {
         let limits = &self.limits;
-        if !self.day.admits(amount, limits.daily) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Day))
-        } else if !self.month.admits(amount, limits.monthly) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Month))
-        } else if !self.total.admits(amount, limits.total) {
-            Some(HoldRefusal::LimitReached(BudgetWindow::Total))
+        let lacks = |spent, limit| !counted(spent).admits(amount, limit);
+        if lacks(self.day, limits.daily) {
+            Some(BudgetWindow::Day)
+        } else if lacks(self.month, limits.monthly) {
+            Some(BudgetWindow::Month)
+        } else if lacks(self.total, limits.total) {
+            Some(BudgetWindow::Total)
         } else {
             let limit = limits.rolling?.limit?;
-            let spent = self.spent_rolling(second);
-            (!spent.admits(amount, Some(limit))).then(|| HoldRefusal::RollingLimitReached {
-                wait: self.wait(limit, amount, second),
-            })
+            lacks(self.spent_rolling(second), Some(limit)).then_some(BudgetWindow::Rolling)
         }
     }
 
-    fn wait(&self, limit: Money, amount: Money, second: i64) -> Option<Duration> {
-        let room = limit.checked_sub(amount)?;
+    fn wait(&self, amount: Money, second: i64) -> Option<Duration> {
+        let room = self.limits.rolling?.limit?.checked_sub(amount)?;
         let rolling = self.rolling.as_deref()?;
         (!room.is_negative())
             .then(|| rolling.wait(room, second))

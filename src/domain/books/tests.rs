@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::budget::{RollingLimit, RollingWindow, SpendingLimits};
 
 #[derive(Default)]
 struct Loaded {
@@ -71,6 +72,92 @@ fn a_refused_hold_changes_nothing_anywhere() {
         Err(HoldRefusal::NegativeAmount)
     );
     assert!(hold(&mut books, &ids, Money::from_nanos(10), day(1)).is_ok());
+}
+
+#[test]
+fn only_what_is_charged_is_gone() {
+    let team = BudgetId::new("team").unwrap();
+    let limits = |window, limit| {
+        let limit = Some(Money::from_nanos(limit));
+        let mut limits = SpendingLimits::default();
+        match window {
+            BudgetWindow::Day => limits.daily = limit,
+            BudgetWindow::Month => limits.monthly = limit,
+            BudgetWindow::Total => limits.total = limit,
+            BudgetWindow::Rolling => {
+                let window = RollingWindow::new(Duration::from_secs(600)).unwrap();
+                limits.rolling = Some(RollingLimit {
+                    window,
+                    limit,
+                    soft: None,
+                });
+            }
+        }
+        limits
+    };
+    for window in [
+        BudgetWindow::Day,
+        BudgetWindow::Month,
+        BudgetWindow::Total,
+        BudgetWindow::Rolling,
+    ] {
+        let mut books = funded(100);
+        books.budget(&key()).set_limits(limits(window, 50), day(1));
+        books.budget(&team).limits.total = Some(Money::from_nanos(90));
+        let ids = [key(), team.clone()];
+        let refused = |books: &mut Loaded, ids: &[BudgetId], amount| {
+            hold(books, ids, Money::from_nanos(amount), day(1)).unwrap_err()
+        };
+        let only_held = |limit| HoldRefusal::OnlyHeld { limit };
+        let stamp = hold(&mut books, &ids, Money::from_nanos(50), day(1));
+        let stamp = stamp.unwrap().windows;
+        assert_eq!(refused(&mut books, &ids, 1), only_held(Some(window)));
+        let twice = [team.clone(), key()];
+        assert_eq!(
+            refused(&mut books, &twice, 50),
+            only_held(Some(BudgetWindow::Total))
+        );
+        assert_eq!(refused(&mut books, &[], 51), only_held(None));
+        assert_eq!(
+            refused(&mut books, &[], 101),
+            HoldRefusal::InsufficientCredits
+        );
+        // Its account and its team only wait for the call; the key never has room.
+        let gone = match window {
+            BudgetWindow::Rolling => HoldRefusal::RollingLimitReached { wait: None },
+            calendar => HoldRefusal::LimitReached(calendar),
+        };
+        assert_eq!(refused(&mut books, &twice, 51), gone);
+        assert_eq!(
+            books.balance.held,
+            Money::from_nanos(50),
+            "nothing has changed"
+        );
+
+        let _ = end(&mut books, &ids, stamp, 50, 50);
+        let gone = refused(&mut books, &ids, 1);
+        let is_gone = matches!(
+            gone,
+            HoldRefusal::LimitReached(_) | HoldRefusal::RollingLimitReached { wait: Some(_) }
+        );
+        assert!(is_gone, "{gone:?}");
+    }
+}
+
+#[test]
+fn an_operator_reads_what_is_held() {
+    for (limit, text) in [
+        (
+            None,
+            "calls under way hold what the amount needs of the balance",
+        ),
+        (
+            Some(BudgetWindow::Day),
+            "calls under way hold what the amount needs of the limit of a day",
+        ),
+    ] {
+        assert_eq!(HoldRefusal::OnlyHeld { limit }.to_string(), text);
+    }
 }
 
 #[test]
@@ -162,7 +249,7 @@ fn what_can_not_be_counted_is_not_granted() {
     let one = Money::from_nanos(1);
     assert_eq!(books.balance.available(), Money::MAX);
     let refused = hold(&mut books, &[key()], one, day(1));
-    assert_eq!(refused, Err(HoldRefusal::InsufficientCredits));
+    assert_eq!(refused, Err(HoldRefusal::OnlyHeld { limit: None }));
     let _ = end(&mut books, &[key()], day(1).windows, i64::MAX, i64::MAX);
     assert_eq!(books.balance.available(), Money::MAX);
     let refused = hold(&mut books, &[key()], one, day(1));

@@ -220,11 +220,15 @@ impl LeasedLedger {
         StoreFuture::new(async move {
             let answer = first.await?;
             let scarcity = match answer {
-                Err(HoldRefusal::InsufficientCredits) => Scarcity::Account,
-                // Leases under other budgets keep going.
-                Err(HoldRefusal::LimitReached(_) | HoldRefusal::RollingLimitReached { .. }) => {
-                    Scarcity::Budgets
+                Err(HoldRefusal::InsufficientCredits | HoldRefusal::OnlyHeld { limit: None }) => {
+                    Scarcity::Account
                 }
+                // Leases under other budgets keep going.
+                Err(
+                    HoldRefusal::LimitReached(_)
+                    | HoldRefusal::RollingLimitReached { .. }
+                    | HoldRefusal::OnlyHeld { limit: Some(_) },
+                ) => Scarcity::Budgets,
                 _ => return Ok(answer),
             };
             let (account, budgets) = (&request.call.account, &*request.budgets);

@@ -23,10 +23,11 @@ pub enum DenialFormat {
     /// `{"error", "message"}`.
     ErrorMessage,
     /// `{"error": {"message", "type", "param", "code"}}`, with `retry-after-ms` and
-    /// `x-should-retry`, which OpenAI's clients obey.
+    /// `x-should-retry`, which OpenAI's clients obey: a 402 says `false`, unless the money is only
+    /// held by calls under way.
     OpenAi,
-    /// `{"type": "error", "error": {"type", "message"}}`, with `x-should-retry`, which Anthropic's
-    /// clients obey. The types are those of its API: `authentication_error`, `rate_limit_error`,
+    /// `{"type": "error", "error": {"type", "message"}}`, with the same `x-should-retry`, which
+    /// Anthropic's clients obey. The types are those of its API: `authentication_error`, `rate_limit_error`,
     /// `billing_error` and so on.
     Anthropic,
 }
@@ -159,7 +160,7 @@ fn open_ai(denial: &Denial, text: &str) -> DenialBody {
             HeaderValue::from(ms),
         ));
     }
-    body.headers.extend(never_retried(denial));
+    body.headers.extend(should_retry(denial));
     body
 }
 
@@ -187,13 +188,15 @@ fn anthropic(denial: &Denial, text: &str) -> DenialBody {
             message: text,
         },
     });
-    body.headers.extend(never_retried(denial));
+    body.headers.extend(should_retry(denial));
     body
 }
 
-/// Keeps a client from retrying if only money helps.
-fn never_retried(denial: &Denial) -> Option<(HeaderName, HeaderValue)> {
+/// Keeps a client from retrying if only money helps, and has it retry if the money is there, but
+/// held: of itself it would give up on a 402.
+fn should_retry(denial: &Denial) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_static("x-should-retry");
-    let no = HeaderValue::from_static("false");
-    denial.kind().is_payment().then_some((name, no))
+    let advice = if denial.is_passing() { "true" } else { "false" };
+    let advice = HeaderValue::from_static(advice);
+    denial.kind().is_payment().then_some((name, advice))
 }

@@ -156,6 +156,37 @@ fn each_path_has_its_style() {
 }
 
 #[test]
+fn who_lacks_money_for_a_moment_is_not_told_to_give_up() {
+    for kind in [
+        DenialKind::InsufficientCredits,
+        DenialKind::SpendingLimitReached,
+    ] {
+        for format in [DenialFormat::OpenAi, DenialFormat::Anthropic] {
+            let advice = |denial: Denial| {
+                let (response, body) = answer(&Denials::new(format), &denial, "/");
+                assert_eq!(response.status(), 402);
+                let header = |name| response.headers().get(name).cloned();
+                (header("x-should-retry"), header("retry-after"), body)
+            };
+            let held = Denial::new(kind).passing();
+            let (retry, wait, text) = advice(held.retry_after(Duration::from_secs(1)));
+            assert_eq!(
+                (retry.unwrap(), wait.unwrap()),
+                ("true".parse().unwrap(), "1".parse().unwrap())
+            );
+            let (retry, wait, same) = advice(Denial::new(kind));
+            assert_eq!((retry.unwrap(), wait), ("false".parse().unwrap(), None));
+            assert_eq!(text, same, "{kind:?}");
+            let later = Denial::new(kind).retry_after(Duration::from_secs(9));
+            assert_eq!(advice(later).0.unwrap(), "false");
+        }
+    }
+    let limited = Denial::new(DenialKind::RateLimited).passing();
+    let (response, _) = answer(&Denials::new(DenialFormat::OpenAi), &limited, "/");
+    assert!(!response.headers().contains_key("x-should-retry"));
+}
+
+#[test]
 fn grpc_is_answered_in_grpc_whatever_the_style() {
     let mut request = http::Request::new(());
     *request.version_mut() = http::Version::HTTP_2;

@@ -117,6 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn money_that_is_only_held_says_when_to_come_again() {
+        let denial = Denial::new(DenialKind::SpendingLimitReached).passing();
+        let denial = denial.retry_after(Duration::from_secs(1));
+        let details = status(&denial, "held").get_error_details();
+        let retry = details.retry_info().unwrap().retry_delay;
+        assert_eq!(retry, Some(Duration::from_secs(1)));
+        let violations = &details.quota_failure().unwrap().violations;
+        assert_eq!(violations[0].subject, "spending_limit");
+    }
+
+    #[test]
     fn every_reason_is_upper_snake_case_and_short() {
         let status = status(&Denial::new(DenialKind::CredentialMissing), "");
         let details = status.get_error_details();

@@ -87,6 +87,11 @@ fn wait(books: &mut Loaded, amount: i64, second: i64) -> Option<u64> {
     }
 }
 
+fn is_only_held(books: &mut Loaded, amount: i64, second: i64) -> bool {
+    let limit = Some(BudgetWindow::Rolling);
+    open(books, amount, second) == Err(HoldRefusal::OnlyHeld { limit })
+}
+
 #[test]
 fn a_charge_counts_until_its_slice_has_left_the_window() {
     // Slices of ten seconds.
@@ -99,11 +104,11 @@ fn a_charge_counts_until_its_slice_has_left_the_window() {
     assert_eq!(wait(&mut books, 11, 1_609), Some(1));
     let stamp = open(&mut books, 80, 1_610).unwrap();
     // What is held counts, however long it is, and what it came to from its end on.
-    assert_eq!(wait(&mut books, 1, 1_610), None, "whoever holds must end");
-    assert_eq!(wait(&mut books, 80, 1_610), None);
+    assert!(is_only_held(&mut books, 1, 1_610), "whoever holds must end");
+    assert!(is_only_held(&mut books, 80, 1_610));
     assert_eq!(wait(&mut books, 81, 1_610), Some(300));
-    assert_eq!(wait(&mut books, 21, 1_610), None);
-    assert_eq!(wait(&mut books, 21, 100_000), None);
+    assert!(is_only_held(&mut books, 21, 1_610));
+    assert!(is_only_held(&mut books, 21, 100_000));
     end(&mut books, stamp, 80, 50, 100_000);
     assert_eq!(wait(&mut books, 51, 100_599), Some(11));
     spend(&mut books, 50, 100_599);
@@ -381,7 +386,7 @@ proptest! {
                             open_holds.push((stamp, amount));
                         }
                         Err(HoldRefusal::RollingLimitReached { wait }) => {
-                            prop_assert!(!fits);
+                            prop_assert!(counted + amount > limit);
                             let later = wait.map(|wait| second + i64::try_from(wait.as_secs()).unwrap());
                             // What is held is none of its business.
                             let mut fits_at = |at| model.counted(at) + amount <= limit;
@@ -391,8 +396,13 @@ proptest! {
                                     prop_assert!(!fits_at(later - 1));
                                     prop_assert!(fits_at(later));
                                 }
-                                None => prop_assert!(fits_at(second) || !fits_at(i64::MAX / 4)),
+                                None => prop_assert!(!fits_at(i64::MAX / 4)),
                             }
+                            model.latest = books.budget.rolling.as_ref().unwrap().latest;
+                        }
+                        Err(HoldRefusal::OnlyHeld { limit: window }) => {
+                            prop_assert_eq!(window, Some(BudgetWindow::Rolling));
+                            prop_assert!(!fits && counted + amount <= limit);
                             model.latest = books.budget.rolling.as_ref().unwrap().latest;
                         }
                         Err(refusal) => panic!("{refusal}"),

@@ -139,12 +139,29 @@ pub(super) fn hold_answer(words: &[String]) -> Result<HoldAnswer, StoreError> {
                 _ => return Err(corrupt("answer")),
             },
         },
+        "only_held" => HoldRefusal::OnlyHeld {
+            limit: occupied(details)?,
+        },
         "in_progress" => HoldRefusal::InProgress,
         "already_settled" => HoldRefusal::AlreadySettled,
         "other_request" => HoldRefusal::OtherRequest,
         _ => return Err(corrupt("answer")),
     };
     Ok(HoldAnswer::Refused(refusal))
+}
+
+fn occupied(words: &[String]) -> Result<Option<BudgetWindow>, StoreError> {
+    let [word] = words else {
+        return Err(corrupt("answer"));
+    };
+    Ok(match word.as_str() {
+        "balance" => None,
+        "day" => Some(BudgetWindow::Day),
+        "month" => Some(BudgetWindow::Month),
+        "total" => Some(BudgetWindow::Total),
+        "rolling" => Some(BudgetWindow::Rolling),
+        _ => return Err(corrupt("answer")),
+    })
 }
 
 fn granted(words: &[String]) -> Result<Grant, StoreError> {

@@ -5,7 +5,8 @@
 --       when the key may be forgotten in ms, now in seconds, then the names of budgets, each once
 --
 -- Answers {'held', day, month, left of the account, left of the budgets or '-'}, or why not: one
--- word, or {'rolling', seconds until enough has left the window or '-'}.
+-- word, {'rolling', seconds until enough has left the window or '-'}, or {'only_held', 'balance' or
+-- the window} if it would fit everywhere but for what calls under way hold.
 
 local books, once, once_ends, open, marks = unpack(KEYS)
 local number, wanted, day, month, expiry, call, key, fingerprint, now_ms, key_ends_ms, second =
@@ -76,9 +77,23 @@ if less(wanted, ZERO) then
   return { 'negative' }
 end
 local balance, budgets = load(books, ids)
-local counted = plus(plus(balance.settled, balance.held), wanted)
-if less(available(balance), wanted) or less(LARGEST, counted) then
-  return { 'insufficient' }
+local function covers(held)
+  local all = {
+    deposited = balance.deposited,
+    credit_line = balance.credit_line,
+    settled = balance.settled,
+    held = held,
+  }
+  local counted = plus(plus(balance.settled, held), wanted)
+  return not less(available(all), wanted) and not less(LARGEST, counted)
+end
+-- What has no room only because of what is held: the balance, or the first window.
+local occupied
+if not covers(balance.held) then
+  if not covers(ZERO) then
+    return { 'insufficient' }
+  end
+  occupied = 'balance'
 end
 for _, budget in ipairs(budgets) do
   day, month = math.max(day, budget.day), math.max(month, budget.month)
@@ -99,19 +114,42 @@ local function wait(rolling, room)
   return '-'
 end
 
-local REFUSALS = { [DAY] = 'day', [MONTH] = 'month', [TOTAL] = 'total' }
-for _, budget in ipairs(budgets) do
-  roll(budget, day, month, second)
+-- The first window without room for what is wanted, with what is held or by what is charged alone.
+local function lacking(budget, counts_held)
   for i, window in ipairs(budget) do
-    local after = plus(plus(window.settled, window.held), wanted)
-    if window.limit ~= '-' and less(amount(window.limit), after) then
-      return { REFUSALS[i] }
+    local spent = counts_held and plus(window.settled, window.held) or window.settled
+    if window.limit ~= '-' and less(amount(window.limit), plus(spent, wanted)) then
+      return i
     end
   end
-  local limit, held_in_all = limit_of(budget.rolling), budget[TOTAL].held
-  if limit and less(limit, plus(plus(budget.rolling.settled, held_in_all), wanted)) then
-    return { 'rolling', wait(budget.rolling, minus(limit, wanted)) }
+  local limit = limit_of(budget.rolling)
+  if limit then
+    local spent = budget.rolling.settled
+    if counts_held then
+      spent = plus(spent, budget[TOTAL].held)
+    end
+    if less(limit, plus(spent, wanted)) then
+      return ROLLING
+    end
   end
+end
+
+local REFUSALS = { [DAY] = 'day', [MONTH] = 'month', [TOTAL] = 'total', [ROLLING] = 'rolling' }
+for _, budget in ipairs(budgets) do
+  roll(budget, day, month, second)
+  local lacks = lacking(budget, true)
+  if lacks then
+    local gone = lacking(budget, false)
+    if gone == ROLLING then
+      return { 'rolling', wait(budget.rolling, minus(limit_of(budget.rolling), wanted)) }
+    elseif gone then
+      return { REFUSALS[gone] }
+    end
+    occupied = occupied or REFUSALS[lacks]
+  end
+end
+if occupied then
+  return { 'only_held', occupied }
 end
 
 balance.held = bounded(plus(balance.held, wanted))
