@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Call, PRICED, home};
+use crate::support::{Account, Answer, Call, PRICED, home};
 
 #[tokio::test]
 async fn an_unknown_route_is_404_in_shape() {
@@ -296,12 +296,17 @@ async fn an_exhausted_budget_under_v1_is_402() {
             .key(&key.value)
             .json(&completion(&model))
     };
-    chat().send().await.refused_openai(&[402]);
+    let exhausted = |answer: Answer| {
+        let answer = answer.refused_openai(&[402]);
+        assert_eq!(answer.header("x-should-retry"), "false");
+        assert!(!answer.headers.contains_key("retry-after"));
+    };
+    exhausted(chat().send().await);
     account.top_up(&server, "1").await;
     chat().send().await.expect(200);
     let limits = account.limits(&server, &key.id, "0.000000001", "null");
     limits.send().await.expect(200);
-    chat().send().await.refused_openai(&[402]);
+    exhausted(chat().send().await);
 }
 
 /// RFC 6750, section 3.1: a request that brought nothing is told of no error, one that brought a

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tollgate::{
     books::HoldRefusal,
-    budget::SpendingLimits,
+    budget::{BudgetWindow, SpendingLimits},
     clock::Clock,
     store::{BudgetId, LeaseStore, LeasedLedger, Ledger},
     usage::Hold,
@@ -139,7 +139,12 @@ impl<P: Place> World<P> {
                 let days = self.tally.days;
                 node.holds.push(Open { hold, ends, days });
             }
-            Err(HoldRefusal::RollingLimitReached { .. }) => self.tally.rolling += 1,
+            Err(
+                HoldRefusal::RollingLimitReached { .. }
+                | HoldRefusal::OnlyHeld {
+                    limit: Some(BudgetWindow::Rolling),
+                },
+            ) => self.tally.rolling += 1,
             Err(
                 HoldRefusal::InsufficientCredits
                 | HoldRefusal::LimitReached(_)
