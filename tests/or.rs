@@ -474,6 +474,7 @@ async fn hidden_credentials_reach_no_handler() {
     // In an `or`, what either reads, whoever is first.
     for layer in [
         tokens.clone().hide_credentials().or(keys.clone()).shadow(),
+        tokens.clone().or(keys.clone().hide_credentials()),
         tokens.or(keys).hide_credentials(),
     ] {
         let answer = layer.layer(seen).oneshot(request(&all)).await.unwrap();

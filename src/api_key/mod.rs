@@ -115,7 +115,9 @@ impl ApiKeyLayer {
 
     /// Removes the header fields in which a key is looked for from requests that pass, so that a
     /// handler that relays requests can't hand a caller's credential to its provider. Layers further
-    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs. Cookies, and
+    /// places of your own other than `authorization`, are left alone, and so is a copy of a
+    /// credential where none is looked for.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         Self {

@@ -284,7 +284,7 @@ impl Settings {
         };
         self.requirement
             .as_ref()
-            .map_or(Ok(()), |layer| layer.check_names().map_err(unheld))
+            .map_or(Ok(()), |layer| layer.check_needed_names().map_err(unheld))
     }
 
     /// Checks for limits in places where they would never count.

@@ -57,6 +57,10 @@ impl<P> Gate<P> {
         self.0.shadow
     }
 
+    pub(super) fn hides_credentials(&self) -> bool {
+        self.0.hides
+    }
+
     pub(super) fn counted(&self) -> &Counted {
         &self.0.counted
     }
@@ -72,8 +76,8 @@ impl<P: Policy> Gate<P> {
         if !self.0.hides {
             return;
         }
-        let places = || self.policy().places().as_headers().into();
-        for name in self.0.hidden.get_or_init(places) {
+        let hidden = || self.policy().places().hidden();
+        for name in self.0.hidden.get_or_init(hidden) {
             headers.remove(name);
         }
     }
@@ -118,8 +122,8 @@ impl<P: Clone> Gate<P> {
         self.change(|settings| settings.denials = denials.into())
     }
 
-    /// Removes the header fields in which the policy looks for credentials
-    /// ([`Policy::places`]) from all requests that it lets through.
+    /// Removes the header fields in which the policy looks for credentials ([`Policy::places`]) from
+    /// all requests that it lets through: `authorization` if it may look anywhere, and no `cookie`.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         self.change(|settings| settings.hides = true)

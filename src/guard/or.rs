@@ -122,7 +122,7 @@ pub trait Authenticator {
 }
 
 /// One authenticating layer, or else another. The settings (`skip`, `shadow`, `denials`) are those
-/// of the first, and can be changed here.
+/// of the first, and can be changed here; credentials are hidden if either is to hide them.
 ///
 /// A request is judged by the first policy that recognizes its credential: a bad credential is
 /// refused, and the next policy isn't asked. If `authorization` or a key's header field appears
@@ -138,7 +138,13 @@ where
     B: Policy<Permit = Identified> + Clone,
 {
     pub(crate) fn new(first: Gate<A>, other: impl Authenticator<Policy = B>) -> Self {
-        let second = other.into_gate().policy().clone();
+        let other = other.into_gate();
+        let first = if other.hides_credentials() {
+            first.hide_credentials()
+        } else {
+            first
+        };
+        let second = other.policy().clone();
         Self {
             gate: first.with_policy(|first| Or::new(first, second)),
         }
@@ -177,7 +183,9 @@ where
 
     /// Removes the header fields in which a credential is looked for from requests that pass, so that a
     /// handler that relays requests can't hand a caller's credential to its provider. Layers further
-    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs. Cookies, and
+    /// places of your own other than `authorization`, are left alone, and so is a copy of a
+    /// credential where none is looked for.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         Self {
@@ -312,12 +320,20 @@ where
         self.second.stand_beside(others);
     }
 
+    /// Tokens of the second policy's issuers get to it only past the first. One without issuers
+    /// could admit another credential meanwhile, and a bad token would be overlooked.
     fn bearer_issuers(&self) -> Vec<Box<str>> {
-        [self.first.bearer_issuers(), self.second.bearer_issuers()].concat()
+        let mut issuers = self.first.bearer_issuers();
+        if !issuers.is_empty() {
+            issuers.extend(self.second.bearer_issuers());
+        }
+        issuers
     }
 
     fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
-        self.first.leave_bearers_of(issuers);
+        if !self.second.bearer_issuers().is_empty() {
+            self.first.leave_bearers_of(issuers);
+        }
         self.second.leave_bearers_of(issuers);
     }
 

@@ -46,6 +46,7 @@ mod table;
 use std::sync::Arc;
 
 pub use crate::wire::InvalidRoute;
+use check::Names;
 pub use check::UnheldName;
 pub use policy::{Explanation, RbacPolicy};
 pub use table::RouteTable;
@@ -152,12 +153,13 @@ impl RbacLayer {
     /// # Errors
     /// [`UnheldName`], the first of them.
     pub fn checked(self) -> Result<Self, UnheldName> {
-        self.check_names()?;
+        self.gate.policy().check_names(Names::Any)?;
         Ok(self)
     }
 
-    pub(crate) fn check_names(&self) -> Result<(), UnheldName> {
-        self.gate.policy().check_names()
+    /// Refuses what nobody could ever fulfil.
+    pub(crate) fn check_needed_names(&self) -> Result<(), UnheldName> {
+        self.gate.policy().check_names(Names::Needed)
     }
 
     /// Explains why the layer admits or refuses a request: for operators and tests.

@@ -408,3 +408,24 @@ fn without_roles_only_permissions_are_missed() {
     assert!(RbacLayer::authenticated().checked().is_ok());
     assert!(RbacLayer::require(&none, "read").checked().is_err());
 }
+
+/// A role that only a token knows, and one of several permissions, can be fulfilled.
+#[test]
+fn what_somebody_may_fulfil_is_not_refused_unasked() {
+    let roles = RoleSet::viewer_operator_admin();
+    let needed = |requirement| RbacLayer::require(&roles, requirement).check_needed_names();
+    for good in [
+        Requirement::role("service"),
+        Requirement::any_of(["read", "legacy:read"]),
+        Requirement::all_of(["read", "write"]),
+    ] {
+        assert!(needed(good).is_ok());
+    }
+    for bad in [
+        Requirement::permission("raed"),
+        Requirement::any_of(["raed", "legacy:read"]),
+        Requirement::all_of(["read", "raed"]),
+    ] {
+        assert!(needed(bad).is_err());
+    }
+}

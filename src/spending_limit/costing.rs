@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{charge::Tokens, money::Money, usage::Outcome},
-    wire::{GrpcCallStatus, UsageReader},
+    wire::{GrpcCallStatus, ToldError, UsageReader},
 };
 
 /// What was observed of the answer.
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     /// The body ended with an error.
     pub(super) body_failed: bool,
+    /// The body told of an error.
+    pub(super) error: Option<ToldError>,
 }
 
 /// What a call costs.
@@ -79,18 +81,17 @@ impl OpenHold {
         charge.and_then(Charge::model).or_else(read)
     }
 
-    /// Whether the answer tells of an error instead of an answer, or of the rest of it, and nobody
-    /// has counted anything. Providers that have begun to answer with 200 can report a failure in no
-    /// other way.
-    pub(super) fn tells_of_error(&mut self) -> bool {
+    /// The error that is told instead of an answer, or of the rest of it, if nobody has counted what
+    /// all of it used. Providers that have begun to answer with 200 can report a failure in no other
+    /// way.
+    pub(super) fn told_error(&mut self) -> Option<ToldError> {
         let is_reported = |charge: &Charge| charge.cost().is_some() || charge.tokens().is_some();
         if self.seen.cost.is_some() || self.charge.as_ref().is_some_and(is_reported) {
-            return false;
+            return None;
         }
-        self.seen.reader.as_mut().is_some_and(|reader| {
-            reader.catch_up();
-            reader.broke_off()
-        })
+        let reader = self.seen.reader.as_mut()?;
+        reader.catch_up();
+        reader.error()
     }
 
     /// What the handler reported.
@@ -128,6 +129,12 @@ impl OpenHold {
 
     fn failed(&self) -> Charging {
         let terms = &self.shared.terms;
+        match self.seen.error {
+            Some(ToldError::NoAnswer) => return terms.failed,
+            // A client may be able to bring that about.
+            Some(ToldError::AfterPart) => return terms.broken.unwrap_or(Charging::Counted),
+            None => {}
+        }
         let delivered = self.seen.is_broken() && self.seen.bytes > 0;
         let broken = terms.broken.filter(|_| delivered);
         broken.unwrap_or(terms.failed)

@@ -88,17 +88,21 @@ impl SpendingLimitLayer {
 
     /// What a call costs if the handler or its body ended with an error or a panic; nothing by
     /// default. An answer of 400 or above never costs anything. Where the cost is read from the
-    /// [body](crate::CostSource::Body), an answer that is an `error`, or whose events end with one,
-    /// has failed too, unless it counts what all of it used.
+    /// [body](crate::CostSource::Body), an answer that is an `error`, or whose first event is one, has
+    /// failed too, unless it counts what all of it used.
     #[must_use]
     pub fn failed_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.failed = charging)
     }
 
-    /// What a call costs if its answer ends with an error (of its body, or in its last event), a
-    /// panic, or a failure in gRPC trailers after part of its body was sent; by default the same as
+    /// What a call costs if its answer ends with an error, a panic, or a failure in gRPC trailers
+    /// after part of its body was sent; by default the same as
     /// [`failed_calls`](Self::failed_calls). If its own body is read meanwhile, a client can cause
     /// this by breaking that off, and would get what was delivered for free.
+    ///
+    /// Unless set, an `error` in the last event, after others, costs what was counted by then
+    /// ([`Charging::Counted`]): the body itself ended well, and the answer may have been nearly
+    /// whole.
     #[must_use]
     pub fn broken_streams(self, charging: Charging) -> Self {
         self.terms(|terms| terms.broken = Some(charging))

@@ -87,10 +87,10 @@ impl Meter for SpendingMeter {
     }
 
     fn end(mut self, how: BodyEnd) -> Option<StoreFuture<()>> {
-        let tells_of_error = self.0.tells_of_error();
+        self.0.seen.error = self.0.told_error();
         let seen = &mut self.0.seen;
-        seen.body_failed |= how == BodyEnd::Failed || tells_of_error;
-        let failed = seen.is_broken() || seen.has_failed();
+        seen.body_failed |= how == BodyEnd::Failed;
+        let failed = seen.is_broken() || seen.has_failed() || seen.error.is_some();
         self.0.settle(if failed {
             Outcome::Failed
         } else {

@@ -47,6 +47,12 @@ impl CredentialPlaces {
         &self.headers
     }
 
+    /// The fields that carry its credentials, as far as they are known.
+    pub(crate) fn hidden(&self) -> Box<[HeaderName]> {
+        let bearer = self.take_bearer().then_some(AUTHORIZATION);
+        self.headers.iter().cloned().chain(bearer).collect()
+    }
+
     /// Whether a bearer token in `authorization` may be one of its credentials.
     pub(crate) fn take_bearer(&self) -> bool {
         self.are_open || self.headers.contains(&AUTHORIZATION)

@@ -45,7 +45,7 @@ pub(crate) use path::{is_normal_path, parameter_of};
 pub use rate_headers::RateHeaderDialect;
 pub(crate) use rate_headers::{RateHeaders, ToldLimits};
 pub(crate) use routes::{Methods, RouteMatch, Routes};
-pub(crate) use usage::UsageReader;
+pub(crate) use usage::{ToldError, UsageReader};
 
 /// A refusal as a gRPC status, with the text for clients.
 #[cfg(feature = "tonic")]

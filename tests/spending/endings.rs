@@ -67,15 +67,21 @@ async fn an_error_in_an_answer_of_200_is_a_failure() {
     let layer = gate.layer(by_token().cost_from(CostSource::Body));
     let counted = layer.clone().broken_streams(Charging::Counted);
 
-    for pieces in [vec![error], vec![START, PIECE, error, done]] {
-        let stream = async |_: Charge| answer("text/event-stream", &pieces);
+    for layer in [&layer, &counted] {
+        let stream = async |_: Charge| answer("text/event-stream", &[": wait\n\n", error]);
         let (_, row) = gate.call(layer.clone(), stream).await;
         assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
         assert!(!row.settlement.usage_is_missing);
-        let (_, row) = gate.call(counted.clone(), stream).await;
+        // What came before it is charged: a client might bring it about at the end.
+        let stream = async |_: Charge| answer("text/event-stream", &[START, PIECE, error, done]);
+        let (_, row) = gate.call(layer.clone(), stream).await;
         assert_eq!(row.settlement.outcome, Outcome::Failed);
-        assert!(nanos(&row) > 0, "what was sent was asked to be charged");
+        assert_eq!(nanos(&row), 25 * 1_000 + 100 * 10_000);
     }
+    let free = layer.clone().broken_streams(Charging::Nothing);
+    let stream = async |_: Charge| answer("text/event-stream", &[START, PIECE, error]);
+    let (_, row) = gate.call(free, stream).await;
+    assert_eq!(nanos(&row), 0);
     let json = r#"{"error":{"message":"overloaded"}}"#;
     let json = async |_: Charge| answer("application/json", &[json]);
     let (_, row) = gate.call(layer.clone(), json).await;

@@ -172,6 +172,25 @@ async fn tokens_in_a_cookie_are_left_to_nobody() {
     assert_eq!(subject(&layer, both).await, "401");
 }
 
+/// A token that is left mustn't be overlooked for another credential on the way to its verifier.
+#[tokio::test]
+async fn nothing_else_stands_between_two_issuers() {
+    let cookie = || ours().cookie("token");
+    let (one, other) = (token(OURS, "us"), token(THEIRS, "them"));
+    let with_cookie = || Request::builder().header("cookie", format!("token={one}"));
+    for bad in [&other, "a.b.c"] {
+        let both = || with_cookie().header("authorization", format!("Bearer {bad}"));
+        let between = ours().or(cookie()).or(theirs());
+        assert_eq!(subject(&between, both()).await, "401");
+        let nested = ours().or(cookie().or(theirs()));
+        assert_eq!(subject(&nested, both()).await, "401");
+    }
+    let behind = ours().or(theirs()).or(cookie());
+    assert_eq!(subject(&behind, bearer(&other)).await, "them:1");
+    assert_eq!(subject(&behind, bearer(&one)).await, "1");
+    assert_eq!(subject(&behind, with_cookie()).await, "1");
+}
+
 #[tokio::test]
 async fn a_subject_has_its_prefix_within_its_bound() {
     let layer = JwtLayer::new(verifier(OURS, "us").subject_prefix("us:").build().unwrap());

@@ -32,8 +32,8 @@ impl FileKeyStoreBuilder {
     }
 
     /// How long after it a use is written to the file at the latest; a minute unless set. Uses that
-    /// come meanwhile are written with it. [`get`](KeyStore::get) and [`list`](KeyStore::list)
-    /// include uses that are not written yet.
+    /// come meanwhile are written with it. [`get`](crate::store::KeyStore::get) and
+    /// [`list`](crate::store::KeyStore::list) include uses that are not written yet.
     pub fn touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
         self

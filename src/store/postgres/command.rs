@@ -203,7 +203,7 @@ impl Command {
             request_id = %call.request_id,
             route = %call.route,
             charged = %settlement.charged,
-            "a call that was answered isn't charged: its money is given back"
+            "the store was closed before it was known that this call is charged"
         );
     }
 

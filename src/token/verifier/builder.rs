@@ -79,6 +79,7 @@ impl TokenVerifierBuilder {
     /// What the subject begins with, before the token's `sub`, both together of at most 255 bytes;
     /// nothing unless set. A `sub` is unique for its issuer only (RFC 7519 section 4.1.2): where
     /// there are several with users of their own, it keeps them apart in limits, accounts and keys.
+    /// A token's `sid` stays as it is: end a login by it only for tokens of your own issuer.
     pub fn subject_prefix(mut self, prefix: &str) -> Self {
         self.rules.subject_prefix = prefix.into();
         self

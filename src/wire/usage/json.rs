@@ -109,6 +109,8 @@ enum Section {
     Details,
     /// `cache_creation` (Anthropic).
     CacheCreation,
+    /// `error`.
+    Error,
 }
 
 /// Nothing deeper than this matters.
@@ -159,6 +161,11 @@ impl Scanner {
     /// Whether it told of an error that ended the answer, without counts for the whole of it.
     pub(super) fn broke_off(&self) -> bool {
         self.has_error && !self.is_final
+    }
+
+    /// Whether it was an object, and no mark like `[DONE]`.
+    pub(super) fn is_object(&self) -> bool {
+        self.sections.first() == Some(&Section::Root)
     }
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
@@ -263,6 +270,7 @@ impl Scanner {
         let key: &[u8] = if self.keyed { &self.key } else { b"" };
         let section = match (is_object, self.section(), key) {
             (true, _, _) if self.depth == 0 => Section::Root,
+            (true, _, _) if self.is_error() => Section::Error,
             (true, Section::Root, b"response") => Section::Response,
             (true, Section::Root, b"message") => Section::Message,
             (true, Section::Root | Section::Response | Section::Message, b"usage") => {
@@ -277,7 +285,6 @@ impl Scanner {
         if section == Section::Usage {
             self.counts = false;
         }
-        self.has_error |= is_object && self.is_error();
         if let Some(place) = self.sections.get_mut(self.depth) {
             *place = section;
         }
@@ -309,15 +316,22 @@ impl Scanner {
         }
     }
 
+    /// Whether the text just read is an error, or the type of one (an event of OpenAI's responses).
+    fn says_error(&self, says_something: bool) -> bool {
+        let is_type = self.keyed && self.section() == Section::Root && self.key == b"type";
+        (self.is_error() && says_something) || (is_type && self.text == b"error")
+    }
+
     /// Whether the current value is the `error` of the whole answer (OpenAI's and Anthropic's
-    /// answers and events, and those of OpenAI's responses). A `null` there is none.
+    /// answers and events, and those of OpenAI's responses). Neither `null` nor an empty one is any.
     fn is_error(&self) -> bool {
         let in_place = matches!(self.section(), Section::Root | Section::Response);
         self.keyed && in_place && self.key == b"error"
     }
 
     fn end_text(&mut self) {
-        self.has_error |= self.is_error();
+        let says_something = !self.text.is_empty();
+        self.has_error |= self.section() == Section::Error || self.says_error(says_something);
         let in_place = matches!(
             self.section(),
             Section::Root | Section::Response | Section::Message

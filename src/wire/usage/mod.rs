@@ -13,6 +13,15 @@ use self::{json::Scanner, sse::Events};
 use super::encoding::is_encoded;
 use crate::domain::charge::Tokens;
 
+/// What came before an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ToldError {
+    /// Nothing.
+    NoAnswer,
+    /// Part of the answer.
+    AfterPart,
+}
+
 /// Reads one body.
 pub(crate) struct UsageReader(Kind);
 
@@ -49,12 +58,12 @@ impl UsageReader {
         }
     }
 
-    /// Whether the answer is an error, or ended with one, though its status was good. Not if it
+    /// The error that the answer is, or that it ended with, though its status was good. `None` if it
     /// counts what all of it used.
-    pub(crate) fn broke_off(&self) -> bool {
+    pub(crate) fn error(&self) -> Option<ToldError> {
         match &self.0 {
-            Kind::Json(scanner) => scanner.broke_off(),
-            Kind::Events(events) => events.broke_off(),
+            Kind::Json(scanner) => scanner.broke_off().then_some(ToldError::NoAnswer),
+            Kind::Events(events) => events.error(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
 
-use super::json::Scanner;
+use super::{ToldError, json::Scanner};
 
 /// All counts end like this, and `"usage": null`, which may be in every event, doesn't. Quotation
 /// marks within strings are escaped.
@@ -87,25 +87,41 @@ impl Events {
         &self.scanner
     }
 
-    /// Whether the stream ended with an error, without counts for the whole of it. What was sent
+    /// The error that the stream ended with, without counts for the whole of it. What was sent
     /// before says nothing about that, so only its end is kept, and parsed once it is over.
-    pub(super) fn broke_off(&self) -> bool {
+    pub(super) fn error(&self) -> Option<ToldError> {
         if self.scanner.is_final() {
-            return false;
+            return None;
         }
         let begun_before = match self.end_is_cut {
-            true => end_of_kept(&[], &self.end).unwrap_or(0),
+            true => end_of_kept(&[], &self.end).unwrap_or(self.end.len()),
             false => 0,
         };
-        let (_, end) = self.end.split_at(begun_before);
+        let (_, mut rest) = self.end.split_at(begun_before);
+        let mut came_before = self.end_is_cut;
+        let mut error = None;
         let mut events = Self::new();
-        events.read(end);
-        events.scanner.broke_off()
+        while !rest.is_empty() {
+            (events.scanner, events.told) = (Scanner::default(), false);
+            rest = events.read_event(rest);
+            if events.scanner.broke_off() {
+                error = Some(match came_before {
+                    true => ToldError::AfterPart,
+                    false => ToldError::NoAnswer,
+                });
+            } else if events.told && events.scanner.is_object() {
+                (error, came_before) = (None, true);
+            }
+        }
+        error
     }
 
     fn keep_end(&mut self, piece: &[u8]) {
         let (before, end) = piece.split_at(piece.len().saturating_sub(END_MAX));
-        self.end_is_cut |= !before.is_empty();
+        if !before.is_empty() {
+            self.end.clear();
+            self.end_is_cut = true;
+        }
         if self.end.len().saturating_add(end.len()) > END_MAX.saturating_mul(2) {
             let kept = END_MAX.saturating_sub(end.len());
             let gone = self.end.len().saturating_sub(kept);

@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn broke_off(media_type: &'static str, text: &str) -> bool {
+fn error(media_type: &'static str, text: &str) -> Option<ToldError> {
     let all = |cut| {
         let mut reader = UsageReader::for_body(&headers(media_type)).unwrap();
         for piece in text.as_bytes().chunks(cut) {
             reader.feed(piece);
         }
         reader.catch_up();
-        reader.broke_off()
+        reader.error()
     };
     let whole = all(usize::MAX);
     for cut in [1, 2, 3, 7, 64, 1_000, 3_000] {
@@ -19,8 +19,8 @@ fn broke_off(media_type: &'static str, text: &str) -> bool {
 }
 
 #[test]
-fn an_answer_that_is_an_error_has_broken_off() {
-    let json = |text| broke_off("application/json", text);
+fn an_answer_that_is_an_error_is_found() {
+    let json = |text: &str| error("application/json", text).is_some();
     assert!(json(
         r#"{"error":{"message":"overloaded","type":"server_error"}}"#
     ));
@@ -28,7 +28,12 @@ fn an_answer_that_is_an_error_has_broken_off() {
     assert!(json(
         r#"{"type":"error","error":{"type":"overloaded_error"}}"#
     ));
-    assert!(!json(r#"{"error":null,"choices":[]}"#));
+    for none in ["null", "false", "0", r#""""#, "{}", "[]"] {
+        assert!(
+            !json(&format!(r#"{{"error":{none},"choices":[]}}"#)),
+            "{none}"
+        );
+    }
     assert!(!json(
         r#"{"choices":[{"error":{"message":"no"}}],"tool":{"error":"no"}}"#
     ));
@@ -38,10 +43,12 @@ fn an_answer_that_is_an_error_has_broken_off() {
 }
 
 #[test]
-fn a_stream_that_ends_with_an_error_has_broken_off() {
+fn an_error_at_the_end_of_a_stream_is_found() {
+    use ToldError::{AfterPart, NoAnswer};
+
     let events = |text: &str| {
-        let of_windows = broke_off("text/event-stream", &text.replace('\n', "\r\n"));
-        let of_unix = broke_off("text/event-stream", text);
+        let of_windows = error("text/event-stream", &text.replace('\n', "\r\n"));
+        let of_unix = error("text/event-stream", text);
         assert_eq!(of_unix, of_windows);
         of_unix
     };
@@ -51,21 +58,45 @@ fn a_stream_that_ends_with_an_error_has_broken_off() {
     let usage = "data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n";
     let done = "data: [DONE]\n\n";
     for before in [0, 1, 30, 400] {
+        let told = Some(if before == 0 { NoAnswer } else { AfterPart });
         let before = chunk.repeat(before);
-        assert!(events(&format!("{before}{error}")));
-        assert!(events(&format!("{before}{error}{done}")));
-        assert!(events(&format!("{before}{}", error.trim_end())));
-        assert!(!events(&format!("{before}{done}")));
-        assert!(!events(&format!("{before}{usage}{error}")), "counted");
-        assert!(!events(&format!("{before}{error}{usage}")), "counted");
+        assert_eq!(events(&format!("{before}{error}")), told);
+        assert_eq!(events(&format!("{before}: wait\n\n{error}{done}")), told);
+        assert_eq!(events(&format!("{before}{}", error.trim_end())), told);
+        assert_eq!(events(&format!("{before}{done}")), None);
+        assert_eq!(events(&format!("{before}{usage}{error}")), None, "counted");
+        assert_eq!(events(&format!("{before}{error}{usage}")), None, "counted");
+        assert_eq!(
+            events(&format!("{before}{error}{chunk}{done}")),
+            None,
+            "it went on"
+        );
     }
-    let anthropic = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\
-        \"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n\
-        event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
-    assert!(events(anthropic));
-    let responses = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\
+        \"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n";
+    let overloaded =
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    assert_eq!(events(&format!("{start}{overloaded}")), Some(AfterPart));
+    assert_eq!(events(overloaded), Some(NoAnswer));
+    let failed = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\
         \"error\":{\"code\":\"server_error\"},\"usage\":null}}\n\n";
-    assert!(events(responses));
-    // An error that a stream went on after says nothing of its end.
-    assert!(!events(&format!("{error}{}", chunk.repeat(400))));
+    assert_eq!(events(failed), Some(NoAnswer));
+    let flat =
+        "data: {\"type\":\"error\",\"code\":\"ERR\",\"message\":\"gone\",\"param\":null}\n\n";
+    assert_eq!(events(flat), Some(NoAnswer));
+}
+
+/// Only what is adjacent is read: what an answer echoes deep inside isn't its error.
+#[test]
+fn the_end_of_a_long_event_is_none_of_its_own() {
+    let steps = r#"{"tool":"a","error":"not found"},"#.repeat(120);
+    let last = format!("{{\"steps\":[{}{{}}]}}\n\n", steps);
+    for first in [": ping\n\n", "data: {}\n\n", ""] {
+        let mut reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
+        for piece in [first, "data: ", &last] {
+            reader.feed(piece.as_bytes());
+        }
+        reader.catch_up();
+        assert_eq!(reader.error(), None);
+    }
 }
