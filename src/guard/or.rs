@@ -320,18 +320,18 @@ where
         self.second.stand_beside(others);
     }
 
-    /// Tokens of the second policy's issuers get to it only past the first. One without issuers
-    /// could admit another credential meanwhile, and a bad token would be overlooked.
+    /// Tokens of the second policy's issuers get to it only past the first. One that doesn't look at
+    /// bearers could admit another credential meanwhile, and a bad token would be overlooked.
     fn bearer_issuers(&self) -> Vec<Box<str>> {
         let mut issuers = self.first.bearer_issuers();
-        if !issuers.is_empty() {
+        if self.first.places().compare_bearer() {
             issuers.extend(self.second.bearer_issuers());
         }
         issuers
     }
 
     fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
-        if !self.second.bearer_issuers().is_empty() {
+        if self.second.places().compare_bearer() {
             self.first.leave_bearers_of(issuers);
         }
         self.second.leave_bearers_of(issuers);

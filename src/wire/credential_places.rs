@@ -12,6 +12,9 @@ pub struct CredentialPlaces {
     headers: Vec<HeaderName>,
     /// Whether it may look elsewhere too, even into `authorization`.
     are_open: bool,
+    /// Whether bearer tokens are looked at wherever there is another credential: two that disagree
+    /// are refused.
+    compare_bearer: bool,
 }
 
 impl CredentialPlaces {
@@ -19,18 +22,22 @@ impl CredentialPlaces {
     pub const ANYWHERE: Self = Self {
         headers: Vec::new(),
         are_open: true,
+        compare_bearer: false,
     };
 
     /// No header field that may hold a key or a bearer token: a cookie, a certificate.
     pub const ELSEWHERE: Self = Self {
         headers: Vec::new(),
         are_open: false,
+        compare_bearer: false,
     };
 
     /// Exactly these header fields; with `authorization` among them, it takes bearer tokens.
     pub fn headers(headers: impl IntoIterator<Item = HeaderName>) -> Self {
+        let headers: Vec<_> = headers.into_iter().collect();
         Self {
-            headers: headers.into_iter().collect(),
+            compare_bearer: headers.contains(&AUTHORIZATION),
+            headers,
             are_open: false,
         }
     }
@@ -40,11 +47,17 @@ impl CredentialPlaces {
     pub fn and(mut self, other: Self) -> Self {
         self.headers.extend(other.headers);
         self.are_open |= other.are_open;
+        self.compare_bearer &= other.compare_bearer;
         self
     }
 
     pub(crate) fn as_headers(&self) -> &[HeaderName] {
         &self.headers
+    }
+
+    /// Whether no bearer token is overlooked for another credential.
+    pub(crate) const fn compare_bearer(&self) -> bool {
+        self.compare_bearer
     }
 
     /// The fields that carry its credentials, as far as they are known.
