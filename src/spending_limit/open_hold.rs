@@ -130,7 +130,10 @@ impl OpenHold {
         self.seen.call = GrpcCallStatus::of_head(headers);
         match self.price.source() {
             CostSource::Handler => {}
-            CostSource::Body => self.seen.reader = UsageReader::for_body(headers).map(Box::new),
+            CostSource::Body => {
+                let reader = UsageReader::for_body(headers).map(UsageReader::with_errors);
+                self.seen.reader = reader.map(Box::new);
+            }
             CostSource::Header(name) => {
                 let mut lines = headers.get_all(name).iter();
                 let reported = match (lines.next(), lines.next()) {

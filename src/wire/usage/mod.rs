@@ -51,6 +51,14 @@ impl UsageReader {
         }
     }
 
+    /// Finds [errors](Self::error) too, for which the end of a stream is kept.
+    pub(crate) fn with_errors(mut self) -> Self {
+        if let Kind::Events(events) = &mut self.0 {
+            events.look_for_errors();
+        }
+        self
+    }
+
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         match &mut self.0 {
             Kind::Json(scanner) => scanner.feed(piece),

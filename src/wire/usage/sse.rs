@@ -56,6 +56,8 @@ pub(super) struct Events {
     naming: u8,
     /// The event has had a line of data.
     told: bool,
+    /// Whether the end of the stream is kept.
+    keeps_end: bool,
     /// The last bytes of the stream, [`END_MAX`] or more.
     end: Vec<u8>,
     /// There were more before them.
@@ -75,6 +77,7 @@ impl Events {
             kept_tells: false,
             naming: NAMING_MAX,
             told: false,
+            keeps_end: false,
             end: Vec::new(),
             end_is_cut: false,
             needle: &FINDER,
@@ -116,6 +119,10 @@ impl Events {
         error
     }
 
+    pub(super) const fn look_for_errors(&mut self) {
+        self.keeps_end = true;
+    }
+
     fn keep_end(&mut self, piece: &[u8]) {
         let (before, end) = piece.split_at(piece.len().saturating_sub(END_MAX));
         if !before.is_empty() {
@@ -133,7 +140,9 @@ impl Events {
 
     #[inline]
     pub(super) fn feed(&mut self, piece: &[u8]) {
-        self.keep_end(piece);
+        if self.keeps_end {
+            self.keep_end(piece);
+        }
         if !(self.tells_nothing(piece) && self.passes_by(piece)) {
             self.look_at(piece);
         }

@@ -4,7 +4,9 @@ use super::*;
 
 fn error(media_type: &'static str, text: &str) -> Option<ToldError> {
     let all = |cut| {
-        let mut reader = UsageReader::for_body(&headers(media_type)).unwrap();
+        let mut reader = UsageReader::for_body(&headers(media_type))
+            .unwrap()
+            .with_errors();
         for piece in text.as_bytes().chunks(cut) {
             reader.feed(piece);
         }
@@ -92,7 +94,9 @@ fn the_end_of_a_long_event_is_none_of_its_own() {
     let steps = r#"{"tool":"a","error":"not found"},"#.repeat(120);
     let last = format!("{{\"steps\":[{}{{}}]}}\n\n", steps);
     for first in [": ping\n\n", "data: {}\n\n", ""] {
-        let mut reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
+        let mut reader = UsageReader::for_body(&headers("text/event-stream"))
+            .unwrap()
+            .with_errors();
         for piece in [first, "data: ", &last] {
             reader.feed(piece.as_bytes());
         }
