@@ -85,6 +85,17 @@ impl Balance {
     }
 }
 
+/// An account's money, and up to where in its log that is: both of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The money.
+    pub balance: Balance,
+    /// The position of the account's newest movement, which the balance includes as it does every
+    /// older one; `None` if nothing has ever moved. It may be that of a newer row which moved
+    /// nothing.
+    pub position: Option<u64>,
+}
+
 impl Serialize for Balance {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut balance = serializer.serialize_struct("Balance", 5)?;

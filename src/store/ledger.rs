@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{AccountId, BudgetId, Page, Paged, StoreFuture};
 use crate::domain::{
-    books::{Balance, Budget, HoldRefusal},
+    books::{Balance, Budget, HoldRefusal, Snapshot},
     budget::SpendingLimits,
     money::Money,
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
@@ -74,6 +74,10 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// The balance of an account; an unknown account is empty.
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance>;
 
+    /// The balance, with the newest position in the account's log, read at one moment: the sum of
+    /// all movements up to that position is what was paid in less what was charged.
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot>;
+
     /// Sets the limits of a budget of the account and returns the budget. They apply from the next
     /// hold on; earlier spending counts too, in a rolling window as far as
     /// [`Budget::set_limits`](crate::books::Budget::set_limits) can tell. Fails with `Refused` when
@@ -130,6 +134,10 @@ impl<T: Ledger + ?Sized> Ledger for Arc<T> {
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         T::balance(self, account)
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        T::snapshot(self, account)
     }
 
     fn set_limits(

@@ -3,16 +3,13 @@
 use serde::Serialize;
 
 use super::{AccountId, Ledger, Page, StoreError, StoreErrorKind};
-use crate::domain::{clock::Timestamp, money::Money, usage::Transaction};
+use crate::domain::{books::Snapshot, clock::Timestamp, money::Money, usage::Transaction};
 
 /// Movements requested at once.
 const PAGE: u16 = 1_000;
 
 /// Movements examined at most.
 const MOVEMENTS_MAX: usize = 1_000_000;
-
-/// How often the newest movement and the balance are read until they are consistent.
-const ATTEMPTS: u32 = 32;
 
 /// An account's money over a period: the opening balance, what came in, what went out, and the
 /// closing balance.
@@ -75,8 +72,8 @@ impl Statement {
     ///
     /// # Errors
     /// `Refused` when the period ends before it begins, or more than a million movements follow its
-    /// beginning; `NotFound` when the log no longer has the period; `Busy` when the account changed
-    /// at every attempt; and whatever the ledger fails with.
+    /// beginning; `NotFound` when the log no longer has the period; and whatever the ledger fails
+    /// with.
     pub async fn read(
         ledger: &(impl Ledger + ?Sized),
         account: &AccountId,
@@ -87,10 +84,15 @@ impl Statement {
             let text = "the period ends before it begins";
             return Err(StoreError::new(StoreErrorKind::Refused, text));
         }
-        let (total, mut page) = snapshot(ledger, account).await?;
+        let Snapshot { balance, position } = ledger.snapshot(account).await?;
+        let total = i128::from(balance.deposited.nanos())
+            .saturating_sub(i128::from(balance.settled.nanos()));
         let mut walk = Walk::new(from, to);
+        let mut page = ledger.transactions(account, Page::first(PAGE)).await?;
         loop {
-            for moved in &page.items {
+            // What came after the balance was read isn't in it.
+            let included = |moved: &&Transaction| Some(moved.position) <= position;
+            for moved in page.items.iter().filter(included) {
                 walk.pass(moved)?;
             }
             match page.next_cursor {
@@ -103,26 +105,6 @@ impl Statement {
         }
         walk.statement(account, total)
     }
-}
-
-/// The balance and the newest movements, consistent with each other.
-async fn snapshot(
-    ledger: &(impl Ledger + ?Sized),
-    account: &AccountId,
-) -> Result<(i128, super::Paged<Transaction>), StoreError> {
-    for _ in 0..ATTEMPTS {
-        let page = ledger.transactions(account, Page::first(PAGE)).await?;
-        let balance = ledger.balance(account).await?;
-        let after = ledger.transactions(account, Page::first(1)).await?;
-        let newest = |items: &[Transaction]| items.first().map(|moved| moved.position);
-        if newest(&page.items) == newest(&after.items) {
-            let deposited = i128::from(balance.deposited.nanos());
-            let total = deposited.saturating_sub(i128::from(balance.settled.nanos()));
-            return Ok((total, page));
-        }
-    }
-    let text = "the account changes too fast for a statement";
-    Err(StoreError::new(StoreErrorKind::Busy, text))
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tollgate::{
-    books::{Balance, Budget, HoldRefusal},
+    books::{Balance, Budget, HoldRefusal, Snapshot},
     budget::{SpendingAlert, SpendingLimits, Windows},
     clock::{Clock, ManualClock},
     money::Money,

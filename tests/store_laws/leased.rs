@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use tollgate::{
-    books::{Balance, Budget, HoldRefusal},
+    books::{Balance, Budget, HoldRefusal, Snapshot},
     budget::SpendingLimits,
     money::Money,
     store::{AccountId, BudgetId, LeaseStore, LeasedLedger, Ledger, Page, Paged, StoreFuture},
@@ -75,6 +75,11 @@ impl Ledger for Exact {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let account = account.clone();
         self.after_return(move |ledger| ledger.balance(&account))
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let account = account.clone();
+        self.after_return(move |ledger| ledger.snapshot(&account))
     }
 
     fn set_limits(

@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 use tollgate::{
-    books::{Balance, Budget, HoldRefusal, LeaseStanding, LeaseStep},
+    books::{Balance, Budget, HoldRefusal, LeaseStanding, LeaseStep, Snapshot},
     budget::{SpendingLimits, Windows},
     clock::{Clock, Timestamp},
     money::Money,

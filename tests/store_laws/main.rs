@@ -323,6 +323,7 @@ laws! {
         log::another_account_s_cursor_leads_to_what_is_older,
         statement::what_there_was_and_what_moved_is_what_there_is,
         statement::a_statement_holds_while_the_account_moves,
+        statement::a_snapshot_is_the_sum_of_what_it_includes,
         rolling::a_charge_counts_until_its_slice_has_left_the_window,
         rolling::what_is_held_counts_until_its_end_and_its_charge_from_then_on,
         rolling::a_rolling_limit_that_is_changed_forgets_nothing,

@@ -19,6 +19,10 @@ macro_rules! pass_on_books {
             self.$store.balance(account)
         }
 
+        fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+            self.$store.snapshot(account)
+        }
+
         fn set_limits(
             &self,
             account: &AccountId,

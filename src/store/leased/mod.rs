@@ -73,7 +73,7 @@ use super::{
     AccountId, BudgetId, Ledger, Page, Paged, StoreError, StoreFuture, leasing::LeaseStore,
 };
 use crate::domain::{
-    books::{Balance, Budget, HoldRefusal},
+    books::{Balance, Budget, HoldRefusal, Snapshot},
     budget::SpendingLimits,
     money::Money,
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
@@ -329,6 +329,11 @@ impl Ledger for LeasedLedger {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let owner = account.clone();
         self.up_to_date(account, move |store| store.balance(&owner))
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let owner = account.clone();
+        self.up_to_date(account, move |store| store.snapshot(&owner))
     }
 
     fn set_limits(

@@ -6,7 +6,7 @@ use super::{MemoryStore, accounts::Account, lock};
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{self, Balance, Books, Budget, HoldRefusal},
+        books::{self, Balance, Books, Budget, HoldRefusal, Snapshot},
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
@@ -70,6 +70,11 @@ impl Ledger for MemoryStore {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let balance = self.0.with_known(account, |account| account.balance);
         StoreFuture::ready(Ok(balance.unwrap_or_default()))
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let snapshot = self.0.with_known(account, |account| account.snapshot());
+        StoreFuture::ready(Ok(snapshot.unwrap_or_default()))
     }
 
     fn set_limits(

@@ -5,6 +5,7 @@ use std::iter;
 use super::{accounts::Account, log::UsageLog};
 use crate::domain::{
     AccountId,
+    books::Snapshot,
     money::Money,
     page::{Page, Paged},
     usage::{Transaction, UsageEntry},
@@ -14,6 +15,15 @@ use crate::domain::{
 const PASSED_MAX: usize = 4_096;
 
 impl Account {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let paid = self.payments.last();
+        let paid = paid.map(|payment| payment.transaction.position);
+        Snapshot {
+            balance: self.balance,
+            position: self.latest.charge.max(paid),
+        }
+    }
+
     pub(super) fn usage(&self, log: &UsageLog, id: &AccountId, page: &Page) -> Paged<UsageEntry> {
         let start = match page.cursor() {
             None => self.latest.usage,

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{
     PostgresStore, answered, busy, closed,
     command::Command,
-    convert::{Failure, is_storable, money},
+    convert::{Failure, is_storable},
     listing,
     maintenance::Request,
     statements,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{self, Balance, Budget, HoldRefusal},
+        books::{self, Balance, Budget, HoldRefusal, Snapshot},
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
@@ -170,24 +170,14 @@ impl Ledger for PostgresStore {
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let account = account.clone();
         self.ask(move |shared| async move {
-            if !is_storable(account.as_str()) {
-                return Ok(Balance::default());
-            }
-            let found = sqlx::query(
-                "SELECT deposited, settled, held, credit_line FROM account WHERE id = $1",
-            )
-            .bind(account.as_str())
-            .fetch_optional(&mut *shared.read().await?)
-            .await?;
-            let Some(row) = found else {
-                return Ok(Balance::default());
-            };
-            Ok(Balance {
-                deposited: money(&row, 0)?,
-                settled: money(&row, 1)?,
-                held: money(&row, 2)?,
-                credit_line: money(&row, 3)?,
-            })
+            listing::balance(&mut *shared.read().await?, &account).await
+        })
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let account = account.clone();
+        self.ask(move |shared| async move {
+            listing::snapshot(&mut *shared.read().await?, &account).await
         })
     }
 

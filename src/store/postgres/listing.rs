@@ -5,6 +5,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use super::convert::{Failure, is_storable, moment, money, name_or_none, principal, uncount};
 use crate::domain::{
     AccountId,
+    books::{Balance, Snapshot},
     page::{Page, Paged},
     usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
 };
@@ -27,11 +28,65 @@ const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM account WHERE id = 
          ORDER BY position DESC LIMIT $3)
      ORDER BY position DESC LIMIT $3";
 
+const BALANCE: &str = "SELECT deposited, settled, held, credit_line FROM account WHERE id = $1";
+
+/// One statement, for one state of the tables.
+const SNAPSHOT: &str = "SELECT deposited, settled, held, credit_line, GREATEST(
+         (SELECT max(position) FROM usage WHERE account = number AND charged <> 0),
+         (SELECT max(position) FROM credit WHERE account = number))
+     FROM account WHERE id = $1";
+
 /// The position to start before, and the number of rows: one more than the page holds.
 pub(super) fn bounds(page: &Page) -> (i64, i64) {
     let before = page.cursor().and_then(|cursor| i64::try_from(cursor).ok());
     let limit = i64::from(page.limit()).saturating_add(1);
     (before.unwrap_or(i64::MAX), limit)
+}
+
+pub(super) async fn balance(
+    connection: &mut PgConnection,
+    account: &AccountId,
+) -> Result<Balance, Failure> {
+    let found = find(connection, BALANCE, account).await?;
+    let balance = found.map(|row| read_balance(&row, 0)).transpose()?;
+    Ok(balance.unwrap_or_default())
+}
+
+pub(super) async fn snapshot(
+    connection: &mut PgConnection,
+    account: &AccountId,
+) -> Result<Snapshot, Failure> {
+    let Some(row) = find(connection, SNAPSHOT, account).await? else {
+        return Ok(Snapshot::default());
+    };
+    let newest: Option<i64> = row.try_get(4)?;
+    Ok(Snapshot {
+        balance: read_balance(&row, 0)?,
+        position: newest.map(uncount).transpose()?,
+    })
+}
+
+async fn find(
+    connection: &mut PgConnection,
+    query: &'static str,
+    account: &AccountId,
+) -> Result<Option<PgRow>, Failure> {
+    if !is_storable(account.as_str()) {
+        return Ok(None);
+    }
+    let found = sqlx::query(query).bind(account.as_str());
+    Ok(found.fetch_optional(connection).await?)
+}
+
+/// Deposited, settled, held and credit line, in four columns from `first` on.
+pub(super) fn read_balance(row: &PgRow, first: usize) -> Result<Balance, Failure> {
+    let amount = |column: usize| money(row, first.saturating_add(column));
+    Ok(Balance {
+        deposited: amount(0)?,
+        settled: amount(1)?,
+        held: amount(2)?,
+        credit_line: amount(3)?,
+    })
 }
 
 pub(super) async fn usage(

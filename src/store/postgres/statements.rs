@@ -10,11 +10,12 @@ use super::{
     command::Command,
     convert::{Failure, Moment, money, name},
     instance::Instance,
+    listing::read_balance,
 };
 use crate::{
     domain::{
         AccountId,
-        books::{Balance, Budget, Spent},
+        books::{Budget, Spent},
         budget::{SoftLimits, SpendingLimits, Windows},
         money::Money,
         usage::HoldId,
@@ -70,12 +71,7 @@ pub(super) async fn lock(
         .map(|id| ((*id).clone(), Account::default()))
         .collect();
     for row in &rows {
-        let balance = Balance {
-            deposited: money(row, 2)?,
-            settled: money(row, 3)?,
-            held: money(row, 4)?,
-            credit_line: money(row, 5)?,
-        };
+        let balance = read_balance(row, 2)?;
         let account = Account {
             number: Some(row.try_get(1)?),
             balance,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{self, Balance, Budget, HoldRefusal},
+        books::{self, Balance, Budget, HoldRefusal, Snapshot},
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
@@ -135,6 +135,13 @@ impl Ledger for SqliteStore {
             let mut statement = connection.prepare_cached(ACCOUNT)?;
             Ok(read_account(&mut statement, &account)?.row.balance)
         })
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let account = account.clone();
+        self.0
+            .readers
+            .read(move |connection| listing::snapshot(connection, &account))
     }
 
     fn set_limits(

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::domain::{
     AccountId,
+    books::Snapshot,
     money::Money,
     page::{Page, Paged},
     usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
@@ -26,6 +27,19 @@ const END: i64 = i64::MAX;
 /// How many rows are skipped for a cursor that was never handed out: some milliseconds. Beyond them
 /// nothing is found.
 const PASSED_MAX: u32 = 4_096;
+
+pub(super) fn snapshot(connection: &Connection, account: &AccountId) -> Result<Snapshot, Failure> {
+    let _read = connection.unchecked_transaction()?;
+    let found = read_account(&mut *connection.prepare_cached(ACCOUNT)?, account)?;
+    let mut newest =
+        connection.prepare_cached("SELECT max(position) FROM credit WHERE account = ?")?;
+    let paid: Option<i64> = newest.query_row([found.number], |row| row.get(0))?;
+    let newest = found.row.latest_charge.max(paid);
+    Ok(Snapshot {
+        balance: found.row.balance,
+        position: newest.map(uncount).transpose()?,
+    })
+}
 
 pub(super) fn usage(
     connection: &Connection,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, HoldRefusal},
+        books::{Balance, Budget, HoldRefusal, Snapshot},
         budget::SpendingLimits,
         money::Money,
         page::{Page, Paged},
@@ -192,14 +192,14 @@ impl Ledger for RedisLedger {
 
     fn balance(&self, account: &AccountId) -> StoreFuture<Balance> {
         let account = account.clone();
-        self.ask(move |shared| async move {
-            let command = RedisCall::command("HMGET")
-                .arg(shared.names.account(&account).books())
-                .arg(["deposited", "settled", "held", "credit_line"].as_slice());
-            let shard = shared.shard(account.as_str());
-            let answer: Vec<Option<String>> = shared.ask(shard, &command).await?;
-            Ok(codec::balance(&answer)?)
-        })
+        self.ask(
+            move |shared| async move { Ok(listing::snapshot(&shared, &account).await?.balance) },
+        )
+    }
+
+    fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
+        let account = account.clone();
+        self.ask(move |shared| async move { listing::snapshot(&shared, &account).await })
     }
 
     fn set_limits(

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     domain::{
         AccountId,
+        books::Snapshot,
         money::Money,
         page::{Page, Paged},
         usage::{Expiry, Settlement, Transaction, UsageEntry},
@@ -41,6 +42,26 @@ fn field<'a>(row: &'a Row, name: &str) -> Result<&'a str, StoreError> {
         .get(name)
         .map(String::as_str)
         .ok_or_else(|| corrupt("row"))
+}
+
+/// One command, for one state of the account.
+pub(super) async fn snapshot(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+) -> Result<Snapshot, Failure> {
+    let command = RedisCall::command("HMGET")
+        .arg(shared.names.account(account).books())
+        .arg(["deposited", "settled", "held", "credit_line", "position"].as_slice());
+    let shard = shared.shard(account.as_str());
+    let words: Vec<Option<String>> = shared.ask(shard, &command).await?;
+    let Some((newest, amounts)) = words.split_last() else {
+        return Err(corrupt("balance").into());
+    };
+    let newest = newest.as_deref().map(str::parse::<u64>).transpose();
+    Ok(Snapshot {
+        balance: codec::balance(amounts)?,
+        position: newest.map_err(|_| corrupt("position"))?,
+    })
 }
 
 pub(super) async fn usage(
