@@ -201,6 +201,25 @@ async fn of_two_clients_of_a_cluster_one_exchanges_a_refresh_token() {
     of_two_processes_one_exchanges_a_refresh_token(stores).await;
 }
 
+#[cfg(feature = "redis-cluster")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_node_of_a_cluster_is_waited_for_until_the_deadline() {
+    let Some(server) = cluster_of_one() else {
+        return;
+    };
+    let store = on_cluster(&server).await;
+    store
+        .open_session(session("s1", "ann"), None, 1_000)
+        .await
+        .unwrap();
+    redis::cmd("CLIENT")
+        .arg(["PAUSE", "900"].as_slice())
+        .exec(&mut raw(&server))
+        .unwrap();
+    let found = store.session(&session_id("s1")).await.unwrap();
+    assert_eq!(found.unwrap().user, user_id("ann"));
+}
+
 #[tokio::test]
 async fn while_redis_is_away_nothing_is_known_and_then_it_is_again() {
     let Some(mut server) = RedisServer::start() else {

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use redis::{
@@ -35,8 +36,10 @@ struct Connections {
 }
 
 impl Cluster {
-    /// Any of its nodes will do: they know the others.
-    pub(super) fn new(nodes: Vec<String>) -> RedisResult<Self> {
+    /// Any of its nodes will do: they know the others. After the deadline nobody waits for an
+    /// answer any more, and the client forgets the command too: a node that has stopped must not
+    /// gather them.
+    pub(super) fn new(nodes: Vec<String>, deadline: Duration) -> RedisResult<Self> {
         // The cluster client would parse the addresses only when it connects.
         for node in &nodes {
             Client::open(node.as_str())?;
@@ -44,7 +47,7 @@ impl Cluster {
         let client = |nodes, retries| {
             ClusterClientBuilder::new(nodes)
                 .connection_timeout(CONNECT_MAX)
-                .response_timeout(CONNECT_MAX)
+                .response_timeout(deadline.max(CONNECT_MAX))
                 .retries(retries)
                 .build()
         };

@@ -197,7 +197,9 @@ impl RedisRateLimiterBuilder {
     /// # Errors
     /// When the address can't be parsed.
     pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
-        let servers = self.address.servers(self.connections)?;
+        let servers = self
+            .address
+            .servers(self.connections, self.settings.deadline)?;
         let remote = Remote(Arc::new(Inner {
             servers,
             prefix: self.prefix,
@@ -245,7 +247,14 @@ enum Servers {
 
 impl Address {
     /// Not connected yet.
-    fn servers(self, connections: usize) -> Result<Servers, StoreError> {
+    #[cfg_attr(
+        not(feature = "redis-cluster"),
+        expect(
+            unused_variables,
+            reason = "one server's connections wait as long as they are asked"
+        )
+    )]
+    fn servers(self, connections: usize, deadline: Duration) -> Result<Servers, StoreError> {
         let unreadable = |_| {
             let text = "not a valid Redis address";
             StoreError::new(StoreErrorKind::Refused, text)
@@ -257,7 +266,7 @@ impl Address {
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(nodes) => {
-                let cluster = cluster::Cluster::new(nodes).map_err(unreadable)?;
+                let cluster = cluster::Cluster::new(nodes, deadline).map_err(unreadable)?;
                 Servers::Cluster(Box::new(cluster))
             }
         })

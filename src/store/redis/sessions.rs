@@ -149,7 +149,7 @@ impl RedisSessionsBuilder {
     /// # Errors
     /// When the address can't be parsed.
     pub fn build(self) -> Result<RedisSessions, StoreError> {
-        let servers = self.address.servers(self.connections)?;
+        let servers = self.address.servers(self.connections, self.deadline)?;
         Ok(RedisSessions(Arc::new(Inner {
             link: Link::new(servers, self.deadline),
             prefix: self.prefix,

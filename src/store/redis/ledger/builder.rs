@@ -150,7 +150,9 @@ impl RedisLedgerBuilder {
         let places = self.settings.open_holds_max.min(Semaphore::MAX_PERMITS);
         let instance = random()?;
         let shared = Arc::new(Shared {
-            servers: self.address.servers(self.connections)?,
+            servers: self
+                .address
+                .servers(self.connections, self.settings.deadline)?,
             availability: Availability::new(
                 self.settings.deadline,
                 Arc::clone(&self.settings.clock),
