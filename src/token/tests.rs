@@ -8,6 +8,7 @@ mod headers;
 mod jwks;
 mod jwks_file;
 mod keys;
+mod left_out;
 mod mapping;
 mod private_jwk;
 mod rotation;

@@ -5,8 +5,10 @@
 //! | [`JwksFile`] | once a second, while tokens come | the keys stay as they were |
 //! | `JwksUrl` | as its cache headers say, and for a `kid` that isn't there, once in a cooldown | likewise |
 //!
-//! A set is accepted completely or not at all: see [`VerifyingKeys`](super::VerifyingKeys). When it
-//! changes, tokens that were verified with the previous set are verified again.
+//! A key that can't be used is left out, with a warning at each read, and the others are used; what
+//! makes the whole set unusable leaves the keys as they were: see
+//! [`VerifyingKeys::from_jwks`](super::VerifyingKeys::from_jwks). When a set changes, tokens that were
+//! verified with the previous one are verified again.
 
 #[cfg(feature = "jwks")]
 mod fetch;

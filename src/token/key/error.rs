@@ -55,7 +55,7 @@ pub enum KeyError {
     /// There are no keys.
     #[error("keys: there is none to verify signatures with")]
     Empty,
-    /// There are too many keys.
+    /// There are too many keys to verify signatures with.
     #[error("keys: more than 64")]
     TooMany,
     /// The set is not JSON as in RFC 7517, or has a duplicate member.

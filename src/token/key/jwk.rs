@@ -10,7 +10,7 @@ use serde::{
     Deserialize,
     de::{DeserializeSeed, IgnoredAny},
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use zeroize::Zeroizing;
 
 use super::{
@@ -83,7 +83,37 @@ impl Secrets {
 #[derive(Deserialize)]
 struct JwkSet<'a> {
     #[serde(borrow)]
-    keys: Vec<&'a serde_json::value::RawValue>,
+    keys: Vec<Member<'a>>,
+}
+
+/// One of a set, whatever it is.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Member<'a>(#[serde(borrow)] &'a RawValue);
+
+impl Member<'_> {
+    /// The key, unless it isn't meant for us.
+    pub(super) fn verifying_if_meant(&self) -> Result<Option<VerifyingKey>, KeyError> {
+        let jwk: Jwk = serde_json::from_str(self.0.get()).map_err(|_| KeyError::Malformed)?;
+        if jwk.is_for_other_uses() {
+            return Ok(None);
+        }
+        match jwk.verifying() {
+            Ok(key) => Ok(Some(key)),
+            Err(KeyError::Foreign) if !jwk.is_for_signatures() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its name, if that can be read.
+    pub(super) fn kid(&self) -> Option<Box<str>> {
+        #[derive(Deserialize)]
+        struct Named {
+            kid: Option<Box<str>>,
+        }
+        let named: Named = serde_json::from_str(self.0.get()).ok()?;
+        named.kid
+    }
 }
 
 /// No duplicate member at any depth, and nothing after the value.
@@ -108,16 +138,11 @@ impl Jwk {
         serde_json::from_slice(json).map_err(|_| KeyError::Malformed)
     }
 
-    /// The keys of a set, unchecked; `Malformed` for one that lacks the members of a key.
-    pub(super) fn read_set(json: &[u8]) -> Result<Vec<Result<Self, KeyError>>, KeyError> {
+    /// The members of a set, none of them read yet.
+    pub(super) fn read_set(json: &[u8]) -> Result<Vec<Member<'_>>, KeyError> {
         well_formed(json)?;
         let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
-        if set.keys.len() > super::set::KEYS_MAX {
-            return Err(KeyError::TooMany);
-        }
-        let keys = set.keys.into_iter();
-        let keys = keys.map(|key| serde_json::from_str(key.get()).map_err(|_| KeyError::Malformed));
-        Ok(keys.collect())
+        Ok(set.keys)
     }
 
     /// Whether a key of the set contains a secret or a private part, even one that can't be read
@@ -126,20 +151,8 @@ impl Jwk {
         well_formed(json)?;
         let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
         let keys = set.keys.iter();
-        let mut secrets = keys.filter_map(|key| serde_json::from_str::<Secrets>(key.get()).ok());
+        let mut secrets = keys.filter_map(|key| serde_json::from_str::<Secrets>(key.0.get()).ok());
         Ok(secrets.any(|secrets| secrets.are_there()))
-    }
-
-    /// The key, unless it isn't meant for us.
-    pub(super) fn verifying_if_meant(&self) -> Result<Option<VerifyingKey>, KeyError> {
-        if self.is_for_other_uses() {
-            return Ok(None);
-        }
-        match self.verifying() {
-            Ok(key) => Ok(Some(key)),
-            Err(KeyError::Foreign) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// Whether it declares that it isn't for verifying signatures: RFC 7517 sections 4.2 and 4.3,
@@ -150,6 +163,11 @@ impl Jwk {
             (None, Some(operations)) => !operations.iter().any(|one| one == "verify"),
             (None, None) => false,
         }
+    }
+
+    /// Whether it declares that it verifies signatures.
+    fn is_for_signatures(&self) -> bool {
+        (self.usage.is_some() || self.key_ops.is_some()) && !self.is_for_other_uses()
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -212,6 +230,13 @@ impl Jwk {
         };
         let Some(alg) = &self.alg else {
             return Ok(implied);
+        };
+        // COSE's names of the same (RFC 9864 section 2.1), which some providers write into their
+        // keys; in the header of a token they are none of JOSE's, so it says `ES256` and `ES384`.
+        let alg = match alg.as_str() {
+            "ESP256" => "ES256",
+            "ESP384" => "ES384",
+            alg => alg,
         };
         let Some(named) = TokenAlgorithm::of_name(alg) else {
             // Key management, content encryption, and future algorithms: not ours, unless it

@@ -7,6 +7,7 @@ mod edwards;
 mod encoding;
 mod error;
 mod jwk;
+mod left_out;
 mod material;
 mod rsa;
 mod set;

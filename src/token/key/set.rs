@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     KeyError, TokenAlgorithm, VerifyingKey,
     jwk::{Jwk, published},
+    left_out::LeftOut,
 };
 use crate::token::{
     TokenError, TokenErrorKind,
@@ -15,7 +16,7 @@ use crate::token::{
 };
 
 /// The most keys of one set.
-pub(super) const KEYS_MAX: usize = 64;
+const KEYS_MAX: usize = 64;
 
 /// One or several keys; a token's `kid` selects one. Cloning it increments a reference count.
 ///
@@ -89,22 +90,63 @@ impl VerifyingKeys {
 
     /// The keys of a JWK set (RFC 7517 section 5) from configuration, which may contain secrets.
     ///
-    /// Keys that aren't meant for us are ignored: those for other uses than signatures (`use`, or
-    /// `key_ops` without `verify`), and of other types, curves or algorithms. A key that is meant
-    /// for us, but is weak or contradicts itself, invalidates the whole set.
+    /// - Keys that aren't meant for us are ignored: those for other uses than signatures (`use`, or
+    ///   `key_ops` without `verify`), and of other types, curves or algorithms. They don't count.
+    /// - A key that is meant for us, but can't be read, is weak, contradicts itself or has no name
+    ///   beside others is left out, with one warning for the set that says which and why: it
+    ///   verifies nothing, and the others remain usable. So one bad key of a provider doesn't end
+    ///   every login.
+    /// - The set is refused if no key is left (with the reason of the first that was left out), or
+    ///   if it is ambiguous: a name for two usable keys, or secrets beside public keys.
+    ///
+    /// ```
+    /// use tollgate::token::{KeyError, VerifyingKeys};
+    ///
+    /// // RFC 8037 appendix A.2
+    /// let good = r#"{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// let weak = r#"{"kty":"RSA","kid":"2","n":"sAAAAQ","e":"AQAB"}"#;
+    /// let keys = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{weak},{good}]}}"#).as_bytes())?;
+    /// assert!(!keys.to_jwks().contains("RSA"));
+    ///
+    /// let refused = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{weak}]}}"#).as_bytes());
+    /// assert_eq!(refused.unwrap_err(), KeyError::RsaLength);
+    /// # Ok::<(), KeyError>(())
+    /// ```
     ///
     /// # Errors
     /// [`KeyError`].
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeyError> {
-        let jwks = Jwk::read_set(json)?.into_iter();
-        Self::of_jwks(jwks.map(|jwk| jwk?.verifying_if_meant()))
+        let mut left_out = LeftOut::default();
+        let mut keys = Vec::new();
+        for (at, jwk) in Jwk::read_set(json)?.into_iter().enumerate() {
+            match jwk.verifying_if_meant() {
+                Ok(Some(key)) => keys.push((at, key)),
+                Ok(None) => {}
+                Err(reason) => left_out.add(at, jwk.kid().as_deref(), reason),
+            }
+            if keys.len() > KEYS_MAX {
+                return Err(KeyError::TooMany);
+            }
+        }
+        if keys.len() > 1 {
+            keys.retain(|(at, key)| {
+                let is_named = key.name().is_some();
+                if !is_named {
+                    left_out.add(*at, None, KeyError::NoKid);
+                }
+                is_named
+            });
+        }
+        if keys.is_empty() {
+            return Err(left_out.reason().unwrap_or(KeyError::Empty));
+        }
+        let keys = Self::new(keys.into_iter().map(|(_, key)| key))?;
+        left_out.warn();
+        Ok(keys)
     }
 
     /// Like [`from_jwks`](Self::from_jwks), for a public set, which must contain no secret or
     /// private key.
-    ///
-    /// Keys that can't be read, because a member is missing or the `alg` doesn't fit the type, are
-    /// also ignored, with a warning: the provider's other keys remain usable (RFC 7517 section 5).
     ///
     /// # Errors
     /// [`KeyError`]; `NotPublic` if there is a secret.
@@ -112,31 +154,7 @@ impl VerifyingKeys {
         if Jwk::is_private_set(json)? {
             return Err(KeyError::NotPublic);
         }
-        let keys = Jwk::read_set(json)?.into_iter().map(|jwk| {
-            let key = jwk.and_then(|jwk| jwk.verifying_if_meant());
-            match key {
-                Err(
-                    error @ (KeyError::Malformed
-                    | KeyError::Unreadable
-                    | KeyError::WrongAlgorithm
-                    | KeyError::Kid),
-                ) => {
-                    tracing::warn!(target: "tollgate", %error, "ignoring an unusable key of a JWK set");
-                    Ok(None)
-                }
-                key => key,
-            }
-        });
-        Self::of_jwks(keys)
-    }
-
-    fn of_jwks(
-        keys: impl Iterator<Item = Result<Option<VerifyingKey>, KeyError>>,
-    ) -> Result<Self, KeyError> {
-        let keys: Vec<_> = keys
-            .filter_map(Result::transpose)
-            .collect::<Result<_, _>>()?;
-        Self::new(keys)
+        Self::from_jwks(json)
     }
 
     /// The algorithm of keys of its type that came as JWKs without `alg`: for example `PS256` for

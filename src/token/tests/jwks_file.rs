@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn signer(clock: &Arc<ManualClock>) -> TokenIssuer {
+pub(super) fn signer(clock: &Arc<ManualClock>) -> TokenIssuer {
     let key = SigningKey::generate(TokenAlgorithm::EdDsa).unwrap();
     let issuer = TokenIssuer::with_key(key).with_clock(clock.clone());
     issuer.build().unwrap()
 }
 
-fn token(issuer: &TokenIssuer) -> IssuedToken {
+pub(super) fn token(issuer: &TokenIssuer) -> IssuedToken {
     let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
     issuer.issue(&user, &session, []).unwrap()
 }

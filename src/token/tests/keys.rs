@@ -174,6 +174,7 @@ fn keys_that_contradict_themselves_are_refused_with_a_reason() {
         (&format!(r#"{ED},"alg":"ES256""#), E::WrongAlgorithm),
         (&format!(r#"{ED},"alg":"HS256""#), E::WrongAlgorithm),
         (&format!(r#"{EC},"alg":"ES384""#), E::WrongAlgorithm),
+        (&format!(r#"{EC},"alg":"ESP384""#), E::WrongAlgorithm),
         (&format!(r#"{EC},"alg":"RS256""#), E::WrongAlgorithm),
         (&format!(r#"{EC},"alg":"none""#), E::Foreign),
         (
@@ -216,6 +217,7 @@ fn keys_that_contradict_themselves_are_refused_with_a_reason() {
     for fine in [
         format!(r#"{ED},"use":"sig","key_ops":["verify"]"#),
         format!(r#"{ED},"alg":"Ed25519""#),
+        format!(r#"{EC},"alg":"ESP256""#),
         format!(r#"{OCT},"key_ops":["sign","verify"],"alg":"HS512""#),
         format!(r#"{EC},"d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI","x5t":"AA""#),
     ] {
@@ -232,7 +234,7 @@ fn a_set_is_one_kind_of_keys_each_with_its_name() {
     jwks(&[&one, &two]).unwrap();
     jwks(&[ED]).unwrap();
     assert_eq!(err(&[&one, &named(EC, "1")]), E::DuplicateKid);
-    assert_eq!(err(&[&one, EC]), E::NoKid);
+    assert_eq!(err(&[ED, EC]), E::NoKid);
     assert_eq!(err(&[&one, &named(OCT, "3")]), E::Mixed);
     assert_eq!(err(&[]), E::Empty);
     assert_eq!(err(&[r#""kty":"XYZ""#]), E::Empty);
@@ -240,17 +242,18 @@ fn a_set_is_one_kind_of_keys_each_with_its_name() {
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     assert_eq!(err(&many), E::TooMany);
     jwks(&many[1..]).unwrap();
-    // Keys for other uses are ignored; a weak key that is meant for us invalidates the set.
+    // What verifies no signatures for us doesn't count.
+    let others: Vec<_> = (0..500)
+        .map(|kid| named(&format!(r#"{EC},"use":"enc""#), &kid.to_string()))
+        .collect();
+    let both = others.iter().map(String::as_str);
+    jwks(&both.chain(many[1..].iter().copied()).collect::<Vec<_>>()).unwrap();
     let foreign = [
         r#""kty":"XYZ","kid":"1""#,
         &named(&format!(r#"{EC},"use":"enc""#), "1"),
         &one,
     ];
     jwks(&foreign).unwrap();
-    assert_eq!(
-        err(&[&one, r#""kty":"oct","k":"c2VjcmV0","kid":"4""#]),
-        E::SecretTooShort
-    );
     for text in [
         "",
         "{}",
@@ -271,40 +274,6 @@ fn a_set_is_one_kind_of_keys_each_with_its_name() {
         let public = VerifyingKeys::from_public_jwks(text.as_bytes());
         assert_eq!(public.unwrap_err(), E::NotPublic);
     }
-}
-
-#[test]
-fn of_a_public_set_what_cannot_be_read_is_left_out_and_what_is_weak_is_not() {
-    let named = |key: &str, kid: &str| format!(r#"{{{key},"kid":"{kid}"}}"#);
-    let set = |other: &str| {
-        let text = format!(r#"{{"keys":[{},{other}]}}"#, named(EC, "ours"));
-        let own = VerifyingKeys::from_jwks(text.as_bytes()).map(drop);
-        (VerifyingKeys::from_public_jwks(text.as_bytes()), own)
-    };
-    for other in [
-        r#"{"kty":"RSA","kid":"other","e":"AQAB"}"#.to_owned(),
-        r#"{"kty":"EC","kid":"other","crv":"P-256","x":"AA","y":"AA"}"#.to_owned(),
-        r#"{"kid":"other"}"#.to_owned(),
-        r#"{"kty":7,"kid":"other"}"#.to_owned(),
-        named(&format!(r#"{ED},"use":"sig","alg":"ML-DSA-44""#), "other"),
-        named(ED, ""),
-    ] {
-        let (public, own) = set(&other);
-        assert_eq!(
-            public.unwrap().to_jwks().matches("kid").count(),
-            1,
-            "{other}"
-        );
-        assert!(own.is_err(), "{other}");
-    }
-    let short = r#"{"kty":"RSA","kid":"other","e":"AQAB","n":"x"}"#
-        .replace('x', &format!("s{}", "A".repeat(169)));
-    assert_eq!(set(&short).0.unwrap_err(), KeyError::RsaLength);
-    assert_eq!(
-        set(&named(ED, "ours")).0.unwrap_err(),
-        KeyError::DuplicateKid
-    );
-    assert_eq!(set("1").0.unwrap().to_jwks().matches("kid").count(), 1);
 }
 
 #[test]
@@ -391,9 +360,6 @@ fn a_set_leaves_out_what_is_for_other_uses() {
         let set = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{ours},{other}]}}"#).as_bytes());
         assert_eq!(set.unwrap().to_jwks().matches("kid").count(), 1, "{other}");
     }
-    let contrary = named(&format!(r#"{EC},"key_ops":["verify","encrypt"]"#), "other");
-    let set = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{ours},{contrary}]}}"#).as_bytes());
-    assert_eq!(set.unwrap_err(), KeyError::WrongUse);
 }
 
 #[test]
