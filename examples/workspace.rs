@@ -116,6 +116,10 @@ fn resolver(file: &FileKeyStore, admin: StaticKeys) -> Result<KeyResolver, Start
         .build())
 }
 
+/// The names of NextAuth's cookie, over http and over https.
+const PLAIN_COOKIE: &str = "next-auth.session-token";
+const SECURE_COOKIE: &str = "__Secure-next-auth.session-token";
+
 /// Without a secret there are no sessions: nobody can have made a cookie with an unknown one.
 fn sessions() -> Result<SessionCookieLayer, StartError> {
     let random = SigningSecret::generate()?;
@@ -130,13 +134,19 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
         verifier = verifier.dangerous_short_secret();
     }
     let layer = SessionCookieLayer::new(verifier.build()?);
-    Ok(match optional("NEXTAUTH_URL")? {
-        // The application's origin, with NextAuth's path where it isn't the usual one.
-        Some(url) => layer.add_trusted_origin(
-            Origin::of_url(url.trim()).map_err(|error| format!("NEXTAUTH_URL: {error}"))?,
-        ),
-        None => layer,
-    })
+    let Some(url) = optional("NEXTAUTH_URL")? else {
+        return Ok(layer);
+    };
+    let url = url.trim();
+    // The application's origin, with NextAuth's path where it isn't the usual one.
+    let origin = Origin::of_url(url).map_err(|error| format!("NEXTAUTH_URL: {error}"))?;
+    // NextAuth's own choice of the name. A cookie of the other one counts only alone.
+    let layer = if url.starts_with("https://") {
+        layer
+    } else {
+        layer.name(PLAIN_COOKIE).add_name(SECURE_COOKIE)
+    };
+    Ok(layer.add_trusted_origin(origin))
 }
 
 /// `ALLOWED_IPS`: `*`, or addresses and networks separated by commas; everywhere unless set.

@@ -93,6 +93,26 @@ async fn both_names_and_pieces_are_taken() {
     );
     let other = cookie("next-auth.session-token");
     assert_eq!(ask(&named, "GET", &[("cookie", &other)]).await.0, 401);
+    let both = named.add_name("next-auth.session-token");
+    assert_eq!(ask(&both, "GET", &[("cookie", &other)]).await, known);
+    let stale = format!("{other}; sid=a.b.c.d.e");
+    assert_eq!(ask(&both, "GET", &[("cookie", &stale)]).await.0, 401);
+}
+
+#[tokio::test]
+async fn of_two_cookies_the_secure_one_is_judged_alone() {
+    let stale = "next-auth.session-token=a.b.c.d.e";
+    let good = cookie("__Secure-next-auth.session-token");
+    let both = format!("{stale}; {good}");
+    assert_eq!(ask(&layer(), "GET", &[("cookie", &both)]).await.0, 200);
+    let swapped = format!("__Secure-{stale}; {}", cookie("next-auth.session-token"));
+    assert_eq!(ask(&layer(), "GET", &[("cookie", &swapped)]).await.0, 401);
+    assert_eq!(
+        ask(&layer(), "GET", &[("cookie", "next-auth.session-token=")])
+            .await
+            .0,
+        401
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
 //! - Refuses with 401 a cookie that is expired, tampered with, made with another secret, or sent
-//!   twice; one beside which a key or a token is sent twice; and a request without one, unless
+//!   twice under one name; one beside which a key or a token is sent twice; and a request without one, unless
 //!   [`or`](SessionCookieLayer::or) leaves that to another layer. Refuses with 403 a request that
 //!   another site's page caused: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is
 //!   foreign, since browsers add cookies to those too.
@@ -64,12 +64,17 @@ guard::layer!(SessionCookieLayer, SessionCookiePolicy);
 
 impl SessionCookieLayer {
     /// Accepts cookies that `verifier` finds good, whole or split (`.0`, `.1`, …), under the names
-    /// that NextAuth.js uses: `next-auth.session-token` or `__Secure-next-auth.session-token`.
+    /// that NextAuth.js uses: `__Secure-next-auth.session-token`, or else `next-auth.session-token`.
+    /// A browser that sends both has the first one judged alone, because a network attacker can set
+    /// only the other. NextAuth itself looks at one name: the first if `NEXTAUTH_URL` is `https`,
+    /// and else the second; give that to [`name`](Self::name) where you know it.
+    ///
+    /// A cookie without a value, as an ended session may leave it, is no credential.
     #[must_use]
     pub fn new(verifier: SessionCookieVerifier) -> Self {
         let names = [
-            "next-auth.session-token",
             "__Secure-next-auth.session-token",
+            "next-auth.session-token",
         ];
         Self {
             gate: Gate::new(SessionCookiePolicy {
@@ -88,6 +93,24 @@ impl SessionCookieLayer {
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         self.change(|policy| policy.names = Arc::from([name.into()]))
+    }
+
+    /// Adds a name that is looked at only if there is no cookie of the names before it, good or bad.
+    ///
+    /// ```
+    /// use tollgate::{SessionCookieLayer, token::SessionCookieVerifier};
+    ///
+    /// let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate");
+    /// let layer = SessionCookieLayer::new(verifier.build()?)
+    ///     .name("__Host-session")
+    ///     .add_name("__Secure-next-auth.session-token");
+    /// # Ok::<(), tollgate::token::SessionCookieError>(())
+    /// ```
+    #[must_use]
+    pub fn add_name(self, name: &str) -> Self {
+        self.change(|policy| {
+            policy.names = policy.names.iter().cloned().chain([name.into()]).collect();
+        })
     }
 
     /// Adds an origin whose pages may send unsafe requests with the cookie: the application's own,

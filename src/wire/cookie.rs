@@ -12,7 +12,7 @@ const CHUNKS_MAX: usize = 16;
 /// A cookie as received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CookieValue<'a> {
-    /// There is no cookie of that name.
+    /// There is no cookie of these names, or none that says anything.
     Absent,
     /// It appears twice, pieces are missing, or its value can't be valid.
     Unreadable,
@@ -20,84 +20,81 @@ pub(crate) enum CookieValue<'a> {
     Text(Cow<'a, str>),
 }
 
-/// Reads the cookie that has one of `names`: whole, or in pieces `NAME.0`, `NAME.1`, … which are
-/// joined by number. Several cookies with these names are refused even if they are equal, because
-/// different readers may pick different ones.
+/// Reads the cookie that has the first of `names` that any cookie has: whole, or in pieces `NAME.0`,
+/// `NAME.1`, … which are joined by number. Cookies of the names after it aren't looked at, and one
+/// without a value is none. Several of one name are refused even if they are equal, because different
+/// readers may pick different ones.
 ///
 /// Values are base64url and dots, as in a compact JWE or JWS; any other value isn't one of our
 /// cookies.
 pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValue<'a> {
+    let mut best = usize::MAX;
     let mut pieces: Vec<Piece<'a>> = Vec::new();
+    let mut is_readable = true;
     // HTTP/2 may send each pair as a separate line (RFC 9113, 8.2.3).
     for line in headers.get_all(COOKIE) {
         for pair in line.as_bytes().split(|byte| *byte == b';') {
-            match Piece::of(pair.trim_ascii(), names) {
-                ParsedPair::Foreign => {}
-                ParsedPair::Unreadable => return CookieValue::Unreadable,
-                ParsedPair::Piece(_) if pieces.len() >= CHUNKS_MAX => {
-                    return CookieValue::Unreadable;
-                }
-                ParsedPair::Piece(piece) => pieces.push(piece),
+            let Some((name, piece)) = own(pair.trim_ascii(), names) else {
+                continue;
+            };
+            if name < best {
+                (best, is_readable) = (name, true);
+                pieces.clear();
+            }
+            match piece {
+                _ if name > best => {}
+                Some(piece) if pieces.len() < CHUNKS_MAX => pieces.push(piece),
+                _ => is_readable = false,
             }
         }
     }
-    join(pieces)
+    if is_readable {
+        join(pieces)
+    } else {
+        CookieValue::Unreadable
+    }
 }
 
 struct Piece<'a> {
-    /// Index of its name.
-    name: usize,
     /// `None` if it is the whole cookie.
     number: Option<usize>,
     value: &'a str,
 }
 
-enum ParsedPair<'a> {
-    Foreign,
-    Unreadable,
-    Piece(Piece<'a>),
+/// The index of a cookie's name, and what it says, if that can be read; `None` for other cookies, and
+/// for one that says nothing: so a cookie is deleted, or emptied when a session ends.
+fn own<'a>(pair: &'a [u8], names: &[Box<str>]) -> Option<(usize, Option<Piece<'a>>)> {
+    let mut halves = pair.splitn(2, |byte| *byte == b'=');
+    let (name, value) = (halves.next()?.trim_ascii(), halves.next()?.trim_ascii());
+    let (name, suffix) = names.iter().enumerate().find_map(|(index, own)| {
+        let rest = name.strip_prefix(own.as_bytes())?;
+        match rest.strip_prefix(b".") {
+            None => rest.is_empty().then_some((index, None)),
+            // `NAME.sig`, say, is a different cookie, possibly of another application.
+            Some(number) => {
+                let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+                is_number.then_some((index, Some(number)))
+            }
+        }
+    })?;
+    if matches!(value, b"" | b"\"\"") {
+        return None;
+    }
+    Some((name, piece(suffix, value)))
 }
 
-impl<'a> Piece<'a> {
-    fn of(pair: &'a [u8], names: &[Box<str>]) -> ParsedPair<'a> {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let (Some(name), Some(value)) = (halves.next(), halves.next()) else {
-            return ParsedPair::Foreign;
-        };
-        let own = names.iter().enumerate().find_map(|(index, own)| {
-            let rest = name.trim_ascii().strip_prefix(own.as_bytes())?;
-            match rest.strip_prefix(b".") {
-                None => rest.is_empty().then_some((index, None)),
-                // `NAME.sig`, say, is a different cookie, possibly of another application.
-                Some(number) => {
-                    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-                    is_number.then_some((index, Some(number)))
-                }
-            }
-        });
-        let Some((name, suffix)) = own else {
-            return ParsedPair::Foreign;
-        };
-        let number = match suffix.map(number) {
-            None => None,
-            Some(Some(number)) => Some(number),
-            Some(None) => return ParsedPair::Unreadable,
-        };
-        let value = value.trim_ascii();
-        let speakable =
-            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if value.is_empty() || value.len() > LENGTH_MAX || !value.iter().all(speakable) {
-            return ParsedPair::Unreadable;
-        }
-        match std::str::from_utf8(value) {
-            Ok(value) => ParsedPair::Piece(Self {
-                name,
-                number,
-                value,
-            }),
-            Err(_) => ParsedPair::Unreadable,
-        }
+/// `None` for one that can't be ours.
+fn piece<'a>(suffix: Option<&[u8]>, value: &'a [u8]) -> Option<Piece<'a>> {
+    let number = match suffix {
+        None => None,
+        Some(digits) => Some(number(digits)?),
+    };
+    let speakable = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if value.len() > LENGTH_MAX || !value.iter().all(speakable) {
+        return None;
     }
+    let value = std::str::from_utf8(value).ok()?;
+    Some(Piece { number, value })
 }
 
 /// A number in the canonical form: `0`, `12`; not `01`, `+1`, `x`.
@@ -120,10 +117,7 @@ fn join(mut pieces: Vec<Piece<'_>>) -> CookieValue<'_> {
         several => {
             let mut whole = String::new();
             for (place, piece) in several.iter().enumerate() {
-                let same = several
-                    .first()
-                    .is_some_and(|first| first.name == piece.name);
-                if piece.number != Some(place) || !same {
+                if piece.number != Some(place) {
                     return CookieValue::Unreadable;
                 }
                 whole.push_str(piece.value);
@@ -145,7 +139,7 @@ mod tests {
         for line in lines {
             headers.append(COOKIE, http::HeaderValue::from_bytes(line).unwrap());
         }
-        match super::read(&headers, &["s".into(), "__Secure-s".into()]) {
+        match super::read(&headers, &["__Secure-s".into(), "s".into()]) {
             CookieValue::Absent => Ok(None),
             CookieValue::Unreadable => Err(()),
             CookieValue::Text(text) => Ok(Some(text.into_owned())),
@@ -173,6 +167,42 @@ mod tests {
     }
 
     #[test]
+    fn of_two_names_the_first_is_read_and_the_other_is_not_looked_at() {
+        for both in [
+            "s=a; __Secure-s=b",
+            "__Secure-s=b; s=a",
+            "s=a; s=a; __Secure-s=b",
+            "__Secure-s=b; s=a c; s.16=x",
+            "s.0=a; s.1=a; __Secure-s.0=b",
+            "__Secure-s.0=b; s.0=a; s.1=a",
+        ] {
+            assert_eq!(read(&[both.as_bytes()]), text("b"), "{both}");
+        }
+        assert_eq!(read(&[b"s=a", b"__Secure-s=b"]), text("b"));
+        let many: String = (0..40).map(|n| format!("s.{n}=p; ")).collect();
+        assert_eq!(
+            read(&[many.as_bytes(), b"__Secure-s=b", many.as_bytes()]),
+            text("b")
+        );
+    }
+
+    #[test]
+    fn a_cookie_without_a_value_is_none() {
+        for none in [
+            "s=",
+            "s=\"\"",
+            "s= ; __Secure-s=",
+            "s.0=; s.1=",
+            "s=; s=; s.0=",
+        ] {
+            assert_eq!(read(&[none.as_bytes()]), Ok(None), "{none}");
+        }
+        assert_eq!(read(&[b"__Secure-s=; s=a"]), text("a"));
+        assert_eq!(read(&[b"s=; s=a; s.0="]), text("a"));
+        assert_eq!(read(&[b"s.0=a; s.1=b; s.2="]), text("ab"));
+    }
+
+    #[test]
     fn pieces_are_put_together_by_their_numbers() {
         assert_eq!(read(&[b"s.0=a; s.1=b; s.2=c"]), text("abc"));
         assert_eq!(read(&[b"s.1=b", b"s.2=c; s.0=a"]), text("abc"));
@@ -192,19 +222,20 @@ mod tests {
         let long_in_two = format!("s.0={half}; s.1={half}");
         for line in [
             "s=a; s=a",
-            "s=a; __Secure-s=a",
             "s=a; s.0=a",
             "s.0=a; s.0=b",
-            "s.0=a; __Secure-s.1=b",
             "s.0=a; s.2=b",
             "s.1=a",
             "s.00=a",
             "s.16=a",
-            "s=",
             "s=\"a\"",
             "s=a b",
             "s=a%2Eb",
             "s=a=b",
+            "s=a; __Secure-s=a; __Secure-s=a",
+            "s=a; __Secure-s.1=b",
+            "s=a; __Secure-s=b c",
+            "s.0=; s.1=b",
             &many,
             &long,
             &long_in_two,

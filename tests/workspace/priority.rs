@@ -90,6 +90,60 @@ async fn what_next_auth_itself_made_is_taken() {
     assert!(!server.stop().await.stderr.contains(&REAL[40..80]));
 }
 
+/// A browser keeps both when an application moves to https.
+#[tokio::test]
+async fn of_two_cookies_the_one_that_next_auth_reads_is_judged() {
+    let secure = "__Secure-next-auth.session-token";
+    for (url, https) in [
+        (None, true),
+        (Some("https://app.example.com"), true),
+        (Some("http://localhost:3000"), false),
+    ] {
+        let home = home();
+        let launched = launch(&home);
+        let server = match url {
+            Some(url) => launched.env("NEXTAUTH_URL", url),
+            None => launched,
+        };
+        let server = server.start().await;
+        let both = |plain: &str, value: &str| {
+            Cookie(format!("next-auth.session-token={plain}; {secure}={value}"))
+        };
+        let (stale, good) = ("a.b.c.d.e", REAL);
+        let (read, other) = (both(stale, good), both(good, stale));
+        let (read, other) = if https { (read, other) } else { (other, read) };
+        read.on(ask(&server)).send().await.expect(200);
+        refused(&other.on(ask(&server)).send().await, 401, INVALID);
+        refused(
+            &other.on(ask(&server)).key(ADMIN).send().await,
+            401,
+            INVALID,
+        );
+        // Alone, either is a session.
+        for name in ["next-auth.session-token", secure] {
+            let cookie = Cookie::named(name, REAL);
+            cookie.on(ask(&server)).send().await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_without_a_value_shuts_nobody_out() {
+    let home = home();
+    let server = launch(&home).start().await;
+    for empty in [
+        Cookie::plain(""),
+        Cookie::plain("\"\""),
+        Cookie("next-auth.session-token.0=; next-auth.session-token.1=".to_owned()),
+        Cookie::named("__Secure-next-auth.session-token", ""),
+    ] {
+        empty.on(ask(&server)).key(ADMIN).send().await.expect(200);
+        let stranger = empty.on(ask(&server)).key("no-such-key").send().await;
+        refused(&stranger, 401, INVALID);
+        refused(&empty.on(ask(&server)).send().await, 401, INVALID);
+    }
+}
+
 #[tokio::test]
 async fn a_bad_session_is_not_passed_over_and_a_good_one_comes_first() {
     let home = home();
