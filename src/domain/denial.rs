@@ -44,7 +44,8 @@ pub enum DenialKind {
     TooSlow,
     /// The service failed. 500.
     Internal,
-    /// A store or pool that the decision depends on can't answer at the moment. 503.
+    /// A store or pool that the decision depends on can't answer at the moment. 503, with
+    /// `Retry-After: 1` unless the refusal says otherwise.
     Unavailable,
 }
 
@@ -95,6 +96,10 @@ impl DenialKind {
     }
 }
 
+/// How long a client is asked to wait if the service can't answer: a store that failed over, or was
+/// restarted, is back within seconds, and a breaker tries it about once a second.
+const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
+
 /// A refused request. The text for the client and the text for the operator are separate, and
 /// neither contains a secret.
 ///
@@ -121,6 +126,7 @@ pub struct Denial {
 #[derive(Clone, Default)]
 struct Details {
     price: Option<Money>,
+    is_price_at_most: bool,
     expired_at: Option<super::clock::Timestamp>,
     violated: Vec<Box<str>>,
     lacking_scope: Option<Box<str>>,
@@ -136,15 +142,20 @@ pub(crate) struct Holder {
 }
 
 impl Denial {
-    /// A refusal of the given kind.
+    /// A refusal of the given kind. One of [`Unavailable`](DenialKind::Unavailable) asks its client
+    /// to come again in a second; [`retry_after`](Self::retry_after) sets another time.
     #[must_use]
     pub const fn new(kind: DenialKind) -> Self {
+        let retry_after = match kind {
+            DenialKind::Unavailable => Some(UNAVAILABLE_FOR),
+            _ => None,
+        };
         Self {
             kind,
             credential: None,
             message: None,
             reason: Cow::Borrowed(""),
-            retry_after: None,
+            retry_after,
             is_passing: false,
             details: None,
         }
@@ -191,6 +202,16 @@ impl Denial {
     #[must_use]
     pub fn price(mut self, price: Money) -> Self {
         self.details_mut().price = Some(price);
+        self.details_mut().is_price_at_most = false;
+        self
+    }
+
+    /// What the request could have cost at most, where its price depends on its use: that much was to
+    /// be held.
+    #[must_use]
+    pub fn price_at_most(mut self, most: Money) -> Self {
+        self.details_mut().price = Some(most);
+        self.details_mut().is_price_at_most = true;
         self
     }
 
@@ -285,10 +306,17 @@ impl Denial {
         self.retry_after.map(whole_secs_up)
     }
 
-    /// What the request would have cost.
+    /// What the request would have cost; at most, if [so marked](Self::is_price_at_most).
     #[must_use]
     pub fn priced_at(&self) -> Option<Money> {
         self.details.as_ref()?.price
+    }
+
+    /// Whether the price is the most that the request could have cost.
+    #[must_use]
+    pub fn is_price_at_most(&self) -> bool {
+        let details = self.details.as_ref();
+        details.is_some_and(|details| details.is_price_at_most)
     }
 
     /// Which rate limits were exceeded, by their names.

@@ -271,8 +271,13 @@ impl SpendingLimitPolicy {
         };
         let denial = Denial::new(kind)
             .of_credential(intent.credential)
-            .price(intent.amount)
             .because(refusal.to_string());
+        // What is held for a price by use is the most that it can come to.
+        let denial = if intent.open.price.is_by_use() {
+            denial.price_at_most(intent.amount)
+        } else {
+            denial.price(intent.amount)
+        };
         let denial = match refusal {
             HoldRefusal::OnlyHeld { .. } => denial.passing(),
             _ => denial,

@@ -29,6 +29,20 @@ fn the_texts_of_a_paid_api() {
 }
 
 #[test]
+fn of_a_price_by_use_the_text_says_the_most_that_it_comes_to() {
+    let most = Money::from_nanos(2_000_000);
+    let denial = Denial::new(DenialKind::InsufficientCredits).price_at_most(most);
+    assert_eq!(
+        (denial.priced_at(), denial.is_price_at_most()),
+        (Some(most), true)
+    );
+    let (_, body) = answer(&Denials::new(DenialFormat::Detail), &denial, "/");
+    let text = "This request may cost up to $0.0020 but your balance is insufficient. Please top up your account.";
+    assert_eq!(body, json!({ "detail": text }));
+    assert!(!denial.price(most).is_price_at_most());
+}
+
+#[test]
 fn head_is_told_how_long_the_refusal_would_be() {
     let denial = Denial::new(DenialKind::NotFound);
     let (get, _) = answer(&Denials::default(), &denial, "/");
@@ -141,6 +155,31 @@ fn waits_are_whole_seconds_rounded_up_and_never_zero() {
         let (response, _) = answer(&Denials::default(), &denial, "/");
         assert_eq!(response.headers()[RETRY_AFTER], header);
     }
+}
+
+#[test]
+fn who_meets_a_failing_store_is_told_when_to_come_again() {
+    let failing = Denial::new(DenialKind::Unavailable);
+    for format in [
+        DenialFormat::Problem,
+        DenialFormat::OpenAi,
+        DenialFormat::Anthropic,
+    ] {
+        let denials = Denials::new(format);
+        let (response, _) = answer(&denials, &failing, "/");
+        assert_eq!(
+            (response.status(), &response.headers()[RETRY_AFTER]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+        );
+        assert!(!response.headers().contains_key("x-should-retry"));
+        let later = failing.clone().retry_after(Duration::from_secs(30));
+        let (response, _) = answer(&denials, &later, "/");
+        assert_eq!(response.headers()[RETRY_AFTER], "30");
+    }
+    let (response, _) = answer(&Denials::new(DenialFormat::OpenAi), &failing, "/");
+    assert_eq!(response.headers()["retry-after-ms"], "1000");
+    let (response, _) = answer(&Denials::default(), &Denial::new(DenialKind::Internal), "/");
+    assert!(!response.headers().contains_key(RETRY_AFTER));
 }
 
 #[test]

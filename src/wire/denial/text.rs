@@ -111,6 +111,10 @@ fn rate_limited(denial: &Denial) -> Cow<'static, str> {
 
 fn insufficient(denial: &Denial) -> Cow<'static, str> {
     match denial.priced_at() {
+        Some(most) if denial.is_price_at_most() => format!(
+            "This request may cost up to {most} but your balance is insufficient. Please top up your account."
+        )
+        .into(),
         Some(price) => format!(
             "This request costs {price} but your balance is insufficient. Please top up your account."
         )
