@@ -17,6 +17,7 @@ use crate::{
     },
     guard::{self, Gate},
     store::Ledger,
+    wire::RequestHead,
 };
 
 /// Charges for each request. See the [module](super).
@@ -171,6 +172,61 @@ impl SpendingLimitLayer {
     pub fn add_budget(
         self,
         of: impl Fn(&Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync + 'static,
+    ) -> Self {
+        self.add_budget_by(move |_, principal| of(principal))
+    }
+
+    /// Like [`add_budget`](Self::add_budget), for a budget that the request chooses together with its
+    /// caller: say by a header that names a project. Its limits are those that
+    /// [`set_limits`](Ledger::set_limits) gave the account's budget of that name; a name without
+    /// limits limits nothing, and its spending is counted all the same. So name only what the caller
+    /// may use and what has limits, and refuse the rest: an [`InvalidId`] is answered with 403. Names
+    /// that clients make up would also fill the ledger.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tollgate::{
+    ///     CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer, budget::SpendingLimits,
+    ///     store::{AccountId, BudgetId, InvalidId, Ledger, MemoryStore}, usage::Credit,
+    /// };
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let (store, ann) = (MemoryStore::new(), AccountId::new("ann")?);
+    /// store.credit(Credit { account: ann.clone(), amount: "1.00".parse()?, reference: "first".into() }).await?;
+    /// let two_cents = SpendingLimits { daily: Some("0.02".parse()?), ..SpendingLimits::default() };
+    /// store.set_limits(&ann, &BudgetId::new("project:alpha")?, two_cents).await?;
+    ///
+    /// let prices = PriceTable::new().route("GET", "/answer", Price::flat("0.02".parse()?))?;
+    /// let layer = SpendingLimitLayer::new(store, prices).add_budget_by(|head, caller| {
+    ///     let project = head.headers.get("x-project").and_then(|name| name.to_str().ok());
+    ///     let Some(project) = project else { return Ok(None) };
+    ///     match (caller.subject(), project) {
+    ///         ("ann", "alpha" | "beta") => BudgetId::new(&format!("project:{project}")).map(Some),
+    ///         _ => Err(InvalidId),
+    ///     }
+    /// });
+    /// let answer = service_fn(async |_| Ok::<_, Infallible>(Response::new("42".to_owned())));
+    /// let service = layer.layer(answer);
+    /// let ask = async |project: &str| {
+    ///     let mut request = Request::get("/answer").header("x-project", project).body(()).unwrap();
+    ///     request.extensions_mut().insert(Principal::builder("ann", CredentialKind::ApiKey).build());
+    ///     service.clone().oneshot(request).await.unwrap().status()
+    /// };
+    /// assert_eq!(ask("alpha").await, 200);
+    /// assert_eq!(ask("alpha").await, 402);
+    /// assert_eq!(ask("beta").await, 200);
+    /// assert_eq!(ask("someone-elses").await, 403);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn add_budget_by(
+        self,
+        of: impl Fn(&RequestHead<'_>, &Principal) -> Result<Option<BudgetId>, InvalidId>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self {
             gate: self

@@ -59,7 +59,8 @@ pub(super) struct Shared {
 }
 
 type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;
-type BudgetOf = dyn Fn(&Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync;
+type BudgetOf =
+    dyn Fn(&RequestHead<'_>, &Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync;
 
 /// Who pays, if that isn't just the principal.
 #[derive(Clone, Default)]
@@ -76,13 +77,13 @@ impl Payer {
         }
     }
 
-    fn budgets(&self, principal: &Principal) -> Result<Budgets, Denial> {
+    fn budgets(&self, head: &RequestHead<'_>, principal: &Principal) -> Result<Budgets, Denial> {
         if self.budgets.is_empty() {
             return Ok(principal.shared_budgets());
         }
         let mut budgets = principal.budgets().to_vec();
         for of in &self.budgets {
-            budgets.extend(of(principal).map_err(|_| invalid_id())?);
+            budgets.extend(of(head, principal).map_err(|_| invalid_id())?);
         }
         Ok(budgets.into())
     }
@@ -190,7 +191,7 @@ impl SpendingLimitPolicy {
             route: Arc::clone(&route.name),
             started_at: self.shared.clock.now(),
         };
-        let budgets = self.payer.budgets(principal)?;
+        let budgets = self.payer.budgets(head, principal)?;
         let open = OpenHold::unreserved(price, length, Arc::clone(&self.shared));
         let intent = HoldIntent {
             amount,
