@@ -136,7 +136,18 @@ impl Mapping {
                 Some(Value::String(text)) => {
                     attributes.insert(name.to_string(), text.clone());
                 }
-                Some(_) => return Err(TokenError::malformed("a mapped claim is not a string")),
+                Some(Value::Bool(value)) => {
+                    attributes.insert(name.to_string(), value.to_string());
+                }
+                // One integer has one text; a fraction may have several, and a long one isn't kept
+                // exactly.
+                Some(Value::Number(number)) if number.is_u64() || number.is_i64() => {
+                    attributes.insert(name.to_string(), number.to_string());
+                }
+                Some(_) => {
+                    let text = "a mapped claim is neither a string, an integer nor a boolean";
+                    return Err(TokenError::malformed(text));
+                }
             }
         }
         Ok(attributes)

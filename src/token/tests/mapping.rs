@@ -152,9 +152,35 @@ fn attributes_are_strings_of_the_principal() {
         assert_eq!(token.principal().attribute("tenant"), None, "{none}");
         assert_eq!(token.principal().attribute("mail"), None, "{none}");
     }
-    for odd in [r#"["acme"]"#, "1", "false"] {
-        let odd = verify(tenant, &format!(r#","org":{{"id":{odd}}}"#));
-        assert_eq!(odd.unwrap_err(), Kind::Malformed);
+    for (value, attribute) in [
+        ("7", "7"),
+        ("0", "0"),
+        ("-3", "-3"),
+        ("true", "true"),
+        ("false", "false"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("-9223372036854775808", "-9223372036854775808"),
+    ] {
+        let token = verify(tenant, &format!(r#","org":{{"id":{value}}}"#)).unwrap();
+        assert_eq!(token.principal().attribute("tenant"), Some(attribute));
+    }
+    for odd in [
+        r#"["acme"]"#,
+        "{}",
+        "1.5",
+        "1.0",
+        "1e2",
+        "-0",
+        "18446744073709551616",
+        "-9223372036854775809",
+    ] {
+        let more = format!(r#","org":{{"id":{odd}}}"#);
+        assert_eq!(verify(tenant, &more).unwrap_err(), Kind::Malformed, "{odd}");
+    }
+    let roles = |builder: TokenVerifierBuilder| builder.roles_from(["org", "id"]);
+    for odd in ["7", "true", "[7]"] {
+        let more = format!(r#","org":{{"id":{odd}}}"#);
+        assert_eq!(verify(roles, &more).unwrap_err(), Kind::Malformed, "{odd}");
     }
     // Standard claims are read whether mapped or not.
     let named = |builder: TokenVerifierBuilder| builder.add_attribute_from("name", ["sub"]);

@@ -157,8 +157,11 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// Maps a string claim to an attribute of the [`Principal`](crate::Principal): for example
-    /// `tenant` from `["org", "id"]`. A token without it, or with null, has no such attribute.
+    /// Maps a claim to an attribute of the [`Principal`](crate::Principal): for example `tenant` from
+    /// `["org", "id"]`. It is a string, or an integer of 64 bits or a boolean, whose JSON text the
+    /// attribute is (`7`, `true`); a string `"7"` gives the same attribute. A token with anything else
+    /// there is refused. A token without it, or with null, has no such attribute. Roles and scopes
+    /// are never numbers or booleans.
     pub fn add_attribute_from<'a>(
         mut self,
         attribute: &str,
