@@ -96,7 +96,7 @@
 //! |---|---|---|
 //! | `tollgate_decisions_total` | decisions | `layer`; `decision`, as above; `kind` of the [denial](denial::DenialKind), empty where there is none |
 //! | `tollgate_usage_missing_total` | calls that reported no usage ([`MissingUsage`]) | `route`, a pattern of the price table |
-//! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite failed to write and retries: check the log at once | |
+//! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite or PostgreSQL failed to write and retries, those of an outage included: check the log if they don't go away | |
 //!
 //! Everything else is a figure to query whenever gauges are read:
 //! [`KeyResolver::statistics`](keyring::KeyResolver::statistics) and

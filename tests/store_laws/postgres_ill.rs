@@ -90,6 +90,86 @@ async fn a_settlement_outlasts_a_database_that_takes_nobody_in() {
     store.close().await.unwrap();
 }
 
+/// What the gauge of unwritten charges shows, as the bits of a float.
+#[cfg(feature = "metrics")]
+#[derive(Default)]
+struct Shown(Arc<std::sync::atomic::AtomicU64>);
+
+#[cfg(feature = "metrics")]
+impl metrics::Recorder for Shown {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        assert_eq!(key.name(), "tollgate_unwritten_settlements");
+        metrics::Gauge::from_arc(Arc::clone(&self.0))
+    }
+
+    fn register_histogram(
+        &self,
+        _: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+/// On one thread, because the recorder is a thread's.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn charges_that_the_database_did_not_take_are_shown_until_it_does() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let shown = Shown::default();
+    let _recorded = metrics::set_default_local_recorder(&shown);
+    let value = || f64::from_bits(shown.0.load(Ordering::Relaxed));
+    let (store, _) = short(pool(place.clone(), 4).await).await;
+    let ann = account("ann");
+    pay(&store, &ann, 1_000).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(hold(&store, &ann, &[], 10).await.unwrap());
+    }
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS false").await;
+    say(&place, CUT).await;
+    assert!(value() < 0.5, "{}", value());
+    for held in held {
+        drop(store.settle(held, costs(10)));
+    }
+    until(async || (value() - 5.0).abs() < 0.5).await;
+    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS true").await;
+    until(async || store.flush().await.is_ok()).await;
+    until(async || value() < 0.5).await;
+    balances(&store, &ann, 1_000, 0).await;
+    store.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_settlement_that_waits_for_the_database_outlasts_the_lifetime_of_its_hold() {
     let Some(place) = database().await else {

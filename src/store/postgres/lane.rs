@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     domain::AccountId,
-    store::{StoreError, StoreErrorKind, gauge::Gauge},
+    store::{
+        StoreError, StoreErrorKind,
+        gauge::{Gauge, Unwritten},
+    },
 };
 
 /// Commands per transaction.
@@ -62,6 +65,8 @@ pub(super) struct Lane {
     retries: VecDeque<Command>,
     retry_at: Instant,
     retry_delay: Duration,
+    /// How many charges are among them.
+    unwritten: Unwritten,
     /// Accounts that others had locked at the last check.
     locked: HashSet<AccountId>,
     /// Why something is being retried in this round.
@@ -84,6 +89,7 @@ impl Lane {
             retries: VecDeque::new(),
             retry_at: Instant::now(),
             retry_delay: RETRY_AFTER,
+            unwritten: Unwritten::default(),
             locked: HashSet::new(),
             retry_reason: None,
             flushes: Vec::new(),
@@ -99,6 +105,7 @@ impl Lane {
             let is_retry = self.fill(&mut batch).await;
             self.retry_reason = None;
             self.run_batch(&mut batch).await;
+            self.count_unwritten();
             self.answer_flushes(is_retry);
             if !self.closing {
                 continue;
@@ -117,6 +124,15 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Each loop, so that an idle lane costs nothing.
+    fn count_unwritten(&mut self) {
+        if self.retries.is_empty() && self.unwritten.is_none() {
+            return;
+        }
+        let charges = self.retries.iter().filter(|command| command.is_charge());
+        self.unwritten.report(charges.count());
     }
 
     fn give_up(&mut self) {

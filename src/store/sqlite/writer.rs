@@ -30,7 +30,10 @@ use super::{
     maintenance::Maintenance,
     open,
 };
-use crate::store::{StoreError, gauge::Gauge};
+use crate::store::{
+    StoreError,
+    gauge::{Gauge, Unwritten},
+};
 
 pub(super) use apart::Damage;
 
@@ -66,6 +69,7 @@ pub(super) struct Writer<'c> {
     again: Vec<Command>,
     /// Settlements that can't be written, and when they are retried.
     apart: VecDeque<Command>,
+    unwritten: Unwritten,
     apart_due: Duration,
     /// Whether the last transaction could write nothing.
     is_refused: bool,
@@ -136,6 +140,7 @@ impl<'c> Writer<'c> {
             gauge,
             again: Vec::new(),
             apart: VecDeque::new(),
+            unwritten: Unwritten::default(),
             apart_due: Duration::ZERO,
             is_refused: false,
             answered: 0,

@@ -66,7 +66,7 @@ impl Writer<'_> {
             _ => return self.fail_one(command, error),
         }
         self.apart.push_back(command);
-        count(self.apart.len());
+        self.unwritten.report(self.apart.len());
     }
 
     /// A lease's step failed. Its node keeps the report, and sends it again.
@@ -128,7 +128,7 @@ impl Writer<'_> {
         if self.apart.is_empty() {
             tracing::info!(target: "tollgate::sqlite", "what couldn't be written is written");
         }
-        count(self.apart.len());
+        self.unwritten.report(self.apart.len());
     }
 
     /// The outcome; `None` if it stopped before all were tried.
@@ -175,7 +175,7 @@ impl Writer<'_> {
             }
             self.fail_one(command, &closed);
         }
-        count(0);
+        self.unwritten.report(0);
     }
 }
 
@@ -192,12 +192,3 @@ fn tell(call: &Call, settlement: &Settlement, reply: Option<Reply<()>>, error: &
     // The caller may have gone.
     let _ = reply.map(|reply| reply.send(Err(error.clone())));
 }
-
-#[cfg(feature = "metrics")]
-fn count(apart: usize) {
-    let apart = u32::try_from(apart).unwrap_or(u32::MAX);
-    metrics::gauge!("tollgate_unwritten_settlements").set(f64::from(apart));
-}
-
-#[cfg(not(feature = "metrics"))]
-fn count(_: usize) {}
