@@ -1,6 +1,12 @@
 //! The tables of PostgreSQL: who makes them, and who works with them.
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
 use tollgate::{
     audit::{Act, AuditAction, AuditEvent, AuditFilter},
     key::{KeyDigest, KeyRecord},
@@ -70,6 +76,86 @@ async fn tables_of_a_newer_version_are_used_by_those_who_can() {
     pay(&store, &account("ann"), 100).await;
     store.close().await.unwrap();
     assert_eq!(version(&pool).await, 99, "nothing was taken back");
+}
+
+/// A report or a backup holds every table that it has read until it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn while_a_table_is_read_an_update_waits_and_nobody_waits_behind_it() {
+    let Some(place) = database().await else {
+        return;
+    };
+    postgres_on(place.clone()).await.0.close().await.unwrap();
+    let pool = pool(place, 6).await;
+    let known = version(&pool).await;
+    let before = "ALTER TABLE tollgate.api_key DROP COLUMN is_disabled;
+         DELETE FROM tollgate.migration WHERE version >= 14";
+    sqlx::raw_sql(before).execute(&pool).await.unwrap();
+    const READ: &str = "SELECT count(*) FROM tollgate.api_key";
+    let mut report = pool.begin().await.unwrap();
+    sqlx::raw_sql(READ).execute(&mut *report).await.unwrap();
+
+    let updated = pool.clone();
+    let update = tokio::spawn(async move { PostgresStore::migrate(&updated).await });
+    let mut attempts = 0;
+    let mut was_waiting = false;
+    while attempts < 2 {
+        let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted
+             AND relation = 'tollgate.api_key'::regclass AND mode = 'AccessExclusiveLock')";
+        let is_waiting: bool = sqlx::query_scalar(waiting).fetch_one(&pool).await.unwrap();
+        attempts += u32::from(is_waiting && !was_waiting);
+        was_waiting = is_waiting;
+        let served = timeout(Duration::from_secs(5), sqlx::raw_sql(READ).execute(&pool)).await;
+        served
+            .expect("nobody waits for longer than the update")
+            .unwrap();
+        assert!(!update.is_finished(), "the report goes on");
+    }
+    report.rollback().await.unwrap();
+    update.await.unwrap().unwrap();
+    assert_eq!(version(&pool).await, known);
+}
+
+#[tokio::test]
+async fn who_finds_no_server_is_told_so_and_nothing_of_the_password() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let url = format!("postgres://ann:CANARY@127.0.0.1:{port}/none");
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let pool = pool.connect_lazy(&url).unwrap();
+    for error in [
+        PostgresStore::open(pool.clone()).await.unwrap_err(),
+        PostgresStore::migrate(&pool).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        let text = format!("{error} {error:?}");
+        assert!(
+            text.contains("can't be reached: connection refused"),
+            "{text}"
+        );
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_in_full_use_is_called_that_and_a_wrong_name_is_named() {
+    let Some(place) = database().await else {
+        return;
+    };
+    let few = || {
+        let pool = PgPoolOptions::new().max_connections(1);
+        pool.acquire_timeout(Duration::from_millis(200))
+    };
+    let pool = few().connect_with(place.clone()).await.unwrap();
+    let used = pool.acquire().await.unwrap();
+    let error = PostgresStore::migrate(&pool).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains("became free in time"), "{error}");
+    drop(used);
+    let elsewhere = few().connect_lazy_with(place.database("no_such_database"));
+    let error = PostgresStore::migrate(&elsewhere).await.unwrap_err();
+    assert!(error.to_string().contains("no_such_database"), "{error}");
 }
 
 /// As the role that a server has, which makes no tables.

@@ -6,9 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, PgPool, postgres::PgConnection};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{connection::discard, convert::Failure};
+use super::{
+    connection::discard,
+    convert::{Failure, Reason},
+};
 use crate::store::StoreError;
 
 /// Applied once each, in this order. A published step never changes. The steps name the default
@@ -37,12 +40,22 @@ const WORKS_FROM: i32 = 12;
 /// Time limit for the steps, including the wait for another process that is applying them.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a step waits for a table that is in use. Whatever comes after it waits behind it, so a
+/// long read must not stop a service that is being updated.
+const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '1s'";
+/// How long the table's users go ahead before the steps are tried again, and how often they are tried.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+const LOCK_ATTEMPTS: u32 = 20;
+
 /// The lock of whoever updates the tables: the first bytes of "tollgate".
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
 /// Makes visible what another process did while this one waited for it, whatever the server's
 /// default.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// How long to look for the reason of a missing connection.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The default schema.
 const USUAL: &str = "tollgate";
@@ -113,10 +126,16 @@ impl Schema {
 /// Updates the tables. If they are current, it changes nothing and needs no rights to.
 pub(super) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<(), Failure> {
     within(pool, async |connection| {
-        if !is_usable(version(connection, schema).await?, known())? {
-            step_by_step(connection, schema).await?;
+        for _ in 1..LOCK_ATTEMPTS {
+            if is_usable(version(connection, schema).await?, known())? {
+                return Ok(());
+            }
+            match step_by_step(connection, schema).await {
+                Err(failure) if failure.reason == Reason::Locked => sleep(LOCK_PAUSE).await,
+                outcome => return outcome,
+            }
         }
-        Ok(())
+        step_by_step(connection, schema).await
     })
     .await
 }
@@ -146,12 +165,33 @@ async fn within(
     pool: &PgPool,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut connection = pool.acquire().await.map_err(Failure::no_connection)?;
+    let mut connection = match pool.acquire().await {
+        Ok(connection) => connection,
+        Err(error) => return Err(why_unconnected(pool, error).await),
+    };
     let done = timeout(DEADLINE, work(&mut connection)).await;
     if done.is_err() {
         discard(connection);
     }
     done.unwrap_or_else(|_| Err(Failure::slow()))
+}
+
+/// The pool tries again for as long as it may, and then says only that it took too long. An attempt
+/// of our own tells a server that isn't there, or a password that is wrong, from a pool in full use.
+async fn why_unconnected(pool: &PgPool, error: sqlx::Error) -> Failure {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return Failure::no_connection(error);
+    }
+    let options = pool.connect_options();
+    match timeout(PROBE_PATIENCE, PgConnection::connect_with(&options)).await {
+        Ok(Err(cause)) => Failure::no_connection(cause),
+        Ok(Ok(connection)) => {
+            // It said nothing of the reason: a failure to say goodbye says nothing either.
+            let _ = timeout(PROBE_PATIENCE, connection.close()).await;
+            Failure::no_connection(error)
+        }
+        Err(_) => Failure::no_connection(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
 }
 
 fn known() -> i32 {
@@ -183,6 +223,9 @@ async fn step_by_step(connection: &mut PgConnection, schema: &Schema) -> Result<
     let mut transaction = connection.begin_with(BEGIN).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::raw_sql(LOCK_PATIENCE)
         .execute(&mut *transaction)
         .await?;
     // Another process may have finished this meanwhile.
