@@ -193,14 +193,18 @@ impl UnitOfWork {
                 hold, settlement, ..
             } = command
             {
-                let is_done = if !self.ended.remove(&hold.id) {
-                    !command.is_resolution() && self.settle_late(index, hold, settlement)?
-                } else if command.is_resolution() {
-                    self.resolve(index, hold, settlement)?;
-                    true
-                } else {
-                    self.end(index, hold, settlement)?;
-                    true
+                let is_done = match (self.ended.remove(&hold.id), command.is_resolution()) {
+                    (true, true) => {
+                        self.resolve(index, hold, settlement)?;
+                        true
+                    }
+                    (true, false) => {
+                        self.end(index, hold, settlement)?;
+                        true
+                    }
+                    // Two processes clear up after the same one, and the other was faster.
+                    (false, true) => true,
+                    (false, false) => self.settle_late(index, hold, settlement)?,
                 };
                 if !is_done {
                     tracing::warn!(
