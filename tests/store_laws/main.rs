@@ -37,6 +37,8 @@ mod ledger;
 mod log;
 mod operations;
 mod people;
+#[cfg(all(feature = "postgres", feature = "metrics"))]
+mod postgres_gauge;
 #[cfg(feature = "postgres")]
 mod postgres_ill;
 #[cfg(feature = "postgres")]

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Says something to the server, in another database than the store's.
-async fn say(place: &PgConnectOptions, words: &str) {
+pub(crate) async fn say(place: &PgConnectOptions, words: &str) {
     let options = place.clone().database("postgres");
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
     let name = place.get_database().unwrap();
@@ -37,9 +37,10 @@ async fn say(place: &PgConnectOptions, words: &str) {
         .unwrap();
 }
 
-const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '$name'";
+pub(crate) const CUT: &str =
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '$name'";
 
-async fn until(mut so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(mut so: impl AsyncFnMut() -> bool) {
     for _ in 0..500 {
         if so().await {
             return;
@@ -50,7 +51,7 @@ async fn until(mut so: impl AsyncFnMut() -> bool) {
 }
 
 /// A store with one lane, whose calls end soon.
-async fn short(pool: PgPool) -> (PostgresStore, Time) {
+pub(crate) async fn short(pool: PgPool) -> (PostgresStore, Time) {
     let clock = Time::default();
     let store = PostgresStore::builder(pool)
         .with_clock(clock.clone())
@@ -87,86 +88,6 @@ async fn a_settlement_outlasts_a_database_that_takes_nobody_in() {
     balances(&store, &ann, 1_000, 0).await;
     assert_eq!(store.balance(&ann).await.unwrap().settled, nanos(500));
     assert_eq!(usage(&store, &ann).await.len(), 51);
-    store.close().await.unwrap();
-}
-
-/// What the gauge of unwritten charges shows, as the bits of a float.
-#[cfg(feature = "metrics")]
-#[derive(Default)]
-struct Shown(Arc<std::sync::atomic::AtomicU64>);
-
-#[cfg(feature = "metrics")]
-impl metrics::Recorder for Shown {
-    fn describe_counter(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_gauge(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_histogram(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
-        metrics::Counter::noop()
-    }
-
-    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
-        assert_eq!(key.name(), "tollgate_unwritten_settlements");
-        metrics::Gauge::from_arc(Arc::clone(&self.0))
-    }
-
-    fn register_histogram(
-        &self,
-        _: &metrics::Key,
-        _: &metrics::Metadata<'_>,
-    ) -> metrics::Histogram {
-        metrics::Histogram::noop()
-    }
-}
-
-/// On one thread, because the recorder is a thread's.
-#[cfg(feature = "metrics")]
-#[tokio::test]
-async fn charges_that_the_database_did_not_take_are_shown_until_it_does() {
-    let Some(place) = database().await else {
-        return;
-    };
-    let shown = Shown::default();
-    let _recorded = metrics::set_default_local_recorder(&shown);
-    let value = || f64::from_bits(shown.0.load(Ordering::Relaxed));
-    let (store, _) = short(pool(place.clone(), 4).await).await;
-    let ann = account("ann");
-    pay(&store, &ann, 1_000).await;
-    let mut held = Vec::new();
-    for _ in 0..5 {
-        held.push(hold(&store, &ann, &[], 10).await.unwrap());
-    }
-    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS false").await;
-    say(&place, CUT).await;
-    assert!(value() < 0.5, "{}", value());
-    for held in held {
-        drop(store.settle(held, costs(10)));
-    }
-    until(async || (value() - 5.0).abs() < 0.5).await;
-    say(&place, "ALTER DATABASE $name ALLOW_CONNECTIONS true").await;
-    until(async || store.flush().await.is_ok()).await;
-    until(async || value() < 0.5).await;
-    balances(&store, &ann, 1_000, 0).await;
     store.close().await.unwrap();
 }
 
