@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 
 use crate::{
     domain::{AccountId, clock::Timestamp, usage::UsageEntry},
-    store::{Ledger, Page, Paged, StoreError, StoreFuture},
+    store::{Ledger, Page, Paged, StoreError, StoreFuture, UsageLog},
 };
 
 /// Rows read and sent at a time; no more are kept in memory.
@@ -24,8 +24,9 @@ const COLUMNS: &str = "position,started_at,settled_at,request_id,account,princip
      status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
      output_tokens,bytes,latency_ms,usage_is_missing\r\n";
 
-/// The usage log of an account, newest first, as a response body: read page by page, as fast as the
-/// client takes it. Rows that are added meanwhile are not included.
+/// The usage log of an account, newest first, or of [all accounts](Self::csv_of_all), oldest first,
+/// as a response body: read page by page, as fast as the client takes it. Rows of an account that
+/// are added meanwhile are not included.
 ///
 /// CSV follows RFC 4180 and has a header line. A text that a spreadsheet would take for a formula
 /// is prefixed with `'`. JSON lines have one object per line, with the same names. Money is an
@@ -46,11 +47,17 @@ const COLUMNS: &str = "position,started_at,settled_at,request_id,account,princip
 /// # Ok(()) }
 /// ```
 pub struct UsageExport {
-    ledger: Arc<dyn Ledger>,
-    account: AccountId,
+    source: Source,
     format: Format,
     since: Option<Timestamp>,
+    first: Page,
     state: State,
+}
+
+#[derive(Debug)]
+enum Source {
+    Account(Arc<dyn Ledger>, AccountId),
+    All(Arc<dyn UsageLog>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +76,44 @@ enum State {
 impl UsageExport {
     /// Comma-separated values.
     pub fn csv(ledger: impl Ledger, account: AccountId) -> Self {
-        Self::new(ledger, account, Format::Csv)
+        Self::new(Source::Account(Arc::new(ledger), account), Format::Csv)
+    }
+
+    /// Comma-separated values of everybody's usage, after that [position](UsageEntry::position); 0
+    /// for all that the log still has. The last row's position is where to go on the next time.
+    pub fn csv_of_all(log: impl UsageLog, after: u64) -> Self {
+        Self::new(Source::All(Arc::new(log)), Format::Csv).after(after)
     }
 
     /// One JSON object per line.
     pub fn json_lines(ledger: impl Ledger, account: AccountId) -> Self {
-        Self::new(ledger, account, Format::JsonLines)
+        Self::new(
+            Source::Account(Arc::new(ledger), account),
+            Format::JsonLines,
+        )
     }
 
-    fn new(ledger: impl Ledger, account: AccountId, format: Format) -> Self {
+    /// One JSON object per line, of everybody's usage, as [`csv_of_all`](Self::csv_of_all).
+    pub fn json_lines_of_all(log: impl UsageLog, after: u64) -> Self {
+        Self::new(Source::All(Arc::new(log)), Format::JsonLines).after(after)
+    }
+
+    fn new(source: Source, format: Format) -> Self {
         Self {
-            ledger: Arc::new(ledger),
-            account,
+            source,
             format,
             since: None,
+            first: Page::first(PAGE_ROWS),
             state: State::Start,
         }
     }
 
-    /// Stops before the first row that was settled before `moment`.
+    fn after(mut self, position: u64) -> Self {
+        self.first = self.first.after(position);
+        self
+    }
+
+    /// Leaves out what was settled before `moment`. An account's log ends with the first such row.
     #[must_use]
     pub fn since(mut self, moment: Timestamp) -> Self {
         self.since = Some(moment);
@@ -104,7 +130,10 @@ impl UsageExport {
     }
 
     fn read(&self, page: Page) -> State {
-        State::Reading(self.ledger.usage(&self.account, page))
+        State::Reading(match &self.source {
+            Source::Account(ledger, account) => ledger.usage(account, page),
+            Source::All(log) => log.usage_of_all(page),
+        })
     }
 
     /// Formats a page; `true` if it is the last one.
@@ -112,7 +141,10 @@ impl UsageExport {
         let mut text = Vec::new();
         for row in rows {
             if self.since.is_some_and(|since| row.settled_at < since) {
-                return Ok((text, true));
+                match self.source {
+                    Source::Account(..) => return Ok((text, true)),
+                    Source::All(_) => continue,
+                }
             }
             match self.format {
                 Format::Csv => write_csv(&row, &mut text),
@@ -138,7 +170,7 @@ impl Body for UsageExport {
         loop {
             match &mut self.state {
                 State::Start => {
-                    self.state = self.read(Page::first(PAGE_ROWS));
+                    self.state = self.read(self.first.clone());
                     if self.format == Format::Csv {
                         let names = Bytes::from_static(COLUMNS.as_bytes());
                         return Poll::Ready(Some(Ok(Frame::data(names))));
@@ -179,7 +211,7 @@ impl Body for UsageExport {
 impl fmt::Debug for UsageExport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UsageExport")
-            .field("account", &self.account)
+            .field("source", &self.source)
             .field("format", &self.format)
             .finish_non_exhaustive()
     }

@@ -9,6 +9,7 @@
 //! | [`UserStore`] | yes | yes | yes | no |
 //! | [`SessionStore`] | yes | yes | yes | yes |
 //! | [`Ledger`] | yes | yes | yes | yes |
+//! | [`UsageLog`] | yes | yes | yes | no |
 //! | [`LeaseStore`] | no | yes | yes | no |
 //! | [`AuditLog`] | yes | yes | yes | no |
 //! | [`RateStore`] | yes | no | no | yes |
@@ -42,7 +43,7 @@
 //!   takes it without an await.
 //! - **A missing record is not an error.** It is `None` or `false`, and never a failure of the
 //!   store: failures are not cached, and are no reason to let anyone in.
-//! - **Lists are newest first**, by order of creation, and a cursor is a position in that order
+//! - **Lists are newest first** (but [`UsageLog`]), by order of creation, and a cursor is a position in that order
 //!   ([`Paged::from_rows`]).
 //! - **A shared store announces changes** if it can ([`Invalidations`]): every [`Change`] by
 //!   anyone, once it is durable.
@@ -97,6 +98,7 @@ mod static_keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod tenure;
+mod usage_log;
 
 mod memory;
 #[cfg(feature = "postgres")]
@@ -160,3 +162,4 @@ pub use static_keys::{StaticKeyError, StaticKeys};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 pub use tenure::Tenure;
+pub use usage_log::UsageLog;

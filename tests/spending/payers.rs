@@ -202,6 +202,14 @@ async fn the_log_is_exported_whole_and_harmless() {
     let since = gate.clock.now() - Duration::from_secs(600);
     let export = UsageExport::json_lines(gate.ledger.clone(), account()).since(since);
     assert_eq!(read(export).await.lines().count(), 600);
+    // Of all accounts, oldest first, where the last reading ended.
+    let all = read(UsageExport::csv_of_all(gate.ledger.clone(), 1_200)).await;
+    assert_eq!(all.lines().count(), 3);
+    assert_eq!(all.lines().last(), csv.lines().nth(1));
+    let export = UsageExport::json_lines_of_all(gate.ledger.clone(), 0).since(since);
+    let export = read(export).await;
+    assert_eq!(export.lines().count(), 600);
+    assert_eq!(export.lines().last(), json.lines().next());
     let bob = AccountId::new("bob").unwrap();
     assert_eq!(
         read(UsageExport::json_lines(gate.ledger.clone(), bob)).await,

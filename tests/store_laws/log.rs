@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tollgate::{
-    store::{AccountId, KeyId, Ledger, Page},
+    store::{AccountId, KeyId, Ledger, Page, StoreErrorKind, UsageLog},
     usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageEntry},
 };
 
@@ -89,6 +89,93 @@ pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: LedgerEngin
     assert_eq!(
         store.usage(&ann, Page::first(7)).await.unwrap().next_cursor,
         None
+    );
+}
+
+/// What a reader of everybody's usage that goes on after `seen` finds, in pages of three.
+async fn follow<S: UsageLog>(store: &S, seen: &mut u64) -> Vec<UsageEntry> {
+    let mut found = Vec::new();
+    loop {
+        let page = Page::first(3).after(*seen);
+        let page = match store.usage_of_all(page).await {
+            Err(error) if error.kind() == StoreErrorKind::Busy => continue,
+            page => page.unwrap(),
+        };
+        let more = page.next_cursor;
+        for row in page.items {
+            assert!(row.position > *seen, "oldest first");
+            *seen = row.position;
+            found.push(row);
+        }
+        if more.is_none() {
+            return found;
+        }
+    }
+}
+
+pub(crate) async fn everybody_s_usage_is_listed_oldest_first<S: LedgerEngine + UsageLog>(
+    store: S,
+    _: Time,
+) {
+    let (ann, bob) = (account("ann"), account("bob"));
+    let mut seen = 0;
+    assert_eq!(follow(&store, &mut seen).await, []);
+    pay(&store, &ann, 100).await;
+    for number in 0..4 {
+        let free = call(&bob, &format!("bob-{number}"));
+        store.record(free, costs(0)).await.unwrap();
+        spend(&store, &ann, &format!("ann-{number}"), 5).await;
+    }
+    let names = |rows: &[UsageEntry]| -> Vec<String> {
+        let names = rows.iter().map(|row| row.call.request_id.to_string());
+        names.collect()
+    };
+    let rows = follow(&store, &mut seen).await;
+    let expected = [
+        "bob-0", "ann-0", "bob-1", "ann-1", "bob-2", "ann-2", "bob-3", "ann-3",
+    ];
+    assert_eq!(names(&rows), expected);
+    let mut anns = usage(&store, &ann).await;
+    anns.reverse();
+    let of_ann = rows.into_iter().filter(|row| row.call.account == ann);
+    assert_eq!(of_ann.collect::<Vec<_>>(), anns);
+    assert_eq!(follow(&store, &mut seen).await, []);
+    spend(&store, &ann, "later", 5).await;
+    assert_eq!(names(&follow(&store, &mut seen).await), ["later"]);
+}
+
+pub(crate) async fn who_follows_everybody_s_usage_misses_nothing<S: LedgerEngine + UsageLog>(
+    store: S,
+    _: Time,
+) {
+    const ACCOUNTS: usize = 16;
+    const CALLS: usize = 25;
+    let spenders = (0..ACCOUNTS).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let account = account(&format!("account-{number}"));
+            pay(&store, &account, 1_000).await;
+            for call in 0..CALLS {
+                spend(&store, &account, &format!("{number}-{call}"), 1).await;
+            }
+        })
+    });
+    let spenders: Vec<_> = spenders.collect();
+    let (mut seen, mut found) = (0, Vec::new());
+    while !spenders.iter().all(tokio::task::JoinHandle::is_finished) {
+        found.extend(follow(&store, &mut seen).await);
+        tokio::task::yield_now().await;
+    }
+    for spender in spenders {
+        spender.await.unwrap();
+    }
+    found.extend(follow(&store, &mut seen).await);
+    let mut names: Vec<_> = found.iter().map(|row| &row.call.request_id).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(
+        (found.len(), names.len()),
+        (ACCOUNTS * CALLS, ACCOUNTS * CALLS)
     );
 }
 

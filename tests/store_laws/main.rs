@@ -267,6 +267,8 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
 
 laws! {
     everything {
+        log::everybody_s_usage_is_listed_oldest_first,
+        log::who_follows_everybody_s_usage_misses_nothing,
         audit::an_event_is_written_down_as_it_was,
         audit::the_audit_log_is_read_a_page_at_a_time,
         audit::the_audit_log_is_read_in_the_order_of_its_times,

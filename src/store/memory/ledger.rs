@@ -12,8 +12,19 @@ use crate::{
         page::{Page, Paged},
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
-    store::{Ledger, StoreError, StoreFuture},
+    store::{Ledger, StoreError, StoreFuture, UsageLog},
 };
+
+impl UsageLog for MemoryStore {
+    fn usage_of_all(&self, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        let log = lock(&self.0.log);
+        let rows = log.after(page.cursor().unwrap_or(0));
+        let rows = rows.take(usize::from(page.limit()).saturating_add(1));
+        let rows = rows.map(|row| (row.position, row.clone())).collect();
+        drop(log);
+        StoreFuture::ready(Ok(Paged::from_rows(&page, rows)))
+    }
+}
 
 impl Ledger for MemoryStore {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

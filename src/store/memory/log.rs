@@ -77,6 +77,13 @@ impl UsageLog {
         oldest
     }
 
+    /// All rows after a position.
+    pub(super) fn after(&self, position: u64) -> impl Iterator<Item = &UsageEntry> {
+        let known = |row: &Row| row.entry.position <= position;
+        let rows = self.rows.range(self.rows.partition_point(known)..);
+        rows.map(|row| &row.entry)
+    }
+
     /// The row at `position`, if it belongs to the account and is still there.
     pub(super) fn row(&self, position: u64, account: &AccountId) -> Option<&Row> {
         let found = self

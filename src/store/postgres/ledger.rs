@@ -25,7 +25,7 @@ use crate::{
         },
     },
     store::{
-        Ledger, StoreError, StoreErrorKind, StoreFuture,
+        Ledger, StoreError, StoreErrorKind, StoreFuture, UsageLog,
         gauge::{Gauge, Permit},
     },
 };
@@ -42,6 +42,14 @@ impl PostgresStore {
             return StoreFuture::ready(Err(busy()));
         }
         self.send(command, answer)
+    }
+}
+
+impl UsageLog for PostgresStore {
+    fn usage_of_all(&self, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        self.ask(move |shared| async move {
+            listing::usage_of_all(&mut *shared.read().await?, &page).await
+        })
     }
 }
 

@@ -21,8 +21,16 @@ use crate::{
         page::{Page, Paged},
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
-    store::{Ledger, StoreError, StoreErrorKind, StoreFuture, gauge::Gauge},
+    store::{Ledger, StoreError, StoreErrorKind, StoreFuture, UsageLog, gauge::Gauge},
 };
+
+impl UsageLog for SqliteStore {
+    fn usage_of_all(&self, page: Page) -> StoreFuture<Paged<UsageEntry>> {
+        self.0
+            .readers
+            .list(move |connection| listing::usage_of_all(connection, &page))
+    }
+}
 
 impl Ledger for SqliteStore {
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

@@ -19,6 +19,13 @@ const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, s
      principal, model, bytes, cached_tokens, cache_write_tokens,
      usage_is_missing FROM usage WHERE position = ? AND account = ?";
 
+const USAGE_OF_ALL: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
+     settled_at, usage.held, charged, outcome, status, latency, input_tokens, output_tokens,
+     principal, model, bytes, cached_tokens, cache_write_tokens, usage_is_missing,
+     position, account.id
+     FROM usage JOIN account ON account.number = usage.account
+     WHERE position > ? ORDER BY position LIMIT ?";
+
 const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
 
@@ -68,6 +75,26 @@ pub(super) fn usage(
         let Some(row) = found.next()? else { break };
         next = backwards(position, row.get(0)?)?;
         rows.push((uncount(position)?, read_usage(position, account, row)?));
+    }
+    Ok(Paged::from_rows(page, rows))
+}
+
+/// Oldest first. One writer writes them, so that their order is that of their commits.
+pub(super) fn usage_of_all(
+    connection: &Connection,
+    page: &Page,
+) -> Result<Paged<UsageEntry>, Failure> {
+    let after = page
+        .cursor()
+        .map_or(0, |cursor| i64::try_from(cursor).unwrap_or(END));
+    let wanted = u32::from(page.limit()).saturating_add(1);
+    let mut look = connection.prepare_cached(USAGE_OF_ALL)?;
+    let mut found = look.query(params![after, wanted])?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let position = row.get(20)?;
+        let account: AccountId = name(row, 21)?;
+        rows.push((uncount(position)?, read_usage(position, &account, row)?));
     }
     Ok(Paged::from_rows(page, rows))
 }
