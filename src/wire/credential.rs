@@ -248,8 +248,9 @@ fn is_speakable(bytes: &[u8]) -> bool {
             *seen |= u8::from(is_unspeakable(*byte));
         }
     }
-    // Compared as one number, because arrays are compared byte by byte.
-    u128::from_ne_bytes(unspeakable) == 0
+    // The compiler makes one comparison of this, and a hundred instructions of a conversion into a
+    // number.
+    unspeakable.iter().fold(0, |any, seen| any | seen) == 0
 }
 
 /// Whether a byte is not a graphic ASCII character (two comparisons: as a signed number, anything
