@@ -64,10 +64,12 @@ impl Readings {
 /// Runs `decide` at a single moment: on this thread [`SystemClock`] reads the machine's time at
 /// most once meanwhile. Only for code that neither waits nor calls the service. A reading costs as
 /// much as checking one window of a rate limit, and the layers of a stack would take eight.
+#[inline]
 pub(crate) fn at_one_moment<T>(decide: impl FnOnce() -> T) -> T {
     struct Shared;
 
     impl Drop for Shared {
+        #[inline]
         fn drop(&mut self) {
             READINGS.with(|readings| {
                 readings.are_shared.set(false);

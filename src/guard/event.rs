@@ -24,8 +24,16 @@ fn subject<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
     head.extensions.get().map(Principal::subject)
 }
 
-/// Reports an admission.
+/// Reports an admission. Inlined into the gates, since usually nobody listens at this level.
+#[inline]
 pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Counted) {
+    if LevelFilter::DEBUG <= LevelFilter::current() {
+        tell_admitted(layer, head);
+    }
+    counted.admitted(layer);
+}
+
+fn tell_admitted(layer: &'static str, head: &RequestHead<'_>) {
     tracing::debug!(
         target: "tollgate",
         layer,
@@ -35,7 +43,6 @@ pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Co
         method = head.shown_method(),
         path = &*head.shown_path(),
     );
-    counted.admitted(layer);
 }
 
 /// Reports a refusal, or in shadow what would have been one.
@@ -126,6 +133,7 @@ fn increment(key: &metrics::Key) {
 
 #[cfg(not(feature = "metrics"))]
 impl Counted {
+    #[inline]
     fn admitted(&self, _: &'static str) {}
 }
 

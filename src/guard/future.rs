@@ -225,7 +225,9 @@ fn finish<D: Body, A: Admission>(
 ) -> Finished<D, A::Meter> {
     let (mut head, body) = response.into_parts();
     // Reserve before the gates add fields, so that the existing ones are moved only once.
-    head.headers.reserve(A::FIELDS);
+    if A::FIELDS > 0 {
+        head.headers.reserve(A::FIELDS);
+    }
     let mut answer = Answer::new(&mut head);
     let mut meter = A::Meter::default();
     admission.mark(&mut answer, &mut meter);

@@ -34,6 +34,7 @@ pub(crate) fn is_inside() -> bool {
 struct Inside;
 
 impl Drop for Inside {
+    #[inline]
     fn drop(&mut self) {
         OUTER.set(OUTER.get().saturating_sub(1));
     }

@@ -39,6 +39,7 @@ impl Permit for Identified {
         }
     }
 
+    #[inline]
     fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {
         Tail::Body
     }

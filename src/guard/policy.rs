@@ -184,6 +184,7 @@ pub trait Permit: Send + 'static {
 impl Permit for () {
     type Meter = NoMeter;
 
+    #[inline]
     fn mark_response(self, _: ResponseMarks<'_>) -> Tail<NoMeter> {
         Tail::Body
     }

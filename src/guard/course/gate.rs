@@ -10,6 +10,7 @@ use http::{HeaderMap, Request};
 
 use super::{Admission, Answer, Course, Progress, sealed};
 use crate::{
+    domain::denial::Denial,
     guard::{BodyEnd, Decision, Gate, Meter, PendingVerdict, Permit, Policy, Verdict, event},
     store::StoreFuture,
     wire::RequestHead,
@@ -47,54 +48,64 @@ impl<P: Permit> Admission for Passed<P> {
 }
 
 impl<P: Policy> Gate<P> {
+    /// An admission is kept apart from refusals, so that it moves no denial.
     pub(super) fn judge<B>(
         &self,
         verdict: Verdict<P::Permit>,
         request: &mut Request<B>,
         Passed(permit): &mut Passed<P::Permit>,
     ) -> Progress<PendingVerdict<P::Permit>> {
-        let name = self.policy().name();
-        let is_admitted = matches!(verdict, Verdict::Admit(_));
-        let head = RequestHead::of(request);
-        let denial = match verdict {
-            Verdict::Answer(answer) if !self.is_shadow() => {
-                event::admitted(name, &head, self.counted());
+        match verdict {
+            Verdict::Admit(admitted) => *permit = Some(admitted),
+            Verdict::Answer(answer) if self.is_shadow() => {
+                drop(answer);
+                self.policy().mark_unadmitted(request.extensions_mut());
+            }
+            Verdict::Answer(answer) => {
+                let head = RequestHead::of(request);
+                event::admitted(self.policy().name(), &head, self.counted());
                 return Progress::Stopped(answer);
             }
-            Verdict::Answer(_) => None,
-            Verdict::Admit(admitted) => {
-                *permit = Some(admitted);
-                None
+            Verdict::Refuse(denial) | Verdict::Abstain(denial) => {
+                return self.refuse(&denial, request, permit);
             }
-            Verdict::Refuse(denial) | Verdict::Abstain(denial) => Some(denial),
             Verdict::RefuseMarked(denial, marking) => {
                 *permit = Some(marking);
-                Some(*denial)
-            }
-        };
-        match denial {
-            None => {}
-            Some(ref denial) => {
-                event::refused(name, &head, denial, self.is_shadow());
-                if !self.is_shadow() {
-                    let response = self.denials().respond(denial, &head);
-                    return Progress::Stopped(Box::new(response));
-                }
+                return self.refuse(&denial, request, permit);
             }
         }
-        if !is_admitted {
-            // Only in shadow mode does a request get here without a permit.
-            self.policy().mark_unadmitted(request.extensions_mut());
+        self.let_through(request, permit);
+        // Reported last, so that the event names a caller who has just been identified.
+        if self.policy().judges() {
+            let head = RequestHead::of(request);
+            event::admitted(self.policy().name(), &head, self.counted());
         }
+        Progress::Admitted
+    }
+
+    #[cold]
+    fn refuse<B>(
+        &self,
+        denial: &Denial,
+        request: &mut Request<B>,
+        permit: &mut Option<P::Permit>,
+    ) -> Progress<PendingVerdict<P::Permit>> {
+        let head = RequestHead::of(request);
+        event::refused(self.policy().name(), &head, denial, self.is_shadow());
+        if !self.is_shadow() {
+            let response = self.denials().respond(denial, &head);
+            return Progress::Stopped(Box::new(response));
+        }
+        self.policy().mark_unadmitted(request.extensions_mut());
+        self.let_through(request, permit);
+        Progress::Admitted
+    }
+
+    fn let_through<B>(&self, request: &mut Request<B>, permit: &mut Option<P::Permit>) {
         if let Some(permit) = permit {
             permit.mark_request(request.extensions_mut());
         }
         self.hide_in(request.headers_mut());
-        // Reported last, so that the event names a caller who has just been identified.
-        if denial.is_none() && self.policy().judges() {
-            event::admitted(name, &RequestHead::of(request), self.counted());
-        }
-        Progress::Admitted
     }
 }
 

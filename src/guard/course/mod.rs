@@ -146,16 +146,22 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Both are awaited, whether or not the first fails.
+/// Both are awaited, whether or not the first fails. Inlined, since usually one or none is there.
+#[inline]
 pub(super) fn both(
     first: Option<StoreFuture<()>>,
     second: Option<StoreFuture<()>>,
 ) -> Option<StoreFuture<()>> {
     match (first, second) {
-        (Some(first), Some(second)) => Some(StoreFuture::new(async move {
-            let first = first.await;
-            second.await.and(first)
-        })),
-        (first, second) => first.or(second),
+        (Some(first), Some(second)) => Some(one_after_the_other(first, second)),
+        (None, second) => second,
+        (first, None) => first,
     }
+}
+
+fn one_after_the_other(first: StoreFuture<()>, second: StoreFuture<()>) -> StoreFuture<()> {
+    StoreFuture::new(async move {
+        let first = first.await;
+        second.await.and(first)
+    })
 }
