@@ -195,6 +195,19 @@ impl Calendar {
         }
     }
 
+    /// When the window that `now` lies in ends, and the next one begins; `None` if it has no such end.
+    #[must_use]
+    pub fn end(&self, window: BudgetWindow, now: Timestamp) -> Option<Timestamp> {
+        let today = now.to_zoned(self.zone.clone()).date();
+        let next = match window {
+            BudgetWindow::Day => today.checked_add(1.day()),
+            BudgetWindow::Month => today.first_of_month().checked_add(1.month()),
+            BudgetWindow::Total | BudgetWindow::Rolling => return None,
+        };
+        let next = next.ok()?.to_zoned(self.zone.clone()).ok()?;
+        Some(next.timestamp())
+    }
+
     fn look_up(&self, now: Timestamp) -> (Windows, i64) {
         let local = now.to_zoned(self.zone.clone());
         let day = local.start_of_day();
@@ -245,6 +258,44 @@ mod tests {
         assert_eq!(late, short);
         let next = santiago.windows(moment("2026-09-07T03:00:00Z"));
         assert_eq!(next.day, moment("2026-09-07T03:00:00Z").as_second());
+    }
+
+    #[test]
+    fn a_window_ends_where_the_next_begins() {
+        for zone in [
+            "UTC",
+            "Europe/Amsterdam",
+            "America/Santiago",
+            "Asia/Kathmandu",
+        ] {
+            let calendar = Calendar::in_zone(zone).unwrap();
+            let mut second = moment("2025-12-01T00:00:00Z").as_second();
+            for _ in 0..400 {
+                let now = Timestamp::from_second(second).unwrap();
+                let windows = calendar.windows(now);
+                let ends = [BudgetWindow::Day, BudgetWindow::Month]
+                    .map(|window| calendar.end(window, now).unwrap());
+                let last = ends.map(|end| {
+                    calendar.windows(Timestamp::from_second(end.as_second() - 1).unwrap())
+                });
+                assert_eq!((last[0].day, last[1].month), (windows.day, windows.month));
+                let next = ends.map(|end| (calendar.windows(end), end.as_second()));
+                assert_eq!(
+                    (next[0].0.day, next[1].0.month),
+                    (next[0].1, next[1].1),
+                    "{zone} {now}"
+                );
+                second += 86_000;
+            }
+        }
+        let utc = Calendar::utc();
+        let now = moment("2026-02-28T23:59:59.5Z");
+        for window in [BudgetWindow::Day, BudgetWindow::Month] {
+            assert_eq!(utc.end(window, now), Some(moment("2026-03-01T00:00:00Z")));
+        }
+        for window in [BudgetWindow::Total, BudgetWindow::Rolling] {
+            assert_eq!(utc.end(window, now), None);
+        }
     }
 
     #[test]

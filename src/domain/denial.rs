@@ -127,6 +127,7 @@ pub struct Denial {
 struct Details {
     price: Option<Money>,
     is_price_at_most: bool,
+    limit_end: Option<super::clock::Timestamp>,
     expired_at: Option<super::clock::Timestamp>,
     violated: Vec<Box<str>>,
     lacking_scope: Option<Box<str>>,
@@ -212,6 +213,13 @@ impl Denial {
     pub fn price_at_most(mut self, most: Money) -> Self {
         self.details_mut().price = Some(most);
         self.details_mut().is_price_at_most = true;
+        self
+    }
+
+    /// When the calendar window ends whose spending limit is reached.
+    #[must_use]
+    pub fn limit_ending_at(mut self, at: super::clock::Timestamp) -> Self {
+        self.details_mut().limit_end = Some(at);
         self
     }
 
@@ -331,6 +339,13 @@ impl Denial {
         let details = self.details.iter();
         let methods = details.flat_map(|details| &details.allowed);
         methods.map(AsRef::as_ref)
+    }
+
+    /// When the day or the month ends whose spending limit is reached, if that is known. The call may
+    /// fit then, unless another limit is reached too, or it costs more than the limit.
+    #[must_use]
+    pub fn limit_end(&self) -> Option<super::clock::Timestamp> {
+        self.details.as_ref()?.limit_end
     }
 
     /// When the credential expired.

@@ -6,7 +6,8 @@
 //!   (and `Allow`) if the route isn't in the [`PriceTable`], with 503 if the ledger fails (never a
 //!   free ride), and with 401 if nobody was authenticated. If the limit is that of a rolling window
 //!   ([`RollingWindow`](crate::budget::RollingWindow)), `Retry-After` says when enough will have
-//!   left it.
+//!   left it; if it is that of a day or a month, the refusal knows when that ends
+//!   ([`limit_end`](crate::denial::Denial::limit_end)), for a format of your own to say.
 //! - A 402 has `Retry-After: 1`, and in the formats that have it `x-should-retry: true`, if the call
 //!   would fit were it not for what other calls hold: these may end at any moment, and most cost
 //!   less than they hold. If the money is gone, `x-should-retry` is `false`.

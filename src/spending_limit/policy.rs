@@ -283,6 +283,16 @@ impl SpendingLimitPolicy {
             HoldRefusal::OnlyHeld { .. } => denial.passing(),
             _ => denial,
         };
+        let end = match refusal {
+            HoldRefusal::LimitReached(window) => self.shared.ledger.window_end(window),
+            _ => None,
+        };
+        // Not as `Retry-After`: a client that obeys it would hang for hours, and money paid in or a
+        // raised limit helps at once.
+        let denial = match end {
+            Some(end) => denial.limit_ending_at(end),
+            None => denial,
+        };
         Verdict::Refuse(match wait {
             Some(wait) => denial.retry_after(wait),
             None => denial,

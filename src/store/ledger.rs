@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{AccountId, BudgetId, Page, Paged, StoreFuture};
 use crate::domain::{
     books::{Balance, Budget, HoldRefusal, Snapshot},
-    budget::SpendingLimits,
+    budget::{BudgetWindow, SpendingLimits},
+    clock::Timestamp,
     money::Money,
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
@@ -101,6 +102,14 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Waits until everything handed over before is written, for an orderly shutdown.
     fn flush(&self) -> StoreFuture<()>;
+
+    /// When the calendar window that is under way ends, in the ledger's own time zone
+    /// ([`Calendar::end`](crate::budget::Calendar::end)): so a refusal by its limit can say until when
+    /// that lasts. `None` unless an engine knows, and for windows that have no such end.
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        let _ = window;
+        None
+    }
 }
 
 impl<T: Ledger + ?Sized> Ledger for Arc<T> {
@@ -163,5 +172,9 @@ impl<T: Ledger + ?Sized> Ledger for Arc<T> {
 
     fn flush(&self) -> StoreFuture<()> {
         T::flush(self)
+    }
+
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        T::window_end(self, window)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tollgate::denial::Denial;
+
 use super::*;
 
 #[tokio::test]
@@ -102,6 +104,10 @@ async fn who_has_the_money_in_other_calls_is_told_to_come_again_at_once() {
         assert_eq!(said(under_way).await.0, 200);
 
         let refused = call().await;
+        // For a format of one's own: no client should wait for hours by itself.
+        let denial = refused.extensions().get::<Denial>().unwrap();
+        let midnight = limit.map(|_| "2026-01-02T00:00:00Z".parse().unwrap());
+        assert_eq!(denial.limit_end(), midnight);
         assert_eq!(advice(&refused), [None, None, Some("false".to_owned())]);
         let (status, _, body) = said(refused).await;
         assert!(status == 402 && body.contains(text), "{body}");

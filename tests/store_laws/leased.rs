@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tollgate::{
     books::{Balance, Budget, HoldRefusal, Snapshot},
-    budget::SpendingLimits,
+    budget::{BudgetWindow, SpendingLimits},
+    clock::Timestamp,
     money::Money,
     store::{AccountId, BudgetId, LeaseStore, LeasedLedger, Ledger, Page, Paged, StoreFuture},
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
@@ -44,6 +45,10 @@ impl Exact {
 }
 
 impl Ledger for Exact {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        self.0.window_end(window)
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         self.0.hold(request)
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tollgate::{
     books::{Balance, Budget, HoldRefusal, Spent},
-    budget::{BudgetWindow, SpendingLimits},
+    budget::{BudgetWindow, Calendar, SpendingLimits},
+    clock::Clock,
     money::Money,
     store::{BudgetId, Page, StoreErrorKind},
     usage::{Adjustment, Credit, Expiry, HoldRequest, Outcome, UsageEntry},
@@ -220,7 +221,12 @@ pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: LedgerEngine>(sto
     balances(&store, &ann, 0, 0).await;
 }
 
-pub(crate) async fn limits_count_what_was_spent_before<S: LedgerEngine>(store: S, _: Time) {
+pub(crate) async fn limits_count_what_was_spent_before<S: LedgerEngine>(store: S, clock: Time) {
+    for window in [BudgetWindow::Day, BudgetWindow::Month] {
+        let end = Calendar::utc().end(window, clock.now());
+        assert!(end.is_some() && store.window_end(window) == end);
+    }
+    assert_eq!(store.window_end(BudgetWindow::Total), None);
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[key.clone()], 20).await.unwrap();

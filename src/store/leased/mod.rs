@@ -74,7 +74,8 @@ use super::{
 };
 use crate::domain::{
     books::{Balance, Budget, HoldRefusal, Snapshot},
-    budget::SpendingLimits,
+    budget::{BudgetWindow, SpendingLimits},
+    clock::Timestamp,
     money::Money,
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
@@ -285,6 +286,10 @@ impl LeasedLedger {
 }
 
 impl Ledger for LeasedLedger {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        self.accounts.store.window_end(window)
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         match self.accounts.hold(request) {
             Ok(hold) => StoreFuture::ready(Ok(Ok(hold))),

@@ -7,7 +7,8 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Books, Budget, HoldRefusal, Snapshot},
-        budget::SpendingLimits,
+        budget::{BudgetWindow, SpendingLimits},
+        clock::Timestamp,
         money::Money,
         page::{Page, Paged},
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
@@ -27,6 +28,10 @@ impl UsageLog for MemoryStore {
 }
 
 impl Ledger for MemoryStore {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        self.0.calendar.end(window, self.0.clock.now())
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         StoreFuture::ready(Ok(self.0.hold(request)))
     }

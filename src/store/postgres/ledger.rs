@@ -16,7 +16,8 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Budget, HoldRefusal, Snapshot},
-        budget::SpendingLimits,
+        budget::{BudgetWindow, SpendingLimits},
+        clock::Timestamp,
         money::Money,
         page::{Page, Paged},
         usage::{
@@ -54,6 +55,11 @@ impl UsageLog for PostgresStore {
 }
 
 impl Ledger for PostgresStore {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        let settings = &self.0.shared.settings;
+        settings.calendar.end(window, settings.clock.now())
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let shared = &self.0.shared;
         let (gauge, settings) = (&shared.gauge, &shared.settings);

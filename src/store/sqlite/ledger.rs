@@ -16,7 +16,8 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{self, Balance, Budget, HoldRefusal, Snapshot},
-        budget::SpendingLimits,
+        budget::{BudgetWindow, SpendingLimits},
+        clock::Timestamp,
         money::Money,
         page::{Page, Paged},
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
@@ -33,6 +34,11 @@ impl UsageLog for SqliteStore {
 }
 
 impl Ledger for SqliteStore {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        let settings = &self.0.settings;
+        settings.calendar.end(window, settings.clock.now())
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         let (gauge, settings) = (&self.0.gauge, &self.0.settings);
         if let Err(damaged) = settings.damage.refuses() {

@@ -15,7 +15,8 @@ use crate::{
     domain::{
         AccountId, BudgetId,
         books::{Balance, Budget, HoldRefusal, Snapshot},
-        budget::SpendingLimits,
+        budget::{BudgetWindow, SpendingLimits},
+        clock::Timestamp,
         money::Money,
         page::{Page, Paged},
         usage::{
@@ -118,6 +119,11 @@ impl Shared {
 }
 
 impl Ledger for RedisLedger {
+    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
+        let settings = &self.0.shared.settings;
+        settings.calendar.end(window, settings.clock.now())
+    }
+
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
         self.ask(move |shared| async move { shared.hold(request).await })
     }
