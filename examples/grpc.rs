@@ -44,10 +44,10 @@ use pb::{
     demo::{completion_server::CompletionServer, echo_server::EchoServer},
 };
 use services::Services;
-use support::{Connections, PING_EVERY, STREAMS_MAX, StartError, Stop, listen, run_until};
+use support::{Connections, PING_EVERY, STREAMS_MAX, StartError, listen, run};
 use tokio::net::TcpStream;
 use tollgate::{
-    DeadlineLayer, DrainLayer, DrainedBody, Price, PriceTable, StallLayer, TokenBound,
+    DeadlineLayer, DrainLayer, DrainedBody, Price, PriceTable, Shutdown, StallLayer, TokenBound,
     rbac::{InvalidRoute, RouteTable},
     role::Permission,
     stall::WatchedIo,
@@ -122,7 +122,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
             path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
         })
         .build()?;
-    let (connections, stop) = listen(50_051).await?;
+    let (connections, shutdown) = listen(50_051).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     for name in SERVICES {
         let serving = ServingStatus::Serving;
@@ -133,6 +133,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         .http2_keepalive_timeout(Some(PING_EVERY))
         .max_concurrent_streams(STREAMS_MAX)
         .max_connection_age(CONNECTION_AGE_MAX)
+        .layer(shutdown.layer())
         .layer(StallLayer::new())
         .layer(DrainLayer::new())
         .layer(MapRequestLayer::new(
@@ -140,23 +141,24 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         ))
         .layer(gate)
         .layer(DeadlineLayer::new(HEAD_WITHIN))
-        .add_routes(routes(given, health, &stop)?)
-        .serve_with_incoming_shutdown(incoming(connections), stop.clone().requested());
-    let (served, ()) = tokio::join!(run_until(stop.clone(), server), take_leave(reporter, stop));
+        .add_routes(routes(given, health, &shutdown)?)
+        .serve_with_incoming_shutdown(incoming(connections), shutdown.stopping());
+    let leave = take_leave(reporter, &shutdown);
+    let (served, ()) = tokio::join!(run(&shutdown, server), leave);
     served
 }
 
 /// Connections that end by themselves if their client says nothing, or stops reading.
 fn incoming(connections: Connections) -> impl Stream<Item = io::Result<WatchedIo<TcpStream>>> {
     stream::unfold(connections, async |connections| {
-        Some((Ok(connections.next().await), connections))
+        Some((Ok(connections.next().await?), connections))
     })
 }
 
 fn routes(
     given: &Given,
     health: HealthServer<impl Health>,
-    stop: &Stop,
+    shutdown: &Shutdown,
 ) -> Result<Routes, StartError> {
     let services = Services::new(Arc::clone(&given.stores.ledger));
     // A second check, independent of the gate's table.
@@ -167,7 +169,7 @@ fn routes(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
     };
-    let ending = MapRequestLayer::new(ending_with(stop.clone()));
+    let ending = MapRequestLayer::new(ending_with(shutdown.clone()));
     Ok(Routes::new(health)
         .add_service(ending.named_layer(reflection().build_v1()?))
         .add_service(ending.named_layer(reflection().build_v1alpha()?))
@@ -178,9 +180,9 @@ fn routes(
 }
 
 /// Ends reflection streams when the server stops; otherwise it would wait for them.
-fn ending_with(stop: Stop) -> impl Fn(Request<Body>) -> Request<Body> + Clone {
+fn ending_with(shutdown: Shutdown) -> impl Fn(Request<Body>) -> Request<Body> + Clone {
     move |request| {
-        let stopped = stop.clone().requested();
+        let stopped = shutdown.stopping();
         request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
     }
 }
@@ -196,8 +198,8 @@ const SERVICES: [&str; 5] = [
 
 /// Reports at the end that nothing is served any more. That ends the streams of watching clients,
 /// which the server would otherwise wait for.
-async fn take_leave(mut reporter: HealthReporter, stop: Stop) {
-    stop.requested().await;
+async fn take_leave(mut reporter: HealthReporter, shutdown: &Shutdown) {
+    shutdown.stopping().await;
     for name in SERVICES {
         let over = ServingStatus::NotServing;
         reporter.set_service_status(name, over).await;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use demo::Given;
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
-use support::{StartError, listen, run_until, serve_connections};
+use support::{StartError, listen, run, serve_connections};
 use tollgate::{
     DenialFormat, Denials, DrainedBody, Price, PriceTable, Principal, RbacLayer, RequestHead,
     denial::{Denial, DenialKind},
@@ -49,8 +49,8 @@ async fn serve(given: &Given) -> Result<(), StartError> {
     let service = gate.layer(service_fn(move |request: Request<Incoming>| {
         routes.find(request.uri().path()).oneshot(request)
     }));
-    let (connections, stop) = listen(8_081).await?;
-    run_until(stop.clone(), serve_connections(service, connections, stop)).await
+    let (connections, shutdown) = listen(8_081).await?;
+    run(&shutdown, serve_connections(service, connections)).await
 }
 
 /// All routes; anything else doesn't exist.

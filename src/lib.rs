@@ -14,6 +14,7 @@
 //! | what do refusals look like? | [`DenialsLayer`] | nothing |
 //! | does a refused client get its answer? | [`DrainLayer`] | nothing |
 //! | does the client read its answer? | [`StallLayer`], over connections with a [`StallWatch`] | nothing |
+//! | does the server stop without losing an answer? | [`Shutdown`], and its [`ShutdownLayer`] | nothing |
 //! | does the answer begin in time? | [`DeadlineLayer`] | 503, or `DEADLINE_EXCEEDED` |
 //!
 //! Each layer works alone, on any stack of Tower services. [`Tollgate::builder`] makes the whole
@@ -153,6 +154,7 @@ pub mod rate_limit;
 pub mod rbac;
 pub mod request_id;
 pub mod session_cookie;
+pub mod shutdown;
 pub mod spending_limit;
 pub mod stall;
 pub mod store;
@@ -183,6 +185,7 @@ pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
+pub use shutdown::{Shutdown, ShutdownLayer};
 pub use spending_limit::{
     BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
     PriceTable, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,

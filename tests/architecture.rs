@@ -21,8 +21,8 @@ fn floor(module: &str) -> Option<u8> {
         "conformance" | "keyring" | "login" | "token" | "wire" => 2,
         "guard" => 3,
         "api_key" | "audit" | "authenticate" | "deadline" | "denials" | "drain" | "ip_allow"
-        | "jwt" | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "spending_limit"
-        | "stall" => 4,
+        | "jwt" | "rate_limit" | "rbac" | "request_id" | "session_cookie" | "shutdown"
+        | "spending_limit" | "stall" => 4,
         "axum" | "builder" | "fallback" | "tonic" => 5,
         _ => return None,
     })

@@ -20,7 +20,7 @@ use tollgate::{
 };
 use tower::Layer;
 
-use super::{StartError, listen, run_until, serve_connections};
+use super::{StartError, listen, run, serve_connections};
 
 /// The most that anyone may send to a login, in bytes.
 const LOGIN_BYTES_MAX: usize = 16 * 1_024;
@@ -32,10 +32,10 @@ pub(crate) fn short_bodies() -> DefaultBodyLimit {
 
 /// Serves until SIGTERM or ctrl-c, then finishes requests in flight.
 pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
-    let (connections, stop) = listen(port).await?;
+    let (connections, shutdown) = listen(port).await?;
     // Outside of the router, so that it sees the methods of every route.
     let app = AllowLayer::new().layer(app);
-    run_until(stop.clone(), serve_connections(app, connections, stop)).await
+    run(&shutdown, serve_connections(app, connections)).await
 }
 
 /// How many lists one caller may read at once. Each keeps a part of itself in memory for as long as

@@ -1,61 +1,38 @@
 //! Connections: how many there are, how long one may be silent, and how long its client may leave
 //! an answer unread.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    fmt::Display,
-    fs,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
-use http_body_util::BodyExt;
-use hyper::{
-    body::{Body, Incoming},
-    service::service_fn,
-};
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulConnection},
+    server::conn::auto,
+    service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     time::sleep,
 };
 use tollgate::{
-    DrainLayer, DrainedBody, StallLayer, StallWatch, rate_limit::ConnectionLimit, stall::WatchedIo,
+    DrainLayer, DrainedBody, Shutdown, StallLayer, StallWatch, rate_limit::ConnectionLimit,
+    stall::WatchedIo,
 };
 use tower::{Layer, Service, ServiceExt};
 
 use super::{
-    StartError, Stop,
+    StartError,
     settings::{limit, trusted_proxies},
 };
 
 /// How long a client may take to send a head, and how long an HTTP/1.1 connection may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// How long an HTTP/2 connection, which is meant to last, may be idle: this many checks, each after
-/// this pause.
-const IDLE_LOOKS: u32 = 4;
-const IDLE_PAUSE: Duration = Duration::from_secs(15);
 /// How often an HTTP/2 client is pinged, and how long it may take to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Concurrent requests on one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 256;
-/// How long connections are still accepted after the signal to stop: those already waiting would be
-/// lost with the listener.
-const LAST_CALL: Duration = Duration::from_millis(100);
-/// How long an idle connection then stays open: a request sent before the signal may not have been
-/// read yet.
-const LINGER: Duration = Duration::from_millis(500);
 /// The most connections, if the process may have any number of descriptors.
 const CONNECTIONS_MAX: u32 = 16_384;
 
@@ -68,11 +45,11 @@ pub(crate) struct Connections {
     listener: TcpListener,
     places: Arc<Semaphore>,
     per_address: ConnectionLimit,
-    stop: Stop,
+    shutdown: Shutdown,
 }
 
 impl Connections {
-    pub(crate) fn new(listener: TcpListener, stop: Stop) -> Result<Self, StartError> {
+    pub(crate) fn new(listener: TcpListener, shutdown: Shutdown) -> Result<Self, StartError> {
         let max = connections_max();
         let per_address = limit("CONNECTIONS_PER_ADDRESS", max / 2)?;
         let per_address = ConnectionLimit::per_peer(per_address).add_proxies(trusted_proxies()?);
@@ -80,12 +57,16 @@ impl Connections {
             listener,
             places: Arc::new(Semaphore::new(usize::try_from(max)?)),
             per_address,
-            stop,
+            shutdown,
         })
     }
 
-    /// The next one.
-    pub(crate) async fn next(&self) -> WatchedIo<TcpStream> {
+    /// The next one, or `None` when the server stops.
+    pub(crate) async fn next(&self) -> Option<WatchedIo<TcpStream>> {
+        self.shutdown.accept(self.accepted()).await
+    }
+
+    async fn accepted(&self) -> WatchedIo<TcpStream> {
         // Fails only if the semaphore is closed, which never happens.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         loop {
@@ -98,7 +79,7 @@ impl Connections {
                     // Events of a stream are sent at once. If this fails, the client has hung up.
                     let _ = stream.set_nodelay(true);
                     let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
-                    let over = self.stop.clone().over();
+                    let over = self.shutdown.over();
                     return watch.io(stream).keeping((place, of_address)).ending(over);
                 }
                 Err(error) => {
@@ -111,11 +92,10 @@ impl Connections {
     }
 }
 
-/// Serves connections until told to stop, then lets requests in flight finish.
+/// Accepts connections until told to stop, and serves each to its end in a task.
 pub(crate) async fn serve_connections<S, B>(
     service: S,
     connections: Connections,
-    stop: Stop,
 ) -> Result<(), StartError>
 where
     S: Service<Request<DrainedBody<Incoming>>, Response = Response<B>, Error = Infallible>
@@ -128,51 +108,24 @@ where
 {
     let service = StallLayer::new().layer(DrainLayer::new().layer(service));
     let server = server();
-    let (open, mut closed) = mpsc::channel::<()>(1);
-    let mut stopping = pin!(stop.clone().requested_since(LAST_CALL));
-    loop {
-        let connection = tokio::select! {
-            connection = connections.next() => connection,
-            () = &mut stopping => break,
-        };
-        let usage = Arc::new(Usage::default());
-        let (used, watch, service, open_for_all) = (
-            Arc::clone(&usage),
-            connection.watch().clone(),
-            service.clone(),
-            open.clone(),
-        );
-        let stopped = stop.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(watch.clone());
-            // The request, and with it the server, is in use for as long as its body exists.
-            let under_way = (used.begin(), open_for_all.clone());
-            let is_http1 = request.version() < Version::HTTP_2;
-            let (answer, stop) = (service.clone().oneshot(request), stopped.clone());
-            async move {
-                let mut answer = answer.await?;
-                if is_http1 && stop.is_requested() {
-                    let close = HeaderValue::from_static("close");
-                    answer.headers_mut().insert(CONNECTION, close);
-                }
-                Ok::<_, Infallible>(answer.map(|body| {
-                    body.map_err(move |error| {
-                        let _until_then = &under_way;
-                        error
-                    })
-                }))
+    while let Some(connection) = connections.next().await {
+        let open = connections.shutdown.connection();
+        let watch = connection.watch().clone();
+        let service = service
+            .clone()
+            .map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(watch.clone());
+                request
+            });
+        let service = TowerToHyperService::new(open.layer(service));
+        let http = server.serve_connection(TokioIo::new(connection), service);
+        let served = open.serve(http.into_owned(), |http| http.graceful_shutdown());
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection broke");
             }
         });
-        let connection = server.serve_connection(TokioIo::new(connection), service);
-        let (connection, stop, open) = (connection.into_owned(), stop.clone(), open.clone());
-        tokio::spawn(async move {
-            last(connection, &usage, stop).await;
-            drop(open);
-        });
     }
-    drop((connections, open));
-    // Nothing is ever sent: it ends when every connection has.
-    closed.recv().await;
     Ok(())
 }
 
@@ -189,69 +142,6 @@ fn server() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING_EVERY)
         .max_concurrent_streams(STREAMS_MAX);
     server
-}
-
-/// The requests of a connection.
-#[derive(Default)]
-struct Usage {
-    requests: AtomicU64,
-    under_way: AtomicU64,
-}
-
-/// A request, until its whole answer is sent.
-struct UnderWay(Arc<Usage>);
-
-impl Usage {
-    fn begin(self: &Arc<Self>) -> UnderWay {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
-    }
-
-    /// Waits until there was no request for a while.
-    async fn idle(&self) {
-        let (mut seen, mut looks) = (0, 0_u32);
-        while looks < IDLE_LOOKS {
-            sleep(IDLE_PAUSE).await;
-            let requests = self.requests.load(Ordering::Relaxed);
-            let is_idle = requests == seen && self.under_way.load(Ordering::Relaxed) == 0;
-            (seen, looks) = (requests, if is_idle { looks.saturating_add(1) } else { 0 });
-        }
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Serves a connection to its end, which is requested when the server stops or the connection has
-/// been idle.
-async fn last<C>(connection: C, usage: &Usage, stop: Stop)
-where
-    C: GracefulConnection,
-    C::Error: Display,
-{
-    let mut connection = pin!(connection);
-    let mut enough = pin!(async {
-        tokio::select! { () = stop.requested_since(LINGER) => {}, () = usage.idle() => {} }
-    });
-    let mut is_leaving = false;
-    loop {
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke");
-                }
-                return;
-            }
-            () = &mut enough, if !is_leaving => {
-                is_leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
 }
 
 /// Seven eighths of the process's descriptors: the database and others need some too.

@@ -14,16 +14,13 @@ use std::{
     error::Error,
     io::{self, IsTerminal},
     net::SocketAddr,
-    pin::pin,
-    time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::{sleep, timeout},
 };
+use tollgate::Shutdown;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterExt, filter::filter_fn, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -48,13 +45,6 @@ pub(crate) use self::settings::{
 };
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;
-
-/// How long requests in flight may take to finish after a SIGTERM.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
-
-/// How long connections that are told to end may take.
-const ENDING_MAX: Duration = Duration::from_secs(2);
-const LETTING_GO: Duration = Duration::from_millis(100);
 
 /// Bytes that the system buffers per connection, and how many connections may wait to be accepted.
 const SEND_BUFFER: u32 = 128 * 1024;
@@ -104,17 +94,17 @@ fn log_as_asked(begin: impl FnOnce(EnvFilter)) {
 
 /// Listens on `HOST` and `PORT`, and prints that to stdout. The signals are registered before,
 /// because whoever reads the line may already send one.
-pub(crate) async fn listen(port: u16) -> Result<(Connections, Stop), StartError> {
-    let stop = Stop::on_signal()?;
+pub(crate) async fn listen(port: u16) -> Result<(Connections, Shutdown), StartError> {
+    let shutdown = stop_on_signal()?;
     let host = optional("HOST")?.unwrap_or_else(|| "127.0.0.1".into());
     let port = setting("PORT", port)?;
     let listener = bind(&host, port)
         .await
         .map_err(|error| format!("HOST {host}, PORT {port}: {error}"))?;
     let address = listener.local_addr()?;
-    let connections = Connections::new(listener, stop.clone())?;
+    let connections = Connections::new(listener, shutdown.clone())?;
     println!("listening on http://{address}");
-    Ok((connections, stop))
+    Ok((connections, shutdown))
 }
 
 /// The first of a host's addresses that can be bound. Connections have send buffers of a fixed
@@ -140,66 +130,34 @@ async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     Err(last)
 }
 
-/// SIGTERM or ctrl-c, for any number of waiters.
-#[derive(Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
-
-impl Stop {
-    /// Begins to listen for the signals.
-    fn on_signal() -> Result<Self, StartError> {
-        let (stop, stopped) = watch::channel(false);
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            let _ = stop.send(true);
-        });
-        Ok(Self(stopped))
-    }
-
-    /// Waits for one of them.
-    pub(crate) async fn requested(mut self) {
-        let _ = self.0.wait_for(|stop| *stop).await;
-    }
-
-    /// Waits until this long after the signal.
-    pub(crate) async fn requested_since(self, ago: Duration) {
-        self.requested().await;
-        sleep(ago).await;
-    }
-
-    /// Whether one of them has arrived.
-    pub(crate) fn is_requested(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Waits until requests that were in flight then have had their time, too.
-    pub(crate) async fn over(self) {
-        self.requested_since(DRAIN_MAX).await;
-    }
+/// A handle that stops the server on SIGTERM or ctrl-c.
+fn stop_on_signal() -> Result<Shutdown, StartError> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let shutdown = Shutdown::new();
+    let stopping = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        stopping.stop();
+    });
+    Ok(shutdown)
 }
 
-/// Waits for a server that stops accepting at `stop` and then finishes requests in flight, for 30 s
-/// at most. Connections that last longer end by themselves, and the cost of their answers is
+/// Waits for a server that stops accepting after a signal and then finishes requests in flight, for
+/// 30 s at most. Connections that last longer end by themselves, and the cost of their answers is
 /// settled.
-pub(crate) async fn run_until<E>(
-    stop: Stop,
+pub(crate) async fn run<E>(
+    shutdown: &Shutdown,
     server: impl Future<Output = Result<(), E>>,
 ) -> Result<(), StartError>
 where
     StartError: From<E>,
 {
-    let mut server = pin!(server);
-    tokio::select! {
-        ended = &mut server => return Ok(ended?),
-        () = stop.over() => tracing::warn!("some requests did not finish in time"),
-    }
-    if let Ok(ended) = timeout(ENDING_MAX, server).await {
+    // It is large, and would otherwise be moved into each future around it.
+    if let Some(ended) = shutdown.run(Box::pin(server)).await {
         ended?;
     }
-    // Over HTTP/2, bodies end with their own tasks.
-    sleep(LETTING_GO).await;
     Ok(())
 }

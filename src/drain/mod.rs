@@ -57,10 +57,7 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT},
-};
+use http::{Request, Response, Version, header::EXPECT};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::runtime::Handle;
@@ -70,6 +67,8 @@ use tower_service::Service;
 pub use body::DrainedBody;
 use body::ReturnSlot;
 use rest::{Discarding, End, Rest};
+
+use crate::wire::closing;
 
 /// Reads what is left of a refused request's body. See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -245,16 +244,6 @@ where
             drop(runtime.spawn(discarding));
         }
     }
-}
-
-/// Marks the answer as the last on its connection (RFC 9112, 9.6), unless it hands the connection
-/// over.
-fn closing<D>(mut answer: Response<D>) -> Response<D> {
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(CONNECTION, close);
-    }
-    answer
 }
 
 impl<F: Future, B> fmt::Debug for DrainFuture<F, B> {

@@ -2,6 +2,7 @@
 //! out.
 
 mod client_address;
+mod connection;
 mod cookie;
 mod cost_headers;
 mod credential;
@@ -28,6 +29,7 @@ pub use origin::{InvalidOrigin, Origin};
 pub use routes::InvalidRoute;
 pub use whole::read_body;
 
+pub(crate) use connection::closing;
 pub(crate) use cookie::{CookieValue, read as read_cookie};
 pub(crate) use cost_headers::CostFigures;
 pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_doubled};
