@@ -10,11 +10,13 @@
 use std::{
     hash::Hash,
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use hashbrown::HashMap;
+
+use crate::sync::lock;
 
 /// A power of two, so that a digest's bits choose among them.
 const SHARDS: usize = 64;
@@ -130,7 +132,7 @@ impl<K: Digested, V: Clone> Recent<K, V> {
     fn shard(&self, key: &K) -> Option<MutexGuard<'_, Shard<K, V>>> {
         let index = usize::from(key.first_byte()) & self.shards.len().saturating_sub(1);
         let shard = self.shards.get(index)?;
-        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(lock(shard))
     }
 
     #[cfg(test)]

@@ -6,14 +6,14 @@
 
 use std::{
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use hashbrown::HashMap;
 use tokio::sync::OnceCell;
 
-use crate::store::StoreError;
+use crate::{store::StoreError, sync::lock};
 
 /// The loads under way. Bounded by the number of callers: the last one removes its load.
 pub(super) struct SingleFlight<K, V>(Mutex<HashMap<K, Shared<V>>>);
@@ -88,7 +88,7 @@ impl<K: Hash + Eq + Clone, V> SingleFlight<K, V> {
 
 impl<K, V> SingleFlight<K, V> {
     fn locked(&self) -> MutexGuard<'_, HashMap<K, Shared<V>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,13 +8,15 @@
 use std::{
     hash::{BuildHasher, Hash},
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+
+use crate::sync::{read, write};
 
 /// As many as [`STRIPE_BITS`] can address.
 const STRIPES: usize = 1_024;
@@ -96,11 +98,11 @@ struct Stripe<V> {
 
 impl<V> Stripe<V> {
     fn read(&self) -> RwLockReadGuard<'_, HashTable<V>> {
-        self.values.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.values)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashTable<V>> {
-        self.values.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.values)
     }
 }
 

@@ -3,13 +3,15 @@
 mod json;
 mod rolling;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::{ToSpan, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 pub use super::budgets::Budgets;
 use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
+
+use crate::sync::lock;
 
 pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};
 
@@ -179,7 +181,7 @@ impl Calendar {
     #[must_use]
     pub fn windows(&self, now: Timestamp) -> Windows {
         let second = now.as_second();
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.latest);
         if !(latest.0.day..latest.1).contains(&second) {
             *latest = self.look_up(now);
         }

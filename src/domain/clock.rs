@@ -136,9 +136,10 @@ pub(crate) fn moment_of_micros(micros: i64) -> Option<Timestamp> {
 
 #[cfg(any(test, feature = "test-util"))]
 mod manual {
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::Mutex;
 
     use super::{Clock, Duration, Timestamp};
+    use crate::sync::lock;
 
     /// A clock that moves only when it is told to.
     ///
@@ -168,17 +169,14 @@ mod manual {
 
         /// Moves both readings forward; saturates at the end of time.
         pub fn advance(&self, by: Duration) {
-            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reading = lock(&self.reading);
             reading.0 = reading.0.saturating_add(by).unwrap_or(Timestamp::MAX);
             reading.1 = reading.1.saturating_add(by);
         }
 
         /// Sets the time of day alone, also backwards, as an administrator or NTP would.
         pub fn set(&self, now: Timestamp) {
-            self.reading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .0 = now;
+            lock(&self.reading).0 = now;
         }
     }
 
@@ -191,17 +189,11 @@ mod manual {
 
     impl Clock for ManualClock {
         fn now(&self) -> Timestamp {
-            self.reading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .0
+            lock(&self.reading).0
         }
 
         fn elapsed(&self) -> Duration {
-            self.reading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .1
+            lock(&self.reading).1
         }
     }
 }

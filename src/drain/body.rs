@@ -3,12 +3,14 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
+
+use crate::sync::lock;
 
 /// Where a body is returned to.
 pub(super) struct ReturnSlot<B>(Arc<Mutex<Option<Unread<B>>>>);
@@ -43,11 +45,11 @@ impl<B> ReturnSlot<B> {
 
     /// The returned body; `None` if it was read to its end or is still in use.
     pub(super) fn take(&self) -> Option<Unread<B>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     fn put(&self, unread: Unread<B>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unread);
+        *lock(&self.0) = Some(unread);
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use hashbrown::HashMap;
@@ -20,6 +20,7 @@ use crate::{
     domain::key::{KeyDigest, KeyProof, KeyRecord, Rehash},
     login::PasswordCheck,
     store::{StoreError, StoreErrorKind},
+    sync::lock,
 };
 
 /// The capacity for aliases, unless more keys than that are cached.
@@ -63,7 +64,7 @@ impl Aliases {
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<KeyDigest, KeyDigest>> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.digests)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Shares what many keys have in common.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hashbrown::HashSet;
 
-use crate::domain::principal::Standing;
+use crate::{domain::principal::Standing, sync::lock};
 
 /// How many are shared at a time; a service has a few.
 const SHARED_MAX: usize = 1_024;
@@ -16,7 +16,7 @@ pub(super) struct StandingInterner(Mutex<HashSet<Arc<Standing>>>);
 impl StandingInterner {
     /// The shared copy of an equal value.
     pub(super) fn intern(&self, standing: Standing) -> Arc<Standing> {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.0);
         if let Some(known) = shared.get(&standing) {
             return Arc::clone(known);
         }

@@ -3,12 +3,14 @@
 //! A hash uses tens of megabytes. If these are allocated anew each time, on changing threads, they
 //! end up scattered over the allocator's arenas, which grow and never shrink.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
+
+use crate::sync::lock;
 
 /// The length of a hash in bytes.
 const OUTPUT_LENGTH: usize = 32;
@@ -87,7 +89,7 @@ impl Hasher {
         output: &mut [u8],
     ) -> Option<()> {
         let (wanted, most) = (argon2.params().block_count(), self.params.block_count());
-        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffers = || lock(&self.buffers);
         // Buffers larger than the current parameters need are rarely used, and not kept.
         let mut blocks = if wanted > most {
             allocate(wanted)?

@@ -4,7 +4,7 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::{BuildHasher, Hash},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     domain::denial::{Denial, DenialKind},
     guard::{self, BodyEnd, Decision, Gate, Meter, Permit, Policy, ResponseMarks, Tail, Verdict},
     store::StoreFuture,
+    sync::lock,
     wire::{ClientAddress, RequestHead},
 };
 
@@ -163,10 +164,6 @@ impl Counts {
         let [_, _, _, byte, ..] = key.to_be_bytes();
         lock(&self.shards[usize::from(byte & 63)])
     }
-}
-
-fn lock(shard: &Mutex<HashTable<Count>>) -> MutexGuard<'_, HashTable<Count>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request or a connection under way, until this is dropped.

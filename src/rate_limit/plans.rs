@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
 use crate::{
     domain::{principal::Principal, quota::Quotas},
+    sync::{read, write},
     wire::RequestHead,
 };
 
@@ -68,27 +69,19 @@ impl Plans {
 
     /// Changes a tier's quotas, or adds the tier.
     pub fn set(&self, tier: &str, quotas: impl Into<Quotas>) {
-        let mut table = self
-            .0
-            .quotas
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut table = write(&self.0.quotas);
         table.insert(tier.into(), quotas.into());
     }
 
     /// Removes a tier from the table: its callers then get the layer's quotas.
     pub fn remove(&self, tier: &str) {
-        let mut table = self
-            .0
-            .quotas
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut table = write(&self.0.quotas);
         table.remove(tier);
     }
 
     pub(super) fn find(&self, head: &RequestHead<'_>) -> Option<Quotas> {
         let tier = (self.0.tier)(head)?;
-        let table = self.0.quotas.read().unwrap_or_else(PoisonError::into_inner);
+        let table = read(&self.0.quotas);
         table.get(tier).cloned()
     }
 }

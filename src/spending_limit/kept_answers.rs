@@ -11,7 +11,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::domain::AccountId;
+use crate::{domain::AccountId, sync::lock};
 
 /// The account, its idempotency key, and the fingerprint of the request.
 pub(super) type AnswerKey = (AccountId, Arc<str>, [u8; 32]);
@@ -128,7 +128,7 @@ impl KeptAnswers {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     pub(super) fn find(&self, key: &AnswerKey, now: Duration) -> Option<Arc<Answer>> {

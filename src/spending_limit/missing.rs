@@ -1,12 +1,12 @@
 //! Logs routes whose usage is not reported; otherwise nobody would know why their calls cost the
 //! full hold.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hashbrown::HashSet;
 
 use super::CostSource;
-use crate::domain::money::Money;
+use crate::{domain::money::Money, sync::lock};
 
 /// The most routes that are remembered; further ones are not logged. Real tables have fewer.
 const ROUTES_MAX: usize = 1_024;
@@ -53,7 +53,7 @@ impl MissingUsageLog {
     }
 
     fn is_new(&self, route: &Arc<str>) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.0);
         logged.len() < ROUTES_MAX && !logged.contains(route) && logged.insert(Arc::clone(route))
     }
 }

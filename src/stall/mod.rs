@@ -64,7 +64,7 @@ mod tests;
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -77,7 +77,7 @@ pub use self::{
     layer::{StallLayer, Watched, WatchedFuture},
 };
 
-use crate::wire::PeerAddress;
+use crate::{sync::lock, wire::PeerAddress};
 
 /// The defaults: how long a connection may stand still, and how long a client may take to show
 /// which protocol it speaks.
@@ -211,9 +211,7 @@ impl StallWatch {
     }
 
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.under_way)
     }
 }
 

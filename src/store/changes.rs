@@ -1,7 +1,5 @@
 //! Notifications of changes, so that cached data can be dropped early.
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
-use std::sync::{Mutex, PoisonError};
 use std::{
     fmt,
     sync::{Arc, Weak},
@@ -9,6 +7,8 @@ use std::{
 
 use super::{SessionId, UserId};
 use crate::domain::key::KeyDigest;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::sync::{Mutex, lock};
 
 /// What changed in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,18 +109,18 @@ pub(crate) struct Listeners(Mutex<Vec<Weak<dyn ChangeListener>>>);
 impl Listeners {
     #[cfg(feature = "redis")]
     pub(crate) fn has_any(&self) -> bool {
-        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = lock(&self.0);
         listeners.iter().any(|listener| listener.strong_count() > 0)
     }
 
     pub(crate) fn add(&self, listener: Weak<dyn ChangeListener>) {
-        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.0);
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(listener);
     }
 
     pub(crate) fn tell(&self, change: &Change) {
-        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = lock(&self.0);
         let listening: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
         drop(listeners);
         for listener in listening {

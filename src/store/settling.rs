@@ -4,11 +4,11 @@
 //! than its hold's lifetime. Such a hold has not expired: its call has ended properly. The same
 //! goes for a hold that is being extended. Cleanup leaves both alone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::{HashMap, hash_map::Entry};
 
-use crate::domain::usage::HoldId;
+use crate::{domain::usage::HoldId, sync::lock};
 
 /// The holds with operations in progress, and how many. A clone is a reference count.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct OnItsWay {
 
 impl Settling {
     fn holds(&self) -> MutexGuard<'_, HashMap<HoldId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Marks the start of a settlement or an extension of that hold.

@@ -1,12 +1,13 @@
 //! How long a store may spend what it has set aside.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use crate::{
     domain::clock::Timestamp,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicI64, AtomicU64, Ordering},
+        lock,
     },
 };
 
@@ -65,9 +66,7 @@ impl Tenure {
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Confirmed> {
-        self.confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.confirmed)
     }
 
     /// The store's current instance.

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,7 +18,10 @@ use super::{
     IssueError, KeyError, SigningKey, TokenError, TokenErrorKind, VerifyingKey, VerifyingKeys,
     key::Unfit, verifier::TOKEN_LENGTH_MAX,
 };
-use crate::domain::clock::Timestamp;
+use crate::{
+    domain::clock::Timestamp,
+    sync::{lock, read, write},
+};
 
 /// The source of a [`TokenVerifier`](super::TokenVerifier)'s keys.
 #[derive(Clone, Debug)]
@@ -138,12 +141,12 @@ impl Shared {
     /// verified once more.
     pub(super) fn keys(&self) -> (Option<VerifyingKeys>, u64) {
         let generation = self.generation();
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = read(&self.keys);
         (keys.clone(), generation)
     }
 
     pub(super) fn replace(&self, keys: VerifyingKeys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+        *write(&self.keys) = Some(keys);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -229,7 +232,7 @@ impl Signing {
     }
 
     pub(super) fn current(&self) -> Arc<Signer> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.current))
     }
 
     pub(super) fn rotate(
@@ -253,7 +256,7 @@ impl Signing {
         let signer = Arc::new(Signer::new(next)?);
         // Verifiers first, so that nothing is signed that they would refuse.
         self.publish(&mut place, others, keys);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = signer;
+        *write(&self.current) = signer;
         Ok(())
     }
 
@@ -303,7 +306,7 @@ impl Signing {
     }
 
     fn others(&self) -> MutexGuard<'_, Others> {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.others)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Days and months of a time zone.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use jiff::{Span, ToSpan, Zoned, tz::TimeZone};
 
-use crate::domain::clock::Timestamp;
+use crate::{domain::clock::Timestamp, sync::lock};
 
 /// The period of a calendar quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,7 +105,7 @@ impl Zone {
     /// The windows around `now`.
     pub(crate) fn bounds(&self, period: CalendarPeriod, now: Timestamp) -> Bounds {
         let second = now.as_second();
-        let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.0.latest);
         let [day, month] = &mut *latest;
         let slot = match period {
             CalendarPeriod::Day => day,

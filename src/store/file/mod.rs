@@ -23,7 +23,7 @@ mod tests;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -50,6 +50,8 @@ use crate::domain::{
         RotationOutcome,
     },
 };
+
+use crate::sync::lock;
 
 /// How long a change may take, including the wait for its turn.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -191,7 +193,7 @@ impl FileKeyStore {
 
 impl Inner {
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     /// The contents, if they were checked recently enough.

@@ -3,7 +3,7 @@
 use std::{
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,6 +27,7 @@ use crate::{
         usage::{Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
     store::{LeaseStore, StoreError, gauge::Gauge},
+    sync::lock,
 };
 
 const SHARDS: usize = 64;
@@ -394,9 +395,4 @@ impl Accounts {
 
 pub(super) fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|_| StoreError::internal("no random numbers"))
-}
-
-/// No lock is held where a caller's code could panic, so the data behind a poisoned lock is sound.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -65,10 +65,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use self::{
-    accounts::{Accounts, lock},
-    lease::Scarcity,
-};
+use self::{accounts::Accounts, lease::Scarcity};
 use super::{
     AccountId, BudgetId, Ledger, Page, Paged, StoreError, StoreFuture, leasing::LeaseStore,
 };
@@ -79,6 +76,8 @@ use crate::domain::{
     money::Money,
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
+
+use crate::sync::lock;
 
 pub use builder::LeasedLedgerBuilder;
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     account::Account,
-    accounts::{Accounts, lock, random},
+    accounts::{Accounts, random},
     builder::Settings,
     lease::{Answered, StepFailure},
 };
@@ -19,6 +19,7 @@ use crate::{
         money::Money,
     },
     store::{StoreError, StoreErrorKind, gauge::Gauge},
+    sync::lock,
 };
 
 /// A step to be sent, and the account it belongs to.

@@ -8,10 +8,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::accounts::{Accounts, lock};
+use super::accounts::Accounts;
 use crate::{
     domain::AccountId,
     store::{StoreError, StoreErrorKind},
+    sync::lock,
 };
 
 /// Callers that may wait at the same time.

@@ -13,7 +13,7 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::{Inner, idempotency::IdempotencyKeys, lock, log::Links};
+use super::{Inner, idempotency::IdempotencyKeys, log::Links};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -24,6 +24,7 @@ use crate::{
         usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction, is_reference},
     },
     store::{StoreError, late_holds::LateHolds, open_holds::OpenHolds},
+    sync::lock,
 };
 
 const SHARDS: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{MemoryStore, lock};
+use super::MemoryStore;
 use crate::{
     domain::{
         audit::{AuditEntry, AuditEvent, AuditFilter, Share},
@@ -10,6 +10,7 @@ use crate::{
         page::{Page, Paged},
     },
     store::{AuditLog, StoreError, StoreFuture},
+    sync::lock,
 };
 
 pub(super) struct Log {

@@ -7,7 +7,7 @@ use std::{
 
 use hashbrown::HashMap;
 
-use super::{MemoryStore, lock};
+use super::MemoryStore;
 use crate::{
     domain::{
         KeyId,
@@ -19,6 +19,7 @@ use crate::{
         page::{Page, Paged},
     },
     store::{KeyLookup, KeyStore, StoreError, StoreErrorKind, StoreFuture, held_keys::HeldKeys},
+    sync::lock,
 };
 
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{MemoryStore, accounts::Account, lock};
+use super::{MemoryStore, accounts::Account};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -14,6 +14,7 @@ use crate::{
         usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
     store::{Ledger, StoreError, StoreFuture, UsageLog},
+    sync::lock,
 };
 
 impl UsageLog for MemoryStore {

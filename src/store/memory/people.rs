@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{MemoryStore, lock};
+use super::MemoryStore;
 use crate::{
     domain::{
         SessionId, UserId,
@@ -18,6 +18,7 @@ use crate::{
         SessionStore, StoreError, StoreErrorKind, StoreFuture, UserStore,
         people::{address_taken, condition_unmet, overfilled, unstorable},
     },
+    sync::lock,
 };
 
 #[derive(Default)]

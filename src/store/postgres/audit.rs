@@ -1,6 +1,6 @@
 //! The audit log: events wait in memory and are written in batches.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -16,6 +16,7 @@ use crate::{
         page::{Page, Paged},
     },
     store::{AuditLog, StoreError, StoreFuture},
+    sync::lock,
 };
 
 /// Events per statement, and rows of one share deleted per sweep.
@@ -139,7 +140,7 @@ impl AuditLog for PostgresStore {
 
 impl Shared {
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<AuditEvent>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.events)
     }
 }
 

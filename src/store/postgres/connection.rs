@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::Future,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{Shared, convert::Failure};
+
+use crate::sync::lock;
 
 /// The context of a piece of work outside the lanes.
 pub(super) struct Work {
@@ -160,9 +162,7 @@ impl Drop for OpenTransaction {
 
 impl Uncommitted {
     fn connections(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connections)
     }
 
     /// The work has ended: its uncommitted transactions are rolled back in the background.

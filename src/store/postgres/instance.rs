@@ -1,7 +1,7 @@
 //! This process as the database knows it, and its open holds.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use crate::{
     domain::{AccountId, usage::HoldId},
     store::{StoreError, gauge::Permit},
+    sync::lock,
 };
 
 /// An open store. It is replaced by a new one when it was declared dead.
@@ -128,7 +129,7 @@ impl Instance {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }
 

@@ -67,7 +67,7 @@ use std::{
     future::Future,
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -109,6 +109,8 @@ use crate::domain::{
     budget::Calendar,
     clock::{Clock, Timestamp},
 };
+
+use crate::sync::lock;
 
 pub use builder::{Migrations, PostgresStoreBuilder};
 
@@ -320,7 +322,7 @@ impl Shared {
     }
 
     fn touched(&self) -> std::sync::MutexGuard<'_, HashMap<KeyId, Timestamp>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.touched)
     }
 
     /// Sends it to the account's lane; `false` if that has ended.
@@ -336,8 +338,7 @@ impl Shared {
     }
 
     fn instance(&self) -> Arc<Instance> {
-        let instance = self.instance.lock();
-        Arc::clone(&instance.unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.instance))
     }
 
     /// Records a committed heartbeat. A closing store still sends heartbeats, but its leases may no
@@ -364,7 +365,7 @@ impl Shared {
         }
         let new = Arc::new(Instance::new()?);
         heartbeat::register_anew(connection, &new, self).await?;
-        *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        *lock(&self.instance) = new;
         let lost = old.lose();
         if lost > 0 {
             tracing::warn!(

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use super::{KEYS_MAX, RateDecision, RateKey, Readings, WindowReading};
 use crate::{
     domain::quota::{Quota, Quotas},
     recent::Recent,
+    sync::lock,
 };
 
 /// How long units that were taken ahead can be used; the rest is lost then.
@@ -107,7 +108,7 @@ impl Leases {
 impl Lease {
     /// Takes `cost` of the units that were taken ahead, if there are enough.
     pub(super) fn take(&self, quotas: &Quotas, cost: u32, now: Duration) -> Option<RateDecision> {
-        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut units = lock(&self.units);
         let held = units.as_mut()?;
         held.expire(now);
         if held.batches.is_empty() || held.quotas != *quotas {
@@ -156,7 +157,7 @@ impl Lease {
         decision: &RateDecision,
         now: Duration,
     ) -> u32 {
-        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut units = lock(&self.units);
         let before = units.take().filter(|held| held.quotas == *quotas);
         let mut held = Units {
             quotas: quotas.clone(),

@@ -1,10 +1,6 @@
 //! A cluster: keys are spread over its nodes, and redis-rs knows where they are.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Mutex, time::Duration};
 
 use redis::{
     Client, RedisError, RedisResult,
@@ -13,7 +9,10 @@ use redis::{
 };
 
 use super::connections::{CONNECT_MAX, Resend, is_broken, unavailable, within};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::{
+    store::{StoreError, StoreErrorKind},
+    sync::lock,
+};
 
 /// How often a command is resent: once because a key has moved, and once because it is being moved.
 /// A deadline covers all of it.
@@ -103,9 +102,7 @@ impl Cluster {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connections>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connections)
     }
 }
 

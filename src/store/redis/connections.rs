@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,7 +15,10 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::{
+    store::{StoreError, StoreErrorKind},
+    sync::lock,
+};
 
 /// How long connecting, or a liveness check, may take.
 pub(super) const CONNECT_MAX: Duration = Duration::from_millis(500);
@@ -284,10 +287,6 @@ pub(super) fn unavailable(error: &RedisError) -> StoreError {
             StoreError::new(StoreErrorKind::Unavailable, &text)
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Connections {

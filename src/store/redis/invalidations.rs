@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,8 +21,11 @@ use redis::{
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
 use super::connections::{CONNECT_MAX, check_master, within};
-use crate::store::{
-    Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
+use crate::{
+    store::{
+        Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
+    },
+    sync::lock,
 };
 
 /// How long the channel may be silent before it is probed.
@@ -210,7 +213,7 @@ impl Drop for Owner {
 
 impl Shared {
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn is_needed(&self) -> bool {

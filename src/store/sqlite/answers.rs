@@ -14,7 +14,7 @@ use std::{
     collections::VecDeque,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
         mpsc::Sender,
     },
@@ -24,6 +24,7 @@ use super::command::{Command, Granted, HoldCommand, RecordCommand, SettleCommand
 use crate::{
     domain::usage::Hold,
     store::{StoreError, gauge::Gauge},
+    sync::lock,
 };
 
 /// How many of a transaction's calls the writer answers itself: it wakes as many threads as may be
@@ -74,7 +75,7 @@ impl Answers {
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Command>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Queues committed holds, settlements and rows without a hold to be answered.

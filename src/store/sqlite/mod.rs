@@ -32,7 +32,7 @@ use std::{
     fmt,
     future::Future,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+    sync::{Arc, Mutex, mpsc::Sender},
     thread::JoinHandle,
     time::Duration,
 };
@@ -54,7 +54,10 @@ use super::{
     gauge::{Gauge, StoreStatistics},
     settling::Settling,
 };
-use crate::domain::{budget::Calendar, clock::Clock};
+use crate::{
+    domain::{budget::Calendar, clock::Clock},
+    sync::lock,
+};
 
 pub use builder::SqliteStoreBuilder;
 
@@ -269,7 +272,7 @@ impl Inner {
         self.readers.end();
         // Fails if it was requested before.
         let _ = self.writer.send(Command::Close);
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = lock(&self.threads);
         let mut outcome = Ok(());
         for thread in threads.drain(..) {
             if thread.join().is_err() {

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
@@ -14,7 +14,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{answered, closed, convert::Failure, open};
-use crate::store::{StoreError, StoreErrorKind, StoreFuture};
+use crate::{
+    store::{StoreError, StoreErrorKind, StoreFuture},
+    sync::lock,
+};
 
 /// Waiting look-ups, for all threads together.
 const LOOKUPS_MAX: usize = 4_096;
@@ -100,7 +103,7 @@ impl Line {
     }
 
     fn sender(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Read>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn ask<T: Send + 'static>(
@@ -133,7 +136,7 @@ impl Line {
 fn serve(connection: &Connection, queue: &Mutex<Receiver<Read>>) {
     loop {
         // One thread waits for work, the others for the lock: either way one of them wakes.
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = lock(queue).recv();
         match next {
             Ok(read) => read(connection),
             Err(_) => return,

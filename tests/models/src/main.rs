@@ -9,6 +9,10 @@
 
 mod sync {
     pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
+    }
 }
 
 mod domain {

@@ -18,7 +18,7 @@ use std::{
     hash::{BuildHasher, Hash},
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -29,6 +29,7 @@ use window::Moment;
 use crate::{
     domain::{clock::Clock, quota::Quotas},
     store::{Correction, RateDecision, RateKey, RateStore, Readings, StoreFuture},
+    sync::lock,
 };
 
 /// Number of locks that keys are spread over.
@@ -208,10 +209,6 @@ impl RateStore for MemoryRateLimiter {
         Self::reset(self, key);
         StoreFuture::ready(Ok(()))
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> std::sync::MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for MemoryRateLimiter {

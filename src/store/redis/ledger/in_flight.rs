@@ -2,10 +2,12 @@
 
 use std::{
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::sync::lock;
 
 /// Each call holds a clone of the current sender; when the last clone is dropped, the receiver sees
 /// the channel close.
@@ -31,7 +33,7 @@ impl InFlight {
     }
 
     fn now(&self) -> MutexGuard<'_, (Sender<()>, Receiver<()>)> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.now)
     }
 
     pub(super) fn ticket(&self) -> InFlightCall {

@@ -2,7 +2,7 @@
 //! hold's lifetime; Redis knows which instance owns it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use crate::{
     domain::{AccountId, usage::HoldId},
     store::open_holds::OpenHolds,
+    sync::lock,
 };
 
 /// An account is forgotten after it had no open holds for this long.
@@ -95,7 +96,7 @@ impl HoldRegistry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(super) fn instance(&self) -> u64 {
