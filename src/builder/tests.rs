@@ -1,3 +1,5 @@
+mod limits;
+
 use std::{convert::Infallible, net::SocketAddr};
 
 use http::{Request, Response};
@@ -241,104 +243,6 @@ async fn who_may_not_is_counted_and_told_what_is_left() {
     }
 }
 
-/// A store of rates that answers when it is asked again.
-#[derive(Debug)]
-struct Elsewhere(MemoryRateLimiter, std::sync::Mutex<Vec<String>>);
-
-impl RateStore for Elsewhere {
-    fn take(&self, key: &RateKey, quotas: &Quotas, cost: u32) -> StoreFuture<RateDecision> {
-        self.1.lock().unwrap().push(format!("{key:?}"));
-        let answer = RateStore::take(&self.0, key, quotas, cost);
-        StoreFuture::new(async move {
-            tokio::task::yield_now().await;
-            answer.await
-        })
-    }
-
-    fn correct(&self, key: &RateKey, quotas: &Quotas, by: Correction) -> StoreFuture<()> {
-        RateStore::correct(&self.0, key, quotas, by)
-    }
-
-    fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
-        RateStore::peek(&self.0, key, quotas)
-    }
-
-    fn reset(&self, key: &RateKey) -> StoreFuture<()> {
-        RateStore::reset(&self.0, key)
-    }
-}
-
-#[tokio::test]
-async fn further_limits_are_asked_in_their_order_wherever_they_count() {
-    let (keys, key) = keys(NewKey::default()).await;
-    let clock = Arc::new(ManualClock::at("2030-01-01T00:00:00Z".parse().unwrap()));
-    let store = || {
-        Arc::new(Elsewhere(
-            MemoryRateLimiter::new(100, clock.clone()),
-            Default::default(),
-        ))
-    };
-    let further = |number| {
-        RateLimitLayer::per_principal(Quota::per_hour(number).named("further"))
-            .with_clock(clock.clone())
-    };
-    for shared in [None, Some(store())] {
-        let mut gate = Tollgate::builder()
-            .authenticate(ApiKeyLayer::new(keys.clone()))
-            .with_clock(clock.clone())
-            .per_principal(Quota::per_hour(4))
-            .add_rate_limit("two", further(2))
-            .add_rate_limit("three", further(3).cost(|_| 2));
-        if let Some(store) = &shared {
-            gate = gate.with_rate_store(Arc::clone(store)).rate_scope("jobs");
-        }
-        let gate = gate.build().unwrap();
-        // The first is through all; the second is refused by the last of them, the third by the one
-        // before.
-        for (status, remaining) in [(200, 1), (429, 1), (429, 0)] {
-            let answer = ask(&gate, request("/", &key)).await;
-            assert_eq!(answer.status(), status);
-            let told = answer.headers()["x-ratelimit-remaining"].to_str().unwrap();
-            assert_eq!(
-                told,
-                remaining.to_string(),
-                "the innermost that was asked tells"
-            );
-        }
-        if let Some(store) = shared {
-            let names = store.1.lock().unwrap();
-            assert_eq!(names.len(), 3 + 3 + 2);
-            for scope in ["jobs/principal", "jobs/two", "jobs/three"] {
-                assert!(names.iter().any(|name| name.contains(scope)), "{names:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn limits_have_names_of_their_own_and_need_somebody_to_count() {
-    let limit = || RateLimitLayer::per_principal(Quota::per_hour(1));
-    let gate = || Tollgate::builder().authenticate(AuthenticateLayer::found_outside());
-    for names in [["tokens", "tokens"], ["principal", "a"], ["a", "client-ip"]] {
-        let [one, other] = names;
-        let gate = gate()
-            .add_rate_limit(one, limit())
-            .add_rate_limit(other, limit());
-        assert_eq!(
-            refused(gate),
-            "add_rate_limit, add_outer_rate_limit: there are two limits of one name"
-        );
-    }
-    let two = gate()
-        .add_rate_limit("a", limit())
-        .add_rate_limit("b", limit());
-    assert!(two.build().is_ok());
-    assert_eq!(
-        refused(Tollgate::builder().add_rate_limit("a", limit())),
-        "add_rate_limit: needs `authenticate`"
-    );
-}
-
 #[tokio::test]
 async fn a_gate_can_be_tried_and_passes_by_whom_it_should() {
     let (keys, key) = keys(NewKey::default()).await;
@@ -419,62 +323,5 @@ async fn a_layer_that_charges_goes_by_its_own_clock_unless_the_gate_has_one() {
         ask(&gate.build().unwrap(), request("/", &key)).await;
         let usage = ledger.usage(&account, Page::first(1)).await.unwrap();
         assert_eq!(usage.items[0].call.started_at, now);
-    }
-}
-
-#[tokio::test]
-async fn a_limit_stands_where_it_counts_or_nowhere() {
-    let (keys, key) = keys(NewKey::default()).await;
-    let gate = || Tollgate::builder().authenticate(ApiKeyLayer::new(keys.clone()));
-    let guesses = || RateLimitLayer::global(Quota::per_hour(2)).failed_attempts();
-    let outside = "the limit never counts there; `add_outer_rate_limit` puts it where it does";
-    assert_eq!(
-        refused(gate().with_rate_limit(guesses())),
-        format!("with_rate_limit: {outside}")
-    );
-    assert_eq!(
-        refused(gate().add_rate_limit("guesses", guesses())),
-        format!("add_rate_limit: {outside}")
-    );
-    let of_callers = RateLimitLayer::per_principal(Quota::per_hour(2));
-    assert_eq!(
-        refused(gate().add_outer_rate_limit("callers", of_callers)),
-        "add_outer_rate_limit: the limit never counts there; `add_rate_limit` puts it where it does"
-    );
-    let twice = gate()
-        .add_outer_rate_limit("a", guesses())
-        .add_rate_limit("a", RateLimitLayer::per_principal(Quota::per_hour(2)));
-    assert!(refused(twice).ends_with("there are two limits of one name"));
-
-    let gate = gate().add_outer_rate_limit("guesses", guesses());
-    let gate = gate.build().unwrap();
-    let service = gate.layer(service_fn(async |_: Request<()>| {
-        Ok::<_, Infallible>(Response::new(String::new()))
-    }));
-    let guess = || Request::get("/").header("x-api-key", "acme_guess");
-    for (request, status) in [
-        (request("/", &key), 200),
-        (guess().body(()).unwrap(), 401),
-        (request("/", &key), 200),
-        (guess().body(()).unwrap(), 401),
-        (guess().body(()).unwrap(), 429),
-        (request("/", &key), 429),
-    ] {
-        let answer = service.clone().oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), status);
-    }
-}
-
-#[tokio::test]
-async fn an_outer_limit_counts_in_the_store_of_the_gate() {
-    let counted = Arc::new(MemoryRateLimiter::new(100, SystemClock::shared()));
-    let gate = || {
-        let everybody = RateLimitLayer::global(Quota::per_hour(1));
-        let gate = Tollgate::builder().with_rate_store(Arc::clone(&counted));
-        gate.add_outer_rate_limit("everybody", everybody).build()
-    };
-    for status in [200, 429] {
-        let answer = ask(&gate().unwrap(), Request::new(())).await;
-        assert_eq!(answer.status(), status, "two processes act as one");
     }
 }
