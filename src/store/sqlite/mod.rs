@@ -20,6 +20,7 @@ mod leases;
 mod ledger;
 mod line;
 mod listing;
+mod logins;
 mod maintenance;
 mod once;
 mod open;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain::usage::{Call, Outcome, Settlement};
+use crate::domain::{
+    books::{LeaseStanding, StepKind},
+    usage::{Call, Outcome, Settlement},
+};
 
 fn ann() -> AccountId {
     AccountId::new("ann").unwrap()
