@@ -1,14 +1,10 @@
 //! The three segments, and what the header may contain (RFC 7515 section 4).
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::{
-    TokenError, TokenErrorKind,
-    strict::{Checked, DEPTH_MAX, Names, Text, set_once, skip},
-};
+use super::{TokenError, TokenErrorKind, jose::Members};
 
 /// `{"alg":"HS256","typ":"JWT"}`: the header of most tokens.
 const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
@@ -18,6 +14,11 @@ const HEADER_LENGTH_MAX: usize = 4 * 1_024;
 
 /// The longest `kid`, in bytes.
 const KID_LENGTH_MAX: usize = 255;
+
+const MEMBERS: Members<3> = Members {
+    read: ["alg", "typ", "kid"],
+    refused: &["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"],
+};
 
 /// A token split at its two dots.
 pub(super) struct Segments<'a> {
@@ -80,27 +81,21 @@ pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a
         return Err(TokenError::malformed("the header is too long"));
     }
     *json = decode(segment)?;
-    let members: Members<'_> = serde_json::from_slice(json)
-        .map_err(|_| TokenError::malformed("the header is not a well-formed JSON object"))?;
-    if members.asks_too_much {
+    let found = MEMBERS.find(json)?;
+    if found.asks_too_much {
         return Err(TokenError::new(
             TokenErrorKind::Unsupported,
             "the header has a member that is not supported",
         ));
     }
-    if members
-        .kid
-        .as_ref()
-        .is_some_and(|kid| kid.len() > KID_LENGTH_MAX)
-    {
+    let [algorithm, typ, kid] = found.texts;
+    if kid.as_ref().is_some_and(|kid| kid.len() > KID_LENGTH_MAX) {
         return Err(TokenError::malformed("the kid is longer than 255 bytes"));
     }
     Ok(Header {
-        algorithm: members
-            .alg
-            .ok_or(TokenError::malformed("the header names no algorithm"))?,
-        kid: members.kid,
-        typ: members.typ,
+        algorithm: algorithm.ok_or(TokenError::malformed("the header names no algorithm"))?,
+        kid,
+        typ,
     })
 }
 
@@ -141,52 +136,5 @@ fn bare_type(typ: &str) -> &str {
     match typ.split_at_checked("application/".len()) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
         _ => typ,
-    }
-}
-
-#[derive(Default)]
-struct Members<'de> {
-    alg: Option<Cow<'de, str>>,
-    typ: Option<Cow<'de, str>>,
-    kid: Option<Cow<'de, str>>,
-    asks_too_much: bool,
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JOSE header")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut header = Members::default();
-        let mut names = Names::default();
-        while let Some(Text(name)) = members.next_key()? {
-            match name.as_ref() {
-                "alg" => set_once(&mut header.alg, members.next_value::<Text<'_>>()?.0)?,
-                "typ" => set_once(&mut header.typ, members.next_value::<Text<'_>>()?.0)?,
-                "kid" => set_once(&mut header.kid, members.next_value::<Text<'_>>()?.0)?,
-                "crit" | "b64" | "zip" | "enc" | "jwk" | "jku" | "x5u" | "x5c" => {
-                    header.asks_too_much = true;
-                    skip(&mut members)?;
-                }
-                _ => {
-                    names.admit(name)?;
-                    members.next_value_seed(Checked {
-                        depth: DEPTH_MAX.saturating_sub(1),
-                    })?;
-                }
-            }
-        }
-        Ok(header)
     }
 }

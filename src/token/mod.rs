@@ -36,6 +36,7 @@ mod cookie;
 mod error;
 mod header;
 mod issuer;
+mod jose;
 mod jwks;
 mod key;
 mod live;

@@ -1,26 +1,29 @@
 //! The only supported kind of JWE: compact, `dir` with `A256GCM` (RFC 7516 section 7.1, RFC 7518
 //! sections 4.5 and 5.3).
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf::{HKDF_SHA256, Salt},
 };
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
-use crate::token::{
-    TokenError, TokenErrorKind,
-    header::decode,
-    strict::{Checked, DEPTH_MAX, Names, Text, set_once, skip},
-};
+use crate::token::{TokenError, TokenErrorKind, header::decode, jose::Members};
 
 /// `{"alg":"dir","enc":"A256GCM"}`: the header of every cookie of NextAuth 4.
 const DIR_A256GCM: &str = "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0";
 
 /// The longest first segment, in bytes: it is parsed before anything is known of its sender.
 const HEADER_LENGTH_MAX: usize = 1_024;
+
+const MEMBERS: Members<2> = Members {
+    read: ["alg", "enc"],
+    refused: &[
+        "crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "epk", "apu", "apv", "iv", "tag", "p2s",
+        "p2c",
+    ],
+};
 
 /// The tag's length, in bytes.
 const TAG_LENGTH: usize = 16;
@@ -95,59 +98,12 @@ fn check_header(segment: &str) -> Result<(), TokenError> {
         return Err(TokenError::malformed("the header is too long"));
     }
     let json = decode(segment)?;
-    let header: Header<'_> = serde_json::from_slice(&json)
-        .map_err(|_| TokenError::malformed("the header is not a well-formed JSON object"))?;
-    let known = header.algorithm.as_deref() == Some("dir")
-        && header.encryption.as_deref() == Some("A256GCM");
-    if header.asks_too_much || !known {
+    let found = MEMBERS.find(&json)?;
+    let [algorithm, encryption] = &found.texts;
+    let known = algorithm.as_deref() == Some("dir") && encryption.as_deref() == Some("A256GCM");
+    if found.asks_too_much || !known {
         let reason = "the header asks for something other than `dir` with A256GCM";
         return Err(TokenError::new(TokenErrorKind::Unsupported, reason));
     }
     Ok(())
-}
-
-#[derive(Default)]
-struct Header<'de> {
-    algorithm: Option<Cow<'de, str>>,
-    encryption: Option<Cow<'de, str>>,
-    asks_too_much: bool,
-}
-
-impl<'de> Deserialize<'de> for Header<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JOSE header")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut header = Header::default();
-        let mut names = Names::default();
-        while let Some(Text(name)) = members.next_key()? {
-            match name.as_ref() {
-                "alg" => set_once(&mut header.algorithm, members.next_value::<Text<'_>>()?.0)?,
-                "enc" => set_once(&mut header.encryption, members.next_value::<Text<'_>>()?.0)?,
-                "crit" | "b64" | "zip" | "jwk" | "jku" | "x5u" | "x5c" | "epk" | "apu" | "apv"
-                | "iv" | "tag" | "p2s" | "p2c" => {
-                    header.asks_too_much = true;
-                    skip(&mut members)?;
-                }
-                _ => {
-                    names.admit(name)?;
-                    members.next_value_seed(Checked {
-                        depth: DEPTH_MAX.saturating_sub(1),
-                    })?;
-                }
-            }
-        }
-        Ok(header)
-    }
 }
