@@ -12,7 +12,7 @@ use self::{
 use super::{
     PostgresStore,
     convert::{Failure, Moment, is_storable, moments, name, network_texts},
-    listing::bounds,
+    listing::{bounds, by_position},
 };
 use crate::{
     domain::{
@@ -254,14 +254,8 @@ impl KeyStore for PostgresStore {
 
     fn list_all(&self, page: Page) -> StoreFuture<Paged<KeyRecord>> {
         self.ask(move |shared| async move {
-            let (before, limit) = bounds(&page);
-            let rows = sqlx::query(select!("position < $1 ORDER BY position DESC LIMIT $2"))
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&mut *shared.read().await?)
-                .await?;
-            let rows = rows.iter().map(read_key).collect::<Result<_, _>>()?;
-            Ok(Paged::from_rows(&page, rows))
+            let query = select!("position < $1 ORDER BY position DESC LIMIT $2");
+            by_position(&mut *shared.read().await?, query, &page, read_key).await
         })
     }
 

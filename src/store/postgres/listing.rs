@@ -113,6 +113,23 @@ pub(super) fn read_balance(row: &PgRow, first: usize) -> Result<Balance, Failure
     })
 }
 
+/// A page of a table with positions, newest first. `query` takes the two bounds.
+pub(super) async fn by_position<T>(
+    connection: &mut PgConnection,
+    query: &'static str,
+    page: &Page,
+    read: impl Fn(&PgRow) -> Result<(u64, T), Failure>,
+) -> Result<Paged<T>, Failure> {
+    let (before, limit) = bounds(page);
+    let rows = sqlx::query(query)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
+    let rows = rows.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Paged::from_rows(page, rows))
+}
+
 pub(super) async fn usage(
     connection: &mut PgConnection,
     account: &AccountId,

@@ -9,7 +9,7 @@ use sqlx::{
 use super::{
     PostgresStore,
     convert::{Failure, Moment, is_storable, moment, name, uncount},
-    listing::bounds,
+    listing::by_position,
     logins::end_sessions_of,
 };
 use crate::{
@@ -148,14 +148,8 @@ impl UserStore for PostgresStore {
 
     fn users(&self, page: Page) -> StoreFuture<Paged<UserRecord>> {
         self.ask(move |shared| async move {
-            let (before, limit) = bounds(&page);
-            let rows = sqlx::query(select!("position < $1 ORDER BY position DESC LIMIT $2"))
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&mut *shared.read().await?)
-                .await?;
-            let rows = rows.iter().map(read_user).collect::<Result<_, _>>()?;
-            Ok(Paged::from_rows(&page, rows))
+            let query = select!("position < $1 ORDER BY position DESC LIMIT $2");
+            by_position(&mut *shared.read().await?, query, &page, read_user).await
         })
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
     SqliteStore,
-    accounts::load,
-    batch::UnitOfWork,
+    accounts::{Account, load},
+    batch::{Statements, UnitOfWork},
     calls::UsageRow,
     command::{Booking, Command},
     convert::{Failure, micros, name},
@@ -72,6 +73,15 @@ impl LeaseStore for SqliteStore {
     }
 }
 
+/// The account of a step, with its budgets.
+fn account_of<'a>(
+    accounts: &'a mut HashMap<AccountId, Account>,
+    statements: &mut Statements<'_>,
+    step: &LeaseStep,
+) -> Result<&'a mut Account, Failure> {
+    load(accounts, statements, &step.account, &step.budgets)
+}
+
 /// A lease whose instance is gone.
 struct Orphaned {
     id: LeaseId,
@@ -90,12 +100,7 @@ impl UnitOfWork<'_> {
         let stored = self.stored_lease(id)?;
         let now = self.moment;
         let may_open = id.instance == self.maintenance.instance();
-        let account = load(
-            &mut self.accounts,
-            &mut self.statements,
-            &step.account,
-            &step.budgets,
-        )?;
+        let account = account_of(&mut self.accounts, &mut self.statements, step)?;
         let mut lease = match Lease::due(stored, step, may_open) {
             Due::Take(lease) => lease,
             Due::Done(lease) => return Ok(lease.standing(account, &step.budgets, now)),
@@ -125,12 +130,7 @@ impl UnitOfWork<'_> {
     ) -> Result<LeaseStanding, Failure> {
         if self.stored_lease(step.id)?.is_none() {
             let mut lease = self.stored_lease(report.lease)?;
-            let account = load(
-                &mut self.accounts,
-                &mut self.statements,
-                &step.account,
-                &step.budgets,
-            )?;
+            let account = account_of(&mut self.accounts, &mut self.statements, step)?;
             let (own, stepped) = report.take(account, step, lease.as_mut(), self.moment.second);
             self.log_served(step, stepped)?;
             self.keep_lease(step.id, &own, step)?;
@@ -154,12 +154,7 @@ impl UnitOfWork<'_> {
 
     /// Writes the rows of the calls of a step, and tells alerts.
     fn log_served(&mut self, step: &LeaseStep, stepped: Stepped) -> Result<(), Failure> {
-        let account = load(
-            &mut self.accounts,
-            &mut self.statements,
-            &step.account,
-            &step.budgets,
-        )?;
+        let account = account_of(&mut self.accounts, &mut self.statements, step)?;
         for (served, charged) in step.served.iter().zip(stepped.charged) {
             let row = UsageRow {
                 call: &served.call,
@@ -176,12 +171,7 @@ impl UnitOfWork<'_> {
 
     /// Stores a lease that `step` has changed.
     fn keep_lease(&mut self, id: LeaseId, lease: &Lease, step: &LeaseStep) -> Result<(), Failure> {
-        let account = load(
-            &mut self.accounts,
-            &mut self.statements,
-            &step.account,
-            &step.budgets,
-        )?;
+        let account = account_of(&mut self.accounts, &mut self.statements, step)?;
         let number = account.stored_number(&mut self.statements, &step.account)?;
         self.connection
             .prepare_cached(

@@ -1,25 +1,15 @@
 -- Ends holds that were never settled, each by its own policy.
 --
--- KEYS  books, idempotency keys, the same by end, the instance's open holds, its marks, usage,
---       charges, its abandoned holds
+-- KEYS  as in `finish.lua`
 -- ARGV  '1' if the instance is dead and may open no more, now, rows to keep, the most holds to end,
 --       now in seconds, then the numbers of holds; without any, some of those that are open
 --
 -- Answers {how many were ended, how many are still open, the soft limits passed…}.
 
-local books, once, once_ends, open, marks, usage, charges, late = unpack(KEYS)
 local is_dead, now, rows_max, count_max = unpack(ARGV, 1, 4)
 local second = tonumber(ARGV[5])
 local numbers = { unpack(ARGV, 6) }
 
-local keys = {
-  books = books,
-  once = once,
-  once_ends = once_ends,
-  open = open,
-  usage = usage,
-  charges = charges,
-}
 if is_dead == '1' then
   redis.call('SADD', marks, '*')
   redis.call('EXPIRE', marks, 86400)

@@ -103,3 +103,15 @@ local function finish(keys, number, charged, settlement, now, second, rows_max, 
   redis.call('HDEL', keys.once, key)
   return packed, costs, fingerprint, ends
 end
+
+-- KEYS  books, idempotency keys, the same by end, the instance's open holds, its marks, usage,
+--       charges, its abandoned holds
+local books, once, once_ends, open, marks, usage, charges, late = unpack(KEYS)
+local keys = {
+  books = books,
+  once = once,
+  once_ends = once_ends,
+  open = open,
+  usage = usage,
+  charges = charges,
+}

@@ -1,25 +1,15 @@
 -- Ends a hold with what the call cost.
 --
--- KEYS  books, idempotency keys, the same by end, the instance's open holds, its marks, usage,
---       charges, its abandoned holds
+-- KEYS  as in `finish.lua`
 -- ARGV  number, charged, settlement, now, rows to keep, '1' to give back a hold whose grant was never
 --       confirmed, now in seconds, now in milliseconds
 --
 -- Answers {'settled', the soft limits passed…}, {'resolved'} if others ended the hold, or {'gone'}.
 
-local books, once, once_ends, open, marks, usage, charges, late = unpack(KEYS)
 local number, charged, settlement, now, rows_max, is_given_up, second, now_ms = unpack(ARGV)
 local cost = amount(charged)
 second = tonumber(second)
 
-local keys = {
-  books = books,
-  once = once,
-  once_ends = once_ends,
-  open = open,
-  usage = usage,
-  charges = charges,
-}
 local answer = { 'settled' }
 if finish(keys, number, cost, settlement, now, second, rows_max, answer) then
   return answer
