@@ -55,6 +55,30 @@ const LOCK_CHECKS_MAX: u32 = 2;
 /// Accounts remembered as locked; beyond that the set is cleared and rebuilt.
 const LOCKED_MAX: usize = 1_024;
 
+/// Why a lane waits no longer for a command.
+enum Interruption {
+    /// A retry is due, or the connection has been idle.
+    Due,
+    /// Nobody can send any more.
+    Closed,
+}
+
+/// Where a batch comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Queue,
+    Retries,
+}
+
+/// Which accounts are checked for the locks of others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suspects {
+    /// All in the batch.
+    All,
+    /// Those that were locked at the last check.
+    Known,
+}
+
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     queue: UnboundedReceiver<Command>,
@@ -102,11 +126,11 @@ impl Lane {
         let mut batch = Vec::new();
         let mut attempts = CLOSING_ATTEMPTS;
         loop {
-            let is_retry = self.fill(&mut batch).await;
+            let origin = self.fill(&mut batch).await;
             self.retry_reason = None;
             self.run_batch(&mut batch).await;
             self.count_unwritten();
-            self.answer_flushes(is_retry);
+            self.answer_flushes(origin);
             if !self.closing {
                 continue;
             }
@@ -151,22 +175,22 @@ impl Lane {
     }
 
     /// Waits for the first command and takes whatever else is there, or takes what is to be retried
-    /// when that is due. Returns whether it is a retry.
-    async fn fill(&mut self, batch: &mut Vec<Command>) -> bool {
+    /// when that is due.
+    async fn fill(&mut self, batch: &mut Vec<Command>) -> Origin {
         while batch.is_empty() {
             if !self.retries.is_empty() && (self.closing || self.retry_at <= Instant::now()) {
                 sleep_until(self.retry_at).await;
                 let part = self.retries.len().min(BATCH_MAX);
                 batch.extend(self.retries.drain(..part));
-                return true;
+                return Origin::Retries;
             }
             if self.closing {
-                return false;
+                return Origin::Queue;
             }
             match self.next().await {
-                Some(Some(command)) => self.admit(command, batch),
-                Some(None) => self.closing = true,
-                None => self.release_connection(),
+                Ok(command) => self.admit(command, batch),
+                Err(Interruption::Closed) => self.closing = true,
+                Err(Interruption::Due) => self.release_connection(),
             }
             if !self.flushes.is_empty() {
                 break;
@@ -178,18 +202,19 @@ impl Lane {
                 Err(_) => break,
             }
         }
-        false
+        Origin::Queue
     }
 
-    /// The next command; `None` when a retry is due or the connection should be released first.
-    async fn next(&mut self) -> Option<Option<Command>> {
+    async fn next(&mut self) -> Result<Command, Interruption> {
         let retry_at = (!self.retries.is_empty()).then_some(self.retry_at);
         let linger = Instant::now().checked_add(LINGER);
         let linger = linger.filter(|_| self.connection.is_some());
-        match [retry_at, linger].into_iter().flatten().min() {
-            Some(until) => timeout_at(until, self.queue.recv()).await.ok(),
-            None => Some(self.queue.recv().await),
-        }
+        let received = match [retry_at, linger].into_iter().flatten().min() {
+            Some(until) => timeout_at(until, self.queue.recv()).await,
+            None => Ok(self.queue.recv().await),
+        };
+        let received = received.map_err(|_| Interruption::Due)?;
+        received.ok_or(Interruption::Closed)
     }
 
     fn admit(&mut self, command: Command, batch: &mut Vec<Command>) {
@@ -207,13 +232,13 @@ impl Lane {
 
     /// Answers flushes once everything sent before them is done. For their sake retries are
     /// attempted right away, once.
-    fn answer_flushes(&mut self, was_retry: bool) {
+    fn answer_flushes(&mut self, origin: Origin) {
         if self.flushes.is_empty() {
             return;
         }
         let answer = match &self.retry_reason {
             _ if self.retries.is_empty() => Ok(()),
-            Some(error) if was_retry => Err(error.clone()),
+            Some(error) if origin == Origin::Retries => Err(error.clone()),
             _ => {
                 self.retry_at = Instant::now();
                 return;
@@ -234,7 +259,7 @@ impl Lane {
             if !matches!(&outcome, Err(failure) if failure.reason == Reason::Locked) {
                 break;
             }
-            if let Err(failure) = self.check_locks(batch, false).await {
+            if let Err(failure) = self.check_locks(batch, Suspects::All).await {
                 return self.fail(batch, &failure);
             }
             self.set_aside(batch);
@@ -348,17 +373,16 @@ impl Lane {
         if self.locked.is_empty() || !accounts.any(|account| self.locked.contains(account)) {
             return Ok(());
         }
-        self.check_locks(batch, true).await?;
+        self.check_locks(batch, Suspects::Known).await?;
         self.set_aside(batch);
         Ok(())
     }
 
-    /// Records which accounts are locked now: of all in the batch or, with `known`, of those that
-    /// were locked at the last check.
-    async fn check_locks(&mut self, batch: &[Command], only_known: bool) -> Result<(), Failure> {
+    /// Records which accounts of the batch are locked now.
+    async fn check_locks(&mut self, batch: &[Command], suspects: Suspects) -> Result<(), Failure> {
         let accounts = batch.iter().filter_map(Command::account);
         let accounts: HashSet<AccountId> = accounts
-            .filter(|account| !only_known || self.locked.contains(*account))
+            .filter(|account| suspects == Suspects::All || self.locked.contains(*account))
             .cloned()
             .collect();
         let locked = self.locked_among(&accounts).await?;
