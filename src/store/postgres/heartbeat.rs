@@ -58,28 +58,26 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Registers an instance, in the transaction in progress.
 pub(super) async fn register(
     connection: &mut PgConnection,
-    instance: &Instance,
+    instance: &Arc<Instance>,
     shared: &Shared,
 ) -> Result<(), Failure> {
-    let clock = &shared.settings.clock;
-    let (elapsed, now) = (clock.elapsed(), clock.now());
+    let first = Beat::new(shared, instance);
     insert(connection, instance).await?;
-    shared.confirm(instance, elapsed, now);
+    first.written(shared);
     Ok(())
 }
 
 /// The same, where none is.
 pub(super) async fn register_anew(
     connection: &mut PgConnection,
-    instance: &Instance,
+    instance: &Arc<Instance>,
     shared: &Shared,
 ) -> Result<(), Failure> {
-    let clock = &shared.settings.clock;
-    let (elapsed, now) = (clock.elapsed(), clock.now());
+    let first = Beat::new(shared, instance);
     begin(connection, shared).await?;
     insert(connection, instance).await?;
     sqlx::raw_sql("COMMIT").execute(connection).await?;
-    shared.confirm(instance, elapsed, now);
+    first.written(shared);
     Ok(())
 }
 
