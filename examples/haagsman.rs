@@ -19,7 +19,7 @@ mod support;
 #[path = "haagsman/wire.rs"]
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -28,7 +28,9 @@ use axum::{
     routing::{delete, get, patch, post, put},
 };
 use commands::Command;
-use support::{StartError, Stores, client_address, limit, serve, setting, short_bodies};
+use support::{
+    DAY, MINUTE, StartError, Stores, client_address, lifetime, limit, serve, short_bodies,
+};
 use tollgate::{
     ApiKeyLayer, DenialFormat, Denials, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer,
     Tollgate,
@@ -86,14 +88,14 @@ fn keys(stores: &Stores) -> Result<(Keyring, KeyResolver), StartError> {
 }
 
 async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtLayer), StartError> {
-    let minutes: u32 = setting("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", 15)?;
-    let days: u32 = setting("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", 7)?;
+    let access = lifetime("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", 15, MINUTE)?;
+    let refresh = lifetime("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", 7, DAY)?;
     let issuer = TokenIssuer::hs256(secret.expose())
         .issuer("haagsman")
-        .lifetime(Duration::from_secs(u64::from(minutes) * 60))
+        .lifetime(access)
         .build()?;
     let verifier = issuer.verifier().build()?;
-    let refresh = RefreshTokens::rotating(Duration::from_secs(u64::from(days) * 86_400));
+    let refresh = RefreshTokens::rotating(refresh);
     let logins = stores
         .logins(issuer, |logins| logins.refresh(refresh))
         .await?;

@@ -13,7 +13,7 @@ mod support;
 #[path = "ragchats/wire.rs"]
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -22,7 +22,7 @@ use axum::{
     routing::{MethodRouter, delete, get, post},
 };
 use support::{
-    StartError, Stores, client_address, few_at_once, limit, serve, setting, short_bodies,
+    SECOND, StartError, Stores, client_address, few_at_once, lifetime, limit, serve, short_bodies,
 };
 use tollgate::{
     ApiKeyLayer, Denials, FallbackLayer, JwtLayer, RateLimitLayer, RbacLayer, Tollgate,
@@ -65,8 +65,8 @@ async fn run() -> Result<(), StartError> {
 }
 
 async fn logins(stores: &Stores, secret: &SigningSecret) -> Result<(Logins, JwtLayer), StartError> {
-    let access = Duration::from_secs(setting("ACCESS_TTL_SECONDS", 3_600)?);
-    let refresh = Duration::from_secs(setting("REFRESH_TTL_SECONDS", 7 * 86_400)?);
+    let access = lifetime("ACCESS_TTL_SECONDS", 3_600, SECOND)?;
+    let refresh = lifetime("REFRESH_TTL_SECONDS", 7 * 86_400, SECOND)?;
     let issuer = TokenIssuer::hs256(secret.expose())
         .issuer("ragchats")
         .lifetime(access)

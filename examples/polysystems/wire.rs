@@ -342,7 +342,7 @@ impl From<UsageEntry> for Usage {
             input_tokens: settlement.input_tokens,
             output_tokens: settlement.output_tokens,
             latency_ms: u64::try_from(settlement.latency.as_millis()).unwrap_or(u64::MAX),
-            time: entry.call.started_at,
+            time: entry.settled_at,
         }
     }
 }

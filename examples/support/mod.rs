@@ -41,7 +41,8 @@ pub(crate) use self::connections::{Connections, PING_EVERY, STREAMS_MAX, serve_c
 pub(crate) use self::limits::RateLimits;
 #[allow(unused_imports, reason = "not every server has all of them")]
 pub(crate) use self::settings::{
-    client_address, client_address_by, limit, optional, read_env_file, secret, setting,
+    DAY, MINUTE, SECOND, client_address, client_address_by, lifetime, limit, optional,
+    read_env_file, secret, setting,
 };
 #[allow(unused_imports, reason = "not every server has a database")]
 pub(crate) use self::stores::Stores;

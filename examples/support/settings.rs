@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap, env, fs, io::ErrorKind, os::unix::ffi::OsStringExt, str::FromStr,
-    sync::OnceLock,
+    sync::OnceLock, time::Duration,
 };
 
 use tollgate::{
@@ -11,6 +11,11 @@ use tollgate::{
 };
 
 use super::{StartError, env_file};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// The settings from a file, if one was read.
 static FILE: OnceLock<HashMap<String, String>> = OnceLock::new();
@@ -55,6 +60,16 @@ pub(crate) fn limit(name: &str, default: u32) -> Result<u32, StartError> {
     }
 }
 
+/// The lifetime of tokens, as a number of `unit`s, or `default`: from a second to the ten years that
+/// tokens and logins take.
+pub(crate) fn lifetime(name: &str, default: u32, unit: Duration) -> Result<Duration, StartError> {
+    let number: u32 = setting(name, default)?;
+    match unit.checked_mul(number) {
+        Some(lifetime) if (SECOND..=TEN_YEARS).contains(&lifetime) => Ok(lifetime),
+        _ => Err(format!("{name}: 1 second to 3,650 days").into()),
+    }
+}
+
 /// An optional setting.
 pub(crate) fn optional(name: &str) -> Result<Option<String>, StartError> {
     match env::var(name) {
@@ -88,6 +103,10 @@ pub(super) fn trusted_proxies() -> Result<Vec<IpNet>, StartError> {
         .split(',')
         .map(str::trim)
         .filter(|network| !network.is_empty());
-    let networks: Result<Vec<_>, _> = networks.map(network::parse).collect();
-    networks.map_err(|error| format!("TRUSTED_PROXIES: {error}").into())
+    let networks: Result<Vec<IpNet>, _> = networks.map(network::parse).collect();
+    let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        return Err("TRUSTED_PROXIES: trusts every address".into());
+    }
+    Ok(networks)
 }

@@ -49,11 +49,12 @@ enum Engine {
 }
 
 impl Stores {
-    /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), `postgres://…`, or `memory:`.
+    /// `sqlite:PATH` (`sqlite:./data/NAME.db` unless set), `postgres://…`, or `memory:`, also as
+    /// SQLite has it.
     pub(crate) async fn open(name: &str) -> Result<Self, StartError> {
         let limits = RateLimits::open(name).await?;
         let url = optional("DATABASE_URL")?.unwrap_or_else(|| format!("sqlite:./data/{name}.db"));
-        if url.starts_with("memory:") {
+        if url.starts_with("memory:") || url.starts_with("sqlite::memory:") {
             return Ok(Self::of(MemoryStore::new(), limits, Engine::Memory));
         }
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
@@ -182,6 +183,9 @@ impl Stores {
             logins.resolver().follow(changes);
         }
         let (email, password) = (optional("ADMIN_EMAIL")?, optional("ADMIN_PASSWORD")?);
+        if email.is_some() != password.is_some() {
+            return Err("ADMIN_EMAIL, ADMIN_PASSWORD: one is set without the other".into());
+        }
         if let (Some(email), Some(password)) = (email, password) {
             let admin = NewUser::new(&email, &password).role("admin");
             let made = logins.ensure_user(admin).await;

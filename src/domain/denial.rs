@@ -118,7 +118,8 @@ pub struct Denial {
     message: Option<Cow<'static, str>>,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
-    is_passing: bool,
+    /// `None`: unmarked.
+    is_passing: Option<bool>,
     /// Boxed, because few refusals have details, and refusals are moved by value.
     details: Option<Box<Details>>,
 }
@@ -157,7 +158,7 @@ impl Denial {
             message: None,
             reason: Cow::Borrowed(""),
             retry_after,
-            is_passing: false,
+            is_passing: None,
             details: None,
         }
     }
@@ -191,11 +192,20 @@ impl Denial {
         self
     }
 
-    /// Marks a want of money that passes by itself within seconds: calls under way hold what is
-    /// needed. Without this mark, formats that can tell a client not to retry a 402 do so.
+    /// Marks what passes by itself within seconds: a call under way holds the money that is needed,
+    /// or is the first one with this `Idempotency-Key`. Without this mark, formats that can tell a
+    /// client not to retry a 402 do so.
     #[must_use]
     pub const fn passing(mut self) -> Self {
-        self.is_passing = true;
+        self.is_passing = Some(true);
+        self
+    }
+
+    /// Marks what no retry of the same request will change, where clients retry the status of
+    /// themselves.
+    #[must_use]
+    pub const fn lasting(mut self) -> Self {
+        self.is_passing = Some(false);
         self
     }
 
@@ -302,10 +312,14 @@ impl Denial {
         self.retry_after
     }
 
-    /// Whether the want of money passes by itself within seconds.
+    /// Whether it is known to [pass](Self::passing) by itself within seconds, or to
+    /// [last](Self::lasting). A want of money lasts unless it is marked.
     #[must_use]
-    pub const fn is_passing(&self) -> bool {
-        self.is_passing
+    pub const fn is_passing(&self) -> Option<bool> {
+        match self.is_passing {
+            None if self.kind.is_payment() => Some(false),
+            marked => marked,
+        }
     }
 
     /// How long to wait in whole seconds, rounded up, at least 1.

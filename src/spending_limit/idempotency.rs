@@ -245,11 +245,13 @@ pub(super) fn denial(refusal: HoldRefusal) -> Option<Denial> {
         ),
         _ => return None,
     };
-    Some(
-        Denial::new(kind)
-            .with_message(message)
-            .because(refusal.to_string()),
-    )
+    let denial = Denial::new(kind)
+        .with_message(message)
+        .because(refusal.to_string());
+    Some(match refusal {
+        HoldRefusal::InProgress => denial.passing(),
+        _ => denial.lasting(),
+    })
 }
 
 /// Covers everything that must match in a repetition: method, target, caller, credential, and the

@@ -134,13 +134,17 @@ async fn lifetimes_come_from_the_environment_and_nonsense_stops_the_start() {
     for (name, value) in [
         ("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", "0"),
         ("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", "soon"),
+        ("HAAGSMAN_JWT_ACCESS_TOKEN_TTL_MINUTES", "9999999"),
         ("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", "-1"),
+        ("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", "0"),
+        ("HAAGSMAN_JWT_REFRESH_TOKEN_TTL_DAYS", "9999"),
         ("JWT_SECRET", "short"),
         ("TRUSTED_PROXIES", "0.0.0.0/0"),
         ("TRUSTED_PROXIES", "everybody"),
     ] {
         let refused = home.launch().env(name, value).refused().await;
         assert!(!refused.stdout.contains("listening"), "{name}={value}");
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
     }
 }
 

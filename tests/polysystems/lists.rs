@@ -63,12 +63,13 @@ async fn usage_is_newest_first_and_comes_in_pages() {
             .header("x-request-id", &format!("call-{number}"));
         call.send().await.expect(200);
     }
-    let whole: Vec<String> = account
-        .usage(&server)
-        .await
-        .iter()
-        .map(|row| row.text("request_id"))
-        .collect();
+    let rows = account.usage(&server).await;
+    let times: Vec<_> = rows.iter().map(|row| row.text("time")).collect();
+    assert!(
+        times.is_sorted_by(|newer, older| newer >= older),
+        "{times:?}"
+    );
+    let whole: Vec<String> = rows.iter().map(|row| row.text("request_id")).collect();
     let expected: Vec<String> = (0..7)
         .rev()
         .map(|number| format!("call-{number}"))

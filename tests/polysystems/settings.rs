@@ -29,6 +29,15 @@ async fn a_short_secret_is_refused_with_its_name() {
 }
 
 #[tokio::test]
+async fn an_administrator_has_an_address_and_a_password_or_there_is_none() {
+    for name in ["ADMIN_EMAIL", "ADMIN_PASSWORD"] {
+        let home = home();
+        let ended = home.launch().env(name, "me@example.com").refused().await;
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_secret_is_counted_in_bytes() {
     let ascii = "exactly thirty-two bytes, ASCII!";
     let wide = "\u{e9}".repeat(16);

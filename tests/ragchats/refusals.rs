@@ -120,6 +120,13 @@ async fn lifetimes_that_can_not_be_are_said_at_start() {
         let ended = home.launch().env(name, "soon").refused().await;
         assert!(ended.stderr.contains(name), "{}", ended.stderr);
     }
+    for name in ["ACCESS_TTL_SECONDS", "REFRESH_TTL_SECONDS"] {
+        for value in ["0", "315360001"] {
+            let home = home();
+            let ended = home.launch().env(name, value).refused().await;
+            assert!(ended.stderr.contains(name), "{}", ended.stderr);
+        }
+    }
     let home = home();
     let ended = home.launch().env("JWT_SECRET", "too short").refused().await;
     assert!(ended.stderr.contains("JWT_SECRET"));

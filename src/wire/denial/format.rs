@@ -192,11 +192,14 @@ fn anthropic(denial: &Denial, text: &str) -> DenialBody {
     body
 }
 
-/// Keeps a client from retrying if only money helps, and has it retry if the money is there, but
-/// held: of itself it would give up on a 402.
+/// Of themselves OpenAI's SDKs retry any 409, and no 402. A 402 is worth it if the money is there,
+/// but held; a 409 isn't if only another request would do.
 fn should_retry(denial: &Denial) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_static("x-should-retry");
-    let advice = if denial.is_passing() { "true" } else { "false" };
-    let advice = HeaderValue::from_static(advice);
-    denial.kind().is_payment().then_some((name, advice))
+    let is_told = denial.kind().is_payment() || denial.kind() == DenialKind::Conflict;
+    let advice = match denial.is_passing().filter(|_| is_told)? {
+        true => "true",
+        false => "false",
+    };
+    Some((name, HeaderValue::from_static(advice)))
 }

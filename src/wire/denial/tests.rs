@@ -220,9 +220,18 @@ fn who_lacks_money_for_a_moment_is_not_told_to_give_up() {
             assert_eq!(advice(later).0.unwrap(), "false");
         }
     }
-    let limited = Denial::new(DenialKind::RateLimited).passing();
-    let (response, _) = answer(&Denials::new(DenialFormat::OpenAi), &limited, "/");
-    assert!(!response.headers().contains_key("x-should-retry"));
+    let advice = |denial: &Denial| {
+        let (response, _) = answer(&Denials::new(DenialFormat::OpenAi), denial, "/");
+        response.headers().get("x-should-retry").cloned()
+    };
+    let taken = || Denial::new(DenialKind::Conflict);
+    assert_eq!(advice(&taken()), None);
+    assert_eq!(advice(&taken().passing()).unwrap(), "true");
+    assert_eq!(advice(&taken().lasting()).unwrap(), "false");
+    assert_eq!(
+        advice(&Denial::new(DenialKind::RateLimited).passing()),
+        None
+    );
 }
 
 #[test]
