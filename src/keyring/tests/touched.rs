@@ -45,7 +45,15 @@ impl World {
         let keys = builder(&store).build();
         let owned = ring(&store, &keys);
         let (warm, _) = owned.create("bob", NewKey::default()).await.unwrap();
-        let (old, record) = owned.create("ann", NewKey::default()).await.unwrap();
+        let (old, record) = loop {
+            let (old, record) = owned.create("ann", NewKey::default()).await.unwrap();
+            resolve(&keys, warm.expose()).await.unwrap();
+            keys.invalidate(&record.digest);
+            // One in a thousand shares with another what an invalidation touches.
+            if is_warm(&keys, warm.expose()) {
+                break (old, record);
+            }
+        };
         let format = KeyFormat::builder("acme").build().unwrap();
         let heard = Arc::new(Heard::default());
         let faulty = Keyring::new(FaultyStore(store, illness), format, keys.clone());
