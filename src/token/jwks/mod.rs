@@ -5,10 +5,12 @@
 //! | [`JwksFile`] | once a second, while tokens come | the keys stay as they were |
 //! | `JwksUrl` | as its cache headers say, and for a `kid` that isn't there, once in a cooldown | likewise |
 //!
-//! A key that can't be used is left out, with a warning at each read, and the others are used; what
-//! makes the whole set unusable leaves the keys as they were: see
-//! [`VerifyingKeys::from_jwks`](super::VerifyingKeys::from_jwks). When a set changes, tokens that were
-//! verified with the previous one are verified again.
+//! A file is read as one's own configuration
+//! ([`VerifyingKeys::from_jwks`](super::VerifyingKeys::from_jwks)), an address as somebody else's
+//! ([`VerifyingKeys::from_public_jwks`](super::VerifyingKeys::from_public_jwks)), where a key that
+//! can't be used is left out with a warning at each read. What makes the whole set unusable leaves
+//! the keys as they were. When a set changes, tokens that were verified with the previous one are
+//! verified again.
 
 #[cfg(feature = "jwks")]
 mod fetch;

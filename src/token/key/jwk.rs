@@ -94,13 +94,13 @@ pub(super) struct Member<'a>(#[serde(borrow)] &'a RawValue);
 impl Member<'_> {
     /// The key, unless it isn't meant for us.
     pub(super) fn verifying_if_meant(&self) -> Result<Option<VerifyingKey>, KeyError> {
-        let jwk: Jwk = serde_json::from_str(self.0.get()).map_err(|_| KeyError::Malformed)?;
+        let jwk: Jwk = object(self.0.get())?;
         if jwk.is_for_other_uses() {
             return Ok(None);
         }
         match jwk.verifying() {
             Ok(key) => Ok(Some(key)),
-            Err(KeyError::Foreign) if !jwk.is_for_signatures() => Ok(None),
+            Err(KeyError::Foreign) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -111,8 +111,7 @@ impl Member<'_> {
         struct Named {
             kid: Option<Box<str>>,
         }
-        let named: Named = serde_json::from_str(self.0.get()).ok()?;
-        named.kid
+        object::<Named>(self.0.get()).ok()?.kid
     }
 }
 
@@ -125,6 +124,14 @@ fn well_formed(json: &[u8]) -> Result<(), KeyError> {
         .map_err(|_| KeyError::Malformed)
 }
 
+/// What a JSON object contains. `serde` would take an array of the members' values for one, too.
+fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, KeyError> {
+    if !json.trim_start().starts_with('{') {
+        return Err(KeyError::Malformed);
+    }
+    serde_json::from_str(json).map_err(|_| KeyError::Malformed)
+}
+
 fn bytes(text: Option<&String>) -> Result<Vec<u8>, KeyError> {
     let text = text.ok_or(KeyError::Unreadable)?;
     URL_SAFE_NO_PAD
@@ -135,23 +142,24 @@ fn bytes(text: Option<&String>) -> Result<Vec<u8>, KeyError> {
 impl Jwk {
     pub(super) fn read(json: &[u8]) -> Result<Self, KeyError> {
         well_formed(json)?;
-        serde_json::from_slice(json).map_err(|_| KeyError::Malformed)
+        object(std::str::from_utf8(json).map_err(|_| KeyError::Malformed)?)
     }
 
     /// The members of a set, none of them read yet.
     pub(super) fn read_set(json: &[u8]) -> Result<Vec<Member<'_>>, KeyError> {
         well_formed(json)?;
-        let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
+        let text = std::str::from_utf8(json).map_err(|_| KeyError::Malformed)?;
+        let set: JwkSet<'_> = object(text)?;
         Ok(set.keys)
     }
 
     /// Whether a key of the set contains a secret or a private part, even one that can't be read
     /// otherwise.
     pub(super) fn is_private_set(json: &[u8]) -> Result<bool, KeyError> {
-        well_formed(json)?;
-        let set: JwkSet<'_> = serde_json::from_slice(json).map_err(|_| KeyError::Malformed)?;
-        let keys = set.keys.iter();
-        let mut secrets = keys.filter_map(|key| serde_json::from_str::<Secrets>(key.0.get()).ok());
+        let keys = Self::read_set(json)?;
+        let mut secrets = keys
+            .iter()
+            .filter_map(|key| object::<Secrets>(key.0.get()).ok());
         Ok(secrets.any(|secrets| secrets.are_there()))
     }
 
@@ -163,11 +171,6 @@ impl Jwk {
             (None, Some(operations)) => !operations.iter().any(|one| one == "verify"),
             (None, None) => false,
         }
-    }
-
-    /// Whether it declares that it verifies signatures.
-    fn is_for_signatures(&self) -> bool {
-        (self.usage.is_some() || self.key_ops.is_some()) && !self.is_for_other_uses()
     }
 
     pub(super) fn name(&self) -> Option<&str> {

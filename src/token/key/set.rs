@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     KeyError, TokenAlgorithm, VerifyingKey,
-    jwk::{Jwk, published},
+    jwk::{Jwk, Member, published},
     left_out::LeftOut,
 };
 use crate::token::{
@@ -90,14 +90,32 @@ impl VerifyingKeys {
 
     /// The keys of a JWK set (RFC 7517 section 5) from configuration, which may contain secrets.
     ///
-    /// - Keys that aren't meant for us are ignored: those for other uses than signatures (`use`, or
-    ///   `key_ops` without `verify`), and of other types, curves or algorithms. They don't count.
+    /// Keys that aren't meant for us are ignored, and don't count: those for other uses than
+    /// signatures (`use`, or `key_ops` without `verify`), and of other types, curves or algorithms.
+    /// A key that is meant for us, but can't be read, is weak or contradicts itself, refuses the
+    /// whole set: a mistake in one's own configuration shows at once.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_jwks(json: &[u8]) -> Result<Self, KeyError> {
+        let set = Jwk::read_set(json)?;
+        let keys = set.iter().map(Member::verifying_if_meant);
+        let keys = keys.filter_map(Result::transpose);
+        // One more than fits shows that there are too many.
+        let keys = keys.take(KEYS_MAX.saturating_add(1));
+        Self::new(keys.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The keys of somebody else's JWK set, which is public: it must contain no secret or private
+    /// key.
+    ///
+    /// - Keys that aren't meant for us are ignored, as by [`from_jwks`](Self::from_jwks).
     /// - A key that is meant for us, but can't be read, is weak, contradicts itself or has no name
     ///   beside others is left out, with one warning for the set that says which and why: it
     ///   verifies nothing, and the others remain usable. So one bad key of a provider doesn't end
     ///   every login.
     /// - The set is refused if no key is left (with the reason of the first that was left out), or
-    ///   if it is ambiguous: a name for two usable keys, or secrets beside public keys.
+    ///   if a name belongs to two usable keys.
     ///
     /// ```
     /// use tollgate::token::{KeyError, VerifyingKeys};
@@ -105,17 +123,22 @@ impl VerifyingKeys {
     /// // RFC 8037 appendix A.2
     /// let good = r#"{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     /// let weak = r#"{"kty":"RSA","kid":"2","n":"sAAAAQ","e":"AQAB"}"#;
-    /// let keys = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{weak},{good}]}}"#).as_bytes())?;
+    /// let both = format!(r#"{{"keys":[{weak},{good}]}}"#);
+    /// let keys = VerifyingKeys::from_public_jwks(both.as_bytes())?;
     /// assert!(!keys.to_jwks().contains("RSA"));
+    /// assert_eq!(VerifyingKeys::from_jwks(both.as_bytes()).unwrap_err(), KeyError::RsaLength);
     ///
-    /// let refused = VerifyingKeys::from_jwks(format!(r#"{{"keys":[{weak}]}}"#).as_bytes());
+    /// let refused = VerifyingKeys::from_public_jwks(format!(r#"{{"keys":[{weak}]}}"#).as_bytes());
     /// assert_eq!(refused.unwrap_err(), KeyError::RsaLength);
     /// # Ok::<(), KeyError>(())
     /// ```
     ///
     /// # Errors
-    /// [`KeyError`].
-    pub fn from_jwks(json: &[u8]) -> Result<Self, KeyError> {
+    /// [`KeyError`]; `NotPublic` if there is a secret.
+    pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
+        if Jwk::is_private_set(json)? {
+            return Err(KeyError::NotPublic);
+        }
         let mut left_out = LeftOut::default();
         let mut keys = Vec::new();
         for (at, jwk) in Jwk::read_set(json)?.into_iter().enumerate() {
@@ -123,9 +146,6 @@ impl VerifyingKeys {
                 Ok(Some(key)) => keys.push((at, key)),
                 Ok(None) => {}
                 Err(reason) => left_out.add(at, jwk.kid().as_deref(), reason),
-            }
-            if keys.len() > KEYS_MAX {
-                return Err(KeyError::TooMany);
             }
         }
         if keys.len() > 1 {
@@ -143,18 +163,6 @@ impl VerifyingKeys {
         let keys = Self::new(keys.into_iter().map(|(_, key)| key))?;
         left_out.warn();
         Ok(keys)
-    }
-
-    /// Like [`from_jwks`](Self::from_jwks), for a public set, which must contain no secret or
-    /// private key.
-    ///
-    /// # Errors
-    /// [`KeyError`]; `NotPublic` if there is a secret.
-    pub fn from_public_jwks(json: &[u8]) -> Result<Self, KeyError> {
-        if Jwk::is_private_set(json)? {
-            return Err(KeyError::NotPublic);
-        }
-        Self::from_jwks(json)
     }
 
     /// The algorithm of keys of its type that came as JWKs without `alg`: for example `PS256` for

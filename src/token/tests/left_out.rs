@@ -6,6 +6,8 @@ use super::*;
 
 const ED: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
 const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
+const EC_POINT: &str = r#""f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
+const SECRET: &str = r#""AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8""#;
 /// The identity: anyone can sign for it.
 const SMALL: &str =
     r#""kty":"OKP","crv":"Ed25519","x":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA""#;
@@ -77,8 +79,12 @@ fn odd_keys() -> Vec<(String, KeyError)> {
         ),
         (named(&format!(r#"{ED},"alg":"RS256""#)), E::WrongAlgorithm),
         (
-            named(&EC.replace("P-256", "secp256k1")).replace("\"kid\"", "\"use\":\"sig\",\"kid\""),
-            E::Foreign,
+            format!(r#"["EC",null,null,null,"in order","P-256",null,null,{EC_POINT}]"#),
+            E::Malformed,
+        ),
+        (
+            format!(r#"["oct",null,null,"HS256","in order",null,null,null,null,null,{SECRET}]"#),
+            E::Malformed,
         ),
         (named(&EC.replace("f83O", "f83P")), E::Unreadable),
         (
@@ -105,21 +111,22 @@ fn a_bad_key_of_a_set_is_refused_and_the_others_are_used() {
     for (odd, reason) in odd_keys() {
         for set in [format!("{good},{odd}"), format!("{odd},{good}")] {
             let set = format!(r#"{{"keys":[{set}]}}"#);
-            for read in [VerifyingKeys::from_jwks, VerifyingKeys::from_public_jwks] {
-                let (keys, said) = said_while(|| read(set.as_bytes()).unwrap());
-                assert_eq!(keys.to_jwks(), issuer.jwks(), "{odd}");
-                keys.verify(token.expose()).unwrap();
-                assert_eq!(said.lines().count(), 1, "{said}");
-                assert!(
-                    said.contains(" WARN ") && said.contains(&reason.to_string()),
-                    "{odd}: {said}"
-                );
-                assert_eq!(
-                    said.contains(r#"(kid "odd")"#),
-                    odd.contains(r#""odd""#),
-                    "{said}"
-                );
-            }
+            let (keys, said) =
+                said_while(|| VerifyingKeys::from_public_jwks(set.as_bytes()).unwrap());
+            assert_eq!(keys.to_jwks(), issuer.jwks(), "{odd}");
+            keys.verify(token.expose()).unwrap();
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(
+                said.contains(" WARN ") && said.contains(&reason.to_string()),
+                "{odd}: {said}"
+            );
+            assert_eq!(
+                said.contains(r#"(kid "odd")"#),
+                odd.contains(r#""odd""#),
+                "{said}"
+            );
+            // In one's own configuration it is a mistake.
+            assert!(VerifyingKeys::from_jwks(set.as_bytes()).is_err(), "{odd}");
         }
         let alone = format!(r#"{{"keys":[{odd}]}}"#);
         let alone = VerifyingKeys::from_public_jwks(alone.as_bytes());
@@ -145,6 +152,8 @@ fn what_is_not_meant_for_us_is_left_out_without_a_word() {
         rsa(1_024, "AQAB") + r#","use":"enc""#,
         r#""kty":"AKP","alg":"ML-DSA-44","pub":"AA""#.to_owned(),
         EC.replace("P-256", "P-521"),
+        EC.replace("P-256", "P-521") + r#","use":"sig","alg":"ES512""#,
+        r#""kty":"AKP","alg":"ML-DSA-44","pub":"AA","use":"sig""#.to_owned(),
     ] {
         let set = set(&[
             format!(r#"{ED},"kid":"1""#),
@@ -180,12 +189,15 @@ fn what_makes_a_set_ambiguous_or_dangerous_refuses_it() {
     let oct = format!(r#""kty":"oct","k":"{secret}","kid":"2""#);
     let one = format!(r#"{ED},"kid":"1""#);
     let weak = rsa(1_024, "AQAB") + r#","kid":"1""#;
-    let refused = |keys: &[String]| VerifyingKeys::from_jwks(set(keys).as_bytes()).unwrap_err();
+    let own = |keys: &[String]| VerifyingKeys::from_jwks(set(keys).as_bytes()).unwrap_err();
+    let refused =
+        |keys: &[String]| VerifyingKeys::from_public_jwks(set(keys).as_bytes()).unwrap_err();
     assert_eq!(
         refused(&[one.clone(), format!(r#"{EC},"kid":"1""#)]),
         E::DuplicateKid
     );
-    assert_eq!(refused(&[one.clone(), oct.clone()]), E::Mixed);
+    assert_eq!(own(&[one.clone(), oct.clone()]), E::Mixed);
+    assert_eq!(refused(&[one.clone(), oct]), E::NotPublic);
     assert_eq!(refused(&[weak.clone(), SMALL.to_owned()]), E::RsaLength);
     let public = set(&[one.clone(), format!(r#"{weak},"d":"AA""#)]);
     let public = VerifyingKeys::from_public_jwks(public.as_bytes());
@@ -195,8 +207,15 @@ fn what_makes_a_set_ambiguous_or_dangerous_refuses_it() {
         "even in a key that is left out"
     );
     // A key that is left out has no name that another could share.
-    let keys = VerifyingKeys::from_jwks(set(&[weak, one]).as_bytes()).unwrap();
-    assert_eq!(keys.to_jwks().matches("kid").count(), 1);
+    let keys = VerifyingKeys::from_public_jwks(set(&[weak.clone(), one.clone()]).as_bytes());
+    assert_eq!(keys.unwrap().to_jwks().matches("kid").count(), 1);
+    // Nor does it take a place.
+    let named = |number: usize| format!(r#"{ED},"kid":"{number}""#);
+    let full: Vec<_> = (0..64).map(named).collect();
+    let most = [&full[..], &[weak, ED.to_owned()]].concat();
+    let keys = VerifyingKeys::from_public_jwks(set(&most).as_bytes());
+    assert_eq!(keys.unwrap().to_jwks().matches("kid").count(), 64);
+    assert_eq!(refused(&[&full[..], &[named(64)]].concat()), E::TooMany);
 }
 
 #[test]
@@ -209,7 +228,7 @@ fn a_warning_is_short_and_says_nothing_of_a_key() {
         .into_iter()
         .chain((0..40).map(odd))
         .collect();
-    let (_, said) = said_while(|| VerifyingKeys::from_jwks(set(&keys).as_bytes()).unwrap());
+    let (_, said) = said_while(|| VerifyingKeys::from_public_jwks(set(&keys).as_bytes()).unwrap());
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
         said.len() < 2_000 && said.contains("and 32 more") && said.contains("count=40"),
