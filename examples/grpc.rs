@@ -142,7 +142,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         .layer(gate)
         .layer(DeadlineLayer::new(HEAD_WITHIN))
         .add_routes(routes(given, health, &shutdown)?)
-        .serve_with_incoming_shutdown(incoming(connections), shutdown.stopping());
+        .serve_with_incoming_shutdown(incoming(connections), shutdown.leaving());
     let leave = take_leave(reporter, &shutdown);
     let (served, ()) = tokio::join!(run(&shutdown, server), leave);
     served

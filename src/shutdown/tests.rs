@@ -1,4 +1,7 @@
-use std::{convert::Infallible, future::pending};
+use std::{
+    convert::Infallible,
+    future::{IntoFuture, pending},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -12,6 +15,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
     time::advance,
@@ -107,6 +111,41 @@ async fn a_kept_connection_has_time_for_one_more_request() {
     assert!(end_of(&mut client).await < MOMENT, "it said so");
     served.await.expect("no panic");
     assert!(shutdown.finished().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_by_itself_answers_what_lies_in_a_socket() {
+    let shutdown = Shutdown::new().linger(millis(200));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let app = axum::Router::new()
+        .route("/", axum::routing::get(async || "hello"))
+        .layer(shutdown.layer());
+    let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.leaving());
+    let of = shutdown.clone();
+    let server = tokio::spawn(async move { of.run(serving.into_future()).await });
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut kept = TcpStream::connect(address).await.expect("a connection");
+    kept.write_all(request).await.expect("it is open");
+    let mut answer = vec![0; 1_024];
+    assert!(kept.read(&mut answer).await.expect("an answer") > 0);
+    kept.write_all(request).await.expect("it is open");
+    // One that waits to be accepted: nothing else runs before the stop.
+    let mut waiting = std::net::TcpStream::connect(address).expect("a connection");
+    std::io::Write::write_all(&mut waiting, request).expect("it is open");
+    shutdown.stop();
+    waiting.set_nonblocking(true).expect("a socket");
+    let mut waiting = TcpStream::from_std(waiting).expect("a socket");
+    for client in [&mut kept, &mut waiting] {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an end");
+        assert!(
+            answer.contains("connection: close") && answer.ends_with("hello"),
+            "{answer}"
+        );
+    }
+    let served = server.await.expect("no panic").expect("its end");
+    served.expect("no failure");
 }
 
 #[tokio::test(start_paused = true)]

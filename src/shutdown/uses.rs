@@ -15,7 +15,8 @@ const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Counts for one connection, so that requests on others don't contend for them. The state that all
 /// share is written only when the first use begins and when the last ends.
 pub(super) struct Uses {
-    begun: AtomicU64,
+    /// Beginnings and ends, so that it differs after either.
+    changes: AtomicU64,
     under_way: AtomicU64,
     state: Arc<State>,
 }
@@ -26,14 +27,14 @@ pub(super) struct Use(Arc<Uses>);
 impl Uses {
     pub(super) fn new(state: Arc<State>) -> Arc<Self> {
         Arc::new(Self {
-            begun: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             state,
         })
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> Use {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         if self.under_way.fetch_add(1, Ordering::AcqRel) == 0 {
             let in_use = &self.state.in_use;
             in_use.send_modify(|count| *count = count.saturating_add(1));
@@ -45,17 +46,17 @@ impl Uses {
         self.state.is_stopping()
     }
 
-    /// Waits until nothing has begun or was under way for a while, apart from `kept`: the
+    /// Waits until nothing has begun, ended or was under way for a while, apart from `kept`: the
     /// connection itself.
     pub(super) async fn idle(&self, kept: u64, time: Duration) {
         let interval = time.checked_div(LOOKS).unwrap_or_default();
         let interval = interval.max(INTERVAL_MIN);
-        let (mut seen, mut looks) = (self.begun.load(Ordering::Relaxed), 0_u32);
+        let (mut seen, mut looks) = (self.changes.load(Ordering::Relaxed), 0_u32);
         while looks < LOOKS {
             sleep(interval).await;
-            let begun = self.begun.load(Ordering::Relaxed);
-            let is_idle = begun == seen && self.under_way.load(Ordering::Relaxed) <= kept;
-            (seen, looks) = (begun, if is_idle { looks.saturating_add(1) } else { 0 });
+            let changes = self.changes.load(Ordering::Relaxed);
+            let is_idle = changes == seen && self.under_way.load(Ordering::Relaxed) <= kept;
+            (seen, looks) = (changes, if is_idle { looks.saturating_add(1) } else { 0 });
         }
     }
 }
@@ -68,6 +69,7 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
+        self.0.changes.fetch_add(1, Ordering::Relaxed);
         if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
             let in_use = &self.0.state.in_use;
             in_use.send_modify(|count| *count = count.saturating_sub(1));

@@ -2,8 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
 
-/// Marks the answer as the last on its connection (RFC 9112, 9.6), unless it hands the connection
-/// over.
+/// Marks the answer as the last on its connection (RFC 9112, 9.6), unless it switches the protocol.
 pub(crate) fn closing<B>(mut answer: Response<B>) -> Response<B> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");
