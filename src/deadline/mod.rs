@@ -173,7 +173,9 @@ fn too_late(dialect: Dialect) -> Denial {
         Dialect::Http => DenialKind::Unavailable,
         Dialect::Grpc | Dialect::Web | Dialect::WebText => DenialKind::TooSlow,
     };
+    // The next attempt would take as long, and cost the service as much.
     Denial::new(kind)
+        .without_wait()
         .with_message("The answer did not begin in time")
         .because("no answer in time")
 }

@@ -33,7 +33,12 @@ mod allow;
 #[cfg(test)]
 mod tests;
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use std::time::Duration;
+
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 
 use crate::{
     domain::denial::Denial,
@@ -142,7 +147,23 @@ impl DenialsPermit {
             return None;
         }
         let kind = kind_of_status(response.status)?;
-        is_plain(response.headers).then(|| Denial::new(kind))
+        is_plain(response.headers).then(|| with_wait_of(response.headers, Denial::new(kind)))
+    }
+}
+
+/// The denial with the time that the answer says, if it says one. A date stays as it is in the
+/// answer, and nothing else is said of the time.
+fn with_wait_of(headers: &HeaderMap, denial: Denial) -> Denial {
+    let Some(after) = headers.get(RETRY_AFTER) else {
+        return denial;
+    };
+    let seconds = after
+        .to_str()
+        .ok()
+        .and_then(|after| after.trim().parse().ok());
+    match seconds {
+        Some(seconds) => denial.retry_after(Duration::from_secs(seconds)),
+        None => denial.without_wait(),
     }
 }
 

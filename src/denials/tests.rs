@@ -3,9 +3,10 @@ use axum::{
     body::Body,
     http::Request,
     middleware::{Next, from_fn},
+    response::IntoResponse,
     routing::get,
 };
-use http::{Response, header::ALLOW};
+use http::{HeaderValue, Response, header::ALLOW};
 use tower::{Layer, Service, ServiceExt};
 
 use super::*;
@@ -60,6 +61,32 @@ async fn what_a_route_allows_is_told_with_a_405_alone() {
         let answer = ask(AllowLayer::new().layer(routes()), method, "/secret").await;
         assert_eq!(answer, expected);
     }
+}
+
+#[tokio::test]
+async fn a_plain_error_s_own_time_to_come_again_stays() {
+    let house = DenialsLayer::new(DenialFormat::OpenAi).cover_plain_errors();
+    let told = async |after: Option<&'static str>| {
+        let away = move || async move {
+            let mut answer = StatusCode::SERVICE_UNAVAILABLE.into_response();
+            if let Some(after) = after {
+                let after = HeaderValue::from_static(after);
+                answer.headers_mut().insert(RETRY_AFTER, after);
+            }
+            answer
+        };
+        let routes = Router::new().route("/", get(away));
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let answer = house.layer(routes).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        let field = |name| Some(answer.headers().get(name)?.to_str().unwrap().to_owned());
+        (field("retry-after"), field("retry-after-ms"))
+    };
+    let seconds = |after: &str| (Some(after.to_owned()), Some(format!("{after}000")));
+    assert_eq!(told(None).await, seconds("1"));
+    assert_eq!(told(Some("120")).await, seconds("120"));
+    let date = "Fri, 27 Nov 2026 12:00:00 GMT";
+    assert_eq!(told(Some(date)).await, (Some(date.to_owned()), None));
 }
 
 #[cfg(feature = "tonic")]

@@ -192,6 +192,12 @@ impl Denial {
         self
     }
 
+    /// Says nothing of the time, though refusals of its kind do.
+    pub(crate) const fn without_wait(mut self) -> Self {
+        self.retry_after = None;
+        self
+    }
+
     /// Marks what passes by itself within seconds: a call under way holds the money that is needed,
     /// or is the first one with this `Idempotency-Key`. Without this mark, formats that can tell a
     /// client not to retry a 402 do so.

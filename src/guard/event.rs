@@ -24,16 +24,9 @@ fn subject<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
     head.extensions.get().map(Principal::subject)
 }
 
-/// Reports an admission. Inlined into the gates, since usually nobody listens at this level.
-#[inline]
+/// Reports an admission.
 pub(super) fn admitted(layer: &'static str, head: &RequestHead<'_>, counted: &Counted) {
-    if LevelFilter::DEBUG <= LevelFilter::current() {
-        tell_admitted(layer, head);
-    }
     counted.admitted(layer);
-}
-
-fn tell_admitted(layer: &'static str, head: &RequestHead<'_>) {
     tracing::debug!(
         target: "tollgate",
         layer,

@@ -95,7 +95,10 @@ impl From<AddressError> for Denial {
             AddressError::NoPeer => DenialKind::Unavailable,
             AddressError::Unreadable | AddressError::TooManyHops => DenialKind::Malformed,
         };
-        Self::new(kind).because(format!("no client address: {error}"))
+        // None of this passes by itself.
+        Self::new(kind)
+            .without_wait()
+            .because(format!("no client address: {error}"))
     }
 }
 
