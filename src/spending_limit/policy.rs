@@ -22,7 +22,7 @@ use crate::{
         AccountId, BudgetId, InvalidId, RequestId,
         books::HoldRefusal,
         budget::Budgets,
-        clock::Clock,
+        clock::{Clock, Timestamp},
         credential::CredentialKind,
         denial::{Denial, DenialKind},
         money::Money,
@@ -135,6 +135,8 @@ struct Prepared {
 /// What is still needed after the ledger has taken over the call.
 struct HoldIntent {
     amount: Money,
+    /// When the call began.
+    at: Timestamp,
     /// The kind of credential that the caller used.
     credential: CredentialKind,
     /// The client's own name for the call, and the account it belongs to.
@@ -195,6 +197,7 @@ impl SpendingLimitPolicy {
         let open = OpenHold::unreserved(price, length, Arc::clone(&self.shared));
         let intent = HoldIntent {
             amount,
+            at: call.started_at,
             credential: principal.credential(),
             named,
             open: Box::new(open),
@@ -284,7 +287,7 @@ impl SpendingLimitPolicy {
             _ => denial,
         };
         let end = match refusal {
-            HoldRefusal::LimitReached(window) => self.shared.ledger.window_end(window),
+            HoldRefusal::LimitReached(window) => self.shared.ledger.window_end(window, intent.at),
             _ => None,
         };
         // Not as `Retry-After`: a client that obeys it would hang for hours, and money paid in or a

@@ -25,12 +25,18 @@ pub(super) struct Gauge {
 /// How many charges of answered calls one writer couldn't write so far, in the gauge
 /// `tollgate_unwritten_settlements`. The writers of a process add up, and one that ends takes its own
 /// away.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unwritten {
     reported: usize,
 }
 
 impl Unwritten {
+    /// Shows that there are none yet, so that the gauge can be watched before anything goes wrong.
+    pub(super) fn begin() -> Self {
+        shift(0, 0);
+        Self { reported: 0 }
+    }
+
     /// Whether the last report was of none.
     #[cfg(feature = "postgres")]
     pub(super) fn is_none(&self) -> bool {
@@ -56,7 +62,6 @@ fn shift(before: usize, after: usize) {
     match after.cmp(&before) {
         std::cmp::Ordering::Greater => gauge.increment(amount),
         std::cmp::Ordering::Less => gauge.decrement(amount),
-        // So that a gauge is there to be watched before anything goes wrong.
         std::cmp::Ordering::Equal => gauge.increment(0.0),
     }
 }
@@ -178,7 +183,7 @@ mod tests {
     fn writers_add_up_and_one_that_ends_takes_its_own_away() {
         let shown = Shown::default();
         metrics::with_local_recorder(&shown, || {
-            let (mut one, mut other) = (Unwritten::default(), Unwritten::default());
+            let (mut one, mut other) = (Unwritten::begin(), Unwritten::begin());
             for (mine, theirs, sum) in [(0, 0, 0.0), (3, 0, 3.0), (3, 2, 5.0), (1, 2, 3.0)] {
                 one.report(mine);
                 other.report(theirs);

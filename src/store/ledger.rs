@@ -103,11 +103,11 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Waits until everything handed over before is written, for an orderly shutdown.
     fn flush(&self) -> StoreFuture<()>;
 
-    /// When the calendar window that is under way ends, in the ledger's own time zone
+    /// When the calendar window that `at` lies in ends, in the ledger's own time zone
     /// ([`Calendar::end`](crate::budget::Calendar::end)): so a refusal by its limit can say until when
     /// that lasts. `None` unless an engine knows, and for windows that have no such end.
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        let _ = window;
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        let _ = (window, at);
         None
     }
 }
@@ -174,7 +174,7 @@ impl<T: Ledger + ?Sized> Ledger for Arc<T> {
         T::flush(self)
     }
 
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        T::window_end(self, window)
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        T::window_end(self, window, at)
     }
 }

@@ -35,7 +35,9 @@ pub trait UsageLog: fmt::Debug + Send + Sync + 'static {
     /// Rows that are returned are final: none appears later before them. So a reader that keeps the
     /// position of the last one, and goes on after it the next time, sees each row once, as long as
     /// the log keeps them. What a [`LeasedLedger`](super::LeasedLedger) has served counts once it
-    /// is reported, and what is settled too late has a row of its own, at the end.
+    /// is reported, and what is settled too late has a row of its own, at the end. A database that
+    /// lost what it had committed (a failover without the last transactions, a restored backup) may
+    /// give out positions again: begin anew then.
     ///
     /// # Errors
     /// `Busy` when something that is being written takes too long to be waited for, and whatever

@@ -45,8 +45,8 @@ impl Exact {
 }
 
 impl Ledger for Exact {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        self.0.window_end(window)
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.0.window_end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

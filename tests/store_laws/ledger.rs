@@ -224,9 +224,9 @@ pub(crate) async fn a_free_call_is_logged_and_costs_nothing<S: LedgerEngine>(sto
 pub(crate) async fn limits_count_what_was_spent_before<S: LedgerEngine>(store: S, clock: Time) {
     for window in [BudgetWindow::Day, BudgetWindow::Month] {
         let end = Calendar::utc().end(window, clock.now());
-        assert!(end.is_some() && store.window_end(window) == end);
+        assert!(end.is_some() && store.window_end(window, clock.now()) == end);
     }
-    assert_eq!(store.window_end(BudgetWindow::Total), None);
+    assert_eq!(store.window_end(BudgetWindow::Total, clock.now()), None);
     let (ann, key) = (account("ann"), budget("key-1"));
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[key.clone()], 20).await.unwrap();

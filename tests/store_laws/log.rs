@@ -94,11 +94,14 @@ pub(crate) async fn usage_is_listed_newest_first_a_page_at_a_time<S: LedgerEngin
 
 /// What a reader of everybody's usage that goes on after `seen` finds, in pages of three.
 async fn follow<S: UsageLog>(store: &S, seen: &mut u64) -> Vec<UsageEntry> {
-    let mut found = Vec::new();
+    let (mut found, mut busy) = (Vec::new(), 0);
     loop {
         let page = Page::first(3).after(*seen);
         let page = match store.usage_of_all(page).await {
-            Err(error) if error.kind() == StoreErrorKind::Busy => continue,
+            Err(error) if error.kind() == StoreErrorKind::Busy && busy < 100 => {
+                busy += 1;
+                continue;
+            }
             page => page.unwrap(),
         };
         let more = page.next_cursor;

@@ -12,12 +12,12 @@ use tollgate::{
     key::{KeyDigest, KeyRecord},
     store::{
         AuditLog, BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Migrations, Page, PostgresStore,
-        SessionStore, StoreErrorKind, UserStore,
+        SessionStore, StoreErrorKind, UsageLog, UserStore,
     },
 };
 
 use crate::{
-    engines::{account, balances, budget, costs, hold, kind, now, pay, postgres_on},
+    engines::{account, balances, budget, costs, hold, kind, now, pay, postgres_on, usage},
     people::user,
     postgres_server::{database, pool},
     sessions::session,
@@ -202,6 +202,9 @@ async fn a_server_works_with_tables_that_another_role_made() {
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &key, 10).await.unwrap();
     store.settle(held, costs(7)).await.unwrap();
+    let all = store.usage_of_all(Page::first(9)).await.unwrap();
+    assert_eq!(all.items, usage(&store, &ann).await);
+    assert!(store.snapshot(&ann).await.unwrap().position.is_some());
     let act = Act::new(AuditAction::KEY_CREATE).actor("ann");
     store.append(AuditEvent::new(now(), act)).unwrap();
     let entries = store.entries(AuditFilter::default(), Page::first(9)).await;

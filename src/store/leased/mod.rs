@@ -285,8 +285,8 @@ impl LeasedLedger {
 }
 
 impl Ledger for LeasedLedger {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        self.accounts.store.window_end(window)
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.accounts.store.window_end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

@@ -29,8 +29,8 @@ impl UsageLog for MemoryStore {
 }
 
 impl Ledger for MemoryStore {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        self.0.calendar.end(window, self.0.clock.now())
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.0.calendar.end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicI64, AtomicU64},
     },
     time::Duration,
 };
@@ -268,6 +268,7 @@ impl PostgresStoreBuilder {
             registering: tokio::sync::Mutex::default(),
             touched: Mutex::new(HashMap::new()),
             turns: Turns::new(),
+            log_final_up_to: AtomicI64::new(0),
             events: Mutex::default(),
             writing_events: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),

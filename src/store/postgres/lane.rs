@@ -113,7 +113,7 @@ impl Lane {
             retries: VecDeque::new(),
             retry_at: Instant::now(),
             retry_delay: RETRY_AFTER,
-            unwritten: Unwritten::default(),
+            unwritten: Unwritten::begin(),
             locked: HashSet::new(),
             retry_reason: None,
             flushes: Vec::new(),

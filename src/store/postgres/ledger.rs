@@ -49,15 +49,15 @@ impl PostgresStore {
 impl UsageLog for PostgresStore {
     fn usage_of_all(&self, page: Page) -> StoreFuture<Paged<UsageEntry>> {
         self.ask(move |shared| async move {
-            listing::usage_of_all(&mut *shared.read().await?, &page).await
+            let log = &shared.log_final_up_to;
+            listing::usage_of_all(&mut *shared.read().await?, &page, log).await
         })
     }
 }
 
 impl Ledger for PostgresStore {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        let settings = &self.0.shared.settings;
-        settings.calendar.end(window, settings.clock.now())
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.0.shared.settings.calendar.end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

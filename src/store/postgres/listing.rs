@@ -1,6 +1,9 @@
 //! Pages of the log, newest first.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
@@ -31,7 +34,8 @@ const USAGE_OF_ALL: &str =
      WHERE position > $1 AND position <= $2
      ORDER BY position LIMIT $3";
 
-const LAST_POSITION: &str = "SELECT last_value FROM log_position";
+/// For this the right to use the sequence suffices.
+const LAST_POSITION: &str = "SELECT coalesce(pg_sequence_last_value('log_position'::regclass), 0)";
 
 /// The transactions that are writing to the log. Each has this lock from before it takes a position
 /// until everybody sees what it wrote.
@@ -146,21 +150,20 @@ pub(super) async fn usage(
     ))
 }
 
-/// Oldest first.
+/// Oldest first. `final_up_to` is a position up to which the log is known to be final: older pages
+/// wait for nobody.
 pub(super) async fn usage_of_all(
     connection: &mut PgConnection,
     page: &Page,
+    final_up_to: &AtomicI64,
 ) -> Result<Paged<UsageEntry>, Failure> {
-    let after = page
-        .cursor()
-        .map_or(0, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
-    let last = last_final(connection).await?;
-    let rows = sqlx::query(USAGE_OF_ALL)
-        .bind(after)
-        .bind(last)
-        .bind(i64::from(page.limit()).saturating_add(1))
-        .fetch_all(connection)
-        .await?;
+    let known = final_up_to.load(Ordering::Relaxed);
+    let mut rows = final_rows(connection, page, known).await?;
+    if rows.len() <= usize::from(page.limit()) {
+        let last = last_final(connection).await?;
+        final_up_to.fetch_max(last, Ordering::Relaxed);
+        rows = final_rows(connection, page, last).await?;
+    }
     let rows = rows.iter().map(|row| {
         let entry = read_usage(&name(row, 19)?, row)?;
         Ok((entry.position, entry))
@@ -169,6 +172,20 @@ pub(super) async fn usage_of_all(
         page,
         rows.collect::<Result<_, Failure>>()?,
     ))
+}
+
+async fn final_rows(
+    connection: &mut PgConnection,
+    page: &Page,
+    last: i64,
+) -> Result<Vec<PgRow>, Failure> {
+    let after = page.cursor().unwrap_or(0);
+    Ok(sqlx::query(USAGE_OF_ALL)
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(last)
+        .bind(i64::from(page.limit()).saturating_add(1))
+        .fetch_all(connection)
+        .await?)
 }
 
 /// A position up to which the log is final. Transactions of different accounts may commit in another

@@ -68,7 +68,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -175,6 +175,8 @@ struct Shared {
     /// Uses of keys that are not stored yet; at most `queue_max`.
     touched: Mutex<HashMap<KeyId, Timestamp>>,
     turns: Turns,
+    /// A position up to which the usage log is known to be final.
+    log_final_up_to: AtomicI64,
     /// Audit events that are not written yet; at most `queue_max`.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,

@@ -131,7 +131,9 @@ pub(super) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<(), Failur
                 return Ok(());
             }
             match step_by_step(connection, schema).await {
-                Err(failure) if failure.reason == Reason::Locked => sleep(LOCK_PAUSE).await,
+                Err(failure) if failure.reason == Reason::Locked || failure.is_retryable => {
+                    sleep(LOCK_PAUSE).await;
+                }
                 outcome => return outcome,
             }
         }

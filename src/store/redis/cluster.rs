@@ -36,8 +36,8 @@ struct Connections {
 
 impl Cluster {
     /// Any of its nodes will do: they know the others. After the deadline nobody waits for an
-    /// answer any more, and the client forgets the command too: a node that has stopped must not
-    /// gather them.
+    /// answer any more; a moment later the client forgets the command too, since a node that has
+    /// stopped must not gather them. Not at the same time: what the client reports isn't `late`.
     pub(super) fn new(nodes: Vec<String>, deadline: Duration) -> RedisResult<Self> {
         // The cluster client would parse the addresses only when it connects.
         for node in &nodes {
@@ -46,7 +46,7 @@ impl Cluster {
         let client = |nodes, retries| {
             ClusterClientBuilder::new(nodes)
                 .connection_timeout(CONNECT_MAX)
-                .response_timeout(deadline.max(CONNECT_MAX))
+                .response_timeout(deadline.saturating_add(CONNECT_MAX))
                 .retries(retries)
                 .build()
         };

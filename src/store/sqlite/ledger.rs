@@ -34,9 +34,8 @@ impl UsageLog for SqliteStore {
 }
 
 impl Ledger for SqliteStore {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        let settings = &self.0.settings;
-        settings.calendar.end(window, settings.clock.now())
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.0.settings.calendar.end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {

@@ -140,7 +140,7 @@ impl<'c> Writer<'c> {
             gauge,
             again: Vec::new(),
             apart: VecDeque::new(),
-            unwritten: Unwritten::default(),
+            unwritten: Unwritten::begin(),
             apart_due: Duration::ZERO,
             is_refused: false,
             answered: 0,

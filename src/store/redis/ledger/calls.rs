@@ -119,9 +119,8 @@ impl Shared {
 }
 
 impl Ledger for RedisLedger {
-    fn window_end(&self, window: BudgetWindow) -> Option<Timestamp> {
-        let settings = &self.0.shared.settings;
-        settings.calendar.end(window, settings.clock.now())
+    fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
+        self.0.shared.settings.calendar.end(window, at)
     }
 
     fn hold(&self, request: HoldRequest) -> StoreFuture<Result<Hold, HoldRefusal>> {
