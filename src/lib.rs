@@ -120,7 +120,7 @@
 //! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
-//! | `metrics` | [two counters](#what-an-operator-sees) |
+//! | `metrics` | [two counters and a gauge](#what-an-operator-sees) |
 //! | `test-util` | `ManualClock`, and `conformance`: tests of the laws that [a store of your own](store#a-store-of-ones-own) must keep |
 //! | `full` | all of them but `test-util` |
 
