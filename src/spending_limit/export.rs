@@ -50,7 +50,6 @@ pub struct UsageExport {
     source: Source,
     format: Format,
     since: Option<Timestamp>,
-    first: Page,
     state: State,
 }
 
@@ -67,7 +66,7 @@ enum Format {
 }
 
 enum State {
-    Start,
+    Start(Page),
     Reading(StoreFuture<Paged<UsageEntry>>),
     Next(u64),
     Over,
@@ -103,13 +102,12 @@ impl UsageExport {
             source,
             format,
             since: None,
-            first: Page::first(PAGE_ROWS),
-            state: State::Start,
+            state: State::Start(Page::first(PAGE_ROWS)),
         }
     }
 
     fn after(mut self, position: u64) -> Self {
-        self.first = self.first.after(position);
+        self.state = State::Start(Page::first(PAGE_ROWS).after(position));
         self
     }
 
@@ -169,8 +167,9 @@ impl Body for UsageExport {
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
         loop {
             match &mut self.state {
-                State::Start => {
-                    self.state = self.read(self.first.clone());
+                State::Start(first) => {
+                    let first = first.clone();
+                    self.state = self.read(first);
                     if self.format == Format::Csv {
                         let names = Bytes::from_static(COLUMNS.as_bytes());
                         return Poll::Ready(Some(Ok(Frame::data(names))));

@@ -10,7 +10,7 @@ use super::{
     convert::{Failure, is_storable},
     listing,
     maintenance::Request,
-    statements,
+    statements, usage_log,
 };
 use crate::{
     domain::{
@@ -50,7 +50,7 @@ impl UsageLog for PostgresStore {
     fn usage_of_all(&self, page: Page) -> StoreFuture<Paged<UsageEntry>> {
         self.ask(move |shared| async move {
             let log = &shared.log_final_up_to;
-            listing::usage_of_all(&mut *shared.read().await?, &page, log).await
+            usage_log::usage_of_all(&mut *shared.read().await?, &page, log).await
         })
     }
 }

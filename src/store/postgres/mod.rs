@@ -60,6 +60,7 @@ mod people;
 mod schema;
 mod statements;
 mod turns;
+mod usage_log;
 mod write;
 
 use std::{
