@@ -25,6 +25,12 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tollgate::{
     ApiKeyLayer,
     clock::Timestamp,
@@ -36,6 +42,8 @@ use tower::{Layer, Service, service_fn};
 
 const FEW: usize = 1_000;
 const ROUNDS: usize = 1_000;
+/// Connections on each side, over which the rounds are spread.
+const TURNS: usize = 10;
 const SLICE: usize = 200;
 const COLD: usize = 5_000;
 
@@ -131,6 +139,41 @@ fn call(keys: &KeyResolver, asked: &[String]) -> Duration {
     begin.elapsed() / asked.len() as u32
 }
 
+/// The same over a socket, as a client sees it: from the request's first byte to the answer's last, on one connection.
+async fn send(keys: &KeyResolver, asked: &[Vec<String>]) -> Vec<Duration> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hello = service_fn(|_: http::Request<Incoming>| {
+        ready(Ok::<_, Infallible>(http::Response::new(String::new())))
+    });
+    let service = ApiKeyLayer::new(keys.clone()).layer(hello);
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let service = TowerToHyperService::new(service);
+        let served = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+        served.await.unwrap();
+    });
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let (mut answer, mut times) = (vec![0; 4_096], Vec::with_capacity(asked.len()));
+    for slice in asked {
+        let begin = Instant::now();
+        for text in slice {
+            let head = format!("GET / HTTP/1.1\r\nhost: bench\r\nx-api-key: {text}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut read = 0;
+            while !answer[..read].ends_with(b"\r\n\r\n") {
+                read += client.read(&mut answer[read..]).await.unwrap();
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        }
+        times.push(begin.elapsed() / slice.len() as u32);
+    }
+    drop(client);
+    server.await.unwrap();
+    times
+}
+
 /// Of a tenth of the slices what the slowest takes: a busy machine disturbs the others.
 fn tenth(mut times: Vec<Duration>) -> f64 {
     times.sort();
@@ -166,10 +209,21 @@ async fn warm(count: usize) {
             of_few.push(measure(&few, &some(FEW)));
             of_many.push(measure(&many, &some(count)));
         }
-        let (few, many) = (tenth(of_few), tenth(of_many));
-        let ratio = many / few;
-        println!("{what}, any of {FEW}: {few} ns; any of {count}: {many} ns; {ratio:.2} times");
+        tell(what, (tenth(of_few), tenth(of_many)), count);
     }
+    let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let mut slices = |below| -> Vec<_> { (0..ROUNDS / TURNS).map(|_| some(below)).collect() };
+        of_few.extend(send(&few, &slices(FEW)).await);
+        of_many.extend(send(&many, &slices(count)).await);
+    }
+    let times = (tenth(of_few), tenth(of_many));
+    tell("a request over a socket", times, count);
+}
+
+fn tell(what: &str, (few, many): (f64, f64), count: usize) {
+    let ratio = many / few;
+    println!("{what}, any of {FEW}: {few} ns; any of {count}: {many} ns; {ratio:.2} times");
 }
 
 async fn cold(engine: &str, store: &impl KeyLookup, count: usize) {
