@@ -162,7 +162,7 @@ where
         guard::refused_outside("deadline", this.request.request_id(), &denial);
         let answer = Denials::default().respond_to(&denial, this.request, HeaderMap::new());
         let (mut head, body) = answer.into_parts();
-        let body = this.allowed.fixed(&mut head, body);
+        let body = this.allowed.fixed(&mut head, body.into());
         Poll::Ready(Ok(Response::from_parts(head, body)))
     }
 }

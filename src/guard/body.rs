@@ -65,6 +65,77 @@ impl Meter for NoMeter {
     }
 }
 
+/// A whole body, and the trailers that follow it, if any.
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue};
+/// use tollgate::guard::FixedBody;
+///
+/// let mut trailers = HeaderMap::new();
+/// trailers.insert("grpc-status", HeaderValue::from_static("0"));
+/// let body = FixedBody::new("hello").with_trailers(trailers);
+/// assert_eq!(body.bytes(), "hello");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FixedBody {
+    bytes: Bytes,
+    /// Boxed, because few bodies have some and all are moved.
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl FixedBody {
+    /// A body without trailers.
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            trailers: None,
+        }
+    }
+
+    /// Sends these trailers after it. The length of such a body is not announced.
+    #[must_use]
+    pub fn with_trailers(mut self, trailers: HeaderMap) -> Self {
+        self.trailers = Some(Box::new(trailers));
+        self
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(super) fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
+        self.trailers.as_deref_mut()
+    }
+
+    /// The next frame, as far as there are bytes that can be sent as `D`.
+    fn next<D: 'static>(&mut self) -> Option<Frame<D>> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let data = Some(bytes).filter(|bytes| !bytes.is_empty());
+        if let Some(data) = data.and_then(into_data) {
+            return Some(Frame::data(data));
+        }
+        let trailers = self.trailers.take();
+        trailers.map(|trailers| Frame::trailers(*trailers))
+    }
+
+    /// How many bytes can be sent as `D`.
+    fn length<D: 'static>(&self) -> u64 {
+        if self.bytes.is_empty() || !is_standard::<D>() {
+            return 0;
+        }
+        u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
+    }
+}
+
+impl From<Bytes> for FixedBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
 /// The body of a response that passed through a [`Guard`](super::Guard). It requires nothing of the
 /// inner body beyond [`Body`], and is `Send` and `Sync` if the inner body is.
 ///
@@ -80,7 +151,7 @@ pub struct GateBody<B: Body, M = Option<NoMeter>> {
 enum Kind<B: Body, M> {
     Inner(#[pin] B),
     Metered(#[pin] Metered<B, M>),
-    Fixed(Option<Bytes>),
+    Fixed(FixedBody),
     /// Nothing, in place of content whose length isn't known.
     Omitted,
 }
@@ -147,9 +218,9 @@ impl<B: Body, M: Meter> GateBody<B, M> {
         }
     }
 
-    pub(crate) fn fixed(bytes: Bytes) -> Self {
+    pub(crate) fn fixed(body: FixedBody) -> Self {
         Self {
-            kind: Kind::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            kind: Kind::Fixed(body),
         }
     }
 }
@@ -170,10 +241,7 @@ where
         match self.project().kind.project() {
             KindProjection::Inner(body) => body.poll_frame(context),
             KindProjection::Metered(metered) => metered.poll_frame(context),
-            KindProjection::Fixed(bytes) => {
-                let data = bytes.take().and_then(into_data);
-                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
-            }
+            KindProjection::Fixed(body) => Poll::Ready(body.next().map(Ok)),
             KindProjection::Omitted => Poll::Ready(None),
         }
     }
@@ -182,7 +250,7 @@ where
         match &self.kind {
             Kind::Inner(body) => body.is_end_stream(),
             Kind::Metered(metered) => metered.is_over() && metered.inner.is_end_stream(),
-            Kind::Fixed(bytes) => bytes.is_none() || !is_standard::<B::Data>(),
+            Kind::Fixed(body) => body.trailers.is_none() && body.length::<B::Data>() == 0,
             Kind::Omitted => true,
         }
     }
@@ -191,11 +259,9 @@ where
         match &self.kind {
             Kind::Inner(body) => body.size_hint(),
             Kind::Metered(metered) => metered.size_hint(),
-            Kind::Fixed(bytes) => {
-                let standard = bytes.as_ref().filter(|_| is_standard::<B::Data>());
-                let length = standard.map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
-            }
+            // A server of HTTP/1 sends no trailers after a body of an announced length.
+            Kind::Fixed(body) if body.trailers.is_some() => SizeHint::new(),
+            Kind::Fixed(body) => SizeHint::with_exact(body.length::<B::Data>()),
             // A length of 0 would be sent as that of the content.
             Kind::Omitted => SizeHint::new(),
         }

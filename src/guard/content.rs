@@ -1,10 +1,9 @@
 //! Which responses have content, and which only a head.
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_LENGTH, response};
 use http_body::Body;
 
-use super::{GateBody, Meter};
+use super::{FixedBody, GateBody, Meter};
 
 /// Which content the client accepts. A server of HTTP/1 drops the excess; one of HTTP/2 sends it,
 /// which the client treats as a protocol error.
@@ -35,13 +34,13 @@ impl AllowedContent {
     pub(crate) fn fixed<B: Body, M: Meter>(
         self,
         head: &mut response::Parts,
-        bytes: Bytes,
+        body: FixedBody,
     ) -> GateBody<B, M> {
         if self.omits_body(head.status) {
-            let length = u64::try_from(bytes.len()).ok();
+            let length = u64::try_from(body.bytes().len()).ok();
             omitted(head, length)
         } else {
-            GateBody::fixed(bytes)
+            GateBody::fixed(body)
         }
     }
 

@@ -7,14 +7,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH, response};
 use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    AllowedContent, BodyEnd, GateBody, Meter,
+    AllowedContent, BodyEnd, FixedBody, GateBody, Meter,
     course::{Admission, Answer, Course, Progress, both},
     nesting, unwinding,
 };
@@ -95,7 +94,7 @@ where
     }
 
     pub(super) fn stopped(
-        response: Response<Bytes>,
+        response: Response<FixedBody>,
         admission: C::Admission,
         allowed: AllowedContent,
     ) -> Self {
@@ -111,7 +110,7 @@ where
     D: Body,
 {
     fn stopped(
-        response: Response<Bytes>,
+        response: Response<FixedBody>,
         mut admission: C::Admission,
         allowed: AllowedContent,
     ) -> Self {
@@ -235,7 +234,7 @@ fn finish<D: Body, A: Admission>(
     let is_metered = answer.is_metered;
     if let Some(bytes) = answer.replaced.take() {
         head.status = status;
-        return finish_fixed(head, bytes, (meter, settling), allowed);
+        return finish_fixed(head, bytes.into(), (meter, settling), allowed);
     }
     if !is_metered {
         let body = allowed.inner(&mut head, body);
@@ -259,7 +258,7 @@ fn finish<D: Body, A: Admission>(
 
 /// Like [`finish`], for a response that didn't come from the inner service: its body is complete.
 fn finish_stopped<D: Body, A: Admission>(
-    response: Response<Bytes>,
+    response: Response<FixedBody>,
     admission: &mut A,
     allowed: AllowedContent,
 ) -> Finished<D, A::Meter> {
@@ -268,7 +267,7 @@ fn finish_stopped<D: Body, A: Admission>(
     let mut meter = A::Meter::default();
     admission.mark(&mut answer, &mut meter);
     let (status, settling) = (answer.status(), answer.settling.take());
-    let body = answer.replaced.take().unwrap_or(body);
+    let body = answer.replaced.take().map_or(body, FixedBody::from);
     head.status = status;
     finish_fixed(head, body, (meter, settling), allowed)
 }
@@ -276,15 +275,20 @@ fn finish_stopped<D: Body, A: Admission>(
 /// Shows the meter everything that is sent of a complete body.
 fn finish_fixed<D: Body, M: Meter>(
     mut head: response::Parts,
-    bytes: Bytes,
+    mut body: FixedBody,
     (mut meter, settling): (M, Option<StoreFuture<()>>),
     allowed: AllowedContent,
 ) -> Finished<D, M> {
-    if !bytes.is_empty() && !allowed.omits_body(head.status) {
-        meter.data(&bytes);
+    if !allowed.omits_body(head.status) {
+        if !body.bytes().is_empty() {
+            meter.data(body.bytes());
+        }
+        if let Some(trailers) = body.trailers_mut() {
+            meter.trailers(trailers);
+        }
     }
     let settling = both(settling, meter.end(BodyEnd::Complete));
-    let body = allowed.fixed(&mut head, bytes);
+    let body = allowed.fixed(&mut head, body);
     (Response::from_parts(head, body), settling)
 }
 

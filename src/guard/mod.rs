@@ -54,7 +54,7 @@ mod service;
 mod unwinding;
 
 pub use crate::wire::CredentialPlaces;
-pub use body::{BodyEnd, GateBody, Meter, NoMeter};
+pub use body::{BodyEnd, FixedBody, GateBody, Meter, NoMeter};
 pub use future::GuardFuture;
 pub use gate::Gate;
 pub use or::{Authenticator, Identified, Or, OrLayer};

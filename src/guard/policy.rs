@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Response, StatusCode};
 
-use super::{Meter, NoMeter};
+use super::{FixedBody, Meter, NoMeter};
 use crate::{
     domain::denial::Denial,
     store::StoreFuture,
@@ -99,7 +99,7 @@ pub enum Verdict<P> {
     /// The request is refused.
     Refuse(Denial),
     /// The request is answered with this response, because it was served before.
-    Answer(Box<Response<Bytes>>),
+    Answer(Box<Response<FixedBody>>),
     /// The request is refused, and the permit marks the refusal: a rate limit reports what is left.
     RefuseMarked(Box<Denial>, P),
     /// The request carries nothing that concerns this policy. Another policy may take it

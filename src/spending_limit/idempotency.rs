@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
@@ -12,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     body_digest,
-    kept_answers::{Answer, AnswerKey, KeptAnswers},
+    kept_answers::{Answer, AnswerKey, KeptAnswers, length_of_fields},
 };
 use crate::{
     domain::{
@@ -22,6 +21,7 @@ use crate::{
         principal::Principal,
         usage::Idempotency,
     },
+    guard::FixedBody,
     wire::RequestHead,
 };
 
@@ -29,6 +29,7 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// RFC 9530.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// The longest key, in bytes.
 const KEY_LENGTH_MAX: usize = 255;
@@ -77,7 +78,7 @@ impl IdempotencyKeys {
         self
     }
 
-    /// The largest body that is kept for a retry; 0: none.
+    /// The largest body, with its trailers, that is kept for a retry; 0: none.
     pub fn answer_bytes_max(mut self, bytes: usize) -> Self {
         self.answer_bytes_max = bytes;
         self
@@ -207,6 +208,7 @@ impl Answers {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Some(Vec::new()),
+            trailers: None,
         }
     }
 
@@ -216,10 +218,14 @@ impl Answers {
         account: AccountId,
         call: &Idempotency,
         now: Duration,
-    ) -> Option<Response<Bytes>> {
+    ) -> Option<Response<FixedBody>> {
         let key = (account, Arc::clone(&call.key), call.fingerprint);
         let answer = self.kept.find(&key, now)?;
-        let mut response = Response::new(answer.body.clone());
+        let body = FixedBody::new(answer.body.clone());
+        let mut response = Response::new(match &answer.trailers {
+            Some(trailers) => body.with_trailers(trailers.clone()),
+            None => body,
+        });
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers.clone();
         let replayed = HeaderValue::from_static("true");
@@ -281,6 +287,7 @@ fn fingerprint(head: &RequestHead<'_>, principal: &Principal, body: Option<&[u8;
         CONTENT_ENCODING,
         CONTENT_LENGTH,
         CONTENT_DIGEST,
+        GRPC_ENCODING,
     ] {
         for line in head.headers.get_all(&name) {
             add_part(&mut hash, name.as_str().as_bytes());
@@ -304,6 +311,7 @@ pub(super) struct Recording {
     status: StatusCode,
     headers: HeaderMap,
     body: Option<Vec<u8>>,
+    trailers: Option<HeaderMap>,
 }
 
 impl Recording {
@@ -323,7 +331,18 @@ impl Recording {
         }
     }
 
-    /// An answer that can't be repeated in full is not kept: trailers are not recorded.
+    /// Trailers take from the room for the body.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        let room = self.answers.settings.answer_bytes_max;
+        let body = self.body.as_ref().map_or(0, Vec::len);
+        if body.saturating_add(length_of_fields(trailers)) > room {
+            self.give_up();
+        } else {
+            self.trailers = Some(trailers.clone());
+        }
+    }
+
+    /// An answer that can't be repeated in full is not kept.
     pub(super) fn give_up(&mut self) {
         self.body = None;
     }
@@ -336,7 +355,8 @@ impl Recording {
             return;
         }
         let Some(body) = self.body else { return };
-        let answer = Answer::new(self.until, self.status, &self.headers, body);
+        let trailers = self.trailers.as_ref();
+        let answer = Answer::new(self.until, self.status, &self.headers, body, trailers);
         self.answers.kept.keep(self.key, answer, now);
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The status of a gRPC call is in them.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Answer {
@@ -48,6 +50,7 @@ impl Answer {
         status: StatusCode,
         headers: &HeaderMap,
         body: Vec<u8>,
+        trailers: Option<&HeaderMap>,
     ) -> Self {
         Self {
             until,
@@ -55,21 +58,33 @@ impl Answer {
             headers: deep_copy(headers),
             // Drops the vector's spare capacity.
             body: body.into_boxed_slice().into(),
+            trailers: trailers.map(deep_copy),
         }
     }
 
     fn bytes(&self, key: &AnswerKey) -> u64 {
-        let fields = self.headers.iter().map(|(name, value)| {
-            let text = name.as_str().len().saturating_add(value.len());
-            text.saturating_add(FIELD_OVERHEAD)
-        });
         let names = key.0.as_str().len().saturating_add(key.1.len());
-        let bytes = fields
-            .fold(ANSWER_OVERHEAD, usize::saturating_add)
+        let bytes = ANSWER_OVERHEAD
+            .saturating_add(bytes_of_fields(&self.headers))
+            .saturating_add(self.trailers.as_ref().map_or(0, bytes_of_fields))
             .saturating_add(names)
             .saturating_add(self.body.len());
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
+}
+
+/// How long the names and values of fields are, in bytes.
+pub(super) fn length_of_fields(fields: &HeaderMap) -> usize {
+    let lengths = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+    lengths.fold(0, usize::saturating_add)
+}
+
+/// How much memory fields take.
+fn bytes_of_fields(fields: &HeaderMap) -> usize {
+    let overhead = fields.len().saturating_mul(FIELD_OVERHEAD);
+    overhead.saturating_add(length_of_fields(fields))
 }
 
 /// A deep copy of the fields. Fields received over a connection are slices of its read buffer, and
@@ -241,7 +256,8 @@ mod tests {
     }
 
     fn answer(body: usize, until: Duration) -> Answer {
-        Answer::new(until, StatusCode::OK, &HeaderMap::new(), vec![b'x'; body])
+        let body = vec![b'x'; body];
+        Answer::new(until, StatusCode::OK, &HeaderMap::new(), body, None)
     }
 
     fn is_kept(kept: &KeptAnswers, account: &str, call: usize) -> bool {
@@ -311,12 +327,16 @@ mod tests {
             headers.insert(name, "v".repeat(100).parse().unwrap());
         }
         headers.insert("x-0", HeaderValue::from_bytes("é".as_bytes()).unwrap());
-        let large = || Answer::new(DAY, StatusCode::OK, &headers, Vec::new());
-        assert_eq!(large().headers, headers);
-        let kept = KeptAnswers::new(30_000);
-        kept.keep(key("ann", 0), large(), Duration::ZERO);
-        kept.keep(key("ann", 1), large(), Duration::ZERO);
-        assert!(!is_kept(&kept, "ann", 0) && is_kept(&kept, "ann", 1));
+        let none = HeaderMap::new();
+        for (head, trailers) in [(&headers, None), (&none, Some(&headers))] {
+            let large = || Answer::new(DAY, StatusCode::OK, head, Vec::new(), trailers);
+            assert_eq!(large().headers, *head);
+            assert_eq!(large().trailers.as_ref(), trailers);
+            let kept = KeptAnswers::new(30_000);
+            kept.keep(key("ann", 0), large(), Duration::ZERO);
+            kept.keep(key("ann", 1), large(), Duration::ZERO);
+            assert!(!is_kept(&kept, "ann", 0) && is_kept(&kept, "ann", 1));
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@
 //!   with the feature `metrics` counted (`tollgate_usage_missing_total`, by `route`).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer
 //!   again, or is refused with 409 (still under way, or the answer was not kept) or 422 (a
-//!   different request). With a [`BodyDigestLayer`] further out, the body has to match too.
+//!   different request). With a [`BodyDigestLayer`] further out, the body has to match too. The answer
+//!   to a gRPC call is kept with its trailers, and so is one in several messages if it isn't too
+//!   large.
 //! - With a durable ledger the last frame of an answer waits until the settlement has been written,
 //!   so that an answered call is not missing from the usage log. It waits for the ledger's deadline
 //!   at most (5 seconds, with Redis 2, unless set otherwise); then it is sent, an error is logged,

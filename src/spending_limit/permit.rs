@@ -82,7 +82,7 @@ impl Meter for SpendingMeter {
     fn trailers(&mut self, trailers: &mut HeaderMap) {
         self.0.seen.call.trailers(trailers);
         if let Some(recording) = &mut self.0.recording {
-            recording.give_up();
+            recording.trailers(trailers);
         }
     }
 

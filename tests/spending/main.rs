@@ -29,6 +29,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 mod endings;
 mod payers;
+mod repeated_calls;
 mod repeats;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;

@@ -94,7 +94,7 @@ impl<P: Policy> Gate<P> {
         event::refused(self.policy().name(), &head, denial, self.is_shadow());
         if !self.is_shadow() {
             let response = self.denials().respond(denial, &head);
-            return Progress::Stopped(Box::new(response));
+            return Progress::Stopped(Box::new(response.map(Into::into)));
         }
         self.policy().mark_unadmitted(request.extensions_mut());
         self.let_through(request, permit);

@@ -15,7 +15,7 @@ use std::task::Context;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, response};
 
-use super::{Meter, Permit, ResponseMarks, Tail};
+use super::{FixedBody, Meter, Permit, ResponseMarks, Tail};
 use crate::{store::StoreFuture, wire::ToldLimits};
 
 pub use gate::Passed;
@@ -68,7 +68,7 @@ pub enum Progress<W> {
     Admitted,
     /// It is answered without the inner service; the gates that it has passed still mark the
     /// response.
-    Stopped(Box<Response<Bytes>>),
+    Stopped(Box<Response<FixedBody>>),
     /// It waits for I/O.
     Waiting(W),
 }
