@@ -47,9 +47,11 @@ use services::Services;
 use support::{Connections, PING_EVERY, STREAMS_MAX, StartError, listen, run};
 use tokio::net::TcpStream;
 use tollgate::{
-    DeadlineLayer, DrainLayer, DrainedBody, Price, PriceTable, Shutdown, StallLayer, TokenBound,
+    BodyDigestLayer, DeadlineLayer, DrainLayer, DrainedBody, Price, PriceTable, Shutdown,
+    StallLayer, TokenBound,
     rbac::{InvalidRoute, RouteTable},
     role::Permission,
+    spending_limit::DigestedBody,
     stall::WatchedIo,
     tonic::RequirePermission,
 };
@@ -68,6 +70,8 @@ use tower::util::MapRequestLayer;
 
 /// How long a call may take to begin its answer, and so to send a whole message.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// The longest message that tonic reads, and its prefix.
+const MESSAGE_BYTES_MAX: u64 = 4 * 1_024 * 1_024 + 5;
 /// The age at which a connection is asked to leave once its calls are over, so no idle one stays
 /// longer. Clients in use reconnect.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
@@ -121,7 +125,7 @@ async fn serve(given: &Given) -> Result<(), StartError> {
             let path = head.path();
             path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
         })
-        .build()?;
+        .build_reading_bodies(BodyDigestLayer::new().bytes_max(MESSAGE_BYTES_MAX))?;
     let (connections, shutdown) = listen(50_051).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     for name in SERVICES {
@@ -136,10 +140,10 @@ async fn serve(given: &Given) -> Result<(), StartError> {
         .layer(shutdown.layer())
         .layer(StallLayer::new())
         .layer(DrainLayer::new())
-        .layer(MapRequestLayer::new(
-            |request: Request<DrainedBody<Body>>| request.map(Body::new),
-        ))
         .layer(gate)
+        .layer(MapRequestLayer::new(
+            |request: Request<DigestedBody<DrainedBody<Body>>>| request.map(Body::new),
+        ))
         .layer(DeadlineLayer::new(HEAD_WITHIN))
         .add_routes(routes(given, health, &shutdown)?)
         .serve_with_incoming_shutdown(incoming(connections), shutdown.leaving());

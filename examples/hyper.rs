@@ -19,20 +19,23 @@ use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
 use support::{StartError, listen, run, serve_connections};
 use tollgate::{
-    DenialFormat, Denials, DrainedBody, Price, PriceTable, Principal, RbacLayer, RequestHead,
+    BodyDigestLayer, DenialFormat, Denials, DrainedBody, Price, PriceTable, Principal, RbacLayer,
+    RequestHead,
     denial::{Denial, DenialKind},
     guard::GateBody,
     rbac::{InvalidRoute, RouteTable},
     read_body,
     role::{Permission, RoleSet},
+    spending_limit::DigestedBody,
     store::{AccountId, Ledger},
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
+/// The longest body; a `BodyDigestLayer` reads as much unless set otherwise.
 const BODY_BYTES_MAX: usize = 1_048_576;
 const ACCOUNT: &str = "/admin/accounts/{account}";
 
-type Incoming = DrainedBody<hyper::body::Incoming>;
+type Incoming = DigestedBody<DrainedBody<hyper::body::Incoming>>;
 type Answer = Response<Full<Bytes>>;
 type Route = BoxCloneSyncService<Request<Incoming>, Response<GateBody<Full<Bytes>>>, Infallible>;
 
@@ -44,7 +47,7 @@ async fn main() {
 async fn serve(given: &Given) -> Result<(), StartError> {
     let gate = demo::gate(given, permissions()?, prices()?)?
         .denials(Denials::new(DenialFormat::ErrorMessage).only_http())
-        .build()?;
+        .build_reading_bodies(BodyDigestLayer::new())?;
     let routes = Routes::new(&given.roles, Arc::clone(&given.stores.ledger));
     let service = gate.layer(service_fn(move |request: Request<Incoming>| {
         routes.find(request.uri().path()).oneshot(request)

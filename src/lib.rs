@@ -166,7 +166,9 @@ mod wire;
 pub use api_key::ApiKeyLayer;
 pub use audit::AuditLayer;
 pub use authenticate::AuthenticateLayer;
-pub use builder::{NoAuthentication, Tollgate, TollgateBuilder, TollgateError, TollgateLayer};
+pub use builder::{
+    NoAuthentication, ReadingTollgateLayer, Tollgate, TollgateBuilder, TollgateError, TollgateLayer,
+};
 pub use cache::CacheStatistics;
 pub use deadline::DeadlineLayer;
 pub use denials::DenialsLayer;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use tollgate::{
-    ApiKeyLayer, JwtLayer, PriceTable, RbacLayer, Tollgate, TollgateBuilder,
+    ApiKeyLayer, IdempotencyKeys, JwtLayer, PriceTable, RbacLayer, SpendingLimitLayer, Tollgate,
+    TollgateBuilder,
     api_key::ApiKeyPolicy,
     guard::Or,
     jwt::JwtPolicy,
@@ -67,7 +68,8 @@ async fn run(
 }
 
 /// Limits by address and by caller; authentication; permissions, which are checked before any money
-/// is held, so refused calls cost nothing; and prices.
+/// is held, so refused calls cost nothing; and prices. A call with an `Idempotency-Key` that is
+/// repeated is charged once.
 pub(crate) fn gate(
     given: &Given,
     permissions: RouteTable,
@@ -78,6 +80,8 @@ pub(crate) fn gate(
     let per_ip = Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?);
     let per_caller = Quota::per_minute(limit("KEY_RATE_LIMIT_PER_MINUTE", 600)?);
     let keys = ApiKeyLayer::new(given.keys.clone()).client_address(client.clone());
+    let spending = SpendingLimitLayer::new(Arc::clone(&given.stores.ledger), prices)
+        .idempotency_keys(IdempotencyKeys::new());
     Ok(given
         .stores
         .limits
@@ -88,5 +92,5 @@ pub(crate) fn gate(
         .authenticate(keys.or(JwtLayer::new(tokens)))
         .per_principal(per_caller)
         .authorize(RbacLayer::routes(&given.roles, permissions))
-        .spending(Arc::clone(&given.stores.ledger), prices))
+        .with_spending(spending))
 }

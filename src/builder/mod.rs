@@ -1,5 +1,6 @@
 //! Floor 5: the whole stack in the right order.
 
+mod bodies;
 mod common;
 mod layer;
 mod settings;
@@ -29,6 +30,7 @@ use crate::{
     wire::{ClientAddress, DenialFormat, Denials, RequestHead},
 };
 
+pub use bodies::ReadingTollgateLayer;
 use common::Common;
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
@@ -360,10 +362,11 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     pub fn build(self) -> Result<TollgateLayer<A>, TollgateError> {
         let Self {
             authentication,
-            settings,
+            mut settings,
             given,
         } = self;
         settings.check(&given, authentication.as_ref())?;
+        let spending = settings.take_spending();
         let common = Common {
             address: settings.address,
             shadow: settings.shadow,
@@ -385,10 +388,6 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             true => (name, layer.beside_requests()),
             false => (name, layer),
         }));
-        let spending = settings.spending.map(|layer| match settings.clock {
-            Some(clock) => layer.with_clock(clock),
-            None => layer,
-        });
         let requirement = settings.requirement.map(RbacLayer::into_gate);
         let audit = settings.audit.client_address(common.address.clone());
         let concurrency = settings.concurrency.map(ConcurrencyLimitLayer::into_gate);

@@ -175,7 +175,7 @@ const RIVALS: [(Setting, Setting); 4] = [
 
 impl Setting {
     /// The name of the builder's method.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Denials => "denials",
             Self::ClientAddress => "client_address",

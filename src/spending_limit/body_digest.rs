@@ -20,7 +20,10 @@ use tower_service::Service;
 
 use super::idempotency::IDEMPOTENCY_KEY;
 use crate::{
-    domain::denial::{Denial, DenialKind},
+    domain::{
+        denial::{Denial, DenialKind},
+        principal::Principal,
+    },
     guard::{show, with_more},
     wire::Pace,
 };
@@ -68,7 +71,8 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
 
 /// Makes the request body part of what must match when an `Idempotency-Key` is reused: with a
 /// different body the request is refused with 422 (draft-ietf-httpapi-idempotency-key-header, 2.4)
-/// instead of getting the first request's answer.
+/// instead of getting the first request's answer. In a [`Tollgate`](crate::Tollgate) it has a place
+/// of its own: [`build_reading_bodies`](crate::TollgateBuilder::build_reading_bodies).
 ///
 /// A [`SpendingLimitLayer`](crate::SpendingLimitLayer) decides on the head alone, before any of the
 /// body is read, and every instance must know what the first call's body was. So this layer goes
@@ -116,6 +120,8 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
 pub struct BodyDigestLayer {
     bytes_max: u64,
     measures: bool,
+    /// Whether it reads only the bodies of callers who are known.
+    only_known: bool,
 }
 
 impl BodyDigestLayer {
@@ -124,6 +130,7 @@ impl BodyDigestLayer {
         Self {
             bytes_max: 1_048_576,
             measures: false,
+            only_known: false,
         }
     }
 
@@ -161,11 +168,26 @@ impl BodyDigestLayer {
         self
     }
 
+    /// Leaves the requests alone that have no [`Principal`], for a place inside of authentication.
+    pub(crate) const fn of_known_callers(mut self) -> Self {
+        self.only_known = true;
+        self
+    }
+
     /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
     /// whose body is read may take about that much memory until it is complete.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
+    }
+}
+
+impl BodyDigestLayer {
+    fn reads<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
+        let is_unmeasured = self.measures && !headers.contains_key(CONTENT_LENGTH);
+        let is_left = self.only_known && request.extensions().get::<Principal>().is_none();
+        (is_unmeasured || headers.contains_key(IDEMPOTENCY_KEY)) && !is_left
     }
 }
 
@@ -205,9 +227,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let headers = request.headers();
-        let is_unmeasured = self.layer.measures && !headers.contains_key(CONTENT_LENGTH);
-        let state = if is_unmeasured || headers.contains_key(IDEMPOTENCY_KEY) {
+        let state = if self.layer.reads(&request) {
             // Call the service that reported ready, not its clone.
             let fresh = self.inner.clone();
             let (head, body) = request.into_parts();

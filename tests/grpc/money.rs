@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonic::Code;
+use tonic::{Code, metadata::MetadataValue};
 use tonic_types::StatusExt;
 
 use super::{
@@ -61,6 +61,62 @@ async fn calls_cost_their_price_and_failures_nothing() {
         balance(&connect(&server).await, &key).await.available_nanos,
         left,
         "it is kept"
+    );
+    server.stop().await.without_panic();
+}
+
+/// The answer that was charged is given again, a stream in one piece; another request isn't it.
+#[tokio::test]
+async fn a_retry_is_charged_once_and_gets_the_same_answer() {
+    let example = Demo::of("grpc");
+    let key = example.key("operator").await;
+    let server = example.start(&[]).await;
+    let channel = connect(&server).await;
+    let mut completion = CompletionClient::new(channel.clone());
+    let named = |text: &str, name: &'static str| {
+        let mut request = with_key(prompt(text), &key);
+        let metadata = request.metadata_mut();
+        metadata.insert("idempotency-key", MetadataValue::from_static(name));
+        request
+    };
+    for replayed in [None, Some("true")] {
+        let answer = completion.complete(named("hi", "a")).await.unwrap();
+        let mark = answer.metadata().get("idempotency-replayed");
+        assert_eq!(mark.map(|mark| mark.to_str().unwrap()), replayed);
+        assert_eq!(answer.into_inner().text, "hi");
+    }
+    let mut left = 10 * DOLLAR - 2_000_000;
+    assert_eq!(balance(&channel, &key).await.available_nanos, left);
+    let other = completion.complete(named("ho", "a")).await.unwrap_err();
+    assert_eq!(other.code(), Code::InvalidArgument);
+    assert_eq!(reason(&other), "UNPROCESSABLE");
+
+    for _ in 0..2 {
+        let stream = completion.complete_stream(named("one two three", "b"));
+        let mut stream = stream.await.unwrap().into_inner();
+        let mut said = Vec::new();
+        while let Some(word) = stream.message().await.unwrap() {
+            said.push(word.text);
+        }
+        assert_eq!(said, ["one", "two", "three"]);
+    }
+    left -= 3 * 100_000;
+    assert_eq!(balance(&channel, &key).await.available_nanos, left);
+
+    // What failed was free, so its name is too.
+    for (text, code) in [("!fail", Some(Code::Internal)), ("good", None)] {
+        let answer = completion.complete(named(text, "c")).await;
+        assert_eq!(answer.err().map(|refused| refused.code()), code);
+    }
+    server.stop().await.without_panic();
+
+    let server = example.start(&[]).await;
+    let mut completion = CompletionClient::new(connect(&server).await);
+    let forgotten = completion.complete(named("hi", "a")).await.unwrap_err();
+    assert_eq!(
+        forgotten.code(),
+        Code::AlreadyExists,
+        "its answer was in memory"
     );
     server.stop().await.without_panic();
 }

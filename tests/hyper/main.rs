@@ -211,6 +211,34 @@ async fn a_body_that_goes_silent_is_refused_and_free() {
 }
 
 #[tokio::test]
+async fn a_retry_is_charged_once_and_another_body_is_refused() {
+    let demo = Demo::of("hyper");
+    let key = demo.key("admin").await;
+    let server = demo.start(&[]).await;
+    let echo = |body: &'static str| {
+        let call = server.post("/echo").key(&key);
+        call.header("idempotency-key", "order-7").body(body)
+    };
+    let first = echo("a b").send().await;
+    assert_eq!((first.status.as_u16(), first.text()), (200, "a b"));
+    for _ in 0..2 {
+        let again = echo("a b").send().await;
+        assert_eq!((again.status.as_u16(), again.text()), (200, "a b"));
+        assert_eq!(again.header("idempotency-replayed"), "true");
+    }
+    refused(echo("a c"), 422, "Unprocessable request").await;
+    let large = server
+        .post("/echo")
+        .key(&key)
+        .header("idempotency-key", "large")
+        .body(vec![0; 1_048_577]);
+    refused(large, 413, "Request too large").await;
+    let told = server.get("/admin/accounts/admin").key(&key).send().await;
+    assert_eq!(told.text(), r#"{"available":9.998,"held":0}"#);
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
 async fn an_account_is_named_as_its_escapes_say() {
     let demo = Demo::of("hyper");
     let paid = ["--user", "ann@example.org", "--balance", "7"];
