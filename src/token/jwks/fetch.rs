@@ -1,7 +1,7 @@
 //! One document from one address, and from nowhere else.
 
 use std::{
-    io,
+    error::Error,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -47,7 +47,7 @@ impl Fetcher {
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(PublicAddresses { allowances }))
             .build()
-            .map_err(|_| JwksError::Setting("url: no TLS client could be made"))?;
+            .map_err(failure)?;
         Ok(Self { client, allowances })
     }
 
@@ -74,15 +74,16 @@ impl Fetcher {
     }
 
     pub(super) async fn fetch(&self, url: Url) -> Result<Document, JwksError> {
-        const FAILED: JwksError = JwksError::Answer("no connection, or no answer in time");
         let request = self.client.get(url).header(ACCEPT, "application/json");
-        let mut response = request.send().await.map_err(|_| FAILED)?;
-        if response.status() != StatusCode::OK {
-            return Err(JwksError::Answer("the status is not 200"));
+        let mut response = request.send().await.map_err(failure)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let what = format!("the status is {}", status.as_u16());
+            return Err(JwksError::Answer(what.into()));
         }
         let max_age = max_age(response.headers());
         let mut json = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(|_| FAILED)? {
+        while let Some(part) = response.chunk().await.map_err(failure)? {
             if json.len().saturating_add(part.len()) > BYTES_MAX {
                 return Err(JwksError::TooLarge);
             }
@@ -90,6 +91,21 @@ impl Fetcher {
         }
         Ok(Document { json, max_age })
     }
+}
+
+/// The whole chain of causes: the outermost says no more than that something failed.
+fn failure(error: reqwest::Error) -> JwksError {
+    let error = error.without_url();
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        if next.is::<NoPublicAddress>() {
+            return JwksError::PrivateAddress;
+        }
+        told = format!("{told}: {next}");
+        cause = next.source();
+    }
+    JwksError::Answer(told.into())
 }
 
 /// RFC 9111 section 5.2.2; `no-store` and `no-cache` are zero.
@@ -132,13 +148,18 @@ impl Resolve for PublicAddresses {
                 .filter(|address| allowances.admit(address.ip()))
                 .collect();
             if public.is_empty() {
-                return Err(io::Error::other("no public address").into());
+                return Err(NoPublicAddress.into());
             }
             let addresses: Addrs = Box::new(public.into_iter());
             Ok(addresses)
         })
     }
 }
+
+/// A name stands only for addresses that must not be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("no public address")]
+struct NoPublicAddress;
 
 /// Whether an address is on the public Internet: not in the registries of special-purpose addresses
 /// (RFC 6890), even when wrapped in IPv6.

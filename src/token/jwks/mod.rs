@@ -20,7 +20,7 @@ mod source;
 #[cfg(feature = "jwks")]
 mod url;
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
 
 pub use file::JwksFile;
 #[cfg(feature = "jwks")]
@@ -59,11 +59,25 @@ pub enum JwksError {
     /// A setting is invalid: which, and why.
     #[error("{0}")]
     Setting(&'static str),
-    /// It did not answer, or not with 200; redirects are not followed.
+    /// It did not answer, or not with 200, with the reason; redirects are not followed.
     #[error("the key set was not answered: {0}")]
-    Answer(&'static str),
-    /// The provider's configuration is not that of the issuer (OpenID Connect Discovery section
-    /// 4.3).
-    #[error("the configuration is another issuer's, or not one")]
-    Discovery,
+    Answer(Cow<'static, str>),
+    /// The provider's configuration is not that of the issuer, which must be equal to the letter
+    /// (OpenID Connect Discovery section 4.3).
+    #[error("the configuration of the issuer {expected:?} is {}", configuration(found.as_deref()))]
+    Discovery {
+        /// The issuer that was asked for.
+        expected: String,
+        /// The issuer that the configuration names, cut to 200 characters; `None`: it isn't a
+        /// configuration.
+        found: Option<String>,
+    },
+}
+
+/// What was found in place of an issuer's configuration.
+fn configuration(issuer: Option<&str>) -> String {
+    issuer.map_or_else(
+        || "not one".to_owned(),
+        |issuer| format!("that of {issuer:?}"),
+    )
 }

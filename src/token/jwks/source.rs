@@ -1,6 +1,7 @@
 //! When keys at an address are fetched, and who waits for them.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -45,6 +46,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// ones.
 const OVERDUE_AFTER: u32 = 2;
 
+/// The most that is shown of a provider's own name for itself, in characters.
+const ISSUER_SHOWN: usize = 200;
+
+/// How long after a first failure a verifier without any keys asks again. Each further failure
+/// doubles it, up to the cooldown.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a token waits for overdue keys if its own key is known: a provider that hangs must not
 /// block it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -53,6 +61,14 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub(super) enum Location {
     Keys(String),
     Provider(String),
+}
+
+/// Without the query, which may hold a secret.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Keys(address) | Self::Provider(address)) = self;
+        f.write_str(address.split('?').next().unwrap_or_default())
+    }
 }
 
 /// The settings of the builder.
@@ -90,14 +106,20 @@ struct State {
     in_flight: bool,
     /// The last fetch that brought keys.
     succeeded: u64,
-    /// Whether the last completed fetch brought none.
-    failing: bool,
+    /// How many of the last completed fetches brought none.
+    failures: u32,
     refresh_at: Option<Duration>,
     /// From when the current keys are too old to use while newer ones may be available.
     overdue_at: Option<Duration>,
     /// Names that a fetch didn't bring although it began after they were requested, with the moment
     /// of that.
     absent: HashMap<Box<str>, Duration>,
+}
+
+impl State {
+    fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
 }
 
 #[derive(Deserialize)]
@@ -123,12 +145,11 @@ impl Source {
 
     /// Fetches now, regardless of the cooldown; if a fetch is under way, after it.
     pub(super) async fn fetch(self: &Arc<Self>) -> Result<(), JwksError> {
-        const NO_END: JwksError = JwksError::Answer("the fetch came to no end");
         let runtime = Handle::try_current();
-        let runtime = runtime.map_err(|_| JwksError::Answer("no Tokio runtime is here"))?;
+        let runtime = runtime.map_err(|_| JwksError::Answer("no Tokio runtime is here".into()))?;
         loop {
             match self.begin_or_meet(&runtime) {
-                Ok(fetch) => return fetch.await.unwrap_or(Err(NO_END)),
+                Ok(fetch) => return fetch.await.unwrap_or_else(|_| Err(no_end())),
                 Err(other) => self.end_of(other).await,
             }
         }
@@ -156,7 +177,7 @@ impl Source {
         state.begun = state.begun.saturating_add(1);
         state.began_at = Some(now);
         state.in_flight = true;
-        let is_overdue = !state.failing && state.overdue_at.is_some_and(|at| at <= now);
+        let is_overdue = !state.is_failing() && state.overdue_at.is_some_and(|at| at <= now);
         self.overdue.store(is_overdue, Ordering::Release);
         self.paused_until.store(i64::MAX, Ordering::Release);
         self.paused_from.store(i64::MIN, Ordering::Release);
@@ -210,10 +231,14 @@ impl Source {
                 let configuration = configuration_of(issuer);
                 let url = self.settings.fetcher.check(&configuration)?;
                 let document = self.settings.fetcher.fetch(url).await?;
+                let other = |found: Option<&str>| JwksError::Discovery {
+                    expected: issuer.clone(),
+                    found: found.map(|found| found.chars().take(ISSUER_SHOWN).collect()),
+                };
                 let provider: Provider =
-                    serde_json::from_slice(&document.json).map_err(|_| JwksError::Discovery)?;
+                    serde_json::from_slice(&document.json).map_err(|_| other(None))?;
                 if provider.issuer != *issuer {
-                    return Err(JwksError::Discovery);
+                    return Err(other(Some(&provider.issuer)));
                 }
                 self.settings.fetcher.check(&provider.jwks_uri)?
             }
@@ -253,9 +278,21 @@ impl Source {
     /// Whether a fetch for a key of that name is neither known to be futile nor too soon.
     fn may_fetch_for(&self, state: &State, kid: Option<&str>) -> bool {
         let now = self.settings.clock.elapsed();
-        let rested = |at| now.saturating_sub(at) >= self.settings.cooldown;
+        let rested = |at| now.saturating_sub(at) >= self.rest(state);
         let missed = kid.and_then(|kid| state.absent.get(kid));
         state.began_at.is_none_or(rested) && !missed.is_some_and(|at| self.is_recent(*at, now))
+    }
+
+    /// How long after a fetch the next one may begin: the cooldown, which is for tokens with made-up
+    /// names, or less while there are no keys at all, and therefore no token is good.
+    fn rest(&self, state: &State) -> Duration {
+        let cooldown = self.settings.cooldown;
+        if !state.is_failing() || self.shared.keys().0.is_some() {
+            return cooldown;
+        }
+        let doublings = state.failures.saturating_sub(1).min(16);
+        let retry_after = RETRY_AFTER.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(1));
+        retry_after.min(cooldown)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,6 +324,7 @@ impl Flight {
         let (outcome, fresh) = match outcome {
             Ok((news, fresh)) => {
                 state.succeeded = self.number;
+                state.failures = 0;
                 if let Some(keys) = news {
                     state.absent.clear();
                     source.shared.replace(keys);
@@ -296,11 +334,12 @@ impl Flight {
                 (Ok(()), fresh)
             }
             Err(error) => {
-                tracing::warn!(target: "tollgate", %error, "could not fetch token keys");
-                (Err(error), settings.cooldown)
+                let place = &settings.place;
+                tracing::warn!(target: "tollgate", %place, %error, "could not fetch token keys");
+                state.failures = state.failures.saturating_add(1);
+                (Err(error), source.rest(&state))
             }
         };
-        state.failing = outcome.is_err();
         state.in_flight = false;
         state.refresh_at = now.checked_add(fresh);
         source.overdue.store(false, Ordering::Release);
@@ -314,9 +353,13 @@ impl Drop for Flight {
     /// Not over: the runtime is shutting down, or the task panicked.
     fn drop(&mut self) {
         if !self.is_over {
-            let _ = self.land(Err(JwksError::Answer("the fetch came to no end")));
+            let _ = self.land(Err(no_end()));
         }
     }
+}
+
+const fn no_end() -> JwksError {
+    JwksError::Answer(Cow::Borrowed("the fetch came to no end"))
 }
 
 /// OpenID Connect Discovery section 4.1: a trailing slash is removed before the path is appended.
@@ -346,7 +389,7 @@ impl KeySource for SharedSource {
     }
 
     fn is_failing(&self) -> bool {
-        self.0.state().failing
+        self.0.state().is_failing()
     }
 
     fn overdue(&self) -> Option<Wait> {

@@ -76,9 +76,9 @@ async fn a_failing_source_takes_no_key_away_and_is_503() {
     assert_eq!(
         verdict(&verifier, &good).await,
         Err(Kind::NoKeys),
-        "in the cooldown"
+        "too soon"
     );
-    clock.advance(Duration::from_secs(30));
+    clock.advance(Duration::from_secs(1));
     assert_eq!(verdict(&verifier, &good).await, Ok(()));
     let weak = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"1"}]}"#;
     let secret =
@@ -160,7 +160,8 @@ async fn private_addresses_are_not_connected_to_by_any_name() {
         .dangerous_allow_http()
         .build()
         .unwrap();
-    assert!(matches!(named.fetch().await, Err(JwksError::Answer(_))));
+    let refused = named.fetch().await;
+    assert!(matches!(refused, Err(JwksError::PrivateAddress)));
     let literal = JwksUrl::at(&source.url).dangerous_allow_http().build();
     assert!(matches!(literal, Err(JwksError::PrivateAddress)));
     let plain = JwksUrl::at("http://id.example.com/keys").build();
@@ -186,7 +187,53 @@ async fn a_provider_says_where_its_keys_are_and_must_be_itself() {
     assert_eq!(source.hits(), 2);
     // The same address, but another issuer name.
     let other = discover(&format!("{}/", source.url)).fetch().await;
-    assert!(matches!(other, Err(JwksError::Discovery)));
+    let told = other.unwrap_err().to_string();
+    let expected = format!(
+        "the configuration of the issuer \"{0}/\" is that of \"{0}\"",
+        source.url
+    );
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn without_any_keys_a_source_is_asked_again_soon_and_then_less_often() {
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let issuer = signer(&clock);
+    let verifier = verifier(source.keys(&clock), &clock);
+    let good = token(&issuer);
+    source.tell("500 Oops", "", "");
+    for second in 0..=61 {
+        let asked = source.hits();
+        assert_eq!(verdict(&verifier, &good).await, Err(Kind::NoKeys));
+        // After 1, 2, 4, 8, 16 and 30 seconds: the cooldown.
+        let is_due = [0, 1, 3, 7, 15, 31, 61].contains(&second);
+        assert_eq!(source.hits() - asked, usize::from(is_due), "{second}");
+        clock.advance(Duration::from_secs(1));
+    }
+    // With keys, a failure is followed by the cooldown.
+    source.tell("200 OK", "", &issuer.jwks());
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &good).await, Ok(()));
+    source.tell("500 Oops", "", "");
+    let (next, asked) = (token(&signer(&clock)), source.hits());
+    for second in 0..=60 {
+        verdict(&verifier, &next).await.unwrap_err();
+        let expected = asked + second / 30;
+        assert_eq!(source.hits(), expected, "{second}");
+        clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_not_there_says_why() {
+    let closed = JwksUrl::at("http://127.0.0.1:1/keys?secret=s3cret")
+        .dangerous_allow_http()
+        .dangerous_allow_private_addresses()
+        .build()
+        .unwrap();
+    let told = closed.fetch().await.unwrap_err().to_string();
+    assert!(told.contains("onnection refused"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
 }
 
 #[test]
