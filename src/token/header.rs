@@ -15,10 +15,28 @@ const HEADER_LENGTH_MAX: usize = 4 * 1_024;
 /// The longest `kid`, in bytes.
 const KID_LENGTH_MAX: usize = 255;
 
-const MEMBERS: Members<3> = Members {
-    read: ["alg", "typ", "kid"],
-    refused: &["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"],
-};
+const READ: [&str; 3] = ["alg", "typ", "kid"];
+
+/// What a token says of the key that it was signed with: that key, its certificate, or an address
+/// of either (RFC 7515 sections 4.1.2 to 4.1.6). It is never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderKeys {
+    Refused,
+    Ignored,
+}
+
+impl HeaderKeys {
+    const fn members(self) -> Members<3> {
+        let refused: &[&str] = match self {
+            Self::Refused => &["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"],
+            Self::Ignored => &["crit", "b64", "zip", "enc"],
+        };
+        Members {
+            read: READ,
+            refused,
+        }
+    }
+}
 
 /// A token split at its two dots.
 pub(super) struct Segments<'a> {
@@ -69,7 +87,11 @@ pub(super) struct Header<'a> {
 
 /// Reads the first segment, using `json` as a buffer; refuses a header that demands something
 /// unsupported.
-pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a>, TokenError> {
+pub(super) fn read<'a>(
+    segment: &str,
+    json: &'a mut Vec<u8>,
+    header_keys: HeaderKeys,
+) -> Result<Header<'a>, TokenError> {
     if segment == HS256_JWT {
         return Ok(Header {
             algorithm: Cow::Borrowed("HS256"),
@@ -81,7 +103,7 @@ pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a
         return Err(TokenError::malformed("the header is too long"));
     }
     *json = decode(segment)?;
-    let found = MEMBERS.find(json)?;
+    let found = header_keys.members().find(json)?;
     if found.asks_too_much {
         return Err(TokenError::new(
             TokenErrorKind::Unsupported,
@@ -99,14 +121,12 @@ pub(super) fn read<'a>(segment: &str, json: &'a mut Vec<u8>) -> Result<Header<'a
     })
 }
 
-/// The `typ` that a header must have; if `None`, `JWT` or none.
+/// What a header must have, and may have.
 #[derive(Clone, Copy)]
-pub(super) struct Typ<'a>(pub(super) Option<&'a str>);
-
-impl Typ<'_> {
-    pub(super) fn check(self, typ: Option<&str>) -> Result<(), TokenError> {
-        check_typ(typ, self.0)
-    }
+pub(super) struct Expected<'a> {
+    /// If `None`, `JWT` or none.
+    pub(super) typ: Option<&'a str>,
+    pub(super) header_keys: HeaderKeys,
 }
 
 /// Media types are compared case-insensitively, and `application/` may be omitted (RFC 7515 section
@@ -114,7 +134,7 @@ impl Typ<'_> {
 ///
 /// If none is expected, a token that has a `typ` must have `JWT`: this keeps out ID tokens and
 /// logout tokens with an explicit type (RFC 8725 section 3.11).
-fn check_typ(typ: Option<&str>, expected: Option<&str>) -> Result<(), TokenError> {
+pub(super) fn check_typ(typ: Option<&str>, expected: Option<&str>) -> Result<(), TokenError> {
     let fits = match (typ, expected) {
         (None, None) => true,
         (None, Some(_)) => false,

@@ -73,6 +73,8 @@ impl ClaimPath {
 /// Which claims are read besides those that are always read.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
+    /// Where the subject is, the first that there is; if empty, `sub`.
+    pub(super) subjects: Vec<ClaimPath>,
     pub(super) roles: Option<ClaimPath>,
     pub(super) scopes: Option<ClaimPath>,
     pub(super) attributes: Vec<(Box<str>, ClaimPath)>,
@@ -82,7 +84,8 @@ pub(super) struct Mapping {
 impl Mapping {
     pub(super) fn check(&self) -> Result<(), TokenConfigError> {
         let paths = self.attributes.iter().map(|(_, path)| path);
-        let mut paths = paths.chain(&self.roles).chain(&self.scopes);
+        let paths = paths.chain(&self.roles).chain(&self.scopes);
+        let mut paths = paths.chain(&self.subjects);
         paths.try_for_each(ClaimPath::check)?;
         if self.required.iter().any(|name| name.is_empty()) {
             return Err(TokenConfigError::ClaimPath);
@@ -95,11 +98,31 @@ impl Mapping {
     pub(super) fn roots(&self) -> impl Iterator<Item = &str> {
         let paths = self.attributes.iter().map(|(_, path)| path);
         let paths = paths.chain(&self.roles).chain(&self.scopes);
-        let roots = paths.filter_map(ClaimPath::root);
+        let roots = paths.chain(&self.subjects).filter_map(ClaimPath::root);
         let scope = self.scopes.is_none().then_some(SCOPE);
         roots
             .chain(scope)
             .chain(self.required.iter().map(AsRef::as_ref))
+    }
+
+    /// The subject: a string that isn't empty.
+    pub(super) fn subject<'a>(
+        &'a self,
+        claims: &'a Claims<'_>,
+    ) -> Result<Option<&'a str>, TokenError> {
+        if self.subjects.is_empty() {
+            let subject = claims.subject.as_deref();
+            return Ok(subject.filter(|subject| !subject.is_empty()));
+        }
+        for path in &self.subjects {
+            match path.find(&claims.kept) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if text.is_empty() => {}
+                Some(Value::String(text)) => return Ok(Some(text)),
+                Some(_) => return Err(TokenError::malformed("the subject is not a string")),
+            }
+        }
+        Ok(None)
     }
 
     /// An array of strings, or a string of words separated by spaces (RFC 8693 section 4.2).

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     TokenError, TokenErrorKind, TokenUse, VerifiedToken,
     claims::{Claims, NumericDate, Typ},
+    header::HeaderKeys,
     mapping::Mapping,
     verified::PrincipalOnce,
 };
@@ -30,6 +31,7 @@ pub(super) struct Rules {
     /// Any of these; if empty, only tokens without an audience.
     pub(super) audiences: Vec<Box<str>>,
     pub(super) typ: Option<Box<str>>,
+    pub(super) header_keys: HeaderKeys,
     pub(super) token_use: Option<TokenUse>,
     pub(super) leeway: Duration,
     /// For moments in the future, if it differs from `leeway`.
@@ -54,18 +56,11 @@ impl Rules {
         let roles = self.mapping.roles(&mut claims)?;
         let scopes = self.mapping.scopes(&claims)?;
         let attributes = self.mapping.attributes(&claims)?;
+        let subject = self.subject(&claims)?;
         let kept = self.keep(claims.kept)?;
         let NumericDate(expires_at) = claims
             .expires_at
             .ok_or(TokenError::malformed("the token has no exp"))?;
-        let subject = claims
-            .subject
-            .filter(|subject| !subject.is_empty())
-            .map(|subject| self.named(&subject))
-            .filter(|subject| subject.len() <= SUBJECT_LENGTH_MAX)
-            .ok_or(TokenError::malformed(
-                "the token has no sub of 1 to 255 bytes",
-            ))?;
         let session = claims
             .session
             .map(|session| SessionId::new(&session))
@@ -97,9 +92,16 @@ impl Rules {
         Ok(kept)
     }
 
-    /// The subject that a `sub` names.
-    pub(super) fn named(&self, sub: &str) -> Box<str> {
-        [&self.subject_prefix, sub].concat().into()
+    /// The subject, with its prefix.
+    pub(super) fn subject(&self, claims: &Claims<'_>) -> Result<Box<str>, TokenError> {
+        let named = self.mapping.subject(claims)?;
+        let subject = named.map(|named| [&self.subject_prefix, named].concat());
+        subject
+            .filter(|subject| subject.len() <= SUBJECT_LENGTH_MAX)
+            .map(Into::into)
+            .ok_or(TokenError::malformed(
+                "the token has no subject of 1 to 255 bytes",
+            ))
     }
 
     /// Checks issuer and audience.

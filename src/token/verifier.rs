@@ -10,7 +10,7 @@ pub use self::builder::TokenVerifierBuilder;
 use super::{
     Refusal, TokenAlgorithm, TokenError, TokenErrorKind, TokenKeys, VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed},
-    header::{self, Segments, Typ},
+    header::{self, Expected, Segments},
     live::{KeyRefresh, Source, Wait},
     memo::{Memo, TokenDigest},
     rules::Rules,
@@ -181,7 +181,7 @@ impl TokenVerifier {
         };
         let mut json = Vec::new();
         let segments = Segments::of(token)?;
-        let header = header::read(segments.header, &mut json)?;
+        let header = header::read(segments.header, &mut json, self.0.rules.header_keys)?;
         source.wait_for(header.kid.as_deref(), generation)
     }
 
@@ -249,11 +249,15 @@ impl TokenVerifier {
             undecided_by: Some(generation),
             ..NO_KEYS.into()
         })?;
-        let typ = Typ(self.0.rules.typ.as_deref());
-        keys.check(&segments, Some(typ)).map_err(|unfit| Refusal {
-            undecided_by: unfit.others_may_fit.then_some(generation),
-            ..self.0.keys.explain(&unfit).into()
-        })?;
+        let expected = Expected {
+            typ: self.0.rules.typ.as_deref(),
+            header_keys: self.0.rules.header_keys,
+        };
+        keys.check(&segments, Some(expected))
+            .map_err(|unfit| Refusal {
+                undecided_by: unfit.others_may_fit.then_some(generation),
+                ..self.0.keys.explain(&unfit).into()
+            })?;
         let json = header::decode(segments.claims)?;
         let mut verified = self
             .0
@@ -269,10 +273,11 @@ impl TokenVerifier {
     /// A refusal of a token with a good signature. Users of another issuer are not our users, even
     /// if they have the same name.
     fn refusal_of(&self, error: TokenError, claims: &[u8]) -> Refusal {
-        let subject = self.read(claims).ok().and_then(|claims| claims.subject);
+        let subject = self.read(claims);
+        let subject = subject.and_then(|claims| self.0.rules.subject(&claims));
         match subject {
-            Some(subject) if error.kind() != TokenErrorKind::WrongIssuer => {
-                Refusal::of(error, &self.0.rules.named(&subject))
+            Ok(subject) if error.kind() != TokenErrorKind::WrongIssuer => {
+                Refusal::of(error, &subject)
             }
             _ => error.into(),
         }

@@ -205,22 +205,24 @@ impl VerifyingKeys {
     }
 
     /// Refuses what isn't signed by one of these keys, or has a header with unsupported demands.
-    /// `typ` is what the header must have, if anything.
+    /// `expected` is what the header must have, if anything.
     pub(in crate::token) fn check(
         &self,
         segments: &Segments<'_>,
-        typ: Option<header::Typ<'_>>,
+        expected: Option<header::Expected<'_>>,
     ) -> Result<(), Unfit> {
         let mut json = Vec::new();
-        let header = header::read(segments.header, &mut json)?;
+        let header_keys =
+            expected.map_or(header::HeaderKeys::Refused, |expected| expected.header_keys);
+        let header = header::read(segments.header, &mut json, header_keys)?;
         let unknown = |error| Unfit {
             error,
             others_may_fit: true,
         };
         let key = self.choose(header.kid.as_deref()).map_err(unknown)?;
         key.check_algorithm(&header.algorithm)?;
-        if let Some(typ) = typ {
-            typ.check(header.typ.as_deref())?;
+        if let Some(expected) = expected {
+            header::check_typ(header.typ.as_deref(), expected.typ)?;
         }
         let signature = header::decode(segments.signature)?;
         // Without names, a replaced key can't be told from a bad signature.

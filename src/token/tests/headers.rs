@@ -44,6 +44,35 @@ fn headers_that_ask_for_more_are_refused() {
 }
 
 #[test]
+fn keys_in_a_header_are_ignored_where_that_was_asked_for() {
+    let (_, clock) = setup();
+    let lax = builder(&clock).ignore_header_keys().build().unwrap();
+    let with = |member: &str| format!(r#"{{"alg":"HS256",{member},"typ":"JWT"}}"#);
+    let own = r#""jwk":{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"}"#;
+    for member in [
+        own,
+        r#""jku":"http://127.0.0.1:1""#,
+        r#""x5u":"http://127.0.0.1:1""#,
+        r#""x5c":["AA"]"#,
+    ] {
+        lax.verify(&sign(&with(member), good_claims(""))).unwrap();
+    }
+    let forged = sign(&with(own), good_claims(""));
+    let forged = format!("{}.AAAA", forged.rsplit_once('.').unwrap().0);
+    let refused = lax.verify(&forged).unwrap_err();
+    assert_eq!(refused.kind(), Kind::BadSignature);
+    for (member, kind) in [
+        (r#""crit":["jku"],"jku":"a""#, Kind::Unsupported),
+        (r#""b64":false"#, Kind::Unsupported),
+        (r#""enc":"A256GCM""#, Kind::Unsupported),
+        (r#""jku":"a","jku":"a""#, Kind::Malformed),
+    ] {
+        let refused = lax.verify(&sign(&with(member), good_claims("")));
+        assert_eq!(refused.unwrap_err().kind(), kind, "{member}");
+    }
+}
+
+#[test]
 fn a_kid_is_a_string_and_nothing_is_done_with_it() {
     for kid in ["../../dev/null", "' OR 1=1 --", "a"] {
         let header = format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{kid}"}}"#);

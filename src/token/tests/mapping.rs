@@ -195,6 +195,53 @@ fn attributes_are_strings_of_the_principal() {
 }
 
 #[test]
+fn a_subject_is_where_the_issuer_puts_it() {
+    let verdict = |build: fn(TokenVerifierBuilder) -> TokenVerifierBuilder, more: &str| {
+        let clock = Arc::new(ManualClock::default());
+        let verifier = build(builder(&clock)).build().unwrap();
+        let exp = NOW + 60;
+        let claims = format!(r#"{{"iss":"api","aud":"web","exp":{exp}{more}}}"#);
+        let verified = verifier.verify(&sign(HEADER, claims));
+        let subject = verified.map(|token| token.subject().to_owned());
+        subject.map_err(|error| error.kind())
+    };
+    let oid = |builder: TokenVerifierBuilder| builder.subject_from(["oid"]);
+    let both = r#","sub":"pairwise","oid":"of-all""#;
+    assert_eq!(verdict(oid, both), Ok("of-all".to_owned()));
+    for none in [
+        "",
+        r#","sub":"s""#,
+        r#","oid":"""#,
+        r#","oid":null"#,
+        r#","oid":7"#,
+    ] {
+        assert_eq!(verdict(oid, none), Err(Kind::Malformed), "{none}");
+    }
+
+    let service = |builder: TokenVerifierBuilder| {
+        let first = builder.add_subject_from(["org", "client"]);
+        first.add_subject_from(["client_id"]).subject_prefix("kc:")
+    };
+    for (more, subject) in [
+        (r#","sub":"user","client_id":"c""#, "kc:user"),
+        (
+            r#","sub":"","org":{"client":"nested"},"client_id":"c""#,
+            "kc:nested",
+        ),
+        (r#","org":{},"client_id":"c""#, "kc:c"),
+    ] {
+        assert_eq!(verdict(service, more), Ok(subject.to_owned()));
+    }
+    for none in ["", r#","client_id":["c"]"#, r#","sub":1,"client_id":"c""#] {
+        assert_eq!(verdict(service, none), Err(Kind::Malformed), "{none}");
+    }
+    let long = format!(r#","client_id":"{}""#, "c".repeat(253));
+    assert_eq!(verdict(service, &long), Err(Kind::Malformed));
+    let built = TokenVerifier::hs256(CANARY).subject_from([]).build();
+    assert_eq!(built.unwrap_err(), TokenConfigError::ClaimPath);
+}
+
+#[test]
 fn what_is_required_must_be_there() {
     let required = |builder: TokenVerifierBuilder| {
         builder

@@ -7,6 +7,7 @@ use crate::{
     domain::clock::{Clock, SystemClock},
     token::{
         KeyError, TokenConfigError, TokenKeys, TokenUse,
+        header::HeaderKeys,
         mapping::{ClaimPath, Mapping},
         memo::Memo,
         rules::Rules,
@@ -34,6 +35,7 @@ impl TokenVerifierBuilder {
                 issuers: Vec::new(),
                 audiences: Vec::new(),
                 typ: None,
+                header_keys: HeaderKeys::Refused,
                 token_use: None,
                 leeway: Duration::ZERO,
                 leeway_ahead: None,
@@ -110,6 +112,14 @@ impl TokenVerifierBuilder {
         self
     }
 
+    /// Accepts tokens whose header names or contains a key (`jwk`, `jku`, `x5u`, `x5c`), as those of
+    /// some issuers do (Cloud Foundry's UAA, SAP's XSUAA). They are refused unless this is set. A key
+    /// from a token is never used, nor an address looked at: only the verifier's own keys count.
+    pub fn ignore_header_keys(mut self) -> Self {
+        self.rules.header_keys = HeaderKeys::Ignored;
+        self
+    }
+
     /// The `token_use` that a token must have. Unless set: `access`, or none.
     pub fn token_use(mut self, token_use: TokenUse) -> Self {
         self.rules.token_use = Some(token_use);
@@ -149,6 +159,37 @@ impl TokenVerifierBuilder {
         self
     }
 
+    /// The path to the claim with the subject, instead of `sub`: `["oid"]` for an issuer whose `sub`
+    /// differs from client to client. It is a string; a token without it, or with an empty one, is
+    /// refused. It must be a claim that the issuer assigns, never gives to somebody else, and lets
+    /// nobody choose: who can set it to another's can be that other.
+    pub fn subject_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
+        self.rules.mapping.subjects = vec![ClaimPath::new(path)];
+        self
+    }
+
+    /// Adds a path to a claim that is the subject where the paths before it, or `sub`, lead to none
+    /// or to an empty one: `["client_id"]` for an issuer whose tokens for services have no `sub`.
+    /// The values of all of them are names of one and the same kind: a client whose id is a user's
+    /// `sub` would be that user.
+    ///
+    /// ```
+    /// use tollgate::token::TokenVerifier;
+    ///
+    /// let verifier = TokenVerifier::hs256(b"thirty-two bytes or more, please!")
+    ///     .add_subject_from(["client_id"])
+    ///     .build()?;
+    /// # Ok::<(), tollgate::token::TokenConfigError>(())
+    /// ```
+    pub fn add_subject_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
+        let paths = &mut self.rules.mapping.subjects;
+        if paths.is_empty() {
+            paths.push(ClaimPath::new(["sub"]));
+        }
+        paths.push(ClaimPath::new(path));
+        self
+    }
+
     /// The path to the claim with the scopes, instead of `scope`: `["scp"]` for some issuers. It
     /// may be an array of strings, or a string of words; a token without it, or with null, has
     /// none.
@@ -172,7 +213,7 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// Requires a claim; null counts as missing. `exp` and `sub` are always required.
+    /// Requires a claim; null counts as missing. `exp` and the subject are always required.
     pub fn add_required_claim(mut self, name: &str) -> Self {
         self.rules.mapping.required.push(name.into());
         self
