@@ -106,6 +106,8 @@ struct Styles {
     messages: Vec<(DenialKind, Box<str>)>,
     /// The realm of challenges, without quotes.
     realm: Box<str>,
+    /// The address of the metadata in challenges (RFC 9728, 5.1), without quotes.
+    resource_metadata: Option<Box<str>>,
     protocols: Protocols,
 }
 
@@ -127,6 +129,7 @@ impl Denials {
             prefixes: Vec::new(),
             messages: Vec::new(),
             realm: "api".into(),
+            resource_metadata: None,
             protocols: Protocols::ByMediaType,
         }))
     }
@@ -156,6 +159,17 @@ impl Denials {
     pub fn realm(mut self, realm: &str) -> Self {
         let fits = |character: &char| is_quotable(*character);
         Arc::make_mut(&mut self.0).realm = realm.chars().filter(fits).collect();
+        self
+    }
+
+    /// Sets the address of the protected resource's metadata (RFC 9728), which challenges then name in
+    /// `resource_metadata`: where a client learns which authorization server to ask for a token, as
+    /// those of the Model Context Protocol do. Characters that a challenge can't carry are dropped.
+    #[must_use]
+    pub fn resource_metadata(mut self, url: &str) -> Self {
+        let fits = |character: &char| is_quotable(*character);
+        let url = url.chars().filter(fits).collect();
+        Arc::make_mut(&mut self.0).resource_metadata = Some(url);
         self
     }
 
@@ -317,7 +331,10 @@ impl Denials {
     }
 
     fn bearer(&self, parameters: &str) -> HeaderValue {
-        let challenge = format!("Bearer realm=\"{}\"{parameters}", self.0.realm);
+        let metadata = self.0.resource_metadata.as_ref();
+        let metadata = metadata.map(|url| format!(", resource_metadata=\"{url}\""));
+        let metadata = metadata.unwrap_or_default();
+        let challenge = format!("Bearer realm=\"{}\"{parameters}{metadata}", self.0.realm);
         HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
     }
 }

@@ -115,6 +115,24 @@ fn what_is_neither_key_nor_token_is_called_neither() {
 }
 
 #[test]
+fn a_challenge_names_the_metadata_of_the_resource() {
+    let url = "https://api.example.com/.well-known/oauth-protected-resource";
+    let denials = Denials::default().resource_metadata(url);
+    let challenge = |kind| {
+        let (response, _) = answer(&denials, &Denial::new(kind), "/");
+        response.headers()[WWW_AUTHENTICATE].clone()
+    };
+    assert_eq!(
+        challenge(DenialKind::CredentialMissing),
+        format!(r#"Bearer realm="api", resource_metadata="{url}""#)
+    );
+    assert_eq!(
+        challenge(DenialKind::CredentialInvalid),
+        format!(r#"Bearer realm="api", error="invalid_token", resource_metadata="{url}""#)
+    );
+}
+
+#[test]
 fn a_challenge_names_the_realm() {
     let denials = Denials::default().realm("the \"big\" api\r\n\\é");
     let (response, _) = answer(&denials, &Denial::new(DenialKind::CredentialInvalid), "/");
