@@ -108,7 +108,7 @@ impl OpenHold {
         }
         let charging = match outcome {
             Outcome::Failed => self.failed(),
-            Outcome::Disconnected => self.shared.terms.disconnected,
+            Outcome::Disconnected => self.left(),
             _ => {
                 let used = self.used(outcome, held).map(Cost::reported);
                 return used.unwrap_or_else(|| Cost::estimated(self.missing(held)));
@@ -125,6 +125,12 @@ impl OpenHold {
                 None => Cost::reported(Money::ZERO),
             },
         }
+    }
+
+    fn left(&self) -> Charging {
+        let terms = &self.shared.terms;
+        let unanswered = terms.unanswered.filter(|_| !self.is_answered());
+        unanswered.unwrap_or(terms.disconnected)
     }
 
     fn failed(&self) -> Charging {

@@ -25,6 +25,11 @@ use crate::{
 /// # What a client can bring about
 /// - It can disconnect while its answer streams: see
 ///   [`disconnected_calls`](Self::disconnected_calls).
+/// - It can disconnect before there is an answer. By default that costs what the handler had
+///   counted or set by then: nothing, for most. A provider that bills what its client no longer
+///   waits for is paid by nobody then. If yours does, set
+///   [`unanswered_calls`](Self::unanswered_calls) to [`Charging::Hold`], or let the handler report
+///   the input (`Charge::add_input_tokens`) before it asks the provider.
 /// - It can break off its request's body while a handler reads it and streams the answer, so that
 ///   the handler's stream ends with an error after part of it was delivered. By default that costs
 ///   nothing, like any failure. If handlers stream while they read, set
@@ -55,6 +60,7 @@ impl SpendingLimitLayer {
                         failed: Charging::Nothing,
                         broken: None,
                         disconnected: Charging::Counted,
+                        unanswered: None,
                         missing: MissingUsage::ChargeHold,
                         headers: CostHeaders::Off,
                         lifetime: Hold::AS_LONG_AS_ITS_CALL,
@@ -114,6 +120,13 @@ impl SpendingLimitLayer {
     #[must_use]
     pub fn disconnected_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.disconnected = charging)
+    }
+
+    /// What a call costs if its client disconnected before there was an answer, or a timeout further
+    /// out cut it off; by default the same as [`disconnected_calls`](Self::disconnected_calls).
+    #[must_use]
+    pub fn unanswered_calls(self, charging: Charging) -> Self {
+        self.terms(|terms| terms.unanswered = Some(charging))
     }
 
     /// What a call costs if its usage was not reported; the hold by default. The call's usage row

@@ -6,9 +6,10 @@
 pub enum Charging {
     /// Nothing.
     Nothing,
-    /// What had been counted by then. If nothing had, the hold; for a token price at most as if
-    /// every byte that was sent had been a token. An incomplete count (say, only the input, from a
-    /// stream's first event or from the handler) is the minimum in that estimate.
+    /// What had been counted by then. If nothing had: before there was an answer, nothing; and after
+    /// that the hold, for a token price at most as if every byte that was sent had been a token. An
+    /// incomplete count (say, only the input, from a stream's first event or from the handler) is
+    /// the minimum in that estimate.
     Counted,
     /// The full hold.
     Hold,
@@ -34,6 +35,8 @@ pub(super) struct Terms {
     /// Like `failed` by default.
     pub(super) broken: Option<Charging>,
     pub(super) disconnected: Charging,
+    /// Like `disconnected` by default.
+    pub(super) unanswered: Option<Charging>,
     pub(super) missing: MissingUsage,
     pub(super) headers: CostHeaders,
     pub(super) lifetime: std::time::Duration,

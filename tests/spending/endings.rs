@@ -60,6 +60,56 @@ async fn the_first_event_of_a_stream_is_not_all_that_it_used() {
 }
 
 #[tokio::test]
+async fn zeros_in_every_event_but_the_last_say_nothing_to_who_leaves_before_it() {
+    const ZERO: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}],\
+        \"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}}\n\n";
+    const LAST: &str =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n";
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token().cost_from(CostSource::Body));
+    let row = take(&gate, &layer, &[ZERO, ZERO, LAST], 2).await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    assert!(nanos(&row) >= 100 * 10_000, "{}", nanos(&row));
+    let row = take(&gate, &layer, &[ZERO, LAST, ZERO], 2).await;
+    assert_eq!(nanos(&row), 7 * 1_000 + 2 * 10_000, "all that was used");
+    // To the end of the stream it is an explicit zero.
+    let row = take(&gate, &layer, &[ZERO, ZERO], 9).await;
+    assert_eq!(row.settlement.outcome, Outcome::Completed);
+    assert_eq!(nanos(&row), 0);
+}
+
+#[tokio::test]
+async fn who_leaves_before_there_is_an_answer_pays_what_was_asked_for() {
+    let gate = Gate::new().await;
+    let flat = gate.layer(Price::flat(Money::from_nanos(70)));
+    for (layer, charged) in [
+        (flat.clone(), 0),
+        (flat.clone().disconnected_calls(Charging::Hold), 70),
+        (flat.clone().unanswered_calls(Charging::Hold), 70),
+        (
+            flat.disconnected_calls(Charging::Hold)
+                .unanswered_calls(Charging::Nothing),
+            0,
+        ),
+    ] {
+        let service = layer.layer(service_fn(|_: Request<()>| {
+            std::future::pending::<Result<Answer, Infallible>>()
+        }));
+        let mut call = Box::pin(service.oneshot(request()));
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(call);
+        let row = gate.last().await;
+        assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+        assert_eq!(nanos(&row), charged);
+    }
+    // What streams is another matter.
+    let layer = gate.layer(by_token().cost_from(CostSource::Body));
+    let layer = layer.unanswered_calls(Charging::Hold);
+    let row = take(&gate, &layer, &[START, DELTA, PIECE], 2).await;
+    assert_eq!(nanos(&row), 25 * 1_000 + 15 * 10_000);
+}
+
+#[tokio::test]
 async fn an_error_in_an_answer_of_200_is_a_failure() {
     let error = "data: {\"error\":{\"code\":502,\"message\":\"the provider is gone\"}}\n\n";
     let done = "data: [DONE]\n\n";

@@ -89,11 +89,16 @@ impl UsageReader {
     }
 
     /// Whether these cover the whole answer, and not only what had been used when a stream began.
-    /// The end of a stream proves nothing: it may have been cut further in.
+    /// The end of a stream proves nothing: it may have been cut further in. Nor does a count
+    /// without output in a stream that was left early: some providers write zeros into every event
+    /// but the last.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
         match &self.0 {
             Kind::Json(scanner) => is_over || scanner.is_final(),
-            Kind::Events(events) => events.scanner().is_final(),
+            Kind::Events(events) => {
+                let has_output = || self.tokens().is_some_and(|tokens| tokens.output > 0);
+                events.scanner().is_final() && (is_over || has_output())
+            }
         }
     }
 
