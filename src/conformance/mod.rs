@@ -180,13 +180,14 @@
 )]
 
 pub mod keys;
+pub mod rates;
 pub mod sessions;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     domain::clock::{Clock, ManualClock, Timestamp},
-    store::{KeyStore, SessionStore, StoreError, StoreErrorKind},
+    store::{KeyStore, RateStore, SessionStore, StoreError, StoreErrorKind},
 };
 
 /// All laws of a suite, each on a store of its own.
@@ -202,6 +203,21 @@ macro_rules! suite {
             $(
                 eprintln!("{}::{}", stringify!($suite), stringify!($law));
                 $suite::$law(Arc::new(new_store(Arc::default()).await)).await;
+            )*
+        }
+    };
+    (turning $(#[$doc:meta])* $suite:ident of $trait:ident: $($law:ident,)*) => {
+        $(#[$doc])*
+        ///
+        /// `new_store` makes a store that has nothing in it yet and reads this clock, which the laws turn.
+        ///
+        /// # Panics
+        /// When a law is broken.
+        pub async fn $suite<S: $trait>(mut new_store: impl AsyncFnMut(Arc<ManualClock>) -> S) {
+            $(
+                eprintln!("{}::{}", stringify!($suite), stringify!($law));
+                let clock = Arc::new(ManualClock::default());
+                $suite::$law(new_store(Arc::clone(&clock)).await, clock).await;
             )*
         }
     };
@@ -247,6 +263,33 @@ suite! {
     of_any_logins_at_once_so_many_stay_as_there_may_be,
     open_logins_are_listed_newest_first,
     of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends,
+}
+
+suite! {
+    turning
+    /// Runs all [laws of a store that counts requests](mod@rates).
+    rates of RateStore:
+    each_window_holds_its_number_and_no_unit_more,
+    callers_and_limits_have_counts_of_their_own,
+    a_refusal_takes_nothing,
+    several_windows_are_taken_all_or_none,
+    a_cost_is_taken_whole,
+    what_a_window_never_holds_is_too_costly,
+    what_costs_nothing_is_admitted_and_takes_nothing,
+    a_look_takes_nothing,
+    a_reset_forgets_one_key_and_all_of_it,
+    quotas_come_with_each_call,
+    of_a_hundred_at_once_as_many_are_admitted_as_fit,
+    what_was_used_beyond_an_estimate_counts_and_is_never_refused,
+    what_an_estimate_had_too_much_is_given_back_once,
+    a_window_is_never_more_than_full_however_much_is_given_back,
+    what_has_left_its_window_is_not_given_back,
+    a_correction_reaches_only_the_windows_that_it_names,
+    a_bucket_admits_exactly_what_its_rate_says,
+    a_strict_window_holds_its_number_in_every_period,
+    a_day_and_a_month_begin_anew,
+    who_waits_as_told_is_admitted,
+    a_window_is_full_again_when_it_said,
 }
 
 fn now() -> Timestamp {

@@ -14,8 +14,8 @@ use tollgate::{
     clock::{Clock, ManualClock, Timestamp},
     money::Money,
     store::{
-        AccountId, AuditLog, BudgetId, KeyStore, Ledger, MemoryStore, Page, SessionStore,
-        StoreError, UserStore,
+        AccountId, AuditLog, BudgetId, KeyStore, Ledger, MemoryRateLimiter, MemoryStore, Page,
+        SessionStore, StoreError, UserStore,
     },
     usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement, UsageEntry},
 };
@@ -71,6 +71,11 @@ pub(crate) fn memory() -> (MemoryStore, Time) {
         .on_alert(note_alert)
         .build();
     (store, clock)
+}
+
+pub(crate) fn memory_rates() -> (MemoryRateLimiter, Time) {
+    let clock = Time::default();
+    (MemoryRateLimiter::new(10_000, clock.clone()), clock)
 }
 
 #[cfg(feature = "sqlite")]

@@ -17,6 +17,8 @@ pub use set::{NoQuota, Quotas};
 #[cfg(feature = "redis")]
 pub(crate) use calendar::Bounds;
 
+use crate::domain::clock::Timestamp;
+
 /// A number of requests in a period.
 ///
 /// There are three rules. The default is GCRA (the generic cell rate algorithm):
@@ -205,6 +207,32 @@ impl Quota {
         self.period
     }
 
+    /// Whether it admits at most its number in any rolling period.
+    #[must_use]
+    pub const fn is_strict(&self) -> bool {
+        matches!(self.rule, Rule::Strict)
+    }
+
+    /// The day or month that contains `now`, for a store of one's own: its first second, and the
+    /// first after it, since 1970-01-01T00:00:00Z. `None` if this is no calendar quota.
+    ///
+    /// ```
+    /// use tollgate::quota::{CalendarPeriod, Quota};
+    ///
+    /// let now = "2026-02-14T12:00:00Z".parse()?;
+    /// let days = Quota::calendar(CalendarPeriod::Month, 9).calendar_window(now).map(|(start, end)| (end - start) / 86_400);
+    /// assert_eq!(days, Some(28));
+    /// assert_eq!(Quota::per_minute(9).calendar_window(now), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn calendar_window(&self, now: Timestamp) -> Option<(i64, i64)> {
+        let Rule::Calendar(period, zone) = &self.rule else {
+            return None;
+        };
+        Some(zone.bounds(*period, now).window())
+    }
+
     /// The seconds in which a full burst refills; `None` if that is not a whole number.
     pub(crate) fn whole_seconds(&self) -> Option<u64> {
         let held = u128::from(self.burst_size());
@@ -226,6 +254,20 @@ impl Quota {
         let nanos = self.interval_nanos.get().saturating_mul(others);
         let until = reset.saturating_sub(Duration::from_nanos(nanos));
         until.max(Duration::from_nanos(1))
+    }
+
+    /// Given the time until it is full again, the time until at most `used` units are in use. A
+    /// strict quota doesn't say.
+    #[cfg(feature = "redis")]
+    pub(crate) fn until_room(&self, reset: Duration, used: u32) -> Option<Duration> {
+        match self.rule {
+            Rule::Rolling => {
+                let later = self.interval_nanos.get().saturating_mul(used.into());
+                Some(reset.saturating_sub(Duration::from_nanos(later)))
+            }
+            Rule::Calendar(..) => Some(reset),
+            Rule::Strict => None,
+        }
     }
 
     pub(crate) const fn rule(&self) -> &Rule {

@@ -157,6 +157,31 @@ pub struct TakenAt {
     pub(crate) is_local: bool,
 }
 
+impl TakenAt {
+    /// A moment of a store of one's own: on the clock that measures periods, and in seconds since
+    /// 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn new(elapsed: Duration, unix_secs: i64) -> Self {
+        Self {
+            period_nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+            unix_secs,
+            ..Self::default()
+        }
+    }
+
+    /// The reading of the clock that measures periods.
+    #[must_use]
+    pub const fn elapsed(self) -> Duration {
+        Duration::from_nanos(self.period_nanos)
+    }
+
+    /// Seconds since 1970-01-01T00:00:00Z; 0 if no calendar was involved.
+    #[must_use]
+    pub const fn unix_secs(self) -> i64 {
+        self.unix_secs
+    }
+}
+
 /// What a request finally cost, after an estimate was taken.
 ///
 /// Units that have left a window can't be given back: those of a calendar window that is over, of a

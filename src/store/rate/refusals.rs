@@ -172,19 +172,21 @@ impl DenialCache {
     ) -> Option<RateDecision> {
         let refusal = self.refusals.get(key, now)?;
         let since = now.saturating_sub(refusal.at);
-        if since >= refusal.wait.min(DENIAL_MAX) {
+        // Once a lower cost is admitted, the higher one has to wait for longer.
+        if since >= refusal.wait.min(DENIAL_MAX) || cost < refusal.cost {
             self.refusals.remove(key);
             return None;
         }
-        if cost < refusal.cost || refusal.quotas != *quotas {
+        if refusal.quotas != *quotas {
             return None;
         }
+        let wait = refusal.wait_for(cost)?;
         let later = |reading: &WindowReading| WindowReading {
             remaining: reading.remaining,
             reset: reading.reset.saturating_sub(since),
         };
         Some(RateDecision {
-            outcome: RateOutcome::Refused(refusal.wait.saturating_sub(since)),
+            outcome: RateOutcome::Refused(wait.saturating_sub(since)),
             readings: refusal
                 .decision
                 .readings
@@ -199,6 +201,26 @@ impl DenialCache {
     pub(super) fn forget(&self, key: &RateKey) {
         self.forgotten(key).fetch_add(1, Ordering::SeqCst);
         self.refusals.remove(key);
+    }
+}
+
+impl Refusal {
+    /// How long a request of this cost, or a higher one, had to wait when the store was asked.
+    /// `None` where only the store knows: a strict window doesn't tell which of its units leave
+    /// when, and what costs more than a window holds need not wait at all.
+    fn wait_for(&self, cost: u32) -> Option<Duration> {
+        if cost == self.cost {
+            return Some(self.wait);
+        }
+        let readings = self.decision.readings.as_slice();
+        let mut wait = self.wait;
+        for (quota, left) in self.quotas.as_slice().iter().zip(readings) {
+            let beside = quota.burst_size().checked_sub(cost)?;
+            if left.remaining < cost {
+                wait = wait.max(quota.until_room(left.reset, beside)?);
+            }
+        }
+        Some(wait)
     }
 }
 
