@@ -1,12 +1,12 @@
 //! The laws that every store keeps, as tests for a store of one's own.
 //!
-//! They are those that the engines of this crate are tested by. [`keys`](keys()) and [`sessions`](sessions()) run all laws of a
-//! trait, each on a new store, under any tokio runtime; one of several threads lets them meet more of what goes wrong at once. A law
-//! that is broken panics, and is named on stderr. Each is a function too, for whoever wants a test of each, or leaves out one that
-//! says that it may be. A later version may have further laws.
+//! They are those that the engines of this crate are tested by. [`keys`](keys()), [`sessions`](sessions()), [`rates`](rates())
+//! and `leases` run all laws of a trait, each on a new store, under any tokio runtime; one of several threads lets them
+//! meet more of what goes wrong at once. A law that is broken panics, and is named on stderr. Each is a function too, for whoever
+//! wants a test of each, or leaves out one that says that it may be. A later version may have further laws.
 //!
-//! Their time stands still at that of the [`ManualClock`] that a new store is handed: one that looks at a clock, as for
-//! [`recently_used`](crate::store::KeyLookup::recently_used), is to look at that.
+//! Their time is that of the [`ManualClock`] that a new store is handed: one that looks at a clock, as for
+//! [`recently_used`](crate::store::KeyLookup::recently_used), is to look at that. Laws of rate limits and of leases turn it.
 //!
 //! What a store of one's own needs besides is public too. This one has all of it, and keeps all laws:
 //!
@@ -180,11 +180,16 @@
 )]
 
 pub mod keys;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
+pub mod leases;
 pub mod rates;
 pub mod sessions;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::store::LeaseStore;
 use crate::{
     domain::clock::{Clock, ManualClock, Timestamp},
     store::{KeyStore, RateStore, SessionStore, StoreError, StoreErrorKind},
@@ -290,6 +295,25 @@ suite! {
     a_day_and_a_month_begin_anew,
     who_waits_as_told_is_admitted,
     a_window_is_full_again_when_it_said,
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+suite! {
+    turning
+    /// Runs all [laws of a ledger whose money can be leased](mod@leases).
+    leases of LeaseStore:
+    a_step_counts_once,
+    a_lease_is_opened_by_its_first_step_and_for_a_living_instance,
+    a_lease_ends_with_its_last_step,
+    a_late_report_counts_once_and_where_its_hold_did,
+    a_store_tells_its_instance_and_its_time,
+    what_is_leased_is_there_for_nobody_else,
+    a_lease_grows_by_an_eighth_and_past_no_limit,
+    what_is_needed_no_more_is_given_back,
+    what_was_served_is_charged_and_written_down,
+    what_cost_more_than_was_leased_is_charged_all_the_same,
+    a_charge_counts_in_the_day_of_its_lease,
+    of_many_leases_at_once_no_more_is_set_aside_than_there_is,
 }
 
 fn now() -> Timestamp {

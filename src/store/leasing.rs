@@ -15,6 +15,10 @@ use crate::domain::{
 pub(super) const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// An engine whose money nodes can lease: the basis of [`LeasedLedger`](super::LeasedLedger).
+///
+/// What to do with a step is decided by [`Lease`](crate::books::Lease). A store of one's own has a
+/// [`Tenure`], which it [confirms](Tenure::confirm) with each sign of life that others have seen.
+/// `tollgate::conformance::leases` (feature `test-util`) has the laws of its steps as tests.
 pub trait LeaseStore: Ledger {
     /// Applies a step of a lease, once. It is in progress as soon as this returns.
     fn lease(&self, step: Arc<LeaseStep>) -> StoreFuture<LeaseStanding>;

@@ -26,8 +26,8 @@
 //! # Custom stores
 //!
 //! Any of the traits can be implemented outside this crate. [`KeyLookup`] has the smallest example;
-//! for keys and logins `tollgate::conformance` (feature `test-util`) has a complete one, and all
-//! laws of a store as tests. What each method must do in one step is documented at the method, with
+//! `tollgate::conformance` (feature `test-util`) has a complete one of keys, and all laws of stores
+//! of keys, logins, rate limits and leases as tests. What each method must do in one step is documented at the method, with
 //! the domain function that decides it. These rules hold for all of them:
 //!
 //! - **A change is one step.** It happens completely or not at all, whatever else happens at the

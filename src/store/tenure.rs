@@ -42,7 +42,9 @@ struct Confirmed {
 impl Tenure {
     /// Records a stored heartbeat; the clock readings are from before it was stored. One that is
     /// older than the last is ignored: it may come from an instance that was replaced meanwhile.
-    pub(super) fn confirm(&self, instance: u64, elapsed: Duration, now: Timestamp) {
+    /// Only a store calls this, of its own tenure: whoever says that a dead instance is alive lets it
+    /// spend what others have.
+    pub fn confirm(&self, instance: u64, elapsed: Duration, now: Timestamp) {
         let mut confirmed = self.confirmed();
         if confirmed.has_ended || elapsed < confirmed.elapsed {
             return;
@@ -58,8 +60,8 @@ impl Tenure {
             .store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// The store is closing.
-    pub(super) fn end(&self) {
+    /// The store is closing: nothing that was taken as this instance is spent any more.
+    pub fn end(&self) {
         let mut confirmed = self.confirmed();
         confirmed.has_ended = true;
         self.until.store(0, Ordering::SeqCst);

@@ -24,6 +24,8 @@ mod engines;
 #[path = "../support/passing.rs"]
 mod passing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod lease_laws;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased;
 #[cfg(feature = "sqlite")]
 mod leased_failures;
@@ -249,7 +251,11 @@ session_laws! {
 #[test]
 fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
     let suite = include_str!("../../src/conformance/mod.rs");
-    let here = concat!(include_str!("main.rs"), include_str!("rates.rs"));
+    let here = concat!(
+        include_str!("main.rs"),
+        include_str!("rates.rs"),
+        include_str!("lease_laws.rs")
+    );
     let mut laws = 0;
     for source in [
         include_str!("../../src/conformance/keys/mod.rs"),
@@ -257,6 +263,8 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
         include_str!("../../src/conformance/keys/ends.rs"),
         include_str!("../../src/conformance/keys/listing.rs"),
         include_str!("../../src/conformance/keys/rotation.rs"),
+        include_str!("../../src/conformance/leases/money.rs"),
+        include_str!("../../src/conformance/leases/steps.rs"),
         include_str!("../../src/conformance/rates/corrections.rs"),
         include_str!("../../src/conformance/rates/counting.rs"),
         include_str!("../../src/conformance/rates/time.rs"),
@@ -271,7 +279,7 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
             laws += 1;
         }
     }
-    assert_eq!(laws, 53);
+    assert_eq!(laws, 65);
 }
 
 laws! {
