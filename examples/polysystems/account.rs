@@ -38,7 +38,7 @@ pub(crate) async fn register(
 ) -> Created<User> {
     let new_user = NewUser::new(&new.email, &new.password)
         .role("user")
-        .attribute("username", &new.username);
+        .name("username", &new.username);
     let user = app.logins.register(new_user).await?;
     Ok((StatusCode::CREATED, Json(User::full(&user))))
 }

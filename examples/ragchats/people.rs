@@ -10,7 +10,7 @@ use tollgate::{
 
 use crate::{
     App,
-    wire::{Access, LoggedIn, Login, Refresh, Register, User, short_text},
+    wire::{Access, LoggedIn, Login, Refresh, Register, User},
 };
 
 pub(crate) async fn register(
@@ -18,8 +18,8 @@ pub(crate) async fn register(
     JsonBody(new): JsonBody<Register>,
 ) -> Result<(StatusCode, Json<User>), Denial> {
     let new_user = NewUser::new(&new.email, &new.password)
-        .attribute("firstName", short_text("firstName", &new.first_name)?)
-        .attribute("lastName", short_text("lastName", &new.last_name)?);
+        .name("firstName", &new.first_name)
+        .name("lastName", &new.last_name);
     let user = app.logins.register(new_user).await?;
     Ok((StatusCode::CREATED, Json(User::from(&user))))
 }

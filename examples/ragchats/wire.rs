@@ -8,7 +8,7 @@ use tollgate::{
     denial::{Denial, DenialKind},
     key::{ApiKey, KeyRecord},
     login,
-    user::UserRecord,
+    user::{self, UserRecord},
 };
 
 /// Times are given to the second.
@@ -16,31 +16,17 @@ fn at(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 
-/// The longest name, in characters.
-const NAME_LENGTH_MAX: usize = 200;
-
-/// The longest name of an agent or a key, in bytes, in addition.
+/// The longest name of an agent or a key, in bytes.
 const NAME_BYTES_MAX: usize = 240;
 
 /// The name of an agent or a key, bounded by the room for it in storage.
 pub(crate) fn short_name(text: &str) -> Result<&str, Denial> {
-    match short_text("name", text) {
-        Ok(text) if text.len() <= NAME_BYTES_MAX => Ok(text),
-        _ => Err(Denial::new(DenialKind::Unprocessable).with_message(format!(
-            "name: 1 to {NAME_LENGTH_MAX} characters, of at most {NAME_BYTES_MAX} bytes in UTF-8"
-        ))),
-    }
-}
-
-/// A name without surrounding blanks: not empty, and not too long.
-pub(crate) fn short_text<'a>(field: &str, text: &'a str) -> Result<&'a str, Denial> {
-    let text = text.trim();
-    let odd = text.is_empty() || text.chars().count() > NAME_LENGTH_MAX;
-    if odd || text.contains(char::is_control) {
-        let rule = format!("{field}: 1 to {NAME_LENGTH_MAX} characters");
-        return Err(Denial::new(DenialKind::Unprocessable).with_message(rule));
-    }
-    Ok(text)
+    let name = user::short_name(text).filter(|text| text.len() <= NAME_BYTES_MAX);
+    name.ok_or_else(|| {
+        Denial::new(DenialKind::Unprocessable).with_message(format!(
+            "name: 1 to 200 characters, of at most {NAME_BYTES_MAX} bytes in UTF-8"
+        ))
+    })
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,29 @@ const ATTRIBUTES_MAX: usize = 128;
 /// The total size of their names and values, in bytes; every cached login of the user holds a copy.
 const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
 
+/// The longest [`short_name`], in characters.
+const NAME_LENGTH_MAX: usize = 200;
+
+/// A name for people to read, without the blanks around it. `None` unless it has 1 to 200
+/// characters, none of which is a control character: a name is shown in lists, logs and terminals.
+///
+/// ```
+/// use tollgate::user::short_name;
+///
+/// assert_eq!(short_name(" Ann Smith "), Some("Ann Smith"));
+/// assert_eq!(short_name("Ann\nadmin logged in"), None);
+/// assert_eq!(short_name(&"a".repeat(201)), None);
+/// assert_eq!(short_name("  "), None);
+/// ```
+#[must_use]
+pub fn short_name(text: &str) -> Option<&str> {
+    let text = text.trim();
+    // No further than a name can reach: the text may be a megabyte.
+    let length = text.chars().take(NAME_LENGTH_MAX.saturating_add(1)).count();
+    let fits = (1..=NAME_LENGTH_MAX).contains(&length) && !text.contains(char::is_control);
+    fits.then_some(text)
+}
+
 fn are_storable(roles: &[String], attributes: &BTreeMap<String, String>) -> bool {
     let attributes = attributes.iter().flat_map(|(name, value)| [name, value]);
     !roles.iter().chain(attributes).any(|text| has_nul(text))

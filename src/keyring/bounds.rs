@@ -1,6 +1,7 @@
 //! What a key may carry. The number of keys in memory is bounded, and this bounds their size: at
 //! most about 16 KiB each. Texts that contain NUL are refused here, because PostgreSQL can't store
-//! them and a key must not depend on the engine.
+//! them and a key must not depend on the engine. So are names with other control characters: they
+//! are shown in lists, logs and terminals.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ struct Columns<'a> {
 
 impl Columns<'_> {
     fn check(&self) -> Result<(), KeyringError> {
-        if let Some(column) = self.with_nul() {
+        if let Some(column) = self.with_odd_character() {
             return Err(KeyringError::Invalid(column));
         }
         let is_long = |text: &str| text.len() > TEXT_LENGTH_MAX;
@@ -71,14 +72,15 @@ impl Columns<'_> {
         Err(KeyringError::Invalid(refused))
     }
 
-    /// The first setting that contains a NUL, which not every store takes.
-    fn with_nul(&self) -> Option<&'static str> {
+    /// The first setting that contains a character that it can't have.
+    fn with_odd_character(&self) -> Option<&'static str> {
         let in_metadata = |metadata: &BTreeMap<String, String>| {
             let mut entries = metadata.iter();
             entries.any(|(name, value)| has_nul(name) || has_nul(value))
         };
-        if self.name.is_some_and(has_nul) {
-            Some("name: a NUL character is in it")
+        let has_control = |name: &str| name.contains(char::is_control);
+        if self.name.is_some_and(has_control) {
+            Some("name: a control character is in it")
         } else if self.resource.is_some_and(has_nul) {
             Some("resource: a NUL character is in it")
         } else if (self.roles).is_some_and(|roles| roles.iter().any(|role| has_nul(role))) {

@@ -23,6 +23,8 @@ pub enum LoginErrorKind {
     EmailTaken,
     /// Not a valid address. 422.
     InvalidEmail,
+    /// The attribute is not a [name](super::NewUser::name). 422.
+    InvalidName(Box<str>),
     /// The password is too short or too long; the text says which, for the client. 422.
     WeakPassword(&'static str),
     /// More than 64 roles, or longer ones than fit into a token: the user could not log in. 422.
@@ -81,6 +83,7 @@ impl fmt::Display for LoginError {
             LoginErrorKind::InvalidCredentials => f.write_str("invalid credentials"),
             LoginErrorKind::EmailTaken => f.write_str("the address is taken"),
             LoginErrorKind::InvalidEmail => f.write_str("not an email address"),
+            LoginErrorKind::InvalidName(attribute) => write!(f, "{attribute}: not a name"),
             LoginErrorKind::TooManyRoles => f.write_str("more roles than fit into a token"),
             LoginErrorKind::TooManyAttributes => f.write_str("the user has too many attributes"),
             LoginErrorKind::ConditionUnmet => f.write_str("the user is not as the change requires"),
@@ -139,6 +142,10 @@ impl From<LoginError> for Denial {
             LoginErrorKind::InvalidEmail => {
                 Self::new(DenialKind::Unprocessable).with_message("This is not an email address.")
             }
+            LoginErrorKind::InvalidName(attribute) => Self::new(DenialKind::Unprocessable)
+                .with_message(format!(
+                    "{attribute}: 1 to 200 characters, none of them a control character"
+                )),
             LoginErrorKind::WeakPassword(text) => {
                 Self::new(DenialKind::Unprocessable).with_message(text)
             }

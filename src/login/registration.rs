@@ -20,11 +20,14 @@ impl Logins {
     /// Creates a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`,
+    /// `InvalidEmail`, `WeakPassword`, `InvalidName`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`,
     /// `EmailTaken`; `Busy`, `Store`, `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;
+        if let Some(attribute) = user.misnamed {
+            return Err(LoginError::new(LoginErrorKind::InvalidName(attribute)));
+        }
         let id = UserId::new(&random_name(&self.0.user_id_prefix)?)
             .map_err(|_| internal("a user id"))?;
         self.check_roles(&id, &user.roles)?;

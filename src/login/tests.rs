@@ -152,6 +152,21 @@ async fn addresses_have_a_shape_and_belong_to_one_user() {
         let outcome = world.logins.register(NewUser::new(email, PASSWORD)).await;
         assert_eq!(kind(outcome), "InvalidEmail", "{email:?}");
     }
+    for name in [
+        "",
+        " \t",
+        "a\nb",
+        "a\u{9b}b",
+        &"n".repeat(201),
+        &"n".repeat(1 << 20),
+    ] {
+        let odd = NewUser::new("bob@example.org", PASSWORD).name("username", name);
+        let refused = kind(world.logins.register(odd).await);
+        assert_eq!(refused, "InvalidName(\"username\")");
+    }
+    let bob = NewUser::new("bob@example.org", PASSWORD).name("username", " Bob ");
+    let bob = world.logins.register(bob).await.unwrap();
+    assert_eq!(bob.attributes["username"], "Bob");
     for email in [EMAIL, " ANN@EXAMPLE.ORG"] {
         let again = NewUser::new(email, "another password");
         assert_eq!(kind(world.logins.register(again).await), "EmailTaken");

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{LoginError, LoginErrorKind, passwords::PASSWORD_LENGTH_MAX};
+use crate::domain::user::short_name;
 
 /// RFC 5321 section 4.5.3.1.3, less the angle brackets.
 const EMAIL_LENGTH_MAX: usize = 254;
@@ -14,7 +15,7 @@ const EMAIL_LENGTH_MAX: usize = 254;
 /// ```
 /// use tollgate::login::NewUser;
 ///
-/// let user = NewUser::new("ann@example.org", "correct horse").role("user").attribute("username", "ann");
+/// let user = NewUser::new("ann@example.org", "correct horse").role("user").name("username", "ann");
 /// assert!(!format!("{user:?}").contains("horse"));
 /// ```
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct NewUser {
     password: SecretString,
     pub(super) roles: Vec<String>,
     pub(super) attributes: BTreeMap<String, String>,
+    /// The attribute that was to be a name, and isn't one.
+    pub(super) misnamed: Option<Box<str>>,
 }
 
 impl NewUser {
@@ -34,6 +37,7 @@ impl NewUser {
             password: SecretString::from(password),
             roles: Vec::new(),
             attributes: BTreeMap::new(),
+            misnamed: None,
         }
     }
 
@@ -47,6 +51,18 @@ impl NewUser {
     pub fn attribute(mut self, name: &str, value: &str) -> Self {
         self.attributes.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Adds an attribute that is a name, as its user wrote it: without the blanks around it, and
+    /// refused at registration unless it is a [`short_name`].
+    pub fn name(mut self, attribute: &str, name: &str) -> Self {
+        match short_name(name) {
+            Some(name) => self.attribute(attribute, name),
+            None => {
+                self.misnamed = Some(attribute.into());
+                self
+            }
+        }
     }
 
     pub(super) fn password(&self) -> &str {

@@ -29,6 +29,7 @@ mod limits;
 mod lists;
 mod money;
 #[cfg(feature = "redis")]
+mod names;
 mod outage;
 mod passwords;
 mod paths;

@@ -55,6 +55,17 @@ async fn what_is_not_there_or_not_understood_has_the_same_shape() {
         refused(&call.send().await, 422, "validation_error");
     }
     for name in ["", "  ", "a\nb", &"x".repeat(201)] {
+        let person = json!({
+            "email": "bob@example.com", "password": PASSWORD, "firstName": "Bob", "lastName": name,
+        });
+        let answer = server
+            .post("/api/auth/register/")
+            .json(&person)
+            .send()
+            .await;
+        refused(&answer, 422, "validation_error");
+        let rule = answer.json()["message"].to_string();
+        assert!(rule.contains("lastName: 1 to 200 characters"), "{rule}");
         let answer = ann.post("/api/agents/", &json!({ "name": name })).await;
         refused(&answer, 422, "validation_error");
     }

@@ -148,15 +148,11 @@ async fn other_refusals_have_the_shape_too() {
         let call = session.on(server.post("/api/keys")).body(body);
         shape(call.send().await.refusal(&among));
     }
-    let long = json!({"name": "n".repeat(256)});
-    shape(
-        session
-            .on(server.post("/api/keys"))
-            .json(&long)
-            .send()
-            .await
-            .refusal(&[422]),
-    );
+    for name in ["n".repeat(256), "n".repeat(1_000_000), "a\u{1b}b".into()] {
+        let odd = session.on(server.post("/api/keys"));
+        let odd = odd.json(&json!({ "name": name })).send().await;
+        shape(odd.refusal(&[422]));
+    }
     shape(
         ask(&server)
             .body("{")

@@ -125,6 +125,31 @@ async fn no_text_of_a_key_has_a_nul_in_it() {
 }
 
 #[tokio::test]
+async fn a_name_has_no_control_characters() {
+    let store = MemoryStore::new();
+    let owned = ring(&store, &builder(&store).build());
+    let (_, record) = owned.create("ann", NewKey::default()).await.unwrap();
+    for name in ["a\nb", "\t", "\u{1b}[2J", "a\u{7f}", "a\u{85}b"] {
+        let new = NewKey {
+            name: name.to_owned(),
+            ..NewKey::default()
+        };
+        refused(owned.create("ann", new).await, "name: a control character");
+        let change = KeyUpdate {
+            name: Some(name.to_owned()),
+            ..KeyUpdate::default()
+        };
+        let changed = owned.update("ann", &record.id, change).await;
+        refused(changed, "name: a control character");
+    }
+    let new = NewKey {
+        name: "Köln \u{1f980}".to_owned(),
+        ..NewKey::default()
+    };
+    owned.create("ann", new).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_owner_has_so_many_good_keys_and_so_many_more_of_any_state() {
     const HOUR: Duration = Duration::from_secs(3_600);
     let store = MemoryStore::new();
