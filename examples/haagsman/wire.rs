@@ -1,13 +1,11 @@
 //! The wire formats.
 
-use std::num::NonZeroU16;
-
 use serde::{Deserialize, Serialize};
 use tollgate::{
     audit::{AuditAction, AuditEntry, AuditFilter, AuditOutcome},
     clock::Timestamp,
     denial::{Denial, DenialKind},
-    store::Page,
+    store::{Page, PageLimit},
     user::UserRecord,
 };
 
@@ -97,13 +95,13 @@ pub(crate) struct Items<T> {
 /// `?limit=&cursor=`
 #[derive(Deserialize)]
 pub(crate) struct PageQuery {
-    limit: Option<NonZeroU16>,
+    limit: Option<PageLimit>,
     cursor: Option<u64>,
 }
 
 impl PageQuery {
     pub(crate) fn page(&self) -> Page {
-        let page = Page::first(self.limit.map_or(50, NonZeroU16::get));
+        let page = Page::first(self.limit.map_or(50, PageLimit::get));
         match self.cursor {
             Some(cursor) => page.after(cursor),
             None => page,

@@ -1,7 +1,5 @@
 //! The wire formats, as the service documents them.
 
-use std::num::NonZeroU16;
-
 use jiff::{fmt::temporal::Pieces, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use tollgate::{
@@ -13,7 +11,7 @@ use tollgate::{
     key::{ApiKey, KeyRecord},
     money::Money,
     network::IpNet,
-    store::Page,
+    store::{Page, PageLimit},
     usage::{Transaction, UsageEntry},
     user::UserRecord,
 };
@@ -136,13 +134,13 @@ pub(crate) struct TopUp {
 /// `?limit=&cursor=`
 #[derive(Deserialize)]
 pub(crate) struct PageQuery {
-    limit: Option<NonZeroU16>,
+    limit: Option<PageLimit>,
     cursor: Option<u64>,
 }
 
 impl PageQuery {
     pub(crate) fn page(&self) -> Page {
-        let page = Page::first(self.limit.map_or(50, NonZeroU16::get));
+        let page = Page::first(self.limit.map_or(50, PageLimit::get));
         match self.cursor {
             Some(cursor) => page.after(cursor),
             None => page,

@@ -113,7 +113,7 @@ mod sqlite;
 
 pub use crate::domain::{
     AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId,
-    page::{Page, Paged},
+    page::{InvalidPageLimit, Page, PageLimit, Paged},
 };
 pub use audit::AuditLog;
 pub(crate) use changes::Audience;

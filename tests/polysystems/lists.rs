@@ -163,12 +163,12 @@ async fn a_bad_page_is_no_failure() {
         "?limit=abc",
         "?limit=1.5",
         "?limit=",
-        "?limit=1000000000",
-        "?limit=99999999999999999999",
         "?limit=1&limit=2",
         "?cursor=",
         "?cursor=garbage",
         "?cursor=-1",
+        "?cursor=9223372036854775808",
+        "?cursor=18446744073709551615",
         "?cursor=99999999999999999999",
         "?cursor=%00",
         "?cursor=%ff%fe",
@@ -189,6 +189,37 @@ async fn a_bad_page_is_no_failure() {
             } else {
                 answer.refused(&[400, 422]);
             }
+        }
+    }
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn a_limit_that_is_too_large_is_the_largest_page() {
+    let home = home();
+    let server = home.start().await;
+    let (account, key) = Account::with_money(&server, "1").await;
+    key.chat(&server, "Hello!").send().await.expect(200);
+    let huge = format!("1{}", "0".repeat(30));
+    let page = async |path: &str, limit: &str| {
+        let call = server.get(&format!("{path}?limit={limit}"));
+        call.bearer(&account.token).send().await
+    };
+    for path in [USAGE, TRANSACTIONS] {
+        for limit in ["1", "1000", "1001", "65535", "65536", "4294967296", &huge] {
+            assert!(!page(path, limit).await.expect(200).page().0.is_empty());
+        }
+        for limit in [
+            "0",
+            "00",
+            "-1",
+            "-99999999999999999999",
+            "%2B1",
+            "1e3",
+            "0x10",
+            "",
+        ] {
+            page(path, limit).await.refused(&[400]);
         }
     }
     server.stop().await.without_panic();
