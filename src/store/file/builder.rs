@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     time::Duration,
 };
 
@@ -56,6 +56,7 @@ impl FileKeyStoreBuilder {
             memory: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             queue: Arc::new(Semaphore::new(WAITING_MAX)),
+            tidied: Once::new(),
         }))
     }
 }

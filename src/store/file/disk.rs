@@ -1,6 +1,7 @@
 //! Reads, locks and replaces the file. Everything here blocks.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -17,6 +18,9 @@ const LENGTH_MAX: u64 = 64 * 1_024 * 1_024;
 /// How often to try the lock, and the pause in between: a second in all.
 const LOCK_ATTEMPTS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// How many entries of the folder are looked at for drafts that were left behind.
+const ENTRIES_MAX: usize = 65_536;
 
 /// Distinguishes states of the file without reading it. `None` means there is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +86,19 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, StoreError> 
 }
 
 /// Keeps other processes from changing the file until it is dropped.
-pub(super) struct FileLock(#[expect(dead_code, reason = "closing it unlocks")] File);
+pub(super) struct FileLock {
+    #[expect(dead_code, reason = "closing it unlocks")]
+    file: File,
+    /// The file that is locked.
+    target: PathBuf,
+}
 
 impl FileLock {
     /// Waits up to a second. The lock is a separate file, since the key file itself gets replaced.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         create_folder(path)?;
-        let mut name = path.as_os_str().to_owned();
+        let target = target(path);
+        let mut name = target.as_os_str().to_owned();
         name.push(".lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
@@ -98,7 +108,7 @@ impl FileLock {
             .map_err(|error| failed("can't be locked", &error))?;
         for _ in 0..LOCK_ATTEMPTS {
             match file.try_lock() {
-                Ok(()) => return Ok(Self(file)),
+                Ok(()) => return Ok(Self { file, target }),
                 Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::Error(error)) => return Err(failed("can't be locked", &error)),
             }
@@ -106,6 +116,52 @@ impl FileLock {
         let text = "another process holds the key file's lock";
         Err(StoreError::new(StoreErrorKind::Busy, text))
     }
+
+    /// Removes the drafts of processes that died while they wrote the file: whoever writes it holds
+    /// this lock. Nothing else is removed, and what can't be is left.
+    pub(super) fn remove_drafts(&self) {
+        let Ok(entries) = fs::read_dir(folder_of(&self.target)) else {
+            return;
+        };
+        let start = draft_start(&self.target);
+        let start = start.as_encoded_bytes();
+        for entry in entries.take(ENTRIES_MAX).flatten() {
+            let name = entry.file_name();
+            let number = name.as_encoded_bytes().strip_prefix(start);
+            let is_draft = number
+                .and_then(|rest| rest.strip_suffix(DRAFT_END.as_bytes()))
+                .is_some_and(|number| number.len() == 32 && number.iter().all(is_lower_hex));
+            if is_draft && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                let removed = fs::remove_file(entry.path());
+                tracing::debug!(target: "tollgate", path = %entry.path().display(), ?removed, "a process left a draft of the key file behind");
+            }
+        }
+    }
+}
+
+const DRAFT_END: &str = ".draft";
+
+/// The beginning of the name of every draft of a file. It contains the file's own name, since other
+/// key files may lie in the folder.
+fn draft_start(target: &Path) -> OsString {
+    let mut start = OsString::from(".");
+    start.push(target.file_name().unwrap_or_default());
+    start.push(".");
+    start
+}
+
+fn is_lower_hex(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+/// The file behind symbolic links. They stay: what they point to is locked and replaced.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| {
+        match (fs::canonicalize(folder_of(path)), path.file_name()) {
+            (Ok(folder), Some(name)) => folder.join(name),
+            _ => path.to_owned(),
+        }
+    })
 }
 
 /// Replaces the file if it still has the stamp `read` (`None`: no file); returns whether it had.
@@ -119,9 +175,10 @@ pub(super) fn replace(path: &Path, json: &[u8], read: Option<Stamp>) -> Result<b
         let text = "the key file would be larger than 64 MiB";
         return Err(StoreError::new(StoreErrorKind::Refused, text));
     }
-    // A symbolic link stays: its target is replaced.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let draft = folder_of(path).join(format!(".keys-{}", Uuid::new_v4().simple()));
+    let path = &target(path);
+    let mut draft = draft_start(path);
+    draft.push(format!("{}{DRAFT_END}", Uuid::new_v4().simple()));
+    let draft = folder_of(path).join(draft);
     let unwritten = |error| failed("can't be written", &error);
     let replaced = write(&draft, json).map_err(unwritten).and_then(|()| {
         let same = Stamp::of(path)? == read;

@@ -5,7 +5,8 @@
 //! change it at the same time take turns using a lock file next to it (`NAME.lock`), and each
 //! rereads the file before changing it, so that no change is lost. An editor does not take that
 //! lock: if the file changed between reading and replacing, the change is applied again to the new
-//! contents. Unknown JSON members are kept.
+//! contents. Unknown JSON members are kept. A process that dies while it writes leaves a draft
+//! (`.NAME.….draft`), which the next process removes before its first change.
 //!
 //! Look-ups are answered from memory. A look-up checks whether the file has changed, at most once
 //! per [`FileKeyStoreBuilder::check_interval`]; listing or reading the keys of an owner always
@@ -23,7 +24,7 @@ mod tests;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Once},
     time::Duration,
 };
 
@@ -90,6 +91,8 @@ struct Inner {
     /// One operation at a time goes to the disk; a bounded number wait.
     turn: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    /// Drafts of processes that died are removed once.
+    tidied: Once,
 }
 
 /// What is known about the file.
@@ -262,7 +265,8 @@ impl Inner {
         &self,
         work: impl Fn(&mut Document) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let _lock = FileLock::take(&self.path)?;
+        let lock = FileLock::take(&self.path)?;
+        self.tidied.call_once(|| lock.remove_drafts());
         for _ in 0..ATTEMPTS_MAX {
             let (mut document, read) = match disk::read(&self.path)? {
                 None => (Document::default(), None),

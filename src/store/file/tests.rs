@@ -343,6 +343,49 @@ async fn others_may_not_read_it_and_a_link_stays_one() {
     assert!(fs::symlink_metadata(bench.path()).unwrap().is_symlink());
     let mode = fs::metadata(&real).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    let locked = bench.folder.path().join("real.json.lock");
+    assert!(locked.exists(), "whoever comes by another link waits too");
+}
+
+/// Only drafts of this very file; whatever else is there may be somebody's.
+#[tokio::test]
+async fn what_a_process_that_died_was_writing_is_removed_by_the_next() {
+    let bench = Bench::new();
+    bench.store().insert(key("a"), None).await.unwrap();
+    let folder = bench.path().parent().unwrap().to_owned();
+    let hex = "0123456789abcdef".repeat(2);
+    let drafts = [
+        format!(".api-keys.json.{hex}.draft"),
+        format!(".api-keys.json.{}.draft", "f".repeat(32)),
+    ];
+    let others = [
+        format!(".other-keys.json.{hex}.draft"),
+        format!("api-keys.json.{hex}.draft"),
+        format!(".api-keys.json.{hex}"),
+        format!(".api-keys.json.{hex}0.draft"),
+        format!(".api-keys.json.{}.draft", hex.to_uppercase()),
+        format!(".api-keys.json.{}.draft", "g".repeat(32)),
+        ".api-keys.json..draft".to_owned(),
+        "notes".to_owned(),
+    ];
+    for name in drafts.iter().chain(&others) {
+        fs::write(folder.join(name), "{").unwrap();
+    }
+    let place = folder.join(format!(".api-keys.json.{}.draft", "0".repeat(32)));
+    fs::create_dir(&place).unwrap();
+
+    let next = bench.store();
+    assert!(finds(&next, "a").await);
+    assert!(folder.join(&drafts[0]).exists(), "reading changes nothing");
+    next.insert(key("b"), None).await.unwrap();
+    for name in &drafts {
+        assert!(!folder.join(name).exists(), "{name}");
+    }
+    for name in &others {
+        assert!(folder.join(name).exists(), "{name}");
+    }
+    assert!(place.exists());
+    assert!(finds(&next, "a").await && finds(&next, "b").await);
 }
 
 #[tokio::test]
