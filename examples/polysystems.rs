@@ -152,7 +152,7 @@ async fn router(stores: &Stores, secret: &SigningSecret) -> Result<Router, Start
         .share_all(Tollgate::builder())
         .denials(
             Denials::new(Texts)
-                .add_path_prefix("/v1/", DenialFormat::OpenAi)
+                .add_path_prefix("/v1", DenialFormat::OpenAi)
                 .only_http(),
         )
         .cover_plain_errors()

@@ -264,7 +264,10 @@ async fn refusals_under_v1_are_openai_shaped() {
     let far = account.key_with(&server, far).await.value;
     let models = || server.get("/v1/models");
     let chat = || server.post(COMPLETIONS).json(&completion("any"));
-    let refusals: [(Call, &[u16]); 11] = [
+    let refusals: [(Call, &[u16]); 14] = [
+        (server.get("/v1"), &[404]),
+        (server.post("/v1").key(&good).body("{}"), &[404]),
+        (server.get("/v1/"), &[404]),
         (models(), &[401]),
         (models().key("nonsense"), &[401]),
         (models().bearer(&account.token), &[401]),
@@ -279,6 +282,9 @@ async fn refusals_under_v1_are_openai_shaped() {
     ];
     for (call, among) in refusals {
         call.send().await.refused_openai(among);
+    }
+    for other in ["/v10", "/v1beta/models", "/api/v1"] {
+        server.get(other).send().await.refused(&[404]);
     }
 }
 

@@ -134,12 +134,13 @@ impl Denials {
         }))
     }
 
-    /// Adds a format for paths that begin with `prefix`; the first matching prefix wins.
+    /// Adds a format for the path `prefix` and those below it; the first matching prefix wins. `/v1`
+    /// and `/v1/` mean the same: `/v1` and `/v1/models`, but not `/v10`.
     #[must_use]
     pub fn add_path_prefix(mut self, prefix: &str, style: impl RenderDenial) -> Self {
         Arc::make_mut(&mut self.0)
             .prefixes
-            .push((prefix.into(), Arc::new(style)));
+            .push((prefix.trim_end_matches('/').into(), Arc::new(style)));
         self
     }
 
@@ -302,7 +303,10 @@ impl Denials {
     }
 
     fn style(&self, path: &str) -> &dyn RenderDenial {
-        let fits = |(prefix, _): &&(Box<str>, _)| path.starts_with(prefix.as_ref());
+        let fits = |(prefix, _): &&(Box<str>, _)| {
+            let rest = path.strip_prefix(prefix.as_ref());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         match self.0.prefixes.iter().find(fits) {
             Some((_, style)) => style.as_ref(),
             None => self.0.default.as_ref(),

@@ -169,8 +169,25 @@ fn a_403_for_want_of_a_scope_names_it() {
 
 #[test]
 fn each_path_has_its_style() {
-    let denials =
-        Denials::new(DenialFormat::ErrorMessage).add_path_prefix("/v1/", DenialFormat::OpenAi);
+    let denials = |prefix: &str| {
+        Denials::new(DenialFormat::ErrorMessage).add_path_prefix(prefix, DenialFormat::OpenAi)
+    };
+    let nothing = Denial::new(DenialKind::NotFound);
+    for (prefix, path, is_openai) in [
+        ("/v1", "/v1", true),
+        ("/v1", "/v1/", true),
+        ("/v1/", "/v1", true),
+        ("/v1/", "/v1/a/b", true),
+        ("/v1", "/v10", false),
+        ("/v1/", "/v1beta/a", false),
+        ("/v1/", "/api/v1/a", false),
+        ("/", "/", true),
+        ("", "/a", true),
+    ] {
+        let (_, body) = answer(&denials(prefix), &nothing, path);
+        assert_eq!(body["error"].is_object(), is_openai, "{prefix} {path}");
+    }
+    let denials = denials("/v1/");
     let denial = Denial::new(DenialKind::SpendingLimitReached);
     let (response, body) = answer(&denials, &denial, "/v1/chat/completions");
     assert_eq!(response.headers()["x-should-retry"], "false");
