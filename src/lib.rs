@@ -90,13 +90,14 @@
 //! `TraceLayer`, further out. If it declares the fields `principal`, `credential` or `denial`
 //! (`tracing::field::Empty`), they are filled in.
 //!
-//! With the feature `metrics` there are two counters and a gauge. Their labels are bounded by the
+//! With the feature `metrics` there are three counters and a gauge. Their labels are bounded by the
 //! program, not by its clients:
 //!
 //! | metric | counts | labels |
 //! |---|---|---|
 //! | `tollgate_decisions_total` | decisions | `layer`; `decision`, as above; `kind` of the [denial](denial::DenialKind), empty where there is none |
 //! | `tollgate_usage_missing_total` | calls that reported no usage ([`MissingUsage`]) | `route`, a pattern of the price table |
+//! | `tollgate_hold_overruns_total` | calls that cost more than was held for them ([`TokenPrice`]) | `route`, a pattern of the price table |
 //! | `tollgate_unwritten_settlements` (a gauge) | charges that SQLite or PostgreSQL failed to write and retries, those of an outage included: check the log if they don't go away | |
 //!
 //! Everything else is a figure to query whenever gauges are read:
@@ -120,7 +121,7 @@
 //! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
-//! | `metrics` | [two counters and a gauge](#what-an-operator-sees) |
+//! | `metrics` | [three counters and a gauge](#what-an-operator-sees) |
 //! | `test-util` | `ManualClock`, and `conformance`: tests of the laws that [a store of your own](store#a-store-of-ones-own) must keep |
 //! | `full` | all of them but `test-util` |
 
@@ -189,8 +190,9 @@ pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use shutdown::{Shutdown, ShutdownLayer};
 pub use spending_limit::{
-    BodyDigestLayer, Charge, Charging, CostSource, IdempotencyKeys, MissingUsage, Price,
-    PriceTable, SpendingLimitLayer, TokenBound, TokenPrice, UsageExport,
+    BodyDigestLayer, Charge, Charging, CostSource, HeldUse, IdempotencyKeys, MissingUsage, Price,
+    PriceTable, RequestShape, RequestedUse, SpendingLimitLayer, TokenBound, TokenPrice,
+    UsageExport,
 };
 pub use stall::{StallLayer, StallWatch};
 pub use wire::{

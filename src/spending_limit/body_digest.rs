@@ -1,37 +1,33 @@
-//! Reads bodies before passing their requests on: those of requests with an `Idempotency-Key`, and
-//! those of undeclared length.
+//! Reads bodies before passing their requests on: those of requests with an `Idempotency-Key`,
+//! those of undeclared length, and those that say what their requests ask for.
+
+mod body;
+mod reading;
 
 use std::{
-    collections::VecDeque,
-    fmt,
-    future::Future,
     mem,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
-use bytes::Buf;
-use http::{Extensions, Request, header::CONTENT_LENGTH, request};
-use http_body::{Body, Frame, SizeHint};
-use pin_project::pin_project;
-use sha2::{Digest, Sha256};
+use http::{Extensions, Request, header::CONTENT_LENGTH};
+use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::idempotency::IDEMPOTENCY_KEY;
+use self::reading::Extent;
+pub use self::{body::DigestedBody, reading::BodyDigestFuture};
+use super::{
+    idempotency::IDEMPOTENCY_KEY,
+    requested_use::{Reader, Readers, RequestShape, RequestedUse},
+};
 use crate::{
     domain::{
         denial::{Denial, DenialKind},
         principal::Principal,
     },
-    guard::{show, with_more},
-    wire::Pace,
+    wire::{InvalidRoute, RequestHead},
 };
-
-/// Every frame costs memory, whatever its size. The number of frames is limited to one per this
-/// many bytes of the maximum, plus a few.
-const FRAME_BYTES: u64 = 256;
-const FRAMES_MIN: u64 = 16;
 
 /// What is known about a request's body; stored in its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +42,8 @@ enum BodyDigest {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WholeRead {
     pub(super) bytes: u64,
-    /// Its SHA-256.
-    pub(super) digest: [u8; 32],
+    /// Its SHA-256, if its request has an `Idempotency-Key`.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 /// The result of reading a request's body, if it was read.
@@ -79,7 +75,7 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
 /// further out, inside authentication if possible. It reads the whole body of a request that has
 /// the header, buffers its frames, passes them on when all have arrived, and adds their SHA-256 to
 /// the fingerprint that the ledger keeps. Requests without the header pass through untouched,
-/// unless it also [measures](Self::measure).
+/// unless it also [measures](Self::measure) or reads [what they ask for](Self::read_use).
 ///
 /// The spending limit, where money would be held, refuses a body above
 /// [`bytes_max`](Self::bytes_max) with 413, one that breaks off with 400, and one that sends
@@ -115,13 +111,14 @@ pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial
 /// assert_eq!(call("two").await?.status(), 422);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is a layer of a service"]
 pub struct BodyDigestLayer {
     bytes_max: u64,
     measures: bool,
     /// Whether it reads only the bodies of callers who are known.
     only_known: bool,
+    readers: Option<Readers>,
 }
 
 impl BodyDigestLayer {
@@ -131,6 +128,7 @@ impl BodyDigestLayer {
             bytes_max: 1_048_576,
             measures: false,
             only_known: false,
+            readers: None,
         }
     }
 
@@ -174,8 +172,102 @@ impl BodyDigestLayer {
         self
     }
 
+    /// Also reads what the requests of a route ask for, and puts the [`RequestedUse`] into their
+    /// extensions: the model, the most output, and how many choices. Money is then held for that,
+    /// and not for the price's own [output bound](crate::TokenPrice::output_bound) and the dearest
+    /// model. Without it, a client that asks for 64,000 tokens is admitted with what 4,096 cost, and
+    /// many such calls at once spend more than its account has.
+    ///
+    /// Every request of the route is read to its end, within the same limits. The spending limit
+    /// refuses with 400 what the [shape](RequestShape) doesn't allow. Compressed bodies are refused
+    /// as well; put a layer that decompresses further out if clients send them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::convert::Infallible;
+    /// use tollgate::store::{AccountId, Ledger, MemoryStore};
+    /// use tollgate::{BodyDigestLayer, CredentialKind, Price, PriceTable, Principal, RequestShape, SpendingLimitLayer, usage::Credit};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// let ledger = MemoryStore::new();
+    /// let (account, amount) = (AccountId::new("user-1")?, "0.50".parse()?);
+    /// ledger.credit(Credit { account, amount, reference: "first".into() }).await?;
+    /// let price = Price::per_million_tokens("2.50".parse()?, "10".parse()?);
+    /// let prices = PriceTable::new().route("POST", "/v1/chat/completions", price)?;
+    /// let chat = service_fn(async |_| Ok::<_, Infallible>(http::Response::new("hello".to_owned())));
+    ///
+    /// let service = BodyDigestLayer::new()
+    ///     .read_use("POST", "/v1/chat/completions", RequestShape::OpenAiChat)?
+    ///     .layer(SpendingLimitLayer::new(ledger, prices).layer(chat));
+    /// for (body, status) in [
+    ///     (r#"{"model": "m", "messages": []}"#, 200),
+    ///     (r#"{"model": "m", "messages": [], "max_tokens": 64000}"#, 402),
+    ///     (r#"{"model": "m", "messages": [], "max_tokens": 64, "max_tokens": 64000}"#, 400),
+    /// ] {
+    ///     let mut request = http::Request::post("/v1/chat/completions").body(body.to_owned())?;
+    ///     request.extensions_mut().insert(Principal::builder("user-1", CredentialKind::ApiKey).build());
+    ///     assert_eq!(service.clone().oneshot(request).await?.status(), status);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidRoute`]: as for [`PriceTable::route`](crate::PriceTable::route), but for the price.
+    pub fn read_use(
+        self,
+        method: &str,
+        pattern: &str,
+        shape: RequestShape,
+    ) -> Result<Self, InvalidRoute> {
+        self.read_by(method, pattern, Reader::Shape(shape))
+    }
+
+    /// Like [`read_use`](Self::read_use), for a shape of your own. `read` gets the whole body; the
+    /// spending limit answers with the refusal that it returns. It should refuse what parsers read
+    /// differently: a member that is there twice, a number in a string.
+    ///
+    /// ```
+    /// use tollgate::{BodyDigestLayer, RequestedUse, denial::{Denial, DenialKind}};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Summary { words_max: u64 }
+    ///
+    /// let layer = BodyDigestLayer::new().read_use_by("POST", "/summaries", |_, body| {
+    ///     let summary: Summary = serde_json::from_slice(body)
+    ///         .map_err(|_| Denial::new(DenialKind::Malformed).with_message("words_max: missing"))?;
+    ///     let mut asked = RequestedUse::default();
+    ///     asked.output_max = Some(summary.words_max.saturating_mul(4));
+    ///     Ok(asked)
+    /// })?;
+    /// # let _ = layer;
+    /// # Ok::<(), tollgate::spending_limit::InvalidRoute>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`read_use`](Self::read_use).
+    pub fn read_use_by(
+        self,
+        method: &str,
+        pattern: &str,
+        read: impl Fn(&RequestHead<'_>, &[u8]) -> Result<RequestedUse, Denial> + Send + Sync + 'static,
+    ) -> Result<Self, InvalidRoute> {
+        self.read_by(method, pattern, Reader::Own(Arc::new(read)))
+    }
+
+    fn read_by(
+        mut self,
+        method: &str,
+        pattern: &str,
+        reader: Reader,
+    ) -> Result<Self, InvalidRoute> {
+        let readers = self.readers.take().unwrap_or_default();
+        self.readers = Some(readers.add(method, pattern, reader)?);
+        Ok(self)
+    }
+
     /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
-    /// whose body is read may take about that much memory until it is complete.
+    /// whose body is read may take about that much memory until it is complete, and twice as much
+    /// while it is looked at for what it asks for.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
@@ -183,11 +275,20 @@ impl BodyDigestLayer {
 }
 
 impl BodyDigestLayer {
-    fn reads<B>(&self, request: &Request<B>) -> bool {
+    /// How much of a request's body is read; `None` if nothing of it is.
+    fn extent<B>(&self, request: &Request<B>) -> Option<Extent> {
         let headers = request.headers();
+        let readers = self.readers.as_ref();
+        let reader = readers.and_then(|readers| readers.find(&RequestHead::of(request)));
         let is_unmeasured = self.measures && !headers.contains_key(CONTENT_LENGTH);
+        let is_hashed = headers.contains_key(IDEMPOTENCY_KEY);
         let is_left = self.only_known && request.extensions().get::<Principal>().is_none();
-        (is_unmeasured || headers.contains_key(IDEMPOTENCY_KEY)) && !is_left
+        let reads = (is_unmeasured || is_hashed || reader.is_some()) && !is_left;
+        reads.then(|| Extent {
+            bytes_max: self.bytes_max,
+            is_hashed,
+            reader: reader.cloned(),
+        })
     }
 }
 
@@ -201,7 +302,7 @@ impl<S> Layer<S> for BodyDigestLayer {
     type Service = BodyDigestService<S>;
 
     fn layer(&self, inner: S) -> BodyDigestService<S> {
-        let layer = *self;
+        let layer = self.clone();
         BodyDigestService { inner, layer }
     }
 }
@@ -227,220 +328,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = if self.layer.reads(&request) {
-            // Call the service that reported ready, not its clone.
-            let fresh = self.inner.clone();
-            let (head, body) = request.into_parts();
-            State::Reading(Some(Box::new(Reading {
-                service: mem::replace(&mut self.inner, fresh),
-                head,
-                body: Box::pin(body),
-                pace: Pace::default(),
-                frames: VecDeque::new(),
-                hash: Sha256::new(),
-                bytes: 0,
-                bytes_max: self.layer.bytes_max,
-                frames_left: (self.layer.bytes_max / FRAME_BYTES).saturating_add(FRAMES_MIN),
-            })))
-        } else {
-            State::Calling(self.inner.call(request.map(DigestedBody::unread)))
+        let Some(extent) = self.layer.extent(&request) else {
+            return BodyDigestFuture::calling(self.inner.call(request.map(DigestedBody::unread)));
         };
-        BodyDigestFuture { state }
-    }
-}
-
-/// The response future of a [`BodyDigestService`].
-#[pin_project]
-pub struct BodyDigestFuture<S, B>
-where
-    S: Service<Request<DigestedBody<B>>>,
-    B: Body,
-{
-    #[pin]
-    state: State<S, B>,
-}
-
-#[pin_project(project = StateProjection)]
-enum State<S, B>
-where
-    S: Service<Request<DigestedBody<B>>>,
-    B: Body,
-{
-    Reading(Option<Box<Reading<S, B>>>),
-    Calling(#[pin] S::Future),
-}
-
-struct Reading<S, B: Body> {
-    service: S,
-    head: request::Parts,
-    body: Pin<Box<B>>,
-    pace: Pace,
-    frames: Frames<B>,
-    hash: Sha256,
-    /// How many bytes have arrived.
-    bytes: u64,
-    bytes_max: u64,
-    /// How many frames may still arrive.
-    frames_left: u64,
-}
-
-type Frames<B> = VecDeque<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
-
-impl<S, B: Body> Reading<S, B> {
-    /// Reads to the end, or up to the limits.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<BodyDigest> {
-        if self.body.size_hint().lower() > self.bytes_max.saturating_sub(self.bytes) {
-            return Poll::Ready(BodyDigest::TooLong);
-        }
-        loop {
-            let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
-                ready!(self.pace.poll_timeout(context));
-                return Poll::Ready(BodyDigest::TooSlow);
-            };
-            self.pace.made_progress();
-            let Some(frame) = frame else {
-                return Poll::Ready(BodyDigest::Whole(WholeRead {
-                    bytes: self.bytes,
-                    digest: mem::take(&mut self.hash).finalize().into(),
-                }));
-            };
-            let failure = match &frame {
-                Ok(frame) => self.note(frame),
-                Err(_) => Some(BodyDigest::BrokenOff),
-            };
-            self.frames.push_back(frame);
-            if let Some(failure) = failure {
-                return Poll::Ready(failure);
-            }
-        }
-    }
-
-    /// Counts and hashes a frame; `Some` if the body can't be read any further.
-    fn note(&mut self, frame: &Frame<B::Data>) -> Option<BodyDigest> {
-        let data = frame.data_ref();
-        let length = data.map_or(0, Buf::remaining);
-        let length = u64::try_from(length).unwrap_or(u64::MAX);
-        let bytes = self.bytes.saturating_add(length);
-        let frames = self.frames_left.checked_sub(1);
-        let Some(frames) = frames.filter(|_| bytes <= self.bytes_max) else {
-            return Some(BodyDigest::TooLong);
-        };
-        (self.bytes, self.frames_left) = (bytes, frames);
-        let unseen = data.map_or(0, |data| show(data, |piece| self.hash.update(piece)));
-        (unseen > 0).then_some(BodyDigest::TooLong)
-    }
-}
-
-impl<S, B> Future for BodyDigestFuture<S, B>
-where
-    S: Service<Request<DigestedBody<B>>>,
-    B: Body,
-{
-    type Output = Result<S::Response, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let reading = match state.as_mut().project() {
-                StateProjection::Calling(answer) => return answer.poll(context),
-                StateProjection::Reading(reading) => reading,
-            };
-            let Some(digest) = reading.as_mut().map(|reading| reading.poll(context)) else {
-                return Poll::Pending;
-            };
-            let digest = ready!(digest);
-            if let Some(mut reading) = reading.take().map(|reading| *reading) {
-                reading.head.extensions.insert(digest);
-                let body = DigestedBody::read(reading.frames, reading.body);
-                let request = Request::from_parts(reading.head, body);
-                state.set(State::Calling(reading.service.call(request)));
-            }
-        }
-    }
-}
-
-/// The body of a request behind a [`BodyDigestService`]; its frames are unchanged.
-#[pin_project]
-pub struct DigestedBody<B: Body> {
-    #[pin]
-    kind: Kind<B>,
-}
-
-#[pin_project(project = KindProjection)]
-enum Kind<B: Body> {
-    Unread(#[pin] B),
-    Read {
-        frames: Frames<B>,
-        /// The part that was not read.
-        rest: Pin<Box<B>>,
-    },
-}
-
-impl<B: Body> DigestedBody<B> {
-    fn unread(body: B) -> Self {
-        Self {
-            kind: Kind::Unread(body),
-        }
-    }
-
-    fn read(frames: Frames<B>, rest: Pin<Box<B>>) -> Self {
-        Self {
-            kind: Kind::Read { frames, rest },
-        }
-    }
-}
-
-impl<B: Body> Body for DigestedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().kind.project() {
-            KindProjection::Unread(body) => body.poll_frame(context),
-            KindProjection::Read { frames, rest } => match frames.pop_front() {
-                Some(frame) => Poll::Ready(Some(frame)),
-                None if rest.is_end_stream() => Poll::Ready(None),
-                None => rest.as_mut().poll_frame(context),
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Unread(body) => body.is_end_stream(),
-            Kind::Read { frames, rest } => frames.is_empty() && rest.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (frames, rest) = match &self.kind {
-            Kind::Unread(body) => return body.size_hint(),
-            Kind::Read { frames, rest } => (frames, rest.size_hint()),
-        };
-        let kept = frames.iter().flatten().filter_map(Frame::data_ref);
-        let kept = kept.map(Buf::remaining).fold(0, usize::saturating_add);
-        with_more(&rest, u64::try_from(kept).unwrap_or(u64::MAX))
-    }
-}
-
-impl<S, B> fmt::Debug for BodyDigestFuture<S, B>
-where
-    S: Service<Request<DigestedBody<B>>>,
-    B: Body,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BodyDigestFuture").finish_non_exhaustive()
-    }
-}
-
-impl<B: Body> fmt::Debug for DigestedBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            Kind::Unread(_) => "DigestedBody(unread)",
-            Kind::Read { .. } => "DigestedBody(read)",
-        })
+        // Call the service that reported ready, not its clone.
+        let fresh = self.inner.clone();
+        let service = mem::replace(&mut self.inner, fresh);
+        BodyDigestFuture::reading(service, request, extent)
     }
 }

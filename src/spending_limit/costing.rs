@@ -178,7 +178,7 @@ impl OpenHold {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
-            request: self.request,
+            request: self.demand(),
         }
     }
 

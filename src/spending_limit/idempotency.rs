@@ -183,7 +183,7 @@ impl Answers {
         let Some(key) = key_of(head.headers)? else {
             return Ok(None);
         };
-        let body = body_digest::read(head.extensions)?.map(|read| &read.digest);
+        let body = body_digest::read(head.extensions)?.and_then(|read| read.digest.as_ref());
         Ok(Some(Idempotency {
             key: Arc::from(key),
             fingerprint: fingerprint(head, principal, body),

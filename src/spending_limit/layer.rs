@@ -68,6 +68,7 @@ impl SpendingLimitLayer {
                     },
                     upgrade_warned: Arc::default(),
                     missing_log: Arc::default(),
+                    overrun_log: Arc::default(),
                 }),
                 prices,
                 answers: None,

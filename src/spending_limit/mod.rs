@@ -22,6 +22,12 @@
 //!   the answer's body ([`CostSource`]). If it is unknown, that is logged once per route, marked in
 //!   the call's usage row ([`usage_is_missing`](crate::usage::Settlement::usage_is_missing)), and
 //!   with the feature `metrics` counted (`tollgate_usage_missing_total`, by `route`).
+//! - Holds for a price by tokens what the [`TokenPrice`] says, whatever the request asks for, and for
+//!   one by model the dearest. With [`BodyDigestLayer::read_use`] further out it holds what the
+//!   request asks for ([`RequestedUse`]), tells the handler ([`HeldUse`]), and refuses with 400 what
+//!   can't be read without doubt or is more than is sold. Calls that cost more than was held are
+//!   charged in full, logged once a minute per route, and with the feature `metrics` counted
+//!   (`tollgate_hold_overruns_total`, by `route`).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer
 //!   again, or is refused with 409 (still under way, or the answer was not kept) or 422 (a
 //!   different request). With a [`BodyDigestLayer`] further out, the body has to match too. The answer
@@ -70,10 +76,12 @@ mod kept_answers;
 mod layer;
 mod missing;
 mod open_hold;
+mod overrun;
 mod permit;
 mod policy;
 mod price;
 mod renewal;
+mod requested_use;
 mod table;
 mod terms;
 
@@ -86,5 +94,6 @@ pub use layer::SpendingLimitLayer;
 pub use permit::{SpendingMeter, SpendingPermit};
 pub use policy::SpendingLimitPolicy;
 pub use price::{CostSource, Price, TokenBound, TokenPrice};
+pub use requested_use::{HeldUse, RequestShape, RequestedUse};
 pub use table::PriceTable;
 pub use terms::{Charging, MissingUsage};

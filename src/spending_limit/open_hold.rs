@@ -13,8 +13,9 @@ use super::{
     costing::{Cost, Seen},
     idempotency::Recording,
     policy::Shared,
-    price::RequestLength,
+    price::{Demand, RequestLength},
     renewal::HoldRenewal,
+    requested_use::{HeldUse, RequestedUse},
 };
 use crate::{
     domain::{
@@ -41,7 +42,9 @@ pub(super) struct OpenHold {
     pub(super) started: Duration,
     pub(super) price: Price,
     /// The length that the request declares, if the price depends on it.
-    pub(super) request: RequestLength,
+    length: RequestLength,
+    /// What the request asks for, if the price depends on it and it was read.
+    asked: Option<Box<RequestedUse>>,
     /// Set once the request has been passed on.
     pub(super) charge: Option<Charge>,
     pub(super) seen: Seen,
@@ -53,18 +56,37 @@ pub(super) struct OpenHold {
 
 impl OpenHold {
     /// A call that starts now, with nothing set aside yet.
-    pub(super) fn unreserved(price: Price, request: RequestLength, shared: Arc<Shared>) -> Self {
+    pub(super) fn unreserved(price: Price, demand: Demand<'_>, shared: Arc<Shared>) -> Self {
         let started = shared.clock.elapsed();
         Self {
             open: None,
             started,
             price,
-            request,
+            length: demand.length,
+            asked: demand.asked.cloned().map(Box::new),
             charge: None,
             seen: Seen::default(),
             recording: None,
             renewal: HoldRenewal::new(shared.terms.lifetime, started),
             shared,
+        }
+    }
+
+    pub(super) fn demand(&self) -> Demand<'_> {
+        Demand {
+            length: self.length,
+            asked: self.asked.as_deref(),
+        }
+    }
+
+    /// What a handler may know of the hold, if it is known what the request asks for.
+    pub(super) fn held_use(&self) -> Option<HeldUse> {
+        match (&self.asked, &self.open) {
+            (Some(_), Some(Reservation::Held(hold))) => Some(HeldUse {
+                amount: hold.amount,
+                output_max: self.price.output_held(&self.demand()),
+            }),
+            _ => None,
         }
     }
 
@@ -79,6 +101,7 @@ impl OpenHold {
             Reservation::Held(hold) => self.cost(outcome, hold.amount),
         };
         let charged = cost.charged;
+        let now = self.shared.clock.elapsed();
         if let Reservation::Held(hold) = &reservation
             && cost.usage_is_missing
             && outcome == Outcome::Completed
@@ -89,6 +112,12 @@ impl OpenHold {
                 .missing_log
                 .note(route, source, is_read, charged);
         }
+        if let Reservation::Held(hold) = &reservation
+            && charged > hold.amount
+        {
+            let log = &self.shared.overrun_log;
+            log.note(&hold.call.route, hold.amount, charged, now);
+        }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
@@ -98,7 +127,6 @@ impl OpenHold {
             // itself, or goes by the handler.
             charge.note_read(tokens);
         }
-        let now = self.shared.clock.elapsed();
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),

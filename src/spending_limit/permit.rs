@@ -27,6 +27,9 @@ impl Permit for SpendingPermit {
         // An outer spending layer or token limit may have added one already: what the handler
         // reports counts for all of them.
         self.0.charge = Some(extensions.get_or_insert_with(Charge::new).clone());
+        if let Some(held) = self.0.held_use() {
+            held.tell(extensions);
+        }
     }
 
     fn mark_response(mut self, response: ResponseMarks<'_>) -> Tail<SpendingMeter> {

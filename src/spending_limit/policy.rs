@@ -9,11 +9,13 @@ use std::{
 use http::Extensions;
 
 use super::{
-    Charge, PriceTable, SpendingPermit, body_digest,
+    Charge, Price, PriceTable, SpendingPermit, body_digest,
     idempotency::{self, Answers},
     missing::MissingUsageLog,
     open_hold::{OpenHold, Reservation},
-    price::RequestLength,
+    overrun::OverrunLog,
+    price::{Demand, RequestLength},
+    requested_use,
     table::Priced,
     terms::Terms,
 };
@@ -56,6 +58,7 @@ pub(super) struct Shared {
     /// Whether the warning about upgrades has been logged.
     pub(super) upgrade_warned: Arc<AtomicBool>,
     pub(super) missing_log: Arc<MissingUsageLog>,
+    pub(super) overrun_log: Arc<OverrunLog>,
 }
 
 type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Sync;
@@ -145,6 +148,29 @@ struct HoldIntent {
     open: Box<OpenHold>,
 }
 
+/// What is known of a request that the price depends on.
+fn demand<'a>(price: &Price, head: &RequestHead<'a>) -> Result<Demand<'a>, Denial> {
+    if !price.is_by_request() {
+        return Ok(Demand::default());
+    }
+    let read = body_digest::read(head.extensions)?;
+    let demand = Demand {
+        length: RequestLength::of(head.headers, read.map(|read| read.bytes)),
+        asked: requested_use::read(head.extensions)?,
+    };
+    price.admits(&demand)?;
+    Ok(demand)
+}
+
+fn unpayable(demand: &Demand<'_>) -> Denial {
+    let denial = match demand.asked {
+        Some(_) => Denial::new(DenialKind::Malformed)
+            .with_message("The request asks for more than any amount could pay"),
+        None => Denial::new(DenialKind::TooLarge),
+    };
+    denial.because("no amount could cover the request")
+}
+
 impl SpendingLimitPolicy {
     fn prepare(&self, head: &RequestHead<'_>) -> Result<Prepared, Denial> {
         let route = match self.prices.find(head) {
@@ -166,15 +192,8 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::Internal)
                 .because("the price is negative, or has invalid model names")
         })?;
-        let length = if price.is_by_use() {
-            let read = body_digest::read(head.extensions)?;
-            RequestLength::of(head.headers, read.map(|read| read.bytes))
-        } else {
-            RequestLength::Unknown
-        };
-        let amount = price.hold(length).ok_or_else(|| {
-            Denial::new(DenialKind::TooLarge).because("no amount could cover the request")
-        })?;
+        let demand = demand(&price, head)?;
+        let amount = price.hold(demand).ok_or_else(|| unpayable(&demand))?;
         let idempotency = match &self.answers {
             Some(answers) if !price.is_free() => answers.read(head, principal)?,
             _ => None,
@@ -194,7 +213,7 @@ impl SpendingLimitPolicy {
             started_at: self.shared.clock.now(),
         };
         let budgets = self.payer.budgets(head, principal)?;
-        let open = OpenHold::unreserved(price, length, Arc::clone(&self.shared));
+        let open = OpenHold::unreserved(price, demand, Arc::clone(&self.shared));
         let intent = HoldIntent {
             amount,
             at: call.started_at,

@@ -1,6 +1,7 @@
 //! Prices: what is held for a request, and what is charged.
 
 mod cost;
+mod demand;
 mod length;
 mod models;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use http::HeaderName;
 
 use self::models::Models;
 pub use self::tokens::{TokenBound, TokenPrice};
-pub(super) use self::{cost::Counts, length::RequestLength};
+pub(super) use self::{cost::Counts, demand::Demand, length::RequestLength};
 use crate::domain::money::Money;
 
 /// The price of a request.
@@ -109,8 +110,9 @@ impl Price {
     }
 
     /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the
-    /// answer's body names. Since the request's body isn't read, the hold covers the most expensive
-    /// model, which is also what an unlisted model costs.
+    /// answer's body names. The hold covers the most expensive model, which is also what an unlisted
+    /// model costs; or the one that the request names, where that is
+    /// [read](crate::BodyDigestLayer::read_use).
     ///
     /// A name that ends in `*` matches all models that begin with it: OpenAI answers a request for
     /// `gpt-4o` with the name of its snapshot, `gpt-4o-2024-08-06`. A full name takes precedence
@@ -139,6 +141,18 @@ impl Price {
             .into_iter()
             .map(|(model, price)| (model, price.into()));
         Self::of(Kind::Models(Arc::new(Models::new(prices))))
+    }
+
+    /// Sells only listed models, for a price by model: a request that names another, or none, is
+    /// refused with 400. Has no effect on other prices. Needs a layer that
+    /// [reads](crate::BodyDigestLayer::read_use) the route's requests; without it they are refused
+    /// with 500.
+    #[must_use]
+    pub fn only_listed_models(mut self) -> Self {
+        if let Kind::Models(prices) = &mut self.kind {
+            Arc::make_mut(prices).only_listed = true;
+        }
+        self
     }
 
     const fn of(kind: Kind) -> Self {
@@ -178,6 +192,11 @@ impl Price {
             Kind::Tokens(_) | Kind::Bytes { .. } => true,
             Kind::Models(prices) => prices.all().any(Self::is_by_use),
         }
+    }
+
+    /// Whether it depends on the request's body.
+    pub(super) fn is_by_request(&self) -> bool {
+        matches!(self.kind, Kind::Models(_)) || self.is_by_use()
     }
 
     pub(super) fn is_by_bytes(&self) -> bool {

@@ -31,6 +31,7 @@ mod endings;
 mod payers;
 mod repeated_calls;
 mod repeats;
+mod requested;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 

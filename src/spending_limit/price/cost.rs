@@ -1,24 +1,29 @@
 //! Evaluates prices: before a call, from counts, and from the bytes sent if nothing was counted.
 
-use super::{Kind, Price, RequestLength};
+use super::{Demand, Kind, Price};
 use crate::domain::{charge::Tokens, money::Money};
 
 impl Price {
-    /// What is held before a request with a body of this length; `None` on overflow.
-    pub(in crate::spending_limit) fn hold(&self, length: RequestLength) -> Option<Money> {
+    /// What is held before a request; `None` on overflow.
+    pub(in crate::spending_limit) fn hold<'a>(
+        &self,
+        demand: impl Into<Demand<'a>>,
+    ) -> Option<Money> {
+        let demand = demand.into();
         match &self.kind {
             Kind::Flat(price) => Some(*price),
             Kind::Tokens(price) => {
                 let highest = price.highest_input_price();
-                let read = highest.per_million(price.input_bound.tokens(length))?;
-                let written = price
-                    .output
-                    .per_million(price.output_bound.tokens(length))?;
+                let read = highest.per_million(price.input_bound.tokens(demand.length))?;
+                let written = price.output.per_million(price.output_of_all(&demand)?)?;
                 read.checked_add(written)
             }
             Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
             Kind::Models(prices) => {
-                let holds = prices.all().map(|price| price.hold(length));
+                if let Some(price) = prices.price_of(demand.model()) {
+                    return price.hold(demand);
+                }
+                let holds = prices.all().map(|price| price.hold(demand));
                 holds.collect::<Option<Vec<_>>>()?.into_iter().max()
             }
         }
@@ -53,8 +58,8 @@ impl Price {
         match &self.kind {
             Kind::Tokens(price) => price.cost_at_most(held, counts),
             Kind::Models(prices) => {
-                // The hold covers the most expensive model; for another model, at most its own hold
-                // applies.
+                // The hold covers the model that was asked for, or else the most expensive one; for
+                // another model, at most its own hold applies.
                 let cost_at_most = |price: &Self| {
                     let own = price.hold(counts.request).unwrap_or(held);
                     price.cost_at_most(own.min(held), counts)
@@ -91,6 +96,6 @@ pub(in crate::spending_limit) struct Counts<'a> {
     /// Bytes of the answer's body.
     pub(in crate::spending_limit) bytes: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
-    /// Length of the request's body.
-    pub(in crate::spending_limit) request: RequestLength,
+    /// What was known of the request.
+    pub(in crate::spending_limit) request: Demand<'a>,
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use super::Price;
 
 /// Prices by the full name of a model, or by its prefix.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Models {
     by_name: BTreeMap<Box<str>, Price>,
     /// By prefix, longest first.
     by_prefix: Vec<(Box<str>, Price)>,
+    /// Whether requests for other models are refused.
+    pub(super) only_listed: bool,
 }
 
 impl Models {
@@ -24,7 +26,11 @@ impl Models {
         }
         let mut by_prefix: Vec<(Box<str>, Price)> = by_prefix.into_iter().collect();
         by_prefix.sort_by_key(|(start, _)| std::cmp::Reverse(start.len()));
-        Self { by_name, by_prefix }
+        Self {
+            by_name,
+            by_prefix,
+            only_listed: false,
+        }
     }
 
     /// The price of a model; `None` if none matches, or the model is unknown.

@@ -188,7 +188,7 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
         let counts = Counts {
             bytes,
             model: Some(model),
-            request: Plain(100),
+            request: Plain(100).into(),
             ..Counts::default()
         };
         models.cost_at_most(held, &counts)

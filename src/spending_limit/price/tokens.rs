@@ -10,6 +10,18 @@ use crate::domain::{charge::Tokens, money::Money};
 /// Held before a call, by default: one input token per byte of the request's body, and 4,096 output
 /// tokens.
 ///
+/// # What a request asks for
+/// By default nobody reads that. A client that asks for more output than the price's [own
+/// bound](Self::output_bound), or for several choices, is admitted with too little held: what it
+/// used is charged all the same, but as many such calls as are under way at once may overdraw the
+/// account. Where [`BodyDigestLayer::read_use`](crate::BodyDigestLayer::read_use) reads it, money is
+/// held for as much as the request allows, times its choices: more than by default if it allows
+/// more, less if it allows less. What its input bound doesn't cover remains, see below.
+///
+/// Elsewhere set the bound to what the models can write at most, or limit `max_tokens` and `n` in
+/// the handler. Calls that cost more than was held for them are logged and counted
+/// (`tollgate_hold_overruns_total`).
+///
 /// # What the length of a request does not bound
 /// A text has at most as many tokens as bytes. But a request of 200 bytes may refer to further
 /// input: an earlier answer with its whole history (`previous_response_id`, `conversation`), a file
@@ -43,6 +55,7 @@ pub struct TokenPrice {
     pub(super) output: Money,
     pub(super) input_bound: TokenBound,
     pub(super) output_bound: TokenBound,
+    pub(super) requested_output_max: Option<u64>,
 }
 
 /// How many tokens money is held for before they are counted.
@@ -79,6 +92,7 @@ impl TokenPrice {
             output,
             input_bound: TokenBound::BodyBytes { unknown: 1_048_576 },
             output_bound: TokenBound::Fixed(4_096),
+            requested_output_max: None,
         }
     }
 
@@ -91,10 +105,21 @@ impl TokenPrice {
         }
     }
 
-    /// How many output tokens money is held for.
+    /// How many output tokens money is held for, if the request doesn't state a bound or nobody
+    /// [reads it](crate::BodyDigestLayer::read_use): 4,096 by default.
     pub const fn output_bound(self, bound: TokenBound) -> Self {
         Self {
             output_bound: bound,
+            ..self
+        }
+    }
+
+    /// The most output tokens that a request may ask for, those of all its choices together, where
+    /// that is [read](crate::BodyDigestLayer::read_use); one that asks for more is refused with 400.
+    /// Unlimited by default.
+    pub const fn requested_output_max(self, tokens: u64) -> Self {
+        Self {
+            requested_output_max: Some(tokens),
             ..self
         }
     }
@@ -170,17 +195,11 @@ impl TokenPrice {
     }
 
     pub(super) fn cost_at_most(&self, held: Money, counts: &super::Counts<'_>) -> Money {
-        let bound = match self.output_bound {
-            TokenBound::Fixed(bound) => bound,
-            TokenBound::BodyBytes { .. } | TokenBound::BodyBytesAsSent { .. } => u64::MAX,
-        };
-        let written = counts.bytes.min(bound);
+        let bound = self.output_by_number(&counts.request);
+        let written = counts.bytes.min(bound.unwrap_or(u64::MAX));
         let Some(tokens) = counts.tokens else {
             // The hold covers the input, and all the output that there could have been.
-            let not_written = match self.output_bound {
-                TokenBound::Fixed(bound) => bound.saturating_sub(written),
-                TokenBound::BodyBytes { .. } | TokenBound::BodyBytesAsSent { .. } => 0,
-            };
+            let not_written = bound.map_or(0, |bound| bound.saturating_sub(written));
             let not_written = self.output.per_million(not_written).unwrap_or(Money::ZERO);
             return held.saturating_sub(not_written).max(Money::ZERO);
         };
