@@ -4,8 +4,9 @@
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
 //!   cluster keeps it in one slot.
-//! - A call to Redis takes at most 25 ms. After three failures in a row only one task keeps trying,
-//!   until Redis is back; meanwhile each process counts by itself
+//! - A call to Redis takes at most 25 ms, and half as long again if this process was too busy to look
+//!   in time. After three failures in a row, of calls one after the other, only one task keeps
+//!   trying, until Redis is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
 #[cfg(feature = "redis-cluster")]
@@ -61,8 +62,9 @@ const CAPACITY: usize = 1_000_000;
 ///
 /// - Redis or Valkey, 6.2 and later. One script decides about all windows of a key in one round trip,
 ///   by the server's clock, in integers; a refusal writes nothing.
-/// - A call to Redis takes at most 25 ms, unless [set](RedisRateLimiterBuilder::deadline). After three
-///   failures in a row only one task keeps trying, until Redis is back.
+/// - A call to Redis takes at most 25 ms, unless [set](RedisRateLimiterBuilder::deadline), and half as
+///   long again if this process was too busy to look in time. After three failures in a row, of
+///   calls one after the other, only one task keeps trying, until Redis is back.
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
 /// - While it doesn't, each process admits its share of each quota, starting with its part of what
 ///   Redis had left: see [`Degraded::local`]. Processes that recently saw a key have no more

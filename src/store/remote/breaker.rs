@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Consecutive failures that open the breaker.
+/// Consecutive failures that open the breaker. Those of calls that overlap are one: they show the
+/// same moment.
 const FAILURES_MAX: u32 = 3;
 /// The pause before the first check whether the store is back, and the longest pause between two.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -21,6 +22,8 @@ const FOUND_BACK: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: AtomicU32,
+    /// When the last of them was counted.
+    failed_at_nanos: AtomicU64,
     open: AtomicBool,
     closed_at_nanos: AtomicU64,
 }
@@ -45,17 +48,34 @@ impl Breaker {
         }
     }
 
-    /// Counts a failure. The caller that gets `true` has opened the breaker and must start the
-    /// checks.
-    pub(crate) fn failed(&self, failure: Failure) -> bool {
-        let before = self.failures.fetch_add(1, Ordering::Relaxed);
-        let enough = failure == Failure::Final || before.saturating_add(1) >= FAILURES_MAX;
+    /// Counts the failure, at `now`, of a call that began at `began`. The caller that gets `true` has
+    /// opened the breaker and must start the checks.
+    pub(crate) fn failed(&self, failure: Failure, began: Duration, now: Duration) -> bool {
+        let enough = match failure {
+            Failure::Final => true,
+            Failure::Passing if !self.is_another(began, now) => false,
+            Failure::Passing => {
+                let before = self.failures.fetch_add(1, Ordering::Relaxed);
+                before.saturating_add(1) >= FAILURES_MAX
+            }
+        };
         enough && !self.open.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether a failure is of a call that began after the last failure was counted, and nobody
+    /// counts one at the same time.
+    fn is_another(&self, began: Duration, now: Duration) -> bool {
+        let last = self.failed_at_nanos.load(Ordering::Relaxed);
+        let relaxed = Ordering::Relaxed;
+        nanos(began) >= last
+            && self
+                .failed_at_nanos
+                .compare_exchange(last, nanos(now), relaxed, relaxed)
+                .is_ok()
+    }
+
     pub(crate) fn close(&self, now: Duration) {
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        self.closed_at_nanos.store(nanos, Ordering::Relaxed);
+        self.closed_at_nanos.store(nanos(now), Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         self.open.store(false, Ordering::Release);
     }
@@ -72,6 +92,10 @@ impl Breaker {
         let flapping = !closed_at.is_zero() && now.saturating_sub(closed_at) < STABLE;
         Pauses(if flapping { PAUSE_MAX } else { PAUSE_MIN })
     }
+}
+
+fn nanos(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Pauses that double, each randomized between half and one and a half times its length.
@@ -96,19 +120,37 @@ impl Pauses {
 mod tests {
     use super::*;
 
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     #[test]
     fn three_failures_in_a_row_open_it_once() {
         let breaker = Breaker::default();
-        for _ in 0..10 {
-            assert!(!breaker.failed(Failure::Passing) && !breaker.failed(Failure::Passing));
+        let failed = |second| breaker.failed(Failure::Passing, secs(second), secs(second + 1));
+        for second in 0..10 {
+            assert!(!failed(2 * second) && !failed(2 * second + 1));
             breaker.succeeded();
         }
-        assert!(!breaker.failed(Failure::Passing) && !breaker.failed(Failure::Passing));
-        assert!(breaker.failed(Failure::Passing), "the third opens it");
-        assert!(!breaker.failed(Failure::Passing), "one looks after it");
+        assert!(!failed(20) && !failed(21));
+        assert!(failed(22), "the third opens it");
+        assert!(!failed(23), "one looks after it");
         assert!(breaker.is_open());
-        breaker.close(Duration::from_secs(9));
-        assert!(!breaker.is_open() && breaker.failed(Failure::Final));
+        breaker.close(secs(9));
+        assert!(!breaker.is_open() && breaker.failed(Failure::Final, secs(9), secs(9)));
+    }
+
+    #[test]
+    fn failures_of_one_moment_count_once() {
+        let breaker = Breaker::default();
+        for moment in [1, 3, 5] {
+            assert!(!breaker.is_open());
+            let opened = (0..100)
+                .filter(|_| breaker.failed(Failure::Passing, secs(moment), secs(moment + 1)))
+                .count();
+            assert_eq!(opened, usize::from(moment == 5));
+        }
+        assert!(breaker.is_open());
     }
 
     #[test]

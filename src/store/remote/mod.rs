@@ -17,6 +17,9 @@ pub(crate) use breaker::{Breaker, Failure, Pauses};
 use super::{StoreError, StoreErrorKind};
 use crate::domain::clock::Clock;
 
+/// A call that is woken this part of its deadline too late waits for twice as long again.
+const GRACE_PART: u32 = 4;
+
 /// What is known of a server, and how long its answers may take.
 #[derive(Debug)]
 pub(crate) struct Availability {
@@ -113,9 +116,10 @@ impl CallError for StoreError {
 
 /// Connects, and returns whether that succeeded. If not, checks continue in the background.
 pub(crate) async fn connect<S: RemoteServer>(server: &Arc<S>) -> Result<(), StoreError> {
+    let began = server.availability().clock.elapsed();
     let outcome = server.revive().await;
     if let Err(error) = &outcome {
-        failed(server, Failure::Final, error);
+        failed(server, Failure::Final, began, error);
     }
     outcome
 }
@@ -124,7 +128,7 @@ pub(crate) async fn connect<S: RemoteServer>(server: &Arc<S>) -> Result<(), Stor
 /// isn't polled. Callers pin it, since each of these futures would otherwise hold copies of it.
 pub(crate) async fn ask<S: RemoteServer, T, E: CallError>(
     server: &Arc<S>,
-    answer: impl Future<Output = Result<T, E>>,
+    answer: impl Future<Output = Result<T, E>> + Unpin,
 ) -> Result<T, E> {
     if server.availability().is_down() {
         return Err(E::down());
@@ -135,12 +139,22 @@ pub(crate) async fn ask<S: RemoteServer, T, E: CallError>(
 /// Waits for an answer until the deadline, and counts what fails.
 pub(crate) async fn wait_for<S: RemoteServer, T, E: CallError>(
     server: &Arc<S>,
-    answer: impl Future<Output = Result<T, E>>,
+    mut answer: impl Future<Output = Result<T, E>> + Unpin,
 ) -> Result<T, E> {
     let Availability {
-        breaker, deadline, ..
+        breaker,
+        deadline,
+        clock,
     } = server.availability();
-    let (error, severity) = match timeout(*deadline, answer).await {
+    let began = clock.elapsed();
+    let mut outcome = timeout(*deadline, &mut answer).await;
+    // Woken late, this process was too busy to read an answer that may well be there: its delay is
+    // not the server's.
+    let grace = deadline.checked_div(GRACE_PART).unwrap_or_default();
+    if outcome.is_err() && clock.elapsed().saturating_sub(began) > deadline.saturating_add(grace) {
+        outcome = timeout(grace.saturating_mul(2), &mut answer).await;
+    }
+    let (error, severity) = match outcome {
         Ok(Ok(answer)) => {
             if server.is_well() {
                 breaker.succeeded();
@@ -154,13 +168,15 @@ pub(crate) async fn wait_for<S: RemoteServer, T, E: CallError>(
         Err(_) => (E::late(), Some(Failure::Passing)),
     };
     if let Some(severity) = severity {
-        failed(server, severity, error.error());
+        failed(server, severity, began, error.error());
     }
     Err(error)
 }
 
-fn failed<S: RemoteServer>(server: &Arc<S>, failure: Failure, error: &StoreError) {
-    if server.availability().breaker.failed(failure) {
+/// Counts the failure of a call that began at `began`.
+fn failed<S: RemoteServer>(server: &Arc<S>, failure: Failure, began: Duration, error: &StoreError) {
+    let Availability { breaker, clock, .. } = server.availability();
+    if breaker.failed(failure, began, clock.elapsed()) {
         server.is_lost(error);
         watch_for_recovery(server);
     }

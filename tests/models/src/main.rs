@@ -158,7 +158,7 @@ fn one_looks_after_a_breaker() {
         .map(|_| {
             let (breaker, looking) = (breaker.clone(), looking.clone());
             thread::spawn(move || {
-                if breaker.failed(Failure::Final) {
+                if breaker.failed(Failure::Final, Duration::ZERO, Duration::ZERO) {
                     assert_eq!(looking.fetch_add(1, Ordering::Relaxed), 0);
                     assert!(breaker.is_open());
                     looking.fetch_sub(1, Ordering::Relaxed);
