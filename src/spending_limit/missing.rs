@@ -68,8 +68,16 @@ fn count(route: &Arc<str>) {
 fn count(_: &Arc<str>) {}
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The names and routes of what was counted while `act` ran.
+    #[cfg(feature = "metrics")]
+    pub(in crate::spending_limit) fn counted(act: impl FnOnce()) -> Vec<String> {
+        let names = Names::default();
+        metrics::with_local_recorder(&names, act);
+        names.0.into_inner().unwrap()
+    }
 
     #[test]
     fn each_route_is_told_of_once_and_no_more_than_so_many() {
@@ -82,41 +90,69 @@ mod tests {
     }
 
     #[cfg(feature = "metrics")]
-    #[test]
-    fn each_call_is_counted_by_its_route() {
-        use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+    #[derive(Default)]
+    struct Names(Mutex<Vec<String>>);
 
-        #[derive(Default)]
-        struct Names(Mutex<Vec<String>>);
-
-        impl metrics::Recorder for Names {
-            fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-            fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-            fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-            fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-                let routes: Vec<&str> = key.labels().map(metrics::Label::value).collect();
-                let name = format!("{} {}", key.name(), routes.concat());
-                self.0.lock().unwrap().push(name);
-                Counter::noop()
-            }
-
-            fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-                Gauge::noop()
-            }
-
-            fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-                Histogram::noop()
-            }
+    #[cfg(feature = "metrics")]
+    impl metrics::Recorder for Names {
+        fn describe_counter(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
         }
 
-        let (names, missing_log) = (Names::default(), MissingUsageLog::default());
-        metrics::with_local_recorder(&names, || {
+        fn describe_gauge(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+
+        fn describe_histogram(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+
+        fn register_counter(
+            &self,
+            key: &metrics::Key,
+            _: &metrics::Metadata<'_>,
+        ) -> metrics::Counter {
+            let routes: Vec<&str> = key.labels().map(metrics::Label::value).collect();
+            let name = format!("{} {}", key.name(), routes.concat());
+            self.0.lock().unwrap().push(name);
+            metrics::Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+            metrics::Gauge::noop()
+        }
+
+        fn register_histogram(
+            &self,
+            _: &metrics::Key,
+            _: &metrics::Metadata<'_>,
+        ) -> metrics::Histogram {
+            metrics::Histogram::noop()
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn each_call_is_counted_by_its_route() {
+        let missing_log = MissingUsageLog::default();
+        let names = counted(|| {
             for _ in 0..2 {
                 missing_log.note(&Arc::from("GET /a"), &CostSource::Body, true, Money::ZERO);
             }
         });
         let counted = "tollgate_usage_missing_total GET /a";
-        assert_eq!(*names.0.lock().unwrap(), [counted, counted]);
+        assert_eq!(names, [counted, counted]);
     }
 }

@@ -78,4 +78,17 @@ mod tests {
         let others = (1..2_000).filter(|number| log.is_due(&Arc::from(format!("{number}")), at(0)));
         assert_eq!(others.count(), ROUTES_MAX - 1);
     }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn each_call_is_counted_by_its_route() {
+        let (log, cent) = (OverrunLog::default(), Money::from_nanos(10_000_000));
+        let names = crate::spending_limit::missing::tests::counted(|| {
+            for _ in 0..2 {
+                log.note(&Arc::from("POST /a"), Money::ZERO, cent, Duration::ZERO);
+            }
+        });
+        let counted = "tollgate_hold_overruns_total POST /a";
+        assert_eq!(names, [counted, counted]);
+    }
 }
