@@ -1,7 +1,7 @@
 //! Connections: how many there are, how long one may be silent, and how long its client may leave
 //! an answer unread.
 
-use std::{convert::Infallible, error::Error, fs, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, fs, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,11 +11,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tollgate::{
     DrainLayer, DrainedBody, Shutdown, StallLayer, StallWatch, rate_limit::ConnectionLimit,
     stall::WatchedIo,
@@ -43,8 +39,7 @@ const CONNECTIONS_MAX: u32 = 16_384;
 /// the server no longer waits for it.
 pub(crate) struct Connections {
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    per_address: ConnectionLimit,
+    limit: ConnectionLimit,
     shutdown: Shutdown,
 }
 
@@ -52,11 +47,10 @@ impl Connections {
     pub(crate) fn new(listener: TcpListener, shutdown: Shutdown) -> Result<Self, StartError> {
         let max = connections_max();
         let per_address = limit("CONNECTIONS_PER_ADDRESS", max / 2)?;
-        let per_address = ConnectionLimit::per_peer(per_address).add_proxies(trusted_proxies()?);
+        let limit = ConnectionLimit::per_peer(per_address).in_all(max);
         Ok(Self {
             listener,
-            places: Arc::new(Semaphore::new(usize::try_from(max)?)),
-            per_address,
+            limit: limit.add_proxies(trusted_proxies()?),
             shutdown,
         })
     }
@@ -67,28 +61,12 @@ impl Connections {
     }
 
     async fn accepted(&self) -> WatchedIo<TcpStream> {
-        // Fails only if the semaphore is closed, which never happens.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let Some(of_address) = self.per_address.open(peer.ip()) else {
-                        tracing::debug!(%peer, "its address has too many connections");
-                        continue;
-                    };
-                    // Events of a stream are sent at once. If this fails, the client has hung up.
-                    let _ = stream.set_nodelay(true);
-                    let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
-                    let over = self.shutdown.over();
-                    return watch.io(stream).keeping((place, of_address)).ending(over);
-                }
-                Err(error) => {
-                    // Most likely out of descriptors: an immediate retry would fail as well.
-                    tracing::warn!(%error, "no connection was accepted");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let (stream, peer, place) = self.limit.accept(|| self.listener.accept()).await;
+        // Events of a stream are sent at once. If this fails, the client has hung up.
+        let _ = stream.set_nodelay(true);
+        let watch = StallWatch::new().greeting_within(HEAD_WITHIN).peer(peer);
+        let over = self.shutdown.over();
+        watch.io(stream).keeping(place).ending(over)
     }
 }
 
