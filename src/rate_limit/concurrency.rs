@@ -10,11 +10,11 @@ use std::{
 
 use hashbrown::HashTable;
 
-use super::RateLimitKey;
+use super::{RateLimitKey, key::Counted};
 use crate::{
     domain::denial::{Denial, DenialKind},
     guard::{self, BodyEnd, Decision, Gate, Meter, Permit, Policy, ResponseMarks, Tail, Verdict},
-    store::StoreFuture,
+    store::{ConcurrencyStore, Slot, StoreError, StoreFuture},
     sync::lock,
     wire::{ClientAddress, RequestHead},
 };
@@ -32,7 +32,8 @@ const CLIENTS_KEPT: usize = 16;
 /// byte of the answer. If the connection is handed over (101, CONNECT), the request ends with its
 /// head. Excess requests are refused with 429, not queued.
 ///
-/// It counts in this process. Memory use is proportional to the requests under way.
+/// It counts in this process, unless a store is [shared](Self::with_store). Memory use is
+/// proportional to the requests under way.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,7 +82,22 @@ impl ConcurrencyLimitLayer {
                 key,
                 most: most.max(1),
                 counts: Arc::default(),
+                shared: None,
             }),
+        }
+    }
+
+    /// Counts in `store`, so that several processes share one limit. `scope` is the limit's name
+    /// there: the same in all processes, and different for every limit. While the store fails,
+    /// requests are refused with 503, unless it decides by itself as `RedisConcurrency` does.
+    #[must_use]
+    pub fn with_store(self, scope: &str, store: impl ConcurrencyStore) -> Self {
+        let shared = Shared {
+            scope: scope.into(),
+            store: Arc::new(store),
+        };
+        Self {
+            gate: self.gate.map_policy(|policy| policy.shared = Some(shared)),
         }
     }
 
@@ -106,6 +122,41 @@ pub struct ConcurrencyLimitPolicy {
     key: RateLimitKey,
     most: u32,
     counts: Arc<Counts>,
+    shared: Option<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    scope: Arc<str>,
+    store: Arc<dyn ConcurrencyStore>,
+}
+
+impl Shared {
+    fn decide(&self, counted: &Counted<'_>, most: u32) -> Decision<InFlight> {
+        let key = counted.name(&self.scope);
+        match self.store.acquire(&key, most).into_ready() {
+            Ok(answer) => Decision::Ready(verdict(answer)),
+            Err(pending) => Decision::pending(async { verdict(pending.await) }),
+        }
+    }
+}
+
+fn verdict(answer: Result<Option<Slot>, StoreError>) -> Verdict<InFlight> {
+    match answer {
+        Ok(Some(slot)) => Verdict::Admit(InFlight(Place::Shared(slot))),
+        Ok(None) => Verdict::Refuse(too_many()),
+        Err(error) => Verdict::Refuse(
+            Denial::new(DenialKind::Unavailable)
+                .retry_after(RETRY_AFTER)
+                .because(format!("requests under way can't be counted: {error}")),
+        ),
+    }
+}
+
+fn too_many() -> Denial {
+    Denial::new(DenialKind::RateLimited)
+        .retry_after(RETRY_AFTER)
+        .because("too many requests under way")
 }
 
 impl Policy for ConcurrencyLimitPolicy {
@@ -124,13 +175,12 @@ impl Policy for ConcurrencyLimitPolicy {
             Ok(counted) => counted,
             Err(denial) => return Decision::Ready(Verdict::Refuse(denial)),
         };
+        if let Some(shared) = &self.shared {
+            return shared.decide(&counted, self.most);
+        }
         Decision::Ready(match InFlight::begin(&self.counts, &counted, self.most) {
             Some(under_way) => Verdict::Admit(under_way),
-            None => Verdict::Refuse(
-                Denial::new(DenialKind::RateLimited)
-                    .retry_after(RETRY_AFTER)
-                    .because("too many requests under way"),
-            ),
+            None => Verdict::Refuse(too_many()),
         })
     }
 }
@@ -167,7 +217,15 @@ impl Counts {
 }
 
 /// A request or a connection under way, until this is dropped.
-pub struct InFlight {
+pub struct InFlight(#[expect(dead_code, reason = "it is freed when it is dropped")] Place);
+
+enum Place {
+    Here(#[expect(dead_code, reason = "it is freed when it is dropped")] OwnPlace),
+    Shared(#[expect(dead_code, reason = "it is freed when it is dropped")] Slot),
+}
+
+/// A place in this process's counts.
+struct OwnPlace {
     counts: Arc<Counts>,
     key: u64,
 }
@@ -186,11 +244,11 @@ impl InFlight {
         count.under_way = count.under_way.saturating_add(1);
         drop(under_way);
         let counts = Arc::clone(counts);
-        Some(Self { counts, key })
+        Some(Self(Place::Here(OwnPlace { counts, key })))
     }
 }
 
-impl Drop for InFlight {
+impl Drop for OwnPlace {
     fn drop(&mut self) {
         let mut under_way = self.counts.lock(self.key);
         if let Ok(mut place) = under_way.find_entry(self.key, |count| count.key == self.key) {

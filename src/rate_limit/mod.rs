@@ -41,7 +41,7 @@
 //! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may
 //! be distinguished by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`]
 //! limits only guesses at credentials. [`ConcurrencyLimitLayer`] limits how many requests are under
-//! way at once, and [`ConnectionLimit`] how many connections are open.
+//! way at once, also over several processes, and [`ConnectionLimit`] how many connections are open.
 
 mod attempts;
 mod concurrency;

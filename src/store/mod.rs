@@ -13,6 +13,7 @@
 //! | [`LeaseStore`] | no | yes | yes | no |
 //! | [`AuditLog`] | yes | yes | yes | no |
 //! | [`RateStore`] | yes | no | no | yes |
+//! | [`ConcurrencyStore`] | no | no | no | yes |
 //! | [`Invalidations`] | no | no | yes | yes |
 //!
 //! Keys can also be kept in a file ([`FileKeyStore`]) or in the configuration ([`StaticKeys`]);
@@ -68,6 +69,7 @@ mod audit;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod bounds;
 mod changes;
+mod concurrency;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod failure_detector;
 mod file;
@@ -118,6 +120,7 @@ pub use crate::domain::{
 pub use audit::AuditLog;
 pub(crate) use changes::Audience;
 pub use changes::{Change, ChangeListener, Invalidations};
+pub use concurrency::{ConcurrencyStore, Slot};
 pub use file::{FileKeyStore, FileKeyStoreBuilder};
 pub use future::{StoreError, StoreErrorKind, StoreFuture};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -145,8 +148,9 @@ pub use rate::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::{
-    RedisInvalidations, RedisInvalidationsBuilder, RedisLedger, RedisLedgerBuilder,
-    RedisRateLimiter, RedisRateLimiterBuilder, RedisSessions, RedisSessionsBuilder,
+    RedisConcurrency, RedisConcurrencyBuilder, RedisInvalidations, RedisInvalidationsBuilder,
+    RedisLedger, RedisLedgerBuilder, RedisRateLimiter, RedisRateLimiterBuilder, RedisSessions,
+    RedisSessionsBuilder,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

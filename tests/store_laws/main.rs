@@ -76,6 +76,8 @@ mod redis_server;
 mod redis_sessions;
 #[cfg(feature = "redis")]
 mod redis_time;
+#[cfg(feature = "redis")]
+mod redis_under_way;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod rolling;

@@ -47,6 +47,15 @@ impl Degraded {
         Self(Mode::Local(parts))
     }
 
+    /// How many of `most` this process has by itself; `None` if it has to refuse.
+    pub(in crate::store) const fn share_of(self, most: u32) -> Option<u32> {
+        match self.0 {
+            Mode::Local(parts) => Some(most.div_ceil(parts.get())),
+            Mode::Open => Some(u32::MAX),
+            Mode::Closed => None,
+        }
+    }
+
     /// Nothing is admitted: 503.
     #[must_use]
     pub const fn closed() -> Self {

@@ -11,6 +11,7 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod concurrency;
 mod connections;
 mod invalidations;
 mod ledger;
@@ -20,12 +21,13 @@ mod sessions;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub use concurrency::{RedisConcurrency, RedisConcurrencyBuilder};
 pub use invalidations::{RedisInvalidations, RedisInvalidationsBuilder};
 pub use ledger::{RedisLedger, RedisLedgerBuilder};
 pub use sessions::{RedisSessions, RedisSessionsBuilder};
 
 use connections::{Connections, Resend};
-use redis::Client;
+use redis::{Client, Cmd, FromRedisValue};
 use script::{Answer, Invocation, Operation};
 
 use super::{
@@ -306,25 +308,32 @@ impl Servers {
     async fn forget(&self, digest: &[u8; 16], name: &str) -> Result<(), StoreError> {
         let mut forget = redis::cmd("DEL");
         forget.arg(name);
+        self.order(digest, &forget, Resend::Safe).await
+    }
+
+    /// Sends one command about the key with that digest.
+    async fn order<T: FromRedisValue>(
+        &self,
+        digest: &[u8; 16],
+        command: &Cmd,
+        resend: Resend,
+    ) -> Result<T, StoreError> {
         match self {
             Self::One(connections) => {
                 let mut borrowed = connections.of(digest).await?;
                 loop {
-                    match forget.exec_async(&mut borrowed.connection).await {
-                        Ok(()) => return Ok(()),
+                    match command.query_async(&mut borrowed.connection).await {
+                        Ok(answer) => return Ok(answer),
                         Err(error) => {
-                            borrowed = connections
-                                .for_retry(borrowed, &error, Resend::Safe)
-                                .await?;
+                            borrowed = connections.for_retry(borrowed, &error, resend).await?;
                         }
                     }
                 }
             }
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => {
-                let resend = Resend::Safe;
-                let gone = forget.exec_async(&mut cluster.connection(resend)?).await;
-                gone.map_err(|error| cluster::Cluster::failed(&error, resend))
+                let answer = command.query_async(&mut cluster.connection(resend)?).await;
+                answer.map_err(|error| cluster::Cluster::failed(&error, resend))
             }
         }
     }
